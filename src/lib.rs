@@ -1,0 +1,10 @@
+//! mtls-operator: API Gateway custom domains behind mutual TLS, kept as the custom resources say.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod aws;
+pub mod certificate;
+pub mod cluster;
+pub mod domain;
+pub mod ops;
+pub mod pki;
