@@ -1,0 +1,348 @@
+//! The MtlsDomain: spec of one API Gateway custom domain behind mutual TLS. Trust, identity and status have files of their own.
+
+#![allow(clippy::duplicated_attributes)] // misfires on several printcolumns of one type
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AssumeRole, DeletionPolicy, Duration, Identity, MtlsDomainStatus, Trust, Truststore, is_default,
+};
+
+/// What the domain should be.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "mtls-operator.io",
+    version = "v1alpha1",
+    kind = "MtlsDomain",
+    namespaced,
+    doc = "An API Gateway custom domain that answers only callers with a trusted client certificate, with everything that takes: server certificate, truststore, API mappings, DNS, and the default endpoint closed.",
+    status = "MtlsDomainStatus",
+    derive = "PartialEq",
+    shortname = "mtd",
+    category = "mtls",
+    selectable = ".spec.domainName",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must have at most 63 characters: it goes into label values and AWS tags").field_path(".metadata.name"),
+    printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domainName"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
+    printcolumn(name = "Target", type_ = "string", json_path = ".status.targetDomainName", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(validation = Rule::new("self.?aws.?region == oldSelf.?aws.?region")
+    .message("region cannot be set, changed or removed later: delete this MtlsDomain and create one in the other Region").field_path(".aws.region"))]
+#[x_kube(validation = Rule::new("self.?aws.?accountId == oldSelf.?aws.?accountId")
+    .message("accountId cannot be set, changed or removed later: delete this MtlsDomain and create one for the other account").field_path(".aws.accountId"))]
+#[serde(rename_all = "camelCase")]
+pub struct MtlsDomainSpec {
+    /// The host name that clients call, exact and in lower case. Immutable: API Gateway cannot rename a domain.
+    /// Wildcards are refused: in a Region, across all accounts, API Gateway accepts a certificate subject on mutual TLS domains from one issuer
+    /// only, and wildcard subjects are where that collides.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("domainName is immutable: create another MtlsDomain for the other name"))]
+    #[x_kube(validation = Rule::new("!self.contains('*')")
+        .message("write one exact host name per MtlsDomain, not a wildcard: API Gateway accepts a certificate subject on mutual TLS domains of a Region from one issuer only, across all accounts, and wildcard subjects collide"))]
+    #[x_kube(validation = Rule::new("self.contains('*') || self.matches('^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.])+[a-z]([a-z0-9-]{0,61}[a-z0-9])$')")
+        .message("write a full host name in lower case, without scheme, port or trailing dot, as in api.example.com"))]
+    #[schemars(length(min = 1, max = 238))]
+    pub domain_name: String,
+
+    /// Where in AWS the domain lives and who the operator is there. Unset: the operator's own account and Region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<AwsPlace>,
+
+    /// The certificate that the domain shows to its callers. Unset: `request: {}`; on a domain that is taken over, the certificate that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_certificate: Option<ServerCertificate>,
+
+    /// Whose client certificates are let in.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub trust: Trust,
+
+    /// The S3 object with the trusted certificates. Unset: in the operator's bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truststore: Option<Truststore>,
+
+    /// Which API answers under which path; the longest match wins. At most 200.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
+    #[schemars(length(max = 200))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mappings: Vec<ApiMapping>,
+
+    /// What happens to mappings of the domain that `mappings` does not list. Unset: Delete on a domain that the operator made;
+    /// Keep on one taken over, where they are named in the message of MappingsProgrammed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlisted_mappings: Option<UnlistedMappings>,
+
+    /// What happens to the mapped APIs' default endpoint (`https://<api id>.execute-api...`), which asks nobody for a certificate.
+    /// Unset: Disable. It is closed for all stages of an API, for the first time only once the domain's own name works. It is never opened again by the operator.
+    #[serde(default)]
+    pub default_endpoint: DefaultEndpoint,
+
+    /// Whether the operator may deploy a stage of a REST API where nothing less makes a change effective. A deployment publishes every other
+    /// pending edit of that API too.
+    #[serde(default)]
+    pub rest_deployment: RestDeployment,
+
+    /// Who makes the name point at the domain. Unset: `route53: {}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+
+    /// Which addresses the domain has.
+    #[serde(default)]
+    pub ip_address_type: IpAddressType,
+
+    /// What the back ends learn about the caller's certificate. Unset: what API Gateway tells Lambda functions by itself; other back ends learn nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+
+    /// What to do about resources in AWS that exist already.
+    #[serde(default)]
+    pub adoption_policy: AdoptionPolicy,
+
+    /// What becomes of the resources in AWS once this object is deleted. Unset: what the operator made is deleted, what it took over is
+    /// released as it is. Buckets, the ACM validation record and the closed default endpoints stay in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+
+    /// Whether the operator acts or only reports.
+    #[serde(default)]
+    pub management_policy: ManagementPolicy,
+
+    /// true: leave everything in AWS as it is, and do not even delete, until this is false again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub suspend: bool,
+
+    /// Bounds for the ClientCertificates of this domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Clients>,
+}
+
+/// Where in AWS, and as whom.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsPlace {
+    /// AWS Region, for example `eu-west-1`. Unset: the operator's own. Cannot be set, changed or removed later.
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$')").message("write a Region's code, as in eu-west-1"))]
+    #[schemars(length(min = 1, max = 32))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+
+    /// The twelve digits of the AWS account that this domain belongs to: a guard, any other account is refused before the first write. Unset: whichever
+    /// account the credentials lead to. Cannot be set, changed or removed later. Quote it in YAML.
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]{12}$')").message("write the twelve digits of the account in quotes, as in \"123456789012\""))]
+    #[schemars(length(min = 1, max = 32))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<String>,
+
+    /// The role to take on for this domain. Unset: the operator's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assume_role: Option<AssumeRole>,
+}
+
+/// The domain's own certificate: exactly one of `request` and `existing`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("has(self.request) != has(self.existing)").message("set exactly one of request and existing; request: {} is the default"))]
+#[serde(rename_all = "camelCase")]
+pub struct ServerCertificate {
+    /// Have the operator request one from ACM, prove the name by a DNS record, and watch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<CertificateRequest>,
+    /// Use one that is in ACM already. The operator only reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing: Option<ExistingCertificate>,
+}
+
+/// A public certificate to request from ACM for `domainName`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateRequest {
+    /// Kind of key. A change requests another certificate and puts it in the first one's place.
+    #[serde(default)]
+    pub key_algorithm: ServerKeyAlgorithm,
+    /// More host names for the certificate, besides `domainName`. At most 9: ACM's default quota is 10 names a certificate.
+    #[schemars(length(max = 9), inner(length(min = 1, max = 253)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subject_alternative_names: Vec<String>,
+}
+
+/// Key of a requested server certificate, in ACM's words.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
+pub enum ServerKeyAlgorithm {
+    /// Elliptic curve P-256.
+    #[default]
+    #[serde(rename = "EC_prime256v1")]
+    EcPrime256v1,
+    /// Elliptic curve P-384.
+    #[serde(rename = "EC_secp384r1")]
+    EcSecp384r1,
+    /// For callers that know nothing else.
+    #[serde(rename = "RSA_2048")]
+    Rsa2048,
+}
+
+/// A certificate that is in ACM already, in the domain's Region and account.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExistingCertificate {
+    /// Its ARN.
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$')")
+        .message("write the whole ARN of an ACM certificate, as in arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd-..."))]
+    #[schemars(length(min = 1, max = 2048))]
+    pub arn: String,
+    /// ARN of a public ACM certificate for the same name, which proves that the name is yours. Needed when the certificate was imported into ACM or
+    /// issued by AWS Private CA, otherwise to be left out. It must stay valid: once expired, API Gateway locks all updates of the domain.
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$')")
+        .message("write the whole ARN of an ACM certificate, as in arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd-..."))]
+    #[schemars(length(min = 1, max = 2048))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ownership_verification_arn: Option<String>,
+}
+
+/// One path of the domain and the API behind it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiMapping {
+    /// The path without leading slash: `""` for everything, `orders` for one level, `orders/v2` for several. At most 300 characters of
+    /// letters, digits and `$-_.+!*'(),/`.
+    #[x_kube(validation = Rule::new("self == '' || self.matches(\"^[a-zA-Z0-9$_.+!*'(),-]+(/[a-zA-Z0-9$_.+!*'(),-]+)*$\")")
+        .message("write the path without leading, trailing or double slashes, of letters, digits and $-_.+!*'(), only, as in orders/v2; \"\" is everything"))]
+    #[schemars(length(max = 300))]
+    pub path: String,
+    /// The API that answers there.
+    pub api: MappedApi,
+}
+
+/// One stage of an HTTP or REST API. Which of the two it is the operator finds out by looking.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MappedApi {
+    /// The API's id, the first part of its execute-api host name.
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]+$')")
+        .message("write the API's id only, the first part of its execute-api host name, as in a1b2c3d4e5"))]
+    #[schemars(length(min = 1, max = 64))]
+    pub id: String,
+    /// The stage's name; an HTTP API's default stage is `$default`.
+    #[x_kube(validation = Rule::new("self == '$default' || self.matches('^[a-zA-Z0-9_-]+$')").message("write the stage's name only, as in prod or $default"))]
+    #[schemars(length(min = 1, max = 128))]
+    pub stage: String,
+}
+
+/// Fate of mappings that the spec does not list.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnlistedMappings {
+    /// They are removed.
+    Delete,
+    /// They stay, and are named in the status.
+    Keep,
+}
+
+/// Fate of the mapped APIs' default endpoint.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultEndpoint {
+    /// Closed, so that nobody gets round the client certificate.
+    #[default]
+    Disable,
+    /// Left as it is. BypassClosed is then False with reason KeptOpen, and Ready does not wait for it.
+    Keep,
+}
+
+/// Whether REST stages may be deployed.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestDeployment {
+    /// The operator says which deployment is missing and leaves it to somebody else.
+    #[default]
+    Never,
+    /// The operator deploys.
+    Allow,
+}
+
+/// Who makes the name point at the domain: exactly one of `route53` and `external`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("has(self.route53) != has(self.external)").message("set exactly one of route53 and external; route53: {} is the default"))]
+#[serde(rename_all = "camelCase")]
+pub struct Dns {
+    /// The operator writes the records into Route 53.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route53: Option<Route53Dns>,
+    /// Somebody else makes the records, which are listed in `status.dns.records`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalDns>,
+}
+
+/// Records in Route 53.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Route53Dns {
+    /// The public hosted zone. Unset: the public zone with the longest name that the domain ends in; needed when two zones have that name.
+    #[x_kube(validation = Rule::new("self.matches('^Z[A-Z0-9]+$')").message("write the zone's id only, without /hostedzone/, as in Z0123456789ABCDEFGHIJ"))]
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosted_zone_id: Option<String>,
+    /// The role to take on for Route 53, when the zone is in another account. Unset: as for the rest of the domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assume_role: Option<AssumeRole>,
+}
+
+/// Records made elsewhere.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalDns {
+    /// How the operator convinces itself that the records are there.
+    #[serde(default)]
+    pub verify: DnsVerification,
+}
+
+/// How records made elsewhere are checked.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DnsVerification {
+    /// By asking public DNS.
+    #[default]
+    PublicDNS,
+    /// Not at all: DNSProgrammed is taken for true. For names that the operator's resolver cannot see.
+    None,
+}
+
+/// Addresses of the domain.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IpAddressType {
+    /// IPv4 only.
+    #[default]
+    IPv4,
+    /// IPv4 and IPv6.
+    DualStack,
+}
+
+/// What to do about AWS resources that exist already.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdoptionPolicy {
+    /// They are not touched, and the conditions say ForeignOwner.
+    #[default]
+    Never,
+    /// Those without any owner's mark are taken over, as long as nobody loses access by it.
+    Unowned,
+}
+
+/// Whether the operator acts.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ManagementPolicy {
+    /// It makes AWS as the spec says.
+    #[default]
+    Manage,
+    /// It writes nothing to AWS, and says in `status.plan` what it would do.
+    Observe,
+}
+
+/// Bounds for the ClientCertificates of a domain.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Clients {
+    /// The longest life a ClientCertificate of this domain may have. Unset: as long as its authority lives. One that asks for more is refused; one
+    /// that asks for nothing gets this when it is shorter than 2160h.
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1h')").message("write at least 1h, as in 2160h"))]
+    #[schemars(regex(pattern = super::DURATION), length(min = 2, max = 25))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Duration>,
+}

@@ -1,0 +1,129 @@
+//! The MtlsDomain's status: what people would otherwise dig for in AWS. Nothing here is a counter or changes in an unchanged world.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is, as of the last look.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MtlsDomainStatus {
+    /// The `metadata.generation` that the rest of the status speaks of; -1 before the operator has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Accepted, ResolvedRefs, CertificateIssued, TruststorePublished, DomainProgrammed, MappingsProgrammed, DNSProgrammed,
+    /// BypassClosed and Ready; BypassDetected, Reconciling and Stalled only while True.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+
+    /// The name that DNS must point at, for example `d-abc123.execute-api.eu-west-1.amazonaws.com`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_domain_name: Option<String>,
+
+    /// The hosted zone of `targetDomainName`, as an alias record needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosted_zone_id: Option<String>,
+
+    /// The records that somebody else must create, with `dns.external`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsState>,
+
+    /// The server certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateState>,
+
+    /// The truststore that the domain uses now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truststore: Option<TruststoreState>,
+
+    /// The API mappings of the spec that are there.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mappings: Vec<MappingState>,
+
+    /// With managementPolicy Observe: what would be done, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<String>,
+}
+
+/// DNS records that the domain needs.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsState {
+    /// One entry each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<DnsRecord>,
+}
+
+/// A DNS record.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsRecord {
+    /// Owner name, without trailing dot.
+    pub name: String,
+    /// CNAME, A or TXT.
+    pub r#type: String,
+    /// What it must say.
+    pub value: String,
+}
+
+/// The server certificate in ACM.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateState {
+    /// Its ARN.
+    pub arn: String,
+    /// ACM's word for its state, for example `PENDING_VALIDATION` or `ISSUED`.
+    pub status: String,
+    /// When it expires. ACM renews a requested one by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+}
+
+/// The truststore object and what is in it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TruststoreState {
+    /// `s3://<bucket>/<key>`.
+    pub uri: String,
+    /// The S3 version that the domain is pinned to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 of that version's bytes, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What API Gateway warned of when it took the truststore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The trusted certificates, under the names of their authorities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<AuthorityStatus>,
+}
+
+/// One trusted certificate.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityStatus {
+    /// Name of the authority in the spec that it belongs to.
+    pub name: String,
+    /// Its subject (RFC 4514).
+    pub subject: String,
+    /// When it expires. API Gateway does not say so by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// How many unexpired ClientCertificates were issued under it. Unset where the operator cannot know, because it does not issue there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub living_leaves: Option<i32>,
+}
+
+/// One API mapping that is there.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MappingState {
+    /// As in the spec.
+    pub path: String,
+    /// API Gateway's id of the mapping.
+    pub id: String,
+}

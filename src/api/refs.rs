@@ -1,0 +1,54 @@
+//! Small things that both kinds' specs refer to: other objects, roles, policies.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A Secret in the namespace of the object that names it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// The Secret's name. It is read from the namespace of this object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// One key of a Secret in the namespace of the object that names it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// The Secret's name. It is read from the namespace of this object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key of the Secret's data that holds the value.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// An IAM role that the operator takes on for its AWS calls.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AssumeRole {
+    /// ARN of the role, for example `arn:aws:iam::123456789012:role/mtls-operator`. Its trust policy must allow the operator's
+    /// own role to assume it. The external id, where the role asks for one, is set by whoever runs the operator (in its
+    /// policy file), not here: an external id chosen by the caller would protect nobody.
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$')")
+        .message("write the whole ARN of an IAM role, as in arn:aws:iam::123456789012:role/mtls-operator"))]
+    #[schemars(length(min = 1, max = 2048))]
+    pub role_arn: String,
+}
+
+/// What becomes of what the operator made once the object is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// It goes too.
+    #[default]
+    Delete,
+    /// It stays as it is and is the operator's no longer.
+    Retain,
+}
+
+/// True for the values that need not be written out.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
