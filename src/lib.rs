@@ -5,6 +5,7 @@ pub mod api;
 pub mod aws;
 pub mod certificate;
 pub mod cluster;
+pub mod conditions;
 pub mod domain;
 pub mod ops;
 pub mod pki;

@@ -1,0 +1,231 @@
+//! How conditions are written: the one situation table of both kinds (Ready, Reconciling, Stalled), and transitions. Pure.
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::conditions::{ConditionType, Reason};
+
+/// How long a served object may be worked on before Reconciling says so.
+pub const QUIET: SignedDuration = SignedDuration::from_mins(2);
+/// How long nothing may be seen before Ready is no longer vouched for.
+pub const BLIND: SignedDuration = SignedDuration::from_mins(10);
+
+/// A condition's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Truth {
+    True,
+    False,
+    Unknown,
+}
+
+impl Truth {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Truth::True => "True",
+            Truth::False => "False",
+            Truth::Unknown => "Unknown",
+        }
+    }
+}
+
+/// How one step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// True.
+    Done,
+    /// Unknown: we, AWS or an earlier step are at it.
+    Working,
+    /// Unknown: it could not be looked at or written.
+    Unreachable,
+    /// False: somebody has to put something right.
+    Stuck,
+    /// False, and the spec wants it so: Ready does not mind.
+    Waived,
+}
+
+/// One step's condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub type_: ConditionType,
+    pub standing: Standing,
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// Whether the spec is served at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    Accepted,
+    Suspended,
+    /// `stalled`: only a changed spec can help.
+    Refused { reason: Reason, message: String, stalled: bool },
+}
+
+/// The conditions after a look. `lines` are the steps in their order; none of them is touched unless the spec is served.
+pub fn write(old: &[Condition], generation: i64, acceptance: &Acceptance, lines: &[Line], now: Timestamp) -> Vec<Condition> {
+    let mut new: Vec<_> = old.iter().filter(|c| c.type_ != ConditionType::Reconciling.as_str() && c.type_ != ConditionType::Stalled.as_str()).cloned().collect();
+    let mut put = |type_: ConditionType, truth, reason: Reason, message: &str| set(&mut new, generation, type_, truth, reason, message, now);
+    match acceptance {
+        Acceptance::Suspended => {
+            put(ConditionType::Accepted, Truth::True, Reason::Suspended, "spec.suspend is true: everything is left as it is");
+            if !old.iter().any(|c| c.type_ == ConditionType::Ready.as_str()) {
+                put(ConditionType::Ready, Truth::Unknown, Reason::Suspended, "suspended before the first look");
+            }
+            return new;
+        }
+        Acceptance::Refused { reason, message, stalled } => {
+            put(ConditionType::Accepted, Truth::False, *reason, message);
+            put(ConditionType::Ready, Truth::False, *reason, message);
+            if *stalled {
+                put(ConditionType::Stalled, Truth::True, *reason, "only a changed spec can help");
+            }
+            return new;
+        }
+        Acceptance::Accepted => put(ConditionType::Accepted, Truth::True, Reason::Accepted, "the spec is understood and allowed"),
+    }
+    for line in lines {
+        let truth = match line.standing {
+            Standing::Done => Truth::True,
+            Standing::Working | Standing::Unreachable => Truth::Unknown,
+            Standing::Stuck | Standing::Waived => Truth::False,
+        };
+        put(line.type_, truth, line.reason, &line.message);
+    }
+    let open: Vec<_> = lines.iter().filter(|l| !matches!(l.standing, Standing::Done | Standing::Waived)).collect();
+    if let Some(stuck) = open.iter().find(|l| l.standing == Standing::Stuck) {
+        put(ConditionType::Ready, Truth::False, stuck.reason, &stuck.message);
+        return new;
+    }
+    let Some(first) = open.first() else {
+        put(ConditionType::Ready, Truth::True, Reason::Ready, "everything is as the spec says");
+        return new;
+    };
+    let blind = open.iter().any(|l| l.standing == Standing::Unreachable);
+    let before = old.iter().find(|c| c.type_ == ConditionType::Ready.as_str() && c.observed_generation == Some(generation)).map(|c| c.status.as_str());
+    let keeps = match before {
+        Some("True") => true,
+        Some("False") => blind,
+        _ => false,
+    };
+    let since = new.iter().filter(|c| open.iter().any(|l| l.type_.as_str() == c.type_)).map(|c| c.last_transition_time.0).min();
+    let lasted = since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
+    if !keeps || (blind && lasted > BLIND) {
+        set(&mut new, generation, ConditionType::Ready, Truth::Unknown, first.reason, &first.message, now);
+    }
+    if !keeps || lasted > QUIET {
+        set(&mut new, generation, ConditionType::Reconciling, Truth::True, first.reason, &first.message, now);
+    }
+    new
+}
+
+/// Sets one condition in its place. `last_transition_time` moves only when the status does, in whole seconds, as the API server keeps it.
+pub fn set(conditions: &mut Vec<Condition>, generation: i64, type_: ConditionType, status: Truth, reason: Reason, message: &str, now: Timestamp) {
+    let old = conditions.iter().position(|c| c.type_ == type_.as_str());
+    let last_transition_time = match old.map(|i| &conditions[i]) {
+        Some(c) if c.status == status.as_str() => c.last_transition_time.clone(),
+        _ => Time(Timestamp::from_second(now.as_second()).expect("a Timestamp's own seconds are in its range")),
+    };
+    let new = Condition {
+        type_: type_.as_str().into(),
+        status: status.as_str().into(),
+        reason: reason.as_str().into(),
+        message: message.into(),
+        observed_generation: Some(generation),
+        last_transition_time,
+    };
+    match old {
+        Some(i) => conditions[i] = new,
+        None => conditions.push(new),
+    }
+}
+
+/// A condition that is new, or whose status or reason is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub type_: String,
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+}
+
+/// What an Event is worth.
+pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
+    new.iter()
+        .filter(|n| !old.iter().any(|o| o.type_ == n.type_ && o.status == n.status && o.reason == n.reason))
+        .map(|n| Transition { type_: n.type_.clone(), status: n.status.clone(), reason: n.reason.clone(), message: n.message.clone() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn line(type_: ConditionType, standing: Standing) -> Line {
+        Line { type_, standing, reason: Reason::Progressing, message: "m".into() }
+    }
+
+    fn shown(conditions: &[Condition], type_: ConditionType) -> Option<String> {
+        conditions.iter().find(|c| c.type_ == type_.as_str()).map(|c| c.status.clone())
+    }
+
+    /// Ready, Reconciling, Stalled.
+    fn summary(conditions: &[Condition]) -> [Option<String>; 3] {
+        [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled].map(|t| shown(conditions, t))
+    }
+
+    fn is(ready: &str, reconciling: bool, stalled: bool) -> [Option<String>; 3] {
+        let present = |there: bool| there.then(|| "True".to_owned());
+        [Some(ready.into()), present(reconciling), present(stalled)]
+    }
+
+    #[test]
+    fn the_situation_table() {
+        use Standing::*;
+        let go = |old: &[Condition], generation, standing, now| {
+            write(old, generation, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Done), line(ConditionType::Trusted, standing)], at(now))
+        };
+        let first = go(&[], 1, Working, 0);
+        assert_eq!(summary(&first), is("Unknown", true, false), "first look");
+        let served = go(&first, 1, Done, 10);
+        assert_eq!(summary(&served), is("True", false, false));
+        let drift = go(&served, 1, Working, 20);
+        assert_eq!(summary(&drift), is("True", false, false), "repair of a served generation");
+        assert_eq!(summary(&go(&drift, 1, Working, 20 + 121)), is("True", true, false), "repair past two minutes");
+        assert_eq!(summary(&go(&served, 2, Working, 20)), is("Unknown", true, false), "a new generation");
+        let blind = go(&served, 1, Unreachable, 30);
+        assert_eq!(summary(&blind), is("True", false, false), "out of reach");
+        assert_eq!(summary(&go(&blind, 1, Unreachable, 30 + 121)), is("True", true, false));
+        assert_eq!(summary(&go(&blind, 1, Unreachable, 30 + 601)), is("Unknown", true, false));
+        assert_eq!(summary(&go(&[], 1, Unreachable, 0)), is("Unknown", true, false), "out of reach at the first look");
+        let stuck = go(&served, 1, Stuck, 40);
+        assert_eq!(summary(&stuck), is("False", false, false));
+        assert_eq!(summary(&go(&stuck, 1, Unreachable, 50)), is("False", false, false), "as it was");
+        assert_eq!(summary(&go(&served, 1, Waived, 40)), is("True", false, false));
+        let refused = |stalled| Acceptance::Refused { reason: Reason::InvalidSpec, message: "m".into(), stalled };
+        assert_eq!(summary(&write(&served, 2, &refused(true), &[], at(50))), is("False", false, true));
+        assert_eq!(summary(&write(&served, 2, &refused(false), &[], at(50))), is("False", false, false));
+        let suspended = write(&drift, 2, &Acceptance::Suspended, &[], at(50));
+        assert_eq!(summary(&suspended), is("True", false, false), "suspended: as it was");
+        assert_eq!(suspended[0].reason, "Suspended");
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing() {
+        let lines = [line(ConditionType::ResolvedRefs, Standing::Done), line(ConditionType::Trusted, Standing::Working)];
+        let once = write(&[], 1, &Acceptance::Accepted, &lines, at(0));
+        assert_eq!(write(&once, 1, &Acceptance::Accepted, &lines, at(1000)), once);
+    }
+
+    #[test]
+    fn the_transition_time_moves_only_with_the_status() {
+        let once = write(&[], 1, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Working)], at(1));
+        let twice = write(&once, 2, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Unreachable)], at(5));
+        assert_eq!((twice[1].last_transition_time.0, twice[1].observed_generation), (at(1), Some(2)));
+        let done = write(&twice, 2, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Done)], at(6) + SignedDuration::from_millis(7));
+        assert_eq!(done[1].last_transition_time.0, at(6), "seconds, as the API server keeps them");
+        assert_eq!(transitions(&twice, &done).iter().map(|t| t.type_.as_str()).collect::<Vec<_>>(), ["ResolvedRefs", "Ready"]);
+    }
+}

@@ -1,0 +1,269 @@
+//! What is wanted: a custom resource in, checked values out. Every "your spec cannot be served" of an `MtlsDomain` is born here.
+use std::{collections::BTreeMap, time::Duration as StdDuration};
+
+use jiff::SignedDuration;
+use kube::ResourceExt;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    api::{
+        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, DeletionPolicy, Duration, IpAddressType,
+        KeyAlgorithm as ApiKeyAlgorithm, ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
+        conditions::Reason,
+    },
+    aws::{acm, gateway},
+    pki::{authority::AuthorityRequest, keys::KeyKind},
+};
+
+/// Life of a leaf whose ClientCertificate says nothing, and the least that an authority's memory allows for.
+pub const DEFAULT_LEAF: SignedDuration = SignedDuration::from_hours(2160);
+
+/// Why a spec cannot be served, ready for the condition Accepted. The message names the field and the way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// What the operator brings along: where its AWS calls go and how its things are called.
+#[derive(Clone, Debug)]
+pub struct Surroundings<'a> {
+    pub cluster_id: &'a str,
+    pub account: &'a str,
+    pub region: &'a str,
+    /// `--truststore-bucket`, with `{account}` and `{region}` to fill in.
+    pub truststore_bucket: Option<&'a str>,
+}
+
+/// Where the resources of one MtlsDomain live and whose mark they carry: all that deleting needs, whatever else the spec says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Home {
+    pub namespace: String,
+    pub name: String,
+    pub account: String,
+    pub region: String,
+    /// `<cluster id>/<namespace>/<name>`, the value of every owner mark.
+    pub owner: String,
+    pub domain_name: String,
+    pub zone_id: Option<String>,
+    pub bucket: String,
+    pub key: String,
+    pub unlisted_mappings: UnlistedMappings,
+}
+
+impl Home {
+    /// Without a bucket there is no truststore, and the name is empty.
+    pub fn of(domain: &MtlsDomain, s: &Surroundings) -> Self {
+        let (namespace, name) = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
+        let owner = format!("{}/{namespace}/{name}", s.cluster_id);
+        let truststore = domain.spec.truststore.clone().unwrap_or_default();
+        let bucket = truststore.bucket.or_else(|| {
+            s.truststore_bucket.map(|t| t.replace("{account}", s.account).replace("{region}", s.region))
+        });
+        Home {
+            account: s.account.to_owned(),
+            region: s.region.to_owned(),
+            domain_name: domain.spec.domain_name.clone(),
+            zone_id: domain.spec.dns.as_ref().and_then(|d| d.route53.as_ref()).and_then(|r| r.hosted_zone_id.clone()),
+            bucket: bucket.unwrap_or_default(),
+            key: truststore.key.unwrap_or_else(|| format!("{owner}.pem")),
+            unlisted_mappings: domain.spec.unlisted_mappings.unwrap_or(UnlistedMappings::Delete),
+            namespace,
+            name,
+            owner,
+        }
+    }
+
+    pub fn truststore_uri(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.key)
+    }
+
+    /// Value of the annotation `mtls-operator.io/home`.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.account, self.region)
+    }
+
+    /// Name of the Secret that a generated authority lives in.
+    pub fn authority_secret(&self, authority: &str) -> String {
+        authority_secret(&self.name, authority)
+    }
+}
+
+/// Name of the Secret that the generated authority `authority` of the MtlsDomain `domain` lives in.
+pub fn authority_secret(domain: &str, authority: &str) -> String {
+    format!("{domain}.{authority}-ca")
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    pub home: Home,
+    pub certificate: CertificateWish,
+    pub authorities: Vec<AuthorityWish>,
+    /// The longest life of a leaf that may be given out under an authority whose key is here.
+    pub longest_leaf: SignedDuration,
+    pub overlap: Option<SignedDuration>,
+    pub mappings: BTreeMap<String, MappedApi>,
+    pub default_endpoint: DefaultEndpoint,
+    pub ip_address_type: gateway::IpAddressType,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CertificateWish {
+    /// Every name, the domain's among them, sorted.
+    pub names: Vec<String>,
+    pub key_algorithm: acm::KeyAlgorithm,
+    /// Asking twice within an hour with the same token yields one certificate.
+    pub token: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthorityWish {
+    pub name: String,
+    pub state: AuthorityState,
+    pub source: SourceWish,
+}
+
+impl AuthorityWish {
+    /// Whether leaves may be issued under it, once its key is there.
+    pub fn issues(&self) -> bool {
+        self.state == AuthorityState::Active && matches!(self.source, SourceWish::Generated { .. } | SourceWish::Secret { .. })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceWish {
+    Generated { secret: String, request: AuthorityRequest },
+    Secret { name: String },
+    ConfigMap { name: String, key: String },
+    Pem(String),
+}
+
+/// What the spec asks for. `longest_wanted` is the longest life that any ClientCertificate of this domain asks for.
+pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDuration) -> Result<Desired, Refused> {
+    let spec = &domain.spec;
+    let home = Home::of(domain, s);
+    not_supported_yet(domain)?;
+    if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
+        return Err(Refused {
+            reason: Reason::NotPermitted,
+            message: format!("spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: nothing is written there", s.account),
+        });
+    }
+    if home.bucket.is_empty() {
+        return Err(invalid("spec.truststore.bucket: name a versioned bucket here, or start the operator with --truststore-bucket"));
+    }
+    let request = spec.server_certificate.as_ref().and_then(|c| c.request.clone()).unwrap_or_default();
+    let mut names = request.subject_alternative_names;
+    names.push(spec.domain_name.clone());
+    names.sort();
+    names.dedup();
+    let key_algorithm = match request.key_algorithm {
+        ServerKeyAlgorithm::EcPrime256v1 => acm::KeyAlgorithm::EcPrime256v1,
+        ServerKeyAlgorithm::EcSecp384r1 => acm::KeyAlgorithm::EcSecp384r1,
+        ServerKeyAlgorithm::Rsa2048 => acm::KeyAlgorithm::Rsa2048,
+    };
+    let token = short_hash(&format!("{}\n{}\n{}\n{key_algorithm:?}", home.owner, domain.uid().unwrap_or_default(), names.join("\n")));
+    let authorities = spec.trust.authorities.iter().map(|a| authority(a, &home)).collect::<Result<_, _>>()?;
+    let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
+    let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
+    Ok(Desired {
+        certificate: CertificateWish { names, key_algorithm, token },
+        authorities,
+        longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
+        overlap: spec.trust.overlap.as_ref().map(length),
+        mappings: spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect(),
+        default_endpoint: spec.default_endpoint,
+        ip_address_type: match spec.ip_address_type {
+            IpAddressType::IPv4 => gateway::IpAddressType::Ipv4,
+            IpAddressType::DualStack => gateway::IpAddressType::Dualstack,
+        },
+        home,
+    })
+}
+
+/// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.
+fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
+    let spec = &domain.spec;
+    let aws = spec.aws.clone().unwrap_or_default();
+    let truststore = spec.truststore.clone().unwrap_or_default();
+    let dns = spec.dns.clone().unwrap_or_default();
+    let fields = [
+        ("aws.assumeRole", aws.assume_role.is_some()),
+        ("serverCertificate.existing", spec.server_certificate.as_ref().is_some_and(|c| c.existing.is_some())),
+        ("trust.authorities[].configMapSelector", spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some())),
+        ("truststore.bucketCreation: IfMissing", truststore.bucket_creation == BucketCreation::IfMissing),
+        ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
+        ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
+        ("dns.external", dns.external.is_some()),
+        ("dns.route53.assumeRole", dns.route53.is_some_and(|r| r.assume_role.is_some())),
+        ("identity", spec.identity.is_some()),
+        ("adoptionPolicy: Unowned", spec.adoption_policy == AdoptionPolicy::Unowned),
+        ("managementPolicy: Observe", spec.management_policy == ManagementPolicy::Observe),
+    ];
+    let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
+    if used.is_empty() {
+        return Ok(());
+    }
+    Err(Refused { reason: Reason::NotSupportedYet, message: format!("not supported yet, leave it out: {}", used.join(", ")) })
+}
+
+fn authority(a: &Authority, home: &Home) -> Result<AuthorityWish, Refused> {
+    let source = if let Some(generate) = &a.generate {
+        SourceWish::Generated {
+            secret: home.authority_secret(&a.name),
+            request: AuthorityRequest {
+                common_name: generate.common_name.clone().unwrap_or_else(|| a.name.clone()),
+                organizations: generate.organizations.clone(),
+                duration: length(&generate.duration),
+                key: authority_key(generate.private_key.as_ref())
+                    .ok_or_else(|| invalid(&format!("authority {}: privateKey: write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA", a.name)))?,
+            },
+        }
+    } else if let Some(secret) = &a.secret_ref {
+        SourceWish::Secret { name: secret.name.clone() }
+    } else if let Some(map) = &a.config_map_ref {
+        SourceWish::ConfigMap { name: map.name.clone(), key: map.key.clone() }
+    } else if let Some(pem) = &a.pem {
+        SourceWish::Pem(pem.clone())
+    } else {
+        return Err(invalid(&format!("authority {}: set exactly one of generate, secretRef, configMapRef, configMapSelector, pem", a.name)));
+    };
+    Ok(AuthorityWish { name: a.name.clone(), state: a.state, source })
+}
+
+fn authority_key(key: Option<&AuthorityKey>) -> Option<KeyKind> {
+    key_kind(key.map_or(ApiKeyAlgorithm::ECDSA, |k| k.algorithm), key.and_then(|k| k.size))
+}
+
+/// The kind of key that an algorithm and size of a spec mean; `None` when they do not go together.
+pub fn key_kind(algorithm: ApiKeyAlgorithm, size: Option<u16>) -> Option<KeyKind> {
+    match (algorithm, size) {
+        (ApiKeyAlgorithm::ECDSA, None | Some(256)) => Some(KeyKind::EcdsaP256),
+        (ApiKeyAlgorithm::ECDSA, Some(384)) => Some(KeyKind::EcdsaP384),
+        (ApiKeyAlgorithm::RSA, None | Some(2048)) => Some(KeyKind::Rsa2048),
+        (ApiKeyAlgorithm::RSA, Some(3072)) => Some(KeyKind::Rsa3072),
+        (ApiKeyAlgorithm::RSA, Some(4096)) => Some(KeyKind::Rsa4096),
+        _ => None,
+    }
+}
+
+/// Whether deleting the MtlsDomain deletes what the operator made for it.
+pub fn deletes(domain: &MtlsDomain) -> bool {
+    domain.spec.deletion_policy != Some(DeletionPolicy::Retain)
+}
+
+/// A spec's duration as the rest of the operator counts it.
+pub fn length(duration: &Duration) -> SignedDuration {
+    let duration = StdDuration::from(*duration);
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+/// 32 hexadecimal digits, as ACM's idempotency token and the TXT marker want them.
+pub fn short_hash(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+fn invalid(message: &str) -> Refused {
+    Refused { reason: Reason::InvalidSpec, message: message.to_owned() }
+}

@@ -1,0 +1,102 @@
+//! What is there: the world around one `MtlsDomain` as read from Kubernetes and AWS, in plain data. No I/O here; `observe`
+//! fills it, `plan` judges it.
+use std::collections::BTreeMap;
+
+use crate::{
+    api::conditions::Reason,
+    aws::{acm, gateway, probe, route53, s3},
+    pki::{
+        certificate::{Certificate, ParseError},
+        truststore::Bundle,
+    },
+};
+
+/// A reading that succeeded, or why it did not. A failed reading is never "nothing there".
+pub type Seen<T> = Result<T, Unseen>;
+
+/// Why something could not be read, ready for a condition: stable words, no request ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    pub reason: Reason,
+    pub message: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The source of each authority of the spec, by the authority's name.
+    pub authorities: BTreeMap<String, Source>,
+    /// The hosted zone that the records belong into; `None`: there is none.
+    pub zone: Seen<Option<route53::Zone>>,
+    /// Every certificate in ACM for the domain name, ours or not.
+    pub certificates: Seen<Vec<acm::Certificate>>,
+    /// What Route 53 has at the name of each validation record of our certificates.
+    pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
+    pub bucket: Seen<Option<s3::Bucket>>,
+    /// The latest version of the truststore object.
+    pub published: Seen<Option<Published>>,
+    /// What stands in the version that the domain uses now, when that is in our object.
+    pub pinned: Seen<Option<Bundle>>,
+    pub domain: Seen<Option<gateway::Domain>>,
+    pub mappings: Seen<Vec<gateway::Mapping>>,
+    /// The APIs that the spec maps, by id; `None`: there is no such HTTP API.
+    pub apis: BTreeMap<String, Seen<Option<Api>>>,
+    /// Every record set at the domain name and at its owner marker.
+    pub records: Seen<Vec<route53::RecordSet>>,
+    /// Whether our last change of the records has reached all of Route 53; true when none is known to be under way.
+    pub records_in_sync: Seen<bool>,
+}
+
+/// The content of an authority's Secret, ConfigMap or `pem`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// Its certificates, or what is wrong with them, and whether the private key of the first one is there too.
+    Read { certificates: Result<Vec<Certificate>, ParseError>, key: Key },
+    /// The object or the key in it is not there; the text names both.
+    Missing(String),
+    /// The Kubernetes API did not answer.
+    Unseen(Unseen),
+}
+
+/// The private key beside an authority's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Absent,
+    Fits,
+    /// It is there, but belongs to another certificate or cannot be read.
+    Misfit,
+}
+
+/// The latest version of the truststore object.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub version: String,
+    /// The owner mark of the object, if it carries one.
+    pub owner: Option<String>,
+    /// Hex SHA-256 of its bytes.
+    pub sha256: String,
+    pub bundle: Bundle,
+}
+
+/// An HTTP API that the spec maps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Api {
+    pub api: gateway::Api,
+    /// The stages that the spec maps; `None`: there is no such stage.
+    pub stages: BTreeMap<String, Option<gateway::Stage>>,
+    /// What the default endpoint answered; only looked at once it is said to be closed.
+    pub probe: Option<probe::Verdict>,
+}
+
+/// What is left of an `MtlsDomain` that is being deleted.
+#[derive(Clone, Debug)]
+pub struct Remains {
+    /// The hosted zone that the records were in; `None`: it is gone, and they with it.
+    pub zone_id: Option<String>,
+    /// Every record set at the domain name and at its owner marker.
+    pub records: Seen<Vec<route53::RecordSet>>,
+    pub domain: Seen<Option<gateway::Domain>>,
+    pub mappings: Seen<Vec<gateway::Mapping>>,
+    pub certificates: Seen<Vec<acm::Certificate>>,
+    /// The versions of the truststore object that carry our mark.
+    pub versions: Seen<Vec<String>>,
+}

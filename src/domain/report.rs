@@ -1,0 +1,187 @@
+//! Says how things stand: the plan, what became of it and the old status in, the new status out. Pure.
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    desired::Home,
+    observed::Observed,
+    plan::{Judged, OWNER_TAG, Plan, Step, Verdict},
+};
+use crate::{
+    api::{
+        AuthorityStatus, CertificateState, MappingState, MtlsDomainStatus, TruststoreState,
+        conditions::{ConditionType, Reason},
+    },
+    aws::{errors, gateway},
+    conditions::{self, Acceptance, Line, Standing},
+};
+
+/// What became of the first action of a step that did not simply succeed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It waits for its turn under AWS's quota.
+    Queued { ahead: usize, about: std::time::Duration },
+    /// This process may not write at the moment; another one may.
+    NotLeading,
+    Failed(errors::Error),
+    /// The Kubernetes API refused or did not answer.
+    Cluster(String),
+}
+
+/// One outcome per step at the most: a step stops at its first failure, and hides nobody else's.
+pub type Outcomes = BTreeMap<Step, Outcome>;
+
+pub fn condition(step: Step) -> ConditionType {
+    match step {
+        Step::ResolvedRefs => ConditionType::ResolvedRefs,
+        Step::CertificateIssued => ConditionType::CertificateIssued,
+        Step::TruststorePublished => ConditionType::TruststorePublished,
+        Step::DomainProgrammed => ConditionType::DomainProgrammed,
+        Step::MappingsProgrammed => ConditionType::MappingsProgrammed,
+        Step::DnsProgrammed => ConditionType::DNSProgrammed,
+        Step::BypassClosed => ConditionType::BypassClosed,
+    }
+}
+
+/// The status after a look at a served spec.
+pub fn report(old: &MtlsDomainStatus, generation: i64, home: &Home, plan: &Plan, o: &Observed, outcomes: &Outcomes, now: Timestamp) -> MtlsDomainStatus {
+    let lines: Vec<_> = plan.steps.iter().map(|(step, judged)| line(*step, judged, outcomes.get(step))).collect();
+    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
+    facts(&mut new, home, plan, o);
+    new
+}
+
+/// The status of a spec that is not served, or of one that is being deleted: only the conditions say something new.
+pub fn with_conditions(old: &MtlsDomainStatus, generation: i64, acceptance: &Acceptance, lines: &[Line], now: Timestamp) -> MtlsDomainStatus {
+    MtlsDomainStatus {
+        observed_generation: Some(generation),
+        conditions: conditions::write(&old.conditions, generation, acceptance, lines, now),
+        ..old.clone()
+    }
+}
+
+/// The one line of an object that is being deleted.
+pub fn deletion_line(judged: &Judged, outcome: Option<&Outcome>) -> Line {
+    let line = line(Step::DomainProgrammed, judged, outcome);
+    match line.standing {
+        // Whatever is done here, it is not there any more.
+        Standing::Done | Standing::Working => Line { standing: Standing::Working, reason: Reason::Deleting, ..line },
+        _ => line,
+    }
+}
+
+pub fn line(step: Step, judged: &Judged, outcome: Option<&Outcome>) -> Line {
+    let (standing, reason, message) = match (&judged.verdict, outcome) {
+        (Verdict::Done(reason, message), Some(outcome)) => {
+            let (_, _, problem) = explain(outcome);
+            (Standing::Done, *reason, format!("{message}; {problem}"))
+        }
+        (Verdict::Blocked(reason, message), _) if *reason == Reason::KeptOpen => (Standing::Waived, *reason, message.clone()),
+        (Verdict::Blocked(reason, message), _) => (Standing::Stuck, *reason, message.clone()),
+        (_, Some(outcome)) => explain(outcome),
+        (Verdict::Done(reason, message), None) => (Standing::Done, *reason, message.clone()),
+        (Verdict::Act(what), None) => (Standing::Working, Reason::Progressing, what.clone()),
+        (Verdict::Wait(reason, message), None) => (Standing::Working, *reason, message.clone()),
+        (Verdict::Behind(before), None) => {
+            let (reason, what) = waiting_for(*before);
+            (Standing::Working, reason, format!("waiting for {what}"))
+        }
+        (Verdict::Unknown(unseen), None) => {
+            let standing = if unseen.reason == Reason::PermissionDenied { Standing::Stuck } else { Standing::Unreachable };
+            (standing, unseen.reason, unseen.message.clone())
+        }
+    };
+    Line { type_: condition(step), standing, reason, message }
+}
+
+fn waiting_for(step: Step) -> (Reason, &'static str) {
+    match step {
+        Step::ResolvedRefs => (Reason::WaitingForPrerequisite, "what the spec refers to"),
+        Step::CertificateIssued => (Reason::WaitingForCertificate, "the server certificate"),
+        Step::TruststorePublished => (Reason::WaitingForTruststore, "the truststore"),
+        Step::DomainProgrammed => (Reason::WaitingForDomain, "the custom domain"),
+        Step::MappingsProgrammed => (Reason::WaitingForMappings, "the API mappings"),
+        Step::DnsProgrammed | Step::BypassClosed => (Reason::WaitingForDNS, "the DNS records, so that callers have another way in"),
+    }
+}
+
+fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
+    match outcome {
+        Outcome::Queued { ahead, about } => {
+            let when = match (ahead, about.as_secs()) {
+                (0, _) => "next",
+                (_, 0..=300) => "within 5 minutes",
+                (_, 301..=1800) => "within 30 minutes",
+                _ => "in more than 30 minutes",
+            };
+            (Standing::Working, Reason::Queued, format!("waiting for its turn under AWS's quota: {when}"))
+        }
+        Outcome::NotLeading => (Standing::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into()),
+        Outcome::Cluster(why) => (Standing::Unreachable, Reason::Unreachable, why.clone()),
+        Outcome::Failed(error) => refusal(error),
+    }
+}
+
+/// What an AWS error means to the one who waits.
+pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
+    match error.kind {
+        errors::Kind::Denied => {
+            (Standing::Stuck, Reason::PermissionDenied, format!("the operator may not {}: allow it in its IAM policy", error.iam_action()))
+        }
+        errors::Kind::Throttled => (Standing::Unreachable, Reason::Throttled, format!("{} is throttled; trying again", error.operation)),
+        errors::Kind::Transient => (Standing::Unreachable, Reason::Unreachable, error.to_string()),
+        // Something changed since we looked; the next look says what.
+        errors::Kind::NotFound | errors::Kind::Conflict => (Standing::Working, Reason::Progressing, format!("{error}; looking again")),
+        errors::Kind::Invalid => (Standing::Stuck, Reason::AwsRejected, error.to_string()),
+    }
+}
+
+/// What people would otherwise dig for. What could not be seen stays as it was.
+fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) {
+    if o.certificates.is_ok() {
+        status.certificate = plan.certificate.as_ref().map(|c| CertificateState {
+            arn: c.arn.clone(),
+            status: c.status.as_str().to_owned(),
+            not_after: c.not_after.map(whole),
+        });
+    }
+    if let Ok(domain) = &o.domain {
+        let ours = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner));
+        status.target_domain_name = ours.map(|g| g.target.clone());
+        status.hosted_zone_id = ours.map(|g| g.hosted_zone_id.clone());
+        status.truststore = ours.and_then(|g| truststore(g, o)).or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
+        if let Ok(mappings) = &o.mappings {
+            let listed = mappings.iter().filter(|_| ours.is_some());
+            status.mappings = listed.map(|m| MappingState { path: m.path.clone(), id: m.id.clone() }).collect();
+            status.mappings.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+    }
+}
+
+fn truststore(g: &gateway::Domain, o: &Observed) -> Option<TruststoreState> {
+    let used = g.truststore.as_ref()?;
+    let bundle = o.pinned.as_ref().ok()?.as_ref()?;
+    let published = o.published.as_ref().ok()?.as_ref();
+    Some(TruststoreState {
+        uri: used.uri.clone(),
+        version: used.version.clone(),
+        sha256: published.filter(|p| Some(&p.version) == used.version.as_ref()).map(|p| p.sha256.clone()),
+        warnings: used.warnings.clone(),
+        authorities: bundle
+            .entries
+            .iter()
+            .map(|e| AuthorityStatus {
+                name: e.authority.clone(),
+                subject: e.certificate.subject.clone(),
+                not_after: Some(whole(e.certificate.not_after)),
+                living_leaves: None,
+            })
+            .collect(),
+    })
+}
+
+fn whole(t: Timestamp) -> Time {
+    Time(Timestamp::from_second(t.as_second()).expect("a Timestamp's own seconds are in its range"))
+}
