@@ -1,1 +1,9 @@
-//! (to be written)
+//! ClientCertificate: desired -> observe -> plan -> execute -> report.
+
+pub mod controller;
+pub mod desired;
+pub mod execute;
+pub mod observe;
+pub mod observed;
+pub mod plan;
+pub mod report;

@@ -83,10 +83,6 @@ impl Home {
         format!("{}/{}", self.account, self.region)
     }
 
-    /// Name of the Secret that a generated authority lives in.
-    pub fn authority_secret(&self, authority: &str) -> String {
-        authority_secret(&self.name, authority)
-    }
 }
 
 /// Name of the Secret that the generated authority `authority` of the MtlsDomain `domain` lives in.
@@ -138,6 +134,24 @@ pub enum SourceWish {
     Pem(String),
 }
 
+impl SourceWish {
+    /// The Secret that it is read from.
+    pub fn secret(&self) -> Option<&String> {
+        match self {
+            SourceWish::Generated { secret: name, .. } | SourceWish::Secret { name } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The ConfigMap that it is read from.
+    pub fn config_map(&self) -> Option<&String> {
+        match self {
+            SourceWish::ConfigMap { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+}
+
 /// What the spec asks for. `longest_wanted` is the longest life that any ClientCertificate of this domain asks for.
 pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDuration) -> Result<Desired, Refused> {
     let spec = &domain.spec;
@@ -163,7 +177,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
         ServerKeyAlgorithm::Rsa2048 => acm::KeyAlgorithm::Rsa2048,
     };
     let token = short_hash(&format!("{}\n{}\n{}\n{key_algorithm:?}", home.owner, domain.uid().unwrap_or_default(), names.join("\n")));
-    let authorities = spec.trust.authorities.iter().map(|a| authority(a, &home)).collect::<Result<_, _>>()?;
+    let authorities = authorities(domain)?;
     let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
     let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
     Ok(Desired {
@@ -207,10 +221,16 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     Err(Refused { reason: Reason::NotSupportedYet, message: format!("not supported yet, leave it out: {}", used.join(", ")) })
 }
 
-fn authority(a: &Authority, home: &Home) -> Result<AuthorityWish, Refused> {
+/// The authorities of a spec, in its order.
+pub fn authorities(domain: &MtlsDomain) -> Result<Vec<AuthorityWish>, Refused> {
+    let name = domain.name_any();
+    domain.spec.trust.authorities.iter().map(|a| authority(a, &name)).collect()
+}
+
+fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
     let source = if let Some(generate) = &a.generate {
         SourceWish::Generated {
-            secret: home.authority_secret(&a.name),
+            secret: authority_secret(domain, &a.name),
             request: AuthorityRequest {
                 common_name: generate.common_name.clone().unwrap_or_else(|| a.name.clone()),
                 organizations: generate.organizations.clone(),

@@ -1,1 +1,14 @@
-//! (to be written)
+//! MtlsDomain: desired -> observe -> plan -> execute -> report.
+
+pub mod claims;
+pub mod controller;
+pub mod desired;
+pub mod execute;
+pub mod observe;
+pub mod observed;
+pub mod plan;
+pub mod records;
+pub mod report;
+pub mod served;
+pub mod sources;
+pub mod teardown;

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     desired::Home,
-    observed::Observed,
+    observed::{Observed, Unseen},
     plan::{Judged, OWNER_TAG, Plan, Step, Verdict},
 };
 use crate::{
@@ -184,4 +184,11 @@ fn truststore(g: &gateway::Domain, o: &Observed) -> Option<TruststoreState> {
 
 fn whole(t: Timestamp) -> Time {
     Time(Timestamp::from_second(t.as_second()).expect("a Timestamp's own seconds are in its range"))
+}
+
+/// The status when nothing at all could be looked at.
+pub fn blind(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
+    let judged = Judged::from(Verdict::Unknown(unseen.clone()));
+    let lines: Vec<_> = Step::ALL.into_iter().map(|step| line(step, &judged, None)).collect();
+    with_conditions(old, generation, &Acceptance::Accepted, &lines, now)
 }

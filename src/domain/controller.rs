@@ -1,0 +1,433 @@
+//! Runs the rooms of an `MtlsDomain` one after the other, wakes up when something it depends on changes, and says when to look again.
+//! The only place of this kind where Kubernetes is written to, but for what `execute` does.
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, PartialObjectMeta},
+    core::DeserializeGuard,
+    runtime::{
+        Controller,
+        controller::{Action as Next, Config},
+        reflector::{ObjectRef, Store},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    claims,
+    desired::{self, Desired, Home, Refused, Surroundings},
+    execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
+    observe::{self, Eyes, Versions},
+    observed::Unseen,
+    plan::{self, Action, Judged, Plan, Step, Verdict},
+    report,
+    served::{Served, Trust},
+    teardown,
+};
+use crate::{
+    api::{AuthorityState, ClientCertificate, MtlsDomain, MtlsDomainStatus, conditions::{ConditionType, Reason}},
+    aws::{
+        gate::Gate,
+        gateway::DomainStatus,
+        probe::EndpointProbe,
+        quota::Class,
+        session::{Session, Sessions},
+    },
+    certificate,
+    cluster::{self, events::Events, finalizer, status, watch::Watch},
+    conditions::{Acceptance, transitions},
+    ops::metrics::{Kind, Metrics},
+};
+
+/// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
+const CONCURRENCY: u16 = 32;
+/// While AWS is working on something: first look again after this, then twice as long each time.
+const FIRST_POLL: Duration = Duration::from_millis(100);
+/// ... but never longer than this.
+const LAST_POLL: Duration = Duration::from_secs(15);
+
+pub type Guard = DeserializeGuard<MtlsDomain>;
+
+/// What all looks share.
+pub struct Ctx {
+    pub client: Client,
+    pub cluster_id: String,
+    pub truststore_bucket: Option<String>,
+    pub drift_interval: Duration,
+    pub sessions: Sessions,
+    pub gate: Gate,
+    pub probe: EndpointProbe,
+    pub events: Events,
+    pub metrics: Metrics,
+    pub domains: Store<Guard>,
+    pub certificates: Store<certificate::controller::Guard>,
+    pub served: Arc<Served>,
+    pub memory: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is kept of one object between two looks. All of it may be lost: it saves calls and decides nothing.
+#[derive(Clone, Default)]
+pub struct Memory {
+    /// Looks in a row that found AWS still working.
+    polls: u32,
+    /// Our last change of the records, until it is in sync.
+    change: Option<String>,
+    versions: Arc<Versions>,
+    /// The status that was written last and the one it replaced: the cache may still show that one.
+    written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
+}
+
+/// The kinds that a domain depends on.
+pub struct Watches {
+    pub domains: Watch<Guard>,
+    pub certificates: Watch<certificate::controller::Guard>,
+    pub secrets: Watch<PartialObjectMeta<Secret>>,
+    pub config_maps: Watch<PartialObjectMeta<ConfigMap>>,
+}
+
+/// Runs until `stop`; looks that are under way are finished.
+pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
+    let turns = ctx.gate.quota.turns().filter_map(|object| async move {
+        let (namespace, name) = object.split_once('/')?;
+        Some(ObjectRef::<Guard>::new(name).within(namespace))
+    });
+    let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
+    Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        // One that goes, or comes, may settle a dispute about a name.
+        .watches_shared_stream(watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.clone())), move |changed| {
+            rivals(&changed, &all)
+        })
+        .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), |c| {
+            let (namespace, name) = certificate::desired::domain_key(c.0.as_ref().ok()?);
+            Some(ObjectRef::<Guard>::new(&name).within(&namespace))
+        })
+        .watches_shared_stream(watches.secrets.subscribe(), move |s| {
+            referring(&for_secrets, s.namespace(), |d| desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any()))))
+        })
+        .watches_shared_stream(watches.config_maps.subscribe(), move |m| {
+            referring(&for_maps, m.namespace(), |d| desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.config_map() == Some(&m.name_any()))))
+        })
+        .reconcile_on(turns)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, failed, ctx)
+        .for_each(async |_| ())
+        .await;
+}
+
+/// What of a domain makes a look worth its calls: not our own writes of its status.
+fn worth_a_look(d: &Guard) -> Option<(Option<i64>, bool, Vec<(String, String)>)> {
+    let meta = &d.0.as_ref().ok()?.metadata;
+    let annotations = meta.annotations.clone().unwrap_or_default().into_iter().filter(|(key, _)| key != finalizer::HOME).collect();
+    Some((meta.generation, meta.deletion_timestamp.is_some(), annotations))
+}
+
+fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<SignedDuration>, bool)> {
+    let c = c.0.as_ref().ok()?;
+    Some((c.spec.duration.as_ref().map(desired::length), c.metadata.deletion_timestamp.is_some()))
+}
+
+fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
+    let Ok(changed) = &changed.0 else { return vec![] };
+    let same = |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
+    let state = all.state();
+    state.iter().filter(|d| d.0.as_ref().is_ok_and(same)).map(|d| ObjectRef::from_obj(&**d)).collect()
+}
+
+fn referring(all: &Store<Guard>, namespace: Option<String>, refers: impl Fn(&MtlsDomain) -> bool) -> Vec<ObjectRef<Guard>> {
+    let state = all.state();
+    let there = state.iter().filter(|d| d.meta().namespace == namespace && d.0.as_ref().is_ok_and(&refers));
+    there.map(|d| ObjectRef::from_obj(&**d)).collect()
+}
+
+/// A look that could not be finished because of the Kubernetes API: everything else becomes a condition.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the object does not match the schema that this operator was built with")]
+    Unreadable(#[source] Box<kube::core::error_boundary::InvalidObject>),
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    #[error("cannot list the Secrets of generated authorities")]
+    Secrets(#[source] Box<kube::Error>),
+}
+
+fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
+    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = error as &dyn std::error::Error, "look failed");
+    match error {
+        Error::Unreadable(_) => Next::await_change(),
+        _ => Next::requeue(ctx.poll(&object.uid().unwrap_or_default())),
+    }
+}
+
+async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
+    let started = std::time::Instant::now();
+    let result = match &object.0 {
+        Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
+        Ok(domain) => look(domain, &ctx).await,
+    };
+    ctx.metrics.reconciled(Kind::MtlsDomain, result.is_ok(), started.elapsed());
+    result
+}
+
+impl Ctx {
+    fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(self.memory.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
+    }
+
+    /// How long until the next look while AWS is working.
+    fn poll(&self, uid: &str) -> Duration {
+        self.remember(uid, |m| {
+            m.polls += 1;
+            FIRST_POLL.saturating_mul(1 << (m.polls - 1).min(10)).min(LAST_POLL)
+        })
+    }
+
+    fn settled(&self, uid: &str) -> Next {
+        self.remember(uid, |m| m.polls = 0);
+        Next::requeue(self.drift_interval)
+    }
+
+    /// The status that the next one is computed from: the last one written, unless somebody else has changed it since.
+    fn last_status(&self, domain: &MtlsDomain) -> MtlsDomainStatus {
+        let written = self.remember(&domain.uid().unwrap_or_default(), |m| m.written.clone());
+        match written {
+            Some((written, before)) if domain.status == before => written,
+            _ => domain.status.clone().unwrap_or_default(),
+        }
+    }
+
+    async fn write(&self, domain: &MtlsDomain, old: &MtlsDomainStatus, new: &MtlsDomainStatus) -> Result<(), Error> {
+        if status::write(&self.client, domain, old, new).await? {
+            self.remember(&domain.uid().unwrap_or_default(), |m| m.written = Some((new.clone(), domain.status.clone())));
+        }
+        for t in transitions(&old.conditions, &new.conditions) {
+            let object = domain.object_ref(&());
+            match (t.type_.as_str(), t.status.as_str()) {
+                ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
+                ("Stalled", _) => {}
+                (_, "False") if t.reason == Reason::KeptOpen.as_str() => {}
+                (_, "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The longest life that any ClientCertificate of this domain asks for.
+    fn longest_wanted(&self, domain: &MtlsDomain) -> SignedDuration {
+        let key = (domain.namespace().unwrap_or_default(), domain.name_any());
+        let state = self.certificates.state();
+        let theirs = state.iter().filter_map(|c| c.0.as_ref().ok()).filter(|c: &&ClientCertificate| certificate::desired::domain_key(c) == key);
+        theirs.filter_map(|c| c.spec.duration.as_ref()).map(desired::length).max().unwrap_or(desired::DEFAULT_LEAF)
+    }
+}
+
+async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+    let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
+    let generation = domain.metadata.generation.unwrap_or_default();
+    let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
+    let deleting = domain.metadata.deletion_timestamp.is_some();
+    if deleting && !finalizer::is_held(domain) {
+        ctx.served.set(&key, None);
+        ctx.memory.lock().expect("nobody panics while holding it").remove(&uid);
+        ctx.gate.quota.withdraw(&format!("{}/{}", key.0, key.1));
+        return Ok(Next::await_change());
+    }
+    if domain.spec.suspend {
+        let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
+        ctx.write(domain, &old, &new).await?;
+        return Ok(Next::await_change());
+    }
+    let session = match ctx.sessions.get(domain.spec.aws.as_ref().and_then(|a| a.region.as_deref())).await {
+        Ok(session) => session,
+        Err(error) => {
+            let new = report::blind(&old, generation, &observe::unseen(&error), now);
+            ctx.write(domain, &old, &new).await?;
+            return Ok(Next::requeue(ctx.poll(&uid)));
+        }
+    };
+    let surroundings = Surroundings {
+        cluster_id: &ctx.cluster_id,
+        account: &session.account,
+        region: &session.region,
+        truststore_bucket: ctx.truststore_bucket.as_deref(),
+    };
+    let home = Home::of(domain, &surroundings);
+    if let Some(moved) = moved(domain, &home) {
+        let new = report::with_conditions(&old, generation, &moved, &[], now);
+        ctx.write(domain, &old, &new).await?;
+        return Ok(ctx.settled(&uid));
+    }
+    if deleting {
+        return delete(domain, &home, &session, &old, ctx, now).await;
+    }
+    let refused = match claim(domain, ctx, &session.region) {
+        Some(refused) => Some(refused),
+        None => match desired::desired(domain, &surroundings, ctx.longest_wanted(domain)) {
+            Ok(desired) => return serve(domain, &desired, &session, &old, ctx, now).await,
+            Err(Refused { reason, message }) => Some(Acceptance::Refused { reason, message, stalled: true }),
+        },
+    };
+    let new = report::with_conditions(&old, generation, &refused.expect("served otherwise"), &[], now);
+    ctx.write(domain, &old, &new).await?;
+    Ok(ctx.settled(&uid))
+}
+
+/// Resources of this object stand in another account or Region.
+fn moved(domain: &MtlsDomain, home: &Home) -> Option<Acceptance> {
+    let before = finalizer::home(domain).filter(|before| *before != home.place())?;
+    Some(Acceptance::Refused {
+        reason: Reason::HomeChanged,
+        message: format!(
+            "the resources of this object are in {before}, but account and Region are {} now; nothing is done in either. Go back to {before}, or \
+             delete this object there first",
+            home.place()
+        ),
+        stalled: true,
+    })
+}
+
+fn claim(domain: &MtlsDomain, ctx: &Ctx, region: &str) -> Option<Acceptance> {
+    let state = ctx.domains.state();
+    let all = state.iter().filter_map(|d| d.0.as_ref().ok());
+    let older = claims::older(domain, all, region)?;
+    // Whose name it is in another namespace is not this namespace's to know.
+    let who = if older.namespace() == domain.namespace() { format!("the older MtlsDomain {}", older.name_any()) } else { "an older MtlsDomain".into() };
+    Some(Acceptance::Refused {
+        reason: Reason::DomainNameClaimed,
+        message: format!("spec.domainName: {who} has {} already", domain.spec.domain_name),
+        stalled: false,
+    })
+}
+
+async fn serve(domain: &MtlsDomain, d: &Desired, session: &Session, old: &MtlsDomainStatus, ctx: &Ctx, now: Timestamp) -> Result<Next, Error> {
+    let uid = domain.uid().unwrap_or_default();
+    let generation = domain.metadata.generation.unwrap_or_default();
+    // Before anything is written to AWS: that it is ours to clean up, and where.
+    finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
+    let memory = ctx.remember(&uid, |m| m.clone());
+    let eyes = Eyes { client: &ctx.client, probe: &ctx.probe, versions: &memory.versions, pending_change: memory.change.clone() };
+    let observed = observe::observe(d, session, &eyes).await;
+    if observed.records_in_sync == Ok(true) {
+        ctx.remember(&uid, |m| m.change = None);
+    }
+    tell_served(d, &observed, ctx);
+    let plan = plan::plan(d, &observed, now);
+    let hands = Hands {
+        client: &ctx.client,
+        session,
+        quota: &ctx.gate.quota,
+        home: &d.home,
+        authorities: &d.authorities,
+        class: class(d, &plan, old, generation),
+        since: queued_since(old).unwrap_or(now),
+        now,
+    };
+    let done = execute::execute(plan.actions(), &hands).await;
+    if let Some(change) = &done.change {
+        ctx.remember(&uid, |m| m.change = Some(change.clone()));
+    }
+    let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
+    ctx.write(domain, old, &new).await?;
+    let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
+    Ok(if done.effects > 0 {
+        ctx.remember(&uid, |m| m.polls = 0);
+        Next::requeue(Duration::ZERO)
+    } else if waits || !done.outcomes.is_empty() {
+        Next::requeue(ctx.poll(&uid))
+    } else {
+        ctx.settled(&uid)
+    })
+}
+
+/// Tells the ClientCertificates what is let in, once that is certain: while a domain is UPDATING it serves what it did before.
+fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
+    let key = (d.home.namespace.clone(), d.home.name.clone());
+    match (&o.domain, &o.pinned) {
+        (Ok(Some(g)), Ok(Some(bundle))) if g.status != DomainStatus::Updating => ctx.served.set(&key, Some(Trust::of(bundle))),
+        (Ok(None), _) => ctx.served.set(&key, None),
+        _ => {}
+    }
+}
+
+fn class(d: &Desired, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
+    let served = old.conditions.iter().any(|c| c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation));
+    if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
+        Class::Creation
+    } else if d.authorities.iter().any(|a| a.state == AuthorityState::Distrusted) {
+        Class::Distrust
+    } else if served {
+        Class::Drift
+    } else {
+        Class::SpecChange
+    }
+}
+
+/// Since when it has been waiting for its turn, also across a restart.
+fn queued_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
+    let queued = old.conditions.iter().find(|c| c.reason == Reason::Queued.as_str() && c.type_ == ConditionType::DomainProgrammed.as_str());
+    queued.map(|c| c.last_transition_time.0)
+}
+
+async fn delete(domain: &MtlsDomain, home: &Home, session: &Session, old: &MtlsDomainStatus, ctx: &Ctx, now: Timestamp) -> Result<Next, Error> {
+    let uid = domain.uid().unwrap_or_default();
+    if !desired::deletes(domain) {
+        let note = "deletionPolicy is Retain: everything in AWS stays as it is";
+        ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", note).await;
+        finalizer::release(&ctx.client, domain).await?;
+        return Ok(Next::await_change());
+    }
+    let listed: Vec<_> = domain.spec.mappings.iter().map(|m| m.path.clone()).collect();
+    let remains = observe::remains(home, session).await;
+    let judged = teardown::teardown(home, &listed, &remains);
+    if judged.verdict.is_done() {
+        delete_authorities(domain, ctx).await?;
+        finalizer::release(&ctx.client, domain).await?;
+        return Ok(Next::await_change());
+    }
+    let hands = Hands {
+        client: &ctx.client,
+        session,
+        quota: &ctx.gate.quota,
+        home,
+        authorities: &[],
+        class: Class::SpecChange,
+        since: queued_since(old).unwrap_or(now),
+        now,
+    };
+    let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &hands).await;
+    let line = report::deletion_line(&judged, done.outcomes.get(&Step::DomainProgrammed));
+    let generation = domain.metadata.generation.unwrap_or_default();
+    let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[line], now);
+    ctx.write(domain, old, &new).await?;
+    Ok(match &judged {
+        _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
+        Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
+        _ => Next::requeue(ctx.poll(&uid)),
+    })
+}
+
+/// The Secrets of generated authorities have no owner reference, so that nothing but this takes them.
+async fn delete_authorities(domain: &MtlsDomain, ctx: &Ctx) -> Result<(), Error> {
+    let api = Api::<Secret>::namespaced(ctx.client.clone(), &domain.namespace().expect("MtlsDomain is namespaced"));
+    let selector = format!("{DOMAIN_LABEL}={},{AUTHORITY_LABEL}", domain.name_any());
+    let secrets = api.list(&ListParams::default().labels(&selector)).await.map_err(|e| Error::Secrets(Box::new(e)))?;
+    for secret in secrets {
+        cluster::apply::delete_secret(&ctx.client, &secret).await?;
+    }
+    Ok(())
+}
+
+impl From<Unseen> for Verdict {
+    fn from(unseen: Unseen) -> Self {
+        Verdict::Unknown(unseen)
+    }
+}

@@ -1,0 +1,190 @@
+//! Does what the plan says, in its order. One call each; the failure of one step neither stops nor hides another. Writes to AWS pass the
+//! quota here: what has 30 seconds a call waits in a queue for its ticket, and is planned anew when its turn comes.
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Client, api::ObjectMeta};
+
+use super::{
+    desired::{AuthorityWish, Home, SourceWish},
+    plan::{Action, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
+    report::{Outcome, Outcomes},
+};
+use crate::{
+    aws::{
+        errors::Kind,
+        gateway,
+        quota::{Bucket, Class, Grant, Operation, Quota, Ticket},
+        session::Session,
+    },
+    cluster::apply,
+    pki::authority,
+};
+
+/// Label on the Secret of a generated authority: the MtlsDomain it belongs to.
+pub const DOMAIN_LABEL: &str = "mtls-operator.io/domain";
+/// Label on the Secret of a generated authority: its name.
+pub const AUTHORITY_LABEL: &str = "mtls-operator.io/authority";
+
+/// What acting needs.
+pub struct Hands<'a> {
+    pub client: &'a Client,
+    pub session: &'a Session,
+    pub quota: &'a Quota,
+    pub home: &'a Home,
+    pub authorities: &'a [AuthorityWish],
+    /// For the queue.
+    pub class: Class,
+    pub since: Timestamp,
+    pub now: Timestamp,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Done {
+    pub outcomes: Outcomes,
+    /// How many actions took effect.
+    pub effects: usize,
+    /// The last change of the domain's records.
+    pub change: Option<String>,
+}
+
+/// Performs the actions in order, each step up to its first failure.
+pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Hands<'_>) -> Done {
+    let mut done = Done::default();
+    for (step, action) in actions {
+        if done.outcomes.contains_key(&step) {
+            continue;
+        }
+        match perform(action, hands, &mut done.change).await {
+            Ok(()) => {
+                done.effects += 1;
+                tracing::info!(domain = %hands.home.domain_name, action = %name(action), "done");
+            }
+            Err(outcome) => {
+                if let Outcome::Failed(error) = &outcome {
+                    tracing::warn!(domain = %hands.home.domain_name, action = %name(action), error = error as &dyn std::error::Error, "refused");
+                }
+                done.outcomes.insert(step, outcome);
+            }
+        }
+    }
+    done
+}
+
+async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>) -> Result<(), Outcome> {
+    let Hands { session, home, .. } = hands;
+    wait_for_turn(action, hands)?;
+    let (gateway, domain) = (&session.gateway, &home.domain_name);
+    let result = match action {
+        Action::GenerateAuthority { authority } => return generate(authority, hands).await,
+        Action::RequestCertificate(request) => session.acm.request(request).await.map(drop),
+        Action::DeleteCertificate { arn } => gone(session.acm.delete(arn).await),
+        Action::ChangeRecords { zone_id, changes } => {
+            let sent = session.route53.change(zone_id, changes).await;
+            sent.map(|id| *change = Some(id))
+        }
+        Action::PutTruststore { bucket, key, body } => {
+            let metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), home.owner.clone())]);
+            session.s3.put(bucket, key, body.clone().into_bytes(), &metadata).await.map(drop)
+        }
+        Action::CreateDomain(request) => {
+            let tags = BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())]);
+            gateway.create_domain(request, &tags).await
+        }
+        Action::UpdateDomain(request) => gateway.update_domain(request).await,
+        Action::DeleteDomain { name } => gone(gateway.delete_domain(name).await),
+        Action::CreateMapping { path, api_id, stage } => gateway.create_mapping(domain, path, api_id, stage).await.map(drop),
+        Action::UpdateMapping { id, path, api_id, stage } => {
+            let mapping = gateway::Mapping { id: id.clone(), path: path.clone(), api_id: api_id.clone(), stage: stage.clone() };
+            gateway.update_mapping(domain, &mapping).await
+        }
+        Action::DeleteMapping { id, .. } => gone(gateway.delete_mapping(domain, id).await),
+        Action::MarkPending { api_arn } => gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), home.owner.clone())])).await,
+        Action::CloseEndpoint { api_id } => gateway.set_endpoint_closed(api_id, true).await,
+        Action::Deploy { api_id, stage } => gateway.deploy(api_id, stage).await,
+        Action::UnmarkPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
+        Action::DeleteTruststoreVersion { bucket, key, version } => gone(session.s3.delete_version(bucket, key, version).await),
+    };
+    result.map_err(Outcome::Failed)
+}
+
+/// What is to be deleted and is not there is deleted.
+fn gone(result: Result<(), crate::aws::errors::Error>) -> Result<(), crate::aws::errors::Error> {
+    match result {
+        Err(error) if error.kind == Kind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
+    let operation = match action {
+        Action::CreateDomain(_) => Operation::CreateDomainName,
+        Action::UpdateDomain(_) => Operation::UpdateDomainName,
+        Action::DeleteDomain { .. } => Operation::DeleteDomainName,
+        Action::Deploy { .. } => Operation::CreateDeployment,
+        _ => return Ok(()),
+    };
+    let bucket = Bucket::new(&hands.session.account, &hands.session.region, operation);
+    let ticket = Ticket { object: format!("{}/{}", hands.home.namespace, hands.home.name), class: hands.class, since: hands.since };
+    match hands.quota.ask(&bucket, ticket) {
+        Grant::Go => Ok(()),
+        Grant::Wait { ahead, about } => Err(Outcome::Queued { ahead, about }),
+    }
+}
+
+/// Makes the authority's key and certificate. Created, never replaced: a key that is there is somebody's trust.
+async fn generate(name: &str, hands: &Hands<'_>) -> Result<(), Outcome> {
+    let wish = hands.authorities.iter().find(|a| a.name == name).map(|a| &a.source);
+    let Some(SourceWish::Generated { secret, request }) = wish else {
+        return Ok(()); // the plan names authorities of the spec only
+    };
+    let (request, now) = (request.clone(), hands.now);
+    let made = tokio::task::spawn_blocking(move || authority::generate(&request, now))
+        .await
+        .map_err(|_| Outcome::Cluster("making the authority's key did not end".into()))?
+        .map_err(|error| Outcome::Cluster(format!("cannot make the authority {name}: {error}")))?;
+    let data = [("tls.crt", made.certificate_pem.as_bytes()), ("tls.key", made.key_pem.as_bytes()), ("ca.crt", made.certificate_pem.as_bytes())];
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(secret.clone()),
+            namespace: Some(hands.home.namespace.clone()),
+            labels: Some([(DOMAIN_LABEL.into(), hands.home.name.clone()), (AUTHORITY_LABEL.into(), name.into())].into()),
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/tls".into()),
+        data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.to_vec()))).collect()),
+        ..Secret::default()
+    };
+    match apply::write_secret(hands.client, secret, None).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_conflict() => Ok(()), // it is there: the next look reads it
+        Err(error) => Err(Outcome::Cluster(error.to_string())),
+    }
+}
+
+/// For the log: what is done, never a body.
+fn name(action: &Action) -> String {
+    match action {
+        Action::GenerateAuthority { authority } => format!("generate authority {authority}"),
+        Action::RequestCertificate(r) => format!("request certificate for {}", r.names.join(", ")),
+        Action::DeleteCertificate { arn } => format!("delete certificate {arn}"),
+        Action::ChangeRecords { zone_id, changes } => {
+            let names: Vec<_> = changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
+            format!("change records in {zone_id}: {}", names.join(", "))
+        }
+        Action::PutTruststore { bucket, key, .. } => format!("upload s3://{bucket}/{key}"),
+        Action::CreateDomain(r) => format!("create domain {} with truststore version {}", r.name, r.truststore_version),
+        Action::UpdateDomain(r) => format!("update domain {} to truststore version {}", r.name, r.truststore_version),
+        Action::DeleteDomain { name } => format!("delete domain {name}"),
+        Action::CreateMapping { path, api_id, stage } => format!("create mapping {path:?} to {api_id}/{stage}"),
+        Action::UpdateMapping { path, api_id, stage, .. } => format!("change mapping {path:?} to {api_id}/{stage}"),
+        Action::DeleteMapping { path, .. } => format!("delete mapping {path:?}"),
+        Action::MarkPending { api_arn } => format!("mark {api_arn} as not deployed"),
+        Action::CloseEndpoint { api_id } => format!("close the execute-api endpoint of {api_id}"),
+        Action::Deploy { api_id, stage } => format!("deploy {api_id}/{stage}"),
+        Action::UnmarkPending { api_arn } => format!("unmark {api_arn}"),
+        Action::DeleteTruststoreVersion { key, version, .. } => format!("delete truststore {key} version {version}"),
+    }
+}

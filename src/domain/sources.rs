@@ -1,0 +1,67 @@
+//! Reads where the certificates of authorities come from: Secrets, ConfigMaps and the spec itself. Kubernetes reads only, nothing is judged.
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::Client;
+
+use super::{
+    desired::{AuthorityWish, SourceWish},
+    observed::{Key, Source, Unseen},
+};
+use crate::{
+    api::conditions::Reason,
+    cluster::apply,
+    pki::{authority::Issuer, certificate},
+};
+
+/// The source of every authority, by the authority's name.
+pub async fn read(client: &Client, namespace: &str, wishes: &[AuthorityWish]) -> BTreeMap<String, Source> {
+    let reads = wishes.iter().map(async |wish| (wish.name.clone(), source(client, namespace, &wish.source).await));
+    join_all(reads).await.into_iter().collect()
+}
+
+async fn source(client: &Client, namespace: &str, wish: &SourceWish) -> Source {
+    match wish {
+        SourceWish::Pem(pem) => only_trusted(pem),
+        SourceWish::Generated { secret: name, .. } | SourceWish::Secret { name } => match apply::secret(client, namespace, name).await {
+            Ok(Some(secret)) => of_secret(name, &secret),
+            Ok(None) => Source::Missing(format!("there is no Secret {name} in this namespace")),
+            Err(error) => unseen(&error),
+        },
+        SourceWish::ConfigMap { name, key } => match apply::config_map(client, namespace, name).await {
+            Ok(Some(map)) => match map.data.unwrap_or_default().get(key) {
+                Some(pem) => only_trusted(pem),
+                None => Source::Missing(format!("the ConfigMap {name} has no key {key}")),
+            },
+            Ok(None) => Source::Missing(format!("there is no ConfigMap {name} in this namespace")),
+            Err(error) => unseen(&error),
+        },
+    }
+}
+
+fn only_trusted(pem: &str) -> Source {
+    Source::Read { certificates: certificate::parse_pem_bundle(pem), key: Key::Absent }
+}
+
+fn unseen(error: &crate::cluster::Error) -> Source {
+    Source::Unseen(Unseen { reason: Reason::Unreachable, message: error.to_string() })
+}
+
+/// `tls.crt` begins with the authority; `ca.crt` completes its chain, or is all there is.
+fn of_secret(name: &str, secret: &Secret) -> Source {
+    let data = secret.data.as_ref();
+    let text = |key: &str| data.and_then(|d| d.get(key)).map(|ByteString(bytes)| String::from_utf8_lossy(bytes));
+    let (tls_crt, tls_key, ca_crt) = (text("tls.crt"), text("tls.key"), text("ca.crt"));
+    let parts: Vec<_> = tls_crt.iter().chain(&ca_crt).map(|pem| certificate::parse_pem_bundle(pem)).collect();
+    if parts.is_empty() {
+        return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt"));
+    }
+    let certificates = parts.into_iter().collect::<Result<Vec<_>, _>>().map(|parts| parts.concat());
+    let key = match (&tls_crt, &tls_key) {
+        (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt.as_deref()).is_ok() => Key::Fits,
+        (Some(_), Some(_)) => Key::Misfit,
+        _ => Key::Absent,
+    };
+    Source::Read { certificates, key }
+}
