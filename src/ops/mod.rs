@@ -1,1 +1,5 @@
-//! (to be written)
+//! What the operator shows of itself: logs, metrics, probes.
+
+pub mod logging;
+pub mod metrics;
+pub mod probes;

@@ -1,0 +1,152 @@
+//! Metrics of the operator, for Prometheus. Every label comes from a closed set: no object names, no messages.
+
+use std::{borrow::Cow, time::Duration};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reconcile {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AwsCall {
+    service: &'static str,
+    operation: &'static str,
+    code: Cow<'static, str>,
+}
+
+/// Handles to all metrics. Cheap to clone; clones count into the same.
+#[derive(Clone)]
+pub struct Metrics {
+    reconciles: Family<Reconcile, Counter>,
+    reconcile_seconds: Family<Kind, Histogram>,
+    aws_calls: Family<AwsCall, Counter>,
+    leader: Gauge,
+}
+
+/// `outcome` of a reconcile that did all it could.
+pub const OK: &str = "ok";
+
+impl Metrics {
+    /// The metrics, and the registry that `probes::serve` shows.
+    pub fn new() -> (Self, Registry) {
+        let me = Self {
+            reconciles: Family::default(),
+            // 5 ms to 80 s: from "nothing to do" to waiting for a slow AWS call or two.
+            reconcile_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.005, 2.0, 15))
+            }),
+            aws_calls: Family::default(),
+            leader: Gauge::default(),
+        };
+        let mut registry = Registry::with_prefix("mtls_operator");
+        registry.register(
+            "reconciles",
+            "Reconciles by outcome: ok, or the category of the error",
+            me.reconciles.clone(),
+        );
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time a reconcile took",
+            Unit::Seconds,
+            me.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "aws_calls",
+            "Calls to AWS by error code; ok when there was none",
+            me.aws_calls.clone(),
+        );
+        registry.register("leader", "1 while this process leads", me.leader.clone());
+        (me, registry)
+    }
+
+    /// `outcome` is [`OK`] or the category of the error.
+    pub fn reconciled(&self, kind: &'static str, outcome: &'static str, took: Duration) {
+        self.reconciles
+            .get_or_create(&Reconcile { kind, outcome })
+            .inc();
+        self.reconcile_seconds
+            .get_or_create(&Kind { kind })
+            .observe(took.as_secs_f64());
+    }
+
+    /// `code` is what AWS calls the error, `None` when the call succeeded.
+    pub fn aws_called(&self, service: &'static str, operation: &'static str, code: Option<&str>) {
+        let code = match code {
+            None => Cow::Borrowed(OK),
+            Some(code) if is_code(code) => Cow::Owned(code.to_owned()),
+            Some(_) => Cow::Borrowed("other"),
+        };
+        self.aws_calls
+            .get_or_create(&AwsCall {
+                service,
+                operation,
+                code,
+            })
+            .inc();
+    }
+
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+}
+
+/// AWS names its errors like Rust types; whatever else stands in the place of a code (a proxy's answer) would be unbounded.
+fn is_code(code: &str) -> bool {
+    (1..=64).contains(&code.len())
+        && code.starts_with(|c: char| c.is_ascii_uppercase())
+        && code.chars().all(|c| c.is_ascii_alphanumeric() || c == '.')
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn everything_counted_is_shown() {
+        let (metrics, registry) = Metrics::new();
+        metrics.reconciled("MtlsDomain", OK, Duration::from_millis(30));
+        metrics.reconciled("MtlsDomain", "Throttled", Duration::from_secs(2));
+        metrics.aws_called("acm", "RequestCertificate", None);
+        metrics.aws_called("acm", "RequestCertificate", None);
+        metrics.aws_called("acm", "RequestCertificate", Some("ThrottlingException"));
+        metrics.aws_called(
+            "s3",
+            "PutObject",
+            Some("<html>gateway time-out 4711</html>"),
+        );
+        metrics.leads(true);
+
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"mtls_operator_reconciles_total{kind="MtlsDomain",outcome="ok"} 1"#,
+            r#"mtls_operator_reconciles_total{kind="MtlsDomain",outcome="Throttled"} 1"#,
+            r#"mtls_operator_reconcile_duration_seconds_count{kind="MtlsDomain"} 2"#,
+            r#"mtls_operator_aws_calls_total{service="acm",operation="RequestCertificate",code="ok"} 2"#,
+            r#"mtls_operator_aws_calls_total{service="acm",operation="RequestCertificate",code="ThrottlingException"} 1"#,
+            r#"mtls_operator_aws_calls_total{service="s3",operation="PutObject",code="other"} 1"#,
+            "mtls_operator_leader 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}
