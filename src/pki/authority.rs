@@ -1,0 +1,286 @@
+//! Certificate authorities: making a self-signed one, and loading one that can issue.
+
+use super::certificate::{Certificate, ParseError, parse_pem_bundle};
+use super::keys::{self, Encoding, KeyError, KeyKind};
+use super::signing::{Draft, Subject, sign};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{KeyPair, PublicKeyData};
+use x509_cert::{
+    builder,
+    ext::{
+        Extension, ToExtension,
+        pkix::{BasicConstraints, KeyUsage, KeyUsages, SubjectKeyIdentifier},
+    },
+    name::Name,
+    spki::SubjectPublicKeyInfoRef,
+};
+use zeroize::Zeroizing;
+
+/// New certificates begin this much before they are made, for those whose clock is a little behind.
+pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(5);
+
+/// What a generated authority shall be; `spec.trust.authorities[].generate`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityRequest {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    pub duration: SignedDuration,
+    pub key: KeyKind,
+}
+
+/// A certificate and its private key (PKCS#8), for a `kubernetes.io/tls` Secret.
+pub struct KeyedCertificate {
+    pub certificate_pem: String,
+    pub key_pem: Zeroizing<String>,
+}
+
+/// Why an authority could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    #[error("the authority's key could not be made")]
+    Key(#[from] KeyError),
+    #[error("the authority's certificate could not be written")]
+    Write(#[from] builder::Error),
+}
+
+/// A new self-signed authority for leaves only: CA:TRUE with path length 0, keyCertSign and cRLSign. With an RSA key it takes
+/// up to 1.6 s of CPU: call it from `tokio::task::spawn_blocking`.
+pub fn generate(
+    request: &AuthorityRequest,
+    now: Timestamp,
+) -> Result<KeyedCertificate, GenerateError> {
+    let key = keys::generate(request.key)?;
+    let subject = Subject {
+        common_name: &request.common_name,
+        organizations: &request.organizations,
+        ..Subject::default()
+    }
+    .to_der()
+    .map_err(builder::Error::from)?;
+    let spki = key.subject_public_key_info();
+    let draft = Draft {
+        issuer: subject.clone(),
+        subject,
+        not_before: earlier(now, CLOCK_SLACK),
+        not_after: later(now, request.duration),
+        extensions: extensions(&spki)?,
+        spki,
+    };
+    let der = sign(draft, &key)?;
+    let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
+    Ok(KeyedCertificate {
+        certificate_pem: certificate.to_pem(),
+        key_pem: keys::pem(&key, Encoding::Pkcs8)?,
+    })
+}
+
+fn extensions(spki: &[u8]) -> builder::Result<Vec<Extension>> {
+    let none = Name::default();
+    Ok(vec![
+        BasicConstraints {
+            ca: true,
+            path_len_constraint: Some(0),
+        }
+        .to_extension(&none, &[])?,
+        KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign).to_extension(&none, &[])?,
+        key_id(spki)?.to_extension(&none, &[])?,
+    ])
+}
+
+/// Subject key identifier: SHA-1 of the key (RFC 5280, section 4.2.1.2, method 1), as most authorities have it.
+pub(crate) fn key_id(spki: &[u8]) -> builder::Result<SubjectKeyIdentifier> {
+    Ok(SubjectKeyIdentifier::try_from(
+        SubjectPublicKeyInfoRef::try_from(spki)?,
+    )?)
+}
+
+pub(crate) fn earlier(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_sub(by).unwrap_or(Timestamp::MIN)
+}
+
+pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// An authority that can issue: certificate, key, and the chain up to its root.
+pub struct Issuer {
+    key: KeyPair,
+    chain: Vec<Certificate>,
+}
+
+/// Why a Secret cannot issue.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuerError {
+    #[error("tls.crt: {0}")]
+    Certificate(ParseError),
+    #[error("ca.crt: {0}")]
+    Chain(ParseError),
+    #[error("tls.key: {0}")]
+    Key(#[from] KeyError),
+    #[error("tls.key is not the key of the first certificate in tls.crt ({subject})")]
+    KeyMismatch { subject: String },
+    #[error(
+        "the first certificate in tls.crt ({subject}) is not an authority: it needs CA:TRUE and, with keyUsage, keyCertSign"
+    )]
+    NotAnAuthority { subject: String },
+    #[error(
+        "tls.key is of a kind that API Gateway does not take: use RSA from 2048 bits, P-256 or P-384"
+    )]
+    UnsupportedKey,
+    #[error(
+        "the chain stops at {subject}: add its issuer ({issuer}) to tls.crt or ca.crt, up to the self-signed root"
+    )]
+    ChainIncomplete { subject: String, issuer: String },
+}
+
+impl Issuer {
+    /// From the Secret's `tls.crt` (its first certificate is the authority), `tls.key` and `ca.crt`.
+    pub fn from_pem(
+        tls_crt: &str,
+        tls_key: &str,
+        ca_crt: Option<&str>,
+    ) -> Result<Issuer, IssuerError> {
+        let mut pool = parse_pem_bundle(tls_crt).map_err(IssuerError::Certificate)?;
+        let authority = pool.remove(0);
+        if let Some(ca_crt) = ca_crt.filter(|text| !text.trim().is_empty()) {
+            pool.extend(parse_pem_bundle(ca_crt).map_err(IssuerError::Chain)?);
+        }
+        let key = keys::parse(tls_key)?;
+        let subject = || authority.subject.clone();
+        if key.subject_public_key_info() != authority.spki_der() {
+            return Err(IssuerError::KeyMismatch { subject: subject() });
+        }
+        if !authority.is_ca || !authority.may_sign {
+            return Err(IssuerError::NotAnAuthority { subject: subject() });
+        }
+        let algorithm = KeyPair::algorithm(&key);
+        let known = [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_RSA_SHA256,
+        ];
+        if !known.contains(&algorithm) {
+            return Err(IssuerError::UnsupportedKey);
+        }
+        let chain = authority.chain(&pool).map_err(|chain| {
+            let last = &chain[chain.len() - 1];
+            IssuerError::ChainIncomplete {
+                subject: last.subject.clone(),
+                issuer: last.issuer.clone(),
+            }
+        })?;
+        Ok(Issuer { key, chain })
+    }
+
+    /// The issuing certificate.
+    pub fn authority(&self) -> &Certificate {
+        &self.chain[0]
+    }
+
+    /// The issuing certificate first, up to and including the root.
+    pub fn chain(&self) -> &[Certificate] {
+        &self.chain
+    }
+
+    /// What goes with a leaf: the issuing certificate up to, but not including, the root.
+    pub fn intermediates(&self) -> &[Certificate] {
+        &self.chain[..self.chain.len() - 1]
+    }
+
+    /// The Secret's `ca.crt` beside a leaf: the whole chain, issuing certificate first.
+    pub fn ca_pem(&self) -> String {
+        self.chain.iter().map(Certificate::to_pem).collect()
+    }
+
+    /// The last moment at which the whole chain is valid; no leaf outlives it.
+    pub fn not_after(&self) -> Timestamp {
+        self.chain
+            .iter()
+            .map(|certificate| certificate.not_after)
+            .min()
+            .expect("a chain has one certificate at least")
+    }
+
+    pub(crate) fn key(&self) -> &KeyPair {
+        &self.key
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    pub(crate) fn request(common_name: &str) -> AuthorityRequest {
+        AuthorityRequest {
+            common_name: common_name.to_owned(),
+            organizations: vec![],
+            duration: SignedDuration::from_hours(87600),
+            key: KeyKind::EcdsaP256,
+        }
+    }
+
+    pub(crate) fn issuer(common_name: &str, now: Timestamp) -> Issuer {
+        let made = generate(&request(common_name), now).unwrap();
+        Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap()
+    }
+
+    #[test]
+    fn a_generated_authority_can_issue() {
+        let now = at("2026-11-24T12:00:00.5Z");
+        let organizations = vec!["Acme".to_owned(), "Acme Labs".to_owned()];
+        let made = generate(
+            &AuthorityRequest {
+                organizations,
+                ..request("Partners")
+            },
+            now,
+        )
+        .unwrap();
+        let issuer = Issuer::from_pem(&made.certificate_pem, &made.key_pem, Some("")).unwrap();
+        let ca = issuer.authority();
+        assert_eq!(ca.subject, "CN=Partners,O=Acme Labs,O=Acme");
+        assert_eq!(
+            (ca.version, ca.is_ca, ca.may_sign, ca.self_signed),
+            (3, true, true, true)
+        );
+        assert_eq!(ca.not_before, at("2026-11-24T11:55:00Z"));
+        assert_eq!(ca.not_after, at("2036-11-21T12:00:00Z"));
+        assert_eq!(ca.serial.len(), 32);
+        assert!(ca.subject_key_id.is_some());
+        assert_eq!(issuer.chain(), [ca.clone()]);
+        assert!(issuer.intermediates().is_empty());
+        assert_eq!(issuer.ca_pem(), made.certificate_pem);
+        let again = generate(&request("Partners"), now).unwrap();
+        assert_ne!(
+            parse_pem_bundle(&again.certificate_pem).unwrap()[0].serial,
+            ca.serial
+        );
+    }
+
+    #[test]
+    fn what_cannot_issue_says_why() {
+        let now = at("2026-11-24T12:00:00Z");
+        let a = generate(&request("a"), now).unwrap();
+        let b = generate(&request("b"), now).unwrap();
+        let load = |crt: &str, key: &str, ca: Option<&str>| match Issuer::from_pem(crt, key, ca) {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(
+            load(&a.certificate_pem, &a.key_pem, Some(&b.certificate_pem)),
+            "ok"
+        );
+        assert!(load(&a.certificate_pem, &b.key_pem, None).contains("not the key"));
+        assert!(load("", &b.key_pem, None).starts_with("tls.crt: it holds no certificate"));
+        assert!(load(&a.certificate_pem, "", None).starts_with("tls.key: there is no PEM block"));
+        assert!(
+            load(&a.certificate_pem, &a.key_pem, Some("x")).starts_with("ca.crt: it is not PEM")
+        );
+        let chained = format!("{}{}", a.certificate_pem, &*a.key_pem);
+        assert!(load(&chained, &a.key_pem, None).contains("private key"));
+    }
+}

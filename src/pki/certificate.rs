@@ -1,0 +1,563 @@
+//! Facts about X.509 certificates, and reading them from PEM. Pure: decides nothing, knows no time.
+
+use super::keys::{KeyStrength, begin_of_key};
+use super::name;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
+    ECDSA_P521_SHA512_ASN1, UnparsedPublicKey, VerificationAlgorithm,
+};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use x509_cert::der::pem::{LineEnding, encode_string};
+use x509_parser::{
+    extensions::{GeneralName, ParsedExtension},
+    pem::Pem,
+    prelude::{FromDer, X509Certificate},
+    x509::SubjectPublicKeyInfo,
+};
+
+/// One parsed certificate: its DER and what we need to know of it. Equal when the DER is.
+#[derive(Clone)]
+pub struct Certificate {
+    der: Vec<u8>,
+    spki: std::ops::Range<usize>,
+    /// RFC 4514, most specific part first, for people. Always one line.
+    pub subject: String,
+    pub subject_der: Vec<u8>,
+    pub issuer: String,
+    pub issuer_der: Vec<u8>,
+    /// Two subjects with the same key are the same name, whatever their case, spaces and string types.
+    pub subject_key: String,
+    pub issuer_key: String,
+    /// Lower-case hex, without separators and without the sign octet.
+    pub serial: String,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    /// 1, 2 or 3.
+    pub version: u32,
+    /// basicConstraints says CA:TRUE.
+    pub is_ca: bool,
+    /// May sign certificates: keyUsage is absent or says keyCertSign.
+    pub may_sign: bool,
+    /// Issuer is subject, and the signature verifies with its own key.
+    pub self_signed: bool,
+    pub subject_key_id: Option<Vec<u8>>,
+    /// SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex: the same for every certificate of one key.
+    pub spki_sha256: String,
+    /// SHA-256 of the DER, lower-case hex.
+    pub fingerprint_sha256: String,
+    pub key: KeyStrength,
+    pub signature: SignatureClass,
+    /// Subject alternative names, in the certificate's order.
+    pub dns_names: Vec<String>,
+    pub uris: Vec<String>,
+    pub email_addresses: Vec<String>,
+    /// There are subject alternative names of another kind (IP addresses, UPNs, ...).
+    pub other_names: bool,
+}
+
+/// The signature's hash, as far as API Gateway cares: it takes SHA-256 or stronger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureClass {
+    /// SHA-256, SHA-384 or SHA-512 with RSA (also PSS) or ECDSA.
+    Sha2,
+    Sha1,
+    /// Ed25519, SHA-224, MD5, ...
+    Other,
+}
+
+/// Why a text is not a bundle of certificates. Never quotes the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    #[error(
+        "it is not PEM: there is no -----BEGIN CERTIFICATE----- line (openssl x509 -inform DER converts DER)"
+    )]
+    NotPem,
+    #[error("it holds no certificate")]
+    Empty,
+    #[error(
+        "it holds a private key, which does not belong here: take it out, and replace the key if others could read it"
+    )]
+    PrivateKey,
+    #[error("PEM block {index} {problem}")]
+    Block { index: usize, problem: &'static str },
+}
+
+impl Certificate {
+    /// Reads one DER certificate, nothing after it.
+    pub fn from_der(der: &[u8]) -> Option<Certificate> {
+        let (rest, x509) = X509Certificate::from_der(der).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        let within = |part: &[u8]| {
+            let start = part.as_ptr() as usize - der.as_ptr() as usize;
+            start..start + part.len()
+        };
+        let spki = x509.public_key();
+        let subject_key = name::normal_form(x509.subject());
+        let issuer_key = name::normal_form(x509.issuer());
+        let mut certificate = Certificate {
+            spki: within(spki.raw),
+            subject: name::text(x509.subject()),
+            subject_der: x509.subject().as_raw().to_vec(),
+            issuer: name::text(x509.issuer()),
+            issuer_der: x509.issuer().as_raw().to_vec(),
+            serial: serial(x509.raw_serial()),
+            not_before: timestamp(x509.validity().not_before.timestamp()),
+            not_after: timestamp(x509.validity().not_after.timestamp()),
+            version: x509.version().0 + 1,
+            is_ca: x509.is_ca(),
+            may_sign: match x509.key_usage() {
+                Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+                Err(_) => false,
+            },
+            self_signed: false,
+            subject_key_id: None,
+            spki_sha256: sha256(spki.raw),
+            fingerprint_sha256: sha256(der),
+            key: KeyStrength::of(spki),
+            signature: signature_class(&x509),
+            dns_names: vec![],
+            uris: vec![],
+            email_addresses: vec![],
+            other_names: false,
+            subject_key,
+            issuer_key,
+            der: der.to_vec(),
+        };
+        for extension in x509.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => {
+                    certificate.subject_key_id = Some(id.0.to_vec())
+                }
+                ParsedExtension::SubjectAlternativeName(names) => {
+                    for name in &names.general_names {
+                        match name {
+                            GeneralName::DNSName(name) => {
+                                certificate.dns_names.push(name.to_string())
+                            }
+                            GeneralName::URI(uri) => certificate.uris.push(uri.to_string()),
+                            GeneralName::RFC822Name(mail) => {
+                                certificate.email_addresses.push(mail.to_string())
+                            }
+                            _ => certificate.other_names = true,
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        certificate.self_signed =
+            certificate.subject_key == certificate.issuer_key && verifies(&x509, spki);
+        Some(certificate)
+    }
+
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// DER SubjectPublicKeyInfo.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.der[self.spki.clone()]
+    }
+
+    /// Its issuer's name is that certificate's subject, and that certificate's key verifies its signature. Says nothing about
+    /// whether that certificate may sign, or when.
+    pub fn is_issued_by(&self, issuer: &Certificate) -> bool {
+        if self.issuer_key != issuer.subject_key {
+            return false;
+        }
+        let Ok((_, x509)) = X509Certificate::from_der(&self.der) else {
+            return false;
+        };
+        let Ok((_, spki)) = SubjectPublicKeyInfo::from_der(issuer.spki_der()) else {
+            return false;
+        };
+        verifies(&x509, &spki)
+    }
+
+    /// One `CERTIFICATE` block, lines of 64, with a newline at the end.
+    pub fn to_pem(&self) -> String {
+        encode_string("CERTIFICATE", LineEnding::LF, &self.der)
+            .expect("a certificate is far below 4 GB")
+    }
+
+    /// The chain from this certificate up to its self-signed root, itself first, found among `pool`. `Err` holds as much of
+    /// it as there is. Of several issuers that fit, the one that lives longest counts.
+    pub fn chain(&self, pool: &[Certificate]) -> Result<Vec<Certificate>, Vec<Certificate>> {
+        let mut chain = vec![self.clone()];
+        loop {
+            let last = &chain[chain.len() - 1];
+            if last.self_signed {
+                return Ok(chain);
+            }
+            let next = pool
+                .iter()
+                .filter(|candidate| !chain.contains(candidate) && last.is_issued_by(candidate))
+                .max_by_key(|candidate| candidate.not_after);
+            match next {
+                Some(next) => chain.push(next.clone()),
+                None => return Err(chain),
+            }
+        }
+    }
+}
+
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Certificate) -> bool {
+        self.der == other.der
+    }
+}
+
+impl Eq for Certificate {}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Certificate({} {})",
+            self.subject,
+            &self.fingerprint_sha256[..8]
+        )
+    }
+}
+
+/// Reads every certificate of a PEM text. Text between the blocks is skipped; any other kind of block is an error.
+pub fn parse_pem_bundle(text: &str) -> Result<Vec<Certificate>, ParseError> {
+    if text.trim().is_empty() {
+        return Err(ParseError::Empty);
+    }
+    // Looked for in the lines, so that a damaged block before the key does not hide it.
+    if text.lines().any(|line| begin_of_key(line).is_some()) {
+        return Err(ParseError::PrivateKey);
+    }
+    if !text.lines().any(|line| line.starts_with("-----BEGIN ")) {
+        return Err(ParseError::NotPem);
+    }
+    let mut certificates = Vec::new();
+    for (at, block) in Pem::iter_from_buffer(text.as_bytes()).enumerate() {
+        let fail = |problem| ParseError::Block {
+            index: at + 1,
+            problem,
+        };
+        let block = block.map_err(|_| fail("is damaged: its base64 or its END line"))?;
+        if block.label != "CERTIFICATE" {
+            return Err(fail("is not a CERTIFICATE"));
+        }
+        certificates.push(
+            Certificate::from_der(&block.contents)
+                .ok_or_else(|| fail("is not an X.509 certificate"))?,
+        );
+    }
+    if certificates.is_empty() {
+        Err(ParseError::Empty)
+    } else {
+        Ok(certificates)
+    }
+}
+
+fn verifies(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> bool {
+    match ecdsa_beyond_x509_parser(x509, KeyStrength::of(spki)) {
+        Some(algorithm) => UnparsedPublicKey::new(algorithm, &spki.subject_public_key.data)
+            .verify(x509.tbs_certificate.as_ref(), &x509.signature_value.data)
+            .is_ok(),
+        None => x509.verify_signature(Some(spki)).is_ok(),
+    }
+}
+
+/// x509-parser knows P-256 and P-384 with SHA-256 and SHA-384 only.
+fn ecdsa_beyond_x509_parser(
+    x509: &X509Certificate<'_>,
+    key: KeyStrength,
+) -> Option<&'static dyn VerificationAlgorithm> {
+    match (
+        x509.signature_algorithm.algorithm.to_id_string().as_str(),
+        key,
+    ) {
+        (ECDSA_SHA512, KeyStrength::EcdsaP256) => Some(&ECDSA_P256_SHA512_ASN1),
+        (ECDSA_SHA512, KeyStrength::EcdsaP384) => Some(&ECDSA_P384_SHA512_ASN1),
+        (ECDSA_SHA512, KeyStrength::EcdsaP521) => Some(&ECDSA_P521_SHA512_ASN1),
+        (ECDSA_SHA384, KeyStrength::EcdsaP521) => Some(&ECDSA_P521_SHA384_ASN1),
+        (ECDSA_SHA256, KeyStrength::EcdsaP521) => Some(&ECDSA_P521_SHA256_ASN1),
+        _ => None,
+    }
+}
+
+const ECDSA_SHA256: &str = "1.2.840.10045.4.3.2";
+const ECDSA_SHA384: &str = "1.2.840.10045.4.3.3";
+const ECDSA_SHA512: &str = "1.2.840.10045.4.3.4";
+
+fn signature_class(x509: &X509Certificate<'_>) -> SignatureClass {
+    match x509.signature_algorithm.algorithm.to_id_string().as_str() {
+        "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13" => {
+            SignatureClass::Sha2
+        }
+        ECDSA_SHA256 | ECDSA_SHA384 | ECDSA_SHA512 => SignatureClass::Sha2,
+        // RSASSA-PSS names its hash in the parameters, SHA-1 when they are silent (RFC 8017, A.2.3).
+        "1.2.840.113549.1.1.10" => match x509
+            .signature_algorithm
+            .parameters
+            .as_ref()
+            .map(|p| pss_hash(p.data))
+        {
+            Some(true) => SignatureClass::Sha2,
+            _ => SignatureClass::Sha1,
+        },
+        "1.2.840.113549.1.1.5" | "1.3.14.3.2.29" | "1.2.840.10045.4.1" => SignatureClass::Sha1,
+        _ => SignatureClass::Other,
+    }
+}
+
+/// Whether PSS parameters name SHA-256, SHA-384 or SHA-512: their identifiers differ in the last octet only.
+fn pss_hash(parameters: &[u8]) -> bool {
+    const SHA2: [u8; 10] = [0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
+    parameters
+        .windows(11)
+        .any(|window| window[..10] == SHA2 && (1..=3).contains(&window[10]))
+}
+
+fn serial(raw: &[u8]) -> String {
+    match raw {
+        [0, rest @ ..] if !rest.is_empty() => name::hex(rest),
+        raw => name::hex(raw),
+    }
+}
+
+/// RFC 5280's "no expiry" (31 December 9999) lies beyond the last timestamp of jiff by hours.
+fn timestamp(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or(if seconds < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    name::hex(&Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::process::Command;
+
+    /// A self-signed certificate by the openssl CLI, as people make them.
+    fn openssl(args: &[&str]) -> Certificate {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key.pem");
+        let out = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-nodes",
+                "-days",
+                "30",
+                "-keyout",
+                key.to_str().unwrap(),
+            ])
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        parse_pem_bundle(std::str::from_utf8(&out.stdout).unwrap())
+            .unwrap()
+            .remove(0)
+    }
+
+    const EC: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+
+    #[test]
+    fn facts_of_a_certificate_made_by_openssl() {
+        let san = "subjectAltName=DNS:a.example,URI:spiffe://x/y,email:a@b.example";
+        let subject = "/DC=com/DC=example/O=Acme, Inc./CN=Root \"1\"";
+        let c = openssl(
+            &[
+                &EC[..],
+                &["-subj", subject, "-set_serial", "0xfedc01", "-addext", san],
+            ]
+            .concat(),
+        );
+        assert_eq!(
+            c.subject,
+            "CN=Root \\\"1\\\",O=Acme\\, Inc.,DC=example,DC=com"
+        );
+        assert_eq!(c.issuer, c.subject);
+        assert_eq!(c.serial, "fedc01");
+        assert_eq!(
+            (c.version, c.is_ca, c.may_sign, c.self_signed),
+            (3, true, true, true)
+        );
+        assert_eq!(c.not_after.duration_since(c.not_before).as_hours(), 30 * 24);
+        assert_eq!(
+            (c.key, c.signature),
+            (KeyStrength::EcdsaP256, SignatureClass::Sha2)
+        );
+        assert_eq!(c.subject_key_id.as_ref().map(Vec::len), Some(20));
+        assert_eq!(c.dns_names, ["a.example"]);
+        assert_eq!(c.uris, ["spiffe://x/y"]);
+        assert_eq!(c.email_addresses, ["a@b.example"]);
+        assert!(!c.other_names);
+        assert_eq!(parse_pem_bundle(&c.to_pem()).unwrap(), [c]);
+    }
+
+    #[test]
+    fn key_and_signature_classes() {
+        let cases: [(&[&str], KeyStrength, SignatureClass); 7] = [
+            (
+                &[
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-384",
+                    "-sha512",
+                ],
+                KeyStrength::EcdsaP384,
+                SignatureClass::Sha2,
+            ),
+            (
+                &[
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-521",
+                    "-sha512",
+                ],
+                KeyStrength::EcdsaP521,
+                SignatureClass::Sha2,
+            ),
+            (
+                &[
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-521",
+                    "-sha256",
+                ],
+                KeyStrength::EcdsaP521,
+                SignatureClass::Sha2,
+            ),
+            (
+                &["-newkey", "rsa:1024", "-sha256"],
+                KeyStrength::Rsa(1024),
+                SignatureClass::Sha2,
+            ),
+            (
+                &["-newkey", "rsa:2048", "-sha1"],
+                KeyStrength::Rsa(2048),
+                SignatureClass::Sha1,
+            ),
+            (
+                &[
+                    "-newkey",
+                    "rsa:2048",
+                    "-sha384",
+                    "-sigopt",
+                    "rsa_padding_mode:pss",
+                ],
+                KeyStrength::Rsa(2048),
+                SignatureClass::Sha2,
+            ),
+            (
+                &["-newkey", "ed25519"],
+                KeyStrength::Ed25519,
+                SignatureClass::Other,
+            ),
+        ];
+        for (args, key, signature) in cases {
+            let c = openssl(&[args, &["-subj", "/CN=x"]].concat());
+            assert_eq!((c.key, c.signature), (key, signature), "{args:?}");
+            // aws-lc verifies SHA-2 signatures of RSA keys from 2048 bits on only.
+            assert_eq!(c.self_signed, key != KeyStrength::Rsa(1024), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn an_infinite_certificate_is_read() {
+        let c = openssl(&[&EC[..], &["-subj", "/CN=x", "-days", "2900000"]].concat());
+        assert!(c.not_after > "9950-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(timestamp(253_402_300_799), Timestamp::MAX);
+    }
+
+    #[test]
+    fn names_are_compared_by_value() {
+        let a = openssl(&[&EC[..], &["-subj", "/O=Acme  Inc/CN=root"]].concat());
+        let b = openssl(&[&EC[..], &["-subj", "/O=ACME Inc/CN=Root"]].concat());
+        let c = openssl(&[&EC[..], &["-subj", "/O=Acme Inc/CN=root2"]].concat());
+        assert_eq!(a.subject_key, b.subject_key);
+        assert_ne!(a.subject_key, c.subject_key);
+        assert!(!a.is_issued_by(&b), "the name fits, the key does not");
+        assert!(a.is_issued_by(&a));
+    }
+
+    #[test]
+    fn what_is_not_a_bundle_says_why() {
+        let good = openssl(&[&EC[..], &["-subj", "/CN=x"]].concat()).to_pem();
+        let key = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
+        let csr = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
+        let block = |index, problem| Err(ParseError::Block { index, problem });
+        let cases = [
+            ("".to_owned(), Err(ParseError::Empty)),
+            ("\n \n".to_owned(), Err(ParseError::Empty)),
+            ("hello".to_owned(), Err(ParseError::NotPem)),
+            ("\u{0}0\u{82}".to_owned(), Err(ParseError::NotPem)),
+            (format!("{good}{key}"), Err(ParseError::PrivateKey)),
+            (
+                format!("{}\n{key}", &good[..200]),
+                Err(ParseError::PrivateKey),
+            ),
+            (format!("{good}{csr}"), block(2, "is not a CERTIFICATE")),
+            (
+                good[..200].to_owned(),
+                block(1, "is damaged: its base64 or its END line"),
+            ),
+            (
+                format!("{good}{}", good.replace("MII", "!!!")),
+                block(2, "is damaged: its base64 or its END line"),
+            ),
+            (
+                good.replacen("\nMII", "\nNII", 1),
+                block(1, "is not an X.509 certificate"),
+            ),
+            (
+                format!("# comment\n{good}text\n{}", good.replace('\n', "\r\n")),
+                Ok(2),
+            ),
+        ];
+        for (text, expected) in cases {
+            if let (Ok(expected), Ok(got)) = (&expected, parse_pem_bundle(&text)) {
+                assert_eq!(*expected, got.len());
+            } else {
+                assert_eq!(parse_pem_bundle(&text).map(|c| c.len()), expected, "{text}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(text in any::<String>(), bytes in any::<Vec<u8>>()) {
+            let _ = parse_pem_bundle(&text);
+            let _ = Certificate::from_der(&bytes);
+            let block = encode_string("CERTIFICATE", LineEnding::LF, &bytes).unwrap();
+            let _ = parse_pem_bundle(&block);
+        }
+
+        #[test]
+        fn a_damaged_certificate_never_panics(at in 0usize..400, byte in any::<u8>(), cut in 0usize..400) {
+            let mut der = SAMPLE.with(|sample| sample.der().to_vec());
+            let length = der.len();
+            der[at % length] = byte;
+            let _ = Certificate::from_der(&der);
+            let _ = Certificate::from_der(&der[..cut % length]);
+        }
+    }
+
+    thread_local! {
+        static SAMPLE: Certificate = openssl(&[&EC[..], &["-subj", "/CN=x", "-addext", "subjectAltName=DNS:a"]].concat());
+    }
+}

@@ -1,0 +1,629 @@
+//! Does the Secret of a client certificate still hold what it should? One list of rules, each pure; the first that is broken
+//! is the reason to issue anew.
+
+use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
+use super::certificate::{Certificate, parse_pem_bundle};
+use super::keys::{self, Encoding, KeyKind};
+use super::leaf::{LeafRequest, subject_der};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::PublicKeyData;
+use sha2::{Digest, Sha256};
+
+/// The data of a `kubernetes.io/tls` Secret, as far as it is there. Has no Debug: it holds a private key.
+#[derive(Clone, Default)]
+pub struct SecretData {
+    pub tls_crt: Option<Vec<u8>>,
+    pub tls_key: Option<Vec<u8>>,
+    pub ca_crt: Option<Vec<u8>>,
+}
+
+/// What [`needs_issue`] looks at.
+pub struct Inspection<'a> {
+    /// `None`: there is no Secret.
+    pub secret: Option<&'a SecretData>,
+    pub request: &'a LeafRequest,
+    pub key_kind: KeyKind,
+    pub encoding: Encoding,
+    pub issuer: &'a Issuer,
+    pub renew_before: RenewBefore,
+    pub now: Timestamp,
+}
+
+/// When to renew, as `spec.renewBefore` and `spec.renewBeforePercentage` say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenewBefore {
+    /// With a third of the life left.
+    Unset,
+    /// This long before the end. Not shorter than the certificate's life: then as `Unset`, else it would be renewed for ever.
+    Duration(SignedDuration),
+    /// With this percentage of the life left (1 to 99; else as `Unset`).
+    Percentage(u8),
+}
+
+/// A rule that is broken: issue anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub reason: Reason,
+    /// For people; holds neither time nor counter.
+    pub message: String,
+}
+
+/// In the order in which the rules are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    SecretMissing,
+    DataMissing,
+    Damaged,
+    KeyMismatch,
+    /// The key is of another kind, or written in another encoding, than the spec says.
+    KeyDiffers,
+    SubjectDiffers,
+    DurationDiffers,
+    /// Not issued by the current authority, or by its previous key.
+    IssuerDiffers,
+    /// `ca.crt` or the intermediates in `tls.crt` are not the issuer's current chain.
+    ChainDiffers,
+    Expired,
+    RenewalDue,
+}
+
+/// Why the Secret needs a new certificate; `None` when it holds the right one.
+pub fn needs_issue(inspection: &Inspection<'_>) -> Option<Violation> {
+    let found = match Found::read(inspection.secret) {
+        Ok(found) => found,
+        Err(violation) => return Some(violation),
+    };
+    RULES.iter().find_map(|rule| rule(inspection, &found))
+}
+
+type Rule = fn(&Inspection<'_>, &Found) -> Option<Violation>;
+
+const RULES: &[Rule] = &[
+    key_does_not_match,
+    key_is_of_another_kind,
+    subject_differs,
+    duration_differs,
+    issuer_differs,
+    chain_differs,
+    expired,
+    renewal_is_due,
+];
+
+fn broken(reason: Reason, message: impl Into<String>) -> Option<Violation> {
+    Some(Violation {
+        reason,
+        message: message.into(),
+    })
+}
+
+/// What a Secret holds, read. Reading is the first three rules.
+struct Found {
+    leaf: Certificate,
+    intermediates: Vec<Certificate>,
+    ca: Vec<Certificate>,
+    /// DER SubjectPublicKeyInfo of the private key.
+    spki: Vec<u8>,
+    kind: Option<KeyKind>,
+    encoding: Option<Encoding>,
+}
+
+impl Found {
+    fn read(secret: Option<&SecretData>) -> Result<Found, Violation> {
+        let fail = |reason, message: String| Violation { reason, message };
+        let secret = secret
+            .ok_or_else(|| fail(Reason::SecretMissing, "there is no Secret yet".to_owned()))?;
+        let text = |name: &str, data: &Option<Vec<u8>>| match data {
+            Some(data) if !data.is_empty() => String::from_utf8(data.clone())
+                .map(zeroize::Zeroizing::new)
+                .map_err(|_| fail(Reason::Damaged, format!("{name} is not text"))),
+            _ => Err(fail(
+                Reason::DataMissing,
+                format!("the Secret has no {name}"),
+            )),
+        };
+        let (tls_crt, tls_key, ca_crt) = (
+            text("tls.crt", &secret.tls_crt)?,
+            text("tls.key", &secret.tls_key)?,
+            text("ca.crt", &secret.ca_crt)?,
+        );
+        let certificates = |name: &str, text: &str| {
+            parse_pem_bundle(text)
+                .map_err(|error| fail(Reason::Damaged, format!("{name}: {error}")))
+        };
+        let mut intermediates = certificates("tls.crt", &tls_crt)?;
+        let key = keys::parse(&tls_key)
+            .map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
+        Ok(Found {
+            leaf: intermediates.remove(0),
+            intermediates,
+            ca: certificates("ca.crt", &ca_crt)?,
+            spki: key.subject_public_key_info(),
+            kind: KeyKind::of(&key),
+            encoding: keys::encoding_of(&tls_key),
+        })
+    }
+}
+
+fn key_does_not_match(_: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    if found.spki == found.leaf.spki_der() {
+        return None;
+    }
+    broken(
+        Reason::KeyMismatch,
+        "tls.key is not the key of the certificate in tls.crt",
+    )
+}
+
+fn key_is_of_another_kind(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    if found.kind != Some(inspection.key_kind) {
+        return broken(
+            Reason::KeyDiffers,
+            format!("the spec asks for a key of kind {}", inspection.key_kind),
+        );
+    }
+    if found.encoding != Some(inspection.encoding) {
+        return broken(
+            Reason::KeyDiffers,
+            "the spec asks for another encoding of the key",
+        );
+    }
+    None
+}
+
+fn subject_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    let (request, leaf) = (inspection.request, &found.leaf);
+    if subject_der(request).ok().as_ref() != Some(&leaf.subject_der) {
+        return broken(
+            Reason::SubjectDiffers,
+            format!("the spec asks for another subject than {}", leaf.subject),
+        );
+    }
+    let pairs = [
+        (&request.dns_names, &leaf.dns_names),
+        (&request.uris, &leaf.uris),
+        (&request.email_addresses, &leaf.email_addresses),
+    ];
+    if leaf.other_names
+        || pairs
+            .iter()
+            .any(|(asked, there)| sorted(asked) != sorted(there))
+    {
+        return broken(
+            Reason::SubjectDiffers,
+            "the spec asks for other subject alternative names",
+        );
+    }
+    None
+}
+
+fn sorted(names: &[String]) -> Vec<&String> {
+    let mut sorted: Vec<&String> = names.iter().collect();
+    sorted.sort();
+    sorted
+}
+
+/// Compares the end of life with what issuing at the same moment would have given. That moment is only known to within the
+/// clock slack (a young issuer's own beginning cuts it), so changes of less than that go unseen.
+fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    let cap = inspection.issuer.not_after();
+    let asked = |from: Timestamp| later(from, inspection.request.duration).min(cap);
+    let second = SignedDuration::from_secs(1);
+    let earliest = earlier(asked(found.leaf.not_before), second);
+    let latest = later(asked(later(found.leaf.not_before, CLOCK_SLACK)), second);
+    if (earliest..=latest).contains(&found.leaf.not_after) {
+        return None;
+    }
+    broken(
+        Reason::DurationDiffers,
+        "the spec asks for another duration",
+    )
+}
+
+fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    let authority = inspection.issuer.authority();
+    if found.leaf.is_issued_by(authority) {
+        return None;
+    }
+    broken(
+        Reason::IssuerDiffers,
+        format!(
+            "the issuing authority is {} with another key or name",
+            authority.subject
+        ),
+    )
+}
+
+fn chain_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    if found.ca != inspection.issuer.chain() {
+        return broken(
+            Reason::ChainDiffers,
+            "ca.crt is not the issuing authority's current chain",
+        );
+    }
+    if found.intermediates != inspection.issuer.intermediates() {
+        return broken(
+            Reason::ChainDiffers,
+            "the intermediates in tls.crt are not the issuing authority's",
+        );
+    }
+    None
+}
+
+fn expired(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    if inspection.now < found.leaf.not_after {
+        return None;
+    }
+    broken(Reason::Expired, "the certificate has expired")
+}
+
+fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    if inspection.now < renewal_time(&found.leaf, inspection.renew_before) {
+        return None;
+    }
+    // At the end of an authority's life a new leaf would not live longer: renewing it would go on for ever.
+    let renewed =
+        later(inspection.now, inspection.request.duration).min(inspection.issuer.not_after());
+    if renewed.as_second() <= found.leaf.not_after.as_second() {
+        return None;
+    }
+    broken(Reason::RenewalDue, "the time to renew has come")
+}
+
+/// When to renew a certificate: `renew_before` its end, and up to 1% of its life earlier. How much is told by its serial, so that
+/// the certificates of one day do not all renew in one minute, and the answer is always the same.
+pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Timestamp {
+    let end = certificate.not_after;
+    let life = end.duration_since(certificate.not_before);
+    // Issued five minutes after it begins, unless a young issuer cut that.
+    let life = if life > CLOCK_SLACK {
+        life - CLOCK_SLACK
+    } else {
+        life
+    };
+    let third = life / 3;
+    let before = match renew_before {
+        RenewBefore::Duration(before) if before.is_positive() && before < life => before,
+        RenewBefore::Percentage(percent) if (1..=99).contains(&percent) => {
+            life / 100 * i32::from(percent)
+        }
+        _ => third,
+    };
+    let digest = Sha256::digest(&certificate.serial);
+    let share = u32::from(digest[0]) << 8 | u32::from(digest[1]); // of 65,536
+    let jitter = SignedDuration::from_secs(life.as_secs() / 100 * i64::from(share) / 65_536);
+    let start = earlier(end, life);
+    earlier(end, before + jitter).max(later(start, (life - before) / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::authority::{self, tests::at, tests::issuer};
+    use super::super::leaf::{issue, tests::request};
+    use super::*;
+    use proptest::prelude::*;
+
+    struct World {
+        issuer: Issuer,
+        request: LeafRequest,
+        secret: Option<SecretData>,
+        key_kind: KeyKind,
+        encoding: Encoding,
+        renew_before: RenewBefore,
+        now: Timestamp,
+    }
+
+    impl World {
+        fn new(now: Timestamp, issuer: Issuer, request: LeafRequest) -> World {
+            let key = keys::generate(KeyKind::EcdsaP256).unwrap();
+            let leaf = issue(&request, &key, &issuer, now).unwrap();
+            let secret = SecretData {
+                tls_crt: Some(leaf.chain_pem.into_bytes()),
+                tls_key: Some(
+                    keys::pem(&key, Encoding::Pkcs8)
+                        .unwrap()
+                        .as_bytes()
+                        .to_vec(),
+                ),
+                ca_crt: Some(issuer.ca_pem().into_bytes()),
+            };
+            World {
+                issuer,
+                request,
+                secret: Some(secret),
+                key_kind: KeyKind::EcdsaP256,
+                encoding: Encoding::Pkcs8,
+                renew_before: RenewBefore::Unset,
+                now,
+            }
+        }
+
+        fn reason(&self) -> Option<Reason> {
+            let inspection = Inspection {
+                secret: self.secret.as_ref(),
+                request: &self.request,
+                key_kind: self.key_kind,
+                encoding: self.encoding,
+                issuer: &self.issuer,
+                renew_before: self.renew_before,
+                now: self.now,
+            };
+            needs_issue(&inspection).map(|violation| violation.reason)
+        }
+
+        fn data(&mut self) -> &mut SecretData {
+            self.secret.as_mut().unwrap()
+        }
+
+        fn leaf(&self) -> Certificate {
+            let text =
+                String::from_utf8(self.secret.as_ref().unwrap().tls_crt.clone().unwrap()).unwrap();
+            parse_pem_bundle(&text).unwrap().remove(0)
+        }
+    }
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    fn born() -> Timestamp {
+        at("2026-11-24T12:00:00.7Z")
+    }
+
+    fn other_key() -> Option<Vec<u8>> {
+        Some(
+            keys::pem(
+                &keys::generate(KeyKind::EcdsaP256).unwrap(),
+                Encoding::Pkcs8,
+            )
+            .unwrap()
+            .as_bytes()
+            .to_vec(),
+        )
+    }
+
+    #[test]
+    fn each_rule_in_its_order() {
+        type Change = fn(&mut World);
+        let cases: Vec<(&str, Change, Option<Reason>)> = vec![
+            ("as issued", |_| (), None),
+            (
+                "no Secret",
+                |w| w.secret = None,
+                Some(Reason::SecretMissing),
+            ),
+            (
+                "no data",
+                |w| *w.data() = SecretData::default(),
+                Some(Reason::DataMissing),
+            ),
+            (
+                "no key",
+                |w| w.data().tls_key = None,
+                Some(Reason::DataMissing),
+            ),
+            (
+                "empty ca.crt",
+                |w| w.data().ca_crt = Some(vec![]),
+                Some(Reason::DataMissing),
+            ),
+            (
+                "not text",
+                |w| w.data().tls_crt = Some(vec![0xff]),
+                Some(Reason::Damaged),
+            ),
+            (
+                "not PEM",
+                |w| w.data().tls_crt = Some(b"x".to_vec()),
+                Some(Reason::Damaged),
+            ),
+            (
+                "key cut",
+                |w| w.data().tls_key.as_mut().unwrap().truncate(60),
+                Some(Reason::Damaged),
+            ),
+            (
+                "another key",
+                |w| w.data().tls_key = other_key(),
+                Some(Reason::KeyMismatch),
+            ),
+            (
+                "key kind",
+                |w| w.key_kind = KeyKind::Rsa2048,
+                Some(Reason::KeyDiffers),
+            ),
+            (
+                "encoding",
+                |w| w.encoding = Encoding::Pkcs1,
+                Some(Reason::KeyDiffers),
+            ),
+            (
+                "common name",
+                |w| w.request.common_name = "Client1".into(),
+                Some(Reason::SubjectDiffers),
+            ),
+            (
+                "organization",
+                |w| w.request.organizations = vec!["Acme".into()],
+                Some(Reason::SubjectDiffers),
+            ),
+            (
+                "DNS name",
+                |w| w.request.dns_names = vec!["c".into()],
+                Some(Reason::SubjectDiffers),
+            ),
+            ("order of names", |w| w.request.dns_names.reverse(), None),
+            (
+                "one URI less",
+                |w| w.request.uris.clear(),
+                Some(Reason::SubjectDiffers),
+            ),
+            (
+                "longer",
+                |w| w.request.duration += DAY,
+                Some(Reason::DurationDiffers),
+            ),
+            (
+                "shorter",
+                |w| w.request.duration -= DAY,
+                Some(Reason::DurationDiffers),
+            ),
+            (
+                "authority renamed",
+                |w| w.issuer = issuer("other", born()),
+                Some(Reason::IssuerDiffers),
+            ),
+            (
+                "authority re-keyed",
+                |w| w.issuer = issuer("Partners", born()),
+                Some(Reason::IssuerDiffers),
+            ),
+            (
+                "another ca.crt",
+                |w| w.data().ca_crt = Some(issuer("x", born()).ca_pem().into()),
+                Some(Reason::ChainDiffers),
+            ),
+            (
+                "ca.crt with other line ends",
+                |w| w.data().ca_crt = Some(w.issuer.ca_pem().replace('\n', "\r\n").into()),
+                None,
+            ),
+            (
+                "more in tls.crt",
+                |w| {
+                    let more = w.issuer.ca_pem();
+                    w.data().tls_crt.as_mut().unwrap().extend(more.bytes());
+                },
+                Some(Reason::ChainDiffers),
+            ),
+            (
+                "expired",
+                |w| w.now = w.leaf().not_after,
+                Some(Reason::Expired),
+            ),
+            (
+                "last second",
+                |w| w.now = w.leaf().not_after - SignedDuration::from_secs(1),
+                Some(Reason::RenewalDue),
+            ),
+            (
+                "a third left",
+                |w| w.now = w.leaf().not_after - DAY * 30,
+                Some(Reason::RenewalDue),
+            ),
+            (
+                "not yet due",
+                |w| w.now = w.leaf().not_after - DAY * 31,
+                None,
+            ),
+            (
+                "renewBefore",
+                |w| (w.now, w.renew_before) = (w.now + DAY, RenewBefore::Duration(DAY * 89)),
+                Some(Reason::RenewalDue),
+            ),
+            (
+                "two broken: the first counts",
+                |w| (w.key_kind, w.now) = (KeyKind::Rsa2048, w.leaf().not_after),
+                Some(Reason::KeyDiffers),
+            ),
+        ];
+        for (name, change, expected) in cases {
+            let wish = LeafRequest {
+                dns_names: vec!["a.example".into(), "b.example".into()],
+                uris: vec!["spiffe://x/y".into()],
+                ..request("client1")
+            };
+            let mut world = World::new(born(), issuer("Partners", born()), wish);
+            change(&mut world);
+            assert_eq!(world.reason(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_authority_near_its_end_is_not_asked_for_ever() {
+        let wish = authority::AuthorityRequest {
+            duration: DAY * 10,
+            ..authority::tests::request("short")
+        };
+        let made = authority::generate(&wish, born()).unwrap();
+        let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
+        let mut world = World::new(born(), ca, request("client1"));
+        assert_eq!(world.leaf().not_after, world.issuer.not_after());
+        assert_eq!(
+            world.reason(),
+            None,
+            "cut by its issuer, which is no change of duration"
+        );
+        world.now = born() + DAY * 9;
+        assert_eq!(
+            world.reason(),
+            None,
+            "due, but a new one would not live longer"
+        );
+        world.now = born() + DAY * 10;
+        assert_eq!(world.reason(), Some(Reason::Expired));
+    }
+
+    #[test]
+    fn renewal_times() {
+        let world = World::new(born(), issuer("Partners", born()), request("client1"));
+        let leaf = world.leaf();
+        let left = |renew_before| {
+            leaf.not_after
+                .duration_since(renewal_time(&leaf, renew_before))
+        };
+        let cases = [
+            (RenewBefore::Unset, DAY * 30),
+            (RenewBefore::Duration(DAY * 10), DAY * 10),
+            (RenewBefore::Duration(DAY * 90), DAY * 30),
+            (RenewBefore::Duration(-DAY), DAY * 30),
+            (RenewBefore::Percentage(20), DAY * 18),
+            (RenewBefore::Percentage(0), DAY * 30),
+            (RenewBefore::Percentage(100), DAY * 30),
+        ];
+        for (renew_before, expected) in cases {
+            let jitter = left(renew_before) - expected;
+            assert!(
+                jitter >= SignedDuration::ZERO && jitter <= DAY * 90 / 100,
+                "{renew_before:?}: {jitter:?}"
+            );
+        }
+        // Spread: twenty certificates of one moment do not share a renewal time.
+        let mut times: Vec<Timestamp> = (0..20)
+            .map(|_| {
+                let key = keys::generate(KeyKind::EcdsaP256).unwrap();
+                let leaf = issue(&world.request, &key, &world.issuer, born())
+                    .unwrap()
+                    .certificate;
+                renewal_time(&leaf, RenewBefore::Unset)
+            })
+            .collect();
+        times.sort();
+        times.dedup();
+        assert!(times.len() > 15, "{times:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever is asked for: what was just issued needs nothing, and its renewal lies between issue and end.
+        #[test]
+        fn just_issued_needs_nothing(
+            seconds in 1i64..400_000_000,
+            age in 0i64..300_000_000,
+            percent in 0u8..=120,
+            before in -10i64..400_000_000,
+            pick in 0..3,
+        ) {
+            let now = born() + SignedDuration::from_secs(age);
+            let wish = LeafRequest { duration: SignedDuration::from_secs(seconds), ..request("client1") };
+            let mut world = World::new(now, issuer("Partners", born()), wish);
+            world.renew_before = match pick {
+                0 => RenewBefore::Unset,
+                1 => RenewBefore::Duration(SignedDuration::from_secs(before)),
+                _ => RenewBefore::Percentage(percent),
+            };
+            if seconds > 2 {
+                prop_assert_eq!(world.reason(), None);
+                let due = renewal_time(&world.leaf(), world.renew_before);
+                prop_assert!(due > earlier(now, SignedDuration::from_secs(1)) && due <= world.leaf().not_after);
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Private keys: making them, reading them from PEM, writing them as PEM. Touches nothing but memory.
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa,
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair},
+};
+use rcgen::{KeyPair, PublicKeyData, RsaKeySize};
+use x509_cert::der::pem::{LineEnding, encode_string};
+use x509_parser::{pem::Pem, prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
+use zeroize::Zeroizing;
+
+/// A kind of key that we generate, as `spec.privateKey.{algorithm,size}` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    EcdsaP256,
+    EcdsaP384,
+    Rsa2048,
+    Rsa3072,
+    Rsa4096,
+}
+
+impl KeyKind {
+    /// The kind of an existing key; `None` when it is one that we never generate (P-521, Ed25519, RSA of another size).
+    pub fn of(key: &KeyPair) -> Option<KeyKind> {
+        let der = key.subject_public_key_info();
+        let (_, spki) = SubjectPublicKeyInfo::from_der(&der).ok()?;
+        match KeyStrength::of(&spki) {
+            KeyStrength::EcdsaP256 => Some(KeyKind::EcdsaP256),
+            KeyStrength::EcdsaP384 => Some(KeyKind::EcdsaP384),
+            KeyStrength::Rsa(2048) => Some(KeyKind::Rsa2048),
+            KeyStrength::Rsa(3072) => Some(KeyKind::Rsa3072),
+            KeyStrength::Rsa(4096) => Some(KeyKind::Rsa4096),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            KeyKind::EcdsaP256 => "ECDSA 256",
+            KeyKind::EcdsaP384 => "ECDSA 384",
+            KeyKind::Rsa2048 => "RSA 2048",
+            KeyKind::Rsa3072 => "RSA 3072",
+            KeyKind::Rsa4096 => "RSA 4096",
+        })
+    }
+}
+
+/// How strong a public key found in a certificate is. RSA by the bits of its modulus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyStrength {
+    Rsa(usize),
+    EcdsaP256,
+    EcdsaP384,
+    EcdsaP521,
+    Ed25519,
+    Other,
+}
+
+impl KeyStrength {
+    pub(crate) fn of(spki: &SubjectPublicKeyInfo<'_>) -> KeyStrength {
+        if let Ok(PublicKey::RSA(rsa)) = spki.parsed() {
+            let modulus = rsa.modulus;
+            let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+            let top = modulus.get(zeros).map_or(0, |byte| byte.leading_zeros());
+            return KeyStrength::Rsa((modulus.len() - zeros) * 8 - top as usize);
+        }
+        let curve = spki
+            .algorithm
+            .parameters
+            .as_ref()
+            .and_then(|p| p.as_oid().ok());
+        match (
+            spki.algorithm.algorithm.to_id_string().as_str(),
+            curve.map(|oid| oid.to_id_string()).as_deref(),
+        ) {
+            ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => KeyStrength::EcdsaP256,
+            ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => KeyStrength::EcdsaP384,
+            ("1.2.840.10045.2.1", Some("1.3.132.0.35")) => KeyStrength::EcdsaP521,
+            ("1.3.101.112", _) => KeyStrength::Ed25519,
+            _ => KeyStrength::Other,
+        }
+    }
+}
+
+/// How a private key is written, as cert-manager names it: `PKCS1` is PKCS#1 for RSA and SEC1 for ECDSA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Pkcs8,
+    Pkcs1,
+}
+
+/// What can be wrong with a private key. Never says anything about its bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("the key could not be generated")]
+    Generate(#[source] rcgen::Error),
+    #[error("there is no PEM block with a private key")]
+    NoKey,
+    #[error("the private key is encrypted; only plain keys can be used")]
+    Encrypted,
+    #[error("the private key is damaged or of an unknown kind")]
+    Unreadable,
+    #[error("the private key cannot be written in this encoding")]
+    Encode,
+}
+
+/// A new random key. RSA keys take up to 1.6 s of CPU: call it from `tokio::task::spawn_blocking`.
+pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
+    match kind {
+        KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+        KeyKind::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+        KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048),
+        KeyKind::Rsa3072 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_3072),
+        KeyKind::Rsa4096 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_4096),
+    }
+    .map_err(KeyError::Generate)
+}
+
+/// Reads the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1 (blocks before it, as `EC PARAMETERS`, are skipped).
+pub fn parse(pem: &str) -> Result<KeyPair, KeyError> {
+    let (label, der) = private_block(pem)?;
+    if label.contains("ENCRYPTED") || pem.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(KeyError::Encrypted);
+    }
+    KeyPair::try_from(der.as_slice()).map_err(|_| KeyError::Unreadable)
+}
+
+/// How the first private key of a PEM file is written; `None` when there is none.
+pub fn encoding_of(pem: &str) -> Option<Encoding> {
+    match pem.lines().filter_map(begin_of_key).next()? {
+        "PRIVATE KEY" => Some(Encoding::Pkcs8),
+        "RSA PRIVATE KEY" | "EC PRIVATE KEY" => Some(Encoding::Pkcs1),
+        _ => None,
+    }
+}
+
+/// The key as PEM. For keys that we generate, or write anew in another encoding; a key that stays as it is in a Secret is
+/// handed on as the bytes it came in, never through here.
+pub fn pem(key: &KeyPair, encoding: Encoding) -> Result<Zeroizing<String>, KeyError> {
+    let pkcs8 = pkcs8(key)?;
+    let write = |label, der: &[u8]| {
+        encode_string(label, LineEnding::LF, der)
+            .map(Zeroizing::new)
+            .map_err(|_| KeyError::Encode)
+    };
+    if encoding == Encoding::Pkcs8 {
+        return write("PRIVATE KEY", &pkcs8);
+    }
+    if is_rsa(key) {
+        // The octet string inside PKCS#8 is the PKCS#1 structure.
+        let info =
+            pkcs8::PrivateKeyInfoRef::try_from(pkcs8.as_slice()).map_err(|_| KeyError::Encode)?;
+        return write("RSA PRIVATE KEY", info.private_key.as_bytes());
+    }
+    let pair = ecdsa(key)?;
+    // RFC 5915, with the curve in it.
+    let sec1 = pair.private_key().as_der().map_err(|_| KeyError::Encode)?;
+    write("EC PRIVATE KEY", sec1.as_ref())
+}
+
+/// PKCS#8, whatever form the key was read from (rcgen keeps the bytes that it was given).
+fn pkcs8(key: &KeyPair) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let der = key.serialized_der();
+    if pkcs8::PrivateKeyInfoRef::try_from(der).is_ok() {
+        return Ok(Zeroizing::new(der.to_vec()));
+    }
+    if is_rsa(key) {
+        let pair = rsa::KeyPair::from_der(der).map_err(|_| KeyError::Encode)?;
+        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Encode)?;
+        return Ok(Zeroizing::new(pkcs8.as_ref().to_vec()));
+    }
+    let pkcs8 = ecdsa(key)?.to_pkcs8v1().map_err(|_| KeyError::Encode)?;
+    Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
+}
+
+pub(crate) fn is_rsa(key: &KeyPair) -> bool {
+    KeyPair::algorithm(key) == &rcgen::PKCS_RSA_SHA256
+}
+
+fn ecdsa(key: &KeyPair) -> Result<EcdsaKeyPair, KeyError> {
+    let algorithm = if KeyPair::algorithm(key) == &rcgen::PKCS_ECDSA_P256_SHA256 {
+        &ECDSA_P256_SHA256_ASN1_SIGNING
+    } else {
+        &ECDSA_P384_SHA384_ASN1_SIGNING
+    };
+    EcdsaKeyPair::from_private_key_der(algorithm, key.serialized_der())
+        .map_err(|_| KeyError::Encode)
+}
+
+/// The label of a `-----BEGIN ... PRIVATE KEY-----` line.
+pub(crate) fn begin_of_key(line: &str) -> Option<&str> {
+    let label = line
+        .trim()
+        .strip_prefix("-----BEGIN ")?
+        .strip_suffix("-----")?;
+    label.ends_with("PRIVATE KEY").then_some(label)
+}
+
+fn private_block(pem: &str) -> Result<(String, Zeroizing<Vec<u8>>), KeyError> {
+    if pem.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(KeyError::Encrypted); // its header lines are not base64: the reader would call it damaged
+    }
+    for block in Pem::iter_from_buffer(pem.as_bytes()) {
+        let Pem { label, contents } = block.map_err(|_| KeyError::Unreadable)?;
+        let contents = Zeroizing::new(contents);
+        if label.ends_with("PRIVATE KEY") {
+            return Ok((label, contents));
+        }
+    }
+    Err(KeyError::NoKey)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn openssl(args: &str) -> String {
+        let out = Command::new("openssl")
+            .args(args.split(' '))
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    #[test]
+    fn every_kind_and_encoding_reads_back_as_the_same_key() {
+        for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048] {
+            let key = generate(kind).unwrap();
+            assert_eq!(KeyKind::of(&key), Some(kind));
+            for (encoding, other) in [
+                (Encoding::Pkcs8, Encoding::Pkcs1),
+                (Encoding::Pkcs1, Encoding::Pkcs8),
+            ] {
+                let text = pem(&key, encoding).unwrap();
+                assert_eq!(encoding_of(&text), Some(encoding), "{kind}");
+                let read = parse(&text).unwrap();
+                assert_eq!(KeyKind::of(&read), Some(kind));
+                assert_eq!(
+                    read.subject_public_key_info(),
+                    key.subject_public_key_info()
+                );
+                // and from one encoding into the other
+                assert_eq!(
+                    *pem(&read, other).unwrap(),
+                    *pem(&key, other).unwrap(),
+                    "{kind} {encoding:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn openssl_reads_what_we_write() {
+        for (kind, encoding) in [
+            (KeyKind::EcdsaP256, Encoding::Pkcs1),
+            (KeyKind::EcdsaP384, Encoding::Pkcs8),
+            (KeyKind::Rsa2048, Encoding::Pkcs1),
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(
+                file.path(),
+                pem(&generate(kind).unwrap(), encoding).unwrap(),
+            )
+            .unwrap();
+            openssl(&format!("pkey -noout -check -in {}", file.path().display()));
+        }
+    }
+
+    #[test]
+    fn keys_made_by_openssl_are_read() {
+        let cases = [
+            (
+                "ecparam -name prime256v1 -genkey",
+                Ok(Some(KeyKind::EcdsaP256)),
+            ), // EC PARAMETERS first, then SEC1
+            (
+                "ecparam -name secp384r1 -genkey -noout",
+                Ok(Some(KeyKind::EcdsaP384)),
+            ),
+            (
+                "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
+                Ok(Some(KeyKind::EcdsaP256)),
+            ),
+            ("genrsa -traditional 2048", Ok(Some(KeyKind::Rsa2048))),
+            ("genrsa 2048", Ok(Some(KeyKind::Rsa2048))),
+            ("genpkey -algorithm ed25519", Ok(None)),
+            (
+                "genrsa -traditional -aes128 -passout pass:secret 2048",
+                Err("encrypted"),
+            ),
+            ("genrsa -aes128 -passout pass:secret 2048", Err("encrypted")),
+        ];
+        for (args, expected) in cases {
+            match (parse(&openssl(args)), expected) {
+                (Ok(key), Ok(kind)) => assert_eq!(KeyKind::of(&key), kind, "{args}"),
+                (Err(error), Err(text)) => {
+                    assert!(error.to_string().contains(text), "{args}: {error}")
+                }
+                (got, _) => panic!("{args}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_key_says_so() {
+        assert!(matches!(parse(""), Err(KeyError::NoKey)));
+        assert!(matches!(parse("hello"), Err(KeyError::NoKey)));
+        let empty = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert!(matches!(parse(empty), Err(KeyError::Unreadable)));
+    }
+}
