@@ -1,1 +1,283 @@
-fn main() {}
+//! The `mtls-operator` command: parses, wires, and turns errors into an exit code. The only place that reads the environment.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Client, Config, api::PartialObjectMeta, runtime::watcher};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use mtls_operator::{
+    api,
+    aws::{
+        gate::Gate,
+        probe::{EndpointProbe, ProbeOptions},
+        quota::Quota,
+        rates::{RateOverride, Rates},
+        session::Sessions,
+    },
+    certificate,
+    cluster::{events::Events, identity, lease, watch::Watch},
+    domain::{self, served::Served},
+    ops::{
+        logging::{self, Format},
+        metrics::Metrics,
+        probes,
+    },
+};
+
+/// Name of the Lease, the same for every replica.
+const LEASE: &str = "mtls-operator";
+
+/// API Gateway custom domains behind mutual TLS, kept as MtlsDomain and ClientCertificate objects say.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the CustomResourceDefinitions as YAML: to standard output, or one file each into a folder.
+    Crds { folder: Option<PathBuf> },
+}
+
+/// Without a command: run the operator. AWS credentials and Region come from where every AWS SDK takes them.
+#[derive(Args)]
+struct Run {
+    /// Watch this namespace only; can be given several times (in the environment: separated by commas). Unset: all.
+    #[arg(long, env = "MTLS_OPERATOR_WATCH_NAMESPACE", value_delimiter = ',')]
+    watch_namespace: Vec<String>,
+    /// Names this cluster in every owner's mark. Unset: the UID of the namespace kube-system. Never change it while objects exist.
+    #[arg(long, env = "MTLS_OPERATOR_CLUSTER_ID")]
+    cluster_id: Option<String>,
+    /// Namespace of the Lease. Unset: the one that the operator runs in.
+    #[arg(long, env = "MTLS_OPERATOR_LEASE_NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Versioned bucket for the truststores of domains that name none; {account} and {region} are filled in.
+    #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_BUCKET")]
+    truststore_bucket: Option<String>,
+    /// How often everything is looked at although nothing has been heard, for example 5m.
+    #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "5m", value_parser = interval)]
+    drift_interval: Duration,
+    /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or *=unlimited.
+    #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
+    aws_rate: Vec<RateOverride>,
+    /// DNS server (address:port) that names are looked up at. Unset: the system's.
+    #[arg(long, env = "MTLS_OPERATOR_DNS_RESOLVER")]
+    dns_resolver: Option<SocketAddr>,
+    /// HOST:PORT that probes of execute-api endpoints connect to, as curl's --connect-to. Unset: the endpoint itself.
+    #[arg(long, env = "MTLS_OPERATOR_PROBE_CONNECT_TO")]
+    probe_connect_to: Option<String>,
+    /// PEM file with the certificates that probes trust. Unset: the system's.
+    #[arg(long, env = "MTLS_OPERATOR_PROBE_CA_FILE")]
+    probe_ca_file: Option<PathBuf>,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// What is logged: a level, or tracing directives.
+    #[arg(long, env = "MTLS_OPERATOR_LOG", default_value = "info")]
+    log: String,
+    /// How it is logged.
+    #[arg(long, env = "MTLS_OPERATOR_LOG_FORMAT", value_enum, default_value = "json")]
+    log_format: Format,
+    /// Name of this replica in Events and in the Lease. Unset: the host's name.
+    #[arg(long, env = "POD_NAME")]
+    pod_name: Option<String>,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| "write a duration such as 30s or 5m".to_owned())?;
+    let duration = Duration::try_from(parsed).map_err(|_| "a duration is not negative".to_owned())?;
+    if duration < Duration::from_secs(1) { Err("at least 1s".into()) } else { Ok(duration) }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Crds { folder }) => crds(folder),
+        None => start(cli.run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mtls-operator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn crds(folder: Option<PathBuf>) -> anyhow::Result<()> {
+    for (name, yaml) in api::crd_files() {
+        match &folder {
+            Some(folder) => {
+                let path = folder.join(name);
+                std::fs::write(&path, yaml).with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            None => print!("---\n{yaml}"),
+        }
+    }
+    Ok(())
+}
+
+fn start(run: Run) -> anyhow::Result<()> {
+    logging::init(&run.log, run.log_format)?;
+    // kube and the AWS SDK find aws-lc-rs by themselves; the probe's client takes the process's default.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(operate(run))
+}
+
+async fn operate(run: Run) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+    let config = Config::infer().await.context("no Kubernetes configuration")?;
+    let own_namespace = run.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
+    let host = run.pod_name.or_else(host_name).unwrap_or_else(|| "mtls-operator".into());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?run.watch_namespace, "starting");
+
+    let (metrics, mut registry) = Metrics::new();
+    let (served, trust_changes) = Served::new();
+    let served = Arc::new(served);
+    let ns = &run.watch_namespace;
+    let (domains, drive_domains) = Watch::<domain::controller::Guard>::new(&client, ns, watcher::Config::default());
+    let (certificates, drive_certificates) =
+        Watch::<certificate::controller::Guard>::new(&client, ns, watcher::Config::default());
+    let (secrets, drive_secrets) = Watch::<PartialObjectMeta<Secret>>::new(&client, ns, watcher::Config::default());
+    let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watcher::Config::default());
+    let mut background = JoinSet::new();
+    for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps] {
+        background.spawn(drive);
+    }
+    let synced = [domains.synced(), certificates.synced(), secrets.synced(), config_maps.synced()];
+
+    let identity = lease::identity(&host);
+    let end_of_lease = CancellationToken::new();
+    let (leadership, election) = lease::elect(client.clone(), &own_namespace, LEASE, &identity, end_of_lease.clone());
+    let may_write = leadership.clone();
+    let gate = Gate::new(Quota::new(Rates::with(&run.aws_rate)), move || may_write.may_write());
+    registry.register("aws_calls", "Calls to AWS by how they ended", gate.calls.clone());
+
+    let listener = tokio::net::TcpListener::bind(run.listen).await.with_context(|| format!("cannot listen at {}", run.listen))?;
+    let (shown, end_of_probes) = (synced.clone(), stop.clone());
+    let unready = move || shown.iter().find_map(|s| s.problem());
+    background.spawn(async move {
+        if let Err(error) = probes::serve(listener, registry, unready, end_of_probes).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "probes");
+        }
+    });
+
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = leadership.acquired() => {
+            metrics.leads(true);
+            tracing::info!(%identity, "leading");
+            gate.quota.start_over();
+            for s in &synced {
+                tokio::select! { () = s.wait() => {}, () = stop.cancelled() => {} }
+            }
+            // Read only now: everything is looked at anew by whoever has just become the leader.
+            let cluster_id = identity::cluster_id(client.clone(), run.cluster_id.as_deref()).await.context("give --cluster-id where namespaces may not be read")?;
+            let probe = EndpointProbe::new(&ProbeOptions {
+                connect_to: run.probe_connect_to,
+                ca_file: run.probe_ca_file,
+                resolver: run.dns_resolver,
+            })?;
+            let events = Events::new(client.clone(), &host);
+            let domain_ctx = Arc::new(domain::controller::Ctx {
+                client: client.clone(),
+                cluster_id,
+                truststore_bucket: run.truststore_bucket,
+                drift_interval: run.drift_interval,
+                sessions: Sessions::new(&gate),
+                gate,
+                probe,
+                events: events.clone(),
+                metrics: metrics.clone(),
+                domains: domains.store(),
+                certificates: certificates.store(),
+                served: served.clone(),
+                memory: Mutex::new(HashMap::new()),
+            });
+            let certificate_ctx = Arc::new(certificate::controller::Ctx {
+                client: client.clone(),
+                events,
+                metrics: metrics.clone(),
+                certificates: certificates.store(),
+                domains: domains.store(),
+                served,
+                failures: Mutex::new(HashMap::new()),
+            });
+            let domain_watches = domain::controller::Watches {
+                domains: domains.clone(),
+                certificates: certificates.clone(),
+                secrets: secrets.clone(),
+                config_maps,
+            };
+            let certificate_watches = certificate::controller::Watches { certificates, domains, secrets, served: trust_changes };
+            let work = async {
+                tokio::join!(
+                    domain::controller::run(domain_ctx, &domain_watches, stop.clone()),
+                    certificate::controller::run(certificate_ctx, certificate_watches, stop.clone()),
+                )
+            };
+            tokio::select! {
+                _ = work => {}
+                // Another process may lead from here on. What is under way ends by its own timeouts; nothing new is begun.
+                () = leadership.lost() => anyhow::bail!("the lease was lost"),
+            }
+        }
+    }
+    end_of_lease.cancel();
+    election.await.context("the election did not end")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
+}
+
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals() {
+        assert_eq!(interval("5m"), Ok(Duration::from_secs(300)));
+        assert!(interval("0s").is_err() && interval("-5m").is_err() && interval("soon").is_err());
+    }
+}

@@ -36,7 +36,7 @@ use crate::{
         desired::{Refused, length},
         served::{DomainKey, Served},
     },
-    ops::metrics::{Kind, Metrics},
+    ops::metrics::{Metrics, OK},
     pki::inspect,
 };
 
@@ -166,7 +166,7 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
         Ok(cert) if cert.metadata.deletion_timestamp.is_some() => Ok(Next::await_change()),
         Ok(cert) => look(cert, &ctx).await,
     };
-    ctx.metrics.reconciled(Kind::ClientCertificate, result.is_ok(), started.elapsed());
+    ctx.metrics.reconciled("ClientCertificate", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result
 }
 

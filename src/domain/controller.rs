@@ -44,7 +44,7 @@ use crate::{
     certificate,
     cluster::{self, events::Events, finalizer, status, watch::Watch},
     conditions::{Acceptance, transitions},
-    ops::metrics::{Kind, Metrics},
+    ops::metrics::{Metrics, OK},
 };
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
@@ -173,7 +173,7 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
         Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
         Ok(domain) => look(domain, &ctx).await,
     };
-    ctx.metrics.reconciled(Kind::MtlsDomain, result.is_ok(), started.elapsed());
+    ctx.metrics.reconciled("MtlsDomain", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result
 }
 

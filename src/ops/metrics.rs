@@ -1,6 +1,6 @@
 //! Metrics of the operator, for Prometheus. Every label comes from a closed set: no object names, no messages.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -24,19 +24,11 @@ struct Kind {
     kind: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct AwsCall {
-    service: &'static str,
-    operation: &'static str,
-    code: Cow<'static, str>,
-}
-
 /// Handles to all metrics. Cheap to clone; clones count into the same.
 #[derive(Clone)]
 pub struct Metrics {
     reconciles: Family<Reconcile, Counter>,
     reconcile_seconds: Family<Kind, Histogram>,
-    aws_calls: Family<AwsCall, Counter>,
     leader: Gauge,
 }
 
@@ -52,7 +44,6 @@ impl Metrics {
             reconcile_seconds: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.005, 2.0, 15))
             }),
-            aws_calls: Family::default(),
             leader: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("mtls_operator");
@@ -66,11 +57,6 @@ impl Metrics {
             "Time a reconcile took",
             Unit::Seconds,
             me.reconcile_seconds.clone(),
-        );
-        registry.register(
-            "aws_calls",
-            "Calls to AWS by error code; ok when there was none",
-            me.aws_calls.clone(),
         );
         registry.register("leader", "1 while this process leads", me.leader.clone());
         (me, registry)
@@ -86,32 +72,9 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// `code` is what AWS calls the error, `None` when the call succeeded.
-    pub fn aws_called(&self, service: &'static str, operation: &'static str, code: Option<&str>) {
-        let code = match code {
-            None => Cow::Borrowed(OK),
-            Some(code) if is_code(code) => Cow::Owned(code.to_owned()),
-            Some(_) => Cow::Borrowed("other"),
-        };
-        self.aws_calls
-            .get_or_create(&AwsCall {
-                service,
-                operation,
-                code,
-            })
-            .inc();
-    }
-
     pub fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
     }
-}
-
-/// AWS names its errors like Rust types; whatever else stands in the place of a code (a proxy's answer) would be unbounded.
-fn is_code(code: &str) -> bool {
-    (1..=64).contains(&code.len())
-        && code.starts_with(|c: char| c.is_ascii_uppercase())
-        && code.chars().all(|c| c.is_ascii_alphanumeric() || c == '.')
 }
 
 #[cfg(test)]
@@ -125,14 +88,6 @@ mod tests {
         let (metrics, registry) = Metrics::new();
         metrics.reconciled("MtlsDomain", OK, Duration::from_millis(30));
         metrics.reconciled("MtlsDomain", "Throttled", Duration::from_secs(2));
-        metrics.aws_called("acm", "RequestCertificate", None);
-        metrics.aws_called("acm", "RequestCertificate", None);
-        metrics.aws_called("acm", "RequestCertificate", Some("ThrottlingException"));
-        metrics.aws_called(
-            "s3",
-            "PutObject",
-            Some("<html>gateway time-out 4711</html>"),
-        );
         metrics.leads(true);
 
         let mut text = String::new();
@@ -141,9 +96,6 @@ mod tests {
             r#"mtls_operator_reconciles_total{kind="MtlsDomain",outcome="ok"} 1"#,
             r#"mtls_operator_reconciles_total{kind="MtlsDomain",outcome="Throttled"} 1"#,
             r#"mtls_operator_reconcile_duration_seconds_count{kind="MtlsDomain"} 2"#,
-            r#"mtls_operator_aws_calls_total{service="acm",operation="RequestCertificate",code="ok"} 2"#,
-            r#"mtls_operator_aws_calls_total{service="acm",operation="RequestCertificate",code="ThrottlingException"} 1"#,
-            r#"mtls_operator_aws_calls_total{service="s3",operation="PutObject",code="other"} 1"#,
             "mtls_operator_leader 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
