@@ -121,7 +121,7 @@ fn main() -> ExitCode {
 }
 
 fn crds(folder: Option<PathBuf>) -> anyhow::Result<()> {
-    for (name, yaml) in api::crd_files() {
+    for (name, yaml) in api::crds() {
         match &folder {
             Some(folder) => {
                 let path = folder.join(name);

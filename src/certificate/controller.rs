@@ -116,6 +116,16 @@ fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Gu
     touched
 }
 
+impl Error {
+    /// For metrics: a closed set.
+    fn category(&self) -> &'static str {
+        match self {
+            Error::Unreadable(_) => "Unreadable",
+            _ => "KubernetesApi",
+        }
+    }
+}
+
 /// A look that could not be finished because of the Kubernetes API.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -2,7 +2,6 @@
 //! our marks, but neither of our kinds.
 
 pub mod apply;
-pub mod conditions;
 pub mod events;
 pub mod finalizer;
 pub mod identity;

@@ -152,6 +152,21 @@ impl<K: Watched> Watch<K> {
         receiver
     }
 
+    /// As [`Watch::subscribe`], but of an object only when `key` says something else of it than at the last time, for those
+    /// whose own writes would else wake them up.
+    pub fn subscribe_when<T>(&self, key: impl Fn(&K) -> T + Send + 'static) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K, T>
+    where
+        T: PartialEq + Send + 'static,
+    {
+        let mut last = HashMap::new();
+        self.subscribe().filter(move |object| {
+            let now = key(object);
+            let is_news = last.get(&object.uid()) != Some(&now);
+            last.insert(object.uid(), now);
+            futures::future::ready(is_news)
+        })
+    }
+
     async fn drive(
         self,
         namespaces: Vec<Option<String>>,

@@ -36,7 +36,7 @@ use crate::{
     api::{AuthorityState, ClientCertificate, MtlsDomain, MtlsDomainStatus, conditions::{ConditionType, Reason}},
     aws::{
         gate::Gate,
-        gateway::DomainStatus,
+        gateway::domains::DomainStatus,
         probe::EndpointProbe,
         quota::Class,
         session::{Session, Sessions},
@@ -146,6 +146,16 @@ fn referring(all: &Store<Guard>, namespace: Option<String>, refers: impl Fn(&Mtl
     let state = all.state();
     let there = state.iter().filter(|d| d.meta().namespace == namespace && d.0.as_ref().is_ok_and(&refers));
     there.map(|d| ObjectRef::from_obj(&**d)).collect()
+}
+
+impl Error {
+    /// For metrics: a closed set.
+    fn category(&self) -> &'static str {
+        match self {
+            Error::Unreadable(_) => "Unreadable",
+            _ => "KubernetesApi",
+        }
+    }
 }
 
 /// A look that could not be finished because of the Kubernetes API: everything else becomes a condition.

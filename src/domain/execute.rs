@@ -14,7 +14,7 @@ use super::{
 use crate::{
     aws::{
         errors::Kind,
-        gateway,
+        gateway::mappings::Mapping,
         quota::{Bucket, Class, Grant, Operation, Quota, Ticket},
         session::Session,
     },
@@ -97,7 +97,7 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
         Action::DeleteDomain { name } => gone(gateway.delete_domain(name).await),
         Action::CreateMapping { path, api_id, stage } => gateway.create_mapping(domain, path, api_id, stage).await.map(drop),
         Action::UpdateMapping { id, path, api_id, stage } => {
-            let mapping = gateway::Mapping { id: id.clone(), path: path.clone(), api_id: api_id.clone(), stage: stage.clone() };
+            let mapping = Mapping { id: id.clone(), path: path.clone(), api_id: api_id.clone(), stage: stage.clone() };
             gateway.update_mapping(domain, &mapping).await
         }
         Action::DeleteMapping { id, .. } => gone(gateway.delete_mapping(domain, id).await),

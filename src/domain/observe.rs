@@ -16,8 +16,8 @@ use crate::{
     aws::{
         acm,
         errors::{self, Error, Kind},
-        gateway,
-        probe::EndpointProbe,
+        gateway::{domains::Domain, mappings::Mapping},
+        probe::{EndpointProbe, endpoint_host},
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
@@ -136,7 +136,7 @@ async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {
     }
 }
 
-async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<gateway::Domain>>) -> Seen<Vec<gateway::Mapping>> {
+async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
     match domain.as_ref().map_err(Clone::clone)? {
         None => Ok(vec![]),
         Some(_) => seen(session.gateway.mappings(&home.domain_name)).await,
@@ -157,7 +157,7 @@ async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &Endpoi
     let reads = stages.into_iter().map(async |name| Ok((name.to_owned(), seen(session.gateway.stage(id, name)).await?)));
     let stages = join_all(reads).await.into_iter().collect::<Seen<BTreeMap<_, _>>>()?;
     let settled = api.endpoint_closed && !api.tags.contains_key(PENDING_TAG);
-    let probe = if settled { Some(probe.probe(&session.execute_api_host(id)).await) } else { None };
+    let probe = if settled { Some(probe.probe(&endpoint_host(id, &session.region)).await) } else { None };
     Ok(Some(Api { api, stages, probe }))
 }
 
@@ -176,7 +176,7 @@ async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<
     }))
 }
 
-async fn pinned(home: &Home, session: &Session, domain: &Seen<Option<gateway::Domain>>, versions: &Versions) -> Seen<Option<Bundle>> {
+async fn pinned(home: &Home, session: &Session, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Bundle>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
     let used = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner)).and_then(|g| g.truststore.as_ref());
     let Some(version) = used.filter(|t| t.uri == home.truststore_uri()).and_then(|t| t.version.as_ref()) else { return Ok(None) };
@@ -198,7 +198,7 @@ impl Versions {
     }
 
     /// Forgets what is neither the latest nor in use.
-    fn keep(&self, published: &Seen<Option<Published>>, domain: &Seen<Option<gateway::Domain>>) {
+    fn keep(&self, published: &Seen<Option<Published>>, domain: &Seen<Option<Domain>>) {
         let (Ok(published), Ok(domain)) = (published, domain) else { return };
         let used = domain.as_ref().and_then(|g| g.truststore.as_ref()).and_then(|t| t.version.as_ref());
         let latest = published.as_ref().map(|p| &p.version);

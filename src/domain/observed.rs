@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::conditions::Reason,
-    aws::{acm, gateway, probe, route53, s3},
+    aws::{
+        acm,
+        gateway::{apis, domains::Domain, mappings::Mapping},
+        probe, route53, s3,
+    },
     pki::{
         certificate::{Certificate, ParseError},
         truststore::Bundle,
@@ -36,8 +40,8 @@ pub struct Observed {
     pub published: Seen<Option<Published>>,
     /// What stands in the version that the domain uses now, when that is in our object.
     pub pinned: Seen<Option<Bundle>>,
-    pub domain: Seen<Option<gateway::Domain>>,
-    pub mappings: Seen<Vec<gateway::Mapping>>,
+    pub domain: Seen<Option<Domain>>,
+    pub mappings: Seen<Vec<Mapping>>,
     /// The APIs that the spec maps, by id; `None`: there is no such HTTP API.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
     /// Every record set at the domain name and at its owner marker.
@@ -80,9 +84,9 @@ pub struct Published {
 /// An HTTP API that the spec maps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
-    pub api: gateway::Api,
+    pub api: apis::Api,
     /// The stages that the spec maps; `None`: there is no such stage.
-    pub stages: BTreeMap<String, Option<gateway::Stage>>,
+    pub stages: BTreeMap<String, Option<apis::Stage>>,
     /// What the default endpoint answered; only looked at once it is said to be closed.
     pub probe: Option<probe::Verdict>,
 }
@@ -94,8 +98,8 @@ pub struct Remains {
     pub zone_id: Option<String>,
     /// Every record set at the domain name and at its owner marker.
     pub records: Seen<Vec<route53::RecordSet>>,
-    pub domain: Seen<Option<gateway::Domain>>,
-    pub mappings: Seen<Vec<gateway::Mapping>>,
+    pub domain: Seen<Option<Domain>>,
+    pub mappings: Seen<Vec<Mapping>>,
     pub certificates: Seen<Vec<acm::Certificate>>,
     /// The versions of the truststore object that carry our mark.
     pub versions: Seen<Vec<String>>,

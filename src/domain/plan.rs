@@ -9,15 +9,12 @@ use super::{
     records::{self, RecordPlan},
 };
 use crate::{
-    api::{
-        conditions::Reason,
-        domain::{AuthorityState, DefaultEndpoint, UnlistedMappings},
-    },
+    api::{AuthorityState, DefaultEndpoint, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateStatus},
-        gateway::{self, DomainStatus},
+        gateway::domains::{Domain, DomainRequest, DomainStatus},
         probe,
-        route53::Change,
+        route53::{Change, RecordSet},
     },
     pki::truststore::{self, Compiled, Severity},
 };
@@ -63,9 +60,9 @@ pub enum Action {
     /// One atomic batch.
     ChangeRecords { zone_id: String, changes: Vec<Change> },
     PutTruststore { bucket: String, key: String, body: String },
-    CreateDomain(gateway::DomainRequest),
+    CreateDomain(DomainRequest),
     /// Always the one full configuration, always in place.
-    UpdateDomain(gateway::DomainRequest),
+    UpdateDomain(DomainRequest),
     DeleteDomain { name: String },
     CreateMapping { path: String, api_id: String, stage: String },
     UpdateMapping { id: String, path: String, api_id: String, stage: String },
@@ -230,7 +227,7 @@ fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> Judg
         ),
         (None, Some(why), _) => Verdict::unknown(why),
         (None, None, false) => Verdict::Act("generating the authority's key and certificate".into()),
-        (None, None, true) => Verdict::done(Reason::Resolved, "everything the spec refers to is there"),
+        (None, None, true) => Verdict::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
     };
     Judged { verdict, actions }
 }
@@ -255,7 +252,7 @@ fn owned<'a>(home: &'a Home, o: &'a Observed) -> impl Iterator<Item = &'a acm::C
 
 /// The one that the domain shall have: issued before pending, in use before not, then the oldest.
 fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
-    let used = o.domain.as_ref().ok().and_then(Option::as_ref).map(|g| g.certificate_arn.as_str());
+    let used = o.domain.as_ref().ok().and_then(Option::as_ref).and_then(|g| g.certificate_arn.as_deref());
     owned(&d.home, o)
         .filter(|c| fits(d, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation))
         .min_by_key(|c| (c.status != CertificateStatus::Issued, used != Some(c.arn.as_str()), c.created_at, c.arn.clone()))
@@ -319,7 +316,7 @@ fn request(d: &Desired, o: &Observed) -> Judged {
         vec![Action::RequestCertificate(acm::CertificateRequest {
             domain_name: d.home.domain_name.clone(),
             names: d.certificate.names.clone(),
-            key_algorithm: d.certificate.key_algorithm,
+            key_algorithm: d.certificate.key_algorithm.clone(),
             idempotency_token: d.certificate.token.clone(),
             tags: [(OWNER_TAG.to_owned(), d.home.owner.clone())].into(),
         })],
@@ -339,7 +336,7 @@ fn validation_records(
     d: &Desired,
     o: &Observed,
     certificate: &acm::Certificate,
-    found: &BTreeMap<String, Vec<crate::aws::route53::RecordSet>>,
+    found: &BTreeMap<String, Vec<RecordSet>>,
 ) -> Result<Vec<Action>, Verdict> {
     let zone = match &o.zone {
         Err(why) => return Err(Verdict::unknown(why)),
@@ -357,7 +354,7 @@ fn validation_records(
 /// Certificates of ours that nothing needs any more.
 fn superseded<'a>(d: &'a Desired, o: &'a Observed, kept: &'a acm::Certificate) -> impl Iterator<Item = Action> + 'a {
     let used = match &o.domain {
-        Ok(domain) => Some(domain.as_ref().map(|g| g.certificate_arn.as_str()).unwrap_or_default()),
+        Ok(domain) => Some(domain.as_ref().and_then(|g| g.certificate_arn.as_deref()).unwrap_or_default()),
         Err(_) => None, // not known which one is in use: none may go
     };
     owned(&d.home, o)
@@ -457,14 +454,13 @@ fn domain(d: &Desired, o: &Observed, certificate: Option<&acm::Certificate>, iss
     };
     let version = o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
     let arn = certificate.filter(|_| issued.is_done()).map(|c| &c.arn);
-    let wished = |arn: &str, version: &str| gateway::DomainRequest {
+    let wished = |arn: &str, version: &str| DomainRequest {
         name: d.home.domain_name.clone(),
         certificate_arn: arn.to_owned(),
         ownership_certificate_arn: None,
         truststore_uri: d.home.truststore_uri(),
         truststore_version: version.to_owned(),
         ip_address_type: d.ip_address_type,
-        tags: [(OWNER_TAG.to_owned(), d.home.owner.clone())].into(),
     };
     let Some(g) = existing else {
         return match (arn, version) {
@@ -484,16 +480,16 @@ fn domain(d: &Desired, o: &Observed, certificate: Option<&acm::Certificate>, iss
         DomainStatus::Updating => {
             return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
         }
-        DomainStatus::Other(status) => {
+        status => {
             let why = g.status_message.as_deref().unwrap_or("no message");
-            return Verdict::blocked(Reason::DomainNotAvailable, format!("{} is {status}: {why}", g.name)).into();
+            return Verdict::blocked(Reason::DomainRejected, format!("{} is {}: {why}", g.name, status.as_str())).into();
         }
     }
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
-    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(Some(&g.certificate_arn)), version.or(pinned)) else {
+    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(g.certificate_arn.as_ref()), version.or(pinned)) else {
         return Verdict::Behind(Step::TruststorePublished).into();
     };
-    let as_wished = g.certificate_arn == *wanted_arn && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
+    let as_wished = g.certificate_arn.as_ref() == Some(wanted_arn) && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
     if !as_wished {
         return Judged::act(
             format!("updating the custom domain {}", g.name),
@@ -508,7 +504,7 @@ fn domain(d: &Desired, o: &Observed, certificate: Option<&acm::Certificate>, iss
 }
 
 /// Why a domain of that name is none of ours.
-fn foreign(home: &Home, g: &gateway::Domain) -> Option<Verdict> {
+fn foreign(home: &Home, g: &Domain) -> Option<Verdict> {
     match g.tags.get(OWNER_TAG) {
         Some(owner) if *owner == home.owner => None,
         owner => Some(Verdict::blocked(
@@ -523,7 +519,7 @@ fn foreign(home: &Home, g: &gateway::Domain) -> Option<Verdict> {
 }
 
 /// The domain, when it is there and ours.
-fn ours<'a>(home: &Home, domain: &'a Seen<Option<gateway::Domain>>) -> Result<&'a gateway::Domain, Verdict> {
+fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
     match domain {
         Err(why) => Err(Verdict::unknown(why)),
         Ok(Some(g)) if foreign(home, g).is_none() => Ok(g),
@@ -593,7 +589,7 @@ fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
     match records::plan(&d.home, g, d.ip_address_type, there) {
         RecordPlan::Right => match &o.records_in_sync {
             Err(why) => Verdict::unknown(why).into(),
-            Ok(false) => Verdict::wait(Reason::WaitingForDns, "Route 53 is spreading the change").into(),
+            Ok(false) => Verdict::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
             Ok(true) => Verdict::done(Reason::Programmed, format!("{} points at {}", d.home.domain_name, g.target)).into(),
         },
         RecordPlan::Foreign(what) => Verdict::blocked(

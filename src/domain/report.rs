@@ -14,7 +14,7 @@ use crate::{
         AuthorityStatus, CertificateState, MappingState, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
-    aws::{errors, gateway},
+    aws::{errors, gateway::domains::Domain},
     conditions::{self, Acceptance, Line, Standing},
 };
 
@@ -160,7 +160,7 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
     }
 }
 
-fn truststore(g: &gateway::Domain, o: &Observed) -> Option<TruststoreState> {
+fn truststore(g: &Domain, o: &Observed) -> Option<TruststoreState> {
     let used = g.truststore.as_ref()?;
     let bundle = o.pinned.as_ref().ok()?.as_ref()?;
     let published = o.published.as_ref().ok()?.as_ref();

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{UnlistedMappings, conditions::Reason},
-    aws::gateway::DomainStatus,
+    aws::gateway::domains::DomainStatus,
 };
 
 /// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation record, buckets, closed endpoints).
@@ -31,7 +31,7 @@ pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
         let others: Vec<_> = mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
         if home.unlisted_mappings == UnlistedMappings::Keep && !others.is_empty() {
             return Verdict::Blocked(
-                Reason::ForeignMappings,
+                Reason::ForeignOwner,
                 format!(
                     "{} still has API mappings that the spec does not list: {}. Remove them, or set spec.unlistedMappings to Delete",
                     g.name,
@@ -67,7 +67,7 @@ pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
             Reason::WaitingForCertificate,
             format!("ACM still says that {} is in use; that takes up to an hour after its domain has gone", certificate.arn),
         ),
-        None if actions.is_empty() => Verdict::Done(Reason::Deleted, "nothing of ours is left in AWS".into()),
+        None if actions.is_empty() => Verdict::Done(Reason::Deleting, "nothing of ours is left in AWS".into()),
         None => Verdict::Act("deleting the certificate and the truststore".into()),
     };
     Judged { verdict, actions }
