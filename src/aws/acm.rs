@@ -1,0 +1,310 @@
+//! AWS Certificate Manager: the server certificates, those we requested and those that are there.
+
+use super::errors::{Error, Kind};
+use super::gate::Way;
+use super::route53;
+use aws_config::SdkConfig;
+use aws_sdk_acm::Client;
+use aws_sdk_acm::types as sdk;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone)]
+pub struct Acm {
+    client: Client,
+    way: Way,
+}
+
+/// A certificate, from DescribeCertificate and ListTagsForCertificate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Certificate {
+    pub arn: String,
+    pub domain_name: String,
+    /// All names it is good for, the domain name among them; lower case, sorted.
+    pub names: Vec<String>,
+    pub status: CertificateStatus,
+    pub key_algorithm: KeyAlgorithm,
+    pub kind: CertificateKind,
+    pub not_after: Option<Timestamp>,
+    /// When it was requested or imported; absent for what AWS gives no date.
+    pub created_at: Option<Timestamp>,
+    /// Whether some service still serves it. Lags: up to an hour after a custom domain let go of it.
+    pub in_use: bool,
+    /// Why it FAILED, ACM's word: `CAA_ERROR`, `INVALID_PUBLIC_DOMAIN`, ...
+    pub failure: Option<String>,
+    pub validation: Vec<Validation>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// How ACM verifies that one of the names is ours.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Validation {
+    pub domain: String,
+    /// The CNAME that ACM looks for, name (normalised) and value (as ACM gives it). Absent in the first seconds.
+    pub record: Option<(String, String)>,
+    pub status: ValidationStatus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValidationStatus {
+    Pending,
+    Success,
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateStatus {
+    PendingValidation,
+    Issued,
+    Inactive,
+    Expired,
+    /// Validation was tried for 72 hours: only a new request helps.
+    ValidationTimedOut,
+    Revoked,
+    Failed,
+    Other(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyAlgorithm {
+    Rsa2048,
+    EcPrime256v1,
+    EcSecp384r1,
+    /// One that ACM does not issue on request, but imports: `RSA_4096`.
+    Other(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateKind {
+    /// Issued by Amazon's public CA, renewed by ACM.
+    Requested,
+    /// Brought by somebody; its renewal is theirs.
+    Imported,
+    /// From an AWS Private CA.
+    PrivateCa,
+}
+
+/// A request for a public certificate, validated by DNS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CertificateRequest {
+    pub domain_name: String,
+    /// Further names; ACM adds the domain name by itself.
+    pub names: Vec<String>,
+    pub key_algorithm: KeyAlgorithm,
+    /// At most 32 of `[A-Za-z0-9_]`. Within an hour the same token gets the same certificate.
+    pub idempotency_token: String,
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Acm {
+    pub(super) fn new(config: &SdkConfig, way: &Way) -> Acm {
+        Acm {
+            client: Client::new(config),
+            way: way.clone(),
+        }
+    }
+
+    /// All certificates for exactly this domain name, whatever their status and key. One that was requested a moment ago may be
+    /// missing for some seconds: ask for it again with the same idempotency token.
+    pub async fn certificates(&self, domain_name: &str) -> Result<Vec<Certificate>, Error> {
+        let mut found = Vec::new();
+        for arn in self.arns(domain_name).await? {
+            found.extend(self.certificate(&arn).await?);
+        }
+        Ok(found)
+    }
+
+    /// One certificate by its ARN; `None` when ACM does not know it, or not yet.
+    pub async fn certificate(&self, arn: &str) -> Result<Option<Certificate>, Error> {
+        let describe = self
+            .client
+            .describe_certificate()
+            .certificate_arn(arn)
+            .send();
+        let detail = match self.way.call("acm:DescribeCertificate", describe).await {
+            Ok(answer) => answer.certificate,
+            Err(e) if e.kind == Kind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        let Some(detail) = detail else {
+            return Ok(None);
+        };
+        let list = self
+            .client
+            .list_tags_for_certificate()
+            .certificate_arn(arn)
+            .send();
+        match self.way.call("acm:ListTagsForCertificate", list).await {
+            Ok(answer) => Ok(Some(certificate(
+                arn,
+                detail,
+                answer.tags.unwrap_or_default(),
+            ))),
+            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn arns(&self, domain_name: &str) -> Result<Vec<String>, Error> {
+        // Unless asked for, ListCertificates hides everything but RSA up to 2048.
+        let all_keys = sdk::KeyAlgorithm::values()
+            .iter()
+            .map(|v| sdk::KeyAlgorithm::from(*v));
+        let filters = sdk::Filters::builder()
+            .set_key_types(Some(all_keys.collect()))
+            .build();
+        let mut arns = Vec::new();
+        let mut next = None;
+        loop {
+            let list = self
+                .client
+                .list_certificates()
+                .includes(filters.clone())
+                .set_next_token(next)
+                .max_items(1000)
+                .send();
+            let page = self.way.call("acm:ListCertificates", list).await?;
+            for summary in page.certificate_summary_list.unwrap_or_default() {
+                if summary
+                    .domain_name
+                    .is_some_and(|name| name.eq_ignore_ascii_case(domain_name))
+                {
+                    arns.extend(summary.certificate_arn);
+                }
+            }
+            next = page.next_token;
+            if next.is_none() {
+                return Ok(arns);
+            }
+        }
+    }
+
+    /// Request a certificate and return its ARN; the same ARN for the same token within an hour.
+    pub async fn request(&self, request: &CertificateRequest) -> Result<String, Error> {
+        const REQUEST: &str = "acm:RequestCertificate";
+        let tags = request.tags.iter().map(|(key, value)| {
+            sdk::Tag::builder()
+                .key(key)
+                .value(value)
+                .build()
+                .expect("the key is set")
+        });
+        let send = self
+            .client
+            .request_certificate()
+            .domain_name(&request.domain_name)
+            .set_subject_alternative_names(
+                (!request.names.is_empty()).then(|| request.names.clone()),
+            )
+            .validation_method(sdk::ValidationMethod::Dns)
+            .key_algorithm(sdk::KeyAlgorithm::from(request.key_algorithm.as_str()))
+            .idempotency_token(&request.idempotency_token)
+            .set_tags((!request.tags.is_empty()).then(|| tags.collect()))
+            .send();
+        let answer = self.way.call(REQUEST, send).await?;
+        answer
+            .certificate_arn
+            .ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
+    }
+
+    /// Delete a certificate; [`Kind::Conflict`] while a service uses it, [`Kind::NotFound`] when it is gone.
+    pub async fn delete(&self, arn: &str) -> Result<(), Error> {
+        let send = self.client.delete_certificate().certificate_arn(arn).send();
+        self.way.call("acm:DeleteCertificate", send).await?;
+        Ok(())
+    }
+}
+
+impl KeyAlgorithm {
+    /// As RequestCertificate wants it; DescribeCertificate writes hyphens.
+    pub fn as_str(&self) -> &str {
+        match self {
+            KeyAlgorithm::Rsa2048 => "RSA_2048",
+            KeyAlgorithm::EcPrime256v1 => "EC_prime256v1",
+            KeyAlgorithm::EcSecp384r1 => "EC_secp384r1",
+            KeyAlgorithm::Other(name) => name,
+        }
+    }
+}
+
+impl From<&str> for KeyAlgorithm {
+    fn from(name: &str) -> KeyAlgorithm {
+        match name.replace('-', "_").as_str() {
+            "RSA_2048" => KeyAlgorithm::Rsa2048,
+            "EC_prime256v1" => KeyAlgorithm::EcPrime256v1,
+            "EC_secp384r1" => KeyAlgorithm::EcSecp384r1,
+            other => KeyAlgorithm::Other(other.to_owned()),
+        }
+    }
+}
+
+impl From<&str> for CertificateStatus {
+    fn from(word: &str) -> CertificateStatus {
+        match word {
+            "PENDING_VALIDATION" => CertificateStatus::PendingValidation,
+            "ISSUED" => CertificateStatus::Issued,
+            "INACTIVE" => CertificateStatus::Inactive,
+            "EXPIRED" => CertificateStatus::Expired,
+            "VALIDATION_TIMED_OUT" => CertificateStatus::ValidationTimedOut,
+            "REVOKED" => CertificateStatus::Revoked,
+            "FAILED" => CertificateStatus::Failed,
+            other => CertificateStatus::Other(other.to_owned()),
+        }
+    }
+}
+
+fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -> Certificate {
+    let domain_name = detail.domain_name.unwrap_or_default().to_ascii_lowercase();
+    let mut names: Vec<String> = detail
+        .subject_alternative_names
+        .unwrap_or_default()
+        .iter()
+        .map(|name| name.to_ascii_lowercase())
+        .chain([domain_name.clone()])
+        .collect();
+    names.sort();
+    names.dedup();
+    let date = |at: Option<aws_sdk_acm::primitives::DateTime>| {
+        at.and_then(|at| {
+            Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok()
+        })
+    };
+    Certificate {
+        arn: arn.to_owned(),
+        domain_name,
+        names,
+        status: CertificateStatus::from(detail.status.as_ref().map_or("", |s| s.as_str())),
+        key_algorithm: KeyAlgorithm::from(detail.key_algorithm.as_ref().map_or("", |k| k.as_str())),
+        kind: match detail.r#type {
+            Some(sdk::CertificateType::Imported) => CertificateKind::Imported,
+            Some(sdk::CertificateType::Private) => CertificateKind::PrivateCa,
+            _ => CertificateKind::Requested,
+        },
+        not_after: date(detail.not_after),
+        created_at: date(detail.created_at.or(detail.imported_at)),
+        in_use: detail.in_use_by.is_some_and(|users| !users.is_empty()),
+        failure: detail
+            .failure_reason
+            .map(|reason| reason.as_str().to_owned()),
+        validation: detail
+            .domain_validation_options
+            .unwrap_or_default()
+            .into_iter()
+            .map(|option| Validation {
+                domain: option.domain_name.to_ascii_lowercase(),
+                record: option
+                    .resource_record
+                    .map(|record| (route53::normalise(&record.name), record.value)),
+                status: match option.validation_status {
+                    Some(sdk::DomainStatus::Success) => ValidationStatus::Success,
+                    Some(sdk::DomainStatus::Failed) => ValidationStatus::Failed,
+                    _ => ValidationStatus::Pending,
+                },
+            })
+            .collect(),
+        tags: tags
+            .into_iter()
+            .map(|tag| (tag.key, tag.value.unwrap_or_default()))
+            .collect(),
+    }
+}

@@ -1,0 +1,204 @@
+//! Custom domains with mutual TLS. A change is always the one full configuration, in place: API Gateway refuses a part of one,
+//! and a domain that is deleted and made again is an outage.
+
+use super::Gateway;
+use crate::aws::errors::{Error, Kind};
+use crate::aws::route53::normalise;
+use aws_sdk_apigatewayv2::operation::get_domain_name::GetDomainNameOutput;
+use aws_sdk_apigatewayv2::types as sdk;
+use std::collections::BTreeMap;
+
+/// A custom domain as API Gateway shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Domain {
+    pub name: String,
+    pub arn: String,
+    pub certificate_arn: Option<String>,
+    pub ownership_certificate_arn: Option<String>,
+    /// None: no mutual TLS.
+    pub truststore: Option<Truststore>,
+    pub status: DomainStatus,
+    /// API Gateway's word on the status, mostly none.
+    pub status_message: Option<String>,
+    /// What DNS must point at: `d-....execute-api.<region>.amazonaws.com`.
+    pub target: String,
+    /// The zone of `target`, for an alias.
+    pub hosted_zone_id: String,
+    pub ip_address_type: IpAddressType,
+    /// `REGIONAL`, the only one that we manage, or `EDGE`, ...
+    pub endpoint_type: String,
+    /// `TLS_1_2`, the only one that mutual TLS allows, or another.
+    pub security_policy: String,
+    /// `API_MAPPING_ONLY` unless somebody set up routing rules.
+    pub routing_mode: String,
+    pub tags: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Truststore {
+    /// `s3://bucket/key`.
+    pub uri: String,
+    /// None: whatever was the newest at the last update.
+    pub version: Option<String>,
+    /// What API Gateway found wrong with certificates in it at the last update; they do not fail it.
+    pub warnings: Vec<String>,
+}
+
+/// Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DomainStatus {
+    Available,
+    /// Being changed; still serves what it did before, and takes no other change.
+    Updating,
+    /// The re-imported certificate does not fit.
+    PendingCertificateReimport,
+    /// The ownership certificate has expired; locked until there is another.
+    PendingOwnershipVerification,
+    Other(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpAddressType {
+    Ipv4,
+    DualStack,
+}
+
+/// The one full configuration of a domain; the rest is fixed: Regional, TLS 1.2 and up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainRequest {
+    pub name: String,
+    pub certificate_arn: String,
+    /// A public certificate for the same name; needed when the certificate is imported or from a private CA.
+    pub ownership_certificate_arn: Option<String>,
+    /// `s3://bucket/key`, read by API Gateway with our rights before it answers.
+    pub truststore_uri: String,
+    pub truststore_version: String,
+    pub ip_address_type: IpAddressType,
+}
+
+impl Gateway {
+    pub async fn domain(&self, name: &str) -> Result<Option<Domain>, Error> {
+        let send = self.client.get_domain_name().domain_name(name).send();
+        match self.way.call("apigateway:GetDomainName", send).await {
+            Ok(answer) => Ok(Some(domain(name, self.domain_arn(name), answer))),
+            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// [`Kind::Conflict`] when the name is taken, in this account or in any other. Own quota: 1 per 30 s.
+    pub async fn create_domain(
+        &self,
+        request: &DomainRequest,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let send = self
+            .client
+            .create_domain_name()
+            .domain_name(&request.name)
+            .domain_name_configurations(request.configuration())
+            .mutual_tls_authentication(request.mutual_tls())
+            .set_tags((!tags.is_empty()).then(|| tags.clone().into_iter().collect()))
+            .send();
+        self.way.call("apigateway:CreateDomainName", send).await?;
+        Ok(())
+    }
+
+    /// [`Kind::Conflict`] while another update is in progress. Own quota: 1 per 30 s.
+    pub async fn update_domain(&self, request: &DomainRequest) -> Result<(), Error> {
+        let send = self
+            .client
+            .update_domain_name()
+            .domain_name(&request.name)
+            .domain_name_configurations(request.configuration())
+            .mutual_tls_authentication(request.mutual_tls())
+            .send();
+        self.way.call("apigateway:UpdateDomainName", send).await?;
+        Ok(())
+    }
+
+    /// Takes all mappings of the domain with it. Own quota: 1 per 30 s.
+    pub async fn delete_domain(&self, name: &str) -> Result<(), Error> {
+        let send = self.client.delete_domain_name().domain_name(name).send();
+        self.way.call("apigateway:DeleteDomainName", send).await?;
+        Ok(())
+    }
+}
+
+impl DomainRequest {
+    fn configuration(&self) -> sdk::DomainNameConfiguration {
+        sdk::DomainNameConfiguration::builder()
+            .certificate_arn(&self.certificate_arn)
+            .set_ownership_verification_certificate_arn(self.ownership_certificate_arn.clone())
+            .endpoint_type(sdk::EndpointType::Regional)
+            .security_policy(sdk::SecurityPolicy::Tls12)
+            .ip_address_type(match self.ip_address_type {
+                IpAddressType::Ipv4 => sdk::IpAddressType::Ipv4,
+                IpAddressType::DualStack => sdk::IpAddressType::Dualstack,
+            })
+            .build()
+    }
+
+    fn mutual_tls(&self) -> sdk::MutualTlsAuthenticationInput {
+        sdk::MutualTlsAuthenticationInput::builder()
+            .truststore_uri(&self.truststore_uri)
+            .truststore_version(&self.truststore_version)
+            .build()
+    }
+}
+
+fn domain(name: &str, arn: String, answer: GetDomainNameOutput) -> Domain {
+    let configuration = answer
+        .domain_name_configurations
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| sdk::DomainNameConfiguration::builder().build());
+    Domain {
+        name: name.to_owned(),
+        arn,
+        certificate_arn: configuration.certificate_arn,
+        ownership_certificate_arn: configuration.ownership_verification_certificate_arn,
+        truststore: answer.mutual_tls_authentication.and_then(|mutual_tls| {
+            Some(Truststore {
+                uri: mutual_tls.truststore_uri.filter(|uri| !uri.is_empty())?,
+                version: mutual_tls
+                    .truststore_version
+                    .filter(|version| !version.is_empty()),
+                warnings: mutual_tls.truststore_warnings.unwrap_or_default(),
+            })
+        }),
+        status: match configuration
+            .domain_name_status
+            .as_ref()
+            .map_or("", |s| s.as_str())
+        {
+            "AVAILABLE" => DomainStatus::Available,
+            "UPDATING" => DomainStatus::Updating,
+            "PENDING_CERTIFICATE_REIMPORT" => DomainStatus::PendingCertificateReimport,
+            "PENDING_OWNERSHIP_VERIFICATION" => DomainStatus::PendingOwnershipVerification,
+            other => DomainStatus::Other(other.to_owned()),
+        },
+        status_message: configuration
+            .domain_name_status_message
+            .filter(|message| !message.is_empty()),
+        target: normalise(&configuration.api_gateway_domain_name.unwrap_or_default()),
+        hosted_zone_id: configuration.hosted_zone_id.unwrap_or_default(),
+        ip_address_type: match configuration.ip_address_type {
+            Some(sdk::IpAddressType::Dualstack) => IpAddressType::DualStack,
+            _ => IpAddressType::Ipv4, // AWS's default, and what domains from before the choice have
+        },
+        endpoint_type: configuration
+            .endpoint_type
+            .map_or(String::new(), |t| t.as_str().to_owned()),
+        security_policy: configuration
+            .security_policy
+            .map_or(String::new(), |p| p.as_str().to_owned()),
+        routing_mode: answer
+            .routing_mode
+            .map_or("API_MAPPING_ONLY".to_owned(), |mode| {
+                mode.as_str().to_owned()
+            }),
+        tags: answer.tags.unwrap_or_default().into_iter().collect(),
+    }
+}

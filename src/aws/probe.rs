@@ -1,0 +1,234 @@
+//! Looks at an API's default endpoint from outside, over HTTPS, as somebody would who goes around the custom domain.
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use std::error::Error as StdError;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the world is reached; all unset: as everybody reaches it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProbeOptions {
+    /// `HOST:PORT` that connections go to, whatever host is probed; TLS and HTTP still name the probed one. As curl's
+    /// `--connect-to`.
+    pub connect_to: Option<String>,
+    /// PEM certificates that are trusted, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The DNS server that names are looked up at, instead of the system's.
+    pub resolver: Option<SocketAddr>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error("{0:?} is not HOST:PORT")]
+    ConnectTo(String),
+    #[error("the CA file {path} cannot be read")]
+    ReadCa {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the CA file {0} holds no certificate")]
+    NoCa(PathBuf),
+    #[error("no TLS provider is installed in this process")]
+    NoProvider,
+    #[error("the resolver cannot be set up")]
+    Resolver(#[source] hickory_resolver::net::NetError),
+    #[error("the HTTPS client cannot be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+/// What the endpoint said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// 404 (HTTP APIs) or 403 (REST APIs): what a closed endpoint answers. An open one may answer the same, an HTTP API
+    /// without a route for `/` 404 and a REST API that wants a signature 403, so this counts only together with the API's own flag.
+    Refused(u16),
+    /// Anything else: the API, or its back end, was reached.
+    Answered(u16),
+    /// No answer, and why, in words that stay the same while the reason does.
+    Unreachable(String),
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EndpointProbe {
+    client: reqwest::Client,
+}
+
+/// The default endpoint's host of an API. Source: API Gateway Developer Guide, "Invoke"; China has a suffix of its own.
+pub fn endpoint_host(api_id: &str, region: &str) -> String {
+    let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
+    format!("{api_id}.execute-api.{region}.amazonaws.com{suffix}")
+}
+
+impl EndpointProbe {
+    pub fn new(options: &ProbeOptions) -> Result<EndpointProbe, ProbeError> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(ProbeError::NoProvider); // reqwest would panic
+        }
+        let connect_to = options
+            .connect_to
+            .as_deref()
+            .map(host_and_port)
+            .transpose()?;
+        let resolver = options.resolver.map(resolver_at).transpose()?;
+        let mut client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(0); // each look is a new one
+        if connect_to.is_some() {
+            client = client.no_proxy();
+        }
+        if let Some(path) = &options.ca_file {
+            client = client.tls_certs_only(certificates(path)?);
+        }
+        if connect_to.is_some() || resolver.is_some() {
+            client = client.dns_resolver(Arc::new(Names {
+                connect_to,
+                resolver,
+            }));
+        }
+        Ok(EndpointProbe {
+            client: client.build().map_err(ProbeError::Client)?,
+        })
+    }
+
+    /// Ask `https://<host>/` and judge the answer.
+    pub async fn probe(&self, host: &str) -> Verdict {
+        match self.client.get(format!("https://{host}/")).send().await {
+            Ok(answer) => match answer.status().as_u16() {
+                refusal @ (403 | 404) => Verdict::Refused(refusal),
+                other => Verdict::Answered(other),
+            },
+            Err(e) => Verdict::Unreachable(reason(&e).to_owned()),
+        }
+    }
+}
+
+/// Where to connect for a host.
+struct Names {
+    connect_to: Option<(String, u16)>,
+    resolver: Option<TokioResolver>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the name does not resolve")]
+struct DoesNotResolve;
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        // Port 0 means that of the scheme.
+        let (host, port) = self
+            .connect_to
+            .clone()
+            .unwrap_or_else(|| (name.as_str().to_owned(), 0));
+        let resolver = self.resolver.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
+                vec![SocketAddr::new(address, port)]
+            } else if let Some(resolver) = resolver {
+                let answer = resolver.lookup_ip(host).await.map_err(|_| DoesNotResolve)?;
+                answer
+                    .iter()
+                    .map(|address| SocketAddr::new(address, port))
+                    .collect()
+            } else {
+                let answer = tokio::net::lookup_host((host.as_str(), port)).await;
+                answer.map_err(|_| DoesNotResolve)?.collect()
+            };
+            if found.is_empty() {
+                return Err(DoesNotResolve.into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn host_and_port(text: &str) -> Result<(String, u16), ProbeError> {
+    let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), port.parse::<u16>().ok()?))
+    });
+    parts
+        .filter(|(host, port)| !host.is_empty() && *port > 0)
+        .ok_or_else(|| ProbeError::ConnectTo(text.to_owned()))
+}
+
+fn resolver_at(server: SocketAddr) -> Result<TokioResolver, ProbeError> {
+    let mut at = NameServerConfig::udp_and_tcp(server.ip());
+    for connection in &mut at.connections {
+        connection.port = server.port();
+    }
+    let config = ResolverConfig::from_name_servers(vec![at]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    builder.options_mut().cache_size = 0;
+    builder.build().map_err(ProbeError::Resolver)
+}
+
+fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ProbeError> {
+    let pem = std::fs::read(path).map_err(|source| ProbeError::ReadCa {
+        path: path.to_owned(),
+        source,
+    })?;
+    match reqwest::Certificate::from_pem_bundle(&pem) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(ProbeError::NoCa(path.to_owned())),
+    }
+}
+
+/// The reason for no answer. The errors themselves have addresses, ports and times in them.
+fn reason(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        return "no answer within 5 seconds";
+    }
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(e) = next {
+        if e.is::<DoesNotResolve>() {
+            return "the name does not resolve";
+        }
+        if let Some(reason) = e.downcast_ref::<rustls::Error>().map(tls_reason) {
+            return reason;
+        }
+        if let Some(io) = e.downcast_ref::<std::io::Error>() {
+            match io.kind() {
+                std::io::ErrorKind::ConnectionRefused => return "connection refused",
+                std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+                    return "no route to the endpoint";
+                }
+                _ => {}
+            }
+            // An io::Error shows what it wraps by its own method only.
+            if let Some(inner) = io.get_ref() {
+                let inner: &(dyn StdError + 'static) = inner;
+                next = Some(inner);
+                continue;
+            }
+        }
+        next = e.source();
+    }
+    "the connection could not be made, or broke"
+}
+
+fn tls_reason(error: &rustls::Error) -> &'static str {
+    use rustls::CertificateError as C;
+    match error {
+        rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
+            "its certificate is from an authority that is not trusted here"
+        }
+        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+            "its certificate has expired"
+        }
+        rustls::Error::InvalidCertificate(
+            C::NotValidForName | C::NotValidForNameContext { .. },
+        ) => "its certificate is for another name",
+        rustls::Error::InvalidCertificate(_) => "its certificate is not valid",
+        _ => "the TLS handshake failed",
+    }
+}

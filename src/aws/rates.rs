@@ -1,0 +1,268 @@
+//! How often AWS lets us call: its documented quotas, and the way to set them otherwise (`--aws-rate`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What has a quota of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    CreateDomainName,
+    UpdateDomainName,
+    DeleteDomainName,
+    CreateDeployment,
+    /// Everything of API Gateway together, reads and the four above included.
+    ApiGateway,
+    /// Everything of Route 53 together; one quota for all Regions.
+    Route53,
+    /// Everything of ACM together. AWS counts each of its operations by itself, 5 to 10 per second.
+    Acm,
+}
+
+/// A token bucket's measures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rate {
+    Unlimited,
+    Limited {
+        /// One more call each time this long has passed.
+        interval: Duration,
+        /// Calls at once.
+        burst: u32,
+    },
+}
+
+/// The rate of each operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rates(BTreeMap<Operation, Rate>);
+
+/// One `--aws-rate`: `CreateDomainName=1/30:1` (calls per seconds, then calls at once), `apigateway=10:40`, `*=unlimited`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateOverride {
+    /// None: every operation.
+    pub operation: Option<Operation>,
+    pub rate: Rate,
+}
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RateError {
+    #[error(
+        "expected OPERATION=RATE:BURST or OPERATION=unlimited, for instance CreateDomainName=1/30:1"
+    )]
+    Form,
+    #[error("no operation {0:?}: there are {list} and *", list = Operation::names())]
+    Operation(String),
+    #[error("no rate {0:?}: calls per second (0.2), calls per seconds (1/30), or unlimited")]
+    Rate(String),
+    #[error("no burst {0:?}: calls at once, 1 or more")]
+    Burst(String),
+}
+
+impl Operation {
+    pub const ALL: [Operation; 7] = [
+        Operation::CreateDomainName,
+        Operation::UpdateDomainName,
+        Operation::DeleteDomainName,
+        Operation::CreateDeployment,
+        Operation::ApiGateway,
+        Operation::Route53,
+        Operation::Acm,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::CreateDomainName => "CreateDomainName",
+            Operation::UpdateDomainName => "UpdateDomainName",
+            Operation::DeleteDomainName => "DeleteDomainName",
+            Operation::CreateDeployment => "CreateDeployment",
+            Operation::ApiGateway => "apigateway",
+            Operation::Route53 => "route53",
+            Operation::Acm => "acm",
+        }
+    }
+
+    /// The quota that a call has beside its service's common one.
+    pub(super) fn of_call(name: &str) -> Option<Operation> {
+        Operation::ALL[..4]
+            .iter()
+            .copied()
+            .find(|o| o.name() == name)
+    }
+
+    fn names() -> String {
+        Operation::ALL.map(Operation::name).join(", ")
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Default for Rates {
+    /// AWS's own quotas. Sources: API Gateway Developer Guide, "Quotas and important notes"; Route 53 Developer Guide,
+    /// "Quotas"; ACM User Guide, "Quotas" (its lowest that we meet).
+    fn default() -> Rates {
+        let every = |interval, burst| Rate::Limited { interval, burst };
+        Rates(BTreeMap::from(Operation::ALL.map(|operation| {
+            let rate = match operation {
+                Operation::CreateDomainName
+                | Operation::UpdateDomainName
+                | Operation::DeleteDomainName => every(Duration::from_secs(30), 1),
+                Operation::CreateDeployment => every(Duration::from_secs(5), 1),
+                Operation::ApiGateway => every(Duration::from_millis(100), 40),
+                Operation::Route53 | Operation::Acm => every(Duration::from_millis(200), 5),
+            };
+            (operation, rate)
+        })))
+    }
+}
+
+impl Rates {
+    /// AWS's quotas with these set otherwise; a later one wins over an earlier.
+    pub fn with(overrides: &[RateOverride]) -> Rates {
+        let mut rates = Rates::default();
+        for RateOverride { operation, rate } in overrides {
+            for (_, value) in rates
+                .0
+                .iter_mut()
+                .filter(|(o, _)| operation.is_none_or(|only| only == **o))
+            {
+                *value = *rate;
+            }
+        }
+        rates
+    }
+
+    pub fn of(&self, operation: Operation) -> Rate {
+        self.0.get(&operation).copied().unwrap_or(Rate::Unlimited)
+    }
+}
+
+impl FromStr for RateOverride {
+    type Err = RateError;
+
+    fn from_str(text: &str) -> Result<RateOverride, RateError> {
+        let (name, rate) = text.split_once('=').ok_or(RateError::Form)?;
+        let operation = match name {
+            "*" => None,
+            name => Some(
+                Operation::ALL
+                    .into_iter()
+                    .find(|o| o.name() == name)
+                    .ok_or_else(|| RateError::Operation(name.to_owned()))?,
+            ),
+        };
+        if rate == "unlimited" {
+            return Ok(RateOverride {
+                operation,
+                rate: Rate::Unlimited,
+            });
+        }
+        let (rate, burst) = rate.split_once(':').ok_or(RateError::Form)?;
+        let (calls, seconds) = rate.split_once('/').unwrap_or((rate, "1"));
+        let seconds_per_call = match (calls.parse::<f64>(), seconds.parse::<f64>()) {
+            (Ok(calls), Ok(seconds)) => seconds / calls,
+            _ => return Err(RateError::Rate(rate.to_owned())),
+        };
+        // From a million a second to one in a day; what is beyond either is a mistake.
+        if !(1e-6..=86_400.0).contains(&seconds_per_call) {
+            return Err(RateError::Rate(rate.to_owned()));
+        }
+        let burst = burst
+            .parse::<u32>()
+            .ok()
+            .filter(|burst| *burst > 0)
+            .ok_or_else(|| RateError::Burst(burst.to_owned()))?;
+        Ok(RateOverride {
+            operation,
+            rate: Rate::Limited {
+                interval: Duration::from_secs_f64(seconds_per_call),
+                burst,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_read_or_its_mistake_is_named() {
+        let limited = |millis, burst| Rate::Limited {
+            interval: Duration::from_millis(millis),
+            burst,
+        };
+        let one = |operation, rate| {
+            Ok(RateOverride {
+                operation: Some(operation),
+                rate,
+            })
+        };
+        for (text, expected) in [
+            (
+                "CreateDomainName=1/30:1",
+                one(Operation::CreateDomainName, limited(30_000, 1)),
+            ),
+            (
+                "apigateway=10:40",
+                one(Operation::ApiGateway, limited(100, 40)),
+            ),
+            ("route53=0.5:2", one(Operation::Route53, limited(2_000, 2))),
+            ("acm=unlimited", one(Operation::Acm, Rate::Unlimited)),
+            (
+                "*=unlimited",
+                Ok(RateOverride {
+                    operation: None,
+                    rate: Rate::Unlimited,
+                }),
+            ),
+            ("acm", Err(RateError::Form)),
+            ("acm=5", Err(RateError::Form)),
+            ("s3=5:5", Err(RateError::Operation("s3".into()))),
+            ("acm=fast:5", Err(RateError::Rate("fast".into()))),
+            ("acm=0:5", Err(RateError::Rate("0".into()))),
+            ("acm=-1:5", Err(RateError::Rate("-1".into()))),
+            ("acm=NaN:5", Err(RateError::Rate("NaN".into()))),
+            ("acm=5/0:5", Err(RateError::Rate("5/0".into()))),
+            ("acm=5:0", Err(RateError::Burst("0".into()))),
+            ("acm=5:many", Err(RateError::Burst("many".into()))),
+        ] {
+            assert_eq!(text.parse::<RateOverride>(), expected, "{text}");
+        }
+        assert_eq!(
+            RateError::Operation("s3".into()).to_string(),
+            "no operation \"s3\": there are CreateDomainName, UpdateDomainName, DeleteDomainName, CreateDeployment, \
+             apigateway, route53, acm and *"
+        );
+    }
+
+    #[test]
+    fn the_later_override_wins_and_the_rest_stays_as_aws_has_it() {
+        let read = |texts: &[&str]| {
+            Rates::with(&texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>())
+        };
+        let some = read(&["*=unlimited", "acm=1:1"]);
+        assert_eq!(some.of(Operation::Route53), Rate::Unlimited);
+        assert_eq!(
+            some.of(Operation::Acm),
+            Rate::Limited {
+                interval: Duration::from_secs(1),
+                burst: 1
+            }
+        );
+        assert_eq!(
+            read(&["acm=1:1", "*=unlimited"]).of(Operation::Acm),
+            Rate::Unlimited
+        );
+        assert_eq!(
+            read(&["acm=1:1"]).of(Operation::UpdateDomainName),
+            Rate::Limited {
+                interval: Duration::from_secs(30),
+                burst: 1
+            }
+        );
+    }
+}

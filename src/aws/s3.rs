@@ -1,0 +1,265 @@
+//! S3: the bucket that holds truststores, and their versions. Every call names the account that the bucket must belong to, so
+//! that a name taken by a stranger is refused by S3 itself.
+
+use super::errors::{Error, Kind};
+use super::gate::Way;
+use super::session::ATTEMPT;
+use aws_config::{Region, SdkConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::BucketVersioningStatus;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone)]
+pub struct S3 {
+    client: Client,
+    way: Way,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bucket {
+    pub region: String,
+    /// Versioning is on now (not suspended).
+    pub versioned: bool,
+}
+
+/// The newest version of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Never the `null` of an object without versions: that is an empty string.
+    pub version: String,
+    /// Keys are lower-case ASCII.
+    pub metadata: BTreeMap<String, String>,
+    pub size: u64,
+}
+
+/// The bytes of one version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Content {
+    pub bytes: Vec<u8>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One version of an object, newest first in a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Version {
+    pub id: String,
+    pub latest: bool,
+    /// Not bytes but the note that the object was deleted.
+    pub delete_marker: bool,
+}
+
+impl S3 {
+    pub(super) fn new(config: &SdkConfig, way: &Way) -> S3 {
+        S3 {
+            client: Client::new(config),
+            way: way.clone(),
+        }
+    }
+
+    /// The bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account's has, or rights are missing.
+    pub async fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
+        const LOOK: &str = "s3:HeadBucket";
+        let look = self
+            .client
+            .head_bucket()
+            .bucket(name)
+            .expected_bucket_owner(&self.way.account);
+        // A bucket of another Region answers with a redirect, which says where it is.
+        let send = async {
+            match look.send().await {
+                Ok(found) => Ok(found.bucket_region),
+                Err(e) => {
+                    let elsewhere = e
+                        .raw_response()
+                        .filter(|r| matches!(r.status().as_u16(), 301 | 307 | 400))
+                        .and_then(|r| r.headers().get("x-amz-bucket-region"))
+                        .map(str::to_owned);
+                    elsewhere.map(Some).ok_or(e)
+                }
+            }
+        };
+        let region = match self.way.call(LOOK, send).await {
+            Ok(region) => region.unwrap_or_else(|| self.way.region.clone()),
+            Err(e) if e.kind == Kind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let there = self
+            .client
+            .config()
+            .to_builder()
+            .region(Region::new(region.clone()))
+            .build();
+        let ask = Client::from_conf(there)
+            .get_bucket_versioning()
+            .bucket(name)
+            .expected_bucket_owner(&self.way.account)
+            .send();
+        let versioning = match self.way.call("s3:GetBucketVersioning", ask).await {
+            Ok(answer) => answer.status,
+            Err(e) if e.kind == Kind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        Ok(Some(Bucket {
+            region,
+            versioned: versioning == Some(BucketVersioningStatus::Enabled),
+        }))
+    }
+
+    /// The newest version of the object, without its bytes; `None` when there is none or it was deleted. Without
+    /// `s3:ListBucket` S3 answers [`Kind::Denied`] for one that is not there.
+    pub async fn head(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
+        let send = self
+            .client
+            .head_object()
+            .bucket(bucket)
+            .key(key)
+            .expected_bucket_owner(&self.way.account)
+            .send();
+        match self.way.call("s3:HeadObject", send).await {
+            Ok(answer) => Ok(Some(Object {
+                version: answer
+                    .version_id
+                    .filter(|id| id != "null")
+                    .unwrap_or_default(),
+                metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
+                size: u64::try_from(answer.content_length.unwrap_or_default()).unwrap_or_default(),
+            })),
+            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The bytes of one version; `None` when that version is gone or is a delete marker.
+    pub async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: &str,
+    ) -> Result<Option<Content>, Error> {
+        const GET: &str = "s3:GetObject";
+        let send = self
+            .client
+            .get_object()
+            .bucket(bucket)
+            .key(key)
+            .version_id(version)
+            .expected_bucket_owner(&self.way.account)
+            .send();
+        let answer = match self.way.call(GET, send).await {
+            Ok(answer) => answer,
+            Err(e) if e.kind == Kind::NotFound || e.code.as_deref() == Some("MethodNotAllowed") => {
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        // The SDK's time limit ends where the body begins.
+        let body = tokio::time::timeout(ATTEMPT, answer.body.collect()).await;
+        let broken = || Error::ours(Kind::Transient, GET, "the object did not arrive whole");
+        let bytes = body.map_err(|_| broken())?.map_err(|_| broken())?;
+        Ok(Some(Content {
+            bytes: bytes.to_vec(),
+            metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
+        }))
+    }
+
+    /// Store the bytes as a new version and return its id. An answer without one is an error: the bucket is not versioned, or
+    /// has been for so short a time that not all of S3 knows.
+    pub async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        bytes: Vec<u8>,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<String, Error> {
+        const PUT: &str = "s3:PutObject";
+        let send = self
+            .client
+            .put_object()
+            .bucket(bucket)
+            .key(key)
+            .expected_bucket_owner(&self.way.account)
+            .content_type("application/x-pem-file")
+            .set_metadata(Some(metadata.clone().into_iter().collect()))
+            .body(ByteStream::from(bytes))
+            .send();
+        let answer = self.way.call(PUT, send).await?;
+        answer.version_id.filter(|id| id != "null").ok_or_else(|| {
+            Error::ours(
+                Kind::Invalid,
+                PUT,
+                format!("bucket {bucket} gave the object no version: switch versioning on"),
+            )
+        })
+    }
+
+    /// All versions of exactly this key, newest first.
+    pub async fn versions(&self, bucket: &str, key: &str) -> Result<Vec<Version>, Error> {
+        let mut versions: Vec<(Option<(i64, u32)>, Version)> = Vec::new();
+        let (mut key_marker, mut version_marker) = (None, None);
+        loop {
+            let send = self
+                .client
+                .list_object_versions()
+                .bucket(bucket)
+                .prefix(key)
+                .set_key_marker(key_marker)
+                .set_version_id_marker(version_marker)
+                .expected_bucket_owner(&self.way.account)
+                .send();
+            let page = self.way.call("s3:ListObjectVersions", send).await?;
+            let objects = page
+                .versions
+                .unwrap_or_default()
+                .into_iter()
+                .map(|v| (v.key, v.version_id, v.is_latest, v.last_modified, false));
+            let markers = page
+                .delete_markers
+                .unwrap_or_default()
+                .into_iter()
+                .map(|v| (v.key, v.version_id, v.is_latest, v.last_modified, true));
+            for (of, id, latest, at, delete_marker) in objects.chain(markers) {
+                if of.as_deref() == Some(key) {
+                    let version = Version {
+                        id: id.unwrap_or_default(),
+                        latest: latest.unwrap_or_default(),
+                        delete_marker,
+                    };
+                    versions.push((at.map(|at| (at.secs(), at.subsec_nanos())), version));
+                }
+            }
+            // Keys come in order: past ours there is only what begins with it.
+            let past = page
+                .next_key_marker
+                .as_deref()
+                .is_some_and(|next| next > key);
+            if page.is_truncated != Some(true) || page.next_key_marker.is_none() || past {
+                break;
+            }
+            key_marker = page.next_key_marker;
+            version_marker = page.next_version_id_marker;
+        }
+        // Objects and markers come in two lists. S3's dates have whole seconds: of equal ones the latest goes first.
+        versions.sort_by(|(a, x), (b, y)| (y.latest, b).cmp(&(x.latest, a)));
+        Ok(versions.into_iter().map(|(_, version)| version).collect())
+    }
+
+    /// Remove one version for good. One that is gone already is no error to S3.
+    pub async fn delete_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: &str,
+    ) -> Result<(), Error> {
+        let send = self
+            .client
+            .delete_object()
+            .bucket(bucket)
+            .key(key)
+            .version_id(version)
+            .expected_bucket_owner(&self.way.account)
+            .send();
+        self.way.call("s3:DeleteObject", send).await?;
+        Ok(())
+    }
+}
