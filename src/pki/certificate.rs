@@ -459,6 +459,8 @@ mod tests {
                     "-sha384",
                     "-sigopt",
                     "rsa_padding_mode:pss",
+                    "-sigopt",
+                    "rsa_pss_saltlen:digest",
                 ],
                 KeyStrength::Rsa(2048),
                 SignatureClass::Sha2,

@@ -488,7 +488,7 @@ pub(crate) mod tests {
         )
         .unwrap();
         run(
-            "req -x509 -nodes -days 3650 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -keyout @/root.key -out @/root.pem -subj /DC=com/DC=example/CN=Root",
+            "req -x509 -nodes -days 3650 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -keyout @/root.key -out @/root.pem -subj /DC=com/DC=example/CN=Root -addext keyUsage=critical,keyCertSign",
         );
         run(
             "req -nodes -newkey rsa:2048 -keyout @/ca.key -out @/ca.csr -multivalue-rdn -subj /DC=com/DC=example/O=B+OU=A/CN=Issuing",

@@ -2,8 +2,11 @@
 
 pub mod authority;
 pub mod certificate;
+pub mod compile;
 pub mod inspect;
 pub mod keys;
 pub mod leaf;
+pub mod lint;
 mod name;
 mod signing;
+pub mod truststore;

@@ -1,0 +1,483 @@
+//! From the spec's authorities and the truststore of now to the next truststore. Pure and total: whatever comes in, a truststore
+//! comes out that no living leaf misses its issuer in, unless somebody said Distrusted or overlap.
+
+use super::certificate::Certificate;
+use super::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity, SourceError, lint};
+use super::truststore::{Bundle, Entry, identity};
+use jiff::{SignedDuration, Timestamp};
+
+/// One authority of the spec.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name in the spec.
+    pub authority: String,
+    pub state: State,
+    /// Leaves may be issued with the key of its first certificate from now on.
+    pub issues: bool,
+    /// The longest life of any leaf that may be issued under it; kept in the truststore before the first such leaf is.
+    pub longest_leaf: Option<SignedDuration>,
+    /// The issuing certificate first, then its chain up to the root; for trust-only authorities in any order.
+    pub certificates: Result<Vec<Certificate>, SourceError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Active,
+    /// Out of the truststore at once, whatever hangs on it.
+    Distrusted,
+}
+
+/// Everything that decides what a truststore holds.
+#[derive(Clone, Debug)]
+pub struct CompileInput<'a> {
+    /// In the order of the spec.
+    pub sources: &'a [Source],
+    /// The truststore that the domain uses now; `None`: there is none yet.
+    pub previous: Option<&'a Bundle>,
+    /// How long a superseded certificate stays at most; `None`: as long as a leaf under it can live.
+    pub overlap: Option<SignedDuration>,
+    pub now: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    pub bundle: Bundle,
+    pub findings: Vec<Finding>,
+    /// Authorities that must not issue: their issuing certificate is not in the bundle.
+    pub refused_issuers: Vec<String>,
+}
+
+/// The next truststore. Compiling again with the result as `previous` gives the same bytes, until a certificate begins, expires
+/// or its `keep_until` passes.
+pub fn compile(input: &CompileInput<'_>) -> Compiled {
+    let now = input.now;
+    let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
+    let distrusted = distrusted(input.sources, before);
+    let is_distrusted = |certificate: &Certificate| contains(&distrusted, certificate);
+    // What is there now and may stay.
+    let living: Vec<&Entry> = before
+        .iter()
+        .filter(|entry| now < entry.certificate.not_after && !is_distrusted(&entry.certificate))
+        .collect();
+
+    let mut findings = Vec::new();
+    let mut offers: Vec<Offer<'_>> = input
+        .sources
+        .iter()
+        .filter(|source| source.state == State::Active)
+        .map(|source| Offer::new(source, &is_distrusted, &mut findings))
+        .collect();
+    let pool: Vec<Certificate> = offers
+        .iter()
+        .flat_map(|offer| offer.certificates.clone())
+        .collect();
+    for offer in &mut offers {
+        offer.lint(&pool, &living, now, &mut findings);
+    }
+    refuse_reused_subjects(&mut offers, &living, input, &mut findings);
+
+    let mut entries = Entries::default();
+    for offer in &offers {
+        if offer.verdict == Verdict::Accepted {
+            for certificate in &offer.certificates {
+                entries.offer(offer.source, certificate, &living, now);
+            }
+        } else {
+            for entry in offer.last_good(&living) {
+                entries.keep(entry.clone());
+            }
+        }
+    }
+    let mut leaving: Vec<&Entry> = living.clone();
+    leaving.sort_by_key(|entry| {
+        (
+            &entry.authority,
+            &entry.certificate.subject,
+            &entry.certificate.fingerprint_sha256,
+        )
+    });
+    for entry in &leaving {
+        if let Some(keep_until) = keep_until(entry, input).filter(|until| now < *until) {
+            entries.keep(Entry {
+                keep_until: Some(keep_until),
+                ..(*entry).clone()
+            });
+        }
+    }
+    entries.keep_issuers(&leaving);
+    if entries.list.is_empty() && !leaving.is_empty() {
+        entries.list = leaving.into_iter().cloned().collect();
+        let message = "nothing would be left in the truststore: the last certificates stay. Add an authority, or set state: Distrusted";
+        findings.push(whole(Reason::WouldBeEmpty, message.to_owned()));
+    }
+    let mut bundle = Bundle {
+        entries: entries.list,
+    };
+    if bundle.entries.len() > MAX_CERTIFICATES || bundle.render().len() > MAX_BYTES {
+        bundle.entries.retain(|entry| {
+            living
+                .iter()
+                .any(|there| there.identity() == entry.identity())
+        });
+        let message = format!(
+            "more than {MAX_CERTIFICATES} certificates or {MAX_BYTES} bytes: nothing new is added. Remove authorities"
+        );
+        findings.push(whole(Reason::TooLarge, message));
+    }
+    let refused_issuers = input
+        .sources
+        .iter()
+        .filter(|source| source.issues && source.state == State::Active)
+        .filter(|source| {
+            source
+                .certificates
+                .as_ref()
+                .is_ok_and(|own| own.first().is_none_or(|head| bundle.find(head).is_none()))
+        })
+        .map(|source| source.authority.clone())
+        .collect();
+    Compiled {
+        bundle,
+        findings,
+        refused_issuers,
+    }
+}
+
+/// One Active authority on its way into the bundle.
+struct Offer<'a> {
+    source: &'a Source,
+    /// Without what is distrusted; expired ones are taken out by [`Offer::lint`].
+    certificates: Vec<Certificate>,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Accepted,
+    /// Broken, or refused by lint: what was good last stays as it is.
+    LastGood,
+    /// Its key was replaced under the same subject: what was good last stays as long as leaves under it can live.
+    Reused,
+}
+
+impl<'a> Offer<'a> {
+    fn new(
+        source: &'a Source,
+        is_distrusted: &dyn Fn(&Certificate) -> bool,
+        findings: &mut Vec<Finding>,
+    ) -> Offer<'a> {
+        let mut offer = Offer {
+            source,
+            certificates: Vec::new(),
+            verdict: Verdict::Accepted,
+        };
+        match &source.certificates {
+            Err(error) => {
+                findings.push(error.finding(&source.authority));
+                offer.verdict = Verdict::LastGood;
+            }
+            Ok(certificates) => {
+                for certificate in certificates {
+                    if is_distrusted(certificate) {
+                        findings.push(Finding {
+                            severity: Severity::Dropped,
+                            authority: source.authority.clone(),
+                            subject: certificate.subject.clone(),
+                            reason: Reason::Distrusted,
+                            message: "another entry of the spec distrusts it or its issuer"
+                                .to_owned(),
+                        });
+                    } else {
+                        offer.certificates.push(certificate.clone());
+                    }
+                }
+            }
+        }
+        offer
+    }
+
+    fn lint(
+        &mut self,
+        pool: &[Certificate],
+        living: &[&Entry],
+        now: Timestamp,
+        findings: &mut Vec<Finding>,
+    ) {
+        if self.verdict != Verdict::Accepted {
+            return;
+        }
+        let max_leaf = self.source.longest_leaf.filter(|_| self.source.issues);
+        let found = lint(
+            &self.source.authority,
+            &self.certificates,
+            pool,
+            max_leaf,
+            now,
+        );
+        self.certificates
+            .retain(|certificate| now < certificate.not_after);
+        // Nothing of it is valid any more: as if it were broken, so that a slip does not shut out whoever is in now.
+        let slip = self.certificates.is_empty() && self.last_good(living).next().is_some();
+        if slip
+            || found
+                .iter()
+                .any(|finding| finding.severity == Severity::Refused)
+        {
+            self.verdict = Verdict::LastGood;
+        }
+        findings.extend(found);
+    }
+
+    /// What this authority has in the truststore now and nobody has replaced yet.
+    fn last_good<'e>(&self, living: &'e [&'e Entry]) -> impl Iterator<Item = &'e Entry> {
+        let (name, reused) = (
+            self.source.authority.clone(),
+            self.verdict == Verdict::Reused,
+        );
+        let listed: Vec<_> = if reused {
+            self.certificates.clone()
+        } else {
+            Vec::new()
+        };
+        living.iter().copied().filter(move |entry| {
+            let superseded =
+                reused && entry.max_leaf.is_some() && !contains(&listed, &entry.certificate);
+            entry.authority == name && entry.keep_until.is_none() && !superseded
+        })
+    }
+}
+
+/// API Gateway refuses two certificates with one subject. Whoever is in the truststore and stays has the subject, then whoever
+/// comes first in the spec.
+fn refuse_reused_subjects(
+    offers: &mut [Offer<'_>],
+    living: &[&Entry],
+    input: &CompileInput<'_>,
+    findings: &mut Vec<Finding>,
+) {
+    let stays = |entry: &Entry| {
+        let listed = offers.iter().any(|o| {
+            o.verdict == Verdict::Accepted && contains(&o.certificates, &entry.certificate)
+        });
+        let carried = offers.iter().any(|o| {
+            o.verdict == Verdict::LastGood && o.last_good(living).any(|kept| kept == entry)
+        });
+        listed || carried || keep_until(entry, input).is_some_and(|until| input.now < until)
+    };
+    let mut taken: Vec<Certificate> = living
+        .iter()
+        .filter(|entry| stays(entry))
+        .map(|entry| entry.certificate.clone())
+        .collect();
+    for offer in offers
+        .iter_mut()
+        .filter(|offer| offer.verdict == Verdict::Accepted)
+    {
+        for certificate in &offer.certificates {
+            let (subject, key) = identity(certificate);
+            let holder = taken.iter().find(|other| other.subject_key == subject);
+            if holder.is_some_and(|holder| holder.spki_sha256 != key)
+                && !contains(&taken, certificate)
+            {
+                offer.verdict = Verdict::Reused;
+                let message = "another certificate with this subject and another key is trusted already, and API Gateway refuses \
+                               two: the old one stays, the new one is not published. Give the new authority another subject";
+                findings.push(Finding {
+                    severity: Severity::Refused,
+                    authority: offer.source.authority.clone(),
+                    subject: certificate.subject.clone(),
+                    reason: Reason::SubjectReused,
+                    message: message.to_owned(),
+                });
+            }
+        }
+        if offer.verdict == Verdict::Accepted {
+            taken.extend(offer.certificates.iter().cloned());
+        }
+    }
+}
+
+/// When an entry leaves that nothing issues under any more: once the longest leaf under it, given out at the last moment, is
+/// over. Set once; only `overlap` makes it earlier. `None`: no leaf of ours hangs on it.
+fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
+    let max_leaf = entry.max_leaf?;
+    let until = entry
+        .keep_until
+        .unwrap_or_else(|| end_of(input.now, max_leaf));
+    Some(
+        input
+            .overlap
+            .map_or(until, |overlap| until.min(end_of(input.now, overlap))),
+    )
+}
+
+/// `now + life`, rounded up by at most 1% of the life and one hour: a compile that has to be repeated gives the same bytes.
+fn end_of(now: Timestamp, life: SignedDuration) -> Timestamp {
+    let step = (life.as_secs() / 100).clamp(1, 3600);
+    let Ok(end) = now.checked_add(life) else {
+        return Timestamp::MAX;
+    };
+    let whole = end.as_second() + i64::from(end.subsec_nanosecond() > 0);
+    Timestamp::from_second(whole + (step - whole.rem_euclid(step)) % step).unwrap_or(Timestamp::MAX)
+}
+
+/// Certificates that must go: those of Distrusted authorities, and what hangs on them. An issuer above a distrusted certificate
+/// stays when an Active authority needs it too.
+fn distrusted(sources: &[Source], before: &[Entry]) -> Vec<Certificate> {
+    let (mut gone, mut above) = (Vec::new(), Vec::new());
+    for source in sources
+        .iter()
+        .filter(|source| source.state == State::Distrusted)
+    {
+        let mut own: Vec<Certificate> = source.certificates.clone().unwrap_or_default();
+        own.extend(
+            before
+                .iter()
+                .filter(|entry| entry.authority == source.authority)
+                .map(|entry| entry.certificate.clone()),
+        );
+        for certificate in &own {
+            let is_above = own
+                .iter()
+                .any(|other| !other.self_signed && other.is_issued_by(certificate));
+            if is_above { &mut above } else { &mut gone }.push(certificate.clone());
+        }
+    }
+    if gone.is_empty() {
+        return gone;
+    }
+    let active = || {
+        sources
+            .iter()
+            .filter(|source| source.state == State::Active)
+    };
+    let mut others: Vec<Certificate> = active()
+        .flat_map(|source| source.certificates.clone().unwrap_or_default())
+        .collect();
+    let carried = before
+        .iter()
+        .filter(|entry| active().any(|source| source.authority == entry.authority));
+    others.extend(carried.map(|entry| entry.certificate.clone()));
+    above.retain(|certificate| {
+        let needed = others.iter().any(|other| {
+            identity(other) == identity(certificate)
+                || (!contains(&gone, other) && other.is_issued_by(certificate))
+        });
+        !needed
+    });
+    let direct = gone.clone();
+    gone.extend(above);
+    // What was issued by one that is gone hangs on it, unless another of its issuers stays.
+    let mut candidates = others;
+    candidates.extend(before.iter().map(|entry| entry.certificate.clone()));
+    let mut heads = direct;
+    while let Some(head) = heads.pop() {
+        for certificate in &candidates {
+            if !certificate.self_signed
+                && !contains(&gone, certificate)
+                && certificate.is_issued_by(&head)
+            {
+                gone.push(certificate.clone());
+                heads.push(certificate.clone());
+            }
+        }
+    }
+    gone
+}
+
+/// The bundle in the making: each subject once.
+#[derive(Default)]
+struct Entries {
+    list: Vec<Entry>,
+}
+
+impl Entries {
+    /// A certificate that the spec lists. Of two certificates of one name and key, the one that lives longer counts: leaves need it.
+    fn offer(
+        &mut self,
+        source: &Source,
+        certificate: &Certificate,
+        living: &[&Entry],
+        now: Timestamp,
+    ) {
+        let max_leaf = source
+            .longest_leaf
+            .filter(|_| source.issues)
+            .map(whole_seconds);
+        if let Some(entry) = self
+            .list
+            .iter_mut()
+            .find(|entry| entry.identity() == identity(certificate))
+        {
+            entry.max_leaf = entry.max_leaf.max(max_leaf);
+            entry.keep_until = None;
+            entry.certificate = longer(&entry.certificate, certificate, now).clone();
+            return;
+        }
+        let there = living
+            .iter()
+            .find(|entry| entry.identity() == identity(certificate));
+        self.list.push(Entry {
+            authority: source.authority.clone(),
+            certificate: there
+                .map_or(certificate, |entry| {
+                    longer(certificate, &entry.certificate, now)
+                })
+                .clone(),
+            max_leaf: max_leaf.max(there.and_then(|entry| entry.max_leaf)),
+            keep_until: None,
+        });
+    }
+
+    /// An entry of the truststore of now that stays.
+    fn keep(&mut self, entry: Entry) {
+        if !self
+            .list
+            .iter()
+            .any(|other| other.certificate.subject_key == entry.certificate.subject_key)
+        {
+            self.list.push(entry);
+        }
+    }
+
+    /// No entry without its chain, as long as the truststore of now has it.
+    fn keep_issuers(&mut self, leaving: &[&Entry]) {
+        let mut at = 0;
+        while at < self.list.len() {
+            let certificate = self.list[at].certificate.clone();
+            at += 1;
+            let issued_by = |entry: &Entry| certificate.is_issued_by(&entry.certificate);
+            if certificate.self_signed || self.list.iter().any(issued_by) {
+                continue;
+            }
+            if let Some(issuer) = leaving.iter().find(|entry| issued_by(entry)) {
+                self.keep((*issuer).clone());
+            }
+        }
+    }
+}
+
+fn longer<'c>(one: &'c Certificate, other: &'c Certificate, now: Timestamp) -> &'c Certificate {
+    let rank = |certificate: &Certificate| (certificate.not_before <= now, certificate.not_after);
+    if rank(other) > rank(one) { other } else { one }
+}
+
+fn contains(certificates: &[Certificate], certificate: &Certificate) -> bool {
+    certificates
+        .iter()
+        .any(|other| identity(other) == identity(certificate))
+}
+
+fn whole_seconds(duration: SignedDuration) -> SignedDuration {
+    SignedDuration::from_secs(duration.as_secs() + i64::from(duration.subsec_nanos() > 0))
+}
+
+fn whole(reason: Reason, message: String) -> Finding {
+    Finding {
+        severity: Severity::Refused,
+        authority: String::new(),
+        subject: String::new(),
+        reason,
+        message,
+    }
+}

@@ -1,0 +1,221 @@
+//! What API Gateway would refuse, or warn about once and never again: looked for before a truststore is uploaded. Pure.
+//!
+//! Rules without another source: "Configuring mutual TLS authentication", API Gateway Developer Guide.
+
+use super::certificate::{Certificate, ParseError, SignatureClass};
+use super::keys::KeyStrength;
+use jiff::{SignedDuration, Timestamp};
+
+/// Certificates in one truststore. Reported by users of API Gateway, on no AWS page that we know.
+pub const MAX_CERTIFICATES: usize = 1000;
+/// Bytes of one truststore object. Reported by users of API Gateway, on no AWS page that we know.
+pub const MAX_BYTES: usize = 1_000_000;
+/// Certificates from the issuing authority up to and including the root.
+pub const MAX_CHAIN: usize = 4;
+/// A certificate that ends within this time is warned about: AWS does not.
+pub const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Something about one authority's certificates that somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    /// Name of the authority in the spec; empty when it is about the truststore as a whole.
+    pub authority: String,
+    /// RFC 4514; empty when it is not about one certificate.
+    pub subject: String,
+    pub reason: Reason,
+    /// What is wrong and what to do about it. The same as long as the world is the same.
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The authority's new content is not published; what was good last stays.
+    Refused,
+    /// This certificate is not published, the rest is.
+    Dropped,
+    Warning,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The Secret, ConfigMap or key that should hold the certificates is not there, or not for us.
+    SourceMissing,
+    /// Not PEM, no certificate, or a block that does not parse.
+    Unreadable,
+    PrivateKeyFound,
+    NotAnAuthority,
+    ChainIncomplete,
+    ChainTooDeep,
+    WeakKey,
+    WeakSignature,
+    /// Ed25519, P-521 and others that AWS does not list as supported.
+    UnsupportedAlgorithm,
+    /// Two certificates of one authority share a subject but not a key.
+    DuplicateSubject,
+    /// The subject belongs to another key that is trusted already and still needed.
+    SubjectReused,
+    TooLarge,
+    /// The result would have been an empty truststore.
+    WouldBeEmpty,
+    Expired,
+    /// Another entry of the spec distrusts it, or its issuer.
+    Distrusted,
+    NotYetValid,
+    Version1,
+    ExpiresSoon,
+}
+
+/// Why an authority's certificates are not to be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    #[error("its source is missing")]
+    Missing,
+    #[error(transparent)]
+    Unreadable(#[from] ParseError),
+}
+
+impl SourceError {
+    pub(crate) fn finding(&self, authority: &str) -> Finding {
+        let reason = match self {
+            SourceError::Missing => Reason::SourceMissing,
+            SourceError::Unreadable(ParseError::PrivateKey) => Reason::PrivateKeyFound,
+            SourceError::Unreadable(_) => Reason::Unreadable,
+        };
+        let authority = authority.to_owned();
+        Finding {
+            severity: Severity::Refused,
+            authority,
+            subject: String::new(),
+            reason,
+            message: self.to_string(),
+        }
+    }
+}
+
+/// Judges one authority's certificates. `pool`: all certificates that chains may go through, these included. `max_leaf`: the
+/// longest life of a leaf when the authority issues.
+pub fn lint(
+    authority: &str,
+    certificates: &[Certificate],
+    pool: &[Certificate],
+    max_leaf: Option<SignedDuration>,
+    now: Timestamp,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, certificate) in certificates.iter().enumerate() {
+        let earlier = &certificates[..at];
+        if earlier.contains(certificate) {
+            continue;
+        }
+        let mut add = |severity, reason, message: String| {
+            let (authority, subject) = (authority.to_owned(), certificate.subject.clone());
+            findings.push(Finding {
+                severity,
+                authority,
+                subject,
+                reason,
+                message,
+            });
+        };
+        if now >= certificate.not_after {
+            let message = format!("expired at {}: replace it", certificate.not_after);
+            add(Severity::Dropped, Reason::Expired, message);
+            continue;
+        }
+        if let Some((reason, message)) = refusal(certificate, earlier, pool) {
+            add(Severity::Refused, reason, message);
+            continue;
+        }
+        if now < certificate.not_before {
+            let message = format!(
+                "not valid before {}: nobody gets in with it until then",
+                certificate.not_before
+            );
+            add(Severity::Warning, Reason::NotYetValid, message);
+        }
+        if certificate.version < 3 {
+            let message = format!(
+                "is X.509 version {}: make it anew as version 3",
+                certificate.version
+            );
+            add(Severity::Warning, Reason::Version1, message);
+        }
+        let soon = max_leaf.unwrap_or_default().max(EXPIRES_SOON);
+        if certificate.not_after.duration_since(now) < soon {
+            let message = format!(
+                "expires at {}: add its successor, AWS does not warn",
+                certificate.not_after
+            );
+            add(Severity::Warning, Reason::ExpiresSoon, message);
+        }
+    }
+    findings
+}
+
+fn refusal(
+    certificate: &Certificate,
+    earlier: &[Certificate],
+    pool: &[Certificate],
+) -> Option<(Reason, String)> {
+    match certificate.key {
+        KeyStrength::Rsa(bits) if bits < 2048 => {
+            return Some((
+                Reason::WeakKey,
+                format!("has an RSA key of {bits} bits: use 2048 or more"),
+            ));
+        }
+        KeyStrength::Rsa(_) | KeyStrength::EcdsaP256 | KeyStrength::EcdsaP384 => {}
+        KeyStrength::EcdsaP521 | KeyStrength::Ed25519 | KeyStrength::Other => {
+            let message = "has a kind of key that API Gateway does not support: use RSA from 2048 bits, P-256 or P-384";
+            return Some((Reason::UnsupportedAlgorithm, message.to_owned()));
+        }
+    }
+    match certificate.signature {
+        SignatureClass::Sha2 => {}
+        SignatureClass::Sha1 => {
+            let message = "is signed with SHA-1: have it signed with SHA-256 or stronger";
+            return Some((Reason::WeakSignature, message.to_owned()));
+        }
+        SignatureClass::Other => {
+            let message = "is signed in a way that API Gateway does not support: use SHA-256 or stronger with RSA or ECDSA";
+            return Some((Reason::UnsupportedAlgorithm, message.to_owned()));
+        }
+    }
+    if !certificate.is_ca && !certificate.self_signed {
+        let message =
+            "is neither an authority (CA:TRUE) nor self-signed: give the certificate of its issuer";
+        return Some((
+            Reason::NotAnAuthority,
+            format!("{message}, {}", certificate.issuer),
+        ));
+    }
+    let duplicate = |other: &&Certificate| {
+        other.subject_key == certificate.subject_key && other.spki_sha256 != certificate.spki_sha256
+    };
+    if earlier.iter().any(|other| duplicate(&other)) {
+        let message = "has the subject of another certificate here, with another key: API Gateway refuses that";
+        return Some((
+            Reason::DuplicateSubject,
+            format!("{message}; give one of them another subject"),
+        ));
+    }
+    match certificate.chain(pool) {
+        Ok(chain) if chain.len() > MAX_CHAIN => {
+            let message = format!(
+                "is {} certificates below its root: API Gateway takes {MAX_CHAIN} in all",
+                chain.len() - 1
+            );
+            Some((Reason::ChainTooDeep, message))
+        }
+        Ok(_) => None,
+        Err(chain) => {
+            let last = &chain[chain.len() - 1];
+            let message = format!(
+                "the chain to its root stops at {}: add its issuer, {}",
+                last.subject, last.issuer
+            );
+            Some((Reason::ChainIncomplete, message))
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The truststore object as text: PEM for API Gateway, with our memory in the comments between. Decides nothing.
+
+use super::certificate::{Certificate, ParseError, parse_pem_bundle};
+use jiff::{SignedDuration, Timestamp};
+
+/// The content of one truststore object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bundle {
+    pub entries: Vec<Entry>,
+}
+
+/// One certificate of the truststore, and why it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The authority in the spec that brought it (the first of several); empty in a bundle that we did not write.
+    pub authority: String,
+    pub certificate: Certificate,
+    /// The longest life ever given to a leaf under it; whole seconds. `None`: we never issued under it.
+    pub max_leaf: Option<SignedDuration>,
+    /// Set once nothing issues under it any more: it leaves then; whole seconds.
+    pub keep_until: Option<Timestamp>,
+}
+
+impl Entry {
+    /// What a leaf needs of its issuer: its name and its key. A renewed certificate of the same authority has the same.
+    pub fn identity(&self) -> (&str, &str) {
+        identity(&self.certificate)
+    }
+}
+
+pub(crate) fn identity(certificate: &Certificate) -> (&str, &str) {
+    (&certificate.subject_key, &certificate.spki_sha256)
+}
+
+impl Bundle {
+    /// The entry with exactly this certificate's name and key.
+    pub fn find(&self, certificate: &Certificate) -> Option<&Entry> {
+        self.entries
+            .iter()
+            .find(|entry| entry.identity() == identity(certificate))
+    }
+
+    /// The object's bytes: ASCII only; the same bundle gives the same bytes. The comment's last field, the subject, is for people.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for entry in &self.entries {
+            text.push('#');
+            if !entry.authority.is_empty() {
+                text.push_str(&format!(" authority: {} ", encode(&entry.authority)));
+            }
+            if let Some(max_leaf) = entry.max_leaf {
+                text.push_str(&format!(" max-leaf: {} ", duration_text(max_leaf)));
+            }
+            if let Some(keep_until) = entry.keep_until {
+                text.push_str(&format!(" keep-until: {keep_until} "));
+            }
+            text.push_str(&format!(
+                " subject: {}\n",
+                ascii(&entry.certificate.subject)
+            ));
+            text.push_str(&entry.certificate.to_pem());
+        }
+        text
+    }
+
+    /// Reads an object back. A foreign one has no comments of ours: its authorities are empty. A certificate that is there twice
+    /// counts once.
+    pub fn parse(text: &str) -> Result<Bundle, ParseError> {
+        let mut bundle = Bundle::default();
+        if text.trim().is_empty() {
+            return Ok(bundle);
+        }
+        let mut comments = Vec::new();
+        let mut comment = Comment::default();
+        for line in text.lines() {
+            if let Some(fields) = line.strip_prefix('#') {
+                comment = Comment::parse(fields);
+            } else if line.starts_with("-----BEGIN ") {
+                comments.push(std::mem::take(&mut comment));
+            }
+        }
+        for (certificate, comment) in parse_pem_bundle(text)?.into_iter().zip(comments) {
+            if !bundle
+                .entries
+                .iter()
+                .any(|entry| entry.certificate == certificate)
+            {
+                let Comment {
+                    authority,
+                    max_leaf,
+                    keep_until,
+                } = comment;
+                bundle.entries.push(Entry {
+                    authority,
+                    certificate,
+                    max_leaf,
+                    keep_until,
+                });
+            }
+        }
+        Ok(bundle)
+    }
+}
+
+#[derive(Default)]
+struct Comment {
+    authority: String,
+    max_leaf: Option<SignedDuration>,
+    keep_until: Option<Timestamp>,
+}
+
+impl Comment {
+    /// Fields that do not read as ours are skipped: anybody may have written comments.
+    fn parse(line: &str) -> Comment {
+        let mut comment = Comment::default();
+        for field in line.trim_end().split("  ") {
+            match field.trim_start().split_once(": ") {
+                Some(("authority", value)) => comment.authority = decode(value),
+                Some(("max-leaf", value)) => comment.max_leaf = duration(value),
+                Some(("keep-until", value)) => comment.keep_until = value.parse().ok(),
+                Some(("subject", _)) => break, // the last field: whatever follows is part of it
+                _ => {}
+            }
+        }
+        comment
+    }
+}
+
+fn duration_text(duration: SignedDuration) -> String {
+    match duration.as_secs() {
+        seconds if seconds != 0 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds => format!("{seconds}s"),
+    }
+}
+
+fn duration(text: &str) -> Option<SignedDuration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = number
+        .parse::<i64>()
+        .ok()?
+        .checked_mul(if unit == "h" { 3600 } else { 1 })?;
+    (unit == "h" || unit == "s").then_some(SignedDuration::from_secs(seconds))
+}
+
+/// Percent-encoding of all but the characters of Kubernetes names. Five hyphens would look like PEM.
+fn encode(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b".-_".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text.replace("-----", "%2D%2D%2D%2D%2D")
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = tail
+            .get(..2)
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (byte, code) {
+            (b'%', Some(code)) => {
+                bytes.push(code);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A subject (already one line) in ASCII, escaped as RFC 4514 has it.
+fn ascii(subject: &str) -> String {
+    let mut text = String::new();
+    for c in subject.chars() {
+        if c.is_ascii() {
+            text.push(c);
+        } else {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                text.push_str(&format!("\\{byte:02X}"));
+            }
+        }
+    }
+    text.replace("-----", "\\2D\\2D\\2D\\2D\\2D")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::authority::{self, tests::at};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn certificate(common_name: &str) -> Certificate {
+        let made = authority::generate(
+            &authority::tests::request(common_name),
+            at("2026-11-24T12:00:00Z"),
+        )
+        .unwrap();
+        parse_pem_bundle(&made.certificate_pem).unwrap().remove(0)
+    }
+
+    fn entry(authority: &str, certificate: Certificate) -> Entry {
+        Entry {
+            authority: authority.to_owned(),
+            certificate,
+            max_leaf: None,
+            keep_until: None,
+        }
+    }
+
+    #[test]
+    fn the_text_is_as_documented() {
+        let certificate = certificate("Größe");
+        let pem = certificate.to_pem();
+        let full = Entry {
+            max_leaf: Some(SignedDuration::from_hours(2160)),
+            keep_until: Some(at("2027-02-22T12:00:00Z")),
+            ..entry("partners", certificate)
+        };
+        let line = "# authority: partners  max-leaf: 2160h  keep-until: 2027-02-22T12:00:00Z  subject: CN=Gr\\C3\\B6\\C3\\9Fe\n";
+        assert_eq!(
+            Bundle {
+                entries: vec![full]
+            }
+            .render(),
+            format!("{line}{pem}")
+        );
+    }
+
+    #[test]
+    fn a_foreign_bundle_is_read() {
+        let (a, b) = (certificate("a"), certificate("b"));
+        let text = format!(
+            "Bag Attributes\n# subject: x  max-leaf: 9h\n{}\n{}\n{}",
+            a.to_pem(),
+            b.to_pem(),
+            a.to_pem()
+        );
+        assert_eq!(
+            Bundle::parse(&text).unwrap().entries,
+            [entry("", a), entry("", b)]
+        );
+        assert_eq!(Bundle::parse(" \n").unwrap(), Bundle::default());
+        assert_eq!(Bundle::parse("hello"), Err(ParseError::NotPem));
+    }
+
+    #[test]
+    fn openssl_reads_every_certificate_despite_strange_names() {
+        let strange = certificate("-----BEGIN CERTIFICATE-----");
+        let entries = vec![
+            entry("-----BEGIN CERTIFICATE-----", strange),
+            entry("b", certificate("b")),
+        ];
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            Bundle {
+                entries: entries.clone(),
+            }
+            .render(),
+        )
+        .unwrap();
+        let out = std::process::Command::new("openssl")
+            .args(["storeutl", "-noout", "-certs"])
+            .arg(file.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(text.contains("Total found: 2"), "{text}");
+        assert_eq!(
+            Bundle::parse(
+                &Bundle {
+                    entries: entries.clone()
+                }
+                .render()
+            )
+            .unwrap()
+            .entries,
+            entries
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+        #[test]
+        fn what_is_rendered_reads_back(
+            list in prop::collection::vec((any::<String>(), "\\PC{1,64}", prop::option::of(0i64..1_000_000_000), prop::option::of(0i64..9_000_000_000)), 0..4)
+        ) {
+            let mut entries: Vec<Entry> = Vec::new();
+            for (authority, name, max_leaf, keep_until) in list {
+                entries.push(Entry {
+                    max_leaf: max_leaf.map(SignedDuration::from_secs),
+                    keep_until: keep_until.map(|second| Timestamp::from_second(second).unwrap()),
+                    ..entry(&authority, certificate(&name))
+                });
+            }
+            let bundle = Bundle { entries };
+            let text = bundle.render();
+            prop_assert!(text.is_ascii());
+            prop_assert_eq!(Bundle::parse(&text).unwrap(), bundle);
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in any::<String>(), field in "# (authority|max-leaf|keep-until): [^\n]*") {
+            let _ = Bundle::parse(&text);
+            let _ = Bundle::parse(&format!("{field}\n-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"));
+        }
+    }
+}
