@@ -211,7 +211,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         return Ok(until(plan.renewal, now));
     };
     let issuer = match observed.issuer {
-        Ok(ref issuer) => issuer.clone(),
+        Ok(issuer) => issuer,
         Err(_) => return Ok(Next::await_change()), // the plan issues only with an issuer
     };
     tracing::debug!(certificate = %cert.name_any(), reason = ?violation.reason, "issuing");
@@ -219,7 +219,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         Ok(issued) => {
             let renewal = inspect::renewal_time(&issued.leaf, d.renew_before);
             let leaf = Leaf { certificate: &issued.leaf, renewal, revision: issued.revision };
-            say(&Acceptance::Accepted, &lines_after_issue(&observed, &issued.leaf), Some(leaf)).await?;
+            say(&Acceptance::Accepted, &lines_after_issue(observed.trust.as_ref(), &issued.leaf), Some(leaf)).await?;
             ctx.succeeded(&uid);
             Ok(until(Some(renewal), now))
         }

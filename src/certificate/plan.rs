@@ -5,6 +5,7 @@ use super::{desired::Desired, observed::*};
 use crate::{
     api::conditions::{ConditionType, Reason},
     conditions::{Line, Standing},
+    domain::served::Trust,
     pki::{
         authority::Issuer,
         certificate::{self, Certificate},
@@ -28,12 +29,12 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let leaf = o.secret.as_ref().and_then(held);
     let renewal = leaf.as_ref().map(|leaf| inspect::renewal_time(leaf, d.renew_before));
     let (issue, issued) = issued(d, o, leaf.as_ref(), now);
-    Plan { issue, lines: vec![issued, trusted(o, leaf.as_ref())], renewal, leaf }
+    Plan { issue, lines: vec![issued, trusted(o.trust.as_ref(), o.domain_gone, leaf.as_ref())], renewal, leaf }
 }
 
 /// The lines once a leaf has just been issued.
-pub fn lines_after_issue(o: &Observed, leaf: &Certificate) -> Vec<Line> {
-    vec![in_secret(leaf), trusted(o, Some(leaf))]
+pub fn lines_after_issue(trust: Option<&Trust>, leaf: &Certificate) -> Vec<Line> {
+    vec![in_secret(leaf), trusted(trust, false, Some(leaf))]
 }
 
 fn held(secret: &Held) -> Option<Certificate> {
@@ -99,10 +100,10 @@ fn line(standing: Standing, reason: Reason, message: String) -> Line {
     Line { type_: ConditionType::Issued, standing, reason, message }
 }
 
-fn trusted(o: &Observed, leaf: Option<&Certificate>) -> Line {
-    let (standing, reason, message) = match (&o.trust, leaf) {
+fn trusted(trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> Line {
+    let (standing, reason, message) = match (trust, leaf) {
         (_, None) => (Standing::Working, Reason::WaitingForCertificate, "nothing is issued yet"),
-        (None, _) if o.domain_gone => (Standing::Stuck, Reason::DomainGone, "the MtlsDomain is not there"),
+        (None, _) if domain_gone => (Standing::Stuck, Reason::DomainGone, "the MtlsDomain is not there"),
         (None, _) => (Standing::Working, Reason::WaitingForDomainTrust, "the domain has not been looked at yet, or does not serve"),
         (Some(trust), Some(leaf)) if trust.lets_in(leaf) => (Standing::Done, Reason::Trusted, "its issuer is in the truststore version that the domain uses"),
         (Some(_), Some(_)) => (Standing::Working, Reason::WaitingForDomainTrust, "its issuer is not in the truststore version that the domain uses"),

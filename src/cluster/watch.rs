@@ -154,15 +154,16 @@ impl<K: Watched> Watch<K> {
 
     /// As [`Watch::subscribe`], but of an object only when `key` says something else of it than at the last time, for those
     /// whose own writes would else wake them up.
-    pub fn subscribe_when<T>(&self, key: impl Fn(&K) -> T + Send + 'static) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K, T>
+    pub fn subscribe_when<T, F>(&self, key: F) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K, T, F>
     where
+        F: Fn(&K) -> T + Send + 'static,
         T: PartialEq + Send + 'static,
     {
         let mut last = HashMap::new();
         self.subscribe().filter(move |object| {
             let now = key(object);
-            let is_news = last.get(&object.uid()) != Some(&now);
-            last.insert(object.uid(), now);
+            let is_news = last.get(&object.meta().uid) != Some(&now);
+            last.insert(object.meta().uid.clone(), now);
             futures::future::ready(is_news)
         })
     }

@@ -280,8 +280,12 @@ pub fn length(duration: &Duration) -> SignedDuration {
 
 /// 32 hexadecimal digits, as ACM's idempotency token and the TXT marker want them.
 pub fn short_hash(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(16).map(|b| format!("{b:02x}")).collect()
+    sha256(text.as_bytes())[..32].to_owned()
+}
+
+/// In hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn invalid(message: &str) -> Refused {

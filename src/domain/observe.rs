@@ -3,10 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use kube::Client;
-use sha2::{Digest, Sha256};
 
 use super::{
-    desired::{Desired, Home},
+    desired::{Desired, Home, sha256},
     observed::{Api, Observed, Published, Remains, Seen, Unseen},
     plan::{OWNER_METADATA, OWNER_TAG, PENDING_TAG},
     records, sources,
@@ -170,7 +169,7 @@ async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<
     Ok(Some(Published {
         version: object.version,
         owner: content.metadata.get(OWNER_METADATA).cloned(),
-        sha256: Sha256::digest(&content.bytes).iter().map(|b| format!("{b:02x}")).collect(),
+        sha256: sha256(&content.bytes),
         // What cannot be read holds no memory; it is replaced by a version that can.
         bundle: Bundle::parse(&text).unwrap_or_default(),
     }))

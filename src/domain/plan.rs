@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    desired::{AuthorityWish, Desired, Home, SourceWish},
+    desired::{AuthorityWish, Desired, Home, SourceWish, sha256},
     observed::{Api, Key, Observed, Published, Seen, Source, Unseen},
     records::{self, RecordPlan},
 };
@@ -16,7 +16,11 @@ use crate::{
         probe,
         route53::{Change, RecordSet},
     },
-    pki::truststore::{self, Compiled, Severity},
+    pki::{
+        compile::{self, CompileInput, Compiled},
+        lint::{self, Severity, SourceError},
+        truststore::Bundle,
+    },
 };
 
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
@@ -174,7 +178,7 @@ fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> Judg
         match (o.authorities.get(&wish.name), &wish.source) {
             (Some(Source::Unseen(why)), _) => unseen = Some(why),
             (Some(Source::Read { key: Key::Misfit, .. }), _) if wish.issues() => problems.push((
-                Reason::InvalidCertificateRef,
+                Reason::InvalidCACertificateRef,
                 format!("authority {}: the private key does not belong to its certificate", wish.name),
             )),
             (Some(Source::Read { .. }), _) => {}
@@ -197,8 +201,8 @@ fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> Judg
     }
     for finding in compiled.iter().flat_map(|c| &c.findings).filter(|f| f.severity == Severity::Refused) {
         let reason = match finding.reason {
-            truststore::FindingReason::AuthoritySubjectReused => Reason::AuthoritySubjectReused,
-            truststore::FindingReason::SourceMissing => continue, // said above, with the object's name
+            lint::Reason::SubjectReused => Reason::AuthoritySubjectReused,
+            lint::Reason::SourceMissing => continue, // said above, with the object's name
             _ => Reason::InvalidCACertificateRef,
         };
         problems.push((reason, format!("authority {}: {}", finding.authority, finding.message)));
@@ -368,21 +372,36 @@ fn superseded<'a>(d: &'a Desired, o: &'a Observed, kept: &'a acm::Certificate) -
 fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
     let (published, pinned) = (o.published.as_ref().ok()?, o.pinned.as_ref().ok()?);
     let ours = published.as_ref().filter(|p| p.owner.as_ref() == Some(&d.home.owner)).map(|p| &p.bundle);
-    let previous = truststore::merge(ours, pinned.as_ref());
-    let sources = d.authorities.iter().map(|wish| source(wish, o, d)).collect();
-    Some(truststore::compile(truststore::CompileInput { sources, previous: previous.as_ref(), overlap: d.overlap, now }))
+    let previous = merged(ours, pinned.as_ref());
+    let sources: Vec<_> = d.authorities.iter().map(|wish| source(wish, o, d)).collect();
+    Some(compile::compile(&CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now }))
 }
 
-fn source(wish: &AuthorityWish, o: &Observed, d: &Desired) -> truststore::Source {
+/// What is published says what is remembered of a certificate; what is in use must not be forgotten, even if somebody removed the
+/// version that followed it.
+fn merged(published: Option<&Bundle>, pinned: Option<&Bundle>) -> Option<Bundle> {
+    let mut all = published.or(pinned)?.clone();
+    for entry in pinned.iter().flat_map(|b| &b.entries) {
+        if all.find(&entry.certificate).is_none() {
+            all.entries.push(entry.clone());
+        }
+    }
+    Some(all)
+}
+
+fn source(wish: &AuthorityWish, o: &Observed, d: &Desired) -> compile::Source {
     let (certificates, key) = match o.authorities.get(&wish.name) {
-        Some(Source::Read { certificates, key }) => (certificates.clone().map_err(truststore::SourceError::Parse), *key),
-        _ => (Err(truststore::SourceError::Missing), Key::Absent),
+        Some(Source::Read { certificates, key }) => (certificates.clone().map_err(SourceError::Unreadable), *key),
+        _ => (Err(SourceError::Missing), Key::Absent),
     };
     // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the bundle.
     let issues = key == Key::Fits && wish.issues();
-    truststore::Source {
+    compile::Source {
         authority: wish.name.clone(),
-        state: wish.state,
+        state: match wish.state {
+            AuthorityState::Active => compile::State::Active,
+            AuthorityState::Distrusted => compile::State::Distrusted,
+        },
         issues,
         longest_leaf: issues.then_some(d.longest_leaf),
         certificates,
@@ -442,7 +461,7 @@ fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>
 }
 
 fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
-    p.owner.as_ref() == Some(&d.home.owner) && p.sha256 == truststore::sha256(body)
+    p.owner.as_ref() == Some(&d.home.owner) && p.sha256 == sha256(body.as_bytes())
 }
 
 // ---- domain
@@ -539,7 +558,7 @@ fn mappings(d: &Desired, o: &Observed) -> Judged {
     };
     let (mut actions, mut missing, mut unseen) = (vec![], vec![], None);
     let unlisted: Vec<_> = there.iter().filter(|m| !d.mappings.contains_key(&m.path)).collect();
-    if d.unlisted_mappings == UnlistedMappings::Delete {
+    if d.home.unlisted_mappings == UnlistedMappings::Delete {
         actions.extend(unlisted.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
     }
     for (path, mapped) in &d.mappings {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What became of the first action of a step that did not simply succeed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     /// It waits for its turn under AWS's quota.
     Queued { ahead: usize, about: std::time::Duration },

@@ -57,6 +57,19 @@ pub enum DomainStatus {
     Other(String),
 }
 
+impl DomainStatus {
+    /// API Gateway's own word.
+    pub fn as_str(&self) -> &str {
+        match self {
+            DomainStatus::Available => "AVAILABLE",
+            DomainStatus::Updating => "UPDATING",
+            DomainStatus::PendingCertificateReimport => "PENDING_CERTIFICATE_REIMPORT",
+            DomainStatus::PendingOwnershipVerification => "PENDING_OWNERSHIP_VERIFICATION",
+            DomainStatus::Other(word) => word,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpAddressType {
     Ipv4,
