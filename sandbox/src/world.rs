@@ -1,0 +1,85 @@
+//! The whole local world put together: Kubernetes, the double of AWS, the edge and DNS, and what the operator must be told to use it.
+use std::path::{Path, PathBuf};
+
+use crate::{
+    aws::{self, Account, Aws},
+    control::Control,
+    dns::Dns,
+    edge::{self, Edge},
+    kubernetes::{self, Kubernetes},
+    process, requirements,
+};
+
+/// Why the world does not stand.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Requirements(#[from] requirements::Missing),
+    #[error("Kubernetes")]
+    Kubernetes(#[from] kubernetes::Error),
+    #[error("the double of AWS")]
+    Aws(#[from] aws::Error),
+    #[error("the edge")]
+    Edge(#[from] edge::Error),
+    #[error("the DNS server")]
+    Dns(#[source] std::io::Error),
+    #[error("cannot use {path}", path = path.display())]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Everything runs until this is dropped, or its process ends in whatever way.
+pub struct World {
+    pub dir: PathBuf,
+    pub kubernetes: Kubernetes,
+    pub aws: Aws,
+    pub edge: Edge,
+    pub dns: Dns,
+}
+
+impl World {
+    /// Builds what has to be built once, and starts everything. `dir` gets logs, kubeconfig and the CA of the edge.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn start(dir: &Path, options: &aws::Options) -> Result<Self, Error> {
+        requirements::check()?;
+        std::fs::create_dir_all(dir).map_err(|source| Error::Folder { path: dir.to_owned(), source })?;
+        let dir = dir.canonicalize().map_err(|source| Error::Folder { path: dir.to_owned(), source })?;
+        let (kubernetes, aws) = tokio::join!(Kubernetes::start(&dir), Aws::start(&dir, options));
+        let (kubernetes, aws) = (kubernetes?, aws?);
+        let edge = Edge::start(aws.endpoint(), &dir.join("edge-ca.pem")).await?;
+        let dns = Dns::start(Control::new(aws.endpoint()), std::net::Ipv4Addr::LOCALHOST).await.map_err(Error::Dns)?;
+        Ok(World { dir, kubernetes, aws, edge, dns })
+    }
+
+    /// The CA of every server certificate of the edge.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.dir.join("edge-ca.pem")
+    }
+
+    /// The environment that makes an operator use this world as `account`.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn operator_env(&self, account: &Account, bucket: &str) -> Result<Vec<(String, String)>, Error> {
+        let port = process::free_port().map_err(|source| Error::Folder { path: "127.0.0.1".into(), source })?;
+        let mut env = account.env();
+        let settings = [
+            ("DNS_RESOLVER", self.dns.address().to_string()),
+            ("PROBE_CONNECT_TO", self.edge.address().to_string()),
+            ("PROBE_CA_FILE", self.ca_file().display().to_string()),
+            ("AWS_RATE", "*=unlimited".to_owned()),
+            ("TRUSTSTORE_BUCKET", bucket.to_owned()),
+            ("DRIFT_INTERVAL", "5s".to_owned()),
+            ("LISTEN", format!("127.0.0.1:{port}")),
+            ("LOG_FORMAT", "compact".to_owned()),
+        ];
+        env.extend(settings.map(|(name, value)| (format!("MTLS_OPERATOR_{name}"), value)));
+        Ok(env)
+    }
+}
