@@ -323,9 +323,11 @@ impl Credentials {
             &serving.signed_by(&key, &issuer)?.pem(),
         )?;
         write_private(&dir.join("apiserver.key"), &key.serialize_pem())?;
+        let accounts = KeyPair::generate()?;
+        write_private(&dir.join("service-accounts.key"), &accounts.serialize_pem())?;
         write_private(
-            &dir.join("service-accounts.key"),
-            &KeyPair::generate()?.serialize_pem(),
+            &dir.join("service-accounts.pub"),
+            &accounts.public_key_pem(),
         )?;
 
         let mut random = [0; 16];
@@ -345,23 +347,24 @@ impl Credentials {
 
 async fn start_etcd(dir: &Path) -> Result<Process, Error> {
     // Sockets in the folder, not ports: none to collide, and nobody else on the machine can talk to an etcd that asks for
-    // no password. Relative, because the path of a socket has an end at 108 bytes.
-    let _ = fs::remove_file(dir.join("etcd.sock"));
-    let _ = fs::remove_file(dir.join("etcd-peer.sock"));
+    // no password. Relative, because the path of a socket has an end at 108 bytes; with a
+    // "port", which is part of the file's name, because etcd insists on one.
+    let _ = fs::remove_file(dir.join("etcd.sock:0"));
+    let _ = fs::remove_file(dir.join("etcd-peer.sock:0"));
     let mut command = Command::new(dir.join("bin/etcd"));
     command.current_dir(dir).args([
         "--name=sandbox",
         "--data-dir=etcd",
-        "--listen-client-urls=unix://etcd.sock",
-        "--advertise-client-urls=unix://etcd.sock",
-        "--listen-peer-urls=unix://etcd-peer.sock",
-        "--initial-advertise-peer-urls=unix://etcd-peer.sock",
-        "--initial-cluster=sandbox=unix://etcd-peer.sock",
+        "--listen-client-urls=unix://etcd.sock:0",
+        "--advertise-client-urls=unix://etcd.sock:0",
+        "--listen-peer-urls=unix://etcd-peer.sock:0",
+        "--initial-advertise-peer-urls=unix://etcd-peer.sock:0",
+        "--initial-cluster=sandbox=unix://etcd-peer.sock:0",
         "--unsafe-no-fsync",
         "--log-level=warn",
     ]);
     let mut etcd = Process::start("etcd", command, &dir.join("etcd.log"))?;
-    let socket = dir.join("etcd.sock");
+    let socket = dir.join("etcd.sock:0");
     etcd.wait_until("it has no socket", START_DEADLINE, || async {
         socket.exists()
     })
@@ -388,13 +391,13 @@ async fn start_api_server(
                 // Service, which may not be on the loopback address.
                 "--advertise-address=127.0.0.1",
                 "--endpoint-reconciler-type=none",
-                "--etcd-servers=unix://etcd.sock",
+                "--etcd-servers=unix://etcd.sock:0",
                 "--cert-dir=.",
                 "--tls-cert-file=apiserver.crt",
                 "--tls-private-key-file=apiserver.key",
                 "--token-auth-file=tokens.csv",
                 "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-account-key-file=service-accounts.key",
+                "--service-account-key-file=service-accounts.pub",
                 "--service-account-signing-key-file=service-accounts.key",
                 "--service-cluster-ip-range=10.0.0.0/24",
                 "--authorization-mode=RBAC",

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use sandbox::kubernetes::{Error, Kubernetes};
 use sandbox::operator::{Operator, OperatorOptions};
 use sandbox::process::Process;

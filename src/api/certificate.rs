@@ -25,7 +25,7 @@ use super::{DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
     category = "mtls",
     selectable = ".spec.secretName",
     selectable = ".spec.domainRef.name",
-    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must have at most 63 characters: it goes into label values").field_path(".metadata.name"),
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must have at most 63 characters: it goes into label values"),
     printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domainRef.name"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
@@ -38,12 +38,11 @@ use super::{DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
     .message("set exactly one of subject (the operator makes the key) and csr (the requester keeps its key)"))]
 #[x_kube(validation = Rule::new("has(self.csr) == has(oldSelf.csr)")
     .message("whether subject or csr is chosen at creation: create another ClientCertificate"))]
-#[x_kube(validation = Rule::new("!has(self.csr) || !(has(self.privateKey) || has(self.keystores) || has(self.dnsNames) || has(self.uris) || has(self.emailAddresses))")
+#[x_kube(validation = Rule::new("!has(self.csr) || !(has(self.privateKey) || has(self.keystores) || self.?dnsNames.orValue([]).size() + self.?uris.orValue([]).size() + self.?emailAddresses.orValue([]).size() > 0)")
     .message("with csr leave out privateKey and keystores (the requester has the key) and dnsNames, uris, emailAddresses (they are in the request)"))]
 #[x_kube(validation = Rule::new("self.issuance != 'SelfSigned' || !(has(self.csr) || has(self.authority))")
     .message("with issuance SelfSigned leave out csr and authority: the certificate signs itself with a key that the operator makes"))]
-#[x_kube(validation = Rule::new("self.?secretName == oldSelf.?secretName")
-    .message("secretName cannot be set, changed or removed later: create another ClientCertificate for the other Secret").field_path(".secretName"))]
+#[x_kube(validation = super::set_at_creation(&["secretName"], "create another ClientCertificate for the other Secret"))]
 #[x_kube(validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))")
     .message("set at most one of renewBefore and renewBeforePercentage"))]
 #[x_kube(validation = Rule::new("!has(self.renewBefore) || duration(self.renewBefore) < duration(has(self.duration) ? self.duration : '2160h')")
@@ -60,7 +59,9 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
 
-    /// Who signs. Immutable.
+    /// Who signs. Authority: one of the domain's authorities. SelfSigned: the certificate itself, which goes into the truststore as it is and is
+    /// out of it as soon as it is deleted; each renewal then has another subject (a serialNumber is added, because API Gateway refuses two
+    /// certificates with one subject), so back ends should match the CN. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("issuance is immutable: create another ClientCertificate"))]
     #[serde(default)]
     pub issuance: Issuance,
@@ -69,54 +70,42 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
 
-    /// DNS names in the certificate (subject alternative names). API Gateway does not check them; back ends may. At most 50.
-    #[schemars(
-        length(max = 50),
-        inner(
-            length(min = 1, max = 253),
-            regex(
-                pattern = r"^([*][.])?([a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9])?[.])*[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?$"
-            )
-        )
-    )]
+    /// DNS names in the certificate (subject alternative names), in lower case. API Gateway does not check them; back ends may. At most 50.
+    #[x_kube(validation = super::host_names())]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
 
     /// URIs in the certificate, for example `spiffe://example.com/client1`. At most 50.
-    #[schemars(
-        length(max = 50),
-        inner(
-            length(min = 1, max = 2048),
-            regex(pattern = r"^[a-zA-Z][a-zA-Z0-9+.-]*:[!-~]+$")
-        )
-    )]
+    #[x_kube(validation = Rule::new("self.all(u, u.matches('^[a-zA-Z][a-zA-Z0-9+.-]*:[!-~]+$'))")
+        .message("write URIs with their scheme, in ASCII and without blanks, as in spiffe://example.com/client1"))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 2048)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uris: Vec<String>,
 
     /// Mail addresses in the certificate. At most 50.
-    #[schemars(
-        length(max = 50),
-        inner(length(min = 3, max = 254), regex(pattern = r"^[!-?A-~]+@[!-?A-~]+$"))
-    )]
+    #[x_kube(validation = Rule::new("self.all(a, a.matches('^[!-?A-~]+@[!-?A-~]+$'))")
+        .message("write bare mail addresses in ASCII, as in ops@example.com"))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 254)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub email_addresses: Vec<String>,
 
     /// How long the certificate lives, at least 1h. Unset: 2160h (90 days), or the domain's `clients.maxDuration` when that is shorter. It never outlives its authority.
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1h')").message("write at least 1h, as in 2160h"))]
-    #[schemars(regex(pattern = super::DURATION), length(min = 2, max = 25))]
+    #[x_kube(validation = super::duration_of_at_least("1h", "2160h"))]
+    #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
 
     /// How long before it expires the certificate is renewed, at least 5m. Unset: when a third of its life is left.
-    #[x_kube(validation = Rule::new("duration(self) >= duration('5m')").message("write at least 5m, as in 720h"))]
-    #[schemars(regex(pattern = super::DURATION), length(min = 2, max = 25))]
+    #[x_kube(validation = super::duration_of_at_least("5m", "720h"))]
+    #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<Duration>,
 
     /// Instead of renewBefore: the part of the certificate's life, in percent, that is left when it is renewed. 1 to 99.
     #[schemars(range(min = 1, max = 99))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub renew_before_percentage: Option<u8>,
+    pub renew_before_percentage: Option<i32>,
 
     /// The private key that the operator makes. Unset: ECDSA P-256, a new one at each renewal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,7 +123,7 @@ pub struct ClientCertificateSpec {
     /// `ca.crt` is the authority that issued the client certificate, not what signs the server certificate, which is Amazon's public
     /// authority. Unset: the name of this object. Cannot be set, changed or removed later. A Secret that somebody else made is not touched.
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
-        .message("write a Secret's name: lower-case letters, digits, dots and dashes"))]
+        .message("write a Secret's name: lower-case letters, digits, dots and dashes, as in client1-mtls"))]
     #[schemars(length(min = 1, max = 248))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
@@ -147,7 +136,7 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keystores: Option<Keystores>,
 
-    /// What becomes of the Secret once this object is deleted. Neither is revocation.
+    /// What becomes of the Secret once this object is deleted: Delete or Retain. Neither is revocation: whoever has a copy is let in until it expires.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
@@ -196,7 +185,8 @@ pub struct Subject {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub organizational_units: Vec<String>,
     /// C: two-letter codes in upper case (ISO 3166), at most 8.
-    #[schemars(length(max = 8), inner(regex(pattern = "^[A-Z]{2}$"), length(max = 2)))]
+    #[x_kube(validation = Rule::new("self.all(c, c.matches('^[A-Z]{2}$'))").message("write two-letter country codes in upper case, as in DE"))]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 64)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub countries: Vec<String>,
     /// L, at most 8 of at most 128 characters.

@@ -23,7 +23,7 @@ use super::{
     shortname = "mtd",
     category = "mtls",
     selectable = ".spec.domainName",
-    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must have at most 63 characters: it goes into label values and AWS tags").field_path(".metadata.name"),
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must have at most 63 characters: it goes into label values and AWS tags"),
     printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domainName"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
@@ -31,10 +31,8 @@ use super::{
     printcolumn(name = "Target", type_ = "string", json_path = ".status.targetDomainName", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = Rule::new("self.?aws.?region == oldSelf.?aws.?region")
-    .message("region cannot be set, changed or removed later: delete this MtlsDomain and create one in the other Region").field_path(".aws.region"))]
-#[x_kube(validation = Rule::new("self.?aws.?accountId == oldSelf.?aws.?accountId")
-    .message("accountId cannot be set, changed or removed later: delete this MtlsDomain and create one for the other account").field_path(".aws.accountId"))]
+#[x_kube(validation = super::set_at_creation(&["aws", "region"], "delete this MtlsDomain and create one in the other Region"))]
+#[x_kube(validation = super::set_at_creation(&["aws", "accountId"], "delete this MtlsDomain and create one for the other account"))]
 #[serde(rename_all = "camelCase")]
 pub struct MtlsDomainSpec {
     /// The host name that clients call, exact and in lower case. Immutable: API Gateway cannot rename a domain.
@@ -70,18 +68,21 @@ pub struct MtlsDomainSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mappings: Vec<ApiMapping>,
 
-    /// What happens to mappings of the domain that `mappings` does not list. Unset: Delete on a domain that the operator made;
-    /// Keep on one taken over, where they are named in the message of MappingsProgrammed.
+    /// What happens to mappings of the domain that `mappings` does not list: Delete or Keep. Unset: Delete on a domain that the operator
+    /// made; Keep on one taken over, where they are named in the message of MappingsProgrammed.
+    #[schemars(with = "UnlistedMappings")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlisted_mappings: Option<UnlistedMappings>,
 
     /// What happens to the mapped APIs' default endpoint (`https://<api id>.execute-api...`), which asks nobody for a certificate.
-    /// Unset: Disable. It is closed for all stages of an API, for the first time only once the domain's own name works. It is never opened again by the operator.
+    /// Disable: it is closed, for all stages of an API, the first time only once the domain's own name works; the operator never opens it again,
+    /// not even when this object is deleted (to do so: `aws apigatewayv2 update-api --api-id ... --no-disable-execute-api-endpoint`). Keep: it is
+    /// left as it is, and BypassClosed is False with reason KeptOpen.
     #[serde(default)]
     pub default_endpoint: DefaultEndpoint,
 
-    /// Whether the operator may deploy a stage of a REST API where nothing less makes a change effective. A deployment publishes every other
-    /// pending edit of that API too.
+    /// Whether the operator may deploy a stage of a REST API where nothing less makes a change effective. Allow: it deploys, which publishes
+    /// every other pending edit of that API too. Never: it says which deployment is missing.
     #[serde(default)]
     pub rest_deployment: RestDeployment,
 
@@ -89,7 +90,7 @@ pub struct MtlsDomainSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
 
-    /// Which addresses the domain has.
+    /// Which addresses the domain has: IPv4, or DualStack for IPv4 and IPv6.
     #[serde(default)]
     pub ip_address_type: IpAddressType,
 
@@ -97,16 +98,20 @@ pub struct MtlsDomainSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
 
-    /// What to do about resources in AWS that exist already.
+    /// What to do about resources in AWS that exist already. Never: they are not touched, and the conditions say ForeignOwner. Unowned: those
+    /// without any owner's mark are taken over, as long as nobody loses access by it.
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
 
-    /// What becomes of the resources in AWS once this object is deleted. Unset: what the operator made is deleted, what it took over is
-    /// released as it is. Buckets, the ACM validation record and the closed default endpoints stay in any case.
+    /// What becomes of the resources in AWS once this object is deleted. Delete: they are deleted. Retain: they stay and carry no owner's mark
+    /// any longer. Unset: what the operator made is deleted, what it took over stays. Buckets, the ACM validation record and the closed default
+    /// endpoints stay in any case.
+    #[schemars(with = "DeletionPolicy")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
-    /// Whether the operator acts or only reports.
+    /// Manage: the operator makes AWS as the spec says. Observe: it writes nothing to AWS, not even to delete, and says in `status.plan` what it
+    /// would do.
     #[serde(default)]
     pub management_policy: ManagementPolicy,
 
@@ -158,11 +163,13 @@ pub struct ServerCertificate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateRequest {
-    /// Kind of key. A change requests another certificate and puts it in the first one's place.
+    /// Kind of key: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers that know nothing else. A change requests another certificate and
+    /// puts it in the first one's place.
     #[serde(default)]
     pub key_algorithm: ServerKeyAlgorithm,
-    /// More host names for the certificate, besides `domainName`. At most 9: ACM's default quota is 10 names a certificate.
-    #[schemars(length(max = 9), inner(length(min = 1, max = 253)))]
+    /// More host names for the certificate, besides `domainName`. ACM's default quota is 10 names a certificate, at most 100.
+    #[x_kube(validation = super::host_names())]
+    #[schemars(length(max = 99), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_alternative_names: Vec<String>,
 }
@@ -188,14 +195,12 @@ pub enum ServerKeyAlgorithm {
 #[serde(rename_all = "camelCase")]
 pub struct ExistingCertificate {
     /// Its ARN.
-    #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$')")
-        .message("write the whole ARN of an ACM certificate, as in arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd-..."))]
+    #[x_kube(validation = super::certificate_arn())]
     #[schemars(length(min = 1, max = 2048))]
     pub arn: String,
     /// ARN of a public ACM certificate for the same name, which proves that the name is yours. Needed when the certificate was imported into ACM or
     /// issued by AWS Private CA, otherwise to be left out. It must stay valid: once expired, API Gateway locks all updates of the domain.
-    #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$')")
-        .message("write the whole ARN of an ACM certificate, as in arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd-..."))]
+    #[x_kube(validation = super::certificate_arn())]
     #[schemars(length(min = 1, max = 2048))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership_verification_arn: Option<String>,
@@ -290,7 +295,8 @@ pub struct Route53Dns {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalDns {
-    /// How the operator convinces itself that the records are there.
+    /// How the operator convinces itself that the records are there. PublicDNS: by asking public DNS. None: not at all, for names that its
+    /// resolver cannot see; DNSProgrammed is then taken for true.
     #[serde(default)]
     pub verify: DnsVerification,
 }
@@ -341,8 +347,8 @@ pub enum ManagementPolicy {
 pub struct Clients {
     /// The longest life a ClientCertificate of this domain may have. Unset: as long as its authority lives. One that asks for more is refused; one
     /// that asks for nothing gets this when it is shorter than 2160h.
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1h')").message("write at least 1h, as in 2160h"))]
-    #[schemars(regex(pattern = super::DURATION), length(min = 2, max = 25))]
+    #[x_kube(validation = super::duration_of_at_least("1h", "2160h"))]
+    #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Duration>,
 }

@@ -36,7 +36,8 @@ pub struct IdentityHeader {
 #[x_kube(validation = Rule::new("has(self.clientCert)").message("set clientCert, as in {clientCert: SubjectDN}"))]
 #[serde(rename_all = "camelCase")]
 pub struct IdentitySource {
-    /// A field of the client certificate that API Gateway has verified.
+    /// A field of the client certificate that API Gateway has verified: SubjectDN, IssuerDN, SerialNumber (as in `a1:b2:c3`), NotBefore or NotAfter.
+    #[schemars(with = "ClientCertField")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert: Option<ClientCertField>,
 }

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The private key of a client certificate, in the words of cert-manager's Certificate.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[x_kube(validation = Rule::new("!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048, 3072, 4096] : self.size in [256, 384])")
-    .message("write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA").field_path(".size"))]
+#[x_kube(validation = super::key_size())]
 #[serde(rename_all = "camelCase")]
 pub struct PrivateKey {
     /// ECDSA or RSA. Ed25519 is missing because API Gateway is not known to accept it.
@@ -15,19 +14,19 @@ pub struct PrivateKey {
     pub algorithm: KeyAlgorithm,
     /// Bits: 256 (P-256) or 384 (P-384) for ECDSA; 2048, 3072 or 4096 for RSA. Unset: 256 for ECDSA, 2048 for RSA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u16>,
-    /// How `tls.key` is written.
+    pub size: Option<i32>,
+    /// How `tls.key` is written. PKCS8: `BEGIN PRIVATE KEY`, understood by everything current. PKCS1, for older software: `BEGIN RSA PRIVATE KEY`
+    /// or `BEGIN EC PRIVATE KEY`.
     #[serde(default)]
     pub encoding: KeyEncoding,
-    /// Whether a renewal makes a new key.
+    /// Whether a renewal makes a new key. Always: it does. Never: the key stays as long as it is what the spec asks for; for partners who pin it.
     #[serde(default)]
     pub rotation_policy: RotationPolicy,
 }
 
 /// The private key of an authority that the operator makes.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[x_kube(validation = Rule::new("!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048, 3072, 4096] : self.size in [256, 384])")
-    .message("write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA").field_path(".size"))]
+#[x_kube(validation = super::key_size())]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityKey {
     /// ECDSA or RSA. Ed25519 is missing because API Gateway is not known to accept it.
@@ -35,7 +34,7 @@ pub struct AuthorityKey {
     pub algorithm: KeyAlgorithm,
     /// Bits: 256 (P-256) or 384 (P-384) for ECDSA; 2048, 3072 or 4096 for RSA. Unset: 256 for ECDSA, 2048 for RSA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u16>,
+    pub size: Option<i32>,
 }
 
 /// Kind of a private key.

@@ -11,7 +11,7 @@ mod refs;
 mod trust;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt as _;
+use kube::{CustomResourceExt as _, core::Rule};
 use serde_json::{Value, json};
 
 pub use certificate::*;
@@ -29,15 +29,63 @@ pub const GROUP: &str = "mtls-operator.io";
 /// what is read here is never negative and cannot overflow.
 pub use kube::core::Duration;
 
-/// Pattern of every duration in a spec. Whole numbers, largest unit first, at most 114 years: `kube`'s parser panics on
-/// numbers that do not fit, so nothing of the kind may reach it.
-const DURATION: &str = "^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,9}s)?$";
+/// For a duration: whole hours, minutes and seconds, largest unit first, at least `minimum`. The digits are bounded because kube's
+/// parser panics, and CEL's fails, on a number that does not fit.
+fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
+    Rule::new(format!(
+        "self.matches('^([0-9]{{1,6}}h)?([0-9]{{1,6}}m)?([0-9]{{1,9}}s)?$') && self != '' && duration(self) >= duration('{minimum}')"
+    ))
+    .message(&*format!("write whole hours, minutes and seconds, at least {minimum}, as in {example}"))
+}
+
+/// For a spec: an optional field (`path`, from the spec's members inwards) stays as it was at creation, also when that was unset.
+/// Spelled out with `has()` because the API server takes what `?` selects for unbounded and refuses the rule's cost.
+fn set_at_creation(path: &[&str], instead: &str) -> Rule {
+    let has = |spec: &str| {
+        let member = |depth| format!("has({spec}.{})", path[..=depth].join("."));
+        (0..path.len()).map(member).collect::<Vec<_>>().join(" && ")
+    };
+    let (now, before, field) = (has("self"), has("oldSelf"), path.join("."));
+    Rule::new(format!("({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"))
+        .message(&*format!("{field} cannot be set, changed or removed later: {instead}"))
+        .field_path(format!(".{field}"))
+}
+
+/// For a list of host names, a leading wildcard label allowed.
+fn host_names() -> Rule {
+    Rule::new("self.all(n, n.matches('^([*][.])?([a-z0-9_]([a-z0-9_-]*[a-z0-9])?[.])*[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))")
+        .message("write host names in lower case, without scheme, port or trailing dot, as in api.example.com")
+}
+
+/// For the ARN of an ACM certificate.
+fn certificate_arn() -> Rule {
+    Rule::new("self.matches('^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$')").message(
+        "write the whole ARN of an ACM certificate, as in arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd-...",
+    )
+}
+
+/// For the size of a key beside its algorithm.
+fn key_size() -> Rule {
+    Rule::new("!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048, 3072, 4096] : self.size in [256, 384])")
+        .message("write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA")
+        .field_path(".size")
+}
 
 /// Both CustomResourceDefinitions, as they are installed.
 ///
 /// Use this and never `CustomResourceExt::crd()` alone: see [`finish`] for what that one lacks.
-pub fn crds() -> Vec<CustomResourceDefinition> {
+pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![finish(MtlsDomain::crd()), finish(ClientCertificate::crd())]
+}
+
+/// The files of `crds/`: name and YAML of each.
+pub fn crds() -> Vec<(String, String)> {
+    let file = |crd: CustomResourceDefinition| {
+        let yaml = serde_saphyr::to_string(&crd).expect("a CRD is plain data");
+        let head = "# Generated from src/api by `cargo run --bin mtls-operator -- crds crds/`: do not edit.\n";
+        (format!("{}.yaml", crd.spec.names.plural), format!("{head}{yaml}"))
+    };
+    definitions().into_iter().map(file).collect()
 }
 
 /// What the derive cannot say.
@@ -45,9 +93,10 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 /// - A new object's status is `{observedGeneration: -1}`, so that nothing (kstatus, Argo CD) takes an object that nobody
 ///   has looked at for ready.
 /// - No field is nullable: unset is the only way to say nothing, and CEL's `has()` then means what it says.
+/// - Descriptions flow: the line breaks of a doc comment are the source's, not the reader's.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is plain data");
-    drop_nullable(&mut crd);
+    tidy(&mut crd);
     for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
         version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] =
             json!({"observedGeneration": -1});
@@ -55,15 +104,19 @@ fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     serde_json::from_value(crd).expect("still a CRD")
 }
 
-fn drop_nullable(value: &mut Value) {
+fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => {
             if map.get("nullable") == Some(&Value::Bool(true)) {
                 map.remove("nullable");
             }
-            map.values_mut().for_each(drop_nullable);
+            if let Some(Value::String(description)) = map.get_mut("description") {
+                let paragraphs: Vec<_> = description.split("\n\n").map(|p| p.replace('\n', " ")).collect();
+                *description = paragraphs.join("\n");
+            }
+            map.values_mut().for_each(tidy);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_nullable),
+        Value::Array(items) => items.iter_mut().for_each(tidy),
         _ => {}
     }
 }

@@ -34,7 +34,8 @@ pub struct Trust {
     /// How long an authority's certificate stays trusted after another took its place, for example `720h`. Unset: until the last
     /// client certificate under it has expired. Shorter means that certificates under it stop working earlier than
     /// they say. To drop one at once, whatever hangs on it, set its `state` to Distrusted.
-    #[schemars(regex(pattern = super::DURATION), length(min = 2, max = 25))]
+    #[x_kube(validation = super::duration_of_at_least("0s", "720h"))]
+    #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<Duration>,
 }
@@ -78,9 +79,11 @@ pub struct Authority {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_selector: Option<ConfigMapSelector>,
 
-    /// PEM certificates, written out here: the authority and what its chain needs up to the root. Trusted only, never issued from. For long
-    /// lists use ConfigMaps.
-    #[schemars(length(min = 1, max = 65536))]
+    /// PEM certificates, written out here: the authority and what its chain needs up to the root. Trusted only, never issued from. At most
+    /// 16384 characters, about eight certificates; for long lists use ConfigMaps.
+    #[x_kube(validation = Rule::new("self.contains('BEGIN CERT') && !self.contains('PRIVATE KEY')")
+        .message("write PEM certificates, beginning with -----BEGIN CERTIFICATE-----, and no private key: that belongs into a Secret (secretRef)"))]
+    #[schemars(length(min = 1, max = 16384))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pem: Option<String>,
 }
@@ -110,9 +113,9 @@ pub struct GeneratedAuthority {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub organizations: Vec<String>,
 
-    /// How long the authority lives. No certificate under it outlives it.
-    #[x_kube(validation = Rule::new("duration(self) >= duration('24h')").message("write at least 24h"))]
-    #[schemars(regex(pattern = super::DURATION), length(min = 2, max = 25))]
+    /// How long the authority lives, at least 24h. No certificate under it outlives it.
+    #[x_kube(validation = super::duration_of_at_least("24h", "87600h"))]
+    #[schemars(length(max = 25), extend("default" = "87600h"))]
     #[serde(default = "ten_years")]
     pub duration: Duration,
 
@@ -174,7 +177,8 @@ pub struct Truststore {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 
-    /// Whether the operator may create the bucket. A bucket is never deleted by the operator, nor is an existing one changed.
+    /// Whether the operator may create the bucket. Never: it must be there, with versioning enabled. IfMissing: it is created when it is not
+    /// there (versioned, private, encrypted, tagged). The operator never deletes a bucket, nor changes one that it did not make.
     #[serde(default)]
     pub bucket_creation: BucketCreation,
 

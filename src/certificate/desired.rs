@@ -111,7 +111,7 @@ pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<
         keep_key: key.rotation_policy == RotationPolicy::Never,
         renew_before: match (&spec.renew_before, spec.renew_before_percentage) {
             (Some(before), _) => RenewBefore::Duration(length(before)),
-            (None, Some(percentage)) => RenewBefore::Percentage(percentage),
+            (None, Some(percentage)) => RenewBefore::Percentage(u8::try_from(percentage).unwrap_or_default()),
             (None, None) => RenewBefore::Unset,
         },
         secret_name: spec.secret_name.clone().unwrap_or_else(|| name.clone()),

@@ -256,7 +256,7 @@ fn authority_key(key: Option<&AuthorityKey>) -> Option<KeyKind> {
 }
 
 /// The kind of key that an algorithm and size of a spec mean; `None` when they do not go together.
-pub fn key_kind(algorithm: ApiKeyAlgorithm, size: Option<u16>) -> Option<KeyKind> {
+pub fn key_kind(algorithm: ApiKeyAlgorithm, size: Option<i32>) -> Option<KeyKind> {
     match (algorithm, size) {
         (ApiKeyAlgorithm::ECDSA, None | Some(256)) => Some(KeyKind::EcdsaP256),
         (ApiKeyAlgorithm::ECDSA, Some(384)) => Some(KeyKind::EcdsaP384),
