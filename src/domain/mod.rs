@@ -11,4 +11,6 @@ pub mod records;
 pub mod report;
 pub mod served;
 pub mod sources;
+#[cfg(test)]
+mod simulation;
 pub mod teardown;
