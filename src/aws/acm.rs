@@ -114,10 +114,7 @@ pub struct CertificateRequest {
 
 impl Acm {
     pub(super) fn new(config: &SdkConfig, way: &Way) -> Acm {
-        Acm {
-            client: Client::new(config),
-            way: way.clone(),
-        }
+        Acm { client: Client::new(config), way: way.clone() }
     }
 
     /// All certificates for exactly this domain name, whatever their status and key. One that was requested a moment ago may be
@@ -132,11 +129,7 @@ impl Acm {
 
     /// One certificate by its ARN; `None` when ACM does not know it, or not yet.
     pub async fn certificate(&self, arn: &str) -> Result<Option<Certificate>, Error> {
-        let describe = self
-            .client
-            .describe_certificate()
-            .certificate_arn(arn)
-            .send();
+        let describe = self.client.describe_certificate().certificate_arn(arn).send();
         let detail = match self.way.call("acm:DescribeCertificate", describe).await {
             Ok(answer) => answer.certificate,
             Err(e) if e.kind == Kind::NotFound => None,
@@ -145,17 +138,9 @@ impl Acm {
         let Some(detail) = detail else {
             return Ok(None);
         };
-        let list = self
-            .client
-            .list_tags_for_certificate()
-            .certificate_arn(arn)
-            .send();
+        let list = self.client.list_tags_for_certificate().certificate_arn(arn).send();
         match self.way.call("acm:ListTagsForCertificate", list).await {
-            Ok(answer) => Ok(Some(certificate(
-                arn,
-                detail,
-                answer.tags.unwrap_or_default(),
-            ))),
+            Ok(answer) => Ok(Some(certificate(arn, detail, answer.tags.unwrap_or_default()))),
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -163,28 +148,16 @@ impl Acm {
 
     async fn arns(&self, domain_name: &str) -> Result<Vec<String>, Error> {
         // Unless asked for, ListCertificates hides everything but RSA up to 2048.
-        let all_keys = sdk::KeyAlgorithm::values()
-            .iter()
-            .map(|v| sdk::KeyAlgorithm::from(*v));
-        let filters = sdk::Filters::builder()
-            .set_key_types(Some(all_keys.collect()))
-            .build();
+        let all_keys = sdk::KeyAlgorithm::values().iter().map(|v| sdk::KeyAlgorithm::from(*v));
+        let filters = sdk::Filters::builder().set_key_types(Some(all_keys.collect())).build();
         let mut arns = Vec::new();
         let mut next = None;
         loop {
-            let list = self
-                .client
-                .list_certificates()
-                .includes(filters.clone())
-                .set_next_token(next)
-                .max_items(1000)
-                .send();
+            let list =
+                self.client.list_certificates().includes(filters.clone()).set_next_token(next).max_items(1000).send();
             let page = self.way.call("acm:ListCertificates", list).await?;
             for summary in page.certificate_summary_list.unwrap_or_default() {
-                if summary
-                    .domain_name
-                    .is_some_and(|name| name.eq_ignore_ascii_case(domain_name))
-                {
+                if summary.domain_name.is_some_and(|name| name.eq_ignore_ascii_case(domain_name)) {
                     arns.extend(summary.certificate_arn);
                 }
             }
@@ -198,29 +171,22 @@ impl Acm {
     /// Request a certificate and return its ARN; the same ARN for the same token within an hour.
     pub async fn request(&self, request: &CertificateRequest) -> Result<String, Error> {
         const REQUEST: &str = "acm:RequestCertificate";
-        let tags = request.tags.iter().map(|(key, value)| {
-            sdk::Tag::builder()
-                .key(key)
-                .value(value)
-                .build()
-                .expect("the key is set")
-        });
+        let tags = request
+            .tags
+            .iter()
+            .map(|(key, value)| sdk::Tag::builder().key(key).value(value).build().expect("the key is set"));
         let send = self
             .client
             .request_certificate()
             .domain_name(&request.domain_name)
-            .set_subject_alternative_names(
-                (!request.names.is_empty()).then(|| request.names.clone()),
-            )
+            .set_subject_alternative_names((!request.names.is_empty()).then(|| request.names.clone()))
             .validation_method(sdk::ValidationMethod::Dns)
             .key_algorithm(sdk::KeyAlgorithm::from(request.key_algorithm.as_str()))
             .idempotency_token(&request.idempotency_token)
             .set_tags((!request.tags.is_empty()).then(|| tags.collect()))
             .send();
         let answer = self.way.call(REQUEST, send).await?;
-        answer
-            .certificate_arn
-            .ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
+        answer.certificate_arn.ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
     }
 
     /// Delete a certificate; [`Kind::Conflict`] while a service uses it, [`Kind::NotFound`] when it is gone.
@@ -254,6 +220,22 @@ impl From<&str> for KeyAlgorithm {
     }
 }
 
+impl CertificateStatus {
+    /// AWS's word.
+    pub fn as_str(&self) -> &str {
+        match self {
+            CertificateStatus::PendingValidation => "PENDING_VALIDATION",
+            CertificateStatus::Issued => "ISSUED",
+            CertificateStatus::Inactive => "INACTIVE",
+            CertificateStatus::Expired => "EXPIRED",
+            CertificateStatus::ValidationTimedOut => "VALIDATION_TIMED_OUT",
+            CertificateStatus::Revoked => "REVOKED",
+            CertificateStatus::Failed => "FAILED",
+            CertificateStatus::Other(word) => word,
+        }
+    }
+}
+
 impl From<&str> for CertificateStatus {
     fn from(word: &str) -> CertificateStatus {
         match word {
@@ -281,9 +263,7 @@ fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -
     names.sort();
     names.dedup();
     let date = |at: Option<aws_sdk_acm::primitives::DateTime>| {
-        at.and_then(|at| {
-            Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok()
-        })
+        at.and_then(|at| Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok())
     };
     Certificate {
         arn: arn.to_owned(),
@@ -299,18 +279,14 @@ fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -
         not_after: date(detail.not_after),
         created_at: date(detail.created_at.or(detail.imported_at)),
         in_use: detail.in_use_by.is_some_and(|users| !users.is_empty()),
-        failure: detail
-            .failure_reason
-            .map(|reason| reason.as_str().to_owned()),
+        failure: detail.failure_reason.map(|reason| reason.as_str().to_owned()),
         validation: detail
             .domain_validation_options
             .unwrap_or_default()
             .into_iter()
             .map(|option| Validation {
                 domain: option.domain_name.to_ascii_lowercase(),
-                record: option
-                    .resource_record
-                    .map(|record| (route53::normalise(&record.name), record.value)),
+                record: option.resource_record.map(|record| (route53::normalise(&record.name), record.value)),
                 status: match option.validation_status {
                     Some(sdk::DomainStatus::Success) => ValidationStatus::Success,
                     Some(sdk::DomainStatus::Failed) => ValidationStatus::Failed,
@@ -318,9 +294,6 @@ fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -
                 },
             })
             .collect(),
-        tags: tags
-            .into_iter()
-            .map(|tag| (tag.key, tag.value.unwrap_or_default()))
-            .collect(),
+        tags: tags.into_iter().map(|tag| (tag.key, tag.value.unwrap_or_default())).collect(),
     }
 }

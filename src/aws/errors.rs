@@ -58,13 +58,7 @@ impl Kind {
 impl Error {
     /// A failure that we found ourselves, without a code of AWS's.
     pub(super) fn ours(kind: Kind, operation: &'static str, message: impl Into<String>) -> Error {
-        Error {
-            kind,
-            operation,
-            code: None,
-            message: message.into(),
-            source: None,
-        }
+        Error { kind, operation, code: None, message: message.into(), source: None }
     }
 
     pub(super) fn from_sdk<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
@@ -81,10 +75,9 @@ impl Error {
                     .or_else(|| code.clone())
                     .unwrap_or_else(|| format!("HTTP {}", status.unwrap_or_default())),
             ),
-            SdkError::ConstructionFailure(_) => (
-                Kind::Invalid,
-                format!("the request cannot be made: {}", innermost(&error)),
-            ),
+            SdkError::ConstructionFailure(_) => {
+                (Kind::Invalid, format!("the request cannot be made: {}", innermost(&error)))
+            }
             SdkError::TimeoutError(_) => (Kind::Transient, "no answer in time".into()),
             SdkError::DispatchFailure(failure) => {
                 let message = match failure.as_connector_error() {
@@ -96,13 +89,7 @@ impl Error {
             }
             _ => (Kind::Transient, "the answer could not be read".into()),
         };
-        Error {
-            kind,
-            operation,
-            code,
-            message,
-            source: Some(Arc::new(error)),
-        }
+        Error { kind, operation, code, message, source: Some(Arc::new(error)) }
     }
 
     /// The action that an IAM policy has to allow for this call. Where a call needs several, the one AWS's message names.
@@ -113,11 +100,7 @@ impl Error {
         if self.message.starts_with("Unable to access truststore") {
             return "s3:GetObjectVersion"; // API Gateway reads it with the caller's rights
         }
-        actions
-            .iter()
-            .find(named)
-            .or(actions.first())
-            .unwrap_or(&self.operation)
+        actions.iter().find(named).or(actions.first()).unwrap_or(&self.operation)
     }
 }
 
@@ -164,17 +147,9 @@ const BY_TEXT: &[(&str, &str, Kind)] = &[
     // CreateDomainName of a name that is taken, in this account or in another.
     ("BadRequestException", "already exists", Kind::Conflict),
     // A mapping to a stage that is not known everywhere yet: that it exists was looked at before.
-    (
-        "BadRequestException",
-        "Invalid stage identifier",
-        Kind::Transient,
-    ),
+    ("BadRequestException", "Invalid stage identifier", Kind::Transient),
     // The caller may not read the truststore object; a version that is not there has another text and stays Invalid.
-    (
-        "BadRequestException",
-        "Unable to access truststore",
-        Kind::Denied,
-    ),
+    ("BadRequestException", "Unable to access truststore", Kind::Denied),
     // CREATE of a record that is there; DELETE of one that is another by now, or gone; CNAME beside others.
     ("InvalidChangeBatch", "already exists", Kind::Conflict),
     ("InvalidChangeBatch", "do not match", Kind::Conflict),
@@ -189,10 +164,7 @@ fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Kind {
     // Some services send a type URI or a namespace: `com.amazonaws...#ThrottlingException:http://...`.
     let code = code.split_once('#').map_or(code, |(_, name)| name);
     let code = code.split_once(':').map_or(code, |(name, _)| name);
-    if let Some((_, _, kind)) = BY_TEXT
-        .iter()
-        .find(|(c, text, _)| *c == code && message.contains(text))
-    {
+    if let Some((_, _, kind)) = BY_TEXT.iter().find(|(c, text, _)| *c == code && message.contains(text)) {
         return *kind;
     }
     if let Some((_, kind)) = BY_CODE.iter().find(|(c, _)| *c == code) {
@@ -204,10 +176,7 @@ fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Kind {
 fn by_shape(code: &str) -> Option<Kind> {
     if code.starts_with("Throttl") || code.starts_with("TooManyRequests") {
         Some(Kind::Throttled)
-    } else if code.starts_with("NoSuch")
-        || code.ends_with("NotFound")
-        || code.ends_with("NotFoundException")
-    {
+    } else if code.starts_with("NoSuch") || code.ends_with("NotFound") || code.ends_with("NotFoundException") {
         Some(Kind::NotFound)
     } else if code.starts_with("AccessDenied") || code.starts_with("Unauthorized") {
         Some(Kind::Denied)
@@ -230,28 +199,19 @@ fn by_status(status: Option<u16>) -> Kind {
 
 fn iam_actions(operation: &'static str) -> &'static [&'static str] {
     match operation {
-        "apigateway:CreateDomainName" => &[
-            "apigateway:POST",
-            "apigateway:PUT",
-            "apigateway:AddCertificateToDomain",
-            "iam:CreateServiceLinkedRole",
-        ],
-        "apigateway:UpdateDomainName" => &[
-            "apigateway:PATCH",
-            "apigateway:AddCertificateToDomain",
-            "apigateway:RemoveCertificateFromDomain",
-        ],
-        "apigateway:DeleteDomainName" => &[
-            "apigateway:DELETE",
-            "apigateway:RemoveCertificateFromDomain",
-        ],
+        "apigateway:CreateDomainName" => {
+            &["apigateway:POST", "apigateway:PUT", "apigateway:AddCertificateToDomain", "iam:CreateServiceLinkedRole"]
+        }
+        "apigateway:UpdateDomainName" => {
+            &["apigateway:PATCH", "apigateway:AddCertificateToDomain", "apigateway:RemoveCertificateFromDomain"]
+        }
+        "apigateway:DeleteDomainName" => &["apigateway:DELETE", "apigateway:RemoveCertificateFromDomain"],
         "apigateway:UntagResource" => &["apigateway:DELETE"],
         "apigateway:TagResource" => &["apigateway:POST", "apigateway:PUT"],
         _ if operation.starts_with("apigateway:Get") => &["apigateway:GET"],
         _ if operation.starts_with("apigateway:Create") => &["apigateway:POST"],
         _ if operation.starts_with("apigateway:Update") => &["apigateway:PATCH"],
         _ if operation.starts_with("apigateway:Delete") => &["apigateway:DELETE"],
-        "route53:ListHostedZones" => &["route53:ListHostedZones"],
         // Tags come with the request, and need their own right.
         "acm:RequestCertificate" => &["acm:RequestCertificate", "acm:AddTagsToCertificate"],
         "s3:HeadBucket" => &["s3:ListBucket"],
@@ -267,38 +227,35 @@ fn iam_actions(operation: &'static str) -> &'static [&'static str] {
 /// AWS's message without what differs from one call to the next: request ids, times, and the session name in an assumed
 /// role's ARN, which changes with every renewal of the credentials.
 fn stable(message: &str) -> String {
-    let mut words = Vec::new();
-    let mut skip = 0;
-    let plain: Vec<&str> = message.split_whitespace().collect();
-    for (i, word) in plain.iter().enumerate() {
-        if skip > 0 {
-            skip -= 1;
-            continue;
-        }
-        let lower = word.to_ascii_lowercase();
-        let label = lower.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        let next = plain.get(i + 1).map(|w| w.to_ascii_lowercase());
-        if label == "requestid" || label.starts_with("requestid:") {
-            skip = usize::from(label == "requestid");
-        } else if label == "request" && next.is_some_and(|n| n.trim_end_matches(':') == "id") {
-            skip = 2;
-        } else if is_time(word) {
-            words.push("(time)".to_owned());
-        } else {
-            words.push(without_session(word));
-        }
-        // The bracket that a dropped id closed.
-        if skip > 0
-            && let Some(last) = plain.get(i + skip)
-            && last.ends_with(')')
-            && let Some(before) = words.last_mut()
-            && before.ends_with([';', ','])
-        {
-            before.pop();
-            before.push(')');
-        }
+    let mut text = message.to_owned();
+    while let Some((start, end)) = request_id(&text) {
+        text.replace_range(start..end, "");
     }
-    words.join(" ")
+    let word = |word: &str| match word.split_once(":assumed-role/") {
+        _ if is_time(word) => "(time)".to_owned(),
+        Some((account, role)) => {
+            let role = role.split('/').next().unwrap_or_default();
+            format!("{account}:assumed-role/{role}")
+        }
+        None => word.to_owned(),
+    };
+    text.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Where a request id stands: the whole bracket that has it, or `RequestId: <id>`.
+fn request_id(text: &str) -> Option<(usize, usize)> {
+    let lower = text.to_ascii_lowercase(); // same length
+    let (at, label) =
+        ["request id", "requestid", "request-id"].iter().find_map(|label| Some((lower.find(label)?, label)))?;
+    if let Some(open) = text[..at].rfind('(').filter(|open| !text[*open..at].contains(')'))
+        && let Some(close) = text[at..].find(')')
+    {
+        return Some((open, at + close + 1));
+    }
+    let value = at + label.len();
+    let value = value + text[value..].find(|c| !matches!(c, ':' | '=' | ' '))?;
+    let end = text[value..].find(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | ')'));
+    Some((at, end.map_or(text.len(), |end| value + end)))
 }
 
 /// `20261124T120000Z` or `2026-11-24T12:00:00Z`, as signature errors have them.
@@ -306,16 +263,6 @@ fn is_time(word: &str) -> bool {
     let digits: String = word.chars().filter(char::is_ascii_digit).collect();
     let rest: String = word.chars().filter(|c| c.is_ascii_alphabetic()).collect();
     digits.len() >= 14 && rest == "TZ"
-}
-
-fn without_session(word: &str) -> String {
-    match word.split_once(":assumed-role/") {
-        Some((account, role_and_session)) => {
-            let role = role_and_session.split('/').next().unwrap_or_default();
-            format!("{account}:assumed-role/{role}")
-        }
-        None => word.to_owned(),
-    }
 }
 
 /// Why a request got no answer, in words that do not change: the chain below it has addresses and ports.
@@ -341,4 +288,120 @@ fn innermost(error: &dyn StdError) -> String {
         last = e;
     }
     last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_what_its_code_and_status_say() {
+        use Kind::*;
+        for (code, status, message, kind) in [
+            // by code, whatever the status
+            ("ThrottlingException", 400, "Rate exceeded", Throttled),
+            ("Throttling", 400, "Rate exceeded", Throttled),
+            ("TooManyRequestsException", 429, "Too Many Requests", Throttled),
+            ("SlowDown", 503, "", Throttled),
+            ("PriorRequestNotComplete", 400, "", Transient),
+            ("ExpiredToken", 403, "", Transient),
+            ("ResourceNotFoundException", 400, "", NotFound),
+            ("NoSuchHostedZone", 404, "", NotFound),
+            ("NoSuchVersion", 404, "", NotFound),
+            ("HostedZoneNotFound", 404, "", NotFound),
+            ("AccessDeniedException", 400, "", Denied),
+            ("UnauthorizedException", 401, "", Denied),
+            ("ResourceInUseException", 400, "", Conflict),
+            ("com.amazonaws.acm#ThrottlingException", 400, "", Throttled),
+            ("ResourceNotFoundException:http://internal.amazon.com/coral/", 400, "", NotFound),
+            // LimitExceeded is a quota of things in ACM and of calls in API Gateway: the status tells
+            ("LimitExceededException", 400, "", Invalid),
+            ("LimitExceededException", 429, "", Throttled),
+            // codes nobody declared
+            ("SomethingNew", 400, "", Invalid),
+            ("SomethingNew", 409, "already exists", Conflict),
+            ("InternalFailure", 500, "", Transient),
+            ("ServiceUnavailable", 503, "", Transient),
+            // no more than "no"
+            ("BadRequestException", 400, "The domain name you provided already exists.", Conflict),
+            ("BadRequestException", 400, "Invalid stage identifier specified", Transient),
+            ("BadRequestException", 400, "Unable to access truststore URI s3://b/k version N/A.", Denied),
+            ("BadRequestException", 400, "Invalid truststore URI/versionId specified", Invalid),
+            ("BadRequestException", 400, "Missing ownershipVerificationCertificate.", Invalid),
+            ("ConflictException", 409, "There is already an update in progress", Conflict),
+            ("InvalidChangeBatch", 400, "[Tried to create resource record set but it already exists]", Conflict),
+            ("InvalidChangeBatch", 400, "[... but the values provided do not match the current values]", Conflict),
+            ("InvalidChangeBatch", 400, "[Tried to delete ... but it was not found]", NotFound),
+            ("InvalidChangeBatch", 400, "[RRSet with DNS name a. is not permitted in zone b.]", Invalid),
+            // text never overrules a code that says something
+            ("ResourceNotFoundException", 400, "already exists", NotFound),
+        ] {
+            assert_eq!(classify(Some(code), Some(status), message), kind, "{code} {status} {message}");
+        }
+        for (status, kind) in [
+            (Some(301), Invalid),
+            (Some(400), Invalid),
+            (Some(403), Denied),
+            (Some(404), NotFound),
+            (Some(412), Conflict),
+            (Some(429), Throttled),
+            (Some(502), Transient),
+            (None, Transient),
+        ] {
+            assert_eq!(classify(None, status, ""), kind, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_has_nothing_that_changes_from_call_to_call() {
+        for (said, shown) in [
+            ("Rate exceeded", "Rate exceeded"),
+            (
+                "Access Denied (Service: Amazon S3; Status Code: 403; Request ID: 7XJ; S3 Extended Request ID: a/b=)",
+                "Access Denied",
+            ),
+            ("Not found. RequestId: 0a1b-2c, try again", "Not found. , try again"),
+            ("Failed, request id: 0a1b-2c", "Failed,"),
+            (
+                "User: arn:aws:sts::111111111111:assumed-role/op/web-identity-token-1764 is not authorized to perform: acm:ListCertificates",
+                "User: arn:aws:sts::111111111111:assumed-role/op is not authorized to perform: acm:ListCertificates",
+            ),
+            (
+                "Signature expired: 20261124T120000Z is now earlier than 20261124T121000Z",
+                "Signature expired: (time) is now earlier than (time)",
+            ),
+            // what is part of the matter stays
+            (
+                "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in use.",
+                "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in use.",
+            ),
+            ("request id", ""),
+        ] {
+            assert_eq!(stable(said), shown);
+        }
+    }
+
+    #[test]
+    fn a_denial_names_the_iam_action() {
+        for (operation, message, action) in [
+            ("apigateway:GetApiMappings", "no", "apigateway:GET"),
+            ("apigateway:CreateApiMapping", "no", "apigateway:POST"),
+            ("apigateway:UpdateDomainName", "no", "apigateway:PATCH"),
+            ("apigateway:DeleteDomainName", "no", "apigateway:DELETE"),
+            (
+                "apigateway:UpdateDomainName",
+                "not authorized to perform: apigateway:AddCertificateToDomain",
+                "apigateway:AddCertificateToDomain",
+            ),
+            ("apigateway:CreateDomainName", "Unable to access truststore URI s3://b/k", "s3:GetObjectVersion"),
+            ("acm:RequestCertificate", "no", "acm:RequestCertificate"),
+            ("acm:ListCertificates", "no", "acm:ListCertificates"),
+            ("route53:ChangeResourceRecordSets", "no", "route53:ChangeResourceRecordSets"),
+            ("s3:HeadBucket", "no", "s3:ListBucket"),
+            ("s3:GetObject", "no", "s3:GetObjectVersion"),
+            ("s3:PutObject", "no", "s3:PutObject"),
+        ] {
+            assert_eq!(Error::ours(Kind::Denied, operation, message).iam_action(), action, "{operation}");
+        }
+    }
 }

@@ -35,11 +35,7 @@ pub struct Gate {
 
 impl Gate {
     pub fn new(quota: Quota, may_write: impl Fn() -> bool + Send + Sync + 'static) -> Gate {
-        Gate {
-            quota,
-            may_write: Arc::new(may_write),
-            calls: Family::default(),
-        }
+        Gate { quota, may_write: Arc::new(may_write), calls: Family::default() }
     }
 }
 
@@ -79,11 +75,7 @@ impl Way {
             self.gate.quota.acquire(&bucket(common)).await;
         }
         if is_write(name) && !(self.gate.may_write)() {
-            return Err(Error::ours(
-                Kind::Transient,
-                operation,
-                "not sent: this replica does not lead",
-            ));
+            return Err(Error::ours(Kind::Transient, operation, "not sent: this replica does not lead"));
         }
         let result = send.await.map_err(|e| Error::from_sdk(operation, e));
         let kind = result.as_ref().err().map(|e| e.kind);
@@ -95,20 +87,11 @@ impl Way {
                 self.gate.quota.drain(&bucket(operation));
             }
         }
-        self.gate
-            .calls
-            .get_or_create(&Call {
-                service,
-                operation: name,
-                outcome: kind.map_or("ok", Kind::word),
-            })
-            .inc();
+        self.gate.calls.get_or_create(&Call { service, operation: name, outcome: kind.map_or("ok", Kind::word) }).inc();
         result
     }
 }
 
 fn is_write(operation: &str) -> bool {
-    !["Get", "List", "Describe", "Head"]
-        .iter()
-        .any(|read| operation.starts_with(read))
+    !["Get", "List", "Describe", "Head"].iter().any(|read| operation.starts_with(read))
 }

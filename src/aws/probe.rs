@@ -62,22 +62,12 @@ pub struct EndpointProbe {
     client: reqwest::Client,
 }
 
-/// The default endpoint's host of an API. Source: API Gateway Developer Guide, "Invoke"; China has a suffix of its own.
-pub fn endpoint_host(api_id: &str, region: &str) -> String {
-    let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-    format!("{api_id}.execute-api.{region}.amazonaws.com{suffix}")
-}
-
 impl EndpointProbe {
     pub fn new(options: &ProbeOptions) -> Result<EndpointProbe, ProbeError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(ProbeError::NoProvider); // reqwest would panic
         }
-        let connect_to = options
-            .connect_to
-            .as_deref()
-            .map(host_and_port)
-            .transpose()?;
+        let connect_to = options.connect_to.as_deref().map(host_and_port).transpose()?;
         let resolver = options.resolver.map(resolver_at).transpose()?;
         let mut client = reqwest::Client::builder()
             .timeout(TIMEOUT)
@@ -90,14 +80,9 @@ impl EndpointProbe {
             client = client.tls_certs_only(certificates(path)?);
         }
         if connect_to.is_some() || resolver.is_some() {
-            client = client.dns_resolver(Arc::new(Names {
-                connect_to,
-                resolver,
-            }));
+            client = client.dns_resolver(Arc::new(Names { connect_to, resolver }));
         }
-        Ok(EndpointProbe {
-            client: client.build().map_err(ProbeError::Client)?,
-        })
+        Ok(EndpointProbe { client: client.build().map_err(ProbeError::Client)? })
     }
 
     /// Ask `https://<host>/` and judge the answer.
@@ -125,20 +110,14 @@ struct DoesNotResolve;
 impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
         // Port 0 means that of the scheme.
-        let (host, port) = self
-            .connect_to
-            .clone()
-            .unwrap_or_else(|| (name.as_str().to_owned(), 0));
+        let (host, port) = self.connect_to.clone().unwrap_or_else(|| (name.as_str().to_owned(), 0));
         let resolver = self.resolver.clone();
         Box::pin(async move {
             let found: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
                 vec![SocketAddr::new(address, port)]
             } else if let Some(resolver) = resolver {
                 let answer = resolver.lookup_ip(host).await.map_err(|_| DoesNotResolve)?;
-                answer
-                    .iter()
-                    .map(|address| SocketAddr::new(address, port))
-                    .collect()
+                answer.iter().map(|address| SocketAddr::new(address, port)).collect()
             } else {
                 let answer = tokio::net::lookup_host((host.as_str(), port)).await;
                 answer.map_err(|_| DoesNotResolve)?.collect()
@@ -156,9 +135,7 @@ fn host_and_port(text: &str) -> Result<(String, u16), ProbeError> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), port.parse::<u16>().ok()?))
     });
-    parts
-        .filter(|(host, port)| !host.is_empty() && *port > 0)
-        .ok_or_else(|| ProbeError::ConnectTo(text.to_owned()))
+    parts.filter(|(host, port)| !host.is_empty() && *port > 0).ok_or_else(|| ProbeError::ConnectTo(text.to_owned()))
 }
 
 fn resolver_at(server: SocketAddr) -> Result<TokioResolver, ProbeError> {
@@ -173,10 +150,7 @@ fn resolver_at(server: SocketAddr) -> Result<TokioResolver, ProbeError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ProbeError> {
-    let pem = std::fs::read(path).map_err(|source| ProbeError::ReadCa {
-        path: path.to_owned(),
-        source,
-    })?;
+    let pem = std::fs::read(path).map_err(|source| ProbeError::ReadCa { path: path.to_owned(), source })?;
     match reqwest::Certificate::from_pem_bundle(&pem) {
         Ok(found) if !found.is_empty() => Ok(found),
         _ => Err(ProbeError::NoCa(path.to_owned())),
@@ -222,13 +196,34 @@ fn tls_reason(error: &rustls::Error) -> &'static str {
         rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
             "its certificate is from an authority that is not trusted here"
         }
-        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
-            "its certificate has expired"
+        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "its certificate has expired",
+        rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            "its certificate is for another name"
         }
-        rustls::Error::InvalidCertificate(
-            C::NotValidForName | C::NotValidForNameContext { .. },
-        ) => "its certificate is for another name",
         rustls::Error::InvalidCertificate(_) => "its certificate is not valid",
         _ => "the TLS handshake failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_understood_or_refused() {
+        for (text, expected) in [
+            ("127.0.0.1:8443", Some(("127.0.0.1", 8443))),
+            ("edge.local:443", Some(("edge.local", 443))),
+            ("[::1]:443", Some(("::1", 443))),
+            ("127.0.0.1", None),
+            (":443", None),
+            ("edge:0", None),
+            ("edge:https", None),
+        ] {
+            let got = host_and_port(text).ok();
+            assert_eq!(got.as_ref().map(|(h, p)| (h.as_str(), *p)), expected, "{text}");
+        }
+        assert!(matches!(certificates(Path::new("/nonexistent")), Err(ProbeError::ReadCa { .. })));
+        assert!(matches!(certificates(Path::new("/dev/null")), Err(ProbeError::NoCa(_))));
     }
 }

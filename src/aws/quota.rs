@@ -94,11 +94,7 @@ impl Bucket {
         let everywhere = operation == Operation::Route53;
         Bucket {
             account: account.to_owned(),
-            region: if everywhere {
-                String::new()
-            } else {
-                region.to_owned()
-            },
+            region: if everywhere { String::new() } else { region.to_owned() },
             operation,
         }
     }
@@ -109,10 +105,7 @@ impl Quota {
         Quota {
             inner: Arc::new(Inner {
                 rates,
-                desk: Mutex::new(Desk {
-                    started: Instant::now(),
-                    lines: HashMap::new(),
-                }),
+                desk: Mutex::new(Desk { started: Instant::now(), lines: HashMap::new() }),
                 changed: Notify::new(),
             }),
         }
@@ -149,17 +142,8 @@ impl Quota {
             line.tokens -= 1.0;
             Grant::Go
         } else {
-            line.waiting.insert(
-                ahead,
-                Waiting {
-                    ticket,
-                    called: None,
-                },
-            );
-            Grant::Wait {
-                ahead,
-                about: interval.mul_f64(missing),
-            }
+            line.waiting.insert(ahead, Waiting { ticket, called: None });
+            Grant::Wait { ahead, about: interval.mul_f64(missing) }
         };
         drop(desk);
         self.inner.changed.notify_one();
@@ -193,22 +177,19 @@ impl Quota {
     /// A call of this bucket has been answered. AWS counted it somewhere between its grant and now, so the time until the next
     /// one runs from now.
     pub(super) fn answered(&self, bucket: &Bucket) {
-        self.rewind(bucket, f64::INFINITY);
+        self.adjust(bucket, |tokens| if tokens < 1.0 { tokens.floor() } else { tokens });
     }
 
     /// AWS says that there is nothing left: somebody else uses the account too.
     pub(super) fn drain(&self, bucket: &Bucket) {
-        self.rewind(bucket, 0.0);
+        self.adjust(bucket, |tokens| tokens.min(0.0));
     }
 
-    fn rewind(&self, bucket: &Bucket, at_most: f64) {
+    fn adjust(&self, bucket: &Bucket, tokens: impl FnOnce(f64) -> f64) {
         if let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) {
             let mut desk = self.desk();
             let line = desk.line(bucket, interval, burst);
-            line.tokens = line.tokens.min(at_most);
-            if at_most.is_infinite() && line.tokens < 1.0 {
-                line.tokens = line.tokens.floor();
-            }
+            line.tokens = tokens(line.tokens);
             drop(desk);
             self.inner.changed.notify_one();
         }
@@ -270,10 +251,7 @@ impl Quota {
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
         // Nothing panics between two halves of a change.
-        self.inner
-            .desk
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -282,11 +260,7 @@ const ROUNDING: f64 = 1e-6;
 
 /// Scarce calls start with none, because a restart must not spend twice; plentiful ones with what a second gives.
 fn first_tokens(interval: Duration, burst: u32) -> f64 {
-    if interval >= Duration::from_secs(1) {
-        0.0
-    } else {
-        interval.as_secs_f64().recip().min(f64::from(burst))
-    }
+    if interval >= Duration::from_secs(1) { 0.0 } else { interval.as_secs_f64().recip().min(f64::from(burst)) }
 }
 
 impl Desk {
@@ -312,13 +286,220 @@ impl Line {
 
     fn drop_absent(&mut self) {
         let now = Instant::now();
-        self.waiting
-            .retain(|w| w.called.is_none_or(|called| now < called + PATIENCE));
+        self.waiting.retain(|w| w.called.is_none_or(|called| now < called + PATIENCE));
     }
 }
 
 impl fmt::Debug for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Quota").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::rates::RateOverride;
+    use futures::StreamExt;
+    use std::pin::pin;
+    use tokio::time::{advance, timeout};
+
+    const INTERVAL: Duration = Duration::from_secs(30);
+
+    fn update() -> Bucket {
+        Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName)
+    }
+
+    fn ticket(object: &str, class: Class, since: i64) -> Ticket {
+        Ticket { class, since: Timestamp::from_second(since).unwrap(), object: object.to_owned() }
+    }
+
+    fn drift(object: &str) -> Ticket {
+        ticket(object, Class::Drift, 0)
+    }
+
+    fn wait(ahead: usize, seconds: u64) -> Grant {
+        Grant::Wait { ahead, about: Duration::from_secs(seconds) }
+    }
+
+    /// Durations come out of sums of fractions.
+    fn about(grant: Grant) -> Grant {
+        match grant {
+            Grant::Go => Grant::Go,
+            Grant::Wait { ahead, about } => wait(ahead, about.as_secs_f64().round() as u64),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scarce_bucket_starts_empty_and_gives_one_call_an_interval() {
+        let quota = Quota::new(Rates::default());
+        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
+        advance(Duration::from_secs(29)).await;
+        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 1));
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
+        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
+        // However long nobody asks, there is one, not many.
+        advance(INTERVAL * 10).await;
+        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
+        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_order_is_class_then_waiting_time_then_name() {
+        let quota = Quota::new(Rates::default());
+        let tickets = [
+            ticket("drift", Class::Drift, 1),
+            ticket("new-b", Class::Creation, 5),
+            ticket("new-a", Class::Creation, 5),
+            ticket("older", Class::Creation, 4),
+            ticket("changed", Class::SpecChange, 9),
+            ticket("distrusted", Class::Distrust, 99),
+        ];
+        for ticket in tickets.clone() {
+            quota.ask(&update(), ticket);
+        }
+        let places: Vec<_> = tickets.iter().map(|t| about(quota.ask(&update(), t.clone()))).collect();
+        assert_eq!(places, [wait(5, 180), wait(4, 150), wait(3, 120), wait(2, 90), wait(1, 60), wait(0, 30)]);
+        advance(INTERVAL).await;
+        // A token is there, and it is the head's, whoever asks first.
+        assert_eq!(about(quota.ask(&update(), tickets[0].clone())), wait(5, 150));
+        assert_eq!(quota.ask(&update(), tickets[5].clone()), Grant::Go);
+        assert_eq!(about(quota.ask(&update(), tickets[4].clone())), wait(0, 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_is_woken_when_its_turn_comes_and_once() {
+        let quota = Quota::new(Rates::default());
+        let mut turns = pin!(quota.turns());
+        let start = Instant::now();
+        for object in ["b", "a"] {
+            quota.ask(&update(), drift(object));
+        }
+        assert_eq!(turns.next().await.as_deref(), Some("a"));
+        assert_eq!((Instant::now() - start).as_secs(), 30);
+        assert!(timeout(Duration::from_secs(20), turns.next()).await.is_err());
+        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
+        assert_eq!(turns.next().await.as_deref(), Some("b"));
+        // Tokens come every 30 s of the clock, however late the head was.
+        assert_eq!((Instant::now() - start).as_secs(), 80);
+        assert_eq!(quota.ask(&update(), drift("b")), Grant::Go);
+        assert!(timeout(INTERVAL * 10, turns.next()).await.is_err(), "nobody waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_called_and_does_not_come_holds_nobody_up() {
+        let quota = Quota::new(Rates::default());
+        let mut turns = pin!(quota.turns());
+        let start = Instant::now();
+        quota.ask(&update(), drift("gone"));
+        quota.ask(&update(), drift("patient"));
+        assert_eq!(turns.next().await.as_deref(), Some("gone"));
+        assert_eq!(turns.next().await.as_deref(), Some("patient"));
+        assert_eq!((Instant::now() - start).as_secs(), 90, "30 for the token, 60 of patience");
+        assert_eq!(quota.ask(&update(), drift("patient")), Grant::Go);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_more_urgent_ticket_passes_one_that_was_called() {
+        let quota = Quota::new(Rates::default());
+        let mut turns = pin!(quota.turns());
+        quota.ask(&update(), drift("a"));
+        assert_eq!(turns.next().await.as_deref(), Some("a"));
+        assert_eq!(quota.ask(&update(), ticket("z", Class::Distrust, 9)), Grant::Go);
+        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
+        assert_eq!(turns.next().await.as_deref(), Some("a"), "it is called again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_withdrawn_ticket_is_nobodys_turn() {
+        let quota = Quota::new(Rates::default());
+        let mut turns = pin!(quota.turns());
+        quota.ask(&update(), drift("a"));
+        quota.ask(&update(), drift("b"));
+        quota.withdraw("a");
+        assert_eq!(about(quota.ask(&update(), drift("b"))), wait(0, 30));
+        assert_eq!(turns.next().await.as_deref(), Some("b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_is_of_one_operation_account_and_region() {
+        let quota = Quota::new(Rates::default());
+        advance(INTERVAL).await;
+        for (account, region, operation) in [
+            ("111111111111", "eu-west-1", Operation::UpdateDomainName),
+            ("111111111111", "eu-west-1", Operation::CreateDomainName),
+            ("111111111111", "us-east-1", Operation::UpdateDomainName),
+            ("222222222222", "eu-west-1", Operation::UpdateDomainName),
+        ] {
+            let bucket = Bucket::new(account, region, operation);
+            assert_eq!(quota.ask(&bucket, drift("a")), Grant::Go);
+            assert_eq!(about(quota.ask(&bucket, drift("a"))), wait(0, 30));
+        }
+        assert_eq!(
+            Bucket::new("1", "eu-west-1", Operation::Route53),
+            Bucket::new("1", "us-east-1", Operation::Route53)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_interval_runs_from_the_answer_and_a_refusal_empties_the_bucket() {
+        let quota = Quota::new(Rates::default());
+        advance(INTERVAL).await;
+        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
+        advance(Duration::from_secs(4)).await; // on its way
+        quota.answered(&update());
+        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
+        advance(INTERVAL).await;
+        quota.drain(&update());
+        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
+        // An answer takes nothing from a bucket that has a whole token.
+        advance(INTERVAL).await;
+        quota.answered(&update());
+        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_counts_from_now_and_keeps_the_line() {
+        let quota = Quota::new(Rates::default());
+        quota.ask(&update(), drift("a"));
+        advance(INTERVAL * 2).await;
+        quota.start_over();
+        assert_eq!(about(quota.ask(&update(), drift("b"))), wait(1, 60));
+        let other = Bucket::new("222222222222", "eu-west-1", Operation::UpdateDomainName);
+        assert_eq!(about(quota.ask(&other, drift("a"))), wait(0, 30), "not seen before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn plentiful_calls_wait_in_the_order_of_asking() {
+        let quota = Quota::new(Rates::default());
+        let bucket = Bucket::new("1", "eu-west-1", Operation::ApiGateway);
+        let start = Instant::now();
+        let calls = futures::future::join_all((0..25).map(|_| async {
+            quota.acquire(&bucket).await;
+            (Instant::now() - start).as_millis()
+        }));
+        let at = calls.await;
+        assert!(at.is_sorted());
+        assert_eq!(at[..10], [0; 10], "a fresh process has what a second gives");
+        assert!((1495..=1505).contains(&at[24]), "15 more at 10 a second: {at:?}");
+        // After a pause the whole burst.
+        advance(Duration::from_secs(60)).await;
+        let start = Instant::now();
+        for _ in 0..40 {
+            quota.acquire(&bucket).await;
+        }
+        assert_eq!(Instant::now(), start);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_nobody_waits() {
+        let all = "*=unlimited".parse::<RateOverride>().unwrap();
+        let quota = Quota::new(Rates::with(&[all]));
+        for _ in 0..100 {
+            assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
+            quota.acquire(&update()).await;
+        }
+        assert!(timeout(INTERVAL, pin!(quota.turns()).next()).await.is_err());
     }
 }

@@ -46,9 +46,7 @@ pub struct RateOverride {
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RateError {
-    #[error(
-        "expected OPERATION=RATE:BURST or OPERATION=unlimited, for instance CreateDomainName=1/30:1"
-    )]
+    #[error("expected OPERATION=RATE:BURST or OPERATION=unlimited, for instance CreateDomainName=1/30:1")]
     Form,
     #[error("no operation {0:?}: there are {list} and *", list = Operation::names())]
     Operation(String),
@@ -83,10 +81,7 @@ impl Operation {
 
     /// The quota that a call has beside its service's common one.
     pub(super) fn of_call(name: &str) -> Option<Operation> {
-        Operation::ALL[..4]
-            .iter()
-            .copied()
-            .find(|o| o.name() == name)
+        Operation::ALL[..4].iter().copied().find(|o| o.name() == name)
     }
 
     fn names() -> String {
@@ -107,9 +102,9 @@ impl Default for Rates {
         let every = |interval, burst| Rate::Limited { interval, burst };
         Rates(BTreeMap::from(Operation::ALL.map(|operation| {
             let rate = match operation {
-                Operation::CreateDomainName
-                | Operation::UpdateDomainName
-                | Operation::DeleteDomainName => every(Duration::from_secs(30), 1),
+                Operation::CreateDomainName | Operation::UpdateDomainName | Operation::DeleteDomainName => {
+                    every(Duration::from_secs(30), 1)
+                }
                 Operation::CreateDeployment => every(Duration::from_secs(5), 1),
                 Operation::ApiGateway => every(Duration::from_millis(100), 40),
                 Operation::Route53 | Operation::Acm => every(Duration::from_millis(200), 5),
@@ -124,11 +119,7 @@ impl Rates {
     pub fn with(overrides: &[RateOverride]) -> Rates {
         let mut rates = Rates::default();
         for RateOverride { operation, rate } in overrides {
-            for (_, value) in rates
-                .0
-                .iter_mut()
-                .filter(|(o, _)| operation.is_none_or(|only| only == **o))
-            {
+            for (_, value) in rates.0.iter_mut().filter(|(o, _)| operation.is_none_or(|only| only == **o)) {
                 *value = *rate;
             }
         }
@@ -155,10 +146,7 @@ impl FromStr for RateOverride {
             ),
         };
         if rate == "unlimited" {
-            return Ok(RateOverride {
-                operation,
-                rate: Rate::Unlimited,
-            });
+            return Ok(RateOverride { operation, rate: Rate::Unlimited });
         }
         let (rate, burst) = rate.split_once(':').ok_or(RateError::Form)?;
         let (calls, seconds) = rate.split_once('/').unwrap_or((rate, "1"));
@@ -170,17 +158,11 @@ impl FromStr for RateOverride {
         if !(1e-6..=86_400.0).contains(&seconds_per_call) {
             return Err(RateError::Rate(rate.to_owned()));
         }
-        let burst = burst
-            .parse::<u32>()
-            .ok()
-            .filter(|burst| *burst > 0)
-            .ok_or_else(|| RateError::Burst(burst.to_owned()))?;
+        let burst =
+            burst.parse::<u32>().ok().filter(|burst| *burst > 0).ok_or_else(|| RateError::Burst(burst.to_owned()))?;
         Ok(RateOverride {
             operation,
-            rate: Rate::Limited {
-                interval: Duration::from_secs_f64(seconds_per_call),
-                burst,
-            },
+            rate: Rate::Limited { interval: Duration::from_secs_f64(seconds_per_call), burst },
         })
     }
 }
@@ -191,34 +173,14 @@ mod tests {
 
     #[test]
     fn a_rate_is_read_or_its_mistake_is_named() {
-        let limited = |millis, burst| Rate::Limited {
-            interval: Duration::from_millis(millis),
-            burst,
-        };
-        let one = |operation, rate| {
-            Ok(RateOverride {
-                operation: Some(operation),
-                rate,
-            })
-        };
+        let limited = |millis, burst| Rate::Limited { interval: Duration::from_millis(millis), burst };
+        let one = |operation, rate| Ok(RateOverride { operation: Some(operation), rate });
         for (text, expected) in [
-            (
-                "CreateDomainName=1/30:1",
-                one(Operation::CreateDomainName, limited(30_000, 1)),
-            ),
-            (
-                "apigateway=10:40",
-                one(Operation::ApiGateway, limited(100, 40)),
-            ),
+            ("CreateDomainName=1/30:1", one(Operation::CreateDomainName, limited(30_000, 1))),
+            ("apigateway=10:40", one(Operation::ApiGateway, limited(100, 40))),
             ("route53=0.5:2", one(Operation::Route53, limited(2_000, 2))),
             ("acm=unlimited", one(Operation::Acm, Rate::Unlimited)),
-            (
-                "*=unlimited",
-                Ok(RateOverride {
-                    operation: None,
-                    rate: Rate::Unlimited,
-                }),
-            ),
+            ("*=unlimited", Ok(RateOverride { operation: None, rate: Rate::Unlimited })),
             ("acm", Err(RateError::Form)),
             ("acm=5", Err(RateError::Form)),
             ("s3=5:5", Err(RateError::Operation("s3".into()))),
@@ -241,28 +203,14 @@ mod tests {
 
     #[test]
     fn the_later_override_wins_and_the_rest_stays_as_aws_has_it() {
-        let read = |texts: &[&str]| {
-            Rates::with(&texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>())
-        };
+        let read = |texts: &[&str]| Rates::with(&texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>());
         let some = read(&["*=unlimited", "acm=1:1"]);
         assert_eq!(some.of(Operation::Route53), Rate::Unlimited);
-        assert_eq!(
-            some.of(Operation::Acm),
-            Rate::Limited {
-                interval: Duration::from_secs(1),
-                burst: 1
-            }
-        );
-        assert_eq!(
-            read(&["acm=1:1", "*=unlimited"]).of(Operation::Acm),
-            Rate::Unlimited
-        );
+        assert_eq!(some.of(Operation::Acm), Rate::Limited { interval: Duration::from_secs(1), burst: 1 });
+        assert_eq!(read(&["acm=1:1", "*=unlimited"]).of(Operation::Acm), Rate::Unlimited);
         assert_eq!(
             read(&["acm=1:1"]).of(Operation::UpdateDomainName),
-            Rate::Limited {
-                interval: Duration::from_secs(30),
-                burst: 1
-            }
+            Rate::Limited { interval: Duration::from_secs(30), burst: 1 }
         );
     }
 }

@@ -45,12 +45,12 @@ pub struct Alias {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    pub action: ChangeAction,
+    pub action: Action,
     pub record: RecordSet,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeAction {
+pub enum Action {
     /// [`Kind::Conflict`] when a set of this name and type is there.
     Create,
     /// Overwrites whatever is there.
@@ -61,10 +61,7 @@ pub enum ChangeAction {
 
 impl Route53 {
     pub(super) fn new(config: &SdkConfig, way: &Way) -> Route53 {
-        Route53 {
-            client: Client::new(config),
-            way: way.clone(),
-        }
+        Route53 { client: Client::new(config), way: way.clone() }
     }
 
     /// All zones that can be written to. Those that another AWS service keeps are left out.
@@ -74,10 +71,7 @@ impl Route53 {
         loop {
             let send = self.client.list_hosted_zones().set_marker(marker).send();
             let page = self.way.call("route53:ListHostedZones", send).await?;
-            let ours = page
-                .hosted_zones
-                .into_iter()
-                .filter(|z| z.linked_service.is_none());
+            let ours = page.hosted_zones.into_iter().filter(|z| z.linked_service.is_none());
             zones.extend(ours.map(zone));
             marker = page.next_marker.filter(|_| page.is_truncated);
             if marker.is_none() {
@@ -110,10 +104,7 @@ impl Route53 {
                 .set_start_record_type(start_type)
                 .set_start_record_identifier(start_identifier)
                 .send();
-            let page = self
-                .way
-                .call("route53:ListResourceRecordSets", send)
-                .await?;
+            let page = self.way.call("route53:ListResourceRecordSets", send).await?;
             // The list begins at the name and goes on through the rest of the zone.
             for set in page.resource_record_sets {
                 let record = record(set);
@@ -125,11 +116,7 @@ impl Route53 {
             if !page.is_truncated || page.next_record_name.is_none() {
                 return Ok(records);
             }
-            from = (
-                page.next_record_name,
-                page.next_record_type,
-                page.next_record_identifier,
-            );
+            from = (page.next_record_name, page.next_record_type, page.next_record_identifier);
         }
     }
 
@@ -143,25 +130,14 @@ impl Route53 {
             );
             return Err(Error::ours(Kind::Invalid, CHANGE, message));
         }
-        let incomplete = |e: aws_sdk_route53::error::BuildError| {
-            Error::ours(Kind::Invalid, CHANGE, e.to_string())
-        };
+        let incomplete = |e: aws_sdk_route53::error::BuildError| Error::ours(Kind::Invalid, CHANGE, e.to_string());
         let batch = changes
             .iter()
             .map(sdk_change)
             .collect::<Result<Vec<_>, _>>()
-            .and_then(|changes| {
-                sdk::ChangeBatch::builder()
-                    .set_changes(Some(changes))
-                    .build()
-            })
+            .and_then(|changes| sdk::ChangeBatch::builder().set_changes(Some(changes)).build())
             .map_err(incomplete)?;
-        let send = self
-            .client
-            .change_resource_record_sets()
-            .hosted_zone_id(zone_id)
-            .change_batch(batch)
-            .send();
+        let send = self.client.change_resource_record_sets().hosted_zone_id(zone_id).change_batch(batch).send();
         let answer = self.way.call(CHANGE, send).await?;
         let id = answer.change_info.map(|info| info.id).unwrap_or_default();
         Ok(bare(&id, "/change/"))
@@ -171,9 +147,7 @@ impl Route53 {
     pub async fn change_in_sync(&self, change_id: &str) -> Result<bool, Error> {
         let send = self.client.get_change().id(change_id).send();
         let answer = self.way.call("route53:GetChange", send).await?;
-        Ok(answer
-            .change_info
-            .is_some_and(|info| info.status == sdk::ChangeStatus::Insync))
+        Ok(answer.change_info.is_some_and(|info| info.status == sdk::ChangeStatus::Insync))
     }
 }
 
@@ -184,9 +158,7 @@ pub fn normalise(name: &str) -> String {
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         plain.push_str(before);
-        let code = escape
-            .get(1..4)
-            .and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        let code = escape.get(1..4).and_then(|octal| u8::from_str_radix(octal, 8).ok());
         match code.filter(|c| c.is_ascii_graphic() && *c != b'.' && *c != b'\\') {
             Some(c) => {
                 plain.push(char::from(c));
@@ -219,12 +191,7 @@ fn record(set: sdk::ResourceRecordSet) -> RecordSet {
         name: normalise(&set.name),
         kind: set.r#type.as_str().to_owned(),
         ttl: set.ttl,
-        values: set
-            .resource_records
-            .unwrap_or_default()
-            .into_iter()
-            .map(|r| r.value)
-            .collect(),
+        values: set.resource_records.unwrap_or_default().into_iter().map(|r| r.value).collect(),
         alias: set.alias_target.map(|alias| Alias {
             target: normalise(&alias.dns_name),
             hosted_zone_id: alias.hosted_zone_id,
@@ -261,9 +228,9 @@ fn sdk_change(change: &Change) -> Result<sdk::Change, aws_sdk_route53::error::Bu
         .build()?;
     sdk::Change::builder()
         .action(match change.action {
-            ChangeAction::Create => sdk::ChangeAction::Create,
-            ChangeAction::Upsert => sdk::ChangeAction::Upsert,
-            ChangeAction::Delete => sdk::ChangeAction::Delete,
+            Action::Create => sdk::ChangeAction::Create,
+            Action::Upsert => sdk::ChangeAction::Upsert,
+            Action::Delete => sdk::ChangeAction::Delete,
         })
         .resource_record_set(set)
         .build()
@@ -278,10 +245,7 @@ mod tests {
         for (given, ours) in [
             ("API.Example.COM.", "api.example.com"),
             ("\\052.example.com.", "*.example.com"),
-            (
-                "_mtls-operator.api.example.com",
-                "_mtls-operator.api.example.com",
-            ),
+            ("_mtls-operator.api.example.com", "_mtls-operator.api.example.com"),
             ("a\\056b.example.com", "a\\056b.example.com"), // a dot inside a label stays told apart from one between labels
             ("odd\\", "odd\\"),
             ("odd\\05", "odd\\05"),

@@ -51,20 +51,13 @@ pub struct Version {
 
 impl S3 {
     pub(super) fn new(config: &SdkConfig, way: &Way) -> S3 {
-        S3 {
-            client: Client::new(config),
-            way: way.clone(),
-        }
+        S3 { client: Client::new(config), way: way.clone() }
     }
 
     /// The bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account's has, or rights are missing.
     pub async fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
         const LOOK: &str = "s3:HeadBucket";
-        let look = self
-            .client
-            .head_bucket()
-            .bucket(name)
-            .expected_bucket_owner(&self.way.account);
+        let look = self.client.head_bucket().bucket(name).expected_bucket_owner(&self.way.account);
         // A bucket of another Region answers with a redirect, which says where it is.
         let send = async {
             match look.send().await {
@@ -84,12 +77,7 @@ impl S3 {
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let there = self
-            .client
-            .config()
-            .to_builder()
-            .region(Region::new(region.clone()))
-            .build();
+        let there = self.client.config().to_builder().region(Region::new(region.clone())).build();
         let ask = Client::from_conf(there)
             .get_bucket_versioning()
             .bucket(name)
@@ -100,28 +88,16 @@ impl S3 {
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        Ok(Some(Bucket {
-            region,
-            versioned: versioning == Some(BucketVersioningStatus::Enabled),
-        }))
+        Ok(Some(Bucket { region, versioned: versioning == Some(BucketVersioningStatus::Enabled) }))
     }
 
     /// The newest version of the object, without its bytes; `None` when there is none or it was deleted. Without
     /// `s3:ListBucket` S3 answers [`Kind::Denied`] for one that is not there.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
-        let send = self
-            .client
-            .head_object()
-            .bucket(bucket)
-            .key(key)
-            .expected_bucket_owner(&self.way.account)
-            .send();
+        let send = self.client.head_object().bucket(bucket).key(key).expected_bucket_owner(&self.way.account).send();
         match self.way.call("s3:HeadObject", send).await {
             Ok(answer) => Ok(Some(Object {
-                version: answer
-                    .version_id
-                    .filter(|id| id != "null")
-                    .unwrap_or_default(),
+                version: answer.version_id.filter(|id| id != "null").unwrap_or_default(),
                 metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
                 size: u64::try_from(answer.content_length.unwrap_or_default()).unwrap_or_default(),
             })),
@@ -131,12 +107,7 @@ impl S3 {
     }
 
     /// The bytes of one version; `None` when that version is gone or is a delete marker.
-    pub async fn get(
-        &self,
-        bucket: &str,
-        key: &str,
-        version: &str,
-    ) -> Result<Option<Content>, Error> {
+    pub async fn get(&self, bucket: &str, key: &str, version: &str) -> Result<Option<Content>, Error> {
         const GET: &str = "s3:GetObject";
         let send = self
             .client
@@ -157,10 +128,7 @@ impl S3 {
         let body = tokio::time::timeout(ATTEMPT, answer.body.collect()).await;
         let broken = || Error::ours(Kind::Transient, GET, "the object did not arrive whole");
         let bytes = body.map_err(|_| broken())?.map_err(|_| broken())?;
-        Ok(Some(Content {
-            bytes: bytes.to_vec(),
-            metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
-        }))
+        Ok(Some(Content { bytes: bytes.to_vec(), metadata: answer.metadata.unwrap_or_default().into_iter().collect() }))
     }
 
     /// Store the bytes as a new version and return its id. An answer without one is an error: the bucket is not versioned, or
@@ -185,11 +153,7 @@ impl S3 {
             .send();
         let answer = self.way.call(PUT, send).await?;
         answer.version_id.filter(|id| id != "null").ok_or_else(|| {
-            Error::ours(
-                Kind::Invalid,
-                PUT,
-                format!("bucket {bucket} gave the object no version: switch versioning on"),
-            )
+            Error::ours(Kind::Invalid, PUT, format!("bucket {bucket} gave the object no version: switch versioning on"))
         })
     }
 
@@ -220,19 +184,13 @@ impl S3 {
                 .map(|v| (v.key, v.version_id, v.is_latest, v.last_modified, true));
             for (of, id, latest, at, delete_marker) in objects.chain(markers) {
                 if of.as_deref() == Some(key) {
-                    let version = Version {
-                        id: id.unwrap_or_default(),
-                        latest: latest.unwrap_or_default(),
-                        delete_marker,
-                    };
+                    let version =
+                        Version { id: id.unwrap_or_default(), latest: latest.unwrap_or_default(), delete_marker };
                     versions.push((at.map(|at| (at.secs(), at.subsec_nanos())), version));
                 }
             }
             // Keys come in order: past ours there is only what begins with it.
-            let past = page
-                .next_key_marker
-                .as_deref()
-                .is_some_and(|next| next > key);
+            let past = page.next_key_marker.as_deref().is_some_and(|next| next > key);
             if page.is_truncated != Some(true) || page.next_key_marker.is_none() || past {
                 break;
             }
@@ -245,12 +203,7 @@ impl S3 {
     }
 
     /// Remove one version for good. One that is gone already is no error to S3.
-    pub async fn delete_version(
-        &self,
-        bucket: &str,
-        key: &str,
-        version: &str,
-    ) -> Result<(), Error> {
+    pub async fn delete_version(&self, bucket: &str, key: &str, version: &str) -> Result<(), Error> {
         let send = self
             .client
             .delete_object()

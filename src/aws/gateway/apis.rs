@@ -52,17 +52,11 @@ impl Gateway {
 
     /// One stage; `None` when there is none, or no such API.
     pub async fn stage(&self, api_id: &str, name: &str) -> Result<Option<Stage>, Error> {
-        let send = self
-            .client
-            .get_stage()
-            .api_id(api_id)
-            .stage_name(name)
-            .send();
+        let send = self.client.get_stage().api_id(api_id).stage_name(name).send();
         match self.way.call("apigateway:GetStage", send).await {
-            Ok(answer) => Ok(Some(Stage {
-                name: name.to_owned(),
-                auto_deploy: answer.auto_deploy.unwrap_or_default(),
-            })),
+            Ok(answer) => {
+                Ok(Some(Stage { name: name.to_owned(), auto_deploy: answer.auto_deploy.unwrap_or_default() }))
+            }
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -73,22 +67,12 @@ impl Gateway {
         let mut stages = Vec::new();
         let mut next = None;
         loop {
-            let send = self
-                .client
-                .get_stages()
-                .api_id(api_id)
-                .set_next_token(next)
-                .send();
+            let send = self.client.get_stages().api_id(api_id).set_next_token(next).send();
             let page = self.way.call("apigateway:GetStages", send).await?;
-            stages.extend(
-                page.items
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|item| Stage {
-                        name: item.stage_name.unwrap_or_default(),
-                        auto_deploy: item.auto_deploy.unwrap_or_default(),
-                    }),
-            );
+            stages.extend(page.items.unwrap_or_default().into_iter().map(|item| Stage {
+                name: item.stage_name.unwrap_or_default(),
+                auto_deploy: item.auto_deploy.unwrap_or_default(),
+            }));
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(stages);
@@ -98,24 +82,14 @@ impl Gateway {
 
     /// Set the flag that closes the default endpoint, of all stages of the API.
     pub async fn set_endpoint_closed(&self, api_id: &str, closed: bool) -> Result<(), Error> {
-        let send = self
-            .client
-            .update_api()
-            .api_id(api_id)
-            .disable_execute_api_endpoint(closed)
-            .send();
+        let send = self.client.update_api().api_id(api_id).disable_execute_api_endpoint(closed).send();
         self.way.call("apigateway:UpdateApi", send).await?;
         Ok(())
     }
 
     /// Deploy the API as it is now to the stage. Own quota: 1 per 5 s.
     pub async fn deploy(&self, api_id: &str, stage: &str) -> Result<(), Error> {
-        let send = self
-            .client
-            .create_deployment()
-            .api_id(api_id)
-            .stage_name(stage)
-            .send();
+        let send = self.client.create_deployment().api_id(api_id).stage_name(stage).send();
         self.way.call("apigateway:CreateDeployment", send).await?;
         Ok(())
     }

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 pub struct Domain {
     pub name: String,
     pub arn: String,
-    pub certificate_arn: Option<String>,
+    /// Empty: the domain has none of our kind (edge-optimized).
+    pub certificate_arn: String,
     pub ownership_certificate_arn: Option<String>,
     /// None: no mutual TLS.
     pub truststore: Option<Truststore>,
@@ -73,7 +74,7 @@ impl DomainStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpAddressType {
     Ipv4,
-    DualStack,
+    Dualstack,
 }
 
 /// The one full configuration of a domain; the rest is fixed: Regional, TLS 1.2 and up.
@@ -100,11 +101,7 @@ impl Gateway {
     }
 
     /// [`Kind::Conflict`] when the name is taken, in this account or in any other. Own quota: 1 per 30 s.
-    pub async fn create_domain(
-        &self,
-        request: &DomainRequest,
-        tags: &BTreeMap<String, String>,
-    ) -> Result<(), Error> {
+    pub async fn create_domain(&self, request: &DomainRequest, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         let send = self
             .client
             .create_domain_name()
@@ -147,7 +144,7 @@ impl DomainRequest {
             .security_policy(sdk::SecurityPolicy::Tls12)
             .ip_address_type(match self.ip_address_type {
                 IpAddressType::Ipv4 => sdk::IpAddressType::Ipv4,
-                IpAddressType::DualStack => sdk::IpAddressType::Dualstack,
+                IpAddressType::Dualstack => sdk::IpAddressType::Dualstack,
             })
             .build()
     }
@@ -170,48 +167,32 @@ fn domain(name: &str, arn: String, answer: GetDomainNameOutput) -> Domain {
     Domain {
         name: name.to_owned(),
         arn,
-        certificate_arn: configuration.certificate_arn,
+        certificate_arn: configuration.certificate_arn.unwrap_or_default(),
         ownership_certificate_arn: configuration.ownership_verification_certificate_arn,
         truststore: answer.mutual_tls_authentication.and_then(|mutual_tls| {
             Some(Truststore {
                 uri: mutual_tls.truststore_uri.filter(|uri| !uri.is_empty())?,
-                version: mutual_tls
-                    .truststore_version
-                    .filter(|version| !version.is_empty()),
+                version: mutual_tls.truststore_version.filter(|version| !version.is_empty()),
                 warnings: mutual_tls.truststore_warnings.unwrap_or_default(),
             })
         }),
-        status: match configuration
-            .domain_name_status
-            .as_ref()
-            .map_or("", |s| s.as_str())
-        {
+        status: match configuration.domain_name_status.as_ref().map_or("", |s| s.as_str()) {
             "AVAILABLE" => DomainStatus::Available,
             "UPDATING" => DomainStatus::Updating,
             "PENDING_CERTIFICATE_REIMPORT" => DomainStatus::PendingCertificateReimport,
             "PENDING_OWNERSHIP_VERIFICATION" => DomainStatus::PendingOwnershipVerification,
             other => DomainStatus::Other(other.to_owned()),
         },
-        status_message: configuration
-            .domain_name_status_message
-            .filter(|message| !message.is_empty()),
+        status_message: configuration.domain_name_status_message.filter(|message| !message.is_empty()),
         target: normalise(&configuration.api_gateway_domain_name.unwrap_or_default()),
         hosted_zone_id: configuration.hosted_zone_id.unwrap_or_default(),
         ip_address_type: match configuration.ip_address_type {
-            Some(sdk::IpAddressType::Dualstack) => IpAddressType::DualStack,
+            Some(sdk::IpAddressType::Dualstack) => IpAddressType::Dualstack,
             _ => IpAddressType::Ipv4, // AWS's default, and what domains from before the choice have
         },
-        endpoint_type: configuration
-            .endpoint_type
-            .map_or(String::new(), |t| t.as_str().to_owned()),
-        security_policy: configuration
-            .security_policy
-            .map_or(String::new(), |p| p.as_str().to_owned()),
-        routing_mode: answer
-            .routing_mode
-            .map_or("API_MAPPING_ONLY".to_owned(), |mode| {
-                mode.as_str().to_owned()
-            }),
+        endpoint_type: configuration.endpoint_type.map_or(String::new(), |t| t.as_str().to_owned()),
+        security_policy: configuration.security_policy.map_or(String::new(), |p| p.as_str().to_owned()),
+        routing_mode: answer.routing_mode.map_or("API_MAPPING_ONLY".to_owned(), |mode| mode.as_str().to_owned()),
         tags: answer.tags.unwrap_or_default().into_iter().collect(),
     }
 }

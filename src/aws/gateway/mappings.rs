@@ -19,22 +19,14 @@ impl Gateway {
         let mut mappings = Vec::new();
         let mut next = None;
         loop {
-            let send = self
-                .client
-                .get_api_mappings()
-                .domain_name(domain)
-                .set_next_token(next)
-                .max_results("100")
-                .send();
+            let send =
+                self.client.get_api_mappings().domain_name(domain).set_next_token(next).max_results("100").send();
             let page = self.way.call("apigateway:GetApiMappings", send).await?;
             mappings.extend(page.items.unwrap_or_default().into_iter().map(|item| {
                 Mapping {
                     id: item.api_mapping_id.unwrap_or_default(),
                     // The v1 API's word for the empty path comes through for mappings made there.
-                    path: item
-                        .api_mapping_key
-                        .filter(|key| key != "(none)")
-                        .unwrap_or_default(),
+                    path: item.api_mapping_key.filter(|key| key != "(none)").unwrap_or_default(),
                     api_id: item.api_id.unwrap_or_default(),
                     stage: item.stage.unwrap_or_default(),
                 }
@@ -47,13 +39,7 @@ impl Gateway {
     }
 
     /// Add a mapping and return its id; [`Kind::Conflict`] when the path is taken.
-    pub async fn create_mapping(
-        &self,
-        domain: &str,
-        path: &str,
-        api_id: &str,
-        stage: &str,
-    ) -> Result<String, Error> {
+    pub async fn create_mapping(&self, domain: &str, path: &str, api_id: &str, stage: &str) -> Result<String, Error> {
         const CREATE: &str = "apigateway:CreateApiMapping";
         let send = self
             .client
@@ -64,9 +50,7 @@ impl Gateway {
             .stage(stage)
             .send();
         let answer = self.way.call(CREATE, send).await?;
-        answer
-            .api_mapping_id
-            .ok_or_else(|| Error::ours(Kind::Transient, CREATE, "the answer names no mapping"))
+        answer.api_mapping_id.ok_or_else(|| Error::ours(Kind::Transient, CREATE, "the answer names no mapping"))
     }
 
     /// Make the mapping of this id lead where it says, in place.
@@ -85,12 +69,7 @@ impl Gateway {
     }
 
     pub async fn delete_mapping(&self, domain: &str, id: &str) -> Result<(), Error> {
-        let send = self
-            .client
-            .delete_api_mapping()
-            .domain_name(domain)
-            .api_mapping_id(id)
-            .send();
+        let send = self.client.delete_api_mapping().domain_name(domain).api_mapping_id(id).send();
         self.way.call("apigateway:DeleteApiMapping", send).await?;
         Ok(())
     }

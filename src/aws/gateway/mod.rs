@@ -1,8 +1,12 @@
-//! API Gateway, through its v2 API: custom domains ([`domains`]), what they map to ([`mappings`]), and the APIs ([`apis`]).
+//! API Gateway, through its v2 API: custom domains, what they map to, and the APIs.
 
-pub mod apis;
-pub mod domains;
-pub mod mappings;
+mod apis;
+mod domains;
+mod mappings;
+
+pub use apis::{Api, Protocol, Stage};
+pub use domains::{Domain, DomainRequest, DomainStatus, IpAddressType, Truststore};
+pub use mappings::Mapping;
 
 use super::errors::Error;
 use super::gate::Way;
@@ -18,31 +22,19 @@ pub struct Gateway {
 
 impl Gateway {
     pub(super) fn new(config: &SdkConfig, way: &Way) -> Gateway {
-        Gateway {
-            client: Client::new(config),
-            way: way.clone(),
-        }
+        Gateway { client: Client::new(config), way: way.clone() }
     }
 
     /// Set these tags on a domain or an API; others stay.
     pub async fn tag(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
-        let send = self
-            .client
-            .tag_resource()
-            .resource_arn(arn)
-            .set_tags(Some(tags.clone().into_iter().collect()))
-            .send();
+        let send =
+            self.client.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect())).send();
         self.way.call("apigateway:TagResource", send).await?;
         Ok(())
     }
 
     pub async fn untag(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
-        let send = self
-            .client
-            .untag_resource()
-            .resource_arn(arn)
-            .set_tag_keys(Some(keys.to_vec()))
-            .send();
+        let send = self.client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.to_vec())).send();
         self.way.call("apigateway:UntagResource", send).await?;
         Ok(())
     }
@@ -74,18 +66,9 @@ mod tests {
     #[test]
     fn an_arn_is_of_its_regions_partition() {
         for (region, expected) in [
-            (
-                "eu-west-1",
-                "arn:aws:apigateway:eu-west-1::/domainnames/a.b",
-            ),
-            (
-                "cn-north-1",
-                "arn:aws-cn:apigateway:cn-north-1::/domainnames/a.b",
-            ),
-            (
-                "us-gov-west-1",
-                "arn:aws-us-gov:apigateway:us-gov-west-1::/domainnames/a.b",
-            ),
+            ("eu-west-1", "arn:aws:apigateway:eu-west-1::/domainnames/a.b"),
+            ("cn-north-1", "arn:aws-cn:apigateway:cn-north-1::/domainnames/a.b"),
+            ("us-gov-west-1", "arn:aws-us-gov:apigateway:us-gov-west-1::/domainnames/a.b"),
         ] {
             assert_eq!(arn(region, "domainnames/a.b"), expected);
         }
