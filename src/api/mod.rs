@@ -46,9 +46,13 @@ fn set_at_creation(path: &[&str], instead: &str) -> Rule {
         (0..path.len()).map(member).collect::<Vec<_>>().join(" && ")
     };
     let (now, before, field) = (has("self"), has("oldSelf"), path.join("."));
-    Rule::new(format!("({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"))
-        .message(&*format!("{field} cannot be set, changed or removed later: {instead}"))
-        .field_path(format!(".{field}"))
+    Rule::new(format!(
+        "({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"
+    ))
+    .message(&*format!(
+        "{field} cannot be set, changed or removed later: {instead}"
+    ))
+    .field_path(format!(".{field}"))
 }
 
 /// For a list of host names, a leading wildcard label allowed.
@@ -83,7 +87,10 @@ pub fn crds() -> Vec<(String, String)> {
     let file = |crd: CustomResourceDefinition| {
         let yaml = serde_saphyr::to_string(&crd).expect("a CRD is plain data");
         let head = "# Generated from src/api by `cargo run --bin mtls-operator -- crds crds/`: do not edit.\n";
-        (format!("{}.yaml", crd.spec.names.plural), format!("{head}{yaml}"))
+        (
+            format!("{}.yaml", crd.spec.names.plural),
+            format!("{head}{yaml}"),
+        )
     };
     definitions().into_iter().map(file).collect()
 }
@@ -111,7 +118,10 @@ fn tidy(value: &mut Value) {
                 map.remove("nullable");
             }
             if let Some(Value::String(description)) = map.get_mut("description") {
-                let paragraphs: Vec<_> = description.split("\n\n").map(|p| p.replace('\n', " ")).collect();
+                let paragraphs: Vec<_> = description
+                    .split("\n\n")
+                    .map(|p| p.replace('\n', " "))
+                    .collect();
                 *description = paragraphs.join("\n");
             }
             map.values_mut().for_each(tidy);
