@@ -99,7 +99,8 @@ pub fn crds() -> Vec<(String, String)> {
 ///
 /// - A new object's status is `{observedGeneration: -1}`, so that nothing (kstatus, Argo CD) takes an object that nobody
 ///   has looked at for ready.
-/// - No field is nullable: unset is the only way to say nothing, and CEL's `has()` then means what it says.
+/// - No field is nullable: the API server then drops a null (`region:` with nothing behind it, as templates write), so that unset is one
+///   thing, for CEL's `has()` and for the Rust types.
 /// - Descriptions flow: the line breaks of a doc comment are the source's, not the reader's.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is plain data");

@@ -158,6 +158,21 @@ async fn the_api_server_enforces_the_rules() {
         );
     }
 
+    // A null says as much as nothing.
+    let mut nulls = cases::minimal_domain();
+    nulls["spec"]["aws"] = json!({"region": null});
+    nulls["spec"]["trust"] = Value::Null;
+    nulls["spec"]["adoptionPolicy"] = Value::Null;
+    let taken = domains
+        .create(&dry_run(), &object(&nulls, &json!({})))
+        .await
+        .unwrap();
+    let spec = &taken.data["spec"];
+    assert_eq!(
+        (&spec["aws"], spec.get("trust"), &spec["adoptionPolicy"]),
+        (&json!({}), None, &json!("Never"))
+    );
+
     // The example is accepted. Nobody has looked at a new object yet, and it says so.
     let example = std::fs::read_to_string(root().join("examples/quickstart.yaml")).unwrap();
     let example: Vec<Value> = serde_saphyr::from_multiple(&example).unwrap();
