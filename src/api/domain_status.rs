@@ -1,4 +1,4 @@
-//! The MtlsDomain's status: what people would otherwise dig for in AWS. Nothing here is a counter or changes in an unchanged world.
+//! The MtlsDomain's status: what people would otherwise dig for in AWS. Nothing here changes in an unchanged world.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;

@@ -46,9 +46,13 @@ fn set_at_creation(path: &[&str], instead: &str) -> Rule {
         (0..path.len()).map(member).collect::<Vec<_>>().join(" && ")
     };
     let (now, before, field) = (has("self"), has("oldSelf"), path.join("."));
-    Rule::new(format!("({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"))
-        .message(&*format!("{field} cannot be set, changed or removed later: {instead}"))
-        .field_path(format!(".{field}"))
+    Rule::new(format!(
+        "({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"
+    ))
+    .message(&*format!(
+        "{field} cannot be set, changed or removed later: {instead}"
+    ))
+    .field_path(format!(".{field}"))
 }
 
 /// For a list of host names, a leading wildcard label allowed.
@@ -83,7 +87,10 @@ pub fn crds() -> Vec<(String, String)> {
     let file = |crd: CustomResourceDefinition| {
         let yaml = serde_saphyr::to_string(&crd).expect("a CRD is plain data");
         let head = "# Generated from src/api by `cargo run --bin mtls-operator -- crds crds/`: do not edit.\n";
-        (format!("{}.yaml", crd.spec.names.plural), format!("{head}{yaml}"))
+        (
+            format!("{}.yaml", crd.spec.names.plural),
+            format!("{head}{yaml}"),
+        )
     };
     definitions().into_iter().map(file).collect()
 }
@@ -92,7 +99,8 @@ pub fn crds() -> Vec<(String, String)> {
 ///
 /// - A new object's status is `{observedGeneration: -1}`, so that nothing (kstatus, Argo CD) takes an object that nobody
 ///   has looked at for ready.
-/// - No field is nullable: unset is the only way to say nothing, and CEL's `has()` then means what it says.
+/// - No field is nullable: the API server then drops a null (`region:` with nothing behind it, as templates write), so that unset is one
+///   thing, for CEL's `has()` and for the Rust types.
 /// - Descriptions flow: the line breaks of a doc comment are the source's, not the reader's.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is plain data");
@@ -111,7 +119,10 @@ fn tidy(value: &mut Value) {
                 map.remove("nullable");
             }
             if let Some(Value::String(description)) = map.get_mut("description") {
-                let paragraphs: Vec<_> = description.split("\n\n").map(|p| p.replace('\n', " ")).collect();
+                let paragraphs: Vec<_> = description
+                    .split("\n\n")
+                    .map(|p| p.replace('\n', " "))
+                    .collect();
                 *description = paragraphs.join("\n");
             }
             map.values_mut().for_each(tidy);

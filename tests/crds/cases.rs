@@ -8,21 +8,25 @@ type Creation = (&'static str, Value, &'static str);
 type Change = (&'static str, Value, Value, &'static str);
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/mtls-operator";
-const CERTIFICATE: &str = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555";
+const CERTIFICATE: &str =
+    "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555";
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n";
 
+#[rustfmt::skip]
 pub fn minimal_domain() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": "partners"},
            "spec": {"domainName": "api.example.com"}})
 }
 
+#[rustfmt::skip]
 pub fn minimal_certificate() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": "client1"},
            "spec": {"domainRef": {"name": "partners"}, "subject": {"commonName": "client1"}}})
 }
 
 /// Every field but the other members of a choice. Durations as Rust writes them.
+#[rustfmt::skip]
 pub fn full_domain() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": "full"}, "spec": {
         "domainName": "full.example.com",
@@ -55,6 +59,7 @@ pub fn full_domain() -> Value {
 }
 
 /// Every field but `csr` and `renewBeforePercentage`, which exclude others.
+#[rustfmt::skip]
 pub fn full_certificate() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": "full"}, "spec": {
         "domainRef": {"name": "partners", "namespace": "payments"},
@@ -95,6 +100,7 @@ fn header(name: &str) -> Value {
     json!({"spec": {"identity": {"headers": [{"name": name, "from": {"clientCert": "SubjectDN"}}]}}})
 }
 
+#[rustfmt::skip]
 pub fn domain() -> Vec<Creation> {
     let one_source = "set exactly one of generate, secretRef";
     let host_name = "write a full host name in lower case";
@@ -204,6 +210,7 @@ pub fn domain() -> Vec<Creation> {
     ]
 }
 
+#[rustfmt::skip]
 pub fn domain_changes() -> Vec<Change> {
     let region = "aws.region cannot be set, changed or removed later";
     let account = "aws.accountId cannot be set, changed or removed later";
@@ -231,6 +238,7 @@ pub fn domain_changes() -> Vec<Change> {
     ]
 }
 
+#[rustfmt::skip]
 pub fn certificate() -> Vec<Creation> {
     let one_of = "set exactly one of subject (the operator makes the key) and csr";
     let with_csr = |more: Value| super::merged(&json!({"spec": {"subject": null, "csr": CSR}}), &json!({"spec": more}));
@@ -285,6 +293,7 @@ pub fn certificate() -> Vec<Creation> {
     ]
 }
 
+#[rustfmt::skip]
 pub fn certificate_changes() -> Vec<Change> {
     let with_csr = json!({"spec": {"subject": null, "csr": CSR}});
     let chosen = "whether subject or csr is chosen at creation";

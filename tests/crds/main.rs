@@ -1,29 +1,33 @@
 //! The custom resources as the API server takes them: the files in crds/, and every rule of both schemas.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+mod cases;
+
+use std::path::Path;
+
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
-use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, Resource};
 use mtls_operator::api::{self, ClientCertificate, MtlsDomain};
 use serde_json::{Value, json};
-use std::path::Path;
-use std::time::Duration;
-
-mod cases;
 
 /// `crds/` is what the types say.
 #[test]
 fn files_are_up_to_date() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+    let dir = root().join("crds");
     let mut expected = Vec::new();
     for (name, yaml) in api::crds() {
         let stale = std::fs::read_to_string(dir.join(&name)).ok().as_deref() != Some(&yaml);
-        assert!(!stale, "crds/{name} is stale: cargo run --bin mtls-operator -- crds crds/");
+        assert!(
+            !stale,
+            "crds/{name} is stale: cargo run --bin mtls-operator -- crds crds/"
+        );
         expected.push(name);
     }
     for entry in std::fs::read_dir(dir).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(expected.contains(&name), "crds/{name} belongs to no kind: remove it");
+        assert!(
+            expected.contains(&name),
+            "crds/{name} belongs to no kind: remove it"
+        );
     }
 }
 
@@ -35,18 +39,34 @@ fn every_field_survives_the_types() {
     assert_eq!(serde_json::to_value(read).unwrap()["spec"], domain["spec"]);
     let certificate = cases::full_certificate();
     let read: ClientCertificate = serde_json::from_value(certificate.clone()).unwrap();
-    assert_eq!(serde_json::to_value(read).unwrap()["spec"], certificate["spec"]);
+    assert_eq!(
+        serde_json::to_value(read).unwrap()["spec"],
+        certificate["spec"]
+    );
 }
 
 /// Each rule has a case that it refuses, so that none is there that never fires. Rules are known by their messages.
 #[test]
 fn every_rule_has_a_case() {
-    let mut cases: Vec<&str> = cases::domain().iter().chain(&cases::certificate()).map(|c| c.2).collect();
-    cases.extend(cases::domain_changes().iter().chain(&cases::certificate_changes()).map(|c| c.3));
+    let mut cases: Vec<&str> = cases::domain()
+        .iter()
+        .chain(&cases::certificate())
+        .map(|c| c.2)
+        .collect();
+    cases.extend(
+        cases::domain_changes()
+            .iter()
+            .chain(&cases::certificate_changes())
+            .map(|c| c.3),
+    );
     cases.retain(|message| !message.is_empty());
     for crd in api::definitions() {
         for message in messages(&serde_json::to_value(&crd).unwrap()) {
-            assert!(cases.iter().any(|part| message.contains(part)), "no case for the rule {message:?} of {}", crd.spec.names.kind);
+            assert!(
+                cases.iter().any(|part| message.contains(part)),
+                "no case for the rule {message:?} of {}",
+                crd.spec.names.kind
+            );
         }
     }
 }
@@ -54,8 +74,17 @@ fn every_rule_has_a_case() {
 fn messages(schema: &Value) -> Vec<String> {
     match schema {
         Value::Object(map) => {
-            let rules = map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
-            let own = rules.map(|rule| rule["message"].as_str().expect("every rule has a message").to_owned());
+            let rules = map
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
+            let own = rules.map(|rule| {
+                rule["message"]
+                    .as_str()
+                    .expect("every rule has a message")
+                    .to_owned()
+            });
             own.chain(map.values().flat_map(messages)).collect()
         }
         Value::Array(items) => items.iter().flat_map(messages).collect(),
@@ -63,27 +92,26 @@ fn messages(schema: &Value) -> Vec<String> {
     }
 }
 
-/// The API server accepts the CRDs (structure, rule cost), and then does what their rules say.
+/// The API server takes the files of crds/ (structure, rule cost), and then does what their rules say.
 #[tokio::test]
 async fn the_api_server_enforces_the_rules() {
     let dir = tempfile::tempdir().unwrap();
-    let _ = dir;
-    let client = Client::try_default().await.unwrap(); // TEMPORARY
-
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in api::definitions() {
-        crds.create(&PostParams::default(), &crd).await.unwrap();
-        let name = crd.metadata.name.unwrap();
-        let established = await_condition(crds.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(Duration::from_secs(60), established).await.expect("established in time").unwrap();
-    }
+    let kubernetes = sandbox::kubernetes::Kubernetes::start(dir.path())
+        .await
+        .unwrap();
+    kubernetes.install_crds(&root().join("crds")).await.unwrap();
+    let client = kubernetes.admin();
 
     let domains = objects::<MtlsDomain>(&client);
     let certificates = objects::<ClientCertificate>(&client);
     let mut wrong = Vec::new();
     for (api, base, cases) in [
         (&domains, cases::minimal_domain(), cases::domain()),
-        (&certificates, cases::minimal_certificate(), cases::certificate()),
+        (
+            &certificates,
+            cases::minimal_certificate(),
+            cases::certificate(),
+        ),
     ] {
         for (what, patch, expected) in cases {
             let answer = api.create(&dry_run(), &object(&base, &patch)).await;
@@ -92,11 +120,21 @@ async fn the_api_server_enforces_the_rules() {
     }
     for (api, base, cases) in [
         (&domains, cases::minimal_domain(), cases::domain_changes()),
-        (&certificates, cases::minimal_certificate(), cases::certificate_changes()),
+        (
+            &certificates,
+            cases::minimal_certificate(),
+            cases::certificate_changes(),
+        ),
     ] {
         for (n, (what, before, after, expected)) in cases.into_iter().enumerate() {
             let name = json!({"metadata": {"name": format!("change-{n}")}});
-            let old = api.create(&PostParams::default(), &object(&base, &merged(&before, &name))).await.expect(what);
+            let old = api
+                .create(
+                    &PostParams::default(),
+                    &object(&base, &merged(&before, &name)),
+                )
+                .await
+                .expect(what);
             let mut new = object(&base, &merged(&merged(&before, &after), &name));
             new.metadata.resource_version = old.metadata.resource_version;
             let answer = api.replace(&format!("change-{n}"), &dry_run(), &new).await;
@@ -106,17 +144,44 @@ async fn the_api_server_enforces_the_rules() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     // Nothing that the manifest of every field says is dropped or changed.
-    for (api, full) in [(&domains, cases::full_domain()), (&certificates, cases::full_certificate())] {
-        let taken = api.create(&dry_run(), &object(&full, &json!({}))).await.unwrap();
-        assert_eq!(merged(&taken.data["spec"], &full["spec"]), taken.data["spec"]);
+    for (api, full) in [
+        (&domains, cases::full_domain()),
+        (&certificates, cases::full_certificate()),
+    ] {
+        let taken = api
+            .create(&dry_run(), &object(&full, &json!({})))
+            .await
+            .unwrap();
+        assert_eq!(
+            merged(&taken.data["spec"], &full["spec"]),
+            taken.data["spec"]
+        );
     }
 
-    // Nobody has looked at a new object yet, and it says so.
-    let example = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart.yaml")).unwrap();
+    // A null says as much as nothing.
+    let mut nulls = cases::minimal_domain();
+    nulls["spec"]["aws"] = json!({"region": null});
+    nulls["spec"]["trust"] = Value::Null;
+    nulls["spec"]["adoptionPolicy"] = Value::Null;
+    let taken = domains
+        .create(&dry_run(), &object(&nulls, &json!({})))
+        .await
+        .unwrap();
+    let spec = &taken.data["spec"];
+    assert_eq!(
+        (&spec["aws"], spec.get("trust"), &spec["adoptionPolicy"]),
+        (&json!({}), None, &json!("Never"))
+    );
+
+    // The example is accepted. Nobody has looked at a new object yet, and it says so.
+    let example = std::fs::read_to_string(root().join("examples/quickstart.yaml")).unwrap();
     let example: Vec<Value> = serde_saphyr::from_multiple(&example).unwrap();
     assert_eq!(example.len(), 2);
     for (api, manifest) in [&domains, &certificates].into_iter().zip(&example) {
-        let made = api.create(&PostParams::default(), &object(manifest, &json!({}))).await.unwrap();
+        let made = api
+            .create(&PostParams::default(), &object(manifest, &json!({})))
+            .await
+            .unwrap();
         assert_eq!(made.data["status"], json!({"observedGeneration": -1}));
     }
 
@@ -124,11 +189,22 @@ async fn the_api_server_enforces_the_rules() {
     for (api, selector) in [
         (&domains, "spec.domainName=mtls.example.com"),
         (&certificates, "spec.secretName=client1-mtls"),
-        (&certificates, "spec.secretName=client1-mtls,spec.domainRef.name=partners"),
+        (
+            &certificates,
+            "spec.secretName=client1-mtls,spec.domainRef.name=partners",
+        ),
     ] {
-        let found = api.list(&ListParams::default().fields(selector)).await.unwrap();
+        let found = api
+            .list(&ListParams::default().fields(selector))
+            .await
+            .unwrap();
         assert_eq!(found.items.len(), 1, "{selector}");
     }
+}
+
+/// The repository's folder.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn objects<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject> {
@@ -136,7 +212,10 @@ fn objects<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject>
 }
 
 fn dry_run() -> PostParams {
-    PostParams { dry_run: true, ..PostParams::default() }
+    PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    }
 }
 
 fn object(base: &Value, patch: &Value) -> DynamicObject {
@@ -148,14 +227,20 @@ fn judge(what: &str, answer: kube::Result<DynamicObject>, expected: &str) -> Opt
     match answer {
         Ok(_) if expected.is_empty() => None,
         Ok(_) => Some(format!("{what}: accepted")),
-        Err(kube::Error::Api(status)) if !expected.is_empty() && status.message.contains(expected) => None,
+        Err(kube::Error::Api(status))
+            if !expected.is_empty() && status.message.contains(expected) =>
+        {
+            None
+        }
         Err(error) => Some(format!("{what}: {error}")),
     }
 }
 
 /// JSON merge patch (RFC 7396).
 fn merged(base: &Value, patch: &Value) -> Value {
-    let Value::Object(changes) = patch else { return patch.clone() };
+    let Value::Object(changes) = patch else {
+        return patch.clone();
+    };
     let mut result = base.as_object().cloned().unwrap_or_default();
     for (key, change) in changes {
         if change.is_null() {
