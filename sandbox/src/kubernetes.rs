@@ -44,7 +44,7 @@ pub enum Error {
     Yaml {
         path: PathBuf,
         #[source]
-        source: serde_saphyr::Error,
+        source: Box<serde_saphyr::Error>,
     },
     #[error("{path} has something in it that is no CustomResourceDefinition", path = path.display())]
     NotACrd { path: PathBuf },
@@ -250,7 +250,10 @@ fn read_crds(path: &Path) -> Result<Vec<Value>, Error> {
         let text = fs::read_to_string(&path).map_err(io_error(&path))?;
         let documents: Vec<Value> = match serde_saphyr::from_multiple(&text) {
             Ok(documents) => documents,
-            Err(source) => return Err(Error::Yaml { path, source }),
+            Err(source) => {
+                let source = Box::new(source);
+                return Err(Error::Yaml { path, source });
+            }
         };
         if documents
             .iter()
