@@ -1,59 +1,39 @@
-//! A Kubernetes API with nothing behind it: etcd, kube-apiserver, and kube-controller-manager with the two controllers that
-//! make deletion real (garbage collector, namespaces). Everything lives in one folder and on the loopback address.
+//! A Kubernetes API with nothing behind it, and what its administrator does in it for a test or a demo.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::net::Ipv4Addr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
+use std::{fs, io};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::Config;
 use kube::runtime::{conditions, wait};
-use kube::{Client, ResourceExt};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::process::{self, Process, free_port};
-use crate::tools;
+use crate::control_plane::{self, ControlPlane};
+use crate::kubeconfig::Access;
 
-/// For each of the three processes, on a machine that is busy with other things.
-const START_DEADLINE: Duration = Duration::from_secs(120);
-/// How often a port that was free a moment ago may turn out to be taken.
-const PORT_ATTEMPTS: usize = 5;
+/// Until a CustomResourceDefinition is served.
+const CRD_DEADLINE: Duration = Duration::from_secs(60);
 /// Tokens of service accounts outlive every sandbox.
 const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
-const FIELD_MANAGER: &str = "sandbox";
+pub(crate) const FIELD_MANAGER: &str = "sandbox";
 
 /// Why there is no Kubernetes, or why it did not take something.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Tools(#[from] tools::Error),
-    #[error(transparent)]
-    Process(#[from] process::Error),
+    ControlPlane(#[from] control_plane::Error),
     #[error("cannot use {path}", path = path.display())]
     Io {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("{dir} is in use by another sandbox", dir = dir.display())]
-    InUse { dir: PathBuf },
-    #[error("cannot make the keys and certificates of the API server")]
-    Certificates(#[from] rcgen::Error),
-    #[error("cannot make random numbers")]
-    Random(#[from] openssl::error::ErrorStack),
-    #[error("the kubeconfig that was just written is not understood")]
-    Kubeconfig(#[from] KubeconfigError),
     #[error("cannot {doing}")]
     Request {
         doing: String,
@@ -64,68 +44,42 @@ pub enum Error {
     Yaml {
         path: PathBuf,
         #[source]
-        source: serde_saphyr::Error,
+        source: Box<serde_saphyr::Error>,
     },
     #[error("{path} has something in it that is no CustomResourceDefinition", path = path.display())]
     NotACrd { path: PathBuf },
-    #[error("the API server does not serve {0}")]
-    NotServed(String),
+    #[error("the API server does not serve {crd} within {CRD_DEADLINE:?}")]
+    NotServed { crd: String },
 }
 
 /// A running Kubernetes API. Dropping it ends all of its processes; its folder stays, with the logs in it.
 #[derive(Debug)]
 pub struct Kubernetes {
-    /// Of an administrator (group system:masters), with everything embedded.
+    /// Of an administrator (group system:masters).
     pub kubeconfig: PathBuf,
     dir: PathBuf,
-    server: String,
-    ca: String,
+    access: Access,
     config: Config,
-    // Dropped in this order: those that depend on others first.
-    controllers: Mutex<Process>,
-    _api_server: Process,
-    _etcd: Process,
-    _lock: File,
+    control_plane: Mutex<ControlPlane>,
 }
 
 impl Kubernetes {
     /// Starts one in `dir`, from nothing: what an earlier one left there is removed, but for the logs. On a machine that
-    /// has the programs already this takes seconds; see [`tools::link_into`].
+    /// has the programs already this takes seconds; see [`crate::tools::link_into`].
     ///
     /// # Errors
-    /// All of [`Error`]; those of a process quote the end of its log.
+    /// [`Error::ControlPlane`]; of a process that failed it quotes the end of the log.
     pub async fn start(dir: &Path) -> Result<Self, Error> {
         let dir = std::path::absolute(dir).map_err(io_error(dir))?;
-        fs::create_dir_all(&dir).map_err(io_error(&dir))?;
-        let lock = take(&dir)?;
-        let bin = dir.join("bin");
-        tokio::task::spawn_blocking(move || tools::link_into(&bin))
-            .await
-            .expect("linking programs does not panic")?;
-
-        let credentials = Credentials::write(&dir)?;
-        let etcd = start_etcd(&dir).await?;
-        let (api_server, server) = start_api_server(&dir, &credentials).await?;
-        let kubeconfig = dir.join("kubeconfig");
-        let config = write_kubeconfig(
-            &kubeconfig,
-            &server,
-            &credentials.ca,
-            &credentials.admin_token,
-            "default",
-        )
-        .await?;
-        let controllers = start_controllers(&dir).await?;
+        let (control_plane, access) = ControlPlane::start(&dir).await?;
+        let config = access.config().await.map_err(control_plane::Error::from)?;
+        let (kubeconfig, control_plane) = (dir.join("kubeconfig"), Mutex::new(control_plane));
         Ok(Self {
             kubeconfig,
             dir,
-            server,
-            ca: credentials.ca,
+            access,
             config,
-            controllers: Mutex::new(controllers),
-            _api_server: api_server,
-            _etcd: etcd,
-            _lock: lock,
+            control_plane,
         })
     }
 
@@ -135,8 +89,8 @@ impl Kubernetes {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn admin(&self) -> Client {
-        Client::try_from(self.config.clone())
-            .expect("a client of this configuration has been made before")
+        let client = Client::try_from(self.config.clone());
+        client.expect("a client of this configuration has been made at the start")
     }
 
     /// A folder for PATH: kubectl, and what else the sandbox runs.
@@ -161,38 +115,38 @@ impl Kubernetes {
             .await;
         applied
             .map(|_| ())
-            .map_err(request(format!("create the namespace {name}")))
+            .map_err(request(|| format!("create the namespace {name}")))
     }
 
     /// Applies every CustomResourceDefinition in a YAML file, or in the *.yaml files of a folder, and waits until kubectl
     /// and the garbage collector know them.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Yaml`], [`Error::NotACrd`], [`Error::Request`] when the API server refuses one, and
-    /// [`Error::NotServed`].
+    /// [`Error::Io`], [`Error::Yaml`], [`Error::NotACrd`], [`Error::Request`] when the API server refuses one,
+    /// [`Error::NotServed`], and [`Error::ControlPlane`] when the garbage collector does not come back.
     pub async fn install_crds(&self, path: &Path) -> Result<(), Error> {
         let crds = Api::<CustomResourceDefinition>::all(self.admin());
+        let apply = PatchParams::apply(FIELD_MANAGER).force();
         let mut new = false;
         for crd in read_crds(path)? {
             let name = crd["metadata"]["name"].as_str().unwrap_or_default();
-            let failed =
-                |source| request(format!("install the CustomResourceDefinition {name}"))(source);
-            new |= crds.get_opt(name).await.map_err(failed)?.is_none();
-            crds.patch(
-                name,
-                &PatchParams::apply(FIELD_MANAGER).force(),
-                &Patch::Apply(&crd),
-            )
-            .await
-            .map_err(failed)?;
+            let doing = || format!("install the CustomResourceDefinition {name}");
+            new |= crds.get_opt(name).await.map_err(request(doing))?.is_none();
+            crds.patch(name, &apply, &Patch::Apply(&crd))
+                .await
+                .map_err(request(doing))?;
             let served =
-                tokio::time::timeout(START_DEADLINE, self.wait_until_served(&crds, name)).await;
-            served.map_err(|_| Error::NotServed(name.into()))??;
+                tokio::time::timeout(CRD_DEADLINE, self.wait_until_served(&crds, name)).await;
+            if served != Ok(true) {
+                return Err(Error::NotServed { crd: name.into() });
+            }
         }
         if new {
-            // The garbage collector looks for new kinds every 30 s, and when it starts.
-            let mut controllers = self.controllers.lock().await;
-            *controllers = start_controllers(&self.dir).await?;
+            self.control_plane
+                .lock()
+                .await
+                .restart_controllers()
+                .await?;
         }
         Ok(())
     }
@@ -208,22 +162,15 @@ impl Kubernetes {
         name: &str,
         path: &Path,
     ) -> Result<(), Error> {
+        let doing = || format!("get a token of the service account {namespace}/{name}");
         let accounts = Api::<ServiceAccount>::namespaced(self.admin(), namespace);
         let object =
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
-        let failed = |source| {
-            request(format!(
-                "make a token of the service account {namespace}/{name}"
-            ))(source)
-        };
+        let apply = PatchParams::apply(FIELD_MANAGER);
         accounts
-            .patch(
-                name,
-                &PatchParams::apply(FIELD_MANAGER),
-                &Patch::Apply(object),
-            )
+            .patch(name, &apply, &Patch::Apply(object))
             .await
-            .map_err(failed)?;
+            .map_err(request(doing))?;
         let spec = TokenRequestSpec {
             expiration_seconds: Some(TOKEN_SECONDS),
             ..Default::default()
@@ -235,40 +182,40 @@ impl Kubernetes {
         let answer = accounts
             .create_token_request(name, &PostParams::default(), &asked)
             .await
-            .map_err(failed)?;
+            .map_err(request(doing))?;
         let token = answer.status.map(|status| status.token).unwrap_or_default();
-        write_kubeconfig(path, &self.server, &self.ca, &token, namespace)
-            .await
-            .map(|_| ())
+        let access = Access {
+            token,
+            namespace: namespace.into(),
+            ..self.access.clone()
+        };
+        access.write(path).map_err(io_error(path))
     }
 
-    /// Established is not enough: discovery, which kubectl and the garbage collector go by, follows a moment later.
-    async fn wait_until_served(
-        &self,
-        crds: &Api<CustomResourceDefinition>,
-        name: &str,
-    ) -> Result<(), Error> {
+    /// Established is not enough: discovery, which kubectl and the garbage collector go by, follows a moment later. False
+    /// when the definition is deleted meanwhile.
+    async fn wait_until_served(&self, crds: &Api<CustomResourceDefinition>, name: &str) -> bool {
         let established =
             wait::await_condition(crds.clone(), name, conditions::is_crd_established()).await;
         let Ok(Some(crd)) = established else {
-            return Err(Error::NotServed(name.into()));
+            return false;
         };
-        let client = self.admin();
+        let (client, plural) = (self.admin(), &crd.spec.names.plural);
         for version in crd.spec.versions.iter().filter(|version| version.served) {
             let group_version = format!("{}/{}", crd.spec.group, version.name);
-            loop {
-                let found = client.list_api_group_resources(&group_version).await;
-                if found.is_ok_and(|list| {
+            let discovered = async || {
+                let list = client.list_api_group_resources(&group_version).await;
+                list.is_ok_and(|list| {
                     list.resources
                         .iter()
-                        .any(|resource| resource.name == crd.spec.names.plural)
-                }) {
-                    break;
-                }
+                        .any(|resource| &resource.name == plural)
+                })
+            };
+            while !discovered().await {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        Ok(())
+        true
     }
 }
 
@@ -277,274 +224,21 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { path, source }
 }
 
-fn request(doing: String) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error::Request { doing, source }
-}
-
-/// Locks the folder for as long as the file is open, and clears it of an earlier sandbox's data.
-fn take(dir: &Path) -> Result<File, Error> {
-    let path = dir.join("kubernetes.lock");
-    let lock = File::create(&path).map_err(io_error(&path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(Error::InUse { dir: dir.into() }),
-        Err(fs::TryLockError::Error(source)) => return Err(io_error(&path)(source)),
-    }
-    let data = dir.join("etcd");
-    match fs::remove_dir_all(&data) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&data)(error)),
-        _ => Ok(lock),
+fn request(doing: impl FnOnce() -> String) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Request {
+        doing: doing(),
+        source,
     }
 }
 
-/// What the API server is told to trust, and to be trusted by.
-struct Credentials {
-    /// PEM.
-    ca: String,
-    admin_token: String,
-}
-
-impl Credentials {
-    fn write(dir: &Path) -> Result<Self, Error> {
-        let ca_key = KeyPair::generate()?;
-        let mut ca = CertificateParams::default();
-        ca.distinguished_name
-            .push(DnType::CommonName, "sandbox Kubernetes");
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let (ca_pem, issuer) = (ca.self_signed(&ca_key)?.pem(), Issuer::new(ca, ca_key));
-        let key = KeyPair::generate()?;
-        let mut serving = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-        serving
-            .distinguished_name
-            .push(DnType::CommonName, "kube-apiserver");
-        serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        write_private(
-            &dir.join("apiserver.crt"),
-            &serving.signed_by(&key, &issuer)?.pem(),
-        )?;
-        write_private(&dir.join("apiserver.key"), &key.serialize_pem())?;
-        let accounts = KeyPair::generate()?;
-        write_private(&dir.join("service-accounts.key"), &accounts.serialize_pem())?;
-        write_private(
-            &dir.join("service-accounts.pub"),
-            &accounts.public_key_pem(),
-        )?;
-
-        let mut random = [0; 16];
-        openssl::rand::rand_bytes(&mut random)?;
-        let admin_token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        // kube-apiserver --token-auth-file: token, user, uid, groups.
-        write_private(
-            &dir.join("tokens.csv"),
-            &format!("{admin_token},admin,admin,\"system:masters\"\n"),
-        )?;
-        Ok(Self {
-            ca: ca_pem,
-            admin_token,
-        })
-    }
-}
-
-async fn start_etcd(dir: &Path) -> Result<Process, Error> {
-    // Sockets in the folder, not ports: none to collide, and nobody else on the machine can talk to an etcd that asks for
-    // no password. Relative, because the path of a socket has an end at 108 bytes; with a
-    // "port", which is part of the file's name, because etcd insists on one.
-    let _ = fs::remove_file(dir.join("etcd.sock:0"));
-    let _ = fs::remove_file(dir.join("etcd-peer.sock:0"));
-    let mut command = Command::new(dir.join("bin/etcd"));
-    command.current_dir(dir).args([
-        "--name=sandbox",
-        "--data-dir=etcd",
-        "--listen-client-urls=unix://etcd.sock:0",
-        "--advertise-client-urls=unix://etcd.sock:0",
-        "--listen-peer-urls=unix://etcd-peer.sock:0",
-        "--initial-advertise-peer-urls=unix://etcd-peer.sock:0",
-        "--initial-cluster=sandbox=unix://etcd-peer.sock:0",
-        "--unsafe-no-fsync",
-        "--log-level=warn",
-    ]);
-    let mut etcd = Process::start("etcd", command, &dir.join("etcd.log"))?;
-    let socket = dir.join("etcd.sock:0");
-    etcd.wait_until("it has no socket", START_DEADLINE, || async {
-        socket.exists()
-    })
-    .await?;
-    Ok(etcd)
-}
-
-/// The running API server and its URL.
-async fn start_api_server(
-    dir: &Path,
-    credentials: &Credentials,
-) -> Result<(Process, String), Error> {
-    let mut attempt = 1;
-    loop {
-        let port = free_port().map_err(io_error(dir))?;
-        let server = format!("https://{}:{port}", Ipv4Addr::LOCALHOST);
-        let mut command = Command::new(dir.join("bin/kube-apiserver"));
-        command
-            .current_dir(dir)
-            .arg(format!("--secure-port={port}"))
-            .args([
-                "--bind-address=127.0.0.1",
-                // Said outright, the server does not look for a network; and no endpoints are written for the `kubernetes`
-                // Service, which may not be on the loopback address.
-                "--advertise-address=127.0.0.1",
-                "--endpoint-reconciler-type=none",
-                "--etcd-servers=unix://etcd.sock:0",
-                "--cert-dir=.",
-                "--tls-cert-file=apiserver.crt",
-                "--tls-private-key-file=apiserver.key",
-                "--token-auth-file=tokens.csv",
-                "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-account-key-file=service-accounts.pub",
-                "--service-account-signing-key-file=service-accounts.key",
-                "--service-cluster-ip-range=10.0.0.0/24",
-                "--authorization-mode=RBAC",
-                // No Pods here that would need a token. The other one makes `blockOwnerDeletion` need a right, as OpenShift does.
-                "--disable-admission-plugins=ServiceAccount",
-                "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
-            ]);
-        let mut process =
-            Process::start("kube-apiserver", command, &dir.join("kube-apiserver.log"))?;
-        match wait_for_api_server(&mut process, &server, credentials).await {
-            Ok(()) => return Ok((process, server)),
-            Err(Error::Process(error)) if error.is_port_taken() && attempt < PORT_ATTEMPTS => {
-                attempt += 1
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-async fn wait_for_api_server(
-    process: &mut Process,
-    server: &str,
-    credentials: &Credentials,
-) -> Result<(), Error> {
-    let config = config(kubeconfig(
-        server,
-        &credentials.ca,
-        &credentials.admin_token,
-        "default",
-    ))
-    .await?;
-    let client = Client::try_from(config).map_err(request("make a client".into()))?;
-    let ready = || async {
-        let path = http_get("/readyz");
-        client
-            .request_text(path)
-            .await
-            .is_ok_and(|text| text == "ok")
-    };
-    process
-        .wait_until("/readyz does not say ok", START_DEADLINE, ready)
-        .await?;
-    // The server makes them itself, some time after it is ready.
-    let namespaces = Api::<Namespace>::all(client.clone());
-    let made = || async {
-        let list = namespaces.list(&Default::default()).await;
-        list.is_ok_and(|list| {
-            ["default", "kube-system"]
-                .iter()
-                .all(|name| list.iter().any(|each| each.name_any() == *name))
-        })
-    };
-    process
-        .wait_until("it has no default namespace", START_DEADLINE, made)
-        .await?;
-    Ok(())
-}
-
-fn http_get(path: &str) -> http::Request<Vec<u8>> {
-    http::Request::get(path)
-        .body(Vec::new())
-        .expect("the path is a constant")
-}
-
-async fn start_controllers(dir: &Path) -> Result<Process, Error> {
-    let log = dir.join("kube-controller-manager.log");
-    let before = fs::metadata(&log).map_or(0, |file| file.len()) as usize;
-    let mut command = Command::new(dir.join("bin/kube-controller-manager"));
-    command.current_dir(dir).args([
-        "--kubeconfig=kubeconfig",
-        "--controllers=garbage-collector-controller,namespace-controller",
-        "--leader-elect=false",
-        "--secure-port=0",
-    ]);
-    let mut controllers = Process::start("kube-controller-manager", command, &log)?;
-    // It serves nothing that could be asked. From this line on it acts on what is deleted at once.
-    let synced = || async {
-        let text = fs::read(&log).unwrap_or_default();
-        String::from_utf8_lossy(text.get(before..).unwrap_or_default())
-            .contains("Proceeding to collect garbage")
-    };
-    controllers
-        .wait_until(
-            "its garbage collector has not synced",
-            START_DEADLINE,
-            synced,
-        )
-        .await?;
-    Ok(controllers)
-}
-
-fn kubeconfig(server: &str, ca: &str, token: &str, namespace: &str) -> serde_json::Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "sandbox",
-        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox", "namespace": namespace}}],
-        "clusters": [{"name": "sandbox", "cluster": {
-            "server": server, "certificate-authority-data": openssl::base64::encode_block(ca.as_bytes()),
-        }}],
-        "users": [{"name": "sandbox", "user": {"token": token}}],
-    })
-}
-
-async fn config(kubeconfig: serde_json::Value) -> Result<Config, Error> {
-    let kubeconfig: Kubeconfig =
-        serde_json::from_value(kubeconfig).expect("the document above is a kubeconfig");
-    let mut config =
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.proxy_url = None; // Whatever the user's HTTPS_PROXY says: the server is on the loopback address.
-    Ok(config)
-}
-
-async fn write_kubeconfig(
-    path: &Path,
-    server: &str,
-    ca: &str,
-    token: &str,
-    namespace: &str,
-) -> Result<Config, Error> {
-    let document = kubeconfig(server, ca, token, namespace);
-    let text = serde_saphyr::to_string(&document).expect("a JSON document can be written as YAML");
-    write_private(path, &text)?;
-    config(document).await
-}
-
-/// Keys and tokens: for the user alone.
-fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(io_error(path))
-}
-
-fn read_crds(path: &Path) -> Result<Vec<serde_json::Value>, Error> {
+fn read_crds(path: &Path) -> Result<Vec<Value>, Error> {
     let mut files = vec![path.to_path_buf()];
     if path.is_dir() {
-        let entries = fs::read_dir(path).and_then(|entries| {
-            entries
-                .map(|entry| Ok(entry?.path()))
-                .collect::<io::Result<Vec<_>>>()
-        });
-        files = entries.map_err(io_error(path))?;
+        let entries = fs::read_dir(path).map_err(io_error(path))?;
+        files = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<_>>()
+            .map_err(io_error(path))?;
         files.retain(|file| {
             file.extension()
                 .is_some_and(|extension| extension == "yaml")
@@ -552,18 +246,20 @@ fn read_crds(path: &Path) -> Result<Vec<serde_json::Value>, Error> {
         files.sort();
     }
     let mut crds = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file).map_err(io_error(&file))?;
-        let documents: Vec<serde_json::Value> =
-            serde_saphyr::from_multiple(&text).map_err(|source| Error::Yaml {
-                path: file.clone(),
-                source,
-            })?;
+    for path in files {
+        let text = fs::read_to_string(&path).map_err(io_error(&path))?;
+        let documents: Vec<Value> = match serde_saphyr::from_multiple(&text) {
+            Ok(documents) => documents,
+            Err(source) => {
+                let source = Box::new(source);
+                return Err(Error::Yaml { path, source });
+            }
+        };
         if documents
             .iter()
             .any(|document| document["kind"] != "CustomResourceDefinition")
         {
-            return Err(Error::NotACrd { path: file });
+            return Err(Error::NotACrd { path });
         }
         crds.extend(documents);
     }

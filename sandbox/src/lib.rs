@@ -1,6 +1,8 @@
 //! The local world: real Kubernetes, a double of AWS, an edge and a DNS server, for `cargo demo`, `cargo sandbox` and tests/.
 
 pub mod cache;
+pub mod control_plane;
+pub mod kubeconfig;
 pub mod kubernetes;
 pub mod operator;
 pub mod process;

@@ -3,13 +3,16 @@
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{
+    Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
+};
 use serde_json::{Value, json};
 
-use crate::kubernetes::{self, Kubernetes};
+use crate::kubernetes::{self, FIELD_MANAGER, Kubernetes};
 use crate::process::{self, Process};
 
 /// The service account, and the name of every role and binding.
@@ -22,6 +25,9 @@ const LEASE: &str = include_str!("../../charts/mtls-operator/rbac/lease.yaml");
 
 /// How long a stopping operator may take; a Pod would have 30 s.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// Until the API server goes by what it was told.
+const GRANT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why the operator does not run.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("the operator's rights in {place} are not in force after {GRANT_DEADLINE:?}")]
+    NotInForce { place: String },
     #[error("cannot grant the operator its rights ({kind} {name})")]
     Grant {
         kind: &'static str,
@@ -167,10 +175,10 @@ fn belongs_to_the_user(variable: &str) -> bool {
 }
 
 /// Gives the service account in `namespace` the rules of the chart: in the namespaces of `watch`, in all of the cluster when
-/// that is empty; and the lease in its own.
+/// that is empty; and the lease in its own. Returns when they are in force.
 ///
 /// # Errors
-/// [`Error::Kubernetes`] and [`Error::Grant`].
+/// [`Error::Kubernetes`], [`Error::Grant`] and [`Error::NotInForce`].
 pub async fn grant(
     kubernetes: &Kubernetes,
     namespace: &str,
@@ -241,6 +249,27 @@ pub async fn grant(
         )
         .await?;
     }
+    // The API server learns of new rules by watching them, so the first requests after a grant could still be refused.
+    in_force(
+        kubernetes,
+        namespace,
+        namespace,
+        ("create", "coordination.k8s.io", "leases"),
+    )
+    .await?;
+    for place in watch
+        .iter()
+        .map(String::as_str)
+        .chain(watch.is_empty().then_some(""))
+    {
+        in_force(
+            kubernetes,
+            namespace,
+            place,
+            ("list", "mtls-operator.io", "mtlsdomains"),
+        )
+        .await?;
+    }
     Ok(())
 }
 
@@ -267,7 +296,7 @@ async fn apply(
     let applied = api
         .patch(
             name,
-            &PatchParams::apply("sandbox").force(),
+            &PatchParams::apply(FIELD_MANAGER).force(),
             &Patch::Apply(&object),
         )
         .await;
@@ -275,6 +304,43 @@ async fn apply(
         kind,
         name: name.into(),
         source,
+    })
+}
+
+/// Waits until the service account in `namespace` may do `action` (verb, group, resource) in `place`, "" being everywhere.
+async fn in_force(
+    kubernetes: &Kubernetes,
+    namespace: &str,
+    place: &str,
+    (verb, group, resource): (&str, &str, &str),
+) -> Result<(), Error> {
+    let user = format!("system:serviceaccount:{namespace}:{SERVICE_ACCOUNT}");
+    let action = json!({"verb": verb, "group": group, "resource": resource, "namespace": place});
+    let review: SubjectAccessReview = serde_json::from_value(json!({
+        "spec": {"user": user, "resourceAttributes": action},
+    }))
+    .expect("the object above is a SubjectAccessReview");
+    let reviews = Api::<SubjectAccessReview>::all(kubernetes.admin());
+    let start = Instant::now();
+    while start.elapsed() < GRANT_DEADLINE {
+        let answer = reviews.create(&PostParams::default(), &review).await;
+        let answer = answer.map_err(|source| Error::Grant {
+            kind: "SubjectAccessReview",
+            name: user.clone(),
+            source,
+        })?;
+        if answer.status.is_some_and(|status| status.allowed) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let place = if place.is_empty() {
+        "all namespaces"
+    } else {
+        place
+    };
+    Err(Error::NotInForce {
+        place: place.into(),
     })
 }
 

@@ -186,7 +186,7 @@ fn compile(
     let bin = dir.join("bin");
     fs::create_dir(&bin)?;
     let mut build = go_command(go, dir);
-    // The version must be stamped: unstamped, the API server says v0.0.0-master and serves no beta API as of its release.
+    // The version must be stamped: unstamped, the API server says v0.0.0-master to its clients.
     let stamp = format!("-s -w -X k8s.io/component-base/version.gitVersion={version}");
     build
         .args([
@@ -249,7 +249,7 @@ fn go_mod_of(go: &Path, dir: &Path, version: &str, staging: &str) -> Result<Stri
 }
 
 fn with_releases(theirs: &str, version: &str, staging: &str) -> Option<String> {
-    // The server is released together with the client, and only the client is in every version's list.
+    // The server is released together with the client, which is what Kubernetes requires directly.
     let etcd = required(theirs, "go.etcd.io/etcd/client/v3")?;
     let settings: String = theirs
         .lines()

@@ -5,9 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use sandbox::control_plane;
 use sandbox::kubernetes::{Error, Kubernetes};
 use sandbox::operator::{Operator, OperatorOptions};
 use sandbox::process::Process;
@@ -29,7 +31,7 @@ async fn an_api_server_with_everything_that_deletion_needs() {
     );
     assert!(matches!(
         Kubernetes::start(&dir.path().join("a")).await,
-        Err(Error::InUse { .. })
+        Err(Error::ControlPlane(control_plane::Error::InUse { .. }))
     ));
 
     let version = first.admin().apiserver_version().await.unwrap();
@@ -155,9 +157,9 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
     };
     let mut operator = Operator::start(&kubernetes, options.clone()).await.unwrap();
     let kubeconfig = options.dir.join("operator.kubeconfig");
-    let can = |verb: &str, resource: &str, namespace: &str| {
-        can(&kubernetes, &kubeconfig, verb, resource, namespace)
-    };
+    let narrow = client(&kubeconfig).await;
+    let can_here =
+        async |verb: &str, what: &str, namespace: &str| can(&narrow, verb, what, namespace).await;
 
     for namespace in ["payments", "orders"] {
         for (verbs, resource) in [
@@ -169,11 +171,11 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
             ("update", "clientcertificates/finalizers"),
             ("get list watch create patch update delete", "secrets"),
             ("get list watch", "configmaps"),
-            ("create patch", "events.events.k8s.io"),
+            ("create patch", "events"),
         ] {
             for verb in verbs.split(' ') {
                 assert!(
-                    can(verb, resource, namespace),
+                    can_here(verb, resource, namespace).await,
                     "{verb} {resource} in {namespace} is forbidden"
                 );
             }
@@ -191,31 +193,33 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
             ("create", "serviceaccounts/token"),
         ] {
             assert!(
-                !can(verb, resource, namespace),
+                !can_here(verb, resource, namespace).await,
                 "{verb} {resource} in {namespace} is allowed"
             );
         }
     }
-    assert!(!can("get", "secrets", "other") && !can("list", "mtlsdomains", "other"));
     assert!(
-        !can("get", "secrets", "mtls-system"),
+        !can_here("get", "secrets", "other").await
+            && !can_here("list", "mtlsdomains", "other").await
+    );
+    assert!(
+        !can_here("get", "secrets", "mtls-system").await,
         "its own namespace is not watched"
     );
     assert!(
-        can("create", "leases", "mtls-system")
-            && can("update", "leases/mtls-operator", "mtls-system")
+        can_here("create", "leases", "mtls-system").await
+            && can_here("update", "leases=mtls-operator", "mtls-system").await
     );
     assert!(
-        !can("update", "leases/other", "mtls-system")
-            && !can("delete", "leases/mtls-operator", "mtls-system")
+        !can_here("update", "leases=other", "mtls-system").await
+            && !can_here("delete", "leases=mtls-operator", "mtls-system").await
     );
-    assert!(!can("get", "namespaces/kube-system", ""));
+    assert!(!can_here("get", "namespaces=kube-system", "").await);
 
     // The rights hold on the wire, not only in what the API server says of them.
-    let client = client(&kubeconfig).await;
-    assert_eq!(client.default_namespace(), "mtls-system");
+    assert_eq!(narrow.default_namespace(), "mtls-system");
     let secrets = |namespace| {
-        Api::<k8s_openapi::api::core::v1::Secret>::namespaced(client.clone(), namespace)
+        Api::<k8s_openapi::api::core::v1::Secret>::namespaced(narrow.clone(), namespace)
     };
     secrets("payments")
         .list(&ListParams::default())
@@ -238,17 +242,18 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
         ..options
     };
     drop(Operator::start(&kubernetes, everywhere).await.unwrap());
+    let wide = client(&kubeconfig).await;
     for (verb, resource, namespace, allowed) in [
         ("list", "secrets", "other", true),
         ("patch", "mtlsdomains/status", "other", true),
-        ("get", "namespaces/kube-system", "", true),
-        ("get", "namespaces/other", "", false),
+        ("get", "namespaces=kube-system", "", true),
+        ("get", "namespaces=other", "", false),
         ("list", "namespaces", "", false),
-        ("get", "leases/mtls-operator", "everywhere", true),
-        ("get", "leases/mtls-operator", "mtls-system", false),
+        ("get", "leases=mtls-operator", "everywhere", true),
+        ("get", "leases=mtls-operator", "mtls-system", false),
     ] {
         assert_eq!(
-            can(verb, resource, namespace),
+            can(&wide, verb, resource, namespace).await,
             allowed,
             "{verb} {resource} in {namespace:?}"
         );
@@ -424,39 +429,26 @@ fn kubectl(kubernetes: &Kubernetes, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn can(
-    kubernetes: &Kubernetes,
-    kubeconfig: &Path,
-    verb: &str,
-    resource: &str,
-    namespace: &str,
-) -> bool {
-    let mut command = Command::new(kubernetes.bin_dir().join("kubectl"));
-    command
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .args(["auth", "can-i", verb]);
-    // kubectl takes a subresource only as a flag: what is after the slash is a name to it.
-    match resource.split_once('/') {
-        Some((resource, part @ ("status" | "finalizers" | "token"))) => {
-            command.arg(resource).arg("--subresource").arg(part)
-        }
-        _ => command.arg(resource),
+/// Asks the API server, as `kubectl auth can-i` does. `what` is a resource, or `resource/subresource`, or `resource=name`.
+async fn can(client: &Client, verb: &str, what: &str, namespace: &str) -> bool {
+    let (what, name) = what.split_once('=').unwrap_or((what, ""));
+    let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
+    let group = match resource {
+        "mtlsdomains" | "clientcertificates" => "mtls-operator.io",
+        "events" => "events.k8s.io",
+        "leases" => "coordination.k8s.io",
+        "roles" => "rbac.authorization.k8s.io",
+        _ => "",
     };
-    if !namespace.is_empty() {
-        command.args(["--namespace", namespace]);
-    }
-    let output = command.output().unwrap();
-    let (answer, errors) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    match answer.trim() {
-        "yes" => true,
-        "no" => false,
-        _ if answer.starts_with("no") => false,
-        _ => panic!("can-i {verb} {resource}: {answer} {errors}"),
-    }
+    let review: SelfSubjectAccessReview = serde_json::from_value(json!({"spec": {"resourceAttributes": {
+        "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name, "namespace": namespace,
+    }}}))
+    .unwrap();
+    let answer = Api::<SelfSubjectAccessReview>::all(client.clone())
+        .create(&PostParams::default(), &review)
+        .await
+        .unwrap();
+    answer.status.unwrap().allowed
 }
 
 async fn client(kubeconfig: &Path) -> Client {
