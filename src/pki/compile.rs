@@ -43,7 +43,7 @@ pub struct CompileInput<'a> {
 pub struct Compiled {
     pub bundle: Bundle,
     pub findings: Vec<Finding>,
-    /// Authorities that must not issue: their issuing certificate is not in the bundle.
+    /// Authorities that must not issue although they could: their issuing certificate is not in the bundle, or on its way out.
     pub refused_issuers: Vec<String>,
 }
 
@@ -52,8 +52,8 @@ pub struct Compiled {
 pub fn compile(input: &CompileInput<'_>) -> Compiled {
     let now = input.now;
     let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
-    let distrusted = distrusted(input.sources, before);
-    let is_distrusted = |certificate: &Certificate| contains(&distrusted, certificate);
+    let distrusted = Distrusted::find(input.sources, before);
+    let is_distrusted = |certificate: &Certificate| distrusted.holds(certificate);
     // What is there now and may stay.
     let living: Vec<&Entry> = before
         .iter()
@@ -80,11 +80,15 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
     for offer in &offers {
         if offer.verdict == Verdict::Accepted {
             for certificate in &offer.certificates {
-                entries.offer(offer.source, certificate, &living, now);
+                entries.offer(offer, certificate, &living, now);
             }
         } else {
             for entry in offer.last_good(&living) {
-                entries.keep(entry.clone());
+                let max_leaf = offer.max_leaf().filter(|_| offer.lists(&entry.certificate));
+                entries.keep(Entry {
+                    max_leaf: entry.max_leaf.max(max_leaf),
+                    ..entry.clone()
+                });
             }
         }
     }
@@ -124,18 +128,33 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
         );
         findings.push(whole(Reason::TooLarge, message));
     }
-    let refused_issuers = input
+    let may_issue = |source: &Source| {
+        let head = source
+            .certificates
+            .as_ref()
+            .ok()
+            .and_then(|own| own.first());
+        head.and_then(|head| bundle.find(head))
+            .is_some_and(|entry| entry.keep_until.is_none())
+    };
+    let refused = input
         .sources
         .iter()
-        .filter(|source| source.issues && source.state == State::Active)
-        .filter(|source| {
-            source
-                .certificates
-                .as_ref()
-                .is_ok_and(|own| own.first().is_none_or(|head| bundle.find(head).is_none()))
-        })
-        .map(|source| source.authority.clone())
-        .collect();
+        .filter(|source| source.issues && !may_issue(source));
+    let refused_issuers = refused.map(|source| source.authority.clone()).collect();
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.severity == Severity::Refused)
+    {
+        if living
+            .iter()
+            .any(|entry| entry.authority == finding.authority)
+        {
+            finding
+                .message
+                .push_str(". What is trusted of this authority already stays");
+        }
+    }
     Compiled {
         bundle,
         findings,
@@ -196,6 +215,21 @@ impl<'a> Offer<'a> {
         offer
     }
 
+    fn max_leaf(&self) -> Option<SignedDuration> {
+        self.source
+            .longest_leaf
+            .filter(|_| self.source.issues)
+            .map(whole_seconds)
+    }
+
+    /// Whether the spec lists this name and key, published or not.
+    fn lists(&self, certificate: &Certificate) -> bool {
+        self.source
+            .certificates
+            .as_ref()
+            .is_ok_and(|own| contains(own, certificate))
+    }
+
     fn lint(
         &mut self,
         pool: &[Certificate],
@@ -206,12 +240,11 @@ impl<'a> Offer<'a> {
         if self.verdict != Verdict::Accepted {
             return;
         }
-        let max_leaf = self.source.longest_leaf.filter(|_| self.source.issues);
         let found = lint(
             &self.source.authority,
             &self.certificates,
             pool,
-            max_leaf,
+            self.max_leaf(),
             now,
         );
         self.certificates
@@ -229,20 +262,12 @@ impl<'a> Offer<'a> {
     }
 
     /// What this authority has in the truststore now and nobody has replaced yet.
-    fn last_good<'e>(&self, living: &'e [&'e Entry]) -> impl Iterator<Item = &'e Entry> {
-        let (name, reused) = (
-            self.source.authority.clone(),
-            self.verdict == Verdict::Reused,
-        );
-        let listed: Vec<_> = if reused {
-            self.certificates.clone()
-        } else {
-            Vec::new()
-        };
-        living.iter().copied().filter(move |entry| {
-            let superseded =
-                reused && entry.max_leaf.is_some() && !contains(&listed, &entry.certificate);
-            entry.authority == name && entry.keep_until.is_none() && !superseded
+    fn last_good<'e>(&'e self, living: &'e [&'e Entry]) -> impl Iterator<Item = &'e Entry> {
+        living.iter().copied().filter(|entry| {
+            let superseded = self.verdict == Verdict::Reused
+                && entry.max_leaf.is_some()
+                && !self.lists(&entry.certificate);
+            entry.authority == self.source.authority && entry.keep_until.is_none() && !superseded
         })
     }
 }
@@ -321,68 +346,79 @@ fn end_of(now: Timestamp, life: SignedDuration) -> Timestamp {
     Timestamp::from_second(whole + (step - whole.rem_euclid(step)) % step).unwrap_or(Timestamp::MAX)
 }
 
-/// Certificates that must go: those of Distrusted authorities, and what hangs on them. An issuer above a distrusted certificate
-/// stays when an Active authority needs it too.
-fn distrusted(sources: &[Source], before: &[Entry]) -> Vec<Certificate> {
-    let (mut gone, mut above) = (Vec::new(), Vec::new());
-    for source in sources
-        .iter()
-        .filter(|source| source.state == State::Distrusted)
-    {
-        let mut own: Vec<Certificate> = source.certificates.clone().unwrap_or_default();
-        own.extend(
-            before
-                .iter()
-                .filter(|entry| entry.authority == source.authority)
-                .map(|entry| entry.certificate.clone()),
-        );
-        for certificate in &own {
-            let is_above = own
-                .iter()
-                .any(|other| !other.self_signed && other.is_issued_by(certificate));
-            if is_above { &mut above } else { &mut gone }.push(certificate.clone());
-        }
-    }
-    if gone.is_empty() {
-        return gone;
-    }
-    let active = || {
-        sources
+/// Certificates that must go.
+#[derive(Default)]
+struct Distrusted {
+    /// Those of Distrusted authorities, in whatever certificate their name and key come. An issuer above them stays when an Active
+    /// authority needs it too.
+    listed: Vec<Certificate>,
+    /// What was issued under those; another authority may have issued a twin that stays.
+    hanging: Vec<Certificate>,
+}
+
+impl Distrusted {
+    fn find(sources: &[Source], before: &[Entry]) -> Distrusted {
+        let (mut heads, mut above) = (Vec::new(), Vec::new());
+        for source in sources
             .iter()
-            .filter(|source| source.state == State::Active)
-    };
-    let mut others: Vec<Certificate> = active()
-        .flat_map(|source| source.certificates.clone().unwrap_or_default())
-        .collect();
-    let carried = before
-        .iter()
-        .filter(|entry| active().any(|source| source.authority == entry.authority));
-    others.extend(carried.map(|entry| entry.certificate.clone()));
-    above.retain(|certificate| {
-        let needed = others.iter().any(|other| {
-            identity(other) == identity(certificate)
-                || (!contains(&gone, other) && other.is_issued_by(certificate))
-        });
-        !needed
-    });
-    let direct = gone.clone();
-    gone.extend(above);
-    // What was issued by one that is gone hangs on it, unless another of its issuers stays.
-    let mut candidates = others;
-    candidates.extend(before.iter().map(|entry| entry.certificate.clone()));
-    let mut heads = direct;
-    while let Some(head) = heads.pop() {
-        for certificate in &candidates {
-            if !certificate.self_signed
-                && !contains(&gone, certificate)
-                && certificate.is_issued_by(&head)
-            {
-                gone.push(certificate.clone());
-                heads.push(certificate.clone());
+            .filter(|source| source.state == State::Distrusted)
+        {
+            let mut own = source.certificates.clone().unwrap_or_default();
+            let there = before
+                .iter()
+                .filter(|entry| entry.authority == source.authority);
+            own.extend(there.map(|entry| entry.certificate.clone()));
+            for certificate in &own {
+                let is_above = own
+                    .iter()
+                    .any(|other| !other.self_signed && other.is_issued_by(certificate));
+                if is_above { &mut above } else { &mut heads }.push(certificate.clone());
             }
         }
+        if heads.is_empty() {
+            return Distrusted::default();
+        }
+        let active = || {
+            sources
+                .iter()
+                .filter(|source| source.state == State::Active)
+        };
+        let mut others: Vec<Certificate> = active()
+            .flat_map(|source| source.certificates.clone().unwrap_or_default())
+            .collect();
+        let carried = before
+            .iter()
+            .filter(|entry| active().any(|source| source.authority == entry.authority));
+        others.extend(carried.map(|entry| entry.certificate.clone()));
+        above.retain(|certificate| {
+            !others.iter().any(|other| {
+                identity(other) == identity(certificate)
+                    || (!contains(&heads, other) && other.is_issued_by(certificate))
+            })
+        });
+        others.extend(before.iter().map(|entry| entry.certificate.clone()));
+        let mut gone = Distrusted {
+            listed: heads.clone(),
+            hanging: Vec::new(),
+        };
+        gone.listed.extend(above);
+        while let Some(head) = heads.pop() {
+            for certificate in &others {
+                if !certificate.self_signed
+                    && !gone.holds(certificate)
+                    && certificate.is_issued_by(&head)
+                {
+                    gone.hanging.push(certificate.clone());
+                    heads.push(certificate.clone());
+                }
+            }
+        }
+        gone
     }
-    gone
+
+    fn holds(&self, certificate: &Certificate) -> bool {
+        contains(&self.listed, certificate) || self.hanging.contains(certificate)
+    }
 }
 
 /// The bundle in the making: each subject once.
@@ -395,15 +431,12 @@ impl Entries {
     /// A certificate that the spec lists. Of two certificates of one name and key, the one that lives longer counts: leaves need it.
     fn offer(
         &mut self,
-        source: &Source,
+        offer: &Offer<'_>,
         certificate: &Certificate,
         living: &[&Entry],
         now: Timestamp,
     ) {
-        let max_leaf = source
-            .longest_leaf
-            .filter(|_| source.issues)
-            .map(whole_seconds);
+        let max_leaf = offer.max_leaf();
         if let Some(entry) = self
             .list
             .iter_mut()
@@ -414,11 +447,14 @@ impl Entries {
             entry.certificate = longer(&entry.certificate, certificate, now).clone();
             return;
         }
+        // Carried forward for want of better; what the spec lists goes first.
+        self.list
+            .retain(|entry| entry.certificate.subject_key != certificate.subject_key);
         let there = living
             .iter()
             .find(|entry| entry.identity() == identity(certificate));
         self.list.push(Entry {
-            authority: source.authority.clone(),
+            authority: offer.source.authority.clone(),
             certificate: there
                 .map_or(certificate, |entry| {
                     longer(certificate, &entry.certificate, now)
