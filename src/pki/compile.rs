@@ -67,15 +67,14 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
         .filter(|source| source.state == State::Active)
         .map(|source| Offer::new(source, &is_distrusted, &mut findings))
         .collect();
-    let pool: Vec<Certificate> = offers
-        .iter()
-        .flat_map(|offer| offer.certificates.clone())
-        .collect();
+    let everything = accepted(&offers);
     for offer in &mut offers {
-        offer.lint(&pool, &living, now, &mut findings);
+        offer.lint(&everything, &living, now, &mut findings);
     }
     refuse_reused_subjects(&mut offers, &living, input, &mut findings);
+    refuse_broken_chains(&mut offers, &mut findings);
 
+    let listed = accepted(&offers);
     let mut entries = Entries::default();
     for offer in &offers {
         if offer.verdict == Verdict::Accepted {
@@ -83,7 +82,12 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
                 entries.offer(offer, certificate, &living, now);
             }
         } else {
-            for entry in offer.last_good(&living) {
+            let carried = with_issuers(offer.last_good(&living), &living);
+            // Another authority lists it: it stands there.
+            for entry in carried
+                .into_iter()
+                .filter(|entry| !contains(&listed, &entry.certificate))
+            {
                 let max_leaf = offer.max_leaf().filter(|_| offer.lists(&entry.certificate));
                 entries.keep(Entry {
                     max_leaf: entry.max_leaf.max(max_leaf),
@@ -92,15 +96,8 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
             }
         }
     }
-    let mut leaving: Vec<&Entry> = living.clone();
-    leaving.sort_by_key(|entry| {
-        (
-            &entry.authority,
-            &entry.certificate.subject,
-            &entry.certificate.fingerprint_sha256,
-        )
-    });
-    for entry in &leaving {
+    let placed = entries.list.len();
+    for entry in &living {
         if let Some(keep_until) = keep_until(entry, input).filter(|until| now < *until) {
             entries.keep(Entry {
                 keep_until: Some(keep_until),
@@ -108,12 +105,22 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
             });
         }
     }
-    entries.keep_issuers(&leaving);
-    if entries.list.is_empty() && !leaving.is_empty() {
-        entries.list = leaving.into_iter().cloned().collect();
+    // No certificate without its chain, as long as the truststore of now has it.
+    let kept = living.iter().copied().filter(|entry| {
+        entries
+            .list
+            .iter()
+            .any(|kept| kept.certificate == entry.certificate)
+    });
+    for entry in with_issuers(kept.collect::<Vec<_>>().into_iter(), &living) {
+        entries.keep(entry.clone());
+    }
+    if entries.list.is_empty() && !living.is_empty() {
+        entries.list = living.iter().copied().cloned().collect();
         let message = "nothing would be left in the truststore: the last certificates stay. Add an authority, or set state: Distrusted";
         findings.push(whole(Reason::WouldBeEmpty, message.to_owned()));
     }
+    entries.settle(input.sources, placed);
     let mut bundle = Bundle {
         entries: entries.list,
     };
@@ -128,14 +135,22 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
         );
         findings.push(whole(Reason::TooLarge, message));
     }
+    let published: Vec<Certificate> = bundle
+        .entries
+        .iter()
+        .map(|entry| entry.certificate.clone())
+        .collect();
     let may_issue = |source: &Source| {
         let head = source
             .certificates
             .as_ref()
             .ok()
             .and_then(|own| own.first());
-        head.and_then(|head| bundle.find(head))
-            .is_some_and(|entry| entry.keep_until.is_none())
+        head.filter(|head| now < head.not_after)
+            .and_then(|head| bundle.find(head))
+            .is_some_and(|entry| {
+                entry.keep_until.is_none() && entry.certificate.chain(&published).is_ok()
+            })
     };
     let refused = input
         .sources
@@ -222,12 +237,9 @@ impl<'a> Offer<'a> {
             .map(whole_seconds)
     }
 
-    /// Whether the spec lists this name and key, published or not.
+    /// Whether the spec lists this name and key, still valid, published or not.
     fn lists(&self, certificate: &Certificate) -> bool {
-        self.source
-            .certificates
-            .as_ref()
-            .is_ok_and(|own| contains(own, certificate))
+        contains(&self.certificates, certificate)
     }
 
     fn lint(
@@ -262,12 +274,13 @@ impl<'a> Offer<'a> {
     }
 
     /// What this authority has in the truststore now and nobody has replaced yet.
-    fn last_good<'e>(&'e self, living: &'e [&'e Entry]) -> impl Iterator<Item = &'e Entry> {
+    fn last_good<'e>(&self, living: &[&'e Entry]) -> impl Iterator<Item = &'e Entry> {
         living.iter().copied().filter(|entry| {
             let superseded = self.verdict == Verdict::Reused
                 && entry.max_leaf.is_some()
                 && !self.lists(&entry.certificate);
-            entry.authority == self.source.authority && entry.keep_until.is_none() && !superseded
+            let own = entry.authority == self.source.authority || self.lists(&entry.certificate);
+            own && entry.keep_until.is_none() && !superseded
         })
     }
 }
@@ -289,9 +302,9 @@ fn refuse_reused_subjects(
         });
         listed || carried || keep_until(entry, input).is_some_and(|until| input.now < until)
     };
-    let mut taken: Vec<Certificate> = living
-        .iter()
-        .filter(|entry| stays(entry))
+    let staying = living.iter().copied().filter(|entry| stays(entry));
+    let mut taken: Vec<Certificate> = with_issuers(staying, living)
+        .into_iter()
         .map(|entry| entry.certificate.clone())
         .collect();
     for offer in offers
@@ -320,6 +333,81 @@ fn refuse_reused_subjects(
             taken.extend(offer.certificates.iter().cloned());
         }
     }
+}
+
+/// An authority may lean on another's root; when that one is not published, its own chain is broken.
+fn refuse_broken_chains(offers: &mut [Offer<'_>], findings: &mut Vec<Finding>) {
+    loop {
+        let pool = accepted(offers);
+        let stop = |certificate: &Certificate| {
+            certificate
+                .chain(&pool)
+                .err()
+                .and_then(|mut chain| chain.pop())
+        };
+        let mut broken = offers
+            .iter_mut()
+            .filter(|offer| offer.verdict == Verdict::Accepted)
+            .filter_map(|offer| {
+                let (certificate, stop) = offer
+                    .certificates
+                    .iter()
+                    .find_map(|c| Some((c.clone(), stop(c)?)))?;
+                Some((offer, certificate, stop))
+            });
+        let Some((offer, certificate, stop)) = broken.next() else {
+            return;
+        };
+        offer.verdict = Verdict::LastGood;
+        findings.push(Finding {
+            severity: Severity::Refused,
+            authority: offer.source.authority.clone(),
+            subject: certificate.subject,
+            reason: Reason::ChainIncomplete,
+            message: format!(
+                "the chain to its root stops at {}: its issuer, {}, is not published",
+                stop.subject, stop.issuer
+            ),
+        });
+    }
+}
+
+/// What chains may go through: all that the spec lists and nothing speaks against. What is only carried forward does not count:
+/// nobody shall begin to lean on it.
+fn accepted(offers: &[Offer<'_>]) -> Vec<Certificate> {
+    let accepting = offers
+        .iter()
+        .filter(|offer| offer.verdict == Verdict::Accepted);
+    accepting
+        .flat_map(|offer| offer.certificates.clone())
+        .collect()
+}
+
+/// These entries, each followed by its issuers among `living`.
+fn with_issuers<'e>(
+    entries: impl Iterator<Item = &'e Entry>,
+    living: &[&'e Entry],
+) -> Vec<&'e Entry> {
+    let mut all: Vec<&Entry> = entries.collect();
+    let mut at = 0;
+    while at < all.len() {
+        let certificate = &all[at].certificate;
+        at += 1;
+        if certificate.self_signed
+            || all
+                .iter()
+                .any(|entry| certificate.is_issued_by(&entry.certificate))
+        {
+            continue;
+        }
+        all.extend(
+            living
+                .iter()
+                .find(|entry| certificate.is_issued_by(&entry.certificate))
+                .copied(),
+        );
+    }
+    all
 }
 
 /// When an entry leaves that nothing issues under any more: once the longest leaf under it, given out at the last moment, is
@@ -358,16 +446,29 @@ struct Distrusted {
 
 impl Distrusted {
     fn find(sources: &[Source], before: &[Entry]) -> Distrusted {
+        let active = || {
+            sources
+                .iter()
+                .filter(|source| source.state == State::Active)
+        };
+        let mut others: Vec<Certificate> = active()
+            .flat_map(|source| source.certificates.clone().unwrap_or_default())
+            .collect();
         let (mut heads, mut above) = (Vec::new(), Vec::new());
         for source in sources
             .iter()
             .filter(|source| source.state == State::Distrusted)
         {
             let mut own = source.certificates.clone().unwrap_or_default();
+            // What it brought earlier goes too, unless that is listed by another one by now.
             let there = before
                 .iter()
                 .filter(|entry| entry.authority == source.authority);
-            own.extend(there.map(|entry| entry.certificate.clone()));
+            own.extend(
+                there
+                    .map(|entry| entry.certificate.clone())
+                    .filter(|c| !contains(&others, c)),
+            );
             for certificate in &own {
                 let is_above = own
                     .iter()
@@ -378,14 +479,6 @@ impl Distrusted {
         if heads.is_empty() {
             return Distrusted::default();
         }
-        let active = || {
-            sources
-                .iter()
-                .filter(|source| source.state == State::Active)
-        };
-        let mut others: Vec<Certificate> = active()
-            .flat_map(|source| source.certificates.clone().unwrap_or_default())
-            .collect();
         let carried = before
             .iter()
             .filter(|entry| active().any(|source| source.authority == entry.authority));
@@ -476,20 +569,30 @@ impl Entries {
         }
     }
 
-    /// No entry without its chain, as long as the truststore of now has it.
-    fn keep_issuers(&mut self, leaving: &[&Entry]) {
-        let mut at = 0;
-        while at < self.list.len() {
-            let certificate = self.list[at].certificate.clone();
-            at += 1;
-            let issued_by = |entry: &Entry| certificate.is_issued_by(&entry.certificate);
-            if certificate.self_signed || self.list.iter().any(issued_by) {
-                continue;
-            }
-            if let Some(issuer) = leaving.iter().find(|entry| issued_by(entry)) {
-                self.keep((*issuer).clone());
-            }
+    /// What outlives a Distrusted authority stands under the name of the one that needs it, else it would go with the next look.
+    /// And whatever no authority of the spec has placed is put in order, by name and subject.
+    fn settle(&mut self, sources: &[Source], placed: usize) {
+        let distrusted = |name: &str| {
+            sources
+                .iter()
+                .any(|source| source.state == State::Distrusted && source.authority == name)
+        };
+        while let Some((at, name)) = self.list.iter().enumerate().find_map(|(at, entry)| {
+            let certificate = &entry.certificate;
+            let needs = |other: &&Entry| {
+                !distrusted(&other.authority) && other.certificate.is_issued_by(certificate)
+            };
+            let by = self
+                .list
+                .iter()
+                .filter(|_| distrusted(&entry.authority))
+                .find(needs)?;
+            Some((at, by.authority.clone()))
+        }) {
+            self.list[at].authority = name;
         }
+        self.list[placed..].sort_by(|one, other| one.order().cmp(&other.order()));
+        self.list.retain(|entry| !distrusted(&entry.authority));
     }
 }
 
@@ -517,3 +620,6 @@ fn whole(reason: Reason, message: String) -> Finding {
         message,
     }
 }
+
+#[cfg(test)]
+mod tests;
