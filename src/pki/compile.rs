@@ -43,7 +43,7 @@ pub struct CompileInput<'a> {
 pub struct Compiled {
     pub bundle: Bundle,
     pub findings: Vec<Finding>,
-    /// Authorities that must not issue: their issuing certificate is not in the bundle.
+    /// Authorities that must not issue although they could: their issuing certificate is not in the bundle, or on its way out.
     pub refused_issuers: Vec<String>,
 }
 
@@ -52,8 +52,8 @@ pub struct Compiled {
 pub fn compile(input: &CompileInput<'_>) -> Compiled {
     let now = input.now;
     let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
-    let distrusted = distrusted(input.sources, before);
-    let is_distrusted = |certificate: &Certificate| contains(&distrusted, certificate);
+    let distrusted = Distrusted::find(input.sources, before);
+    let is_distrusted = |certificate: &Certificate| distrusted.holds(certificate);
     // What is there now and may stay.
     let living: Vec<&Entry> = before
         .iter()
@@ -67,36 +67,37 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
         .filter(|source| source.state == State::Active)
         .map(|source| Offer::new(source, &is_distrusted, &mut findings))
         .collect();
-    let pool: Vec<Certificate> = offers
-        .iter()
-        .flat_map(|offer| offer.certificates.clone())
-        .collect();
+    let everything = accepted(&offers);
     for offer in &mut offers {
-        offer.lint(&pool, &living, now, &mut findings);
+        offer.lint(&everything, &living, now, &mut findings);
     }
     refuse_reused_subjects(&mut offers, &living, input, &mut findings);
+    refuse_broken_chains(&mut offers, &mut findings);
 
+    let listed = accepted(&offers);
     let mut entries = Entries::default();
     for offer in &offers {
         if offer.verdict == Verdict::Accepted {
             for certificate in &offer.certificates {
-                entries.offer(offer.source, certificate, &living, now);
+                entries.offer(offer, certificate, &living, now);
             }
         } else {
-            for entry in offer.last_good(&living) {
-                entries.keep(entry.clone());
+            let carried = with_issuers(offer.last_good(&living), &living);
+            // Another authority lists it: it stands there.
+            for entry in carried
+                .into_iter()
+                .filter(|entry| !contains(&listed, &entry.certificate))
+            {
+                let max_leaf = offer.max_leaf().filter(|_| offer.lists(&entry.certificate));
+                entries.keep(Entry {
+                    max_leaf: entry.max_leaf.max(max_leaf),
+                    ..entry.clone()
+                });
             }
         }
     }
-    let mut leaving: Vec<&Entry> = living.clone();
-    leaving.sort_by_key(|entry| {
-        (
-            &entry.authority,
-            &entry.certificate.subject,
-            &entry.certificate.fingerprint_sha256,
-        )
-    });
-    for entry in &leaving {
+    let placed = entries.list.len();
+    for entry in &living {
         if let Some(keep_until) = keep_until(entry, input).filter(|until| now < *until) {
             entries.keep(Entry {
                 keep_until: Some(keep_until),
@@ -104,12 +105,22 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
             });
         }
     }
-    entries.keep_issuers(&leaving);
-    if entries.list.is_empty() && !leaving.is_empty() {
-        entries.list = leaving.into_iter().cloned().collect();
+    // No certificate without its chain, as long as the truststore of now has it.
+    let kept = living.iter().copied().filter(|entry| {
+        entries
+            .list
+            .iter()
+            .any(|kept| kept.certificate == entry.certificate)
+    });
+    for entry in with_issuers(kept.collect::<Vec<_>>().into_iter(), &living) {
+        entries.keep(entry.clone());
+    }
+    if entries.list.is_empty() && !living.is_empty() {
+        entries.list = living.iter().copied().cloned().collect();
         let message = "nothing would be left in the truststore: the last certificates stay. Add an authority, or set state: Distrusted";
         findings.push(whole(Reason::WouldBeEmpty, message.to_owned()));
     }
+    entries.settle(input.sources, placed);
     let mut bundle = Bundle {
         entries: entries.list,
     };
@@ -124,18 +135,41 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
         );
         findings.push(whole(Reason::TooLarge, message));
     }
-    let refused_issuers = input
+    let published: Vec<Certificate> = bundle
+        .entries
+        .iter()
+        .map(|entry| entry.certificate.clone())
+        .collect();
+    let may_issue = |source: &Source| {
+        let head = source
+            .certificates
+            .as_ref()
+            .ok()
+            .and_then(|own| own.first());
+        head.filter(|head| now < head.not_after)
+            .and_then(|head| bundle.find(head))
+            .is_some_and(|entry| {
+                entry.keep_until.is_none() && entry.certificate.chain(&published).is_ok()
+            })
+    };
+    let refused = input
         .sources
         .iter()
-        .filter(|source| source.issues && source.state == State::Active)
-        .filter(|source| {
-            source
-                .certificates
-                .as_ref()
-                .is_ok_and(|own| own.first().is_none_or(|head| bundle.find(head).is_none()))
-        })
-        .map(|source| source.authority.clone())
-        .collect();
+        .filter(|source| source.issues && !may_issue(source));
+    let refused_issuers = refused.map(|source| source.authority.clone()).collect();
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.severity == Severity::Refused)
+    {
+        if living
+            .iter()
+            .any(|entry| entry.authority == finding.authority)
+        {
+            finding
+                .message
+                .push_str(". What is trusted of this authority already stays");
+        }
+    }
     Compiled {
         bundle,
         findings,
@@ -196,6 +230,18 @@ impl<'a> Offer<'a> {
         offer
     }
 
+    fn max_leaf(&self) -> Option<SignedDuration> {
+        self.source
+            .longest_leaf
+            .filter(|_| self.source.issues)
+            .map(whole_seconds)
+    }
+
+    /// Whether the spec lists this name and key, still valid, published or not.
+    fn lists(&self, certificate: &Certificate) -> bool {
+        contains(&self.certificates, certificate)
+    }
+
     fn lint(
         &mut self,
         pool: &[Certificate],
@@ -206,12 +252,11 @@ impl<'a> Offer<'a> {
         if self.verdict != Verdict::Accepted {
             return;
         }
-        let max_leaf = self.source.longest_leaf.filter(|_| self.source.issues);
         let found = lint(
             &self.source.authority,
             &self.certificates,
             pool,
-            max_leaf,
+            self.max_leaf(),
             now,
         );
         self.certificates
@@ -229,20 +274,13 @@ impl<'a> Offer<'a> {
     }
 
     /// What this authority has in the truststore now and nobody has replaced yet.
-    fn last_good<'e>(&self, living: &'e [&'e Entry]) -> impl Iterator<Item = &'e Entry> {
-        let (name, reused) = (
-            self.source.authority.clone(),
-            self.verdict == Verdict::Reused,
-        );
-        let listed: Vec<_> = if reused {
-            self.certificates.clone()
-        } else {
-            Vec::new()
-        };
-        living.iter().copied().filter(move |entry| {
-            let superseded =
-                reused && entry.max_leaf.is_some() && !contains(&listed, &entry.certificate);
-            entry.authority == name && entry.keep_until.is_none() && !superseded
+    fn last_good<'e>(&self, living: &[&'e Entry]) -> impl Iterator<Item = &'e Entry> {
+        living.iter().copied().filter(|entry| {
+            let superseded = self.verdict == Verdict::Reused
+                && entry.max_leaf.is_some()
+                && !self.lists(&entry.certificate);
+            let own = entry.authority == self.source.authority || self.lists(&entry.certificate);
+            own && entry.keep_until.is_none() && !superseded
         })
     }
 }
@@ -264,9 +302,9 @@ fn refuse_reused_subjects(
         });
         listed || carried || keep_until(entry, input).is_some_and(|until| input.now < until)
     };
-    let mut taken: Vec<Certificate> = living
-        .iter()
-        .filter(|entry| stays(entry))
+    let staying = living.iter().copied().filter(|entry| stays(entry));
+    let mut taken: Vec<Certificate> = with_issuers(staying, living)
+        .into_iter()
         .map(|entry| entry.certificate.clone())
         .collect();
     for offer in offers
@@ -297,6 +335,81 @@ fn refuse_reused_subjects(
     }
 }
 
+/// An authority may lean on another's root; when that one is not published, its own chain is broken.
+fn refuse_broken_chains(offers: &mut [Offer<'_>], findings: &mut Vec<Finding>) {
+    loop {
+        let pool = accepted(offers);
+        let stop = |certificate: &Certificate| {
+            certificate
+                .chain(&pool)
+                .err()
+                .and_then(|mut chain| chain.pop())
+        };
+        let mut broken = offers
+            .iter_mut()
+            .filter(|offer| offer.verdict == Verdict::Accepted)
+            .filter_map(|offer| {
+                let (certificate, stop) = offer
+                    .certificates
+                    .iter()
+                    .find_map(|c| Some((c.clone(), stop(c)?)))?;
+                Some((offer, certificate, stop))
+            });
+        let Some((offer, certificate, stop)) = broken.next() else {
+            return;
+        };
+        offer.verdict = Verdict::LastGood;
+        findings.push(Finding {
+            severity: Severity::Refused,
+            authority: offer.source.authority.clone(),
+            subject: certificate.subject,
+            reason: Reason::ChainIncomplete,
+            message: format!(
+                "the chain to its root stops at {}: its issuer, {}, is not published",
+                stop.subject, stop.issuer
+            ),
+        });
+    }
+}
+
+/// What chains may go through: all that the spec lists and nothing speaks against. What is only carried forward does not count:
+/// nobody shall begin to lean on it.
+fn accepted(offers: &[Offer<'_>]) -> Vec<Certificate> {
+    let accepting = offers
+        .iter()
+        .filter(|offer| offer.verdict == Verdict::Accepted);
+    accepting
+        .flat_map(|offer| offer.certificates.clone())
+        .collect()
+}
+
+/// These entries, each followed by its issuers among `living`.
+fn with_issuers<'e>(
+    entries: impl Iterator<Item = &'e Entry>,
+    living: &[&'e Entry],
+) -> Vec<&'e Entry> {
+    let mut all: Vec<&Entry> = entries.collect();
+    let mut at = 0;
+    while at < all.len() {
+        let certificate = &all[at].certificate;
+        at += 1;
+        if certificate.self_signed
+            || all
+                .iter()
+                .any(|entry| certificate.is_issued_by(&entry.certificate))
+        {
+            continue;
+        }
+        all.extend(
+            living
+                .iter()
+                .find(|entry| certificate.is_issued_by(&entry.certificate))
+                .copied(),
+        );
+    }
+    all
+}
+
 /// When an entry leaves that nothing issues under any more: once the longest leaf under it, given out at the last moment, is
 /// over. Set once; only `overlap` makes it earlier. `None`: no leaf of ours hangs on it.
 fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
@@ -321,68 +434,84 @@ fn end_of(now: Timestamp, life: SignedDuration) -> Timestamp {
     Timestamp::from_second(whole + (step - whole.rem_euclid(step)) % step).unwrap_or(Timestamp::MAX)
 }
 
-/// Certificates that must go: those of Distrusted authorities, and what hangs on them. An issuer above a distrusted certificate
-/// stays when an Active authority needs it too.
-fn distrusted(sources: &[Source], before: &[Entry]) -> Vec<Certificate> {
-    let (mut gone, mut above) = (Vec::new(), Vec::new());
-    for source in sources
-        .iter()
-        .filter(|source| source.state == State::Distrusted)
-    {
-        let mut own: Vec<Certificate> = source.certificates.clone().unwrap_or_default();
-        own.extend(
-            before
+/// Certificates that must go.
+#[derive(Default)]
+struct Distrusted {
+    /// Those of Distrusted authorities, in whatever certificate their name and key come. An issuer above them stays when an Active
+    /// authority needs it too.
+    listed: Vec<Certificate>,
+    /// What was issued under those; another authority may have issued a twin that stays.
+    hanging: Vec<Certificate>,
+}
+
+impl Distrusted {
+    fn find(sources: &[Source], before: &[Entry]) -> Distrusted {
+        let active = || {
+            sources
                 .iter()
-                .filter(|entry| entry.authority == source.authority)
-                .map(|entry| entry.certificate.clone()),
-        );
-        for certificate in &own {
-            let is_above = own
-                .iter()
-                .any(|other| !other.self_signed && other.is_issued_by(certificate));
-            if is_above { &mut above } else { &mut gone }.push(certificate.clone());
-        }
-    }
-    if gone.is_empty() {
-        return gone;
-    }
-    let active = || {
-        sources
+                .filter(|source| source.state == State::Active)
+        };
+        let mut others: Vec<Certificate> = active()
+            .flat_map(|source| source.certificates.clone().unwrap_or_default())
+            .collect();
+        let (mut heads, mut above) = (Vec::new(), Vec::new());
+        for source in sources
             .iter()
-            .filter(|source| source.state == State::Active)
-    };
-    let mut others: Vec<Certificate> = active()
-        .flat_map(|source| source.certificates.clone().unwrap_or_default())
-        .collect();
-    let carried = before
-        .iter()
-        .filter(|entry| active().any(|source| source.authority == entry.authority));
-    others.extend(carried.map(|entry| entry.certificate.clone()));
-    above.retain(|certificate| {
-        let needed = others.iter().any(|other| {
-            identity(other) == identity(certificate)
-                || (!contains(&gone, other) && other.is_issued_by(certificate))
-        });
-        !needed
-    });
-    let direct = gone.clone();
-    gone.extend(above);
-    // What was issued by one that is gone hangs on it, unless another of its issuers stays.
-    let mut candidates = others;
-    candidates.extend(before.iter().map(|entry| entry.certificate.clone()));
-    let mut heads = direct;
-    while let Some(head) = heads.pop() {
-        for certificate in &candidates {
-            if !certificate.self_signed
-                && !contains(&gone, certificate)
-                && certificate.is_issued_by(&head)
-            {
-                gone.push(certificate.clone());
-                heads.push(certificate.clone());
+            .filter(|source| source.state == State::Distrusted)
+        {
+            let mut own = source.certificates.clone().unwrap_or_default();
+            // What it brought earlier goes too, unless that is listed by another one by now.
+            let there = before
+                .iter()
+                .filter(|entry| entry.authority == source.authority);
+            own.extend(
+                there
+                    .map(|entry| entry.certificate.clone())
+                    .filter(|c| !contains(&others, c)),
+            );
+            for certificate in &own {
+                let is_above = own
+                    .iter()
+                    .any(|other| !other.self_signed && other.is_issued_by(certificate));
+                if is_above { &mut above } else { &mut heads }.push(certificate.clone());
             }
         }
+        if heads.is_empty() {
+            return Distrusted::default();
+        }
+        let carried = before
+            .iter()
+            .filter(|entry| active().any(|source| source.authority == entry.authority));
+        others.extend(carried.map(|entry| entry.certificate.clone()));
+        above.retain(|certificate| {
+            !others.iter().any(|other| {
+                identity(other) == identity(certificate)
+                    || (!contains(&heads, other) && other.is_issued_by(certificate))
+            })
+        });
+        others.extend(before.iter().map(|entry| entry.certificate.clone()));
+        let mut gone = Distrusted {
+            listed: heads.clone(),
+            hanging: Vec::new(),
+        };
+        gone.listed.extend(above);
+        while let Some(head) = heads.pop() {
+            for certificate in &others {
+                if !certificate.self_signed
+                    && !gone.holds(certificate)
+                    && certificate.is_issued_by(&head)
+                {
+                    gone.hanging.push(certificate.clone());
+                    heads.push(certificate.clone());
+                }
+            }
+        }
+        gone
     }
-    gone
+
+    fn holds(&self, certificate: &Certificate) -> bool {
+        contains(&self.listed, certificate) || self.hanging.contains(certificate)
+    }
 }
 
 /// The bundle in the making: each subject once.
@@ -395,15 +524,12 @@ impl Entries {
     /// A certificate that the spec lists. Of two certificates of one name and key, the one that lives longer counts: leaves need it.
     fn offer(
         &mut self,
-        source: &Source,
+        offer: &Offer<'_>,
         certificate: &Certificate,
         living: &[&Entry],
         now: Timestamp,
     ) {
-        let max_leaf = source
-            .longest_leaf
-            .filter(|_| source.issues)
-            .map(whole_seconds);
+        let max_leaf = offer.max_leaf();
         if let Some(entry) = self
             .list
             .iter_mut()
@@ -414,11 +540,14 @@ impl Entries {
             entry.certificate = longer(&entry.certificate, certificate, now).clone();
             return;
         }
+        // Carried forward for want of better; what the spec lists goes first.
+        self.list
+            .retain(|entry| entry.certificate.subject_key != certificate.subject_key);
         let there = living
             .iter()
             .find(|entry| entry.identity() == identity(certificate));
         self.list.push(Entry {
-            authority: source.authority.clone(),
+            authority: offer.source.authority.clone(),
             certificate: there
                 .map_or(certificate, |entry| {
                     longer(certificate, &entry.certificate, now)
@@ -440,20 +569,30 @@ impl Entries {
         }
     }
 
-    /// No entry without its chain, as long as the truststore of now has it.
-    fn keep_issuers(&mut self, leaving: &[&Entry]) {
-        let mut at = 0;
-        while at < self.list.len() {
-            let certificate = self.list[at].certificate.clone();
-            at += 1;
-            let issued_by = |entry: &Entry| certificate.is_issued_by(&entry.certificate);
-            if certificate.self_signed || self.list.iter().any(issued_by) {
-                continue;
-            }
-            if let Some(issuer) = leaving.iter().find(|entry| issued_by(entry)) {
-                self.keep((*issuer).clone());
-            }
+    /// What outlives a Distrusted authority stands under the name of the one that needs it, else it would go with the next look.
+    /// And whatever no authority of the spec has placed is put in order, by name and subject.
+    fn settle(&mut self, sources: &[Source], placed: usize) {
+        let distrusted = |name: &str| {
+            sources
+                .iter()
+                .any(|source| source.state == State::Distrusted && source.authority == name)
+        };
+        while let Some((at, name)) = self.list.iter().enumerate().find_map(|(at, entry)| {
+            let certificate = &entry.certificate;
+            let needs = |other: &&Entry| {
+                !distrusted(&other.authority) && other.certificate.is_issued_by(certificate)
+            };
+            let by = self
+                .list
+                .iter()
+                .filter(|_| distrusted(&entry.authority))
+                .find(needs)?;
+            Some((at, by.authority.clone()))
+        }) {
+            self.list[at].authority = name;
         }
+        self.list[placed..].sort_by(|one, other| one.order().cmp(&other.order()));
+        self.list.retain(|entry| !distrusted(&entry.authority));
     }
 }
 
@@ -481,3 +620,6 @@ fn whole(reason: Reason, message: String) -> Finding {
         message,
     }
 }
+
+#[cfg(test)]
+mod tests;

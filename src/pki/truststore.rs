@@ -28,6 +28,16 @@ impl Entry {
     }
 }
 
+impl Entry {
+    pub(crate) fn order(&self) -> (&str, &str, &str) {
+        (
+            &self.authority,
+            &self.certificate.subject,
+            &self.certificate.fingerprint_sha256,
+        )
+    }
+}
+
 pub(crate) fn identity(certificate: &Certificate) -> (&str, &str) {
     (&certificate.subject_key, &certificate.spki_sha256)
 }

@@ -1,0 +1,674 @@
+//! Tables for the single rules, and a model: random histories in which no living leaf may lose its issuer.
+
+use super::super::certificate::ParseError;
+use super::*;
+use proptest::prelude::*;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use std::sync::LazyLock;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+fn start() -> Timestamp {
+    "2026-11-24T12:00:00Z".parse().unwrap()
+}
+
+fn day(days: i64) -> Timestamp {
+    start() + DAY * i32::try_from(days).unwrap()
+}
+
+/// An authority of `key`, valid from 1 day before the start for `days`, by `issuer` or itself.
+fn authority(
+    name: &str,
+    key: &KeyPair,
+    days: i64,
+    issuer: Option<(&str, &KeyPair)>,
+) -> Certificate {
+    let params = |name: &str| {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let at = |t: Timestamp| ::time::OffsetDateTime::from_unix_timestamp(t.as_second()).unwrap();
+        (params.not_before, params.not_after) = (at(day(-1)), at(day(days)));
+        params
+    };
+    let made = match issuer {
+        None => params(name).self_signed(key).unwrap(),
+        Some((by, by_key)) => params(name)
+            .signed_by(key, &rcgen::Issuer::new(params(by), by_key))
+            .unwrap(),
+    };
+    Certificate::from_der(made.der()).unwrap()
+}
+
+struct Pool {
+    a: Certificate,
+    a_rekeyed: Certificate,
+    a_renewed: Certificate,
+    b: Certificate,
+    b_rekeyed: Certificate,
+    c: Certificate,
+    root: Certificate,
+    root_rekeyed: Certificate,
+    int1: Certificate,
+    int1_rekeyed: Certificate,
+    int2: Certificate,
+    short: Certificate,
+}
+
+static POOL: LazyLock<Pool> = LazyLock::new(|| {
+    let key = || KeyPair::generate().unwrap();
+    let (a, root, root2) = (key(), key(), key());
+    Pool {
+        a: authority("A", &a, 3650, None),
+        a_rekeyed: authority("a", &key(), 3650, None),
+        a_renewed: authority("A", &a, 90, None),
+        b: authority("B", &key(), 3650, None),
+        b_rekeyed: authority("B", &key(), 3650, None),
+        c: authority("C", &key(), 400, None),
+        root: authority("Root", &root, 3650, None),
+        root_rekeyed: authority("Root", &root2, 3650, None),
+        int1: authority("I1", &key(), 3650, Some(("Root", &root))),
+        int1_rekeyed: authority("I1", &key(), 3650, Some(("Root", &root))),
+        int2: authority("I2", &key(), 3650, Some(("Root", &root))),
+        short: authority("Short", &key(), 60, None),
+    }
+});
+
+/// What an authority's source may hold, by number.
+fn content(number: usize) -> Vec<Certificate> {
+    let p = &*POOL;
+    let contents: [&[&Certificate]; 13] = [
+        &[&p.a],
+        &[&p.a_rekeyed],
+        &[&p.a_renewed],
+        &[&p.b],
+        &[&p.b_rekeyed],
+        &[&p.c],
+        &[&p.int1, &p.root],
+        &[&p.int1_rekeyed, &p.root],
+        &[&p.int2, &p.root],
+        &[&p.root],
+        &[&p.short],
+        &[&p.root_rekeyed],
+        &[&p.int2], // its chain is incomplete, unless another entry brings the root
+    ];
+    contents[number]
+        .iter()
+        .map(|certificate| (*certificate).clone())
+        .collect()
+}
+
+fn source(authority: &str, certificates: &[&Certificate]) -> Source {
+    Source {
+        authority: authority.to_owned(),
+        state: State::Active,
+        issues: false,
+        longest_leaf: None,
+        certificates: Ok(certificates
+            .iter()
+            .map(|certificate| (*certificate).clone())
+            .collect()),
+    }
+}
+
+fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
+    Source {
+        issues: true,
+        longest_leaf: Some(DAY * 90),
+        ..source(authority, certificates)
+    }
+}
+
+fn distrusted(source: Source) -> Source {
+    Source {
+        state: State::Distrusted,
+        ..source
+    }
+}
+
+fn broken(authority: &str) -> Source {
+    Source {
+        certificates: Err(SourceError::Unreadable(ParseError::NotPem)),
+        ..source(authority, &[])
+    }
+}
+
+fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
+    compile(&CompileInput {
+        sources,
+        previous,
+        overlap: None,
+        now,
+    })
+}
+
+fn names(compiled: &Compiled) -> Vec<String> {
+    let name = |entry: &Entry| {
+        let until = entry
+            .keep_until
+            .map(|until| format!("<{}", until.duration_since(start()).as_hours() / 24));
+        format!(
+            "{}:{}{}",
+            entry.authority,
+            entry.certificate.subject,
+            until.unwrap_or_default()
+        )
+    };
+    compiled.bundle.entries.iter().map(name).collect()
+}
+
+fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
+    compiled
+        .findings
+        .iter()
+        .map(|finding| (finding.authority.as_str(), finding.reason))
+        .collect()
+}
+
+#[test]
+fn in_the_order_of_the_spec_each_once() {
+    let p = &*POOL;
+    let first = run(
+        &[
+            issuing("two", &[&p.int2, &p.root]),
+            source("one", &[&p.b]),
+            source("three", &[&p.int1, &p.root]),
+        ],
+        None,
+        start(),
+    );
+    assert_eq!(
+        names(&first),
+        ["two:CN=I2", "two:CN=Root", "one:CN=B", "three:CN=I1"]
+    );
+    assert_eq!(first.bundle.entries[0].max_leaf, Some(DAY * 90));
+    assert_eq!(first.bundle.entries[2].max_leaf, None);
+    assert!(
+        first.findings.is_empty() && first.refused_issuers.is_empty(),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn an_authority_that_issued_stays_until_its_leaves_are_over() {
+    let p = &*POOL;
+    let first = run(
+        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
+        None,
+        start(),
+    );
+    let gone = run(&[source("b", &[&p.b])], Some(&first.bundle), day(10));
+    assert_eq!(names(&gone), ["b:CN=B", "a:CN=A<100"]);
+    let later = run(&[source("b", &[&p.b])], Some(&gone.bundle), day(99));
+    assert_eq!(
+        later.bundle.render(),
+        gone.bundle.render(),
+        "keep-until is set once"
+    );
+    let over = run(&[source("b", &[&p.b])], Some(&later.bundle), day(100));
+    assert_eq!(names(&over), ["b:CN=B"]);
+    let back = run(
+        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
+        Some(&gone.bundle),
+        day(20),
+    );
+    assert_eq!(names(&back), ["a:CN=A", "b:CN=B"]);
+}
+
+#[test]
+fn overlap_shortens_it() {
+    let p = &*POOL;
+    let first = run(
+        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
+        None,
+        start(),
+    );
+    let sources = [source("b", &[&p.b])];
+    let with = |previous, overlap, now| {
+        compile(&CompileInput {
+            sources: &sources,
+            previous: Some(previous),
+            overlap,
+            now,
+        })
+    };
+    let gone = with(&first.bundle, Some(DAY * 30), day(10));
+    assert_eq!(names(&gone), ["b:CN=B", "a:CN=A<40"]);
+    assert_eq!(
+        names(&with(&gone.bundle, Some(DAY * 60), day(20))),
+        ["b:CN=B", "a:CN=A<40"],
+        "never made later"
+    );
+    assert_eq!(
+        names(&with(&gone.bundle, Some(DAY), day(20))),
+        ["b:CN=B", "a:CN=A<21"]
+    );
+    assert_eq!(
+        names(&with(&gone.bundle, Some(SignedDuration::ZERO), day(20))),
+        ["b:CN=B"]
+    );
+}
+
+#[test]
+fn max_leaf_is_raised_and_never_lowered() {
+    let p = &*POOL;
+    let with = |days: i32| Source {
+        longest_leaf: Some(DAY * days),
+        ..issuing("a", &[&p.a])
+    };
+    let mut bundle = run(&[with(90)], None, start()).bundle;
+    for (days, expected) in [(30, 90), (120, 120), (1, 120)] {
+        bundle = run(&[with(days)], Some(&bundle), start()).bundle;
+        assert_eq!(bundle.entries[0].max_leaf, Some(DAY * expected));
+    }
+    bundle = run(&[source("a", &[&p.a])], Some(&bundle), start()).bundle;
+    assert_eq!(
+        (bundle.entries[0].max_leaf, bundle.entries[0].keep_until),
+        (Some(DAY * 120), None)
+    );
+}
+
+#[test]
+fn trust_only_leaves_when_the_spec_says_so() {
+    let p = &*POOL;
+    let first = run(&[source("a", &[&p.a]), source("b", &[&p.b])], None, start());
+    assert_eq!(
+        names(&run(&[source("b", &[&p.b])], Some(&first.bundle), start())),
+        ["b:CN=B"]
+    );
+    let rekeyed = run(
+        &[source("a", &[&p.a]), source("b", &[&p.b_rekeyed])],
+        Some(&first.bundle),
+        start(),
+    );
+    assert!(rekeyed.bundle.find(&p.b_rekeyed).is_some() && rekeyed.bundle.find(&p.b).is_none());
+    assert_eq!(reasons(&rekeyed), []);
+}
+
+#[test]
+fn a_broken_authority_keeps_what_was_good() {
+    let p = &*POOL;
+    let first = run(
+        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
+        None,
+        start(),
+    );
+    let next = run(
+        &[broken("a"), source("b", &[&p.c])],
+        Some(&first.bundle),
+        day(1),
+    );
+    assert_eq!(
+        names(&next),
+        ["a:CN=A", "b:CN=C"],
+        "in its place, with the same bytes; the others go on"
+    );
+    assert_eq!(reasons(&next), [("a", Reason::Unreadable)]);
+    assert!(
+        next.findings[0]
+            .message
+            .ends_with("What is trusted of this authority already stays")
+    );
+    let refused = run(
+        &[issuing("a", &[&p.int2]), source("b", &[&p.b])],
+        Some(&first.bundle),
+        day(1),
+    );
+    assert_eq!(refused.bundle.render(), first.bundle.render());
+    assert_eq!(reasons(&refused), [("a", Reason::ChainIncomplete)]);
+    assert_eq!(refused.refused_issuers, ["a"]);
+    let missing = Source {
+        certificates: Err(SourceError::Missing),
+        ..source("x", &[])
+    };
+    let never_good = run(
+        &[missing, source("b", &[&p.b])],
+        Some(&first.bundle),
+        day(1),
+    );
+    assert_eq!(reasons(&never_good), [("x", Reason::SourceMissing)]);
+}
+
+#[test]
+fn an_authority_whose_root_comes_from_another_keeps_it() {
+    let p = &*POOL;
+    let first = run(
+        &[source("int", &[&p.int2]), source("root", &[&p.root])],
+        None,
+        start(),
+    );
+    assert_eq!(names(&first), ["int:CN=I2", "root:CN=Root"]);
+    let next = run(&[source("int", &[&p.int2])], Some(&first.bundle), start());
+    assert_eq!(names(&next), ["int:CN=I2", "root:CN=Root"]);
+    assert_eq!(reasons(&next), [("int", Reason::ChainIncomplete)]);
+}
+
+#[test]
+fn nobody_leans_on_a_root_that_is_not_published() {
+    let p = &*POOL;
+    let first = run(&[source("c", &[&p.root_rekeyed])], None, start());
+    let sources = [
+        issuing("a", &[&p.int2]),
+        issuing("b", &[&p.int2, &p.root]),
+        source("c", &[&p.root_rekeyed]),
+    ];
+    let next = run(&sources, Some(&first.bundle), start());
+    assert_eq!(names(&next), ["c:CN=Root"]);
+    assert_eq!(
+        reasons(&next),
+        [("b", Reason::SubjectReused), ("a", Reason::ChainIncomplete)]
+    );
+    assert_eq!(next.refused_issuers, ["a", "b"]);
+}
+
+#[test]
+fn distrusted_is_out_at_once() {
+    let p = &*POOL;
+    let first = run(
+        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
+        None,
+        start(),
+    );
+    let next = run(
+        &[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])],
+        Some(&first.bundle),
+        start(),
+    );
+    assert_eq!(names(&next), ["b:CN=B"]);
+    assert_eq!(next.refused_issuers, ["a"]);
+    let unreadable = run(
+        &[distrusted(broken("a")), source("b", &[&p.b])],
+        Some(&first.bundle),
+        start(),
+    );
+    assert_eq!(names(&unreadable), ["b:CN=B"], "known by its name");
+    let all = run(
+        &[distrusted(broken("a")), distrusted(source("b", &[&p.b]))],
+        Some(&first.bundle),
+        start(),
+    );
+    assert_eq!(names(&all), [""; 0], "even the last one");
+    let twice = run(
+        &[
+            distrusted(source("x", &[&p.b])),
+            source("b", &[&p.b]),
+            source("c", &[&p.c]),
+        ],
+        Some(&first.bundle),
+        start(),
+    );
+    assert_eq!(names(&twice), ["c:CN=C", "a:CN=A<90"]);
+    assert_eq!(reasons(&twice), [("b", Reason::Distrusted)]);
+    // superseded and still kept: out by the name it stands under
+    let superseded = run(&[source("a", &[&p.c])], Some(&first.bundle), start());
+    assert_eq!(names(&superseded), ["a:CN=C", "a:CN=A<90"]);
+    let out = run(
+        &[distrusted(source("a", &[&p.c])), source("b", &[&p.b])],
+        Some(&superseded.bundle),
+        start(),
+    );
+    assert_eq!(names(&out), ["b:CN=B"]);
+}
+
+#[test]
+fn distrust_spares_a_shared_root_but_not_what_hangs_below() {
+    let p = &*POOL;
+    let both = [
+        issuing("one", &[&p.int1, &p.root]),
+        issuing("two", &[&p.int2, &p.root]),
+    ];
+    let first = run(&both, None, start());
+    let [one, two] = both;
+    let spared = run(
+        &[distrusted(one.clone()), two.clone()],
+        Some(&first.bundle),
+        start(),
+    );
+    assert_eq!(names(&spared), ["two:CN=I2", "two:CN=Root"]);
+    let mut broken_two = broken("two");
+    broken_two.issues = true;
+    let carried = run(&[distrusted(one), broken_two], Some(&first.bundle), start());
+    assert_eq!(names(&carried), ["two:CN=I2", "two:CN=Root"]);
+    let root = distrusted(source("root", &[&p.root]));
+    let fallen = run(
+        &[root, two, source("b", &[&p.b])],
+        Some(&first.bundle),
+        start(),
+    );
+    assert_eq!(names(&fallen), ["b:CN=B"]);
+}
+
+#[test]
+fn a_subject_is_not_given_to_another_key() {
+    let p = &*POOL;
+    let first = run(&[issuing("a", &[&p.a])], None, start());
+    let rekeyed = [issuing("a", &[&p.a_rekeyed])];
+    let next = run(&rekeyed, Some(&first.bundle), day(10));
+    assert_eq!(
+        names(&next),
+        ["a:CN=A<100"],
+        "case does not make another subject"
+    );
+    assert_eq!(next.bundle.entries[0].certificate, p.a);
+    assert_eq!(reasons(&next), [("a", Reason::SubjectReused)]);
+    assert_eq!(next.refused_issuers, ["a"]);
+    let over = run(&rekeyed, Some(&next.bundle), day(100));
+    assert_eq!(names(&over), ["a:CN=a"]);
+    assert!(over.refused_issuers.is_empty() && over.findings.is_empty());
+    // two entries of one spec: who is trusted already has it, else who comes first
+    let both = [source("x", &[&p.a_rekeyed]), source("a", &[&p.a])];
+    assert_eq!(names(&run(&both, Some(&first.bundle), start())), ["a:CN=A"]);
+    assert_eq!(names(&run(&both, None, start())), ["x:CN=a"]);
+    assert_eq!(
+        reasons(&run(&both, None, start())),
+        [("a", Reason::SubjectReused)]
+    );
+}
+
+#[test]
+fn a_renewed_certificate_replaces_its_predecessor() {
+    let p = &*POOL;
+    let short = run(&[issuing("a", &[&p.a_renewed])], None, start());
+    let renewed = run(&[issuing("a", &[&p.a])], Some(&short.bundle), start());
+    assert_eq!(renewed.bundle.entries.len(), 1);
+    assert_eq!(renewed.bundle.entries[0].certificate, p.a);
+    // the other way round the long one stays: leaves of its life are out there
+    let kept = run(
+        &[issuing("a", &[&p.a_renewed])],
+        Some(&renewed.bundle),
+        start(),
+    );
+    assert_eq!(kept.bundle.entries[0].certificate, p.a);
+}
+
+#[test]
+fn expired_leaves_and_the_last_one_stays() {
+    let p = &*POOL;
+    let first = run(
+        &[source("a", &[&p.short]), source("b", &[&p.b])],
+        None,
+        start(),
+    );
+    let expired = run(
+        &[source("a", &[&p.short]), source("b", &[&p.b])],
+        Some(&first.bundle),
+        day(60),
+    );
+    assert_eq!(names(&expired), ["b:CN=B"]);
+    assert_eq!(reasons(&expired), [("a", Reason::Expired)]);
+    let empty = run(&[], Some(&expired.bundle), day(61));
+    assert_eq!(names(&empty), ["b:CN=B"]);
+    assert_eq!(reasons(&empty), [("", Reason::WouldBeEmpty)]);
+    assert_eq!(
+        names(&run(&[], Some(&first.bundle), day(3650))),
+        [""; 0],
+        "nothing valid is left to keep"
+    );
+    // expired content does not push out what is good
+    let slip = run(&[source("b", &[&p.short])], Some(&expired.bundle), day(61));
+    assert_eq!(names(&slip), ["b:CN=B"]);
+}
+
+#[test]
+fn too_many_adds_nothing() {
+    let p = &*POOL;
+    let key = KeyPair::generate().unwrap();
+    let many: Vec<Certificate> = (0..MAX_CERTIFICATES)
+        .map(|n| authority(&format!("n{n}"), &key, 3650, None))
+        .collect();
+    let first = run(&[source("a", &[&p.a])], None, start());
+    let sources = [
+        issuing("a", &[&p.a]),
+        issuing("many", &many.iter().collect::<Vec<_>>()),
+    ];
+    let next = run(&sources, Some(&first.bundle), start());
+    assert_eq!(names(&next), ["a:CN=A"]);
+    assert_eq!(reasons(&next), [("", Reason::TooLarge)]);
+    assert_eq!(next.refused_issuers, ["many"]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Set {
+        slot: usize,
+        content: usize,
+        issues: bool,
+        leaf_days: i32,
+    },
+    Remove(usize),
+    Distrust(usize),
+    Break(usize),
+    Advance(i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => (0usize..3, 0usize..13, any::<bool>(), 1i32..120)
+            .prop_map(|(slot, content, issues, leaf_days)| Step::Set { slot, content, issues, leaf_days }),
+        2 => (0usize..3).prop_map(Step::Remove),
+        1 => (0usize..3).prop_map(Step::Distrust),
+        2 => (0usize..3).prop_map(Step::Break),
+        3 => (1i64..80).prop_map(Step::Advance),
+    ]
+}
+
+/// A leaf out there: the chain that it was issued under, and its end.
+#[derive(Debug)]
+struct Living {
+    chain: Vec<Certificate>,
+    until: Timestamp,
+}
+
+/// Gives out the longest leaf that each authority may, as its ClientCertificates would.
+fn issue_leaves(
+    sources: &[Source],
+    published: &Compiled,
+    now: Timestamp,
+    leaves: &mut Vec<Living>,
+) {
+    for source in sources
+        .iter()
+        .filter(|source| source.issues && source.state == State::Active)
+    {
+        let (Ok(certificates), Some(life)) = (&source.certificates, source.longest_leaf) else {
+            continue;
+        };
+        let Some(entry) = published.bundle.find(&certificates[0]) else {
+            continue;
+        };
+        let Ok(chain) = certificates[0].chain(certificates) else {
+            continue;
+        };
+        let end = chain
+            .iter()
+            .map(|certificate| certificate.not_after)
+            .min()
+            .unwrap();
+        if published.refused_issuers.contains(&source.authority)
+            || entry.max_leaf < Some(life)
+            || now >= end
+        {
+            continue;
+        }
+        leaves.push(Living {
+            chain,
+            until: end.min(now + life),
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #[test]
+    fn no_living_leaf_loses_its_issuer(history in prop::collection::vec(step(), 1..25), overlap in prop::option::weighted(0.2, 0i32..40)) {
+        let overlap = overlap.map(|days| DAY * days);
+        let mut slots: [Option<Source>; 3] = [None, None, None];
+        let mut leaves: Vec<Living> = Vec::new();
+        let mut published: Option<Compiled> = None;
+        let mut now = start();
+        for step in history {
+            match step {
+                Step::Set { slot, content: number, issues, leaf_days } => {
+                    let name = ["a", "b", "c"][slot];
+                    let longest_leaf = Some(DAY * leaf_days);
+                    slots[slot] = Some(Source { issues, longest_leaf, certificates: Ok(content(number)), ..source(name, &[]) });
+                }
+                Step::Remove(slot) => slots[slot] = None,
+                Step::Distrust(slot) => if let Some(source) = &mut slots[slot] { source.state = State::Distrusted },
+                Step::Break(slot) => if let Some(source) = &mut slots[slot] {
+                    source.certificates = Err(SourceError::Missing);
+                },
+                Step::Advance(days) => {
+                    now += DAY * i32::try_from(days).unwrap();
+                    if let Some(published) = &published {
+                        let sources: Vec<Source> = slots.iter().flatten().cloned().collect();
+                        issue_leaves(&sources, published, now, &mut leaves);
+                    }
+                }
+            }
+            let sources: Vec<Source> = slots.iter().flatten().cloned().collect();
+            let previous = published.as_ref().map(|compiled| &compiled.bundle);
+            let next = compile(&CompileInput { sources: &sources, previous, overlap, now });
+
+            // Distrust is meant to hurt.
+            let gone: Vec<Certificate> = sources.iter().filter(|source| source.state == State::Distrusted).flat_map(|source| {
+                let mut gone = source.certificates.clone().unwrap_or_default();
+                let there = previous.into_iter().flat_map(|bundle| &bundle.entries);
+                gone.extend(there.filter(|entry| entry.authority == source.authority).map(|entry| entry.certificate.clone()));
+                gone
+            }).collect();
+            leaves.retain(|leaf| leaf.until > now && !leaf.chain.iter().any(|c| contains(&gone, c)));
+            for source in sources.iter().filter(|source| source.state == State::Distrusted) {
+                let head = source.certificates.as_ref().ok().and_then(|own| own.first());
+                prop_assert!(head.is_none_or(|head| next.bundle.find(head).is_none()), "{:?}", next);
+            }
+
+            if overlap.is_none() {
+                for leaf in &leaves {
+                    for certificate in &leaf.chain {
+                        let there = next.bundle.find(certificate);
+                        prop_assert!(there.is_some_and(|entry| entry.certificate.not_after >= leaf.until), "{:?} at {now} in {:#?}", leaf, next);
+                    }
+                }
+            }
+            for (at, entry) in next.bundle.entries.iter().enumerate() {
+                let twin = next.bundle.entries[..at].iter().any(|other| other.certificate.subject_key == entry.certificate.subject_key);
+                prop_assert!(!twin && entry.certificate.not_after > now, "{:#?}", next);
+            }
+            let read = Bundle::parse(&next.bundle.render()).unwrap();
+            prop_assert_eq!(&read, &next.bundle);
+            let again = compile(&CompileInput { sources: &sources, previous: Some(&read), overlap, now });
+            prop_assert_eq!(again.bundle.render(), next.bundle.render());
+            let soon = now + SignedDuration::from_secs(30);
+            let passes = |entry: &Entry| entry.certificate.not_after <= soon || entry.keep_until.is_some_and(|until| until <= soon);
+            if !next.bundle.entries.iter().any(passes) {
+                let again = compile(&CompileInput { sources: &sources, previous: Some(&read), overlap, now: soon });
+                prop_assert_eq!(again.bundle.render(), next.bundle.render(), "only the clock went on");
+            }
+            issue_leaves(&sources, &next, now, &mut leaves);
+            published = Some(next);
+        }
+    }
+}
