@@ -78,8 +78,8 @@ impl<K: Watched> Clone for Watch<K> {
 }
 
 impl<K: Watched> Watch<K> {
-    /// The watch, and the future that drives it, which ends never: spawn it. No namespaces means all. Errors are logged and
-    /// tried again with a growing delay, each namespace for itself.
+    /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. What fails is
+    /// logged and tried again, a list about every second, each namespace for itself.
     pub fn new(
         client: &Client,
         namespaces: &[String],
@@ -173,23 +173,24 @@ impl<K: Watched> Watch<K> {
                             .state_filter(|o| o.meta().namespace.as_ref() == Some(namespace)),
                         None => self.store.state(),
                     };
-                    let listed = matches!(event, Event::InitDone);
+                    let began = matches!(event, Event::Init);
                     for event in merge.next(source, event.modify(trim), stored) {
                         writer.apply_watcher_event(&event);
                         self.tell(event);
                     }
-                    if listed {
-                        progress.send_modify(|p| {
-                            p.live = merge.live;
-                            p.problems.remove(&source);
-                        });
-                    }
+                    progress.send_if_modified(|p| {
+                        let solved = !began && p.problems.remove(&source).is_some();
+                        solved | (std::mem::replace(&mut p.live, merge.live) != merge.live)
+                    });
                 }
                 Err(error) => {
-                    let namespace = namespaces[source].as_deref();
-                    tracing::warn!(kind = %K::kind(&()), namespace, error = %chain(&error), "watch");
+                    let problem = problem::<K>(&error, namespaces[source].as_deref());
+                    // The same again every second would bury everything else.
+                    if progress.borrow().problems.get(&source) != Some(&problem) {
+                        tracing::warn!(error = %chain(&error), "{problem}");
+                    }
                     progress.send_modify(|p| {
-                        p.problems.insert(source, problem::<K>(&error, namespace));
+                        p.problems.insert(source, problem);
                     });
                 }
             }
@@ -235,7 +236,8 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
         _ => None,
     };
     match answer {
-        Some(s) if s.is_not_found() => {
+        // By code: for a kind that it does not know the API server answers in plain text, without a reason.
+        Some(s) if s.code == 404 => {
             format!(
                 "the API server does not know {kind}: its CustomResourceDefinition is not installed"
             )
@@ -246,7 +248,7 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
             }
             None => format!("not permitted to list and watch {kind} in all namespaces"),
         },
-        _ => format!("cannot list {kind}: {error}"),
+        _ => format!("cannot list or watch {kind}"),
     }
 }
 
@@ -408,7 +410,10 @@ mod tests {
                 refusal(403, "Forbidden"),
                 "not permitted to list and watch ConfigMap in namespace b",
             ),
-            (refusal(500, "InternalError"), "cannot list ConfigMap"),
+            (
+                refusal(500, "InternalError"),
+                "cannot list or watch ConfigMap",
+            ),
         ] {
             changes.mark_unchanged();
             events.unbounded_send((1, Err(error))).unwrap();
@@ -418,13 +423,12 @@ mod tests {
         }
         for source in [0, 1] {
             assert!(!synced(&all));
-            changes.mark_unchanged();
             events.unbounded_send((source, Ok(Event::Init))).unwrap();
             events
                 .unbounded_send((source, Ok(Event::InitDone)))
                 .unwrap();
-            changes.changed().await.unwrap();
         }
+        watch.synced().wait().await;
         assert!(synced(&all));
         assert_eq!(watch.synced().problem(), None);
     }
