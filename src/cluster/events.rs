@@ -7,6 +7,7 @@ use kube::{
 };
 
 use super::MANAGER;
+use crate::ops::logging::chain;
 
 /// The API server's limits for an Event (`ValidateEventCreate` in kubernetes/pkg/apis/core/validation/events.go).
 const NOTE_BYTES: usize = 1024;
@@ -60,7 +61,7 @@ impl Events {
         };
         if let Err(error) = self.0.publish(&event, object).await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = %chain(&error),
                 reason,
                 "cannot publish an Event"
             );

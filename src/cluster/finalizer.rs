@@ -138,3 +138,148 @@ where
     }
     unreachable!("the last attempt returns")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::Method;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+    use crate::cluster::fake;
+
+    /// An API server with one object's metadata; `None` when there is none.
+    #[derive(Clone)]
+    struct Server {
+        meta: Arc<Mutex<Option<Value>>>,
+        /// How many more writes of somebody else come right before ours.
+        busy: Arc<Mutex<usize>>,
+        writes: Arc<Mutex<usize>>,
+    }
+
+    impl Server {
+        fn with(meta: Option<Value>) -> (Self, Client) {
+            let me = Self {
+                meta: Arc::new(Mutex::new(meta)),
+                busy: Arc::default(),
+                writes: Arc::default(),
+            };
+            let server = me.clone();
+            (
+                me,
+                fake::client(move |method, _path, body| server.answer(method, &body)),
+            )
+        }
+
+        fn answer(&self, method: &Method, body: &Value) -> (u16, Value) {
+            let mut stored = self.meta.lock().unwrap();
+            let Some(meta) = stored.as_mut() else {
+                return fake::refusal(404, "NotFound");
+            };
+            if method == Method::PATCH {
+                let mut busy = self.busy.lock().unwrap();
+                if *busy > 0 {
+                    *busy -= 1;
+                    advance(meta);
+                }
+                let patch = &body["metadata"];
+                if ["resourceVersion", "uid"]
+                    .iter()
+                    .any(|k| patch[k] != meta[k])
+                {
+                    return fake::refusal(409, "Conflict");
+                }
+                *self.writes.lock().unwrap() += 1;
+                if let Some(finalizers) = patch.get("finalizers") {
+                    meta["finalizers"] = finalizers.clone();
+                }
+                for (key, value) in patch["annotations"].as_object().into_iter().flatten() {
+                    meta["annotations"][key] = value.clone();
+                }
+                advance(meta);
+            }
+            (200, json!({"metadata": meta}))
+        }
+
+        fn object(&self) -> ConfigMap {
+            serde_json::from_value(json!({"metadata": *self.meta.lock().unwrap()})).unwrap()
+        }
+    }
+
+    fn advance(meta: &mut Value) {
+        let version: u64 = meta["resourceVersion"].as_str().unwrap().parse().unwrap();
+        meta["resourceVersion"] = json!((version + 1).to_string());
+    }
+
+    fn meta() -> Value {
+        json!({"name": "x", "namespace": "n", "uid": "u", "resourceVersion": "1", "finalizers": ["other/one"], "annotations": {"a": "b"}})
+    }
+
+    #[tokio::test]
+    async fn holds_and_releases_once_and_leaves_the_marks_of_others() {
+        let (server, client) = Server::with(Some(meta()));
+        let old = server.object();
+        assert!(
+            hold(&client, &old, Some("123456789012/eu-west-1"))
+                .await
+                .unwrap()
+        );
+        let held = server.object();
+        assert_eq!(
+            held.metadata.finalizers,
+            Some(vec!["other/one".into(), FINALIZER.into()])
+        );
+        assert_eq!((is_held(&old), is_held(&held)), (false, true));
+        assert_eq!(
+            (home(&old), home(&held)),
+            (None, Some("123456789012/eu-west-1"))
+        );
+        assert_eq!(held.metadata.annotations.as_ref().unwrap()["a"], "b");
+
+        assert!(
+            !hold(&client, &held, Some("another/home")).await.unwrap(),
+            "a home stays"
+        );
+        // From a cache that has not seen the first: read anew, nothing to do.
+        assert!(!hold(&client, &old, Some("another/home")).await.unwrap());
+        assert_eq!(home(&server.object()), Some("123456789012/eu-west-1"));
+
+        assert!(release(&client, &held).await.unwrap());
+        assert!(!release(&client, &held).await.unwrap());
+        assert_eq!(
+            server.object().metadata.finalizers,
+            Some(vec!["other/one".into()])
+        );
+        assert_eq!(*server.writes.lock().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn somebody_elses_write_is_read_and_kept_but_not_without_end() {
+        let (server, client) = Server::with(Some(meta()));
+        let old = server.object();
+        *server.busy.lock().unwrap() = ATTEMPTS - 1;
+        assert!(hold(&client, &old, None).await.unwrap());
+        *server.busy.lock().unwrap() = ATTEMPTS;
+        assert!(
+            release(&client, &old).await.is_ok_and(|written| !written),
+            "not in what it was given"
+        );
+        let held = server.object();
+        assert!(release(&client, &held).await.unwrap_err().is_conflict());
+    }
+
+    #[tokio::test]
+    async fn gone_is_fine_and_another_object_of_that_name_is_left_alone() {
+        let mut held = meta();
+        held["finalizers"] = json!([FINALIZER]);
+        let (server, client) = Server::with(Some(held.clone()));
+        let object = server.object();
+        held["uid"] = json!("another");
+        *server.meta.lock().unwrap() = Some(held);
+        assert!(!release(&client, &object).await.unwrap());
+        assert!(is_held(&server.object()));
+        *server.meta.lock().unwrap() = None;
+        assert!(!release(&client, &object).await.unwrap());
+    }
+}

@@ -23,6 +23,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::ops::logging::chain;
+
 /// Others may take a Lease that they have seen unchanged for this long.
 const DURATION: Duration = Duration::from_secs(12);
 /// The holder's own view ends this long after its last successful renewal was *sent*. Shorter than `DURATION`, which
@@ -186,7 +188,7 @@ impl Candidate {
                 Ok(Ok(Attempt::Conflict)) => Instant::now() + RETRY,
                 Ok(Err(error)) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = %chain(&error),
                         "cannot read or write the Lease"
                     );
                     Instant::now() + RETRY
@@ -204,7 +206,7 @@ impl Candidate {
                 Ok(Ok(())) => tracing::info!("gave up the Lease"),
                 Ok(Err(error)) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = %chain(&error),
                         "cannot give up the Lease"
                     );
                 }

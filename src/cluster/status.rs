@@ -64,3 +64,75 @@ where
 fn value<S: Serialize>(status: &S) -> Value {
     serde_json::to_value(status).expect("a status is plain data with string keys")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+    use super::*;
+    use crate::cluster::fake;
+
+    fn status(phase: &str, message: Option<&str>) -> PodStatus {
+        PodStatus {
+            phase: Some(phase.into()),
+            message: message.map(Into::into),
+            ..PodStatus::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn replaces_the_whole_status_and_only_when_it_differs() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = seen.clone();
+        let client = fake::client(move |method, path, body| {
+            log.lock()
+                .unwrap()
+                .push((method.to_string(), path.to_owned(), body));
+            (200, json!({"metadata": {"name": "p"}}))
+        });
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("p".into());
+        pod.metadata.namespace = Some("n".into());
+        pod.metadata.uid = Some("u".into());
+
+        let old = status("Running", Some("away"));
+        assert!(!write(&client, &pod, &old, &old.clone()).await.unwrap());
+        assert!(seen.lock().unwrap().is_empty());
+        assert!(
+            write(&client, &pod, &old, &status("Failed", None))
+                .await
+                .unwrap()
+        );
+        let expected = json!([
+            {"op": "test", "path": "/metadata/uid", "value": "u"},
+            {"op": "add", "path": "/status", "value": {"phase": "Failed"}},
+        ]);
+        let path = "/api/v1/namespaces/n/pods/p/status".to_owned();
+        assert_eq!(
+            *seen.lock().unwrap(),
+            [("PATCH".to_owned(), path, expected)]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_gone_is_fine_and_a_refusal_is_not() {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("p".into());
+        for (code, reason) in [(404, "NotFound"), (422, "Invalid"), (403, "Forbidden")] {
+            let client = fake::client(move |_, _, _| fake::refusal(code, reason));
+            let written = write(&client, &pod, &status("a", None), &status("b", None)).await;
+            match code {
+                404 => assert!(!written.unwrap()),
+                _ => {
+                    let error = written.unwrap_err();
+                    assert_eq!(
+                        (error.is_invalid(), error.is_forbidden()),
+                        (code == 422, code == 403)
+                    );
+                }
+            }
+        }
+    }
+}

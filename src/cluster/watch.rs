@@ -2,7 +2,7 @@
 //! change after that to whoever subscribed. Reads only.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt::Debug,
     sync::{Arc, Mutex},
 };
@@ -24,6 +24,9 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+use super::merge::Merge;
+use crate::ops::logging::chain;
 
 /// `kubectl apply` keeps the whole object here, a Secret's data with it. We asked for metadata to not have those.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -75,8 +78,8 @@ impl<K: Watched> Clone for Watch<K> {
 }
 
 impl<K: Watched> Watch<K> {
-    /// The watch, and the future that drives it, which ends never: spawn it. No namespaces means all. Errors are logged and
-    /// tried again with a growing delay, each namespace for itself.
+    /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. What fails is
+    /// logged and tried again, a list about every second, each namespace for itself.
     pub fn new(
         client: &Client,
         namespaces: &[String],
@@ -186,23 +189,24 @@ impl<K: Watched> Watch<K> {
                             .state_filter(|o| o.meta().namespace.as_ref() == Some(namespace)),
                         None => self.store.state(),
                     };
-                    let listed = matches!(event, Event::InitDone);
+                    let began = matches!(event, Event::Init);
                     for event in merge.next(source, event.modify(trim), stored) {
                         writer.apply_watcher_event(&event);
                         self.tell(event);
                     }
-                    if listed {
-                        progress.send_modify(|p| {
-                            p.live = merge.live;
-                            p.problems.remove(&source);
-                        });
-                    }
+                    progress.send_if_modified(|p| {
+                        let solved = !began && p.problems.remove(&source).is_some();
+                        solved | (std::mem::replace(&mut p.live, merge.live) != merge.live)
+                    });
                 }
                 Err(error) => {
-                    let namespace = namespaces[source].as_deref();
-                    tracing::warn!(kind = %K::kind(&()), namespace, error = &error as &dyn std::error::Error, "watch");
+                    let problem = problem::<K>(&error, namespaces[source].as_deref());
+                    // The same again every second would bury everything else.
+                    if progress.borrow().problems.get(&source) != Some(&problem) {
+                        tracing::warn!(error = %chain(&error), "{problem}");
+                    }
                     progress.send_modify(|p| {
-                        p.problems.insert(source, problem::<K>(&error, namespace));
+                        p.problems.insert(source, problem);
                     });
                 }
             }
@@ -248,7 +252,8 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
         _ => None,
     };
     match answer {
-        Some(s) if s.is_not_found() => {
+        // By code: for a kind that it does not know the API server answers in plain text, without a reason.
+        Some(s) if s.code == 404 => {
             format!(
                 "the API server does not know {kind}: its CustomResourceDefinition is not installed"
             )
@@ -259,7 +264,7 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
             }
             None => format!("not permitted to list and watch {kind} in all namespaces"),
         },
-        _ => format!("cannot list {kind}: {error}"),
+        _ => format!("cannot list or watch {kind}"),
     }
 }
 
@@ -311,102 +316,136 @@ pub fn synced(watches: &[Synced]) -> bool {
     watches.iter().all(Synced::is_synced)
 }
 
-/// Several sources of one kind made into one, pure: until each has been listed nothing comes out; then one whole list;
-/// then only changes. A list that is made anew (the watch fell too far behind) comes out as the changes it amounts to, so it
-/// never touches the objects of the other sources.
-struct Merge<K> {
-    sources: Vec<Source<K>>,
-    live: bool,
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-struct Source<K> {
-    /// The list that is being made; before `live` also what was listed.
-    buffer: HashMap<Key, K>,
-    listed: bool,
-}
+    use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender};
+    use k8s_openapi::api::core::v1::ConfigMap;
 
-/// Namespace and name.
-type Key = (Option<String>, Option<String>);
+    use super::*;
+    use crate::cluster::merge::tests::{NAMESPACES, object, show};
 
-fn key<K: Resource>(object: &K) -> Key {
-    (object.meta().namespace.clone(), object.meta().name.clone())
-}
+    type Events = UnboundedSender<(usize, watcher::Result<Event<ConfigMap>>)>;
 
-impl<K: Resource + Clone> Merge<K> {
-    fn new(sources: usize) -> Self {
-        let source = || Source {
-            buffer: HashMap::new(),
-            listed: false,
+    /// A running watch over events that the test makes.
+    fn running() -> (Watch<ConfigMap>, Events) {
+        let (sender, receiver): (_, UnboundedReceiver<_>) = unbounded();
+        let (watch, driver) = Watch::over(NAMESPACES.map(|n| Some(n.into())).into(), receiver);
+        tokio::spawn(driver);
+        (watch, sender)
+    }
+
+    async fn heard(subscription: &mut (impl Stream<Item = Arc<ConfigMap>> + Unpin)) -> String {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), subscription.next());
+        let object = next.await.expect("is told").expect("goes on");
+        show(&[Event::Apply((*object).clone())])[0].replace("Apply ", "")
+    }
+
+    #[tokio::test]
+    async fn subscribers_hear_of_what_is_there_of_changes_and_of_deletions() {
+        let (watch, events) = running();
+        let mut early = watch.subscribe();
+        let send = |source, event| events.unbounded_send((source, Ok(event))).unwrap();
+        for (source, namespace) in NAMESPACES.into_iter().enumerate() {
+            send(source, Event::Init);
+            send(source, Event::InitApply(object(namespace, "x", 1)));
+            send(source, Event::InitDone);
+        }
+        let first = BTreeSet::from([heard(&mut early).await, heard(&mut early).await]);
+        assert_eq!(first, ["a/x@1", "b/x@1"].map(String::from).into());
+
+        drop(watch.subscribe());
+        let mut late = watch.subscribe();
+        let first = BTreeSet::from([heard(&mut late).await, heard(&mut late).await]);
+        assert_eq!(first, ["a/x@1", "b/x@1"].map(String::from).into());
+
+        send(0, Event::Apply(object("a", "x", 2)));
+        send(0, Event::Delete(object("a", "x", 3)));
+        // Away before anybody looked: told all the same.
+        send(1, Event::Init);
+        send(1, Event::InitDone);
+        send(1, Event::Apply(object("b", "y", 4)));
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            told.push(heard(&mut late).await);
+        }
+        assert_eq!(told, ["a/x@2", "a/x@3", "b/x@1", "b/y@4"]);
+        assert_eq!(watch.store().state().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_only_the_api_server_needs_is_not_kept() {
+        let (watch, events) = running();
+        let mut map = object("a", "x", 1);
+        map.metadata.managed_fields = Some(vec![Default::default()]);
+        map.metadata.annotations = Some(
+            [
+                (LAST_APPLIED.into(), "secret".into()),
+                ("kept".into(), "yes".into()),
+            ]
+            .into(),
+        );
+        for event in [Event::Init, Event::InitApply(map), Event::InitDone] {
+            events.unbounded_send((0, Ok(event))).unwrap();
+        }
+        for event in [Event::Init, Event::InitDone] {
+            events.unbounded_send((1, Ok(event))).unwrap();
+        }
+        watch.synced().wait().await;
+        let kept = &watch.store().state()[0].metadata;
+        assert_eq!(kept.managed_fields, None);
+        assert_eq!(
+            kept.annotations,
+            Some([("kept".into(), "yes".into())].into())
+        );
+    }
+
+    #[tokio::test]
+    async fn says_why_it_is_not_synced() {
+        let (watch, events) = running();
+        let all = [watch.synced()];
+        assert_eq!(
+            watch.synced().problem().as_deref(),
+            Some("ConfigMap is not listed yet")
+        );
+
+        let refusal = |code: u16, reason: &str| {
+            let status = serde_json::from_value(
+                serde_json::json!({"code": code, "reason": reason, "message": reason}),
+            );
+            watcher::Error::InitialListFailed(kube::Error::Api(status.unwrap()))
         };
-        Self {
-            sources: std::iter::repeat_with(source).take(sources).collect(),
-            live: false,
+        let mut changes = watch.synced().progress.clone();
+        for (error, expected) in [
+            (
+                refusal(404, "NotFound"),
+                "CustomResourceDefinition is not installed",
+            ),
+            (
+                refusal(403, "Forbidden"),
+                "not permitted to list and watch ConfigMap in namespace b",
+            ),
+            (
+                refusal(500, "InternalError"),
+                "cannot list or watch ConfigMap",
+            ),
+        ] {
+            changes.mark_unchanged();
+            events.unbounded_send((1, Err(error))).unwrap();
+            changes.changed().await.unwrap();
+            let problem = watch.synced().problem().unwrap();
+            assert!(problem.contains(expected), "{problem}");
         }
-    }
-
-    /// What `event` of source `i` means for the store. `stored` answers what the store holds of that source.
-    fn next(
-        &mut self,
-        i: usize,
-        event: Event<K>,
-        stored: impl FnOnce() -> Vec<Arc<K>>,
-    ) -> Vec<Event<K>> {
-        let source = &mut self.sources[i];
-        match event {
-            // Also after a list that failed half-way.
-            Event::Init => {
-                source.buffer.clear();
-                source.listed = false;
-                vec![]
-            }
-            Event::InitApply(object) => {
-                source.buffer.insert(key(&object), object);
-                vec![]
-            }
-            Event::InitDone => {
-                source.listed = true;
-                if self.live {
-                    changes(stored(), std::mem::take(&mut source.buffer))
-                } else if self.sources.iter().all(|s| s.listed) {
-                    self.live = true;
-                    let listed = self
-                        .sources
-                        .iter_mut()
-                        .flat_map(|s| std::mem::take(&mut s.buffer).into_values());
-                    [Event::Init]
-                        .into_iter()
-                        .chain(listed.map(Event::InitApply))
-                        .chain([Event::InitDone])
-                        .collect()
-                } else {
-                    vec![]
-                }
-            }
-            change if self.live => vec![change],
-            Event::Apply(object) => {
-                source.buffer.insert(key(&object), object);
-                vec![]
-            }
-            Event::Delete(object) => {
-                source.buffer.remove(&key(&object));
-                vec![]
-            }
+        for source in [0, 1] {
+            assert!(!synced(&all));
+            events.unbounded_send((source, Ok(Event::Init))).unwrap();
+            events
+                .unbounded_send((source, Ok(Event::InitDone)))
+                .unwrap();
         }
+        watch.synced().wait().await;
+        assert!(synced(&all));
+        assert_eq!(watch.synced().problem(), None);
     }
-}
-
-fn changes<K: Resource + Clone>(old: Vec<Arc<K>>, mut new: HashMap<Key, K>) -> Vec<Event<K>> {
-    let mut events = Vec::new();
-    for object in old {
-        match new.get(&key(&*object)) {
-            None => events.push(Event::Delete(Arc::unwrap_or_clone(object))),
-            // Nobody needs to be woken for it.
-            Some(same) if same.meta().resource_version == object.meta().resource_version => {
-                new.remove(&key(&*object));
-            }
-            Some(_) => (),
-        }
-    }
-    events.extend(new.into_values().map(Event::Apply));
-    events
 }
