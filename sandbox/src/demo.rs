@@ -233,7 +233,7 @@ async fn left_in_aws(stage: &Stage, name: &str) -> anyhow::Result<Vec<String>> {
     let domains = aws_sdk_apigatewayv2::Client::new(&sdk).get_domain_names().send().await?;
     left.extend(domains.items().iter().filter_map(|d| d.domain_name()).map(|d| format!("domain {d}")));
     use aws_sdk_acm::types::{Filters, KeyAlgorithm};
-    let kinds = [KeyAlgorithm::EcPrime256V1, KeyAlgorithm::EcSecp384R1, KeyAlgorithm::Rsa2048];
+    let kinds = [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::EcSecp384r1, KeyAlgorithm::Rsa2048];
     let includes = Filters::builder().set_key_types(Some(kinds.to_vec())).build();
     let certificates = aws_sdk_acm::Client::new(&sdk).list_certificates().includes(includes).send().await?;
     left.extend(certificates.certificate_summary_list().iter().filter_map(|c| c.certificate_arn()).map(|c| format!("certificate {c}")));

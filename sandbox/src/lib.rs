@@ -1,10 +1,16 @@
 //! The local world: real Kubernetes, a double of AWS, an edge and a DNS server, for `cargo demo`, `cargo sandbox` and tests/.
 
+pub mod aws;
 pub mod cache;
-pub mod control_plane;
-pub mod kubeconfig;
+pub mod control;
+mod control_plane;
+pub mod dns;
+pub mod edge;
+mod kubeconfig;
 pub mod kubernetes;
 pub mod operator;
+pub mod prepare;
 pub mod process;
 pub mod requirements;
 pub mod tools;
+pub mod world;

@@ -65,22 +65,6 @@ pub enum CertificateStatus {
     Other(String),
 }
 
-impl CertificateStatus {
-    /// ACM's own word.
-    pub fn as_str(&self) -> &str {
-        match self {
-            CertificateStatus::PendingValidation => "PENDING_VALIDATION",
-            CertificateStatus::Issued => "ISSUED",
-            CertificateStatus::Inactive => "INACTIVE",
-            CertificateStatus::Expired => "EXPIRED",
-            CertificateStatus::ValidationTimedOut => "VALIDATION_TIMED_OUT",
-            CertificateStatus::Revoked => "REVOKED",
-            CertificateStatus::Failed => "FAILED",
-            CertificateStatus::Other(word) => word,
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyAlgorithm {
     Rsa2048,

@@ -133,24 +133,3 @@ impl Session {
         }
     }
 }
-
-/// The sessions of this process, connected when first asked for.
-pub struct Sessions {
-    gate: Gate,
-    own: tokio::sync::OnceCell<Session>,
-}
-
-impl Sessions {
-    pub fn new(gate: &Gate) -> Sessions {
-        Sessions { gate: gate.clone(), own: tokio::sync::OnceCell::new() }
-    }
-
-    /// The operator's own account, in `region` or the environment's Region. A connection that failed is tried again at the next call.
-    pub async fn get(&self, region: Option<&str>) -> Result<Session, Error> {
-        let own = self.own.get_or_try_init(|| Session::connect(None, &self.gate)).await?;
-        Ok(match region {
-            Some(region) if region != own.region => own.in_region(region),
-            _ => own.clone(),
-        })
-    }
-}

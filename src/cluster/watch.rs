@@ -162,7 +162,7 @@ impl<K: Watched> Watch<K> {
         F: Fn(&K) -> T + Send + 'static,
         T: PartialEq + Send + 'static,
     {
-        let mut last = HashMap::new();
+        let mut last = std::collections::HashMap::new();
         self.subscribe().filter(move |object| {
             let now = key(object);
             let is_news = last.get(&object.meta().uid) != Some(&now);

@@ -36,7 +36,7 @@ use crate::{
     api::{AuthorityState, ClientCertificate, MtlsDomain, MtlsDomainStatus, conditions::{ConditionType, Reason}},
     aws::{
         gate::Gate,
-        gateway::domains::DomainStatus,
+        gateway::DomainStatus,
         probe::EndpointProbe,
         quota::Class,
         session::{Session, Sessions},

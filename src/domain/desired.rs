@@ -11,7 +11,7 @@ use crate::{
         KeyAlgorithm as ApiKeyAlgorithm, ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
         conditions::Reason,
     },
-    aws::{acm, gateway::domains},
+    aws::{acm, gateway},
     pki::{authority::AuthorityRequest, keys::KeyKind},
 };
 
@@ -100,7 +100,7 @@ pub struct Desired {
     pub overlap: Option<SignedDuration>,
     pub mappings: BTreeMap<String, MappedApi>,
     pub default_endpoint: DefaultEndpoint,
-    pub ip_address_type: domains::IpAddressType,
+    pub ip_address_type: gateway::IpAddressType,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -188,8 +188,8 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
         mappings: spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect(),
         default_endpoint: spec.default_endpoint,
         ip_address_type: match spec.ip_address_type {
-            IpAddressType::IPv4 => domains::IpAddressType::Ipv4,
-            IpAddressType::DualStack => domains::IpAddressType::DualStack,
+            IpAddressType::IPv4 => gateway::IpAddressType::Ipv4,
+            IpAddressType::DualStack => gateway::IpAddressType::Dualstack,
         },
         home,
     })

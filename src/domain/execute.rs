@@ -14,7 +14,7 @@ use super::{
 use crate::{
     aws::{
         errors::Kind,
-        gateway::mappings::Mapping,
+        gateway::Mapping,
         quota::{Bucket, Class, Grant, Operation, Quota, Ticket},
         session::Session,
     },

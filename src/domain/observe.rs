@@ -15,8 +15,8 @@ use crate::{
     aws::{
         acm,
         errors::{self, Error, Kind},
-        gateway::{domains::Domain, mappings::Mapping},
-        probe::{EndpointProbe, endpoint_host},
+        gateway::{Domain, Mapping},
+        probe::EndpointProbe,
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
@@ -156,7 +156,7 @@ async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &Endpoi
     let reads = stages.into_iter().map(async |name| Ok((name.to_owned(), seen(session.gateway.stage(id, name)).await?)));
     let stages = join_all(reads).await.into_iter().collect::<Seen<BTreeMap<_, _>>>()?;
     let settled = api.endpoint_closed && !api.tags.contains_key(PENDING_TAG);
-    let probe = if settled { Some(probe.probe(&endpoint_host(id, &session.region)).await) } else { None };
+    let probe = if settled { Some(probe.probe(&session.execute_api_host(id)).await) } else { None };
     Ok(Some(Api { api, stages, probe }))
 }
 

@@ -6,7 +6,7 @@ use crate::{
     api::conditions::Reason,
     aws::{
         acm,
-        gateway::{apis, domains::Domain, mappings::Mapping},
+        gateway::{self, Domain, Mapping},
         probe, route53, s3,
     },
     pki::{
@@ -84,9 +84,9 @@ pub struct Published {
 /// An HTTP API that the spec maps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
-    pub api: apis::Api,
+    pub api: gateway::Api,
     /// The stages that the spec maps; `None`: there is no such stage.
-    pub stages: BTreeMap<String, Option<apis::Stage>>,
+    pub stages: BTreeMap<String, Option<gateway::Stage>>,
     /// What the default endpoint answered; only looked at once it is said to be closed.
     pub probe: Option<probe::Verdict>,
 }

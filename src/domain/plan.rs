@@ -12,7 +12,7 @@ use crate::{
     api::{AuthorityState, DefaultEndpoint, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateStatus},
-        gateway::domains::{Domain, DomainRequest, DomainStatus},
+        gateway::{Domain, DomainRequest, DomainStatus},
         probe,
         route53::{Change, RecordSet},
     },
@@ -256,7 +256,7 @@ fn owned<'a>(home: &'a Home, o: &'a Observed) -> impl Iterator<Item = &'a acm::C
 
 /// The one that the domain shall have: issued before pending, in use before not, then the oldest.
 fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
-    let used = o.domain.as_ref().ok().and_then(Option::as_ref).and_then(|g| g.certificate_arn.as_deref());
+    let used = o.domain.as_ref().ok().and_then(Option::as_ref).map(|g| g.certificate_arn.as_str());
     owned(&d.home, o)
         .filter(|c| fits(d, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation))
         .min_by_key(|c| (c.status != CertificateStatus::Issued, used != Some(c.arn.as_str()), c.created_at, c.arn.clone()))
@@ -358,7 +358,7 @@ fn validation_records(
 /// Certificates of ours that nothing needs any more.
 fn superseded<'a>(d: &'a Desired, o: &'a Observed, kept: &'a acm::Certificate) -> impl Iterator<Item = Action> + 'a {
     let used = match &o.domain {
-        Ok(domain) => Some(domain.as_ref().and_then(|g| g.certificate_arn.as_deref()).unwrap_or_default()),
+        Ok(domain) => Some(domain.as_ref().map(|g| g.certificate_arn.as_str()).unwrap_or_default()),
         Err(_) => None, // not known which one is in use: none may go
     };
     owned(&d.home, o)
@@ -505,10 +505,10 @@ fn domain(d: &Desired, o: &Observed, certificate: Option<&acm::Certificate>, iss
         }
     }
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
-    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(g.certificate_arn.as_ref()), version.or(pinned)) else {
+    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(Some(&g.certificate_arn)), version.or(pinned)) else {
         return Verdict::Behind(Step::TruststorePublished).into();
     };
-    let as_wished = g.certificate_arn.as_ref() == Some(wanted_arn) && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
+    let as_wished = g.certificate_arn == *wanted_arn && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
     if !as_wished {
         return Judged::act(
             format!("updating the custom domain {}", g.name),

@@ -1,8 +1,8 @@
 //! The records of a domain in Route 53: what must stand there, whose it is, and the one batch that makes it so. Pure.
 use super::desired::{Home, short_hash};
 use crate::aws::{
-    gateway::domains::{Domain, IpAddressType},
-    route53::{Alias, Change, ChangeAction, RecordSet},
+    gateway::{Domain, IpAddressType},
+    route53::{Alias, Change, Action, RecordSet},
 };
 
 /// Seconds that resolvers may keep a validation record or marker.
@@ -61,7 +61,7 @@ pub fn plan(home: &Home, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> 
     let marked = mark.is_some();
     let kinds: &[&str] = match ip {
         IpAddressType::Ipv4 => &["A"],
-        IpAddressType::DualStack => &["A", "AAAA"],
+        IpAddressType::Dualstack => &["A", "AAAA"],
     };
     let wanted: Vec<_> = kinds.iter().map(|kind| alias(&home.domain_name, kind, g)).collect();
     let at_name: Vec<_> = there.iter().filter(|r| r.name == home.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME")).collect();
@@ -72,13 +72,13 @@ pub fn plan(home: &Home, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> 
     let mut changes: Vec<_> = at_name
         .iter()
         .filter(|r| !kinds.contains(&&*r.kind))
-        .map(|r| Change { action: ChangeAction::Delete, record: (*r).clone() })
+        .map(|r| Change { action: Action::Delete, record: (*r).clone() })
         .collect();
     for record in wanted {
         match at_name.iter().find(|r| r.kind == record.kind) {
             Some(r) if same(&record, r) => {}
-            Some(_) => changes.push(Change { action: ChangeAction::Upsert, record }),
-            None => changes.push(Change { action: ChangeAction::Create, record }),
+            Some(_) => changes.push(Change { action: Action::Upsert, record }),
+            None => changes.push(Change { action: Action::Create, record }),
         }
     }
     if changes.is_empty() {
@@ -86,7 +86,7 @@ pub fn plan(home: &Home, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> 
     }
     let first = !marked;
     if first {
-        changes.push(Change { action: ChangeAction::Create, record: marker });
+        changes.push(Change { action: Action::Create, record: marker });
     }
     RecordPlan::Change { changes, first }
 }
@@ -100,7 +100,7 @@ pub fn removal(home: &Home, there: &[RecordSet]) -> Vec<Change> {
     let ours = there.iter().filter(|r| {
         r.name == home.domain_name && matches!(&*r.kind, "A" | "AAAA") && r.alias.as_ref().is_some_and(|a| a.target.contains(".execute-api."))
     });
-    ours.chain([mark]).map(|r| Change { action: ChangeAction::Delete, record: r.clone() }).collect()
+    ours.chain([mark]).map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
 }
 
 /// What it takes for the validation CNAME to be there. It is the same for every certificate of that name in the account.
@@ -111,7 +111,7 @@ pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option
     }
     let record =
         RecordSet { name: plain(name), kind: "CNAME".into(), ttl: Some(TTL), values: vec![value.to_owned()], alias: None, routed: false };
-    Some(Change { action: if existing.is_some() { ChangeAction::Upsert } else { ChangeAction::Create }, record })
+    Some(Change { action: if existing.is_some() { Action::Upsert } else { Action::Create }, record })
 }
 
 fn same(wanted: &RecordSet, there: &RecordSet) -> bool {

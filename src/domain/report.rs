@@ -14,7 +14,7 @@ use crate::{
         AuthorityStatus, CertificateState, MappingState, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
-    aws::{errors, gateway::domains::Domain},
+    aws::{errors, gateway::Domain},
     conditions::{self, Acceptance, Line, Standing},
 };
 

@@ -16,13 +16,9 @@ use crate::{
     api::{AuthorityState, DefaultEndpoint, MappedApi, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
-        gateway::{
-            apis::{self, Protocol, Stage},
-            domains::{Domain, DomainStatus, IpAddressType, Truststore},
-            mappings::Mapping,
-        },
+        gateway::{self, Domain, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
         probe,
-        route53::{Alias, Change, ChangeAction, RecordSet, Zone},
+        route53::{self, Alias, Change, RecordSet, Zone},
         s3,
     },
     pki::{
@@ -105,7 +101,7 @@ impl World {
     }
 
     fn in_use(&self, arn: &str) -> bool {
-        self.domain.as_ref().is_some_and(|g| g.certificate_arn.as_deref() == Some(arn))
+        self.domain.as_ref().is_some_and(|g| g.certificate_arn == arn)
     }
 
     fn seen_certificates(&self) -> Vec<acm::Certificate> {
@@ -191,7 +187,7 @@ impl World {
                 self.check_request(&r.certificate_arn, &r.truststore_version);
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!((g.tags[OWNER_TAG].as_str(), &g.status), (OURS, &DomainStatus::Available));
-                g.certificate_arn = Some(r.certificate_arn);
+                g.certificate_arn = r.certificate_arn;
                 g.truststore = Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
                 (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
             }
@@ -225,7 +221,7 @@ impl World {
         }
     }
 
-    fn api(&mut self, id: &str) -> &mut apis::Api {
+    fn api(&mut self, id: &str) -> &mut gateway::Api {
         &mut self.apis.get_mut(id).expect("there").api
     }
 
@@ -248,15 +244,15 @@ impl World {
     fn change(&mut self, Change { action, record }: Change) {
         let i = self.records.iter().position(|r| r.name == record.name && r.kind == record.kind);
         match action {
-            ChangeAction::Create => {
+            route53::Action::Create => {
                 assert_eq!(i, None, "InvalidChangeBatch: exists already");
                 self.records.push(record);
             }
-            ChangeAction::Upsert => match i {
+            route53::Action::Upsert => match i {
                 Some(i) => self.records[i] = record,
                 None => self.records.push(record),
             },
-            ChangeAction::Delete => {
+            route53::Action::Delete => {
                 let i = i.expect("InvalidChangeBatch: not there");
                 assert_eq!(self.records.remove(i), record, "InvalidChangeBatch: the values do not match");
             }
@@ -323,7 +319,7 @@ fn domain(owner: &str, arn: &str, version: &str) -> Domain {
     Domain {
         name: NAME.into(),
         arn: "arn:domain".into(),
-        certificate_arn: Some(arn.into()),
+        certificate_arn: arn.into(),
         ownership_certificate_arn: None,
         truststore: Some(Truststore { uri: "s3://truststores/partners.pem".into(), version: Some(version.into()), warnings: vec![] }),
         status: DomainStatus::Available,
@@ -342,7 +338,7 @@ fn api(id: &str, closed: bool, auto_deploy: bool, pending: bool) -> Api {
     let tags = if pending { [(PENDING_TAG.to_owned(), OURS.to_owned())].into() } else { BTreeMap::new() };
     Api {
         // The arn of the model is the id, so that both find the API.
-        api: apis::Api { id: id.into(), arn: id.into(), protocol: Protocol::Http, endpoint_closed: closed, tags },
+        api: gateway::Api { id: id.into(), arn: id.into(), protocol: Protocol::Http, endpoint_closed: closed, tags },
         stages: [("$default".to_owned(), Some(Stage { name: "$default".into(), auto_deploy }))].into(),
         probe: None,
     }
@@ -401,7 +397,7 @@ prop_compose! {
             let version = if w.versions.is_empty() { "v-gone".to_owned() } else { w.versions[pin.index(w.versions.len())].0.clone() };
             let mut g = domain(owner, &arn, &version);
             if updating { g.status = DomainStatus::Updating; }
-            if dual_stack { g.ip_address_type = IpAddressType::DualStack; }
+            if dual_stack { g.ip_address_type = IpAddressType::Dualstack; }
             w.domain = Some(g);
             w.mappings = mappings.into_iter().enumerate().map(|(i, (path, (api_id, stage)))| Mapping { id: format!("m{i}"), path, api_id, stage }).collect();
         }
@@ -435,7 +431,7 @@ proptest! {
             let g = w.domain.expect("the domain is there");
             prop_assert_eq!(&g.status, &DomainStatus::Available);
             prop_assert_eq!(g.ip_address_type, IpAddressType::Ipv4);
-            let used = w.certificates.iter().find(|c| Some(&c.arn) == g.certificate_arn.as_ref()).expect("its certificate is there");
+            let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is there");
             prop_assert_eq!((&used.status, used.names.len()), (&CertificateStatus::Issued, 1));
             let pinned = g.truststore.and_then(|t| t.version).expect("pinned");
             let (_, owner, body) = w.versions.iter().find(|(v, ..)| *v == pinned).expect("the version is there").clone();

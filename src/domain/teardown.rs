@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{UnlistedMappings, conditions::Reason},
-    aws::gateway::domains::DomainStatus,
+    aws::gateway::DomainStatus,
 };
 
 /// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation record, buckets, closed endpoints).
