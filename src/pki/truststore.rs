@@ -29,6 +29,7 @@ impl Entry {
 }
 
 impl Entry {
+    /// The order of entries that no authority of the spec has placed.
     pub(crate) fn order(&self) -> (&str, &str, &str) {
         (
             &self.authority,

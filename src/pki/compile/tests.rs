@@ -600,7 +600,7 @@ fn issue_leaves(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn no_living_leaf_loses_its_issuer(history in prop::collection::vec(step(), 1..25), overlap in prop::option::weighted(0.2, 0i32..40)) {
         let overlap = overlap.map(|days| DAY * days);
