@@ -271,6 +271,38 @@ fn max_leaf_is_raised_and_never_lowered() {
 }
 
 #[test]
+fn a_shared_root_remembers_the_leaves_of_both() {
+    let p = &*POOL;
+    let shared = run(
+        &[
+            source("root", &[&p.root]),
+            issuing("a", &[&p.int1, &p.root]),
+        ],
+        None,
+        start(),
+    );
+    assert_eq!(names(&shared), ["root:CN=Root", "a:CN=I1"]);
+    assert_eq!(shared.bundle.entries[0].max_leaf, Some(DAY * 90));
+}
+
+#[test]
+fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
+    let p = &*POOL;
+    let entry = Entry {
+        authority: "a".to_owned(),
+        certificate: p.int2.clone(),
+        max_leaf: None,
+        keep_until: None,
+    };
+    let foreign = Bundle {
+        entries: vec![entry],
+    };
+    let next = run(&[issuing("a", &[&p.int2])], Some(&foreign), start());
+    assert_eq!(names(&next), ["a:CN=I2"]);
+    assert_eq!(next.refused_issuers, ["a"]);
+}
+
+#[test]
 fn trust_only_leaves_when_the_spec_says_so() {
     let p = &*POOL;
     let first = run(&[source("a", &[&p.a]), source("b", &[&p.b])], None, start());
