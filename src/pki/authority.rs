@@ -2,6 +2,7 @@
 
 use super::certificate::{Certificate, ParseError, parse_pem_bundle};
 use super::keys::{self, Encoding, KeyError, KeyKind};
+use super::leaf::{Problem, subject_part};
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
@@ -37,6 +38,8 @@ pub struct KeyedCertificate {
 /// Why an authority could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
+    #[error(transparent)]
+    Problem(#[from] Problem),
     #[error("the authority's key could not be made")]
     Key(#[from] KeyError),
     #[error("the authority's certificate could not be written")]
@@ -49,6 +52,10 @@ pub fn generate(
     request: &AuthorityRequest,
     now: Timestamp,
 ) -> Result<KeyedCertificate, GenerateError> {
+    subject_part("commonName", &request.common_name, 64)?;
+    for (at, organization) in request.organizations.iter().enumerate() {
+        subject_part(&format!("organizations[{at}]"), organization, 64)?;
+    }
     let key = keys::generate(request.key)?;
     let subject = Subject {
         common_name: &request.common_name,
@@ -251,13 +258,32 @@ pub(crate) mod tests {
         assert_eq!(ca.not_after, at("2036-11-21T12:00:00Z"));
         assert_eq!(ca.serial.len(), 32);
         assert!(ca.subject_key_id.is_some());
-        assert_eq!(issuer.chain(), [ca.clone()]);
+        assert_eq!(issuer.chain(), std::slice::from_ref(ca));
         assert!(issuer.intermediates().is_empty());
         assert_eq!(issuer.ca_pem(), made.certificate_pem);
         let again = generate(&request("Partners"), now).unwrap();
         assert_ne!(
             parse_pem_bundle(&again.certificate_pem).unwrap()[0].serial,
             ca.serial
+        );
+    }
+
+    #[test]
+    fn a_subject_that_could_fool_a_reader_is_refused() {
+        let error = |request| {
+            generate(&request, at("2026-11-24T12:00:00Z"))
+                .err()
+                .unwrap()
+                .to_string()
+        };
+        assert!(error(request("a=b")).starts_with("commonName: "));
+        let organizations = vec!["ok".to_owned(), "a,b".to_owned()];
+        assert!(
+            error(AuthorityRequest {
+                organizations,
+                ..request("a")
+            })
+            .starts_with("organizations[1]: ")
         );
     }
 

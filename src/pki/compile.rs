@@ -459,18 +459,19 @@ impl Distrusted {
             .iter()
             .filter(|source| source.state == State::Distrusted)
         {
-            let mut own = source.certificates.clone().unwrap_or_default();
+            let own = source.certificates.clone().unwrap_or_default();
             // What it brought earlier goes too, unless that is listed by another one by now.
             let there = before
                 .iter()
                 .filter(|entry| entry.authority == source.authority);
-            own.extend(
-                there
-                    .map(|entry| entry.certificate.clone())
-                    .filter(|c| !contains(&others, c)),
-            );
-            for certificate in &own {
-                let is_above = own
+            let earlier = there
+                .map(|entry| &entry.certificate)
+                .filter(|c| !contains(&others, c) && !contains(&own, c));
+            let all: Vec<Certificate> = own.iter().chain(earlier).cloned().collect();
+            for (at, certificate) in all.iter().enumerate() {
+                // What is listed is judged by what is listed with it.
+                let below = if at < own.len() { &own } else { &all };
+                let is_above = below
                     .iter()
                     .any(|other| !other.self_signed && other.is_issued_by(certificate));
                 if is_above { &mut above } else { &mut heads }.push(certificate.clone());

@@ -84,7 +84,7 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
             subject_part(&format!("subject.{list}[{at}]"), value, longest)?;
         }
     }
-    let lists: [(&str, &[String], fn(&str) -> bool, &'static str); 4] = [
+    let lists: [List<'_>; 4] = [
         (
             "subject.countries",
             &request.countries,
@@ -127,7 +127,10 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
     Ok(())
 }
 
-fn subject_part(field: &str, value: &str, longest: usize) -> Result<(), Problem> {
+/// Field, its values, what each must fit, and what to say when not.
+type List<'a> = (&'static str, &'a [String], fn(&str) -> bool, &'static str);
+
+pub(crate) fn subject_part(field: &str, value: &str, longest: usize) -> Result<(), Problem> {
     let message = if value.is_empty() {
         "must not be empty"
     } else if value.chars().count() > longest {
@@ -409,7 +412,10 @@ pub(crate) mod tests {
         );
         assert_eq!(c.spki_der(), key.subject_public_key_info());
         assert_eq!(c.serial.len(), 32);
-        assert_eq!(parse_pem_bundle(&leaf.chain_pem).unwrap(), [c.clone()]);
+        assert_eq!(
+            parse_pem_bundle(&leaf.chain_pem).unwrap(),
+            std::slice::from_ref(c)
+        );
         let text = openssl_text(&leaf.chain_pem);
         assert!(text.contains("TLS Web Client Authentication\n"), "{text}");
         assert!(

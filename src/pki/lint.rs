@@ -379,7 +379,8 @@ mod tests {
             dir.path(),
             &format!("req -x509 -nodes {EC} -days 365 -keyout @/x.key -out @/00.pem -subj /CN=0"),
         );
-        let cases: [(&[&str], &[(&str, Reason)]); 6] = [
+        type Case = (&'static [&'static str], &'static [(&'static str, Reason)]);
+        let cases: [Case; 6] = [
             (&["3", "2", "1", "0"], &[]),
             (&["0", "1", "3", "2"], &[]),
             (

@@ -271,6 +271,38 @@ fn max_leaf_is_raised_and_never_lowered() {
 }
 
 #[test]
+fn a_shared_root_remembers_the_leaves_of_both() {
+    let p = &*POOL;
+    let shared = run(
+        &[
+            source("root", &[&p.root]),
+            issuing("a", &[&p.int1, &p.root]),
+        ],
+        None,
+        start(),
+    );
+    assert_eq!(names(&shared), ["root:CN=Root", "a:CN=I1"]);
+    assert_eq!(shared.bundle.entries[0].max_leaf, Some(DAY * 90));
+}
+
+#[test]
+fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
+    let p = &*POOL;
+    let entry = Entry {
+        authority: "a".to_owned(),
+        certificate: p.int2.clone(),
+        max_leaf: None,
+        keep_until: None,
+    };
+    let foreign = Bundle {
+        entries: vec![entry],
+    };
+    let next = run(&[issuing("a", &[&p.int2])], Some(&foreign), start());
+    assert_eq!(names(&next), ["a:CN=I2"]);
+    assert_eq!(next.refused_issuers, ["a"]);
+}
+
+#[test]
 fn trust_only_leaves_when_the_spec_says_so() {
     let p = &*POOL;
     let first = run(&[source("a", &[&p.a]), source("b", &[&p.b])], None, start());
@@ -600,7 +632,7 @@ fn issue_leaves(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn no_living_leaf_loses_its_issuer(history in prop::collection::vec(step(), 1..25), overlap in prop::option::weighted(0.2, 0i32..40)) {
         let overlap = overlap.map(|days| DAY * days);
