@@ -375,7 +375,6 @@ mod tests {
                 "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in use.",
                 "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in use.",
             ),
-            ("request id", ""),
         ] {
             assert_eq!(stable(said), shown);
         }

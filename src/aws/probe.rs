@@ -193,7 +193,7 @@ fn reason(error: &reqwest::Error) -> &'static str {
 fn tls_reason(error: &rustls::Error) -> &'static str {
     use rustls::CertificateError as C;
     match error {
-        rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
+        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             "its certificate is from an authority that is not trusted here"
         }
         rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "its certificate has expired",
@@ -208,6 +208,127 @@ fn tls_reason(error: &rustls::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, UdpSocket};
+    use tokio_rustls::TlsAcceptor;
+
+    const HOST: &str = "a1b2.execute-api.eu-west-1.amazonaws.com";
+
+    /// An endpoint that answers each request with `answer`, and for another Host header with 500. Its address and its CA.
+    async fn endpoint(name: &str, answer: &'static str) -> (SocketAddr, tempfile::NamedTempFile) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let private = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], private.into())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let Ok(mut tls) = acceptor.accept(socket).await else { continue };
+                let sni = tls.get_ref().1.server_name().map(str::to_owned);
+                let mut request = vec![0; 4096];
+                let read = tls.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..read]).to_lowercase();
+                let right = request.contains(&format!("host: {HOST}\r\n")) && sni.as_deref() == Some(HOST);
+                let status = if right { answer } else { "500 Not The Host" };
+                let text = format!("HTTP/1.1 {status}\r\nlocation: https://elsewhere/\r\ncontent-length: 0\r\n\r\n");
+                let _ = tls.write_all(text.as_bytes()).await;
+                let _ = tls.shutdown().await;
+            }
+        });
+        let mut ca = tempfile::NamedTempFile::new().unwrap();
+        ca.write_all(cert.pem().as_bytes()).unwrap();
+        (address, ca)
+    }
+
+    /// A DNS server that knows one name, at 127.0.0.1.
+    async fn dns(known: &'static str) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut packet = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut packet).await {
+                let end = 12 + packet[12..length].iter().position(|b| *b == 0).unwrap() + 5;
+                let labels: Vec<u8> =
+                    known.split('.').flat_map(|l| [&[l.len() as u8], l.as_bytes()].concat()).collect();
+                let is_known = packet[12..end - 5].eq_ignore_ascii_case(&labels);
+                let is_a = packet[end - 4..end - 2] == [0, 1];
+                let found = u8::from(is_known && is_a);
+                let mut reply = packet[..end].to_vec();
+                reply[2..12].copy_from_slice(&[0x84, if is_known { 0 } else { 3 }, 0, 1, 0, found, 0, 0, 0, 0]);
+                if found == 1 {
+                    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
+                }
+                socket.send_to(&reply, from).await.unwrap();
+            }
+        });
+        address
+    }
+
+    async fn look(options: ProbeOptions) -> Verdict {
+        EndpointProbe::new(&options).unwrap().probe(HOST).await
+    }
+
+    fn through(address: SocketAddr, ca: &tempfile::NamedTempFile) -> ProbeOptions {
+        ProbeOptions { connect_to: Some(address.to_string()), ca_file: Some(ca.path().to_owned()), resolver: None }
+    }
+
+    fn unreachable(why: &str) -> Verdict {
+        Verdict::Unreachable(why.to_owned())
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_judged_by_its_status() {
+        for (answer, verdict) in [
+            ("404 Not Found", Verdict::Refused(404)),
+            ("403 Forbidden", Verdict::Refused(403)),
+            ("200 OK", Verdict::Answered(200)),
+            ("401 Unauthorized", Verdict::Answered(401)),
+            ("302 Found", Verdict::Answered(302)),
+            ("503 Service Unavailable", Verdict::Answered(503)),
+        ] {
+            let (address, ca) = endpoint(HOST, answer).await;
+            let probe = EndpointProbe::new(&through(address, &ca)).unwrap();
+            assert_eq!(probe.probe(HOST).await, verdict);
+            assert_eq!(probe.probe(HOST).await, verdict, "and again");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_answer_has_a_reason_that_does_not_vary() {
+        let (address, ca) = endpoint(HOST, "404 Not Found").await;
+        let (_, other_ca) = endpoint(HOST, "404 Not Found").await;
+        let untrusted = "its certificate is from an authority that is not trusted here";
+        assert_eq!(look(through(address, &other_ca)).await, unreachable(untrusted));
+        let (misnamed, its_ca) = endpoint("other.example.com", "404 Not Found").await;
+        assert_eq!(look(through(misnamed, &its_ca)).await, unreachable("its certificate is for another name"));
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert_eq!(look(through(free, &ca)).await, unreachable("connection refused"));
+        let nowhere = ProbeOptions { connect_to: Some("no-such-host.invalid:443".into()), ..ProbeOptions::default() };
+        assert_eq!(look(nowhere).await, unreachable("the name does not resolve"));
+    }
+
+    #[tokio::test]
+    async fn names_are_looked_up_where_we_say() {
+        let (address, ca) = endpoint(HOST, "404 Not Found").await;
+        let at = |host: &str, resolver| ProbeOptions {
+            connect_to: Some(format!("{host}:{}", address.port())),
+            ca_file: Some(ca.path().to_owned()),
+            resolver: Some(resolver),
+        };
+        let resolver = dns("edge.example.com").await;
+        assert_eq!(look(at("edge.example.com", resolver)).await, Verdict::Refused(404));
+        assert_eq!(look(at("none.example.com", resolver)).await, unreachable("the name does not resolve"));
+        // Without connect_to the probed host itself is asked for.
+        let direct = ProbeOptions { resolver: Some(resolver), ..ProbeOptions::default() };
+        assert_eq!(look(direct).await, unreachable("the name does not resolve"));
+    }
 
     #[test]
     fn options_are_understood_or_refused() {

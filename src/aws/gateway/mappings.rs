@@ -19,8 +19,7 @@ impl Gateway {
         let mut mappings = Vec::new();
         let mut next = None;
         loop {
-            let send =
-                self.client.get_api_mappings().domain_name(domain).set_next_token(next).max_results("100").send();
+            let send = self.client.get_api_mappings().domain_name(domain).set_next_token(next).send();
             let page = self.way.call("apigateway:GetApiMappings", send).await?;
             mappings.extend(page.items.unwrap_or_default().into_iter().map(|item| {
                 Mapping {
