@@ -1,0 +1,196 @@
+"""APIs: what a deployment publishes, and small corrections to MiniStack.
+
+A change of ``disableExecuteApiEndpoint`` takes effect with the next deployment: of an HTTP API by
+CreateDeployment, or at once when a stage deploys automatically; of a REST API by CreateDeployment or any
+UpdateStage. Routes, integrations and authorizers of a stage are those of its last deployment too, unless it
+deploys automatically. [API Gateway Developer Guide, http-api- and rest-api-disable-default-endpoint,
+http-api-stages, how-to-deploy-api; awsdocs pull request 159]. An API that is mapped to a domain name cannot be
+deleted [cloud-nuke issue 370]. ``""`` as the value removes a request parameter. [botocore apigatewayv2]
+
+Assumed: the flag is of the whole API, whichever stage is deployed; UpdateStage of a REST API publishes the
+flag but not the resources; a stage of an HTTP API that was never deployed serves what is there.
+
+Beyond AWS, the tag ``awsdouble:id`` chooses the id of a new API, for manifests that are written before it exists.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
+
+from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
+from ministack.services import apigateway as v2
+from ministack.services import apigateway_v1 as v1
+
+from .calls import current_query
+from .config import knob
+from .patching import replaces, then
+from .wire import Response, bad_request, conflict
+
+#: the tag that chooses the id of a new API
+ID_TAG = "awsdouble:id"
+_API_ARN = re.compile(r"arn:aws:apigateway:[^:]+::/apis/([^/]+)")
+
+#: (account, Region, API) whose default endpoint is closed, as of the last deployment
+_endpoint_closed: set[tuple[str, str, str]] = set()
+#: deployment id -> name of the store -> what was deployed
+_deployed: dict[str, dict[str, Any]] = {}
+#: the deployment that the data plane serves in this request; None: the live configuration
+serving_deployment: ContextVar[str | None] = ContextVar("serving_deployment", default=None)
+
+
+class _DeployedStore(AccountRegionScopedDict):
+    """A store of MiniStack that answers from the deployment while the data plane serves one."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, module: ModuleType, name: str) -> None:
+        super().__init__()
+        self._name = name
+        setattr(module, name, self)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        snapshot = _deployed.get(serving_deployment.get() or "", {})
+        return snapshot.get(self._name) if snapshot else super().get(key, default)
+
+    @staticmethod
+    def publish(deployment_id: str, api_id: str, stores: "list[_DeployedStore]") -> None:
+        _deployed[deployment_id] = {s._name: copy.deepcopy(s.get(api_id, {})) for s in stores}
+        _publish_flag(api_id)
+
+
+_V2_STORES = [_DeployedStore(v2, name) for name in ("_routes", "_integrations", "_authorizers")]
+_V1_STORES = [_DeployedStore(v1, name) for name in ("_resources", "_authorizers_v1")]
+
+
+def endpoint_closed(api_id: str) -> bool:
+    """Whether the default endpoint refuses requests (in the current account and Region)."""
+    return (get_account_id(), get_region(), api_id) in _endpoint_closed
+
+
+def deployment_of(api_id: str, stage: str) -> str | None:
+    """The deployment that this stage serves, None when it serves the live configuration."""
+    if api_id in v1._rest_apis:
+        return v1._stages_v1.get(api_id, {}).get(stage, {}).get("deploymentId")
+    found = v2._stages.get(api_id, {}).get(stage, {})
+    return None if found.get("autoDeploy") else found.get("deploymentId")
+
+
+@then(v1, "_create_stage", "_update_stage")
+def _publish_flag(api_id: str, *_: Any) -> None:
+    api = v2._apis.get(api_id) or v1._rest_apis.get(api_id)
+    change = _endpoint_closed.add if api.get("disableExecuteApiEndpoint") else _endpoint_closed.discard
+    change((get_account_id(), get_region(), api_id))
+
+
+@then(v2, "_update_api", "_create_stage", "_update_stage")
+def _publish_automatically(api_id: str, *rest: Any) -> None:
+    if rest[-1].get("deploymentId") or any(s.get("autoDeploy") for s in v2._stages.get(api_id, {}).values()):
+        _publish_flag(api_id)
+
+
+@replaces(v2, "_create_deployment")
+def create_deployment(original: Callable, api_id: str, data: dict) -> Response:
+    response = original(api_id, data)
+    if response[0] == 201:
+        deployment_id = json.loads(response[2])["deploymentId"]
+        _DeployedStore.publish(deployment_id, api_id, _V2_STORES)
+        if stage := v2._stages.get(api_id, {}).get(data.get("stageName", "")):
+            stage["deploymentId"] = deployment_id
+    return response
+
+
+@replaces(v1, "_create_deployment")
+def v1_create_deployment(original: Callable, api_id: str, data: dict) -> Response:
+    response = original(api_id, data)
+    if response[0] == 201:
+        _DeployedStore.publish(json.loads(response[2])["id"], api_id, _V1_STORES)
+    return response
+
+
+@replaces(v1, "_update_rest_api")
+def v1_update_rest_api(original: Callable, api_id: str, data: dict) -> Response:
+    """The flag comes as a string in the patch and goes out as a boolean."""
+    for operation in data.get("patchOperations", []):
+        if operation.get("path") == "/disableExecuteApiEndpoint":
+            operation["value"] = str(operation.get("value")).lower() == "true"
+    return original(api_id, data)
+
+
+@replaces(v1, "_resolve_custom_rest_api_id")
+@replaces(v2, "_resolve_custom_api_id")
+def choose_id(original: Callable, tags: dict, *existing: Any) -> Any:
+    """MiniStack has such a tag under another name."""
+    chosen = (tags or {}).get(ID_TAG)
+    return original({"ms-custom-id": chosen} if chosen else {}, *existing)
+
+
+def _id_taken(data: dict) -> Response | None:
+    """The id is unique in all accounts, because it is all that a request to the default endpoint names."""
+    chosen = (data.get("tags") or {}).get(ID_TAG)
+    if chosen and any(chosen == api for _, _, api in (*v2._apis._data, *v1._rest_apis._data)):
+        return conflict(f"The API id {chosen} is taken.")
+    return None
+
+
+@replaces(v1, "_create_rest_api")
+def v1_create_rest_api(original: Callable, data: dict) -> Response:
+    return _id_taken(data) or original(data)
+
+
+@replaces(v2, "_create_api")
+def create_api(original: Callable, data: dict) -> Response:
+    if taken := _id_taken(data):
+        return taken
+    response = original(data)
+    if response[0] != 201:
+        return response
+    api = v2._apis[json.loads(response[2])["apiId"]]
+    api["apiEndpoint"] = f"https://{api['apiId']}.execute-api.{get_region()}.amazonaws.com"
+    return v2._apigw_response(api, 201)
+
+
+@replaces(v2, "_update_integration")
+def update_integration(original: Callable, api_id: str, integration_id: str, data: dict) -> Response:
+    response = original(api_id, integration_id, data)
+    integration = v2._integrations.get(api_id, {}).get(integration_id)
+    if response[0] == 200 and integration.get("requestParameters"):
+        integration["requestParameters"] = {k: v for k, v in integration["requestParameters"].items() if v != ""}
+        return v2._apigw_response(integration)
+    return response
+
+
+@then(v2, "_tag_resource", "_untag_resource")
+def _show_tags(arn: str, _: Any) -> None:
+    """GetApi shows the tags that TagResource set."""
+    if (match := _API_ARN.fullmatch(arn)) and match[1] in v2._apis:
+        v2._apis[match[1]]["tags"] = dict(v2._api_tags.get(arn, {}))
+
+
+@replaces(v2, "_page")
+def page(original: Callable, items: list, query: dict) -> Response:
+    """A page of a v2 list; without MaxResults, of `page_size`."""
+    size = int(knob("page_size"))
+    return original(items, {"maxResults": [str(size)]} | query if size else query)
+
+
+@replaces(v2, "_get_apis")
+def get_apis(_: Callable) -> Response:
+    return v2._page(list(v2._apis.values()), current_query.get({}))
+
+
+@replaces(v1, "_delete_rest_api")
+@replaces(v2, "_delete_api")
+def delete_api(original: Callable, api_id: str) -> Response:
+    if any(m["restApiId"] == api_id for mappings in v1._base_path_mappings.values() for m in mappings.values()):
+        return bad_request(f"Deleting API {api_id} failed. Please remove all API mappings for the API from your "
+                           "custom domain names.")
+    return original(api_id)
+
+
+def reset() -> None:
+    _endpoint_closed.clear()
+    _deployed.clear()

@@ -1,0 +1,312 @@
+"""API Gateway custom domain names and API mappings: the checks and the life cycle that MiniStack leaves out.
+
+One resource seen through two APIs (v1 and v2). UpdateDomainName carries exactly one configuration, always;
+while a domain name is UPDATING another update is a ConflictException, and it serves its old configuration;
+``truststoreUri: ""`` turns mutual TLS off, and a request without the field leaves it alone. Mutual TLS with an
+imported certificate needs an ownership certificate; all domain names with mutual TLS of a Region have one
+issuer per certificate subject, across accounts. 120 domain names per Region, 200 mappings per domain name.
+[API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits; botocore
+apigatewayv2 and apigateway models; Terraform issues 18312, 35741; aws/chalice 1986; aws-cdk 10529, 8983]
+
+Assumed: all messages that none of these quotes; that a domain name does not serve before it has been
+AVAILABLE once; that one too many is TooManyRequestsException in v2 and LimitExceededException in v1; that
+DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it.
+
+UpdateDomainName of v1 is not there, MiniStack has none.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import acm as ms_acm
+from ministack.services import apigateway as v2
+from ministack.services import apigateway_v1 as v1
+
+from . import acm, truststore
+from .config import knob
+from .patching import replaces, then
+from .truststore import Truststore
+from .wire import Response, aws_error, bad_request, conflict
+
+MAX_MAPPINGS = 200
+_MAPPING_KEY = re.compile(r"(?!/)[A-Za-z0-9$\-_.+!*'()/]{0,300}")
+
+Key = tuple[str, str, str]  # account, Region, domain name
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a domain name serves with, from `since` on."""
+
+    since: float
+    certificate_arn: str
+    truststore: Truststore | None
+
+
+_serving: dict[Key, list[Serving]] = {}  # what it serves now, and last what the control plane shows
+_forced_status: dict[Key, tuple[str, str]] = {}
+
+
+def _key(name: str) -> Key:
+    return get_account_id(), get_region(), name
+
+
+def latest(key: Key) -> Serving | None:
+    """What the control plane shows: the configuration of the last Create or Update."""
+    return _serving[key][-1] if key in _serving else None
+
+
+def current(key: Key) -> Serving | None:
+    """What the domain name serves now: during an update the old configuration, before it is AVAILABLE nothing."""
+    return next((s for s in reversed(_serving.get(key, [])) if s.since <= time.time()), None)
+
+
+def status(key: Key) -> tuple[str, str]:
+    """DomainNameStatus and its message."""
+    return _forced_status.get(key) or ("AVAILABLE" if latest(key) is current(key) else "UPDATING", "")
+
+
+def force_status(account: str, name: str, value: str, message: str = "") -> int:
+    """Show a status that only AWS decides on; "" ends it. How many domain names it is about."""
+    keys = [k for k in v1._domain_names._data if k[2] == name and account in ("", k[0])]
+    for key in keys:
+        _forced_status[key] = (value, message)
+        if not value:
+            del _forced_status[key]
+    return len(keys)
+
+
+# ---- checks ----
+
+
+def _issuer_conflict(cert: dict, name: str) -> str:
+    """The subject that another domain name with mutual TLS of this Region has from another issuer, or ""."""
+    for (account, region, other_name), configurations in _serving.items():
+        if region == get_region() and other_name != name and configurations[-1].truststore:
+            other = ms_acm._certificates.get_scoped(account, region, configurations[-1].certificate_arn, {})
+            if other.get("DomainName") == cert["DomainName"] and other.get("_issuer") != cert.get("_issuer"):
+                return cert["DomainName"]
+    return ""
+
+
+def _configuration_error(name: str, data: dict) -> str:
+    """Why API Gateway refuses the request's DomainNameConfigurations, or ""."""
+    configurations = data.get("domainNameConfigurations") or []
+    if len(configurations) != 1:
+        return "Invalid input. Expected one domain name configuration"
+    config = configurations[0]
+    if (config.get("endpointType", "REGIONAL"), config.get("securityPolicy", "TLS_1_2")) != ("REGIONAL", "TLS_1_2"):
+        return ("Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the "
+                "API Gateway V2 API.")
+    arn = config.get("certificateArn") or ""
+    if arn.count(":") > 4 and arn.split(":")[4] != get_account_id():
+        return "The certificate provided must be owned by the account creating the domain"
+    cert = ms_acm._certificates.get(arn)
+    if cert is None:
+        return f"The certificate {arn} does not exist."
+    if acm.refresh(cert)["Status"] != "ISSUED":
+        return f"Certificate {arn} is not in a valid state: {cert['Status']}"
+    if not {name, "*." + name.partition(".")[2]} & set(cert["SubjectAlternativeNames"]):
+        return f"The certificate provided does not cover the domain name {name}."
+    before, mutual_tls = latest(_key(name)), data.get("mutualTlsAuthentication")
+    if mutual_tls.get("truststoreUri") if mutual_tls else before and before.truststore:
+        if cert["Type"] == "IMPORTED" and not config.get("ownershipVerificationCertificateArn"):
+            return "Missing ownershipVerificationCertificate."
+        if subject := _issuer_conflict(cert, name):
+            return f"The certificate subject {subject} conflicts with an existing certificate from a different issuer."
+    return ""
+
+
+def _new_name_error(name: str, from_v1: bool) -> Response | None:
+    if any(region == get_region() and taken == name for _, region, taken in v1._domain_names._data):
+        answer = conflict if knob("duplicate_is_conflict") and not from_v1 else bad_request
+        return answer("The domain name you provided already exists.")
+    if len(v1._domain_names) >= knob("domain_limit"):
+        code = "LimitExceededException" if from_v1 else "TooManyRequestsException"
+        return aws_error("apigateway", code, "Maximum number of domain names in the Region has been reached", 429)
+    return None
+
+
+def _read_truststore(key: Key, data: dict) -> Truststore | None:
+    """The truststore after this request; without the field, what there was."""
+    before, mutual_tls = latest(key), data.get("mutualTlsAuthentication")
+    if mutual_tls is None:
+        return before.truststore if before else None
+    uri = mutual_tls.get("truststoreUri")
+    if uri is None and before and before.truststore:
+        uri = before.truststore.uri  # another version of the same object
+    return truststore.read(uri, mutual_tls.get("truststoreVersion") or "") if uri else None
+
+
+def _write(name: str, data: dict, settle: float, store: Callable[[], Response], show: Callable) -> Response:
+    """Read the truststore, let MiniStack store the request, and start serving it after `settle` seconds."""
+    key = _key(name)
+    try:
+        bundle = _read_truststore(key, data)
+    except truststore.Refused as refused:
+        return bad_request(str(refused))
+    response = store()
+    if response[0] >= 300:
+        return response
+    record = v1._domain_names[name]
+    shown = {"truststoreUri": bundle.uri, "truststoreVersion": bundle.version,
+             "truststoreWarnings": bundle.warnings} if bundle else {}
+    record["mutualTlsAuthentication"] = {k: v for k, v in shown.items() if v}
+    new = Serving(time.time() + settle, record["regionalCertificateArn"], bundle)
+    _serving[key] = [s for s in (current(key), new) if s]
+    return show(record, response[0])
+
+
+# ---- v2 operations ----
+
+
+@replaces(v2, "_domain_view")
+def domain_view(original: Callable, record: dict) -> dict:
+    view = original(record)
+    value, message = status(_key(record["domainName"]))
+    view["domainNameConfigurations"][0].update(domainNameStatus=value, domainNameStatusMessage=message or None)
+    return view
+
+
+def _show(record: dict, http_status: int) -> Response:
+    return v2._apigw_response(v2._domain_view(record), http_status)
+
+
+@replaces(v2, "_create_domain_name")
+def create_domain_name(original: Callable, data: dict) -> Response:
+    name = data.get("domainName") or ""
+    if refused := _new_name_error(name, from_v1=False):
+        return refused
+    if error := _configuration_error(name, data):
+        return bad_request(error)
+    return _write(name, data, knob("create_settle"), lambda: original(data), _show)
+
+
+@replaces(v2, "_update_domain_name")
+def update_domain_name(original: Callable, name: str, data: dict) -> Response:
+    record = v1._domain_names.get(name)
+    if record is None:
+        return v2._domain_not_found()
+    if status(_key(name))[0] == "UPDATING":
+        return conflict("There is already an update in progress")
+    if error := _configuration_error(name, data):
+        return bad_request(error)
+    old_arn = record["regionalCertificateArn"]
+    response = _write(name, data, knob("update_settle"), lambda: original(name, data), _show)
+    if record["regionalCertificateArn"] != old_arn:
+        acm.let_go(old_arn, name)
+    return response
+
+
+@replaces(v1, "_delete_domain_name")
+@replaces(v2, "_delete_domain_name")
+def delete_domain_name(original: Callable, name: str) -> Response:
+    if record := v1._domain_names.get(name):
+        acm.let_go(record["regionalCertificateArn"], name)
+        _serving.pop(_key(name), None)
+        _forced_status.pop(_key(name), None)
+    return original(name)
+
+
+# ---- v1 operations ----
+
+
+def _v1_view(record: dict) -> dict:
+    value, message = status(_key(record["domainName"]))
+    tags = v1._v1_tags.get(v2._domain_arn(record["domainName"])) or record["tags"]
+    return record | {"domainNameStatus": value, "domainNameStatusMessage": message, "tags": tags}
+
+
+@replaces(v1, "_create_domain_name")
+def v1_create_domain_name(original: Callable, data: dict) -> Response:
+    """Regional TLS_1_2 domain names pass the checks of v2; edge-optimized and TLS_1_0 ones are stored as they come."""
+    name, types = data.get("domainName", ""), (data.get("endpointConfiguration") or {}).get("types")
+    as_v2 = {"mutualTlsAuthentication": data.get("mutualTlsAuthentication"), "domainNameConfigurations": [{
+        "certificateArn": data.get("regionalCertificateArn"),
+        "ownershipVerificationCertificateArn": data.get("ownershipVerificationCertificateArn")}]}
+    if refused := _new_name_error(name, from_v1=True):
+        return refused
+    as_of_v2 = types == ["REGIONAL"] and data.get("securityPolicy", "TLS_1_2") == "TLS_1_2"
+    if error := as_of_v2 and _configuration_error(name, as_v2):
+        return bad_request(error)
+    return _write(name, as_v2, knob("create_settle"), lambda: original(data),
+                  lambda record, http_status: v1._v1_response(_v1_view(record), http_status))
+
+
+@replaces(v1, "_get_domain_name")
+def v1_get_domain_name(original: Callable, name: str) -> Response:
+    record = v1._domain_names.get(name)
+    return v1._v1_response(_v1_view(record)) if record else original(name)
+
+
+@replaces(v1, "_get_domain_names")
+def v1_get_domain_names(_: Callable, query: dict) -> Response:
+    return v1._v1_paginated_response([_v1_view(r) for r in v1._domain_names.values()], query)
+
+
+# ---- API mappings ----
+
+
+def _mapping_error(data: dict) -> Response | None:
+    if not _MAPPING_KEY.fullmatch(data.get("apiMappingKey") or ""):
+        return bad_request("An ApiMapping key may contain only letters, numbers and one of $-_.+!*'()/")
+    return None
+
+
+@replaces(v2, "_create_api_mapping")
+def create_api_mapping(original: Callable, name: str, data: dict) -> Response:
+    if len(v1._base_path_mappings.get(name, {})) >= MAX_MAPPINGS:
+        return bad_request(f"Maximum of {MAX_MAPPINGS} API mappings reached.")
+    return _mapping_error(data) or original(name, data)
+
+
+@then(v2, "_create_api_mapping")
+def _note_creation(name: str, data: dict) -> None:
+    v1._base_path_mappings[name][data.get("apiMappingKey") or "(none)"]["_created"] = time.time()
+
+
+@replaces(v2, "_update_api_mapping")
+def update_api_mapping(original: Callable, name: str, mapping_id: str, data: dict) -> Response:
+    return _mapping_error(data) or original(name, mapping_id, data)
+
+
+@replaces(v2, "_get_api_mappings")
+def get_api_mappings(original: Callable, name: str, query: dict) -> Response:
+    if name not in v1._domain_names:
+        return original(name, query)
+    known = time.time() - knob("mapping_list_delay")
+    return v2._page([v2._mapping_view(path, m) for path, m in v1._base_path_mappings.get(name, {}).items()
+                     if m.get("_created", 0) <= known], query)
+
+
+# ---- what the TLS front needs ----
+
+
+def edge_view(account: str = "") -> list[dict]:
+    """Every custom domain name with what its TLS endpoint serves now."""
+    return [_edge_of(key, record) for key, record in v1._domain_names.all_items() if account in ("", key[0])]
+
+
+def _edge_of(key: Key, record: dict) -> dict:
+    serving, newest, (value, message) = current(key), latest(key), status(key)
+    cert = serving and ms_acm._certificates.get_scoped(key[0], key[1], serving.certificate_arn)
+    return {
+        "account": key[0], "region": key[1], "domainName": key[2], "regionalDomainName": record["regionalDomainName"],
+        "ipAddressType": record["endpointConfiguration"].get("ipAddressType", "ipv4"),
+        "status": value, "statusMessage": message, "serving": serving is not None,
+        "changesAt": newest.since if newest and newest is not serving else None,
+        "mutualTls": bool(serving and serving.truststore),
+        "truststore": serving and serving.truststore and asdict(serving.truststore),
+        "certificate": cert and {
+            "arn": cert["CertificateArn"], "names": cert["SubjectAlternativeNames"], "type": cert["Type"],
+            "status": cert["Status"], "notAfter": cert.get("NotAfter"),
+            "pem": cert["_pem_body"] if cert["Type"] == "IMPORTED" else None},
+    }
+
+
+def reset() -> None:
+    _serving.clear()
+    _forced_status.clear()

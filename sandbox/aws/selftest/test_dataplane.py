@@ -1,0 +1,284 @@
+import json
+import urllib.parse
+
+import pytest
+from conftest import Aws, authority, pem, refused
+
+CERT = {
+    "pem": "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n",
+    "subject": "C=SE,O=Acme\\, Inc.,CN=client",
+    "issuer": "CN=Root",
+    "serial": "a1:b2",
+    "not-before": "May 28 12:30:02 2019 GMT",
+    "not-after": "May 28 12:30:02 2029 GMT",
+}
+EVENT_CERT = {
+    "clientCertPem": CERT["pem"],
+    "subjectDN": CERT["subject"],
+    "issuerDN": "CN=Root",
+    "serialNumber": "a1:b2",
+    "validity": {"notBefore": CERT["not-before"], "notAfter": CERT["not-after"]},
+}
+ECHO = "import json\ndef handler(e, c): return {'statusCode': 200, 'body': json.dumps(e)}"
+DISABLE = [{"op": "replace", "path": "/disableExecuteApiEndpoint", "value": "True"}]
+
+
+@pytest.fixture
+def front(double) -> dict:
+    """The headers with which the TLS front passes on a request of a client with a certificate."""
+    secret = double.get("edge")["secret"]
+    return {"x-double-secret": secret} | {f"x-double-client-cert-{k}": urllib.parse.quote(v) for k, v in CERT.items()}
+
+
+def mapped(aws, api, stage="$default", key="k", **domain) -> str:
+    name = aws.domain(pem=pem(authority("Root")), **domain)
+    aws.v2.create_api_mapping(DomainName=name, ApiId=api, Stage=stage, ApiMappingKey=key)
+    return name
+
+
+def test_http_api_header_mappings(double, aws, backend, front):
+    api, integration = aws.http_api(
+        backend,
+        {
+            "overwrite:header.x-subject": "$context.identity.clientCert.subjectDN",
+            "append:header.x-list": "$context.identity.clientCert.serialNumber",
+            "overwrite:header.x-until": "$context.identity.clientCert.validity.notAfter",
+            "remove:header.x-secret": "''",
+            "overwrite:header.x-two": "${context.identity.clientCert.issuerDN};${context.domainName}",
+        },
+    )
+    name = mapped(aws, api)
+    status, body = double.request(name, "/k/x", front | {"x-subject": "spoofed", "x-list": "client", "x-secret": "s"})
+    headers = json.loads(body)["headers"]
+    assert status == 200 and headers["x-subject"] == CERT["subject"] and headers["x-list"] == "client,a1:b2"
+    assert (
+        headers["x-until"] == CERT["not-after"] and headers["x-two"] == f"CN=Root;{name}" and "x-secret" not in headers
+    )
+    assert not [h for h in headers if h.startswith("x-double")]
+    # without a certificate (default endpoint) the header is not the client's either, unless the knob says so
+    host = f"{api}.execute-api.us-east-1.amazonaws.com"
+    assert "x-subject" not in json.loads(double.request(host, "/x", {"x-subject": "spoofed"})[1])["headers"]
+    aws.knobs(keep_unresolved_header=1)
+    assert json.loads(double.request(host, "/x", {"x-subject": "spoofed"})[1])["headers"]["x-subject"] == "spoofed"
+
+
+def test_refusals(double, aws, backend, front):
+    api, _ = aws.http_api(backend)
+    name = mapped(aws, api)
+    plain = aws.domain(f"plain.{aws.zone_name}", aws.certificate(f"plain.{aws.zone_name}"))
+    aws.v2.create_api_mapping(DomainName=plain, ApiId=api, Stage="$default")
+    forbidden = (403, '{"message":"Forbidden"}')
+    assert double.request(name, "/k/x") == forbidden  # not through the TLS front
+    assert double.request(name, "/k/x", front | {"x-double-secret": "wrong"}) == forbidden
+    assert double.request(name, "/k/x", {"x-double-secret": front["x-double-secret"]}) == forbidden  # no certificate
+    assert double.request(name, "/nope", front) == forbidden  # no mapping
+    assert double.request(name, "/k/x", front)[0] == 200
+    assert double.request(plain, "/x")[0] == 200
+    assert double.request(f"none.{aws.zone_name}", "/x")[0] != 200
+
+
+def test_forged_certificate_headers_never_count(double, aws, backend, front):
+    """On a host without mutual TLS a client may send what it likes."""
+    api, _ = aws.http_api(backend, {"overwrite:header.x-subject": "$context.identity.clientCert.subjectDN"})
+    forged = {k: v for k, v in front.items() if k != "x-double-secret"}
+    headers = json.loads(double.request(f"{api}.execute-api.localhost", "/x", forged)[1])["headers"]
+    assert "x-subject" not in headers and not [h for h in headers if h.startswith("x-double")]
+
+
+def test_http_api_default_endpoint(double, aws, backend):
+    api, _ = aws.http_api(backend)
+    host = f"{api}.execute-api.us-east-1.amazonaws.com"
+    assert aws.v2.get_api(ApiId=api)["ApiEndpoint"] == f"https://{host}"
+    assert double.request(host, "/x")[0] == 200
+    aws.v2.update_api(ApiId=api, DisableExecuteApiEndpoint=True)  # its stage deploys automatically
+    assert double.request(host, "/x") == (404, '{"message":"Not Found"}')
+    aws.v2.update_api(ApiId=api, DisableExecuteApiEndpoint=False)
+    assert double.request(host, "/x")[0] == 200
+
+
+def test_http_api_default_endpoint_needs_a_deployment(double, aws, backend):
+    api, integration = aws.http_api(backend, auto_deploy=False)
+    host = f"{api}.execute-api.us-east-1.amazonaws.com"
+    aws.v2.create_deployment(ApiId=api, StageName="$default")
+    aws.v2.update_api(ApiId=api, DisableExecuteApiEndpoint=True)
+    aws.v2.update_integration(ApiId=api, IntegrationId=integration, RequestParameters={"overwrite:header.x-new": "yes"})
+    assert "x-new" not in json.loads(double.request(host, "/x")[1])["headers"]
+    aws.v2.create_deployment(ApiId=api, StageName="$default")
+    assert double.request(host, "/x")[0] == 404
+
+
+def test_rest_api_default_endpoint_needs_a_deployment(double, aws, backend):
+    for publish in (
+        lambda api: aws.v1.create_deployment(restApiId=api, stageName="prod"),
+        lambda api: aws.v1.update_stage(
+            restApiId=api, stageName="prod", patchOperations=[{"op": "replace", "path": "/description", "value": "x"}]
+        ),
+    ):
+        api, _ = aws.rest_api(backend + "/{proxy}")
+        host = f"{api}.execute-api.us-east-1.amazonaws.com"
+        shown = aws.v1.update_rest_api(restApiId=api, patchOperations=DISABLE)
+        assert shown["disableExecuteApiEndpoint"] is True
+        assert double.request(host, "/prod/x")[0] == 200
+        publish(api)
+        assert double.request(host, "/prod/x") == (403, '{"message":"Forbidden"}')
+
+
+def test_disabled_endpoint_leaves_the_domain_name_alone(double, aws, backend, front):
+    api, _ = aws.http_api(backend)
+    name = mapped(aws, api)
+    aws.v2.update_api(ApiId=api, DisableExecuteApiEndpoint=True)
+    assert double.request(name, "/k/x", front)[0] == 200
+
+
+def test_rest_api_header_mappings_and_deployment(double, aws, backend, front):
+    api, resource = aws.rest_api(
+        backend + "/{proxy}",
+        {
+            "integration.request.header.X-Subject": "context.identity.clientCert.subjectDN",
+            "integration.request.header.X-Static": "'s'",
+            "integration.request.header.X-From": "method.request.header.X-In",
+            "integration.request.header.X-Until": "context.identity.clientCert.validity.notAfter",
+            "integration.request.path.proxy": "method.request.path.proxy",
+        },
+    )
+    name = mapped(aws, api, "prod")
+    echo = json.loads(double.request(name, "/k/a/b", front | {"x-subject": "spoofed", "x-in": "i"})[1])
+    assert echo["path"] == "/a/b" and echo["headers"]["x-subject"] == CERT["subject"]
+    assert [echo["headers"][h] for h in ("x-static", "x-from", "x-until")] == ["s", "i", CERT["not-after"]]
+    aws.v1.update_integration(
+        restApiId=api,
+        resourceId=resource,
+        httpMethod="ANY",
+        patchOperations=[
+            {
+                "op": "add",
+                "path": "/requestParameters/integration.request.header.X-Serial",
+                "value": "context.identity.clientCert.serialNumber",
+            }
+        ],
+    )
+    assert "x-serial" not in json.loads(double.request(name, "/k/a", front)[1])["headers"]
+    aws.v1.create_deployment(restApiId=api, stageName="prod")
+    assert json.loads(double.request(name, "/k/a", front)[1])["headers"]["x-serial"] == "a1:b2"
+
+
+@pytest.mark.parametrize("payload", ["1.0", "2.0"])
+def test_certificate_in_the_lambda_event(double, aws, front, payload):
+    api, _ = aws.http_api(
+        aws.function(ECHO),
+        {"overwrite:header.x-subject": "$context.identity.clientCert.subjectDN"},
+        kind="AWS_PROXY",
+        payload=payload,
+    )
+    name = mapped(aws, api)
+    event = json.loads(double.request(name, "/k/x?a=1&a=2", front)[1])
+    context = event["requestContext"]
+    assert (
+        event["version"] == payload
+        and context["domainName"] == name
+        and event["headers"]["x-subject"] == CERT["subject"]
+    )
+    if payload == "2.0":
+        assert context["authentication"]["clientCert"] == EVENT_CERT
+    else:
+        assert context["identity"]["clientCert"] == EVENT_CERT
+        assert event["multiValueQueryStringParameters"] == {"a": ["1", "2"]}
+    assert not [h for h in event["headers"] if h.startswith("x-double")]
+
+
+def test_certificate_in_the_rest_event(double, aws, front):
+    api, _ = aws.rest_api(aws.invocation_uri(aws.function(ECHO)), kind="AWS_PROXY")
+    event = json.loads(double.request(mapped(aws, api, "prod"), "/k/x", front)[1])
+    assert event["requestContext"]["identity"]["clientCert"] == EVENT_CERT
+
+
+@pytest.mark.parametrize("payload", ["1.0", "2.0"])
+def test_http_api_authorizer(double, aws, backend, front, payload):
+    where = (
+        "['requestContext']['authentication']['clientCert']"
+        if payload == "2.0"
+        else "['requestContext']['identity']['clientCert']"
+    )
+    function = aws.function(f"""
+def handler(e, c):
+    cert = e{where}
+    if '{payload}' == '2.0':
+        return {{'isAuthorized': cert['issuerDN'] == 'CN=Root', 'context': {{'cn': cert['subjectDN'][-9:]}}}}
+    statement = {{'Action': 'execute-api:Invoke', 'Effect': 'Allow', 'Resource': e['methodArn']}}
+    return {{'principalId': 'p', 'context': {{'cn': cert['subjectDN'][-9:]}},
+            'policyDocument': {{'Version': '2012-10-17', 'Statement': [statement]}}}}
+""")
+    api, _ = aws.http_api(backend, {"overwrite:header.x-cn": "$context.authorizer.cn"})
+    more = {"EnableSimpleResponses": True} if payload == "2.0" else {}
+    authorizer = aws.v2.create_authorizer(
+        ApiId=api,
+        AuthorizerType="REQUEST",
+        Name="a",
+        AuthorizerUri=aws.invocation_uri(function),
+        AuthorizerPayloadFormatVersion=payload,
+        AuthorizerResultTtlInSeconds=0,
+        IdentitySource=["$context.identity.clientCert.serialNumber"],
+        **more,
+    )["AuthorizerId"]
+    route = aws.v2.get_routes(ApiId=api)["Items"][0]["RouteId"]
+    aws.v2.update_route(ApiId=api, RouteId=route, AuthorizationType="CUSTOM", AuthorizerId=authorizer)
+    name = mapped(aws, api)
+    status, body = double.request(name, "/k/x", front)
+    assert status == 200 and json.loads(body)["headers"]["x-cn"] == "CN=client"
+    # the identity source is not there on the default endpoint
+    assert double.request(f"{api}.execute-api.localhost", "/x")[0] == 401
+
+
+def test_rest_api_authorizer(double, aws, backend, front):
+    function = aws.function("""
+def handler(e, c):
+    cert = e['requestContext']['identity']['clientCert']
+    effect = 'Allow' if cert['serialNumber'] == 'a1:b2' else 'Deny'
+    statement = {'Action': 'execute-api:Invoke', 'Effect': effect, 'Resource': e['methodArn']}
+    return {'principalId': 'p', 'context': {'cn': cert['subjectDN'][-9:]},
+            'policyDocument': {'Version': '2012-10-17', 'Statement': [statement]}}
+""")
+    api, _ = aws.rest_api(
+        backend + "/{proxy}",
+        {"integration.request.header.X-Cn": "context.authorizer.cn"},
+        authorizer={
+            "authorizerUri": aws.invocation_uri(function),
+            "identitySource": "context.identity.clientCert.subjectDN, method.request.header.Host",
+        },
+    )
+    name = mapped(aws, api, "prod")
+    status, body = double.request(name, "/k/x", front)
+    assert status == 200 and json.loads(body)["headers"]["x-cn"] == "CN=client"
+    assert double.request(name, "/k/x", front | {"x-double-client-cert-serial": "00"})[0] == 403
+
+
+def test_longest_mapping_wins_and_wildcard_domain(double, aws, backend, front):
+    one, _ = aws.http_api(backend + "/one")
+    two, _ = aws.http_api(backend + "/two")
+    name = mapped(aws, one, key="orders")
+    aws.v2.create_api_mapping(DomainName=name, ApiId=two, Stage="$default", ApiMappingKey="orders/v2")
+    assert json.loads(double.request(name, "/orders/x", front)[1])["path"] == "/one/x"
+    assert json.loads(double.request(name, "/orders/v2/x", front)[1])["path"] == "/two/x"
+    wildcard = aws.domain(f"*.w.{aws.zone_name}", aws.certificate(f"*.w.{aws.zone_name}"))
+    aws.v2.create_api_mapping(DomainName=wildcard, ApiId=one, Stage="$default")
+    assert double.request(f"any.w.{aws.zone_name}", "/x")[0] == 200
+
+
+def test_other_region(double, backend, front):
+    aws = Aws(double, "eu-west-1")
+    api, _ = aws.http_api(backend)
+    assert double.request(mapped(aws, api), "/k/x", front)[0] == 200
+    assert double.request(f"{api}.execute-api.eu-west-1.amazonaws.com", "/x")[0] == 200
+
+
+def test_chosen_api_id(double, aws, backend):
+    """The tag awsdouble:id: the id of a new API, unique in all accounts."""
+    chosen = f"c{aws.account[-9:]}"
+    tags = {"awsdouble:id": chosen, "a": "b"}
+    api = aws.v2.create_api(Name="a", ProtocolType="HTTP", Tags=tags)
+    assert api["ApiId"] == chosen and aws.v2.get_api(ApiId=chosen)["Tags"] == tags
+    assert api["ApiEndpoint"] == f"https://{chosen}.execute-api.us-east-1.amazonaws.com"
+    other = Aws(double)
+    assert refused(other.v2.create_api, Name="a", ProtocolType="HTTP", Tags=tags)[:2] == ("ConflictException", 409)
+    assert refused(other.v1.create_rest_api, name="r", tags=tags)[:2] == ("ConflictException", 409)
+    assert aws.v1.create_rest_api(name="r", tags={"awsdouble:id": f"r{chosen}"})["id"] == f"r{chosen}"
