@@ -285,9 +285,11 @@ def get_api_mappings(original: Callable, name: str, query: dict) -> Response:
 # ---- what the TLS front needs ----
 
 
-def edge_view(account: str = "") -> list[dict]:
-    """Every custom domain name with what its TLS endpoint serves now."""
-    return [_edge_of(key, record) for key, record in v1._domain_names.all_items() if account in ("", key[0])]
+def edge_view(account: str = "", host: str = "") -> list[dict]:
+    """Every custom domain name with what its TLS endpoint serves now; of `host` only those that it is, or the target of."""
+    names = (host, "*." + host.partition(".")[2])
+    return [_edge_of(key, record) for key, record in v1._domain_names.all_items()
+            if account in ("", key[0]) and (not host or key[2].lower() in names or record["regionalDomainName"] == host)]
 
 
 def _edge_of(key: Key, record: dict) -> dict:

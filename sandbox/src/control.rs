@@ -1,0 +1,492 @@
+//! The control API of the AWS double, `/_double/...`, typed: what tests read and set behind the back of whoever calls AWS.
+//! `sandbox/aws/README.md` says what each call does.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Why a control call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the AWS double does not answer {call}")]
+    Unreachable { call: String, #[source] source: reqwest::Error },
+    #[error("the AWS double refuses {call} with {status}: {body}")]
+    Refused { call: String, status: StatusCode, body: String },
+    #[error("the AWS double's answer to {call} is not understood")]
+    Answer { call: String, #[source] source: serde_json::Error },
+}
+
+/// A client of the control API.
+#[derive(Clone, Debug)]
+pub struct Control {
+    endpoint: String,
+    http: reqwest::Client,
+}
+
+/// Which calls of the journal are meant; an empty string is any.
+#[derive(Clone, Debug, Default)]
+pub struct Calls<'a> {
+    pub account: &'a str,
+    /// As in SigV4, but with `apigateway` (v1) and `apigatewayv2` apart.
+    pub service: &'a str,
+    pub operation: &'a str,
+    /// Only calls after the one with this number; see [`Journal::last`].
+    pub since: u64,
+    /// Only calls that change something.
+    pub writes: bool,
+}
+
+/// AWS calls in the order in which they came in.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Journal {
+    /// The number of the last call of all, whatever was asked for.
+    pub last: u64,
+    pub calls: Vec<Call>,
+}
+
+/// One AWS call.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Call {
+    pub n: u64,
+    /// Seconds since 1970.
+    pub time: f64,
+    pub account: String,
+    pub region: String,
+    pub service: String,
+    pub operation: String,
+    /// What it is about: the identifiers in its path, joined by `/`.
+    pub resource: String,
+    /// The changes of a Route 53 batch, `UPSERT A name` each.
+    pub detail: Vec<String>,
+    pub write: bool,
+    /// `None` while it is under way, 0 when the client got no reply.
+    pub status: Option<u16>,
+    /// The AWS error code, or empty.
+    pub code: String,
+    /// The fault rule that fired, `<id> before` or `<id> after`, or empty.
+    pub fault: String,
+    pub duration_ms: f64,
+}
+
+/// Counters over the journal.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Stats {
+    pub last: u64,
+    pub calls: u64,
+    pub writes: u64,
+    pub throttled: u64,
+    pub underway: u64,
+    /// By `<service>.<operation>`.
+    pub by_operation: BTreeMap<String, OperationStats>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct OperationStats {
+    pub calls: u64,
+    pub ok: u64,
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// A set of values for all knobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// No quotas, delays of a second at most.
+    Fast,
+    /// The quotas that AWS documents, and delays of the order that people report.
+    Aws,
+}
+
+impl Profile {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Aws => "aws",
+        }
+    }
+}
+
+/// Whether a fault keeps the call from taking effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    #[default]
+    Before,
+    After,
+}
+
+/// A rule that makes calls go wrong. `service`, `operation`, `account` and `resource` are patterns with `*`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fault<'a> {
+    pub service: &'a str,
+    pub operation: &'a str,
+    pub account: &'a str,
+    pub resource: &'a str,
+    /// How many calls it hits; -1: all.
+    pub times: i64,
+    /// How many calls it lets pass first.
+    pub skip: u64,
+    pub when: When,
+    pub delay_ms: u64,
+    /// Keep the call until [`Control::release`].
+    pub hold: bool,
+    /// Close the connection without a reply.
+    pub drop_reply: bool,
+    /// The answer instead of AWS's: 0 and an empty code for none; 0 with a code is the usual status of that code.
+    pub status: u16,
+    pub code: &'a str,
+    pub message: &'a str,
+}
+
+impl Default for Fault<'_> {
+    /// Hits the first call of any kind, and does nothing to it.
+    fn default() -> Self {
+        let any = "*";
+        Self {
+            service: any,
+            operation: any,
+            account: any,
+            resource: any,
+            times: 1,
+            skip: 0,
+            when: When::Before,
+            delay_ms: 0,
+            hold: false,
+            drop_reply: false,
+            status: 0,
+            code: "",
+            message: "injected by the test",
+        }
+    }
+}
+
+/// How a fault rule has fared.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FaultState {
+    pub id: u64,
+    /// Calls that match it, those that it let pass included.
+    pub matched: u64,
+    pub fired: u64,
+    /// Calls that it holds now.
+    pub held: u64,
+}
+
+/// What the TLS front has to know.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeView {
+    /// Goes into the header `secret_header` of each request to the data plane.
+    pub secret: String,
+    pub secret_header: String,
+    /// Header -> the field of `clientCert` that it carries.
+    pub certificate_headers: BTreeMap<String, String>,
+    pub domains: Vec<Domain>,
+}
+
+/// A custom domain name, as its endpoint serves it now.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Domain {
+    pub account: String,
+    pub region: String,
+    pub domain_name: String,
+    pub regional_domain_name: String,
+    pub ip_address_type: String,
+    pub status: String,
+    pub status_message: String,
+    /// Whether it answers at all; not before it has been AVAILABLE once.
+    pub serving: bool,
+    pub mutual_tls: bool,
+    pub truststore: Option<Truststore>,
+    pub certificate: Option<ServerCertificate>,
+}
+
+/// The truststore that API Gateway read at the last update.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Truststore {
+    pub uri: String,
+    pub version: String,
+    pub pem: String,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct ServerCertificate {
+    pub arn: String,
+    pub names: Vec<String>,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+}
+
+/// A hosted zone and all its record sets. Names end in a dot and are in lower case.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Zone {
+    pub id: String,
+    pub name: String,
+    pub private: bool,
+    pub account: String,
+    pub records: Vec<RecordSet>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct RecordSet {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Seconds; none for an alias.
+    pub ttl: Option<u32>,
+    /// In the presentation format of zone files.
+    pub values: Vec<String>,
+    pub alias: Option<Alias>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alias {
+    pub target: String,
+    pub hosted_zone_id: String,
+    /// The custom domain name whose regional target this is; `None`: nobody's.
+    pub regional_domain: Option<RegionalDomain>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionalDomain {
+    pub domain_name: String,
+    pub account: String,
+    pub region: String,
+    pub ip_address_type: String,
+}
+
+/// What only AWS decides about a certificate; an empty string or `None` leaves it as it is.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CertificateState<'a> {
+    pub arn: &'a str,
+    pub status: &'a str,
+    /// FailureReason.
+    pub reason: &'a str,
+    /// Seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<f64>,
+    /// RenewalStatus.
+    pub renewal: &'a str,
+}
+
+impl Control {
+    /// A client of the double at `endpoint`, `http://127.0.0.1:<port>`.
+    #[must_use]
+    pub fn new(endpoint: &str) -> Self {
+        // reqwest wants a TLS provider even for plain http. One may be installed already; any is right.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().build().expect("nothing in this configuration can be wrong");
+        Self { endpoint: endpoint.trim_end_matches('/').to_owned(), http }
+    }
+
+    /// Whether the double answers.
+    pub async fn healthy(&self) -> bool {
+        self.get::<serde_json::Value>("health").await.is_ok()
+    }
+
+    /// The journal of AWS calls.
+    ///
+    /// # Errors
+    /// As every call here: [`Error`].
+    pub async fn calls(&self, which: &Calls<'_>) -> Result<Journal, Error> {
+        self.get(&format!("calls?{}", query(which))).await
+    }
+
+    /// The same, counted.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn stats(&self, which: &Calls<'_>) -> Result<Stats, Error> {
+        self.get(&format!("stats?{}", query(which))).await
+    }
+
+    /// All knobs as they hold for an account, or (empty) for those without settings of their own.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn knobs(&self, account: &str) -> Result<BTreeMap<String, f64>, Error> {
+        self.get(&format!("config?account={account}")).await
+    }
+
+    /// Sets knobs for one account, or (empty) for all.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::Refused`] for a knob that there is not.
+    pub async fn set_knobs(&self, account: &str, knobs: &[(&str, f64)]) -> Result<(), Error> {
+        let knobs: BTreeMap<_, _> = knobs.iter().copied().collect();
+        self.post::<serde_json::Value>(&format!("config?account={account}"), &knobs).await.map(drop)
+    }
+
+    /// Sets all knobs for one account, or (empty) for all.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_profile(&self, account: &str, profile: Profile) -> Result<(), Error> {
+        let body = serde_json::json!({"profile": profile.name()});
+        self.post::<serde_json::Value>(&format!("config?account={account}"), &body).await.map(drop)
+    }
+
+    /// Adds fault rules; the first that fires at a call is the one that counts.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn add_faults(&self, faults: &[Fault<'_>]) -> Result<Vec<FaultState>, Error> {
+        self.post("faults", &faults).await
+    }
+
+    /// All fault rules.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn faults(&self) -> Result<Vec<FaultState>, Error> {
+        self.get("faults").await
+    }
+
+    /// Removes a fault rule and lets go of what it holds.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn remove_fault(&self, id: u64) -> Result<(), Error> {
+        self.call::<serde_json::Value>(Method::DELETE, &format!("faults?id={id}"), None).await.map(drop)
+    }
+
+    /// Lets the calls go on that a fault rule holds; how many there were.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn release(&self, id: u64) -> Result<u64, Error> {
+        #[derive(Deserialize)]
+        struct Released {
+            released: u64,
+        }
+        let answer: Released = self.post("release", &serde_json::json!({"id": id})).await?;
+        Ok(answer.released)
+    }
+
+    /// Replaces the IAM actions that an account may not do (`*` is a wildcard); none: everything is allowed again.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn deny(&self, account: &str, actions: &[&str]) -> Result<(), Error> {
+        let body = serde_json::json!({"account": account, "actions": actions});
+        self.post::<serde_json::Value>("deny", &body).await.map(drop)
+    }
+
+    /// The custom domain names, with what their endpoints serve now; of one account, or (empty) of all.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn edge(&self, account: &str) -> Result<EdgeView, Error> {
+        self.get(&format!("edge?account={account}")).await
+    }
+
+    /// The same for one host: domain names that serve it (wildcards too) or whose regional target it is.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn edge_of_host(&self, host: &str) -> Result<EdgeView, Error> {
+        self.get(&format!("edge?host={}", percent_encode(host))).await
+    }
+
+    /// The hosted zones, of one account, or (empty) of all.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn zones(&self, account: &str) -> Result<Vec<Zone>, Error> {
+        self.get(&format!("dns?account={account}")).await
+    }
+
+    /// The hosted zones of all accounts that `name` (with its final dot) lies in.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn zones_above(&self, name: &str) -> Result<Vec<Zone>, Error> {
+        self.get(&format!("dns?name={}", percent_encode(name))).await
+    }
+
+    /// Makes a certificate fail, expire or renew; how many certificates it was about, 0 for an unknown ARN.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_certificate(&self, state: &CertificateState<'_>) -> Result<u64, Error> {
+        self.changed("acm", state).await
+    }
+
+    /// Shows a DomainNameStatus that only AWS decides on; empty: no longer. How many domain names it was about.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_domain_status(
+        &self,
+        account: &str,
+        domain_name: &str,
+        status: &str,
+        message: &str,
+    ) -> Result<u64, Error> {
+        let body = serde_json::json!({
+            "account": account, "domainName": domain_name, "status": status, "message": message});
+        self.changed("domain", &body).await
+    }
+
+    /// Everything of all accounts as at the start.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn reset(&self) -> Result<(), Error> {
+        self.post::<serde_json::Value>("reset", &serde_json::json!({})).await.map(drop)
+    }
+
+    async fn changed(&self, path: &str, body: &impl Serialize) -> Result<u64, Error> {
+        #[derive(Deserialize)]
+        struct Changed {
+            changed: u64,
+        }
+        let answer: Changed = self.post(path, body).await?;
+        Ok(answer.changed)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.call(Method::GET, path, None).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).expect("these bodies have string keys and finite numbers");
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<T, Error> {
+        let call = format!("{method} /_double/{path}");
+        let request = self.http.request(method, format!("{}/_double/{path}", self.endpoint));
+        let unreachable = |source| Error::Unreachable { call: call.clone(), source };
+        let response = request.body(body.unwrap_or_default()).send().await.map_err(unreachable)?;
+        let (status, body) = (response.status(), response.bytes().await.map_err(unreachable)?);
+        if !status.is_success() {
+            let body = String::from_utf8_lossy(&body).into_owned();
+            return Err(Error::Refused { call, status, body });
+        }
+        serde_json::from_slice(&body).map_err(|source| Error::Answer { call, source })
+    }
+}
+
+fn query(which: &Calls<'_>) -> String {
+    let Calls { account, service, operation, since, writes } = which;
+    format!("account={account}&service={service}&operation={operation}&since={since}&writes={}", u8::from(*writes))
+}
+
+/// Everything but letters, digits and `-._~` as `%XX` (RFC 3986, 2.1).
+pub(crate) fn percent_encode(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => write!(encoded, "%{byte:02X}").expect("a String takes everything"),
+        }
+        encoded
+    })
+}
