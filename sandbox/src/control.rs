@@ -259,7 +259,6 @@ pub struct RegionalDomain {
     pub domain_name: String,
     pub account: String,
     pub region: String,
-    pub ip_address_type: String,
 }
 
 /// What only AWS decides about a certificate; an empty string or `None` leaves it as it is.

@@ -1,7 +1,12 @@
 //! The local world: real Kubernetes, a double of AWS, an edge and a DNS server, for `cargo demo`, `cargo sandbox` and tests/.
 
+pub mod aws;
 pub mod cache;
+pub mod control;
+pub mod dns;
+pub mod edge;
 //pub mod kubernetes;
 //pub mod operator;
+pub mod prepare;
 pub mod process;
 pub mod requirements;

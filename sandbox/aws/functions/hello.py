@@ -1,0 +1,11 @@
+"""The function of the walk-throughs: says hello, whoever calls."""
+
+import json
+
+
+def lambda_handler(event, context):
+    return {
+        "statusCode": 200,
+        "headers": {"content-type": "application/json"},
+        "body": json.dumps("Hello World!"),
+    }

@@ -1,0 +1,217 @@
+//! The local AWS: the double (`sandbox/aws`, Python) as a child process, and accounts on it.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider, SharedHttpClient};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use sha2::{Digest, Sha256};
+
+use crate::cache;
+use crate::control::{Control, Profile};
+use crate::process::{self, Process, free_port};
+
+/// The Region of an account unless another one is set.
+pub const REGION: &str = "eu-west-1";
+/// Where the double's source is: the sandbox runs from a checkout.
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/aws");
+
+/// Why there is no local AWS.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot run python3")]
+    Python(#[source] io::Error),
+    #[error("python3 says no: {0}")]
+    PythonRefuses(String),
+    #[error("cannot read {path}")]
+    Requirements { path: PathBuf, #[source] source: io::Error },
+    #[error("cannot set up Python for the local AWS")]
+    Setup(#[from] cache::Error),
+    #[error("no free port")]
+    Port(#[source] io::Error),
+    #[error("the local AWS does not run")]
+    Process(#[from] process::Error),
+}
+
+/// How the double behaves from the start. [`Control`] can change it later, account by account.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub profile: Profile,
+    /// Knobs (`sandbox/aws/README.md`) that differ from the profile.
+    pub knobs: Vec<(&'static str, f64)>,
+}
+
+impl Default for Options {
+    /// No delays and no quotas.
+    fn default() -> Self {
+        let delays = ["issue_delay", "update_settle"];
+        Self { profile: Profile::Fast, knobs: delays.map(|knob| (knob, 0.0)).to_vec() }
+    }
+}
+
+/// The double, running. Dropping it ends it.
+#[derive(Debug)]
+pub struct Aws {
+    endpoint: String,
+    control: Control,
+    process: Process,
+}
+
+impl Aws {
+    /// Starts the double on a free port of 127.0.0.1, with its log in `dir/aws.log`, and waits until it answers. The first
+    /// time on a machine, its Python packages are installed into the user's cache, which takes about 20 s.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn start(dir: &Path, options: &Options) -> Result<Self, Error> {
+        let python = tokio::task::spawn_blocking(|| python_with("double", &Path::new(SOURCE).join("requirements.txt")))
+            .await
+            .expect("setting up Python does not panic")?;
+        loop {
+            match Self::start_with(&python, dir, options).await {
+                Err(Error::Process(error)) if error.is_port_taken() => {}
+                started => return started,
+            }
+        }
+    }
+
+    async fn start_with(python: &Path, dir: &Path, options: &Options) -> Result<Self, Error> {
+        let port = free_port().map_err(Error::Port)?;
+        let mut command = Command::new(python);
+        command.args(["-m", "awsdouble", "--port", &port.to_string()]).current_dir(dir);
+        // Without bytecode, so that the checkout stays as it is.
+        command.env("PYTHONPATH", SOURCE).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("AWSDOUBLE_PROFILE", options.profile.name());
+        for (knob, value) in &options.knobs {
+            command.env(format!("AWSDOUBLE_{}", knob.to_uppercase()), value.to_string());
+        }
+        let mut process = Process::start("the local AWS", command, &dir.join("aws.log"))?;
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let control = Control::new(&endpoint);
+        process.wait_until("it does not answer", Duration::from_secs(60), || control.healthy()).await?;
+        Ok(Self { endpoint, control, process })
+    }
+
+    /// `http://127.0.0.1:<port>`, for `AWS_ENDPOINT_URL`.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The control API.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Where it writes what it has to say.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        self.process.log()
+    }
+
+    /// The account with this id, 12 digits. Accounts are there without being made.
+    #[must_use]
+    pub fn account(&self, id: &str) -> Account {
+        Account::new(&self.endpoint, id)
+    }
+
+    /// An account that nobody else uses.
+    #[must_use]
+    pub fn new_account(&self) -> Account {
+        self.account(&unused_account_id())
+    }
+}
+
+/// An AWS account on a double: zones, certificates, domain names, quotas and the journal are its own.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub id: String,
+    pub region: String,
+    endpoint: String,
+    /// One for all clients: it reads the machine's CA certificates, and keeps connections.
+    http: SharedHttpClient,
+}
+
+impl Account {
+    /// An account on the double at `endpoint`, in [`REGION`].
+    #[must_use]
+    pub fn new(endpoint: &str, id: &str) -> Self {
+        debug_assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
+        // The SDK is built without a client of its own.
+        let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+        Self { id: id.to_owned(), region: REGION.to_owned(), endpoint: endpoint.to_owned(), http }
+    }
+
+    /// What makes SDKs and the AWS CLI use this account. The double takes the access key for the account id.
+    #[must_use]
+    pub fn env(&self) -> Vec<(String, String)> {
+        let pairs = [
+            ("AWS_ENDPOINT_URL", self.endpoint.as_str()),
+            ("AWS_REGION", &self.region),
+            ("AWS_ACCESS_KEY_ID", &self.id),
+            ("AWS_SECRET_ACCESS_KEY", "sandbox"),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    }
+
+    /// A configuration of the SDK for this account; the process's environment does not matter. Calls are not retried.
+    #[must_use]
+    pub fn sdk(&self) -> SdkConfig {
+        let credentials = Credentials::new(&self.id, "sandbox", None, None, "sandbox");
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(self.http.clone())
+            .region(Region::new(self.region.clone()))
+            .endpoint_url(&self.endpoint)
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(30)).build())
+            .build()
+    }
+}
+
+/// An account id that nobody has used: random, so that test processes that share a double do not meet.
+#[must_use]
+pub fn unused_account_id() -> String {
+    // The keys of a RandomState are random enough, and spare a crate.
+    let random = RandomState::new().hash_one(());
+    (100_000_000_000 + random % 900_000_000_000).to_string()
+}
+
+/// The interpreter of a venv in the cache that has these packages, which are installed when it is not there yet.
+///
+/// # Errors
+/// [`Error`].
+pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
+    let wanted = std::fs::read(requirements)
+        .map_err(|source| Error::Requirements { path: requirements.to_owned(), source })?;
+    // A venv belongs to the interpreter that made it, which an update of the machine takes away.
+    let output = Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"]).output();
+    let output = output.map_err(Error::Python)?;
+    if !output.status.success() {
+        return Err(Error::PythonRefuses(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    let hash = Sha256::new().chain_update(&wanted).chain_update(&output.stdout).finalize();
+    let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let venv = cache::build_once(&format!("python-{what}-{hash}"), |dir| {
+        let step = |label: &str, program: &Path, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(if label.ends_with("venv") { dir } else { requirements });
+            cache::run_reporting(label, command, &dir.join("setup.log"), cache::last_line)
+        };
+        step("Python venv", Path::new("python3"), &["-m", "venv"])?;
+        let install = ["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r"];
+        step("Python packages of the local AWS", &dir.join("bin/python"), &install)?;
+        Ok(())
+    })?;
+    Ok(venv.join("bin/python"))
+}

@@ -1,0 +1,173 @@
+//! What a user of the operator has in AWS already: a hosted zone, a versioned bucket, an API that answers.
+
+use std::error::Error as StdError;
+use std::io::{self, Cursor, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_sdk_apigatewayv2::types::{IntegrationType, ProtocolType};
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::{FunctionCode, Runtime};
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, VersioningConfiguration,
+};
+use zip::CompressionMethod;
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+use crate::aws::Account;
+
+/// The function that the API calls, in Python.
+const FUNCTION: &str = include_str!("../aws/functions/hello.py");
+const FUNCTION_NAME: &str = "hello";
+
+/// Why something could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0} failed")]
+    Call(&'static str, #[source] Box<dyn StdError + Send + Sync>),
+    #[error("{0} answered without {1}")]
+    Answer(&'static str, &'static str),
+    #[error("cannot pack the function")]
+    Pack(#[from] zip::result::ZipError),
+    #[error("cannot pack the function")]
+    Write(#[from] io::Error),
+}
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub struct Preparation {
+    /// The name of the public hosted zone, without the final dot.
+    pub zone: String,
+    /// S3 has one set of bucket names for all accounts.
+    pub bucket: String,
+    /// The id of the API, for manifests that are written beforehand; unset: as AWS likes.
+    pub api_id: Option<String>,
+}
+
+impl Preparation {
+    /// Names of the account's own, so that tests that share a double do not meet.
+    #[must_use]
+    pub fn of_its_own(account: &Account) -> Self {
+        let id = &account.id;
+        Self { zone: format!("z{id}.example.com"), bucket: format!("truststores-{id}"), api_id: None }
+    }
+}
+
+/// What was made.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Without the `/hostedzone/` before it.
+    pub zone_id: String,
+    pub zone: String,
+    pub bucket: String,
+    pub api_id: String,
+    /// The API's default endpoint, which answers.
+    pub execute_api_host: String,
+}
+
+/// Makes it, in the account's Region.
+///
+/// # Errors
+/// [`Error`], also when it is there already.
+pub async fn prepare(account: &Account, what: &Preparation) -> Result<Prepared, Error> {
+    let zone_id = hosted_zone(account, &what.zone).await?;
+    versioned_bucket(account, &what.bucket).await?;
+    let api_id = http_api(account, "hello", what.api_id.as_deref()).await?;
+    let execute_api_host = format!("{api_id}.execute-api.{}.amazonaws.com", account.region);
+    Ok(Prepared { zone_id, zone: what.zone.clone(), bucket: what.bucket.clone(), api_id, execute_api_host })
+}
+
+/// A public hosted zone; its id.
+///
+/// # Errors
+/// [`Error`].
+pub async fn hosted_zone(account: &Account, name: &str) -> Result<String, Error> {
+    let once = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    let call = "CreateHostedZone";
+    let route53 = aws_sdk_route53::Client::new(&account.sdk());
+    let request = route53.create_hosted_zone().name(name).caller_reference(once.to_string());
+    let zone = request.send().await.map_err(failed(call))?.hosted_zone.ok_or(Error::Answer(call, "a zone"))?;
+    Ok(zone.id.trim_start_matches("/hostedzone/").to_owned())
+}
+
+/// A bucket that keeps versions.
+///
+/// # Errors
+/// [`Error`].
+pub async fn versioned_bucket(account: &Account, name: &str) -> Result<(), Error> {
+    let s3 = aws_sdk_s3::Client::new(&account.sdk());
+    let mut request = s3.create_bucket().bucket(name);
+    // us-east-1 is the place of a bucket that says nothing, and S3 refuses to hear it.
+    if account.region != "us-east-1" {
+        let place = BucketLocationConstraint::from(account.region.as_str());
+        request = request
+            .create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build());
+    }
+    request.send().await.map_err(failed("CreateBucket"))?;
+    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    let request = s3.put_bucket_versioning().bucket(name).versioning_configuration(enabled);
+    request.send().await.map_err(failed("PutBucketVersioning"))?;
+    Ok(())
+}
+
+/// An HTTP API whose every route is the "Hello World!" function, served by the stage `$default`; its id.
+///
+/// # Errors
+/// [`Error`].
+pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result<String, Error> {
+    let function = function(account).await?;
+    let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
+
+    let call = "CreateApi";
+    let mut request = gateway.create_api().name(name).protocol_type(ProtocolType::Http);
+    if let Some(id) = id {
+        request = request.tags("awsdouble:id", id);
+    }
+    let api_id = request.send().await.map_err(failed(call))?.api_id.ok_or(Error::Answer(call, "an id"))?;
+
+    let call = "CreateIntegration";
+    let request = gateway
+        .create_integration()
+        .api_id(&api_id)
+        .integration_type(IntegrationType::AwsProxy)
+        .integration_uri(function)
+        .payload_format_version("2.0");
+    let integration = request.send().await.map_err(failed(call))?;
+    let integration = integration.integration_id.ok_or(Error::Answer(call, "an id"))?;
+
+    let target = format!("integrations/{integration}");
+    let request = gateway.create_route().api_id(&api_id).route_key("$default").target(target);
+    request.send().await.map_err(failed("CreateRoute"))?;
+    let request = gateway.create_stage().api_id(&api_id).stage_name("$default").auto_deploy(true);
+    request.send().await.map_err(failed("CreateStage"))?;
+    Ok(api_id)
+}
+
+/// The ARN of the function, which is made when it is not there yet.
+async fn function(account: &Account) -> Result<String, Error> {
+    let lambda = aws_sdk_lambda::Client::new(&account.sdk());
+    match lambda.get_function_configuration().function_name(FUNCTION_NAME).send().await {
+        Ok(found) => return found.function_arn.ok_or(Error::Answer("GetFunctionConfiguration", "an ARN")),
+        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {}
+        Err(error) => return Err(failed("GetFunctionConfiguration")(error)),
+    }
+    let call = "CreateFunction";
+    let request = lambda
+        .create_function()
+        .function_name(FUNCTION_NAME)
+        .runtime(Runtime::Python312)
+        .role(format!("arn:aws:iam::{}:role/hello", account.id))
+        .handler("hello.lambda_handler")
+        .code(FunctionCode::builder().zip_file(Blob::new(packed()?)).build());
+    request.send().await.map_err(failed(call))?.function_arn.ok_or(Error::Answer(call, "an ARN"))
+}
+
+fn packed() -> Result<Vec<u8>, Error> {
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    archive.start_file("hello.py", SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;
+    archive.write_all(FUNCTION.as_bytes())?;
+    Ok(archive.finish()?.into_inner())
+}
+
+fn failed<E: StdError + Send + Sync + 'static>(call: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::Call(call, Box::new(source))
+}
