@@ -176,7 +176,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let unready = move || shown.iter().find_map(|s| s.problem());
     background.spawn(async move {
         if let Err(error) = probes::serve(listener, registry, unready, end_of_probes).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "probes");
+            tracing::error!(error = %logging::chain(&error), "probes");
         }
     });
 

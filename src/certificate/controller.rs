@@ -36,7 +36,10 @@ use crate::{
         desired::{Refused, length},
         served::{DomainKey, Served},
     },
-    ops::metrics::{Metrics, OK},
+    ops::{
+        logging,
+        metrics::{Metrics, OK},
+    },
     pki::inspect,
 };
 
@@ -47,6 +50,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 /// Nothing is far enough away to sleep longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
+
+/// The Kubernetes client has no limit of its own.
+const LONGEST_LOOK: Duration = Duration::from_secs(120);
 
 pub type Guard = DeserializeGuard<ClientCertificate>;
 
@@ -121,6 +127,7 @@ impl Error {
     fn category(&self) -> &'static str {
         match self {
             Error::Unreadable(_) => "Unreadable",
+            Error::TooLong => "TooLong",
             _ => "KubernetesApi",
         }
     }
@@ -131,12 +138,14 @@ impl Error {
 pub enum Error {
     #[error("the object does not match the schema that this operator was built with")]
     Unreadable(#[source] Box<kube::core::error_boundary::InvalidObject>),
+    #[error("the look took too long")]
+    TooLong,
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = error as &dyn std::error::Error, "look failed");
+    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "look failed");
     match error {
         Error::Unreadable(_) => Next::await_change(),
         _ => Next::requeue(ctx.retry(&object.uid().unwrap_or_default())),
@@ -174,7 +183,7 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let result = match &object.0 {
         Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
         Ok(cert) if cert.metadata.deletion_timestamp.is_some() => Ok(Next::await_change()),
-        Ok(cert) => look(cert, &ctx).await,
+        Ok(cert) => tokio::time::timeout(LONGEST_LOOK, Box::pin(look(cert, &ctx))).await.unwrap_or(Err(Error::TooLong)),
     };
     ctx.metrics.reconciled("ClientCertificate", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result
@@ -227,7 +236,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         Err(execute::Error::Cluster(error)) if error.is_conflict() => Ok(Next::requeue(ctx.retry(&uid))),
         Err(error) => {
             let message = describe(&error, &d);
-            tracing::warn!(certificate = %cert.name_any(), error = &error as &dyn std::error::Error, "not issued");
+            tracing::warn!(certificate = %cert.name_any(), error = %logging::chain(&error), "not issued");
             let lines: Vec<_> = plan.lines.into_iter().map(|line| after_failure(line, &message)).collect();
             say(&Acceptance::Accepted, &lines, None).await?;
             Ok(Next::requeue(ctx.retry(&uid)))

@@ -44,7 +44,10 @@ use crate::{
     certificate,
     cluster::{self, events::Events, finalizer, status, watch::Watch},
     conditions::{Acceptance, transitions},
-    ops::metrics::{Metrics, OK},
+    ops::{
+        logging,
+        metrics::{Metrics, OK},
+    },
 };
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
@@ -53,6 +56,9 @@ const CONCURRENCY: u16 = 32;
 const FIRST_POLL: Duration = Duration::from_millis(100);
 /// ... but never longer than this.
 const LAST_POLL: Duration = Duration::from_secs(15);
+
+/// The Kubernetes client has no limit of its own.
+const LONGEST_LOOK: Duration = Duration::from_secs(120);
 
 pub type Guard = DeserializeGuard<MtlsDomain>;
 
@@ -153,6 +159,7 @@ impl Error {
     fn category(&self) -> &'static str {
         match self {
             Error::Unreadable(_) => "Unreadable",
+            Error::TooLong => "TooLong",
             _ => "KubernetesApi",
         }
     }
@@ -163,6 +170,8 @@ impl Error {
 pub enum Error {
     #[error("the object does not match the schema that this operator was built with")]
     Unreadable(#[source] Box<kube::core::error_boundary::InvalidObject>),
+    #[error("the look took too long")]
+    TooLong,
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
     #[error("cannot list the Secrets of generated authorities")]
@@ -170,7 +179,7 @@ pub enum Error {
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = error as &dyn std::error::Error, "look failed");
+    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "look failed");
     match error {
         Error::Unreadable(_) => Next::await_change(),
         _ => Next::requeue(ctx.poll(&object.uid().unwrap_or_default())),
@@ -181,7 +190,7 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
     let result = match &object.0 {
         Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
-        Ok(domain) => look(domain, &ctx).await,
+        Ok(domain) => tokio::time::timeout(LONGEST_LOOK, Box::pin(look(domain, &ctx))).await.unwrap_or(Err(Error::TooLong)),
     };
     ctx.metrics.reconciled("MtlsDomain", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result

@@ -19,6 +19,7 @@ use crate::{
         session::Session,
     },
     cluster::apply,
+    ops::logging,
     pki::authority,
 };
 
@@ -57,14 +58,14 @@ pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Han
         if done.outcomes.contains_key(&step) {
             continue;
         }
-        match perform(action, hands, &mut done.change).await {
+        match Box::pin(perform(action, hands, &mut done.change)).await {
             Ok(()) => {
                 done.effects += 1;
                 tracing::info!(domain = %hands.home.domain_name, action = %name(action), "done");
             }
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
-                    tracing::warn!(domain = %hands.home.domain_name, action = %name(action), error = error as &dyn std::error::Error, "refused");
+                    tracing::warn!(domain = %hands.home.domain_name, action = %name(action), error = %logging::chain(error), "refused");
                 }
                 done.outcomes.insert(step, outcome);
             }

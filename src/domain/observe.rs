@@ -41,7 +41,7 @@ pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observed {
     let home = &d.home;
     let (authorities, zone, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
-        sources::read(eyes.client, &home.namespace, &d.authorities),
+        Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
         zone(home, session),
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.s3.bucket(&home.bucket)),
@@ -84,7 +84,8 @@ pub fn unseen(error: &Error) -> Unseen {
 }
 
 async fn seen<T>(call: impl Future<Output = Result<T, errors::Error>>) -> Seen<T> {
-    call.await.map_err(|error| unseen(&error))
+    // On the heap: a dozen of the SDK's futures side by side are more than a thread's stack holds.
+    Box::pin(call).await.map_err(|error| unseen(&error))
 }
 
 /// The public zone of that id, or else the one with the longest name that the domain name ends in.
@@ -128,7 +129,7 @@ async fn records_of(home: &Home, session: &Session, zone: &Seen<Option<Zone>>) -
 async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {
     match change {
         None => Ok(true),
-        Some(id) => match session.route53.change_in_sync(id).await {
+        Some(id) => match Box::pin(session.route53.change_in_sync(id)).await {
             Err(error) if error.kind == Kind::NotFound => Ok(true),
             other => other.map_err(|error| unseen(&error)),
         },
@@ -156,7 +157,7 @@ async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &Endpoi
     let reads = stages.into_iter().map(async |name| Ok((name.to_owned(), seen(session.gateway.stage(id, name)).await?)));
     let stages = join_all(reads).await.into_iter().collect::<Seen<BTreeMap<_, _>>>()?;
     let settled = api.endpoint_closed && !api.tags.contains_key(PENDING_TAG);
-    let probe = if settled { Some(probe.probe(&session.execute_api_host(id)).await) } else { None };
+    let probe = if settled { Some(Box::pin(probe.probe(&session.execute_api_host(id))).await) } else { None };
     Ok(Some(Api { api, stages, probe }))
 }
 
