@@ -57,16 +57,37 @@ pub enum Acceptance {
     Accepted,
     Suspended,
     /// `stalled`: only a changed spec can help.
-    Refused { reason: Reason, message: String, stalled: bool },
+    Refused {
+        reason: Reason,
+        message: String,
+        stalled: bool,
+    },
 }
 
 /// The conditions after a look. `lines` are the steps in their order; none of them is touched unless the spec is served.
-pub fn write(old: &[Condition], generation: i64, acceptance: &Acceptance, lines: &[Line], now: Timestamp) -> Vec<Condition> {
-    let mut new: Vec<_> = old.iter().filter(|c| c.type_ != ConditionType::Reconciling.as_str() && c.type_ != ConditionType::Stalled.as_str()).cloned().collect();
-    let mut put = |type_: ConditionType, truth, reason: Reason, message: &str| set(&mut new, generation, type_, truth, reason, message, now);
+pub fn write(
+    old: &[Condition],
+    generation: i64,
+    acceptance: &Acceptance,
+    lines: &[Line],
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut new: Vec<_> = old
+        .iter()
+        .filter(|c| c.type_ != ConditionType::Reconciling.as_str() && c.type_ != ConditionType::Stalled.as_str())
+        .cloned()
+        .collect();
+    let mut put = |type_: ConditionType, truth, reason: Reason, message: &str| {
+        set(&mut new, generation, type_, truth, reason, message, now)
+    };
     match acceptance {
         Acceptance::Suspended => {
-            put(ConditionType::Accepted, Truth::True, Reason::Suspended, "spec.suspend is true: everything is left as it is");
+            put(
+                ConditionType::Accepted,
+                Truth::True,
+                Reason::Suspended,
+                "spec.suspend is true: everything is left as it is",
+            );
             if !old.iter().any(|c| c.type_ == ConditionType::Ready.as_str()) {
                 put(ConditionType::Ready, Truth::Unknown, Reason::Suspended, "suspended before the first look");
             }
@@ -80,7 +101,9 @@ pub fn write(old: &[Condition], generation: i64, acceptance: &Acceptance, lines:
             }
             return new;
         }
-        Acceptance::Accepted => put(ConditionType::Accepted, Truth::True, Reason::Accepted, "the spec is understood and allowed"),
+        Acceptance::Accepted => {
+            put(ConditionType::Accepted, Truth::True, Reason::Accepted, "the spec is understood and allowed")
+        }
     }
     for line in lines {
         let truth = match line.standing {
@@ -100,13 +123,17 @@ pub fn write(old: &[Condition], generation: i64, acceptance: &Acceptance, lines:
         return new;
     };
     let blind = open.iter().any(|l| l.standing == Standing::Unreachable);
-    let before = old.iter().find(|c| c.type_ == ConditionType::Ready.as_str() && c.observed_generation == Some(generation)).map(|c| c.status.as_str());
+    let before = old
+        .iter()
+        .find(|c| c.type_ == ConditionType::Ready.as_str() && c.observed_generation == Some(generation))
+        .map(|c| c.status.as_str());
     let keeps = match before {
         Some("True") => true,
         Some("False") => blind,
         _ => false,
     };
-    let since = new.iter().filter(|c| open.iter().any(|l| l.type_.as_str() == c.type_)).map(|c| c.last_transition_time.0).min();
+    let since =
+        new.iter().filter(|c| open.iter().any(|l| l.type_.as_str() == c.type_)).map(|c| c.last_transition_time.0).min();
     let lasted = since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
     if !keeps || (blind && lasted > BLIND) {
         set(&mut new, generation, ConditionType::Ready, Truth::Unknown, first.reason, &first.message, now);
@@ -118,7 +145,15 @@ pub fn write(old: &[Condition], generation: i64, acceptance: &Acceptance, lines:
 }
 
 /// Sets one condition in its place. `last_transition_time` moves only when the status does, in whole seconds, as the API server keeps it.
-pub fn set(conditions: &mut Vec<Condition>, generation: i64, type_: ConditionType, status: Truth, reason: Reason, message: &str, now: Timestamp) {
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    generation: i64,
+    type_: ConditionType,
+    status: Truth,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) {
     let old = conditions.iter().position(|c| c.type_ == type_.as_str());
     let last_transition_time = match old.map(|i| &conditions[i]) {
         Some(c) if c.status == status.as_str() => c.last_transition_time.clone(),
@@ -151,7 +186,12 @@ pub struct Transition {
 pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     new.iter()
         .filter(|n| !old.iter().any(|o| o.type_ == n.type_ && o.status == n.status && o.reason == n.reason))
-        .map(|n| Transition { type_: n.type_.clone(), status: n.status.clone(), reason: n.reason.clone(), message: n.message.clone() })
+        .map(|n| Transition {
+            type_: n.type_.clone(),
+            status: n.status.clone(),
+            reason: n.reason.clone(),
+            message: n.message.clone(),
+        })
         .collect()
 }
 
@@ -185,7 +225,13 @@ mod tests {
     fn the_situation_table() {
         use Standing::*;
         let go = |old: &[Condition], generation, standing, now| {
-            write(old, generation, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Done), line(ConditionType::Trusted, standing)], at(now))
+            write(
+                old,
+                generation,
+                &Acceptance::Accepted,
+                &[line(ConditionType::ResolvedRefs, Done), line(ConditionType::Trusted, standing)],
+                at(now),
+            )
         };
         let first = go(&[], 1, Working, 0);
         assert_eq!(summary(&first), is("Unknown", true, false), "first look");
@@ -214,7 +260,8 @@ mod tests {
 
     #[test]
     fn the_same_again_changes_nothing() {
-        let lines = [line(ConditionType::ResolvedRefs, Standing::Done), line(ConditionType::Trusted, Standing::Working)];
+        let lines =
+            [line(ConditionType::ResolvedRefs, Standing::Done), line(ConditionType::Trusted, Standing::Working)];
         let once = write(&[], 1, &Acceptance::Accepted, &lines, at(0));
         assert_eq!(write(&once, 1, &Acceptance::Accepted, &lines, at(1000)), once);
     }
@@ -222,10 +269,20 @@ mod tests {
     #[test]
     fn the_transition_time_moves_only_with_the_status() {
         let once = write(&[], 1, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Working)], at(1));
-        let twice = write(&once, 2, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Unreachable)], at(5));
+        let twice =
+            write(&once, 2, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Unreachable)], at(5));
         assert_eq!((twice[1].last_transition_time.0, twice[1].observed_generation), (at(1), Some(2)));
-        let done = write(&twice, 2, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Done)], at(6) + SignedDuration::from_millis(7));
+        let done = write(
+            &twice,
+            2,
+            &Acceptance::Accepted,
+            &[line(ConditionType::ResolvedRefs, Standing::Done)],
+            at(6) + SignedDuration::from_millis(7),
+        );
         assert_eq!(done[1].last_transition_time.0, at(6), "seconds, as the API server keeps them");
-        assert_eq!(transitions(&twice, &done).iter().map(|t| t.type_.as_str()).collect::<Vec<_>>(), ["ResolvedRefs", "Ready"]);
+        assert_eq!(
+            transitions(&twice, &done).iter().map(|t| t.type_.as_str()).collect::<Vec<_>>(),
+            ["ResolvedRefs", "Ready"]
+        );
     }
 }

@@ -171,7 +171,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let gate = Gate::new(Quota::new(Rates::with(&run.aws_rate)), move || may_write.may_write());
     registry.register("aws_calls", "Calls to AWS by how they ended", gate.calls.clone());
 
-    let listener = tokio::net::TcpListener::bind(run.listen).await.with_context(|| format!("cannot listen at {}", run.listen))?;
+    let listener =
+        tokio::net::TcpListener::bind(run.listen).await.with_context(|| format!("cannot listen at {}", run.listen))?;
     let (shown, end_of_probes) = (synced.clone(), stop.clone());
     let unready = move || shown.iter().find_map(|s| s.problem());
     background.spawn(async move {

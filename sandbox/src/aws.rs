@@ -32,7 +32,11 @@ pub enum Error {
     #[error("python3 says no: {0}")]
     PythonRefuses(String),
     #[error("cannot read {path}")]
-    Requirements { path: PathBuf, #[source] source: io::Error },
+    Requirements {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot set up Python for the local AWS")]
     Setup(#[from] cache::Error),
     #[error("no free port")]
@@ -192,8 +196,8 @@ pub fn unused_account_id() -> String {
 /// # Errors
 /// [`Error`].
 pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
-    let wanted = std::fs::read(requirements)
-        .map_err(|source| Error::Requirements { path: requirements.to_owned(), source })?;
+    let wanted =
+        std::fs::read(requirements).map_err(|source| Error::Requirements { path: requirements.to_owned(), source })?;
     // A venv belongs to the interpreter that made it, which an update of the machine takes away.
     let output = Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"]).output();
     let output = output.map_err(Error::Python)?;

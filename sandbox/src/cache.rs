@@ -40,20 +40,12 @@ pub enum Error {
 /// [`Error::NoDirectory`].
 pub fn directory() -> Result<PathBuf, Error> {
     // The XDG base directory specification has relative paths ignored; for our own variable they are as good as any.
-    let path = |name: &str| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let path = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(own) = path("SANDBOX_CACHE") {
         return std::path::absolute(&own).map_err(|source| Error::Io { path: own, source });
     }
-    let user = path("XDG_CACHE_HOME")
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(path("HOME")?.join(".cache")));
-    Ok(user
-        .ok_or(Error::NoDirectory)?
-        .join("mtls-operator-sandbox"))
+    let user = path("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(|| Some(path("HOME")?.join(".cache")));
+    Ok(user.ok_or(Error::NoDirectory)?.join("mtls-operator-sandbox"))
 }
 
 /// The folder `name` of the cache, built by `build` when it is not there yet. `name` says everything that the content
@@ -109,11 +101,7 @@ where
         fs::remove_dir_all(&partial).map_err(failed(&partial))?;
     }
     fs::create_dir(&partial).map_err(failed(&partial))?;
-    build(&partial).map_err(|source| Error::Build {
-        name: name.into(),
-        left: partial.clone(),
-        source,
-    })?;
+    build(&partial).map_err(|source| Error::Build { name: name.into(), left: partial.clone(), source })?;
     fs::rename(&partial, &built).map_err(failed(&built))?;
     Ok(built)
 }
@@ -136,11 +124,7 @@ pub fn run_reporting(
         if reported.elapsed() >= REPORT_EVERY {
             reported = Instant::now();
             let text = fs::read(log).unwrap_or_default();
-            eprintln!(
-                "{what}: {}, {}",
-                minutes(start.elapsed()),
-                state(&String::from_utf8_lossy(&text))
-            );
+            eprintln!("{what}: {}, {}", minutes(start.elapsed()), state(&String::from_utf8_lossy(&text)));
         }
     })?;
     eprintln!("{what}: done in {}", minutes(start.elapsed()));
@@ -150,23 +134,12 @@ pub fn run_reporting(
 /// The last line of a log that says something, cut to a screen's width: a `state` for [`run_reporting`].
 #[must_use]
 pub fn last_line(log: &str) -> String {
-    log.lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| !line.is_empty())
-        .unwrap_or("nothing yet")
-        .chars()
-        .take(100)
-        .collect()
+    log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing yet").chars().take(100).collect()
 }
 
 fn minutes(time: Duration) -> String {
     let seconds = time.as_secs();
-    if seconds < 60 {
-        format!("{seconds} s")
-    } else {
-        format!("{} min {:02} s", seconds / 60, seconds % 60)
-    }
+    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {:02} s", seconds / 60, seconds % 60) }
 }
 
 #[cfg(test)]
@@ -179,22 +152,10 @@ mod tests {
     #[test]
     fn a_finished_build_is_kept() {
         let cache = tempfile::tempdir().unwrap();
-        let first = build_once_in(cache.path(), "tool-1", |dir| {
-            Ok(fs::write(dir.join("tool"), "1")?)
-        })
-        .unwrap();
+        let first = build_once_in(cache.path(), "tool-1", |dir| Ok(fs::write(dir.join("tool"), "1")?)).unwrap();
         let again = build_once_in(cache.path(), "tool-1", |_| Err("built twice".into())).unwrap();
-        assert_eq!(
-            (
-                first.clone(),
-                fs::read_to_string(first.join("tool")).unwrap().as_str()
-            ),
-            (again, "1")
-        );
-        let other = build_once_in(cache.path(), "tool-2", |dir| {
-            Ok(fs::write(dir.join("tool"), "2")?)
-        })
-        .unwrap();
+        assert_eq!((first.clone(), fs::read_to_string(first.join("tool")).unwrap().as_str()), (again, "1"));
+        let other = build_once_in(cache.path(), "tool-2", |dir| Ok(fs::write(dir.join("tool"), "2")?)).unwrap();
         assert_eq!(fs::read_to_string(other.join("tool")).unwrap(), "2");
     }
 
@@ -207,11 +168,7 @@ mod tests {
         });
         assert!(matches!(failed, Err(Error::Build { .. })), "{failed:?}");
         let built = build_once_in(cache.path(), "tool-1", |dir| {
-            assert_eq!(
-                fs::read_dir(dir)?.count(),
-                0,
-                "the rest of the earlier build is still there"
-            );
+            assert_eq!(fs::read_dir(dir)?.count(), 0, "the rest of the earlier build is still there");
             Ok(fs::write(dir.join("whole"), "")?)
         })
         .unwrap();

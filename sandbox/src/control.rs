@@ -12,11 +12,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the AWS double does not answer {call}")]
-    Unreachable { call: String, #[source] source: reqwest::Error },
+    Unreachable {
+        call: String,
+        #[source]
+        source: reqwest::Error,
+    },
     #[error("the AWS double refuses {call} with {status}: {body}")]
     Refused { call: String, status: StatusCode, body: String },
     #[error("the AWS double's answer to {call} is not understood")]
-    Answer { call: String, #[source] source: serde_json::Error },
+    Answer {
+        call: String,
+        #[source]
+        source: serde_json::Error,
+    },
 }
 
 /// A client of the control API.

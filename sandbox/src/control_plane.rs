@@ -10,9 +10,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::config::KubeconfigError;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 use crate::kubeconfig::{Access, write_private};
 use crate::process::{self, Process, free_port};
@@ -78,16 +76,7 @@ impl ControlPlane {
         access.write(&kubeconfig).map_err(io_error(&kubeconfig))?;
         let controllers = start_controllers(dir).await?;
         let dir = dir.to_path_buf();
-        Ok((
-            Self {
-                dir,
-                controllers,
-                _api_server: api_server,
-                _etcd: etcd,
-                _lock: lock,
-            },
-            access,
-        ))
+        Ok((Self { dir, controllers, _api_server: api_server, _etcd: etcd, _lock: lock }, access))
     }
 
     /// Lets the garbage collector look at which kinds there are: it does so when it starts, and every 30 s.
@@ -126,16 +115,13 @@ fn write_credentials(dir: &Path) -> Result<(String, String), Error> {
     };
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
-    ca.distinguished_name
-        .push(DnType::CommonName, "sandbox Kubernetes");
+    ca.distinguished_name.push(DnType::CommonName, "sandbox Kubernetes");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let (ca_pem, issuer) = (ca.self_signed(&ca_key)?.pem(), Issuer::new(ca, ca_key));
 
     let key = KeyPair::generate()?;
     let mut serving = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-    serving
-        .distinguished_name
-        .push(DnType::CommonName, "kube-apiserver");
+    serving.distinguished_name.push(DnType::CommonName, "kube-apiserver");
     serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     write("apiserver.crt", &serving.signed_by(&key, &issuer)?.pem())?;
     write("apiserver.key", &key.serialize_pem())?;
@@ -148,10 +134,7 @@ fn write_credentials(dir: &Path) -> Result<(String, String), Error> {
     openssl::rand::rand_bytes(&mut random)?;
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     // kube-apiserver --token-auth-file: token, user, uid, groups.
-    write(
-        "tokens.csv",
-        &format!("{token},admin,admin,\"system:masters\"\n"),
-    )?;
+    write("tokens.csv", &format!("{token},admin,admin,\"system:masters\"\n"))?;
     Ok((ca_pem, token))
 }
 
@@ -181,60 +164,43 @@ async fn start_etcd(dir: &Path) -> Result<Process, Error> {
         "--log-level=warn",
     ]);
     let mut etcd = Process::start("etcd", command, &dir.join("etcd.log"))?;
-    etcd.wait_until("it has no socket", START_DEADLINE, || async {
-        socket.exists()
-    })
-    .await?;
+    etcd.wait_until("it has no socket", START_DEADLINE, || async { socket.exists() }).await?;
     Ok(etcd)
 }
 
-async fn start_api_server(
-    dir: &Path,
-    ca: String,
-    token: String,
-) -> Result<(Process, Access), Error> {
-    let mut access = Access {
-        server: String::new(),
-        ca,
-        token,
-        namespace: "default".into(),
-    };
+async fn start_api_server(dir: &Path, ca: String, token: String) -> Result<(Process, Access), Error> {
+    let mut access = Access { server: String::new(), ca, token, namespace: "default".into() };
     let mut attempt = 1;
     loop {
         let port = free_port().map_err(Error::Port)?;
         access.server = format!("https://127.0.0.1:{port}");
         let mut command = Command::new(dir.join("bin/kube-apiserver"));
-        command
-            .current_dir(dir)
-            .arg(format!("--secure-port={port}"))
-            .args([
-                "--bind-address=127.0.0.1",
-                // Said outright, so that the server does not look for a network; and no endpoints are written for the
-                // `kubernetes` Service, which may not be on the loopback address.
-                "--advertise-address=127.0.0.1",
-                "--endpoint-reconciler-type=none",
-                "--etcd-servers=unix://etcd.sock:0",
-                "--cert-dir=.",
-                "--tls-cert-file=apiserver.crt",
-                "--tls-private-key-file=apiserver.key",
-                "--token-auth-file=tokens.csv",
-                "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-account-key-file=service-accounts.pub",
-                "--service-account-signing-key-file=service-accounts.key",
-                "--service-cluster-ip-range=10.0.0.0/24",
-                "--authorization-mode=RBAC",
-                // No Pods here that would need a token. The other one makes `blockOwnerDeletion` need a right, as OpenShift
-                // does: the operator's rules are tested under it.
-                "--disable-admission-plugins=ServiceAccount",
-                "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
-            ]);
+        command.current_dir(dir).arg(format!("--secure-port={port}")).args([
+            "--bind-address=127.0.0.1",
+            // Said outright, so that the server does not look for a network; and no endpoints are written for the
+            // `kubernetes` Service, which may not be on the loopback address.
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+            "--etcd-servers=unix://etcd.sock:0",
+            "--cert-dir=.",
+            "--tls-cert-file=apiserver.crt",
+            "--tls-private-key-file=apiserver.key",
+            "--token-auth-file=tokens.csv",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-account-key-file=service-accounts.pub",
+            "--service-account-signing-key-file=service-accounts.key",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--authorization-mode=RBAC",
+            // No Pods here that would need a token. The other one makes `blockOwnerDeletion` need a right, as OpenShift
+            // does: the operator's rules are tested under it.
+            "--disable-admission-plugins=ServiceAccount",
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+        ]);
         let log = dir.join("kube-apiserver.log");
         let mut process = Process::start("kube-apiserver", command, &log)?;
         match wait_for_api_server(&mut process, &access).await {
             Ok(()) => return Ok((process, access)),
-            Err(Error::Process(error)) if error.is_port_taken() && attempt < PORT_ATTEMPTS => {
-                attempt += 1
-            }
+            Err(Error::Process(error)) if error.is_port_taken() && attempt < PORT_ATTEMPTS => attempt += 1,
             Err(error) => return Err(error),
         }
     }
@@ -243,17 +209,10 @@ async fn start_api_server(
 async fn wait_for_api_server(process: &mut Process, access: &Access) -> Result<(), Error> {
     let client = Client::try_from(access.config().await?)?;
     let ready = || async {
-        let readyz = http::Request::get("/readyz")
-            .body(Vec::new())
-            .expect("a constant path is one");
-        client
-            .request_text(readyz)
-            .await
-            .is_ok_and(|text| text == "ok")
+        let readyz = http::Request::get("/readyz").body(Vec::new()).expect("a constant path is one");
+        client.request_text(readyz).await.is_ok_and(|text| text == "ok")
     };
-    process
-        .wait_until("/readyz does not say ok", START_DEADLINE, ready)
-        .await?;
+    process.wait_until("/readyz does not say ok", START_DEADLINE, ready).await?;
     // The server makes them itself, some time after it is ready.
     let namespaces = Api::<Namespace>::all(client.clone());
     let made = || async {
@@ -261,9 +220,7 @@ async fn wait_for_api_server(process: &mut Process, access: &Access) -> Result<(
         let has = |name: &str| matches!(&list, Ok(list) if list.iter().any(|each| each.metadata.name.as_deref() == Some(name)));
         has("default") && has("kube-system")
     };
-    process
-        .wait_until("it has made no namespaces", START_DEADLINE, made)
-        .await?;
+    process.wait_until("it has made no namespaces", START_DEADLINE, made).await?;
     Ok(())
 }
 
@@ -284,12 +241,6 @@ async fn start_controllers(dir: &Path) -> Result<Process, Error> {
         let logged = logged();
         String::from_utf8_lossy(&logged[before..]).contains("Proceeding to collect garbage")
     };
-    controllers
-        .wait_until(
-            "its garbage collector has not synced",
-            START_DEADLINE,
-            synced,
-        )
-        .await?;
+    controllers.wait_until("its garbage collector has not synced", START_DEADLINE, synced).await?;
     Ok(controllers)
 }

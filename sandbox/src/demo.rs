@@ -45,7 +45,9 @@ pub async fn run(dir: Option<PathBuf>) -> anyhow::Result<()> {
     heading("Building the operator");
     let binary = build_operator()?;
     let (dir, temporary) = folder(dir)?;
-    heading("Setting up the local world, and what a user has already: a hosted zone, a versioned bucket, an HTTP API with a function");
+    heading(
+        "Setting up the local world, and what a user has already: a hosted zone, a versioned bucket, an HTTP API with a function",
+    );
     let stage = set_up(&dir).await?;
     let _operator = start_operator(&stage, binary).await?;
     println!("  everything is up after {:.1} s; logs are in {}", started.elapsed().as_secs_f64(), dir.display());
@@ -81,18 +83,24 @@ async fn tell(stage: &Stage, checks: &mut Checks) -> anyhow::Result<()> {
     );
     let changed = Instant::now();
     kubectl(stage, &["patch", "mtlsdomain", "partners", "--type", "merge", "-p", &patch])?;
-    let arrived = until(async || Ok(mapped(stage, &name).await? == BTreeSet::from([String::new(), "orders".into()]))).await;
+    let arrived =
+        until(async || Ok(mapped(stage, &name).await? == BTreeSet::from([String::new(), "orders".into()]))).await;
     checks.note("the second mapping is in API Gateway", arrived.map(|()| after(changed)));
 
     heading("One drift: somebody deletes the alias record");
     let drifted = Instant::now();
     delete_alias(stage, &name).await?;
-    let back = until(async || Ok(records(stage, &name).await?.iter().any(|r| r.r#type == aws_sdk_route53::types::RrType::A))).await;
+    let back =
+        until(async || Ok(records(stage, &name).await?.iter().any(|r| r.r#type == aws_sdk_route53::types::RrType::A)))
+            .await;
     checks.note("the alias record is back", back.map(|()| after(drifted)));
 
     heading("Deleting both objects");
     let deleted = Instant::now();
-    kubectl(stage, &["delete", "-f", &stage.root.join("examples/quickstart.yaml").display().to_string(), "--timeout=110s"])?;
+    kubectl(
+        stage,
+        &["delete", "-f", &stage.root.join("examples/quickstart.yaml").display().to_string(), "--timeout=110s"],
+    )?;
     let left = until(async || Ok(left_in_aws(stage, &name).await?.is_empty())).await;
     let left = match left {
         Ok(()) => Ok(after(deleted)),
@@ -113,7 +121,11 @@ async fn conditions_turn_true(stage: &Stage, applied: Instant) -> anyhow::Result
             for c in &conditions {
                 let type_ = c["type"].as_str().unwrap_or_default().to_owned();
                 if c["status"] == "True" && type_ != "Reconciling" && seen.insert((kind, type_.clone())) {
-                    println!("  {:6.2} s  {kind:17} {type_:20} {}", applied.elapsed().as_secs_f64(), c["message"].as_str().unwrap_or_default());
+                    println!(
+                        "  {:6.2} s  {kind:17} {type_:20} {}",
+                        applied.elapsed().as_secs_f64(),
+                        c["message"].as_str().unwrap_or_default()
+                    );
                 }
                 if type_ == "Ready" && c["status"] != "True" {
                     last = format!("{kind} {object} is not Ready: {} {}", c["reason"], c["message"]);
@@ -137,12 +149,23 @@ async fn prove(stage: &Stage, name: &str, checks: &mut Checks) -> anyhow::Result
         std::fs::write(dir.join(file), bytes)?;
     }
     write_stranger(dir)?;
-    let with = |file: &str| vec!["--cert".to_owned(), path(dir, &format!("{file}.crt")), "--key".to_owned(), path(dir, &format!("{file}.key"))];
+    let with = |file: &str| {
+        vec![
+            "--cert".to_owned(),
+            path(dir, &format!("{file}.crt")),
+            "--key".to_owned(),
+            path(dir, &format!("{file}.key")),
+        ]
+    };
 
     let answer = curl(stage, name, &with("client1"))?;
     checks.note("with the certificate from the Secret: 200 and the function's body", expect(&answer, "200", "Hello"));
     let answer = curl(stage, name, &[])?;
-    let refused = if answer.status == "000" { Ok(format!("handshake refused (curl exit code {})", answer.code)) } else { Err(anyhow::anyhow!("answered {}", answer.status)) };
+    let refused = if answer.status == "000" {
+        Ok(format!("handshake refused (curl exit code {})", answer.code))
+    } else {
+        Err(anyhow::anyhow!("answered {}", answer.status))
+    };
     checks.note("without a certificate: no answer", refused);
     let answer = curl(stage, name, &with("stranger"))?;
     checks.note("with a certificate of another CA: 403", expect(&answer, "403", "Forbidden"));
@@ -161,7 +184,13 @@ struct Answer {
 }
 
 fn expect(answer: &Answer, status: &str, body: &str) -> anyhow::Result<String> {
-    ensure!(answer.status == status && answer.body.contains(body), "answered {} {:?} (curl exit code {})", answer.status, answer.body, answer.code);
+    ensure!(
+        answer.status == status && answer.body.contains(body),
+        "answered {} {:?} (curl exit code {})",
+        answer.status,
+        answer.body,
+        answer.code
+    );
     Ok(format!("{status} {}", answer.body.trim()))
 }
 
@@ -173,7 +202,8 @@ fn curl(stage: &Stage, host: &str, certificate: &[String]) -> anyhow::Result<Ans
     args.extend(certificate.iter().cloned());
     args.push(format!("https://{host}/"));
     println!("  $ curl {}", args.join(" "));
-    let out = Command::new("curl").args(["--write-out", "\n%{http_code}"]).args(&args).output().context("cannot run curl")?;
+    let out =
+        Command::new("curl").args(["--write-out", "\n%{http_code}"]).args(&args).output().context("cannot run curl")?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let (body, status) = text.rsplit_once('\n').unwrap_or(("", "000"));
     Ok(Answer { status: status.to_owned(), body: body.to_owned(), code: out.status.code().unwrap_or(-1) })
@@ -206,20 +236,30 @@ async fn resolve(stage: &Stage, host: &str) -> anyhow::Result<String> {
 // ---- what is in AWS
 
 async fn mapped(stage: &Stage, name: &str) -> anyhow::Result<BTreeSet<String>> {
-    let answer = aws_sdk_apigatewayv2::Client::new(&stage.account.sdk()).get_api_mappings().domain_name(name).send().await?;
-    Ok(answer.items().iter().map(|m| m.api_mapping_key().unwrap_or_default().trim_start_matches("(none)").to_owned()).collect())
+    let answer =
+        aws_sdk_apigatewayv2::Client::new(&stage.account.sdk()).get_api_mappings().domain_name(name).send().await?;
+    Ok(answer
+        .items()
+        .iter()
+        .map(|m| m.api_mapping_key().unwrap_or_default().trim_start_matches("(none)").to_owned())
+        .collect())
 }
 
 async fn records(stage: &Stage, name: &str) -> anyhow::Result<Vec<aws_sdk_route53::types::ResourceRecordSet>> {
     let zone = &stage.prepared.zone_id;
-    let answer = aws_sdk_route53::Client::new(&stage.account.sdk()).list_resource_record_sets().hosted_zone_id(zone).send().await?;
+    let answer = aws_sdk_route53::Client::new(&stage.account.sdk())
+        .list_resource_record_sets()
+        .hosted_zone_id(zone)
+        .send()
+        .await?;
     let ours = [format!("{name}."), format!("_mtls-operator.{name}.")];
     Ok(answer.resource_record_sets.into_iter().filter(|r| ours.contains(&r.name)).collect())
 }
 
 async fn delete_alias(stage: &Stage, name: &str) -> anyhow::Result<()> {
     use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, RrType};
-    let alias = records(stage, name).await?.into_iter().find(|r| r.r#type == RrType::A).context("there is no alias record")?;
+    let alias =
+        records(stage, name).await?.into_iter().find(|r| r.r#type == RrType::A).context("there is no alias record")?;
     let change = Change::builder().action(ChangeAction::Delete).resource_record_set(alias).build()?;
     let batch = ChangeBatch::builder().changes(change).build()?;
     let client = aws_sdk_route53::Client::new(&stage.account.sdk());
@@ -236,7 +276,13 @@ async fn left_in_aws(stage: &Stage, name: &str) -> anyhow::Result<Vec<String>> {
     let kinds = [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::EcSecp384r1, KeyAlgorithm::Rsa2048];
     let includes = Filters::builder().set_key_types(Some(kinds.to_vec())).build();
     let certificates = aws_sdk_acm::Client::new(&sdk).list_certificates().includes(includes).send().await?;
-    left.extend(certificates.certificate_summary_list().iter().filter_map(|c| c.certificate_arn()).map(|c| format!("certificate {c}")));
+    left.extend(
+        certificates
+            .certificate_summary_list()
+            .iter()
+            .filter_map(|c| c.certificate_arn())
+            .map(|c| format!("certificate {c}")),
+    );
     let versions = aws_sdk_s3::Client::new(&sdk).list_object_versions().bucket(&stage.prepared.bucket).send().await?;
     left.extend(versions.versions().iter().filter_map(|v| v.key()).map(|k| format!("object {k}")));
     left.extend(records(stage, name).await?.iter().map(|r| format!("record {} {}", r.r#type, r.name)));
@@ -269,8 +315,12 @@ async fn until(mut held: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::R
 fn kubectl(stage: &Stage, args: &[&str]) -> anyhow::Result<()> {
     println!("  $ kubectl {}", args.join(" "));
     let program = stage.world.kubernetes.bin_dir().join("kubectl");
-    let Output { status, stdout, stderr } =
-        Command::new(program).arg("--kubeconfig").arg(&stage.world.kubernetes.kubeconfig).args(args).output().context("cannot run kubectl")?;
+    let Output { status, stdout, stderr } = Command::new(program)
+        .arg("--kubeconfig")
+        .arg(&stage.world.kubernetes.kubeconfig)
+        .args(args)
+        .output()
+        .context("cannot run kubectl")?;
     for line in String::from_utf8_lossy(&stdout).lines() {
         println!("    {line}");
     }

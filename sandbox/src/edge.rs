@@ -24,7 +24,7 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use openssl::error::ErrorStack;
 use openssl::ssl::{Ssl, SslVerifyMode};
-use openssl::x509::{X509VerifyResult, X509};
+use openssl::x509::{X509, X509VerifyResult};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
@@ -47,7 +47,11 @@ pub enum Error {
     #[error("cannot make the sandbox's public CA")]
     Authority(#[from] ErrorStack),
     #[error("cannot write the sandbox's public CA to {path}")]
-    Write { path: PathBuf, #[source] source: io::Error },
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot listen on 127.0.0.1")]
     Listen(#[source] io::Error),
     #[error("{0} is not the endpoint of a double on this machine")]
@@ -178,9 +182,10 @@ impl Front {
             headers.remove(name.as_str());
         }
         headers.extend(facts.iter().map(|(name, value)| (Some(name.clone()), value.clone())));
-        Ok(self.pass_on(request).await.unwrap_or_else(|_| {
-            message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-        }))
+        Ok(self
+            .pass_on(request)
+            .await
+            .unwrap_or_else(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
     }
 
     async fn pass_on(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Box<dyn std::error::Error>> {
@@ -219,9 +224,8 @@ async fn read_hello(from_client: &mut OwnedReadHalf) -> io::Result<(Vec<u8>, Str
 
 fn site(view: &EdgeView, host: &str) -> Option<Site> {
     let wildcard = format!("*.{}", host.split_once('.')?.1);
-    let named = |name: &str| {
-        view.domains.iter().find(|domain| domain.serving && domain.domain_name.eq_ignore_ascii_case(name))
-    };
+    let named =
+        |name: &str| view.domains.iter().find(|domain| domain.serving && domain.domain_name.eq_ignore_ascii_case(name));
     if let Some(domain) = named(host).or_else(|| named(&wildcard)) {
         let names = domain.certificate.as_ref().map(|certificate| certificate.names.clone());
         return Some(Site {

@@ -74,13 +74,7 @@ impl Kubernetes {
         let (control_plane, access) = ControlPlane::start(&dir).await?;
         let config = access.config().await.map_err(control_plane::Error::from)?;
         let (kubeconfig, control_plane) = (dir.join("kubeconfig"), Mutex::new(control_plane));
-        Ok(Self {
-            kubeconfig,
-            dir,
-            access,
-            config,
-            control_plane,
-        })
+        Ok(Self { kubeconfig, dir, access, config, control_plane })
     }
 
     /// A new client with the administrator's rights. It belongs to the async runtime that calls this.
@@ -106,16 +100,8 @@ impl Kubernetes {
     pub async fn namespace(&self, name: &str) -> Result<(), Error> {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let namespaces = Api::<Namespace>::all(self.admin());
-        let applied = namespaces
-            .patch(
-                name,
-                &PatchParams::apply(FIELD_MANAGER),
-                &Patch::Apply(object),
-            )
-            .await;
-        applied
-            .map(|_| ())
-            .map_err(request(|| format!("create the namespace {name}")))
+        let applied = namespaces.patch(name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(object)).await;
+        applied.map(|_| ()).map_err(request(|| format!("create the namespace {name}")))
     }
 
     /// Applies every CustomResourceDefinition in a YAML file, or in the *.yaml files of a folder, and waits until kubectl
@@ -132,21 +118,14 @@ impl Kubernetes {
             let name = crd["metadata"]["name"].as_str().unwrap_or_default();
             let doing = || format!("install the CustomResourceDefinition {name}");
             new |= crds.get_opt(name).await.map_err(request(doing))?.is_none();
-            crds.patch(name, &apply, &Patch::Apply(&crd))
-                .await
-                .map_err(request(doing))?;
-            let served =
-                tokio::time::timeout(CRD_DEADLINE, self.wait_until_served(&crds, name)).await;
+            crds.patch(name, &apply, &Patch::Apply(&crd)).await.map_err(request(doing))?;
+            let served = tokio::time::timeout(CRD_DEADLINE, self.wait_until_served(&crds, name)).await;
             if served != Ok(true) {
                 return Err(Error::NotServed { crd: name.into() });
             }
         }
         if new {
-            self.control_plane
-                .lock()
-                .await
-                .restart_controllers()
-                .await?;
+            self.control_plane.lock().await.restart_controllers().await?;
         }
         Ok(())
     }
@@ -156,47 +135,25 @@ impl Kubernetes {
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::Io`].
-    pub async fn service_account_kubeconfig(
-        &self,
-        namespace: &str,
-        name: &str,
-        path: &Path,
-    ) -> Result<(), Error> {
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str, path: &Path) -> Result<(), Error> {
         let doing = || format!("get a token of the service account {namespace}/{name}");
         let accounts = Api::<ServiceAccount>::namespaced(self.admin(), namespace);
-        let object =
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+        let object = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
         let apply = PatchParams::apply(FIELD_MANAGER);
-        accounts
-            .patch(name, &apply, &Patch::Apply(object))
-            .await
-            .map_err(request(doing))?;
-        let spec = TokenRequestSpec {
-            expiration_seconds: Some(TOKEN_SECONDS),
-            ..Default::default()
-        };
-        let asked = TokenRequest {
-            spec,
-            ..Default::default()
-        };
-        let answer = accounts
-            .create_token_request(name, &PostParams::default(), &asked)
-            .await
-            .map_err(request(doing))?;
+        accounts.patch(name, &apply, &Patch::Apply(object)).await.map_err(request(doing))?;
+        let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..Default::default() };
+        let asked = TokenRequest { spec, ..Default::default() };
+        let answer =
+            accounts.create_token_request(name, &PostParams::default(), &asked).await.map_err(request(doing))?;
         let token = answer.status.map(|status| status.token).unwrap_or_default();
-        let access = Access {
-            token,
-            namespace: namespace.into(),
-            ..self.access.clone()
-        };
+        let access = Access { token, namespace: namespace.into(), ..self.access.clone() };
         access.write(path).map_err(io_error(path))
     }
 
     /// Established is not enough: discovery, which kubectl and the garbage collector go by, follows a moment later. False
     /// when the definition is deleted meanwhile.
     async fn wait_until_served(&self, crds: &Api<CustomResourceDefinition>, name: &str) -> bool {
-        let established =
-            wait::await_condition(crds.clone(), name, conditions::is_crd_established()).await;
+        let established = wait::await_condition(crds.clone(), name, conditions::is_crd_established()).await;
         let Ok(Some(crd)) = established else {
             return false;
         };
@@ -205,11 +162,7 @@ impl Kubernetes {
             let group_version = format!("{}/{}", crd.spec.group, version.name);
             let discovered = async || {
                 let list = client.list_api_group_resources(&group_version).await;
-                list.is_ok_and(|list| {
-                    list.resources
-                        .iter()
-                        .any(|resource| &resource.name == plural)
-                })
+                list.is_ok_and(|list| list.resources.iter().any(|resource| &resource.name == plural))
             };
             while !discovered().await {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -225,24 +178,15 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 fn request(doing: impl FnOnce() -> String) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error::Request {
-        doing: doing(),
-        source,
-    }
+    move |source| Error::Request { doing: doing(), source }
 }
 
 fn read_crds(path: &Path) -> Result<Vec<Value>, Error> {
     let mut files = vec![path.to_path_buf()];
     if path.is_dir() {
         let entries = fs::read_dir(path).map_err(io_error(path))?;
-        files = entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<_>>()
-            .map_err(io_error(path))?;
-        files.retain(|file| {
-            file.extension()
-                .is_some_and(|extension| extension == "yaml")
-        });
+        files = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(io_error(path))?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
         files.sort();
     }
     let mut crds = Vec::new();
@@ -255,10 +199,7 @@ fn read_crds(path: &Path) -> Result<Vec<Value>, Error> {
                 return Err(Error::Yaml { path, source });
             }
         };
-        if documents
-            .iter()
-            .any(|document| document["kind"] != "CustomResourceDefinition")
-        {
+        if documents.iter().any(|document| document["kind"] != "CustomResourceDefinition") {
             return Err(Error::NotACrd { path });
         }
         crds.extend(documents);

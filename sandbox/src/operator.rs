@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use kube::api::{
-    Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
-};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::kubernetes::{self, FIELD_MANAGER, Kubernetes};
@@ -83,19 +81,11 @@ impl Operator {
     /// All of [`Error`].
     pub async fn start(kubernetes: &Kubernetes, options: OperatorOptions) -> Result<Self, Error> {
         let dir = &options.dir;
-        std::fs::create_dir_all(dir).map_err(|source| Error::Io {
-            path: dir.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.clone(), source })?;
         grant(kubernetes, &options.namespace, &options.watch).await?;
         let kubeconfig = dir.join("operator.kubeconfig");
-        kubernetes
-            .service_account_kubeconfig(&options.namespace, SERVICE_ACCOUNT, &kubeconfig)
-            .await?;
-        let mut operator = Self {
-            options,
-            process: None,
-        };
+        kubernetes.service_account_kubeconfig(&options.namespace, SERVICE_ACCOUNT, &kubeconfig).await?;
+        let mut operator = Self { options, process: None };
         operator.restart()?;
         Ok(operator)
     }
@@ -106,33 +96,18 @@ impl Operator {
     /// [`Error::Process`].
     pub fn restart(&mut self) -> Result<(), Error> {
         self.kill();
-        let OperatorOptions {
-            binary,
-            dir,
-            watch,
-            env,
-            args,
-            ..
-        } = &self.options;
+        let OperatorOptions { binary, dir, watch, env, args, .. } = &self.options;
         let mut command = Command::new(binary);
         // Nothing of the user's own AWS, cluster or proxy may reach it: a sandbox must never touch the real world.
-        for (name, _) in
-            env::vars_os().filter(|(name, _)| belongs_to_the_user(&name.to_string_lossy()))
-        {
+        for (name, _) in env::vars_os().filter(|(name, _)| belongs_to_the_user(&name.to_string_lossy())) {
             command.env_remove(name);
         }
-        command
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
-        command
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("KUBECONFIG", dir.join("operator.kubeconfig"));
+        command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+        command.env("AWS_EC2_METADATA_DISABLED", "true").env("KUBECONFIG", dir.join("operator.kubeconfig"));
         if !watch.is_empty() {
             command.env("MTLS_OPERATOR_WATCH_NAMESPACE", watch.join(","));
         }
-        command
-            .args(args)
-            .envs(env.iter().map(|(name, value)| (name, value)));
+        command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start("mtls-operator", command, &self.log())?);
         Ok(())
     }
@@ -168,10 +143,7 @@ impl Operator {
 /// Whether a variable could lead the operator out of the sandbox.
 fn belongs_to_the_user(variable: &str) -> bool {
     let variable = variable.to_ascii_uppercase();
-    ["AWS_", "KUBE", "MTLS_OPERATOR_"]
-        .iter()
-        .any(|prefix| variable.starts_with(prefix))
-        || variable.ends_with("_PROXY")
+    ["AWS_", "KUBE", "MTLS_OPERATOR_"].iter().any(|prefix| variable.starts_with(prefix)) || variable.ends_with("_PROXY")
 }
 
 /// Gives the service account in `namespace` the rules of the chart: in the namespaces of `watch`, in all of the cluster when
@@ -179,14 +151,9 @@ fn belongs_to_the_user(variable: &str) -> bool {
 ///
 /// # Errors
 /// [`Error::Kubernetes`], [`Error::Grant`] and [`Error::NotInForce`].
-pub async fn grant(
-    kubernetes: &Kubernetes,
-    namespace: &str,
-    watch: &[String],
-) -> Result<(), Error> {
+pub async fn grant(kubernetes: &Kubernetes, namespace: &str, watch: &[String]) -> Result<(), Error> {
     kubernetes.namespace(namespace).await?;
-    let subjects =
-        json!([{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": namespace}]);
+    let subjects = json!([{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": namespace}]);
     // Named after the operator's namespace too, so that two operators in one cluster do not take each other's rights.
     let name = format!("{SERVICE_ACCOUNT}-{namespace}");
     let lease = format!("{name}-lease");
@@ -195,80 +162,22 @@ pub async fn grant(
         json!({"roleRef": role, "subjects": subjects})
     };
 
-    apply(
-        kubernetes,
-        "Role",
-        Some(namespace),
-        &lease,
-        json!({"rules": rules(LEASE)}),
-    )
-    .await?;
-    apply(
-        kubernetes,
-        "RoleBinding",
-        Some(namespace),
-        &lease,
-        role_ref("Role", &lease),
-    )
-    .await?;
+    apply(kubernetes, "Role", Some(namespace), &lease, json!({"rules": rules(LEASE)})).await?;
+    apply(kubernetes, "RoleBinding", Some(namespace), &lease, role_ref("Role", &lease)).await?;
     if watch.is_empty() {
         let all = [rules(NAMESPACED), rules(CLUSTER)].concat();
-        apply(
-            kubernetes,
-            "ClusterRole",
-            None,
-            &name,
-            json!({"rules": all}),
-        )
-        .await?;
-        apply(
-            kubernetes,
-            "ClusterRoleBinding",
-            None,
-            &name,
-            role_ref("ClusterRole", &name),
-        )
-        .await?;
+        apply(kubernetes, "ClusterRole", None, &name, json!({"rules": all})).await?;
+        apply(kubernetes, "ClusterRoleBinding", None, &name, role_ref("ClusterRole", &name)).await?;
     }
     for watched in watch {
         kubernetes.namespace(watched).await?;
-        apply(
-            kubernetes,
-            "Role",
-            Some(watched),
-            &name,
-            json!({"rules": rules(NAMESPACED)}),
-        )
-        .await?;
-        apply(
-            kubernetes,
-            "RoleBinding",
-            Some(watched),
-            &name,
-            role_ref("Role", &name),
-        )
-        .await?;
+        apply(kubernetes, "Role", Some(watched), &name, json!({"rules": rules(NAMESPACED)})).await?;
+        apply(kubernetes, "RoleBinding", Some(watched), &name, role_ref("Role", &name)).await?;
     }
     // The API server learns of new rules by watching them, so the first requests after a grant could still be refused.
-    in_force(
-        kubernetes,
-        namespace,
-        namespace,
-        ("create", "coordination.k8s.io", "leases"),
-    )
-    .await?;
-    for place in watch
-        .iter()
-        .map(String::as_str)
-        .chain(watch.is_empty().then_some(""))
-    {
-        in_force(
-            kubernetes,
-            namespace,
-            place,
-            ("list", "mtls-operator.io", "mtlsdomains"),
-        )
-        .await?;
+    in_force(kubernetes, namespace, namespace, ("create", "coordination.k8s.io", "leases")).await?;
+    for place in watch.iter().map(String::as_str).chain(watch.is_empty().then_some("")) {
+        in_force(kubernetes, namespace, place, ("list", "mtls-operator.io", "mtlsdomains")).await?;
     }
     Ok(())
 }
@@ -281,11 +190,7 @@ async fn apply(
     name: &str,
     mut object: Value,
 ) -> Result<(), Error> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
-        "rbac.authorization.k8s.io",
-        "v1",
-        kind,
-    ));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
     object["apiVersion"] = json!(resource.api_version);
     object["kind"] = json!(kind);
     object["metadata"] = json!({"name": name});
@@ -293,18 +198,8 @@ async fn apply(
         Some(namespace) => Api::namespaced_with(kubernetes.admin(), namespace, &resource),
         None => Api::all_with(kubernetes.admin(), &resource),
     };
-    let applied = api
-        .patch(
-            name,
-            &PatchParams::apply(FIELD_MANAGER).force(),
-            &Patch::Apply(&object),
-        )
-        .await;
-    applied.map(|_| ()).map_err(|source| Error::Grant {
-        kind,
-        name: name.into(),
-        source,
-    })
+    let applied = api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object)).await;
+    applied.map(|_| ()).map_err(|source| Error::Grant { kind, name: name.into(), source })
 }
 
 /// Waits until the service account in `namespace` may do `action` (verb, group, resource) in `place`, "" being everywhere.
@@ -324,24 +219,15 @@ async fn in_force(
     let start = Instant::now();
     while start.elapsed() < GRANT_DEADLINE {
         let answer = reviews.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(|source| Error::Grant {
-            kind: "SubjectAccessReview",
-            name: user.clone(),
-            source,
-        })?;
+        let answer =
+            answer.map_err(|source| Error::Grant { kind: "SubjectAccessReview", name: user.clone(), source })?;
         if answer.status.is_some_and(|status| status.allowed) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let place = if place.is_empty() {
-        "all namespaces"
-    } else {
-        place
-    };
-    Err(Error::NotInForce {
-        place: place.into(),
-    })
+    let place = if place.is_empty() { "all namespaces" } else { place };
+    Err(Error::NotInForce { place: place.into() })
 }
 
 fn rules(yaml: &str) -> Vec<PolicyRule> {
@@ -371,11 +257,7 @@ mod tests {
 
     #[test]
     fn the_charts_rules_are_policy_rules() {
-        for (name, yaml) in [
-            ("namespaced", NAMESPACED),
-            ("cluster", CLUSTER),
-            ("lease", LEASE),
-        ] {
+        for (name, yaml) in [("namespaced", NAMESPACED), ("cluster", CLUSTER), ("lease", LEASE)] {
             let rules = rules(yaml);
             assert!(!rules.is_empty(), "{name}.yaml is empty");
             for rule in rules {

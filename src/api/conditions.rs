@@ -218,14 +218,10 @@ mod tests {
     /// metav1.Condition's own pattern and limits for types and reasons.
     #[test]
     fn words_are_what_the_api_server_takes() {
-        let words = ConditionType::ALL
-            .iter()
-            .map(|t| t.as_str())
-            .chain(Reason::ALL.iter().map(|r| r.as_str()));
+        let words = ConditionType::ALL.iter().map(|t| t.as_str()).chain(Reason::ALL.iter().map(|r| r.as_str()));
         for word in words {
             assert!(
-                word.starts_with(|c: char| c.is_ascii_uppercase())
-                    && word.chars().all(|c| c.is_ascii_alphanumeric()),
+                word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(|c| c.is_ascii_alphanumeric()),
                 "{word}"
             );
         }

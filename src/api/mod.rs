@@ -46,13 +46,9 @@ fn set_at_creation(path: &[&str], instead: &str) -> Rule {
         (0..path.len()).map(member).collect::<Vec<_>>().join(" && ")
     };
     let (now, before, field) = (has("self"), has("oldSelf"), path.join("."));
-    Rule::new(format!(
-        "({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"
-    ))
-    .message(&*format!(
-        "{field} cannot be set, changed or removed later: {instead}"
-    ))
-    .field_path(format!(".{field}"))
+    Rule::new(format!("({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"))
+        .message(&*format!("{field} cannot be set, changed or removed later: {instead}"))
+        .field_path(format!(".{field}"))
 }
 
 /// For a list of host names, a leading wildcard label allowed.
@@ -70,9 +66,11 @@ fn certificate_arn() -> Rule {
 
 /// For the size of a key beside its algorithm.
 fn key_size() -> Rule {
-    Rule::new("!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048, 3072, 4096] : self.size in [256, 384])")
-        .message("write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA")
-        .field_path(".size")
+    Rule::new(
+        "!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048, 3072, 4096] : self.size in [256, 384])",
+    )
+    .message("write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA")
+    .field_path(".size")
 }
 
 /// Both CustomResourceDefinitions, as they are installed.
@@ -87,10 +85,7 @@ pub fn crds() -> Vec<(String, String)> {
     let file = |crd: CustomResourceDefinition| {
         let yaml = serde_saphyr::to_string(&crd).expect("a CRD is plain data");
         let head = "# Generated from src/api by `cargo run --bin mtls-operator -- crds crds/`: do not edit.\n";
-        (
-            format!("{}.yaml", crd.spec.names.plural),
-            format!("{head}{yaml}"),
-        )
+        (format!("{}.yaml", crd.spec.names.plural), format!("{head}{yaml}"))
     };
     definitions().into_iter().map(file).collect()
 }
@@ -106,8 +101,7 @@ fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is plain data");
     tidy(&mut crd);
     for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
-        version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] =
-            json!({"observedGeneration": -1});
+        version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] = json!({"observedGeneration": -1});
     }
     serde_json::from_value(crd).expect("still a CRD")
 }
@@ -119,10 +113,7 @@ fn tidy(value: &mut Value) {
                 map.remove("nullable");
             }
             if let Some(Value::String(description)) = map.get_mut("description") {
-                let paragraphs: Vec<_> = description
-                    .split("\n\n")
-                    .map(|p| p.replace('\n', " "))
-                    .collect();
+                let paragraphs: Vec<_> = description.split("\n\n").map(|p| p.replace('\n', " ")).collect();
                 *description = paragraphs.join("\n");
             }
             map.values_mut().for_each(tidy);

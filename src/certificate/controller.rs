@@ -82,7 +82,9 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     Controller::for_shared_stream(watches.certificates.subscribe_when(worth_a_look), ctx.certificates.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches_shared_stream(
-            watches.domains.subscribe_when(|d| d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))),
+            watches.domains.subscribe_when(|d| {
+                d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
+            }),
             move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
         )
         .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
@@ -109,12 +111,17 @@ fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Gu
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     let state = ctx.certificates.state();
     let holders = state.iter().filter(|c| {
-        c.0.as_ref().is_ok_and(|c| c.namespace().as_ref() == Some(&namespace) && c.spec.secret_name.clone().unwrap_or_else(|| c.name_any()) == name)
+        c.0.as_ref().is_ok_and(|c| {
+            c.namespace().as_ref() == Some(&namespace)
+                && c.spec.secret_name.clone().unwrap_or_else(|| c.name_any()) == name
+        })
     });
     let mut touched: Vec<_> = holders.map(|c| ObjectRef::from_obj(&**c)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
-        let issues = |d: &MtlsDomain| domain::desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&name)));
+        let issues = |d: &MtlsDomain| {
+            domain::desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&name)))
+        };
         if domain.namespace().as_ref() == Some(&namespace) && issues(domain) {
             touched.extend(of_domain(ctx, &(namespace.clone(), domain.name_any())));
         }
@@ -164,7 +171,12 @@ impl Ctx {
         self.failures.lock().expect("nobody panics while holding it").remove(uid);
     }
 
-    async fn write(&self, cert: &ClientCertificate, old: &ClientCertificateStatus, new: &ClientCertificateStatus) -> Result<(), Error> {
+    async fn write(
+        &self,
+        cert: &ClientCertificate,
+        old: &ClientCertificateStatus,
+        new: &ClientCertificateStatus,
+    ) -> Result<(), Error> {
         status::write(&self.client, cert, old, new).await?;
         for t in transitions(&old.conditions, &new.conditions) {
             let object = cert.object_ref(&());
@@ -206,7 +218,8 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let d = match desired::desired(cert, max) {
         Ok(desired) => desired,
         Err(Refused { reason, message }) => {
-            say(&Acceptance::Refused { reason, message, stalled: reason != Reason::DurationNotAllowed }, &[], None).await?;
+            say(&Acceptance::Refused { reason, message, stalled: reason != Reason::DurationNotAllowed }, &[], None)
+                .await?;
             return Ok(Next::await_change());
         }
     };
@@ -214,7 +227,8 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let plan = plan::plan(&d, &observed, now);
     let revision = observed.secret.as_ref().map_or(0, |s| s.revision);
     let Some(violation) = plan.issue else {
-        let leaf = plan.leaf.as_ref().zip(plan.renewal).map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
+        let leaf =
+            plan.leaf.as_ref().zip(plan.renewal).map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
         say(&Acceptance::Accepted, &plan.lines, leaf).await?;
         ctx.succeeded(&uid);
         return Ok(until(plan.renewal, now));

@@ -61,7 +61,8 @@ pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<
         ("csr", spec.csr.is_some()),
         ("keystores", spec.keystores.is_some()),
     ];
-    let used: Vec<_> = unsupported.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
+    let used: Vec<_> =
+        unsupported.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
     if !used.is_empty() {
         return Err(refused(Reason::NotSupportedYet, format!("not supported yet: {}", used.join(", "))));
     }
@@ -102,7 +103,10 @@ pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<
         authority: spec.authority.clone(),
         request,
         key_kind: key_kind(key.algorithm, key.size).ok_or_else(|| {
-            refused(Reason::InvalidSpec, "spec.privateKey.size: write 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA".into())
+            refused(
+                Reason::InvalidSpec,
+                "spec.privateKey.size: write 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA".into(),
+            )
         })?,
         encoding: match key.encoding {
             KeyEncoding::PKCS8 => Encoding::Pkcs8,

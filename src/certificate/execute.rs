@@ -38,7 +38,14 @@ pub struct Issued {
     pub revision: i64,
 }
 
-pub async fn issue(cert: &ClientCertificate, d: &Desired, issuer: Issuer, secret: Option<&Held>, client: &Client, now: Timestamp) -> Result<Issued, Error> {
+pub async fn issue(
+    cert: &ClientCertificate,
+    d: &Desired,
+    issuer: Issuer,
+    secret: Option<&Held>,
+    client: &Client,
+    now: Timestamp,
+) -> Result<Issued, Error> {
     let ca_crt = issuer.ca_pem();
     let kept = secret.filter(|_| d.keep_key).and_then(|s| s.data.tls_key.clone());
     let (request, kind) = (d.request.clone(), d.key_kind);
@@ -73,8 +80,17 @@ pub async fn issue(cert: &ClientCertificate, d: &Desired, issuer: Issuer, secret
 
 type Made = (leaf::Leaf, rcgen::KeyPair, Option<Vec<u8>>);
 
-fn make(request: &LeafRequest, kind: KeyKind, kept: Option<Vec<u8>>, issuer: &Issuer, now: Timestamp) -> Result<Made, Error> {
-    let old = kept.as_ref().and_then(|pem| keys::parse(std::str::from_utf8(pem).ok()?).ok()).filter(|key| KeyKind::of(key) == Some(kind));
+fn make(
+    request: &LeafRequest,
+    kind: KeyKind,
+    kept: Option<Vec<u8>>,
+    issuer: &Issuer,
+    now: Timestamp,
+) -> Result<Made, Error> {
+    let old = kept
+        .as_ref()
+        .and_then(|pem| keys::parse(std::str::from_utf8(pem).ok()?).ok())
+        .filter(|key| KeyKind::of(key) == Some(kind));
     let kept = kept.filter(|_| old.is_some());
     let key = match old {
         Some(key) => key,

@@ -22,10 +22,17 @@ pub const CERTIFICATE_LABEL: &str = "mtls-operator.io/client-certificate";
 /// Annotation on it: how often a leaf was issued into it.
 pub const REVISION: &str = "mtls-operator.io/revision";
 
-pub async fn observe(d: &Desired, domain: Option<&MtlsDomain>, served: &Served, client: &Client) -> Result<Observed, cluster::Error> {
+pub async fn observe(
+    d: &Desired,
+    domain: Option<&MtlsDomain>,
+    served: &Served,
+    client: &Client,
+) -> Result<Observed, cluster::Error> {
     let secret = apply::secret(client, &d.namespace, &d.secret_name).await?.map(|found| held(d, found));
     let issuer = match domain {
-        None if secret.is_some() => Err(problem(Reason::DomainGone, format!("the MtlsDomain {} is gone; the Secret is kept", d.domain.1))),
+        None if secret.is_some() => {
+            Err(problem(Reason::DomainGone, format!("the MtlsDomain {} is gone; the Secret is kept", d.domain.1)))
+        }
         None => Err(problem(Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", d.domain.1))),
         Some(domain) => issuer(d, domain, client).await?,
     };
@@ -50,12 +57,17 @@ fn held(d: &Desired, found: Secret) -> Held {
 async fn issuer(d: &Desired, domain: &MtlsDomain, client: &Client) -> Result<Result<Issuer, Problem>, cluster::Error> {
     let wishes = match desired::authorities(domain) {
         Ok(wishes) => wishes,
-        Err(refused) => return Ok(Err(problem(refused.reason, format!("MtlsDomain {}: {}", d.domain.1, refused.message)))),
+        Err(refused) => {
+            return Ok(Err(problem(refused.reason, format!("MtlsDomain {}: {}", d.domain.1, refused.message))));
+        }
     };
     let named = d.authority.as_ref().or(domain.spec.trust.issuing_authority.as_ref());
     if let Some(name) = named {
         let Some(wish) = wishes.iter().find(|w| w.name == *name) else {
-            return Ok(Err(problem(Reason::AuthorityNotFound, format!("MtlsDomain {} has no authority {name}", d.domain.1))));
+            return Ok(Err(problem(
+                Reason::AuthorityNotFound,
+                format!("MtlsDomain {} has no authority {name}", d.domain.1),
+            )));
         };
         return key_of(wish, d, client).await;
     }
@@ -66,13 +78,23 @@ async fn issuer(d: &Desired, domain: &MtlsDomain, client: &Client) -> Result<Res
     let ready = able.iter().filter(|(_, issuer)| issuer.is_ok()).count();
     Ok(match (ready, able.len()) {
         (0, 1) => able.remove(0).1,
-        (0, _) => Err(problem(Reason::AuthorityNotFound, format!("MtlsDomain {} has no authority with a key to issue with", d.domain.1))),
-        (1, _) => able.into_iter().find_map(|(_, issuer)| issuer.ok()).ok_or_else(|| problem(Reason::AuthorityNotFound, String::new())),
+        (0, _) => Err(problem(
+            Reason::AuthorityNotFound,
+            format!("MtlsDomain {} has no authority with a key to issue with", d.domain.1),
+        )),
+        (1, _) => able
+            .into_iter()
+            .find_map(|(_, issuer)| issuer.ok())
+            .ok_or_else(|| problem(Reason::AuthorityNotFound, String::new())),
         _ => {
             let names: Vec<_> = able.iter().map(|(name, _)| name.as_str()).collect();
             Err(problem(
                 Reason::AuthorityNotFound,
-                format!("several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain {}, or spec.authority here", names.join(", "), d.domain.1),
+                format!(
+                    "several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain {}, or spec.authority here",
+                    names.join(", "),
+                    d.domain.1
+                ),
             ))
         }
     })
@@ -81,19 +103,38 @@ async fn issuer(d: &Desired, domain: &MtlsDomain, client: &Client) -> Result<Res
 async fn key_of(wish: &AuthorityWish, d: &Desired, client: &Client) -> Result<Result<Issuer, Problem>, cluster::Error> {
     let (name, domain) = (&wish.name, &d.domain.1);
     if wish.state == AuthorityState::Distrusted {
-        return Ok(Err(problem(Reason::AuthorityNotFound, format!("the authority {name} of MtlsDomain {domain} is Distrusted"))));
+        return Ok(Err(problem(
+            Reason::AuthorityNotFound,
+            format!("the authority {name} of MtlsDomain {domain} is Distrusted"),
+        )));
     }
     let Some(secret) = wish.source.secret().filter(|_| wish.issues()) else {
-        return Ok(Err(problem(Reason::AuthorityNotFound, format!("the authority {name} of MtlsDomain {domain} has no key to issue with"))));
+        return Ok(Err(problem(
+            Reason::AuthorityNotFound,
+            format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
+        )));
     };
     let Some(found) = apply::secret(client, &d.domain.0, secret).await? else {
         let message = format!("the key of the authority {name} is not there yet");
         return Ok(Err(Problem { standing: Standing::Working, reason: Reason::WaitingForAuthority, message }));
     };
-    let text = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| String::from_utf8_lossy(bytes).into_owned());
-    let (Some(crt), Some(key)) = (text("tls.crt"), text("tls.key").map(zeroize::Zeroizing::new)) else {
-        return Ok(Err(problem(Reason::AuthorityNotFound, format!("the authority {name} of MtlsDomain {domain} has no key to issue with"))));
+    let text = |key: &str| {
+        found
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|ByteString(bytes)| String::from_utf8_lossy(bytes).into_owned())
     };
-    Ok(Issuer::from_pem(&crt, &key, text("ca.crt").as_deref())
-        .map_err(|error| problem(Reason::InvalidCACertificateRef, format!("the authority {name} of MtlsDomain {domain} cannot issue: {error}"))))
+    let (Some(crt), Some(key)) = (text("tls.crt"), text("tls.key").map(zeroize::Zeroizing::new)) else {
+        return Ok(Err(problem(
+            Reason::AuthorityNotFound,
+            format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
+        )));
+    };
+    Ok(Issuer::from_pem(&crt, &key, text("ca.crt").as_deref()).map_err(|error| {
+        problem(
+            Reason::InvalidCACertificateRef,
+            format!("the authority {name} of MtlsDomain {domain} cannot issue: {error}"),
+        )
+    }))
 }

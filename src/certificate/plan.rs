@@ -53,7 +53,9 @@ fn issued(d: &Desired, o: &Observed, leaf: Option<&Certificate>, now: Timestamp)
     // Something that still works is kept, whatever stands in the way of the next one.
     let usable = leaf.filter(|leaf| now < leaf.not_after);
     let or_kept = |standing, reason, message: String| match usable {
-        Some(leaf) if standing != Standing::Stuck => Line { message: format!("{}; the next one: {message}", in_secret(leaf).message), ..in_secret(leaf) },
+        Some(leaf) if standing != Standing::Stuck => {
+            Line { message: format!("{}; the next one: {message}", in_secret(leaf).message), ..in_secret(leaf) }
+        }
         _ => line(standing, reason, message),
     };
     let issuer = match &o.issuer {
@@ -87,13 +89,19 @@ fn may_hand_out(o: &Observed, issuer: &Issuer, life: SignedDuration) -> Result<(
     let waiting = |what: &str| Err(format!("the domain does not {what} yet"));
     match &o.trust {
         None => waiting("serve"),
-        Some(trust) if !trust.allows(issuer.authority(), life) => waiting("trust the issuing authority for leaves of that life"),
+        Some(trust) if !trust.allows(issuer.authority(), life) => {
+            waiting("trust the issuing authority for leaves of that life")
+        }
         Some(_) => Ok(()),
     }
 }
 
 fn in_secret(leaf: &Certificate) -> Line {
-    line(Standing::Done, Reason::Issued, format!("the Secret holds {} with serial number {}", leaf.subject, leaf.serial))
+    line(
+        Standing::Done,
+        Reason::Issued,
+        format!("the Secret holds {} with serial number {}", leaf.subject, leaf.serial),
+    )
 }
 
 fn line(standing: Standing, reason: Reason, message: String) -> Line {
@@ -104,9 +112,19 @@ fn trusted(trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>)
     let (standing, reason, message) = match (trust, leaf) {
         (_, None) => (Standing::Working, Reason::WaitingForCertificate, "nothing is issued yet"),
         (None, _) if domain_gone => (Standing::Stuck, Reason::DomainGone, "the MtlsDomain is not there"),
-        (None, _) => (Standing::Working, Reason::WaitingForDomainTrust, "the domain has not been looked at yet, or does not serve"),
-        (Some(trust), Some(leaf)) if trust.lets_in(leaf) => (Standing::Done, Reason::Trusted, "its issuer is in the truststore version that the domain uses"),
-        (Some(_), Some(_)) => (Standing::Working, Reason::WaitingForDomainTrust, "its issuer is not in the truststore version that the domain uses"),
+        (None, _) => (
+            Standing::Working,
+            Reason::WaitingForDomainTrust,
+            "the domain has not been looked at yet, or does not serve",
+        ),
+        (Some(trust), Some(leaf)) if trust.lets_in(leaf) => {
+            (Standing::Done, Reason::Trusted, "its issuer is in the truststore version that the domain uses")
+        }
+        (Some(_), Some(_)) => (
+            Standing::Working,
+            Reason::WaitingForDomainTrust,
+            "its issuer is not in the truststore version that the domain uses",
+        ),
     };
     Line { type_: ConditionType::Trusted, standing, reason, message: message.into() }
 }

@@ -15,7 +15,14 @@ pub struct Leaf<'a> {
     pub revision: i64,
 }
 
-pub fn report(old: &ClientCertificateStatus, generation: i64, acceptance: &Acceptance, lines: &[Line], leaf: Option<Leaf>, now: Timestamp) -> ClientCertificateStatus {
+pub fn report(
+    old: &ClientCertificateStatus,
+    generation: i64,
+    acceptance: &Acceptance,
+    lines: &[Line],
+    leaf: Option<Leaf>,
+    now: Timestamp,
+) -> ClientCertificateStatus {
     let mut new = ClientCertificateStatus {
         observed_generation: Some(generation),
         conditions: conditions::write(&old.conditions, generation, acceptance, lines, now),

@@ -21,15 +21,13 @@ pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Opti
 }
 
 /// The ConfigMap, from the API server itself.
-pub async fn config_map(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<ConfigMap>, Error> {
-    Api::<ConfigMap>::namespaced(client.clone(), namespace)
-        .get_opt(name)
-        .await
-        .map_err(Error::on("read", "ConfigMap", namespace, name))
+pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<Option<ConfigMap>, Error> {
+    Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(name).await.map_err(Error::on(
+        "read",
+        "ConfigMap",
+        namespace,
+        name,
+    ))
 }
 
 /// Makes the Secret be as `wanted`, which names itself and carries everything we want of it; `found` is what is there.
@@ -38,39 +36,18 @@ pub async fn config_map(
 ///
 /// Where nothing was found it is a plain create, the cheapest write there is; if something is there after all, the
 /// answer is a conflict: look again. Otherwise server-side apply.
-pub async fn write_secret(
-    client: &Client,
-    mut wanted: Secret,
-    found: Option<&Secret>,
-) -> Result<Secret, Error> {
-    wanted
-        .labels_mut()
-        .insert(MANAGED_BY.into(), MANAGER.into());
+pub async fn write_secret(client: &Client, mut wanted: Secret, found: Option<&Secret>) -> Result<Secret, Error> {
+    wanted.labels_mut().insert(MANAGED_BY.into(), MANAGER.into());
     let (namespace, name) = (wanted.namespace().unwrap_or_default(), wanted.name_any());
     let api = Api::<Secret>::namespaced(client.clone(), &namespace);
     let Some(found) = found else {
-        let params = PostParams {
-            field_manager: Some(MANAGER.into()),
-            ..PostParams::default()
-        };
-        return api
-            .create(&params, &wanted)
-            .await
-            .map_err(Error::on("create", "Secret", &namespace, &name));
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        return api.create(&params, &wanted).await.map_err(Error::on("create", "Secret", &namespace, &name));
     };
-    own_as_applied(&api, found).await.map_err(Error::on(
-        "take over the fields of",
-        "Secret",
-        &namespace,
-        &name,
-    ))?;
-    api.patch(
-        &name,
-        &PatchParams::apply(MANAGER).force(),
-        &Patch::Apply(&wanted),
-    )
-    .await
-    .map_err(Error::on("apply", "Secret", &namespace, &name))
+    own_as_applied(&api, found).await.map_err(Error::on("take over the fields of", "Secret", &namespace, &name))?;
+    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&wanted))
+        .await
+        .map_err(Error::on("apply", "Secret", &namespace, &name))
 }
 
 /// What was made by a create counts as an update of ours, not as applied, and would never be removed by a later apply.
@@ -90,32 +67,19 @@ async fn own_as_applied(api: &Api<Secret>, found: &Secret) -> Result<(), kube::E
         {"op": "test", "path": "/metadata/resourceVersion", "value": found.resource_version()},
         {"op": "replace", "path": format!("/metadata/managedFields/{created}/operation"), "value": "Apply"},
     ]);
-    let patch = Patch::Json::<()>(
-        serde_json::from_value(operations).expect("these are JSON patch operations"),
-    );
-    let params = PatchParams {
-        field_manager: Some(MANAGER.into()),
-        ..PatchParams::default()
-    };
-    api.patch_metadata(&found.name_any(), &params, &patch)
-        .await
-        .map(|_| ())
+    let patch = Patch::Json::<()>(serde_json::from_value(operations).expect("these are JSON patch operations"));
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    api.patch_metadata(&found.name_any(), &params, &patch).await.map(|_| ())
 }
 
 /// Deletes the Secret that was `found`, not another one that has its name by now. That it is gone is fine.
 pub async fn delete_secret(client: &Client, found: &Secret) -> Result<(), Error> {
     let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
     let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: found.uid(),
-            resource_version: None,
-        }),
+        preconditions: Some(Preconditions { uid: found.uid(), resource_version: None }),
         ..DeleteParams::default()
     };
-    match Api::<Secret>::namespaced(client.clone(), &namespace)
-        .delete(&name, &params)
-        .await
-    {
+    match Api::<Secret>::namespaced(client.clone(), &namespace).delete(&name, &params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(()),
         Err(error) => Err(Error::on("delete", "Secret", &namespace, &name)(error)),

@@ -22,43 +22,22 @@ pub struct Events(Recorder);
 impl Events {
     /// `instance` is this process, as in the Lease.
     pub fn new(client: Client, instance: &str) -> Self {
-        Self(Recorder::new(
-            client,
-            Reporter {
-                controller: MANAGER.into(),
-                instance: Some(instance.into()),
-            },
-        ))
+        Self(Recorder::new(client, Reporter { controller: MANAGER.into(), instance: Some(instance.into()) }))
     }
 
     pub async fn normal(&self, object: &ObjectReference, reason: &str, action: &str, note: &str) {
-        self.publish(object, EventType::Normal, reason, action, note)
-            .await;
+        self.publish(object, EventType::Normal, reason, action, note).await;
     }
 
     pub async fn warning(&self, object: &ObjectReference, reason: &str, action: &str, note: &str) {
-        self.publish(object, EventType::Warning, reason, action, note)
-            .await;
+        self.publish(object, EventType::Warning, reason, action, note).await;
     }
 
     /// Publishes on transitions only: that is for the caller to know. An Event is a courtesy; that it could not be
     /// written is logged and fails nothing.
-    async fn publish(
-        &self,
-        object: &ObjectReference,
-        type_: EventType,
-        reason: &str,
-        action: &str,
-        note: &str,
-    ) {
+    async fn publish(&self, object: &ObjectReference, type_: EventType, reason: &str, action: &str, note: &str) {
         let note = note[..note.floor_char_boundary(NOTE_BYTES)].to_owned();
-        let event = Event {
-            type_,
-            reason: reason.into(),
-            action: action.into(),
-            note: Some(note),
-            secondary: None,
-        };
+        let event = Event { type_, reason: reason.into(), action: action.into(), note: Some(note), secondary: None };
         if let Err(error) = self.0.publish(&event, object).await {
             tracing::warn!(
                 error = %chain(&error),

@@ -7,27 +7,17 @@ use kube::{Client, client::Body};
 use serde_json::Value;
 
 /// `answer` gets method, path and the JSON of the body (null when empty), and gives HTTP status and body.
-pub fn client(
-    answer: impl Fn(&Method, &str, Value) -> (u16, Value) + Send + Sync + 'static,
-) -> Client {
+pub fn client(answer: impl Fn(&Method, &str, Value) -> (u16, Value) + Send + Sync + 'static) -> Client {
     let answer = Arc::new(answer);
     let service = tower::service_fn(move |request: Request<Body>| {
         let answer = answer.clone();
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect_bytes().await?;
-            let (status, reply) = answer(
-                &head.method,
-                head.uri.path(),
-                serde_json::from_slice(&body).unwrap_or_default(),
-            );
+            let (status, reply) =
+                answer(&head.method, head.uri.path(), serde_json::from_slice(&body).unwrap_or_default());
             let reply = Body::from(serde_json::to_vec(&reply).expect("JSON"));
-            Ok::<_, kube::Error>(
-                Response::builder()
-                    .status(status)
-                    .body(reply)
-                    .expect("a response"),
-            )
+            Ok::<_, kube::Error>(Response::builder().status(status).body(reply).expect("a response"))
         }
     });
     Client::new(service, "default")

@@ -25,31 +25,18 @@ const ATTEMPTS: usize = 4;
 
 /// The account and Region where the AWS resources of `object` are, once it has any.
 pub fn home<K: Resource>(object: &K) -> Option<&str> {
-    object
-        .meta()
-        .annotations
-        .as_ref()?
-        .get(HOME)
-        .map(String::as_str)
+    object.meta().annotations.as_ref()?.get(HOME).map(String::as_str)
 }
 
 pub fn is_held<K: Resource>(object: &K) -> bool {
-    object
-        .meta()
-        .finalizers
-        .iter()
-        .flatten()
-        .any(|f| f == FINALIZER)
+    object.meta().finalizers.iter().flatten().any(|f| f == FINALIZER)
 }
 
 /// Adds the finalizer, and `home` where the object has none yet (one that is there stays: see [`home`]), in one write.
 /// True when something was written. An object that is being deleted is refused by the API server.
 pub async fn hold<K>(client: &Client, object: &K, home: Option<&str>) -> Result<bool, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     change(client, object, |meta| {
         let mut patch = json!({});
@@ -58,10 +45,7 @@ where
             patch["finalizers"] = finalizers.into_iter().chain([FINALIZER.into()]).collect();
         }
         if let Some(home) = home
-            && !meta
-                .annotations
-                .as_ref()
-                .is_some_and(|a| a.contains_key(HOME))
+            && !meta.annotations.as_ref().is_some_and(|a| a.contains_key(HOME))
         {
             patch["annotations"] = json!({HOME: home});
         }
@@ -74,10 +58,7 @@ where
 /// already is fine.
 pub async fn release<K>(client: &Client, object: &K) -> Result<bool, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     change(client, object, |meta| match &meta.finalizers {
         Some(f) if f.iter().any(|f| f == FINALIZER) => {
@@ -91,24 +72,14 @@ where
 /// Merges what `wanted` answers into the metadata, on condition that nobody wrote since they were read (a merge patch
 /// replaces the list of finalizers as a whole). The object comes from a cache, and an own write of a moment ago may be
 /// missing in it: read anew then.
-async fn change<K>(
-    client: &Client,
-    object: &K,
-    wanted: impl Fn(&ObjectMeta) -> Value,
-) -> Result<bool, Error>
+async fn change<K>(client: &Client, object: &K, wanted: impl Fn(&ObjectMeta) -> Value) -> Result<bool, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let error = |verb| Error::on(verb, &K::kind(&()), &namespace, &name);
     let api = Api::<K>::namespaced(client.clone(), &namespace);
-    let params = PatchParams {
-        field_manager: Some(MANAGER.into()),
-        ..PatchParams::default()
-    };
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     let mut meta = object.meta().clone();
     for attempt in 1.. {
         let mut patch = wanted(&meta);
@@ -117,20 +88,13 @@ where
         }
         patch["resourceVersion"] = json!(meta.resource_version);
         patch["uid"] = json!(meta.uid);
-        match api
-            .patch_metadata(&name, &params, &Patch::Merge(json!({"metadata": patch})))
-            .await
-        {
+        match api.patch_metadata(&name, &params, &Patch::Merge(json!({"metadata": patch}))).await {
             Ok(_) => return Ok(true),
             Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(false),
             Err(kube::Error::Api(answer)) if answer.is_conflict() && attempt < ATTEMPTS => (),
             Err(source) => return Err(error("change the metadata of")(source)),
         }
-        match api
-            .get_metadata_opt(&name)
-            .await
-            .map_err(error("read the metadata of"))?
-        {
+        match api.get_metadata_opt(&name).await.map_err(error("read the metadata of"))? {
             Some(now) if now.metadata.uid == object.meta().uid => meta = now.metadata,
             // Gone; perhaps another one has its name.
             _ => return Ok(false),
@@ -160,16 +124,9 @@ mod tests {
 
     impl Server {
         fn with(meta: Option<Value>) -> (Self, Client) {
-            let me = Self {
-                meta: Arc::new(Mutex::new(meta)),
-                busy: Arc::default(),
-                writes: Arc::default(),
-            };
+            let me = Self { meta: Arc::new(Mutex::new(meta)), busy: Arc::default(), writes: Arc::default() };
             let server = me.clone();
-            (
-                me,
-                fake::client(move |method, _path, body| server.answer(method, &body)),
-            )
+            (me, fake::client(move |method, _path, body| server.answer(method, &body)))
         }
 
         fn answer(&self, method: &Method, body: &Value) -> (u16, Value) {
@@ -184,10 +141,7 @@ mod tests {
                     advance(meta);
                 }
                 let patch = &body["metadata"];
-                if ["resourceVersion", "uid"]
-                    .iter()
-                    .any(|k| patch[k] != meta[k])
-                {
+                if ["resourceVersion", "uid"].iter().any(|k| patch[k] != meta[k]) {
                     return fake::refusal(409, "Conflict");
                 }
                 *self.writes.lock().unwrap() += 1;
@@ -220,37 +174,21 @@ mod tests {
     async fn holds_and_releases_once_and_leaves_the_marks_of_others() {
         let (server, client) = Server::with(Some(meta()));
         let old = server.object();
-        assert!(
-            hold(&client, &old, Some("123456789012/eu-west-1"))
-                .await
-                .unwrap()
-        );
+        assert!(hold(&client, &old, Some("123456789012/eu-west-1")).await.unwrap());
         let held = server.object();
-        assert_eq!(
-            held.metadata.finalizers,
-            Some(vec!["other/one".into(), FINALIZER.into()])
-        );
+        assert_eq!(held.metadata.finalizers, Some(vec!["other/one".into(), FINALIZER.into()]));
         assert_eq!((is_held(&old), is_held(&held)), (false, true));
-        assert_eq!(
-            (home(&old), home(&held)),
-            (None, Some("123456789012/eu-west-1"))
-        );
+        assert_eq!((home(&old), home(&held)), (None, Some("123456789012/eu-west-1")));
         assert_eq!(held.metadata.annotations.as_ref().unwrap()["a"], "b");
 
-        assert!(
-            !hold(&client, &held, Some("another/home")).await.unwrap(),
-            "a home stays"
-        );
+        assert!(!hold(&client, &held, Some("another/home")).await.unwrap(), "a home stays");
         // From a cache that has not seen the first: read anew, nothing to do.
         assert!(!hold(&client, &old, Some("another/home")).await.unwrap());
         assert_eq!(home(&server.object()), Some("123456789012/eu-west-1"));
 
         assert!(release(&client, &held).await.unwrap());
         assert!(!release(&client, &held).await.unwrap());
-        assert_eq!(
-            server.object().metadata.finalizers,
-            Some(vec!["other/one".into()])
-        );
+        assert_eq!(server.object().metadata.finalizers, Some(vec!["other/one".into()]));
         assert_eq!(*server.writes.lock().unwrap(), 2);
     }
 
@@ -261,10 +199,7 @@ mod tests {
         *server.busy.lock().unwrap() = ATTEMPTS - 1;
         assert!(hold(&client, &old, None).await.unwrap());
         *server.busy.lock().unwrap() = ATTEMPTS;
-        assert!(
-            release(&client, &old).await.is_ok_and(|written| !written),
-            "not in what it was given"
-        );
+        assert!(release(&client, &old).await.is_ok_and(|written| !written), "not in what it was given");
         let held = server.object();
         assert!(release(&client, &held).await.unwrap_err().is_conflict());
     }

@@ -16,8 +16,5 @@ pub async fn cluster_id(client: Client, flag: Option<&str>) -> Result<String, Er
         .get_metadata("kube-system")
         .await
         .map_err(Error::on("read", "Namespace", "", "kube-system"))?;
-    Ok(namespace
-        .metadata
-        .uid
-        .expect("the API server gives every object a UID"))
+    Ok(namespace.metadata.uid.expect("the API server gives every object a UID"))
 }

@@ -61,9 +61,7 @@ impl Leadership {
 
     /// How long nobody else can lead, should no renewal succeed any more. Zero when somebody else may.
     pub fn left(&self) -> Duration {
-        self.0.borrow().map_or(Duration::ZERO, |term| {
-            term.until.saturating_duration_since(Instant::now())
-        })
+        self.0.borrow().map_or(Duration::ZERO, |term| term.until.saturating_duration_since(Instant::now()))
     }
 
     /// Ask right before every write to AWS: true while enough is left for the call to end within it.
@@ -132,9 +130,7 @@ enum Step {
 
 /// Pure. `silent` is how long this process has seen the Lease unchanged.
 fn step(spec: Option<&LeaseSpec>, me: &str, silent: Duration) -> Step {
-    let holder = spec
-        .and_then(|s| s.holder_identity.as_deref())
-        .unwrap_or_default();
+    let holder = spec.and_then(|s| s.holder_identity.as_deref()).unwrap_or_default();
     // What the holder promised counts, not what we would promise.
     let duration = spec
         .and_then(|s| s.lease_duration_seconds)
@@ -236,10 +232,7 @@ impl Candidate {
         let written = match found {
             None => {
                 let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(self.name.clone()),
-                        ..ObjectMeta::default()
-                    },
+                    metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                     spec: Some(self.spec(None)),
                 };
                 sent = Instant::now();
@@ -250,22 +243,14 @@ impl Candidate {
                 if self.seen.as_ref().is_none_or(|(seen, _)| *seen != version) {
                     self.seen = Some((version, Instant::now()));
                 }
-                let silent = self
-                    .seen
-                    .as_ref()
-                    .map_or(Duration::ZERO, |(_, since)| since.elapsed());
+                let silent = self.seen.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
                 if step(lease.spec.as_ref(), &self.me, silent) == Step::Wait {
                     return Ok(Attempt::Taken);
                 }
                 // Carries the resourceVersion that was read: of two takers one wins.
-                let next = Lease {
-                    spec: Some(self.spec(lease.spec.as_ref())),
-                    ..lease
-                };
+                let next = Lease { spec: Some(self.spec(lease.spec.as_ref())), ..lease };
                 sent = Instant::now();
-                self.api
-                    .replace(&self.name, &PostParams::default(), &next)
-                    .await
+                self.api.replace(&self.name, &PostParams::default(), &next).await
             }
         };
         match written {
@@ -273,9 +258,7 @@ impl Candidate {
                 self.mine = Some(lease);
                 Ok(Attempt::Held(sent))
             }
-            Err(kube::Error::Api(s)) if s.is_conflict() || s.is_already_exists() => {
-                Ok(Attempt::Conflict)
-            }
+            Err(kube::Error::Api(s)) if s.is_conflict() || s.is_already_exists() => Ok(Attempt::Conflict),
             Err(error) => Err(error),
         }
     }
@@ -286,15 +269,11 @@ impl Candidate {
         LeaseSpec {
             holder_identity: Some(self.me.clone()),
             lease_duration_seconds: Some(DURATION.as_secs() as i32),
-            acquire_time: mine
-                .and_then(|s| s.acquire_time.clone())
-                .or(Some(now.clone())),
+            acquire_time: mine.and_then(|s| s.acquire_time.clone()).or(Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(old.map_or(0, |s| {
-                s.lease_transitions
-                    .unwrap_or(0)
-                    .saturating_add(i32::from(mine.is_none()))
-            })),
+            lease_transitions: Some(
+                old.map_or(0, |s| s.lease_transitions.unwrap_or(0).saturating_add(i32::from(mine.is_none()))),
+            ),
             ..LeaseSpec::default()
         }
     }
@@ -304,15 +283,10 @@ impl Candidate {
             return Ok(());
         };
         match lease.spec.as_mut() {
-            Some(spec) if spec.holder_identity.as_deref() == Some(&self.me) => {
-                spec.holder_identity = None
-            }
+            Some(spec) if spec.holder_identity.as_deref() == Some(&self.me) => spec.holder_identity = None,
             _ => return Ok(()),
         }
-        self.api
-            .replace(&self.name, &PostParams::default(), &lease)
-            .await
-            .map(|_| ())
+        self.api.replace(&self.name, &PostParams::default(), &lease).await.map(|_| ())
     }
 }
 
@@ -327,11 +301,7 @@ mod tests {
     use crate::cluster::fake;
 
     fn spec(holder: &str, seconds: Option<i32>) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(holder.into()),
-            lease_duration_seconds: seconds,
-            ..LeaseSpec::default()
-        }
+        LeaseSpec { holder_identity: Some(holder.into()), lease_duration_seconds: seconds, ..LeaseSpec::default() }
     }
 
     #[test]
@@ -348,11 +318,7 @@ mod tests {
             (Some(spec("b", None)), 12, Step::Take),
         ];
         for (spec, silent, expected) in cases {
-            assert_eq!(
-                step(spec.as_ref(), "a", s(silent)),
-                expected,
-                "{spec:?} silent for {silent} s"
-            );
+            assert_eq!(step(spec.as_ref(), "a", s(silent)), expected, "{spec:?} silent for {silent} s");
         }
     }
 
@@ -383,8 +349,7 @@ mod tests {
                 (&Method::GET, Some(lease)) => return (200, lease.clone()),
                 (&Method::POST, Some(_)) => return fake::refusal(409, "AlreadyExists"),
                 (&Method::PUT, Some(lease))
-                    if lease["metadata"]["resourceVersion"]
-                        != body["metadata"]["resourceVersion"] =>
+                    if lease["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] =>
                 {
                     return fake::refusal(409, "Conflict");
                 }
@@ -405,20 +370,14 @@ mod tests {
                     return fake::refusal(500, "InternalError");
                 }
                 let answer = server.answer(method, body);
-                if state == Network::AnswersLost {
-                    fake::refusal(500, "InternalError")
-                } else {
-                    answer
-                }
+                if state == Network::AnswersLost { fake::refusal(500, "InternalError") } else { answer }
             });
             (client, network)
         }
 
         fn holder(&self) -> Option<String> {
             let (_, stored) = &*self.0.lock().unwrap();
-            stored.as_ref()?["spec"]["holderIdentity"]
-                .as_str()
-                .map(str::to_owned)
+            stored.as_ref()?["spec"]["holderIdentity"].as_str().map(str::to_owned)
         }
 
         /// Somebody writes to the Lease without meaning anything by it.
@@ -441,12 +400,7 @@ mod tests {
             let (client, network) = server.client();
             let stop = CancellationToken::new();
             let (leads, task) = elect(client, "default", "op", me, stop.clone());
-            Self {
-                leads,
-                task,
-                stop,
-                network,
-            }
+            Self { leads, task, stop, network }
         }
 
         fn network(&self, state: Network) {
@@ -476,10 +430,7 @@ mod tests {
         assert!(!a.leads.is_held());
         assert_eq!(server.holder(), None);
         pass(2, &a.leads, &b.leads).await;
-        assert!(
-            b.leads.may_write(),
-            "no need to wait for the Lease to run out"
-        );
+        assert!(b.leads.may_write(), "no need to wait for the Lease to run out");
     }
 
     #[tokio::test(start_paused = true)]
@@ -501,10 +452,7 @@ mod tests {
 
         a.network(Network::Fine);
         pass(20, &a.leads, &b.leads).await;
-        assert!(
-            b.leads.is_held(),
-            "the one that came back does not take it away"
-        );
+        assert!(b.leads.is_held(), "the one that came back does not take it away");
     }
 
     #[tokio::test(start_paused = true)]
@@ -518,10 +466,7 @@ mod tests {
         }
         assert!(a.leads.is_held());
         tokio::time::sleep(AWS_CALL - Duration::from_millis(20)).await;
-        assert!(
-            a.leads.is_held(),
-            "a call that was started in time has ended in time"
-        );
+        assert!(a.leads.is_held(), "a call that was started in time has ended in time");
     }
 
     #[tokio::test(start_paused = true)]
@@ -533,16 +478,8 @@ mod tests {
         a.task.abort();
         let killed = Instant::now();
         b.leads.acquired().await;
-        assert!(
-            killed.elapsed() >= DURATION - RENEW,
-            "{:?}",
-            killed.elapsed()
-        );
-        assert!(
-            killed.elapsed() <= DURATION + 2 * RETRY,
-            "{:?}",
-            killed.elapsed()
-        );
+        assert!(killed.elapsed() >= DURATION - RENEW, "{:?}", killed.elapsed());
+        assert!(killed.elapsed() <= DURATION + 2 * RETRY, "{:?}", killed.elapsed());
         assert!(!a.leads.is_held());
     }
 

@@ -28,23 +28,12 @@ fn key<K: Resource>(object: &K) -> Key {
 
 impl<K: Resource + Clone> Merge<K> {
     pub(super) fn new(sources: usize) -> Self {
-        let source = || Source {
-            buffer: HashMap::new(),
-            listed: false,
-        };
-        Self {
-            sources: std::iter::repeat_with(source).take(sources).collect(),
-            live: false,
-        }
+        let source = || Source { buffer: HashMap::new(), listed: false };
+        Self { sources: std::iter::repeat_with(source).take(sources).collect(), live: false }
     }
 
     /// What `event` of source `i` means for the store. `stored` answers what the store holds of that source.
-    pub(super) fn next(
-        &mut self,
-        i: usize,
-        event: Event<K>,
-        stored: impl FnOnce() -> Vec<Arc<K>>,
-    ) -> Vec<Event<K>> {
+    pub(super) fn next(&mut self, i: usize, event: Event<K>, stored: impl FnOnce() -> Vec<Arc<K>>) -> Vec<Event<K>> {
         let source = &mut self.sources[i];
         match event {
             // Also after a list that failed half-way.
@@ -63,15 +52,8 @@ impl<K: Resource + Clone> Merge<K> {
                     changes(stored(), std::mem::take(&mut source.buffer))
                 } else if self.sources.iter().all(|s| s.listed) {
                     self.live = true;
-                    let listed = self
-                        .sources
-                        .iter_mut()
-                        .flat_map(|s| std::mem::take(&mut s.buffer).into_values());
-                    [Event::Init]
-                        .into_iter()
-                        .chain(listed.map(Event::InitApply))
-                        .chain([Event::InitDone])
-                        .collect()
+                    let listed = self.sources.iter_mut().flat_map(|s| std::mem::take(&mut s.buffer).into_values());
+                    [Event::Init].into_iter().chain(listed.map(Event::InitApply)).chain([Event::InitDone]).collect()
                 } else {
                     vec![]
                 }
@@ -128,12 +110,7 @@ pub(super) mod tests {
         let of = |o: &ConfigMap| {
             let m = &o.metadata;
             let text = |o: &Option<String>| o.clone().unwrap();
-            format!(
-                "{}/{}@{}",
-                text(&m.namespace),
-                text(&m.name),
-                text(&m.resource_version)
-            )
+            format!("{}/{}@{}", text(&m.namespace), text(&m.name), text(&m.resource_version))
         };
         events
             .iter()
@@ -159,18 +136,11 @@ pub(super) mod tests {
     impl World {
         fn new() -> Self {
             let (store, writer) = reflector::store();
-            Self {
-                merge: Merge::new(2),
-                store,
-                writer,
-            }
+            Self { merge: Merge::new(2), store, writer }
         }
 
         fn next(&mut self, source: usize, event: Event<ConfigMap>) -> Vec<String> {
-            let stored = || {
-                self.store
-                    .state_filter(|o| o.metadata.namespace.as_deref() == Some(NAMESPACES[source]))
-            };
+            let stored = || self.store.state_filter(|o| o.metadata.namespace.as_deref() == Some(NAMESPACES[source]));
             let events = self.merge.next(source, event, stored);
             for event in &events {
                 self.writer.apply_watcher_event(event);
@@ -180,10 +150,7 @@ pub(super) mod tests {
 
         fn names(&self) -> BTreeSet<String> {
             let state = self.store.state();
-            state
-                .iter()
-                .map(|o| show(&[Event::Apply((**o).clone())])[0].replace("Apply ", ""))
-                .collect()
+            state.iter().map(|o| show(&[Event::Apply((**o).clone())])[0].replace("Apply ", "")).collect()
         }
     }
 
@@ -205,11 +172,7 @@ pub(super) mod tests {
             (0, Delete(object("a", "y", 2)), nothing),
             (0, Apply(object("a", "x", 3)), nothing),
             (1, InitApply(object("b", "x", 1)), nothing),
-            (
-                1,
-                InitDone,
-                &["Init", "InitApply a/x@3", "InitApply b/x@1", "InitDone"],
-            ),
+            (1, InitDone, &["Init", "InitApply a/x@3", "InitApply b/x@1", "InitDone"]),
             (0, Apply(object("a", "z", 4)), &["Apply a/z@4"]),
             (1, Delete(object("b", "x", 5)), &["Delete b/x@5"]),
             (1, Apply(object("b", "y", 6)), &["Apply b/y@6"]),
@@ -230,10 +193,7 @@ pub(super) mod tests {
             }
             assert_eq!(found, expected, "step {i}");
         }
-        assert_eq!(
-            world.names(),
-            ["a/w@8", "a/z@4", "b/y@7"].map(String::from).into()
-        );
+        assert_eq!(world.names(), ["a/w@8", "a/z@4", "b/y@7"].map(String::from).into());
     }
 
     proptest! {

@@ -32,18 +32,9 @@ pub struct Error {
 
 impl Error {
     /// For `map_err`.
-    fn on(
-        verb: &'static str,
-        kind: &str,
-        namespace: &str,
-        name: &str,
-    ) -> impl FnOnce(kube::Error) -> Error + use<> {
+    fn on(verb: &'static str, kind: &str, namespace: &str, name: &str) -> impl FnOnce(kube::Error) -> Error + use<> {
         let what = format!("{kind} {namespace}/{name}");
-        move |source| Error {
-            verb,
-            what,
-            source: Box::new(source),
-        }
+        move |source| Error { verb, what, source: Box::new(source) }
     }
 
     /// What the API server answered; `None` when there was no answer, or none that it gave itself.
@@ -56,8 +47,7 @@ impl Error {
 
     /// Somebody else wrote first, or it exists already: look again, then try again.
     pub fn is_conflict(&self) -> bool {
-        self.answer()
-            .is_some_and(|s| s.is_conflict() || s.is_already_exists())
+        self.answer().is_some_and(|s| s.is_conflict() || s.is_already_exists())
     }
 
     /// RBAC or an admission policy does not let us.
@@ -67,7 +57,6 @@ impl Error {
 
     /// The API server understood, and will refuse this again.
     pub fn is_invalid(&self) -> bool {
-        self.answer()
-            .is_some_and(|s| s.is_invalid() || s.code == 422)
+        self.answer().is_some_and(|s| s.is_invalid() || s.code == 422)
     }
 }

@@ -24,10 +24,7 @@ use super::{Error, MANAGER};
 /// corrects itself, since the write itself wakes the object again, *if* the watch is not filtered by generation.
 pub async fn write<K, S>(client: &Client, object: &K, old: &S, new: &S) -> Result<bool, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     S: Serialize,
 {
     let (old, new) = (value(old), value(new));
@@ -39,25 +36,12 @@ where
         {"op": "test", "path": "/metadata/uid", "value": object.uid()},
         {"op": "add", "path": "/status", "value": new},
     ]);
-    let patch = Patch::Json::<()>(
-        serde_json::from_value(operations).expect("these are JSON patch operations"),
-    );
-    let params = PatchParams {
-        field_manager: Some(MANAGER.into()),
-        ..PatchParams::default()
-    };
-    match Api::<K>::namespaced(client.clone(), &namespace)
-        .patch_status(&name, &params, &patch)
-        .await
-    {
+    let patch = Patch::Json::<()>(serde_json::from_value(operations).expect("these are JSON patch operations"));
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    match Api::<K>::namespaced(client.clone(), &namespace).patch_status(&name, &params, &patch).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(false),
-        Err(error) => Err(Error::on(
-            "write the status of",
-            &K::kind(&()),
-            &namespace,
-            &name,
-        )(error)),
+        Err(error) => Err(Error::on("write the status of", &K::kind(&()), &namespace, &name)(error)),
     }
 }
 
@@ -75,11 +59,7 @@ mod tests {
     use crate::cluster::fake;
 
     fn status(phase: &str, message: Option<&str>) -> PodStatus {
-        PodStatus {
-            phase: Some(phase.into()),
-            message: message.map(Into::into),
-            ..PodStatus::default()
-        }
+        PodStatus { phase: Some(phase.into()), message: message.map(Into::into), ..PodStatus::default() }
     }
 
     #[tokio::test]
@@ -87,9 +67,7 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = seen.clone();
         let client = fake::client(move |method, path, body| {
-            log.lock()
-                .unwrap()
-                .push((method.to_string(), path.to_owned(), body));
+            log.lock().unwrap().push((method.to_string(), path.to_owned(), body));
             (200, json!({"metadata": {"name": "p"}}))
         });
         let mut pod = Pod::default();
@@ -100,20 +78,13 @@ mod tests {
         let old = status("Running", Some("away"));
         assert!(!write(&client, &pod, &old, &old.clone()).await.unwrap());
         assert!(seen.lock().unwrap().is_empty());
-        assert!(
-            write(&client, &pod, &old, &status("Failed", None))
-                .await
-                .unwrap()
-        );
+        assert!(write(&client, &pod, &old, &status("Failed", None)).await.unwrap());
         let expected = json!([
             {"op": "test", "path": "/metadata/uid", "value": "u"},
             {"op": "add", "path": "/status", "value": {"phase": "Failed"}},
         ]);
         let path = "/api/v1/namespaces/n/pods/p/status".to_owned();
-        assert_eq!(
-            *seen.lock().unwrap(),
-            [("PATCH".to_owned(), path, expected)]
-        );
+        assert_eq!(*seen.lock().unwrap(), [("PATCH".to_owned(), path, expected)]);
     }
 
     #[tokio::test]
@@ -127,10 +98,7 @@ mod tests {
                 404 => assert!(!written.unwrap()),
                 _ => {
                     let error = written.unwrap_err();
-                    assert_eq!(
-                        (error.is_invalid(), error.is_forbidden()),
-                        (code == 422, code == 403)
-                    );
+                    assert_eq!((error.is_invalid(), error.is_forbidden()), (code == 422, code == 403));
                 }
             }
         }

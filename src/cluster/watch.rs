@@ -34,13 +34,7 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// What can be watched. Own kinds as `DeserializeGuard`, so that one bad object stops nobody; Secrets and ConfigMaps as
 /// `PartialObjectMeta`, so that no key comes into memory by a watch.
 pub trait Watched:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
 }
 
@@ -69,39 +63,24 @@ pub struct Watch<K: Watched> {
 
 impl<K: Watched> Clone for Watch<K> {
     fn clone(&self) -> Self {
-        Self {
-            store: self.store.clone(),
-            subscribers: self.subscribers.clone(),
-            synced: self.synced.clone(),
-        }
+        Self { store: self.store.clone(), subscribers: self.subscribers.clone(), synced: self.synced.clone() }
     }
 }
 
 impl<K: Watched> Watch<K> {
     /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. What fails is
     /// logged and tried again, a list about every second, each namespace for itself.
-    pub fn new(
-        client: &Client,
-        namespaces: &[String],
-        config: watcher::Config,
-    ) -> (Self, BoxFuture<'static, ()>) {
+    pub fn new(client: &Client, namespaces: &[String], config: watcher::Config) -> (Self, BoxFuture<'static, ()>) {
         let mut namespaces = namespaces.to_vec();
         namespaces.sort();
         namespaces.dedup();
-        let namespaces = if namespaces.is_empty() {
-            vec![None]
-        } else {
-            namespaces.into_iter().map(Some).collect()
-        };
+        let namespaces = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
         let events = select_all(namespaces.iter().enumerate().map(|(source, namespace)| {
             let api = match namespace {
                 Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
                 None => Api::all(client.clone()),
             };
-            watcher(api, config.clone())
-                .default_backoff()
-                .map(move |event| (source, event))
-                .boxed()
+            watcher(api, config.clone()).default_backoff().map(move |event| (source, event)).boxed()
         }));
         Self::over(namespaces, events)
     }
@@ -113,18 +92,9 @@ impl<K: Watched> Watch<K> {
     ) -> (Self, BoxFuture<'static, ()>) {
         let (store, writer) = reflector::store();
         let (progress, synced) = watch::channel(Progress::default());
-        let me = Self {
-            store,
-            subscribers: Arc::default(),
-            synced: Synced {
-                kind: K::kind(&()).into(),
-                progress: synced,
-            },
-        };
-        let driver = me
-            .clone()
-            .drive(namespaces, writer, progress, events)
-            .boxed();
+        let me =
+            Self { store, subscribers: Arc::default(), synced: Synced { kind: K::kind(&()).into(), progress: synced } };
+        let driver = me.clone().drive(namespaces, writer, progress, events).boxed();
         (me, driver)
     }
 
@@ -144,10 +114,7 @@ impl<K: Watched> Watch<K> {
         // Unbounded, because one slow reader must not hold up the store of all others; a Controller reads at once, and
         // folds what waits by object.
         let (sender, receiver) = unbounded();
-        let mut subscribers = self
-            .subscribers
-            .lock()
-            .expect("nobody panics while holding it");
+        let mut subscribers = self.subscribers.lock().expect("nobody panics while holding it");
         for object in self.store.state() {
             let _ = sender.unbounded_send(object);
         }
@@ -184,9 +151,7 @@ impl<K: Watched> Watch<K> {
             match event {
                 Ok(event) => {
                     let stored = || match &namespaces[source] {
-                        Some(namespace) => self
-                            .store
-                            .state_filter(|o| o.meta().namespace.as_ref() == Some(namespace)),
+                        Some(namespace) => self.store.state_filter(|o| o.meta().namespace.as_ref() == Some(namespace)),
                         None => self.store.state(),
                     };
                     let began = matches!(event, Event::Init);
@@ -215,11 +180,7 @@ impl<K: Watched> Watch<K> {
 
     fn tell(&self, event: Event<K>) {
         let touched = match event {
-            Event::Apply(object) => self
-                .store
-                .get(&ObjectRef::from_obj(&object))
-                .into_iter()
-                .collect(),
+            Event::Apply(object) => self.store.get(&ObjectRef::from_obj(&object)).into_iter().collect(),
             Event::Delete(object) => vec![Arc::new(object)],
             Event::InitDone => self.store.state(),
             Event::Init | Event::InitApply(_) => return,
@@ -227,11 +188,7 @@ impl<K: Watched> Watch<K> {
         self.subscribers
             .lock()
             .expect("nobody panics while holding it")
-            .retain(|s| {
-                touched
-                    .iter()
-                    .all(|object| s.unbounded_send(object.clone()).is_ok())
-            });
+            .retain(|s| touched.iter().all(|object| s.unbounded_send(object.clone()).is_ok()));
     }
 }
 
@@ -254,9 +211,7 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
     match answer {
         // By code: for a kind that it does not know the API server answers in plain text, without a reason.
         Some(s) if s.code == 404 => {
-            format!(
-                "the API server does not know {kind}: its CustomResourceDefinition is not installed"
-            )
+            format!("the API server does not know {kind}: its CustomResourceDefinition is not installed")
         }
         Some(s) if s.is_forbidden() => match namespace {
             Some(namespace) => {
@@ -301,12 +256,7 @@ impl Synced {
     pub fn problem(&self) -> Option<String> {
         let progress = self.progress.borrow();
         (!progress.live).then(|| {
-            progress
-                .problems
-                .values()
-                .next()
-                .cloned()
-                .unwrap_or_else(|| format!("{} is not listed yet", self.kind))
+            progress.problems.values().next().cloned().unwrap_or_else(|| format!("{} is not listed yet", self.kind))
         })
     }
 }
@@ -379,13 +329,7 @@ mod tests {
         let (watch, events) = running();
         let mut map = object("a", "x", 1);
         map.metadata.managed_fields = Some(vec![Default::default()]);
-        map.metadata.annotations = Some(
-            [
-                (LAST_APPLIED.into(), "secret".into()),
-                ("kept".into(), "yes".into()),
-            ]
-            .into(),
-        );
+        map.metadata.annotations = Some([(LAST_APPLIED.into(), "secret".into()), ("kept".into(), "yes".into())].into());
         for event in [Event::Init, Event::InitApply(map), Event::InitDone] {
             events.unbounded_send((0, Ok(event))).unwrap();
         }
@@ -395,41 +339,24 @@ mod tests {
         watch.synced().wait().await;
         let kept = &watch.store().state()[0].metadata;
         assert_eq!(kept.managed_fields, None);
-        assert_eq!(
-            kept.annotations,
-            Some([("kept".into(), "yes".into())].into())
-        );
+        assert_eq!(kept.annotations, Some([("kept".into(), "yes".into())].into()));
     }
 
     #[tokio::test]
     async fn says_why_it_is_not_synced() {
         let (watch, events) = running();
         let all = [watch.synced()];
-        assert_eq!(
-            watch.synced().problem().as_deref(),
-            Some("ConfigMap is not listed yet")
-        );
+        assert_eq!(watch.synced().problem().as_deref(), Some("ConfigMap is not listed yet"));
 
         let refusal = |code: u16, reason: &str| {
-            let status = serde_json::from_value(
-                serde_json::json!({"code": code, "reason": reason, "message": reason}),
-            );
+            let status = serde_json::from_value(serde_json::json!({"code": code, "reason": reason, "message": reason}));
             watcher::Error::InitialListFailed(kube::Error::Api(status.unwrap()))
         };
         let mut changes = watch.synced().progress.clone();
         for (error, expected) in [
-            (
-                refusal(404, "NotFound"),
-                "CustomResourceDefinition is not installed",
-            ),
-            (
-                refusal(403, "Forbidden"),
-                "not permitted to list and watch ConfigMap in namespace b",
-            ),
-            (
-                refusal(500, "InternalError"),
-                "cannot list or watch ConfigMap",
-            ),
+            (refusal(404, "NotFound"), "CustomResourceDefinition is not installed"),
+            (refusal(403, "Forbidden"), "not permitted to list and watch ConfigMap in namespace b"),
+            (refusal(500, "InternalError"), "cannot list or watch ConfigMap"),
         ] {
             changes.mark_unchanged();
             events.unbounded_send((1, Err(error))).unwrap();
@@ -440,9 +367,7 @@ mod tests {
         for source in [0, 1] {
             assert!(!synced(&all));
             events.unbounded_send((source, Ok(Event::Init))).unwrap();
-            events
-                .unbounded_send((source, Ok(Event::InitDone)))
-                .unwrap();
+            events.unbounded_send((source, Ok(Event::InitDone))).unwrap();
         }
         watch.synced().wait().await;
         assert!(synced(&all));

@@ -4,8 +4,13 @@ use kube::ResourceExt;
 use crate::api::MtlsDomain;
 
 /// The object that has the claim on `me`'s domain name, when that is another one. `region` is where an object without a Region of its own goes.
-pub fn older<'a>(me: &MtlsDomain, all: impl IntoIterator<Item = &'a MtlsDomain>, region: &str) -> Option<&'a MtlsDomain> {
-    let place = |d: &MtlsDomain| d.spec.aws.as_ref().and_then(|a| a.region.clone()).unwrap_or_else(|| region.to_owned());
+pub fn older<'a>(
+    me: &MtlsDomain,
+    all: impl IntoIterator<Item = &'a MtlsDomain>,
+    region: &str,
+) -> Option<&'a MtlsDomain> {
+    let place =
+        |d: &MtlsDomain| d.spec.aws.as_ref().and_then(|a| a.region.clone()).unwrap_or_else(|| region.to_owned());
     let age = |d: &MtlsDomain| (d.creation_timestamp(), d.namespace(), d.name_any());
     all.into_iter()
         .filter(|d| d.spec.domain_name == me.spec.domain_name && d.uid() != me.uid() && place(d) == place(me))
@@ -28,7 +33,10 @@ mod tests {
 
     #[test]
     fn the_older_has_it_then_the_first_namespace() {
-        let (old, young) = (domain("b", "2026-01-01T00:00:00Z", "a.example.com"), domain("a", "2026-01-02T00:00:00Z", "a.example.com"));
+        let (old, young) = (
+            domain("b", "2026-01-01T00:00:00Z", "a.example.com"),
+            domain("a", "2026-01-02T00:00:00Z", "a.example.com"),
+        );
         let twin = domain("c", "2026-01-01T00:00:00Z", "a.example.com");
         let other = domain("a", "2025-01-01T00:00:00Z", "b.example.com");
         let all = [old.clone(), young.clone(), twin.clone(), other];

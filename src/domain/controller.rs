@@ -33,7 +33,10 @@ use super::{
     teardown,
 };
 use crate::{
-    api::{AuthorityState, ClientCertificate, MtlsDomain, MtlsDomainStatus, conditions::{ConditionType, Reason}},
+    api::{
+        AuthorityState, ClientCertificate, MtlsDomain, MtlsDomainStatus,
+        conditions::{ConditionType, Reason},
+    },
     aws::{
         gate::Gate,
         gateway::DomainStatus,
@@ -109,18 +112,24 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         // One that goes, or comes, may settle a dispute about a name.
-        .watches_shared_stream(watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.clone())), move |changed| {
-            rivals(&changed, &all)
-        })
+        .watches_shared_stream(
+            watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.clone())),
+            move |changed| rivals(&changed, &all),
+        )
         .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), |c| {
             let (namespace, name) = certificate::desired::domain_key(c.0.as_ref().ok()?);
             Some(ObjectRef::<Guard>::new(&name).within(&namespace))
         })
         .watches_shared_stream(watches.secrets.subscribe(), move |s| {
-            referring(&for_secrets, s.namespace(), |d| desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any()))))
+            referring(&for_secrets, s.namespace(), |d| {
+                desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
+            })
         })
         .watches_shared_stream(watches.config_maps.subscribe(), move |m| {
-            referring(&for_maps, m.namespace(), |d| desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.config_map() == Some(&m.name_any()))))
+            referring(&for_maps, m.namespace(), |d| {
+                desired::authorities(d)
+                    .is_ok_and(|all| all.iter().any(|a| a.source.config_map() == Some(&m.name_any())))
+            })
         })
         .reconcile_on(turns)
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -132,7 +141,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 /// What of a domain makes a look worth its calls: not our own writes of its status.
 fn worth_a_look(d: &Guard) -> Option<(Option<i64>, bool, Vec<(String, String)>)> {
     let meta = &d.0.as_ref().ok()?.metadata;
-    let annotations = meta.annotations.clone().unwrap_or_default().into_iter().filter(|(key, _)| key != finalizer::HOME).collect();
+    let annotations =
+        meta.annotations.clone().unwrap_or_default().into_iter().filter(|(key, _)| key != finalizer::HOME).collect();
     Some((meta.generation, meta.deletion_timestamp.is_some(), annotations))
 }
 
@@ -143,12 +153,17 @@ fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<SignedDurat
 
 fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
     let Ok(changed) = &changed.0 else { return vec![] };
-    let same = |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
+    let same =
+        |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
     let state = all.state();
     state.iter().filter(|d| d.0.as_ref().is_ok_and(same)).map(|d| ObjectRef::from_obj(&**d)).collect()
 }
 
-fn referring(all: &Store<Guard>, namespace: Option<String>, refers: impl Fn(&MtlsDomain) -> bool) -> Vec<ObjectRef<Guard>> {
+fn referring(
+    all: &Store<Guard>,
+    namespace: Option<String>,
+    refers: impl Fn(&MtlsDomain) -> bool,
+) -> Vec<ObjectRef<Guard>> {
     let state = all.state();
     let there = state.iter().filter(|d| d.meta().namespace == namespace && d.0.as_ref().is_ok_and(&refers));
     there.map(|d| ObjectRef::from_obj(&**d)).collect()
@@ -190,7 +205,9 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
     let result = match &object.0 {
         Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
-        Ok(domain) => tokio::time::timeout(LONGEST_LOOK, Box::pin(look(domain, &ctx))).await.unwrap_or(Err(Error::TooLong)),
+        Ok(domain) => {
+            tokio::time::timeout(LONGEST_LOOK, Box::pin(look(domain, &ctx))).await.unwrap_or(Err(Error::TooLong))
+        }
     };
     ctx.metrics.reconciled("MtlsDomain", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result
@@ -225,7 +242,9 @@ impl Ctx {
 
     async fn write(&self, domain: &MtlsDomain, old: &MtlsDomainStatus, new: &MtlsDomainStatus) -> Result<(), Error> {
         if status::write(&self.client, domain, old, new).await? {
-            self.remember(&domain.uid().unwrap_or_default(), |m| m.written = Some((new.clone(), domain.status.clone())));
+            self.remember(&domain.uid().unwrap_or_default(), |m| {
+                m.written = Some((new.clone(), domain.status.clone()))
+            });
         }
         for t in transitions(&old.conditions, &new.conditions) {
             let object = domain.object_ref(&());
@@ -244,7 +263,10 @@ impl Ctx {
     fn longest_wanted(&self, domain: &MtlsDomain) -> SignedDuration {
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
         let state = self.certificates.state();
-        let theirs = state.iter().filter_map(|c| c.0.as_ref().ok()).filter(|c: &&ClientCertificate| certificate::desired::domain_key(c) == key);
+        let theirs = state
+            .iter()
+            .filter_map(|c| c.0.as_ref().ok())
+            .filter(|c: &&ClientCertificate| certificate::desired::domain_key(c) == key);
         theirs.filter_map(|c| c.spec.duration.as_ref()).map(desired::length).max().unwrap_or(desired::DEFAULT_LEAF)
     }
 }
@@ -319,7 +341,11 @@ fn claim(domain: &MtlsDomain, ctx: &Ctx, region: &str) -> Option<Acceptance> {
     let all = state.iter().filter_map(|d| d.0.as_ref().ok());
     let older = claims::older(domain, all, region)?;
     // Whose name it is in another namespace is not this namespace's to know.
-    let who = if older.namespace() == domain.namespace() { format!("the older MtlsDomain {}", older.name_any()) } else { "an older MtlsDomain".into() };
+    let who = if older.namespace() == domain.namespace() {
+        format!("the older MtlsDomain {}", older.name_any())
+    } else {
+        "an older MtlsDomain".into()
+    };
     Some(Acceptance::Refused {
         reason: Reason::DomainNameClaimed,
         message: format!("spec.domainName: {who} has {} already", domain.spec.domain_name),
@@ -327,13 +353,25 @@ fn claim(domain: &MtlsDomain, ctx: &Ctx, region: &str) -> Option<Acceptance> {
     })
 }
 
-async fn serve(domain: &MtlsDomain, d: &Desired, session: &Session, old: &MtlsDomainStatus, ctx: &Ctx, now: Timestamp) -> Result<Next, Error> {
+async fn serve(
+    domain: &MtlsDomain,
+    d: &Desired,
+    session: &Session,
+    old: &MtlsDomainStatus,
+    ctx: &Ctx,
+    now: Timestamp,
+) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
     let generation = domain.metadata.generation.unwrap_or_default();
     // Before anything is written to AWS: that it is ours to clean up, and where.
     finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
     let memory = ctx.remember(&uid, |m| m.clone());
-    let eyes = Eyes { client: &ctx.client, probe: &ctx.probe, versions: &memory.versions, pending_change: memory.change.clone() };
+    let eyes = Eyes {
+        client: &ctx.client,
+        probe: &ctx.probe,
+        versions: &memory.versions,
+        pending_change: memory.change.clone(),
+    };
     let observed = observe::observe(d, session, &eyes).await;
     if observed.records_in_sync == Ok(true) {
         ctx.remember(&uid, |m| m.change = None);
@@ -371,14 +409,18 @@ async fn serve(domain: &MtlsDomain, d: &Desired, session: &Session, old: &MtlsDo
 fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
     match (&o.domain, &o.pinned) {
-        (Ok(Some(g)), Ok(Some(bundle))) if g.status != DomainStatus::Updating => ctx.served.set(&key, Some(Trust::of(bundle))),
+        (Ok(Some(g)), Ok(Some(bundle))) if g.status != DomainStatus::Updating => {
+            ctx.served.set(&key, Some(Trust::of(bundle)))
+        }
         (Ok(None), _) => ctx.served.set(&key, None),
         _ => {}
     }
 }
 
 fn class(d: &Desired, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
-    let served = old.conditions.iter().any(|c| c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation));
+    let served = old.conditions.iter().any(|c| {
+        c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation)
+    });
     if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
         Class::Creation
     } else if d.authorities.iter().any(|a| a.state == AuthorityState::Distrusted) {
@@ -392,11 +434,21 @@ fn class(d: &Desired, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> C
 
 /// Since when it has been waiting for its turn, also across a restart.
 fn queued_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
-    let queued = old.conditions.iter().find(|c| c.reason == Reason::Queued.as_str() && c.type_ == ConditionType::DomainProgrammed.as_str());
+    let queued = old
+        .conditions
+        .iter()
+        .find(|c| c.reason == Reason::Queued.as_str() && c.type_ == ConditionType::DomainProgrammed.as_str());
     queued.map(|c| c.last_transition_time.0)
 }
 
-async fn delete(domain: &MtlsDomain, home: &Home, session: &Session, old: &MtlsDomainStatus, ctx: &Ctx, now: Timestamp) -> Result<Next, Error> {
+async fn delete(
+    domain: &MtlsDomain,
+    home: &Home,
+    session: &Session,
+    old: &MtlsDomainStatus,
+    ctx: &Ctx,
+    now: Timestamp,
+) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
     if !desired::deletes(domain) {
         let note = "deletionPolicy is Retain: everything in AWS stays as it is";

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, DeletionPolicy, Duration, IpAddressType,
-        KeyAlgorithm as ApiKeyAlgorithm, ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
-        conditions::Reason,
+        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, DeletionPolicy,
+        Duration, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, ManagementPolicy, MappedApi, MtlsDomain,
+        RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
     aws::{acm, gateway},
     pki::{authority::AuthorityRequest, keys::KeyKind},
@@ -57,9 +57,9 @@ impl Home {
         let (namespace, name) = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
         let owner = format!("{}/{namespace}/{name}", s.cluster_id);
         let truststore = domain.spec.truststore.clone().unwrap_or_default();
-        let bucket = truststore.bucket.or_else(|| {
-            s.truststore_bucket.map(|t| t.replace("{account}", s.account).replace("{region}", s.region))
-        });
+        let bucket = truststore
+            .bucket
+            .or_else(|| s.truststore_bucket.map(|t| t.replace("{account}", s.account).replace("{region}", s.region)));
         Home {
             account: s.account.to_owned(),
             region: s.region.to_owned(),
@@ -82,7 +82,6 @@ impl Home {
     pub fn place(&self) -> String {
         format!("{}/{}", self.account, self.region)
     }
-
 }
 
 /// Name of the Secret that the generated authority `authority` of the MtlsDomain `domain` lives in.
@@ -122,7 +121,8 @@ pub struct AuthorityWish {
 impl AuthorityWish {
     /// Whether leaves may be issued under it, once its key is there.
     pub fn issues(&self) -> bool {
-        self.state == AuthorityState::Active && matches!(self.source, SourceWish::Generated { .. } | SourceWish::Secret { .. })
+        self.state == AuthorityState::Active
+            && matches!(self.source, SourceWish::Generated { .. } | SourceWish::Secret { .. })
     }
 }
 
@@ -160,11 +160,16 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
     if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
         return Err(Refused {
             reason: Reason::NotPermitted,
-            message: format!("spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: nothing is written there", s.account),
+            message: format!(
+                "spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: nothing is written there",
+                s.account
+            ),
         });
     }
     if home.bucket.is_empty() {
-        return Err(invalid("spec.truststore.bucket: name a versioned bucket here, or start the operator with --truststore-bucket"));
+        return Err(invalid(
+            "spec.truststore.bucket: name a versioned bucket here, or start the operator with --truststore-bucket",
+        ));
     }
     let request = spec.server_certificate.as_ref().and_then(|c| c.request.clone()).unwrap_or_default();
     let mut names = request.subject_alternative_names;
@@ -176,7 +181,12 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
         ServerKeyAlgorithm::EcSecp384r1 => acm::KeyAlgorithm::EcSecp384r1,
         ServerKeyAlgorithm::Rsa2048 => acm::KeyAlgorithm::Rsa2048,
     };
-    let token = short_hash(&format!("{}\n{}\n{}\n{key_algorithm:?}", home.owner, domain.uid().unwrap_or_default(), names.join("\n")));
+    let token = short_hash(&format!(
+        "{}\n{}\n{}\n{key_algorithm:?}",
+        home.owner,
+        domain.uid().unwrap_or_default(),
+        names.join("\n")
+    ));
     let authorities = authorities(domain)?;
     let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
     let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
@@ -204,7 +214,10 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let fields = [
         ("aws.assumeRole", aws.assume_role.is_some()),
         ("serverCertificate.existing", spec.server_certificate.as_ref().is_some_and(|c| c.existing.is_some())),
-        ("trust.authorities[].configMapSelector", spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some())),
+        (
+            "trust.authorities[].configMapSelector",
+            spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some()),
+        ),
         ("truststore.bucketCreation: IfMissing", truststore.bucket_creation == BucketCreation::IfMissing),
         ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
@@ -218,7 +231,10 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     if used.is_empty() {
         return Ok(());
     }
-    Err(Refused { reason: Reason::NotSupportedYet, message: format!("not supported yet, leave it out: {}", used.join(", ")) })
+    Err(Refused {
+        reason: Reason::NotSupportedYet,
+        message: format!("not supported yet, leave it out: {}", used.join(", ")),
+    })
 }
 
 /// The authorities of a spec, in its order.
@@ -235,8 +251,12 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
                 common_name: generate.common_name.clone().unwrap_or_else(|| a.name.clone()),
                 organizations: generate.organizations.clone(),
                 duration: length(&generate.duration),
-                key: authority_key(generate.private_key.as_ref())
-                    .ok_or_else(|| invalid(&format!("authority {}: privateKey: write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA", a.name)))?,
+                key: authority_key(generate.private_key.as_ref()).ok_or_else(|| {
+                    invalid(&format!(
+                        "authority {}: privateKey: write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA",
+                        a.name
+                    ))
+                })?,
             },
         }
     } else if let Some(secret) = &a.secret_ref {
@@ -246,7 +266,10 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
     } else if let Some(pem) = &a.pem {
         SourceWish::Pem(pem.clone())
     } else {
-        return Err(invalid(&format!("authority {}: set exactly one of generate, secretRef, configMapRef, configMapSelector, pem", a.name)));
+        return Err(invalid(&format!(
+            "authority {}: set exactly one of generate, secretRef, configMapRef, configMapSelector, pem",
+            a.name
+        )));
     };
     Ok(AuthorityWish { name: a.name.clone(), state: a.state, source })
 }

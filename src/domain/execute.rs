@@ -96,17 +96,23 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
         }
         Action::UpdateDomain(request) => gateway.update_domain(request).await,
         Action::DeleteDomain { name } => gone(gateway.delete_domain(name).await),
-        Action::CreateMapping { path, api_id, stage } => gateway.create_mapping(domain, path, api_id, stage).await.map(drop),
+        Action::CreateMapping { path, api_id, stage } => {
+            gateway.create_mapping(domain, path, api_id, stage).await.map(drop)
+        }
         Action::UpdateMapping { id, path, api_id, stage } => {
             let mapping = Mapping { id: id.clone(), path: path.clone(), api_id: api_id.clone(), stage: stage.clone() };
             gateway.update_mapping(domain, &mapping).await
         }
         Action::DeleteMapping { id, .. } => gone(gateway.delete_mapping(domain, id).await),
-        Action::MarkPending { api_arn } => gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), home.owner.clone())])).await,
+        Action::MarkPending { api_arn } => {
+            gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), home.owner.clone())])).await
+        }
         Action::CloseEndpoint { api_id } => gateway.set_endpoint_closed(api_id, true).await,
         Action::Deploy { api_id, stage } => gateway.deploy(api_id, stage).await,
         Action::UnmarkPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
-        Action::DeleteTruststoreVersion { bucket, key, version } => gone(session.s3.delete_version(bucket, key, version).await),
+        Action::DeleteTruststoreVersion { bucket, key, version } => {
+            gone(session.s3.delete_version(bucket, key, version).await)
+        }
     };
     result.map_err(Outcome::Failed)
 }
@@ -128,7 +134,11 @@ fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
         _ => return Ok(()),
     };
     let bucket = Bucket::new(&hands.session.account, &hands.session.region, operation);
-    let ticket = Ticket { object: format!("{}/{}", hands.home.namespace, hands.home.name), class: hands.class, since: hands.since };
+    let ticket = Ticket {
+        object: format!("{}/{}", hands.home.namespace, hands.home.name),
+        class: hands.class,
+        since: hands.since,
+    };
     match hands.quota.ask(&bucket, ticket) {
         Grant::Go => Ok(()),
         Grant::Wait { ahead, about } => Err(Outcome::Queued { ahead, about }),
@@ -146,12 +156,18 @@ async fn generate(name: &str, hands: &Hands<'_>) -> Result<(), Outcome> {
         .await
         .map_err(|_| Outcome::Cluster("making the authority's key did not end".into()))?
         .map_err(|error| Outcome::Cluster(format!("cannot make the authority {name}: {error}")))?;
-    let data = [("tls.crt", made.certificate_pem.as_bytes()), ("tls.key", made.key_pem.as_bytes()), ("ca.crt", made.certificate_pem.as_bytes())];
+    let data = [
+        ("tls.crt", made.certificate_pem.as_bytes()),
+        ("tls.key", made.key_pem.as_bytes()),
+        ("ca.crt", made.certificate_pem.as_bytes()),
+    ];
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(secret.clone()),
             namespace: Some(hands.home.namespace.clone()),
-            labels: Some([(DOMAIN_LABEL.into(), hands.home.name.clone()), (AUTHORITY_LABEL.into(), name.into())].into()),
+            labels: Some(
+                [(DOMAIN_LABEL.into(), hands.home.name.clone()), (AUTHORITY_LABEL.into(), name.into())].into(),
+            ),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
@@ -172,7 +188,8 @@ fn name(action: &Action) -> String {
         Action::RequestCertificate(r) => format!("request certificate for {}", r.names.join(", ")),
         Action::DeleteCertificate { arn } => format!("delete certificate {arn}"),
         Action::ChangeRecords { zone_id, changes } => {
-            let names: Vec<_> = changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
+            let names: Vec<_> =
+                changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
             format!("change records in {zone_id}: {}", names.join(", "))
         }
         Action::PutTruststore { bucket, key, .. } => format!("upload s3://{bucket}/{key}"),

@@ -10,7 +10,7 @@ pub mod plan;
 pub mod records;
 pub mod report;
 pub mod served;
-pub mod sources;
 #[cfg(test)]
 mod simulation;
+pub mod sources;
 pub mod teardown;

@@ -57,7 +57,20 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         pinned(home, session, &domain, eyes.versions),
     );
     eyes.versions.keep(&published, &domain);
-    Observed { authorities, zone, certificates, validation, bucket, published, pinned, domain, mappings, apis, records, records_in_sync }
+    Observed {
+        authorities,
+        zone,
+        certificates,
+        validation,
+        bucket,
+        published,
+        pinned,
+        domain,
+        mappings,
+        apis,
+        records,
+        records_in_sync,
+    }
 }
 
 /// What is left of a domain that is being deleted.
@@ -102,12 +115,20 @@ fn best_zone(name: &str, zones: Vec<Zone>) -> Option<Zone> {
     fitting.max_by_key(|z| (z.name.len(), std::cmp::Reverse(z.id.clone())))
 }
 
-async fn validation(home: &Home, session: &Session, zone: &Seen<Option<Zone>>, certificates: &Seen<Vec<acm::Certificate>>) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
-    let (Some(zone), certificates) = (zone.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?) else {
+async fn validation(
+    home: &Home,
+    session: &Session,
+    zone: &Seen<Option<Zone>>,
+    certificates: &Seen<Vec<acm::Certificate>>,
+) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
+    let (Some(zone), certificates) =
+        (zone.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?)
+    else {
         return Ok(BTreeMap::new());
     };
     let ours = certificates.iter().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner));
-    let names: BTreeSet<_> = ours.flat_map(|c| &c.validation).filter_map(|v| v.record.as_ref()).map(|(name, _)| name.clone()).collect();
+    let names: BTreeSet<_> =
+        ours.flat_map(|c| &c.validation).filter_map(|v| v.record.as_ref()).map(|(name, _)| name.clone()).collect();
     let reads = names.into_iter().map(async |name| {
         let records = seen(session.route53.records(&zone.id, &name)).await?;
         Ok((name, records))
@@ -154,7 +175,8 @@ async fn apis(d: &Desired, session: &Session, probe: &EndpointProbe) -> BTreeMap
 
 async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &EndpointProbe) -> Seen<Option<Api>> {
     let Some(api) = seen(session.gateway.api(id)).await? else { return Ok(None) };
-    let reads = stages.into_iter().map(async |name| Ok((name.to_owned(), seen(session.gateway.stage(id, name)).await?)));
+    let reads =
+        stages.into_iter().map(async |name| Ok((name.to_owned(), seen(session.gateway.stage(id, name)).await?)));
     let stages = join_all(reads).await.into_iter().collect::<Seen<BTreeMap<_, _>>>()?;
     let settled = api.endpoint_closed && !api.tags.contains_key(PENDING_TAG);
     let probe = if settled { Some(Box::pin(probe.probe(&session.execute_api_host(id))).await) } else { None };
@@ -176,10 +198,18 @@ async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<
     }))
 }
 
-async fn pinned(home: &Home, session: &Session, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Bundle>> {
+async fn pinned(
+    home: &Home,
+    session: &Session,
+    domain: &Seen<Option<Domain>>,
+    versions: &Versions,
+) -> Seen<Option<Bundle>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
-    let used = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner)).and_then(|g| g.truststore.as_ref());
-    let Some(version) = used.filter(|t| t.uri == home.truststore_uri()).and_then(|t| t.version.as_ref()) else { return Ok(None) };
+    let used =
+        domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner)).and_then(|g| g.truststore.as_ref());
+    let Some(version) = used.filter(|t| t.uri == home.truststore_uri()).and_then(|t| t.version.as_ref()) else {
+        return Ok(None);
+    };
     let content = versions.read(home, session, version).await?;
     Ok(content.and_then(|c| Bundle::parse(&String::from_utf8_lossy(&c.bytes)).ok()))
 }
@@ -235,7 +265,14 @@ mod tests {
 
     #[test]
     fn the_longest_public_zone_on_label_boundaries() {
-        let zones = || vec![zone("Z1", "example.com", false), zone("Z2", "api.example.com", false), zone("Z3", "mtls.api.example.com", true), zone("Z4", "ample.com", false)];
+        let zones = || {
+            vec![
+                zone("Z1", "example.com", false),
+                zone("Z2", "api.example.com", false),
+                zone("Z3", "mtls.api.example.com", true),
+                zone("Z4", "ample.com", false),
+            ]
+        };
         let best = |name| best_zone(name, zones()).map(|z| z.id);
         assert_eq!(best("mtls.api.example.com").as_deref(), Some("Z2"));
         assert_eq!(best("myapi.example.com").as_deref(), Some("Z1"));

@@ -58,24 +58,62 @@ impl Step {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Make the key and certificate of a generated authority and keep them in their Secret.
-    GenerateAuthority { authority: String },
+    GenerateAuthority {
+        authority: String,
+    },
     RequestCertificate(acm::CertificateRequest),
-    DeleteCertificate { arn: String },
+    DeleteCertificate {
+        arn: String,
+    },
     /// One atomic batch.
-    ChangeRecords { zone_id: String, changes: Vec<Change> },
-    PutTruststore { bucket: String, key: String, body: String },
+    ChangeRecords {
+        zone_id: String,
+        changes: Vec<Change>,
+    },
+    PutTruststore {
+        bucket: String,
+        key: String,
+        body: String,
+    },
     CreateDomain(DomainRequest),
     /// Always the one full configuration, always in place.
     UpdateDomain(DomainRequest),
-    DeleteDomain { name: String },
-    CreateMapping { path: String, api_id: String, stage: String },
-    UpdateMapping { id: String, path: String, api_id: String, stage: String },
-    DeleteMapping { id: String, path: String },
-    MarkPending { api_arn: String },
-    CloseEndpoint { api_id: String },
-    Deploy { api_id: String, stage: String },
-    UnmarkPending { api_arn: String },
-    DeleteTruststoreVersion { bucket: String, key: String, version: String },
+    DeleteDomain {
+        name: String,
+    },
+    CreateMapping {
+        path: String,
+        api_id: String,
+        stage: String,
+    },
+    UpdateMapping {
+        id: String,
+        path: String,
+        api_id: String,
+        stage: String,
+    },
+    DeleteMapping {
+        id: String,
+        path: String,
+    },
+    MarkPending {
+        api_arn: String,
+    },
+    CloseEndpoint {
+        api_id: String,
+    },
+    Deploy {
+        api_id: String,
+        stage: String,
+    },
+    UnmarkPending {
+        api_arn: String,
+    },
+    DeleteTruststoreVersion {
+        bucket: String,
+        key: String,
+        version: String,
+    },
 }
 
 /// How a step stands.
@@ -225,10 +263,9 @@ fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> Judg
         }
     }
     let verdict = match (problems.split_first(), unseen, actions.is_empty()) {
-        (Some(((reason, first), rest)), ..) => Verdict::blocked(
-            *reason,
-            rest.iter().fold(first.clone(), |all, (_, next)| format!("{all}; {next}")),
-        ),
+        (Some(((reason, first), rest)), ..) => {
+            Verdict::blocked(*reason, rest.iter().fold(first.clone(), |all, (_, next)| format!("{all}; {next}")))
+        }
         (None, Some(why), _) => Verdict::unknown(why),
         (None, None, false) => Verdict::Act("generating the authority's key and certificate".into()),
         (None, None, true) => Verdict::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
@@ -259,7 +296,9 @@ fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
     let used = o.domain.as_ref().ok().and_then(Option::as_ref).map(|g| g.certificate_arn.as_str());
     owned(&d.home, o)
         .filter(|c| fits(d, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation))
-        .min_by_key(|c| (c.status != CertificateStatus::Issued, used != Some(c.arn.as_str()), c.created_at, c.arn.clone()))
+        .min_by_key(|c| {
+            (c.status != CertificateStatus::Issued, used != Some(c.arn.as_str()), c.created_at, c.arn.clone())
+        })
 }
 
 fn certificates(d: &Desired, o: &Observed) -> Judged {
@@ -276,7 +315,10 @@ fn certificates(d: &Desired, o: &Observed) -> Judged {
         let mut actions = validation.unwrap_or_default();
         actions.extend(superseded(d, o, certificate));
         let not_after = certificate.not_after.map(|t| format!(", valid until {t}")).unwrap_or_default();
-        return Judged { verdict: Verdict::done(Reason::Issued, format!("{} is ISSUED{not_after}", certificate.arn)), actions };
+        return Judged {
+            verdict: Verdict::done(Reason::Issued, format!("{} is ISSUED{not_after}", certificate.arn)),
+            actions,
+        };
     }
     match validation {
         Err(verdict) => verdict.into(),
@@ -284,7 +326,10 @@ fn certificates(d: &Desired, o: &Observed) -> Judged {
         Ok(_) if certificate.validation.is_empty() || certificate.validation.iter().any(|v| v.record.is_none()) => {
             Verdict::wait(Reason::WaitingForValidation, "ACM has not named the validation record yet").into()
         }
-        Ok(_) => Verdict::wait(Reason::WaitingForValidation, "the validation record is in Route 53; ACM has not issued yet").into(),
+        Ok(_) => {
+            Verdict::wait(Reason::WaitingForValidation, "the validation record is in Route 53; ACM has not issued yet")
+                .into()
+        }
     }
 }
 
@@ -329,8 +374,14 @@ fn request(d: &Desired, o: &Observed) -> Judged {
 
 fn no_zone(d: &Desired) -> Verdict {
     let message = match &d.home.zone_id {
-        Some(id) => format!("spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {} belongs into", d.home.domain_name),
-        None => format!("no public hosted zone in account {} is a parent of {}; create one, or set spec.dns.route53.hostedZoneId", d.home.account, d.home.domain_name),
+        Some(id) => format!(
+            "spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {} belongs into",
+            d.home.domain_name
+        ),
+        None => format!(
+            "no public hosted zone in account {} is a parent of {}; create one, or set spec.dns.route53.hostedZoneId",
+            d.home.account, d.home.domain_name
+        ),
     };
     Verdict::blocked(Reason::HostedZoneNotFound, message)
 }
@@ -350,7 +401,9 @@ fn validation_records(
     let wanted: BTreeSet<_> = certificate.validation.iter().filter_map(|v| v.record.clone()).collect();
     let changes: Vec<_> = wanted
         .into_iter()
-        .filter_map(|(name, value)| records::validation_change(&name, &value, found.get(&name).map_or(&[], Vec::as_slice)))
+        .filter_map(|(name, value)| {
+            records::validation_change(&name, &value, found.get(&name).map_or(&[], Vec::as_slice))
+        })
         .collect();
     Ok(if changes.is_empty() { vec![] } else { vec![Action::ChangeRecords { zone_id: zone.id.clone(), changes }] })
 }
@@ -450,7 +503,8 @@ fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>
     match published {
         Some(p) if is_published(d, p, &body) => {
             let warnings = compiled.findings.iter().filter(|f| f.severity != Severity::Refused).count();
-            let more = if warnings == 0 { String::new() } else { format!("; {warnings} warnings in status.truststore") };
+            let more =
+                if warnings == 0 { String::new() } else { format!("; {warnings} warnings in status.truststore") };
             Verdict::done(Reason::Published, format!("s3://{bucket}/{key} version {}{more}", p.version)).into()
         }
         _ => Judged::act(
@@ -466,12 +520,19 @@ fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
 
 // ---- domain
 
-fn domain(d: &Desired, o: &Observed, certificate: Option<&acm::Certificate>, issued: &Verdict, published: &Verdict) -> Judged {
+fn domain(
+    d: &Desired,
+    o: &Observed,
+    certificate: Option<&acm::Certificate>,
+    issued: &Verdict,
+    published: &Verdict,
+) -> Judged {
     let existing = match &o.domain {
         Err(why) => return Verdict::unknown(why).into(),
         Ok(existing) => existing.as_ref(),
     };
-    let version = o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
+    let version =
+        o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
     let arn = certificate.filter(|_| issued.is_done()).map(|c| &c.arn);
     let wished = |arn: &str, version: &str| DomainRequest {
         name: d.home.domain_name.clone(),
@@ -501,14 +562,16 @@ fn domain(d: &Desired, o: &Observed, certificate: Option<&acm::Certificate>, iss
         }
         status => {
             let why = g.status_message.as_deref().unwrap_or("no message");
-            return Verdict::blocked(Reason::DomainRejected, format!("{} is {}: {why}", g.name, status.as_str())).into();
+            return Verdict::blocked(Reason::DomainRejected, format!("{} is {}: {why}", g.name, status.as_str()))
+                .into();
         }
     }
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
     let (Some(wanted_arn), Some(wanted_version)) = (arn.or(Some(&g.certificate_arn)), version.or(pinned)) else {
         return Verdict::Behind(Step::TruststorePublished).into();
     };
-    let as_wished = g.certificate_arn == *wanted_arn && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
+    let as_wished =
+        g.certificate_arn == *wanted_arn && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
     if !as_wished {
         return Judged::act(
             format!("updating the custom domain {}", g.name),
@@ -518,7 +581,11 @@ fn domain(d: &Desired, o: &Observed, certificate: Option<&acm::Certificate>, iss
     match (arn, version) {
         (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
         (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
-        _ => Verdict::done(Reason::Programmed, format!("{} is AVAILABLE with this certificate and truststore version", g.name)).into(),
+        _ => Verdict::done(
+            Reason::Programmed,
+            format!("{} is AVAILABLE with this certificate and truststore version", g.name),
+        )
+        .into(),
     }
 }
 
@@ -531,7 +598,9 @@ fn foreign(home: &Home, g: &Domain) -> Option<Verdict> {
             format!(
                 "the custom domain {} exists already and {}; it is left alone",
                 g.name,
-                owner.map_or("carries no owner's mark (taking over is not supported yet)".into(), |o| format!("belongs to {o}"))
+                owner.map_or("carries no owner's mark (taking over is not supported yet)".into(), |o| format!(
+                    "belongs to {o}"
+                ))
             ),
         )),
     }
@@ -579,7 +648,10 @@ fn mappings(d: &Desired, o: &Observed) -> Judged {
         }
     }
     let verdict = if !missing.is_empty() {
-        Verdict::blocked(Reason::RefNotFound, format!("the API or stage of mapping {} is not there", missing.join(", ")))
+        Verdict::blocked(
+            Reason::RefNotFound,
+            format!("the API or stage of mapping {} is not there", missing.join(", ")),
+        )
     } else if let Some(why) = unseen {
         Verdict::unknown(why)
     } else if !actions.is_empty() {
@@ -609,16 +681,25 @@ fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
         RecordPlan::Right => match &o.records_in_sync {
             Err(why) => Verdict::unknown(why).into(),
             Ok(false) => Verdict::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
-            Ok(true) => Verdict::done(Reason::Programmed, format!("{} points at {}", d.home.domain_name, g.target)).into(),
+            Ok(true) => {
+                Verdict::done(Reason::Programmed, format!("{} points at {}", d.home.domain_name, g.target)).into()
+            }
         },
         RecordPlan::Foreign(what) => Verdict::blocked(
             Reason::ForeignOwner,
-            format!("the hosted zone {} has {what}, which carries no mark of ours; delete it to let the operator write {}", zone.name, d.home.domain_name),
+            format!(
+                "the hosted zone {} has {what}, which carries no mark of ours; delete it to let the operator write {}",
+                zone.name, d.home.domain_name
+            ),
         )
         .into(),
         // A first record sends callers here: not before there is something that answers.
-        RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => Verdict::Behind(Step::DomainProgrammed).into(),
-        RecordPlan::Change { first: true, .. } if matches!(mapped, Verdict::Act(_)) => Verdict::Behind(Step::MappingsProgrammed).into(),
+        RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => {
+            Verdict::Behind(Step::DomainProgrammed).into()
+        }
+        RecordPlan::Change { first: true, .. } if matches!(mapped, Verdict::Act(_)) => {
+            Verdict::Behind(Step::MappingsProgrammed).into()
+        }
         RecordPlan::Change { changes, .. } => Judged::act(
             format!("pointing {} at {}", d.home.domain_name, g.target),
             vec![Action::ChangeRecords { zone_id: zone.id.clone(), changes }],
@@ -630,7 +711,11 @@ fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
 
 fn bypass(d: &Desired, o: &Observed, dns: &Verdict) -> Judged {
     if d.default_endpoint == DefaultEndpoint::Keep {
-        return Verdict::blocked(Reason::KeptOpen, "spec.defaultEndpoint is Keep: callers without a certificate can use the execute-api endpoint").into();
+        return Verdict::blocked(
+            Reason::KeptOpen,
+            "spec.defaultEndpoint is Keep: callers without a certificate can use the execute-api endpoint",
+        )
+        .into();
     }
     let (mut actions, mut verdicts) = (vec![], vec![]);
     let ids: BTreeSet<_> = d.mappings.values().map(|m| &m.id).collect();
@@ -655,17 +740,16 @@ fn bypass(d: &Desired, o: &Observed, dns: &Verdict) -> Judged {
         Verdict::Done(Reason::NotVerified, _) => 5,
         Verdict::Done(..) => 6,
     };
-    let verdict = verdicts
-        .into_iter()
-        .min_by_key(worst)
-        .unwrap_or_else(|| Verdict::done(Reason::Closed, "no API is mapped"));
+    let verdict =
+        verdicts.into_iter().min_by_key(worst).unwrap_or_else(|| Verdict::done(Reason::Closed, "no API is mapped"));
     Judged { verdict, actions }
 }
 
 fn endpoint(api: &Api, dns: &Verdict) -> Judged {
     let id = &api.api.id;
     // Stages that serve what was last deployed see no change before the next deployment.
-    let by_hand: Vec<_> = api.stages.iter().filter(|(_, s)| s.as_ref().is_some_and(|s| !s.auto_deploy)).map(|(name, _)| name).collect();
+    let by_hand: Vec<_> =
+        api.stages.iter().filter(|(_, s)| s.as_ref().is_some_and(|s| !s.auto_deploy)).map(|(name, _)| name).collect();
     let deploy = || {
         let deployments = by_hand.iter().map(|stage| Action::Deploy { api_id: id.clone(), stage: (*stage).clone() });
         deployments.chain([Action::UnmarkPending { api_arn: api.api.arn.clone() }])
@@ -685,18 +769,27 @@ fn endpoint(api: &Api, dns: &Verdict) -> Judged {
         return Judged::act(format!("closing the execute-api endpoint of {id}"), actions);
     }
     if api.api.tags.contains_key(PENDING_TAG) {
-        return Judged::act(format!("deploying {id}, so that its closed endpoint becomes effective"), deploy().collect());
+        return Judged::act(
+            format!("deploying {id}, so that its closed endpoint becomes effective"),
+            deploy().collect(),
+        );
     }
     match &api.probe {
-        Some(probe::Verdict::Refused(_)) => Verdict::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint"),
+        Some(probe::Verdict::Refused(_)) => {
+            Verdict::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint")
+        }
         Some(probe::Verdict::Answered(status)) => Verdict::wait(
             Reason::StillAnswering,
             format!("the execute-api endpoint of {id} is set to be closed, but still answers with status {status}"),
         ),
-        Some(probe::Verdict::Unreachable(why)) => {
-            Verdict::done(Reason::NotVerified, format!("the execute-api endpoint of {id} is set to be closed; not verified: {why}"))
-        }
-        None => Verdict::done(Reason::NotVerified, format!("the execute-api endpoint of {id} is set to be closed; not verified")),
+        Some(probe::Verdict::Unreachable(why)) => Verdict::done(
+            Reason::NotVerified,
+            format!("the execute-api endpoint of {id} is set to be closed; not verified: {why}"),
+        ),
+        None => Verdict::done(
+            Reason::NotVerified,
+            format!("the execute-api endpoint of {id} is set to be closed; not verified"),
+        ),
     }
     .into()
 }

@@ -2,7 +2,7 @@
 use super::desired::{Home, short_hash};
 use crate::aws::{
     gateway::{Domain, IpAddressType},
-    route53::{Alias, Change, Action, RecordSet},
+    route53::{Action, Alias, Change, RecordSet},
 };
 
 /// Seconds that resolvers may keep a validation record or marker.
@@ -13,7 +13,10 @@ const TTL: i64 = 300;
 pub enum RecordPlan {
     Right,
     /// `first`: nothing of ours stands there yet.
-    Change { changes: Vec<Change>, first: bool },
+    Change {
+        changes: Vec<Change>,
+        first: bool,
+    },
     /// Somebody else's record is in the way; the text says which.
     Foreign(String),
 }
@@ -41,7 +44,11 @@ fn alias(name: &str, kind: &str, g: &Domain) -> RecordSet {
         kind: kind.to_owned(),
         ttl: None,
         values: vec![],
-        alias: Some(Alias { target: g.target.to_lowercase(), hosted_zone_id: g.hosted_zone_id.clone(), evaluate_target_health: false }),
+        alias: Some(Alias {
+            target: g.target.to_lowercase(),
+            hosted_zone_id: g.hosted_zone_id.clone(),
+            evaluate_target_health: false,
+        }),
         routed: false,
     }
 }
@@ -64,7 +71,8 @@ pub fn plan(home: &Home, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> 
         IpAddressType::Dualstack => &["A", "AAAA"],
     };
     let wanted: Vec<_> = kinds.iter().map(|kind| alias(&home.domain_name, kind, g)).collect();
-    let at_name: Vec<_> = there.iter().filter(|r| r.name == home.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME")).collect();
+    let at_name: Vec<_> =
+        there.iter().filter(|r| r.name == home.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME")).collect();
     let is_right = |r: &RecordSet| wanted.iter().any(|w| same(w, r));
     if let Some(foreign) = at_name.iter().find(|r| !is_right(r) && (!marked || r.routed)) {
         return RecordPlan::Foreign(describe(foreign));
@@ -94,11 +102,14 @@ pub fn plan(home: &Home, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> 
 /// Deletes exactly what was read, and only what our marker stands beside.
 pub fn removal(home: &Home, there: &[RecordSet]) -> Vec<Change> {
     let marker = marker(home);
-    let Some(mark) = there.iter().find(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values) else {
+    let Some(mark) = there.iter().find(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values)
+    else {
         return vec![];
     };
     let ours = there.iter().filter(|r| {
-        r.name == home.domain_name && matches!(&*r.kind, "A" | "AAAA") && r.alias.as_ref().is_some_and(|a| a.target.contains(".execute-api."))
+        r.name == home.domain_name
+            && matches!(&*r.kind, "A" | "AAAA")
+            && r.alias.as_ref().is_some_and(|a| a.target.contains(".execute-api."))
     });
     ours.chain([mark]).map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
 }
@@ -109,8 +120,14 @@ pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option
     if existing.is_some_and(|r| r.values.len() == 1 && plain(&r.values[0]) == plain(value)) {
         return None;
     }
-    let record =
-        RecordSet { name: plain(name), kind: "CNAME".into(), ttl: Some(TTL), values: vec![value.to_owned()], alias: None, routed: false };
+    let record = RecordSet {
+        name: plain(name),
+        kind: "CNAME".into(),
+        ttl: Some(TTL),
+        values: vec![value.to_owned()],
+        alias: None,
+        routed: false,
+    };
     Some(Change { action: if existing.is_some() { Action::Upsert } else { Action::Create }, record })
 }
 

@@ -22,7 +22,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// It waits for its turn under AWS's quota.
-    Queued { ahead: usize, about: std::time::Duration },
+    Queued {
+        ahead: usize,
+        about: std::time::Duration,
+    },
     /// This process may not write at the moment; another one may.
     NotLeading,
     Failed(errors::Error),
@@ -46,7 +49,15 @@ pub fn condition(step: Step) -> ConditionType {
 }
 
 /// The status after a look at a served spec.
-pub fn report(old: &MtlsDomainStatus, generation: i64, home: &Home, plan: &Plan, o: &Observed, outcomes: &Outcomes, now: Timestamp) -> MtlsDomainStatus {
+pub fn report(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    home: &Home,
+    plan: &Plan,
+    o: &Observed,
+    outcomes: &Outcomes,
+    now: Timestamp,
+) -> MtlsDomainStatus {
     let lines: Vec<_> = plan.steps.iter().map(|(step, judged)| line(*step, judged, outcomes.get(step))).collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
     facts(&mut new, home, plan, o);
@@ -54,7 +65,13 @@ pub fn report(old: &MtlsDomainStatus, generation: i64, home: &Home, plan: &Plan,
 }
 
 /// The status of a spec that is not served, or of one that is being deleted: only the conditions say something new.
-pub fn with_conditions(old: &MtlsDomainStatus, generation: i64, acceptance: &Acceptance, lines: &[Line], now: Timestamp) -> MtlsDomainStatus {
+pub fn with_conditions(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    acceptance: &Acceptance,
+    lines: &[Line],
+    now: Timestamp,
+) -> MtlsDomainStatus {
     MtlsDomainStatus {
         observed_generation: Some(generation),
         conditions: conditions::write(&old.conditions, generation, acceptance, lines, now),
@@ -78,7 +95,9 @@ pub fn line(step: Step, judged: &Judged, outcome: Option<&Outcome>) -> Line {
             let (_, _, problem) = explain(outcome);
             (Standing::Done, *reason, format!("{message}; {problem}"))
         }
-        (Verdict::Blocked(reason, message), _) if *reason == Reason::KeptOpen => (Standing::Waived, *reason, message.clone()),
+        (Verdict::Blocked(reason, message), _) if *reason == Reason::KeptOpen => {
+            (Standing::Waived, *reason, message.clone())
+        }
         (Verdict::Blocked(reason, message), _) => (Standing::Stuck, *reason, message.clone()),
         (_, Some(outcome)) => explain(outcome),
         (Verdict::Done(reason, message), None) => (Standing::Done, *reason, message.clone()),
@@ -89,7 +108,8 @@ pub fn line(step: Step, judged: &Judged, outcome: Option<&Outcome>) -> Line {
             (Standing::Working, reason, format!("waiting for {what}"))
         }
         (Verdict::Unknown(unseen), None) => {
-            let standing = if unseen.reason == Reason::PermissionDenied { Standing::Stuck } else { Standing::Unreachable };
+            let standing =
+                if unseen.reason == Reason::PermissionDenied { Standing::Stuck } else { Standing::Unreachable };
             (standing, unseen.reason, unseen.message.clone())
         }
     };
@@ -103,7 +123,9 @@ fn waiting_for(step: Step) -> (Reason, &'static str) {
         Step::TruststorePublished => (Reason::WaitingForTruststore, "the truststore"),
         Step::DomainProgrammed => (Reason::WaitingForDomain, "the custom domain"),
         Step::MappingsProgrammed => (Reason::WaitingForMappings, "the API mappings"),
-        Step::DnsProgrammed | Step::BypassClosed => (Reason::WaitingForDNS, "the DNS records, so that callers have another way in"),
+        Step::DnsProgrammed | Step::BypassClosed => {
+            (Reason::WaitingForDNS, "the DNS records, so that callers have another way in")
+        }
     }
 }
 
@@ -118,7 +140,9 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
             };
             (Standing::Working, Reason::Queued, format!("waiting for its turn under AWS's quota: {when}"))
         }
-        Outcome::NotLeading => (Standing::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into()),
+        Outcome::NotLeading => {
+            (Standing::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into())
+        }
         Outcome::Cluster(why) => (Standing::Unreachable, Reason::Unreachable, why.clone()),
         Outcome::Failed(error) => refusal(error),
     }
@@ -127,13 +151,19 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
 /// What an AWS error means to the one who waits.
 pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
     match error.kind {
-        errors::Kind::Denied => {
-            (Standing::Stuck, Reason::PermissionDenied, format!("the operator may not {}: allow it in its IAM policy", error.iam_action()))
+        errors::Kind::Denied => (
+            Standing::Stuck,
+            Reason::PermissionDenied,
+            format!("the operator may not {}: allow it in its IAM policy", error.iam_action()),
+        ),
+        errors::Kind::Throttled => {
+            (Standing::Unreachable, Reason::Throttled, format!("{} is throttled; trying again", error.operation))
         }
-        errors::Kind::Throttled => (Standing::Unreachable, Reason::Throttled, format!("{} is throttled; trying again", error.operation)),
         errors::Kind::Transient => (Standing::Unreachable, Reason::Unreachable, error.to_string()),
         // Something changed since we looked; the next look says what.
-        errors::Kind::NotFound | errors::Kind::Conflict => (Standing::Working, Reason::Progressing, format!("{error}; looking again")),
+        errors::Kind::NotFound | errors::Kind::Conflict => {
+            (Standing::Working, Reason::Progressing, format!("{error}; looking again"))
+        }
         errors::Kind::Invalid => (Standing::Stuck, Reason::AwsRejected, error.to_string()),
     }
 }
@@ -151,7 +181,8 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
         let ours = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner));
         status.target_domain_name = ours.map(|g| g.target.clone());
         status.hosted_zone_id = ours.map(|g| g.hosted_zone_id.clone());
-        status.truststore = ours.and_then(|g| truststore(g, o)).or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
+        status.truststore =
+            ours.and_then(|g| truststore(g, o)).or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
         if let Ok(mappings) = &o.mappings {
             let listed = mappings.iter().filter(|_| ours.is_some());
             status.mappings = listed.map(|m| MappingState { path: m.path.clone(), id: m.id.clone() }).collect();

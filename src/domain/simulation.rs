@@ -64,7 +64,11 @@ fn desired() -> Desired {
     };
     Desired {
         home,
-        certificate: CertificateWish { names: vec![NAME.into()], key_algorithm: KeyAlgorithm::EcPrime256v1, token: "t".into() },
+        certificate: CertificateWish {
+            names: vec![NAME.into()],
+            key_algorithm: KeyAlgorithm::EcPrime256v1,
+            token: "t".into(),
+        },
         authorities: vec![AuthorityWish {
             name: "partners".into(),
             state: AuthorityState::Active,
@@ -115,8 +119,14 @@ impl World {
     fn observed(&self) -> Observed {
         let source = Source::Read { certificates: Ok(AUTHORITY.clone()), key: Key::Fits };
         let missing = Source::Missing("there is no Secret".into());
-        let body = |version: &str| self.versions.iter().find(|(v, ..)| v == version).map(|(.., body)| Bundle::parse(body).unwrap_or_default());
-        let pinned = self.domain.as_ref().filter(|g| g.tags.get(OWNER_TAG).is_some_and(|o| o == OURS)).and_then(|g| g.truststore.as_ref());
+        let body = |version: &str| {
+            self.versions.iter().find(|(v, ..)| v == version).map(|(.., body)| Bundle::parse(body).unwrap_or_default())
+        };
+        let pinned = self
+            .domain
+            .as_ref()
+            .filter(|g| g.tags.get(OWNER_TAG).is_some_and(|o| o == OURS))
+            .and_then(|g| g.truststore.as_ref());
         let apis = self.apis.iter().map(|(id, api)| {
             let settled = api.api.endpoint_closed && !api.api.tags.contains_key(PENDING_TAG);
             (id.clone(), Ok(Some(Api { probe: settled.then_some(probe::Verdict::Refused(404)), ..api.clone() })))
@@ -126,7 +136,13 @@ impl World {
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zone: Ok(Some(Zone { id: "Z1".into(), name: "example.com".into(), private: false })),
             certificates: Ok(self.seen_certificates()),
-            validation: Ok(self.certificates.iter().flat_map(|c| &c.validation).filter_map(|v| v.record.as_ref()).map(|(n, _)| cname(n)).collect()),
+            validation: Ok(self
+                .certificates
+                .iter()
+                .flat_map(|c| &c.validation)
+                .filter_map(|v| v.record.as_ref())
+                .map(|(n, _)| cname(n))
+                .collect()),
             bucket: Ok(Some(s3::Bucket { region: "eu-west-1".into(), versioned: true })),
             published: Ok(self.versions.last().map(|(version, owner, body)| Published {
                 version: version.clone(),
@@ -150,7 +166,12 @@ impl World {
             domain: Ok(self.domain.clone()),
             mappings: Ok(self.mappings.clone()),
             certificates: Ok(self.seen_certificates()),
-            versions: Ok(self.versions.iter().filter(|(_, owner, _)| owner.as_deref() == Some(OURS)).map(|(v, ..)| v.clone()).collect()),
+            versions: Ok(self
+                .versions
+                .iter()
+                .filter(|(_, owner, _)| owner.as_deref() == Some(OURS))
+                .map(|(v, ..)| v.clone())
+                .collect()),
         }
     }
 
@@ -158,12 +179,21 @@ impl World {
     fn perform(&mut self, action: Action) {
         match action {
             Action::GenerateAuthority { .. } => {
-                assert!(!self.has_key && !self.trusts_authority(), "a key was made anew while its certificate is trusted");
+                assert!(
+                    !self.has_key && !self.trusts_authority(),
+                    "a key was made anew while its certificate is trusted"
+                );
                 self.has_key = true;
             }
             Action::RequestCertificate(r) => {
                 let arn = self.id("arn:");
-                self.certificates.push(certificate(&arn, OURS, CertificateStatus::PendingValidation, &r.names, r.key_algorithm));
+                self.certificates.push(certificate(
+                    &arn,
+                    OURS,
+                    CertificateStatus::PendingValidation,
+                    &r.names,
+                    r.key_algorithm,
+                ));
             }
             Action::DeleteCertificate { arn } => {
                 assert!(!self.in_use(&arn), "ResourceInUseException");
@@ -188,7 +218,8 @@ impl World {
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!((g.tags[OWNER_TAG].as_str(), &g.status), (OURS, &DomainStatus::Available));
                 g.certificate_arn = r.certificate_arn;
-                g.truststore = Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
+                g.truststore =
+                    Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
                 (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
             }
             Action::DeleteDomain { .. } => {
@@ -263,7 +294,11 @@ impl World {
     fn time_passes(&mut self) {
         let records = self.records.clone();
         for c in self.certificates.iter_mut().filter(|c| c.status == CertificateStatus::PendingValidation) {
-            let there = |v: &Validation| v.record.as_ref().is_some_and(|(n, value)| records.iter().any(|r| r.name == *n && r.values == [value.clone()]));
+            let there = |v: &Validation| {
+                v.record
+                    .as_ref()
+                    .is_some_and(|(n, value)| records.iter().any(|r| r.name == *n && r.values == [value.clone()]))
+            };
             if c.validation.iter().all(there) {
                 c.status = CertificateStatus::Issued;
             }
@@ -296,7 +331,13 @@ impl World {
     }
 }
 
-fn certificate(arn: &str, owner: &str, status: CertificateStatus, names: &[String], key_algorithm: KeyAlgorithm) -> acm::Certificate {
+fn certificate(
+    arn: &str,
+    owner: &str,
+    status: CertificateStatus,
+    names: &[String],
+    key_algorithm: KeyAlgorithm,
+) -> acm::Certificate {
     let issued = status == CertificateStatus::Issued;
     let record = issued.then(|| (format!("_x.{NAME}"), "_y.acm-validations.aws".to_owned()));
     acm::Certificate {
@@ -310,7 +351,10 @@ fn certificate(arn: &str, owner: &str, status: CertificateStatus, names: &[Strin
         created_at: None,
         in_use: false,
         failure: None,
-        validation: names.iter().map(|n| Validation { domain: n.clone(), record: record.clone(), status: ValidationStatus::Pending }).collect(),
+        validation: names
+            .iter()
+            .map(|n| Validation { domain: n.clone(), record: record.clone(), status: ValidationStatus::Pending })
+            .collect(),
         tags: [(OWNER_TAG.to_owned(), owner.to_owned())].into(),
     }
 }
@@ -321,7 +365,11 @@ fn domain(owner: &str, arn: &str, version: &str) -> Domain {
         arn: "arn:domain".into(),
         certificate_arn: arn.into(),
         ownership_certificate_arn: None,
-        truststore: Some(Truststore { uri: "s3://truststores/partners.pem".into(), version: Some(version.into()), warnings: vec![] }),
+        truststore: Some(Truststore {
+            uri: "s3://truststores/partners.pem".into(),
+            version: Some(version.into()),
+            warnings: vec![],
+        }),
         status: DomainStatus::Available,
         status_message: None,
         target: "d-1.execute-api.eu-west-1.amazonaws.com".into(),

@@ -24,11 +24,13 @@ pub async fn read(client: &Client, namespace: &str, wishes: &[AuthorityWish]) ->
 async fn source(client: &Client, namespace: &str, wish: &SourceWish) -> Source {
     match wish {
         SourceWish::Pem(pem) => only_trusted(pem),
-        SourceWish::Generated { secret: name, .. } | SourceWish::Secret { name } => match apply::secret(client, namespace, name).await {
-            Ok(Some(secret)) => of_secret(name, &secret),
-            Ok(None) => Source::Missing(format!("there is no Secret {name} in this namespace")),
-            Err(error) => unseen(&error),
-        },
+        SourceWish::Generated { secret: name, .. } | SourceWish::Secret { name } => {
+            match apply::secret(client, namespace, name).await {
+                Ok(Some(secret)) => of_secret(name, &secret),
+                Ok(None) => Source::Missing(format!("there is no Secret {name} in this namespace")),
+                Err(error) => unseen(&error),
+            }
+        }
         SourceWish::ConfigMap { name, key } => match apply::config_map(client, namespace, name).await {
             Ok(Some(map)) => match map.data.unwrap_or_default().get(key) {
                 Some(pem) => only_trusted(pem),

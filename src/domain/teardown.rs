@@ -28,7 +28,8 @@ pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
             Err(why) => return Verdict::Unknown(why.clone()).into(),
             Ok(mappings) => mappings,
         };
-        let others: Vec<_> = mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
+        let others: Vec<_> =
+            mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
         if home.unlisted_mappings == UnlistedMappings::Keep && !others.is_empty() {
             return Verdict::Blocked(
                 Reason::ForeignOwner,
@@ -65,7 +66,10 @@ pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
     let verdict = match used.first() {
         Some(certificate) => Verdict::Wait(
             Reason::WaitingForCertificate,
-            format!("ACM still says that {} is in use; that takes up to an hour after its domain has gone", certificate.arn),
+            format!(
+                "ACM still says that {} is in use; that takes up to an hour after its domain has gone",
+                certificate.arn
+            ),
         ),
         None if actions.is_empty() => Verdict::Done(Reason::Deleting, "nothing of ours is left in AWS".into()),
         None => Verdict::Act("deleting the certificate and the truststore".into()),

@@ -31,14 +31,9 @@ pub enum Error {
 
 /// Sets up logging for the process. `filter` as EnvFilter reads it: "info" or "info,mtls_operator=debug".
 pub fn init(filter: &str, format: Format) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(filter).map_err(|source| Error::Filter {
-        filter: filter.into(),
-        source,
-    })?;
+    let filter = EnvFilter::try_new(filter).map_err(|source| Error::Filter { filter: filter.into(), source })?;
     let colours = std::io::stderr().is_terminal();
-    subscriber(filter, format, colours, std::io::stderr)
-        .try_init()
-        .map_err(Error::Twice)
+    subscriber(filter, format, colours, std::io::stderr).try_init().map_err(Error::Twice)
 }
 
 /// An error with all that caused it, for one line of a log: `error = %chain(&error)`. (As a `dyn Error` field, which
@@ -62,18 +57,11 @@ pub fn chain(error: &dyn StdError) -> impl Display + '_ {
     Chain(error)
 }
 
-fn subscriber<W>(
-    filter: EnvFilter,
-    format: Format,
-    colours: bool,
-    writer: W,
-) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(filter: EnvFilter, format: Format, colours: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         Format::Json => Box::new(builder.json().flatten_event(true).finish()),
         Format::Compact => Box::new(builder.compact().with_ansi(colours).finish()),
@@ -105,19 +93,14 @@ mod tests {
     fn logged(filter: &str, format: Format, log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(EnvFilter::new(filter), format, false, move || {
-            writer.clone()
-        });
+        let subscriber = subscriber(EnvFilter::new(filter), format, false, move || writer.clone());
         tracing::subscriber::with_default(subscriber, log);
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
     fn json_carries_fields_and_causes() {
-        let error = Error::Filter {
-            filter: "=".into(),
-            source: EnvFilter::try_new("a=b=c").unwrap_err(),
-        };
+        let error = Error::Filter { filter: "=".into(), source: EnvFilter::try_new("a=b=c").unwrap_err() };
         let out = logged("info", Format::Json, || {
             tracing::debug!("hidden");
             tracing::warn!(error = %chain(&error), object = "a/b", "seen");
@@ -128,10 +111,7 @@ mod tests {
             (&"seen".into(), &"a/b".into(), &"WARN".into())
         );
         let said = line["error"].as_str().unwrap();
-        assert!(
-            said.starts_with("not a log filter: =: error parsing level filter"),
-            "{said}"
-        );
+        assert!(said.starts_with("not a log filter: =: error parsing level filter"), "{said}");
     }
 
     #[test]
@@ -155,10 +135,7 @@ mod tests {
             tracing::debug!(n = 1, "ours");
             tracing::info!(target: "kube", "theirs");
         });
-        assert!(
-            out.contains("ours") && out.contains("n=1") && !out.contains("theirs"),
-            "{out}"
-        );
+        assert!(out.contains("ours") && out.contains("n=1") && !out.contains("theirs"), "{out}");
     }
 
     #[test]

@@ -41,9 +41,7 @@ impl Metrics {
         let me = Self {
             reconciles: Family::default(),
             // 5 ms to 80 s: from "nothing to do" to waiting for a slow AWS call or two.
-            reconcile_seconds: Family::new_with_constructor(|| {
-                Histogram::new(exponential_buckets(0.005, 2.0, 15))
-            }),
+            reconcile_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 15))),
             leader: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("mtls_operator");
@@ -64,12 +62,8 @@ impl Metrics {
 
     /// `outcome` is [`OK`] or the category of the error.
     pub fn reconciled(&self, kind: &'static str, outcome: &'static str, took: Duration) {
-        self.reconciles
-            .get_or_create(&Reconcile { kind, outcome })
-            .inc();
-        self.reconcile_seconds
-            .get_or_create(&Kind { kind })
-            .observe(took.as_secs_f64());
+        self.reconciles.get_or_create(&Reconcile { kind, outcome }).inc();
+        self.reconcile_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
     }
 
     pub fn leads(&self, leads: bool) {

@@ -33,9 +33,7 @@ pub async fn serve(
             }),
         )
         .route("/metrics", get(async move || metrics(&registry)));
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 fn metrics(registry: &Registry) -> axum::response::Response {
@@ -69,12 +67,7 @@ mod tests {
         let reason = Arc::new(Mutex::new(Some("MtlsDomain is not listed yet".to_owned())));
         let stop = CancellationToken::new();
         let unready = reason.clone();
-        let server = tokio::spawn(serve(
-            listener,
-            registry,
-            move || unready.lock().unwrap().clone(),
-            stop.clone(),
-        ));
+        let server = tokio::spawn(serve(listener, registry, move || unready.lock().unwrap().clone(), stop.clone()));
         let ask = async |path: &str| {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -86,11 +79,7 @@ mod tests {
 
         assert!(ask("/livez").await.starts_with("HTTP/1.1 200"));
         let answer = ask("/readyz").await;
-        assert!(
-            answer.starts_with("HTTP/1.1 503")
-                && answer.ends_with("MtlsDomain is not listed yet\n"),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("MtlsDomain is not listed yet\n"), "{answer}");
         reason.lock().unwrap().take();
         assert!(ask("/readyz").await.starts_with("HTTP/1.1 200"));
         metrics.leads(true);
@@ -98,10 +87,6 @@ mod tests {
         assert!(ask("/nothing").await.starts_with("HTTP/1.1 404"));
 
         stop.cancel();
-        tokio::time::timeout(Duration::from_secs(10), server)
-            .await
-            .expect("stops")
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), server).await.expect("stops").unwrap().unwrap();
     }
 }

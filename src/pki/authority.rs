@@ -48,22 +48,16 @@ pub enum GenerateError {
 
 /// A new self-signed authority for leaves only: CA:TRUE with path length 0, keyCertSign and cRLSign. With an RSA key it takes
 /// up to 1.6 s of CPU: call it from `tokio::task::spawn_blocking`.
-pub fn generate(
-    request: &AuthorityRequest,
-    now: Timestamp,
-) -> Result<KeyedCertificate, GenerateError> {
+pub fn generate(request: &AuthorityRequest, now: Timestamp) -> Result<KeyedCertificate, GenerateError> {
     subject_part("commonName", &request.common_name, 64)?;
     for (at, organization) in request.organizations.iter().enumerate() {
         subject_part(&format!("organizations[{at}]"), organization, 64)?;
     }
     let key = keys::generate(request.key)?;
-    let subject = Subject {
-        common_name: &request.common_name,
-        organizations: &request.organizations,
-        ..Subject::default()
-    }
-    .to_der()
-    .map_err(builder::Error::from)?;
+    let subject =
+        Subject { common_name: &request.common_name, organizations: &request.organizations, ..Subject::default() }
+            .to_der()
+            .map_err(builder::Error::from)?;
     let spki = key.subject_public_key_info();
     let draft = Draft {
         issuer: subject.clone(),
@@ -75,20 +69,13 @@ pub fn generate(
     };
     let der = sign(draft, &key)?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
-    Ok(KeyedCertificate {
-        certificate_pem: certificate.to_pem(),
-        key_pem: keys::pem(&key, Encoding::Pkcs8)?,
-    })
+    Ok(KeyedCertificate { certificate_pem: certificate.to_pem(), key_pem: keys::pem(&key, Encoding::Pkcs8)? })
 }
 
 fn extensions(spki: &[u8]) -> builder::Result<Vec<Extension>> {
     let none = Name::default();
     Ok(vec![
-        BasicConstraints {
-            ca: true,
-            path_len_constraint: Some(0),
-        }
-        .to_extension(&none, &[])?,
+        BasicConstraints { ca: true, path_len_constraint: Some(0) }.to_extension(&none, &[])?,
         KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign).to_extension(&none, &[])?,
         key_id(spki)?.to_extension(&none, &[])?,
     ])
@@ -96,9 +83,7 @@ fn extensions(spki: &[u8]) -> builder::Result<Vec<Extension>> {
 
 /// Subject key identifier: SHA-1 of the key (RFC 5280, section 4.2.1.2, method 1), as most authorities have it.
 pub(crate) fn key_id(spki: &[u8]) -> builder::Result<SubjectKeyIdentifier> {
-    Ok(SubjectKeyIdentifier::try_from(
-        SubjectPublicKeyInfoRef::try_from(spki)?,
-    )?)
+    Ok(SubjectKeyIdentifier::try_from(SubjectPublicKeyInfoRef::try_from(spki)?)?)
 }
 
 pub(crate) fn earlier(at: Timestamp, by: SignedDuration) -> Timestamp {
@@ -130,23 +115,15 @@ pub enum IssuerError {
         "the first certificate in tls.crt ({subject}) is not an authority: it needs CA:TRUE and, with keyUsage, keyCertSign"
     )]
     NotAnAuthority { subject: String },
-    #[error(
-        "tls.key is of a kind that API Gateway does not take: use RSA from 2048 bits, P-256 or P-384"
-    )]
+    #[error("tls.key is of a kind that API Gateway does not take: use RSA from 2048 bits, P-256 or P-384")]
     UnsupportedKey,
-    #[error(
-        "the chain stops at {subject}: add its issuer ({issuer}) to tls.crt or ca.crt, up to the self-signed root"
-    )]
+    #[error("the chain stops at {subject}: add its issuer ({issuer}) to tls.crt or ca.crt, up to the self-signed root")]
     ChainIncomplete { subject: String, issuer: String },
 }
 
 impl Issuer {
     /// From the Secret's `tls.crt` (its first certificate is the authority), `tls.key` and `ca.crt`.
-    pub fn from_pem(
-        tls_crt: &str,
-        tls_key: &str,
-        ca_crt: Option<&str>,
-    ) -> Result<Issuer, IssuerError> {
+    pub fn from_pem(tls_crt: &str, tls_key: &str, ca_crt: Option<&str>) -> Result<Issuer, IssuerError> {
         let mut pool = parse_pem_bundle(tls_crt).map_err(IssuerError::Certificate)?;
         let authority = pool.remove(0);
         if let Some(ca_crt) = ca_crt.filter(|text| !text.trim().is_empty()) {
@@ -161,20 +138,13 @@ impl Issuer {
             return Err(IssuerError::NotAnAuthority { subject: subject() });
         }
         let algorithm = KeyPair::algorithm(&key);
-        let known = [
-            &rcgen::PKCS_ECDSA_P256_SHA256,
-            &rcgen::PKCS_ECDSA_P384_SHA384,
-            &rcgen::PKCS_RSA_SHA256,
-        ];
+        let known = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256];
         if !known.contains(&algorithm) {
             return Err(IssuerError::UnsupportedKey);
         }
         let chain = authority.chain(&pool).map_err(|chain| {
             let last = &chain[chain.len() - 1];
-            IssuerError::ChainIncomplete {
-                subject: last.subject.clone(),
-                issuer: last.issuer.clone(),
-            }
+            IssuerError::ChainIncomplete { subject: last.subject.clone(), issuer: last.issuer.clone() }
         })?;
         Ok(Issuer { key, chain })
     }
@@ -201,11 +171,7 @@ impl Issuer {
 
     /// The last moment at which the whole chain is valid; no leaf outlives it.
     pub fn not_after(&self) -> Timestamp {
-        self.chain
-            .iter()
-            .map(|certificate| certificate.not_after)
-            .min()
-            .expect("a chain has one certificate at least")
+        self.chain.iter().map(|certificate| certificate.not_after).min().expect("a chain has one certificate at least")
     }
 
     pub(crate) fn key(&self) -> &KeyPair {
@@ -239,21 +205,11 @@ pub(crate) mod tests {
     fn a_generated_authority_can_issue() {
         let now = at("2026-11-24T12:00:00.5Z");
         let organizations = vec!["Acme".to_owned(), "Acme Labs".to_owned()];
-        let made = generate(
-            &AuthorityRequest {
-                organizations,
-                ..request("Partners")
-            },
-            now,
-        )
-        .unwrap();
+        let made = generate(&AuthorityRequest { organizations, ..request("Partners") }, now).unwrap();
         let issuer = Issuer::from_pem(&made.certificate_pem, &made.key_pem, Some("")).unwrap();
         let ca = issuer.authority();
         assert_eq!(ca.subject, "CN=Partners,O=Acme Labs,O=Acme");
-        assert_eq!(
-            (ca.version, ca.is_ca, ca.may_sign, ca.self_signed),
-            (3, true, true, true)
-        );
+        assert_eq!((ca.version, ca.is_ca, ca.may_sign, ca.self_signed), (3, true, true, true));
         assert_eq!(ca.not_before, at("2026-11-24T11:55:00Z"));
         assert_eq!(ca.not_after, at("2036-11-21T12:00:00Z"));
         assert_eq!(ca.serial.len(), 32);
@@ -262,29 +218,15 @@ pub(crate) mod tests {
         assert!(issuer.intermediates().is_empty());
         assert_eq!(issuer.ca_pem(), made.certificate_pem);
         let again = generate(&request("Partners"), now).unwrap();
-        assert_ne!(
-            parse_pem_bundle(&again.certificate_pem).unwrap()[0].serial,
-            ca.serial
-        );
+        assert_ne!(parse_pem_bundle(&again.certificate_pem).unwrap()[0].serial, ca.serial);
     }
 
     #[test]
     fn a_subject_that_could_fool_a_reader_is_refused() {
-        let error = |request| {
-            generate(&request, at("2026-11-24T12:00:00Z"))
-                .err()
-                .unwrap()
-                .to_string()
-        };
+        let error = |request| generate(&request, at("2026-11-24T12:00:00Z")).err().unwrap().to_string();
         assert!(error(request("a=b")).starts_with("commonName: "));
         let organizations = vec!["ok".to_owned(), "a,b".to_owned()];
-        assert!(
-            error(AuthorityRequest {
-                organizations,
-                ..request("a")
-            })
-            .starts_with("organizations[1]: ")
-        );
+        assert!(error(AuthorityRequest { organizations, ..request("a") }).starts_with("organizations[1]: "));
     }
 
     #[test]
@@ -296,16 +238,11 @@ pub(crate) mod tests {
             Ok(_) => "ok".to_owned(),
             Err(error) => error.to_string(),
         };
-        assert_eq!(
-            load(&a.certificate_pem, &a.key_pem, Some(&b.certificate_pem)),
-            "ok"
-        );
+        assert_eq!(load(&a.certificate_pem, &a.key_pem, Some(&b.certificate_pem)), "ok");
         assert!(load(&a.certificate_pem, &b.key_pem, None).contains("not the key"));
         assert!(load("", &b.key_pem, None).starts_with("tls.crt: it holds no certificate"));
         assert!(load(&a.certificate_pem, "", None).starts_with("tls.key: there is no PEM block"));
-        assert!(
-            load(&a.certificate_pem, &a.key_pem, Some("x")).starts_with("ca.crt: it is not PEM")
-        );
+        assert!(load(&a.certificate_pem, &a.key_pem, Some("x")).starts_with("ca.crt: it is not PEM"));
         let chained = format!("{}{}", a.certificate_pem, &*a.key_pem);
         assert!(load(&chained, &a.key_pem, None).contains("private key"));
     }

@@ -69,9 +69,7 @@ pub enum SignatureClass {
 /// Why a text is not a bundle of certificates. Never quotes the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error(
-        "it is not PEM: there is no -----BEGIN CERTIFICATE----- line (openssl x509 -inform DER converts DER)"
-    )]
+    #[error("it is not PEM: there is no -----BEGIN CERTIFICATE----- line (openssl x509 -inform DER converts DER)")]
     NotPem,
     #[error("it holds no certificate")]
     Empty,
@@ -128,19 +126,13 @@ impl Certificate {
         };
         for extension in x509.extensions() {
             match extension.parsed_extension() {
-                ParsedExtension::SubjectKeyIdentifier(id) => {
-                    certificate.subject_key_id = Some(id.0.to_vec())
-                }
+                ParsedExtension::SubjectKeyIdentifier(id) => certificate.subject_key_id = Some(id.0.to_vec()),
                 ParsedExtension::SubjectAlternativeName(names) => {
                     for name in &names.general_names {
                         match name {
-                            GeneralName::DNSName(name) => {
-                                certificate.dns_names.push(name.to_string())
-                            }
+                            GeneralName::DNSName(name) => certificate.dns_names.push(name.to_string()),
                             GeneralName::URI(uri) => certificate.uris.push(uri.to_string()),
-                            GeneralName::RFC822Name(mail) => {
-                                certificate.email_addresses.push(mail.to_string())
-                            }
+                            GeneralName::RFC822Name(mail) => certificate.email_addresses.push(mail.to_string()),
                             _ => certificate.other_names = true,
                         }
                     }
@@ -148,8 +140,7 @@ impl Certificate {
                 _ => {}
             }
         }
-        certificate.self_signed =
-            certificate.subject_key == certificate.issuer_key && verifies(&x509, spki);
+        certificate.self_signed = certificate.subject_key == certificate.issuer_key && verifies(&x509, spki);
         Some(certificate)
     }
 
@@ -179,8 +170,7 @@ impl Certificate {
 
     /// One `CERTIFICATE` block, lines of 64, with a newline at the end.
     pub fn to_pem(&self) -> String {
-        encode_string("CERTIFICATE", LineEnding::LF, &self.der)
-            .expect("a certificate is far below 4 GB")
+        encode_string("CERTIFICATE", LineEnding::LF, &self.der).expect("a certificate is far below 4 GB")
     }
 
     /// The chain from this certificate up to its self-signed root, itself first, found among `pool`. `Err` holds as much of
@@ -214,12 +204,7 @@ impl Eq for Certificate {}
 
 impl std::fmt::Debug for Certificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Certificate({} {})",
-            self.subject,
-            &self.fingerprint_sha256[..8]
-        )
+        write!(f, "Certificate({} {})", self.subject, &self.fingerprint_sha256[..8])
     }
 }
 
@@ -237,24 +222,14 @@ pub fn parse_pem_bundle(text: &str) -> Result<Vec<Certificate>, ParseError> {
     }
     let mut certificates = Vec::new();
     for (at, block) in Pem::iter_from_buffer(text.as_bytes()).enumerate() {
-        let fail = |problem| ParseError::Block {
-            index: at + 1,
-            problem,
-        };
+        let fail = |problem| ParseError::Block { index: at + 1, problem };
         let block = block.map_err(|_| fail("is damaged: its base64 or its END line"))?;
         if block.label != "CERTIFICATE" {
             return Err(fail("is not a CERTIFICATE"));
         }
-        certificates.push(
-            Certificate::from_der(&block.contents)
-                .ok_or_else(|| fail("is not an X.509 certificate"))?,
-        );
+        certificates.push(Certificate::from_der(&block.contents).ok_or_else(|| fail("is not an X.509 certificate"))?);
     }
-    if certificates.is_empty() {
-        Err(ParseError::Empty)
-    } else {
-        Ok(certificates)
-    }
+    if certificates.is_empty() { Err(ParseError::Empty) } else { Ok(certificates) }
 }
 
 fn verifies(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> bool {
@@ -271,10 +246,7 @@ fn ecdsa_beyond_x509_parser(
     x509: &X509Certificate<'_>,
     key: KeyStrength,
 ) -> Option<&'static dyn VerificationAlgorithm> {
-    match (
-        x509.signature_algorithm.algorithm.to_id_string().as_str(),
-        key,
-    ) {
+    match (x509.signature_algorithm.algorithm.to_id_string().as_str(), key) {
         (ECDSA_SHA512, KeyStrength::EcdsaP256) => Some(&ECDSA_P256_SHA512_ASN1),
         (ECDSA_SHA512, KeyStrength::EcdsaP384) => Some(&ECDSA_P384_SHA512_ASN1),
         (ECDSA_SHA512, KeyStrength::EcdsaP521) => Some(&ECDSA_P521_SHA512_ASN1),
@@ -290,17 +262,10 @@ const ECDSA_SHA512: &str = "1.2.840.10045.4.3.4";
 
 fn signature_class(x509: &X509Certificate<'_>) -> SignatureClass {
     match x509.signature_algorithm.algorithm.to_id_string().as_str() {
-        "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13" => {
-            SignatureClass::Sha2
-        }
+        "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13" => SignatureClass::Sha2,
         ECDSA_SHA256 | ECDSA_SHA384 | ECDSA_SHA512 => SignatureClass::Sha2,
         // RSASSA-PSS names its hash in the parameters, SHA-1 when they are silent (RFC 8017, A.2.3).
-        "1.2.840.113549.1.1.10" => match x509
-            .signature_algorithm
-            .parameters
-            .as_ref()
-            .map(|p| pss_hash(p.data))
-        {
+        "1.2.840.113549.1.1.10" => match x509.signature_algorithm.parameters.as_ref().map(|p| pss_hash(p.data)) {
             Some(true) => SignatureClass::Sha2,
             _ => SignatureClass::Sha1,
         },
@@ -312,9 +277,7 @@ fn signature_class(x509: &X509Certificate<'_>) -> SignatureClass {
 /// Whether PSS parameters name SHA-256, SHA-384 or SHA-512: their identifiers differ in the last octet only.
 fn pss_hash(parameters: &[u8]) -> bool {
     const SHA2: [u8; 10] = [0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
-    parameters
-        .windows(11)
-        .any(|window| window[..10] == SHA2 && (1..=3).contains(&window[10]))
+    parameters.windows(11).any(|window| window[..10] == SHA2 && (1..=3).contains(&window[10]))
 }
 
 fn serial(raw: &[u8]) -> String {
@@ -326,11 +289,7 @@ fn serial(raw: &[u8]) -> String {
 
 /// RFC 5280's "no expiry" (31 December 9999) lies beyond the last timestamp of jiff by hours.
 fn timestamp(seconds: i64) -> Timestamp {
-    Timestamp::from_second(seconds).unwrap_or(if seconds < 0 {
-        Timestamp::MIN
-    } else {
-        Timestamp::MAX
-    })
+    Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -348,26 +307,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key.pem");
         let out = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-nodes",
-                "-days",
-                "30",
-                "-keyout",
-                key.to_str().unwrap(),
-            ])
+            .args(["req", "-x509", "-nodes", "-days", "30", "-keyout", key.to_str().unwrap()])
             .args(args)
             .output()
             .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
-        parse_pem_bundle(std::str::from_utf8(&out.stdout).unwrap())
-            .unwrap()
-            .remove(0)
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        parse_pem_bundle(std::str::from_utf8(&out.stdout).unwrap()).unwrap().remove(0)
     }
 
     const EC: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -376,28 +321,13 @@ mod tests {
     fn facts_of_a_certificate_made_by_openssl() {
         let san = "subjectAltName=DNS:a.example,URI:spiffe://x/y,email:a@b.example";
         let subject = "/DC=com/DC=example/O=Acme, Inc./CN=Root \"1\"";
-        let c = openssl(
-            &[
-                &EC[..],
-                &["-subj", subject, "-set_serial", "0xfedc01", "-addext", san],
-            ]
-            .concat(),
-        );
-        assert_eq!(
-            c.subject,
-            "CN=Root \\\"1\\\",O=Acme\\, Inc.,DC=example,DC=com"
-        );
+        let c = openssl(&[&EC[..], &["-subj", subject, "-set_serial", "0xfedc01", "-addext", san]].concat());
+        assert_eq!(c.subject, "CN=Root \\\"1\\\",O=Acme\\, Inc.,DC=example,DC=com");
         assert_eq!(c.issuer, c.subject);
         assert_eq!(c.serial, "fedc01");
-        assert_eq!(
-            (c.version, c.is_ca, c.may_sign, c.self_signed),
-            (3, true, true, true)
-        );
+        assert_eq!((c.version, c.is_ca, c.may_sign, c.self_signed), (3, true, true, true));
         assert_eq!(c.not_after.duration_since(c.not_before).as_hours(), 30 * 24);
-        assert_eq!(
-            (c.key, c.signature),
-            (KeyStrength::EcdsaP256, SignatureClass::Sha2)
-        );
+        assert_eq!((c.key, c.signature), (KeyStrength::EcdsaP256, SignatureClass::Sha2));
         assert_eq!(c.subject_key_id.as_ref().map(Vec::len), Some(20));
         assert_eq!(c.dns_names, ["a.example"]);
         assert_eq!(c.uris, ["spiffe://x/y"]);
@@ -410,48 +340,22 @@ mod tests {
     fn key_and_signature_classes() {
         let cases: [(&[&str], KeyStrength, SignatureClass); 7] = [
             (
-                &[
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:P-384",
-                    "-sha512",
-                ],
+                &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-sha512"],
                 KeyStrength::EcdsaP384,
                 SignatureClass::Sha2,
             ),
             (
-                &[
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:P-521",
-                    "-sha512",
-                ],
+                &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521", "-sha512"],
                 KeyStrength::EcdsaP521,
                 SignatureClass::Sha2,
             ),
             (
-                &[
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:P-521",
-                    "-sha256",
-                ],
+                &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521", "-sha256"],
                 KeyStrength::EcdsaP521,
                 SignatureClass::Sha2,
             ),
-            (
-                &["-newkey", "rsa:1024", "-sha256"],
-                KeyStrength::Rsa(1024),
-                SignatureClass::Sha2,
-            ),
-            (
-                &["-newkey", "rsa:2048", "-sha1"],
-                KeyStrength::Rsa(2048),
-                SignatureClass::Sha1,
-            ),
+            (&["-newkey", "rsa:1024", "-sha256"], KeyStrength::Rsa(1024), SignatureClass::Sha2),
+            (&["-newkey", "rsa:2048", "-sha1"], KeyStrength::Rsa(2048), SignatureClass::Sha1),
             (
                 &[
                     "-newkey",
@@ -465,11 +369,7 @@ mod tests {
                 KeyStrength::Rsa(2048),
                 SignatureClass::Sha2,
             ),
-            (
-                &["-newkey", "ed25519"],
-                KeyStrength::Ed25519,
-                SignatureClass::Other,
-            ),
+            (&["-newkey", "ed25519"], KeyStrength::Ed25519, SignatureClass::Other),
         ];
         for (args, key, signature) in cases {
             let c = openssl(&[args, &["-subj", "/CN=x"]].concat());
@@ -509,27 +409,12 @@ mod tests {
             ("hello".to_owned(), Err(ParseError::NotPem)),
             ("\u{0}0\u{82}".to_owned(), Err(ParseError::NotPem)),
             (format!("{good}{key}"), Err(ParseError::PrivateKey)),
-            (
-                format!("{}\n{key}", &good[..200]),
-                Err(ParseError::PrivateKey),
-            ),
+            (format!("{}\n{key}", &good[..200]), Err(ParseError::PrivateKey)),
             (format!("{good}{csr}"), block(2, "is not a CERTIFICATE")),
-            (
-                good[..200].to_owned(),
-                block(1, "is damaged: its base64 or its END line"),
-            ),
-            (
-                format!("{good}{}", good.replace("MII", "!!!")),
-                block(2, "is damaged: its base64 or its END line"),
-            ),
-            (
-                good.replacen("\nMII", "\nNII", 1),
-                block(1, "is not an X.509 certificate"),
-            ),
-            (
-                format!("# comment\n{good}text\n{}", good.replace('\n', "\r\n")),
-                Ok(2),
-            ),
+            (good[..200].to_owned(), block(1, "is damaged: its base64 or its END line")),
+            (format!("{good}{}", good.replace("MII", "!!!")), block(2, "is damaged: its base64 or its END line")),
+            (good.replacen("\nMII", "\nNII", 1), block(1, "is not an X.509 certificate")),
+            (format!("# comment\n{good}text\n{}", good.replace('\n', "\r\n")), Ok(2)),
         ];
         for (text, expected) in cases {
             if let (Ok(expected), Ok(got)) = (&expected, parse_pem_bundle(&text)) {

@@ -55,10 +55,8 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
     let distrusted = Distrusted::find(input.sources, before);
     let is_distrusted = |certificate: &Certificate| distrusted.holds(certificate);
     // What is there now and may stay.
-    let living: Vec<&Entry> = before
-        .iter()
-        .filter(|entry| now < entry.certificate.not_after && !is_distrusted(&entry.certificate))
-        .collect();
+    let living: Vec<&Entry> =
+        before.iter().filter(|entry| now < entry.certificate.not_after && !is_distrusted(&entry.certificate)).collect();
 
     let mut findings = Vec::new();
     let mut offers: Vec<Offer<'_>> = input
@@ -84,34 +82,21 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
         } else {
             let carried = with_issuers(offer.last_good(&living), &living);
             // Another authority lists it: it stands there.
-            for entry in carried
-                .into_iter()
-                .filter(|entry| !contains(&listed, &entry.certificate))
-            {
+            for entry in carried.into_iter().filter(|entry| !contains(&listed, &entry.certificate)) {
                 let max_leaf = offer.max_leaf().filter(|_| offer.lists(&entry.certificate));
-                entries.keep(Entry {
-                    max_leaf: entry.max_leaf.max(max_leaf),
-                    ..entry.clone()
-                });
+                entries.keep(Entry { max_leaf: entry.max_leaf.max(max_leaf), ..entry.clone() });
             }
         }
     }
     let placed = entries.list.len();
     for entry in &living {
         if let Some(keep_until) = keep_until(entry, input).filter(|until| now < *until) {
-            entries.keep(Entry {
-                keep_until: Some(keep_until),
-                ..(*entry).clone()
-            });
+            entries.keep(Entry { keep_until: Some(keep_until), ..(*entry).clone() });
         }
     }
     // No certificate without its chain, as long as the truststore of now has it.
-    let kept = living.iter().copied().filter(|entry| {
-        entries
-            .list
-            .iter()
-            .any(|kept| kept.certificate == entry.certificate)
-    });
+    let kept =
+        living.iter().copied().filter(|entry| entries.list.iter().any(|kept| kept.certificate == entry.certificate));
     for entry in with_issuers(kept.collect::<Vec<_>>().into_iter(), &living) {
         entries.keep(entry.clone());
     }
@@ -121,60 +106,29 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
         findings.push(whole(Reason::WouldBeEmpty, message.to_owned()));
     }
     entries.settle(input.sources, placed);
-    let mut bundle = Bundle {
-        entries: entries.list,
-    };
+    let mut bundle = Bundle { entries: entries.list };
     if bundle.entries.len() > MAX_CERTIFICATES || bundle.render().len() > MAX_BYTES {
-        bundle.entries.retain(|entry| {
-            living
-                .iter()
-                .any(|there| there.identity() == entry.identity())
-        });
+        bundle.entries.retain(|entry| living.iter().any(|there| there.identity() == entry.identity()));
         let message = format!(
             "more than {MAX_CERTIFICATES} certificates or {MAX_BYTES} bytes: nothing new is added. Remove authorities"
         );
         findings.push(whole(Reason::TooLarge, message));
     }
-    let published: Vec<Certificate> = bundle
-        .entries
-        .iter()
-        .map(|entry| entry.certificate.clone())
-        .collect();
+    let published: Vec<Certificate> = bundle.entries.iter().map(|entry| entry.certificate.clone()).collect();
     let may_issue = |source: &Source| {
-        let head = source
-            .certificates
-            .as_ref()
-            .ok()
-            .and_then(|own| own.first());
+        let head = source.certificates.as_ref().ok().and_then(|own| own.first());
         head.filter(|head| now < head.not_after)
             .and_then(|head| bundle.find(head))
-            .is_some_and(|entry| {
-                entry.keep_until.is_none() && entry.certificate.chain(&published).is_ok()
-            })
+            .is_some_and(|entry| entry.keep_until.is_none() && entry.certificate.chain(&published).is_ok())
     };
-    let refused = input
-        .sources
-        .iter()
-        .filter(|source| source.issues && !may_issue(source));
+    let refused = input.sources.iter().filter(|source| source.issues && !may_issue(source));
     let refused_issuers = refused.map(|source| source.authority.clone()).collect();
-    for finding in findings
-        .iter_mut()
-        .filter(|finding| finding.severity == Severity::Refused)
-    {
-        if living
-            .iter()
-            .any(|entry| entry.authority == finding.authority)
-        {
-            finding
-                .message
-                .push_str(". What is trusted of this authority already stays");
+    for finding in findings.iter_mut().filter(|finding| finding.severity == Severity::Refused) {
+        if living.iter().any(|entry| entry.authority == finding.authority) {
+            finding.message.push_str(". What is trusted of this authority already stays");
         }
     }
-    Compiled {
-        bundle,
-        findings,
-        refused_issuers,
-    }
+    Compiled { bundle, findings, refused_issuers }
 }
 
 /// One Active authority on its way into the bundle.
@@ -195,16 +149,8 @@ enum Verdict {
 }
 
 impl<'a> Offer<'a> {
-    fn new(
-        source: &'a Source,
-        is_distrusted: &dyn Fn(&Certificate) -> bool,
-        findings: &mut Vec<Finding>,
-    ) -> Offer<'a> {
-        let mut offer = Offer {
-            source,
-            certificates: Vec::new(),
-            verdict: Verdict::Accepted,
-        };
+    fn new(source: &'a Source, is_distrusted: &dyn Fn(&Certificate) -> bool, findings: &mut Vec<Finding>) -> Offer<'a> {
+        let mut offer = Offer { source, certificates: Vec::new(), verdict: Verdict::Accepted };
         match &source.certificates {
             Err(error) => {
                 findings.push(error.finding(&source.authority));
@@ -218,8 +164,7 @@ impl<'a> Offer<'a> {
                             authority: source.authority.clone(),
                             subject: certificate.subject.clone(),
                             reason: Reason::Distrusted,
-                            message: "another entry of the spec distrusts it or its issuer"
-                                .to_owned(),
+                            message: "another entry of the spec distrusts it or its issuer".to_owned(),
                         });
                     } else {
                         offer.certificates.push(certificate.clone());
@@ -231,10 +176,7 @@ impl<'a> Offer<'a> {
     }
 
     fn max_leaf(&self) -> Option<SignedDuration> {
-        self.source
-            .longest_leaf
-            .filter(|_| self.source.issues)
-            .map(whole_seconds)
+        self.source.longest_leaf.filter(|_| self.source.issues).map(whole_seconds)
     }
 
     /// Whether the spec lists this name and key, still valid, published or not.
@@ -242,32 +184,15 @@ impl<'a> Offer<'a> {
         contains(&self.certificates, certificate)
     }
 
-    fn lint(
-        &mut self,
-        pool: &[Certificate],
-        living: &[&Entry],
-        now: Timestamp,
-        findings: &mut Vec<Finding>,
-    ) {
+    fn lint(&mut self, pool: &[Certificate], living: &[&Entry], now: Timestamp, findings: &mut Vec<Finding>) {
         if self.verdict != Verdict::Accepted {
             return;
         }
-        let found = lint(
-            &self.source.authority,
-            &self.certificates,
-            pool,
-            self.max_leaf(),
-            now,
-        );
-        self.certificates
-            .retain(|certificate| now < certificate.not_after);
+        let found = lint(&self.source.authority, &self.certificates, pool, self.max_leaf(), now);
+        self.certificates.retain(|certificate| now < certificate.not_after);
         // Nothing of it is valid any more: as if it were broken, so that a slip does not shut out whoever is in now.
         let slip = self.certificates.is_empty() && self.last_good(living).next().is_some();
-        if slip
-            || found
-                .iter()
-                .any(|finding| finding.severity == Severity::Refused)
-        {
+        if slip || found.iter().any(|finding| finding.severity == Severity::Refused) {
             self.verdict = Verdict::LastGood;
         }
         findings.extend(found);
@@ -276,9 +201,8 @@ impl<'a> Offer<'a> {
     /// What this authority has in the truststore now and nobody has replaced yet.
     fn last_good<'e>(&self, living: &[&'e Entry]) -> impl Iterator<Item = &'e Entry> {
         living.iter().copied().filter(|entry| {
-            let superseded = self.verdict == Verdict::Reused
-                && entry.max_leaf.is_some()
-                && !self.lists(&entry.certificate);
+            let superseded =
+                self.verdict == Verdict::Reused && entry.max_leaf.is_some() && !self.lists(&entry.certificate);
             let own = entry.authority == self.source.authority || self.lists(&entry.certificate);
             own && entry.keep_until.is_none() && !superseded
         })
@@ -294,29 +218,20 @@ fn refuse_reused_subjects(
     findings: &mut Vec<Finding>,
 ) {
     let stays = |entry: &Entry| {
-        let listed = offers.iter().any(|o| {
-            o.verdict == Verdict::Accepted && contains(&o.certificates, &entry.certificate)
-        });
-        let carried = offers.iter().any(|o| {
-            o.verdict == Verdict::LastGood && o.last_good(living).any(|kept| kept == entry)
-        });
+        let listed =
+            offers.iter().any(|o| o.verdict == Verdict::Accepted && contains(&o.certificates, &entry.certificate));
+        let carried =
+            offers.iter().any(|o| o.verdict == Verdict::LastGood && o.last_good(living).any(|kept| kept == entry));
         listed || carried || keep_until(entry, input).is_some_and(|until| input.now < until)
     };
     let staying = living.iter().copied().filter(|entry| stays(entry));
-    let mut taken: Vec<Certificate> = with_issuers(staying, living)
-        .into_iter()
-        .map(|entry| entry.certificate.clone())
-        .collect();
-    for offer in offers
-        .iter_mut()
-        .filter(|offer| offer.verdict == Verdict::Accepted)
-    {
+    let mut taken: Vec<Certificate> =
+        with_issuers(staying, living).into_iter().map(|entry| entry.certificate.clone()).collect();
+    for offer in offers.iter_mut().filter(|offer| offer.verdict == Verdict::Accepted) {
         for certificate in &offer.certificates {
             let (subject, key) = identity(certificate);
             let holder = taken.iter().find(|other| other.subject_key == subject);
-            if holder.is_some_and(|holder| holder.spki_sha256 != key)
-                && !contains(&taken, certificate)
-            {
+            if holder.is_some_and(|holder| holder.spki_sha256 != key) && !contains(&taken, certificate) {
                 offer.verdict = Verdict::Reused;
                 let message = "another certificate with this subject and another key is trusted already, and API Gateway refuses \
                                two: the old one stays, the new one is not published. Give the new authority another subject";
@@ -339,22 +254,11 @@ fn refuse_reused_subjects(
 fn refuse_broken_chains(offers: &mut [Offer<'_>], findings: &mut Vec<Finding>) {
     loop {
         let pool = accepted(offers);
-        let stop = |certificate: &Certificate| {
-            certificate
-                .chain(&pool)
-                .err()
-                .and_then(|mut chain| chain.pop())
-        };
-        let mut broken = offers
-            .iter_mut()
-            .filter(|offer| offer.verdict == Verdict::Accepted)
-            .filter_map(|offer| {
-                let (certificate, stop) = offer
-                    .certificates
-                    .iter()
-                    .find_map(|c| Some((c.clone(), stop(c)?)))?;
-                Some((offer, certificate, stop))
-            });
+        let stop = |certificate: &Certificate| certificate.chain(&pool).err().and_then(|mut chain| chain.pop());
+        let mut broken = offers.iter_mut().filter(|offer| offer.verdict == Verdict::Accepted).filter_map(|offer| {
+            let (certificate, stop) = offer.certificates.iter().find_map(|c| Some((c.clone(), stop(c)?)))?;
+            Some((offer, certificate, stop))
+        });
         let Some((offer, certificate, stop)) = broken.next() else {
             return;
         };
@@ -375,37 +279,21 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], findings: &mut Vec<Finding>) {
 /// What chains may go through: all that the spec lists and nothing speaks against. What is only carried forward does not count:
 /// nobody shall begin to lean on it.
 fn accepted(offers: &[Offer<'_>]) -> Vec<Certificate> {
-    let accepting = offers
-        .iter()
-        .filter(|offer| offer.verdict == Verdict::Accepted);
-    accepting
-        .flat_map(|offer| offer.certificates.clone())
-        .collect()
+    let accepting = offers.iter().filter(|offer| offer.verdict == Verdict::Accepted);
+    accepting.flat_map(|offer| offer.certificates.clone()).collect()
 }
 
 /// These entries, each followed by its issuers among `living`.
-fn with_issuers<'e>(
-    entries: impl Iterator<Item = &'e Entry>,
-    living: &[&'e Entry],
-) -> Vec<&'e Entry> {
+fn with_issuers<'e>(entries: impl Iterator<Item = &'e Entry>, living: &[&'e Entry]) -> Vec<&'e Entry> {
     let mut all: Vec<&Entry> = entries.collect();
     let mut at = 0;
     while at < all.len() {
         let certificate = &all[at].certificate;
         at += 1;
-        if certificate.self_signed
-            || all
-                .iter()
-                .any(|entry| certificate.is_issued_by(&entry.certificate))
-        {
+        if certificate.self_signed || all.iter().any(|entry| certificate.is_issued_by(&entry.certificate)) {
             continue;
         }
-        all.extend(
-            living
-                .iter()
-                .find(|entry| certificate.is_issued_by(&entry.certificate))
-                .copied(),
-        );
+        all.extend(living.iter().find(|entry| certificate.is_issued_by(&entry.certificate)).copied());
     }
     all
 }
@@ -414,14 +302,8 @@ fn with_issuers<'e>(
 /// over. Set once; only `overlap` makes it earlier. `None`: no leaf of ours hangs on it.
 fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
     let max_leaf = entry.max_leaf?;
-    let until = entry
-        .keep_until
-        .unwrap_or_else(|| end_of(input.now, max_leaf));
-    Some(
-        input
-            .overlap
-            .map_or(until, |overlap| until.min(end_of(input.now, overlap))),
-    )
+    let until = entry.keep_until.unwrap_or_else(|| end_of(input.now, max_leaf));
+    Some(input.overlap.map_or(until, |overlap| until.min(end_of(input.now, overlap))))
 }
 
 /// `now + life`, rounded up by at most 1% of the life and one hour: a compile that has to be repeated gives the same bytes.
@@ -446,43 +328,27 @@ struct Distrusted {
 
 impl Distrusted {
     fn find(sources: &[Source], before: &[Entry]) -> Distrusted {
-        let active = || {
-            sources
-                .iter()
-                .filter(|source| source.state == State::Active)
-        };
-        let mut others: Vec<Certificate> = active()
-            .flat_map(|source| source.certificates.clone().unwrap_or_default())
-            .collect();
+        let active = || sources.iter().filter(|source| source.state == State::Active);
+        let mut others: Vec<Certificate> =
+            active().flat_map(|source| source.certificates.clone().unwrap_or_default()).collect();
         let (mut heads, mut above) = (Vec::new(), Vec::new());
-        for source in sources
-            .iter()
-            .filter(|source| source.state == State::Distrusted)
-        {
+        for source in sources.iter().filter(|source| source.state == State::Distrusted) {
             let own = source.certificates.clone().unwrap_or_default();
             // What it brought earlier goes too, unless that is listed by another one by now.
-            let there = before
-                .iter()
-                .filter(|entry| entry.authority == source.authority);
-            let earlier = there
-                .map(|entry| &entry.certificate)
-                .filter(|c| !contains(&others, c) && !contains(&own, c));
+            let there = before.iter().filter(|entry| entry.authority == source.authority);
+            let earlier = there.map(|entry| &entry.certificate).filter(|c| !contains(&others, c) && !contains(&own, c));
             let all: Vec<Certificate> = own.iter().chain(earlier).cloned().collect();
             for (at, certificate) in all.iter().enumerate() {
                 // What is listed is judged by what is listed with it.
                 let below = if at < own.len() { &own } else { &all };
-                let is_above = below
-                    .iter()
-                    .any(|other| !other.self_signed && other.is_issued_by(certificate));
+                let is_above = below.iter().any(|other| !other.self_signed && other.is_issued_by(certificate));
                 if is_above { &mut above } else { &mut heads }.push(certificate.clone());
             }
         }
         if heads.is_empty() {
             return Distrusted::default();
         }
-        let carried = before
-            .iter()
-            .filter(|entry| active().any(|source| source.authority == entry.authority));
+        let carried = before.iter().filter(|entry| active().any(|source| source.authority == entry.authority));
         others.extend(carried.map(|entry| entry.certificate.clone()));
         above.retain(|certificate| {
             !others.iter().any(|other| {
@@ -491,17 +357,11 @@ impl Distrusted {
             })
         });
         others.extend(before.iter().map(|entry| entry.certificate.clone()));
-        let mut gone = Distrusted {
-            listed: heads.clone(),
-            hanging: Vec::new(),
-        };
+        let mut gone = Distrusted { listed: heads.clone(), hanging: Vec::new() };
         gone.listed.extend(above);
         while let Some(head) = heads.pop() {
             for certificate in &others {
-                if !certificate.self_signed
-                    && !gone.holds(certificate)
-                    && certificate.is_issued_by(&head)
-                {
+                if !certificate.self_signed && !gone.holds(certificate) && certificate.is_issued_by(&head) {
                     gone.hanging.push(certificate.clone());
                     heads.push(certificate.clone());
                 }
@@ -523,37 +383,20 @@ struct Entries {
 
 impl Entries {
     /// A certificate that the spec lists. Of two certificates of one name and key, the one that lives longer counts: leaves need it.
-    fn offer(
-        &mut self,
-        offer: &Offer<'_>,
-        certificate: &Certificate,
-        living: &[&Entry],
-        now: Timestamp,
-    ) {
+    fn offer(&mut self, offer: &Offer<'_>, certificate: &Certificate, living: &[&Entry], now: Timestamp) {
         let max_leaf = offer.max_leaf();
-        if let Some(entry) = self
-            .list
-            .iter_mut()
-            .find(|entry| entry.identity() == identity(certificate))
-        {
+        if let Some(entry) = self.list.iter_mut().find(|entry| entry.identity() == identity(certificate)) {
             entry.max_leaf = entry.max_leaf.max(max_leaf);
             entry.keep_until = None;
             entry.certificate = longer(&entry.certificate, certificate, now).clone();
             return;
         }
         // Carried forward for want of better; what the spec lists goes first.
-        self.list
-            .retain(|entry| entry.certificate.subject_key != certificate.subject_key);
-        let there = living
-            .iter()
-            .find(|entry| entry.identity() == identity(certificate));
+        self.list.retain(|entry| entry.certificate.subject_key != certificate.subject_key);
+        let there = living.iter().find(|entry| entry.identity() == identity(certificate));
         self.list.push(Entry {
             authority: offer.source.authority.clone(),
-            certificate: there
-                .map_or(certificate, |entry| {
-                    longer(certificate, &entry.certificate, now)
-                })
-                .clone(),
+            certificate: there.map_or(certificate, |entry| longer(certificate, &entry.certificate, now)).clone(),
             max_leaf: max_leaf.max(there.and_then(|entry| entry.max_leaf)),
             keep_until: None,
         });
@@ -561,11 +404,7 @@ impl Entries {
 
     /// An entry of the truststore of now that stays.
     fn keep(&mut self, entry: Entry) {
-        if !self
-            .list
-            .iter()
-            .any(|other| other.certificate.subject_key == entry.certificate.subject_key)
-        {
+        if !self.list.iter().any(|other| other.certificate.subject_key == entry.certificate.subject_key) {
             self.list.push(entry);
         }
     }
@@ -573,21 +412,12 @@ impl Entries {
     /// What outlives a Distrusted authority stands under the name of the one that needs it, else it would go with the next look.
     /// And whatever no authority of the spec has placed is put in order, by name and subject.
     fn settle(&mut self, sources: &[Source], placed: usize) {
-        let distrusted = |name: &str| {
-            sources
-                .iter()
-                .any(|source| source.state == State::Distrusted && source.authority == name)
-        };
+        let distrusted =
+            |name: &str| sources.iter().any(|source| source.state == State::Distrusted && source.authority == name);
         while let Some((at, name)) = self.list.iter().enumerate().find_map(|(at, entry)| {
             let certificate = &entry.certificate;
-            let needs = |other: &&Entry| {
-                !distrusted(&other.authority) && other.certificate.is_issued_by(certificate)
-            };
-            let by = self
-                .list
-                .iter()
-                .filter(|_| distrusted(&entry.authority))
-                .find(needs)?;
+            let needs = |other: &&Entry| !distrusted(&other.authority) && other.certificate.is_issued_by(certificate);
+            let by = self.list.iter().filter(|_| distrusted(&entry.authority)).find(needs)?;
             Some((at, by.authority.clone()))
         }) {
             self.list[at].authority = name;
@@ -603,9 +433,7 @@ fn longer<'c>(one: &'c Certificate, other: &'c Certificate, now: Timestamp) -> &
 }
 
 fn contains(certificates: &[Certificate], certificate: &Certificate) -> bool {
-    certificates
-        .iter()
-        .any(|other| identity(other) == identity(certificate))
+    certificates.iter().any(|other| identity(other) == identity(certificate))
 }
 
 fn whole_seconds(duration: SignedDuration) -> SignedDuration {
@@ -613,13 +441,7 @@ fn whole_seconds(duration: SignedDuration) -> SignedDuration {
 }
 
 fn whole(reason: Reason, message: String) -> Finding {
-    Finding {
-        severity: Severity::Refused,
-        authority: String::new(),
-        subject: String::new(),
-        reason,
-        message,
-    }
+    Finding { severity: Severity::Refused, authority: String::new(), subject: String::new(), reason, message }
 }
 
 #[cfg(test)]

@@ -90,10 +90,7 @@ const RULES: &[Rule] = &[
 ];
 
 fn broken(reason: Reason, message: impl Into<String>) -> Option<Violation> {
-    Some(Violation {
-        reason,
-        message: message.into(),
-    })
+    Some(Violation { reason, message: message.into() })
 }
 
 /// What a Secret holds, read. Reading is the first three rules.
@@ -110,29 +107,20 @@ struct Found {
 impl Found {
     fn read(secret: Option<&SecretData>) -> Result<Found, Violation> {
         let fail = |reason, message: String| Violation { reason, message };
-        let secret = secret
-            .ok_or_else(|| fail(Reason::SecretMissing, "there is no Secret yet".to_owned()))?;
+        let secret = secret.ok_or_else(|| fail(Reason::SecretMissing, "there is no Secret yet".to_owned()))?;
         let text = |name: &str, data: &Option<Vec<u8>>| match data {
             Some(data) if !data.is_empty() => String::from_utf8(data.clone())
                 .map(zeroize::Zeroizing::new)
                 .map_err(|_| fail(Reason::Damaged, format!("{name} is not text"))),
-            _ => Err(fail(
-                Reason::DataMissing,
-                format!("the Secret has no {name}"),
-            )),
+            _ => Err(fail(Reason::DataMissing, format!("the Secret has no {name}"))),
         };
-        let (tls_crt, tls_key, ca_crt) = (
-            text("tls.crt", &secret.tls_crt)?,
-            text("tls.key", &secret.tls_key)?,
-            text("ca.crt", &secret.ca_crt)?,
-        );
+        let (tls_crt, tls_key, ca_crt) =
+            (text("tls.crt", &secret.tls_crt)?, text("tls.key", &secret.tls_key)?, text("ca.crt", &secret.ca_crt)?);
         let certificates = |name: &str, text: &str| {
-            parse_pem_bundle(text)
-                .map_err(|error| fail(Reason::Damaged, format!("{name}: {error}")))
+            parse_pem_bundle(text).map_err(|error| fail(Reason::Damaged, format!("{name}: {error}")))
         };
         let mut intermediates = certificates("tls.crt", &tls_crt)?;
-        let key = keys::parse(&tls_key)
-            .map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
+        let key = keys::parse(&tls_key).map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
         Ok(Found {
             leaf: intermediates.remove(0),
             intermediates,
@@ -148,24 +136,15 @@ fn key_does_not_match(_: &Inspection<'_>, found: &Found) -> Option<Violation> {
     if found.spki == found.leaf.spki_der() {
         return None;
     }
-    broken(
-        Reason::KeyMismatch,
-        "tls.key is not the key of the certificate in tls.crt",
-    )
+    broken(Reason::KeyMismatch, "tls.key is not the key of the certificate in tls.crt")
 }
 
 fn key_is_of_another_kind(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     if found.kind != Some(inspection.key_kind) {
-        return broken(
-            Reason::KeyDiffers,
-            format!("the spec asks for a key of kind {}", inspection.key_kind),
-        );
+        return broken(Reason::KeyDiffers, format!("the spec asks for a key of kind {}", inspection.key_kind));
     }
     if found.encoding != Some(inspection.encoding) {
-        return broken(
-            Reason::KeyDiffers,
-            "the spec asks for another encoding of the key",
-        );
+        return broken(Reason::KeyDiffers, "the spec asks for another encoding of the key");
     }
     None
 }
@@ -173,25 +152,15 @@ fn key_is_of_another_kind(inspection: &Inspection<'_>, found: &Found) -> Option<
 fn subject_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     let (request, leaf) = (inspection.request, &found.leaf);
     if subject_der(request).ok().as_ref() != Some(&leaf.subject_der) {
-        return broken(
-            Reason::SubjectDiffers,
-            format!("the spec asks for another subject than {}", leaf.subject),
-        );
+        return broken(Reason::SubjectDiffers, format!("the spec asks for another subject than {}", leaf.subject));
     }
     let pairs = [
         (&request.dns_names, &leaf.dns_names),
         (&request.uris, &leaf.uris),
         (&request.email_addresses, &leaf.email_addresses),
     ];
-    if leaf.other_names
-        || pairs
-            .iter()
-            .any(|(asked, there)| sorted(asked) != sorted(there))
-    {
-        return broken(
-            Reason::SubjectDiffers,
-            "the spec asks for other subject alternative names",
-        );
+    if leaf.other_names || pairs.iter().any(|(asked, there)| sorted(asked) != sorted(there)) {
+        return broken(Reason::SubjectDiffers, "the spec asks for other subject alternative names");
     }
     None
 }
@@ -213,10 +182,7 @@ fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violat
     if (earliest..=latest).contains(&found.leaf.not_after) {
         return None;
     }
-    broken(
-        Reason::DurationDiffers,
-        "the spec asks for another duration",
-    )
+    broken(Reason::DurationDiffers, "the spec asks for another duration")
 }
 
 fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
@@ -224,27 +190,15 @@ fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
     if found.leaf.is_issued_by(authority) {
         return None;
     }
-    broken(
-        Reason::IssuerDiffers,
-        format!(
-            "the issuing authority is {} with another key or name",
-            authority.subject
-        ),
-    )
+    broken(Reason::IssuerDiffers, format!("the issuing authority is {} with another key or name", authority.subject))
 }
 
 fn chain_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     if found.ca != inspection.issuer.chain() {
-        return broken(
-            Reason::ChainDiffers,
-            "ca.crt is not the issuing authority's current chain",
-        );
+        return broken(Reason::ChainDiffers, "ca.crt is not the issuing authority's current chain");
     }
     if found.intermediates != inspection.issuer.intermediates() {
-        return broken(
-            Reason::ChainDiffers,
-            "the intermediates in tls.crt are not the issuing authority's",
-        );
+        return broken(Reason::ChainDiffers, "the intermediates in tls.crt are not the issuing authority's");
     }
     None
 }
@@ -261,8 +215,7 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
         return None;
     }
     // At the end of an authority's life a new leaf would not live longer: renewing it would go on for ever.
-    let renewed =
-        later(inspection.now, inspection.request.duration).min(inspection.issuer.not_after());
+    let renewed = later(inspection.now, inspection.request.duration).min(inspection.issuer.not_after());
     if renewed.as_second() <= found.leaf.not_after.as_second() {
         return None;
     }
@@ -275,17 +228,11 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
     let end = certificate.not_after;
     let life = end.duration_since(certificate.not_before);
     // Issued five minutes after it begins, unless a young issuer cut that.
-    let life = if life > CLOCK_SLACK {
-        life - CLOCK_SLACK
-    } else {
-        life
-    };
+    let life = if life > CLOCK_SLACK { life - CLOCK_SLACK } else { life };
     let third = life / 3;
     let before = match renew_before {
         RenewBefore::Duration(before) if before.is_positive() && before < life => before,
-        RenewBefore::Percentage(percent) if (1..=99).contains(&percent) => {
-            life / 100 * i32::from(percent)
-        }
+        RenewBefore::Percentage(percent) if (1..=99).contains(&percent) => life / 100 * i32::from(percent),
         _ => third,
     };
     let digest = Sha256::digest(&certificate.serial);
@@ -318,12 +265,7 @@ mod tests {
             let leaf = issue(&request, &key, &issuer, now).unwrap();
             let secret = SecretData {
                 tls_crt: Some(leaf.chain_pem.into_bytes()),
-                tls_key: Some(
-                    keys::pem(&key, Encoding::Pkcs8)
-                        .unwrap()
-                        .as_bytes()
-                        .to_vec(),
-                ),
+                tls_key: Some(keys::pem(&key, Encoding::Pkcs8).unwrap().as_bytes().to_vec()),
                 ca_crt: Some(issuer.ca_pem().into_bytes()),
             };
             World {
@@ -355,8 +297,7 @@ mod tests {
         }
 
         fn leaf(&self) -> Certificate {
-            let text =
-                String::from_utf8(self.secret.as_ref().unwrap().tls_crt.clone().unwrap()).unwrap();
+            let text = String::from_utf8(self.secret.as_ref().unwrap().tls_crt.clone().unwrap()).unwrap();
             parse_pem_bundle(&text).unwrap().remove(0)
         }
     }
@@ -368,15 +309,7 @@ mod tests {
     }
 
     fn other_key() -> Option<Vec<u8>> {
-        Some(
-            keys::pem(
-                &keys::generate(KeyKind::EcdsaP256).unwrap(),
-                Encoding::Pkcs8,
-            )
-            .unwrap()
-            .as_bytes()
-            .to_vec(),
-        )
+        Some(keys::pem(&keys::generate(KeyKind::EcdsaP256).unwrap(), Encoding::Pkcs8).unwrap().as_bytes().to_vec())
     }
 
     #[test]
@@ -384,97 +317,25 @@ mod tests {
         type Change = fn(&mut World);
         let cases: Vec<(&str, Change, Option<Reason>)> = vec![
             ("as issued", |_| (), None),
-            (
-                "no Secret",
-                |w| w.secret = None,
-                Some(Reason::SecretMissing),
-            ),
-            (
-                "no data",
-                |w| *w.data() = SecretData::default(),
-                Some(Reason::DataMissing),
-            ),
-            (
-                "no key",
-                |w| w.data().tls_key = None,
-                Some(Reason::DataMissing),
-            ),
-            (
-                "empty ca.crt",
-                |w| w.data().ca_crt = Some(vec![]),
-                Some(Reason::DataMissing),
-            ),
-            (
-                "not text",
-                |w| w.data().tls_crt = Some(vec![0xff]),
-                Some(Reason::Damaged),
-            ),
-            (
-                "not PEM",
-                |w| w.data().tls_crt = Some(b"x".to_vec()),
-                Some(Reason::Damaged),
-            ),
-            (
-                "key cut",
-                |w| w.data().tls_key.as_mut().unwrap().truncate(60),
-                Some(Reason::Damaged),
-            ),
-            (
-                "another key",
-                |w| w.data().tls_key = other_key(),
-                Some(Reason::KeyMismatch),
-            ),
-            (
-                "key kind",
-                |w| w.key_kind = KeyKind::Rsa2048,
-                Some(Reason::KeyDiffers),
-            ),
-            (
-                "encoding",
-                |w| w.encoding = Encoding::Pkcs1,
-                Some(Reason::KeyDiffers),
-            ),
-            (
-                "common name",
-                |w| w.request.common_name = "Client1".into(),
-                Some(Reason::SubjectDiffers),
-            ),
-            (
-                "organization",
-                |w| w.request.organizations = vec!["Acme".into()],
-                Some(Reason::SubjectDiffers),
-            ),
-            (
-                "DNS name",
-                |w| w.request.dns_names = vec!["c".into()],
-                Some(Reason::SubjectDiffers),
-            ),
+            ("no Secret", |w| w.secret = None, Some(Reason::SecretMissing)),
+            ("no data", |w| *w.data() = SecretData::default(), Some(Reason::DataMissing)),
+            ("no key", |w| w.data().tls_key = None, Some(Reason::DataMissing)),
+            ("empty ca.crt", |w| w.data().ca_crt = Some(vec![]), Some(Reason::DataMissing)),
+            ("not text", |w| w.data().tls_crt = Some(vec![0xff]), Some(Reason::Damaged)),
+            ("not PEM", |w| w.data().tls_crt = Some(b"x".to_vec()), Some(Reason::Damaged)),
+            ("key cut", |w| w.data().tls_key.as_mut().unwrap().truncate(60), Some(Reason::Damaged)),
+            ("another key", |w| w.data().tls_key = other_key(), Some(Reason::KeyMismatch)),
+            ("key kind", |w| w.key_kind = KeyKind::Rsa2048, Some(Reason::KeyDiffers)),
+            ("encoding", |w| w.encoding = Encoding::Pkcs1, Some(Reason::KeyDiffers)),
+            ("common name", |w| w.request.common_name = "Client1".into(), Some(Reason::SubjectDiffers)),
+            ("organization", |w| w.request.organizations = vec!["Acme".into()], Some(Reason::SubjectDiffers)),
+            ("DNS name", |w| w.request.dns_names = vec!["c".into()], Some(Reason::SubjectDiffers)),
             ("order of names", |w| w.request.dns_names.reverse(), None),
-            (
-                "one URI less",
-                |w| w.request.uris.clear(),
-                Some(Reason::SubjectDiffers),
-            ),
-            (
-                "longer",
-                |w| w.request.duration += DAY,
-                Some(Reason::DurationDiffers),
-            ),
-            (
-                "shorter",
-                |w| w.request.duration -= DAY,
-                Some(Reason::DurationDiffers),
-            ),
-            (
-                "authority renamed",
-                |w| w.issuer = issuer("other", born()),
-                Some(Reason::IssuerDiffers),
-            ),
-            (
-                "authority re-keyed",
-                |w| w.issuer = issuer("Partners", born()),
-                Some(Reason::IssuerDiffers),
-            ),
+            ("one URI less", |w| w.request.uris.clear(), Some(Reason::SubjectDiffers)),
+            ("longer", |w| w.request.duration += DAY, Some(Reason::DurationDiffers)),
+            ("shorter", |w| w.request.duration -= DAY, Some(Reason::DurationDiffers)),
+            ("authority renamed", |w| w.issuer = issuer("other", born()), Some(Reason::IssuerDiffers)),
+            ("authority re-keyed", |w| w.issuer = issuer("Partners", born()), Some(Reason::IssuerDiffers)),
             (
                 "another ca.crt",
                 |w| w.data().ca_crt = Some(issuer("x", born()).ca_pem().into()),
@@ -493,26 +354,10 @@ mod tests {
                 },
                 Some(Reason::ChainDiffers),
             ),
-            (
-                "expired",
-                |w| w.now = w.leaf().not_after,
-                Some(Reason::Expired),
-            ),
-            (
-                "last second",
-                |w| w.now = w.leaf().not_after - SignedDuration::from_secs(1),
-                Some(Reason::RenewalDue),
-            ),
-            (
-                "a third left",
-                |w| w.now = w.leaf().not_after - DAY * 30,
-                Some(Reason::RenewalDue),
-            ),
-            (
-                "not yet due",
-                |w| w.now = w.leaf().not_after - DAY * 31,
-                None,
-            ),
+            ("expired", |w| w.now = w.leaf().not_after, Some(Reason::Expired)),
+            ("last second", |w| w.now = w.leaf().not_after - SignedDuration::from_secs(1), Some(Reason::RenewalDue)),
+            ("a third left", |w| w.now = w.leaf().not_after - DAY * 30, Some(Reason::RenewalDue)),
+            ("not yet due", |w| w.now = w.leaf().not_after - DAY * 31, None),
             (
                 "renewBefore",
                 |w| (w.now, w.renew_before) = (w.now + DAY, RenewBefore::Duration(DAY * 89)),
@@ -538,25 +383,14 @@ mod tests {
 
     #[test]
     fn an_authority_near_its_end_is_not_asked_for_ever() {
-        let wish = authority::AuthorityRequest {
-            duration: DAY * 10,
-            ..authority::tests::request("short")
-        };
+        let wish = authority::AuthorityRequest { duration: DAY * 10, ..authority::tests::request("short") };
         let made = authority::generate(&wish, born()).unwrap();
         let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
         let mut world = World::new(born(), ca, request("client1"));
         assert_eq!(world.leaf().not_after, world.issuer.not_after());
-        assert_eq!(
-            world.reason(),
-            None,
-            "cut by its issuer, which is no change of duration"
-        );
+        assert_eq!(world.reason(), None, "cut by its issuer, which is no change of duration");
         world.now = born() + DAY * 9;
-        assert_eq!(
-            world.reason(),
-            None,
-            "due, but a new one would not live longer"
-        );
+        assert_eq!(world.reason(), None, "due, but a new one would not live longer");
         world.now = born() + DAY * 10;
         assert_eq!(world.reason(), Some(Reason::Expired));
     }
@@ -565,10 +399,7 @@ mod tests {
     fn renewal_times() {
         let world = World::new(born(), issuer("Partners", born()), request("client1"));
         let leaf = world.leaf();
-        let left = |renew_before| {
-            leaf.not_after
-                .duration_since(renewal_time(&leaf, renew_before))
-        };
+        let left = |renew_before| leaf.not_after.duration_since(renewal_time(&leaf, renew_before));
         let cases = [
             (RenewBefore::Unset, DAY * 30),
             (RenewBefore::Duration(DAY * 10), DAY * 10),
@@ -580,18 +411,13 @@ mod tests {
         ];
         for (renew_before, expected) in cases {
             let jitter = left(renew_before) - expected;
-            assert!(
-                jitter >= SignedDuration::ZERO && jitter <= DAY * 90 / 100,
-                "{renew_before:?}: {jitter:?}"
-            );
+            assert!(jitter >= SignedDuration::ZERO && jitter <= DAY * 90 / 100, "{renew_before:?}: {jitter:?}");
         }
         // Spread: twenty certificates of one moment do not share a renewal time.
         let mut times: Vec<Timestamp> = (0..20)
             .map(|_| {
                 let key = keys::generate(KeyKind::EcdsaP256).unwrap();
-                let leaf = issue(&world.request, &key, &world.issuer, born())
-                    .unwrap()
-                    .certificate;
+                let leaf = issue(&world.request, &key, &world.issuer, born()).unwrap().certificate;
                 renewal_time(&leaf, RenewBefore::Unset)
             })
             .collect();

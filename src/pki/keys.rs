@@ -67,15 +67,8 @@ impl KeyStrength {
             let top = modulus.get(zeros).map_or(0, |byte| byte.leading_zeros());
             return KeyStrength::Rsa((modulus.len() - zeros) * 8 - top as usize);
         }
-        let curve = spki
-            .algorithm
-            .parameters
-            .as_ref()
-            .and_then(|p| p.as_oid().ok());
-        match (
-            spki.algorithm.algorithm.to_id_string().as_str(),
-            curve.map(|oid| oid.to_id_string()).as_deref(),
-        ) {
+        let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
+        match (spki.algorithm.algorithm.to_id_string().as_str(), curve.map(|oid| oid.to_id_string()).as_deref()) {
             ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => KeyStrength::EcdsaP256,
             ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => KeyStrength::EcdsaP384,
             ("1.2.840.10045.2.1", Some("1.3.132.0.35")) => KeyStrength::EcdsaP521,
@@ -141,18 +134,14 @@ pub fn encoding_of(pem: &str) -> Option<Encoding> {
 /// handed on as the bytes it came in, never through here.
 pub fn pem(key: &KeyPair, encoding: Encoding) -> Result<Zeroizing<String>, KeyError> {
     let pkcs8 = pkcs8(key)?;
-    let write = |label, der: &[u8]| {
-        encode_string(label, LineEnding::LF, der)
-            .map(Zeroizing::new)
-            .map_err(|_| KeyError::Encode)
-    };
+    let write =
+        |label, der: &[u8]| encode_string(label, LineEnding::LF, der).map(Zeroizing::new).map_err(|_| KeyError::Encode);
     if encoding == Encoding::Pkcs8 {
         return write("PRIVATE KEY", &pkcs8);
     }
     if is_rsa(key) {
         // The octet string inside PKCS#8 is the PKCS#1 structure.
-        let info =
-            pkcs8::PrivateKeyInfoRef::try_from(pkcs8.as_slice()).map_err(|_| KeyError::Encode)?;
+        let info = pkcs8::PrivateKeyInfoRef::try_from(pkcs8.as_slice()).map_err(|_| KeyError::Encode)?;
         return write("RSA PRIVATE KEY", info.private_key.as_bytes());
     }
     let pair = ecdsa(key)?;
@@ -186,16 +175,12 @@ fn ecdsa(key: &KeyPair) -> Result<EcdsaKeyPair, KeyError> {
     } else {
         &ECDSA_P384_SHA384_ASN1_SIGNING
     };
-    EcdsaKeyPair::from_private_key_der(algorithm, key.serialized_der())
-        .map_err(|_| KeyError::Encode)
+    EcdsaKeyPair::from_private_key_der(algorithm, key.serialized_der()).map_err(|_| KeyError::Encode)
 }
 
 /// The label of a `-----BEGIN ... PRIVATE KEY-----` line.
 pub(crate) fn begin_of_key(line: &str) -> Option<&str> {
-    let label = line
-        .trim()
-        .strip_prefix("-----BEGIN ")?
-        .strip_suffix("-----")?;
+    let label = line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
     label.ends_with("PRIVATE KEY").then_some(label)
 }
 
@@ -219,15 +204,8 @@ mod tests {
     use std::process::Command;
 
     fn openssl(args: &str) -> String {
-        let out = Command::new("openssl")
-            .args(args.split(' '))
-            .output()
-            .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        let out = Command::new("openssl").args(args.split(' ')).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     }
 
@@ -236,24 +214,14 @@ mod tests {
         for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048] {
             let key = generate(kind).unwrap();
             assert_eq!(KeyKind::of(&key), Some(kind));
-            for (encoding, other) in [
-                (Encoding::Pkcs8, Encoding::Pkcs1),
-                (Encoding::Pkcs1, Encoding::Pkcs8),
-            ] {
+            for (encoding, other) in [(Encoding::Pkcs8, Encoding::Pkcs1), (Encoding::Pkcs1, Encoding::Pkcs8)] {
                 let text = pem(&key, encoding).unwrap();
                 assert_eq!(encoding_of(&text), Some(encoding), "{kind}");
                 let read = parse(&text).unwrap();
                 assert_eq!(KeyKind::of(&read), Some(kind));
-                assert_eq!(
-                    read.subject_public_key_info(),
-                    key.subject_public_key_info()
-                );
+                assert_eq!(read.subject_public_key_info(), key.subject_public_key_info());
                 // and from one encoding into the other
-                assert_eq!(
-                    *pem(&read, other).unwrap(),
-                    *pem(&key, other).unwrap(),
-                    "{kind} {encoding:?}"
-                );
+                assert_eq!(*pem(&read, other).unwrap(), *pem(&key, other).unwrap(), "{kind} {encoding:?}");
             }
         }
     }
@@ -266,11 +234,7 @@ mod tests {
             (KeyKind::Rsa2048, Encoding::Pkcs1),
         ] {
             let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(
-                file.path(),
-                pem(&generate(kind).unwrap(), encoding).unwrap(),
-            )
-            .unwrap();
+            std::fs::write(file.path(), pem(&generate(kind).unwrap(), encoding).unwrap()).unwrap();
             openssl(&format!("pkey -noout -check -in {}", file.path().display()));
         }
     }
@@ -278,25 +242,13 @@ mod tests {
     #[test]
     fn keys_made_by_openssl_are_read() {
         let cases = [
-            (
-                "ecparam -name prime256v1 -genkey",
-                Ok(Some(KeyKind::EcdsaP256)),
-            ), // EC PARAMETERS first, then SEC1
-            (
-                "ecparam -name secp384r1 -genkey -noout",
-                Ok(Some(KeyKind::EcdsaP384)),
-            ),
-            (
-                "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
-                Ok(Some(KeyKind::EcdsaP256)),
-            ),
+            ("ecparam -name prime256v1 -genkey", Ok(Some(KeyKind::EcdsaP256))), // EC PARAMETERS first, then SEC1
+            ("ecparam -name secp384r1 -genkey -noout", Ok(Some(KeyKind::EcdsaP384))),
+            ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256", Ok(Some(KeyKind::EcdsaP256))),
             ("genrsa -traditional 2048", Ok(Some(KeyKind::Rsa2048))),
             ("genrsa 2048", Ok(Some(KeyKind::Rsa2048))),
             ("genpkey -algorithm ed25519", Ok(None)),
-            (
-                "genrsa -traditional -aes128 -passout pass:secret 2048",
-                Err("encrypted"),
-            ),
+            ("genrsa -traditional -aes128 -passout pass:secret 2048", Err("encrypted")),
             ("genrsa -aes128 -passout pass:secret 2048", Err("encrypted")),
         ];
         for (args, expected) in cases {

@@ -15,8 +15,8 @@ use x509_cert::{
     ext::{
         Extension, ToExtension,
         pkix::{
-            AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages,
-            SubjectAltName, name::GeneralName,
+            AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
+            name::GeneralName,
         },
     },
     name::Name,
@@ -85,24 +85,9 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
         }
     }
     let lists: [List<'_>; 4] = [
-        (
-            "subject.countries",
-            &request.countries,
-            is_country,
-            "must be two capital letters (ISO 3166)",
-        ),
-        (
-            "dnsNames",
-            &request.dns_names,
-            is_dns_name,
-            "must be a DNS name, with at most a leading *. as wildcard",
-        ),
-        (
-            "uris",
-            &request.uris,
-            is_uri,
-            "must be a URI with a scheme, in printable ASCII without spaces (RFC 3986)",
-        ),
+        ("subject.countries", &request.countries, is_country, "must be two capital letters (ISO 3166)"),
+        ("dnsNames", &request.dns_names, is_dns_name, "must be a DNS name, with at most a leading *. as wildcard"),
+        ("uris", &request.uris, is_uri, "must be a URI with a scheme, in printable ASCII without spaces (RFC 3986)"),
         (
             "emailAddresses",
             &request.email_addresses,
@@ -112,17 +97,11 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
     ];
     for (list, values, fits, message) in lists {
         if let Some(at) = values.iter().position(|value| !fits(value)) {
-            return Err(Problem {
-                field: format!("{list}[{at}]"),
-                message,
-            });
+            return Err(Problem { field: format!("{list}[{at}]"), message });
         }
     }
     if request.duration <= SignedDuration::ZERO {
-        return Err(Problem {
-            field: "duration".to_owned(),
-            message: "must be positive",
-        });
+        return Err(Problem { field: "duration".to_owned(), message: "must be positive" });
     }
     Ok(())
 }
@@ -134,27 +113,17 @@ pub(crate) fn subject_part(field: &str, value: &str, longest: usize) -> Result<(
     let message = if value.is_empty() {
         "must not be empty"
     } else if value.chars().count() > longest {
-        if longest == 64 {
-            "must have at most 64 characters"
-        } else {
-            "must have at most 128 characters"
-        }
+        if longest == 64 { "must have at most 64 characters" } else { "must have at most 128 characters" }
     } else if value.contains(['=', ',']) {
         "must not contain = or , (they separate the parts of a subject string)"
-    } else if value
-        .chars()
-        .any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}')
-    {
+    } else if value.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
         "must not contain line breaks or control characters"
     } else if value.trim() != value {
         "must not begin or end with a space"
     } else {
         return Ok(());
     };
-    Err(Problem {
-        field: field.to_owned(),
-        message,
-    })
+    Err(Problem { field: field.to_owned(), message })
 }
 
 fn is_country(value: &str) -> bool {
@@ -164,9 +133,7 @@ fn is_country(value: &str) -> bool {
 fn is_dns_name(value: &str) -> bool {
     let name = value.strip_prefix("*.").unwrap_or(value);
     let label = |label: &str| {
-        let inner = label
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         (1..=63).contains(&label.len()) && inner && !label.starts_with('-') && !label.ends_with('-')
     };
     value.len() <= 253 && name.split('.').all(label)
@@ -181,9 +148,7 @@ fn is_uri(value: &str) -> bool {
         && scheme.bytes().all(scheme_char)
         && !rest.is_empty()
         && value.len() <= 2048
-        && rest
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte))
+        && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte))
 }
 
 fn is_email(value: &str) -> bool {
@@ -191,20 +156,12 @@ fn is_email(value: &str) -> bool {
         return false;
     };
     let atom = |byte: u8| byte.is_ascii_alphanumeric() || b".!#$%&'*+-/=?^_`{|}~".contains(&byte);
-    (1..=64).contains(&local.len())
-        && local.bytes().all(atom)
-        && !domain.starts_with('*')
-        && is_dns_name(domain)
+    (1..=64).contains(&local.len()) && local.bytes().all(atom) && !domain.starts_with('*') && is_dns_name(domain)
 }
 
 /// Issues a client certificate for `key`: EKU clientAuth only, CA:FALSE; valid from five minutes ago (not before its issuer) for
 /// `duration` from now, but never longer than its issuer's chain.
-pub fn issue(
-    request: &LeafRequest,
-    key: &KeyPair,
-    issuer: &Issuer,
-    now: Timestamp,
-) -> Result<Leaf, IssueError> {
+pub fn issue(request: &LeafRequest, key: &KeyPair, issuer: &Issuer, now: Timestamp) -> Result<Leaf, IssueError> {
     validate(request)?;
     let authority = issuer.authority();
     let subject = || authority.subject.clone();
@@ -229,14 +186,8 @@ pub fn issue(
     if certificate.issuer_der != authority.subject_der || !certificate.is_issued_by(authority) {
         return Err(IssueError::IssuerName { subject: subject() });
     }
-    let chain_pem = std::iter::once(&certificate)
-        .chain(issuer.intermediates())
-        .map(Certificate::to_pem)
-        .collect();
-    Ok(Leaf {
-        chain_pem,
-        certificate,
-    })
+    let chain_pem = std::iter::once(&certificate).chain(issuer.intermediates()).map(Certificate::to_pem).collect();
+    Ok(Leaf { chain_pem, certificate })
 }
 
 /// The subject as [`issue`] writes it.
@@ -266,17 +217,10 @@ fn extensions(
         Some(id) => OctetString::new(id.clone())?,
         None => key_id(authority.spki_der())?.0,
     };
-    let authority_key_id = AuthorityKeyIdentifier {
-        key_identifier: Some(authority_key_id),
-        ..Default::default()
-    };
+    let authority_key_id = AuthorityKeyIdentifier { key_identifier: Some(authority_key_id), ..Default::default() };
     let none = Name::default();
     let mut extensions = vec![
-        BasicConstraints {
-            ca: false,
-            path_len_constraint: None,
-        }
-        .to_extension(&none, &[])?,
+        BasicConstraints { ca: false, path_len_constraint: None }.to_extension(&none, &[])?,
         KeyUsage(usage).to_extension(&none, &[])?,
         ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH]).to_extension(&none, &[])?,
         key_id(spki)?.to_extension(&none, &[])?,
@@ -348,14 +292,7 @@ pub(crate) mod tests {
             dir.path().join(name)
         };
         let out = Command::new("openssl")
-            .args([
-                "verify",
-                "-x509_strict",
-                "-purpose",
-                "sslclient",
-                "-attime",
-                &now.as_second().to_string(),
-            ])
+            .args(["verify", "-x509_strict", "-purpose", "sslclient", "-attime", &now.as_second().to_string()])
             .arg("-CAfile")
             .arg(file("root.pem", root))
             .arg("-untrusted")
@@ -370,11 +307,8 @@ pub(crate) mod tests {
     fn openssl_accepts_what_we_issue() {
         let now = at("2026-11-24T12:00:00Z");
         let issuer = issuer("Partners", now);
-        let cases = [
-            (request("client1"), KeyKind::EcdsaP256),
-            (full(), KeyKind::EcdsaP384),
-            (full(), KeyKind::Rsa2048),
-        ];
+        let cases =
+            [(request("client1"), KeyKind::EcdsaP256), (full(), KeyKind::EcdsaP384), (full(), KeyKind::Rsa2048)];
         for (request, kind) in cases {
             let leaf = issue(&request, &keys::generate(kind).unwrap(), &issuer, now).unwrap();
             let verdict = openssl_verify(&issuer.ca_pem(), &leaf.chain_pem, now);
@@ -395,15 +329,9 @@ pub(crate) mod tests {
         let key = keys::generate(KeyKind::EcdsaP256).unwrap();
         let leaf = issue(&full(), &key, &ca, now).unwrap();
         let c = &leaf.certificate;
-        assert_eq!(
-            c.subject,
-            "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE"
-        );
+        assert_eq!(c.subject, "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE");
         assert_eq!(c.issuer_der, ca.authority().subject_der);
-        assert_eq!(
-            (c.version, c.is_ca, c.may_sign, c.self_signed),
-            (3, false, false, false)
-        );
+        assert_eq!((c.version, c.is_ca, c.may_sign, c.self_signed), (3, false, false, false));
         assert_eq!(c.not_before, at("2026-11-24T11:55:00Z"));
         assert_eq!(c.not_after, at("2027-02-22T12:00:00Z"));
         assert_eq!(
@@ -412,32 +340,19 @@ pub(crate) mod tests {
         );
         assert_eq!(c.spki_der(), key.subject_public_key_info());
         assert_eq!(c.serial.len(), 32);
-        assert_eq!(
-            parse_pem_bundle(&leaf.chain_pem).unwrap(),
-            std::slice::from_ref(c)
-        );
+        assert_eq!(parse_pem_bundle(&leaf.chain_pem).unwrap(), std::slice::from_ref(c));
         let text = openssl_text(&leaf.chain_pem);
         assert!(text.contains("TLS Web Client Authentication\n"), "{text}");
-        assert!(
-            text.contains("CA:FALSE") && text.contains("Authority Key Identifier"),
-            "{text}"
-        );
+        assert!(text.contains("CA:FALSE") && text.contains("Authority Key Identifier"), "{text}");
         assert!(!text.contains("Key Encipherment"), "{text}");
         let plain = openssl_text(&issue(&request("x"), &key, &ca, now).unwrap().chain_pem);
-        assert!(
-            !plain.contains("Alternative"),
-            "no SAN extension without SANs: {plain}"
-        );
+        assert!(!plain.contains("Alternative"), "no SAN extension without SANs: {plain}");
     }
 
     fn openssl_text(pem: &str) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), pem).unwrap();
-        let out = Command::new("openssl")
-            .args(["x509", "-noout", "-text", "-in"])
-            .arg(file.path())
-            .output()
-            .unwrap();
+        let out = Command::new("openssl").args(["x509", "-noout", "-text", "-in"]).arg(file.path()).output().unwrap();
         String::from_utf8(out.stdout).unwrap()
     }
 
@@ -451,23 +366,9 @@ pub(crate) mod tests {
         };
         let made = authority::generate(&young, born).unwrap();
         let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
-        let soon = issue(
-            &request("x"),
-            &key,
-            &ca,
-            born - SignedDuration::from_mins(4),
-        )
-        .unwrap()
-        .certificate;
-        assert_eq!(
-            (soon.not_before, soon.not_after),
-            (ca.authority().not_before, ca.authority().not_after)
-        );
-        let error = |now| {
-            issue(&request("x"), &key, &ca, now)
-                .unwrap_err()
-                .to_string()
-        };
+        let soon = issue(&request("x"), &key, &ca, born - SignedDuration::from_mins(4)).unwrap().certificate;
+        assert_eq!((soon.not_before, soon.not_after), (ca.authority().not_before, ca.authority().not_after));
+        let error = |now| issue(&request("x"), &key, &ca, now).unwrap_err().to_string();
         assert!(error(born + SignedDuration::from_hours(24)).contains("has expired"));
         assert!(error(born - SignedDuration::from_mins(6)).contains("not valid yet"));
     }
@@ -478,15 +379,8 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = |line: &str| {
             let line = line.replace("@/", &format!("{}/", dir.path().display()));
-            let out = Command::new("openssl")
-                .args(line.split(' '))
-                .output()
-                .unwrap();
-            assert!(
-                out.status.success(),
-                "{line}: {}",
-                String::from_utf8_lossy(&out.stderr)
-            );
+            let out = Command::new("openssl").args(line.split(' ')).output().unwrap();
+            assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
         };
         std::fs::write(
             dir.path().join("ext"),
@@ -503,25 +397,12 @@ pub(crate) mod tests {
             "x509 -req -in @/ca.csr -CA @/root.pem -CAkey @/root.key -CAcreateserial -days 3650 -extfile @/ext -out @/ca.pem",
         );
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-        let incomplete = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), None)
-            .map(|_| ())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            incomplete.contains("the chain stops at CN=Issuing"),
-            "{incomplete}"
-        );
-        let ca =
-            Issuer::from_pem(&read("ca.pem"), &read("ca.key"), Some(&read("root.pem"))).unwrap();
+        let incomplete = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), None).map(|_| ()).unwrap_err().to_string();
+        assert!(incomplete.contains("the chain stops at CN=Issuing"), "{incomplete}");
+        let ca = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), Some(&read("root.pem"))).unwrap();
         assert_eq!(ca.chain().len(), 2);
         let now = ca.authority().not_before + SignedDuration::from_hours(1);
-        let leaf = issue(
-            &full(),
-            &keys::generate(KeyKind::EcdsaP256).unwrap(),
-            &ca,
-            now,
-        )
-        .unwrap();
+        let leaf = issue(&full(), &keys::generate(KeyKind::EcdsaP256).unwrap(), &ca, now).unwrap();
         assert_eq!(parse_pem_bundle(&leaf.chain_pem).unwrap().len(), 2);
         let verdict = openssl_verify(&read("root.pem"), &leaf.chain_pem, now);
         assert!(verdict.trim_end().ends_with(": OK"), "{verdict}");
@@ -535,61 +416,19 @@ pub(crate) mod tests {
             validate(&request).map_err(|problem| problem.field)
         };
         assert_eq!(with(&|_| ()), Ok(()));
-        for bad in [
-            "",
-            "a=b",
-            "a,b",
-            "a\nb",
-            "a\u{0}",
-            " a",
-            "a ",
-            "a\u{2028}b",
-            &"x".repeat(65),
-        ] {
-            assert_eq!(
-                with(&|r| r.common_name = bad.to_owned()),
-                Err("subject.commonName".to_owned()),
-                "{bad:?}"
-            );
-            assert_eq!(
-                with(&|r| r.organizations[1] = bad.to_owned()),
-                Err("subject.organizations[1]".to_owned())
-            );
+        for bad in ["", "a=b", "a,b", "a\nb", "a\u{0}", " a", "a ", "a\u{2028}b", &"x".repeat(65)] {
+            assert_eq!(with(&|r| r.common_name = bad.to_owned()), Err("subject.commonName".to_owned()), "{bad:?}");
+            assert_eq!(with(&|r| r.organizations[1] = bad.to_owned()), Err("subject.organizations[1]".to_owned()));
         }
         assert_eq!(with(&|r| r.common_name = "ü".repeat(64)), Ok(()));
         for bad in ["", "de", "D", "DEU", "Ü"] {
-            assert_eq!(
-                with(&|r| r.countries[0] = bad.to_owned()),
-                Err("subject.countries[0]".to_owned()),
-                "{bad:?}"
-            );
+            assert_eq!(with(&|r| r.countries[0] = bad.to_owned()), Err("subject.countries[0]".to_owned()), "{bad:?}");
         }
-        for bad in [
-            "",
-            "a..b",
-            "-a.b",
-            "a_b.c",
-            "a.*.b",
-            "*",
-            "ü.de",
-            "a b",
-            &"x".repeat(64),
-            &"a.".repeat(127),
-        ] {
-            assert_eq!(
-                with(&|r| r.dns_names[0] = bad.to_owned()),
-                Err("dnsNames[0]".to_owned()),
-                "{bad:?}"
-            );
+        for bad in ["", "a..b", "-a.b", "a_b.c", "a.*.b", "*", "ü.de", "a b", &"x".repeat(64), &"a.".repeat(127)] {
+            assert_eq!(with(&|r| r.dns_names[0] = bad.to_owned()), Err("dnsNames[0]".to_owned()), "{bad:?}");
         }
-        for bad in [
-            "", "spiffe", "://x", "1a://x", "a:", "a://x y", "a://ü", "a://<x>",
-        ] {
-            assert_eq!(
-                with(&|r| r.uris[0] = bad.to_owned()),
-                Err("uris[0]".to_owned()),
-                "{bad:?}"
-            );
+        for bad in ["", "spiffe", "://x", "1a://x", "a:", "a://x y", "a://ü", "a://<x>"] {
+            assert_eq!(with(&|r| r.uris[0] = bad.to_owned()), Err("uris[0]".to_owned()), "{bad:?}");
         }
         for bad in ["", "a", "@b", "a@", "a@*.b", "a b@c", "a@b@c", "ü@b"] {
             assert_eq!(
@@ -598,9 +437,6 @@ pub(crate) mod tests {
                 "{bad:?}"
             );
         }
-        assert_eq!(
-            with(&|r| r.duration = SignedDuration::ZERO),
-            Err("duration".to_owned())
-        );
+        assert_eq!(with(&|r| r.duration = SignedDuration::ZERO), Err("duration".to_owned()));
     }
 }

@@ -83,13 +83,7 @@ impl SourceError {
             SourceError::Unreadable(_) => Reason::Unreadable,
         };
         let authority = authority.to_owned();
-        Finding {
-            severity: Severity::Refused,
-            authority,
-            subject: String::new(),
-            reason,
-            message: self.to_string(),
-        }
+        Finding { severity: Severity::Refused, authority, subject: String::new(), reason, message: self.to_string() }
     }
 }
 
@@ -110,13 +104,7 @@ pub fn lint(
         }
         let mut add = |severity, reason, message: String| {
             let (authority, subject) = (authority.to_owned(), certificate.subject.clone());
-            findings.push(Finding {
-                severity,
-                authority,
-                subject,
-                reason,
-                message,
-            });
+            findings.push(Finding { severity, authority, subject, reason, message });
         };
         if now >= certificate.not_after {
             let message = format!("expired at {}: replace it", certificate.not_after);
@@ -128,42 +116,26 @@ pub fn lint(
             continue;
         }
         if now < certificate.not_before {
-            let message = format!(
-                "not valid before {}: nobody gets in with it until then",
-                certificate.not_before
-            );
+            let message = format!("not valid before {}: nobody gets in with it until then", certificate.not_before);
             add(Severity::Warning, Reason::NotYetValid, message);
         }
         if certificate.version < 3 {
-            let message = format!(
-                "is X.509 version {}: make it anew as version 3",
-                certificate.version
-            );
+            let message = format!("is X.509 version {}: make it anew as version 3", certificate.version);
             add(Severity::Warning, Reason::Version1, message);
         }
         let soon = max_leaf.unwrap_or_default().max(EXPIRES_SOON);
         if certificate.not_after.duration_since(now) < soon {
-            let message = format!(
-                "expires at {}: add its successor, AWS does not warn",
-                certificate.not_after
-            );
+            let message = format!("expires at {}: add its successor, AWS does not warn", certificate.not_after);
             add(Severity::Warning, Reason::ExpiresSoon, message);
         }
     }
     findings
 }
 
-fn refusal(
-    certificate: &Certificate,
-    earlier: &[Certificate],
-    pool: &[Certificate],
-) -> Option<(Reason, String)> {
+fn refusal(certificate: &Certificate, earlier: &[Certificate], pool: &[Certificate]) -> Option<(Reason, String)> {
     match certificate.key {
         KeyStrength::Rsa(bits) if bits < 2048 => {
-            return Some((
-                Reason::WeakKey,
-                format!("has an RSA key of {bits} bits: use 2048 or more"),
-            ));
+            return Some((Reason::WeakKey, format!("has an RSA key of {bits} bits: use 2048 or more")));
         }
         KeyStrength::Rsa(_) | KeyStrength::EcdsaP256 | KeyStrength::EcdsaP384 => {}
         KeyStrength::EcdsaP521 | KeyStrength::Ed25519 | KeyStrength::Other => {
@@ -178,43 +150,32 @@ fn refusal(
             return Some((Reason::WeakSignature, message.to_owned()));
         }
         SignatureClass::Other => {
-            let message = "is signed in a way that API Gateway does not support: use SHA-256 or stronger with RSA or ECDSA";
+            let message =
+                "is signed in a way that API Gateway does not support: use SHA-256 or stronger with RSA or ECDSA";
             return Some((Reason::UnsupportedAlgorithm, message.to_owned()));
         }
     }
     if !certificate.is_ca && !certificate.self_signed {
-        let message =
-            "is neither an authority (CA:TRUE) nor self-signed: give the certificate of its issuer";
-        return Some((
-            Reason::NotAnAuthority,
-            format!("{message}, {}", certificate.issuer),
-        ));
+        let message = "is neither an authority (CA:TRUE) nor self-signed: give the certificate of its issuer";
+        return Some((Reason::NotAnAuthority, format!("{message}, {}", certificate.issuer)));
     }
     let duplicate = |other: &&Certificate| {
         other.subject_key == certificate.subject_key && other.spki_sha256 != certificate.spki_sha256
     };
     if earlier.iter().any(|other| duplicate(&other)) {
         let message = "has the subject of another certificate here, with another key: API Gateway refuses that";
-        return Some((
-            Reason::DuplicateSubject,
-            format!("{message}; give one of them another subject"),
-        ));
+        return Some((Reason::DuplicateSubject, format!("{message}; give one of them another subject")));
     }
     match certificate.chain(pool) {
         Ok(chain) if chain.len() > MAX_CHAIN => {
-            let message = format!(
-                "is {} certificates below its root: API Gateway takes {MAX_CHAIN} in all",
-                chain.len() - 1
-            );
+            let message =
+                format!("is {} certificates below its root: API Gateway takes {MAX_CHAIN} in all", chain.len() - 1);
             Some((Reason::ChainTooDeep, message))
         }
         Ok(_) => None,
         Err(chain) => {
             let last = &chain[chain.len() - 1];
-            let message = format!(
-                "the chain to its root stops at {}: add its issuer, {}",
-                last.subject, last.issuer
-            );
+            let message = format!("the chain to its root stops at {}: add its issuer, {}", last.subject, last.issuer);
             Some((Reason::ChainIncomplete, message))
         }
     }
@@ -229,15 +190,8 @@ mod tests {
 
     fn openssl(dir: &Path, line: &str) {
         let line = line.replace("@/", &format!("{}/", dir.display()));
-        let out = Command::new("openssl")
-            .args(line.split(' '))
-            .output()
-            .unwrap();
-        assert!(
-            out.status.success(),
-            "{line}: {}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        let out = Command::new("openssl").args(line.split(' ')).output().unwrap();
+        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
     }
 
     fn read(dir: &Path, name: &str) -> Certificate {
@@ -247,10 +201,7 @@ mod tests {
 
     fn self_signed(args: &str) -> Certificate {
         let dir = tempfile::tempdir().unwrap();
-        openssl(
-            dir.path(),
-            &format!("req -x509 -nodes -keyout @/key -out @/c.pem -subj /CN=x {args}"),
-        );
+        openssl(dir.path(), &format!("req -x509 -nodes -keyout @/key -out @/c.pem -subj /CN=x {args}"));
         read(dir.path(), "c")
     }
 
@@ -262,23 +213,11 @@ mod tests {
         let cases = [
             (format!("{EC} {year}"), vec![]),
             (format!("{EC} {year} -sha512"), vec![]),
-            (
-                format!("{EC} {year} -addext basicConstraints=CA:FALSE"),
-                vec![],
-            ), // self-signed client certificates
+            (format!("{EC} {year} -addext basicConstraints=CA:FALSE"), vec![]), // self-signed client certificates
             (format!("-newkey rsa:2048 {year}"), vec![]),
-            (
-                format!("-newkey rsa:1024 {year}"),
-                vec![(Severity::Refused, Reason::WeakKey)],
-            ),
-            (
-                format!("-newkey rsa:2048 {year} -sha1"),
-                vec![(Severity::Refused, Reason::WeakSignature)],
-            ),
-            (
-                format!("-newkey ed25519 {year}"),
-                vec![(Severity::Refused, Reason::UnsupportedAlgorithm)],
-            ),
+            (format!("-newkey rsa:1024 {year}"), vec![(Severity::Refused, Reason::WeakKey)]),
+            (format!("-newkey rsa:2048 {year} -sha1"), vec![(Severity::Refused, Reason::WeakSignature)]),
+            (format!("-newkey ed25519 {year}"), vec![(Severity::Refused, Reason::UnsupportedAlgorithm)]),
             (
                 format!("-newkey ec -pkeyopt ec_paramgen_curve:P-521 {year}"),
                 vec![(Severity::Refused, Reason::UnsupportedAlgorithm)],
@@ -287,68 +226,35 @@ mod tests {
                 format!("-newkey ec -pkeyopt ec_paramgen_curve:secp224r1 {year}"),
                 vec![(Severity::Refused, Reason::UnsupportedAlgorithm)],
             ),
-            (
-                format!("{EC} -days 29"),
-                vec![(Severity::Warning, Reason::ExpiresSoon)],
-            ),
+            (format!("{EC} -days 29"), vec![(Severity::Warning, Reason::ExpiresSoon)]),
         ];
         for (args, expected) in cases {
             let c = self_signed(&args);
             let now = c.not_before;
-            let found = lint(
-                "a",
-                std::slice::from_ref(&c),
-                std::slice::from_ref(&c),
-                None,
-                now,
-            );
-            let found: Vec<_> = found
-                .into_iter()
-                .map(|finding| (finding.severity, finding.reason))
-                .collect();
+            let found = lint("a", std::slice::from_ref(&c), std::slice::from_ref(&c), None, now);
+            let found: Vec<_> = found.into_iter().map(|finding| (finding.severity, finding.reason)).collect();
             assert_eq!(found, expected, "{args}");
         }
         let c = self_signed(&format!("{EC} {year}"));
         let judge = |max_leaf, now| -> Vec<Reason> {
             let own = std::slice::from_ref(&c);
-            lint("a", own, own, max_leaf, now)
-                .into_iter()
-                .map(|finding| finding.reason)
-                .collect()
+            lint("a", own, own, max_leaf, now).into_iter().map(|finding| finding.reason).collect()
         };
-        let (early, day) = (
-            c.not_before - SignedDuration::from_secs(1),
-            SignedDuration::from_hours(24),
-        );
+        let (early, day) = (c.not_before - SignedDuration::from_secs(1), SignedDuration::from_hours(24));
         assert_eq!(judge(None, early), [Reason::NotYetValid]);
         assert_eq!(judge(None, c.not_after), [Reason::Expired]);
-        assert_eq!(
-            judge(Some(day * 90), c.not_after - day * 89),
-            [Reason::ExpiresSoon]
-        );
+        assert_eq!(judge(Some(day * 90), c.not_after - day * 89), [Reason::ExpiresSoon]);
         assert_eq!(judge(Some(day * 90), c.not_after - day * 90), []);
     }
 
     #[test]
     fn version_1_is_warned_about() {
         let dir = tempfile::tempdir().unwrap();
-        openssl(
-            dir.path(),
-            &format!("req -nodes {EC} -keyout @/key -out @/csr -subj /CN=x"),
-        );
-        openssl(
-            dir.path(),
-            "x509 -req -days 365 -in @/csr -signkey @/key -out @/c.pem",
-        );
+        openssl(dir.path(), &format!("req -nodes {EC} -keyout @/key -out @/csr -subj /CN=x"));
+        openssl(dir.path(), "x509 -req -days 365 -in @/csr -signkey @/key -out @/c.pem");
         let c = [read(dir.path(), "c")];
         let found = lint("a", &c, &c, None, c[0].not_before);
-        assert_eq!(
-            found
-                .iter()
-                .map(|finding| finding.reason)
-                .collect::<Vec<_>>(),
-            [Reason::Version1]
-        );
+        assert_eq!(found.iter().map(|finding| finding.reason).collect::<Vec<_>>(), [Reason::Version1]);
     }
 
     #[test]
@@ -356,29 +262,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca"), "basicConstraints=CA:TRUE\n").unwrap();
         std::fs::write(dir.path().join("leaf"), "basicConstraints=CA:FALSE\n").unwrap();
-        openssl(
-            dir.path(),
-            &format!("req -x509 -nodes {EC} -days 365 -keyout @/0.key -out @/0.pem -subj /CN=0"),
-        );
+        openssl(dir.path(), &format!("req -x509 -nodes {EC} -days 365 -keyout @/0.key -out @/0.pem -subj /CN=0"));
         for n in 1..=4 {
             let by = n - 1;
-            openssl(
-                dir.path(),
-                &format!("req -nodes {EC} -keyout @/{n}.key -out @/csr -subj /CN={n}"),
-            );
-            let sign = format!(
-                "x509 -req -in @/csr -CA @/{by}.pem -CAkey @/{by}.key -CAcreateserial -days 365"
-            );
+            openssl(dir.path(), &format!("req -nodes {EC} -keyout @/{n}.key -out @/csr -subj /CN={n}"));
+            let sign = format!("x509 -req -in @/csr -CA @/{by}.pem -CAkey @/{by}.key -CAcreateserial -days 365");
             openssl(dir.path(), &format!("{sign} -extfile @/ca -out @/{n}.pem"));
-            openssl(
-                dir.path(),
-                &format!("{sign} -extfile @/leaf -out @/leaf{n}.pem"),
-            );
+            openssl(dir.path(), &format!("{sign} -extfile @/leaf -out @/leaf{n}.pem"));
         }
-        openssl(
-            dir.path(),
-            &format!("req -x509 -nodes {EC} -days 365 -keyout @/x.key -out @/00.pem -subj /CN=0"),
-        );
+        openssl(dir.path(), &format!("req -x509 -nodes {EC} -days 365 -keyout @/x.key -out @/00.pem -subj /CN=0"));
         type Case = (&'static [&'static str], &'static [(&'static str, Reason)]);
         let cases: [Case; 6] = [
             (&["3", "2", "1", "0"], &[]),
@@ -391,25 +283,15 @@ mod tests {
                     ("CN=1", Reason::ChainIncomplete),
                 ],
             ),
-            (
-                &["4", "3", "2", "1", "0"],
-                &[("CN=4", Reason::ChainTooDeep)],
-            ),
+            (&["4", "3", "2", "1", "0"], &[("CN=4", Reason::ChainTooDeep)]),
             (&["leaf1", "0"], &[("CN=1", Reason::NotAnAuthority)]),
             (&["0", "00"], &[("CN=0", Reason::DuplicateSubject)]),
         ];
         for (names, expected) in cases {
             let own: Vec<Certificate> = names.iter().map(|name| read(dir.path(), name)).collect();
-            let now = own
-                .iter()
-                .map(|certificate| certificate.not_before)
-                .max()
-                .unwrap();
+            let now = own.iter().map(|certificate| certificate.not_before).max().unwrap();
             let found = lint("a", &own, &own, None, now);
-            let found: Vec<_> = found
-                .iter()
-                .map(|finding| (finding.subject.as_str(), finding.reason))
-                .collect();
+            let found: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.reason)).collect();
             assert_eq!(found, expected, "{names:?}");
         }
     }

@@ -36,15 +36,10 @@ pub(crate) fn normal_form(name: &X509Name<'_>) -> String {
             .map(|part| {
                 let value = match part.as_str() {
                     Ok(value) => {
-                        let words: Vec<String> =
-                            value.split_whitespace().map(str::to_lowercase).collect();
+                        let words: Vec<String> = value.split_whitespace().map(str::to_lowercase).collect();
                         escape(&words.join(" "))
                     }
-                    Err(_) => format!(
-                        "#{}:{}",
-                        part.attr_value().tag(),
-                        hex(part.attr_value().data)
-                    ),
+                    Err(_) => format!("#{}:{}", part.attr_value().tag(), hex(part.attr_value().data)),
                 };
                 format!("{}={value}", part.attr_type().to_id_string())
             })

@@ -18,8 +18,8 @@ use x509_cert::{
     name::{Name, RdnSequence, RelativeDistinguishedName},
     serial_number::SerialNumber,
     spki::{
-        self, AlgorithmIdentifierOwned, DynSignatureAlgorithmIdentifier, EncodePublicKey,
-        SignatureBitStringEncoding, SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef,
+        self, AlgorithmIdentifierOwned, DynSignatureAlgorithmIdentifier, EncodePublicKey, SignatureBitStringEncoding,
+        SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef,
     },
     time::Validity,
 };
@@ -47,8 +47,7 @@ pub(crate) fn sign(draft: Draft, key: &KeyPair) -> Result<Vec<u8>> {
         subject: Name::from_der(&draft.subject)?,
         extensions: draft.extensions,
     };
-    let certificate =
-        CertificateBuilder::new(profile, serial, validity, spki)?.build::<_, Sig>(&Signing(key))?;
+    let certificate = CertificateBuilder::new(profile, serial, validity, spki)?.build::<_, Sig>(&Signing(key))?;
     Ok(certificate.to_der()?)
 }
 
@@ -90,10 +89,7 @@ impl Subject<'_> {
         let mut rdns = RdnSequence::default();
         for (oid, tag, values) in attributes {
             for value in values {
-                let part = AttributeTypeAndValue {
-                    oid,
-                    value: Any::new(tag, value.as_bytes())?,
-                };
+                let part = AttributeTypeAndValue { oid, value: Any::new(tag, value.as_bytes())? };
                 rdns.push(RelativeDistinguishedName::from(SetOfVec::try_from([part])?));
             }
         }
@@ -144,10 +140,7 @@ impl EncodePublicKey for Spki {
 
 impl Signer<Sig> for Signing<'_> {
     fn try_sign(&self, message: &[u8]) -> std::result::Result<Sig, signature::Error> {
-        self.0
-            .sign(message)
-            .map(Sig)
-            .map_err(signature::Error::from_source)
+        self.0.sign(message).map(Sig).map_err(signature::Error::from_source)
     }
 }
 

@@ -31,11 +31,7 @@ impl Entry {
 impl Entry {
     /// The order of entries that no authority of the spec has placed.
     pub(crate) fn order(&self) -> (&str, &str, &str) {
-        (
-            &self.authority,
-            &self.certificate.subject,
-            &self.certificate.fingerprint_sha256,
-        )
+        (&self.authority, &self.certificate.subject, &self.certificate.fingerprint_sha256)
     }
 }
 
@@ -46,9 +42,7 @@ pub(crate) fn identity(certificate: &Certificate) -> (&str, &str) {
 impl Bundle {
     /// The entry with exactly this certificate's name and key.
     pub fn find(&self, certificate: &Certificate) -> Option<&Entry> {
-        self.entries
-            .iter()
-            .find(|entry| entry.identity() == identity(certificate))
+        self.entries.iter().find(|entry| entry.identity() == identity(certificate))
     }
 
     /// The object's bytes: ASCII only; the same bundle gives the same bytes. The comment's last field, the subject, is for people.
@@ -65,10 +59,7 @@ impl Bundle {
             if let Some(keep_until) = entry.keep_until {
                 text.push_str(&format!(" keep-until: {keep_until} "));
             }
-            text.push_str(&format!(
-                " subject: {}\n",
-                ascii(&entry.certificate.subject)
-            ));
+            text.push_str(&format!(" subject: {}\n", ascii(&entry.certificate.subject)));
             text.push_str(&entry.certificate.to_pem());
         }
         text
@@ -91,22 +82,9 @@ impl Bundle {
             }
         }
         for (certificate, comment) in parse_pem_bundle(text)?.into_iter().zip(comments) {
-            if !bundle
-                .entries
-                .iter()
-                .any(|entry| entry.certificate == certificate)
-            {
-                let Comment {
-                    authority,
-                    max_leaf,
-                    keep_until,
-                } = comment;
-                bundle.entries.push(Entry {
-                    authority,
-                    certificate,
-                    max_leaf,
-                    keep_until,
-                });
+            if !bundle.entries.iter().any(|entry| entry.certificate == certificate) {
+                let Comment { authority, max_leaf, keep_until } = comment;
+                bundle.entries.push(Entry { authority, certificate, max_leaf, keep_until });
             }
         }
         Ok(bundle)
@@ -146,10 +124,7 @@ fn duration_text(duration: SignedDuration) -> String {
 
 fn duration(text: &str) -> Option<SignedDuration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let seconds = number
-        .parse::<i64>()
-        .ok()?
-        .checked_mul(if unit == "h" { 3600 } else { 1 })?;
+    let seconds = number.parse::<i64>().ok()?.checked_mul(if unit == "h" { 3600 } else { 1 })?;
     (unit == "h" || unit == "s").then_some(SignedDuration::from_secs(seconds))
 }
 
@@ -213,22 +188,13 @@ mod tests {
     fn certificate(common_name: &str) -> Certificate {
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, common_name);
-        let made = params
-            .self_signed(&rcgen::KeyPair::generate().unwrap())
-            .unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
         Certificate::from_der(made.der()).unwrap()
     }
 
     fn entry(authority: &str, certificate: Certificate) -> Entry {
-        Entry {
-            authority: authority.to_owned(),
-            certificate,
-            max_leaf: None,
-            keep_until: None,
-        }
+        Entry { authority: authority.to_owned(), certificate, max_leaf: None, keep_until: None }
     }
 
     #[test]
@@ -241,28 +207,15 @@ mod tests {
             ..entry("partners", certificate)
         };
         let line = "# authority: partners  max-leaf: 2160h  keep-until: 2027-02-22T12:00:00Z  subject: CN=Gr\\C3\\B6\\C3\\9Fe\n";
-        assert_eq!(
-            Bundle {
-                entries: vec![full]
-            }
-            .render(),
-            format!("{line}{pem}")
-        );
+        assert_eq!(Bundle { entries: vec![full] }.render(), format!("{line}{pem}"));
     }
 
     #[test]
     fn a_foreign_bundle_is_read() {
         let (a, b) = (certificate("a"), certificate("b"));
-        let text = format!(
-            "Bag Attributes\n# subject: x  max-leaf: 9h\n{}\n{}\n{}",
-            a.to_pem(),
-            b.to_pem(),
-            a.to_pem()
-        );
-        assert_eq!(
-            Bundle::parse(&text).unwrap().entries,
-            [entry("", a), entry("", b)]
-        );
+        let text =
+            format!("Bag Attributes\n# subject: x  max-leaf: 9h\n{}\n{}\n{}", a.to_pem(), b.to_pem(), a.to_pem());
+        assert_eq!(Bundle::parse(&text).unwrap().entries, [entry("", a), entry("", b)]);
         assert_eq!(Bundle::parse(" \n").unwrap(), Bundle::default());
         assert_eq!(Bundle::parse("hello"), Err(ParseError::NotPem));
     }
@@ -270,19 +223,9 @@ mod tests {
     #[test]
     fn openssl_reads_every_certificate_despite_strange_names() {
         let strange = certificate("-----BEGIN CERTIFICATE-----");
-        let entries = vec![
-            entry("-----BEGIN CERTIFICATE-----", strange),
-            entry("b", certificate("b")),
-        ];
+        let entries = vec![entry("-----BEGIN CERTIFICATE-----", strange), entry("b", certificate("b"))];
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(
-            file.path(),
-            Bundle {
-                entries: entries.clone(),
-            }
-            .render(),
-        )
-        .unwrap();
+        std::fs::write(file.path(), Bundle { entries: entries.clone() }.render()).unwrap();
         let out = std::process::Command::new("openssl")
             .args(["storeutl", "-noout", "-certs"])
             .arg(file.path())
@@ -290,17 +233,7 @@ mod tests {
             .unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(text.contains("Total found: 2"), "{text}");
-        assert_eq!(
-            Bundle::parse(
-                &Bundle {
-                    entries: entries.clone()
-                }
-                .render()
-            )
-            .unwrap()
-            .entries,
-            entries
-        );
+        assert_eq!(Bundle::parse(&Bundle { entries: entries.clone() }.render()).unwrap().entries, entries);
     }
 
     proptest! {

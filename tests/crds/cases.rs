@@ -8,8 +8,7 @@ type Creation = (&'static str, Value, &'static str);
 type Change = (&'static str, Value, Value, &'static str);
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/mtls-operator";
-const CERTIFICATE: &str =
-    "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555";
+const CERTIFICATE: &str = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555";
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n";
 

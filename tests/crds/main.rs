@@ -16,18 +16,12 @@ fn files_are_up_to_date() {
     let mut expected = Vec::new();
     for (name, yaml) in api::crds() {
         let stale = std::fs::read_to_string(dir.join(&name)).ok().as_deref() != Some(&yaml);
-        assert!(
-            !stale,
-            "crds/{name} is stale: cargo run --bin mtls-operator -- crds crds/"
-        );
+        assert!(!stale, "crds/{name} is stale: cargo run --bin mtls-operator -- crds crds/");
         expected.push(name);
     }
     for entry in std::fs::read_dir(dir).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(
-            expected.contains(&name),
-            "crds/{name} belongs to no kind: remove it"
-        );
+        assert!(expected.contains(&name), "crds/{name} belongs to no kind: remove it");
     }
 }
 
@@ -39,26 +33,14 @@ fn every_field_survives_the_types() {
     assert_eq!(serde_json::to_value(read).unwrap()["spec"], domain["spec"]);
     let certificate = cases::full_certificate();
     let read: ClientCertificate = serde_json::from_value(certificate.clone()).unwrap();
-    assert_eq!(
-        serde_json::to_value(read).unwrap()["spec"],
-        certificate["spec"]
-    );
+    assert_eq!(serde_json::to_value(read).unwrap()["spec"], certificate["spec"]);
 }
 
 /// Each rule has a case that it refuses, so that none is there that never fires. Rules are known by their messages.
 #[test]
 fn every_rule_has_a_case() {
-    let mut cases: Vec<&str> = cases::domain()
-        .iter()
-        .chain(&cases::certificate())
-        .map(|c| c.2)
-        .collect();
-    cases.extend(
-        cases::domain_changes()
-            .iter()
-            .chain(&cases::certificate_changes())
-            .map(|c| c.3),
-    );
+    let mut cases: Vec<&str> = cases::domain().iter().chain(&cases::certificate()).map(|c| c.2).collect();
+    cases.extend(cases::domain_changes().iter().chain(&cases::certificate_changes()).map(|c| c.3));
     cases.retain(|message| !message.is_empty());
     for crd in api::definitions() {
         for message in messages(&serde_json::to_value(&crd).unwrap()) {
@@ -74,17 +56,8 @@ fn every_rule_has_a_case() {
 fn messages(schema: &Value) -> Vec<String> {
     match schema {
         Value::Object(map) => {
-            let rules = map
-                .get("x-kubernetes-validations")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten();
-            let own = rules.map(|rule| {
-                rule["message"]
-                    .as_str()
-                    .expect("every rule has a message")
-                    .to_owned()
-            });
+            let rules = map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
+            let own = rules.map(|rule| rule["message"].as_str().expect("every rule has a message").to_owned());
             own.chain(map.values().flat_map(messages)).collect()
         }
         Value::Array(items) => items.iter().flat_map(messages).collect(),
@@ -96,9 +69,7 @@ fn messages(schema: &Value) -> Vec<String> {
 #[tokio::test]
 async fn the_api_server_enforces_the_rules() {
     let dir = tempfile::tempdir().unwrap();
-    let kubernetes = sandbox::kubernetes::Kubernetes::start(dir.path())
-        .await
-        .unwrap();
+    let kubernetes = sandbox::kubernetes::Kubernetes::start(dir.path()).await.unwrap();
     kubernetes.install_crds(&root().join("crds")).await.unwrap();
     let client = kubernetes.admin();
 
@@ -107,11 +78,7 @@ async fn the_api_server_enforces_the_rules() {
     let mut wrong = Vec::new();
     for (api, base, cases) in [
         (&domains, cases::minimal_domain(), cases::domain()),
-        (
-            &certificates,
-            cases::minimal_certificate(),
-            cases::certificate(),
-        ),
+        (&certificates, cases::minimal_certificate(), cases::certificate()),
     ] {
         for (what, patch, expected) in cases {
             let answer = api.create(&dry_run(), &object(&base, &patch)).await;
@@ -120,21 +87,11 @@ async fn the_api_server_enforces_the_rules() {
     }
     for (api, base, cases) in [
         (&domains, cases::minimal_domain(), cases::domain_changes()),
-        (
-            &certificates,
-            cases::minimal_certificate(),
-            cases::certificate_changes(),
-        ),
+        (&certificates, cases::minimal_certificate(), cases::certificate_changes()),
     ] {
         for (n, (what, before, after, expected)) in cases.into_iter().enumerate() {
             let name = json!({"metadata": {"name": format!("change-{n}")}});
-            let old = api
-                .create(
-                    &PostParams::default(),
-                    &object(&base, &merged(&before, &name)),
-                )
-                .await
-                .expect(what);
+            let old = api.create(&PostParams::default(), &object(&base, &merged(&before, &name))).await.expect(what);
             let mut new = object(&base, &merged(&merged(&before, &after), &name));
             new.metadata.resource_version = old.metadata.resource_version;
             let answer = api.replace(&format!("change-{n}"), &dry_run(), &new).await;
@@ -144,18 +101,9 @@ async fn the_api_server_enforces_the_rules() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     // Nothing that the manifest of every field says is dropped or changed.
-    for (api, full) in [
-        (&domains, cases::full_domain()),
-        (&certificates, cases::full_certificate()),
-    ] {
-        let taken = api
-            .create(&dry_run(), &object(&full, &json!({})))
-            .await
-            .unwrap();
-        assert_eq!(
-            merged(&taken.data["spec"], &full["spec"]),
-            taken.data["spec"]
-        );
+    for (api, full) in [(&domains, cases::full_domain()), (&certificates, cases::full_certificate())] {
+        let taken = api.create(&dry_run(), &object(&full, &json!({}))).await.unwrap();
+        assert_eq!(merged(&taken.data["spec"], &full["spec"]), taken.data["spec"]);
     }
 
     // A null says as much as nothing.
@@ -163,25 +111,16 @@ async fn the_api_server_enforces_the_rules() {
     nulls["spec"]["aws"] = json!({"region": null});
     nulls["spec"]["trust"] = Value::Null;
     nulls["spec"]["adoptionPolicy"] = Value::Null;
-    let taken = domains
-        .create(&dry_run(), &object(&nulls, &json!({})))
-        .await
-        .unwrap();
+    let taken = domains.create(&dry_run(), &object(&nulls, &json!({}))).await.unwrap();
     let spec = &taken.data["spec"];
-    assert_eq!(
-        (&spec["aws"], spec.get("trust"), &spec["adoptionPolicy"]),
-        (&json!({}), None, &json!("Never"))
-    );
+    assert_eq!((&spec["aws"], spec.get("trust"), &spec["adoptionPolicy"]), (&json!({}), None, &json!("Never")));
 
     // The example is accepted. Nobody has looked at a new object yet, and it says so.
     let example = std::fs::read_to_string(root().join("examples/quickstart.yaml")).unwrap();
     let example: Vec<Value> = serde_saphyr::from_multiple(&example).unwrap();
     assert_eq!(example.len(), 2);
     for (api, manifest) in [&domains, &certificates].into_iter().zip(&example) {
-        let made = api
-            .create(&PostParams::default(), &object(manifest, &json!({})))
-            .await
-            .unwrap();
+        let made = api.create(&PostParams::default(), &object(manifest, &json!({}))).await.unwrap();
         assert_eq!(made.data["status"], json!({"observedGeneration": -1}));
     }
 
@@ -189,15 +128,9 @@ async fn the_api_server_enforces_the_rules() {
     for (api, selector) in [
         (&domains, "spec.domainName=mtls.example.com"),
         (&certificates, "spec.secretName=client1-mtls"),
-        (
-            &certificates,
-            "spec.secretName=client1-mtls,spec.domainRef.name=partners",
-        ),
+        (&certificates, "spec.secretName=client1-mtls,spec.domainRef.name=partners"),
     ] {
-        let found = api
-            .list(&ListParams::default().fields(selector))
-            .await
-            .unwrap();
+        let found = api.list(&ListParams::default().fields(selector)).await.unwrap();
         assert_eq!(found.items.len(), 1, "{selector}");
     }
 }
@@ -212,10 +145,7 @@ fn objects<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject>
 }
 
 fn dry_run() -> PostParams {
-    PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    }
+    PostParams { dry_run: true, ..PostParams::default() }
 }
 
 fn object(base: &Value, patch: &Value) -> DynamicObject {
@@ -227,11 +157,7 @@ fn judge(what: &str, answer: kube::Result<DynamicObject>, expected: &str) -> Opt
     match answer {
         Ok(_) if expected.is_empty() => None,
         Ok(_) => Some(format!("{what}: accepted")),
-        Err(kube::Error::Api(status))
-            if !expected.is_empty() && status.message.contains(expected) =>
-        {
-            None
-        }
+        Err(kube::Error::Api(status)) if !expected.is_empty() && status.message.contains(expected) => None,
         Err(error) => Some(format!("{what}: {error}")),
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use aws_sdk_acm::types::{CertificateStatus, ValidationMethod};
-use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, EndpointType, MutualTlsAuthenticationInput, SecurityPolicy};
+use aws_sdk_apigatewayv2::types::{
+    DomainNameConfiguration, EndpointType, MutualTlsAuthenticationInput, SecurityPolicy,
+};
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType};
 use sandbox::aws::Account;
 use sandbox::prepare::Prepared;

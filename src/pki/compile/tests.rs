@@ -17,12 +17,7 @@ fn day(days: i64) -> Timestamp {
 }
 
 /// An authority of `key`, valid from 1 day before the start for `days`, by `issuer` or itself.
-fn authority(
-    name: &str,
-    key: &KeyPair,
-    days: i64,
-    issuer: Option<(&str, &KeyPair)>,
-) -> Certificate {
+fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&str, &KeyPair)>) -> Certificate {
     let params = |name: &str| {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -35,9 +30,7 @@ fn authority(
     };
     let made = match issuer {
         None => params(name).self_signed(key).unwrap(),
-        Some((by, by_key)) => params(name)
-            .signed_by(key, &rcgen::Issuer::new(params(by), by_key))
-            .unwrap(),
+        Some((by, by_key)) => params(name).signed_by(key, &rcgen::Issuer::new(params(by), by_key)).unwrap(),
     };
     Certificate::from_der(made.der()).unwrap()
 }
@@ -94,10 +87,7 @@ fn content(number: usize) -> Vec<Certificate> {
         &[&p.root_rekeyed],
         &[&p.int2], // its chain is incomplete, unless another entry brings the root
     ];
-    contents[number]
-        .iter()
-        .map(|certificate| (*certificate).clone())
-        .collect()
+    contents[number].iter().map(|certificate| (*certificate).clone()).collect()
 }
 
 fn source(authority: &str, certificates: &[&Certificate]) -> Source {
@@ -106,181 +96,97 @@ fn source(authority: &str, certificates: &[&Certificate]) -> Source {
         state: State::Active,
         issues: false,
         longest_leaf: None,
-        certificates: Ok(certificates
-            .iter()
-            .map(|certificate| (*certificate).clone())
-            .collect()),
+        certificates: Ok(certificates.iter().map(|certificate| (*certificate).clone()).collect()),
     }
 }
 
 fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
-    Source {
-        issues: true,
-        longest_leaf: Some(DAY * 90),
-        ..source(authority, certificates)
-    }
+    Source { issues: true, longest_leaf: Some(DAY * 90), ..source(authority, certificates) }
 }
 
 fn distrusted(source: Source) -> Source {
-    Source {
-        state: State::Distrusted,
-        ..source
-    }
+    Source { state: State::Distrusted, ..source }
 }
 
 fn broken(authority: &str) -> Source {
-    Source {
-        certificates: Err(SourceError::Unreadable(ParseError::NotPem)),
-        ..source(authority, &[])
-    }
+    Source { certificates: Err(SourceError::Unreadable(ParseError::NotPem)), ..source(authority, &[]) }
 }
 
 fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
-    compile(&CompileInput {
-        sources,
-        previous,
-        overlap: None,
-        now,
-    })
+    compile(&CompileInput { sources, previous, overlap: None, now })
 }
 
 fn names(compiled: &Compiled) -> Vec<String> {
     let name = |entry: &Entry| {
-        let until = entry
-            .keep_until
-            .map(|until| format!("<{}", until.duration_since(start()).as_hours() / 24));
-        format!(
-            "{}:{}{}",
-            entry.authority,
-            entry.certificate.subject,
-            until.unwrap_or_default()
-        )
+        let until = entry.keep_until.map(|until| format!("<{}", until.duration_since(start()).as_hours() / 24));
+        format!("{}:{}{}", entry.authority, entry.certificate.subject, until.unwrap_or_default())
     };
     compiled.bundle.entries.iter().map(name).collect()
 }
 
 fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
-    compiled
-        .findings
-        .iter()
-        .map(|finding| (finding.authority.as_str(), finding.reason))
-        .collect()
+    compiled.findings.iter().map(|finding| (finding.authority.as_str(), finding.reason)).collect()
 }
 
 #[test]
 fn in_the_order_of_the_spec_each_once() {
     let p = &*POOL;
     let first = run(
-        &[
-            issuing("two", &[&p.int2, &p.root]),
-            source("one", &[&p.b]),
-            source("three", &[&p.int1, &p.root]),
-        ],
+        &[issuing("two", &[&p.int2, &p.root]), source("one", &[&p.b]), source("three", &[&p.int1, &p.root])],
         None,
         start(),
     );
-    assert_eq!(
-        names(&first),
-        ["two:CN=I2", "two:CN=Root", "one:CN=B", "three:CN=I1"]
-    );
+    assert_eq!(names(&first), ["two:CN=I2", "two:CN=Root", "one:CN=B", "three:CN=I1"]);
     assert_eq!(first.bundle.entries[0].max_leaf, Some(DAY * 90));
     assert_eq!(first.bundle.entries[2].max_leaf, None);
-    assert!(
-        first.findings.is_empty() && first.refused_issuers.is_empty(),
-        "{first:?}"
-    );
+    assert!(first.findings.is_empty() && first.refused_issuers.is_empty(), "{first:?}");
 }
 
 #[test]
 fn an_authority_that_issued_stays_until_its_leaves_are_over() {
     let p = &*POOL;
-    let first = run(
-        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
-        None,
-        start(),
-    );
+    let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
     let gone = run(&[source("b", &[&p.b])], Some(&first.bundle), day(10));
     assert_eq!(names(&gone), ["b:CN=B", "a:CN=A<100"]);
     let later = run(&[source("b", &[&p.b])], Some(&gone.bundle), day(99));
-    assert_eq!(
-        later.bundle.render(),
-        gone.bundle.render(),
-        "keep-until is set once"
-    );
+    assert_eq!(later.bundle.render(), gone.bundle.render(), "keep-until is set once");
     let over = run(&[source("b", &[&p.b])], Some(&later.bundle), day(100));
     assert_eq!(names(&over), ["b:CN=B"]);
-    let back = run(
-        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
-        Some(&gone.bundle),
-        day(20),
-    );
+    let back = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], Some(&gone.bundle), day(20));
     assert_eq!(names(&back), ["a:CN=A", "b:CN=B"]);
 }
 
 #[test]
 fn overlap_shortens_it() {
     let p = &*POOL;
-    let first = run(
-        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
-        None,
-        start(),
-    );
+    let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
     let sources = [source("b", &[&p.b])];
-    let with = |previous, overlap, now| {
-        compile(&CompileInput {
-            sources: &sources,
-            previous: Some(previous),
-            overlap,
-            now,
-        })
-    };
+    let with =
+        |previous, overlap, now| compile(&CompileInput { sources: &sources, previous: Some(previous), overlap, now });
     let gone = with(&first.bundle, Some(DAY * 30), day(10));
     assert_eq!(names(&gone), ["b:CN=B", "a:CN=A<40"]);
-    assert_eq!(
-        names(&with(&gone.bundle, Some(DAY * 60), day(20))),
-        ["b:CN=B", "a:CN=A<40"],
-        "never made later"
-    );
-    assert_eq!(
-        names(&with(&gone.bundle, Some(DAY), day(20))),
-        ["b:CN=B", "a:CN=A<21"]
-    );
-    assert_eq!(
-        names(&with(&gone.bundle, Some(SignedDuration::ZERO), day(20))),
-        ["b:CN=B"]
-    );
+    assert_eq!(names(&with(&gone.bundle, Some(DAY * 60), day(20))), ["b:CN=B", "a:CN=A<40"], "never made later");
+    assert_eq!(names(&with(&gone.bundle, Some(DAY), day(20))), ["b:CN=B", "a:CN=A<21"]);
+    assert_eq!(names(&with(&gone.bundle, Some(SignedDuration::ZERO), day(20))), ["b:CN=B"]);
 }
 
 #[test]
 fn max_leaf_is_raised_and_never_lowered() {
     let p = &*POOL;
-    let with = |days: i32| Source {
-        longest_leaf: Some(DAY * days),
-        ..issuing("a", &[&p.a])
-    };
+    let with = |days: i32| Source { longest_leaf: Some(DAY * days), ..issuing("a", &[&p.a]) };
     let mut bundle = run(&[with(90)], None, start()).bundle;
     for (days, expected) in [(30, 90), (120, 120), (1, 120)] {
         bundle = run(&[with(days)], Some(&bundle), start()).bundle;
         assert_eq!(bundle.entries[0].max_leaf, Some(DAY * expected));
     }
     bundle = run(&[source("a", &[&p.a])], Some(&bundle), start()).bundle;
-    assert_eq!(
-        (bundle.entries[0].max_leaf, bundle.entries[0].keep_until),
-        (Some(DAY * 120), None)
-    );
+    assert_eq!((bundle.entries[0].max_leaf, bundle.entries[0].keep_until), (Some(DAY * 120), None));
 }
 
 #[test]
 fn a_shared_root_remembers_the_leaves_of_both() {
     let p = &*POOL;
-    let shared = run(
-        &[
-            source("root", &[&p.root]),
-            issuing("a", &[&p.int1, &p.root]),
-        ],
-        None,
-        start(),
-    );
+    let shared = run(&[source("root", &[&p.root]), issuing("a", &[&p.int1, &p.root])], None, start());
     assert_eq!(names(&shared), ["root:CN=Root", "a:CN=I1"]);
     assert_eq!(shared.bundle.entries[0].max_leaf, Some(DAY * 90));
 }
@@ -288,15 +194,8 @@ fn a_shared_root_remembers_the_leaves_of_both() {
 #[test]
 fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
     let p = &*POOL;
-    let entry = Entry {
-        authority: "a".to_owned(),
-        certificate: p.int2.clone(),
-        max_leaf: None,
-        keep_until: None,
-    };
-    let foreign = Bundle {
-        entries: vec![entry],
-    };
+    let entry = Entry { authority: "a".to_owned(), certificate: p.int2.clone(), max_leaf: None, keep_until: None };
+    let foreign = Bundle { entries: vec![entry] };
     let next = run(&[issuing("a", &[&p.int2])], Some(&foreign), start());
     assert_eq!(names(&next), ["a:CN=I2"]);
     assert_eq!(next.refused_issuers, ["a"]);
@@ -306,15 +205,8 @@ fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
 fn trust_only_leaves_when_the_spec_says_so() {
     let p = &*POOL;
     let first = run(&[source("a", &[&p.a]), source("b", &[&p.b])], None, start());
-    assert_eq!(
-        names(&run(&[source("b", &[&p.b])], Some(&first.bundle), start())),
-        ["b:CN=B"]
-    );
-    let rekeyed = run(
-        &[source("a", &[&p.a]), source("b", &[&p.b_rekeyed])],
-        Some(&first.bundle),
-        start(),
-    );
+    assert_eq!(names(&run(&[source("b", &[&p.b])], Some(&first.bundle), start())), ["b:CN=B"]);
+    let rekeyed = run(&[source("a", &[&p.a]), source("b", &[&p.b_rekeyed])], Some(&first.bundle), start());
     assert!(rekeyed.bundle.find(&p.b_rekeyed).is_some() && rekeyed.bundle.find(&p.b).is_none());
     assert_eq!(reasons(&rekeyed), []);
 }
@@ -322,55 +214,24 @@ fn trust_only_leaves_when_the_spec_says_so() {
 #[test]
 fn a_broken_authority_keeps_what_was_good() {
     let p = &*POOL;
-    let first = run(
-        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
-        None,
-        start(),
-    );
-    let next = run(
-        &[broken("a"), source("b", &[&p.c])],
-        Some(&first.bundle),
-        day(1),
-    );
-    assert_eq!(
-        names(&next),
-        ["a:CN=A", "b:CN=C"],
-        "in its place, with the same bytes; the others go on"
-    );
+    let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
+    let next = run(&[broken("a"), source("b", &[&p.c])], Some(&first.bundle), day(1));
+    assert_eq!(names(&next), ["a:CN=A", "b:CN=C"], "in its place, with the same bytes; the others go on");
     assert_eq!(reasons(&next), [("a", Reason::Unreadable)]);
-    assert!(
-        next.findings[0]
-            .message
-            .ends_with("What is trusted of this authority already stays")
-    );
-    let refused = run(
-        &[issuing("a", &[&p.int2]), source("b", &[&p.b])],
-        Some(&first.bundle),
-        day(1),
-    );
+    assert!(next.findings[0].message.ends_with("What is trusted of this authority already stays"));
+    let refused = run(&[issuing("a", &[&p.int2]), source("b", &[&p.b])], Some(&first.bundle), day(1));
     assert_eq!(refused.bundle.render(), first.bundle.render());
     assert_eq!(reasons(&refused), [("a", Reason::ChainIncomplete)]);
     assert_eq!(refused.refused_issuers, ["a"]);
-    let missing = Source {
-        certificates: Err(SourceError::Missing),
-        ..source("x", &[])
-    };
-    let never_good = run(
-        &[missing, source("b", &[&p.b])],
-        Some(&first.bundle),
-        day(1),
-    );
+    let missing = Source { certificates: Err(SourceError::Missing), ..source("x", &[]) };
+    let never_good = run(&[missing, source("b", &[&p.b])], Some(&first.bundle), day(1));
     assert_eq!(reasons(&never_good), [("x", Reason::SourceMissing)]);
 }
 
 #[test]
 fn an_authority_whose_root_comes_from_another_keeps_it() {
     let p = &*POOL;
-    let first = run(
-        &[source("int", &[&p.int2]), source("root", &[&p.root])],
-        None,
-        start(),
-    );
+    let first = run(&[source("int", &[&p.int2]), source("root", &[&p.root])], None, start());
     assert_eq!(names(&first), ["int:CN=I2", "root:CN=Root"]);
     let next = run(&[source("int", &[&p.int2])], Some(&first.bundle), start());
     assert_eq!(names(&next), ["int:CN=I2", "root:CN=Root"]);
@@ -381,53 +242,26 @@ fn an_authority_whose_root_comes_from_another_keeps_it() {
 fn nobody_leans_on_a_root_that_is_not_published() {
     let p = &*POOL;
     let first = run(&[source("c", &[&p.root_rekeyed])], None, start());
-    let sources = [
-        issuing("a", &[&p.int2]),
-        issuing("b", &[&p.int2, &p.root]),
-        source("c", &[&p.root_rekeyed]),
-    ];
+    let sources = [issuing("a", &[&p.int2]), issuing("b", &[&p.int2, &p.root]), source("c", &[&p.root_rekeyed])];
     let next = run(&sources, Some(&first.bundle), start());
     assert_eq!(names(&next), ["c:CN=Root"]);
-    assert_eq!(
-        reasons(&next),
-        [("b", Reason::SubjectReused), ("a", Reason::ChainIncomplete)]
-    );
+    assert_eq!(reasons(&next), [("b", Reason::SubjectReused), ("a", Reason::ChainIncomplete)]);
     assert_eq!(next.refused_issuers, ["a", "b"]);
 }
 
 #[test]
 fn distrusted_is_out_at_once() {
     let p = &*POOL;
-    let first = run(
-        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
-        None,
-        start(),
-    );
-    let next = run(
-        &[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])],
-        Some(&first.bundle),
-        start(),
-    );
+    let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
+    let next = run(&[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])], Some(&first.bundle), start());
     assert_eq!(names(&next), ["b:CN=B"]);
     assert_eq!(next.refused_issuers, ["a"]);
-    let unreadable = run(
-        &[distrusted(broken("a")), source("b", &[&p.b])],
-        Some(&first.bundle),
-        start(),
-    );
+    let unreadable = run(&[distrusted(broken("a")), source("b", &[&p.b])], Some(&first.bundle), start());
     assert_eq!(names(&unreadable), ["b:CN=B"], "known by its name");
-    let all = run(
-        &[distrusted(broken("a")), distrusted(source("b", &[&p.b]))],
-        Some(&first.bundle),
-        start(),
-    );
+    let all = run(&[distrusted(broken("a")), distrusted(source("b", &[&p.b]))], Some(&first.bundle), start());
     assert_eq!(names(&all), [""; 0], "even the last one");
     let twice = run(
-        &[
-            distrusted(source("x", &[&p.b])),
-            source("b", &[&p.b]),
-            source("c", &[&p.c]),
-        ],
+        &[distrusted(source("x", &[&p.b])), source("b", &[&p.b]), source("c", &[&p.c])],
         Some(&first.bundle),
         start(),
     );
@@ -436,39 +270,24 @@ fn distrusted_is_out_at_once() {
     // superseded and still kept: out by the name it stands under
     let superseded = run(&[source("a", &[&p.c])], Some(&first.bundle), start());
     assert_eq!(names(&superseded), ["a:CN=C", "a:CN=A<90"]);
-    let out = run(
-        &[distrusted(source("a", &[&p.c])), source("b", &[&p.b])],
-        Some(&superseded.bundle),
-        start(),
-    );
+    let out = run(&[distrusted(source("a", &[&p.c])), source("b", &[&p.b])], Some(&superseded.bundle), start());
     assert_eq!(names(&out), ["b:CN=B"]);
 }
 
 #[test]
 fn distrust_spares_a_shared_root_but_not_what_hangs_below() {
     let p = &*POOL;
-    let both = [
-        issuing("one", &[&p.int1, &p.root]),
-        issuing("two", &[&p.int2, &p.root]),
-    ];
+    let both = [issuing("one", &[&p.int1, &p.root]), issuing("two", &[&p.int2, &p.root])];
     let first = run(&both, None, start());
     let [one, two] = both;
-    let spared = run(
-        &[distrusted(one.clone()), two.clone()],
-        Some(&first.bundle),
-        start(),
-    );
+    let spared = run(&[distrusted(one.clone()), two.clone()], Some(&first.bundle), start());
     assert_eq!(names(&spared), ["two:CN=I2", "two:CN=Root"]);
     let mut broken_two = broken("two");
     broken_two.issues = true;
     let carried = run(&[distrusted(one), broken_two], Some(&first.bundle), start());
     assert_eq!(names(&carried), ["two:CN=I2", "two:CN=Root"]);
     let root = distrusted(source("root", &[&p.root]));
-    let fallen = run(
-        &[root, two, source("b", &[&p.b])],
-        Some(&first.bundle),
-        start(),
-    );
+    let fallen = run(&[root, two, source("b", &[&p.b])], Some(&first.bundle), start());
     assert_eq!(names(&fallen), ["b:CN=B"]);
 }
 
@@ -478,11 +297,7 @@ fn a_subject_is_not_given_to_another_key() {
     let first = run(&[issuing("a", &[&p.a])], None, start());
     let rekeyed = [issuing("a", &[&p.a_rekeyed])];
     let next = run(&rekeyed, Some(&first.bundle), day(10));
-    assert_eq!(
-        names(&next),
-        ["a:CN=A<100"],
-        "case does not make another subject"
-    );
+    assert_eq!(names(&next), ["a:CN=A<100"], "case does not make another subject");
     assert_eq!(next.bundle.entries[0].certificate, p.a);
     assert_eq!(reasons(&next), [("a", Reason::SubjectReused)]);
     assert_eq!(next.refused_issuers, ["a"]);
@@ -493,10 +308,7 @@ fn a_subject_is_not_given_to_another_key() {
     let both = [source("x", &[&p.a_rekeyed]), source("a", &[&p.a])];
     assert_eq!(names(&run(&both, Some(&first.bundle), start())), ["a:CN=A"]);
     assert_eq!(names(&run(&both, None, start())), ["x:CN=a"]);
-    assert_eq!(
-        reasons(&run(&both, None, start())),
-        [("a", Reason::SubjectReused)]
-    );
+    assert_eq!(reasons(&run(&both, None, start())), [("a", Reason::SubjectReused)]);
 }
 
 #[test]
@@ -507,37 +319,21 @@ fn a_renewed_certificate_replaces_its_predecessor() {
     assert_eq!(renewed.bundle.entries.len(), 1);
     assert_eq!(renewed.bundle.entries[0].certificate, p.a);
     // the other way round the long one stays: leaves of its life are out there
-    let kept = run(
-        &[issuing("a", &[&p.a_renewed])],
-        Some(&renewed.bundle),
-        start(),
-    );
+    let kept = run(&[issuing("a", &[&p.a_renewed])], Some(&renewed.bundle), start());
     assert_eq!(kept.bundle.entries[0].certificate, p.a);
 }
 
 #[test]
 fn expired_leaves_and_the_last_one_stays() {
     let p = &*POOL;
-    let first = run(
-        &[source("a", &[&p.short]), source("b", &[&p.b])],
-        None,
-        start(),
-    );
-    let expired = run(
-        &[source("a", &[&p.short]), source("b", &[&p.b])],
-        Some(&first.bundle),
-        day(60),
-    );
+    let first = run(&[source("a", &[&p.short]), source("b", &[&p.b])], None, start());
+    let expired = run(&[source("a", &[&p.short]), source("b", &[&p.b])], Some(&first.bundle), day(60));
     assert_eq!(names(&expired), ["b:CN=B"]);
     assert_eq!(reasons(&expired), [("a", Reason::Expired)]);
     let empty = run(&[], Some(&expired.bundle), day(61));
     assert_eq!(names(&empty), ["b:CN=B"]);
     assert_eq!(reasons(&empty), [("", Reason::WouldBeEmpty)]);
-    assert_eq!(
-        names(&run(&[], Some(&first.bundle), day(3650))),
-        [""; 0],
-        "nothing valid is left to keep"
-    );
+    assert_eq!(names(&run(&[], Some(&first.bundle), day(3650))), [""; 0], "nothing valid is left to keep");
     // expired content does not push out what is good
     let slip = run(&[source("b", &[&p.short])], Some(&expired.bundle), day(61));
     assert_eq!(names(&slip), ["b:CN=B"]);
@@ -547,14 +343,9 @@ fn expired_leaves_and_the_last_one_stays() {
 fn too_many_adds_nothing() {
     let p = &*POOL;
     let key = KeyPair::generate().unwrap();
-    let many: Vec<Certificate> = (0..MAX_CERTIFICATES)
-        .map(|n| authority(&format!("n{n}"), &key, 3650, None))
-        .collect();
+    let many: Vec<Certificate> = (0..MAX_CERTIFICATES).map(|n| authority(&format!("n{n}"), &key, 3650, None)).collect();
     let first = run(&[source("a", &[&p.a])], None, start());
-    let sources = [
-        issuing("a", &[&p.a]),
-        issuing("many", &many.iter().collect::<Vec<_>>()),
-    ];
+    let sources = [issuing("a", &[&p.a]), issuing("many", &many.iter().collect::<Vec<_>>())];
     let next = run(&sources, Some(&first.bundle), start());
     assert_eq!(names(&next), ["a:CN=A"]);
     assert_eq!(reasons(&next), [("", Reason::TooLarge)]);
@@ -563,12 +354,7 @@ fn too_many_adds_nothing() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Set {
-        slot: usize,
-        content: usize,
-        issues: bool,
-        leaf_days: i32,
-    },
+    Set { slot: usize, content: usize, issues: bool, leaf_days: i32 },
     Remove(usize),
     Distrust(usize),
     Break(usize),
@@ -594,16 +380,8 @@ struct Living {
 }
 
 /// Gives out the longest leaf that each authority may, as its ClientCertificates would.
-fn issue_leaves(
-    sources: &[Source],
-    published: &Compiled,
-    now: Timestamp,
-    leaves: &mut Vec<Living>,
-) {
-    for source in sources
-        .iter()
-        .filter(|source| source.issues && source.state == State::Active)
-    {
+fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves: &mut Vec<Living>) {
+    for source in sources.iter().filter(|source| source.issues && source.state == State::Active) {
         let (Ok(certificates), Some(life)) = (&source.certificates, source.longest_leaf) else {
             continue;
         };
@@ -613,21 +391,11 @@ fn issue_leaves(
         let Ok(chain) = certificates[0].chain(certificates) else {
             continue;
         };
-        let end = chain
-            .iter()
-            .map(|certificate| certificate.not_after)
-            .min()
-            .unwrap();
-        if published.refused_issuers.contains(&source.authority)
-            || entry.max_leaf < Some(life)
-            || now >= end
-        {
+        let end = chain.iter().map(|certificate| certificate.not_after).min().unwrap();
+        if published.refused_issuers.contains(&source.authority) || entry.max_leaf < Some(life) || now >= end {
             continue;
         }
-        leaves.push(Living {
-            chain,
-            until: end.min(now + life),
-        });
+        leaves.push(Living { chain, until: end.min(now + life) });
     }
 }
 
