@@ -72,14 +72,12 @@ pub fn write(
     lines: &[Line],
     now: Timestamp,
 ) -> Vec<Condition> {
-    let mut new: Vec<_> = old
-        .iter()
-        .filter(|c| c.type_ != ConditionType::Reconciling.as_str() && c.type_ != ConditionType::Stalled.as_str())
-        .cloned()
-        .collect();
+    let mut new = old.to_vec();
     let mut put = |type_: ConditionType, truth, reason: Reason, message: &str| {
-        set(&mut new, generation, type_, truth, reason, message, now)
+        set(&mut new, generation, type_, truth, reason, message, now);
     };
+    // The two that are there only while they are True.
+    let mut abnormal = None;
     match acceptance {
         Acceptance::Suspended => {
             put(
@@ -91,57 +89,70 @@ pub fn write(
             if !old.iter().any(|c| c.type_ == ConditionType::Ready.as_str()) {
                 put(ConditionType::Ready, Truth::Unknown, Reason::Suspended, "suspended before the first look");
             }
-            return new;
         }
         Acceptance::Refused { reason, message, stalled } => {
             put(ConditionType::Accepted, Truth::False, *reason, message);
             put(ConditionType::Ready, Truth::False, *reason, message);
             if *stalled {
-                put(ConditionType::Stalled, Truth::True, *reason, "only a changed spec can help");
+                abnormal = Some((ConditionType::Stalled, *reason, "only a changed spec can help"));
             }
-            return new;
         }
         Acceptance::Accepted => {
-            put(ConditionType::Accepted, Truth::True, Reason::Accepted, "the spec is understood and allowed")
+            put(ConditionType::Accepted, Truth::True, Reason::Accepted, "the spec is understood and allowed");
+            for line in lines {
+                let truth = match line.standing {
+                    Standing::Done => Truth::True,
+                    Standing::Working | Standing::Unreachable => Truth::Unknown,
+                    Standing::Stuck | Standing::Waived => Truth::False,
+                };
+                put(line.type_, truth, line.reason, &line.message);
+            }
+            abnormal = summarize(&mut new, old, generation, lines, now);
         }
     }
-    for line in lines {
-        let truth = match line.standing {
-            Standing::Done => Truth::True,
-            Standing::Working | Standing::Unreachable => Truth::Unknown,
-            Standing::Stuck | Standing::Waived => Truth::False,
-        };
-        put(line.type_, truth, line.reason, &line.message);
+    for type_ in [ConditionType::Reconciling, ConditionType::Stalled] {
+        match &abnormal {
+            Some((wanted, reason, message)) if *wanted == type_ => {
+                set(&mut new, generation, type_, Truth::True, *reason, message, now);
+            }
+            _ => new.retain(|c| c.type_ != type_.as_str()),
+        }
     }
+    new
+}
+
+/// Sets Ready, and says whether Reconciling is to be there.
+fn summarize<'a>(
+    new: &mut Vec<Condition>,
+    old: &[Condition],
+    generation: i64,
+    lines: &'a [Line],
+    now: Timestamp,
+) -> Option<(ConditionType, Reason, &'a str)> {
     let open: Vec<_> = lines.iter().filter(|l| !matches!(l.standing, Standing::Done | Standing::Waived)).collect();
     if let Some(stuck) = open.iter().find(|l| l.standing == Standing::Stuck) {
-        put(ConditionType::Ready, Truth::False, stuck.reason, &stuck.message);
-        return new;
+        set(new, generation, ConditionType::Ready, Truth::False, stuck.reason, &stuck.message, now);
+        return None;
     }
     let Some(first) = open.first() else {
-        put(ConditionType::Ready, Truth::True, Reason::Ready, "everything is as the spec says");
-        return new;
+        set(new, generation, ConditionType::Ready, Truth::True, Reason::Ready, "everything is as the spec says", now);
+        return None;
     };
     let blind = open.iter().any(|l| l.standing == Standing::Unreachable);
-    let before = old
-        .iter()
-        .find(|c| c.type_ == ConditionType::Ready.as_str() && c.observed_generation == Some(generation))
-        .map(|c| c.status.as_str());
-    let keeps = match before {
+    let is_ready =
+        |c: &&Condition| c.type_ == ConditionType::Ready.as_str() && c.observed_generation == Some(generation);
+    let keeps = match old.iter().find(is_ready).map(|c| c.status.as_str()) {
         Some("True") => true,
         Some("False") => blind,
         _ => false,
     };
-    let since =
-        new.iter().filter(|c| open.iter().any(|l| l.type_.as_str() == c.type_)).map(|c| c.last_transition_time.0).min();
+    let of_open = |c: &&Condition| open.iter().any(|l| l.type_.as_str() == c.type_);
+    let since = new.iter().filter(of_open).map(|c| c.last_transition_time.0).min();
     let lasted = since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
     if !keeps || (blind && lasted > BLIND) {
-        set(&mut new, generation, ConditionType::Ready, Truth::Unknown, first.reason, &first.message, now);
+        set(new, generation, ConditionType::Ready, Truth::Unknown, first.reason, &first.message, now);
     }
-    if !keeps || lasted > QUIET {
-        set(&mut new, generation, ConditionType::Reconciling, Truth::True, first.reason, &first.message, now);
-    }
-    new
+    (!keeps || lasted > QUIET).then_some((ConditionType::Reconciling, first.reason, first.message.as_str()))
 }
 
 /// Sets one condition in its place. `last_transition_time` moves only when the status does, in whole seconds, as the API server keeps it.

@@ -314,7 +314,8 @@ fn certificates(d: &Desired, o: &Observed) -> Judged {
         // The record is what the renewal hangs on: put back when somebody removed it, without a fuss.
         let mut actions = validation.unwrap_or_default();
         actions.extend(superseded(d, o, certificate));
-        let not_after = certificate.not_after.map(|t| format!(", valid until {t}")).unwrap_or_default();
+        let day = |t: Timestamp| t.strftime("%Y-%m-%d").to_string();
+        let not_after = certificate.not_after.map(|t| format!(", valid until {}", day(t))).unwrap_or_default();
         return Judged {
             verdict: Verdict::done(Reason::Issued, format!("{} is ISSUED{not_after}", certificate.arn)),
             actions,
@@ -566,8 +567,11 @@ fn domain(
                 .into();
         }
     }
+    // Its own certificate serves for an update of the rest, as long as API Gateway takes it.
+    let is_issued = |c: &&acm::Certificate| c.arn == g.certificate_arn && c.status == CertificateStatus::Issued;
+    let in_use = o.certificates.iter().flatten().find(is_issued).map(|c| &c.arn);
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
-    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(Some(&g.certificate_arn)), version.or(pinned)) else {
+    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(in_use), version.or(pinned)) else {
         return Verdict::Behind(Step::TruststorePublished).into();
     };
     let as_wished =

@@ -234,7 +234,8 @@ impl World {
             }
             Action::UpdateMapping { id, path, api_id, stage } => {
                 self.check_mapping(&api_id);
-                *self.mappings.iter_mut().find(|m| m.id == id).expect("there") = Mapping { id, path, api_id, stage };
+                let there = self.mappings.iter_mut().find(|m| m.id == id).expect("there");
+                *there = Mapping { id, path, api_id, stage };
             }
             Action::DeleteMapping { id, .. } => {
                 let i = self.mappings.iter().position(|m| m.id == id).expect("there");
