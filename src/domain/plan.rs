@@ -567,11 +567,12 @@ fn domain(
                 .into();
         }
     }
-    // Its own certificate serves for an update of the rest, as long as API Gateway takes it.
+    // What it has serves for an update of the rest, as long as API Gateway takes it.
     let is_issued = |c: &&acm::Certificate| c.arn == g.certificate_arn && c.status == CertificateStatus::Issued;
     let in_use = o.certificates.iter().flatten().find(is_issued).map(|c| &c.arn);
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
-    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(in_use), version.or(pinned)) else {
+    let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
+    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(in_use), version.or(readable)) else {
         return Verdict::Behind(Step::TruststorePublished).into();
     };
     let as_wished =

@@ -25,7 +25,7 @@ use crate::{
         authority::{self, AuthorityRequest},
         certificate::{Certificate, parse_pem_bundle},
         keys::KeyKind,
-        truststore::Bundle,
+        truststore::{Bundle, Entry},
     },
 };
 
@@ -315,8 +315,9 @@ impl World {
     /// Everything in it that carries somebody else's mark, or none.
     fn foreign(&self) -> String {
         let tag = |tags: &BTreeMap<String, String>| tags.get(OWNER_TAG).is_none_or(|o| o != OURS);
-        let domain = self.domain.as_ref().filter(|g| tag(&g.tags)).map(|g| (g, &self.mappings));
-        let certificates: Vec<_> = self.certificates.iter().filter(|c| tag(&c.tags)).collect();
+        let domain = self.domain.as_ref().filter(|g| tag(&g.tags));
+        let domain = domain.map(|g| (&g.certificate_arn, &g.truststore, g.ip_address_type, &self.mappings));
+        let certificates: Vec<_> = self.certificates.iter().filter(|c| tag(&c.tags)).map(|c| &c.arn).collect();
         let versions: Vec<_> = self.versions.iter().filter(|(_, owner, _)| owner.as_deref() != Some(OURS)).collect();
         format!("{domain:?} {certificates:?} {versions:?}")
     }
@@ -439,7 +440,8 @@ prop_compose! {
             let names = if fits { vec![NAME.to_owned()] } else { vec![NAME.to_owned(), "x.example.com".to_owned()] };
             w.certificates.push(certificate(&format!("arn:{i}"), if ours { OURS } else { THEIRS }, status, &names, KeyAlgorithm::EcPrime256v1));
         }
-        let bundle = |trusted: bool| if trusted { AUTHORITY[0].to_pem() } else { String::new() };
+        let entry = Entry { authority: "partners".into(), certificate: AUTHORITY[0].clone(), max_leaf: None, keep_until: None };
+        let bundle = |trusted: bool| if trusted { Bundle { entries: vec![entry.clone()] }.render() } else { String::new() };
         w.versions = versions.into_iter().enumerate().map(|(i, (owner, trusted))| (format!("v{i}"), owner.map(Into::into), bundle(trusted))).collect();
         if let Some(owner) = domain_of {
             let arn = w.certificates.iter().find(|c| c.tags[OWNER_TAG] == owner).map_or("arn:gone".to_owned(), |c| c.arn.clone());
