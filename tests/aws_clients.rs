@@ -1,7 +1,7 @@
-//! The AWS clients over the wire, against the local AWS.
+//! The AWS clients over the wire, against the local AWS. Each test has an account of its own.
 //!
-//! Ignored until the sandbox starts it: `AWS_ENDPOINT_URL=... AWS_REGION=eu-west-1 AWS_ACCESS_KEY_ID=900000000001
-//! AWS_SECRET_ACCESS_KEY=x cargo test --test aws_clients -- --ignored`. Each test has an account of its own.
+//! `Session` takes its endpoint and credentials from the environment, as in a cluster, so the tests run in a process that has them: the
+//! first one starts the local AWS and then this binary again, with those that are ignored here.
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials};
 use futures::StreamExt;
@@ -18,6 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+#[tokio::test]
+async fn in_the_local_aws() {
+    let dir = tempfile::tempdir().unwrap();
+    let aws = sandbox::aws::Aws::start(dir.path(), &sandbox::aws::Options::default()).await.unwrap();
+    let account = aws.new_account();
+    let this = std::env::current_exe().unwrap();
+    let status = tokio::task::spawn_blocking(move || {
+        std::process::Command::new(this).arg("--ignored").envs(account.env()).env_remove("AWS_PROFILE").status()
+    });
+    assert!(status.await.unwrap().unwrap().success(), "see above");
+}
 
 const REGION: &str = "eu-west-1";
 
@@ -165,7 +177,7 @@ async fn issued(session: &Session, given: &Given, name: &str) -> String {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn certificates_of_every_key_are_found_and_requested_once() {
     let account = "910000000001";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -227,7 +239,7 @@ async fn certificates_of_every_key_are_found_and_requested_once() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn lists_go_on_over_their_pages() {
     let account = "910000000002";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -262,7 +274,7 @@ async fn lists_go_on_over_their_pages() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn an_object_has_versions_and_only_its_own() {
     let account = "910000000003";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -311,7 +323,7 @@ async fn an_object_has_versions_and_only_its_own() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn records_are_made_once_changed_and_removed_exactly() {
     let account = "910000000004";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -382,7 +394,7 @@ async fn records_are_made_once_changed_and_removed_exactly() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn a_domain_lives_through_its_changes_in_place() {
     let account = "910000000005";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -463,7 +475,7 @@ async fn a_domain_lives_through_its_changes_in_place() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn mappings_change_in_place_and_endpoints_close() {
     let account = "910000000006";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -518,7 +530,7 @@ async fn mappings_change_in_place_and_endpoints_close() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
     let account = "910000000007";
     let gate = gate(&["*=unlimited"]);
@@ -588,7 +600,7 @@ async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn who_does_not_lead_reads_but_does_not_write() {
     let account = "910000000008";
     let leads = Arc::new(AtomicBool::new(true));
@@ -607,7 +619,7 @@ async fn who_does_not_lead_reads_but_does_not_write() {
 
 /// With AWS's own quotas on both sides nothing is ever throttled.
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn the_plentiful_quotas_are_kept() {
     let account = "910000000009";
     let session = session_in(account, &gate(&[])).await;
@@ -624,7 +636,7 @@ async fn the_plentiful_quotas_are_kept() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn a_refused_call_empties_its_bucket() {
     let account = "910000000010";
     let gate = gate(&["*=unlimited", "DeleteDomainName=2:5"]);
@@ -642,7 +654,7 @@ async fn a_refused_call_empties_its_bucket() {
 }
 
 #[tokio::test]
-#[ignore = "needs the local AWS"]
+#[ignore = "runs in the process that in_the_local_aws starts"]
 async fn one_account_in_several_regions() {
     let sessions = Sessions::new(&gate(&["*=unlimited"]));
     let here = sessions.get(None).await.unwrap();
