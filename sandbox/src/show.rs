@@ -44,10 +44,10 @@ pub fn how_to_use(stage: &Stage, with_operator: bool) {
     println!("  # with the certificate: the function answers; without: no answer; the execute-api host: Not Found");
     let name = format!("mtls.{}", stage.prepared.zone);
     let certificate = format!("--cert {dir}/client1.crt --key {dir}/client1.key");
-    println!("  curl --cacert $SANDBOX_CA --connect-to {name}:443:$SANDBOX_EDGE {certificate} https://{name}/");
-    println!("  curl --cacert $SANDBOX_CA --connect-to {name}:443:$SANDBOX_EDGE https://{name}/");
+    println!("  curl -sS --cacert $SANDBOX_CA --connect-to {name}:443:$SANDBOX_EDGE {certificate} https://{name}/");
+    println!("  curl -sS --cacert $SANDBOX_CA --connect-to {name}:443:$SANDBOX_EDGE https://{name}/");
     let host = &stage.prepared.execute_api_host;
-    println!("  curl --cacert $SANDBOX_CA --connect-to {host}:443:$SANDBOX_EDGE https://{host}/\n");
+    println!("  curl -sS --cacert $SANDBOX_CA --connect-to {host}:443:$SANDBOX_EDGE https://{host}/\n");
 }
 
 #[cfg(test)]

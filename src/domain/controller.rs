@@ -139,11 +139,21 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 }
 
 /// What of a domain makes a look worth its calls: not our own writes of its status.
-fn worth_a_look(d: &Guard) -> Option<(Option<i64>, bool, Vec<(String, String)>)> {
+#[derive(PartialEq)]
+struct Interest {
+    generation: Option<i64>,
+    deleting: bool,
+    annotations: Vec<(String, String)>,
+}
+
+fn worth_a_look(d: &Guard) -> Option<Interest> {
     let meta = &d.0.as_ref().ok()?.metadata;
-    let annotations =
-        meta.annotations.clone().unwrap_or_default().into_iter().filter(|(key, _)| key != finalizer::HOME).collect();
-    Some((meta.generation, meta.deletion_timestamp.is_some(), annotations))
+    let annotations = meta.annotations.clone().unwrap_or_default();
+    Some(Interest {
+        generation: meta.generation,
+        deleting: meta.deletion_timestamp.is_some(),
+        annotations: annotations.into_iter().filter(|(key, _)| key != finalizer::HOME).collect(),
+    })
 }
 
 fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<SignedDuration>, bool)> {
