@@ -1,7 +1,6 @@
 //! What every whole life starts from: one local world for all tests of this binary; for each test a namespace, an AWS account and an
 //! operator of its own, under the rights that the chart ships.
 use std::{
-    future::Future,
     path::PathBuf,
     sync::{
         LazyLock,
@@ -10,11 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use aws_sdk_acm::types::{Filters, KeyAlgorithm};
+use aws_sdk_apigatewayv2::operation::get_domain_name::GetDomainNameOutput;
+use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecordSet, RrType};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
 use mtls_operator::api::{ClientCertificate, MtlsDomain};
 use sandbox::{
     aws::{Account, Options},
+    control::{Calls, Control},
     operator::{Operator, OperatorOptions},
     prepare::{Preparation, Prepared, prepare},
     world::World,
@@ -41,6 +47,11 @@ pub static WORLD: LazyLock<(World, TempDir, Runtime)> = LazyLock::new(|| {
     .join()
     .expect("the world starts")
 });
+
+/// Runs a test on the runtime of the world, so that no connection that another test uses ends with this one.
+pub fn run(test: impl Future<Output = ()>) {
+    WORLD.2.block_on(Box::pin(test));
+}
 
 /// One test's share of the world.
 pub struct Life {
@@ -102,13 +113,263 @@ impl Life {
     pub fn host(&self) -> String {
         format!("mtls.{}", self.prepared.zone)
     }
+
+    /// The mark of the MtlsDomain `name` in AWS.
+    pub fn owner(&self, name: &str) -> String {
+        format!("lives/{}/{name}", self.namespace)
+    }
+
+    // ---- Kubernetes
+
+    /// An MtlsDomain with a generated authority and everything mapped to the prepared API; `spec` is merged over that.
+    pub async fn create_domain(&self, name: &str, spec: serde_json::Value) -> MtlsDomain {
+        let mut object = serde_json::json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": name},
+            "spec": {
+                "domainName": self.host(),
+                "trust": {"authorities": [{"name": "partners", "generate": {}}]},
+                "mappings": [{"path": "", "api": {"id": self.prepared.api_id, "stage": "$default"}}],
+            },
+        });
+        for (field, value) in spec.as_object().expect("a spec is an object") {
+            object["spec"][field] = value.clone();
+        }
+        let object = serde_json::from_value(object).expect("an MtlsDomain");
+        self.domains().create(&PostParams::default(), &object).await.expect("the MtlsDomain is accepted")
+    }
+
+    pub async fn create_certificate(&self, name: &str, domain: &str) -> ClientCertificate {
+        let object = serde_json::from_value(serde_json::json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": name},
+            "spec": {"domainRef": {"name": domain}, "subject": {"commonName": name}, "secretName": name},
+        }))
+        .expect("a ClientCertificate");
+        self.certificates().create(&PostParams::default(), &object).await.expect("the ClientCertificate is accepted")
+    }
+
+    /// Merges `spec` into the spec of an MtlsDomain.
+    pub async fn change(&self, name: &str, spec: serde_json::Value) {
+        let patch = Patch::Merge(serde_json::json!({"spec": spec}));
+        self.domains().patch(name, &PatchParams::default(), &patch).await.expect("the change is accepted");
+    }
+
+    /// The condition of the MtlsDomain, as soon as it speaks of the current spec and is what `wanted` says.
+    pub async fn condition(&self, name: &str, type_: &str, wanted: impl Fn(&Condition) -> bool) -> Condition {
+        eventually(&format!("{type_} of {name}"), async || {
+            let domain = self.domains().get(name).await.map_err(|e| e.to_string())?;
+            let generation = domain.metadata.generation;
+            let conditions = domain.status.map(|s| s.conditions).unwrap_or_default();
+            let found =
+                conditions.iter().find(|c| c.type_ == type_ && c.observed_generation == generation && wanted(c));
+            found.cloned().ok_or_else(|| shown(&conditions))
+        })
+        .await
+    }
+
+    /// Waits until the MtlsDomain is Ready with its current spec.
+    pub async fn ready(&self, name: &str) -> Condition {
+        self.condition(name, "Ready", |c| c.status == "True").await
+    }
+
+    pub async fn certificate_ready(&self, name: &str) {
+        eventually(&format!("Ready of the certificate {name}"), async || {
+            let certificate = self.certificates().get(name).await.map_err(|e| e.to_string())?;
+            let generation = certificate.metadata.generation;
+            let conditions = certificate.status.map(|s| s.conditions).unwrap_or_default();
+            let ready = conditions
+                .iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True" && c.observed_generation == generation);
+            if ready { Ok(()) } else { Err(shown(&conditions)) }
+        })
+        .await
+    }
+
+    /// Deletes the MtlsDomain and waits until it is gone.
+    pub async fn delete_domain(&self, name: &str) {
+        self.domains().delete(name, &DeleteParams::default()).await.expect("it can be deleted");
+        self.domain_gone(name).await;
+    }
+
+    pub async fn domain_gone(&self, name: &str) {
+        eventually(&format!("the end of {name}"), async || {
+            match self.domains().get_opt(name).await.map_err(|e| e.to_string())? {
+                None => Ok(()),
+                Some(left) => Err(shown(&left.status.map(|s| s.conditions).unwrap_or_default())),
+            }
+        })
+        .await
+    }
+
+    // ---- the journal
+
+    pub fn control(&self) -> &'static Control {
+        world().aws.control()
+    }
+
+    /// The number of the last AWS call so far.
+    pub async fn mark(&self) -> u64 {
+        let nobody = Calls { account: "nobody", ..Calls::default() };
+        self.control().calls(&nobody).await.expect("the journal").last
+    }
+
+    /// The writes of this account after `mark`: the operation, then for Route 53 the changes, as in `ChangeResourceRecordSets CREATE A
+    /// mtls.example.com.`
+    pub async fn writes(&self, mark: u64) -> Vec<String> {
+        let which = Calls { account: &self.account.id, since: mark, writes: true, ..Calls::default() };
+        let journal = self.control().calls(&which).await.expect("the journal");
+        let line = |c: sandbox::control::Call| [vec![c.operation], c.detail].concat().join(" ");
+        journal.calls.into_iter().map(line).collect()
+    }
+
+    /// Waits until the operator has looked through `count` whole times from now on.
+    pub async fn looks(&self, count: usize) {
+        let mark = self.mark().await;
+        eventually(&format!("{count} more looks"), async || {
+            let which =
+                Calls { account: &self.account.id, since: mark, operation: "GetDomainName", ..Calls::default() };
+            let seen = self.control().calls(&which).await.map_err(|e| e.to_string())?.calls.len();
+            // The first may have begun before the mark, and the last may be under way.
+            if seen >= count + 2 { Ok(()) } else { Err(format!("{seen} reads of the domain")) }
+        })
+        .await
+    }
+
+    // ---- AWS
+
+    pub fn gateway(&self) -> aws_sdk_apigatewayv2::Client {
+        aws_sdk_apigatewayv2::Client::new(&self.account.sdk())
+    }
+
+    pub fn route53(&self) -> aws_sdk_route53::Client {
+        aws_sdk_route53::Client::new(&self.account.sdk())
+    }
+
+    pub fn acm(&self) -> aws_sdk_acm::Client {
+        aws_sdk_acm::Client::new(&self.account.sdk())
+    }
+
+    pub fn s3(&self) -> aws_sdk_s3::Client {
+        aws_sdk_s3::Client::new(&self.account.sdk())
+    }
+
+    /// The custom domain with the name of [`Life::host`].
+    pub async fn gateway_domain(&self) -> GetDomainNameOutput {
+        self.gateway().get_domain_name().domain_name(self.host()).send().await.expect("the custom domain")
+    }
+
+    /// The names of all custom domains of the account.
+    pub async fn gateway_domains(&self) -> Vec<String> {
+        let all = self.gateway().get_domain_names().send().await.expect("GetDomainNames");
+        all.items().iter().filter_map(|d| d.domain_name().map(str::to_owned)).collect()
+    }
+
+    /// The mappings of the custom domain, sorted: path, API, stage.
+    pub async fn mapped(&self) -> Vec<(String, String, String)> {
+        let all = self.gateway().get_api_mappings().domain_name(self.host()).send().await.expect("GetApiMappings");
+        let text = |t: Option<&str>| t.unwrap_or_default().trim_start_matches("(none)").to_owned();
+        let mut mapped: Vec<_> =
+            all.items().iter().map(|m| (text(m.api_mapping_key()), text(m.api_id()), text(m.stage()))).collect();
+        mapped.sort();
+        mapped
+    }
+
+    pub async fn mapping_id(&self, path: &str) -> String {
+        let all = self.gateway().get_api_mappings().domain_name(self.host()).send().await.expect("GetApiMappings");
+        let found = all.items().iter().find(|m| m.api_mapping_key().unwrap_or_default() == path);
+        found.and_then(|m| m.api_mapping_id()).expect("the mapping is there").to_owned()
+    }
+
+    /// Whether the default endpoint of the prepared API is closed.
+    pub async fn endpoint_closed(&self) -> bool {
+        let api = self.gateway().get_api().api_id(&self.prepared.api_id).send().await.expect("GetApi");
+        api.disable_execute_api_endpoint().unwrap_or_default()
+    }
+
+    /// All record sets of the zone but its own NS and SOA.
+    pub async fn records(&self) -> Vec<ResourceRecordSet> {
+        let request = self.route53().list_resource_record_sets().hosted_zone_id(&self.prepared.zone_id);
+        let all = request.send().await.expect("ListResourceRecordSets").resource_record_sets;
+        all.into_iter().filter(|r| !matches!(r.r#type, RrType::Ns | RrType::Soa)).collect()
+    }
+
+    /// The record of that type at [`Life::host`].
+    pub async fn record(&self, kind: RrType) -> Option<ResourceRecordSet> {
+        let name = format!("{}.", self.host());
+        self.records().await.into_iter().find(|r| r.name == name && r.r#type == kind)
+    }
+
+    pub async fn change_record(&self, action: ChangeAction, record: ResourceRecordSet) {
+        let change = Change::builder().action(action).resource_record_set(record).build().expect("a change");
+        let batch = ChangeBatch::builder().changes(change).build().expect("a batch");
+        let request = self.route53().change_resource_record_sets().hosted_zone_id(&self.prepared.zone_id);
+        request.change_batch(batch).send().await.expect("the record can be changed");
+    }
+
+    /// The ARNs of all certificates of the account.
+    pub async fn server_certificates(&self) -> Vec<String> {
+        let kinds = [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::EcSecp384r1, KeyAlgorithm::Rsa2048];
+        let includes = Filters::builder().set_key_types(Some(kinds.to_vec())).build();
+        let all = self.acm().list_certificates().includes(includes).send().await.expect("ListCertificates");
+        all.certificate_summary_list().iter().filter_map(|c| c.certificate_arn().map(str::to_owned)).collect()
+    }
+
+    /// The versions of all objects in the bucket, newest first; delete markers do not count.
+    pub async fn object_versions(&self) -> Vec<String> {
+        let all = self.s3().list_object_versions().bucket(&self.prepared.bucket).send().await;
+        let all = all.expect("ListObjectVersions");
+        all.versions().iter().filter_map(|v| v.version_id().map(str::to_owned)).collect()
+    }
+
+    // ---- callers
+
+    /// Calls `https://<host><path>` at the edge as a caller would.
+    pub async fn call(&self, host: &str, path: &str, identity: Option<&Identity>) -> Answer {
+        let mut curl = tokio::process::Command::new("curl");
+        curl.args(["--silent", "--max-time", "20", "--write-out", "\n%{http_code}", "--cacert"]).arg(world().ca_file());
+        curl.arg("--connect-to").arg(format!("{host}:443:{}", world().edge.address()));
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        if let Some(Identity { certificate, key }) = identity {
+            for (option, file, content) in [("--cert", "tls.crt", certificate), ("--key", "tls.key", key)] {
+                let file = dir.path().join(file);
+                std::fs::write(&file, content).expect("a file");
+                curl.arg(option).arg(file);
+            }
+        }
+        let out = curl.arg(format!("https://{host}{path}")).output().await.expect("curl runs");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').expect("curl writes the status");
+        Answer { status: status.parse().expect("a number"), body: body.to_owned() }
+    }
+
+    /// The identity in a Secret of type kubernetes.io/tls.
+    pub async fn identity(&self, secret: &str) -> Identity {
+        let data = self.secrets().get(secret).await.expect("the Secret").data.unwrap_or_default();
+        Identity { certificate: data["tls.crt"].0.clone(), key: data["tls.key"].0.clone() }
+    }
+}
+
+/// A client certificate and its key, PEM.
+pub struct Identity {
+    pub certificate: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+/// What a caller got; status 0 is no answer at all.
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+/// All conditions in a line each, for the message of a test that fails.
+fn shown(conditions: &[Condition]) -> String {
+    let line = |c: &Condition| {
+        format!("\n  {}={} {} (generation {:?}): {}", c.type_, c.status, c.reason, c.observed_generation, c.message)
+    };
+    conditions.iter().map(line).collect()
 }
 
 /// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too long.
-pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, String>>,
-{
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match look().await {
