@@ -75,7 +75,7 @@ fn only_the_certificate_of_the_secret_opens_the_domain() {
         assert!(answer.body.contains("Hello"), "{}", answer.body);
         assert_eq!(life.call(&host, "/", None).await.status, 0, "no certificate: the handshake fails");
         let answer = life.call(&host, "/", Some(&of_another_ca())).await;
-        assert_eq!(answer.status, 403);
+        assert_eq!(answer.status, 403, "{}", answer.body);
         assert!(answer.body.contains("Forbidden"), "{}", answer.body);
         assert_eq!(life.call(&life.prepared.execute_api_host, "/", None).await.status, 404, "closed");
     });
@@ -200,9 +200,9 @@ fn the_address_type_changes_in_place_and_its_record_comes_and_goes() {
         writes[0..2].sort();
         writes[2..4].sort();
         let expected = [
-            &format!("ChangeResourceRecordSets CREATE AAAA {host}."),
+            &format!("ChangeResourceRecordSets CREATE AAAA {host}"),
             "UpdateDomainName",
-            &format!("ChangeResourceRecordSets DELETE AAAA {host}."),
+            &format!("ChangeResourceRecordSets DELETE AAAA {host}"),
             "UpdateDomainName",
         ];
         assert_eq!(writes, expected);

@@ -213,11 +213,15 @@ impl Life {
     }
 
     /// The writes of this account after `mark`: the operation, then for Route 53 the changes, as in `ChangeResourceRecordSets CREATE A
-    /// mtls.example.com.`
+    /// mtls.example.com`
     pub async fn writes(&self, mark: u64) -> Vec<String> {
         let which = Calls { account: &self.account.id, since: mark, writes: true, ..Calls::default() };
         let journal = self.control().calls(&which).await.expect("the journal");
-        let line = |c: sandbox::control::Call| [vec![c.operation], c.detail].concat().join(" ");
+        let line = |c: sandbox::control::Call| {
+            // With or without the final dot, as the caller likes.
+            let changes = c.detail.iter().map(|change| format!(" {}", change.trim_end_matches('.')));
+            changes.fold(c.operation, |line, change| line + &change)
+        };
         journal.calls.into_iter().map(line).collect()
     }
 
@@ -325,7 +329,8 @@ impl Life {
     /// Calls `https://<host><path>` at the edge as a caller would.
     pub async fn call(&self, host: &str, path: &str, identity: Option<&Identity>) -> Answer {
         let mut curl = tokio::process::Command::new("curl");
-        curl.args(["--silent", "--max-time", "20", "--write-out", "\n%{http_code}", "--cacert"]).arg(world().ca_file());
+        curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}", "--cacert"])
+            .arg(world().ca_file());
         curl.arg("--connect-to").arg(format!("{host}:443:{}", world().edge.address()));
         let dir = tempfile::tempdir().expect("a temporary folder");
         if let Some(Identity { certificate, key }) = identity {
@@ -338,7 +343,8 @@ impl Life {
         let out = curl.arg(format!("https://{host}{path}")).output().await.expect("curl runs");
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let (body, status) = text.rsplit_once('\n').expect("curl writes the status");
-        Answer { status: status.parse().expect("a number"), body: body.to_owned() }
+        let body = if status == "000" { String::from_utf8_lossy(&out.stderr).into_owned() } else { body.to_owned() };
+        Answer { status: status.parse().expect("a number"), body }
     }
 
     /// The identity in a Secret of type kubernetes.io/tls.
@@ -354,7 +360,7 @@ pub struct Identity {
     pub key: Vec<u8>,
 }
 
-/// What a caller got; status 0 is no answer at all.
+/// What a caller got; status 0 is no answer at all, with what curl says about that.
 pub struct Answer {
     pub status: u16,
     pub body: String,
