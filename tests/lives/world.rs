@@ -1,6 +1,7 @@
 //! What every whole life starts from: one local world for all tests of this binary; for each test a namespace, an AWS account and an
 //! operator of its own, under the rights that the chart ships.
 use std::{
+    fs::File,
     path::PathBuf,
     sync::{
         LazyLock,
@@ -25,32 +26,46 @@ use sandbox::{
     prepare::{Preparation, Prepared, prepare},
     world::World,
 };
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// How long anything may take, on a machine that does much else.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The world, on a runtime that outlives every test: its edge and DNS server run there.
-pub static WORLD: LazyLock<(World, TempDir, Runtime)> = LazyLock::new(|| {
+static WORLD: LazyLock<(World, Runtime, File)> = LazyLock::new(|| {
     std::thread::spawn(|| {
         let runtime = Runtime::new().expect("threads can be started");
-        let dir = tempfile::Builder::new().prefix("mtls-lives-").tempdir().expect("a temporary folder");
+        let (dir, lock) = folder().expect("a temporary folder");
         let world = runtime.block_on(async {
-            let world = World::start(dir.path(), &Options::default()).await.expect("the local world stands");
+            let world = World::start(&dir, &Options::default()).await.expect("the local world stands");
             let crds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds");
             world.kubernetes.install_crds(&crds).await.expect("the CRDs can be installed");
             world
         });
-        (world, dir, runtime)
+        (world, runtime, lock)
     })
     .join()
     .expect("the world starts")
 });
 
+/// A new folder for the world, which stays with its logs until the next run; those of earlier runs go. Locked while this process lives.
+fn folder() -> std::io::Result<(PathBuf, File)> {
+    const PREFIX: &str = "mtls-lives-";
+    for other in std::env::temp_dir().read_dir()?.flatten() {
+        let lock = File::open(other.path().join("lock"));
+        if other.file_name().to_string_lossy().starts_with(PREFIX) && lock.is_ok_and(|l| l.try_lock().is_ok()) {
+            std::fs::remove_dir_all(other.path())?;
+        }
+    }
+    let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?.keep();
+    let lock = File::create(dir.join("lock"))?;
+    lock.lock()?;
+    Ok((dir, lock))
+}
+
 /// Runs a test on the runtime of the world, so that no connection that another test uses ends with this one.
 pub fn run(test: impl Future<Output = ()>) {
-    WORLD.2.block_on(Box::pin(test));
+    WORLD.1.block_on(Box::pin(test));
 }
 
 /// One test's share of the world.
@@ -84,6 +99,8 @@ impl Life {
         let mut all = world.operator_env(&account, &prepared.bucket).expect("a free port");
         all.push(("MTLS_OPERATOR_CLUSTER_ID".into(), "lives".into()));
         all.push(("MTLS_OPERATOR_DRIFT_INTERVAL".into(), "1s".into()));
+        // Any port: one that was free may be somebody else's by the time that the operator starts.
+        all.push(("MTLS_OPERATOR_LISTEN".into(), "127.0.0.1:0".into()));
         all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let options = OperatorOptions {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),
@@ -380,7 +397,9 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, 
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(seen) if started.elapsed() > DEADLINE => panic!("{what}: not within {DEADLINE:?}; last seen: {seen}"),
+            Err(seen) if started.elapsed() > DEADLINE => {
+                panic!("{what}: not within {DEADLINE:?}; logs are in {}; last seen: {seen}", world().dir.display())
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
