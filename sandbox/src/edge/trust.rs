@@ -40,10 +40,14 @@ pub fn judge(truststore: &[X509], leaf: &X509Ref, at: i64) -> Result<X509VerifyR
     param.set_time(at);
     store.set_param(&param)?;
     let (store, no_others, mut context) = (store.build(), Stack::new()?, X509StoreContext::new()?);
-    context.init(&store, leaf, &no_others, |context| {
+    let verdict = context.init(&store, leaf, &no_others, |context| {
         context.verify_cert()?;
         Ok(context.error())
-    })
+    });
+    // A signature that does not fit leaves errors in the thread's queue, and the next read of any connection would take
+    // them for its own: the caller would get no answer instead of a 403.
+    drop(ErrorStack::get());
+    verdict
 }
 
 /// Whether at most `longest` certificates of the truststore lead from this one, included, to a self-signed one.
