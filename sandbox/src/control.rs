@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -408,6 +409,15 @@ impl Control {
     /// [`Error`].
     pub async fn zones_above(&self, name: &str) -> Result<Vec<Zone>, Error> {
         self.get(&format!("dns?name={}", percent_encode(name))).await
+    }
+
+    /// Lets time pass for the delays and quotas of an account.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn advance(&self, account: &str, time: Duration) -> Result<(), Error> {
+        let body = serde_json::json!({"account": account, "advance": time.as_secs_f64()});
+        self.post::<serde_json::Value>("clock", &body).await.map(drop)
     }
 
     /// Makes a certificate fail, expire or renew; how many certificates it was about, 0 for an unknown ARN.

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use aws_sdk_apigatewayv2::types::ProtocolType;
 use sandbox::aws::{Account, Aws, Options};
 use sandbox::control::{CertificateState, Calls, Fault, Profile, When};
@@ -78,6 +80,8 @@ async fn knobs_quotas_faults_and_denials_are_of_one_account() {
     let throttled = create(&one).await.unwrap_err();
     assert!(throttled.as_service_error().unwrap().is_too_many_requests_exception(), "{throttled:?}");
     create(&other).await.unwrap();
+    control.advance(&one.id, Duration::from_secs(1000)).await.unwrap();
+    create(&one).await.unwrap();
     control.set_profile(&one.id, Profile::Fast).await.unwrap();
     create(&one).await.unwrap();
 
