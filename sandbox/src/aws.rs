@@ -32,7 +32,11 @@ pub enum Error {
     #[error("python3 says no: {0}")]
     PythonRefuses(String),
     #[error("cannot read {path}")]
-    Requirements { path: PathBuf, #[source] source: io::Error },
+    Requirements {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot set up Python for the local AWS")]
     Setup(#[from] cache::Error),
     #[error("no free port")]
@@ -53,7 +57,10 @@ impl Default for Options {
     /// No delays and no quotas.
     fn default() -> Self {
         let delays = ["issue_delay", "update_settle"];
-        Self { profile: Profile::Fast, knobs: delays.map(|knob| (knob, 0.0)).to_vec() }
+        Self {
+            profile: Profile::Fast,
+            knobs: delays.map(|knob| (knob, 0.0)).to_vec(),
+        }
     }
 }
 
@@ -72,9 +79,11 @@ impl Aws {
     /// # Errors
     /// [`Error`].
     pub async fn start(dir: &Path, options: &Options) -> Result<Self, Error> {
-        let python = tokio::task::spawn_blocking(|| python_with("double", &Path::new(SOURCE).join("requirements.txt")))
-            .await
-            .expect("setting up Python does not panic")?;
+        let python = tokio::task::spawn_blocking(|| {
+            python_with("double", &Path::new(SOURCE).join("requirements.txt"))
+        })
+        .await
+        .expect("setting up Python does not panic")?;
         loop {
             match Self::start_with(&python, dir, options).await {
                 Err(Error::Process(error)) if error.is_port_taken() => {}
@@ -86,18 +95,33 @@ impl Aws {
     async fn start_with(python: &Path, dir: &Path, options: &Options) -> Result<Self, Error> {
         let port = free_port().map_err(Error::Port)?;
         let mut command = Command::new(python);
-        command.args(["-m", "awsdouble", "--port", &port.to_string()]).current_dir(dir);
+        command
+            .args(["-m", "awsdouble", "--port", &port.to_string()])
+            .current_dir(dir);
         // Without bytecode, so that the checkout stays as it is.
-        command.env("PYTHONPATH", SOURCE).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+            .env("PYTHONPATH", SOURCE)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("AWSDOUBLE_PROFILE", options.profile.name());
         for (knob, value) in &options.knobs {
-            command.env(format!("AWSDOUBLE_{}", knob.to_uppercase()), value.to_string());
+            command.env(
+                format!("AWSDOUBLE_{}", knob.to_uppercase()),
+                value.to_string(),
+            );
         }
         let mut process = Process::start("the local AWS", command, &dir.join("aws.log"))?;
         let endpoint = format!("http://127.0.0.1:{port}");
         let control = Control::new(&endpoint);
-        process.wait_until("it does not answer", Duration::from_secs(60), || control.healthy()).await?;
-        Ok(Self { endpoint, control, process })
+        process
+            .wait_until("it does not answer", Duration::from_secs(60), || {
+                control.healthy()
+            })
+            .await?;
+        Ok(Self {
+            endpoint,
+            control,
+            process,
+        })
     }
 
     /// `http://127.0.0.1:<port>`, for `AWS_ENDPOINT_URL`.
@@ -145,10 +169,20 @@ impl Account {
     /// An account on the double at `endpoint`, in [`REGION`].
     #[must_use]
     pub fn new(endpoint: &str, id: &str) -> Self {
-        debug_assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
+        debug_assert!(
+            id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit()),
+            "{id}"
+        );
         // The SDK is built without a client of its own.
-        let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
-        Self { id: id.to_owned(), region: REGION.to_owned(), endpoint: endpoint.to_owned(), http }
+        let http = Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .build_https();
+        Self {
+            id: id.to_owned(),
+            region: REGION.to_owned(),
+            endpoint: endpoint.to_owned(),
+            http,
+        }
     }
 
     /// What makes SDKs and the AWS CLI use this account. The double takes the access key for the account id.
@@ -160,7 +194,9 @@ impl Account {
             ("AWS_ACCESS_KEY_ID", &self.id),
             ("AWS_SECRET_ACCESS_KEY", "sandbox"),
         ];
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec()
     }
 
     /// A configuration of the SDK for this account; the process's environment does not matter. Calls are not retried.
@@ -174,7 +210,11 @@ impl Account {
             .endpoint_url(&self.endpoint)
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(30)).build())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_attempt_timeout(Duration::from_secs(30))
+                    .build(),
+            )
             .build()
     }
 }
@@ -192,25 +232,53 @@ pub fn unused_account_id() -> String {
 /// # Errors
 /// [`Error`].
 pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
-    let wanted = std::fs::read(requirements)
-        .map_err(|source| Error::Requirements { path: requirements.to_owned(), source })?;
+    let wanted = std::fs::read(requirements).map_err(|source| Error::Requirements {
+        path: requirements.to_owned(),
+        source,
+    })?;
     // A venv belongs to the interpreter that made it, which an update of the machine takes away.
-    let output = Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"]).output();
+    let output = Command::new("python3")
+        .args(["-c", "import sys; print(sys.version, sys.base_prefix)"])
+        .output();
     let output = output.map_err(Error::Python)?;
     if !output.status.success() {
-        return Err(Error::PythonRefuses(String::from_utf8_lossy(&output.stderr).into_owned()));
+        return Err(Error::PythonRefuses(
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ));
     }
-    let hash = Sha256::new().chain_update(&wanted).chain_update(&output.stdout).finalize();
-    let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let hash = Sha256::new()
+        .chain_update(&wanted)
+        .chain_update(&output.stdout)
+        .finalize();
+    let hash: String = hash
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let venv = cache::build_once(&format!("python-{what}-{hash}"), |dir| {
         let step = |label: &str, program: &Path, arguments: &[&str]| {
             let mut command = Command::new(program);
-            command.args(arguments).arg(if label.ends_with("venv") { dir } else { requirements });
+            command.args(arguments).arg(if label.ends_with("venv") {
+                dir
+            } else {
+                requirements
+            });
             cache::run_reporting(label, command, &dir.join("setup.log"), cache::last_line)
         };
         step("Python venv", Path::new("python3"), &["-m", "venv"])?;
-        let install = ["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r"];
-        step("Python packages of the local AWS", &dir.join("bin/python"), &install)?;
+        let install = [
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+        ];
+        step(
+            "Python packages of the local AWS",
+            &dir.join("bin/python"),
+            &install,
+        )?;
         Ok(())
     })?;
     Ok(venv.join("bin/python"))

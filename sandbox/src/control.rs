@@ -13,11 +13,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the AWS double does not answer {call}")]
-    Unreachable { call: String, #[source] source: reqwest::Error },
+    Unreachable {
+        call: String,
+        #[source]
+        source: reqwest::Error,
+    },
     #[error("the AWS double refuses {call} with {status}: {body}")]
-    Refused { call: String, status: StatusCode, body: String },
+    Refused {
+        call: String,
+        status: StatusCode,
+        body: String,
+    },
     #[error("the AWS double's answer to {call} is not understood")]
-    Answer { call: String, #[source] source: serde_json::Error },
+    Answer {
+        call: String,
+        #[source]
+        source: serde_json::Error,
+    },
 }
 
 /// A client of the control API.
@@ -282,8 +294,14 @@ impl Control {
     pub fn new(endpoint: &str) -> Self {
         // reqwest wants a TLS provider even for plain http. One may be installed already; any is right.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().build().expect("nothing in this configuration can be wrong");
-        Self { endpoint: endpoint.trim_end_matches('/').to_owned(), http }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("nothing in this configuration can be wrong");
+        Self {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            http,
+        }
     }
 
     /// Whether the double answers.
@@ -321,7 +339,9 @@ impl Control {
     /// [`Error`]; [`Error::Refused`] for a knob that there is not.
     pub async fn set_knobs(&self, account: &str, knobs: &[(&str, f64)]) -> Result<(), Error> {
         let knobs: BTreeMap<_, _> = knobs.iter().copied().collect();
-        self.post::<serde_json::Value>(&format!("config?account={account}"), &knobs).await.map(drop)
+        self.post::<serde_json::Value>(&format!("config?account={account}"), &knobs)
+            .await
+            .map(drop)
     }
 
     /// Sets all knobs for one account, or (empty) for all.
@@ -330,7 +350,9 @@ impl Control {
     /// [`Error`].
     pub async fn set_profile(&self, account: &str, profile: Profile) -> Result<(), Error> {
         let body = serde_json::json!({"profile": profile.name()});
-        self.post::<serde_json::Value>(&format!("config?account={account}"), &body).await.map(drop)
+        self.post::<serde_json::Value>(&format!("config?account={account}"), &body)
+            .await
+            .map(drop)
     }
 
     /// Adds fault rules; the first that fires at a call is the one that counts.
@@ -354,7 +376,9 @@ impl Control {
     /// # Errors
     /// [`Error`].
     pub async fn remove_fault(&self, id: u64) -> Result<(), Error> {
-        self.call::<serde_json::Value>(Method::DELETE, &format!("faults?id={id}"), None).await.map(drop)
+        self.call::<serde_json::Value>(Method::DELETE, &format!("faults?id={id}"), None)
+            .await
+            .map(drop)
     }
 
     /// Lets the calls go on that a fault rule holds; how many there were.
@@ -376,7 +400,9 @@ impl Control {
     /// [`Error`].
     pub async fn deny(&self, account: &str, actions: &[&str]) -> Result<(), Error> {
         let body = serde_json::json!({"account": account, "actions": actions});
-        self.post::<serde_json::Value>("deny", &body).await.map(drop)
+        self.post::<serde_json::Value>("deny", &body)
+            .await
+            .map(drop)
     }
 
     /// The custom domain names, with what their endpoints serve now; of one account, or (empty) of all.
@@ -392,7 +418,8 @@ impl Control {
     /// # Errors
     /// [`Error`].
     pub async fn edge_of_host(&self, host: &str) -> Result<EdgeView, Error> {
-        self.get(&format!("edge?host={}", percent_encode(host))).await
+        self.get(&format!("edge?host={}", percent_encode(host)))
+            .await
     }
 
     /// The hosted zones, of one account, or (empty) of all.
@@ -408,7 +435,8 @@ impl Control {
     /// # Errors
     /// [`Error`].
     pub async fn zones_above(&self, name: &str) -> Result<Vec<Zone>, Error> {
-        self.get(&format!("dns?name={}", percent_encode(name))).await
+        self.get(&format!("dns?name={}", percent_encode(name)))
+            .await
     }
 
     /// Lets time pass for the delays and quotas of an account.
@@ -417,7 +445,9 @@ impl Control {
     /// [`Error`].
     pub async fn advance(&self, account: &str, time: Duration) -> Result<(), Error> {
         let body = serde_json::json!({"account": account, "advance": time.as_secs_f64()});
-        self.post::<serde_json::Value>("clock", &body).await.map(drop)
+        self.post::<serde_json::Value>("clock", &body)
+            .await
+            .map(drop)
     }
 
     /// Makes a certificate fail, expire or renew; how many certificates it was about, 0 for an unknown ARN.
@@ -449,7 +479,9 @@ impl Control {
     /// # Errors
     /// [`Error`].
     pub async fn reset(&self) -> Result<(), Error> {
-        self.post::<serde_json::Value>("reset", &serde_json::json!({})).await.map(drop)
+        self.post::<serde_json::Value>("reset", &serde_json::json!({}))
+            .await
+            .map(drop)
     }
 
     async fn changed(&self, path: &str, body: &impl Serialize) -> Result<u64, Error> {
@@ -465,17 +497,39 @@ impl Control {
         self.call(Method::GET, path, None).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
-        let body = serde_json::to_vec(body).expect("these bodies have string keys and finite numbers");
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let body =
+            serde_json::to_vec(body).expect("these bodies have string keys and finite numbers");
         self.call(Method::POST, path, Some(body)).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<T, Error> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, Error> {
         let call = format!("{method} /_double/{path}");
-        let request = self.http.request(method, format!("{}/_double/{path}", self.endpoint));
-        let unreachable = |source| Error::Unreachable { call: call.clone(), source };
-        let response = request.body(body.unwrap_or_default()).send().await.map_err(unreachable)?;
-        let (status, body) = (response.status(), response.bytes().await.map_err(unreachable)?);
+        let request = self
+            .http
+            .request(method, format!("{}/_double/{path}", self.endpoint));
+        let unreachable = |source| Error::Unreachable {
+            call: call.clone(),
+            source,
+        };
+        let response = request
+            .body(body.unwrap_or_default())
+            .send()
+            .await
+            .map_err(unreachable)?;
+        let (status, body) = (
+            response.status(),
+            response.bytes().await.map_err(unreachable)?,
+        );
         if !status.is_success() {
             let body = String::from_utf8_lossy(&body).into_owned();
             return Err(Error::Refused { call, status, body });
@@ -485,17 +539,29 @@ impl Control {
 }
 
 fn query(which: &Calls<'_>) -> String {
-    let Calls { account, service, operation, since, writes } = which;
-    format!("account={account}&service={service}&operation={operation}&since={since}&writes={}", u8::from(*writes))
+    let Calls {
+        account,
+        service,
+        operation,
+        since,
+        writes,
+    } = which;
+    format!(
+        "account={account}&service={service}&operation={operation}&since={since}&writes={}",
+        u8::from(*writes)
+    )
 }
 
 /// Everything but letters, digits and `-._~` as `%XX` (RFC 3986, 2.1).
 pub(crate) fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => write!(encoded, "%{byte:02X}").expect("a String takes everything"),
-        }
-        encoded
-    })
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut encoded, byte| {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    encoded.push(char::from(byte))
+                }
+                _ => write!(encoded, "%{byte:02X}").expect("a String takes everything"),
+            }
+            encoded
+        })
 }

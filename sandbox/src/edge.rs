@@ -24,7 +24,7 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use openssl::error::ErrorStack;
 use openssl::ssl::{Ssl, SslVerifyMode};
-use openssl::x509::{X509VerifyResult, X509};
+use openssl::x509::{X509, X509VerifyResult};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
@@ -47,7 +47,11 @@ pub enum Error {
     #[error("cannot make the sandbox's public CA")]
     Authority(#[from] ErrorStack),
     #[error("cannot write the sandbox's public CA to {path}")]
-    Write { path: PathBuf, #[source] source: io::Error },
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot listen on 127.0.0.1")]
     Listen(#[source] io::Error),
     #[error("{0} is not the endpoint of a double on this machine")]
@@ -73,15 +77,29 @@ impl Edge {
     /// # Errors
     /// [`Error`].
     pub async fn start(endpoint: &str, ca_file: &Path) -> Result<Self, Error> {
-        let double = endpoint.trim_end_matches('/').strip_prefix("http://").and_then(|host| host.parse().ok());
+        let double = endpoint
+            .trim_end_matches('/')
+            .strip_prefix("http://")
+            .and_then(|host| host.parse().ok());
         let double = double.ok_or_else(|| Error::Endpoint(endpoint.to_owned()))?;
         let authority = Authority::new()?;
-        std::fs::write(ca_file, authority.certificate_pem()?)
-            .map_err(|source| Error::Write { path: ca_file.to_owned(), source })?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::Listen)?;
+        std::fs::write(ca_file, authority.certificate_pem()?).map_err(|source| Error::Write {
+            path: ca_file.to_owned(),
+            source,
+        })?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(Error::Listen)?;
         let address = listener.local_addr().map_err(Error::Listen)?;
-        let front = Arc::new(Front { control: Control::new(endpoint), double, authority });
-        Ok(Self { address, listening: tokio::spawn(front.listen(listener)) })
+        let front = Arc::new(Front {
+            control: Control::new(endpoint),
+            double,
+            authority,
+        });
+        Ok(Self {
+            address,
+            listening: tokio::spawn(front.listen(listener)),
+        })
     }
 
     /// Where it listens.
@@ -124,26 +142,37 @@ impl Front {
     async fn connection(self: Arc<Self>, tcp: TcpStream) {
         let _ = tcp.set_nodelay(true);
         let (mut from_client, mut to_client) = tcp.into_split();
-        let Ok(Ok((hello, name))) = timeout(HANDSHAKE_TIMEOUT, read_hello(&mut from_client)).await else { return };
+        let Ok(Ok((hello, name))) = timeout(HANDSHAKE_TIMEOUT, read_hello(&mut from_client)).await
+        else {
+            return;
+        };
         let prepared = self.prepare(&name).await;
         let Some((site, view, ssl)) = prepared else {
             let _ = to_client.write_all(&HANDSHAKE_FAILURE).await;
             return;
         };
         let tcp = tokio::io::join(Cursor::new(hello).chain(from_client), to_client);
-        let Ok(mut tls) = SslStream::new(ssl, tcp) else { return };
+        let Ok(mut tls) = SslStream::new(ssl, tcp) else {
+            return;
+        };
         let handshake = timeout(HANDSHAKE_TIMEOUT, Pin::new(&mut tls).accept()).await;
         if !matches!(handshake, Ok(Ok(()))) {
             // No certificate. A TLS 1.3 client has sent its request already: closing with that unread would be a TCP reset,
             // which overtakes the alert that says why.
             let tcp = tls.get_mut();
             let _ = tcp.shutdown().await;
-            let _ = timeout(Duration::from_secs(1), tokio::io::copy(tcp, &mut tokio::io::sink())).await;
+            let _ = timeout(
+                Duration::from_secs(1),
+                tokio::io::copy(tcp, &mut tokio::io::sink()),
+            )
+            .await;
             return;
         }
         let caller = caller(&site, &view, tls.ssl().peer_certificate());
         let service = service_fn(|request| self.answer(request, &name, &view, &caller));
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
+        let _ = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(tls), service)
+            .await;
     }
 
     /// What `name` serves now; `None`: nobody's name, or the double does not answer.
@@ -154,7 +183,10 @@ impl Front {
         let mut ssl = Ssl::new(&context).ok()?;
         if site.truststore.is_some() {
             // Every certificate passes the handshake and is judged after it: an untrusted one gets a 403, not an alert.
-            ssl.set_verify_callback(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT, |_, _| true);
+            ssl.set_verify_callback(
+                SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
+                |_, _| true,
+            );
         }
         Some((site, view, ssl))
     }
@@ -166,10 +198,20 @@ impl Front {
         view: &EdgeView,
         caller: &Caller,
     ) -> Result<Response<Body>, Infallible> {
-        let Some(facts) = caller else { return Ok(message(StatusCode::FORBIDDEN, "Forbidden")) };
+        let Some(facts) = caller else {
+            return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
+        };
         // The certificate was judged for the name of the handshake, so a request for another one is not served.
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if !host.split(':').next().is_some_and(|host| host.eq_ignore_ascii_case(name)) {
+        let host = request
+            .headers()
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
+        if !host
+            .split(':')
+            .next()
+            .is_some_and(|host| host.eq_ignore_ascii_case(name))
+        {
             return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
         }
         let headers = request.headers_mut();
@@ -177,17 +219,28 @@ impl Front {
         for name in view.certificate_headers.keys() {
             headers.remove(name.as_str());
         }
-        headers.extend(facts.iter().map(|(name, value)| (Some(name.clone()), value.clone())));
+        headers.extend(
+            facts
+                .iter()
+                .map(|(name, value)| (Some(name.clone()), value.clone())),
+        );
         Ok(self.pass_on(request).await.unwrap_or_else(|_| {
             message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
         }))
     }
 
-    async fn pass_on(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Box<dyn std::error::Error>> {
+    async fn pass_on(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Box<dyn std::error::Error>> {
         let tcp = TcpStream::connect(self.double).await?;
-        let (mut double, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
+        let (mut double, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
         tokio::spawn(connection);
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
         *request.uri_mut() = Uri::try_from(path)?;
         let mut response = double.send_request(request).await?;
         for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
@@ -209,8 +262,14 @@ async fn read_hello(from_client: &mut OwnedReadHalf) -> io::Result<(Vec<u8>, Str
         hello.extend_from_slice(&chunk[..size]);
         let mut unread = &chunk[..size];
         while !unread.is_empty() && acceptor.read_tls(&mut unread)? > 0 {
-            if let Some(accepted) = acceptor.accept().map_err(|(bad, _)| io::Error::other(bad))? {
-                let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+            if let Some(accepted) = acceptor
+                .accept()
+                .map_err(|(bad, _)| io::Error::other(bad))?
+            {
+                let name = accepted
+                    .client_hello()
+                    .server_name()
+                    .map(str::to_ascii_lowercase);
                 return Ok((hello, name.ok_or(io::ErrorKind::InvalidInput)?));
             }
         }
@@ -220,31 +279,55 @@ async fn read_hello(from_client: &mut OwnedReadHalf) -> io::Result<(Vec<u8>, Str
 fn site(view: &EdgeView, host: &str) -> Option<Site> {
     let wildcard = format!("*.{}", host.split_once('.')?.1);
     let named = |name: &str| {
-        view.domains.iter().find(|domain| domain.serving && domain.domain_name.eq_ignore_ascii_case(name))
+        view.domains
+            .iter()
+            .find(|domain| domain.serving && domain.domain_name.eq_ignore_ascii_case(name))
     };
     if let Some(domain) = named(host).or_else(|| named(&wildcard)) {
-        let names = domain.certificate.as_ref().map(|certificate| certificate.names.clone());
+        let names = domain
+            .certificate
+            .as_ref()
+            .map(|certificate| certificate.names.clone());
         return Some(Site {
             certificate_names: names.unwrap_or_else(|| vec![domain.domain_name.clone()]),
-            truststore: domain.truststore.as_ref().map(|truststore| truststore.pem.clone()),
+            truststore: domain
+                .truststore
+                .as_ref()
+                .map(|truststore| truststore.pem.clone()),
         });
     }
-    let default_endpoint = wildcard.starts_with("*.execute-api.") && wildcard.ends_with(".amazonaws.com");
-    default_endpoint.then(|| Site { certificate_names: vec![wildcard], truststore: None })
+    let default_endpoint =
+        wildcard.starts_with("*.execute-api.") && wildcard.ends_with(".amazonaws.com");
+    default_endpoint.then(|| Site {
+        certificate_names: vec![wildcard],
+        truststore: None,
+    })
 }
 
 fn caller(site: &Site, view: &EdgeView, certificate: Option<X509>) -> Caller {
-    let header = |name: &str, value: &str| Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?));
+    let header = |name: &str, value: &str| {
+        Some((
+            HeaderName::try_from(name).ok()?,
+            HeaderValue::try_from(value).ok()?,
+        ))
+    };
     let mut headers = vec![header(&view.secret_header, &view.secret)?];
     if let Some(truststore) = &site.truststore {
         let leaf = certificate?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-        let verdict = trust::judge(&trust::certificates(truststore), &leaf, now.try_into().ok()?);
+        let verdict = trust::judge(
+            &trust::certificates(truststore),
+            &leaf,
+            now.try_into().ok()?,
+        );
         if !matches!(verdict, Ok(X509VerifyResult::OK)) {
             return None;
         }
         for (name, field) in &view.certificate_headers {
-            headers.push(header(name, &percent_encode(&trust::client_cert_field(&leaf, field)))?);
+            headers.push(header(
+                name,
+                &percent_encode(&trust::client_cert_field(&leaf, field)),
+            )?);
         }
     }
     Some(headers)
@@ -254,6 +337,9 @@ fn message(status: StatusCode, text: &str) -> Response<Body> {
     let body = format!(r#"{{"message":"{text}"}}"#);
     let mut response = Response::new(Either::Right(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }

@@ -8,7 +8,8 @@ use aws_sdk_apigatewayv2::types::{IntegrationType, ProtocolType};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use aws_sdk_s3::types::{
-    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, VersioningConfiguration,
+    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration,
+    VersioningConfiguration,
 };
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
@@ -48,7 +49,11 @@ impl Preparation {
     #[must_use]
     pub fn of_its_own(account: &Account) -> Self {
         let id = &account.id;
-        Self { zone: format!("z{id}.example.com"), bucket: format!("truststores-{id}"), api_id: None }
+        Self {
+            zone: format!("z{id}.example.com"),
+            bucket: format!("truststores-{id}"),
+            api_id: None,
+        }
     }
 }
 
@@ -73,7 +78,13 @@ pub async fn prepare(account: &Account, what: &Preparation) -> Result<Prepared, 
     versioned_bucket(account, &what.bucket).await?;
     let api_id = http_api(account, "hello", what.api_id.as_deref()).await?;
     let execute_api_host = format!("{api_id}.execute-api.{}.amazonaws.com", account.region);
-    Ok(Prepared { zone_id, zone: what.zone.clone(), bucket: what.bucket.clone(), api_id, execute_api_host })
+    Ok(Prepared {
+        zone_id,
+        zone: what.zone.clone(),
+        bucket: what.bucket.clone(),
+        api_id,
+        execute_api_host,
+    })
 }
 
 /// A public hosted zone; its id.
@@ -81,11 +92,21 @@ pub async fn prepare(account: &Account, what: &Preparation) -> Result<Prepared, 
 /// # Errors
 /// [`Error`].
 pub async fn hosted_zone(account: &Account, name: &str) -> Result<String, Error> {
-    let once = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    let once = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos());
     let call = "CreateHostedZone";
     let route53 = aws_sdk_route53::Client::new(&account.sdk());
-    let request = route53.create_hosted_zone().name(name).caller_reference(once.to_string());
-    let zone = request.send().await.map_err(failed(call))?.hosted_zone.ok_or(Error::Answer(call, "a zone"))?;
+    let request = route53
+        .create_hosted_zone()
+        .name(name)
+        .caller_reference(once.to_string());
+    let zone = request
+        .send()
+        .await
+        .map_err(failed(call))?
+        .hosted_zone
+        .ok_or(Error::Answer(call, "a zone"))?;
     Ok(zone.id.trim_start_matches("/hostedzone/").to_owned())
 }
 
@@ -99,13 +120,24 @@ pub async fn versioned_bucket(account: &Account, name: &str) -> Result<(), Error
     // us-east-1 is the place of a bucket that says nothing, and S3 refuses to hear it.
     if account.region != "us-east-1" {
         let place = BucketLocationConstraint::from(account.region.as_str());
-        request = request
-            .create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build());
+        request = request.create_bucket_configuration(
+            CreateBucketConfiguration::builder()
+                .location_constraint(place)
+                .build(),
+        );
     }
     request.send().await.map_err(failed("CreateBucket"))?;
-    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    let request = s3.put_bucket_versioning().bucket(name).versioning_configuration(enabled);
-    request.send().await.map_err(failed("PutBucketVersioning"))?;
+    let enabled = VersioningConfiguration::builder()
+        .status(BucketVersioningStatus::Enabled)
+        .build();
+    let request = s3
+        .put_bucket_versioning()
+        .bucket(name)
+        .versioning_configuration(enabled);
+    request
+        .send()
+        .await
+        .map_err(failed("PutBucketVersioning"))?;
     Ok(())
 }
 
@@ -118,11 +150,19 @@ pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
 
     let call = "CreateApi";
-    let mut request = gateway.create_api().name(name).protocol_type(ProtocolType::Http);
+    let mut request = gateway
+        .create_api()
+        .name(name)
+        .protocol_type(ProtocolType::Http);
     if let Some(id) = id {
         request = request.tags("awsdouble:id", id);
     }
-    let api_id = request.send().await.map_err(failed(call))?.api_id.ok_or(Error::Answer(call, "an id"))?;
+    let api_id = request
+        .send()
+        .await
+        .map_err(failed(call))?
+        .api_id
+        .ok_or(Error::Answer(call, "an id"))?;
 
     let call = "CreateIntegration";
     let request = gateway
@@ -132,12 +172,22 @@ pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result
         .integration_uri(function)
         .payload_format_version("2.0");
     let integration = request.send().await.map_err(failed(call))?;
-    let integration = integration.integration_id.ok_or(Error::Answer(call, "an id"))?;
+    let integration = integration
+        .integration_id
+        .ok_or(Error::Answer(call, "an id"))?;
 
     let target = format!("integrations/{integration}");
-    let request = gateway.create_route().api_id(&api_id).route_key("$default").target(target);
+    let request = gateway
+        .create_route()
+        .api_id(&api_id)
+        .route_key("$default")
+        .target(target);
     request.send().await.map_err(failed("CreateRoute"))?;
-    let request = gateway.create_stage().api_id(&api_id).stage_name("$default").auto_deploy(true);
+    let request = gateway
+        .create_stage()
+        .api_id(&api_id)
+        .stage_name("$default")
+        .auto_deploy(true);
     request.send().await.map_err(failed("CreateStage"))?;
     Ok(api_id)
 }
@@ -145,9 +195,21 @@ pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result
 /// The ARN of the function, which is made when it is not there yet.
 async fn function(account: &Account) -> Result<String, Error> {
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
-    match lambda.get_function_configuration().function_name(FUNCTION_NAME).send().await {
-        Ok(found) => return found.function_arn.ok_or(Error::Answer("GetFunctionConfiguration", "an ARN")),
-        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {}
+    match lambda
+        .get_function_configuration()
+        .function_name(FUNCTION_NAME)
+        .send()
+        .await
+    {
+        Ok(found) => {
+            return found
+                .function_arn
+                .ok_or(Error::Answer("GetFunctionConfiguration", "an ARN"));
+        }
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(|e| e.is_resource_not_found_exception()) => {}
         Err(error) => return Err(failed("GetFunctionConfiguration")(error)),
     }
     let call = "CreateFunction";
@@ -157,13 +219,25 @@ async fn function(account: &Account) -> Result<String, Error> {
         .runtime(Runtime::Python312)
         .role(format!("arn:aws:iam::{}:role/hello", account.id))
         .handler("hello.lambda_handler")
-        .code(FunctionCode::builder().zip_file(Blob::new(packed()?)).build());
-    request.send().await.map_err(failed(call))?.function_arn.ok_or(Error::Answer(call, "an ARN"))
+        .code(
+            FunctionCode::builder()
+                .zip_file(Blob::new(packed()?))
+                .build(),
+        );
+    request
+        .send()
+        .await
+        .map_err(failed(call))?
+        .function_arn
+        .ok_or(Error::Answer(call, "an ARN"))
 }
 
 fn packed() -> Result<Vec<u8>, Error> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-    archive.start_file("hello.py", SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;
+    archive.start_file(
+        "hello.py",
+        SimpleFileOptions::default().compression_method(CompressionMethod::Stored),
+    )?;
     archive.write_all(FUNCTION.as_bytes())?;
     Ok(archive.finish()?.into_inner())
 }

@@ -52,8 +52,13 @@ openssl ca -batch -config ca.cnf -cert root.crt -keyfile root.key -in early.csr 
 "#;
 
 fn run(dir: &Path, script: &str) -> (bool, String) {
-    let output = Command::new("bash").args(["-ec", script]).current_dir(dir).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let output = Command::new("bash")
+        .args(["-ec", script])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
 }
 
@@ -65,11 +70,19 @@ fn corpus() -> tempfile::TempDir {
 }
 
 fn read(dir: &Path, names: &[&str]) -> String {
-    names.iter().map(|name| std::fs::read_to_string(dir.join(format!("{name}.crt"))).unwrap()).collect()
+    names
+        .iter()
+        .map(|name| std::fs::read_to_string(dir.join(format!("{name}.crt"))).unwrap())
+        .collect()
 }
 
 fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().try_into().unwrap()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        .try_into()
+        .unwrap()
 }
 
 #[test]
@@ -81,11 +94,35 @@ fn verdicts_are_those_of_openssl_verify() {
         (&["root", "i1"], &["root", "i1"], "l1", 0, true),
         (&["i1", "root"], &["root", "i1"], "l1", 0, true),
         (&["root", "i1", "i2"], &["root", "i1", "i2"], "l2", 0, true),
-        (&["root", "i1", "i2", "i3"], &["root", "i1", "i2", "i3"], "l3", 0, true),
-        (&["root", "i1", "i2", "i3"], &["root", "i1", "i2", "i3"], "l0", 0, true),
+        (
+            &["root", "i1", "i2", "i3"],
+            &["root", "i1", "i2", "i3"],
+            "l3",
+            0,
+            true,
+        ),
+        (
+            &["root", "i1", "i2", "i3"],
+            &["root", "i1", "i2", "i3"],
+            "l0",
+            0,
+            true,
+        ),
         // a chain of five
-        (&["root", "i1", "i2", "i3", "i4"], &["root", "i1", "i2", "i3"], "l4", 0, false),
-        (&["root", "i1", "i2", "i3", "i4"], &["root", "i1", "i2", "i3"], "l3", 0, true),
+        (
+            &["root", "i1", "i2", "i3", "i4"],
+            &["root", "i1", "i2", "i3"],
+            "l4",
+            0,
+            false,
+        ),
+        (
+            &["root", "i1", "i2", "i3", "i4"],
+            &["root", "i1", "i2", "i3"],
+            "l3",
+            0,
+            true,
+        ),
         // an incomplete one
         (&["root"], &["root"], "l1", 0, false),
         (&["i1"], &[], "l1", 0, false),
@@ -137,7 +174,11 @@ fn verdicts_are_those_of_openssl_verify() {
         let certificate = X509::from_pem(read(dir.path(), &[leaf]).as_bytes()).unwrap();
         let verdict = trust::judge(&anchors, &certificate, at).unwrap();
         let case = format!("{leaf} by {bundle:?} in {days} days: {verdict}; openssl: {text}");
-        assert_eq!((verdict == X509VerifyResult::OK, openssl), (*want, *want), "{case}");
+        assert_eq!(
+            (verdict == X509VerifyResult::OK, openssl),
+            (*want, *want),
+            "{case}"
+        );
     }
 }
 
@@ -145,16 +186,23 @@ fn verdicts_are_those_of_openssl_verify() {
 fn what_is_no_certificate_is_passed_over() {
     let dir = corpus();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let bundle = format!("# root\n{}{broken}\n# i1\r\n{}trailing", read(dir.path(), &["root"]), read(dir.path(), &["i1"]));
+    let bundle = format!(
+        "# root\n{}{broken}\n# i1\r\n{}trailing",
+        read(dir.path(), &["root"]),
+        read(dir.path(), &["i1"])
+    );
     assert_eq!(trust::certificates(&bundle).len(), 2);
-    assert!(trust::certificates("").is_empty() && trust::certificates("-----BEGIN CERTIFICATE-----").is_empty());
+    assert!(
+        trust::certificates("").is_empty()
+            && trust::certificates("-----BEGIN CERTIFICATE-----").is_empty()
+    );
 }
 
 /// A double with an edge in front, an account with what a user has, and a corpus of certificates.
 struct World {
     corpus: tempfile::TempDir,
     edge: Edge,
-    aws: Aws,
+    _aws: Aws,
     account: Account,
     prepared: Prepared,
 }
@@ -162,11 +210,23 @@ struct World {
 impl World {
     async fn start() -> Self {
         let corpus = tokio::task::spawn_blocking(corpus).await.unwrap();
-        let aws = Aws::start(corpus.path(), &Options::default()).await.unwrap();
-        let edge = Edge::start(aws.endpoint(), &corpus.path().join("public-ca.pem")).await.unwrap();
+        let aws = Aws::start(corpus.path(), &Options::default())
+            .await
+            .unwrap();
+        let edge = Edge::start(aws.endpoint(), &corpus.path().join("public-ca.pem"))
+            .await
+            .unwrap();
         let account = aws.new_account();
-        let prepared = prepare(&account, &Preparation::of_its_own(&account)).await.unwrap();
-        Self { corpus, edge, aws, account, prepared }
+        let prepared = prepare(&account, &Preparation::of_its_own(&account))
+            .await
+            .unwrap();
+        Self {
+            corpus,
+            edge,
+            _aws: aws,
+            account,
+            prepared,
+        }
     }
 
     fn gateway(&self) -> aws_sdk_apigatewayv2::Client {
@@ -180,18 +240,32 @@ impl World {
     /// What curl gets: whether there was an answer, and its body and status, or curl's complaint.
     async fn curl(&self, url: &str, more: &str) -> (bool, String) {
         let dir: PathBuf = self.corpus.path().into();
-        let host = url.trim_start_matches("https://").split('/').next().unwrap();
+        let host = url
+            .trim_start_matches("https://")
+            .split('/')
+            .next()
+            .unwrap();
         let script = format!(
             "curl -sS --max-time 30 --cacert public-ca.pem --connect-to {host}:443:{} -w ' %{{http_code}}' {more} '{url}' 2>&1",
             self.edge.address()
         );
-        tokio::task::spawn_blocking(move || run(&dir, &script)).await.unwrap()
+        tokio::task::spawn_blocking(move || run(&dir, &script))
+            .await
+            .unwrap()
     }
 
     async fn get(&self, host: &str, client: &str) -> String {
-        let certificate = if client.is_empty() { String::new() } else { format!("--cert {client}.crt --key {client}.key") };
+        let certificate = if client.is_empty() {
+            String::new()
+        } else {
+            format!("--cert {client}.crt --key {client}.key")
+        };
         let (answered, text) = self.curl(&format!("https://{host}/"), &certificate).await;
-        if answered { text } else { format!("no answer: {text}") }
+        if answered {
+            text
+        } else {
+            format!("no answer: {text}")
+        }
     }
 }
 
@@ -220,35 +294,74 @@ async fn a_domain_answers_only_to_whom_its_truststore_knows() {
     }
     let get = |client| world.get(&name, client);
     let together = tokio::join!(get("l0"), get("lost"), get("v1leaf"), get("expired"));
-    assert_eq!(together, (HELLO.into(), FORBIDDEN.into(), HELLO.into(), FORBIDDEN.into()));
+    assert_eq!(
+        together,
+        (
+            HELLO.into(),
+            FORBIDDEN.into(),
+            HELLO.into(),
+            FORBIDDEN.into()
+        )
+    );
     let url = format!("https://{name}/");
     for more in ["", "--tls-max 1.2"] {
         let (answered, text) = world.curl(&url, more).await;
-        assert!(!answered && text.ends_with(" 000"), "without a certificate: {text}");
+        assert!(
+            !answered && text.ends_with(" 000"),
+            "without a certificate: {text}"
+        );
     }
-    let (_, text) = world.curl(&url, "--tls-max 1.2 --cert l0.crt --key l0.key").await;
+    let (_, text) = world
+        .curl(&url, "--tls-max 1.2 --cert l0.crt --key l0.key")
+        .await;
     assert_eq!(text, HELLO);
     // The chain that the client sends does not help.
-    std::fs::write(world.corpus.path().join("chain.crt"), world.pem(&["l2", "i2"])).unwrap();
+    std::fs::write(
+        world.corpus.path().join("chain.crt"),
+        world.pem(&["l2", "i2"]),
+    )
+    .unwrap();
     let (_, text) = world.curl(&url, "--cert chain.crt --key l2.key").await;
     assert_eq!(text, FORBIDDEN);
 
     // Another truststore counts from the update on, and nothing that was shaken before is resumed.
     let gateway = world.gateway();
     let update = |mutual_tls| {
-        let update = gateway.update_domain_name().domain_name(&name).domain_name_configurations(configuration(&arn));
+        let update = gateway
+            .update_domain_name()
+            .domain_name(&name)
+            .domain_name_configurations(configuration(&arn));
         update.mutual_tls_authentication(mutual_tls).send()
     };
-    let second = truststore(&world.account, &world.prepared.bucket, &world.pem(&["stranger"])).await;
-    assert_eq!(world.get(&name, "lost").await, FORBIDDEN, "uploaded, but not yet taken");
+    let second = truststore(
+        &world.account,
+        &world.prepared.bucket,
+        &world.pem(&["stranger"]),
+    )
+    .await;
+    assert_eq!(
+        world.get(&name, "lost").await,
+        FORBIDDEN,
+        "uploaded, but not yet taken"
+    );
     update(second).await.unwrap();
     assert_eq!(world.get(&name, "lost").await, HELLO);
     assert_eq!(world.get(&name, "l0").await, FORBIDDEN);
 
     // No domain, no answer.
-    gateway.delete_domain_name().domain_name(&name).send().await.unwrap();
+    gateway
+        .delete_domain_name()
+        .domain_name(&name)
+        .send()
+        .await
+        .unwrap();
     assert!(world.get(&name, "lost").await.starts_with("no answer"));
-    assert!(world.get("nobodys.example.com", "").await.starts_with("no answer"));
+    assert!(
+        world
+            .get("nobodys.example.com", "")
+            .await
+            .starts_with("no answer")
+    );
 }
 
 #[tokio::test]
@@ -257,7 +370,10 @@ async fn default_endpoints_answer_until_they_are_closed() {
     let host = &world.prepared.execute_api_host;
     assert_eq!(world.get(host, "").await, HELLO);
     let gateway = world.gateway();
-    let close = gateway.update_api().api_id(&world.prepared.api_id).disable_execute_api_endpoint(true);
+    let close = gateway
+        .update_api()
+        .api_id(&world.prepared.api_id)
+        .disable_execute_api_endpoint(true);
     close.send().await.unwrap();
     assert_eq!(world.get(host, "").await, r#"{"message":"Not Found"} 404"#);
 }
@@ -269,7 +385,13 @@ async fn the_certificate_and_the_request_reach_the_function() {
     // A function that repeats what it is called with.
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
     let source = "import json\ndef lambda_handler(e, c): return {'statusCode': 201, 'headers': {'x-echo': 'yes'}, 'body': json.dumps(e)}";
-    lambda.update_function_code().function_name("hello").zip_file(zipped("hello.py", source).into()).send().await.unwrap();
+    lambda
+        .update_function_code()
+        .function_name("hello")
+        .zip_file(zipped("hello.py", source).into())
+        .send()
+        .await
+        .unwrap();
     let name = format!("api.{}", world.prepared.zone);
     domain(account, &world.prepared, &name, Some(&world.pem(&["root"]))).await;
     let plain = format!("plain.{}", world.prepared.zone);
@@ -281,43 +403,85 @@ async fn the_certificate_and_the_request_reach_the_function() {
     let client = "--cert l0.crt --key l0.key";
     // Two requests on one connection, the first with a body.
     let url = format!("https://{name}/orders/1?a=b");
-    let (_, text) = world.curl(&url, &format!("{client} {forged} -X PUT --data-binary @body -o first -w '%{{num_connects}}'")).await;
+    let (_, text) = world.curl(&url, &format!("{client} {forged} -H 'Content-Type: text/plain' -X PUT --data-binary @body -o first -w '%{{num_connects}}'")).await;
     assert!(text.starts_with('1'), "{text}");
     let first: serde_json::Value =
         serde_json::from_slice(&std::fs::read(world.corpus.path().join("first")).unwrap()).unwrap();
     assert_eq!(first["body"].as_str().map(str::len), Some(body.len()));
-    assert_eq!((&first["rawPath"], &first["rawQueryString"]), (&"/orders/1".into(), &"a=b".into()));
+    assert_eq!(
+        (&first["rawPath"], &first["rawQueryString"]),
+        (&"/orders/1".into(), &"a=b".into())
+    );
     assert_eq!(first["requestContext"]["http"]["method"], "PUT");
     assert_eq!(first["headers"]["x-own"], "mine");
-    assert!(!first["headers"].as_object().unwrap().keys().any(|header| header.starts_with("x-double")));
+    assert!(
+        !first["headers"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .any(|header| header.starts_with("x-double"))
+    );
     let shown = &first["requestContext"]["authentication"]["clientCert"];
-    assert_eq!((&shown["subjectDN"], &shown["issuerDN"]), (&"CN=l0".into(), &"CN=root".into()));
-    assert_eq!(shown["clientCertPem"].as_str().unwrap().trim(), world.pem(&["l0"]).trim());
-    let (_, serial) = run(world.corpus.path(), "openssl x509 -in l0.crt -noout -serial | sed 's/serial=//'");
-    let digits = shown["serialNumber"].as_str().unwrap().replace(':', "").to_uppercase();
+    assert_eq!(
+        (&shown["subjectDN"], &shown["issuerDN"]),
+        (&"CN=l0".into(), &"CN=root".into())
+    );
+    assert_eq!(
+        shown["clientCertPem"].as_str().unwrap().trim(),
+        world.pem(&["l0"]).trim()
+    );
+    let (_, serial) = run(
+        world.corpus.path(),
+        "openssl x509 -in l0.crt -noout -serial | sed 's/serial=//'",
+    );
+    let digits = shown["serialNumber"]
+        .as_str()
+        .unwrap()
+        .replace(':', "")
+        .to_uppercase();
     assert_eq!(digits, serial.trim());
-    let (_, dates) = run(world.corpus.path(), "openssl x509 -in l0.crt -noout -enddate | sed 's/notAfter=//'");
-    assert_eq!(shown["validity"]["notAfter"].as_str().unwrap(), dates.trim());
+    let (_, dates) = run(
+        world.corpus.path(),
+        "openssl x509 -in l0.crt -noout -enddate | sed 's/notAfter=//'",
+    );
+    assert_eq!(
+        shown["validity"]["notAfter"].as_str().unwrap(),
+        dates.trim()
+    );
 
     let twice = format!("{client} -o /dev/null -w '%{{http_code}} %{{num_connects}} ' {url}");
     let (_, text) = world.curl(&url, &format!("-o /dev/null {twice}")).await;
-    assert!(text.contains("201 1") && text.contains("201 0"), "the second request is on the first's connection: {text}");
+    assert!(
+        text.contains("201 1") && text.contains("201 0"),
+        "the second request is on the first's connection: {text}"
+    );
     let (_, text) = world.curl(&url, &format!("{client} -I")).await;
-    assert!(text.contains("x-echo: yes") && text.ends_with(" 201"), "{text}");
+    assert!(
+        text.contains("x-echo: yes") && text.ends_with(" 201"),
+        "{text}"
+    );
 
     // Who was judged for one name is not served another; nor does a name without mutual TLS open one with it.
-    let (_, text) = world.curl(&url, &format!("{client} -H 'Host: {plain}'")).await;
+    let (_, text) = world
+        .curl(&url, &format!("{client} -H 'Host: {plain}'"))
+        .await;
     assert_eq!(text, FORBIDDEN);
-    let (_, text) = world.curl(&format!("https://{plain}/"), &format!("-H 'Host: {name}'")).await;
+    let (_, text) = world
+        .curl(&format!("https://{plain}/"), &format!("-H 'Host: {name}'"))
+        .await;
     assert_eq!(text, FORBIDDEN);
     let (_, text) = world.curl(&format!("https://{plain}/"), forged).await;
-    assert!(text.ends_with(" 201") && !text.contains("clientCert") && !text.contains("forged"), "{text}");
+    assert!(
+        text.ends_with(" 201") && !text.contains("clientCert") && !text.contains("forged"),
+        "{text}"
+    );
 }
 
 fn zipped(name: &str, text: &str) -> Vec<u8> {
     use std::io::Write;
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     archive.start_file(name, stored).unwrap();
     archive.write_all(text.as_bytes()).unwrap();
     archive.finish().unwrap().into_inner()

@@ -32,9 +32,20 @@ impl Authority {
         let name = common_name("mtls-operator sandbox public CA")?;
         let mut builder = builder(&name, &name, &key)?;
         builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
-        builder.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
+        builder.append_extension(
+            KeyUsage::new()
+                .critical()
+                .key_cert_sign()
+                .crl_sign()
+                .build()?,
+        )?;
         builder.sign(&key, MessageDigest::sha256())?;
-        Ok(Self { certificate: builder.build(), key, server_key: new_key()?, contexts: Mutex::default() })
+        Ok(Self {
+            certificate: builder.build(),
+            key,
+            server_key: new_key()?,
+            contexts: Mutex::default(),
+        })
     }
 
     pub fn certificate_pem(&self) -> Result<Vec<u8>, ErrorStack> {
@@ -43,7 +54,10 @@ impl Authority {
 
     /// How a server with a certificate for these names talks TLS: 1.2 and 1.3, as API Gateway's policy TLS_1_2.
     pub fn context(&self, names: &[String]) -> Result<SslContext, ErrorStack> {
-        let mut contexts = self.contexts.lock().expect("nothing panics while it is locked");
+        let mut contexts = self
+            .contexts
+            .lock()
+            .expect("nothing panics while it is locked");
         if let Some(context) = contexts.get(names) {
             return Ok(context.clone());
         }
@@ -63,13 +77,21 @@ impl Authority {
 
     fn server_certificate(&self, names: &[String]) -> Result<X509, ErrorStack> {
         // 64 characters is the longest common name there is (RFC 5280, ub-common-name).
-        let subject = names.iter().find(|name| name.len() <= 64).map_or("", String::as_str);
-        let mut builder = builder(&*common_name(subject)?, self.certificate.subject_name(), &self.server_key)?;
+        let subject = names
+            .iter()
+            .find(|name| name.len() <= 64)
+            .map_or("", String::as_str);
+        let mut builder = builder(
+            &*common_name(subject)?,
+            self.certificate.subject_name(),
+            &self.server_key,
+        )?;
         let mut alternatives = SubjectAlternativeName::new();
         for name in names {
             alternatives.dns(name);
         }
-        let alternatives = alternatives.build(&builder.x509v3_context(Some(&self.certificate), None))?;
+        let alternatives =
+            alternatives.build(&builder.x509v3_context(Some(&self.certificate), None))?;
         builder.append_extension(alternatives)?;
         builder.append_extension(BasicConstraints::new().critical().build()?)?;
         builder.sign(&self.key, MessageDigest::sha256())?;
@@ -78,7 +100,9 @@ impl Authority {
 }
 
 fn new_key() -> Result<PKey<Private>, ErrorStack> {
-    PKey::from_ec_key(EcKey::generate(&*EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?)?)
+    PKey::from_ec_key(EcKey::generate(&*EcGroup::from_curve_name(
+        Nid::X9_62_PRIME256V1,
+    )?)?)
 }
 
 fn common_name(value: &str) -> Result<X509Name, ErrorStack> {
