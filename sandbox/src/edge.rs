@@ -215,7 +215,6 @@ impl Front {
             return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
         }
         let headers = request.headers_mut();
-        headers.remove(view.secret_header.as_str());
         for name in view.certificate_headers.keys() {
             headers.remove(name.as_str());
         }
