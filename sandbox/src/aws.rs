@@ -98,6 +98,8 @@ impl Aws {
         command
             .args(["-m", "awsdouble", "--port", &port.to_string()])
             .current_dir(dir);
+        // The functions' code is unpacked there, and stays when the double is killed.
+        command.env("TMPDIR", dir);
         // Without bytecode, so that the checkout stays as it is.
         command
             .env("PYTHONPATH", SOURCE)
