@@ -3,10 +3,13 @@
 pub mod aws;
 pub mod cache;
 pub mod control;
+pub mod control_plane;
 pub mod dns;
 pub mod edge;
-//pub mod kubernetes;
-//pub mod operator;
+pub mod kubeconfig;
+pub mod kubernetes;
+pub mod operator;
 pub mod prepare;
 pub mod process;
 pub mod requirements;
+pub mod tools;

@@ -15,6 +15,9 @@ use rustix::process::{Pid, Signal};
 /// How much of a log an error quotes.
 const TAIL: usize = 20;
 
+/// How long one look at whether a child is ready may take.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Why a process did not start, or did not do what it was started for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -150,7 +153,8 @@ impl Process {
             if let Some(status) = self.ended()? {
                 return Err(self.ended_error(status));
             }
-            let left = deadline.saturating_sub(start.elapsed());
+            // One look may hang (another process has the port and says nothing): the child is looked at again then.
+            let left = deadline.saturating_sub(start.elapsed()).min(LOOK);
             if tokio::time::timeout(left, ready()).await.unwrap_or(false) {
                 return Ok(());
             }

