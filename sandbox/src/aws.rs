@@ -91,6 +91,8 @@ impl Aws {
         let port = free_port().map_err(Error::Port)?;
         let mut command = Command::new(python);
         command.args(["-m", "awsdouble", "--port", &port.to_string()]).current_dir(dir);
+        // The functions' code is unpacked there, and stays when the double is killed.
+        command.env("TMPDIR", dir);
         // Without bytecode, so that the checkout stays as it is.
         command.env("PYTHONPATH", SOURCE).env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("AWSDOUBLE_PROFILE", options.profile.name());

@@ -1,12 +1,17 @@
 //! The control API of the AWS double, `/_double/...`, typed: what tests read and set behind the back of whoever calls AWS.
 //! `sandbox/aws/README.md` says what each call does.
 
+mod view;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use self::view::{Alias, Domain, EdgeView, RecordSet, RegionalDomain, ServerCertificate, Truststore, Zone};
 
 /// Why a control call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -182,93 +187,6 @@ pub struct FaultState {
     pub held: u64,
 }
 
-/// What the TLS front has to know.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EdgeView {
-    /// Goes into the header `secret_header` of each request to the data plane.
-    pub secret: String,
-    pub secret_header: String,
-    /// Header -> the field of `clientCert` that it carries.
-    pub certificate_headers: BTreeMap<String, String>,
-    pub domains: Vec<Domain>,
-}
-
-/// A custom domain name, as its endpoint serves it now.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Domain {
-    pub account: String,
-    pub region: String,
-    pub domain_name: String,
-    pub regional_domain_name: String,
-    pub ip_address_type: String,
-    pub status: String,
-    pub status_message: String,
-    /// Whether it answers at all; not before it has been AVAILABLE once.
-    pub serving: bool,
-    pub mutual_tls: bool,
-    pub truststore: Option<Truststore>,
-    pub certificate: Option<ServerCertificate>,
-}
-
-/// The truststore that API Gateway read at the last update.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Truststore {
-    pub uri: String,
-    pub version: String,
-    pub pem: String,
-    pub warnings: Vec<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct ServerCertificate {
-    pub arn: String,
-    pub names: Vec<String>,
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub status: String,
-}
-
-/// A hosted zone and all its record sets. Names end in a dot and are in lower case.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Zone {
-    pub id: String,
-    pub name: String,
-    pub private: bool,
-    pub account: String,
-    pub records: Vec<RecordSet>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct RecordSet {
-    pub name: String,
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Seconds; none for an alias.
-    pub ttl: Option<u32>,
-    /// In the presentation format of zone files.
-    pub values: Vec<String>,
-    pub alias: Option<Alias>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Alias {
-    pub target: String,
-    pub hosted_zone_id: String,
-    /// The custom domain name whose regional target this is; `None`: nobody's.
-    pub regional_domain: Option<RegionalDomain>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RegionalDomain {
-    pub domain_name: String,
-    pub account: String,
-    pub region: String,
-}
-
 /// What only AWS decides about a certificate; an empty string or `None` leaves it as it is.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CertificateState<'a> {
@@ -283,6 +201,7 @@ pub struct CertificateState<'a> {
     pub renewal: &'a str,
 }
 
+/// Every call fails with an [`Error`] when the double does not answer or refuses.
 impl Control {
     /// A client of the double at `endpoint`, `http://127.0.0.1:<port>`.
     #[must_use]
@@ -299,75 +218,49 @@ impl Control {
     }
 
     /// The journal of AWS calls.
-    ///
-    /// # Errors
-    /// As every call here: [`Error`].
     pub async fn calls(&self, which: &Calls<'_>) -> Result<Journal, Error> {
         self.get(&format!("calls?{}", query(which))).await
     }
 
     /// The same, counted.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn stats(&self, which: &Calls<'_>) -> Result<Stats, Error> {
         self.get(&format!("stats?{}", query(which))).await
     }
 
     /// All knobs as they hold for an account, or (empty) for those without settings of their own.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn knobs(&self, account: &str) -> Result<BTreeMap<String, f64>, Error> {
         self.get(&format!("config?account={account}")).await
     }
 
     /// Sets knobs for one account, or (empty) for all.
-    ///
-    /// # Errors
-    /// [`Error`]; [`Error::Refused`] for a knob that there is not.
+    /// [`Error::Refused`] for a knob that there is not.
     pub async fn set_knobs(&self, account: &str, knobs: &[(&str, f64)]) -> Result<(), Error> {
         let knobs: BTreeMap<_, _> = knobs.iter().copied().collect();
         self.post::<serde_json::Value>(&format!("config?account={account}"), &knobs).await.map(drop)
     }
 
     /// Sets all knobs for one account, or (empty) for all.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn set_profile(&self, account: &str, profile: Profile) -> Result<(), Error> {
         let body = serde_json::json!({"profile": profile.name()});
         self.post::<serde_json::Value>(&format!("config?account={account}"), &body).await.map(drop)
     }
 
     /// Adds fault rules; the first that fires at a call is the one that counts.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn add_faults(&self, faults: &[Fault<'_>]) -> Result<Vec<FaultState>, Error> {
         self.post("faults", &faults).await
     }
 
     /// All fault rules.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn faults(&self) -> Result<Vec<FaultState>, Error> {
         self.get("faults").await
     }
 
     /// Removes a fault rule and lets go of what it holds.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn remove_fault(&self, id: u64) -> Result<(), Error> {
         self.call::<serde_json::Value>(Method::DELETE, &format!("faults?id={id}"), None).await.map(drop)
     }
 
     /// Lets the calls go on that a fault rule holds; how many there were.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn release(&self, id: u64) -> Result<u64, Error> {
         #[derive(Deserialize)]
         struct Released {
@@ -378,58 +271,43 @@ impl Control {
     }
 
     /// Replaces the IAM actions that an account may not do (`*` is a wildcard); none: everything is allowed again.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn deny(&self, account: &str, actions: &[&str]) -> Result<(), Error> {
         let body = serde_json::json!({"account": account, "actions": actions});
         self.post::<serde_json::Value>("deny", &body).await.map(drop)
     }
 
     /// The custom domain names, with what their endpoints serve now; of one account, or (empty) of all.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn edge(&self, account: &str) -> Result<EdgeView, Error> {
         self.get(&format!("edge?account={account}")).await
     }
 
     /// The same for one host: domain names that serve it (wildcards too) or whose regional target it is.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn edge_of_host(&self, host: &str) -> Result<EdgeView, Error> {
         self.get(&format!("edge?host={}", percent_encode(host))).await
     }
 
     /// The hosted zones, of one account, or (empty) of all.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn zones(&self, account: &str) -> Result<Vec<Zone>, Error> {
         self.get(&format!("dns?account={account}")).await
     }
 
     /// The hosted zones of all accounts that `name` (with its final dot) lies in.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn zones_above(&self, name: &str) -> Result<Vec<Zone>, Error> {
         self.get(&format!("dns?name={}", percent_encode(name))).await
     }
 
+    /// Lets time pass for the delays and quotas of an account.
+    pub async fn advance(&self, account: &str, time: Duration) -> Result<(), Error> {
+        let body = serde_json::json!({"account": account, "advance": time.as_secs_f64()});
+        self.post::<serde_json::Value>("clock", &body).await.map(drop)
+    }
+
     /// Makes a certificate fail, expire or renew; how many certificates it was about, 0 for an unknown ARN.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn set_certificate(&self, state: &CertificateState<'_>) -> Result<u64, Error> {
         self.changed("acm", state).await
     }
 
     /// Shows a DomainNameStatus that only AWS decides on; empty: no longer. How many domain names it was about.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn set_domain_status(
         &self,
         account: &str,
@@ -443,9 +321,6 @@ impl Control {
     }
 
     /// Everything of all accounts as at the start.
-    ///
-    /// # Errors
-    /// [`Error`].
     pub async fn reset(&self) -> Result<(), Error> {
         self.post::<serde_json::Value>("reset", &serde_json::json!({})).await.map(drop)
     }

@@ -128,14 +128,18 @@ impl Front {
     async fn connection(self: Arc<Self>, tcp: TcpStream) {
         let _ = tcp.set_nodelay(true);
         let (mut from_client, mut to_client) = tcp.into_split();
-        let Ok(Ok((hello, name))) = timeout(HANDSHAKE_TIMEOUT, read_hello(&mut from_client)).await else { return };
+        let Ok(Ok((hello, name))) = timeout(HANDSHAKE_TIMEOUT, read_hello(&mut from_client)).await else {
+            return;
+        };
         let prepared = self.prepare(&name).await;
         let Some((site, view, ssl)) = prepared else {
             let _ = to_client.write_all(&HANDSHAKE_FAILURE).await;
             return;
         };
         let tcp = tokio::io::join(Cursor::new(hello).chain(from_client), to_client);
-        let Ok(mut tls) = SslStream::new(ssl, tcp) else { return };
+        let Ok(mut tls) = SslStream::new(ssl, tcp) else {
+            return;
+        };
         let handshake = timeout(HANDSHAKE_TIMEOUT, Pin::new(&mut tls).accept()).await;
         if !matches!(handshake, Ok(Ok(()))) {
             // No certificate. A TLS 1.3 client has sent its request already: closing with that unread would be a TCP reset,
@@ -170,14 +174,15 @@ impl Front {
         view: &EdgeView,
         caller: &Caller,
     ) -> Result<Response<Body>, Infallible> {
-        let Some(facts) = caller else { return Ok(message(StatusCode::FORBIDDEN, "Forbidden")) };
+        let Some(facts) = caller else {
+            return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
+        };
         // The certificate was judged for the name of the handshake, so a request for another one is not served.
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if !host.split(':').next().is_some_and(|host| host.eq_ignore_ascii_case(name)) {
             return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
         }
         let headers = request.headers_mut();
-        headers.remove(view.secret_header.as_str());
         for name in view.certificate_headers.keys() {
             headers.remove(name.as_str());
         }

@@ -146,7 +146,9 @@ pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result
 async fn function(account: &Account) -> Result<String, Error> {
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
     match lambda.get_function_configuration().function_name(FUNCTION_NAME).send().await {
-        Ok(found) => return found.function_arn.ok_or(Error::Answer("GetFunctionConfiguration", "an ARN")),
+        Ok(found) => {
+            return found.function_arn.ok_or(Error::Answer("GetFunctionConfiguration", "an ARN"));
+        }
         Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {}
         Err(error) => return Err(failed("GetFunctionConfiguration")(error)),
     }

@@ -2,8 +2,12 @@
 
 mod common;
 
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
 use aws_sdk_apigatewayv2::types::ProtocolType;
-use sandbox::aws::{Account, Aws, Options};
+use sandbox::aws::{self, Account, Aws, Options};
 use sandbox::control::{Calls, CertificateState, Fault, Profile, When};
 use sandbox::prepare::{Preparation, hosted_zone, http_api, prepare};
 
@@ -86,6 +90,8 @@ async fn knobs_quotas_faults_and_denials_are_of_one_account() {
     let throttled = create(&one).await.unwrap_err();
     assert!(throttled.as_service_error().unwrap().is_too_many_requests_exception(), "{throttled:?}");
     create(&other).await.unwrap();
+    control.advance(&one.id, Duration::from_secs(1000)).await.unwrap();
+    create(&one).await.unwrap();
     control.set_profile(&one.id, Profile::Fast).await.unwrap();
     create(&one).await.unwrap();
 
@@ -136,4 +142,15 @@ async fn states_can_be_forced() {
     assert_eq!(zones.len(), 2);
     control.reset().await.unwrap();
     assert!(control.zones("").await.unwrap().is_empty());
+}
+
+#[test]
+fn the_double_passes_its_own_tests() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("aws");
+    let python = aws::python_with("selftest", &source.join("selftest/requirements.txt")).unwrap();
+    let tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "selftest"];
+    let mut command = Command::new(python);
+    command.args(tests).current_dir(&source).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -16,7 +16,6 @@ UpdateDomainName of v1 is not there, MiniStack has none.
 """
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -25,7 +24,7 @@ from ministack.services import acm as ms_acm
 from ministack.services import apigateway as v2
 from ministack.services import apigateway_v1 as v1
 
-from . import acm, truststore
+from . import acm, clock, truststore
 from .config import knob
 from .patching import replaces, then
 from .truststore import Truststore
@@ -61,7 +60,7 @@ def latest(key: Key) -> Serving | None:
 
 def current(key: Key) -> Serving | None:
     """What the domain name serves now: during an update the old configuration, before it is AVAILABLE nothing."""
-    return next((s for s in reversed(_serving.get(key, [])) if s.since <= time.time()), None)
+    return next((s for s in reversed(_serving.get(key, [])) if s.since <= clock.now(key[0])), None)
 
 
 def status(key: Key) -> tuple[str, str]:
@@ -155,7 +154,7 @@ def _write(name: str, data: dict, settle: float, store: Callable[[], Response], 
     shown = {"truststoreUri": bundle.uri, "truststoreVersion": bundle.version,
              "truststoreWarnings": bundle.warnings} if bundle else {}
     record["mutualTlsAuthentication"] = {k: v for k, v in shown.items() if v}
-    new = Serving(time.time() + settle, record["regionalCertificateArn"], bundle)
+    new = Serving(clock.now() + settle, record["regionalCertificateArn"], bundle)
     _serving[key] = [s for s in (current(key), new) if s]
     return show(record, response[0])
 
@@ -265,7 +264,7 @@ def create_api_mapping(original: Callable, name: str, data: dict) -> Response:
 
 @then(v2, "_create_api_mapping")
 def _note_creation(name: str, data: dict) -> None:
-    v1._base_path_mappings[name][data.get("apiMappingKey") or "(none)"]["_created"] = time.time()
+    v1._base_path_mappings[name][data.get("apiMappingKey") or "(none)"]["_created"] = clock.now()
 
 
 @replaces(v2, "_update_api_mapping")
@@ -277,7 +276,7 @@ def update_api_mapping(original: Callable, name: str, mapping_id: str, data: dic
 def get_api_mappings(original: Callable, name: str, query: dict) -> Response:
     if name not in v1._domain_names:
         return original(name, query)
-    known = time.time() - knob("mapping_list_delay")
+    known = clock.now() - knob("mapping_list_delay")
     return v2._page([v2._mapping_view(path, m) for path, m in v1._base_path_mappings.get(name, {}).items()
                      if m.get("_created", 0) <= known], query)
 

@@ -14,8 +14,8 @@ All of it is off by default (see `config.KNOBS`).
 """
 
 import math
-import time
 
+from . import clock
 from .calls import Call
 from .config import knob
 from .wire import Response, aws_error
@@ -32,7 +32,7 @@ _buckets: dict[tuple, tuple[float, float]] = {}  # key -> tokens left, at time
 
 def _seconds_short(key: tuple, rate: float, burst: float) -> float:
     """Take a token; 0.0 when there was one, else how long until there is one."""
-    now = time.monotonic()
+    now = clock.now()
     tokens, at = _buckets.get(key, (burst, now))
     tokens = min(burst, tokens + (now - at) * rate)
     if tokens < 0.999:
