@@ -3,7 +3,7 @@
 pub mod aws;
 pub mod cache;
 pub mod control;
-mod control_plane;
+pub mod control_plane;
 pub mod dns;
 pub mod edge;
 mod kubeconfig;
