@@ -1,0 +1,54 @@
+//! The step MappingsProgrammed: each mapping of the spec, and none that should not be.
+
+use super::{Action, Judged, Verdict, custom_domain::ours};
+use crate::{
+    api::{UnlistedMappings, conditions::Reason},
+    domain::{desired::Desired, observed::Observed},
+};
+pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
+    if let Err(verdict) = ours(&d.home, &o.domain) {
+        return verdict.into();
+    }
+    let there = match &o.mappings {
+        Err(why) => return Verdict::unknown(why).into(),
+        Ok(there) => there,
+    };
+    let (mut actions, mut missing, mut unseen) = (vec![], vec![], None);
+    let unlisted: Vec<_> = there.iter().filter(|m| !d.mappings.contains_key(&m.path)).collect();
+    if d.home.unlisted_mappings == UnlistedMappings::Delete {
+        actions.extend(unlisted.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
+    }
+    for (path, mapped) in &d.mappings {
+        let existing = there.iter().find(|m| m.path == *path);
+        if existing.is_some_and(|m| m.api_id == mapped.id && m.stage == mapped.stage) {
+            continue;
+        }
+        match o.apis.get(&mapped.id) {
+            Some(Err(why)) => unseen = Some(why),
+            Some(Ok(Some(api))) if api.stages.get(&mapped.stage).is_some_and(Option::is_some) => {
+                let (path, api_id, stage) = (path.clone(), mapped.id.clone(), mapped.stage.clone());
+                actions.push(match existing {
+                    None => Action::CreateMapping { path, api_id, stage },
+                    Some(m) => Action::UpdateMapping { id: m.id.clone(), path, api_id, stage },
+                });
+            }
+            _ => missing.push(format!("{path:?}")),
+        }
+    }
+    let verdict = if !missing.is_empty() {
+        Verdict::blocked(
+            Reason::RefNotFound,
+            format!("the API or stage of mapping {} is not there", missing.join(", ")),
+        )
+    } else if let Some(why) = unseen {
+        Verdict::unknown(why)
+    } else if !actions.is_empty() {
+        Verdict::Act(format!("writing the API mappings of {}", d.home.domain_name))
+    } else if !unlisted.is_empty() {
+        let kept: Vec<_> = unlisted.iter().map(|m| format!("{:?}", m.path)).collect();
+        Verdict::done(Reason::Programmed, format!("all mappings are there; kept unlisted: {}", kept.join(", ")))
+    } else {
+        Verdict::done(Reason::Programmed, "all mappings are there, and no others")
+    };
+    Judged { verdict, actions }
+}
