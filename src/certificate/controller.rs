@@ -29,7 +29,12 @@ use super::{
 };
 use crate::{
     api::{ClientCertificate, ClientCertificateStatus, MtlsDomain, conditions::Reason},
-    cluster::{self, events::Events, status, watch::Watch},
+    cluster::{
+        events::Events,
+        look::{self, Error},
+        status,
+        watch::Watch,
+    },
     conditions::{Acceptance, Line, Standing, transitions},
     domain::{
         self,
@@ -50,9 +55,6 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 /// Nothing is far enough away to sleep longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
-
-/// The Kubernetes client has no limit of its own.
-const LONGEST_LOOK: Duration = Duration::from_secs(120);
 
 pub type Guard = DeserializeGuard<ClientCertificate>;
 
@@ -129,34 +131,9 @@ fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Gu
     touched
 }
 
-impl Error {
-    /// For metrics: a closed set.
-    fn category(&self) -> &'static str {
-        match self {
-            Error::Unreadable(_) => "Unreadable",
-            Error::TooLong => "TooLong",
-            _ => "KubernetesApi",
-        }
-    }
-}
-
-/// A look that could not be finished because of the Kubernetes API.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the object does not match the schema that this operator was built with")]
-    Unreadable(#[source] Box<kube::core::error_boundary::InvalidObject>),
-    #[error("the look took too long")]
-    TooLong,
-    #[error(transparent)]
-    Cluster(#[from] cluster::Error),
-}
-
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "look failed");
-    match error {
-        Error::Unreadable(_) => Next::await_change(),
-        _ => Next::requeue(ctx.retry(&object.uid().unwrap_or_default())),
-    }
+    if error.is_final() { Next::await_change() } else { Next::requeue(ctx.retry(&object.uid().unwrap_or_default())) }
 }
 
 impl Ctx {
@@ -192,16 +169,15 @@ impl Ctx {
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
-    let result = match &object.0 {
-        Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
-        Ok(cert) if cert.metadata.deletion_timestamp.is_some() => Ok(Next::await_change()),
-        Ok(cert) => tokio::time::timeout(LONGEST_LOOK, Box::pin(look(cert, &ctx))).await.unwrap_or(Err(Error::TooLong)),
-    };
+    let result = look::look(&object, |cert| look(cert, &ctx)).await;
     ctx.metrics.reconciled("ClientCertificate", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result
 }
 
 async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
+    if cert.metadata.deletion_timestamp.is_some() {
+        return Ok(Next::await_change());
+    }
     let (uid, now) = (cert.uid().unwrap_or_default(), Timestamp::now());
     let generation = cert.metadata.generation.unwrap_or_default();
     let old = cert.status.clone().unwrap_or_default();

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::json;
 
@@ -18,6 +18,13 @@ pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Opti
         .get_opt(name)
         .await
         .map_err(Error::on("read", "Secret", namespace, name))
+}
+
+/// All Secrets with these labels.
+pub async fn secrets(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Secret>, Error> {
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(selector)).await;
+    list.map(|list| list.items).map_err(Error::on("list", "Secrets", namespace, selector))
 }
 
 /// The ConfigMap, from the API server itself.

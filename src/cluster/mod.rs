@@ -6,6 +6,7 @@ pub mod events;
 pub mod finalizer;
 pub mod identity;
 pub mod lease;
+pub mod look;
 mod merge;
 pub mod status;
 pub mod watch;

@@ -10,8 +10,8 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{ListParams, PartialObjectMeta},
+    Client, Resource, ResourceExt,
+    api::PartialObjectMeta,
     core::DeserializeGuard,
     runtime::{
         Controller,
@@ -45,7 +45,14 @@ use crate::{
         session::{Session, Sessions},
     },
     certificate,
-    cluster::{self, events::Events, finalizer, status, watch::Watch},
+    cluster::{
+        apply,
+        events::Events,
+        finalizer,
+        look::{self, Error},
+        status,
+        watch::Watch,
+    },
     conditions::{Acceptance, transitions},
     ops::{
         logging,
@@ -59,9 +66,6 @@ const CONCURRENCY: u16 = 32;
 const FIRST_POLL: Duration = Duration::from_millis(100);
 /// ... but never longer than this.
 const LAST_POLL: Duration = Duration::from_secs(15);
-
-/// The Kubernetes client has no limit of its own.
-const LONGEST_LOOK: Duration = Duration::from_secs(120);
 
 pub type Guard = DeserializeGuard<MtlsDomain>;
 
@@ -179,46 +183,14 @@ fn referring(
     there.map(|d| ObjectRef::from_obj(&**d)).collect()
 }
 
-impl Error {
-    /// For metrics: a closed set.
-    fn category(&self) -> &'static str {
-        match self {
-            Error::Unreadable(_) => "Unreadable",
-            Error::TooLong => "TooLong",
-            _ => "KubernetesApi",
-        }
-    }
-}
-
-/// A look that could not be finished because of the Kubernetes API: everything else becomes a condition.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the object does not match the schema that this operator was built with")]
-    Unreadable(#[source] Box<kube::core::error_boundary::InvalidObject>),
-    #[error("the look took too long")]
-    TooLong,
-    #[error(transparent)]
-    Cluster(#[from] cluster::Error),
-    #[error("cannot list the Secrets of generated authorities")]
-    Secrets(#[source] Box<kube::Error>),
-}
-
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "look failed");
-    match error {
-        Error::Unreadable(_) => Next::await_change(),
-        _ => Next::requeue(ctx.poll(&object.uid().unwrap_or_default())),
-    }
+    if error.is_final() { Next::await_change() } else { Next::requeue(ctx.poll(&object.uid().unwrap_or_default())) }
 }
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
-    let result = match &object.0 {
-        Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
-        Ok(domain) => {
-            tokio::time::timeout(LONGEST_LOOK, Box::pin(look(domain, &ctx))).await.unwrap_or(Err(Error::TooLong))
-        }
-    };
+    let result = look::look(&object, |domain| look(domain, &ctx)).await;
     ctx.metrics.reconciled("MtlsDomain", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result
 }
@@ -498,11 +470,10 @@ async fn delete(
 
 /// The Secrets of generated authorities have no owner reference, so that nothing but this takes them.
 async fn delete_authorities(domain: &MtlsDomain, ctx: &Ctx) -> Result<(), Error> {
-    let api = Api::<Secret>::namespaced(ctx.client.clone(), &domain.namespace().expect("MtlsDomain is namespaced"));
     let selector = format!("{DOMAIN_LABEL}={},{AUTHORITY_LABEL}", domain.name_any());
-    let secrets = api.list(&ListParams::default().labels(&selector)).await.map_err(|e| Error::Secrets(Box::new(e)))?;
-    for secret in secrets {
-        cluster::apply::delete_secret(&ctx.client, &secret).await?;
+    let namespace = domain.namespace().expect("MtlsDomain is namespaced");
+    for secret in apply::secrets(&ctx.client, &namespace, &selector).await? {
+        apply::delete_secret(&ctx.client, &secret).await?;
     }
     Ok(())
 }
