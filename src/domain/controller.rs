@@ -282,7 +282,6 @@ impl Ctx {
 async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
     let generation = domain.metadata.generation.unwrap_or_default();
-    let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
     let deleting = domain.metadata.deletion_timestamp.is_some();
     if deleting && !finalizer::is_held(domain) {
         ctx.forget(domain);
