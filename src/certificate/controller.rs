@@ -203,6 +203,15 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let plan = plan::plan(&d, &observed, now);
     let revision = observed.secret.as_ref().map_or(0, |s| s.revision);
     let Some(violation) = plan.issue else {
+        if let Some(secret) = observed.secret.as_ref().filter(|s| s.ours) {
+            match execute::relabel(cert, &d, secret, &ctx.client).await {
+                Err(execute::Error::Cluster(error)) if error.is_conflict() => {
+                    return Ok(Next::requeue(ctx.retry(&uid)));
+                }
+                Err(execute::Error::Cluster(error)) => return Err(error.into()),
+                _ => {}
+            }
+        }
         let leaf =
             plan.leaf.as_ref().zip(plan.renewal).map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
         say(&Acceptance::Accepted, &plan.lines, leaf).await?;

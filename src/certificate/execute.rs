@@ -1,4 +1,6 @@
 //! Issues: makes the key and the leaf, and writes them into the Secret. The only write of this kind beside the status.
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Client, Resource, ResourceExt, api::ObjectMeta};
@@ -57,10 +59,19 @@ pub async fn issue(
     };
     let revision = secret.map_or(0, |s| s.revision) + 1;
     let data = [("tls.crt", leaf.chain_pem.into_bytes()), ("tls.key", tls_key), ("ca.crt", ca_crt.into_bytes())];
+    let data = data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect();
+    let wanted = wanted(cert, d, revision, data);
+    apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
+    tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %leaf.certificate.serial, "issued");
+    Ok(Issued { leaf: leaf.certificate, revision })
+}
+
+/// The Secret with its labels, annotations and owner as the spec says.
+fn wanted(cert: &ClientCertificate, d: &Desired, revision: i64, data: BTreeMap<String, ByteString>) -> Secret {
     let (mut labels, mut annotations) = (d.labels.clone(), d.annotations.clone());
     labels.insert(CERTIFICATE_LABEL.into(), d.name.clone());
     annotations.insert(REVISION.into(), revision.to_string());
-    let wanted = Secret {
+    Secret {
         metadata: ObjectMeta {
             name: Some(d.secret_name.clone()),
             namespace: Some(d.namespace.clone()),
@@ -70,12 +81,35 @@ pub async fn issue(
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
-        data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect()),
+        data: Some(data),
         ..Secret::default()
+    }
+}
+
+/// Brings labels, annotations and owner of a Secret of ours in line with the spec when they are not; key and leaf stay. True when it wrote.
+pub async fn relabel(cert: &ClientCertificate, d: &Desired, held: &Held, client: &Client) -> Result<bool, Error> {
+    let wanted = wanted(cert, d, held.revision, held.found.data.clone().unwrap_or_default());
+    if is_labelled_as(&wanted, &held.found) {
+        return Ok(false);
+    }
+    apply::write_secret(client, wanted, Some(&held.found)).await?;
+    Ok(true)
+}
+
+/// Whether all that is wanted is there, and nothing of ours that is no longer wanted. What others added does not count.
+fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
+    let owner = |s: &Secret| {
+        let owners = s.owner_references().iter().filter(|o| o.kind == ClientCertificate::kind(&()));
+        owners.map(|o| o.uid.clone()).collect::<Vec<_>>()
     };
-    apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
-    tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %leaf.certificate.serial, "issued");
-    Ok(Issued { leaf: leaf.certificate, revision })
+    let same = |part: &str, wanted: &BTreeMap<String, String>, there: &BTreeMap<String, String>| {
+        let ours = apply::written_by_us(found, part);
+        wanted.iter().all(|(key, value)| there.get(key) == Some(value))
+            && ours.iter().all(|key| wanted.contains_key(key) || key == apply::MANAGED_BY)
+    };
+    owner(wanted) == owner(found)
+        && same("f:labels", wanted.labels(), found.labels())
+        && same("f:annotations", wanted.annotations(), found.annotations())
 }
 
 type Made = (leaf::Leaf, rcgen::KeyPair, Option<Vec<u8>>);

@@ -36,7 +36,8 @@ pub async fn observe(
         None => Err(problem(Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", d.domain.1))),
         Some(domain) => issuer(d, domain, client).await?,
     };
-    Ok(Observed { domain_gone: domain.is_none(), issuer, secret, trust: served.trust(&d.domain) })
+    let trust = domain.and_then(|_| served.trust(&d.domain));
+    Ok(Observed { domain_gone: domain.is_none(), issuer, secret, trust })
 }
 
 fn problem(reason: Reason, message: String) -> Problem {

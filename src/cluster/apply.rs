@@ -1,5 +1,7 @@
 //! Reading and writing single Secrets and ConfigMaps. Debug output of a Secret shows its bytes: nothing here prints one.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, ResourceExt,
@@ -55,6 +57,13 @@ pub async fn write_secret(client: &Client, mut wanted: Secret, found: Option<&Se
     api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&wanted))
         .await
         .map_err(Error::on("apply", "Secret", &namespace, &name))
+}
+
+/// The keys below `metadata.<part>` (`f:labels`, `f:annotations`) that we wrote, as managedFields has it.
+pub fn written_by_us(found: &Secret, part: &str) -> BTreeSet<String> {
+    let ours = found.managed_fields().iter().filter(|f| f.manager.as_deref() == Some(MANAGER));
+    let fields = ours.filter_map(|f| f.fields_v1.as_ref()?.0.get("f:metadata")?.get(part)?.as_object());
+    fields.flat_map(|map| map.keys()).filter_map(|key| Some(key.strip_prefix("f:")?.to_owned())).collect()
 }
 
 /// What was made by a create counts as an update of ours, not as applied, and would never be removed by a later apply.

@@ -122,18 +122,25 @@ impl<K: Watched> Watch<K> {
         receiver
     }
 
-    /// As [`Watch::subscribe`], but of an object only when `key` says something else of it than at the last time, for those
-    /// whose own writes would else wake them up.
+    /// As [`Watch::subscribe`], but of an object only when `key` says something else of it than at the last time or it is gone, for
+    /// those whose own writes would else wake them up.
     pub fn subscribe_when<T, F>(&self, key: F) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K, T, F>
     where
         F: Fn(&K) -> T + Send + 'static,
         T: PartialEq + Send + 'static,
     {
-        let mut last = std::collections::HashMap::new();
+        let (store, mut last) = (self.store.clone(), std::collections::HashMap::new());
         self.subscribe().filter(move |object| {
+            let uid = &object.meta().uid;
+            // That it is gone is always news, and the last of it.
+            let gone = store.get(&ObjectRef::from_obj(&**object)).is_none_or(|there| there.meta().uid != *uid);
             let now = key(object);
-            let is_news = last.get(&object.meta().uid) != Some(&now);
-            last.insert(object.meta().uid.clone(), now);
+            let is_news = gone || last.get(uid) != Some(&now);
+            if gone {
+                last.remove(uid);
+            } else {
+                last.insert(uid.clone(), now);
+            }
             futures::future::ready(is_news)
         })
     }
@@ -322,6 +329,24 @@ mod tests {
         }
         assert_eq!(told, ["a/x@2", "a/x@3", "b/x@1", "b/y@4"]);
         assert_eq!(watch.store().state().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_wants_to_hear_of_some_changes_only_hears_of_every_deletion() {
+        let (watch, events) = running();
+        let mut named = watch.subscribe_when(|map| map.metadata.labels.clone());
+        let send = |source, event| events.unbounded_send((source, Ok(event))).unwrap();
+        for source in [0, 1] {
+            send(source, Event::Init);
+            send(source, Event::InitDone);
+        }
+        send(0, Event::Apply(object("a", "x", 1)));
+        assert_eq!(heard(&mut named).await, "a/x@1");
+        send(0, Event::Apply(object("a", "x", 2)));
+        send(0, Event::Apply(object("a", "y", 3)));
+        assert_eq!(heard(&mut named).await, "a/y@3", "nothing new of x");
+        send(0, Event::Delete(object("a", "x", 4)));
+        assert_eq!(heard(&mut named).await, "a/x@4");
     }
 
     #[tokio::test]

@@ -200,6 +200,14 @@ impl Ctx {
         change(self.memory.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
     }
 
+    /// Nothing is known of it any more, and its place in the queue is free.
+    fn forget(&self, domain: &MtlsDomain) {
+        let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
+        self.served.set(&key, None);
+        self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
+        self.gate.quota.withdraw(&format!("{}/{}", key.0, key.1));
+    }
+
     /// How long until the next look while AWS is working.
     fn poll(&self, uid: &str) -> Duration {
         self.remember(uid, |m| {
@@ -256,12 +264,9 @@ impl Ctx {
 async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
     let generation = domain.metadata.generation.unwrap_or_default();
-    let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
     let deleting = domain.metadata.deletion_timestamp.is_some();
     if deleting && !finalizer::is_held(domain) {
-        ctx.served.set(&key, None);
-        ctx.memory.lock().expect("nobody panics while holding it").remove(&uid);
-        ctx.gate.quota.withdraw(&format!("{}/{}", key.0, key.1));
+        ctx.forget(domain);
         return Ok(Next::await_change());
     }
     if domain.spec.suspend {
@@ -436,6 +441,7 @@ async fn delete(
         let note = "deletionPolicy is Retain: everything in AWS stays as it is";
         ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", note).await;
         finalizer::release(&ctx.client, domain).await?;
+        ctx.forget(domain); // as a rule nothing wakes it again: the API server deletes it with its last finalizer
         return Ok(Next::await_change());
     }
     let listed: Vec<_> = domain.spec.mappings.iter().map(|m| m.path.clone()).collect();
@@ -444,6 +450,7 @@ async fn delete(
     if judged.verdict.is_done() {
         delete_authorities(domain, ctx).await?;
         finalizer::release(&ctx.client, domain).await?;
+        ctx.forget(domain); // as a rule nothing wakes it again: the API server deletes it with its last finalizer
         return Ok(Next::await_change());
     }
     let hands = Hands {

@@ -1,5 +1,6 @@
 //! Lives of ClientCertificates: what is in the Secret, through change, loss, renewal and deletion.
 use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{
@@ -214,6 +215,40 @@ async fn the_secret_goes_with_its_object_unless_it_is_to_stay() {
     let kept = life.secrets().get("kept").await.expect("kept");
     assert_eq!(kept.metadata.owner_references, None);
     assert_eq!(Caller::of(&kept).calls(&life).await, "200", "deleting is not revoking");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_and_owner_of_the_secret_follow_the_spec_and_the_leaf_stays() {
+    let life = Life::start("relabelled").await;
+    ready_domain(&life).await;
+    let mut spec = certificate_spec("client1");
+    spec["secretTemplate"] = json!({"labels": {"team": "payments", "tier": "one"}});
+    spec["deletionPolicy"] = json!("Retain");
+    create(&life, CERTIFICATE, "client1", spec).await;
+    let (_, before) = issued(&life, "client1", 1).await;
+    let stays = Patch::Merge(json!({"metadata": {"labels": {"somebody": "else"}}}));
+    life.secrets().patch("client1", &PatchParams::default(), &stays).await.expect("a label");
+
+    let template = json!({"labels": {"team": "billing", "tier": null}, "annotations": {"example.com/for": "acme"}});
+    change(&life, CERTIFICATE, "client1", json!({"secretTemplate": template, "deletionPolicy": "Delete"})).await;
+    let after = eventually("the Secret has the new labels and owner", async || {
+        let found = life.secrets().get("client1").await.map_err(|e| e.to_string())?;
+        let labels = found.metadata.labels.clone().unwrap_or_default();
+        let label = |key: &str| labels.get(key).map(String::as_str);
+        let annotated =
+            found.metadata.annotations.iter().flatten().any(|(key, value)| key == "example.com/for" && value == "acme");
+        let owned = found.metadata.owner_references.as_ref().is_some_and(|owners| owners.len() == 1);
+        let as_wanted = [label("team"), label("tier"), label("somebody")] == [Some("billing"), None, Some("else")];
+        if as_wanted && annotated && owned { Ok(found) } else { Err(format!("{:?}", found.metadata)) }
+    })
+    .await;
+    assert_eq!(before.data, after.data, "key and leaf stay");
+    delete(&life, CERTIFICATE, "client1").await;
+    eventually("the garbage collector takes it now", async || match life.secrets().get_opt("client1").await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{:?}", other.map(|s| s.map(|s| s.metadata)))),
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
