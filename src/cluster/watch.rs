@@ -343,7 +343,9 @@ mod tests {
         send(0, Event::Apply(object("a", "x", 1)));
         assert_eq!(heard(&mut named).await, "a/x@1");
         send(0, Event::Apply(object("a", "x", 2)));
-        send(0, Event::Apply(object("a", "y", 3)));
+        let mut other = object("a", "y", 3);
+        other.metadata.uid = Some("another".into());
+        send(0, Event::Apply(other));
         assert_eq!(heard(&mut named).await, "a/y@3", "nothing new of x");
         send(0, Event::Delete(object("a", "x", 4)));
         assert_eq!(heard(&mut named).await, "a/x@4");
