@@ -173,6 +173,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
 
     let listener =
         tokio::net::TcpListener::bind(run.listen).await.with_context(|| format!("cannot listen at {}", run.listen))?;
+    tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz and /metrics");
     let (shown, end_of_probes) = (synced.clone(), stop.clone());
     let unready = move || shown.iter().find_map(|s| s.problem());
     background.spawn(async move {

@@ -85,7 +85,7 @@ async fn set_up(dir: &Path) -> anyhow::Result<Stage> {
         api_id: Some(API_ID.to_owned()),
     };
     let prepared = prepare(&account, &wanted).await.context("cannot prepare zone, bucket and API")?;
-    let env = world.operator_env(&account, &prepared.bucket)?;
+    let env = world.operator_env(&account, &prepared.bucket);
     Ok(Stage { world, account, prepared, env, root })
 }
 

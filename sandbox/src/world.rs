@@ -7,7 +7,7 @@ use crate::{
     dns::Dns,
     edge::{self, Edge},
     kubernetes::{self, Kubernetes},
-    process, requirements,
+    requirements,
 };
 
 /// Why the world does not stand.
@@ -63,11 +63,8 @@ impl World {
     }
 
     /// The environment that makes an operator use this world as `account`.
-    ///
-    /// # Errors
-    /// When no port is free.
-    pub fn operator_env(&self, account: &Account, bucket: &str) -> Result<Vec<(String, String)>, Error> {
-        let port = process::free_port().map_err(|source| Error::Folder { path: "127.0.0.1".into(), source })?;
+    #[must_use]
+    pub fn operator_env(&self, account: &Account, bucket: &str) -> Vec<(String, String)> {
         let mut env = account.env();
         let settings = [
             ("DNS_RESOLVER", self.dns.address().to_string()),
@@ -76,10 +73,10 @@ impl World {
             ("AWS_RATE", "*=unlimited".to_owned()),
             ("TRUSTSTORE_BUCKET", bucket.to_owned()),
             ("DRIFT_INTERVAL", "5s".to_owned()),
-            ("LISTEN", format!("127.0.0.1:{port}")),
+            ("LISTEN", "127.0.0.1:0".to_owned()),
             ("LOG_FORMAT", "compact".to_owned()),
         ];
         env.extend(settings.map(|(name, value)| (format!("MTLS_OPERATOR_{name}"), value)));
-        Ok(env)
+        env
     }
 }

@@ -94,7 +94,8 @@ pub struct TruststoreState {
     /// SHA-256 of that version's bytes, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// What API Gateway warned of when it took the truststore.
+    /// What API Gateway warned of when it took the truststore, and what the operator itself sees coming: certificates that expire soon or
+    /// were left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The trusted certificates, under the names of their authorities.

@@ -201,7 +201,8 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     };
     let observed = observe::observe(&d, domain.as_ref(), &ctx.served, &ctx.client).await?;
     let plan = plan::plan(&d, &observed, now);
-    let revision = observed.secret.as_ref().map_or(0, |s| s.revision);
+    // The Secret knows best; when it is lost the status does, and after a restore without either the count begins anew.
+    let revision = observed.secret.as_ref().map_or(old.revision.unwrap_or_default(), |s| s.revision);
     let Some(violation) = plan.issue else {
         if let Some(secret) = observed.secret.as_ref().filter(|s| s.ours) {
             match execute::relabel(cert, &d, secret, &ctx.client).await {
@@ -223,7 +224,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         Err(_) => return Ok(Next::await_change()), // the plan issues only with an issuer
     };
     tracing::debug!(certificate = %cert.name_any(), reason = ?violation.reason, "issuing");
-    match execute::issue(cert, &d, issuer, observed.secret.as_ref(), &ctx.client, now).await {
+    match execute::issue(cert, &d, issuer, observed.secret.as_ref(), revision + 1, &ctx.client, now).await {
         Ok(issued) => {
             let renewal = inspect::renewal_time(&issued.leaf, d.renew_before);
             let leaf = Leaf { certificate: &issued.leaf, renewal, revision: issued.revision };

@@ -45,6 +45,7 @@ pub async fn issue(
     d: &Desired,
     issuer: Issuer,
     secret: Option<&Held>,
+    revision: i64,
     client: &Client,
     now: Timestamp,
 ) -> Result<Issued, Error> {
@@ -57,7 +58,6 @@ pub async fn issue(
         Some(pem) if keys::encoding_of(&String::from_utf8_lossy(&pem)) == Some(d.encoding) => pem, // never encoded again
         _ => keys::pem(&key, d.encoding)?.as_bytes().to_vec(),
     };
-    let revision = secret.map_or(0, |s| s.revision) + 1;
     let data = [("tls.crt", leaf.chain_pem.into_bytes()), ("tls.key", tls_key), ("ca.crt", ca_crt.into_bytes())];
     let data = data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect();
     let wanted = wanted(cert, d, revision, data);

@@ -16,6 +16,7 @@ use crate::{
     },
     aws::{errors, gateway::Domain},
     conditions::{self, Acceptance, Line, Standing},
+    pki::lint::Severity,
 };
 
 /// What became of the first action of a step that did not simply succeed.
@@ -182,7 +183,7 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
         status.target_domain_name = ours.map(|g| g.target.clone());
         status.hosted_zone_id = ours.map(|g| g.hosted_zone_id.clone());
         status.truststore =
-            ours.and_then(|g| truststore(g, o)).or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
+            ours.and_then(|g| truststore(g, plan, o)).or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
         if let Ok(mappings) = &o.mappings {
             let listed = mappings.iter().filter(|_| ours.is_some());
             status.mappings = listed.map(|m| MappingState { path: m.path.clone(), id: m.id.clone() }).collect();
@@ -191,15 +192,17 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
     }
 }
 
-fn truststore(g: &Domain, o: &Observed) -> Option<TruststoreState> {
+fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> {
     let used = g.truststore.as_ref()?;
     let bundle = o.pinned.as_ref().ok()?.as_ref()?;
     let published = o.published.as_ref().ok()?.as_ref();
+    let findings = plan.truststore.iter().flat_map(|c| &c.findings).filter(|f| f.severity != Severity::Refused);
+    let findings = findings.map(|f| format!("authority {}: {}", f.authority, f.message));
     Some(TruststoreState {
         uri: used.uri.clone(),
         version: used.version.clone(),
         sha256: published.filter(|p| Some(&p.version) == used.version.as_ref()).map(|p| p.sha256.clone()),
-        warnings: used.warnings.clone(),
+        warnings: used.warnings.iter().cloned().chain(findings).collect(),
         authorities: bundle
             .entries
             .iter()

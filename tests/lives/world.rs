@@ -96,11 +96,9 @@ impl Life {
         world.kubernetes.namespace(&namespace).await.expect("a namespace");
         let account = world.aws.new_account();
         let prepared = prepare(&account, &Preparation::of_its_own(&account)).await.expect("zone, bucket and API");
-        let mut all = world.operator_env(&account, &prepared.bucket).expect("a free port");
+        let mut all = world.operator_env(&account, &prepared.bucket);
         all.push(("MTLS_OPERATOR_CLUSTER_ID".into(), "lives".into()));
         all.push(("MTLS_OPERATOR_DRIFT_INTERVAL".into(), "1s".into()));
-        // Any port: one that was free may be somebody else's by the time that the operator starts.
-        all.push(("MTLS_OPERATOR_LISTEN".into(), "127.0.0.1:0".into()));
         all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let options = OperatorOptions {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),
