@@ -76,28 +76,25 @@ async fn issuer(d: &Desired, domain: &MtlsDomain, client: &Client) -> Result<Res
     for wish in wishes.iter().filter(|w| w.issues()) {
         able.push((&wish.name, key_of(wish, d, client).await?));
     }
-    let ready = able.iter().filter(|(_, issuer)| issuer.is_ok()).count();
-    Ok(match (ready, able.len()) {
-        (0, 1) => able.remove(0).1,
-        (0, _) => Err(problem(
+    let names: Vec<_> = able.iter().filter(|(_, issuer)| issuer.is_ok()).map(|(name, _)| name.as_str()).collect();
+    if names.len() > 1 {
+        return Ok(Err(problem(
+            Reason::AuthorityNotFound,
+            format!(
+                "several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain {}, or spec.authority here",
+                names.join(", "),
+                d.domain.1
+            ),
+        )));
+    }
+    // The one that can, or else why the only one cannot.
+    let only = able.iter().position(|(_, issuer)| issuer.is_ok()).or((able.len() == 1).then_some(0));
+    Ok(match only {
+        Some(only) => able.swap_remove(only).1,
+        None => Err(problem(
             Reason::AuthorityNotFound,
             format!("MtlsDomain {} has no authority with a key to issue with", d.domain.1),
         )),
-        (1, _) => able
-            .into_iter()
-            .find_map(|(_, issuer)| issuer.ok())
-            .ok_or_else(|| problem(Reason::AuthorityNotFound, String::new())),
-        _ => {
-            let names: Vec<_> = able.iter().map(|(name, _)| name.as_str()).collect();
-            Err(problem(
-                Reason::AuthorityNotFound,
-                format!(
-                    "several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain {}, or spec.authority here",
-                    names.join(", "),
-                    d.domain.1
-                ),
-            ))
-        }
     })
 }
 

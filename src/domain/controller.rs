@@ -26,7 +26,6 @@ use super::{
     desired::{self, Desired, Home, Refused, Surroundings},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe::{self, Eyes, Versions},
-    observed::Unseen,
     plan::{self, Action, Judged, Plan, Step, Verdict},
     report,
     served::{Served, Trust},
@@ -298,13 +297,13 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         return delete(domain, &home, &session, &old, ctx, now).await;
     }
     let refused = match claim(domain, ctx, &session.region) {
-        Some(refused) => Some(refused),
+        Some(claimed) => claimed,
         None => match desired::desired(domain, &surroundings, ctx.longest_wanted(domain)) {
             Ok(desired) => return serve(domain, &desired, &session, &old, ctx, now).await,
-            Err(Refused { reason, message }) => Some(Acceptance::Refused { reason, message, stalled: true }),
+            Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
         },
     };
-    let new = report::with_conditions(&old, generation, &refused.expect("served otherwise"), &[], now);
+    let new = report::with_conditions(&old, generation, &refused, &[], now);
     ctx.write(domain, &old, &new).await?;
     Ok(ctx.settled(&uid))
 }
@@ -483,10 +482,4 @@ async fn delete_authorities(domain: &MtlsDomain, ctx: &Ctx) -> Result<(), Error>
         apply::delete_secret(&ctx.client, &secret).await?;
     }
     Ok(())
-}
-
-impl From<Unseen> for Verdict {
-    fn from(unseen: Unseen) -> Self {
-        Verdict::Unknown(unseen)
-    }
 }
