@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, fs, io};
+use std::{env, fs, io, io::Write as _};
 
 use crate::process::{self, Process};
 
@@ -87,7 +87,7 @@ where
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            eprintln!("{name}: somebody else is building it, waiting for them");
+            say(&format!("{name}: somebody else is building it, waiting for them"));
             lock.lock().map_err(failed(&lock_path))?;
         }
         Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
@@ -97,7 +97,7 @@ where
     }
     let partial = cache.join(format!("{name}.partial"));
     if partial.exists() {
-        eprintln!("{name}: an earlier build did not finish, starting again");
+        say(&format!("{name}: an earlier build did not finish, starting again"));
         fs::remove_dir_all(&partial).map_err(failed(&partial))?;
     }
     fs::create_dir(&partial).map_err(failed(&partial))?;
@@ -119,16 +119,21 @@ pub fn run_reporting(
 ) -> Result<(), process::Error> {
     let start = Instant::now();
     let mut reported = start;
-    eprintln!("{what}: started");
+    say(&format!("{what}: started"));
     Process::start(what, command, log)?.finish(|| {
         if reported.elapsed() >= REPORT_EVERY {
             reported = Instant::now();
             let text = fs::read(log).unwrap_or_default();
-            eprintln!("{what}: {}, {}", minutes(start.elapsed()), state(&String::from_utf8_lossy(&text)));
+            say(&format!("{what}: {}, {}", minutes(start.elapsed()), state(&String::from_utf8_lossy(&text))));
         }
     })?;
-    eprintln!("{what}: done in {}", minutes(start.elapsed()));
+    say(&format!("{what}: done in {}", minutes(start.elapsed())));
     Ok(())
+}
+
+/// A line for the person who waits. Past `eprintln!`, because tests catch what that prints until they end.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}"); // nobody is there to be told otherwise
 }
 
 /// The last line of a log that says something, cut to a screen's width: a `state` for [`run_reporting`].

@@ -117,11 +117,11 @@ fn build(programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
 fn compile(go: &Path, dir: &Path, version: &str, modules: &str, programs: &[(&str, &str)]) -> Result<(), BoxedError> {
     let names: Vec<_> = programs.iter().map(|(name, _)| *name).collect();
     let packages: Vec<_> = programs.iter().map(|(_, package)| *package).collect();
-    eprintln!(
+    cache::say(&format!(
         "building {} {version} in {}: once on this machine, about 7 minutes on two cores",
         names.join(", "),
         dir.display()
-    );
+    ));
 
     let list_log = dir.join("modules.log");
     let mut list = go_command(go, dir);
@@ -153,7 +153,7 @@ fn compile(go: &Path, dir: &Path, version: &str, modules: &str, programs: &[(&st
 /// The go.mod for another version of Kubernetes, made as kubernetes/go.mod was: its own go.mod with releases for the
 /// staging modules. The rest of the requirements Go finds out (`-mod=mod`), so this needs the module proxy.
 fn go_mod_of(go: &Path, dir: &Path, version: &str, staging: &str) -> Result<String, BoxedError> {
-    eprintln!("Kubernetes {version}: downloading its go.mod");
+    cache::say(&format!("Kubernetes {version}: downloading its go.mod"));
     let mut download = go_command(go, dir);
     let output = download.args(["mod", "download", "-json", &format!("k8s.io/kubernetes@{version}")]).output()?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
