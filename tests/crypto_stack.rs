@@ -5,7 +5,7 @@ use std::process::Command;
 fn nothing_that_ships_depends_on_another_tls_stack() {
     for banned in ["ring", "openssl", "openssl-sys", "native-tls", "rsa", "p256"] {
         let out = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "-p", "mtls-operator", "-e", "normal,build", "--target", "all", "-i", banned])
+            .args(["tree", "--locked", "-p", "mtls-operator", "-e", "normal,build", "--target", "all", "-i", banned])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
