@@ -53,6 +53,8 @@ const CONCURRENCY: u16 = 32;
 /// First wait after a failure, then twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
+/// Between two looks at a renewal that is due and has to wait.
+const OVERDUE: Duration = Duration::from_secs(60);
 /// Nothing is far enough away to sleep longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
@@ -260,6 +262,9 @@ fn describe(error: &execute::Error, d: &Desired) -> String {
 
 fn until(renewal: Option<Timestamp>, now: Timestamp) -> Next {
     let Some(renewal) = renewal else { return Next::await_change() };
+    if renewal <= now {
+        return Next::requeue(OVERDUE); // something is in the way, and its end wakes us
+    }
     let sleep = Duration::try_from(renewal.duration_since(now)).unwrap_or(Duration::ZERO);
     Next::requeue(sleep.clamp(Duration::from_secs(1), LONGEST_SLEEP))
 }

@@ -26,7 +26,8 @@ pub struct Plan {
 }
 
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
-    let leaf = o.secret.as_ref().and_then(held);
+    // What somebody else keeps under that name is none of our business.
+    let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(held);
     let renewal = leaf.as_ref().map(|leaf| inspect::renewal_time(leaf, d.renew_before));
     let (issue, issued) = issued(d, o, leaf.as_ref(), now);
     Plan { issue, lines: vec![issued, trusted(o.trust.as_ref(), o.domain_gone, leaf.as_ref())], renewal, leaf }
