@@ -155,6 +155,11 @@ fn summarize<'a>(
     (!keeps || lasted > QUIET).then_some((ConditionType::Reconciling, first.reason, first.message.as_str()))
 }
 
+/// A time in whole seconds, as the API server keeps it: anything finer would differ from what is read back.
+pub fn in_seconds(t: Timestamp) -> Time {
+    Time(Timestamp::from_second(t.as_second()).expect("a Timestamp's own seconds are in its range"))
+}
+
 /// Sets one condition in its place. `last_transition_time` moves only when the status does, in whole seconds, as the API server keeps it.
 pub fn set(
     conditions: &mut Vec<Condition>,
@@ -168,7 +173,7 @@ pub fn set(
     let old = conditions.iter().position(|c| c.type_ == type_.as_str());
     let last_transition_time = match old.map(|i| &conditions[i]) {
         Some(c) if c.status == status.as_str() => c.last_transition_time.clone(),
-        _ => Time(Timestamp::from_second(now.as_second()).expect("a Timestamp's own seconds are in its range")),
+        _ => in_seconds(now),
     };
     let new = Condition {
         type_: type_.as_str().into(),

@@ -1,6 +1,5 @@
 //! Says how a `ClientCertificate` stands: lines and leaf in, status out. Pure.
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::ClientCertificateStatus,
@@ -32,14 +31,10 @@ pub fn report(
         new.serial_number = Some(certificate.serial.clone());
         new.fingerprint_sha256 = Some(certificate.fingerprint_sha256.clone());
         new.issuer = Some(certificate.issuer.clone());
-        new.not_before = Some(whole(certificate.not_before));
-        new.not_after = Some(whole(certificate.not_after));
-        new.renewal_time = Some(whole(renewal));
+        new.not_before = Some(conditions::in_seconds(certificate.not_before));
+        new.not_after = Some(conditions::in_seconds(certificate.not_after));
+        new.renewal_time = Some(conditions::in_seconds(renewal));
         new.revision = Some(revision);
     }
     new
-}
-
-fn whole(t: Timestamp) -> Time {
-    Time(Timestamp::from_second(t.as_second()).expect("a Timestamp's own seconds are in its range"))
 }

@@ -2,7 +2,6 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     desired::Home,
@@ -175,7 +174,7 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
         status.certificate = plan.certificate.as_ref().map(|c| CertificateState {
             arn: c.arn.clone(),
             status: c.status.as_str().to_owned(),
-            not_after: c.not_after.map(whole),
+            not_after: c.not_after.map(conditions::in_seconds),
         });
     }
     if let Ok(domain) = &o.domain {
@@ -209,15 +208,11 @@ fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> 
             .map(|e| AuthorityStatus {
                 name: e.authority.clone(),
                 subject: e.certificate.subject.clone(),
-                not_after: Some(whole(e.certificate.not_after)),
+                not_after: Some(conditions::in_seconds(e.certificate.not_after)),
                 living_leaves: None,
             })
             .collect(),
     })
-}
-
-fn whole(t: Timestamp) -> Time {
-    Time(Timestamp::from_second(t.as_second()).expect("a Timestamp's own seconds are in its range"))
 }
 
 /// The status when nothing at all could be looked at.
