@@ -395,8 +395,8 @@ async fn serve(
 fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
     match (&o.domain, &o.pinned) {
-        (Ok(Some(g)), Ok(Some(bundle))) if g.status != DomainStatus::Updating => {
-            ctx.served.set(&key, Some(Trust::of(bundle)))
+        (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => {
+            ctx.served.set(&key, Some(Trust::of(&pinned.bundle)))
         }
         (Ok(None), _) => ctx.served.set(&key, None),
         _ => {}

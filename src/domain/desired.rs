@@ -7,9 +7,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, DeletionPolicy,
-        Duration, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, ManagementPolicy, MappedApi, MtlsDomain,
-        RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
+        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, DeletionPolicy, Dns,
+        DnsVerification, Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm,
+        ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
+        conditions::Reason,
     },
     aws::{acm, gateway},
     pki::{authority::AuthorityRequest, keys::KeyKind},
@@ -45,10 +46,33 @@ pub struct Home {
     /// `<cluster id>/<namespace>/<name>`, the value of every owner mark.
     pub owner: String,
     pub domain_name: String,
-    pub zone_id: Option<String>,
+    pub dns: DnsWish,
     pub bucket: String,
     pub key: String,
-    pub unlisted_mappings: UnlistedMappings,
+    /// Unset: by whether the domain was made or taken over.
+    pub unlisted_mappings: Option<UnlistedMappings>,
+}
+
+/// Who makes the name point at the domain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DnsWish {
+    /// We, in this hosted zone or in the one that fits best, as this role.
+    Route53 { zone_id: Option<String>, role_arn: Option<String> },
+    /// Somebody else.
+    External { verify: DnsVerification },
+}
+
+impl DnsWish {
+    fn of(spec: Option<&Dns>) -> Self {
+        match spec {
+            Some(Dns { external: Some(external), .. }) => DnsWish::External { verify: external.verify },
+            Some(Dns { route53: Some(route53), .. }) => DnsWish::Route53 {
+                zone_id: route53.hosted_zone_id.clone(),
+                role_arn: route53.assume_role.as_ref().map(|role| role.role_arn.clone()),
+            },
+            _ => DnsWish::Route53 { zone_id: None, role_arn: None },
+        }
+    }
 }
 
 impl Home {
@@ -64,10 +88,10 @@ impl Home {
             account: s.account.to_owned(),
             region: s.region.to_owned(),
             domain_name: domain.spec.domain_name.clone(),
-            zone_id: domain.spec.dns.as_ref().and_then(|d| d.route53.as_ref()).and_then(|r| r.hosted_zone_id.clone()),
+            dns: DnsWish::of(domain.spec.dns.as_ref()),
             bucket: bucket.unwrap_or_default(),
             key: truststore.key.unwrap_or_else(|| format!("{owner}.pem")),
-            unlisted_mappings: domain.spec.unlisted_mappings.unwrap_or(UnlistedMappings::Delete),
+            unlisted_mappings: domain.spec.unlisted_mappings,
             namespace,
             name,
             owner,
@@ -92,6 +116,7 @@ pub fn authority_secret(domain: &str, authority: &str) -> String {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
     pub home: Home,
+    pub adoption: AdoptionPolicy,
     pub certificate: CertificateWish,
     pub authorities: Vec<AuthorityWish>,
     /// The longest life of a leaf that may be given out under an authority whose key is here.
@@ -102,8 +127,17 @@ pub struct Desired {
     pub ip_address_type: gateway::IpAddressType,
 }
 
+/// The server certificate.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CertificateWish {
+pub enum CertificateWish {
+    /// One that we request. `keep`: a domain that is taken over keeps the certificate that it has, because the spec names none.
+    Request { request: RequestWish, keep: bool },
+    /// One that is in ACM already, with the public one that proves the name where API Gateway asks for that.
+    Existing { arn: String, ownership_arn: Option<String> },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestWish {
     /// Every name, the domain's among them, sorted.
     pub names: Vec<String>,
     pub key_algorithm: acm::KeyAlgorithm,
@@ -171,9 +205,34 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
             "spec.truststore.bucket: name a versioned bucket here, or start the operator with --truststore-bucket",
         ));
     }
-    let request = spec.server_certificate.as_ref().and_then(|c| c.request.clone()).unwrap_or_default();
+    let authorities = authorities(domain)?;
+    let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
+    let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
+    Ok(Desired {
+        adoption: spec.adoption_policy,
+        certificate: certificate(domain, &home),
+        authorities,
+        longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
+        overlap: spec.trust.overlap.as_ref().map(length),
+        mappings: spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect(),
+        default_endpoint: spec.default_endpoint,
+        ip_address_type: match spec.ip_address_type {
+            IpAddressType::IPv4 => gateway::IpAddressType::Ipv4,
+            IpAddressType::DualStack => gateway::IpAddressType::Dualstack,
+        },
+        home,
+    })
+}
+
+fn certificate(domain: &MtlsDomain, home: &Home) -> CertificateWish {
+    let spec = domain.spec.server_certificate.as_ref();
+    if let Some(existing) = spec.and_then(|c| c.existing.clone()) {
+        let ExistingCertificate { arn, ownership_verification_arn } = existing;
+        return CertificateWish::Existing { arn, ownership_arn: ownership_verification_arn };
+    }
+    let request = spec.and_then(|c| c.request.clone()).unwrap_or_default();
     let mut names = request.subject_alternative_names;
-    names.push(spec.domain_name.clone());
+    names.push(home.domain_name.clone());
     names.sort();
     names.dedup();
     let key_algorithm = match request.key_algorithm {
@@ -187,22 +246,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
         domain.uid().unwrap_or_default(),
         names.join("\n")
     ));
-    let authorities = authorities(domain)?;
-    let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
-    let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
-    Ok(Desired {
-        certificate: CertificateWish { names, key_algorithm, token },
-        authorities,
-        longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
-        overlap: spec.trust.overlap.as_ref().map(length),
-        mappings: spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect(),
-        default_endpoint: spec.default_endpoint,
-        ip_address_type: match spec.ip_address_type {
-            IpAddressType::IPv4 => gateway::IpAddressType::Ipv4,
-            IpAddressType::DualStack => gateway::IpAddressType::Dualstack,
-        },
-        home,
-    })
+    CertificateWish::Request { request: RequestWish { names, key_algorithm, token }, keep: spec.is_none() }
 }
 
 /// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.

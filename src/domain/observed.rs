@@ -29,8 +29,8 @@ pub struct Unseen {
 pub struct Observed {
     /// The source of each authority of the spec, by the authority's name.
     pub authorities: BTreeMap<String, Source>,
-    /// The hosted zone that the records belong into; `None`: there is none.
-    pub zone: Seen<Option<route53::Zone>>,
+    /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the records are somebody else's.
+    pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
     pub certificates: Seen<Vec<acm::Certificate>>,
     /// What Route 53 has at the name of each validation record of our certificates.
@@ -38,8 +38,8 @@ pub struct Observed {
     pub bucket: Seen<Option<s3::Bucket>>,
     /// The latest version of the truststore object.
     pub published: Seen<Option<Published>>,
-    /// What stands in the version that the domain uses now, when that is in our object.
-    pub pinned: Seen<Option<Bundle>>,
+    /// The truststore that the domain uses now, whoever wrote it; `None`: it has no mutual TLS, or that version is gone.
+    pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
     /// The APIs that the spec maps, by id; `None`: there is no such HTTP API.
@@ -79,6 +79,32 @@ pub struct Published {
     /// Hex SHA-256 of its bytes.
     pub sha256: String,
     pub bundle: Bundle,
+}
+
+/// The truststore version that a domain uses.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    /// The owner mark of the object, if it carries one.
+    pub owner: Option<String>,
+    pub bundle: Bundle,
+}
+
+/// The public hosted zone that a name belongs into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ZoneChoice {
+    Found(route53::Zone),
+    Missing,
+    /// Two public zones of one name; their ids, sorted. Only the spec can say which one the world asks.
+    Ambiguous(Vec<String>),
+}
+
+impl ZoneChoice {
+    pub fn found(&self) -> Option<&route53::Zone> {
+        match self {
+            ZoneChoice::Found(zone) => Some(zone),
+            _ => None,
+        }
+    }
 }
 
 /// An HTTP API that the spec maps.

@@ -193,7 +193,7 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
 
 fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> {
     let used = g.truststore.as_ref()?;
-    let bundle = o.pinned.as_ref().ok()?.as_ref()?;
+    let bundle = &o.pinned.as_ref().ok()?.as_ref()?.bundle;
     let published = o.published.as_ref().ok()?.as_ref();
     let findings = plan.truststore.iter().flat_map(|c| &c.findings).filter(|f| f.severity != Severity::Refused);
     let findings = findings.map(|f| format!("authority {}: {}", f.authority, f.message));

@@ -6,14 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::{
-    desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, Home, SourceWish, sha256},
-    observed::{Api, Key, Observed, Published, Remains, Source},
+    desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
+    observed::{Api, Key, Observed, Pinned, Published, Remains, Source, ZoneChoice},
     plan::{Action, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
     records,
     teardown::teardown,
 };
 use crate::{
-    api::{AuthorityState, DefaultEndpoint, MappedApi, UnlistedMappings, conditions::Reason},
+    api::{AdoptionPolicy, AuthorityState, DefaultEndpoint, MappedApi, conditions::Reason},
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
         gateway::{self, Domain, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
@@ -57,17 +57,21 @@ fn desired() -> Desired {
         region: "eu-west-1".into(),
         owner: OURS.into(),
         domain_name: NAME.into(),
-        zone_id: None,
+        dns: DnsWish::Route53 { zone_id: None, role_arn: None },
         bucket: "truststores".into(),
         key: "partners.pem".into(),
-        unlisted_mappings: UnlistedMappings::Delete,
+        unlisted_mappings: None,
     };
     Desired {
         home,
-        certificate: CertificateWish {
-            names: vec![NAME.into()],
-            key_algorithm: KeyAlgorithm::EcPrime256v1,
-            token: "t".into(),
+        adoption: AdoptionPolicy::Never,
+        certificate: CertificateWish::Request {
+            request: RequestWish {
+                names: vec![NAME.into()],
+                key_algorithm: KeyAlgorithm::EcPrime256v1,
+                token: "t".into(),
+            },
+            keep: true,
         },
         authorities: vec![AuthorityWish {
             name: "partners".into(),
@@ -119,22 +123,21 @@ impl World {
     fn observed(&self) -> Observed {
         let source = Source::Read { certificates: Ok(AUTHORITY.clone()), key: Key::Fits };
         let missing = Source::Missing("there is no Secret".into());
-        let body = |version: &str| {
-            self.versions.iter().find(|(v, ..)| v == version).map(|(.., body)| Bundle::parse(body).unwrap_or_default())
-        };
+        let pinned = self.domain.as_ref().and_then(|g| g.truststore.as_ref()).and_then(|t| t.version.as_ref());
         let pinned = self
-            .domain
-            .as_ref()
-            .filter(|g| g.tags.get(OWNER_TAG).is_some_and(|o| o == OURS))
-            .and_then(|g| g.truststore.as_ref());
+            .versions
+            .iter()
+            .find(|(version, ..)| Some(version) == pinned)
+            .map(|(_, owner, body)| Pinned { owner: owner.clone(), bundle: Bundle::parse(body).unwrap_or_default() });
         let apis = self.apis.iter().map(|(id, api)| {
             let settled = api.api.endpoint_closed && !api.api.tags.contains_key(PENDING_TAG);
             (id.clone(), Ok(Some(Api { probe: settled.then_some(probe::Verdict::Refused(404)), ..api.clone() })))
         });
+        let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
-            zone: Ok(Some(Zone { id: "Z1".into(), name: "example.com".into(), private: false })),
+            zones: Ok([(NAME.to_owned(), ZoneChoice::Found(zone))].into()),
             certificates: Ok(self.seen_certificates()),
             validation: Ok(self
                 .certificates
@@ -150,7 +153,7 @@ impl World {
                 sha256: sha256(body.as_bytes()),
                 bundle: Bundle::parse(body).unwrap_or_default(),
             })),
-            pinned: Ok(pinned.and_then(|t| body(t.version.as_deref().unwrap_or_default()))),
+            pinned: Ok(pinned),
             domain: Ok(self.domain.clone()),
             mappings: Ok(self.mappings.clone()),
             apis: apis.collect(),
@@ -259,7 +262,7 @@ impl World {
 
     fn trusts_authority(&self) -> bool {
         let o = self.observed();
-        let bundles = [o.published.unwrap().map(|p| p.bundle), o.pinned.unwrap()];
+        let bundles = [o.published.unwrap().map(|p| p.bundle), o.pinned.unwrap().map(|p| p.bundle)];
         bundles.iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
     }
 
@@ -534,7 +537,7 @@ proptest! {
     fn trust_never_shrinks_on_the_way(start in any_world()) {
         let (d, mut w) = (desired(), start);
         w.converge(&d);
-        let trusted = |w: &World| w.observed().pinned.unwrap().is_some_and(|b| b.find(&AUTHORITY[0]).is_some());
+        let trusted = |w: &World| w.observed().pinned.unwrap().is_some_and(|p| p.bundle.find(&AUTHORITY[0]).is_some());
         if trusted(&w) {
             w.has_key = false; // the Secret is lost
             for _ in 0..5 {
@@ -576,7 +579,7 @@ fn what_cannot_be_seen_is_neither_made_nor_deleted() {
     for blind in 0..9 {
         let mut o = whole.clone();
         match blind {
-            0 => o.zone = Err(unseen()),
+            0 => o.zones = Err(unseen()),
             1 => o.certificates = Err(unseen()),
             2 => o.validation = Err(unseen()),
             3 => o.bucket = Err(unseen()),

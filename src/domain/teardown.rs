@@ -30,7 +30,7 @@ pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
         };
         let others: Vec<_> =
             mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
-        if home.unlisted_mappings == UnlistedMappings::Keep && !others.is_empty() {
+        if home.unlisted_mappings == Some(UnlistedMappings::Keep) && !others.is_empty() {
             return Verdict::Blocked(
                 Reason::ForeignOwner,
                 format!(

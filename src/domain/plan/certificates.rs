@@ -1,23 +1,23 @@
 //! The step CertificateIssued: one certificate of ours, issued, its validation record kept, superseded ones gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{Action, Judged, OWNER_TAG, Verdict};
+use super::{Action, Judged, OWNER_TAG, Step, Verdict};
 use crate::{
     api::conditions::Reason,
     aws::{
         acm::{self, CertificateStatus},
-        route53::RecordSet,
+        route53::{Change, RecordSet, Zone},
     },
     domain::{
-        desired::{Desired, Home},
-        observed::Observed,
+        desired::{CertificateWish, Desired, DnsWish, Home, RequestWish},
+        observed::{Observed, ZoneChoice},
         records,
     },
 };
-/// Ours, for exactly the names and key that the spec says.
-fn fits(d: &Desired, c: &acm::Certificate) -> bool {
-    c.names == d.certificate.names && c.key_algorithm == d.certificate.key_algorithm
+/// For exactly the names and key that the spec says.
+fn fits(wish: &RequestWish, c: &acm::Certificate) -> bool {
+    c.names == wish.names && c.key_algorithm == wish.key_algorithm
 }
 
 fn owned<'a>(home: &'a Home, o: &'a Observed) -> impl Iterator<Item = &'a acm::Certificate> {
@@ -26,9 +26,12 @@ fn owned<'a>(home: &'a Home, o: &'a Observed) -> impl Iterator<Item = &'a acm::C
 
 /// The one that the domain shall have: issued before pending, in use before not, then the oldest.
 pub(super) fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
+    let CertificateWish::Request { request, .. } = &d.certificate else { return None };
     let used = o.domain.as_ref().ok().and_then(Option::as_ref).map(|g| g.certificate_arn.as_str());
     owned(&d.home, o)
-        .filter(|c| fits(d, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation))
+        .filter(|c| {
+            fits(request, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation)
+        })
         .min_by_key(|c| {
             (c.status != CertificateStatus::Issued, used != Some(c.arn.as_str()), c.created_at, c.arn.clone())
         })
@@ -38,7 +41,10 @@ pub(super) fn certificates(d: &Desired, o: &Observed) -> Judged {
     if let Err(why) = &o.certificates {
         return Verdict::unknown(why).into();
     }
-    let Some(certificate) = chosen(d, o) else { return request(d, o) };
+    let CertificateWish::Request { request: wish, .. } = &d.certificate else {
+        return Verdict::Behind(Step::ResolvedRefs).into();
+    };
+    let Some(certificate) = chosen(d, o) else { return request(d, wish, o) };
     let validation = match &o.validation {
         Ok(found) => validation_records(d, o, certificate, found),
         Err(why) => Err(Verdict::unknown(why)),
@@ -68,25 +74,13 @@ pub(super) fn certificates(d: &Desired, o: &Observed) -> Judged {
 }
 
 /// Zones are looked up before the request, so that no certificate is left that can never be issued.
-fn request(d: &Desired, o: &Observed) -> Judged {
-    match &o.zone {
-        Err(why) => return Verdict::unknown(why).into(),
-        Ok(None) => return no_zone(d).into(),
-        Ok(Some(zone)) => {
-            if let Some(outside) = d.certificate.names.iter().find(|n| !records::is_inside(n, &zone.name)) {
-                return Verdict::blocked(
-                    Reason::HostedZoneNotFound,
-                    format!(
-                        "spec.serverCertificate.request.subjectAlternativeNames: {outside} is not inside the hosted zone {}; names of other \
-                         zones are not supported yet",
-                        zone.name
-                    ),
-                )
-                .into();
-            }
+fn request(d: &Desired, wish: &RequestWish, o: &Observed) -> Judged {
+    for name in &wish.names {
+        if let Err(verdict) = zone(d, o, name) {
+            return verdict.into();
         }
     }
-    if let Some(failed) = owned(&d.home, o).find(|c| fits(d, c) && c.status == CertificateStatus::Failed) {
+    if let Some(failed) = owned(&d.home, o).find(|c| fits(wish, c) && c.status == CertificateStatus::Failed) {
         let why = failed.failure.as_deref().unwrap_or("no reason given");
         return Verdict::blocked(
             Reason::CertificateFailed,
@@ -98,48 +92,61 @@ fn request(d: &Desired, o: &Observed) -> Judged {
         format!("requesting a certificate for {}", d.home.domain_name),
         vec![Action::RequestCertificate(acm::CertificateRequest {
             domain_name: d.home.domain_name.clone(),
-            names: d.certificate.names.clone(),
-            key_algorithm: d.certificate.key_algorithm.clone(),
-            idempotency_token: d.certificate.token.clone(),
+            names: wish.names.clone(),
+            key_algorithm: wish.key_algorithm.clone(),
+            idempotency_token: wish.token.clone(),
             tags: [(OWNER_TAG.to_owned(), d.home.owner.clone())].into(),
         })],
     )
 }
 
-pub(super) fn no_zone(d: &Desired) -> Verdict {
-    let message = match &d.home.zone_id {
-        Some(id) => format!(
-            "spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {} belongs into",
-            d.home.domain_name
-        ),
-        None => format!(
-            "no public hosted zone in account {} is a parent of {}; create one, or set spec.dns.route53.hostedZoneId",
-            d.home.account, d.home.domain_name
+/// The hosted zone that the records of `name` belong into.
+pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Zone, Verdict> {
+    let zones = o.zones.as_ref().map_err(Verdict::unknown)?;
+    let DnsWish::Route53 { zone_id, .. } = &d.home.dns else {
+        return Err(Verdict::blocked(Reason::HostedZoneNotFound, format!("the records of {name} are made elsewhere")));
+    };
+    let message = match (zones.get(name), zone_id) {
+        (Some(ZoneChoice::Found(zone)), _) => return Ok(zone),
+        (Some(ZoneChoice::Ambiguous(ids)), _) => {
+            format!(
+                "{} are public hosted zones of one name, a parent of {name}; say with spec.dns.route53.hostedZoneId which one",
+                ids.join(" and ")
+            )
+        }
+        (_, Some(id)) if name == d.home.domain_name => {
+            format!("spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {name} belongs into")
+        }
+        _ => format!(
+            "no public hosted zone in account {} is a parent of {name}; create one, or set spec.dns.route53.hostedZoneId",
+            d.home.account
         ),
     };
-    Verdict::blocked(Reason::HostedZoneNotFound, message)
+    Err(Verdict::blocked(Reason::HostedZoneNotFound, message))
 }
 
-/// What it takes for the validation records of `certificate` to be there.
+/// What it takes for the validation records of `certificate` to be there: one batch for each zone.
 fn validation_records(
     d: &Desired,
     o: &Observed,
     certificate: &acm::Certificate,
     found: &BTreeMap<String, Vec<RecordSet>>,
 ) -> Result<Vec<Action>, Verdict> {
-    let zone = match &o.zone {
-        Err(why) => return Err(Verdict::unknown(why)),
-        Ok(None) => return Err(no_zone(d)),
-        Ok(Some(zone)) => zone,
+    let mut batches: BTreeMap<&str, BTreeMap<String, Change>> = BTreeMap::new();
+    for validation in &certificate.validation {
+        let Some((name, value)) = &validation.record else { continue };
+        let zone = zone(d, o, &validation.domain)?;
+        let there = found.get(name).map_or(&[][..], Vec::as_slice);
+        if let Some(change) = records::validation_change(name, value, there) {
+            // A name and its wildcard have the same record, and a batch must not name it twice.
+            batches.entry(&zone.id).or_default().insert(name.clone(), change);
+        }
+    }
+    let batch = |(zone_id, changes): (&str, BTreeMap<_, _>)| Action::ChangeRecords {
+        zone_id: zone_id.to_owned(),
+        changes: changes.into_values().collect(),
     };
-    let wanted: BTreeSet<_> = certificate.validation.iter().filter_map(|v| v.record.clone()).collect();
-    let changes: Vec<_> = wanted
-        .into_iter()
-        .filter_map(|(name, value)| {
-            records::validation_change(&name, &value, found.get(&name).map_or(&[], Vec::as_slice))
-        })
-        .collect();
-    Ok(if changes.is_empty() { vec![] } else { vec![Action::ChangeRecords { zone_id: zone.id.clone(), changes }] })
+    Ok(batches.into_iter().map(batch).collect())
 }
 
 /// Certificates of ours that nothing needs any more.

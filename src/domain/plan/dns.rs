@@ -1,6 +1,6 @@
 //! The step DNSProgrammed: the name points at the domain, for the first time only once something answers there.
 
-use super::{Action, Judged, Step, Verdict, certificates::no_zone, custom_domain::ours};
+use super::{Action, Judged, Step, Verdict, certificates::zone, custom_domain::ours};
 use crate::{
     api::conditions::Reason,
     aws::gateway::DomainStatus,
@@ -15,10 +15,13 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
         Err(verdict) => return verdict.into(),
         Ok(g) => g,
     };
-    let (zone, there) = match (&o.zone, &o.records) {
-        (Err(why), _) | (_, Err(why)) => return Verdict::unknown(why).into(),
-        (Ok(None), _) => return no_zone(d).into(),
-        (Ok(Some(zone)), Ok(there)) => (zone, there),
+    let zone = match zone(d, o, &d.home.domain_name) {
+        Err(verdict) => return verdict.into(),
+        Ok(zone) => zone,
+    };
+    let there = match &o.records {
+        Err(why) => return Verdict::unknown(why).into(),
+        Ok(there) => there,
     };
     match records::plan(&d.home, g, d.ip_address_type, there) {
         RecordPlan::Right => match &o.records_in_sync {

@@ -15,7 +15,7 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
     };
     let (mut actions, mut missing, mut unseen) = (vec![], vec![], None);
     let unlisted: Vec<_> = there.iter().filter(|m| !d.mappings.contains_key(&m.path)).collect();
-    if d.home.unlisted_mappings == UnlistedMappings::Delete {
+    if d.home.unlisted_mappings != Some(UnlistedMappings::Keep) {
         actions.extend(unlisted.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
     }
     for (path, mapped) in &d.mappings {

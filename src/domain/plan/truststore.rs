@@ -18,8 +18,10 @@ use crate::{
 /// The memory of what was trusted: what is published, completed by what is in use.
 pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
     let (published, pinned) = (o.published.as_ref().ok()?, o.pinned.as_ref().ok()?);
-    let ours = published.as_ref().filter(|p| p.owner.as_ref() == Some(&d.home.owner)).map(|p| &p.bundle);
-    let previous = merged(ours, pinned.as_ref());
+    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.home.owner);
+    let published = published.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+    let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+    let previous = merged(published, pinned);
     let sources: Vec<_> = d.authorities.iter().map(|wish| source(wish, o, d)).collect();
     Some(compile::compile(&CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now }))
 }
