@@ -12,7 +12,7 @@ use crate::{
         ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
         conditions::Reason,
     },
-    aws::{acm, gateway},
+    aws::{acm, gateway, session::Access},
     pki::{authority::AuthorityRequest, keys::KeyKind},
 };
 
@@ -105,6 +105,17 @@ impl Home {
     /// Value of the annotation `mtls-operator.io/home`.
     pub fn place(&self) -> String {
         format!("{}/{}", self.account, self.region)
+    }
+}
+
+/// Where the calls for a domain go, and as whom they are made.
+pub fn access(domain: &MtlsDomain) -> Access {
+    let aws = domain.spec.aws.clone().unwrap_or_default();
+    let route53 = domain.spec.dns.as_ref().and_then(|dns| dns.route53.clone()).unwrap_or_default();
+    Access {
+        region: aws.region,
+        role_arn: aws.assume_role.map(|role| role.role_arn),
+        route53_role_arn: route53.assume_role.map(|role| role.role_arn),
     }
 }
 
@@ -252,11 +263,9 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> CertificateWish {
 /// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
-    let aws = spec.aws.clone().unwrap_or_default();
     let truststore = spec.truststore.clone().unwrap_or_default();
     let dns = spec.dns.clone().unwrap_or_default();
     let fields = [
-        ("aws.assumeRole", aws.assume_role.is_some()),
         ("serverCertificate.existing", spec.server_certificate.as_ref().is_some_and(|c| c.existing.is_some())),
         (
             "trust.authorities[].configMapSelector",
@@ -266,7 +275,6 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
         ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
         ("dns.external", dns.external.is_some()),
-        ("dns.route53.assumeRole", dns.route53.is_some_and(|r| r.assume_role.is_some())),
         ("identity", spec.identity.is_some()),
         ("adoptionPolicy: Unowned", spec.adoption_policy == AdoptionPolicy::Unowned),
         ("managementPolicy: Observe", spec.management_policy == ManagementPolicy::Observe),
