@@ -13,7 +13,7 @@ use crate::{
     pki::compile::Compiled,
 };
 
-mod certificates;
+pub mod certificates;
 mod custom_domain;
 mod default_endpoint;
 mod dns;

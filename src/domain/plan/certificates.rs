@@ -1,6 +1,6 @@
 //! The step CertificateIssued: one certificate of ours, issued, its validation record kept, superseded ones gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Judged, OWNER_TAG, Step, Verdict};
 use crate::{
@@ -45,9 +45,10 @@ pub(super) fn certificates(d: &Desired, o: &Observed) -> Judged {
         return Verdict::Behind(Step::ResolvedRefs).into();
     };
     let Some(certificate) = chosen(d, o) else { return request(d, wish, o) };
-    let validation = match &o.validation {
-        Ok(found) => validation_records(d, o, certificate, found),
-        Err(why) => Err(Verdict::unknown(why)),
+    let validation = match (&d.home.dns, &o.validation) {
+        (DnsWish::External { .. }, _) => Ok(vec![]),
+        (_, Ok(found)) => validation_records(d, o, certificate, found),
+        (_, Err(why)) => Err(Verdict::unknown(why)),
     };
     if certificate.status == CertificateStatus::Issued {
         // The record is what the renewal hangs on: put back when somebody removed it, without a fuss.
@@ -66,6 +67,9 @@ pub(super) fn certificates(d: &Desired, o: &Observed) -> Judged {
         Ok(_) if certificate.validation.is_empty() || certificate.validation.iter().any(|v| v.record.is_none()) => {
             Verdict::wait(Reason::WaitingForValidation, "ACM has not named the validation record yet").into()
         }
+        Ok(_) if matches!(d.home.dns, DnsWish::External { .. }) => {
+            Verdict::wait(Reason::WaitingForValidation, format!("create in public DNS: {}", lines(certificate))).into()
+        }
         Ok(_) => {
             Verdict::wait(Reason::WaitingForValidation, "the validation record is in Route 53; ACM has not issued yet")
                 .into()
@@ -75,9 +79,11 @@ pub(super) fn certificates(d: &Desired, o: &Observed) -> Judged {
 
 /// Zones are looked up before the request, so that no certificate is left that can never be issued.
 fn request(d: &Desired, wish: &RequestWish, o: &Observed) -> Judged {
-    for name in &wish.names {
-        if let Err(verdict) = zone(d, o, name) {
-            return verdict.into();
+    if let DnsWish::Route53 { .. } = d.home.dns {
+        for name in &wish.names {
+            if let Err(verdict) = zone(d, o, name) {
+                return verdict.into();
+            }
         }
     }
     if let Some(failed) = owned(&d.home, o).find(|c| fits(wish, c) && c.status == CertificateStatus::Failed) {
@@ -123,6 +129,20 @@ pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Z
         ),
     };
     Err(Verdict::blocked(Reason::HostedZoneNotFound, message))
+}
+
+/// The CNAMEs by which ACM sees that the names of a certificate are ours, and that it looks for again at each renewal: name and value
+/// without final dot, each once, sorted.
+pub fn validation(c: &acm::Certificate) -> Vec<(String, String)> {
+    let records = c.validation.iter().filter_map(|v| v.record.as_ref());
+    let records = records.map(|(name, value)| (name.clone(), value.trim_end_matches('.').to_owned()));
+    records.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The same as lines of a zone file.
+fn lines(c: &acm::Certificate) -> String {
+    let lines: Vec<_> = validation(c).iter().map(|(name, value)| format!("{name}. CNAME {value}.")).collect();
+    lines.join("; ")
 }
 
 /// What it takes for the validation records of `certificate` to be there: one batch for each zone.
