@@ -61,6 +61,35 @@ pub fn report(
     let lines: Vec<_> = plan.steps.iter().map(|(step, judged)| line(*step, judged, outcomes.get(step))).collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
     facts(&mut new, home, plan, o);
+    new.plan = vec![];
+    new
+}
+
+/// The status with `managementPolicy: Observe`: nothing is done, and what would be is said.
+pub fn observing(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    home: &Home,
+    plan: &Plan,
+    o: &Observed,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let lines: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|(step, judged)| match &judged.verdict {
+            Verdict::Act(what) => Line {
+                type_: condition(*step),
+                standing: Standing::Stuck,
+                reason: Reason::Observing,
+                message: format!("not done, because spec.managementPolicy is Observe: {what}"),
+            },
+            _ => line(*step, judged, None),
+        })
+        .collect();
+    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
+    facts(&mut new, home, plan, o);
+    new.plan = plan.actions().map(|(_, action)| action.to_string()).collect();
     new
 }
 
