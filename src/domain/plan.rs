@@ -243,8 +243,14 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let truststore = truststore::compile(d, o, now);
     let certificate = certificates::chosen(d, o).cloned();
     let refs = references::resolved_refs(d, o, truststore.as_ref());
-    let published = truststore::publish(d, o, &refs, truststore.as_ref());
-    let issued = certificates::certificates(d, o);
+    let mut published = truststore::publish(d, o, &refs, truststore.as_ref());
+    let mut issued = certificates::certificates(d, o);
+    if custom_domain::is_barred(d, o) {
+        // Nothing is made for a domain that is somebody else's.
+        for judged in [&mut published, &mut issued].into_iter().filter(|j| !j.actions.is_empty()) {
+            *judged = Verdict::Behind(Step::DomainProgrammed).into();
+        }
+    }
     let programmed = custom_domain::domain(d, o, certificate.as_ref(), &issued.verdict, &published.verdict, now);
     let mapped = mappings::mappings(d, o);
     let named = dns::dns(d, o, &mapped.verdict);

@@ -48,11 +48,8 @@ pub(super) fn domain(
         };
     };
     let standing = standing(&d.home, g);
-    match (&standing, d.adoption) {
-        (Standing::Foreign(_), _) | (Standing::Unowned, AdoptionPolicy::Never) => {
-            return not_ours(g, &standing).into();
-        }
-        _ => {}
+    if is_barred(d, o) {
+        return not_ours(g, &standing).into();
     }
     if let Some(why) = unmanageable(g) {
         return Verdict::blocked(Reason::DomainRejected, why).into();
@@ -125,6 +122,16 @@ pub fn standing(home: &Home, g: &Domain) -> Standing {
         Some(owner) if *owner != home.owner => Standing::Foreign(owner.clone()),
         Some(_) if g.tags.contains_key(ADOPTED_TAG) => Standing::Adopted,
         Some(_) => Standing::Made,
+    }
+}
+
+/// Whether there is a domain that we may not touch.
+pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
+    let existing = o.domain.as_ref().ok().and_then(Option::as_ref);
+    match existing.map(|g| standing(&d.home, g)) {
+        Some(Standing::Foreign(_)) => true,
+        Some(Standing::Unowned) => d.adoption == AdoptionPolicy::Never,
+        _ => false,
     }
 }
 
