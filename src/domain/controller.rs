@@ -401,7 +401,7 @@ async fn serve(
     Ok(if done.effects > 0 {
         ctx.remember(&uid, |m| m.polls = 0);
         Next::requeue(Duration::ZERO)
-    } else if waits || !done.outcomes.is_empty() {
+    } else if waits || done.outcomes.values().any(report::passes) {
         Next::requeue(ctx.poll(&uid))
     } else {
         ctx.settled(&uid)

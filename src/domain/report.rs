@@ -158,6 +158,11 @@ fn waiting_for(step: Step) -> (Reason, &'static str) {
     }
 }
 
+/// Whether it is worth looking again soon: not at a name that another account has, because each try spends a turn at AWS's quota.
+pub fn passes(outcome: &Outcome) -> bool {
+    explain(outcome).1 != Reason::ForeignOwner
+}
+
 fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
     match outcome {
         Outcome::Queued { ahead, about } => {
@@ -180,6 +185,12 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
 /// What an AWS error means to the one who waits.
 pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
     match error.kind {
+        // We looked, and this account has none: names are unique in a Region across all accounts.
+        errors::Kind::Conflict if error.operation == "apigateway:CreateDomainName" => (
+            Standing::Stuck,
+            Reason::ForeignOwner,
+            "another AWS account has a custom domain of this name in this Region; it has to go there first".into(),
+        ),
         errors::Kind::Denied => (
             Standing::Stuck,
             Reason::PermissionDenied,

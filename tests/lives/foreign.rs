@@ -32,6 +32,25 @@ fn a_domain_with_another_owners_tag_is_left_alone() {
 }
 
 #[test]
+fn a_name_that_another_account_has_is_waited_for_without_a_stir() {
+    run(async {
+        let (theirs, life) = (Life::start("taken").await, Life::start("taker").await);
+        let name = theirs.host();
+        theirs.create_domain("d", json!({})).await;
+        theirs.ready("d").await;
+        // A zone of that name is in the other account too: nothing but API Gateway itself knows.
+        sandbox::prepare::hosted_zone(&life.account, &theirs.prepared.zone).await.unwrap();
+        life.create_domain("d", json!({"domainName": name})).await;
+        let programmed = life.condition("d", "DomainProgrammed", |c| c.reason == "ForeignOwner").await;
+        assert_eq!(programmed.status, "False");
+        assert!(programmed.message.contains("another AWS account"), "{}", programmed.message);
+        theirs.delete_domain("d").await;
+        life.condition("d", "DomainProgrammed", |c| c.status == "True").await;
+        life.delete_domain("d").await;
+    });
+}
+
+#[test]
 fn an_address_record_without_our_mark_is_left_alone_until_it_is_gone() {
     run(async {
         let life = Life::start("address").await;

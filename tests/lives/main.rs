@@ -4,6 +4,7 @@ mod certificate;
 mod crash;
 mod domain;
 mod drift;
+mod examples;
 mod existing;
 mod foreign;
 mod objects;

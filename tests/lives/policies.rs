@@ -134,6 +134,39 @@ fn a_domain_whose_account_changed_has_no_second_set_of_resources() {
 }
 
 #[test]
+fn a_domain_lives_in_the_region_that_its_spec_names() {
+    run(async {
+        let life = Life::start("region").await;
+        let mut there = life.account.clone();
+        there.region = "us-east-1".into();
+        let bucket = format!("elsewhere-{}", there.id);
+        sandbox::prepare::versioned_bucket(&there, &bucket).await.unwrap();
+        let api = sandbox::prepare::http_api(&there, "elsewhere", None).await.unwrap();
+        life.create_domain(
+            "d",
+            json!({
+                "aws": {"region": "us-east-1"},
+                "truststore": {"bucket": bucket},
+                "mappings": [{"path": "", "api": {"id": api, "stage": "$default"}}],
+            }),
+        )
+        .await;
+        life.create_certificate("client1", "d").await;
+        life.ready("d").await;
+        life.certificate_ready("client1").await;
+        assert_eq!(life.gateway_domains().await, [""; 0], "none in the operator's own Region");
+        let gateway = aws_sdk_apigatewayv2::Client::new(&there.sdk());
+        let domain = gateway.get_domain_name().domain_name(life.host()).send().await.unwrap();
+        let config = &domain.domain_name_configurations()[0];
+        assert!(config.certificate_arn().unwrap().starts_with("arn:aws:acm:us-east-1:"));
+        assert!(config.api_gateway_domain_name().unwrap().contains(".us-east-1."));
+        assert_eq!(life.call(&life.host(), "/", Some(&life.identity("client1").await)).await.status, 200);
+        life.delete_domain("d").await;
+        assert_eq!(gateway.get_domain_names().send().await.unwrap().items().len(), 0);
+    });
+}
+
+#[test]
 fn nothing_is_deleted_while_suspended() {
     run(async {
         let life = Life::start("suspendeddelete").await;

@@ -8,7 +8,7 @@ use mtls_operator::domain::plan::{ADOPTED_TAG, OWNER_TAG};
 use serde_json::json;
 
 use crate::{
-    existing,
+    examples, existing,
     objects::{create_secret, openssl},
     world::{Identity, Life, eventually, run},
 };
@@ -72,11 +72,6 @@ impl PrivateCa {
     }
 }
 
-fn trust(secrets: &[&str]) -> serde_json::Value {
-    let entry = |name: &&str| json!({"name": name, "secretRef": {"name": name}});
-    json!({"authorities": secrets.iter().map(entry).collect::<Vec<_>>()})
-}
-
 async fn tags(life: &Life) -> Vec<(String, String)> {
     let mut tags: Vec<_> = life.gateway_domain().await.tags.unwrap_or_default().into_iter().collect();
     tags.sort();
@@ -99,16 +94,17 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
 
         // Without leave nothing is touched.
         let mark = life.mark().await;
-        life.create_domain("d", json!({"trust": trust(&["root-ca"])})).await;
-        let refused = life.condition("d", "DomainProgrammed", |c| c.reason == "ForeignOwner").await;
+        let file = "takeover-private-ca.yaml";
+        examples::apply(&life, file, &[("adoptionPolicy: Unowned", "adoptionPolicy: Never")]).await;
+        let refused = life.condition("partners", "DomainProgrammed", |c| c.reason == "ForeignOwner").await;
         assert!(refused.message.contains("adoptionPolicy"), "{}", refused.message);
         life.looks(2).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
         assert_eq!(life.call(&host, "/", None).await.status, 200);
 
         let mark = life.mark().await;
-        life.change("d", json!({"adoptionPolicy": "Unowned"})).await;
-        life.ready("d").await;
+        examples::apply(&life, file, &[]).await;
+        life.ready("partners").await;
         assert_eq!(life.call(&host, "/", None).await.status, 0, "no certificate: no answer");
         assert_eq!(life.call(&host, "/", Some(&ca.client)).await.status, 200);
         let other = PrivateCa::new("Another CA").await;
@@ -122,14 +118,14 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         assert_eq!(config.certificate_arn, Some(arn.clone()), "it keeps its certificate");
         assert_eq!(life.records().await, records, "its record was right");
         assert_eq!(life.mapped().await.len(), 2);
-        let mappings = life.condition("d", "MappingsProgrammed", |c| c.status == "True").await;
+        let mappings = life.condition("partners", "MappingsProgrammed", |c| c.status == "True").await;
         assert!(mappings.message.contains("\"kept\""), "{}", mappings.message);
-        let owned = [(ADOPTED_TAG.to_owned(), "true".to_owned()), (OWNER_TAG.to_owned(), life.owner("d"))];
+        let owned = [(ADOPTED_TAG.to_owned(), "true".to_owned()), (OWNER_TAG.to_owned(), life.owner("partners"))];
         assert_eq!(tags(&life).await, owned);
 
         // Whoever deletes the MtlsDomain gets the domain back as it serves now.
         let mark = life.mark().await;
-        life.delete_domain("d").await;
+        life.delete_domain("partners").await;
         assert_eq!(life.writes(mark).await, ["UntagResource"]);
         assert_eq!(tags(&life).await, []);
         assert_eq!(life.call(&host, "/", None).await.status, 0);
@@ -154,10 +150,11 @@ fn nobody_loses_access_by_a_takeover() {
         assert_eq!(life.call(&host, "/", Some(&old.client)).await.status, 200);
 
         let mark = life.mark().await;
-        let truststore = json!({"bucket": bucket, "key": key});
-        let spec = json!({"trust": trust(&["new-ca"]), "truststore": truststore, "adoptionPolicy": "Unowned"});
-        life.create_domain("d", spec).await;
-        let refused = life.condition("d", "DomainProgrammed", |c| c.reason == "TrustInUse").await;
+        let file = "takeover-existing-truststore.yaml";
+        let in_bucket = ("example-truststores", bucket.as_str());
+        let without_old = ("      - name: old-ca\n        secretRef: {name: old-ca}\n", "");
+        examples::apply(&life, file, &[in_bucket, without_old]).await;
+        let refused = life.condition("partners", "DomainProgrammed", |c| c.reason == "TrustInUse").await;
         assert_eq!(refused.status, "False");
         assert!(refused.message.contains("CN=Old CA"), "{}", refused.message);
         life.looks(2).await;
@@ -165,8 +162,8 @@ fn nobody_loses_access_by_a_takeover() {
         assert_eq!(life.call(&host, "/", Some(&old.client)).await.status, 200);
         assert_eq!(tags(&life).await, []);
 
-        life.change("d", json!({"trust": trust(&["new-ca", "old-ca"])})).await;
-        life.ready("d").await;
+        examples::apply(&life, file, &[in_bucket]).await;
+        life.ready("partners").await;
         for client in [&old.client, &new.client] {
             assert_eq!(life.call(&host, "/", Some(client)).await.status, 200);
         }
@@ -176,8 +173,8 @@ fn nobody_loses_access_by_a_takeover() {
         assert!(life.object_versions().await.contains(&version), "the older object is still there");
 
         // Once it is ours, the spec alone says who is trusted.
-        life.change("d", json!({"trust": trust(&["new-ca"])})).await;
-        life.ready("d").await;
+        examples::apply(&life, file, &[in_bucket, without_old]).await;
+        life.ready("partners").await;
         eventually("the old CA is out", async || match life.call(&host, "/", Some(&old.client)).await.status {
             403 => Ok(()),
             other => Err(other.to_string()),
@@ -202,8 +199,8 @@ fn another_routing_mode_is_named() {
             .build();
         let request = life.gateway().update_domain_name().domain_name(life.host()).domain_name_configurations(config);
         request.routing_mode(RoutingMode::RoutingRuleThenApiMapping).send().await.unwrap();
-        life.create_domain("d", json!({"adoptionPolicy": "Unowned"})).await;
-        let refused = life.condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
+        life.create_domain("partners", json!({"adoptionPolicy": "Unowned"})).await;
+        let refused = life.condition("partners", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
         assert!(refused.message.contains("ROUTING_RULE_THEN_API_MAPPING"), "{}", refused.message);
         assert_eq!(tags(&life).await, []);
     });
