@@ -173,6 +173,14 @@ impl Acm {
         answer.certificate_arn.ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
     }
 
+    /// Take a tag off a certificate; [`Kind::NotFound`] when the certificate is gone.
+    pub async fn untag(&self, arn: &str, key: &str) -> Result<(), Error> {
+        let tag = sdk::Tag::builder().key(key).build().expect("the key is set");
+        let send = self.client.remove_tags_from_certificate().certificate_arn(arn).tags(tag).send();
+        self.way.call("acm:RemoveTagsFromCertificate", send).await?;
+        Ok(())
+    }
+
     /// Delete a certificate; [`Kind::Conflict`] while a service uses it, [`Kind::NotFound`] when it is gone.
     pub async fn delete(&self, arn: &str) -> Result<(), Error> {
         let send = self.client.delete_certificate().certificate_arn(arn).send();

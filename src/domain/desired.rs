@@ -7,10 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, DeletionPolicy, Dns,
-        DnsVerification, Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm,
-        ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
-        conditions::Reason,
+        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, Dns, DnsVerification,
+        Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain,
+        RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
     aws::{acm, gateway, session::Access},
     pki::{authority::AuthorityRequest, keys::KeyKind},
@@ -204,7 +203,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
     not_supported_yet(domain)?;
     if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
         return Err(Refused {
-            reason: Reason::NotPermitted,
+            reason: Reason::WrongAccount,
             message: format!(
                 "spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: nothing is written there",
                 s.account
@@ -276,8 +275,6 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
         ("dns.external", dns.external.is_some()),
         ("identity", spec.identity.is_some()),
-        ("adoptionPolicy: Unowned", spec.adoption_policy == AdoptionPolicy::Unowned),
-        ("managementPolicy: Observe", spec.management_policy == ManagementPolicy::Observe),
     ];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
     if used.is_empty() {
@@ -340,11 +337,6 @@ pub fn key_kind(algorithm: ApiKeyAlgorithm, size: Option<i32>) -> Option<KeyKind
         (ApiKeyAlgorithm::RSA, Some(4096)) => Some(KeyKind::Rsa4096),
         _ => None,
     }
-}
-
-/// Whether deleting the MtlsDomain deletes what the operator made for it.
-pub fn deletes(domain: &MtlsDomain) -> bool {
-    domain.spec.deletion_policy != Some(DeletionPolicy::Retain)
 }
 
 /// A spec's duration as the rest of the operator counts it.

@@ -114,6 +114,13 @@ pub fn removal(home: &Home, there: &[RecordSet]) -> Vec<Change> {
     ours.chain([mark]).map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
 }
 
+/// Takes our marker away and leaves what it stood beside.
+pub fn unmarking(home: &Home, there: &[RecordSet]) -> Vec<Change> {
+    let marker = marker(home);
+    let mark = there.iter().filter(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values);
+    mark.map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
+}
+
 /// What it takes for the validation CNAME to be there. It is the same for every certificate of that name in the account.
 pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option<Change> {
     let existing = there.iter().find(|r| r.kind == "CNAME");

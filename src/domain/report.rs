@@ -61,6 +61,35 @@ pub fn report(
     let lines: Vec<_> = plan.steps.iter().map(|(step, judged)| line(*step, judged, outcomes.get(step))).collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
     facts(&mut new, home, plan, o);
+    new.plan = vec![];
+    new
+}
+
+/// The status with `managementPolicy: Observe`: nothing is done, and what would be is said.
+pub fn observing(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    home: &Home,
+    plan: &Plan,
+    o: &Observed,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let lines: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|(step, judged)| match &judged.verdict {
+            Verdict::Act(what) => Line {
+                type_: condition(*step),
+                standing: Standing::Stuck,
+                reason: Reason::Observing,
+                message: format!("not done, because spec.managementPolicy is Observe: {what}"),
+            },
+            _ => line(*step, judged, None),
+        })
+        .collect();
+    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
+    facts(&mut new, home, plan, o);
+    new.plan = plan.actions().map(|(_, action)| action.to_string()).collect();
     new
 }
 
@@ -129,6 +158,11 @@ fn waiting_for(step: Step) -> (Reason, &'static str) {
     }
 }
 
+/// Whether it is worth looking again soon: not at a name that another account has, because each try spends a turn at AWS's quota.
+pub fn passes(outcome: &Outcome) -> bool {
+    explain(outcome).1 != Reason::ForeignOwner
+}
+
 fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
     match outcome {
         Outcome::Queued { ahead, about } => {
@@ -159,6 +193,12 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
                  trust policy",
                 errors::ASSUME_ROLE
             ),
+        ),
+        // We looked, and this account has none: names are unique in a Region across all accounts.
+        errors::Kind::Conflict if error.operation == "apigateway:CreateDomainName" => (
+            Standing::Stuck,
+            Reason::ForeignOwner,
+            "another AWS account has a custom domain of this name in this Region; it has to go there first".into(),
         ),
         errors::Kind::Denied => (
             Standing::Stuck,

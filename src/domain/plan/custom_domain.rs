@@ -1,8 +1,10 @@
-//! The step DomainProgrammed: the custom domain, changed in place and only when it is ours.
+//! The step DomainProgrammed: the custom domain, changed in place and only when it is ours, or nobody's and to be taken over.
 
-use super::{Action, Judged, OWNER_TAG, Step, Verdict};
+use jiff::Timestamp;
+
+use super::{ADOPTED_TAG, Action, Judged, OWNER_TAG, Step, Verdict};
 use crate::{
-    api::conditions::Reason,
+    api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateStatus},
         gateway::{Domain, DomainRequest, DomainStatus},
@@ -18,6 +20,7 @@ pub(super) fn domain(
     certificate: Option<&acm::Certificate>,
     issued: &Verdict,
     published: &Verdict,
+    now: Timestamp,
 ) -> Judged {
     let existing = match &o.domain {
         Err(why) => return Verdict::unknown(why).into(),
@@ -44,19 +47,15 @@ pub(super) fn domain(
             (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
         };
     };
-    if let Some(refused) = foreign(&d.home, g) {
-        return refused.into();
+    let standing = standing(&d.home, g);
+    if is_barred(d, o) {
+        return not_ours(g, &standing).into();
     }
-    match &g.status {
-        DomainStatus::Available => {}
-        DomainStatus::Updating => {
-            return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
-        }
-        status => {
-            let why = g.status_message.as_deref().unwrap_or("no message");
-            return Verdict::blocked(Reason::DomainRejected, format!("{} is {}: {why}", g.name, status.as_str()))
-                .into();
-        }
+    if let Some(why) = unmanageable(g) {
+        return Verdict::blocked(Reason::DomainRejected, why).into();
+    }
+    if g.status == DomainStatus::Updating {
+        return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
     }
     // What it has serves for an update of the rest, as long as API Gateway takes it.
     let is_issued = |c: &&acm::Certificate| c.arn == g.certificate_arn && c.status == CertificateStatus::Issued;
@@ -66,13 +65,32 @@ pub(super) fn domain(
     let (Some(wanted_arn), Some(wanted_version)) = (arn.or(in_use), version.or(readable)) else {
         return Verdict::Behind(Step::TruststorePublished).into();
     };
+    let wish = wished(wanted_arn, wanted_version);
     let as_wished =
         g.certificate_arn == *wanted_arn && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
+    if let Some(locked) = locked(g, &wish) {
+        return locked.into();
+    }
+    let mut actions = vec![];
+    if matches!(standing, Standing::Unowned | Standing::Adopted) {
+        if let Err(refused) = nobody_loses(&d.home, &standing, g, o, now) {
+            return refused.into();
+        }
+        if standing == Standing::Unowned {
+            if let (None, _) | (_, None) = (arn, version) {
+                let before = if arn.is_none() { Step::CertificateIssued } else { Step::TruststorePublished };
+                return Verdict::Behind(before).into(); // only with everything that it takes
+            }
+            // The mark first: whatever happens in between, the next look knows what this is.
+            actions.push(Action::AdoptDomain { arn: g.arn.clone() });
+        }
+    }
     if !as_wished {
-        return Judged::act(
-            format!("updating the custom domain {}", g.name),
-            vec![Action::UpdateDomain(wished(wanted_arn, wanted_version))],
-        );
+        actions.push(Action::UpdateDomain(wish));
+    }
+    if !actions.is_empty() {
+        let what = if standing == Standing::Unowned { "taking over" } else { "updating" };
+        return Judged::act(format!("{what} the custom domain {}", g.name), actions);
     }
     match (arn, version) {
         (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
@@ -85,28 +103,138 @@ pub(super) fn domain(
     }
 }
 
-/// Why a domain of that name is none of ours.
-fn foreign(home: &Home, g: &Domain) -> Option<Verdict> {
+/// Whose a custom domain of our name is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Ours, and we made it.
+    Made,
+    /// Ours, taken over.
+    Adopted,
+    /// It carries no owner's mark.
+    Unowned,
+    /// The owner that its mark names.
+    Foreign(String),
+}
+
+pub fn standing(home: &Home, g: &Domain) -> Standing {
     match g.tags.get(OWNER_TAG) {
-        Some(owner) if *owner == home.owner => None,
-        owner => Some(Verdict::blocked(
-            Reason::ForeignOwner,
-            format!(
-                "the custom domain {} exists already and {}; it is left alone",
-                g.name,
-                owner.map_or("carries no owner's mark (taking over is not supported yet)".into(), |o| format!(
-                    "belongs to {o}"
-                ))
-            ),
-        )),
+        None => Standing::Unowned,
+        Some(owner) if *owner != home.owner => Standing::Foreign(owner.clone()),
+        Some(_) if g.tags.contains_key(ADOPTED_TAG) => Standing::Adopted,
+        Some(_) => Standing::Made,
     }
+}
+
+/// Whether there is a domain that we may not touch.
+pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
+    let existing = o.domain.as_ref().ok().and_then(Option::as_ref);
+    match existing.map(|g| standing(&d.home, g)) {
+        Some(Standing::Foreign(_)) => true,
+        Some(Standing::Unowned) => d.adoption == AdoptionPolicy::Never,
+        _ => false,
+    }
+}
+
+/// What becomes of mappings that the spec does not list: on a domain taken over they stay unless the spec says otherwise.
+pub fn keeps_unlisted(home: &Home, g: &Domain) -> bool {
+    match home.unlisted_mappings {
+        Some(fate) => fate == UnlistedMappings::Keep,
+        None => standing(home, g) != Standing::Made,
+    }
+}
+
+fn not_ours(g: &Domain, standing: &Standing) -> Verdict {
+    let whose = match standing {
+        Standing::Foreign(owner) => format!("belongs to {owner}; it is left alone"),
+        _ => "carries no owner's mark; it is left alone. Set spec.adoptionPolicy to Unowned to take it over".into(),
+    };
+    Verdict::blocked(Reason::ForeignOwner, format!("the custom domain {} exists already and {whose}", g.name))
+}
+
+/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should change.
+/// Source: API Gateway Developer Guide, "Configuring mutual TLS authentication" and "Set the routing mode".
+fn unmanageable(g: &Domain) -> Option<String> {
+    let name = &g.name;
+    if g.endpoint_type != "REGIONAL" {
+        return Some(format!(
+            "the custom domain {name} is of endpoint type {}, and mutual TLS needs REGIONAL: migrate it first (aws apigateway \
+             update-domain-name), or give this MtlsDomain another name",
+            g.endpoint_type
+        ));
+    }
+    if g.security_policy != "TLS_1_2" {
+        return Some(format!(
+            "the custom domain {name} has the TLS policy {}, and mutual TLS needs TLS_1_2: change that first",
+            g.security_policy
+        ));
+    }
+    if g.routing_mode != "API_MAPPING_ONLY" {
+        return Some(format!(
+            "the custom domain {name} has the routing mode {}, with which API mappings are not all that decides: set it to \
+             API_MAPPING_ONLY first",
+            g.routing_mode
+        ));
+    }
+    None
+}
+
+/// A status that only AWS or whoever holds a certificate can end, unless the certificates are about to be replaced.
+/// Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
+fn locked(g: &Domain, wish: &DomainRequest) -> Option<Verdict> {
+    let remedy = match g.status {
+        DomainStatus::Available => return None,
+        DomainStatus::PendingCertificateReimport => {
+            "import a certificate into the same ARN that covers the name, from the same issuer"
+        }
+        DomainStatus::PendingOwnershipVerification => {
+            "name a valid public certificate in spec.serverCertificate.existing.ownershipVerificationArn"
+        }
+        _ => "API Gateway says no more",
+    };
+    let replaces =
+        wish.certificate_arn != g.certificate_arn || wish.ownership_certificate_arn != g.ownership_certificate_arn;
+    let why = g.status_message.as_deref().unwrap_or("no message");
+    let message = format!("{} is {}: {why}; {remedy}", g.name, g.status.as_str());
+    (!replaces).then(|| Verdict::blocked(Reason::DomainRejected, message))
+}
+
+/// A domain is taken over only when every certificate that it trusts now is in the truststore that it is to have. What has expired
+/// lets nobody in any more.
+fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now: Timestamp) -> Result<(), Verdict> {
+    let Some(used) = &g.truststore else { return Ok(()) };
+    let pinned = o.pinned.as_ref().map_err(Verdict::unknown)?;
+    let published = o.published.as_ref().map_err(Verdict::unknown)?;
+    let Some(pinned) = pinned else {
+        let message = format!(
+            "the custom domain {} trusts the certificates in {}, which cannot be read, so nobody can tell who would lose access. Put that \
+             object back, or turn mutual TLS off first",
+            g.name, used.uri
+        );
+        return Err(Verdict::blocked(Reason::TrustInUse, message));
+    };
+    if *standing == Standing::Adopted && pinned.owner.as_ref() == Some(&home.owner) {
+        return Ok(()); // it has moved to our truststore: what leaves that is decided there
+    }
+    let stays = |certificate| published.as_ref().is_some_and(|p| p.bundle.find(certificate).is_some());
+    let certificates = pinned.bundle.entries.iter().map(|e| &e.certificate);
+    let lost: Vec<_> = certificates.filter(|c| now < c.not_after && !stays(c)).map(|c| c.subject.as_str()).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the custom domain {} trusts certificates that spec.trust.authorities does not list: {}. Add them, or remove them from {} first",
+        g.name,
+        lost.join("; "),
+        used.uri
+    );
+    Err(Verdict::blocked(Reason::TrustInUse, message))
 }
 
 /// The domain, when it is there and ours.
 pub(super) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
     match domain {
         Err(why) => Err(Verdict::unknown(why)),
-        Ok(Some(g)) if foreign(home, g).is_none() => Ok(g),
+        Ok(Some(g)) if matches!(standing(home, g), Standing::Made | Standing::Adopted) => Ok(g),
         Ok(_) => Err(Verdict::Behind(Step::DomainProgrammed)),
     }
 }
