@@ -133,7 +133,7 @@ impl Session {
 
     /// The same, but asks nobody: a role that may not be taken on fails at the first call. The account is the one in the ARN.
     fn as_role(&self, role_arn: &str, external_id: Option<&str>) -> Session {
-        let account = role_arn.split(':').nth(4).unwrap_or_default().to_owned();
+        let account = account_of(role_arn).to_owned();
         Session::with(self.with_role(role_arn, external_id), account, self.region.clone(), &self.gate)
     }
 
@@ -179,6 +179,11 @@ impl Session {
             config,
         }
     }
+}
+
+/// The account that an ARN says its resource is in.
+pub fn account_of(arn: &str) -> &str {
+    arn.split(':').nth(4).unwrap_or_default()
 }
 
 /// Supplies the credentials of a role, which is taken on again before they expire. The SDK's own provider does the same, but past the

@@ -11,7 +11,10 @@ use crate::{
         Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain,
         RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
-    aws::{acm, gateway, session::Access},
+    aws::{
+        acm, gateway,
+        session::{self, Access},
+    },
     pki::{authority::AuthorityRequest, keys::KeyKind},
 };
 
@@ -99,6 +102,14 @@ impl Home {
 
     pub fn truststore_uri(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.key)
+    }
+
+    /// The account that the hosted zones are in.
+    pub fn route53_account(&self) -> &str {
+        match &self.dns {
+            DnsWish::Route53 { role_arn: Some(role), .. } => session::account_of(role),
+            _ => &self.account,
+        }
     }
 
     /// Value of the annotation `mtls-operator.io/home`.
