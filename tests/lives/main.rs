@@ -7,6 +7,7 @@ mod drift;
 mod examples;
 mod existing;
 mod foreign;
+mod hosted_zone;
 mod objects;
 mod policies;
 mod situations;
