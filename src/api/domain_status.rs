@@ -63,9 +63,10 @@ pub struct DnsState {
 pub struct DnsRecord {
     /// Owner name, without trailing dot.
     pub name: String,
-    /// CNAME, A or TXT.
+    /// CNAME; or ALIAS for the first name of a zone, where a CNAME cannot be: an alias to another name, whatever the DNS provider calls it
+    /// (ALIAS, ANAME, flattened CNAME).
     pub r#type: String,
-    /// What it must say.
+    /// What it must say, without trailing dot.
     pub value: String,
 }
 

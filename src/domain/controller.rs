@@ -39,7 +39,6 @@ use crate::{
     aws::{
         gate::Gate,
         gateway::DomainStatus,
-        probe::EndpointProbe,
         quota::Class,
         session::{Session, Sessions},
     },
@@ -57,6 +56,7 @@ use crate::{
         logging,
         metrics::{Metrics, OK},
     },
+    outside::{probe::EndpointProbe, public_dns::PublicDns},
 };
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
@@ -77,6 +77,7 @@ pub struct Ctx {
     pub sessions: Sessions,
     pub gate: Gate,
     pub probe: EndpointProbe,
+    pub public_dns: PublicDns,
     pub events: Events,
     pub metrics: Metrics,
     pub domains: Store<Guard>,
@@ -367,6 +368,7 @@ async fn serve(
     let eyes = Eyes {
         client: &ctx.client,
         probe: &ctx.probe,
+        public_dns: &ctx.public_dns,
         versions: &memory.versions,
         pending_change: memory.change.clone(),
     };

@@ -274,7 +274,6 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> CertificateWish {
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
     let truststore = spec.truststore.clone().unwrap_or_default();
-    let dns = spec.dns.clone().unwrap_or_default();
     let fields = [
         ("serverCertificate.existing", spec.server_certificate.as_ref().is_some_and(|c| c.existing.is_some())),
         (
@@ -284,7 +283,6 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
         ("truststore.bucketCreation: IfMissing", truststore.bucket_creation == BucketCreation::IfMissing),
         ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
-        ("dns.external", dns.external.is_some()),
         ("identity", spec.identity.is_some()),
     ];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();

@@ -11,15 +11,18 @@ use super::{
     records, sources,
 };
 use crate::{
-    api::conditions::Reason,
+    api::{DnsVerification, conditions::Reason},
     aws::{
         acm,
         errors::{self, Error, Kind},
         gateway::{Domain, Mapping},
-        probe::EndpointProbe,
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
+    },
+    outside::{
+        probe::EndpointProbe,
+        public_dns::{PublicDns, PublicName},
     },
     pki::truststore::Bundle,
 };
@@ -28,6 +31,7 @@ use crate::{
 pub struct Eyes<'a> {
     pub client: &'a Client,
     pub probe: &'a EndpointProbe,
+    pub public_dns: &'a PublicDns,
     /// Versions of truststore objects that were read before: a version never changes.
     pub versions: &'a Versions,
     /// Our last change of records that was not in sync at the last look.
@@ -50,11 +54,12 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         apis(d, session, eyes.probe),
         in_sync(session, eyes.pending_change.as_deref()),
     );
-    let (validation, records, mappings, pinned) = tokio::join!(
+    let (validation, records, mappings, pinned, public) = tokio::join!(
         validation(home, session, &zones, &certificates),
         records_of(home, session, &zones),
         mappings(home, session, &domain),
         pinned(session, &domain, eyes.versions),
+        public(home, &domain, eyes.public_dns),
     );
     eyes.versions.keep(&published, &domain);
     Observed {
@@ -70,6 +75,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         apis,
         records,
         records_in_sync,
+        public,
     }
 }
 
@@ -177,6 +183,17 @@ async fn records_of(
         }
     }
     Ok(all)
+}
+
+async fn public(home: &Home, domain: &Seen<Option<Domain>>, dns: &PublicDns) -> Seen<Option<PublicName>> {
+    let domain = domain.as_ref().map_err(Clone::clone)?;
+    match (&home.dns, domain) {
+        (DnsWish::External { verify: DnsVerification::PublicDNS }, Some(g)) => {
+            let found = Box::pin(dns.look(&home.domain_name, &g.target.to_lowercase())).await;
+            found.map(Some).map_err(|why| Unseen { reason: Reason::Unreachable, message: why.to_string() })
+        }
+        _ => Ok(None),
+    }
 }
 
 async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {

@@ -7,8 +7,9 @@ use crate::{
     aws::{
         acm,
         gateway::{self, Domain, Mapping},
-        probe, route53, s3,
+        route53, s3,
     },
+    outside::{probe, public_dns::PublicName},
     pki::{
         certificate::{Certificate, ParseError},
         truststore::Bundle,
@@ -48,6 +49,9 @@ pub struct Observed {
     pub records: Seen<Vec<route53::RecordSet>>,
     /// Whether our last change of the records has reached all of Route 53; true when none is known to be under way.
     pub records_in_sync: Seen<bool>,
+    /// What public DNS says of the domain name, once there is something to point at; only looked at where somebody else makes the records and
+    /// that is to be verified.
+    pub public: Seen<Option<PublicName>>,
 }
 
 /// The content of an authority's Secret, ConfigMap or `pem`.

@@ -4,19 +4,23 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    desired::Home,
+    desired::{DnsWish, Home},
     observed::{Observed, Unseen},
-    plan::{Judged, OWNER_TAG, Plan, Step, Verdict},
+    plan::{Judged, OWNER_TAG, Plan, Step, Verdict, certificates},
 };
 use crate::{
     api::{
-        AuthorityStatus, CertificateState, MappingState, MtlsDomainStatus, TruststoreState,
+        AuthorityStatus, CertificateState, DnsRecord, DnsState, MappingState, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
     conditions::{self, Acceptance, Line, Standing},
     pki::lint::Severity,
 };
+
+/// Types in `status.dns.records`.
+const CNAME: &str = "CNAME";
+const ALIAS: &str = "ALIAS";
 
 /// What became of the first action of a step that did not simply succeed.
 #[derive(Clone, Debug)]
@@ -238,6 +242,27 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
             status.mappings.sort_by(|a, b| a.path.cmp(&b.path));
         }
     }
+    status.dns = dns(status, home, plan, o);
+}
+
+/// What somebody else must create, as far as it is known yet.
+fn dns(status: &MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) -> Option<DnsState> {
+    let DnsWish::External { .. } = home.dns else { return None };
+    if o.certificates.is_err() || o.domain.is_err() {
+        return status.dns.clone();
+    }
+    let listed = status.dns.iter().flat_map(|dns| &dns.records).find(|r| r.name == home.domain_name);
+    let kind = match &o.public {
+        Ok(Some(found)) if found.apex => ALIAS,
+        Err(_) if listed.is_some_and(|r| r.r#type == ALIAS) => ALIAS,
+        _ => CNAME,
+    };
+    let record = |name: String, kind: &str, value: String| DnsRecord { name, r#type: kind.to_owned(), value };
+    let validation = plan.certificate.iter().flat_map(certificates::validation);
+    let mut records: Vec<_> = validation.map(|(name, value)| record(name, CNAME, value)).collect();
+    records.extend(status.target_domain_name.iter().map(|t| record(home.domain_name.clone(), kind, t.to_lowercase())));
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(DnsState { records }).filter(|dns| !dns.records.is_empty())
 }
 
 fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> {

@@ -1,6 +1,6 @@
 //! The planner against a model of AWS: from any state it ends in the desired one, any state can be torn down, and nothing of anybody
 //! else is ever touched. What is checked is the model, never the planner's own word.
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, net::IpAddr, sync::LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -10,17 +10,21 @@ use super::{
     observed::{Api, Key, Observed, Pinned, Published, Remains, Source, ZoneChoice},
     plan::{ADOPTED_TAG, Action, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
     records,
+    report::report,
     teardown::teardown,
 };
 use crate::{
-    api::{AdoptionPolicy, AuthorityState, DefaultEndpoint, DeletionPolicy, MappedApi, conditions::Reason},
+    api::{
+        AdoptionPolicy, AuthorityState, DefaultEndpoint, DeletionPolicy, DnsVerification, MappedApi, MtlsDomainStatus,
+        conditions::Reason,
+    },
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
         gateway::{self, Domain, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
-        probe,
         route53::{self, Alias, Change, RecordSet, Zone},
         s3,
     },
+    outside::{probe, public_dns::PublicName},
     pki::{
         authority::{self, AuthorityRequest},
         certificate::{Certificate, parse_pem_bundle},
@@ -31,6 +35,7 @@ use crate::{
 
 const NAME: &str = "api.example.com";
 const OURS: &str = "cluster/ns/partners";
+const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
 const THEIRS: &str = "other/ns/partners";
 /// Ours, taken over.
 const ADOPTED: &str = "adopted";
@@ -185,6 +190,32 @@ impl World {
             apis: apis.collect(),
             records: Ok(self.records_at(&[NAME, &records::marker_name(NAME)])),
             records_in_sync: Ok(true),
+            public: Ok(None),
+        }
+    }
+
+    /// As it is seen where somebody else makes the records: the zone is nobody's that we know, and `records` is what public DNS answers by.
+    fn observed_from_outside(&self) -> Observed {
+        let at_name = self.records_at(&[NAME]);
+        let cname = at_name.iter().filter(|r| r.kind == "CNAME").flat_map(|r| r.values.clone()).collect();
+        let address = |name: &str| IpAddr::from([192, 0, 2, name.len() as u8]);
+        let aliases = at_name.iter().filter_map(|r| r.alias.as_ref());
+        let public = self.domain.as_ref().map(|g| PublicName {
+            cnames: cname,
+            addresses: aliases.map(|alias| address(&alias.target)).collect(),
+            target: [address(&g.target)].into(),
+            apex: false,
+        });
+        let (zones, validation, records) = (Ok(BTreeMap::new()), Ok(BTreeMap::new()), Ok(vec![]));
+        Observed { zones, validation, records, public: Ok(public), ..self.observed() }
+    }
+
+    /// Somebody who creates what the status lists, in place of whatever is there.
+    fn create_by_hand(&mut self, status: &MtlsDomainStatus) {
+        for wanted in status.dns.iter().flat_map(|dns| &dns.records) {
+            self.records.retain(|r| r.name != wanted.name);
+            let (name, kind, values) = (wanted.name.clone(), wanted.r#type.clone(), vec![wanted.value.clone()]);
+            self.records.push(RecordSet { name, kind, ttl: Some(60), values, alias: None, routed: false });
         }
     }
 
@@ -431,7 +462,7 @@ fn domain(owner: &str, arn: &str, version: &str) -> Domain {
         }),
         status: DomainStatus::Available,
         status_message: None,
-        target: "d-1.execute-api.eu-west-1.amazonaws.com".into(),
+        target: TARGET.into(),
         hosted_zone_id: "ZAPI".into(),
         ip_address_type: IpAddressType::Ipv4,
         endpoint_type: "REGIONAL".into(),
@@ -525,7 +556,7 @@ prop_compose! {
             w.apis.insert(id.into(), api(id, closed, auto_deploy, pending));
         }
         match record {
-            1 => w.records.push(alias("d-1.execute-api.eu-west-1.amazonaws.com")),
+            1 => w.records.push(alias(TARGET)),
             2 => w.records.push(alias("somewhere.else.example.net")),
             3 => w.records.push(RecordSet { kind: "CNAME".into(), ttl: Some(60), values: vec!["x.example.net".into()], alias: None, ..alias("") }),
             _ => {}
@@ -640,6 +671,44 @@ proptest! {
         if after.is_none() && policy != Some(DeletionPolicy::Retain) {
             prop_assert!(w.versions.iter().all(|(_, owner, _)| owner.as_deref() != Some(OURS)));
         }
+    }
+
+    /// Whoever follows the status gets a domain that works; who does not keeps the way in that there is.
+    #[test]
+    fn where_somebody_else_makes_the_records_we_make_none(start in any_world(), follows in any::<bool>()) {
+        let (mut d, mut w) = (desired(), start.clone());
+        d.home.dns = DnsWish::External { verify: DnsVerification::PublicDNS };
+        let mut status = MtlsDomainStatus::default();
+        for _ in 0..25 {
+            let o = w.observed_from_outside();
+            let plan = plan(&d, &o, now());
+            let found = o.public.clone().unwrap().unwrap_or_default();
+            let leads = found.cnames.contains(&TARGET.to_owned()) || (!found.addresses.is_empty() && found.addresses == found.target);
+            for (_, action) in plan.actions() {
+                prop_assert!(!matches!(action, Action::ChangeRecords { .. }), "{action:?}");
+                prop_assert!(leads || !matches!(action, Action::CloseEndpoint { .. }), "the only way in was closed");
+                w.perform(action.clone());
+            }
+            status = report(&status, 1, &d.home, &plan, &o, &BTreeMap::new(), now());
+            if follows {
+                w.create_by_hand(&status);
+            }
+            w.time_passes();
+        }
+        let o = w.observed_from_outside();
+        let end = plan(&d, &o, now());
+        prop_assert_eq!(end.actions().count(), 0, "it never comes to rest: {:?}", end.steps);
+        if follows && !end.steps.values().any(|j| matches!(j.verdict, Verdict::Blocked(..))) {
+            prop_assert!(end.steps.values().all(|j| j.verdict.is_done()), "{:?}", end.steps);
+            prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()));
+        }
+        if !follows {
+            prop_assert_eq!(&w.records, &start.records);
+        }
+        let listed = status.dns.map(|dns| dns.records).unwrap_or_default();
+        let points = listed.iter().filter(|r| r.name == NAME).map(|r| r.value.as_str()).collect::<Vec<_>>();
+        let ours = w.domain.as_ref().is_some_and(|g| owner(&g.tags) == OURS);
+        prop_assert_eq!(points, if ours { vec![TARGET] } else { vec![] });
     }
 
     /// No step of any repair, whatever is broken, takes a living authority out of the truststore.
