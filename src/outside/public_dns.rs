@@ -110,3 +110,16 @@ fn why(error: &NetError) -> &'static str {
         _ => "the DNS server does not answer",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_no_answer() {
+        let free = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let dns = PublicDns::new(Some(free)).unwrap();
+        let said = dns.look("mtls.example.com", "d-1.execute-api.eu-west-1.amazonaws.com").await.unwrap_err();
+        assert_eq!(said.to_string(), "DNS does not say what mtls.example.com is: the DNS server does not answer");
+    }
+}

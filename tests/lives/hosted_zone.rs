@@ -39,7 +39,7 @@ fn role(account: &Account, name: &str) -> serde_json::Value {
 }
 
 /// Takes the zone of this life away and makes one of the same name in another account.
-async fn zone_elsewhere(life: &Life) -> (Account, String) {
+pub async fn zone_elsewhere(life: &Life) -> (Account, String) {
     life.route53().delete_hosted_zone().id(&life.prepared.zone_id).send().await.unwrap();
     let other = world().aws.new_account();
     let zone = hosted_zone(&other, &life.prepared.zone).await.unwrap();

@@ -6,6 +6,7 @@ mod domain;
 mod drift;
 mod examples;
 mod existing;
+mod external_dns;
 mod foreign;
 mod hosted_zone;
 mod objects;
