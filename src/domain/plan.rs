@@ -8,8 +8,12 @@ use super::{
     observed::{Observed, Unseen},
 };
 use crate::{
-    api::conditions::Reason,
-    aws::{acm, gateway::DomainRequest, route53::Change},
+    api::{AdoptionPolicy, conditions::Reason},
+    aws::{
+        acm,
+        gateway::{Domain, DomainRequest},
+        route53::Change,
+    },
     pki::compile::Compiled,
 };
 
@@ -23,6 +27,8 @@ mod truststore;
 
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
+/// Beside the owner tag on a domain that was there before us.
+pub const ADOPTED_TAG: &str = "mtls-operator.io/adopted";
 /// S3 keeps metadata keys in lower case and without `/`.
 pub const OWNER_METADATA: &str = "owner";
 /// On an API between a change and the deployment that makes it effective.
@@ -176,6 +182,8 @@ pub struct Plan {
     pub steps: BTreeMap<Step, Judged>,
     /// The certificate that the domain shall have, if there is one.
     pub certificate: Option<acm::Certificate>,
+    /// The public one beside it that proves the name, where API Gateway asks for that.
+    pub ownership: Option<acm::Certificate>,
     /// The truststore as it shall be, when enough could be seen to say so.
     pub truststore: Option<Compiled>,
 }
@@ -189,15 +197,24 @@ impl Plan {
 /// What to do next so that what is there becomes what is desired.
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let truststore = truststore::compile(d, o, now);
-    let certificate = certificates::chosen(d, o).cloned();
+    let (certificate, ownership) = (certificates::chosen(d, o).cloned(), certificates::ownership(d, o).cloned());
     let refs = references::resolved_refs(d, o, truststore.as_ref());
     let published = truststore::publish(d, o, &refs, truststore.as_ref());
-    let issued = certificates::certificates(d, o);
-    let programmed = custom_domain::domain(d, o, certificate.as_ref(), &issued.verdict, &published.verdict);
+    let issued = certificates::certificates(d, o, now);
+    let wanted = certificate.as_ref().filter(|_| issued.verdict.is_done());
+    let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published.verdict);
     let mapped = mappings::mappings(d, o);
     let named = dns::dns(d, o, &mapped.verdict);
     let closed = default_endpoint::bypass(d, o, &named.verdict);
     let judged = [refs, issued, published, programmed, mapped, named, closed];
     let steps = Step::ALL.into_iter().zip(judged).collect();
-    Plan { steps, certificate, truststore }
+    Plan { steps, certificate, ownership, truststore }
+}
+
+/// Whether the domain was there before us, and is taken over or about to be.
+pub fn taken_over(d: &Desired, g: &Domain) -> bool {
+    match g.tags.get(OWNER_TAG) {
+        Some(owner) => *owner == d.home.owner && g.tags.contains_key(ADOPTED_TAG),
+        None => d.adoption == AdoptionPolicy::Unowned,
+    }
 }

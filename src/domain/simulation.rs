@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{
     desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
-    observed::{Api, Key, Observed, Pinned, Published, Remains, Source, ZoneChoice},
+    observed::{Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
     plan::{Action, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
     records,
     teardown::teardown,
@@ -16,7 +16,7 @@ use crate::{
     api::{AdoptionPolicy, AuthorityState, DefaultEndpoint, MappedApi, conditions::Reason},
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
-        gateway::{self, Domain, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
+        gateway::{self, Domain, DomainRequest, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
         probe,
         route53::{self, Alias, Change, RecordSet, Zone},
         s3,
@@ -33,7 +33,7 @@ const NAME: &str = "api.example.com";
 const OURS: &str = "cluster/ns/partners";
 const THEIRS: &str = "other/ns/partners";
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
@@ -49,7 +49,7 @@ fn request() -> AuthorityRequest {
 static AUTHORITY: LazyLock<Vec<Certificate>> =
     LazyLock::new(|| parse_pem_bundle(&authority::generate(&request(), now()).unwrap().certificate_pem).unwrap());
 
-fn desired() -> Desired {
+pub(super) fn desired() -> Desired {
     let home = Home {
         namespace: "ns".into(),
         name: "partners".into(),
@@ -90,13 +90,13 @@ fn desired() -> Desired {
 
 /// AWS and the cluster, as far as one domain goes.
 #[derive(Clone, Debug)]
-struct World {
+pub(super) struct World {
     has_key: bool,
-    certificates: Vec<acm::Certificate>,
+    pub(super) certificates: Vec<acm::Certificate>,
     records: Vec<RecordSet>,
     /// Version, owner, body.
     versions: Vec<(String, Option<String>, String)>,
-    domain: Option<Domain>,
+    pub(super) domain: Option<Domain>,
     mappings: Vec<Mapping>,
     apis: BTreeMap<String, Api>,
     counter: usize,
@@ -109,18 +109,23 @@ impl World {
     }
 
     fn in_use(&self, arn: &str) -> bool {
-        self.domain.as_ref().is_some_and(|g| g.certificate_arn == arn)
+        self.domain.iter().any(|g| g.certificate_arn == arn || g.ownership_certificate_arn.as_deref() == Some(arn))
     }
 
     fn seen_certificates(&self) -> Vec<acm::Certificate> {
         self.certificates.iter().map(|c| acm::Certificate { in_use: self.in_use(&c.arn), ..c.clone() }).collect()
     }
 
+    fn named(&self) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
+        let all = self.seen_certificates();
+        all.into_iter().map(|c| (c.arn.clone(), Ok(Some(c)))).collect()
+    }
+
     fn records_at(&self, names: &[&str]) -> Vec<RecordSet> {
         self.records.iter().filter(|r| names.contains(&r.name.as_str())).cloned().collect()
     }
 
-    fn observed(&self) -> Observed {
+    pub(super) fn observed(&self) -> Observed {
         let source = Source::Read { certificates: Ok(AUTHORITY.clone()), key: Key::Fits };
         let missing = Source::Missing("there is no Secret".into());
         let pinned = self.domain.as_ref().and_then(|g| g.truststore.as_ref()).and_then(|t| t.version.as_ref());
@@ -139,6 +144,7 @@ impl World {
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zones: Ok([(NAME.to_owned(), ZoneChoice::Found(zone))].into()),
             certificates: Ok(self.seen_certificates()),
+            named: self.named(),
             validation: Ok(self
                 .certificates
                 .iter()
@@ -179,7 +185,7 @@ impl World {
     }
 
     /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would be changed.
-    fn perform(&mut self, action: Action) {
+    pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::GenerateAuthority { .. } => {
                 assert!(
@@ -201,7 +207,7 @@ impl World {
             Action::DeleteCertificate { arn } => {
                 assert!(!self.in_use(&arn), "ResourceInUseException");
                 let i = self.certificates.iter().position(|c| c.arn == arn).expect("there");
-                assert_eq!(self.certificates.remove(i).tags[OWNER_TAG], OURS);
+                assert_eq!(self.certificates.remove(i).tags.get(OWNER_TAG).map(String::as_str), Some(OURS));
             }
             Action::ChangeRecords { changes, .. } => changes.into_iter().for_each(|c| self.change(c)),
             Action::PutTruststore { body, .. } => {
@@ -211,16 +217,17 @@ impl World {
             }
             Action::CreateDomain(r) => {
                 assert!(self.domain.is_none(), "exists already");
-                self.check_request(&r.certificate_arn, &r.truststore_version);
+                self.check_request(&r);
                 let mut g = domain(OURS, &r.certificate_arn, &r.truststore_version);
                 (g.truststore.as_mut().unwrap().uri, g.status) = (r.truststore_uri, DomainStatus::Updating);
+                g.ownership_certificate_arn = r.ownership_certificate_arn;
                 self.domain = Some(g);
             }
             Action::UpdateDomain(r) => {
-                self.check_request(&r.certificate_arn, &r.truststore_version);
+                self.check_request(&r);
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!((g.tags[OWNER_TAG].as_str(), &g.status), (OURS, &DomainStatus::Available));
-                g.certificate_arn = r.certificate_arn;
+                (g.certificate_arn, g.ownership_certificate_arn) = (r.certificate_arn, r.ownership_certificate_arn);
                 g.truststore =
                     Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
                 (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
@@ -266,10 +273,16 @@ impl World {
         bundles.iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
     }
 
-    fn check_request(&self, arn: &str, version: &str) {
-        let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
-        assert_eq!(c.status, CertificateStatus::Issued);
-        assert!(self.versions.iter().any(|(v, ..)| v == version), "Invalid truststore URI/versionId specified");
+    fn check_request(&self, r: &DomainRequest) {
+        let issued = |arn: &str| {
+            let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
+            assert_eq!(c.status, CertificateStatus::Issued);
+            c.kind
+        };
+        let proof = r.ownership_certificate_arn.as_deref().map(issued);
+        assert!(issued(&r.certificate_arn) == CertificateKind::Requested || proof == Some(CertificateKind::Requested));
+        let known = self.versions.iter().any(|(v, ..)| *v == r.truststore_version);
+        assert!(known, "Invalid truststore URI/versionId specified");
     }
 
     fn check_mapping(&self, api: &str) {
@@ -325,7 +338,7 @@ impl World {
         format!("{domain:?} {certificates:?} {versions:?}")
     }
 
-    fn converge(&mut self, d: &Desired) {
+    pub(super) fn converge(&mut self, d: &Desired) {
         for _ in 0..25 {
             let plan = plan(d, &self.observed(), now());
             for (_, action) in plan.actions() {
@@ -336,7 +349,7 @@ impl World {
     }
 }
 
-fn certificate(
+pub(super) fn certificate(
     arn: &str,
     owner: &str,
     status: CertificateStatus,
@@ -364,7 +377,7 @@ fn certificate(
     }
 }
 
-fn domain(owner: &str, arn: &str, version: &str) -> Domain {
+pub(super) fn domain(owner: &str, arn: &str, version: &str) -> Domain {
     Domain {
         name: NAME.into(),
         arn: "arn:domain".into(),
@@ -408,7 +421,7 @@ fn alias(target: &str) -> RecordSet {
     }
 }
 
-fn empty() -> World {
+pub(super) fn empty() -> World {
     World {
         has_key: false,
         certificates: vec![],

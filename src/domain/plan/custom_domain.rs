@@ -16,7 +16,7 @@ pub(super) fn domain(
     d: &Desired,
     o: &Observed,
     certificate: Option<&acm::Certificate>,
-    issued: &Verdict,
+    ownership: Option<&acm::Certificate>,
     published: &Verdict,
 ) -> Judged {
     let existing = match &o.domain {
@@ -25,20 +25,20 @@ pub(super) fn domain(
     };
     let version =
         o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
-    let arn = certificate.filter(|_| issued.is_done()).map(|c| &c.arn);
-    let wished = |arn: &str, version: &str| DomainRequest {
+    let pair = certificate.map(|c| (c.arn.as_str(), ownership.map(|c| c.arn.as_str())));
+    let wished = |(arn, ownership): (&str, Option<&str>), version: &str| DomainRequest {
         name: d.home.domain_name.clone(),
         certificate_arn: arn.to_owned(),
-        ownership_certificate_arn: None,
+        ownership_certificate_arn: ownership.map(str::to_owned),
         truststore_uri: d.home.truststore_uri(),
         truststore_version: version.to_owned(),
         ip_address_type: d.ip_address_type,
     };
     let Some(g) = existing else {
-        return match (arn, version) {
-            (Some(arn), Some(version)) => Judged::act(
+        return match (pair, version) {
+            (Some(pair), Some(version)) => Judged::act(
                 format!("creating the custom domain {}", d.home.domain_name),
-                vec![Action::CreateDomain(wished(arn, version))],
+                vec![Action::CreateDomain(wished(pair, version))],
             ),
             (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
             (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
@@ -47,8 +47,15 @@ pub(super) fn domain(
     if let Some(refused) = foreign(&d.home, g) {
         return refused.into();
     }
+    // Nothing is wished for beside a public certificate, and what may be left there from before does no harm.
+    let has = |(arn, ownership): (&str, Option<&str>)| {
+        g.certificate_arn == arn && (ownership.is_none() || g.ownership_certificate_arn.as_deref() == ownership)
+    };
     match &g.status {
         DomainStatus::Available => {}
+        // Locked but for what helps: another certificate, or another proof of the name.
+        DomainStatus::PendingCertificateReimport | DomainStatus::PendingOwnershipVerification
+            if pair.is_some_and(|pair| !has(pair)) => {}
         DomainStatus::Updating => {
             return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
         }
@@ -59,22 +66,24 @@ pub(super) fn domain(
         }
     }
     // What it has serves for an update of the rest, as long as API Gateway takes it.
-    let is_issued = |c: &&acm::Certificate| c.arn == g.certificate_arn && c.status == CertificateStatus::Issued;
-    let in_use = o.certificates.iter().flatten().find(is_issued).map(|c| &c.arn);
+    let known = o.certificates.iter().flatten().chain(o.named.values().flatten().flatten());
+    let issued = |arn: &str| known.clone().any(|c| c.arn == arn && c.status == CertificateStatus::Issued);
+    let in_use = issued(&g.certificate_arn).then_some((&*g.certificate_arn, g.ownership_certificate_arn.as_deref()));
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
     let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
-    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(in_use), version.or(readable)) else {
-        return Verdict::Behind(Step::TruststorePublished).into();
+    let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {
+        (Some(wanted), Some(version)) => (wanted, version),
+        (None, _) => return Verdict::Behind(Step::CertificateIssued).into(),
+        (_, None) => return Verdict::Behind(Step::TruststorePublished).into(),
     };
-    let as_wished =
-        g.certificate_arn == *wanted_arn && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
+    let as_wished = has(wanted) && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
     if !as_wished {
         return Judged::act(
             format!("updating the custom domain {}", g.name),
-            vec![Action::UpdateDomain(wished(wanted_arn, wanted_version))],
+            vec![Action::UpdateDomain(wished(wanted, wanted_version))],
         );
     }
-    match (arn, version) {
+    match (pair, version) {
         (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
         (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
         _ => Verdict::done(
