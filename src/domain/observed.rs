@@ -33,6 +33,9 @@ pub struct Observed {
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
     pub certificates: Seen<Vec<acm::Certificate>>,
+    /// Certificates by their ARN, `None`: there is none. Those that the spec names, and those that a domain of ours, or one to be taken
+    /// over, has now.
+    pub named: BTreeMap<String, Seen<Option<acm::Certificate>>>,
     /// What Route 53 has at the name of each validation record of our certificates.
     pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
     pub bucket: Seen<Option<s3::Bucket>>,

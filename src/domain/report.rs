@@ -210,7 +210,7 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
 
 /// What people would otherwise dig for. What could not be seen stays as it was.
 fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) {
-    if o.certificates.is_ok() {
+    if o.certificates.is_ok() && o.domain.is_ok() && o.named.values().all(Result::is_ok) {
         status.certificate = plan.certificate.as_ref().map(|c| CertificateState {
             arn: c.arn.clone(),
             status: c.status.as_str().to_owned(),

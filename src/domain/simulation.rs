@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{
     desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
-    observed::{Api, Key, Observed, Pinned, Published, Remains, Source, ZoneChoice},
+    observed::{Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
     plan::{ADOPTED_TAG, Action, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
     records,
     teardown::teardown,
@@ -16,7 +16,7 @@ use crate::{
     api::{AdoptionPolicy, AuthorityState, DefaultEndpoint, DeletionPolicy, MappedApi, conditions::Reason},
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
-        gateway::{self, Domain, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
+        gateway::{self, Domain, DomainRequest, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
         probe,
         route53::{self, Alias, Change, RecordSet, Zone},
         s3,
@@ -36,7 +36,7 @@ const THEIRS: &str = "other/ns/partners";
 const ADOPTED: &str = "adopted";
 const NOBODYS: &str = "";
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
@@ -71,7 +71,7 @@ fn owner(tags: &BTreeMap<String, String>) -> &str {
     tags.get(OWNER_TAG).map_or(NOBODYS, String::as_str)
 }
 
-fn desired() -> Desired {
+pub(super) fn desired() -> Desired {
     let home = Home {
         namespace: "ns".into(),
         name: "partners".into(),
@@ -112,13 +112,13 @@ fn desired() -> Desired {
 
 /// AWS and the cluster, as far as one domain goes.
 #[derive(Clone, Debug)]
-struct World {
+pub(super) struct World {
     has_key: bool,
-    certificates: Vec<acm::Certificate>,
+    pub(super) certificates: Vec<acm::Certificate>,
     records: Vec<RecordSet>,
     /// Version, owner, body.
     versions: Vec<(String, Option<String>, String)>,
-    domain: Option<Domain>,
+    pub(super) domain: Option<Domain>,
     mappings: Vec<Mapping>,
     apis: BTreeMap<String, Api>,
     counter: usize,
@@ -131,7 +131,7 @@ impl World {
     }
 
     fn in_use(&self, arn: &str) -> bool {
-        self.domain.as_ref().is_some_and(|g| g.certificate_arn == arn)
+        self.domain.iter().any(|g| g.certificate_arn == arn || g.ownership_certificate_arn.as_deref() == Some(arn))
     }
 
     fn has_certificate(&self, arn: &str) -> bool {
@@ -142,11 +142,16 @@ impl World {
         self.certificates.iter().map(|c| acm::Certificate { in_use: self.in_use(&c.arn), ..c.clone() }).collect()
     }
 
+    fn named(&self) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
+        let all = self.seen_certificates();
+        all.into_iter().map(|c| (c.arn.clone(), Ok(Some(c)))).collect()
+    }
+
     fn records_at(&self, names: &[&str]) -> Vec<RecordSet> {
         self.records.iter().filter(|r| names.contains(&r.name.as_str())).cloned().collect()
     }
 
-    fn observed(&self) -> Observed {
+    pub(super) fn observed(&self) -> Observed {
         let source = Source::Read { certificates: Ok(AUTHORITY.clone()), key: Key::Fits };
         let missing = Source::Missing("there is no Secret".into());
         let pinned = self.domain.as_ref().and_then(|g| g.truststore.as_ref()).and_then(|t| t.version.as_ref());
@@ -165,6 +170,7 @@ impl World {
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zones: Ok([(NAME.to_owned(), ZoneChoice::Found(zone))].into()),
             certificates: Ok(self.seen_certificates()),
+            named: self.named(),
             validation: Ok(self
                 .certificates
                 .iter()
@@ -205,7 +211,7 @@ impl World {
     }
 
     /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would be changed.
-    fn perform(&mut self, action: Action) {
+    pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::GenerateAuthority { .. } => {
                 assert!(
@@ -237,16 +243,18 @@ impl World {
             }
             Action::CreateDomain(r) => {
                 assert!(self.domain.is_none(), "exists already");
-                self.check_request(&r.certificate_arn, &r.truststore_version);
+                self.check_request(&r);
                 let mut g = domain(OURS, &r.certificate_arn, &r.truststore_version);
                 (g.truststore.as_mut().unwrap().uri, g.status) = (r.truststore_uri, DomainStatus::Updating);
+                g.ownership_certificate_arn = r.ownership_certificate_arn;
                 self.domain = Some(g);
             }
             Action::UpdateDomain(r) => {
-                self.check_request(&r.certificate_arn, &r.truststore_version);
+                self.check_request(&r);
+                self.check_nobody_loses(&r.truststore_version);
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
-                g.certificate_arn = r.certificate_arn;
+                (g.certificate_arn, g.ownership_certificate_arn) = (r.certificate_arn, r.ownership_certificate_arn);
                 g.truststore =
                     Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
                 (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
@@ -307,10 +315,16 @@ impl World {
         bundles.iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
     }
 
-    fn check_request(&self, arn: &str, version: &str) {
-        let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
-        assert_eq!(c.status, CertificateStatus::Issued);
-        assert!(self.versions.iter().any(|(v, ..)| v == version), "Invalid truststore URI/versionId specified");
+    fn check_request(&self, r: &DomainRequest) {
+        let issued = |arn: &str| {
+            let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
+            assert_eq!(c.status, CertificateStatus::Issued);
+            c.kind
+        };
+        let proof = r.ownership_certificate_arn.as_deref().map(issued);
+        assert!(issued(&r.certificate_arn) == CertificateKind::Requested || proof == Some(CertificateKind::Requested));
+        let known = self.versions.iter().any(|(v, ..)| *v == r.truststore_version);
+        assert!(known, "Invalid truststore URI/versionId specified");
     }
 
     /// What a domain trusted before it was taken over it trusts afterwards.
@@ -379,7 +393,7 @@ impl World {
         format!("{domain:?} {certificates:?} {versions:?}")
     }
 
-    fn converge(&mut self, d: &Desired) {
+    pub(super) fn converge(&mut self, d: &Desired) {
         for _ in 0..25 {
             let plan = plan(d, &self.observed(), now());
             for (_, action) in plan.actions() {
@@ -390,7 +404,7 @@ impl World {
     }
 }
 
-fn certificate(
+pub(super) fn certificate(
     arn: &str,
     owner: &str,
     status: CertificateStatus,
@@ -418,7 +432,7 @@ fn certificate(
     }
 }
 
-fn domain(owner: &str, arn: &str, version: &str) -> Domain {
+pub(super) fn domain(owner: &str, arn: &str, version: &str) -> Domain {
     Domain {
         name: NAME.into(),
         arn: "arn:domain".into(),
@@ -462,7 +476,7 @@ fn alias(target: &str) -> RecordSet {
     }
 }
 
-fn empty() -> World {
+pub(super) fn empty() -> World {
     World {
         has_key: false,
         certificates: vec![],
@@ -556,7 +570,9 @@ proptest! {
             prop_assert_eq!(&g.status, &DomainStatus::Available);
             prop_assert_eq!(g.ip_address_type, IpAddressType::Ipv4);
             let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is there");
-            prop_assert_eq!((&used.status, used.names.len()), (&CertificateStatus::Issued, 1));
+            // A domain that was taken over may keep what it came with.
+            let kept = g.tags.contains_key(ADOPTED_TAG) && owner(&used.tags) != OURS;
+            prop_assert_eq!((&used.status, used.names.len() == 1 || kept), (&CertificateStatus::Issued, true));
             let pinned = g.truststore.clone().and_then(|t| t.version).expect("pinned");
             let (_, of, body) = w.versions.iter().find(|(v, ..)| *v == pinned).expect("the version is there").clone();
             prop_assert_eq!(of.as_deref(), Some(OURS));
@@ -567,14 +583,17 @@ proptest! {
             prop_assert_eq!(mapped, BTreeMap::from([("", "a1"), ("orders", "a2")]));
             prop_assert!(w.records.iter().any(|r| r.kind == "A" && r.alias.as_ref().is_some_and(|a| a.target == g.target)));
             prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()));
-            prop_assert_eq!(w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count(), 1, "superseded certificates are left");
+            let ours = w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count();
+            prop_assert_eq!(ours, usize::from(!kept), "superseded certificates are left");
         } else {
-            let known = [Reason::ForeignOwner, Reason::AuthorityKeyLost, Reason::TrustInUse];
+            // Of a domain that was there before: what it trusts, and the certificate that it came with.
+            let of_takeover = [Reason::TrustInUse, Reason::RefNotFound, Reason::CertificateFailed];
+            let known = [&[Reason::ForeignOwner, Reason::AuthorityKeyLost][..], &of_takeover].concat();
             prop_assert!(blocked.iter().all(|r| known.contains(r)), "{blocked:?}");
-            if blocked.contains(&Reason::TrustInUse) {
-                let g = start.domain.as_ref().expect("a domain that trusts somebody");
-                let taken_over = owner(&g.tags) == NOBODYS || g.tags.contains_key(ADOPTED_TAG);
-                prop_assert!(g.truststore.is_some() && taken_over);
+            if blocked.iter().any(|r| of_takeover.contains(r)) {
+                let g = start.domain.as_ref().expect("a domain was there");
+                prop_assert!(owner(&g.tags) == NOBODYS || g.tags.contains_key(ADOPTED_TAG));
+                prop_assert!(g.truststore.is_some() || !blocked.contains(&Reason::TrustInUse));
             } else if !blocked.contains(&Reason::AuthorityKeyLost) {
                 let in_the_way = start.domain.as_ref().is_some_and(|g| owner(&g.tags) == THEIRS || (owner(&g.tags) == NOBODYS && !adopts))
                     || start.versions.last().is_some_and(|(_, owner, _)| owner.as_deref() == Some(THEIRS))
