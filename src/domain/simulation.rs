@@ -495,10 +495,10 @@ prop_compose! {
         has_key in any::<bool>(),
         certificates in proptest::collection::vec((any::<bool>(), 0..4u8, any::<bool>()), 0..4),
         domain_of in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(ADOPTED)), Just(Some(NOBODYS)), Just(Some(THEIRS))],
-        without_mutual_tls in any::<bool>(),
+        without_mutual_tls in prop::bool::weighted(0.3),
         updating in any::<bool>(),
         dual_stack in any::<bool>(),
-        versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], 0..3u8), 0..3),
+        versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], prop_oneof![Just(0u8), Just(1), Just(2), Just(2)]), 0..3),
         pin in any::<prop::sample::Index>(),
         mappings in proptest::collection::btree_map("(|orders|old)", ("a[12]", "(\\$default|prod)"), 0..3),
         apis in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 2),
@@ -525,8 +525,12 @@ prop_compose! {
             (format!("v{i}"), owner.map(Into::into), Bundle { entries: entries(owner, content) }.render())
         }).collect();
         if let Some(owner_of) = domain_of {
-            let marked = if owner_of == ADOPTED { OURS } else { owner_of };
-            let arn = w.certificates.iter().find(|c| owner(&c.tags) == marked).map_or("arn:gone".to_owned(), |c| c.arn.clone());
+            let fits = |c: &&acm::Certificate| match owner_of {
+                ADOPTED => true,
+                NOBODYS => owner(&c.tags) == THEIRS,
+                owner_of => owner(&c.tags) == owner_of,
+            };
+            let arn = w.certificates.iter().find(fits).map_or("arn:gone".to_owned(), |c| c.arn.clone());
             let version = if w.versions.is_empty() { "v-gone".to_owned() } else { w.versions[pin.index(w.versions.len())].0.clone() };
             let mut g = domain(owner_of, &arn, &version);
             if without_mutual_tls && owner_of != OURS { g.truststore = None; }
