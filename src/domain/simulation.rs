@@ -379,6 +379,7 @@ pub(super) fn certificate(
         created_at: None,
         in_use: false,
         failure: None,
+        renewal: None,
         validation: names
             .iter()
             .map(|n| Validation {

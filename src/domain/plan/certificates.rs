@@ -20,6 +20,8 @@ use crate::{
 };
 mod requests;
 
+pub use requests::remedy;
+
 /// For exactly the names and key that the spec says.
 fn fits(wish: &RequestWish, c: &acm::Certificate) -> bool {
     c.names == wish.names && c.key_algorithm == wish.key_algorithm
@@ -261,7 +263,7 @@ pub fn validation(c: &acm::Certificate) -> Vec<(String, String)> {
 }
 
 /// The same as lines of a zone file.
-fn lines(c: &acm::Certificate) -> String {
+pub fn lines(c: &acm::Certificate) -> String {
     let lines: Vec<_> = validation(c).iter().map(|(name, value)| format!("{name}. CNAME {value}.")).collect();
     lines.join("; ")
 }

@@ -75,8 +75,8 @@ fn why(c: &acm::Certificate) -> String {
     }
 }
 
-/// Source: ACM User Guide, "Troubleshoot certificate requests", and FailureReason in its API reference.
-fn remedy(reason: &str) -> &'static str {
+/// What to do about ACM's reason for a failure. Source: ACM User Guide, "Troubleshoot certificate requests", and FailureReason in its API reference.
+pub fn remedy(reason: &str) -> &'static str {
     match reason {
         "CAA_ERROR" => {
             "a CAA record of one of the names, or of a parent, keeps Amazon out. Add to it: 0 issue \"amazon.com\" (for a wildcard issuewild)"
