@@ -53,6 +53,14 @@ pub struct Observed {
     pub records_in_sync: Seen<bool>,
 }
 
+impl Observed {
+    /// The certificate with this ARN, when it is among those that were read.
+    pub fn certificate(&self, arn: &str) -> Option<&acm::Certificate> {
+        let named = self.named.values().flatten().flatten();
+        self.certificates.iter().flatten().chain(named).find(|c| c.arn == arn)
+    }
+}
+
 /// The content of an authority's Secret, ConfigMap or `pem`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {

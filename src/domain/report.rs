@@ -1,6 +1,9 @@
 //! Says how things stand: the plan, what became of it and the old status in, the new status out. Pure.
 use std::collections::BTreeMap;
 
+mod certificate;
+
+pub use certificate::{Notice, notices};
 use jiff::Timestamp;
 
 use super::{
@@ -10,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{
-        AuthorityStatus, CertificateState, MappingState, MtlsDomainStatus, TruststoreState,
+        AuthorityStatus, MappingState, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
@@ -60,7 +63,7 @@ pub fn report(
 ) -> MtlsDomainStatus {
     let lines: Vec<_> = plan.steps.iter().map(|(step, judged)| line(*step, judged, outcomes.get(step))).collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
-    facts(&mut new, home, plan, o);
+    facts(&mut new, home, plan, o, now);
     new.plan = vec![];
     new
 }
@@ -88,7 +91,7 @@ pub fn observing(
         })
         .collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
-    facts(&mut new, home, plan, o);
+    facts(&mut new, home, plan, o, now);
     new.plan = plan.actions().map(|(_, action)| action.to_string()).collect();
     new
 }
@@ -209,13 +212,9 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
 }
 
 /// What people would otherwise dig for. What could not be seen stays as it was.
-fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) {
+fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, now: Timestamp) {
     if o.certificates.is_ok() && o.domain.is_ok() && o.named.values().all(Result::is_ok) {
-        status.certificate = plan.certificate.as_ref().map(|c| CertificateState {
-            arn: c.arn.clone(),
-            status: c.status.as_str().to_owned(),
-            not_after: c.not_after.map(conditions::in_seconds),
-        });
+        status.certificate = certificate::state(home, plan, o, now);
     }
     if let Ok(domain) = &o.domain {
         let ours = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner));

@@ -30,6 +30,10 @@ use crate::{
 };
 
 const NAME: &str = "api.example.com";
+const OTHER_NAME: &str = "www.example.org";
+/// The zone of each name, by id and name.
+const ZONES: [(&str, &str, &str); 3] =
+    [(NAME, "Z1", "example.com"), ("*.api.example.com", "Z1", "example.com"), (OTHER_NAME, "Z2", "example.org")];
 const OURS: &str = "cluster/ns/partners";
 const THEIRS: &str = "other/ns/partners";
 /// Ours, taken over.
@@ -122,6 +126,7 @@ pub(super) struct World {
     mappings: Vec<Mapping>,
     apis: BTreeMap<String, Api>,
     counter: usize,
+    clock: Timestamp,
 }
 
 impl World {
@@ -164,11 +169,13 @@ impl World {
             let settled = api.api.endpoint_closed && !api.api.tags.contains_key(PENDING_TAG);
             (id.clone(), Ok(Some(Api { probe: settled.then_some(probe::Verdict::Refused(404)), ..api.clone() })))
         });
-        let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
+        let zones = ZONES.map(|(name, id, zone)| {
+            (name.to_owned(), ZoneChoice::Found(Zone { id: id.into(), name: zone.into(), private: false }))
+        });
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
-            zones: Ok([(NAME.to_owned(), ZoneChoice::Found(zone))].into()),
+            zones: Ok(zones.into()),
             certificates: Ok(self.seen_certificates()),
             named: self.named(),
             validation: Ok(self
@@ -221,21 +228,22 @@ impl World {
                 self.has_key = true;
             }
             Action::RequestCertificate(r) => {
-                let arn = self.id("arn:");
-                self.certificates.push(certificate(
-                    &arn,
-                    OURS,
-                    CertificateStatus::PendingValidation,
-                    &r.names,
-                    r.key_algorithm,
-                ));
+                let (arn, pending) = (self.id("arn:"), CertificateStatus::PendingValidation);
+                let c = certificate(&arn, OURS, pending, &r.names, r.key_algorithm);
+                self.certificates.push(acm::Certificate { created_at: Some(self.clock), ..c });
             }
             Action::DeleteCertificate { arn } => {
                 assert!(!self.in_use(&arn), "ResourceInUseException");
                 let i = self.certificates.iter().position(|c| c.arn == arn).expect("there");
                 assert_eq!(owner(&self.certificates.remove(i).tags), OURS);
             }
-            Action::ChangeRecords { changes, .. } => changes.into_iter().for_each(|c| self.change(c)),
+            Action::ChangeRecords { zone_id, changes } => {
+                let (.., zone) = ZONES.into_iter().find(|(_, id, _)| *id == zone_id).expect("the zone is there");
+                for change in changes {
+                    assert!(records::is_inside(&change.record.name, zone), "InvalidChangeBatch: not in the zone");
+                    self.change(change);
+                }
+            }
             Action::PutTruststore { body, .. } => {
                 let (version, last) = (self.id("v"), self.versions.last().and_then(|(_, owner, _)| owner.clone()));
                 assert!(last.is_none_or(|o| o == OURS), "somebody else's object was overwritten");
@@ -364,6 +372,7 @@ impl World {
 
     /// What AWS goes on with by itself.
     fn time_passes(&mut self) {
+        self.clock += SignedDuration::from_hours(12);
         let records = self.records.clone();
         for c in self.certificates.iter_mut().filter(|c| c.status == CertificateStatus::PendingValidation) {
             let there = |v: &Validation| {
@@ -373,9 +382,11 @@ impl World {
             };
             if c.validation.iter().all(there) {
                 c.status = CertificateStatus::Issued;
+            } else if c.created_at.is_some_and(|at| self.clock >= at + SignedDuration::from_hours(72)) {
+                c.status = CertificateStatus::ValidationTimedOut;
             }
             for v in c.validation.iter_mut().filter(|v| v.record.is_none()) {
-                v.record = Some((format!("_x.{}", v.domain), "_y.acm-validations.aws".into()));
+                v.record = Some(validation_record(&v.domain));
             }
         }
         if let Some(g) = self.domain.as_mut().filter(|g| g.status == DomainStatus::Updating) {
@@ -395,7 +406,7 @@ impl World {
 
     pub(super) fn converge(&mut self, d: &Desired) {
         for _ in 0..25 {
-            let plan = plan(d, &self.observed(), now());
+            let plan = plan(d, &self.observed(), self.clock);
             for (_, action) in plan.actions() {
                 self.perform(action.clone());
             }
@@ -412,7 +423,6 @@ pub(super) fn certificate(
     key_algorithm: KeyAlgorithm,
 ) -> acm::Certificate {
     let issued = status == CertificateStatus::Issued;
-    let record = issued.then(|| (format!("_x.{NAME}"), "_y.acm-validations.aws".to_owned()));
     acm::Certificate {
         arn: arn.into(),
         domain_name: NAME.into(),
@@ -424,12 +434,21 @@ pub(super) fn certificate(
         created_at: None,
         in_use: false,
         failure: None,
+        renewal: None,
         validation: names
             .iter()
-            .map(|n| Validation { domain: n.clone(), record: record.clone(), status: ValidationStatus::Pending })
+            .map(|n| Validation {
+                domain: n.clone(),
+                record: issued.then(|| validation_record(n)),
+                status: ValidationStatus::Pending,
+            })
             .collect(),
         tags: tags(owner),
     }
+}
+
+fn validation_record(name: &str) -> (String, String) {
+    (format!("_x.{}", name.trim_start_matches("*.")), "_y.acm-validations.aws".to_owned())
 }
 
 pub(super) fn domain(owner: &str, arn: &str, version: &str) -> Domain {
@@ -486,6 +505,7 @@ pub(super) fn empty() -> World {
         mappings: vec![],
         apis: ["a1", "a2"].map(|id| (id.to_owned(), api(id, false, id == "a1", false))).into(),
         counter: 100,
+        clock: now(),
     }
 }
 
@@ -493,7 +513,7 @@ prop_compose! {
     /// Any mixture of what we may have left half done, what somebody changed, and what belongs to somebody else.
     fn any_world()(
         has_key in any::<bool>(),
-        certificates in proptest::collection::vec((any::<bool>(), 0..4u8, any::<bool>()), 0..4),
+        certificates in proptest::collection::vec((any::<bool>(), 0..5u8, any::<bool>(), 0..240i64), 0..4),
         domain_of in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(ADOPTED)), Just(Some(NOBODYS)), Just(Some(THEIRS))],
         without_mutual_tls in prop::bool::weighted(0.3),
         updating in any::<bool>(),
@@ -507,10 +527,11 @@ prop_compose! {
     ) -> World {
         let mut w = empty();
         w.has_key = has_key;
-        for (i, (ours, status, fits)) in certificates.into_iter().enumerate() {
-            let status = [CertificateStatus::Issued, CertificateStatus::PendingValidation, CertificateStatus::ValidationTimedOut, CertificateStatus::Expired][status as usize].clone();
-            let names = if fits { vec![NAME.to_owned()] } else { vec![NAME.to_owned(), "x.example.com".to_owned()] };
-            w.certificates.push(certificate(&format!("arn:{i}"), if ours { OURS } else { THEIRS }, status, &names, KeyAlgorithm::EcPrime256v1));
+        for (i, (ours, status, fits, hours)) in certificates.into_iter().enumerate() {
+            let status = [CertificateStatus::Issued, CertificateStatus::PendingValidation, CertificateStatus::ValidationTimedOut, CertificateStatus::Failed, CertificateStatus::Expired][status as usize].clone();
+            let names = if fits { vec![NAME.to_owned()] } else { several_names() };
+            let c = certificate(&format!("arn:{i}"), if ours { OURS } else { THEIRS }, status, &names, KeyAlgorithm::EcPrime256v1);
+            w.certificates.push(acm::Certificate { created_at: Some(now() - SignedDuration::from_hours(hours)), ..c });
         }
         let entry = Entry { authority: "partners".into(), certificate: AUTHORITY[0].clone(), max_leaf: None, keep_until: None };
         let other = Entry { authority: String::new(), certificate: OTHER[0].clone(), ..entry.clone() };
@@ -555,17 +576,69 @@ prop_compose! {
     }
 }
 
+fn several_names() -> Vec<String> {
+    ["*.api.example.com", NAME, OTHER_NAME].map(str::to_owned).into()
+}
+
+/// Two that somebody else has, one of which needs the other.
+fn existing() -> [acm::Certificate; 2] {
+    ["arn:imported", "arn:public"].map(|arn| {
+        let kind = if arn == "arn:public" { CertificateKind::Requested } else { CertificateKind::Imported };
+        let c = certificate(arn, "", CertificateStatus::Issued, &[NAME.to_owned()], KeyAlgorithm::Rsa2048);
+        acm::Certificate { kind, tags: BTreeMap::new(), ..c }
+    })
+}
+
+prop_compose! {
+    /// Every kind of wish for a certificate.
+    fn any_desired()(kind in 0..4u8) -> Desired {
+        let mut d = desired();
+        let CertificateWish::Request { request, .. } = &mut d.certificate else { unreachable!("as above") };
+        let proof = (kind == 3).then(|| "arn:public".to_owned());
+        match kind {
+            0 => {}
+            1 => request.names = several_names(),
+            2 => d.certificate = CertificateWish::Existing { arn: "arn:public".into(), ownership_arn: proof },
+            _ => d.certificate = CertificateWish::Existing { arn: "arn:imported".into(), ownership_arn: proof },
+        }
+        d
+    }
+}
+
+/// Whether the domain may show this certificate, and how many of ours may be left with it.
+fn as_wished(d: &Desired, g: &Domain, used: &acm::Certificate) -> Option<usize> {
+    match &d.certificate {
+        // A domain that was taken over keeps what it came with.
+        CertificateWish::Request { keep: true, .. }
+            if g.tags.contains_key(ADOPTED_TAG) && owner(&used.tags) != OURS =>
+        {
+            Some(0)
+        }
+        CertificateWish::Request { request, .. } => {
+            (owner(&used.tags) == OURS && used.names == request.names).then_some(1)
+        }
+        CertificateWish::Existing { arn, ownership_arn } => {
+            (used.arn == *arn && g.ownership_certificate_arn == *ownership_arn).then_some(0)
+        }
+    }
+}
+
 proptest! {
     #[test]
-    fn every_start_ends_in_the_desired_state_or_names_what_is_in_the_way(start in any_world(), adopts in any::<bool>()) {
-        let (mut d, mut w) = (desired(), start.clone());
+    fn every_start_ends_in_the_desired_state_or_names_what_is_in_the_way(
+        mut start in any_world(),
+        mut d in any_desired(),
+        adopts in any::<bool>(),
+    ) {
+        start.certificates.extend(existing());
+        let mut w = start.clone();
         if adopts { d.adoption = AdoptionPolicy::Unowned; }
         w.converge(&d);
         // A domain that carries no mark at the end was left alone.
         let nobodys = w.domain.as_ref().is_some_and(|g| owner(&g.tags) == NOBODYS);
         let left = if nobodys { &[THEIRS, NOBODYS][..] } else { &[THEIRS] };
         prop_assert_eq!(w.foreign(left), start.foreign(left), "somebody else's things were touched");
-        let end = plan(&d, &w.observed(), now());
+        let end = plan(&d, &w.observed(), w.clock);
         prop_assert_eq!(end.actions().count(), 0, "it never comes to rest: {:?}", end.steps);
         let blocked: Vec<_> = end.steps.values().filter_map(|j| match &j.verdict { Verdict::Blocked(reason, _) => Some(*reason), _ => None }).collect();
         if blocked.is_empty() {
@@ -574,9 +647,9 @@ proptest! {
             prop_assert_eq!(&g.status, &DomainStatus::Available);
             prop_assert_eq!(g.ip_address_type, IpAddressType::Ipv4);
             let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is there");
-            // A domain that was taken over may keep what it came with.
-            let kept = g.tags.contains_key(ADOPTED_TAG) && owner(&used.tags) != OURS;
-            prop_assert_eq!((&used.status, used.names.len() == 1 || kept), (&CertificateStatus::Issued, true));
+            prop_assert_eq!(&used.status, &CertificateStatus::Issued);
+            let left = w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count();
+            prop_assert_eq!(as_wished(&d, &g, used), Some(left), "{:?}", w.certificates);
             let pinned = g.truststore.clone().and_then(|t| t.version).expect("pinned");
             let (_, of, body) = w.versions.iter().find(|(v, ..)| *v == pinned).expect("the version is there").clone();
             prop_assert_eq!(of.as_deref(), Some(OURS));
@@ -587,8 +660,6 @@ proptest! {
             prop_assert_eq!(mapped, BTreeMap::from([("", "a1"), ("orders", "a2")]));
             prop_assert!(w.records.iter().any(|r| r.kind == "A" && r.alias.as_ref().is_some_and(|a| a.target == g.target)));
             prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()));
-            let ours = w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count();
-            prop_assert_eq!(ours, usize::from(!kept), "superseded certificates are left");
         } else {
             // Of a domain that was there before: what it trusts, and the certificate that it came with.
             let of_takeover = [Reason::TrustInUse, Reason::RefNotFound, Reason::CertificateFailed];
@@ -675,13 +746,13 @@ proptest! {
         if trusted(&w) && ours(&w) {
             w.has_key = false; // the Secret is lost
             for _ in 0..5 {
-                for (_, action) in plan(&d, &w.observed(), now()).actions() {
+                for (_, action) in plan(&d, &w.observed(), w.clock).actions() {
                     w.perform(action.clone());
                 }
                 w.time_passes();
                 prop_assert!(trusted(&w));
             }
-            let end = plan(&d, &w.observed(), now());
+            let end = plan(&d, &w.observed(), w.clock);
             prop_assert!(matches!(end.steps[&Step::ResolvedRefs].verdict, Verdict::Blocked(Reason::AuthorityKeyLost, _)), "{:?}", end.steps);
         }
     }

@@ -18,6 +18,10 @@ use crate::{
         records,
     },
 };
+mod requests;
+
+pub use requests::remedy;
+
 /// For exactly the names and key that the spec says.
 fn fits(wish: &RequestWish, c: &acm::Certificate) -> bool {
     c.names == wish.names && c.key_algorithm == wish.key_algorithm
@@ -104,7 +108,7 @@ fn named<'a>(o: &'a Observed, arn: &str) -> Result<Option<&'a acm::Certificate>,
 pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> Judged {
     match wanted(d, o) {
         Err(verdict) => verdict.into(),
-        Ok(Wanted::Requested(wish)) => ours(d, wish, o),
+        Ok(Wanted::Requested(wish)) => ours(d, wish, o, now),
         Ok(Wanted::There(there)) => match usable(d, &there, o, now) {
             Err(verdict) => verdict.into(),
             Ok(c) => {
@@ -193,11 +197,11 @@ fn covers(c: &acm::Certificate, name: &str) -> bool {
 
 // ---- one of ours
 
-fn ours(d: &Desired, wish: &RequestWish, o: &Observed) -> Judged {
+fn ours(d: &Desired, wish: &RequestWish, o: &Observed, now: Timestamp) -> Judged {
     if let Err(why) = &o.certificates {
         return Verdict::unknown(why).into();
     }
-    let Some(certificate) = requested(d, wish, o) else { return request(d, wish, o) };
+    let Some(certificate) = requested(d, wish, o) else { return requests::request(d, wish, o, now) };
     let validation = match (&d.home.dns, &o.validation) {
         (DnsWish::External { .. }, _) => Ok(vec![]),
         (_, Ok(found)) => validation_records(d, o, certificate, found),
@@ -223,35 +227,6 @@ fn ours(d: &Desired, wish: &RequestWish, o: &Observed) -> Judged {
                 .into()
         }
     }
-}
-
-/// Zones are looked up before the request, so that no certificate is left that can never be issued.
-fn request(d: &Desired, wish: &RequestWish, o: &Observed) -> Judged {
-    if let DnsWish::Route53 { .. } = d.home.dns {
-        for name in &wish.names {
-            if let Err(verdict) = zone(d, o, name) {
-                return verdict.into();
-            }
-        }
-    }
-    if let Some(failed) = owned(&d.home, o).find(|c| fits(wish, c) && c.status == CertificateStatus::Failed) {
-        let why = failed.failure.as_deref().unwrap_or("no reason given");
-        return Verdict::blocked(
-            Reason::CertificateFailed,
-            format!("ACM could not issue {}: {why}. Put that right, then delete the failed certificate in ACM: a new one is requested", failed.arn),
-        )
-        .into();
-    }
-    Judged::act(
-        format!("requesting a certificate for {}", d.home.domain_name),
-        vec![Action::RequestCertificate(acm::CertificateRequest {
-            domain_name: d.home.domain_name.clone(),
-            names: wish.names.clone(),
-            key_algorithm: wish.key_algorithm.clone(),
-            idempotency_token: wish.token.clone(),
-            tags: [(OWNER_TAG.to_owned(), d.home.owner.clone())].into(),
-        })],
-    )
 }
 
 /// The hosted zone that the records of `name` belong into.
@@ -288,7 +263,7 @@ pub fn validation(c: &acm::Certificate) -> Vec<(String, String)> {
 }
 
 /// The same as lines of a zone file.
-fn lines(c: &acm::Certificate) -> String {
+pub fn lines(c: &acm::Certificate) -> String {
     let lines: Vec<_> = validation(c).iter().map(|(name, value)| format!("{name}. CNAME {value}.")).collect();
     lines.join("; ")
 }

@@ -58,9 +58,8 @@ pub(super) fn domain(
         return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
     }
     // What it has serves for an update of the rest, as long as API Gateway takes it.
-    let known = o.certificates.iter().flatten().chain(o.named.values().flatten().flatten());
-    let issued = |arn: &str| known.clone().any(|c| c.arn == arn && c.status == CertificateStatus::Issued);
-    let in_use = issued(&g.certificate_arn).then_some((&*g.certificate_arn, g.ownership_certificate_arn.as_deref()));
+    let in_use = o.certificate(&g.certificate_arn).filter(|c| c.status == CertificateStatus::Issued);
+    let in_use = in_use.map(|c| (c.arn.as_str(), g.ownership_certificate_arn.as_deref()));
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
     let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
     let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {

@@ -31,7 +31,7 @@ fn world(certificates: Vec<acm::Certificate>) -> World {
 }
 
 /// Reason and message of CertificateIssued.
-fn verdict(d: &Desired, w: &World) -> (Reason, String) {
+pub(super) fn verdict(d: &Desired, w: &World) -> (Reason, String) {
     match certificates(d, &w.observed(), now()).verdict {
         Verdict::Done(reason, message) | Verdict::Wait(reason, message) | Verdict::Blocked(reason, message) => {
             (reason, message)
@@ -188,6 +188,17 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     let mut o = w.observed();
     o.domain = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
     assert!(matches!(certificates(&unowned, &o, now()).verdict, Verdict::Unknown(_)));
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_is_neither_there_nor_gone() {
+    let mut w = empty();
+    w.converge(&desired());
+    let mut o = w.observed();
+    o.named.insert("arn:there".into(), Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() }));
+    let plan = plan(&existing(None), &o, now());
+    assert!(matches!(plan.steps[&Step::CertificateIssued].verdict, Verdict::Unknown(_)));
+    assert_eq!(plan.actions().count(), 0, "the domain stays as it is");
 }
 
 #[test]
