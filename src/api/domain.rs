@@ -139,7 +139,7 @@ pub struct AwsPlace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<String>,
 
-    /// The role to take on for this domain. Unset: the operator's own.
+    /// The role to take on for this domain, which is then made in the role's account. Unset: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
 }
@@ -284,7 +284,8 @@ pub struct Route53Dns {
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosted_zone_id: Option<String>,
-    /// The role to take on for Route 53, when the zone is in another account. Unset: as for the rest of the domain.
+    /// The role to take on for Route 53 alone, when the zone is in another account. The operator takes it on with its own credentials, not with
+    /// those of `aws.assumeRole`. Unset: as for the rest of the domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
 }

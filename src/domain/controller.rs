@@ -282,7 +282,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         ctx.write(domain, &old, &new).await?;
         return Ok(Next::await_change());
     }
-    let session = match ctx.sessions.get(domain.spec.aws.as_ref().and_then(|a| a.region.as_deref())).await {
+    let session = match ctx.sessions.get(&desired::access(domain)).await {
         Ok(session) => session,
         Err(error) => {
             let new = report::blind(&old, generation, &observe::unseen(&error), now);

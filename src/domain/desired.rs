@@ -11,7 +11,10 @@ use crate::{
         Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain,
         RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
-    aws::{acm, gateway},
+    aws::{
+        acm, gateway,
+        session::{self, Access},
+    },
     pki::{authority::AuthorityRequest, keys::KeyKind},
 };
 
@@ -101,9 +104,28 @@ impl Home {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
+    /// The account that the hosted zones are in.
+    pub fn route53_account(&self) -> &str {
+        match &self.dns {
+            DnsWish::Route53 { role_arn: Some(role), .. } => session::account_of(role),
+            _ => &self.account,
+        }
+    }
+
     /// Value of the annotation `mtls-operator.io/home`.
     pub fn place(&self) -> String {
         format!("{}/{}", self.account, self.region)
+    }
+}
+
+/// Where the calls for a domain go, and as whom they are made.
+pub fn access(domain: &MtlsDomain) -> Access {
+    let aws = domain.spec.aws.clone().unwrap_or_default();
+    let route53 = domain.spec.dns.as_ref().and_then(|dns| dns.route53.clone()).unwrap_or_default();
+    Access {
+        region: aws.region,
+        role_arn: aws.assume_role.map(|role| role.role_arn),
+        route53_role_arn: route53.assume_role.map(|role| role.role_arn),
     }
 }
 
@@ -266,11 +288,9 @@ fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
 /// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
-    let aws = spec.aws.clone().unwrap_or_default();
     let truststore = spec.truststore.clone().unwrap_or_default();
     let dns = spec.dns.clone().unwrap_or_default();
     let fields = [
-        ("aws.assumeRole", aws.assume_role.is_some()),
         (
             "trust.authorities[].configMapSelector",
             spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some()),
@@ -279,7 +299,6 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
         ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
         ("dns.external", dns.external.is_some()),
-        ("dns.route53.assumeRole", dns.route53.is_some_and(|r| r.assume_role.is_some())),
         ("identity", spec.identity.is_some()),
     ];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();

@@ -194,13 +194,16 @@ async fn records_of(
 ) -> Seen<Vec<RecordSet>> {
     let zones = zones.as_ref().map_err(Clone::clone)?;
     let Some(zone) = zones.get(&home.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
+    let at = async |name: &str| seen(session.route53.records(&zone.id, name)).await;
     let marker = records::marker_name(&home.domain_name);
-    let (mut at_name, at_marker) = tokio::join!(
-        seen(session.route53.records(&zone.id, &home.domain_name)),
-        seen(session.route53.records(&zone.id, &marker)),
-    );
-    at_name.as_mut().map_err(|e| e.clone())?.extend(at_marker?);
-    at_name
+    let (at_name, at_marker) = tokio::join!(at(&home.domain_name), at(&marker));
+    let mut all = [at_name?, at_marker?].concat();
+    if records::is_unmarked(home, &all) {
+        for name in records::registry_names(&home.domain_name) {
+            all.extend(at(&name).await?);
+        }
+    }
+    Ok(all)
 }
 
 async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {

@@ -47,7 +47,7 @@ pub struct Observed {
     pub mappings: Seen<Vec<Mapping>>,
     /// The APIs that the spec maps, by id; `None`: there is no such HTTP API.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
-    /// Every record set at the domain name and at its owner marker.
+    /// Every record set at the domain name and at its owner marker; when that is missing, also where another tool may say whose they are.
     pub records: Seen<Vec<route53::RecordSet>>,
     /// Whether our last change of the records has reached all of Route 53; true when none is known to be under way.
     pub records_in_sync: Seen<bool>,

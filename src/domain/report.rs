@@ -188,6 +188,15 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
 /// What an AWS error means to the one who waits.
 pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
     match error.kind {
+        errors::Kind::Denied if error.operation == errors::ASSUME_ROLE => (
+            Standing::Stuck,
+            Reason::PermissionDenied,
+            format!(
+                "the operator may not take on a role: {error}. Allow {} on it in the operator's IAM policy, and the operator in the role's \
+                 trust policy",
+                errors::ASSUME_ROLE
+            ),
+        ),
         // We looked, and this account has none: names are unique in a Region across all accounts.
         errors::Kind::Conflict if error.operation == "apigateway:CreateDomainName" => (
             Standing::Stuck,

@@ -248,7 +248,7 @@ pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Z
         }
         _ => format!(
             "no public hosted zone in account {} is a parent of {name}; create one, or set spec.dns.route53.hostedZoneId",
-            d.home.account
+            d.home.route53_account()
         ),
     };
     Err(Verdict::blocked(Reason::HostedZoneNotFound, message))

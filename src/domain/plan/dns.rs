@@ -23,7 +23,7 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
         Err(why) => return Verdict::unknown(why).into(),
         Ok(there) => there,
     };
-    match records::plan(&d.home, g, d.ip_address_type, there) {
+    match records::plan(&d.home, zone, g, d.ip_address_type, there) {
         RecordPlan::Right => match &o.records_in_sync {
             Err(why) => Verdict::unknown(why).into(),
             Ok(false) => Verdict::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
@@ -31,14 +31,9 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
                 Verdict::done(Reason::Programmed, format!("{} points at {}", d.home.domain_name, g.target)).into()
             }
         },
-        RecordPlan::Foreign(what) => Verdict::blocked(
-            Reason::ForeignOwner,
-            format!(
-                "the hosted zone {} has {what}, which carries no mark of ours; delete it to let the operator write {}",
-                zone.name, d.home.domain_name
-            ),
-        )
-        .into(),
+        RecordPlan::Foreign(what) => {
+            Verdict::blocked(Reason::ForeignOwner, format!("the hosted zone {} has {what}", zone.name)).into()
+        }
         // A first record sends callers here: not before there is something that answers.
         RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => {
             Verdict::Behind(Step::DomainProgrammed).into()
