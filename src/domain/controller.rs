@@ -27,7 +27,7 @@ use super::{
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe::{self, Eyes, Versions},
     plan::{self, Action, Judged, Plan, Step, Verdict},
-    report,
+    report::{self, Notice},
     served::{Served, Trust},
     teardown,
 };
@@ -399,6 +399,13 @@ async fn serve(
     }
     let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
     ctx.write(domain, old, &new).await?;
+    for notice in report::notices(old, &new, &d.home, &plan, &observed, now) {
+        let (object, Notice { warning, reason, message }) = (domain.object_ref(&()), notice);
+        match warning {
+            true => ctx.events.warning(&object, reason, "Watch", &message).await,
+            false => ctx.events.normal(&object, reason, "Watch", &message).await,
+        }
+    }
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     Ok(if done.effects > 0 {
         ctx.remember(&uid, |m| m.polls = 0);

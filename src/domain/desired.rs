@@ -231,7 +231,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
     let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
     Ok(Desired {
         adoption: spec.adoption_policy,
-        certificate: certificate(domain, &home),
+        certificate: certificate(domain, &home)?,
         authorities,
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
         overlap: spec.trust.overlap.as_ref().map(length),
@@ -245,11 +245,13 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
     })
 }
 
-fn certificate(domain: &MtlsDomain, home: &Home) -> CertificateWish {
+fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refused> {
     let spec = domain.spec.server_certificate.as_ref();
     if let Some(existing) = spec.and_then(|c| c.existing.clone()) {
-        let ExistingCertificate { arn, ownership_verification_arn } = existing;
-        return CertificateWish::Existing { arn, ownership_arn: ownership_verification_arn };
+        let ExistingCertificate { arn, ownership_verification_arn: ownership_arn } = existing;
+        at_home("arn", &arn, home)?;
+        ownership_arn.as_ref().map_or(Ok(()), |arn| at_home("ownershipVerificationArn", arn, home))?;
+        return Ok(CertificateWish::Existing { arn, ownership_arn });
     }
     let request = spec.and_then(|c| c.request.clone()).unwrap_or_default();
     let mut names = request.subject_alternative_names;
@@ -267,7 +269,20 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> CertificateWish {
         domain.uid().unwrap_or_default(),
         names.join("\n")
     ));
-    CertificateWish::Request { request: RequestWish { names, key_algorithm, token }, keep: spec.is_none() }
+    Ok(CertificateWish::Request { request: RequestWish { names, key_algorithm, token }, keep: spec.is_none() })
+}
+
+/// API Gateway takes certificates of the domain's own Region and account only.
+fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
+    let parts: Vec<_> = arn.split(':').collect();
+    match parts[..] {
+        [_, _, _, region, account, ..] if region != home.region || account != home.account => Err(invalid(&format!(
+            "spec.serverCertificate.existing.{field}: the certificate is in {region} of account {account}, but the domain is in {} of account {}. \
+             API Gateway takes certificates of its own Region and account only: request or import one there, and name that",
+            home.region, home.account
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.
@@ -275,7 +290,6 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
     let truststore = spec.truststore.clone().unwrap_or_default();
     let fields = [
-        ("serverCertificate.existing", spec.server_certificate.as_ref().is_some_and(|c| c.existing.is_some())),
         (
             "trust.authorities[].configMapSelector",
             spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some()),

@@ -7,7 +7,7 @@ use kube::Client;
 use super::{
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
     observed::{Api, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
-    plan::{OWNER_METADATA, OWNER_TAG, PENDING_TAG},
+    plan::{OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
     records, sources,
 };
 use crate::{
@@ -54,7 +54,8 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         apis(d, session, eyes.probe),
         in_sync(session, eyes.pending_change.as_deref()),
     );
-    let (validation, records, mappings, pinned, public) = tokio::join!(
+    let (named, validation, records, mappings, pinned, public) = tokio::join!(
+        named(d, session, &certificates, &domain),
         validation(home, session, &zones, &certificates),
         records_of(home, session, &zones),
         mappings(home, session, &domain),
@@ -66,6 +67,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         authorities,
         zones,
         certificates,
+        named,
         validation,
         bucket,
         published,
@@ -144,6 +146,31 @@ fn best_zone(name: &str, zones: &[Zone]) -> ZoneChoice {
         [zone] => ZoneChoice::Found((*zone).clone()),
         several => ZoneChoice::Ambiguous(several.iter().map(|z| z.id.clone()).collect()),
     }
+}
+
+async fn named(
+    d: &Desired,
+    session: &Session,
+    certificates: &Seen<Vec<acm::Certificate>>,
+    domain: &Seen<Option<Domain>>,
+) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
+    let mut arns = BTreeSet::new();
+    if let CertificateWish::Existing { arn, ownership_arn } = &d.certificate {
+        arns.extend(ownership_arn.iter().chain([arn]));
+    }
+    let is_ours = |g: &Domain| g.tags.get(OWNER_TAG) == Some(&d.home.owner) || is_taken_over(d, g);
+    if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
+        arns.extend(g.ownership_certificate_arn.iter().chain([&g.certificate_arn]).filter(|arn| !arn.is_empty()));
+    }
+    let reads = arns.into_iter().map(async |arn| {
+        let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
+        let read = match listed {
+            Some(certificate) => Ok(Some(certificate.clone())),
+            None => seen(session.acm.certificate(arn)).await,
+        };
+        (arn.clone(), read)
+    });
+    join_all(reads).await.into_iter().collect()
 }
 
 /// What stands at the validation records of our certificates, in the zones that they belong into.

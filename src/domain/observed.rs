@@ -34,6 +34,9 @@ pub struct Observed {
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
     pub certificates: Seen<Vec<acm::Certificate>>,
+    /// Certificates by their ARN, `None`: there is none. Those that the spec names, and those that a domain of ours, or one to be taken
+    /// over, has now.
+    pub named: BTreeMap<String, Seen<Option<acm::Certificate>>>,
     /// What Route 53 has at the name of each validation record of our certificates.
     pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
     pub bucket: Seen<Option<s3::Bucket>>,
@@ -52,6 +55,14 @@ pub struct Observed {
     /// What public DNS says of the domain name, once there is something to point at; only looked at where somebody else makes the records and
     /// that is to be verified.
     pub public: Seen<Option<PublicName>>,
+}
+
+impl Observed {
+    /// The certificate with this ARN, when it is among those that were read.
+    pub fn certificate(&self, arn: &str) -> Option<&acm::Certificate> {
+        let named = self.named.values().flatten().flatten();
+        self.certificates.iter().flatten().chain(named).find(|c| c.arn == arn)
+    }
 }
 
 /// The content of an authority's Secret, ConfigMap or `pem`.

@@ -228,6 +228,8 @@ pub struct Plan {
     pub steps: BTreeMap<Step, Judged>,
     /// The certificate that the domain shall have, if there is one.
     pub certificate: Option<acm::Certificate>,
+    /// The public one beside it that proves the name, where API Gateway asks for that.
+    pub ownership: Option<acm::Certificate>,
     /// The truststore as it shall be, when enough could be seen to say so.
     pub truststore: Option<Compiled>,
 }
@@ -241,21 +243,22 @@ impl Plan {
 /// What to do next so that what is there becomes what is desired.
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let truststore = truststore::compile(d, o, now);
-    let certificate = certificates::chosen(d, o).cloned();
+    let (certificate, ownership) = (certificates::chosen(d, o).cloned(), certificates::ownership(d, o).cloned());
     let refs = references::resolved_refs(d, o, truststore.as_ref());
     let mut published = truststore::publish(d, o, &refs, truststore.as_ref());
-    let mut issued = certificates::certificates(d, o);
+    let mut issued = certificates::certificates(d, o, now);
     if custom_domain::is_barred(d, o) {
         // Nothing is made for a domain that is somebody else's.
         for judged in [&mut published, &mut issued].into_iter().filter(|j| !j.actions.is_empty()) {
             *judged = Verdict::Behind(Step::DomainProgrammed).into();
         }
     }
-    let programmed = custom_domain::domain(d, o, certificate.as_ref(), &issued.verdict, &published.verdict, now);
+    let wanted = certificate.as_ref().filter(|_| issued.verdict.is_done());
+    let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published.verdict, now);
     let mapped = mappings::mappings(d, o);
     let named = dns::dns(d, o, &mapped.verdict);
     let closed = default_endpoint::bypass(d, o, &named.verdict);
     let judged = [refs, issued, published, programmed, mapped, named, closed];
     let steps = Step::ALL.into_iter().zip(judged).collect();
-    Plan { steps, certificate, truststore }
+    Plan { steps, certificate, ownership, truststore }
 }

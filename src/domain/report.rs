@@ -1,26 +1,26 @@
 //! Says how things stand: the plan, what became of it and the old status in, the new status out. Pure.
 use std::collections::BTreeMap;
 
+mod certificate;
+mod dns;
+
+pub use certificate::{Notice, notices};
 use jiff::Timestamp;
 
 use super::{
-    desired::{DnsWish, Home},
+    desired::Home,
     observed::{Observed, Unseen},
-    plan::{Judged, OWNER_TAG, Plan, Step, Verdict, certificates},
+    plan::{Judged, OWNER_TAG, Plan, Step, Verdict},
 };
 use crate::{
     api::{
-        AuthorityStatus, CertificateState, DnsRecord, DnsState, MappingState, MtlsDomainStatus, TruststoreState,
+        AuthorityStatus, MappingState, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
     conditions::{self, Acceptance, Line, Standing},
     pki::lint::Severity,
 };
-
-/// Types in `status.dns.records`.
-const CNAME: &str = "CNAME";
-const ALIAS: &str = "ALIAS";
 
 /// What became of the first action of a step that did not simply succeed.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub fn report(
 ) -> MtlsDomainStatus {
     let lines: Vec<_> = plan.steps.iter().map(|(step, judged)| line(*step, judged, outcomes.get(step))).collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
-    facts(&mut new, home, plan, o);
+    facts(&mut new, home, plan, o, now);
     new.plan = vec![];
     new
 }
@@ -92,7 +92,7 @@ pub fn observing(
         })
         .collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
-    facts(&mut new, home, plan, o);
+    facts(&mut new, home, plan, o, now);
     new.plan = plan.actions().map(|(_, action)| action.to_string()).collect();
     new
 }
@@ -222,13 +222,9 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
 }
 
 /// What people would otherwise dig for. What could not be seen stays as it was.
-fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) {
-    if o.certificates.is_ok() {
-        status.certificate = plan.certificate.as_ref().map(|c| CertificateState {
-            arn: c.arn.clone(),
-            status: c.status.as_str().to_owned(),
-            not_after: c.not_after.map(conditions::in_seconds),
-        });
+fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, now: Timestamp) {
+    if o.certificates.is_ok() && o.domain.is_ok() && o.named.values().all(Result::is_ok) {
+        status.certificate = certificate::state(home, plan, o, now);
     }
     if let Ok(domain) = &o.domain {
         let ours = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner));
@@ -242,27 +238,7 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
             status.mappings.sort_by(|a, b| a.path.cmp(&b.path));
         }
     }
-    status.dns = dns(status, home, plan, o);
-}
-
-/// What somebody else must create, as far as it is known yet.
-fn dns(status: &MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) -> Option<DnsState> {
-    let DnsWish::External { .. } = home.dns else { return None };
-    if o.certificates.is_err() || o.domain.is_err() {
-        return status.dns.clone();
-    }
-    let listed = status.dns.iter().flat_map(|dns| &dns.records).find(|r| r.name == home.domain_name);
-    let kind = match &o.public {
-        Ok(Some(found)) if found.apex => ALIAS,
-        Err(_) if listed.is_some_and(|r| r.r#type == ALIAS) => ALIAS,
-        _ => CNAME,
-    };
-    let record = |name: String, kind: &str, value: String| DnsRecord { name, r#type: kind.to_owned(), value };
-    let validation = plan.certificate.iter().flat_map(certificates::validation);
-    let mut records: Vec<_> = validation.map(|(name, value)| record(name, CNAME, value)).collect();
-    records.extend(status.target_domain_name.iter().map(|t| record(home.domain_name.clone(), kind, t.to_lowercase())));
-    records.sort_by(|a, b| a.name.cmp(&b.name));
-    Some(DnsState { records }).filter(|dns| !dns.records.is_empty())
+    status.dns = dns::records(status, home, plan, o);
 }
 
 fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> {

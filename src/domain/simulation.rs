@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{
     desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
-    observed::{Api, Key, Observed, Pinned, Published, Remains, Source, ZoneChoice},
+    observed::{Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
     plan::{ADOPTED_TAG, Action, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
     records,
     report::report,
@@ -20,7 +20,7 @@ use crate::{
     },
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
-        gateway::{self, Domain, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
+        gateway::{self, Domain, DomainRequest, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
         route53::{self, Alias, Change, RecordSet, Zone},
         s3,
     },
@@ -34,6 +34,10 @@ use crate::{
 };
 
 const NAME: &str = "api.example.com";
+const OTHER_NAME: &str = "www.example.org";
+/// The zone of each name, by id and name.
+const ZONES: [(&str, &str, &str); 3] =
+    [(NAME, "Z1", "example.com"), ("*.api.example.com", "Z1", "example.com"), (OTHER_NAME, "Z2", "example.org")];
 const OURS: &str = "cluster/ns/partners";
 const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
 const THEIRS: &str = "other/ns/partners";
@@ -41,7 +45,7 @@ const THEIRS: &str = "other/ns/partners";
 const ADOPTED: &str = "adopted";
 const NOBODYS: &str = "";
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
@@ -76,7 +80,7 @@ fn owner(tags: &BTreeMap<String, String>) -> &str {
     tags.get(OWNER_TAG).map_or(NOBODYS, String::as_str)
 }
 
-fn desired() -> Desired {
+pub(super) fn desired() -> Desired {
     let home = Home {
         namespace: "ns".into(),
         name: "partners".into(),
@@ -117,16 +121,17 @@ fn desired() -> Desired {
 
 /// AWS and the cluster, as far as one domain goes.
 #[derive(Clone, Debug)]
-struct World {
+pub(super) struct World {
     has_key: bool,
-    certificates: Vec<acm::Certificate>,
+    pub(super) certificates: Vec<acm::Certificate>,
     records: Vec<RecordSet>,
     /// Version, owner, body.
     versions: Vec<(String, Option<String>, String)>,
-    domain: Option<Domain>,
+    pub(super) domain: Option<Domain>,
     mappings: Vec<Mapping>,
     apis: BTreeMap<String, Api>,
     counter: usize,
+    clock: Timestamp,
 }
 
 impl World {
@@ -136,7 +141,7 @@ impl World {
     }
 
     fn in_use(&self, arn: &str) -> bool {
-        self.domain.as_ref().is_some_and(|g| g.certificate_arn == arn)
+        self.domain.iter().any(|g| g.certificate_arn == arn || g.ownership_certificate_arn.as_deref() == Some(arn))
     }
 
     fn has_certificate(&self, arn: &str) -> bool {
@@ -147,11 +152,16 @@ impl World {
         self.certificates.iter().map(|c| acm::Certificate { in_use: self.in_use(&c.arn), ..c.clone() }).collect()
     }
 
+    fn named(&self) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
+        let all = self.seen_certificates();
+        all.into_iter().map(|c| (c.arn.clone(), Ok(Some(c)))).collect()
+    }
+
     fn records_at(&self, names: &[&str]) -> Vec<RecordSet> {
         self.records.iter().filter(|r| names.contains(&r.name.as_str())).cloned().collect()
     }
 
-    fn observed(&self) -> Observed {
+    pub(super) fn observed(&self) -> Observed {
         let source = Source::Read { certificates: Ok(AUTHORITY.clone()), key: Key::Fits };
         let missing = Source::Missing("there is no Secret".into());
         let pinned = self.domain.as_ref().and_then(|g| g.truststore.as_ref()).and_then(|t| t.version.as_ref());
@@ -164,12 +174,15 @@ impl World {
             let settled = api.api.endpoint_closed && !api.api.tags.contains_key(PENDING_TAG);
             (id.clone(), Ok(Some(Api { probe: settled.then_some(probe::Verdict::Refused(404)), ..api.clone() })))
         });
-        let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
+        let zones = ZONES.map(|(name, id, zone)| {
+            (name.to_owned(), ZoneChoice::Found(Zone { id: id.into(), name: zone.into(), private: false }))
+        });
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
-            zones: Ok([(NAME.to_owned(), ZoneChoice::Found(zone))].into()),
+            zones: Ok(zones.into()),
             certificates: Ok(self.seen_certificates()),
+            named: self.named(),
             validation: Ok(self
                 .certificates
                 .iter()
@@ -236,7 +249,7 @@ impl World {
     }
 
     /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would be changed.
-    fn perform(&mut self, action: Action) {
+    pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::GenerateAuthority { .. } => {
                 assert!(
@@ -246,21 +259,22 @@ impl World {
                 self.has_key = true;
             }
             Action::RequestCertificate(r) => {
-                let arn = self.id("arn:");
-                self.certificates.push(certificate(
-                    &arn,
-                    OURS,
-                    CertificateStatus::PendingValidation,
-                    &r.names,
-                    r.key_algorithm,
-                ));
+                let (arn, pending) = (self.id("arn:"), CertificateStatus::PendingValidation);
+                let c = certificate(&arn, OURS, pending, &r.names, r.key_algorithm);
+                self.certificates.push(acm::Certificate { created_at: Some(self.clock), ..c });
             }
             Action::DeleteCertificate { arn } => {
                 assert!(!self.in_use(&arn), "ResourceInUseException");
                 let i = self.certificates.iter().position(|c| c.arn == arn).expect("there");
                 assert_eq!(owner(&self.certificates.remove(i).tags), OURS);
             }
-            Action::ChangeRecords { changes, .. } => changes.into_iter().for_each(|c| self.change(c)),
+            Action::ChangeRecords { zone_id, changes } => {
+                let (.., zone) = ZONES.into_iter().find(|(_, id, _)| *id == zone_id).expect("the zone is there");
+                for change in changes {
+                    assert!(records::is_inside(&change.record.name, zone), "InvalidChangeBatch: not in the zone");
+                    self.change(change);
+                }
+            }
             Action::PutTruststore { body, .. } => {
                 let (version, last) = (self.id("v"), self.versions.last().and_then(|(_, owner, _)| owner.clone()));
                 assert!(last.is_none_or(|o| o == OURS), "somebody else's object was overwritten");
@@ -268,16 +282,18 @@ impl World {
             }
             Action::CreateDomain(r) => {
                 assert!(self.domain.is_none(), "exists already");
-                self.check_request(&r.certificate_arn, &r.truststore_version);
+                self.check_request(&r);
                 let mut g = domain(OURS, &r.certificate_arn, &r.truststore_version);
                 (g.truststore.as_mut().unwrap().uri, g.status) = (r.truststore_uri, DomainStatus::Updating);
+                g.ownership_certificate_arn = r.ownership_certificate_arn;
                 self.domain = Some(g);
             }
             Action::UpdateDomain(r) => {
-                self.check_request(&r.certificate_arn, &r.truststore_version);
+                self.check_request(&r);
+                self.check_nobody_loses(&r.truststore_version);
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
-                g.certificate_arn = r.certificate_arn;
+                (g.certificate_arn, g.ownership_certificate_arn) = (r.certificate_arn, r.ownership_certificate_arn);
                 g.truststore =
                     Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
                 (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
@@ -338,10 +354,16 @@ impl World {
         bundles.iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
     }
 
-    fn check_request(&self, arn: &str, version: &str) {
-        let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
-        assert_eq!(c.status, CertificateStatus::Issued);
-        assert!(self.versions.iter().any(|(v, ..)| v == version), "Invalid truststore URI/versionId specified");
+    fn check_request(&self, r: &DomainRequest) {
+        let issued = |arn: &str| {
+            let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
+            assert_eq!(c.status, CertificateStatus::Issued);
+            c.kind
+        };
+        let proof = r.ownership_certificate_arn.as_deref().map(issued);
+        assert!(issued(&r.certificate_arn) == CertificateKind::Requested || proof == Some(CertificateKind::Requested));
+        let known = self.versions.iter().any(|(v, ..)| *v == r.truststore_version);
+        assert!(known, "Invalid truststore URI/versionId specified");
     }
 
     /// What a domain trusted before it was taken over it trusts afterwards.
@@ -381,6 +403,7 @@ impl World {
 
     /// What AWS goes on with by itself.
     fn time_passes(&mut self) {
+        self.clock += SignedDuration::from_hours(12);
         let records = self.records.clone();
         for c in self.certificates.iter_mut().filter(|c| c.status == CertificateStatus::PendingValidation) {
             let there = |v: &Validation| {
@@ -390,9 +413,11 @@ impl World {
             };
             if c.validation.iter().all(there) {
                 c.status = CertificateStatus::Issued;
+            } else if c.created_at.is_some_and(|at| self.clock >= at + SignedDuration::from_hours(72)) {
+                c.status = CertificateStatus::ValidationTimedOut;
             }
             for v in c.validation.iter_mut().filter(|v| v.record.is_none()) {
-                v.record = Some((format!("_x.{}", v.domain), "_y.acm-validations.aws".into()));
+                v.record = Some(validation_record(&v.domain));
             }
         }
         if let Some(g) = self.domain.as_mut().filter(|g| g.status == DomainStatus::Updating) {
@@ -410,9 +435,9 @@ impl World {
         format!("{domain:?} {certificates:?} {versions:?}")
     }
 
-    fn converge(&mut self, d: &Desired) {
+    pub(super) fn converge(&mut self, d: &Desired) {
         for _ in 0..25 {
-            let plan = plan(d, &self.observed(), now());
+            let plan = plan(d, &self.observed(), self.clock);
             for (_, action) in plan.actions() {
                 self.perform(action.clone());
             }
@@ -421,7 +446,7 @@ impl World {
     }
 }
 
-fn certificate(
+pub(super) fn certificate(
     arn: &str,
     owner: &str,
     status: CertificateStatus,
@@ -429,7 +454,6 @@ fn certificate(
     key_algorithm: KeyAlgorithm,
 ) -> acm::Certificate {
     let issued = status == CertificateStatus::Issued;
-    let record = issued.then(|| (format!("_x.{NAME}"), "_y.acm-validations.aws".to_owned()));
     acm::Certificate {
         arn: arn.into(),
         domain_name: NAME.into(),
@@ -441,15 +465,24 @@ fn certificate(
         created_at: None,
         in_use: false,
         failure: None,
+        renewal: None,
         validation: names
             .iter()
-            .map(|n| Validation { domain: n.clone(), record: record.clone(), status: ValidationStatus::Pending })
+            .map(|n| Validation {
+                domain: n.clone(),
+                record: issued.then(|| validation_record(n)),
+                status: ValidationStatus::Pending,
+            })
             .collect(),
         tags: tags(owner),
     }
 }
 
-fn domain(owner: &str, arn: &str, version: &str) -> Domain {
+fn validation_record(name: &str) -> (String, String) {
+    (format!("_x.{}", name.trim_start_matches("*.")), "_y.acm-validations.aws".to_owned())
+}
+
+pub(super) fn domain(owner: &str, arn: &str, version: &str) -> Domain {
     Domain {
         name: NAME.into(),
         arn: "arn:domain".into(),
@@ -493,7 +526,7 @@ fn alias(target: &str) -> RecordSet {
     }
 }
 
-fn empty() -> World {
+pub(super) fn empty() -> World {
     World {
         has_key: false,
         certificates: vec![],
@@ -503,6 +536,7 @@ fn empty() -> World {
         mappings: vec![],
         apis: ["a1", "a2"].map(|id| (id.to_owned(), api(id, false, id == "a1", false))).into(),
         counter: 100,
+        clock: now(),
     }
 }
 
@@ -510,12 +544,12 @@ prop_compose! {
     /// Any mixture of what we may have left half done, what somebody changed, and what belongs to somebody else.
     fn any_world()(
         has_key in any::<bool>(),
-        certificates in proptest::collection::vec((any::<bool>(), 0..4u8, any::<bool>()), 0..4),
+        certificates in proptest::collection::vec((any::<bool>(), 0..5u8, any::<bool>(), 0..240i64), 0..4),
         domain_of in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(ADOPTED)), Just(Some(NOBODYS)), Just(Some(THEIRS))],
-        without_mutual_tls in any::<bool>(),
+        without_mutual_tls in prop::bool::weighted(0.3),
         updating in any::<bool>(),
         dual_stack in any::<bool>(),
-        versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], 0..3u8), 0..3),
+        versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], prop_oneof![Just(0u8), Just(1), Just(2), Just(2)]), 0..3),
         pin in any::<prop::sample::Index>(),
         mappings in proptest::collection::btree_map("(|orders|old)", ("a[12]", "(\\$default|prod)"), 0..3),
         apis in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 2),
@@ -524,10 +558,11 @@ prop_compose! {
     ) -> World {
         let mut w = empty();
         w.has_key = has_key;
-        for (i, (ours, status, fits)) in certificates.into_iter().enumerate() {
-            let status = [CertificateStatus::Issued, CertificateStatus::PendingValidation, CertificateStatus::ValidationTimedOut, CertificateStatus::Expired][status as usize].clone();
-            let names = if fits { vec![NAME.to_owned()] } else { vec![NAME.to_owned(), "x.example.com".to_owned()] };
-            w.certificates.push(certificate(&format!("arn:{i}"), if ours { OURS } else { THEIRS }, status, &names, KeyAlgorithm::EcPrime256v1));
+        for (i, (ours, status, fits, hours)) in certificates.into_iter().enumerate() {
+            let status = [CertificateStatus::Issued, CertificateStatus::PendingValidation, CertificateStatus::ValidationTimedOut, CertificateStatus::Failed, CertificateStatus::Expired][status as usize].clone();
+            let names = if fits { vec![NAME.to_owned()] } else { several_names() };
+            let c = certificate(&format!("arn:{i}"), if ours { OURS } else { THEIRS }, status, &names, KeyAlgorithm::EcPrime256v1);
+            w.certificates.push(acm::Certificate { created_at: Some(now() - SignedDuration::from_hours(hours)), ..c });
         }
         let entry = Entry { authority: "partners".into(), certificate: AUTHORITY[0].clone(), max_leaf: None, keep_until: None };
         let other = Entry { authority: String::new(), certificate: OTHER[0].clone(), ..entry.clone() };
@@ -542,8 +577,12 @@ prop_compose! {
             (format!("v{i}"), owner.map(Into::into), Bundle { entries: entries(owner, content) }.render())
         }).collect();
         if let Some(owner_of) = domain_of {
-            let marked = if owner_of == ADOPTED { OURS } else { owner_of };
-            let arn = w.certificates.iter().find(|c| owner(&c.tags) == marked).map_or("arn:gone".to_owned(), |c| c.arn.clone());
+            let fits = |c: &&acm::Certificate| match owner_of {
+                ADOPTED => true,
+                NOBODYS => owner(&c.tags) == THEIRS,
+                owner_of => owner(&c.tags) == owner_of,
+            };
+            let arn = w.certificates.iter().find(fits).map_or("arn:gone".to_owned(), |c| c.arn.clone());
             let version = if w.versions.is_empty() { "v-gone".to_owned() } else { w.versions[pin.index(w.versions.len())].0.clone() };
             let mut g = domain(owner_of, &arn, &version);
             if without_mutual_tls && owner_of != OURS { g.truststore = None; }
@@ -568,17 +607,69 @@ prop_compose! {
     }
 }
 
+fn several_names() -> Vec<String> {
+    ["*.api.example.com", NAME, OTHER_NAME].map(str::to_owned).into()
+}
+
+/// Two that somebody else has, one of which needs the other.
+fn existing() -> [acm::Certificate; 2] {
+    ["arn:imported", "arn:public"].map(|arn| {
+        let kind = if arn == "arn:public" { CertificateKind::Requested } else { CertificateKind::Imported };
+        let c = certificate(arn, "", CertificateStatus::Issued, &[NAME.to_owned()], KeyAlgorithm::Rsa2048);
+        acm::Certificate { kind, tags: BTreeMap::new(), ..c }
+    })
+}
+
+prop_compose! {
+    /// Every kind of wish for a certificate.
+    fn any_desired()(kind in 0..4u8) -> Desired {
+        let mut d = desired();
+        let CertificateWish::Request { request, .. } = &mut d.certificate else { unreachable!("as above") };
+        let proof = (kind == 3).then(|| "arn:public".to_owned());
+        match kind {
+            0 => {}
+            1 => request.names = several_names(),
+            2 => d.certificate = CertificateWish::Existing { arn: "arn:public".into(), ownership_arn: proof },
+            _ => d.certificate = CertificateWish::Existing { arn: "arn:imported".into(), ownership_arn: proof },
+        }
+        d
+    }
+}
+
+/// Whether the domain may show this certificate, and how many of ours may be left with it.
+fn as_wished(d: &Desired, g: &Domain, used: &acm::Certificate) -> Option<usize> {
+    match &d.certificate {
+        // A domain that was taken over keeps what it came with.
+        CertificateWish::Request { keep: true, .. }
+            if g.tags.contains_key(ADOPTED_TAG) && owner(&used.tags) != OURS =>
+        {
+            Some(0)
+        }
+        CertificateWish::Request { request, .. } => {
+            (owner(&used.tags) == OURS && used.names == request.names).then_some(1)
+        }
+        CertificateWish::Existing { arn, ownership_arn } => {
+            (used.arn == *arn && g.ownership_certificate_arn == *ownership_arn).then_some(0)
+        }
+    }
+}
+
 proptest! {
     #[test]
-    fn every_start_ends_in_the_desired_state_or_names_what_is_in_the_way(start in any_world(), adopts in any::<bool>()) {
-        let (mut d, mut w) = (desired(), start.clone());
+    fn every_start_ends_in_the_desired_state_or_names_what_is_in_the_way(
+        mut start in any_world(),
+        mut d in any_desired(),
+        adopts in any::<bool>(),
+    ) {
+        start.certificates.extend(existing());
+        let mut w = start.clone();
         if adopts { d.adoption = AdoptionPolicy::Unowned; }
         w.converge(&d);
         // A domain that carries no mark at the end was left alone.
         let nobodys = w.domain.as_ref().is_some_and(|g| owner(&g.tags) == NOBODYS);
         let left = if nobodys { &[THEIRS, NOBODYS][..] } else { &[THEIRS] };
         prop_assert_eq!(w.foreign(left), start.foreign(left), "somebody else's things were touched");
-        let end = plan(&d, &w.observed(), now());
+        let end = plan(&d, &w.observed(), w.clock);
         prop_assert_eq!(end.actions().count(), 0, "it never comes to rest: {:?}", end.steps);
         let blocked: Vec<_> = end.steps.values().filter_map(|j| match &j.verdict { Verdict::Blocked(reason, _) => Some(*reason), _ => None }).collect();
         if blocked.is_empty() {
@@ -587,7 +678,9 @@ proptest! {
             prop_assert_eq!(&g.status, &DomainStatus::Available);
             prop_assert_eq!(g.ip_address_type, IpAddressType::Ipv4);
             let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is there");
-            prop_assert_eq!((&used.status, used.names.len()), (&CertificateStatus::Issued, 1));
+            prop_assert_eq!(&used.status, &CertificateStatus::Issued);
+            let left = w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count();
+            prop_assert_eq!(as_wished(&d, &g, used), Some(left), "{:?}", w.certificates);
             let pinned = g.truststore.clone().and_then(|t| t.version).expect("pinned");
             let (_, of, body) = w.versions.iter().find(|(v, ..)| *v == pinned).expect("the version is there").clone();
             prop_assert_eq!(of.as_deref(), Some(OURS));
@@ -598,14 +691,15 @@ proptest! {
             prop_assert_eq!(mapped, BTreeMap::from([("", "a1"), ("orders", "a2")]));
             prop_assert!(w.records.iter().any(|r| r.kind == "A" && r.alias.as_ref().is_some_and(|a| a.target == g.target)));
             prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()));
-            prop_assert_eq!(w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count(), 1, "superseded certificates are left");
         } else {
-            let known = [Reason::ForeignOwner, Reason::AuthorityKeyLost, Reason::TrustInUse];
+            // Of a domain that was there before: what it trusts, and the certificate that it came with.
+            let of_takeover = [Reason::TrustInUse, Reason::RefNotFound, Reason::CertificateFailed];
+            let known = [&[Reason::ForeignOwner, Reason::AuthorityKeyLost][..], &of_takeover].concat();
             prop_assert!(blocked.iter().all(|r| known.contains(r)), "{blocked:?}");
-            if blocked.contains(&Reason::TrustInUse) {
-                let g = start.domain.as_ref().expect("a domain that trusts somebody");
-                let taken_over = owner(&g.tags) == NOBODYS || g.tags.contains_key(ADOPTED_TAG);
-                prop_assert!(g.truststore.is_some() && taken_over);
+            if blocked.iter().any(|r| of_takeover.contains(r)) {
+                let g = start.domain.as_ref().expect("a domain was there");
+                prop_assert!(owner(&g.tags) == NOBODYS || g.tags.contains_key(ADOPTED_TAG));
+                prop_assert!(g.truststore.is_some() || !blocked.contains(&Reason::TrustInUse));
             } else if !blocked.contains(&Reason::AuthorityKeyLost) {
                 let in_the_way = start.domain.as_ref().is_some_and(|g| owner(&g.tags) == THEIRS || (owner(&g.tags) == NOBODYS && !adopts))
                     || start.versions.last().is_some_and(|(_, owner, _)| owner.as_deref() == Some(THEIRS))
@@ -721,13 +815,13 @@ proptest! {
         if trusted(&w) && ours(&w) {
             w.has_key = false; // the Secret is lost
             for _ in 0..5 {
-                for (_, action) in plan(&d, &w.observed(), now()).actions() {
+                for (_, action) in plan(&d, &w.observed(), w.clock).actions() {
                     w.perform(action.clone());
                 }
                 w.time_passes();
                 prop_assert!(trusted(&w));
             }
-            let end = plan(&d, &w.observed(), now());
+            let end = plan(&d, &w.observed(), w.clock);
             prop_assert!(matches!(end.steps[&Step::ResolvedRefs].verdict, Verdict::Blocked(Reason::AuthorityKeyLost, _)), "{:?}", end.steps);
         }
     }

@@ -18,7 +18,7 @@ pub(super) fn domain(
     d: &Desired,
     o: &Observed,
     certificate: Option<&acm::Certificate>,
-    issued: &Verdict,
+    ownership: Option<&acm::Certificate>,
     published: &Verdict,
     now: Timestamp,
 ) -> Judged {
@@ -28,20 +28,20 @@ pub(super) fn domain(
     };
     let version =
         o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
-    let arn = certificate.filter(|_| issued.is_done()).map(|c| &c.arn);
-    let wished = |arn: &str, version: &str| DomainRequest {
+    let pair = certificate.map(|c| (c.arn.as_str(), ownership.map(|c| c.arn.as_str())));
+    let wished = |(arn, ownership): (&str, Option<&str>), version: &str| DomainRequest {
         name: d.home.domain_name.clone(),
         certificate_arn: arn.to_owned(),
-        ownership_certificate_arn: None,
+        ownership_certificate_arn: ownership.map(str::to_owned),
         truststore_uri: d.home.truststore_uri(),
         truststore_version: version.to_owned(),
         ip_address_type: d.ip_address_type,
     };
     let Some(g) = existing else {
-        return match (arn, version) {
-            (Some(arn), Some(version)) => Judged::act(
+        return match (pair, version) {
+            (Some(pair), Some(version)) => Judged::act(
                 format!("creating the custom domain {}", d.home.domain_name),
-                vec![Action::CreateDomain(wished(arn, version))],
+                vec![Action::CreateDomain(wished(pair, version))],
             ),
             (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
             (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
@@ -58,41 +58,46 @@ pub(super) fn domain(
         return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
     }
     // What it has serves for an update of the rest, as long as API Gateway takes it.
-    let is_issued = |c: &&acm::Certificate| c.arn == g.certificate_arn && c.status == CertificateStatus::Issued;
-    let in_use = o.certificates.iter().flatten().find(is_issued).map(|c| &c.arn);
+    let in_use = o.certificate(&g.certificate_arn).filter(|c| c.status == CertificateStatus::Issued);
+    let in_use = in_use.map(|c| (c.arn.as_str(), g.ownership_certificate_arn.as_deref()));
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
     let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
-    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(in_use), version.or(readable)) else {
-        return Verdict::Behind(Step::TruststorePublished).into();
+    let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {
+        (Some(wanted), Some(version)) => (wanted, version),
+        (None, _) => return Verdict::Behind(Step::CertificateIssued).into(),
+        (_, None) => return Verdict::Behind(Step::TruststorePublished).into(),
     };
-    let wish = wished(wanted_arn, wanted_version);
-    let as_wished =
-        g.certificate_arn == *wanted_arn && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
-    if let Some(locked) = locked(g, &wish) {
+    // Nothing is wished for beside a public certificate, and what may be left there from before does no harm.
+    let has_pair = |(arn, ownership): (&str, Option<&str>)| {
+        g.certificate_arn == arn && (ownership.is_none() || g.ownership_certificate_arn.as_deref() == ownership)
+    };
+    if let Some(locked) = locked(g, has_pair(wanted)) {
         return locked.into();
     }
+    let as_wished = has_pair(wanted) && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
     let mut actions = vec![];
     if matches!(standing, Standing::Unowned | Standing::Adopted) {
         if let Err(refused) = nobody_loses(&d.home, &standing, g, o, now) {
             return refused.into();
         }
         if standing == Standing::Unowned {
-            if let (None, _) | (_, None) = (arn, version) {
-                let before = if arn.is_none() { Step::CertificateIssued } else { Step::TruststorePublished };
-                return Verdict::Behind(before).into(); // only with everything that it takes
+            match (pair, version) {
+                (None, _) => return Verdict::Behind(Step::CertificateIssued).into(),
+                (_, None) => return Verdict::Behind(Step::TruststorePublished).into(),
+                _ => {} // only with everything that it takes
             }
             // The mark first: whatever happens in between, the next look knows what this is.
             actions.push(Action::AdoptDomain { arn: g.arn.clone() });
         }
     }
     if !as_wished {
-        actions.push(Action::UpdateDomain(wish));
+        actions.push(Action::UpdateDomain(wished(wanted, wanted_version)));
     }
     if !actions.is_empty() {
         let what = if standing == Standing::Unowned { "taking over" } else { "updating" };
         return Judged::act(format!("{what} the custom domain {}", g.name), actions);
     }
-    match (arn, version) {
+    match (pair, version) {
         (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
         (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
         _ => Verdict::done(
@@ -132,6 +137,15 @@ pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
         Some(Standing::Foreign(_)) => true,
         Some(Standing::Unowned) => d.adoption == AdoptionPolicy::Never,
         _ => false,
+    }
+}
+
+/// Whether the domain was there before us, and is taken over or about to be.
+pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
+    match standing(&d.home, g) {
+        Standing::Adopted => true,
+        Standing::Unowned => d.adoption == AdoptionPolicy::Unowned,
+        Standing::Made | Standing::Foreign(_) => false,
     }
 }
 
@@ -180,7 +194,7 @@ fn unmanageable(g: &Domain) -> Option<String> {
 
 /// A status that only AWS or whoever holds a certificate can end, unless the certificates are about to be replaced.
 /// Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
-fn locked(g: &Domain, wish: &DomainRequest) -> Option<Verdict> {
+fn locked(g: &Domain, has_pair: bool) -> Option<Verdict> {
     let remedy = match g.status {
         DomainStatus::Available => return None,
         DomainStatus::PendingCertificateReimport => {
@@ -191,11 +205,9 @@ fn locked(g: &Domain, wish: &DomainRequest) -> Option<Verdict> {
         }
         _ => "API Gateway says no more",
     };
-    let replaces =
-        wish.certificate_arn != g.certificate_arn || wish.ownership_certificate_arn != g.ownership_certificate_arn;
     let why = g.status_message.as_deref().unwrap_or("no message");
     let message = format!("{} is {}: {why}; {remedy}", g.name, g.status.as_str());
-    (!replaces).then(|| Verdict::blocked(Reason::DomainRejected, message))
+    has_pair.then(|| Verdict::blocked(Reason::DomainRejected, message))
 }
 
 /// A domain is taken over only when every certificate that it trusts now is in the truststore that it is to have. What has expired
