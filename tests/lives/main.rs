@@ -6,6 +6,7 @@ mod domain;
 mod drift;
 mod foreign;
 mod objects;
+mod server_certificate;
 mod situations;
 mod steady;
 mod trust;
