@@ -9,7 +9,11 @@ use super::{
 };
 use crate::{
     api::conditions::Reason,
-    aws::{acm, gateway::DomainRequest, route53::Change},
+    aws::{
+        acm,
+        gateway::{DomainRequest, Protocol},
+        route53::Change,
+    },
     pki::compile::Compiled,
 };
 
@@ -21,12 +25,19 @@ mod mappings;
 mod references;
 mod truststore;
 
+pub use mappings::keeps_unlisted;
+
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
+/// Beside [`OWNER_TAG`] on a domain that was there before us and was taken over.
+pub const ADOPTED_TAG: &str = "mtls-operator.io/adopted";
 /// S3 keeps metadata keys in lower case and without `/`.
 pub const OWNER_METADATA: &str = "owner";
-/// On an API between a change and the deployment that makes it effective.
+/// On an API between a change and what makes it effective: a deployment, or a touched stage.
 pub const PENDING_TAG: &str = "mtls-operator.io/pending-deployment";
+/// Its value once a REST API has been deployed and until its endpoint is seen refusing callers, so that it is deployed once and not
+/// again while that takes effect. Until then the value is the owner's mark.
+pub const DEPLOYED: &str = "deployed";
 
 /// Each step is a condition type, in the order in which they come true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,11 +109,23 @@ pub enum Action {
         api_arn: String,
     },
     CloseEndpoint {
+        protocol: Protocol,
         api_id: String,
     },
+    /// One deployment, to all of these stages.
     Deploy {
+        protocol: Protocol,
+        api_id: String,
+        stages: Vec<String>,
+    },
+    /// Change a stage of a REST API to what it is, which publishes the flag of the default endpoint and nothing else.
+    TouchStage {
         api_id: String,
         stage: String,
+        description: String,
+    },
+    MarkDeployed {
+        api_arn: String,
     },
     UnmarkPending {
         api_arn: String,
@@ -196,7 +219,7 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let programmed = custom_domain::domain(d, o, certificate.as_ref(), &issued.verdict, &published.verdict);
     let mapped = mappings::mappings(d, o);
     let named = dns::dns(d, o, &mapped.verdict);
-    let closed = default_endpoint::bypass(d, o, &named.verdict);
+    let closed = default_endpoint::bypass(d, o, &named.verdict, now);
     let judged = [refs, issued, published, programmed, mapped, named, closed];
     let steps = Step::ALL.into_iter().zip(judged).collect();
     Plan { steps, certificate, truststore }

@@ -3,13 +3,10 @@
 use super::{
     desired::Home,
     observed::Remains,
-    plan::{Action, Judged, OWNER_TAG, Verdict},
+    plan::{Action, Judged, OWNER_TAG, Verdict, keeps_unlisted},
     records,
 };
-use crate::{
-    api::{UnlistedMappings, conditions::Reason},
-    aws::gateway::DomainStatus,
-};
+use crate::{api::conditions::Reason, aws::gateway::DomainStatus};
 
 /// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation record, buckets, closed endpoints).
 /// `listed` are the paths of the spec.
@@ -30,7 +27,7 @@ pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
         };
         let others: Vec<_> =
             mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
-        if home.unlisted_mappings == Some(UnlistedMappings::Keep) && !others.is_empty() {
+        if keeps_unlisted(home, g) && !others.is_empty() {
             return Verdict::Blocked(
                 Reason::ForeignOwner,
                 format!(

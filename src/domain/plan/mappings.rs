@@ -1,21 +1,36 @@
 //! The step MappingsProgrammed: each mapping of the spec, and none that should not be.
 
-use super::{Action, Judged, Verdict, custom_domain::ours};
+use super::{ADOPTED_TAG, Action, Judged, Verdict, custom_domain::ours, references::unsupported};
 use crate::{
     api::{UnlistedMappings, conditions::Reason},
-    domain::{desired::Desired, observed::Observed},
+    aws::gateway::Domain,
+    domain::{
+        desired::{Desired, Home},
+        observed::{Api, Observed},
+    },
 };
-pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
-    if let Err(verdict) = ours(&d.home, &o.domain) {
-        return verdict.into();
+
+/// Whether mappings of our domain that the spec does not list stay. Unless the spec says, those of a domain that we made do not: nobody
+/// else had a reason to put any there.
+pub fn keeps_unlisted(home: &Home, domain: &Domain) -> bool {
+    match home.unlisted_mappings {
+        Some(wish) => wish == UnlistedMappings::Keep,
+        None => domain.tags.contains_key(ADOPTED_TAG),
     }
+}
+
+pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
+    let domain = match ours(&d.home, &o.domain) {
+        Err(verdict) => return verdict.into(),
+        Ok(domain) => domain,
+    };
     let there = match &o.mappings {
         Err(why) => return Verdict::unknown(why).into(),
         Ok(there) => there,
     };
     let (mut actions, mut missing, mut unseen) = (vec![], vec![], None);
     let unlisted: Vec<_> = there.iter().filter(|m| !d.mappings.contains_key(&m.path)).collect();
-    if d.home.unlisted_mappings != Some(UnlistedMappings::Keep) {
+    if !keeps_unlisted(&d.home, domain) {
         actions.extend(unlisted.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
     }
     for (path, mapped) in &d.mappings {
@@ -25,20 +40,20 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
         }
         match o.apis.get(&mapped.id) {
             Some(Err(why)) => unseen = Some(why),
-            Some(Ok(Some(api))) if api.stages.get(&mapped.stage).is_some_and(Option::is_some) => {
+            Some(Ok(Some(api))) if serves(api, &mapped.stage) => {
                 let (path, api_id, stage) = (path.clone(), mapped.id.clone(), mapped.stage.clone());
                 actions.push(match existing {
                     None => Action::CreateMapping { path, api_id, stage },
                     Some(m) => Action::UpdateMapping { id: m.id.clone(), path, api_id, stage },
                 });
             }
-            _ => missing.push(format!("{path:?}")),
+            _ => missing.push(format!("{path:?} ({}/{})", mapped.id, mapped.stage)),
         }
     }
     let verdict = if !missing.is_empty() {
         Verdict::blocked(
             Reason::RefNotFound,
-            format!("the API or stage of mapping {} is not there", missing.join(", ")),
+            format!("these mappings wait for their API or stage, the others are served: {}", missing.join(", ")),
         )
     } else if let Some(why) = unseen {
         Verdict::unknown(why)
@@ -51,4 +66,8 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
         Verdict::done(Reason::Programmed, "all mappings are there, and no others")
     };
     Judged { verdict, actions }
+}
+
+fn serves(api: &Api, stage: &str) -> bool {
+    unsupported(&api.api).is_none() && api.stages.get(stage).is_some_and(Option::is_some)
 }
