@@ -10,7 +10,8 @@ apigatewayv2 and apigateway models; Terraform issues 18312, 35741; aws/chalice 1
 
 Assumed: all messages that none of these quotes; that a domain name does not serve before it has been
 AVAILABLE once; that one too many is TooManyRequestsException in v2 and LimitExceededException in v1; that
-DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it.
+DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it; that
+GetApiMappings refuses domain names that only v1 manages.
 
 UpdateDomainName of v1 is not there, MiniStack has none.
 """
@@ -31,6 +32,7 @@ from .truststore import Truststore
 from .wire import Response, aws_error, bad_request, conflict
 
 MAX_MAPPINGS = 200
+ONLY_V2 = "Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the API Gateway V2 API."
 _MAPPING_KEY = re.compile(r"(?!/)[A-Za-z0-9$\-_.+!*'()/]{0,300}")
 
 Key = tuple[str, str, str]  # account, Region, domain name
@@ -98,8 +100,7 @@ def _configuration_error(name: str, data: dict) -> str:
         return "Invalid input. Expected one domain name configuration"
     config = configurations[0]
     if (config.get("endpointType", "REGIONAL"), config.get("securityPolicy", "TLS_1_2")) != ("REGIONAL", "TLS_1_2"):
-        return ("Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the "
-                "API Gateway V2 API.")
+        return ONLY_V2
     arn = config.get("certificateArn") or ""
     if arn.count(":") > 4 and arn.split(":")[4] != get_account_id():
         return "The certificate provided must be owned by the account creating the domain"
@@ -272,10 +273,16 @@ def update_api_mapping(original: Callable, name: str, mapping_id: str, data: dic
     return _mapping_error(data) or original(name, mapping_id, data)
 
 
+def _is_of_v2(record: dict) -> bool:
+    return (record["endpointConfiguration"].get("types"), record["securityPolicy"]) == (["REGIONAL"], "TLS_1_2")
+
+
 @replaces(v2, "_get_api_mappings")
 def get_api_mappings(original: Callable, name: str, query: dict) -> Response:
     if name not in v1._domain_names:
         return original(name, query)
+    if not _is_of_v2(v1._domain_names[name]):
+        return bad_request(ONLY_V2)
     known = clock.now() - knob("mapping_list_delay")
     return v2._page([v2._mapping_view(path, m) for path, m in v1._base_path_mappings.get(name, {}).items()
                      if m.get("_created", 0) <= known], query)
