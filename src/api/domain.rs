@@ -79,8 +79,9 @@ pub struct MtlsDomainSpec {
     #[serde(default)]
     pub default_endpoint: DefaultEndpoint,
 
-    /// Whether the operator may deploy a stage of a REST API where nothing less makes a change effective. Allow: it deploys, which publishes
-    /// every other pending edit of that API too. Never: it says which deployment is missing.
+    /// Whether the operator may deploy the mapped stages of a REST API to make its closed default endpoint effective. Allow: it deploys once,
+    /// which publishes every other pending edit of that API too. Never: it writes a stage's description again as it is, which AWS says is
+    /// enough; where the endpoint still answers, BypassClosed is False with reason WaitingForDeployment and names the stage.
     #[serde(default)]
     pub rest_deployment: RestDeployment,
 

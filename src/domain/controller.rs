@@ -22,6 +22,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    bypass::Bypasses,
     claims,
     desired::{self, Desired, Home, Refused, Surroundings},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
@@ -83,6 +84,7 @@ pub struct Ctx {
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
     pub served: Arc<Served>,
+    pub bypasses: Arc<Bypasses>,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -112,6 +114,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))
     });
+    let bypasses = ctx.bypasses.clone().changes();
+    let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
     Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -136,6 +140,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
             })
         })
         .reconcile_on(turns)
+        .reconcile_on(bypasses)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx)
         .for_each(async |_| ())
@@ -204,6 +209,7 @@ impl Ctx {
     fn forget(&self, domain: &MtlsDomain) {
         let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
         self.served.set(&key, None);
+        self.bypasses.forget(&key);
         self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&format!("{}/{}", key.0, key.1));
     }
@@ -241,6 +247,7 @@ impl Ctx {
             match (t.type_.as_str(), t.status.as_str()) {
                 ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
                 ("Stalled", _) => {}
+                ("BypassDetected", _) => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
                 (_, "False") if t.reason == Reason::KeptOpen.as_str() => {}
                 (_, "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
                 _ => {}
@@ -278,7 +285,9 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         ctx.events.warning(&domain.object_ref(&()), "Abandoned", "Delete", &note).await;
         return let_go(domain, ctx).await;
     }
+    let key = (domain.namespace().unwrap_or_default(), domain.name_any());
     if domain.spec.suspend {
+        ctx.bypasses.forget(&key);
         let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
         ctx.write(domain, &old, &new).await?;
         return Ok(Next::await_change());
@@ -313,6 +322,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
             Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
         },
     };
+    ctx.bypasses.forget(&key);
     let new = report::with_conditions(&old, generation, &refused, &[], now);
     ctx.write(domain, &old, &new).await?;
     Ok(ctx.settled(&uid))
@@ -398,6 +408,9 @@ async fn serve(
         ctx.remember(&uid, |m| m.change = Some(change.clone()));
     }
     let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
+    let key = (d.home.namespace.clone(), d.home.name.clone());
+    let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
+    let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
     ctx.write(domain, old, &new).await?;
     for notice in report::notices(old, &new, &d.home, &plan, &observed, now) {
         let (object, Notice { warning, reason, message }) = (domain.object_ref(&()), notice);

@@ -145,6 +145,7 @@ pub struct Desired {
     pub overlap: Option<SignedDuration>,
     pub mappings: BTreeMap<String, MappedApi>,
     pub default_endpoint: DefaultEndpoint,
+    pub rest_deployment: RestDeployment,
     pub ip_address_type: gateway::IpAddressType,
 }
 
@@ -237,6 +238,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
         overlap: spec.trust.overlap.as_ref().map(length),
         mappings: spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect(),
         default_endpoint: spec.default_endpoint,
+        rest_deployment: spec.rest_deployment,
         ip_address_type: match spec.ip_address_type {
             IpAddressType::IPv4 => gateway::IpAddressType::Ipv4,
             IpAddressType::DualStack => gateway::IpAddressType::Dualstack,
@@ -296,7 +298,6 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
         ),
         ("truststore.bucketCreation: IfMissing", truststore.bucket_creation == BucketCreation::IfMissing),
         ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
-        ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
         ("identity", spec.identity.is_some()),
     ];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();

@@ -8,7 +8,7 @@ use kube::{Client, api::ObjectMeta};
 
 use super::{
     desired::{AuthorityWish, Home, SourceWish},
-    plan::{ADOPTED_TAG, Action, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
+    plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{Outcome, Outcomes},
 };
 use crate::{
@@ -113,8 +113,12 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
         Action::MarkPending { api_arn } => {
             gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), home.owner.clone())])).await
         }
-        Action::CloseEndpoint { api_id } => gateway.set_endpoint_closed(api_id, true).await,
-        Action::Deploy { api_id, stage } => gateway.deploy(api_id, stage).await,
+        Action::CloseEndpoint { protocol, api_id } => gateway.set_endpoint_closed(*protocol, api_id, true).await,
+        Action::Deploy { protocol, api_id, stages } => gateway.deploy(*protocol, api_id, stages).await,
+        Action::TouchStage { api_id, stage, description } => gateway.touch_stage(api_id, stage, description).await,
+        Action::MarkDeployed { api_arn } => {
+            gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), DEPLOYED.to_owned())])).await
+        }
         Action::UnmarkPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
         Action::DeleteTruststoreVersion { bucket, key, version } => {
             gone(session.s3.delete_version(bucket, key, version).await)

@@ -7,7 +7,7 @@ use kube::Client;
 use super::{
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
     observed::{Api, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
-    plan::{OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
+    plan::{DEPLOYED, OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
     records, sources,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         session::Session,
     },
     outside::{
-        probe::EndpointProbe,
+        probe::{self, EndpointProbe},
         public_dns::{PublicDns, PublicName},
     },
     pki::truststore::Bundle,
@@ -251,12 +251,35 @@ async fn apis(d: &Desired, session: &Session, probe: &EndpointProbe) -> BTreeMap
 
 async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &EndpointProbe) -> Seen<Option<Api>> {
     let Some(api) = seen(session.gateway.api(id)).await? else { return Ok(None) };
-    let reads =
-        stages.into_iter().map(async |name| Ok((name.to_owned(), seen(session.gateway.stage(id, name)).await?)));
-    let stages = join_all(reads).await.into_iter().collect::<Seen<BTreeMap<_, _>>>()?;
-    let settled = api.endpoint_closed && !api.tags.contains_key(PENDING_TAG);
-    let probe = if settled { Some(Box::pin(probe.probe(&session.execute_api_host(id))).await) } else { None };
+    // All at once, however many are mapped.
+    let all = match Box::pin(session.gateway.stages(api.protocol, id)).await {
+        Err(error) if error.kind == Kind::NotFound => return Ok(None), // gone since
+        other => other.map_err(|error| unseen(&error))?,
+    };
+    let named = |name: &str| all.iter().find(|stage| stage.name == name).cloned();
+    let stages: BTreeMap<_, _> = stages.into_iter().map(|name| (name.to_owned(), named(name))).collect();
+    let published = api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
+    let probe = if api.endpoint_closed && published {
+        let there = stages.values().flatten().map(|stage| stage.name.as_str());
+        answers(&session.execute_api_host(id), there, probe).await
+    } else {
+        None
+    };
     Ok(Some(Api { api, stages, probe }))
+}
+
+/// What the default endpoint answers at these stages, the most open of them.
+async fn answers<'a>(
+    host: &str,
+    stages: impl Iterator<Item = &'a str>,
+    probe: &EndpointProbe,
+) -> Option<probe::Verdict> {
+    let answers = join_all(stages.map(|stage| Box::pin(probe.probe(host, stage)))).await;
+    answers.into_iter().min_by_key(|answer| match answer {
+        probe::Verdict::Answered(_) => 0,
+        probe::Verdict::Unreachable(_) => 1,
+        probe::Verdict::Refused(_) => 2,
+    })
 }
 
 // ---- the truststore object

@@ -46,7 +46,7 @@ pub struct Observed {
     pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
-    /// The APIs that the spec maps, by id; `None`: there is no such HTTP API.
+    /// The APIs that the spec maps, by id; `None`: there is no such API.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
     /// Every record set at the domain name and at its owner marker; when that is missing, also where another tool may say whose they are.
     pub records: Seen<Vec<route53::RecordSet>>,
@@ -122,13 +122,13 @@ impl ZoneChoice {
     }
 }
 
-/// An HTTP API that the spec maps.
+/// An API that the spec maps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
     pub api: gateway::Api,
     /// The stages that the spec maps; `None`: there is no such stage.
     pub stages: BTreeMap<String, Option<gateway::Stage>>,
-    /// What the default endpoint answered; only looked at once it is said to be closed.
+    /// What the default endpoint answered at these stages, the most open of them; only looked at once it is said to be closed.
     pub probe: Option<probe::Verdict>,
 }
 

@@ -8,6 +8,7 @@ pub use certificate::{Notice, notices};
 use jiff::Timestamp;
 
 use super::{
+    bypass::Bypass,
     desired::Home,
     observed::{Observed, Unseen},
     plan::{Judged, OWNER_TAG, Plan, Step, Verdict},
@@ -18,7 +19,7 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
-    conditions::{self, Acceptance, Line, Standing},
+    conditions::{self, Acceptance, Line, Standing, Truth},
     pki::lint::Severity,
 };
 
@@ -263,6 +264,29 @@ fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> 
             })
             .collect(),
     })
+}
+
+/// The same, with the other ways to the mapped APIs; as long as nothing is known of them, what was said last still stands.
+pub fn with_bypasses(
+    mut status: MtlsDomainStatus,
+    generation: i64,
+    bypasses: Option<&[Bypass]>,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let type_ = ConditionType::BypassDetected;
+    match bypasses {
+        None => {}
+        Some([]) => status.conditions.retain(|c| c.type_ != type_.as_str()),
+        Some(ways) => {
+            let ways: Vec<_> = ways.iter().map(|w| format!("{} (API {})", w.domain, w.api_id)).collect();
+            let message = format!(
+                "mapped APIs also answer, without asking for a client certificate, at {}: turn mutual TLS on there, or remove those mappings",
+                ways.join(", ")
+            );
+            conditions::set(&mut status.conditions, generation, type_, Truth::True, Reason::OtherDomain, &message, now);
+        }
+    }
+    status
 }
 
 /// The status when nothing at all could be looked at.
