@@ -1,6 +1,7 @@
 //! Finds the other ways to mapped APIs: custom domains without mutual TLS. AWS keeps no list of what leads to an API, so every domain of an
 //! account and Region is read, in the background, once for all MtlsDomains there, and slowly: nothing waits for it, and everything else
-//! shares its quota. Reads only. What it found is kept in memory and decides nothing but the condition BypassDetected.
+//! shares its quota. Reads only. What it found is kept in memory and decides nothing but the condition BypassDetected. Routing rules, which
+//! a domain may have instead of mappings, are not looked at.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
