@@ -11,6 +11,7 @@ mod foreign;
 mod hosted_zone;
 mod objects;
 mod policies;
+mod server_certificate;
 mod situations;
 mod steady;
 mod takeover;
