@@ -283,7 +283,8 @@ pub struct Dns {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Route53Dns {
-    /// The public hosted zone. Unset: the public zone with the longest name that the domain ends in; needed when two zones have that name.
+    /// The public hosted zone. Unset: the public zone with the longest name that the domain ends in; needed when two zones have that name. When it
+    /// changes, records are made in the new zone; those in the one before stay, and are yours to delete.
     #[x_kube(validation = Rule::new("self.matches('^Z[A-Z0-9]+$')").message("write the zone's id only, without /hostedzone/, as in Z0123456789ABCDEFGHIJ"))]
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -89,6 +89,17 @@ pub async fn remains(home: &Home, session: &Session) -> Remains {
         seen(session.gateway.domain(&home.domain_name)),
         versions(home, session),
     );
+    // Which of two zones the records are in cannot be told: that is not the same as that there are none.
+    let zones = zones.and_then(|zones| match zones.get(&home.domain_name) {
+        Some(ZoneChoice::Ambiguous(ids)) => Err(Unseen {
+            reason: Reason::HostedZoneNotFound,
+            message: format!(
+                "{} are public hosted zones of one name; say with spec.dns.route53.hostedZoneId in which one the records are",
+                ids.join(" and ")
+            ),
+        }),
+        _ => Ok(zones),
+    });
     let (records, mappings) = tokio::join!(records_of(home, session, &zones), mappings(home, session, &domain));
     let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
     Remains { zone_id, records, domain, mappings, certificates, versions }

@@ -142,8 +142,10 @@ pub fn line(step: Step, judged: &Judged, outcome: Option<&Outcome>) -> Line {
             (Standing::Working, reason, format!("waiting for {what}"))
         }
         (Verdict::Unknown(unseen), None) => {
-            let standing =
-                if unseen.reason == Reason::PermissionDenied { Standing::Stuck } else { Standing::Unreachable };
+            let standing = match unseen.reason {
+                Reason::PermissionDenied | Reason::HostedZoneNotFound => Standing::Stuck,
+                _ => Standing::Unreachable,
+            };
             (standing, unseen.reason, unseen.message.clone())
         }
     };
