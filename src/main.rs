@@ -28,7 +28,7 @@ use mtls_operator::{
     },
     certificate,
     cluster::{events::Events, identity, lease, watch::Watch},
-    domain::{self, served::Served},
+    domain::{self, allowance::Allowance, served::Served},
     ops::{
         logging::{self, Format},
         metrics::Metrics,
@@ -212,6 +212,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 domains: domains.store(),
                 certificates: certificates.store(),
                 served: served.clone(),
+                allowance: Allowance::default(),
                 memory: Mutex::new(HashMap::new()),
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {

@@ -22,6 +22,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    allowance::Allowance,
     claims,
     desired::{self, Desired, Home, Refused, Surroundings},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
@@ -82,6 +83,7 @@ pub struct Ctx {
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
     pub served: Arc<Served>,
+    pub allowance: Allowance,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -368,6 +370,7 @@ async fn serve(
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
+        allowance: &ctx.allowance,
         home: &d.home,
         authorities: &d.authorities,
         class: class(d, &plan, old, generation),
@@ -463,6 +466,7 @@ async fn delete(
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
+        allowance: &ctx.allowance,
         home,
         authorities: &[],
         class: Class::SpecChange,

@@ -1,5 +1,6 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
+pub mod allowance;
 pub mod claims;
 pub mod controller;
 pub mod desired;
