@@ -27,7 +27,7 @@ use mtls_operator::{
     },
     certificate,
     cluster::{events::Events, identity, lease, watch::Watch},
-    domain::{self, bypass::Bypasses, served::Served},
+    domain::{self, allowance::Allowance, bypass::Bypasses, served::Served},
     ops::{
         logging::{self, Format},
         metrics::Metrics,
@@ -220,6 +220,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 domains: domains.store(),
                 certificates: certificates.store(),
                 served: served.clone(),
+                allowance: Allowance::default(),
                 bypasses: bypasses.clone(),
                 memory: Mutex::new(HashMap::new()),
             });

@@ -22,6 +22,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    allowance::Allowance,
     bypass::Bypasses,
     claims,
     desired::{self, Desired, Home, Refused, Surroundings},
@@ -84,6 +85,7 @@ pub struct Ctx {
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
     pub served: Arc<Served>,
+    pub allowance: Allowance,
     pub bypasses: Arc<Bypasses>,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
@@ -397,6 +399,7 @@ async fn serve(
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
+        allowance: &ctx.allowance,
         home: &d.home,
         authorities: &d.authorities,
         class: class(d, &plan, old, generation),
@@ -499,6 +502,7 @@ async fn delete(
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
+        allowance: &ctx.allowance,
         home,
         authorities: &[],
         class: Class::SpecChange,

@@ -1,5 +1,6 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
+pub mod allowance;
 pub mod bypass;
 pub mod claims;
 pub mod controller;

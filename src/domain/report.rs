@@ -33,6 +33,8 @@ pub enum Outcome {
     },
     /// This process may not write at the moment; another one may.
     NotLeading,
+    /// It was done before, and AWS does not show it yet.
+    NotShown(String),
     Failed(errors::Error),
     /// The Kubernetes API refused or did not answer.
     Cluster(String),
@@ -184,6 +186,7 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
         Outcome::NotLeading => {
             (Standing::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into())
         }
+        Outcome::NotShown(what) => (Standing::Working, Reason::Progressing, what.clone()),
         Outcome::Cluster(why) => (Standing::Unreachable, Reason::Unreachable, why.clone()),
         Outcome::Failed(error) => refusal(error),
     }
