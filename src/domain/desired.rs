@@ -98,6 +98,12 @@ impl Home {
         }
     }
 
+    /// Whether a mark is that of an MtlsDomain of this cluster.
+    pub fn is_of_this_cluster(&self, owner: &str) -> bool {
+        let cluster = self.owner.strip_suffix(&format!("{}/{}", self.namespace, self.name));
+        cluster.is_some_and(|cluster| owner.starts_with(cluster))
+    }
+
     pub fn truststore_uri(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.key)
     }
@@ -118,6 +124,10 @@ pub struct Desired {
     pub home: Home,
     pub adoption: AdoptionPolicy,
     pub certificate: CertificateWish,
+    /// The truststore's bucket is made when it is not there.
+    pub create_bucket: bool,
+    /// ARN of the KMS key that the truststore is encrypted with; `None`: as the bucket does by default.
+    pub kms_key: Option<String>,
     pub authorities: Vec<AuthorityWish>,
     /// The longest life of a leaf that may be given out under an authority whose key is here.
     pub longest_leaf: SignedDuration,
@@ -206,11 +216,14 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
         ));
     }
     let authorities = authorities(domain)?;
+    let truststore = spec.truststore.clone().unwrap_or_default();
     let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
     let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
     Ok(Desired {
         adoption: spec.adoption_policy,
         certificate: certificate(domain, &home),
+        create_bucket: truststore.bucket_creation == BucketCreation::IfMissing,
+        kms_key: truststore.kms_key_arn,
         authorities,
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
         overlap: spec.trust.overlap.as_ref().map(length),
@@ -253,7 +266,6 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> CertificateWish {
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
     let aws = spec.aws.clone().unwrap_or_default();
-    let truststore = spec.truststore.clone().unwrap_or_default();
     let dns = spec.dns.clone().unwrap_or_default();
     let fields = [
         ("aws.assumeRole", aws.assume_role.is_some()),
@@ -262,13 +274,10 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
             "trust.authorities[].configMapSelector",
             spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some()),
         ),
-        ("truststore.bucketCreation: IfMissing", truststore.bucket_creation == BucketCreation::IfMissing),
-        ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
         ("dns.external", dns.external.is_some()),
         ("dns.route53.assumeRole", dns.route53.is_some_and(|r| r.assume_role.is_some())),
         ("identity", spec.identity.is_some()),
-        ("adoptionPolicy: Unowned", spec.adoption_policy == AdoptionPolicy::Unowned),
         ("managementPolicy: Observe", spec.management_policy == ManagementPolicy::Observe),
     ];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();

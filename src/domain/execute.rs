@@ -8,7 +8,7 @@ use kube::{Client, api::ObjectMeta};
 
 use super::{
     desired::{AuthorityWish, Home, SourceWish},
-    plan::{Action, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
+    plan::{Action, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{Outcome, Outcomes},
 };
 use crate::{
@@ -86,9 +86,16 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
             let sent = session.route53.change(zone_id, changes).await;
             sent.map(|id| *change = Some(id))
         }
-        Action::PutTruststore { bucket, key, body } => {
-            let metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), home.owner.clone())]);
-            session.s3.put(bucket, key, body.clone().into_bytes(), &metadata).await.map(drop)
+        Action::CreateBucket { bucket } => {
+            session.s3.create_bucket(bucket, &BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())])).await
+        }
+        Action::BlockPublicAccess { bucket } => session.s3.block_public_access(bucket).await,
+        Action::EncryptBucket { bucket, kms_key } => session.s3.encrypt_bucket(bucket, kms_key.as_deref()).await,
+        Action::EnableVersioning { bucket } => session.s3.enable_versioning(bucket).await,
+        Action::PutTruststore { bucket, key, body, kms_key } => {
+            let mut metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), home.owner.clone())]);
+            metadata.extend(kms_key.clone().map(|key| (KMS_KEY_METADATA.to_owned(), key)));
+            session.s3.put(bucket, key, body.clone().into_bytes(), &metadata, kms_key.as_deref()).await.map(drop)
         }
         Action::CreateDomain(request) => {
             let tags = BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())]);
@@ -192,6 +199,10 @@ fn name(action: &Action) -> String {
                 changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
             format!("change records in {zone_id}: {}", names.join(", "))
         }
+        Action::CreateBucket { bucket } => format!("create bucket {bucket}"),
+        Action::BlockPublicAccess { bucket } => format!("block public access to bucket {bucket}"),
+        Action::EncryptBucket { bucket, .. } => format!("encrypt bucket {bucket}"),
+        Action::EnableVersioning { bucket } => format!("enable versioning of bucket {bucket}"),
         Action::PutTruststore { bucket, key, .. } => format!("upload s3://{bucket}/{key}"),
         Action::CreateDomain(r) => format!("create domain {} with truststore version {}", r.name, r.truststore_version),
         Action::UpdateDomain(r) => format!("update domain {} to truststore version {}", r.name, r.truststore_version),

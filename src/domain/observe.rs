@@ -6,8 +6,8 @@ use kube::Client;
 
 use super::{
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
-    plan::{OWNER_METADATA, OWNER_TAG, PENDING_TAG},
+    observed::{Api, Bucket, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    plan::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG},
     records, sources,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
         zones(home, certificate_names(d), session),
         seen(session.acm.certificates(&home.domain_name)),
-        seen(session.s3.bucket(&home.bucket)),
+        bucket(d, session),
         published(home, session, eyes.versions),
         seen(session.gateway.domain(&home.domain_name)),
         apis(d, session, eyes.probe),
@@ -212,7 +212,17 @@ async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &Endpoi
     Ok(Some(Api { api, stages, probe }))
 }
 
-// ---- the truststore object
+// ---- the truststore
+
+async fn bucket(d: &Desired, session: &Session) -> Seen<Option<Bucket>> {
+    let name = &d.home.bucket;
+    let Some(found) = seen(session.s3.bucket(name)).await? else { return Ok(None) };
+    let mut bucket = Bucket { region: found.region, versioned: found.versioned, owner: None };
+    if d.create_bucket && !bucket.versioned && bucket.region == d.home.region {
+        bucket.owner = seen(session.s3.bucket_tags(name)).await?.remove(OWNER_TAG);
+    }
+    Ok(Some(bucket))
+}
 
 async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<Option<Published>> {
     let Some(object) = seen(session.s3.head(&home.bucket, &home.key)).await? else { return Ok(None) };
@@ -223,6 +233,8 @@ async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<
     Ok(Some(Published {
         version: object.version,
         owner: content.metadata.get(OWNER_METADATA).cloned(),
+        kms_key: object.kms_key,
+        wished_kms_key: content.metadata.get(KMS_KEY_METADATA).cloned(),
         sha256: sha256(&content.bytes),
         // What cannot be read holds no memory; it is replaced by a version that can.
         bundle: Bundle::parse(&text).unwrap_or_default(),
@@ -258,7 +270,8 @@ impl Versions {
             return Ok(Some(known.clone()));
         }
         let content = seen(session.s3.get(bucket, key, version)).await?;
-        if let Some(content) = &content {
+        // What has no version can be another object tomorrow.
+        if let Some(content) = content.as_ref().filter(|_| !version.is_empty()) {
             self.lock().insert(name, content.clone());
         }
         Ok(content)

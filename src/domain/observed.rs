@@ -7,7 +7,7 @@ use crate::{
     aws::{
         acm,
         gateway::{self, Domain, Mapping},
-        probe, route53, s3,
+        probe, route53,
     },
     pki::{
         certificate::{Certificate, ParseError},
@@ -35,7 +35,7 @@ pub struct Observed {
     pub certificates: Seen<Vec<acm::Certificate>>,
     /// What Route 53 has at the name of each validation record of our certificates.
     pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
-    pub bucket: Seen<Option<s3::Bucket>>,
+    pub bucket: Seen<Option<Bucket>>,
     /// The latest version of the truststore object.
     pub published: Seen<Option<Published>>,
     /// The truststore that the domain uses now, whoever wrote it; `None`: it has no mutual TLS, or that version is gone.
@@ -70,12 +70,27 @@ pub enum Key {
     Misfit,
 }
 
+/// The truststore's bucket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bucket {
+    pub region: String,
+    /// Versioning is on now (not suspended).
+    pub versioned: bool,
+    /// The owner's mark. Looked at only where it counts: without versioning, when the spec lets us make one.
+    pub owner: Option<String>,
+}
+
 /// The latest version of the truststore object.
 #[derive(Clone, Debug)]
 pub struct Published {
+    /// Empty when it was stored while the bucket gave no versions: nothing that can be pinned.
     pub version: String,
     /// The owner mark of the object, if it carries one.
     pub owner: Option<String>,
+    /// The KMS key that it is encrypted with.
+    pub kms_key: Option<String>,
+    /// `spec.truststore.kmsKeyArn` as it was when we stored it: S3 resolves an alias.
+    pub wished_kms_key: Option<String>,
     /// Hex SHA-256 of its bytes.
     pub sha256: String,
     pub bundle: Bundle,

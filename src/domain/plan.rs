@@ -25,6 +25,8 @@ mod truststore;
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
 /// S3 keeps metadata keys in lower case and without `/`.
 pub const OWNER_METADATA: &str = "owner";
+/// Metadata key on truststore objects: the KMS key that the spec named when the object was stored.
+pub const KMS_KEY_METADATA: &str = "kms-key";
 /// On an API between a change and the deployment that makes it effective.
 pub const PENDING_TAG: &str = "mtls-operator.io/pending-deployment";
 
@@ -68,10 +70,26 @@ pub enum Action {
         zone_id: String,
         changes: Vec<Change>,
     },
+    /// With the owner's tag from the first moment on.
+    CreateBucket {
+        bucket: String,
+    },
+    BlockPublicAccess {
+        bucket: String,
+    },
+    EncryptBucket {
+        bucket: String,
+        kms_key: Option<String>,
+    },
+    /// The last thing that a bucket of ours gets: one that has it is finished.
+    EnableVersioning {
+        bucket: String,
+    },
     PutTruststore {
         bucket: String,
         key: String,
         body: String,
+        kms_key: Option<String>,
     },
     CreateDomain(DomainRequest),
     /// Always the one full configuration, always in place.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{
     desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
-    observed::{Api, Key, Observed, Pinned, Published, Remains, Source, ZoneChoice},
+    observed::{self, Api, Key, Observed, Pinned, Published, Remains, Source, ZoneChoice},
     plan::{Action, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
     records,
     teardown::teardown,
@@ -16,10 +16,9 @@ use crate::{
     api::{AdoptionPolicy, AuthorityState, DefaultEndpoint, MappedApi, conditions::Reason},
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
-        gateway::{self, Domain, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
+        gateway::{self, Domain, DomainRequest, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
         probe,
         route53::{self, Alias, Change, RecordSet, Zone},
-        s3,
     },
     pki::{
         authority::{self, AuthorityRequest},
@@ -32,6 +31,8 @@ use crate::{
 const NAME: &str = "api.example.com";
 const OURS: &str = "cluster/ns/partners";
 const THEIRS: &str = "other/ns/partners";
+const URI: &str = "s3://truststores/partners.pem";
+const KMS_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/1";
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -73,6 +74,8 @@ fn desired() -> Desired {
             },
             keep: true,
         },
+        create_bucket: false,
+        kms_key: None,
         authorities: vec![AuthorityWish {
             name: "partners".into(),
             state: AuthorityState::Active,
@@ -88,14 +91,48 @@ fn desired() -> Desired {
     }
 }
 
+/// A version of a truststore object.
+#[derive(Clone, Debug, PartialEq)]
+struct Stored {
+    uri: String,
+    version: String,
+    owner: Option<String>,
+    body: String,
+    kms_key: Option<String>,
+}
+
+impl Stored {
+    fn is_ours(&self) -> bool {
+        self.owner.as_deref() == Some(OURS)
+    }
+}
+
+/// The bucket of the spec.
+#[derive(Clone, Debug, PartialEq)]
+struct Bucket {
+    owner: Option<String>,
+    versioned: bool,
+    private: bool,
+    encrypted: bool,
+    /// Versioning was enabled a moment ago: the next object gets no version.
+    fresh: bool,
+}
+
+impl Bucket {
+    fn is_ours(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.starts_with("cluster/"))
+    }
+}
+
 /// AWS and the cluster, as far as one domain goes.
 #[derive(Clone, Debug)]
 struct World {
     has_key: bool,
     certificates: Vec<acm::Certificate>,
     records: Vec<RecordSet>,
-    /// Version, owner, body.
-    versions: Vec<(String, Option<String>, String)>,
+    bucket: Option<Bucket>,
+    /// Oldest first.
+    versions: Vec<Stored>,
     domain: Option<Domain>,
     mappings: Vec<Mapping>,
     apis: BTreeMap<String, Api>,
@@ -123,12 +160,9 @@ impl World {
     fn observed(&self) -> Observed {
         let source = Source::Read { certificates: Ok(AUTHORITY.clone()), key: Key::Fits };
         let missing = Source::Missing("there is no Secret".into());
-        let pinned = self.domain.as_ref().and_then(|g| g.truststore.as_ref()).and_then(|t| t.version.as_ref());
         let pinned = self
-            .versions
-            .iter()
-            .find(|(version, ..)| Some(version) == pinned)
-            .map(|(_, owner, body)| Pinned { owner: owner.clone(), bundle: Bundle::parse(body).unwrap_or_default() });
+            .pinned()
+            .map(|s| Pinned { owner: s.owner.clone(), bundle: Bundle::parse(&s.body).unwrap_or_default() });
         let apis = self.apis.iter().map(|(id, api)| {
             let settled = api.api.endpoint_closed && !api.api.tags.contains_key(PENDING_TAG);
             (id.clone(), Ok(Some(Api { probe: settled.then_some(probe::Verdict::Refused(404)), ..api.clone() })))
@@ -146,12 +180,18 @@ impl World {
                 .filter_map(|v| v.record.as_ref())
                 .map(|(n, _)| cname(n))
                 .collect()),
-            bucket: Ok(Some(s3::Bucket { region: "eu-west-1".into(), versioned: true })),
-            published: Ok(self.versions.last().map(|(version, owner, body)| Published {
-                version: version.clone(),
-                owner: owner.clone(),
-                sha256: sha256(body.as_bytes()),
-                bundle: Bundle::parse(body).unwrap_or_default(),
+            bucket: Ok(self.bucket.as_ref().map(|b| observed::Bucket {
+                region: "eu-west-1".into(),
+                versioned: b.versioned,
+                owner: b.owner.clone(),
+            })),
+            published: Ok(self.latest().map(|s| Published {
+                version: s.version.clone(),
+                owner: s.owner.clone(),
+                kms_key: s.kms_key.clone(),
+                wished_kms_key: s.kms_key.clone(),
+                sha256: sha256(s.body.as_bytes()),
+                bundle: Bundle::parse(&s.body).unwrap_or_default(),
             })),
             pinned: Ok(pinned),
             domain: Ok(self.domain.clone()),
@@ -172,14 +212,32 @@ impl World {
             versions: Ok(self
                 .versions
                 .iter()
-                .filter(|(_, owner, _)| owner.as_deref() == Some(OURS))
-                .map(|(v, ..)| v.clone())
+                .filter(|s| s.uri == URI && s.is_ours())
+                .map(|s| s.version.clone())
                 .collect()),
         }
     }
 
+    /// The latest version of the object that the spec names.
+    fn latest(&self) -> Option<&Stored> {
+        self.versions.iter().rfind(|s| s.uri == URI)
+    }
+
+    /// The version that the domain uses, wherever it is.
+    fn pinned(&self) -> Option<&Stored> {
+        let used = self.domain.as_ref()?.truststore.as_ref()?;
+        self.versions.iter().find(|s| s.uri == used.uri && Some(&s.version) == used.version.as_ref())
+    }
+
+    /// The bucket, which nobody changes who did not make it.
+    fn bucket_of_ours(&mut self) -> &mut Bucket {
+        let bucket = self.bucket.as_mut().expect("there");
+        assert!(bucket.is_ours(), "somebody else's bucket was changed");
+        bucket
+    }
+
     /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would be changed.
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, d: &Desired, action: Action) {
         match action {
             Action::GenerateAuthority { .. } => {
                 assert!(
@@ -204,20 +262,43 @@ impl World {
                 assert_eq!(self.certificates.remove(i).tags[OWNER_TAG], OURS);
             }
             Action::ChangeRecords { changes, .. } => changes.into_iter().for_each(|c| self.change(c)),
-            Action::PutTruststore { body, .. } => {
-                let (version, last) = (self.id("v"), self.versions.last().and_then(|(_, owner, _)| owner.clone()));
-                assert!(last.is_none_or(|o| o == OURS), "somebody else's object was overwritten");
-                self.versions.push((version, Some(OURS.into()), body));
+            Action::CreateBucket { .. } => {
+                assert!(self.bucket.is_none() && d.create_bucket);
+                let owner = Some(OURS.into());
+                self.bucket = Some(Bucket { owner, versioned: false, private: false, encrypted: false, fresh: false });
+            }
+            Action::BlockPublicAccess { .. } => self.bucket_of_ours().private = true,
+            Action::EncryptBucket { .. } => self.bucket_of_ours().encrypted = true,
+            Action::EnableVersioning { .. } => {
+                let bucket = self.bucket_of_ours();
+                assert!(bucket.private && bucket.encrypted, "versioning comes last");
+                (bucket.versioned, bucket.fresh) = (true, true);
+            }
+            Action::PutTruststore { body, kms_key, .. } => {
+                let drifted = self
+                    .domain
+                    .as_ref()
+                    .is_some_and(|g| g.tags[OWNER_TAG] == OURS && g.truststore.as_ref().is_some_and(|t| t.uri == URI));
+                let is_free = |s: &Stored| match &s.owner {
+                    Some(owner) => owner == OURS,
+                    None => drifted || d.adoption == AdoptionPolicy::Unowned,
+                };
+                assert!(self.latest().is_none_or(is_free), "somebody else's object was overwritten");
+                let id = self.id("v");
+                let bucket = self.bucket.as_mut().expect("NoSuchBucket");
+                let version = if std::mem::take(&mut bucket.fresh) { String::new() } else { id };
+                self.versions.retain(|s| !s.version.is_empty());
+                self.versions.push(Stored { uri: URI.into(), version, owner: Some(OURS.into()), body, kms_key });
             }
             Action::CreateDomain(r) => {
                 assert!(self.domain.is_none(), "exists already");
-                self.check_request(&r.certificate_arn, &r.truststore_version);
+                self.check_request(&r);
                 let mut g = domain(OURS, &r.certificate_arn, &r.truststore_version);
                 (g.truststore.as_mut().unwrap().uri, g.status) = (r.truststore_uri, DomainStatus::Updating);
                 self.domain = Some(g);
             }
             Action::UpdateDomain(r) => {
-                self.check_request(&r.certificate_arn, &r.truststore_version);
+                self.check_request(&r);
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!((g.tags[OWNER_TAG].as_str(), &g.status), (OURS, &DomainStatus::Available));
                 g.certificate_arn = r.certificate_arn;
@@ -250,8 +331,8 @@ impl World {
             Action::Deploy { .. } => {}
             Action::DeleteTruststoreVersion { version, .. } => {
                 assert!(self.domain.is_none() || self.domain.as_ref().unwrap().tags[OWNER_TAG] != OURS, "still pinned");
-                let i = self.versions.iter().position(|(v, ..)| *v == version).expect("there");
-                assert_eq!(self.versions.remove(i).1.as_deref(), Some(OURS));
+                let i = self.versions.iter().position(|s| s.version == version).expect("there");
+                assert!(self.versions.remove(i).is_ours());
             }
         }
     }
@@ -266,10 +347,12 @@ impl World {
         bundles.iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
     }
 
-    fn check_request(&self, arn: &str, version: &str) {
-        let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
+    fn check_request(&self, r: &DomainRequest) {
+        let c = self.certificates.iter().find(|c| c.arn == r.certificate_arn).expect("the certificate is there");
         assert_eq!(c.status, CertificateStatus::Issued);
-        assert!(self.versions.iter().any(|(v, ..)| v == version), "Invalid truststore URI/versionId specified");
+        let named = |s: &Stored| s.uri == r.truststore_uri && s.version == r.truststore_version;
+        assert!(self.versions.iter().any(named), "Invalid truststore URI/versionId specified");
+        assert!(!r.truststore_version.is_empty(), "nothing is pinned");
     }
 
     fn check_mapping(&self, api: &str) {
@@ -321,15 +404,16 @@ impl World {
         let domain = self.domain.as_ref().filter(|g| tag(&g.tags));
         let domain = domain.map(|g| (&g.certificate_arn, &g.truststore, g.ip_address_type, &self.mappings));
         let certificates: Vec<_> = self.certificates.iter().filter(|c| tag(&c.tags)).map(|c| &c.arn).collect();
-        let versions: Vec<_> = self.versions.iter().filter(|(_, owner, _)| owner.as_deref() != Some(OURS)).collect();
-        format!("{domain:?} {certificates:?} {versions:?}")
+        let versions: Vec<_> = self.versions.iter().filter(|s| !s.is_ours()).collect();
+        let bucket = self.bucket.as_ref().filter(|b| !b.is_ours());
+        format!("{domain:?} {certificates:?} {versions:?} {bucket:?}")
     }
 
     fn converge(&mut self, d: &Desired) {
         for _ in 0..25 {
             let plan = plan(d, &self.observed(), now());
             for (_, action) in plan.actions() {
-                self.perform(action.clone());
+                self.perform(d, action.clone());
             }
             self.time_passes();
         }
@@ -370,11 +454,7 @@ fn domain(owner: &str, arn: &str, version: &str) -> Domain {
         arn: "arn:domain".into(),
         certificate_arn: arn.into(),
         ownership_certificate_arn: None,
-        truststore: Some(Truststore {
-            uri: "s3://truststores/partners.pem".into(),
-            version: Some(version.into()),
-            warnings: vec![],
-        }),
+        truststore: Some(Truststore { uri: URI.into(), version: Some(version.into()), warnings: vec![] }),
         status: DomainStatus::Available,
         status_message: None,
         target: "d-1.execute-api.eu-west-1.amazonaws.com".into(),
@@ -413,11 +493,23 @@ fn empty() -> World {
         has_key: false,
         certificates: vec![],
         records: vec![],
+        bucket: Some(Bucket { owner: None, versioned: true, private: true, encrypted: true, fresh: false }),
         versions: vec![],
         domain: None,
         mappings: vec![],
         apis: ["a1", "a2"].map(|id| (id.to_owned(), api(id, false, id == "a1", false))).into(),
         counter: 100,
+    }
+}
+
+prop_compose! {
+    fn any_desired()(unowned in any::<bool>(), create_bucket in any::<bool>(), encrypted in any::<bool>()) -> Desired {
+        Desired {
+            adoption: if unowned { AdoptionPolicy::Unowned } else { AdoptionPolicy::Never },
+            create_bucket,
+            kms_key: encrypted.then(|| KMS_KEY.into()),
+            ..desired()
+        }
     }
 }
 
@@ -429,7 +521,8 @@ prop_compose! {
         domain_of in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(OURS)), Just(Some(THEIRS))],
         updating in any::<bool>(),
         dual_stack in any::<bool>(),
-        versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], any::<bool>()), 0..3),
+        bucket in 0..9u8,
+        versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], any::<bool>(), any::<bool>(), any::<bool>()), 0..4),
         pin in any::<prop::sample::Index>(),
         mappings in proptest::collection::btree_map("(|orders|old)", ("a[12]", "(\\$default|prod)"), 0..3),
         apis in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 2),
@@ -445,11 +538,27 @@ prop_compose! {
         }
         let entry = Entry { authority: "partners".into(), certificate: AUTHORITY[0].clone(), max_leaf: None, keep_until: None };
         let bundle = |trusted: bool| if trusted { Bundle { entries: vec![entry.clone()] }.render() } else { String::new() };
-        w.versions = versions.into_iter().enumerate().map(|(i, (owner, trusted))| (format!("v{i}"), owner.map(Into::into), bundle(trusted))).collect();
+        // A truststore that moves, now and then; and an empty bucket where it shall be that is missing, unfinished, or not ours to finish.
+        w.versions = versions.into_iter().enumerate().map(|(i, (owner, trusted, moved, encrypted))| Stored {
+            uri: if moved || bucket < 3 { "s3://elsewhere/partners.pem".into() } else { URI.into() },
+            version: format!("v{i}"),
+            owner: owner.map(Into::into),
+            body: bundle(trusted),
+            kms_key: encrypted.then(|| KMS_KEY.into()),
+        }).collect();
+        match bucket {
+            0 => w.bucket = None,
+            1 | 2 => {
+                let owner = (bucket == 1).then(|| "cluster/ns/other".into());
+                w.bucket = Some(Bucket { owner, versioned: false, private: dual_stack, encrypted: false, fresh: false });
+            }
+            _ => {}
+        }
         if let Some(owner) = domain_of {
             let arn = w.certificates.iter().find(|c| c.tags[OWNER_TAG] == owner).map_or("arn:gone".to_owned(), |c| c.arn.clone());
-            let version = if w.versions.is_empty() { "v-gone".to_owned() } else { w.versions[pin.index(w.versions.len())].0.clone() };
-            let mut g = domain(owner, &arn, &version);
+            let used = if w.versions.is_empty() { None } else { Some(&w.versions[pin.index(w.versions.len())]) };
+            let mut g = domain(owner, &arn, used.map_or("v-gone", |s| &s.version));
+            if let Some(s) = used { g.truststore.as_mut().unwrap().uri = s.uri.clone(); }
             if updating { g.status = DomainStatus::Updating; }
             if dual_stack { g.ip_address_type = IpAddressType::Dualstack; }
             w.domain = Some(g);
@@ -473,8 +582,8 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn every_start_ends_in_the_desired_state_or_names_what_is_in_the_way(start in any_world()) {
-        let (d, mut w) = (desired(), start.clone());
+    fn every_start_ends_in_the_desired_state_or_names_what_is_in_the_way(d in any_desired(), start in any_world()) {
+        let mut w = start.clone();
         w.converge(&d);
         prop_assert_eq!(w.foreign(), start.foreign(), "somebody else's things were touched");
         let end = plan(&d, &w.observed(), now());
@@ -482,26 +591,27 @@ proptest! {
         let blocked: Vec<_> = end.steps.values().filter_map(|j| match &j.verdict { Verdict::Blocked(reason, _) => Some(*reason), _ => None }).collect();
         if blocked.is_empty() {
             // The planner's own word is not proof: look at the model.
-            let g = w.domain.expect("the domain is there");
+            let g = w.domain.as_ref().expect("the domain is there");
             prop_assert_eq!(&g.status, &DomainStatus::Available);
             prop_assert_eq!(g.ip_address_type, IpAddressType::Ipv4);
             let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is there");
             prop_assert_eq!((&used.status, used.names.len()), (&CertificateStatus::Issued, 1));
-            let pinned = g.truststore.and_then(|t| t.version).expect("pinned");
-            let (_, owner, body) = w.versions.iter().find(|(v, ..)| *v == pinned).expect("the version is there").clone();
-            prop_assert_eq!(owner.as_deref(), Some(OURS));
-            prop_assert!(Bundle::parse(&body).unwrap().find(&AUTHORITY[0]).is_some());
+            let pinned = w.pinned().expect("the version is there");
+            prop_assert_eq!((pinned.uri.as_str(), pinned.is_ours(), &pinned.kms_key), (URI, true, &d.kms_key));
+            prop_assert!(Bundle::parse(&pinned.body).unwrap().find(&AUTHORITY[0]).is_some());
+            prop_assert!(w.bucket.as_ref().is_some_and(|b| b.versioned && (!b.is_ours() || (b.private && b.encrypted))));
             let mapped: BTreeMap<_, _> = w.mappings.iter().map(|m| (m.path.as_str(), m.api_id.as_str())).collect();
             prop_assert_eq!(mapped, BTreeMap::from([("", "a1"), ("orders", "a2")]));
             prop_assert!(w.records.iter().any(|r| r.kind == "A" && r.alias.as_ref().is_some_and(|a| a.target == g.target)));
             prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()));
             prop_assert_eq!(w.certificates.iter().filter(|c| c.tags[OWNER_TAG] == OURS).count(), 1, "superseded certificates are left");
         } else {
-            let known = [Reason::ForeignOwner, Reason::AuthorityKeyLost];
+            let known = [Reason::ForeignOwner, Reason::AuthorityKeyLost, Reason::BucketNotFound, Reason::BucketNotVersioned];
             prop_assert!(blocked.iter().all(|r| known.contains(r)), "{blocked:?}");
             if !blocked.contains(&Reason::AuthorityKeyLost) {
                 let in_the_way = start.domain.as_ref().is_some_and(|g| g.tags[OWNER_TAG] == THEIRS)
-                    || start.versions.last().is_some_and(|(_, owner, _)| owner.as_deref() == Some(THEIRS))
+                    || start.latest().is_some_and(|s| !s.is_ours())
+                    || start.bucket.as_ref().is_none_or(|b| !b.versioned)
                     || start.records.iter().any(|r| r.name == NAME || r.kind == "TXT");
                 prop_assert!(in_the_way, "nothing foreign was there: {blocked:?}");
             }
@@ -509,8 +619,8 @@ proptest! {
     }
 
     #[test]
-    fn every_start_can_be_torn_down(start in any_world(), half_built in any::<bool>()) {
-        let (d, mut w) = (desired(), start.clone());
+    fn every_start_can_be_torn_down(d in any_desired(), start in any_world(), half_built in any::<bool>()) {
+        let mut w = start.clone();
         if half_built {
             w.converge(&d);
         }
@@ -518,7 +628,7 @@ proptest! {
         for _ in 0..10 {
             let judged = teardown(&d.home, &[String::new(), "orders".into()], &w.remains());
             for action in judged.actions {
-                w.perform(action);
+                w.perform(&d, action);
             }
             w.time_passes();
         }
@@ -527,7 +637,7 @@ proptest! {
         prop_assert_eq!(w.foreign(), start.foreign());
         prop_assert!(w.domain.is_none_or(|g| g.tags[OWNER_TAG] != OURS));
         prop_assert!(w.certificates.iter().all(|c| c.tags[OWNER_TAG] != OURS));
-        prop_assert!(w.versions.iter().all(|(_, owner, _)| owner.as_deref() != Some(OURS)));
+        prop_assert!(w.versions.iter().all(|s| s.uri != URI || !s.is_ours()));
         prop_assert!(!w.records.contains(&records::marker(&d.home)));
         prop_assert_eq!(w.apis.values().filter(|a| a.api.endpoint_closed).count(), closed, "a closed endpoint was opened");
     }
@@ -542,7 +652,7 @@ proptest! {
             w.has_key = false; // the Secret is lost
             for _ in 0..5 {
                 for (_, action) in plan(&d, &w.observed(), now()).actions() {
-                    w.perform(action.clone());
+                    w.perform(&d, action.clone());
                 }
                 w.time_passes();
                 prop_assert!(trusted(&w));
@@ -559,7 +669,7 @@ fn from_nothing_it_takes_few_looks() {
     let mut looks = 0;
     while !plan(&d, &w.observed(), now()).steps.values().all(|j| j.verdict.is_done()) {
         for (_, action) in plan(&d, &w.observed(), now()).actions() {
-            w.perform(action.clone());
+            w.perform(&d, action.clone());
         }
         w.time_passes();
         looks += 1;
