@@ -70,8 +70,6 @@ fn a_missing_bucket_is_made_in_the_domains_region() {
         let mark = life.mark().await;
         life.create_domain("near", spec).await;
         life.ready("near").await;
-        is_as_it_should_be(&life.s3(), &near, &life.owner("near"), None).await;
-
         let key = format!("arn:aws:kms:{ELSEWHERE}:{}:key/0a1b2c3d", life.account.id);
         let (far, mut spec) = to_be_made(&life, "far");
         spec["truststore"]["kmsKeyArn"] = json!(key);
@@ -82,6 +80,7 @@ fn a_missing_bucket_is_made_in_the_domains_region() {
         let all = Calls { account: &life.account.id, service: "s3", since: mark, ..Calls::default() };
         let calls = life.control().calls(&all).await.unwrap().calls;
 
+        is_as_it_should_be(&life.s3(), &near, &life.owner("near"), None).await;
         let s3 = s3_in(&life, ELSEWHERE);
         is_as_it_should_be(&s3, &far, &life.owner("far"), Some(&key)).await;
         let at = s3.get_bucket_location().bucket(&far).send().await.unwrap().location_constraint;
