@@ -75,7 +75,9 @@ pub struct Authority {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ConfigMapKeyRef>,
 
-    /// Every ConfigMap in this namespace with these labels, for one file per partner. Trusted only, never issued from.
+    /// Every ConfigMap in this namespace with these labels, for one file per partner. Trusted only, never issued from. Each counts by
+    /// itself: one that cannot be read keeps what it had last, one that is deleted or loses the labels is no longer trusted. In
+    /// `status.truststore` they are called `<authority>/<ConfigMap>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_selector: Option<ConfigMapSelector>,
 

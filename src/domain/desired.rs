@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, DeletionPolicy, Dns,
-        DnsVerification, Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm,
-        ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
-        conditions::Reason,
+        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, ConfigMapSelector, DefaultEndpoint,
+        DeletionPolicy, Dns, DnsVerification, Duration, ExistingCertificate, IpAddressType,
+        KeyAlgorithm as ApiKeyAlgorithm, ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm,
+        UnlistedMappings, conditions::Reason,
     },
     aws::{acm, gateway},
     pki::{authority::AuthorityRequest, keys::KeyKind},
@@ -172,9 +172,22 @@ impl AuthorityWish {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceWish {
-    Generated { secret: String, request: AuthorityRequest },
-    Secret { name: String },
-    ConfigMap { name: String, key: String },
+    Generated {
+        secret: String,
+        request: AuthorityRequest,
+    },
+    Secret {
+        name: String,
+    },
+    ConfigMap {
+        name: String,
+        key: String,
+    },
+    /// Every ConfigMap with these labels.
+    ConfigMaps {
+        labels: BTreeMap<String, String>,
+        key: String,
+    },
     Pem(String),
 }
 
@@ -187,11 +200,12 @@ impl SourceWish {
         }
     }
 
-    /// The ConfigMap that it is read from.
-    pub fn config_map(&self) -> Option<&String> {
+    /// Whether it is read from the ConfigMap that is called so and has these labels.
+    pub fn reads_config_map(&self, called: &str, labels: &BTreeMap<String, String>) -> bool {
         match self {
-            SourceWish::ConfigMap { name, .. } => Some(name),
-            _ => None,
+            SourceWish::ConfigMap { name, .. } => name == called,
+            SourceWish::ConfigMaps { labels: wanted, .. } => wanted.iter().all(|(k, v)| labels.get(k) == Some(v)),
+            _ => false,
         }
     }
 }
@@ -270,10 +284,6 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let fields = [
         ("aws.assumeRole", aws.assume_role.is_some()),
         ("serverCertificate.existing", spec.server_certificate.as_ref().is_some_and(|c| c.existing.is_some())),
-        (
-            "trust.authorities[].configMapSelector",
-            spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some()),
-        ),
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
         ("dns.external", dns.external.is_some()),
         ("dns.route53.assumeRole", dns.route53.is_some_and(|r| r.assume_role.is_some())),
@@ -316,6 +326,15 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
         SourceWish::Secret { name: secret.name.clone() }
     } else if let Some(map) = &a.config_map_ref {
         SourceWish::ConfigMap { name: map.name.clone(), key: map.key.clone() }
+    } else if let Some(ConfigMapSelector { match_labels, key }) = &a.config_map_selector {
+        if let Some(label) = match_labels.iter().find(|(key, value)| !is_label(key, value)).map(|(key, _)| key) {
+            return Err(invalid(&format!(
+                "authority {}: configMapSelector.matchLabels[{label:?}] is not a label: write letters, digits, -, _ and . (at most 63), \
+                 before the value of a name with a domain also one /",
+                a.name
+            )));
+        }
+        SourceWish::ConfigMaps { labels: match_labels.clone(), key: key.clone() }
     } else if let Some(pem) = &a.pem {
         SourceWish::Pem(pem.clone())
     } else {
@@ -325,6 +344,20 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
         )));
     };
     Ok(AuthorityWish { name: a.name.clone(), state: a.state, source })
+}
+
+/// Whether the API server takes it in a selector, and as this one label.
+fn is_label(key: &str, value: &str) -> bool {
+    let is_word = |word: &str| {
+        let ends = [word.bytes().next(), word.bytes().last()];
+        word.len() <= 63
+            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && ends.iter().flatten().all(u8::is_ascii_alphanumeric)
+    };
+    let (prefix, name) = key.split_once('/').unwrap_or(("x", key));
+    let is_prefix =
+        !prefix.is_empty() && prefix.len() <= 253 && prefix.split('.').all(|part| !part.is_empty() && is_word(part));
+    is_prefix && !name.is_empty() && is_word(name) && is_word(value)
 }
 
 fn authority_key(key: Option<&AuthorityKey>) -> Option<KeyKind> {

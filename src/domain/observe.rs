@@ -6,7 +6,7 @@ use kube::Client;
 
 use super::{
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Bucket, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
     plan::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG},
     records, sources,
 };
@@ -28,6 +28,8 @@ use crate::{
 pub struct Eyes<'a> {
     pub client: &'a Client,
     pub probe: &'a EndpointProbe,
+    /// What ClientCertificates say of the domain's leaves.
+    pub leaves: Vec<Leaf>,
     /// Versions of truststore objects that were read before: a version never changes.
     pub versions: &'a Versions,
     /// Our last change of records that was not in sync at the last look.
@@ -59,6 +61,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
     eyes.versions.keep(&published, &domain);
     Observed {
         authorities,
+        leaves: eyes.leaves.clone(),
         zones,
         certificates,
         validation,

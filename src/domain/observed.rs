@@ -2,6 +2,8 @@
 //! fills it, `plan` judges it.
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::{
     api::conditions::Reason,
     aws::{
@@ -29,6 +31,8 @@ pub struct Unseen {
 pub struct Observed {
     /// The source of each authority of the spec, by the authority's name.
     pub authorities: BTreeMap<String, Source>,
+    /// The leaves of the domain's ClientCertificates, as their statuses have them. For the report: nothing is decided by it.
+    pub leaves: Vec<Leaf>,
     /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the records are somebody else's.
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
@@ -55,10 +59,30 @@ pub struct Observed {
 pub enum Source {
     /// Its certificates, or what is wrong with them, and whether the private key of the first one is there too.
     Read { certificates: Result<Vec<Certificate>, ParseError>, key: Key },
+    /// What a label selector finds, by the names of the objects.
+    Several(BTreeMap<String, Source>),
     /// The object or the key in it is not there; the text names both.
     Missing(String),
     /// The Kubernetes API did not answer.
     Unseen(Unseen),
+}
+
+/// A leaf of a ClientCertificate, or one that it held before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// The ClientCertificate's name.
+    pub holder: String,
+    pub issuer: LeafIssuer,
+    pub not_after: Timestamp,
+}
+
+/// How a status names a leaf's issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeafIssuer {
+    /// RFC 4514.
+    Name(String),
+    /// Hexadecimal.
+    KeyId(String),
 }
 
 /// The private key beside an authority's certificate.

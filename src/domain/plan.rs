@@ -21,6 +21,8 @@ mod mappings;
 mod references;
 mod truststore;
 
+pub use truststore::told;
+
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
 /// S3 keeps metadata keys in lower case and without `/`.

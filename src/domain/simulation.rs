@@ -170,6 +170,7 @@ impl World {
         let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
+            leaves: vec![],
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zones: Ok([(NAME.to_owned(), ZoneChoice::Found(zone))].into()),
             certificates: Ok(self.seen_certificates()),
@@ -343,8 +344,11 @@ impl World {
 
     fn trusts_authority(&self) -> bool {
         let o = self.observed();
-        let bundles = [o.published.unwrap().map(|p| p.bundle), o.pinned.unwrap().map(|p| p.bundle)];
-        bundles.iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
+        let is_ours = |owner: &Option<String>| owner.as_deref() == Some(OURS);
+        let used = self.domain.as_ref().is_some_and(|g| g.tags[OWNER_TAG] == OURS);
+        let published = o.published.unwrap().filter(|p| is_ours(&p.owner)).map(|p| p.bundle);
+        let pinned = o.pinned.unwrap().filter(|p| used || is_ours(&p.owner)).map(|p| p.bundle);
+        [published, pinned].iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
     }
 
     fn check_request(&self, r: &DomainRequest) {
@@ -606,7 +610,13 @@ proptest! {
             prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()));
             prop_assert_eq!(w.certificates.iter().filter(|c| c.tags[OWNER_TAG] == OURS).count(), 1, "superseded certificates are left");
         } else {
-            let known = [Reason::ForeignOwner, Reason::AuthorityKeyLost, Reason::BucketNotFound, Reason::BucketNotVersioned];
+            let known = [
+                Reason::ForeignOwner,
+                Reason::AuthorityKeyLost,
+                Reason::NoValidCACertificate,
+                Reason::BucketNotFound,
+                Reason::BucketNotVersioned,
+            ];
             prop_assert!(blocked.iter().all(|r| known.contains(r)), "{blocked:?}");
             if !blocked.contains(&Reason::AuthorityKeyLost) {
                 let in_the_way = start.domain.as_ref().is_some_and(|g| g.tags[OWNER_TAG] == THEIRS)
@@ -648,7 +658,7 @@ proptest! {
         let (d, mut w) = (desired(), start);
         w.converge(&d);
         let trusted = |w: &World| w.observed().pinned.unwrap().is_some_and(|p| p.bundle.find(&AUTHORITY[0]).is_some());
-        if trusted(&w) {
+        if trusted(&w) && w.trusts_authority() {
             w.has_key = false; // the Secret is lost
             for _ in 0..5 {
                 for (_, action) in plan(&d, &w.observed(), now()).actions() {
@@ -675,6 +685,42 @@ fn from_nothing_it_takes_few_looks() {
         looks += 1;
         assert!(looks < 12, "{:?}", plan(&d, &w.observed(), now()).steps);
     }
+}
+
+/// Nobody leaves the truststore because the API server did not answer.
+#[test]
+fn a_selection_that_cannot_be_seen_keeps_what_it_had() {
+    let selector = SourceWish::ConfigMaps { labels: BTreeMap::new(), key: "ca.crt".into() };
+    let mut d = desired();
+    d.authorities.push(AuthorityWish { name: "cas".into(), state: AuthorityState::Active, source: selector });
+    let partner = |name: &str| {
+        let request = AuthorityRequest { common_name: name.into(), ..request() };
+        parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem)
+    };
+    let read = |name: &str| (name.to_owned(), Source::Read { certificates: partner(name), key: Key::Absent });
+    let mut w = empty();
+    w.converge(&desired());
+    let mut o = w.observed();
+    o.authorities.insert("cas".into(), Source::Several([read("acme"), read("zeta")].into()));
+    let told = plan(&d, &o, now());
+    let Some((_, Action::PutTruststore { body, .. })) = told.actions().next() else { panic!("{:?}", told.steps) };
+    w.perform(&d, told.actions().next().unwrap().1.clone());
+    let names: Vec<_> = Bundle::parse(body).unwrap().entries.into_iter().map(|e| e.authority).collect();
+    assert_eq!(names, ["partners", "cas/acme", "cas/zeta"]);
+
+    let mut o = w.observed();
+    let unseen = super::observed::Unseen { reason: Reason::Unreachable, message: "no answer".into() };
+    o.authorities.insert("cas".into(), Source::Unseen(unseen));
+    let blind = plan(&d, &o, now());
+    assert_eq!(&blind.truststore.unwrap().bundle.render(), body);
+    // ... while those that are seen to be gone leave, and Distrusted asks nobody.
+    o.authorities.insert("cas".into(), Source::Several([read("acme")].into()));
+    let seen = plan(&d, &o, now());
+    assert_eq!(seen.truststore.unwrap().bundle.entries.len(), 2);
+    d.authorities[1].state = AuthorityState::Distrusted;
+    o.authorities.remove("cas");
+    let distrusted = plan(&d, &o, now()).truststore.unwrap();
+    assert!(distrusted.distrusts && distrusted.bundle.entries.len() == 1);
 }
 
 /// A reading that failed is never taken for "nothing there".

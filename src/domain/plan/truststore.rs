@@ -1,20 +1,33 @@
 //! The step TruststorePublished: what is trusted, compiled from the sources and what is remembered, in S3.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::{Action, Judged, Step, Verdict, custom_domain};
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
     domain::{
-        desired::{AuthorityWish, Desired, sha256},
+        desired::{AuthorityWish, Desired, SourceWish, sha256},
         observed::{Key, Observed, Published, Source, Unseen},
     },
     pki::{
         compile::{self, CompileInput, Compiled},
-        lint::{Severity, SourceError},
+        lint::{self, Finding, Severity, SourceError},
         truststore::Bundle,
     },
 };
+
+/// A finding for people: whose, about which certificate, what is wrong and what to do.
+pub fn told(finding: &Finding) -> String {
+    let whose = match finding.authority.split_once('/') {
+        Some((authority, object)) => format!("authority {authority}, ConfigMap {object}: "),
+        None if finding.authority.is_empty() => String::new(),
+        None => format!("authority {}: ", finding.authority),
+    };
+    let subject = if finding.subject.is_empty() { String::new() } else { format!("{} ", finding.subject) };
+    format!("{whose}{subject}{}", finding.message)
+}
 
 /// The memory of what was trusted: what is published, completed by what is in use.
 pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
@@ -28,8 +41,18 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         Some(pinned) if used.is_some_and(|t| t.uri != d.home.truststore_uri()) => Some(pinned.clone()),
         _ => merged(published, pinned),
     };
-    let sources: Vec<_> = d.authorities.iter().map(|wish| source(wish, o, d)).collect();
-    Some(compile::compile(&CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now }))
+    let sources: Vec<_> = d.authorities.iter().flat_map(|wish| sources(wish, o, d, previous.as_ref())).collect();
+    let input = CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now };
+    let mut compiled = compile::compile(&input);
+    let is_empty = |name: &str| matches!(o.authorities.get(name), Some(Source::Several(all)) if all.is_empty());
+    compiled.findings.extend(d.authorities.iter().filter(|wish| is_empty(&wish.name)).map(|wish| Finding {
+        severity: Severity::Warning,
+        authority: wish.name.clone(),
+        subject: String::new(),
+        reason: lint::Reason::NothingSelected,
+        message: "no ConfigMap in this namespace has the labels of its configMapSelector".to_owned(),
+    }));
+    Some(compiled)
 }
 
 /// What is published says what is remembered of a certificate; what is in use must not be forgotten, even if somebody removed the
@@ -44,15 +67,33 @@ fn merged(published: Option<&Bundle>, pinned: Option<&Bundle>) -> Option<Bundle>
     Some(all)
 }
 
-fn source(wish: &AuthorityWish, o: &Observed, d: &Desired) -> compile::Source {
-    let (certificates, key) = match o.authorities.get(&wish.name) {
+/// What a label selector finds are authorities each by itself, `<authority>/<object>`, so that one that is broken keeps what it had and
+/// the others go on changing.
+fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bundle>) -> Vec<compile::Source> {
+    let part = |object: &str| format!("{}/{object}", wish.name);
+    match (o.authorities.get(&wish.name), &wish.source) {
+        (Some(Source::Several(all)), _) => {
+            all.iter().map(|(object, found)| source(part(object), wish, Some(found), d)).collect()
+        }
+        // Not seen: what is there of it stays.
+        (_, SourceWish::ConfigMaps { .. }) => {
+            let names: BTreeSet<_> = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority).collect();
+            let parts = names.into_iter().filter(|name| name.starts_with(&part("")));
+            parts.map(|name| source(name.clone(), wish, None, d)).collect()
+        }
+        (found, _) => vec![source(wish.name.clone(), wish, found, d)],
+    }
+}
+
+fn source(authority: String, wish: &AuthorityWish, found: Option<&Source>, d: &Desired) -> compile::Source {
+    let (certificates, key) = match found {
         Some(Source::Read { certificates, key }) => (certificates.clone().map_err(SourceError::Unreadable), *key),
         _ => (Err(SourceError::Missing), Key::Absent),
     };
     // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the bundle.
     let issues = key == Key::Fits && wish.issues();
     compile::Source {
-        authority: wish.name.clone(),
+        authority,
         state: match wish.state {
             AuthorityState::Active => compile::State::Active,
             AuthorityState::Distrusted => compile::State::Distrusted,
@@ -79,8 +120,19 @@ pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option
     if !refs.actions.is_empty() {
         return Verdict::Behind(Step::ResolvedRefs).into();
     }
-    if compiled.bundle.entries.is_empty() {
-        return Verdict::wait(Reason::WaitingForAuthority, "no authority has a certificate to trust yet").into();
+    // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate.
+    let is_emptied = compiled.findings.iter().any(|f| f.reason == lint::Reason::WouldBeEmpty);
+    if is_emptied || compiled.bundle.entries.is_empty() {
+        return if is_emptied || matches!(o.domain, Ok(Some(_))) {
+            Verdict::blocked(
+                Reason::NoValidCACertificate,
+                "nothing would be left in the truststore, and API Gateway needs a certificate: what the domain trusts now stays trusted. Add \
+                 an authority, or delete the MtlsDomain to let nobody in",
+            )
+        } else {
+            Verdict::wait(Reason::WaitingForAuthority, "no authority has a certificate to trust yet")
+        }
+        .into();
     }
     let body = compiled.bundle.render();
     match published {
