@@ -9,6 +9,7 @@ mod expiry;
 mod foreign;
 mod objects;
 mod partners;
+mod rotation;
 mod situations;
 mod steady;
 mod trust;
