@@ -418,7 +418,7 @@ async fn serve(
 
 /// The leaves that a ClientCertificate says it holds, or held.
 fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
-    let (holder, status) = (c.name_any(), c.0.as_ref().ok().and_then(|c| c.status.as_ref()));
+    let (holder, status) = (ObjectRef::from_obj(c).to_string(), c.0.as_ref().ok().and_then(|c| c.status.as_ref()));
     let leaf = |issuer, not_after: &Time| Leaf { holder: holder.clone(), issuer, not_after: not_after.0 };
     let held = status.and_then(|s| Some(leaf(LeafIssuer::Name(s.issuer.clone()?), s.not_after.as_ref()?)));
     let previous = status.iter().flat_map(|s| &s.previous);

@@ -295,8 +295,13 @@ impl Versions {
 
 /// The versions that carry our mark; somebody else's in the same key stay.
 async fn versions(home: &Home, session: &Session) -> Seen<Vec<String>> {
-    if home.bucket.is_empty() || seen(session.s3.bucket(&home.bucket)).await?.is_none() {
+    if home.bucket.is_empty() {
         return Ok(vec![]);
+    }
+    // In a bucket of another Region we have never stored anything.
+    match seen(session.s3.bucket(&home.bucket)).await? {
+        Some(bucket) if bucket.region == home.region => {}
+        _ => return Ok(vec![]),
     }
     let all = seen(session.s3.versions(&home.bucket, &home.key)).await?;
     let reads = all.into_iter().filter(|v| !v.delete_marker).map(async |version| {

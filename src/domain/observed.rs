@@ -70,7 +70,7 @@ pub enum Source {
 /// A leaf of a ClientCertificate, or one that it held before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// The ClientCertificate's name.
+    /// Names the ClientCertificate.
     pub holder: String,
     pub issuer: LeafIssuer,
     pub not_after: Timestamp,

@@ -13,6 +13,7 @@ use crate::{
     pki::compile::Compiled,
 };
 
+mod bucket;
 mod certificates;
 mod custom_domain;
 mod default_endpoint;

@@ -169,6 +169,10 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         life.ready("d").await;
         let s3 = life.s3();
         assert!(s3.get_bucket_tagging().bucket(&plain).send().await.is_err(), "it carries no mark");
+        // A wrong bucket in the spec does not keep the object from being deleted.
+        life.change("d", json!({"truststore": {"bucket": far, "bucketCreation": "IfMissing"}})).await;
+        life.condition("d", "TruststorePublished", |c| c.reason == "BucketInOtherRegion").await;
+        life.delete_domain("d").await;
     });
 }
 

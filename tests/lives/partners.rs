@@ -69,6 +69,16 @@ async fn partners_come_change_and_go_each_by_itself() {
     let acmes = acme.leaf("somebody");
     assert_eq!(acmes.calls(&life).await, "200");
 
+    // Other words around the same certificate are no change.
+    let mark = life.mark().await;
+    write(
+        &life,
+        "zeta",
+        Some("yes"),
+        json!({"ca.crt": format!("Zeta's CA, renewed in 2045\n{}\n{}", zeta.pem, zeta.pem)}),
+    )
+    .await;
+
     // One is broken: it keeps what it had, and is named; the others come and change.
     write(
         &life,
@@ -81,6 +91,7 @@ async fn partners_come_change_and_go_each_by_itself() {
     let told = message(&object, "ResolvedRefs");
     assert!(told.contains("authority partner-cas, ConfigMap acme.example: ") && !told.contains("zeta"), "{told}");
     assert!(!told.contains("Zm9v"), "{told}");
+    assert_eq!(life.writes(mark).await, [""; 0], "nobody is trusted more or less");
     publish(&life, "beta", &beta).await;
     publish(&life, "zeta", &zeta2).await;
     pinned(&life, "has what came and what changed", |text| {

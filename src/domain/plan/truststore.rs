@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Action, Judged, Step, Verdict, custom_domain};
+use super::{Action, Judged, Step, Verdict, bucket, custom_domain};
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
     domain::{
         desired::{AuthorityWish, Desired, SourceWish, sha256},
-        observed::{Key, Observed, Published, Source, Unseen},
+        observed::{Key, Observed, Published, Source},
     },
     pki::{
         compile::{self, CompileInput, Compiled},
@@ -105,7 +105,7 @@ fn source(authority: String, wish: &AuthorityWish, found: Option<&Source>, d: &D
 }
 
 pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>) -> Judged {
-    if let Err(missing) = bucket(d, o) {
+    if let Err(missing) = bucket::bucket(d, o) {
         return missing;
     }
     let (bucket, key) = (&d.home.bucket, &d.home.key);
@@ -145,60 +145,6 @@ pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option
         _ => Judged::act(
             format!("uploading s3://{bucket}/{key}"),
             vec![Action::PutTruststore { bucket: bucket.clone(), key: key.clone(), body, kms_key: d.kms_key.clone() }],
-        ),
-    }
-}
-
-/// What keeps the bucket from taking a truststore, and what we do about that.
-fn bucket(d: &Desired, o: &Observed) -> Result<(), Judged> {
-    let (bucket, account) = (&d.home.bucket, &d.home.account);
-    let blocked = |reason, message| Err(Verdict::Blocked(reason, message).into());
-    match &o.bucket {
-        // S3 says no more than "no", also of a bucket that another account has.
-        Err(why) if why.reason == Reason::PermissionDenied => {
-            let message = format!(
-                "bucket {bucket}: {}; or name another bucket, if this one is not account {account}'s",
-                why.message
-            );
-            Err(Verdict::Unknown(Unseen { message, ..why.clone() }).into())
-        }
-        Err(why) => Err(Verdict::unknown(why).into()),
-        Ok(None) if d.create_bucket => Err(Judged::act(
-            format!("creating the bucket {bucket}"),
-            vec![Action::CreateBucket { bucket: bucket.clone() }],
-        )),
-        Ok(None) => blocked(
-            Reason::BucketNotFound,
-            format!(
-                "there is no bucket {bucket} in account {account}; create it with versioning, set spec.truststore.bucketCreation to \
-                 IfMissing, or name another in spec.truststore.bucket"
-            ),
-        ),
-        Ok(Some(found)) if found.region != d.home.region => blocked(
-            Reason::BucketInOtherRegion,
-            format!(
-                "bucket {bucket} is in {}; name one in {}, the domain's Region, in spec.truststore.bucket",
-                found.region, d.home.region
-            ),
-        ),
-        Ok(Some(found)) if found.versioned => Ok(()),
-        // It is one that the operator made, and not finished. Versioning comes last: with it nobody looks at the rest again.
-        Ok(Some(found)) if found.owner.as_ref().is_some_and(|owner| d.home.is_of_this_cluster(owner)) => {
-            let (bucket, kms_key) = (bucket.clone(), d.kms_key.clone());
-            Err(Judged::act(
-                format!("setting up the bucket {bucket}"),
-                vec![
-                    Action::BlockPublicAccess { bucket: bucket.clone() },
-                    Action::EncryptBucket { bucket: bucket.clone(), kms_key },
-                    Action::EnableVersioning { bucket },
-                ],
-            ))
-        }
-        Ok(Some(_)) => blocked(
-            Reason::BucketNotVersioned,
-            format!(
-                "bucket {bucket} has no versioning, so no version of the truststore can be pinned; turn versioning on"
-            ),
         ),
     }
 }
