@@ -8,11 +8,13 @@ use sha2::{Digest, Sha256};
 use crate::{
     api::{
         AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, ConfigMapSelector, DefaultEndpoint,
-        DeletionPolicy, Dns, DnsVerification, Duration, ExistingCertificate, IpAddressType,
-        KeyAlgorithm as ApiKeyAlgorithm, ManagementPolicy, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm,
-        UnlistedMappings, conditions::Reason,
+        Dns, DnsVerification, Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi,
+        MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
-    aws::{acm, gateway},
+    aws::{
+        acm, gateway,
+        session::{self, Access},
+    },
     pki::{authority::AuthorityRequest, keys::KeyKind},
 };
 
@@ -108,9 +110,28 @@ impl Home {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
+    /// The account that the hosted zones are in.
+    pub fn route53_account(&self) -> &str {
+        match &self.dns {
+            DnsWish::Route53 { role_arn: Some(role), .. } => session::account_of(role),
+            _ => &self.account,
+        }
+    }
+
     /// Value of the annotation `mtls-operator.io/home`.
     pub fn place(&self) -> String {
         format!("{}/{}", self.account, self.region)
+    }
+}
+
+/// Where the calls for a domain go, and as whom they are made.
+pub fn access(domain: &MtlsDomain) -> Access {
+    let aws = domain.spec.aws.clone().unwrap_or_default();
+    let route53 = domain.spec.dns.as_ref().and_then(|dns| dns.route53.clone()).unwrap_or_default();
+    Access {
+        region: aws.region,
+        role_arn: aws.assume_role.map(|role| role.role_arn),
+        route53_role_arn: route53.assume_role.map(|role| role.role_arn),
     }
 }
 
@@ -217,7 +238,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
     not_supported_yet(domain)?;
     if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
         return Err(Refused {
-            reason: Reason::NotPermitted,
+            reason: Reason::WrongAccount,
             message: format!(
                 "spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: nothing is written there",
                 s.account
@@ -235,7 +256,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
     let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
     Ok(Desired {
         adoption: spec.adoption_policy,
-        certificate: certificate(domain, &home),
+        certificate: certificate(domain, &home)?,
         create_bucket: truststore.bucket_creation == BucketCreation::IfMissing,
         kms_key: truststore.kms_key_arn,
         authorities,
@@ -251,11 +272,13 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
     })
 }
 
-fn certificate(domain: &MtlsDomain, home: &Home) -> CertificateWish {
+fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refused> {
     let spec = domain.spec.server_certificate.as_ref();
     if let Some(existing) = spec.and_then(|c| c.existing.clone()) {
-        let ExistingCertificate { arn, ownership_verification_arn } = existing;
-        return CertificateWish::Existing { arn, ownership_arn: ownership_verification_arn };
+        let ExistingCertificate { arn, ownership_verification_arn: ownership_arn } = existing;
+        at_home("arn", &arn, home)?;
+        ownership_arn.as_ref().map_or(Ok(()), |arn| at_home("ownershipVerificationArn", arn, home))?;
+        return Ok(CertificateWish::Existing { arn, ownership_arn });
     }
     let request = spec.and_then(|c| c.request.clone()).unwrap_or_default();
     let mut names = request.subject_alternative_names;
@@ -273,22 +296,28 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> CertificateWish {
         domain.uid().unwrap_or_default(),
         names.join("\n")
     ));
-    CertificateWish::Request { request: RequestWish { names, key_algorithm, token }, keep: spec.is_none() }
+    Ok(CertificateWish::Request { request: RequestWish { names, key_algorithm, token }, keep: spec.is_none() })
+}
+
+/// API Gateway takes certificates of the domain's own Region and account only.
+fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
+    let parts: Vec<_> = arn.split(':').collect();
+    match parts[..] {
+        [_, _, _, region, account, ..] if region != home.region || account != home.account => Err(invalid(&format!(
+            "spec.serverCertificate.existing.{field}: the certificate is in {region} of account {account}, but the domain is in {} of account {}. \
+             API Gateway takes certificates of its own Region and account only: request or import one there, and name that",
+            home.region, home.account
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
-    let aws = spec.aws.clone().unwrap_or_default();
-    let dns = spec.dns.clone().unwrap_or_default();
     let fields = [
-        ("aws.assumeRole", aws.assume_role.is_some()),
-        ("serverCertificate.existing", spec.server_certificate.as_ref().is_some_and(|c| c.existing.is_some())),
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
-        ("dns.external", dns.external.is_some()),
-        ("dns.route53.assumeRole", dns.route53.is_some_and(|r| r.assume_role.is_some())),
         ("identity", spec.identity.is_some()),
-        ("managementPolicy: Observe", spec.management_policy == ManagementPolicy::Observe),
     ];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
     if used.is_empty() {
@@ -374,11 +403,6 @@ pub fn key_kind(algorithm: ApiKeyAlgorithm, size: Option<i32>) -> Option<KeyKind
         (ApiKeyAlgorithm::RSA, Some(4096)) => Some(KeyKind::Rsa4096),
         _ => None,
     }
-}
-
-/// Whether deleting the MtlsDomain deletes what the operator made for it.
-pub fn deletes(domain: &MtlsDomain) -> bool {
-    domain.spec.deletion_policy != Some(DeletionPolicy::Retain)
 }
 
 /// A spec's duration as the rest of the operator counts it.

@@ -7,19 +7,22 @@ use kube::Client;
 use super::{
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
     observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
-    plan::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG},
+    plan::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
     records, sources,
 };
 use crate::{
-    api::conditions::Reason,
+    api::{DnsVerification, conditions::Reason},
     aws::{
         acm,
         errors::{self, Error, Kind},
         gateway::{Domain, Mapping},
-        probe::EndpointProbe,
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
+    },
+    outside::{
+        probe::EndpointProbe,
+        public_dns::{PublicDns, PublicName},
     },
     pki::truststore::Bundle,
 };
@@ -30,6 +33,7 @@ pub struct Eyes<'a> {
     pub probe: &'a EndpointProbe,
     /// What ClientCertificates say of the domain's leaves.
     pub leaves: Vec<Leaf>,
+    pub public_dns: &'a PublicDns,
     /// Versions of truststore objects that were read before: a version never changes.
     pub versions: &'a Versions,
     /// Our last change of records that was not in sync at the last look.
@@ -52,11 +56,13 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         apis(d, session, eyes.probe),
         in_sync(session, eyes.pending_change.as_deref()),
     );
-    let (validation, records, mappings, pinned) = tokio::join!(
+    let (named, validation, records, mappings, pinned, public) = tokio::join!(
+        named(d, session, &certificates, &domain),
         validation(home, session, &zones, &certificates),
         records_of(home, session, &zones),
         mappings(home, session, &domain),
         pinned(session, &domain, eyes.versions),
+        public(home, &domain, eyes.public_dns),
     );
     eyes.versions.keep(&published, &domain);
     Observed {
@@ -64,6 +70,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         leaves: eyes.leaves.clone(),
         zones,
         certificates,
+        named,
         validation,
         bucket,
         published,
@@ -73,6 +80,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         apis,
         records,
         records_in_sync,
+        public,
     }
 }
 
@@ -143,6 +151,31 @@ fn best_zone(name: &str, zones: &[Zone]) -> ZoneChoice {
     }
 }
 
+async fn named(
+    d: &Desired,
+    session: &Session,
+    certificates: &Seen<Vec<acm::Certificate>>,
+    domain: &Seen<Option<Domain>>,
+) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
+    let mut arns = BTreeSet::new();
+    if let CertificateWish::Existing { arn, ownership_arn } = &d.certificate {
+        arns.extend(ownership_arn.iter().chain([arn]));
+    }
+    let is_ours = |g: &Domain| g.tags.get(OWNER_TAG) == Some(&d.home.owner) || is_taken_over(d, g);
+    if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
+        arns.extend(g.ownership_certificate_arn.iter().chain([&g.certificate_arn]).filter(|arn| !arn.is_empty()));
+    }
+    let reads = arns.into_iter().map(async |arn| {
+        let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
+        let read = match listed {
+            Some(certificate) => Ok(Some(certificate.clone())),
+            None => seen(session.acm.certificate(arn)).await,
+        };
+        (arn.clone(), read)
+    });
+    join_all(reads).await.into_iter().collect()
+}
+
 /// What stands at the validation records of our certificates, in the zones that they belong into.
 async fn validation(
     home: &Home,
@@ -170,13 +203,27 @@ async fn records_of(
 ) -> Seen<Vec<RecordSet>> {
     let zones = zones.as_ref().map_err(Clone::clone)?;
     let Some(zone) = zones.get(&home.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
+    let at = async |name: &str| seen(session.route53.records(&zone.id, name)).await;
     let marker = records::marker_name(&home.domain_name);
-    let (mut at_name, at_marker) = tokio::join!(
-        seen(session.route53.records(&zone.id, &home.domain_name)),
-        seen(session.route53.records(&zone.id, &marker)),
-    );
-    at_name.as_mut().map_err(|e| e.clone())?.extend(at_marker?);
-    at_name
+    let (at_name, at_marker) = tokio::join!(at(&home.domain_name), at(&marker));
+    let mut all = [at_name?, at_marker?].concat();
+    if records::is_unmarked(home, &all) {
+        for name in records::registry_names(&home.domain_name) {
+            all.extend(at(&name).await?);
+        }
+    }
+    Ok(all)
+}
+
+async fn public(home: &Home, domain: &Seen<Option<Domain>>, dns: &PublicDns) -> Seen<Option<PublicName>> {
+    let domain = domain.as_ref().map_err(Clone::clone)?;
+    match (&home.dns, domain) {
+        (DnsWish::External { verify: DnsVerification::PublicDNS }, Some(g)) => {
+            let found = Box::pin(dns.look(&home.domain_name, &g.target.to_lowercase())).await;
+            found.map(Some).map_err(|why| Unseen { reason: Reason::Unreachable, message: why.to_string() })
+        }
+        _ => Ok(None),
+    }
 }
 
 async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {

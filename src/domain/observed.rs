@@ -9,8 +9,9 @@ use crate::{
     aws::{
         acm,
         gateway::{self, Domain, Mapping},
-        probe, route53,
+        route53,
     },
+    outside::{probe, public_dns::PublicName},
     pki::{
         certificate::{Certificate, ParseError},
         truststore::Bundle,
@@ -37,6 +38,9 @@ pub struct Observed {
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
     pub certificates: Seen<Vec<acm::Certificate>>,
+    /// Certificates by their ARN, `None`: there is none. Those that the spec names, and those that a domain of ours, or one to be taken
+    /// over, has now.
+    pub named: BTreeMap<String, Seen<Option<acm::Certificate>>>,
     /// What Route 53 has at the name of each validation record of our certificates.
     pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
     pub bucket: Seen<Option<Bucket>>,
@@ -48,10 +52,21 @@ pub struct Observed {
     pub mappings: Seen<Vec<Mapping>>,
     /// The APIs that the spec maps, by id; `None`: there is no such HTTP API.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
-    /// Every record set at the domain name and at its owner marker.
+    /// Every record set at the domain name and at its owner marker; when that is missing, also where another tool may say whose they are.
     pub records: Seen<Vec<route53::RecordSet>>,
     /// Whether our last change of the records has reached all of Route 53; true when none is known to be under way.
     pub records_in_sync: Seen<bool>,
+    /// What public DNS says of the domain name, once there is something to point at; only looked at where somebody else makes the records and
+    /// that is to be verified.
+    pub public: Seen<Option<PublicName>>,
+}
+
+impl Observed {
+    /// The certificate with this ARN, when it is among those that were read.
+    pub fn certificate(&self, arn: &str) -> Option<&acm::Certificate> {
+        let named = self.named.values().flatten().flatten();
+        self.certificates.iter().flatten().chain(named).find(|c| c.arn == arn)
+    }
 }
 
 /// The content of an authority's Secret, ConfigMap or `pem`.
