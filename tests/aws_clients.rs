@@ -264,9 +264,9 @@ async fn lists_go_on_over_their_pages() {
     given.bucket(bucket, true).await;
     let nothing = tags(&[]);
     many(1001)
-        .for_each_concurrent(16, async |_| drop(session.s3.put(bucket, "t.pem", vec![], &nothing).await.unwrap()))
+        .for_each_concurrent(16, async |_| drop(session.s3.put(bucket, "t.pem", vec![], &nothing, None).await.unwrap()))
         .await;
-    session.s3.put(bucket, "t.pem2", vec![], &nothing).await.unwrap();
+    session.s3.put(bucket, "t.pem2", vec![], &nothing, None).await.unwrap();
     let versions = session.s3.versions(bucket, "t.pem").await.unwrap();
     let ids: BTreeSet<_> = versions.iter().map(|v| v.id.as_str()).collect();
     assert_eq!((versions.len(), ids.len()), (1001, 1001));
@@ -291,9 +291,9 @@ async fn an_object_has_versions_and_only_its_own() {
     let (bucket, key) = ("clients-truststores", "payments/partners.pem");
     assert_eq!(s3.head(bucket, key).await.unwrap(), None);
     let owner = tags(&[("owner", "c/n/m")]);
-    let one = s3.put(bucket, key, b"one".to_vec(), &owner).await.unwrap();
-    let two = s3.put(bucket, key, b"second".to_vec(), &owner).await.unwrap();
-    s3.put(bucket, "payments/partners.pem.bak", b"x".to_vec(), &owner).await.unwrap();
+    let one = s3.put(bucket, key, b"one".to_vec(), &owner, None).await.unwrap();
+    let two = s3.put(bucket, key, b"second".to_vec(), &owner, None).await.unwrap();
+    s3.put(bucket, "payments/partners.pem.bak", b"x".to_vec(), &owner, None).await.unwrap();
     assert_ne!(one, two);
     let latest = s3.head(bucket, key).await.unwrap().unwrap();
     assert_eq!((latest.version.as_str(), &latest.metadata, latest.size), (two.as_str(), &owner, 6));
@@ -314,9 +314,9 @@ async fn an_object_has_versions_and_only_its_own() {
     assert_eq!(s3.versions(bucket, key).await.unwrap(), []);
     assert_eq!(s3.get(bucket, key, &one).await.unwrap(), None);
 
-    // A bucket without versions cannot be pinned.
-    let refused = s3.put("clients-plain", key, b"x".to_vec(), &owner).await.unwrap_err();
-    assert_eq!(refused.kind, Kind::Invalid, "{refused}");
+    // What has no version cannot be pinned; a bucket whose versioning is new gives none for a while.
+    let refused = s3.put("clients-plain", key, b"x".to_vec(), &owner, None).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Transient, "{refused}");
     // A bucket of somebody else.
     let stranger = Given::new("910000000093").await;
     stranger.bucket("clients-strangers", true).await;
@@ -408,7 +408,7 @@ async fn a_domain_lives_through_its_changes_in_place() {
     params.distinguished_name.push(rcgen::DnType::CommonName, "partners");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let pem = params.self_signed(&authority).unwrap().pem().into_bytes();
-    let put = async || session.s3.put("gateway-truststores", "t.pem", pem.clone(), &tags(&[])).await.unwrap();
+    let put = async || session.s3.put("gateway-truststores", "t.pem", pem.clone(), &tags(&[]), None).await.unwrap();
     let (one, two) = (put().await, put().await);
 
     assert_eq!(gateway.domain(name).await.unwrap(), None);

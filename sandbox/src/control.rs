@@ -81,6 +81,8 @@ pub struct Call {
     pub code: String,
     /// The fault rule that fired, `<id> before` or `<id> after`, or empty.
     pub fault: String,
+    /// Who the caller said the S3 bucket must belong to, or empty.
+    pub bucket_owner: String,
     pub duration_ms: f64,
 }
 

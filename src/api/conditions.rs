@@ -170,6 +170,8 @@ pub enum Reason {
     HostedZoneNotFound,
     /// The truststore's bucket is not there; create it with versioning, or set `bucketCreation: IfMissing`.
     BucketNotFound,
+    /// The truststore's bucket is in another Region than the domain: name one in the domain's.
+    BucketInOtherRegion,
     /// The truststore's bucket keeps no versions; enable versioning, so that each change can be told from the one before.
     BucketNotVersioned,
 

@@ -117,14 +117,15 @@ pub struct TruststoreState {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityStatus {
-    /// Name of the authority in the spec that it belongs to.
+    /// Name of the authority in the spec that it belongs to; with `configMapSelector` followed by `/` and the ConfigMap's name.
     pub name: String,
     /// Its subject (RFC 4514).
     pub subject: String,
     /// When it expires. API Gateway does not say so by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// How many unexpired ClientCertificates were issued under it. Unset where the operator cannot know, because it does not issue there.
+    /// How many ClientCertificates have an unexpired certificate under it, as of the last look at this domain. Unset where the operator
+    /// cannot know, because it does not issue there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub living_leaves: Option<i32>,
 }

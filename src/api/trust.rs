@@ -75,7 +75,9 @@ pub struct Authority {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ConfigMapKeyRef>,
 
-    /// Every ConfigMap in this namespace with these labels, for one file per partner. Trusted only, never issued from.
+    /// Every ConfigMap in this namespace with these labels, for one file per partner. Trusted only, never issued from. Each counts by
+    /// itself: one that cannot be read keeps what it had last, one that is deleted or loses the labels is no longer trusted. In
+    /// `status.truststore` they are called `<authority>/<ConfigMap>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_selector: Option<ConfigMapSelector>,
 
@@ -162,28 +164,33 @@ fn ca_crt() -> String {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Truststore {
-    /// A versioned S3 bucket. Unset: the operator's `--truststore-bucket`. Each change is a new version of one object, and the domain is
-    /// told which version to use.
+    /// A versioned S3 bucket in the domain's account and Region. Unset: the operator's `--truststore-bucket`. Each change is a new
+    /// version of one object, and the domain is told which version to use. When `bucket` or `key` change, the domain moves to the
+    /// new place with everything that is trusted; the object at the old place stays, also when the MtlsDomain is deleted.
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')")
         .message("write the bucket's name only (3 to 63 lower-case letters, digits, dots, dashes), without s3:// and without a path"))]
     #[schemars(length(min = 1, max = 255))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
 
-    /// The object's key in the bucket. Unset: `<cluster id>/<namespace>/<name>.pem`. Two MtlsDomains must not share one.
+    /// The object's key in the bucket. Unset: `<cluster id>/<namespace>/<name>.pem`. Two MtlsDomains must not share one. An object
+    /// that is there already and carries no owner's mark is stored over, as a new version, only with `adoptionPolicy: Unowned`;
+    /// versions that the operator did not store are never deleted.
     #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.startsWith('s3://')")
         .message("write the key without s3:// or bucket and without a leading slash, as in payments/partners.pem"))]
     #[schemars(length(min = 1, max = 512))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 
-    /// Whether the operator may create the bucket. Never: it must be there, with versioning enabled. IfMissing: it is created when it is not
-    /// there (versioned, private, encrypted, tagged). The operator never deletes a bucket, nor changes one that it did not make.
+    /// Whether the operator may create the bucket. Never: it must be there, with versioning enabled. IfMissing: it is created when it is
+    /// not there: versioned, all public access blocked, encrypted (with `kmsKeyArn` when given), tagged as the operator's. The operator
+    /// never deletes a bucket, nor changes one that it did not make. S3 may take up to 15 minutes to give a new bucket's objects versions.
     #[serde(default)]
     pub bucket_creation: BucketCreation,
 
-    /// KMS key to encrypt the object with. Unset: as the bucket does by default. The operator's role needs kms:GenerateDataKey and
-    /// kms:Decrypt on it: API Gateway reads the object with the rights of whoever updates the domain.
+    /// KMS key to encrypt the object with. Unset: as the bucket does by default. Another key means another version of the same bytes, to
+    /// which the domain is moved; an alias is followed when a version is stored, not later. The operator's role needs
+    /// kms:GenerateDataKey and kms:Decrypt on it: API Gateway reads the object with the rights of whoever updates the domain.
     #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.+$')")
         .message("write the whole ARN of a KMS key, as in arn:aws:kms:eu-west-1:123456789012:key/1234abcd-..."))]
     #[schemars(length(min = 1, max = 2048))]

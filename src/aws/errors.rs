@@ -124,6 +124,10 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("PreconditionFailed", Kind::Conflict),
     ("RequestInProgressException", Kind::Conflict),
     ("ResourceInUseException", Kind::Conflict),
+    // S3, when an object is to be encrypted with a key that is not there or not to be used: another key has to be named.
+    ("KMS.DisabledException", Kind::Invalid),
+    ("KMS.KMSInvalidStateException", Kind::Invalid),
+    ("KMS.NotFoundException", Kind::Invalid),
     ("AllAccessDisabled", Kind::Denied),
     ("AuthFailure", Kind::Denied),
     ("InvalidAccessKeyId", Kind::Denied),
@@ -224,8 +228,13 @@ fn iam_actions(operation: &'static str) -> &'static [&'static str] {
         "s3:HeadBucket" => &["s3:ListBucket"],
         "s3:ListObjectVersions" => &["s3:ListBucketVersions"],
         "s3:HeadObject" => &["s3:GetObject"],
-        // Ours always name the version.
-        "s3:GetObject" => &["s3:GetObjectVersion"],
+        // Ours name the version wherever there is one.
+        "s3:GetObject" => &["s3:GetObjectVersion", "s3:GetObject", "kms:Decrypt"],
+        "s3:PutObject" => &["s3:PutObject", "kms:GenerateDataKey"],
+        // Tags come with the request, and need their own right.
+        "s3:CreateBucket" => &["s3:CreateBucket", "s3:TagResource"],
+        "s3:PutPublicAccessBlock" => &["s3:PutBucketPublicAccessBlock"],
+        "s3:PutBucketEncryption" => &["s3:PutEncryptionConfiguration"],
         "s3:DeleteObject" => &["s3:DeleteObjectVersion"],
         _ => &[],
     }
@@ -320,6 +329,7 @@ mod tests {
             ("ResourceInUseException", 400, "", Conflict),
             ("com.amazonaws.acm#ThrottlingException", 400, "", Throttled),
             ("ResourceNotFoundException:http://internal.amazon.com/coral/", 400, "", NotFound),
+            ("KMS.NotFoundException", 400, "Invalid keyId", Invalid),
             // LimitExceeded is a quota of things in ACM and of calls in API Gateway: the status tells
             ("LimitExceededException", 400, "", Invalid),
             ("LimitExceededException", 429, "", Throttled),
@@ -399,6 +409,9 @@ mod tests {
                 "apigateway:AddCertificateToDomain",
             ),
             ("apigateway:CreateDomainName", "Unable to access truststore URI s3://b/k", "s3:GetObjectVersion"),
+            ("s3:PutObject", "is not authorized to perform: kms:GenerateDataKey on resource", "kms:GenerateDataKey"),
+            ("s3:GetObject", "Access Denied", "s3:GetObjectVersion"),
+            ("s3:PutPublicAccessBlock", "Access Denied", "s3:PutBucketPublicAccessBlock"),
             ("acm:RequestCertificate", "no", "acm:RequestCertificate"),
             ("acm:ListCertificates", "no", "acm:ListCertificates"),
             ("route53:ChangeResourceRecordSets", "no", "route53:ChangeResourceRecordSets"),

@@ -6,8 +6,13 @@ use super::gate::Way;
 use super::session::ATTEMPT;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::BuildError;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::BucketVersioningStatus;
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, PublicAccessBlockConfiguration,
+    ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
+    Tag, VersioningConfiguration,
+};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone)]
@@ -31,6 +36,8 @@ pub struct Object {
     /// Keys are lower-case ASCII.
     pub metadata: BTreeMap<String, String>,
     pub size: u64,
+    /// The ARN of the KMS key that it is encrypted with; none with S3's own key.
+    pub kms_key: Option<String>,
 }
 
 /// The bytes of one version.
@@ -91,6 +98,88 @@ impl S3 {
         Ok(Some(Bucket { region, versioned: versioning == Some(BucketVersioningStatus::Enabled) }))
     }
 
+    /// The tags of a bucket; none when it is not there.
+    pub async fn bucket_tags(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
+        let send = self.client.get_bucket_tagging().bucket(name).expected_bucket_owner(&self.way.account).send();
+        match self.way.call("s3:GetBucketTagging", send).await {
+            Ok(answer) => Ok(answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect()),
+            Err(e) if e.kind == Kind::NotFound => Ok(BTreeMap::new()), // NoSuchTagSet too
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Make a bucket in this Region. It carries its tags from the first moment on; S3 makes it private, with S3's own key. In us-east-1
+    /// S3 accepts one that this account has already, and leaves its tags alone.
+    pub async fn create_bucket(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
+        const CREATE: &str = "s3:CreateBucket";
+        // us-east-1 is where a bucket goes that says nothing, and S3 refuses to hear its name.
+        let place = Some(self.way.region.as_str()).filter(|region| *region != "us-east-1");
+        let configuration = CreateBucketConfiguration::builder()
+            .set_location_constraint(place.map(BucketLocationConstraint::from))
+            .set_tags(Some(self::tags(CREATE, tags)?))
+            .build();
+        let send = self.client.create_bucket().bucket(name).create_bucket_configuration(configuration).send();
+        self.way.call(CREATE, send).await?;
+        Ok(())
+    }
+
+    /// Whatever anybody sets on the bucket or its objects later, nothing in it becomes public.
+    pub async fn block_public_access(&self, bucket: &str) -> Result<(), Error> {
+        let all = PublicAccessBlockConfiguration::builder()
+            .block_public_acls(true)
+            .ignore_public_acls(true)
+            .block_public_policy(true)
+            .restrict_public_buckets(true)
+            .build();
+        let send = self
+            .client
+            .put_public_access_block()
+            .bucket(bucket)
+            .expected_bucket_owner(&self.way.account)
+            .public_access_block_configuration(all)
+            .send();
+        self.way.call("s3:PutPublicAccessBlock", send).await?;
+        Ok(())
+    }
+
+    /// How objects are encrypted that do not say so themselves: with this KMS key, else with S3's own.
+    pub async fn encrypt_bucket(&self, bucket: &str, kms_key: Option<&str>) -> Result<(), Error> {
+        const ENCRYPT: &str = "s3:PutBucketEncryption";
+        let algorithm = kms_key.map_or(ServerSideEncryption::Aes256, |_| ServerSideEncryption::AwsKms);
+        let default = ServerSideEncryptionByDefault::builder()
+            .sse_algorithm(algorithm)
+            .set_kms_master_key_id(kms_key.map(str::to_owned))
+            .build();
+        let rule = ServerSideEncryptionRule::builder()
+            .apply_server_side_encryption_by_default(default.map_err(|e| unmade(ENCRYPT, &e))?)
+            .set_bucket_key_enabled(kms_key.map(|_| true))
+            .build();
+        let configuration = ServerSideEncryptionConfiguration::builder().rules(rule).build();
+        let send = self
+            .client
+            .put_bucket_encryption()
+            .bucket(bucket)
+            .expected_bucket_owner(&self.way.account)
+            .server_side_encryption_configuration(configuration.map_err(|e| unmade(ENCRYPT, &e))?)
+            .send();
+        self.way.call(ENCRYPT, send).await?;
+        Ok(())
+    }
+
+    /// Keep every version of every object from now on.
+    pub async fn enable_versioning(&self, bucket: &str) -> Result<(), Error> {
+        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let send = self
+            .client
+            .put_bucket_versioning()
+            .bucket(bucket)
+            .expected_bucket_owner(&self.way.account)
+            .versioning_configuration(enabled)
+            .send();
+        self.way.call("s3:PutBucketVersioning", send).await?;
+        Ok(())
+    }
+
     /// The newest version of the object, without its bytes; `None` when there is none or it was deleted. Without
     /// `s3:ListBucket` S3 answers [`Kind::Denied`] for one that is not there.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
@@ -100,6 +189,7 @@ impl S3 {
                 version: answer.version_id.filter(|id| id != "null").unwrap_or_default(),
                 metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
                 size: u64::try_from(answer.content_length.unwrap_or_default()).unwrap_or_default(),
+                kms_key: answer.ssekms_key_id,
             })),
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -131,14 +221,16 @@ impl S3 {
         Ok(Some(Content { bytes: bytes.to_vec(), metadata: answer.metadata.unwrap_or_default().into_iter().collect() }))
     }
 
-    /// Store the bytes as a new version and return its id. An answer without one is an error: the bucket is not versioned, or
-    /// has been for so short a time that not all of S3 knows.
+    /// Store the bytes as a new version and return its id. An answer without one is an error that passes: as a rule the bucket is
+    /// versioned for so short a time that not all of S3 knows (AWS speaks of up to 15 minutes). `kms_key`: to encrypt with, in
+    /// place of the bucket's default.
     pub async fn put(
         &self,
         bucket: &str,
         key: &str,
         bytes: Vec<u8>,
         metadata: &BTreeMap<String, String>,
+        kms_key: Option<&str>,
     ) -> Result<String, Error> {
         const PUT: &str = "s3:PutObject";
         let send = self
@@ -149,11 +241,14 @@ impl S3 {
             .expected_bucket_owner(&self.way.account)
             .content_type("application/x-pem-file")
             .set_metadata(Some(metadata.clone().into_iter().collect()))
+            .set_server_side_encryption(kms_key.map(|_| ServerSideEncryption::AwsKms))
+            .set_ssekms_key_id(kms_key.map(str::to_owned))
             .body(ByteStream::from(bytes))
             .send();
         let answer = self.way.call(PUT, send).await?;
         answer.version_id.filter(|id| id != "null").ok_or_else(|| {
-            Error::ours(Kind::Invalid, PUT, format!("bucket {bucket} gave the object no version: switch versioning on"))
+            let message = format!("bucket {bucket} gives no version yet: its versioning was enabled a short time ago");
+            Error::ours(Kind::Transient, PUT, message)
         })
     }
 
@@ -215,4 +310,13 @@ impl S3 {
         self.way.call("s3:DeleteObject", send).await?;
         Ok(())
     }
+}
+
+fn tags(operation: &'static str, tags: &BTreeMap<String, String>) -> Result<Vec<Tag>, Error> {
+    let tag = |(key, value)| Tag::builder().key(key).value(value).build().map_err(|e| unmade(operation, &e));
+    tags.iter().map(tag).collect()
+}
+
+fn unmade(operation: &'static str, error: &BuildError) -> Error {
+    Error::ours(Kind::Invalid, operation, format!("the request cannot be made: {error}"))
 }

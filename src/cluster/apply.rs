@@ -39,6 +39,13 @@ pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<
     ))
 }
 
+/// All ConfigMaps with these labels.
+pub async fn config_maps(client: &Client, namespace: &str, selector: &str) -> Result<Vec<ConfigMap>, Error> {
+    let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(selector)).await;
+    list.map(|list| list.items).map_err(Error::on("list", "ConfigMaps", namespace, selector))
+}
+
 /// Makes the Secret be as `wanted`, which names itself and carries everything we want of it; `found` is what is there.
 /// Labels, annotations and keys of others stay, ours that are no longer wanted go. Whether what is there may be
 /// overwritten at all is for the caller to know.

@@ -1,14 +1,17 @@
 //! Runs the rooms of an `MtlsDomain` one after the other, wakes up when something it depends on changes, and says when to look again.
 //! The only place of this kind where Kubernetes is written to, but for what `execute` does.
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
@@ -25,9 +28,10 @@ use super::{
     allowance::Allowance,
     bypass::Bypasses,
     claims,
-    desired::{self, Desired, Home, Refused, Surroundings},
+    desired::{self, AuthorityWish, Desired, Home, Refused, Surroundings},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe::{self, Eyes, Versions},
+    observed::{Leaf, LeafIssuer},
     plan::{self, Action, Judged, Plan, Step, Verdict},
     report::{self, Notice},
     served::{Served, Trust},
@@ -35,7 +39,7 @@ use super::{
 };
 use crate::{
     api::{
-        AuthorityState, ClientCertificate, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
+        ClientCertificate, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{
@@ -135,12 +139,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
                 desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
             })
         })
-        .watches_shared_stream(watches.config_maps.subscribe(), move |m| {
-            referring(&for_maps, m.namespace(), |d| {
-                desired::authorities(d)
-                    .is_ok_and(|all| all.iter().any(|a| a.source.config_map() == Some(&m.name_any())))
-            })
-        })
+        .reconcile_on(readers(&watches.config_maps, for_maps))
         .reconcile_on(turns)
         .reconcile_on(bypasses)
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -178,6 +177,29 @@ fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
         |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
     let state = all.state();
     state.iter().filter(|d| d.0.as_ref().is_ok_and(same)).map(|d| ObjectRef::from_obj(&**d)).collect()
+}
+
+/// The domains that read these ConfigMaps, by name or by labels: by those that one has now, and by those that it had when it came by last.
+fn readers(
+    maps: &Watch<PartialObjectMeta<ConfigMap>>,
+    domains: Store<Guard>,
+) -> impl Stream<Item = ObjectRef<Guard>> + use<> {
+    let there = maps.store();
+    let mut last: HashMap<ObjectRef<_>, BTreeMap<String, String>> = HashMap::new();
+    maps.subscribe().flat_map(move |map| {
+        let (name, labels, key) = (map.name_any(), map.labels().clone(), ObjectRef::from_obj(&*map));
+        let before = last.insert(key.clone(), labels.clone()).unwrap_or_default();
+        if there.get(&key).is_none() {
+            last.remove(&key);
+        }
+        let reads = |d: &MtlsDomain| {
+            let by = |a: &AuthorityWish| {
+                a.source.reads_config_map(&name, &labels) || a.source.reads_config_map(&name, &before)
+            };
+            desired::authorities(d).is_ok_and(|all| all.iter().any(by))
+        };
+        stream::iter(referring(&domains, map.namespace(), reads))
+    })
 }
 
 fn referring(
@@ -260,13 +282,15 @@ impl Ctx {
 
     /// The longest life that any ClientCertificate of this domain asks for.
     fn longest_wanted(&self, domain: &MtlsDomain) -> SignedDuration {
+        let theirs = self.certificates_of(domain);
+        let wanted = theirs.iter().filter_map(|c| c.0.as_ref().ok()?.spec.duration.as_ref());
+        wanted.map(desired::length).max().unwrap_or(desired::DEFAULT_LEAF)
+    }
+
+    fn certificates_of(&self, domain: &MtlsDomain) -> Vec<Arc<certificate::controller::Guard>> {
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-        let state = self.certificates.state();
-        let theirs = state
-            .iter()
-            .filter_map(|c| c.0.as_ref().ok())
-            .filter(|c: &&ClientCertificate| certificate::desired::domain_key(c) == key);
-        theirs.filter_map(|c| c.spec.duration.as_ref()).map(desired::length).max().unwrap_or(desired::DEFAULT_LEAF)
+        let of_it = |c: &ClientCertificate| certificate::desired::domain_key(c) == key;
+        self.certificates.state().into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it)).collect()
     }
 }
 
@@ -380,6 +404,7 @@ async fn serve(
     let eyes = Eyes {
         client: &ctx.client,
         probe: &ctx.probe,
+        leaves: ctx.certificates_of(domain).iter().flat_map(|c| leaves(c)).collect(),
         public_dns: &ctx.public_dns,
         versions: &memory.versions,
         pending_change: memory.change.clone(),
@@ -402,7 +427,7 @@ async fn serve(
         allowance: &ctx.allowance,
         home: &d.home,
         authorities: &d.authorities,
-        class: class(d, &plan, old, generation),
+        class: class(&plan, old, generation),
         since: queued_since(old).unwrap_or(now),
         now,
     };
@@ -433,6 +458,16 @@ async fn serve(
     })
 }
 
+/// The leaves that a ClientCertificate says it holds, or held.
+fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
+    let (holder, status) = (ObjectRef::from_obj(c).to_string(), c.0.as_ref().ok().and_then(|c| c.status.as_ref()));
+    let leaf = |issuer, not_after: &Time| Leaf { holder: holder.clone(), issuer, not_after: not_after.0 };
+    let held = status.and_then(|s| Some(leaf(LeafIssuer::Name(s.issuer.clone()?), s.not_after.as_ref()?)));
+    let previous = status.iter().flat_map(|s| &s.previous);
+    let previous = previous.map(|p| leaf(LeafIssuer::KeyId(p.issuer_key_id.clone()), &p.not_after));
+    held.into_iter().chain(previous).collect()
+}
+
 /// Tells the ClientCertificates what is let in, once that is certain: while a domain is UPDATING it serves what it did before.
 fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
@@ -445,13 +480,13 @@ fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
     }
 }
 
-fn class(d: &Desired, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
+fn class(plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
     let served = old.conditions.iter().any(|c| {
         c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation)
     });
     if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
         Class::Creation
-    } else if d.authorities.iter().any(|a| a.state == AuthorityState::Distrusted) {
+    } else if plan.truststore.as_ref().is_some_and(|compiled| compiled.distrusts) {
         Class::Distrust
     } else if served {
         Class::Drift

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, Dns, DnsVerification,
-        Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain,
-        RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
+        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, ConfigMapSelector, DefaultEndpoint,
+        Dns, DnsVerification, Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi,
+        MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
     aws::{
         acm, gateway,
@@ -100,6 +100,12 @@ impl Home {
         }
     }
 
+    /// Whether a mark is that of an MtlsDomain of this cluster.
+    pub fn is_of_this_cluster(&self, owner: &str) -> bool {
+        let cluster = self.owner.strip_suffix(&format!("{}/{}", self.namespace, self.name));
+        cluster.is_some_and(|cluster| owner.starts_with(cluster))
+    }
+
     pub fn truststore_uri(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.key)
     }
@@ -139,6 +145,10 @@ pub struct Desired {
     pub home: Home,
     pub adoption: AdoptionPolicy,
     pub certificate: CertificateWish,
+    /// The truststore's bucket is made when it is not there.
+    pub create_bucket: bool,
+    /// ARN of the KMS key that the truststore is encrypted with; `None`: as the bucket does by default.
+    pub kms_key: Option<String>,
     pub authorities: Vec<AuthorityWish>,
     /// The longest life of a leaf that may be given out under an authority whose key is here.
     pub longest_leaf: SignedDuration,
@@ -184,9 +194,22 @@ impl AuthorityWish {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceWish {
-    Generated { secret: String, request: AuthorityRequest },
-    Secret { name: String },
-    ConfigMap { name: String, key: String },
+    Generated {
+        secret: String,
+        request: AuthorityRequest,
+    },
+    Secret {
+        name: String,
+    },
+    ConfigMap {
+        name: String,
+        key: String,
+    },
+    /// Every ConfigMap with these labels.
+    ConfigMaps {
+        labels: BTreeMap<String, String>,
+        key: String,
+    },
     Pem(String),
 }
 
@@ -199,11 +222,12 @@ impl SourceWish {
         }
     }
 
-    /// The ConfigMap that it is read from.
-    pub fn config_map(&self) -> Option<&String> {
+    /// Whether it is read from the ConfigMap that is called so and has these labels.
+    pub fn reads_config_map(&self, called: &str, labels: &BTreeMap<String, String>) -> bool {
         match self {
-            SourceWish::ConfigMap { name, .. } => Some(name),
-            _ => None,
+            SourceWish::ConfigMap { name, .. } => name == called,
+            SourceWish::ConfigMaps { labels: wanted, .. } => wanted.iter().all(|(k, v)| labels.get(k) == Some(v)),
+            _ => false,
         }
     }
 }
@@ -228,11 +252,14 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
         ));
     }
     let authorities = authorities(domain)?;
+    let truststore = spec.truststore.clone().unwrap_or_default();
     let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
     let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
     Ok(Desired {
         adoption: spec.adoption_policy,
         certificate: certificate(domain, &home)?,
+        create_bucket: truststore.bucket_creation == BucketCreation::IfMissing,
+        kms_key: truststore.kms_key_arn,
         authorities,
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
         overlap: spec.trust.overlap.as_ref().map(length),
@@ -290,16 +317,7 @@ fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
 /// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
-    let truststore = spec.truststore.clone().unwrap_or_default();
-    let fields = [
-        (
-            "trust.authorities[].configMapSelector",
-            spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some()),
-        ),
-        ("truststore.bucketCreation: IfMissing", truststore.bucket_creation == BucketCreation::IfMissing),
-        ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
-        ("identity", spec.identity.is_some()),
-    ];
+    let fields = [("identity", spec.identity.is_some())];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
     if used.is_empty() {
         return Ok(());
@@ -336,6 +354,15 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
         SourceWish::Secret { name: secret.name.clone() }
     } else if let Some(map) = &a.config_map_ref {
         SourceWish::ConfigMap { name: map.name.clone(), key: map.key.clone() }
+    } else if let Some(ConfigMapSelector { match_labels, key }) = &a.config_map_selector {
+        if let Some(label) = match_labels.iter().find(|(key, value)| !is_label(key, value)).map(|(key, _)| key) {
+            return Err(invalid(&format!(
+                "authority {}: configMapSelector.matchLabels[{label:?}] is not a label: write letters, digits, -, _ and . (at most 63), \
+                 before the value of a name with a domain also one /",
+                a.name
+            )));
+        }
+        SourceWish::ConfigMaps { labels: match_labels.clone(), key: key.clone() }
     } else if let Some(pem) = &a.pem {
         SourceWish::Pem(pem.clone())
     } else {
@@ -345,6 +372,20 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
         )));
     };
     Ok(AuthorityWish { name: a.name.clone(), state: a.state, source })
+}
+
+/// Whether the API server takes it in a selector, and as this one label.
+fn is_label(key: &str, value: &str) -> bool {
+    let is_word = |word: &str| {
+        let ends = [word.bytes().next(), word.bytes().last()];
+        word.len() <= 63
+            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && ends.iter().flatten().all(u8::is_ascii_alphanumeric)
+    };
+    let (prefix, name) = key.split_once('/').unwrap_or(("x", key));
+    let is_prefix =
+        !prefix.is_empty() && prefix.len() <= 253 && prefix.split('.').all(|part| !part.is_empty() && is_word(part));
+    is_prefix && !name.is_empty() && is_word(name) && is_word(value)
 }
 
 fn authority_key(key: Option<&AuthorityKey>) -> Option<KeyKind> {

@@ -9,7 +9,7 @@ use kube::{Client, api::ObjectMeta};
 use super::{
     allowance::Allowance,
     desired::{AuthorityWish, Home, SourceWish},
-    plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
+    plan::{ADOPTED_TAG, Action, DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{Outcome, Outcomes},
 };
 use crate::{
@@ -89,9 +89,16 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
             let sent = session.route53.change(zone_id, changes).await;
             sent.map(|id| *change = Some(id))
         }
-        Action::PutTruststore { bucket, key, body } => {
-            let metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), home.owner.clone())]);
-            session.s3.put(bucket, key, body.clone().into_bytes(), &metadata).await.map(drop)
+        Action::CreateBucket { bucket } => {
+            session.s3.create_bucket(bucket, &BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())])).await
+        }
+        Action::BlockPublicAccess { bucket } => session.s3.block_public_access(bucket).await,
+        Action::EncryptBucket { bucket, kms_key } => session.s3.encrypt_bucket(bucket, kms_key.as_deref()).await,
+        Action::EnableVersioning { bucket } => session.s3.enable_versioning(bucket).await,
+        Action::PutTruststore { bucket, key, body, kms_key } => {
+            let mut metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), home.owner.clone())]);
+            metadata.extend(kms_key.clone().map(|key| (KMS_KEY_METADATA.to_owned(), key)));
+            session.s3.put(bucket, key, body.clone().into_bytes(), &metadata, kms_key.as_deref()).await.map(drop)
         }
         Action::CreateDomain(request) => {
             let tags = BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())]);

@@ -6,8 +6,8 @@ use kube::Client;
 
 use super::{
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
-    plan::{DEPLOYED, OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
+    observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    plan::{DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
     records, sources,
 };
 use crate::{
@@ -31,6 +31,8 @@ use crate::{
 pub struct Eyes<'a> {
     pub client: &'a Client,
     pub probe: &'a EndpointProbe,
+    /// What ClientCertificates say of the domain's leaves.
+    pub leaves: Vec<Leaf>,
     pub public_dns: &'a PublicDns,
     /// Versions of truststore objects that were read before: a version never changes.
     pub versions: &'a Versions,
@@ -48,7 +50,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
         zones(home, certificate_names(d), session),
         seen(session.acm.certificates(&home.domain_name)),
-        seen(session.s3.bucket(&home.bucket)),
+        bucket(d, session),
         published(home, session, eyes.versions),
         seen(session.gateway.domain(&home.domain_name)),
         apis(d, session, eyes.probe),
@@ -65,6 +67,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
     eyes.versions.keep(&published, &domain);
     Observed {
         authorities,
+        leaves: eyes.leaves.clone(),
         zones,
         certificates,
         named,
@@ -293,7 +296,17 @@ async fn answers<'a>(
     })
 }
 
-// ---- the truststore object
+// ---- the truststore
+
+async fn bucket(d: &Desired, session: &Session) -> Seen<Option<Bucket>> {
+    let name = &d.home.bucket;
+    let Some(found) = seen(session.s3.bucket(name)).await? else { return Ok(None) };
+    let mut bucket = Bucket { region: found.region, versioned: found.versioned, owner: None };
+    if d.create_bucket && !bucket.versioned && bucket.region == d.home.region {
+        bucket.owner = seen(session.s3.bucket_tags(name)).await?.remove(OWNER_TAG);
+    }
+    Ok(Some(bucket))
+}
 
 async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<Option<Published>> {
     let Some(object) = seen(session.s3.head(&home.bucket, &home.key)).await? else { return Ok(None) };
@@ -304,6 +317,8 @@ async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<
     Ok(Some(Published {
         version: object.version,
         owner: content.metadata.get(OWNER_METADATA).cloned(),
+        kms_key: object.kms_key,
+        wished_kms_key: content.metadata.get(KMS_KEY_METADATA).cloned(),
         sha256: sha256(&content.bytes),
         // What cannot be read holds no memory; it is replaced by a version that can.
         bundle: Bundle::parse(&text).unwrap_or_default(),
@@ -339,7 +354,8 @@ impl Versions {
             return Ok(Some(known.clone()));
         }
         let content = seen(session.s3.get(bucket, key, version)).await?;
-        if let Some(content) = &content {
+        // What has no version can be another object tomorrow.
+        if let Some(content) = content.as_ref().filter(|_| !version.is_empty()) {
             self.lock().insert(name, content.clone());
         }
         Ok(content)
@@ -360,8 +376,13 @@ impl Versions {
 
 /// The versions that carry our mark; somebody else's in the same key stay.
 async fn versions(home: &Home, session: &Session) -> Seen<Vec<String>> {
-    if home.bucket.is_empty() || seen(session.s3.bucket(&home.bucket)).await?.is_none() {
+    if home.bucket.is_empty() {
         return Ok(vec![]);
+    }
+    // In a bucket of another Region we have never stored anything.
+    match seen(session.s3.bucket(&home.bucket)).await? {
+        Some(bucket) if bucket.region == home.region => {}
+        _ => return Ok(vec![]),
     }
     let all = seen(session.s3.versions(&home.bucket, &home.key)).await?;
     let reads = all.into_iter().filter(|v| !v.delete_marker).map(async |version| {

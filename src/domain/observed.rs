@@ -2,12 +2,14 @@
 //! fills it, `plan` judges it.
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::{
     api::conditions::Reason,
     aws::{
         acm,
         gateway::{self, Domain, Mapping},
-        route53, s3,
+        route53,
     },
     outside::{probe, public_dns::PublicName},
     pki::{
@@ -30,6 +32,8 @@ pub struct Unseen {
 pub struct Observed {
     /// The source of each authority of the spec, by the authority's name.
     pub authorities: BTreeMap<String, Source>,
+    /// The leaves of the domain's ClientCertificates, as their statuses have them. For the report: nothing is decided by it.
+    pub leaves: Vec<Leaf>,
     /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the records are somebody else's.
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
@@ -39,7 +43,7 @@ pub struct Observed {
     pub named: BTreeMap<String, Seen<Option<acm::Certificate>>>,
     /// What Route 53 has at the name of each validation record of our certificates.
     pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
-    pub bucket: Seen<Option<s3::Bucket>>,
+    pub bucket: Seen<Option<Bucket>>,
     /// The latest version of the truststore object.
     pub published: Seen<Option<Published>>,
     /// The truststore that the domain uses now, whoever wrote it; `None`: it has no mutual TLS, or that version is gone.
@@ -70,10 +74,30 @@ impl Observed {
 pub enum Source {
     /// Its certificates, or what is wrong with them, and whether the private key of the first one is there too.
     Read { certificates: Result<Vec<Certificate>, ParseError>, key: Key },
+    /// What a label selector finds, by the names of the objects.
+    Several(BTreeMap<String, Source>),
     /// The object or the key in it is not there; the text names both.
     Missing(String),
     /// The Kubernetes API did not answer.
     Unseen(Unseen),
+}
+
+/// A leaf of a ClientCertificate, or one that it held before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Names the ClientCertificate.
+    pub holder: String,
+    pub issuer: LeafIssuer,
+    pub not_after: Timestamp,
+}
+
+/// How a status names a leaf's issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeafIssuer {
+    /// RFC 4514.
+    Name(String),
+    /// Hexadecimal.
+    KeyId(String),
 }
 
 /// The private key beside an authority's certificate.
@@ -85,12 +109,27 @@ pub enum Key {
     Misfit,
 }
 
+/// The truststore's bucket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bucket {
+    pub region: String,
+    /// Versioning is on now (not suspended).
+    pub versioned: bool,
+    /// The owner's mark. Looked at only where it counts: without versioning, when the spec lets us make one.
+    pub owner: Option<String>,
+}
+
 /// The latest version of the truststore object.
 #[derive(Clone, Debug)]
 pub struct Published {
+    /// Empty when it was stored while the bucket gave no versions: nothing that can be pinned.
     pub version: String,
     /// The owner mark of the object, if it carries one.
     pub owner: Option<String>,
+    /// The KMS key that it is encrypted with.
+    pub kms_key: Option<String>,
+    /// `spec.truststore.kmsKeyArn` as it was when we stored it: S3 resolves an alias.
+    pub wished_kms_key: Option<String>,
     /// Hex SHA-256 of its bytes.
     pub sha256: String,
     pub bundle: Bundle,

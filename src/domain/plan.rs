@@ -10,6 +10,7 @@ use super::{
 use crate::{api::conditions::Reason, aws::acm, pki::compile::Compiled};
 
 mod action;
+mod bucket;
 pub mod certificates;
 pub mod custom_domain;
 mod default_endpoint;
@@ -19,6 +20,7 @@ mod references;
 mod truststore;
 
 pub use action::Action;
+pub use truststore::told;
 
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
@@ -26,6 +28,8 @@ pub const OWNER_TAG: &str = "mtls-operator.io/owner";
 pub const ADOPTED_TAG: &str = "mtls-operator.io/adopted";
 /// S3 keeps metadata keys in lower case and without `/`.
 pub const OWNER_METADATA: &str = "owner";
+/// Metadata key on truststore objects: the KMS key that the spec named when the object was stored.
+pub const KMS_KEY_METADATA: &str = "kms-key";
 /// On an API between a change and what makes it effective: a deployment, or a touched stage.
 pub const PENDING_TAG: &str = "mtls-operator.io/pending-deployment";
 /// Its value once a REST API has been deployed and until its endpoint is seen refusing callers, so that it is deployed once and not

@@ -1,5 +1,5 @@
 //! Says how things stand: the plan, what became of it and the old status in, the new status out. Pure.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod certificate;
 mod dns;
@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use super::{
     bypass::Bypass,
     desired::Home,
-    observed::{Observed, Unseen},
-    plan::{Judged, OWNER_TAG, Plan, Step, Verdict},
+    observed::{Leaf, LeafIssuer, Observed, Unseen},
+    plan::{Judged, OWNER_TAG, Plan, Step, Verdict, told},
 };
 use crate::{
     api::{
@@ -20,7 +20,7 @@ use crate::{
     },
     aws::{errors, gateway::Domain},
     conditions::{self, Acceptance, Line, Standing, Truth},
-    pki::lint::Severity,
+    pki::{certificate::Certificate, lint::Severity},
 };
 
 /// What became of the first action of a step that did not simply succeed.
@@ -236,8 +236,9 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, 
         let ours = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner));
         status.target_domain_name = ours.map(|g| g.target.clone());
         status.hosted_zone_id = ours.map(|g| g.hosted_zone_id.clone());
-        status.truststore =
-            ours.and_then(|g| truststore(g, plan, o)).or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
+        status.truststore = ours
+            .and_then(|g| truststore(g, plan, o, now))
+            .or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
         if let Ok(mappings) = &o.mappings {
             let listed = mappings.iter().filter(|_| ours.is_some());
             status.mappings = listed.map(|m| MappingState { path: m.path.clone(), id: m.id.clone() }).collect();
@@ -247,17 +248,16 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, 
     status.dns = dns::records(status, home, plan, o);
 }
 
-fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> {
+fn truststore(g: &Domain, plan: &Plan, o: &Observed, now: Timestamp) -> Option<TruststoreState> {
     let used = g.truststore.as_ref()?;
     let bundle = &o.pinned.as_ref().ok()?.as_ref()?.bundle;
     let published = o.published.as_ref().ok()?.as_ref();
     let findings = plan.truststore.iter().flat_map(|c| &c.findings).filter(|f| f.severity != Severity::Refused);
-    let findings = findings.map(|f| format!("authority {}: {}", f.authority, f.message));
     Some(TruststoreState {
         uri: used.uri.clone(),
         version: used.version.clone(),
         sha256: published.filter(|p| Some(&p.version) == used.version.as_ref()).map(|p| p.sha256.clone()),
-        warnings: used.warnings.iter().cloned().chain(findings).collect(),
+        warnings: used.warnings.iter().cloned().chain(findings.map(told)).collect(),
         authorities: bundle
             .entries
             .iter()
@@ -265,7 +265,8 @@ fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> 
                 name: e.authority.clone(),
                 subject: e.certificate.subject.clone(),
                 not_after: Some(conditions::in_seconds(e.certificate.not_after)),
-                living_leaves: None,
+                // Of others we do not know.
+                living_leaves: e.max_leaf.map(|_| living_leaves(&e.certificate, o, now)),
             })
             .collect(),
     })
@@ -292,6 +293,18 @@ pub fn with_bypasses(
         }
     }
     status
+}
+
+/// How many ClientCertificates have an unexpired leaf under it.
+fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
+    let key_id = authority.subject_key_id.iter().flatten().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let is_of = |leaf: &&Leaf| match &leaf.issuer {
+        LeafIssuer::Name(name) => *name == authority.subject,
+        LeafIssuer::KeyId(id) => *id == key_id,
+    };
+    let living = o.leaves.iter().filter(|leaf| now < leaf.not_after).filter(is_of);
+    let holders: BTreeSet<_> = living.map(|leaf| &leaf.holder).collect();
+    i32::try_from(holders.len()).unwrap_or(i32::MAX)
 }
 
 /// The status when nothing at all could be looked at.

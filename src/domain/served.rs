@@ -29,7 +29,11 @@ impl Trust {
 
     /// Whether a new leaf of that life may be handed out under `authority`: trusted, and remembered for long enough.
     pub fn allows(&self, authority: &Certificate, life: SignedDuration) -> bool {
-        let known = self.0.iter().find(|(trusted, _)| trusted.fingerprint_sha256 == authority.fingerprint_sha256);
+        // By name and key, as leaves do: the truststore has the longest-lived certificate of those.
+        let is_it = |trusted: &Certificate| {
+            (&trusted.subject_key, &trusted.spki_sha256) == (&authority.subject_key, &authority.spki_sha256)
+        };
+        let known = self.0.iter().find(|(trusted, _)| is_it(trusted));
         known.is_some_and(|(_, max)| max.is_some_and(|max| life <= max))
     }
 }

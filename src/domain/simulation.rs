@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{
     desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
-    observed::{Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
+    observed::{self, Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
     plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
     records,
     report::report,
@@ -26,7 +26,6 @@ use crate::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
         gateway::{self, Domain, DomainRequest, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
         route53::{self, Alias, Change, RecordSet, Zone},
-        s3,
     },
     outside::{probe, public_dns::PublicName},
     pki::{
@@ -45,6 +44,8 @@ const ZONES: [(&str, &str, &str); 3] =
 const OURS: &str = "cluster/ns/partners";
 const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
 const THEIRS: &str = "other/ns/partners";
+const URI: &str = "s3://truststores/partners.pem";
+const KMS_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/1";
 /// Ours, taken over.
 const ADOPTED: &str = "adopted";
 const NOBODYS: &str = "";
@@ -108,6 +109,8 @@ pub(super) fn desired() -> Desired {
             },
             keep: true,
         },
+        create_bucket: false,
+        kms_key: None,
         authorities: vec![AuthorityWish {
             name: "partners".into(),
             state: AuthorityState::Active,
@@ -124,14 +127,48 @@ pub(super) fn desired() -> Desired {
     }
 }
 
+/// A version of a truststore object.
+#[derive(Clone, Debug, PartialEq)]
+struct Stored {
+    uri: String,
+    version: String,
+    owner: Option<String>,
+    body: String,
+    kms_key: Option<String>,
+}
+
+impl Stored {
+    fn is_ours(&self) -> bool {
+        self.owner.as_deref() == Some(OURS)
+    }
+}
+
+/// The bucket of the spec.
+#[derive(Clone, Debug, PartialEq)]
+struct Bucket {
+    owner: Option<String>,
+    versioned: bool,
+    private: bool,
+    encrypted: bool,
+    /// Versioning was enabled a moment ago: the next object gets no version.
+    fresh: bool,
+}
+
+impl Bucket {
+    fn is_ours(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.starts_with("cluster/"))
+    }
+}
+
 /// AWS and the cluster, as far as one domain goes.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     has_key: bool,
     pub(super) certificates: Vec<acm::Certificate>,
     records: Vec<RecordSet>,
-    /// Version, owner, body.
-    versions: Vec<(String, Option<String>, String)>,
+    bucket: Option<Bucket>,
+    /// Oldest first.
+    versions: Vec<Stored>,
     pub(super) domain: Option<Domain>,
     mappings: Vec<Mapping>,
     apis: BTreeMap<String, Api>,
@@ -145,6 +182,9 @@ pub(super) struct World {
     deployments: usize,
     counter: usize,
     clock: Timestamp,
+    /// What the spec of the last [`World::converge`] allows.
+    adopts: bool,
+    creates: bool,
 }
 
 impl World {
@@ -177,12 +217,9 @@ impl World {
     pub(super) fn observed(&self) -> Observed {
         let source = Source::Read { certificates: Ok(AUTHORITY.clone()), key: Key::Fits };
         let missing = Source::Missing("there is no Secret".into());
-        let pinned = self.domain.as_ref().and_then(|g| g.truststore.as_ref()).and_then(|t| t.version.as_ref());
         let pinned = self
-            .versions
-            .iter()
-            .find(|(version, ..)| Some(version) == pinned)
-            .map(|(_, owner, body)| Pinned { owner: owner.clone(), bundle: Bundle::parse(body).unwrap_or_default() });
+            .pinned()
+            .map(|s| Pinned { owner: s.owner.clone(), bundle: Bundle::parse(&s.body).unwrap_or_default() });
         let apis = self.apis.iter().map(|(id, api)| {
             let settled = api.api.endpoint_closed && api.api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
             let answer = match self.refusing.contains(id) {
@@ -197,6 +234,7 @@ impl World {
         });
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
+            leaves: vec![],
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zones: Ok(zones.into()),
             certificates: Ok(self.seen_certificates()),
@@ -208,12 +246,18 @@ impl World {
                 .filter_map(|v| v.record.as_ref())
                 .map(|(n, _)| cname(n))
                 .collect()),
-            bucket: Ok(Some(s3::Bucket { region: "eu-west-1".into(), versioned: true })),
-            published: Ok(self.versions.last().map(|(version, owner, body)| Published {
-                version: version.clone(),
-                owner: owner.clone(),
-                sha256: sha256(body.as_bytes()),
-                bundle: Bundle::parse(body).unwrap_or_default(),
+            bucket: Ok(self.bucket.as_ref().map(|b| observed::Bucket {
+                region: "eu-west-1".into(),
+                versioned: b.versioned,
+                owner: b.owner.clone(),
+            })),
+            published: Ok(self.latest().map(|s| Published {
+                version: s.version.clone(),
+                owner: s.owner.clone(),
+                kms_key: s.kms_key.clone(),
+                wished_kms_key: s.kms_key.clone(),
+                sha256: sha256(s.body.as_bytes()),
+                bundle: Bundle::parse(&s.body).unwrap_or_default(),
             })),
             pinned: Ok(pinned),
             domain: Ok(self.domain.clone()),
@@ -260,10 +304,32 @@ impl World {
             versions: Ok(self
                 .versions
                 .iter()
-                .filter(|(_, owner, _)| owner.as_deref() == Some(OURS))
-                .map(|(v, ..)| v.clone())
+                .filter(|s| s.uri == URI && s.is_ours())
+                .map(|s| s.version.clone())
                 .collect()),
         }
+    }
+
+    /// The latest version of the object that the spec names.
+    fn latest(&self) -> Option<&Stored> {
+        self.versions.iter().rfind(|s| s.uri == URI)
+    }
+
+    fn stored(&self, uri: &str, version: &str) -> Option<&Stored> {
+        self.versions.iter().find(|s| s.uri == uri && s.version == version)
+    }
+
+    /// The version that the domain uses, wherever it is.
+    fn pinned(&self) -> Option<&Stored> {
+        let used = self.domain.as_ref()?.truststore.as_ref()?;
+        self.stored(&used.uri, used.version.as_ref()?)
+    }
+
+    /// The bucket, which nobody changes who did not make it.
+    fn bucket_of_ours(&mut self) -> &mut Bucket {
+        let bucket = self.bucket.as_mut().expect("there");
+        assert!(bucket.is_ours(), "somebody else's bucket was changed");
+        bucket
     }
 
     /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would be changed.
@@ -293,10 +359,33 @@ impl World {
                     self.change(change);
                 }
             }
-            Action::PutTruststore { body, .. } => {
-                let (version, last) = (self.id("v"), self.versions.last().and_then(|(_, owner, _)| owner.clone()));
-                assert!(last.is_none_or(|o| o == OURS), "somebody else's object was overwritten");
-                self.versions.push((version, Some(OURS.into()), body));
+            Action::CreateBucket { .. } => {
+                assert!(self.bucket.is_none() && self.creates);
+                let owner = Some(OURS.into());
+                self.bucket = Some(Bucket { owner, versioned: false, private: false, encrypted: false, fresh: false });
+            }
+            Action::BlockPublicAccess { .. } => self.bucket_of_ours().private = true,
+            Action::EncryptBucket { .. } => self.bucket_of_ours().encrypted = true,
+            Action::EnableVersioning { .. } => {
+                let bucket = self.bucket_of_ours();
+                assert!(bucket.private && bucket.encrypted, "versioning comes last");
+                (bucket.versioned, bucket.fresh) = (true, true);
+            }
+            Action::PutTruststore { body, kms_key, .. } => {
+                let drifted = self
+                    .domain
+                    .as_ref()
+                    .is_some_and(|g| owner(&g.tags) == OURS && g.truststore.as_ref().is_some_and(|t| t.uri == URI));
+                let is_free = |s: &Stored| match &s.owner {
+                    Some(owner) => owner == OURS,
+                    None => drifted || self.adopts,
+                };
+                assert!(self.latest().is_none_or(is_free), "somebody else's object was overwritten");
+                let id = self.id("v");
+                let bucket = self.bucket.as_mut().expect("NoSuchBucket");
+                let version = if std::mem::take(&mut bucket.fresh) { String::new() } else { id };
+                self.versions.retain(|s| !s.version.is_empty());
+                self.versions.push(Stored { uri: URI.into(), version, owner: Some(OURS.into()), body, kms_key });
             }
             Action::CreateDomain(r) => {
                 assert!(self.domain.is_none(), "exists already");
@@ -308,7 +397,7 @@ impl World {
             }
             Action::UpdateDomain(r) => {
                 self.check_request(&r);
-                self.check_nobody_loses(&r.truststore_version);
+                self.check_nobody_loses(&r);
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
                 (g.certificate_arn, g.ownership_certificate_arn) = (r.certificate_arn, r.ownership_certificate_arn);
@@ -379,8 +468,8 @@ impl World {
             }
             Action::DeleteTruststoreVersion { version, .. } => {
                 assert!(self.domain.is_none() || owner(&self.domain.as_ref().unwrap().tags) != OURS, "still pinned");
-                let i = self.versions.iter().position(|(v, ..)| *v == version).expect("there");
-                assert_eq!(self.versions.remove(i).1.as_deref(), Some(OURS));
+                let i = self.versions.iter().position(|s| s.version == version).expect("there");
+                assert!(self.versions.remove(i).is_ours());
             }
         }
     }
@@ -404,8 +493,11 @@ impl World {
 
     fn trusts_authority(&self) -> bool {
         let o = self.observed();
-        let bundles = [o.published.unwrap().map(|p| p.bundle), o.pinned.unwrap().map(|p| p.bundle)];
-        bundles.iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
+        let is_ours = |owner: &Option<String>| owner.as_deref() == Some(OURS);
+        let used = self.domain.as_ref().is_some_and(|g| owner(&g.tags) == OURS);
+        let published = o.published.unwrap().filter(|p| is_ours(&p.owner)).map(|p| p.bundle);
+        let pinned = o.pinned.unwrap().filter(|p| used || is_ours(&p.owner)).map(|p| p.bundle);
+        [published, pinned].iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
     }
 
     fn check_request(&self, r: &DomainRequest) {
@@ -416,20 +508,24 @@ impl World {
         };
         let proof = r.ownership_certificate_arn.as_deref().map(issued);
         assert!(issued(&r.certificate_arn) == CertificateKind::Requested || proof == Some(CertificateKind::Requested));
-        let known = self.versions.iter().any(|(v, ..)| *v == r.truststore_version);
-        assert!(known, "Invalid truststore URI/versionId specified");
+        assert!(
+            self.stored(&r.truststore_uri, &r.truststore_version).is_some(),
+            "Invalid truststore URI/versionId specified"
+        );
+        assert!(!r.truststore_version.is_empty(), "nothing is pinned");
     }
 
     /// What a domain trusted before it was taken over it trusts afterwards.
-    fn check_nobody_loses(&self, version: &str) {
-        let g = self.domain.as_ref().expect("there");
-        let find = |version: Option<&str>| self.versions.iter().find(|(v, ..)| Some(v.as_str()) == version);
-        let before = g.truststore.as_ref().filter(|_| g.tags.contains_key(ADOPTED_TAG));
-        let Some((_, owner, body)) = before.and_then(|t| find(t.version.as_deref())) else { return };
-        if owner.as_deref() != Some(OURS) {
-            let after = Bundle::parse(&find(Some(version)).expect("there").2).unwrap();
+    fn check_nobody_loses(&self, r: &DomainRequest) {
+        let adopted = self.domain.as_ref().expect("there").tags.contains_key(ADOPTED_TAG);
+        if let Some(before) = self.pinned().filter(|before| adopted && !before.is_ours()) {
+            let after = self.stored(&r.truststore_uri, &r.truststore_version).expect("there");
+            let after = Bundle::parse(&after.body).unwrap();
             let lost = |e: &Entry| after.find(&e.certificate).is_none();
-            assert!(!Bundle::parse(body).unwrap().entries.iter().any(lost), "somebody lost access by a take-over");
+            assert!(
+                !Bundle::parse(&before.body).unwrap().entries.iter().any(lost),
+                "somebody lost access by a take-over"
+            );
         }
     }
 
@@ -485,11 +581,13 @@ impl World {
         let domain = self.domain.as_ref().filter(|g| of_domain.contains(&owner(&g.tags)));
         let domain = domain.map(|g| (&g.certificate_arn, &g.truststore, g.ip_address_type, &self.mappings));
         let certificates: Vec<_> = self.certificates.iter().filter(|c| tag(&c.tags)).map(|c| &c.arn).collect();
-        let versions: Vec<_> = self.versions.iter().filter(|(_, owner, _)| owner.as_deref() != Some(OURS)).collect();
-        format!("{domain:?} {certificates:?} {versions:?}")
+        let versions: Vec<_> = self.versions.iter().filter(|s| !s.is_ours()).collect();
+        let bucket = self.bucket.as_ref().filter(|b| !b.is_ours());
+        format!("{domain:?} {certificates:?} {versions:?} {bucket:?}")
     }
 
     pub(super) fn converge(&mut self, d: &Desired) {
+        (self.adopts, self.creates) = (d.adoption == AdoptionPolicy::Unowned, d.create_bucket);
         for _ in 0..25 {
             let plan = plan(d, &self.observed(), self.clock);
             for (_, action) in plan.actions() {
@@ -501,6 +599,7 @@ impl World {
 
     /// A look whose process is killed after so many actions.
     fn killed_look(&mut self, d: &Desired, after: usize) {
+        (self.adopts, self.creates) = (d.adoption == AdoptionPolicy::Unowned, d.create_bucket);
         let plan = plan(d, &self.observed(), self.clock);
         for (_, action) in plan.actions().take(after) {
             self.perform(action.clone());
@@ -551,11 +650,7 @@ pub(super) fn domain(owner: &str, arn: &str, version: &str) -> Domain {
         arn: "arn:domain".into(),
         certificate_arn: arn.into(),
         ownership_certificate_arn: None,
-        truststore: Some(Truststore {
-            uri: "s3://truststores/partners.pem".into(),
-            version: Some(version.into()),
-            warnings: vec![],
-        }),
+        truststore: Some(Truststore { uri: URI.into(), version: Some(version.into()), warnings: vec![] }),
         status: DomainStatus::Available,
         status_message: None,
         target: TARGET.into(),
@@ -607,6 +702,7 @@ pub(super) fn empty() -> World {
         has_key: false,
         certificates: vec![],
         records: vec![],
+        bucket: Some(Bucket { owner: None, versioned: true, private: true, encrypted: true, fresh: false }),
         versions: vec![],
         domain: None,
         mappings: vec![],
@@ -615,6 +711,8 @@ pub(super) fn empty() -> World {
         touch_publishes: true,
         probes: true,
         deployments: 0,
+        adopts: false,
+        creates: false,
         counter: 100,
         clock: now(),
     }
@@ -629,7 +727,8 @@ prop_compose! {
         without_mutual_tls in prop::bool::weighted(0.3),
         updating in any::<bool>(),
         dual_stack in any::<bool>(),
-        versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], prop_oneof![Just(0u8), Just(1), Just(2), Just(2)]), 0..3),
+        bucket in 0..9u8,
+        versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], prop_oneof![Just(0u8), Just(1), Just(2), Just(2)], any::<bool>(), any::<bool>()), 0..4),
         pin in any::<prop::sample::Index>(),
         mappings in proptest::collection::btree_map("(|orders|orders/v2/items|old)", ("(a[12]|r1)", "(\\$default|prod)"), 0..4),
         apis in proptest::collection::vec((any::<bool>(), any::<bool>(), prop_oneof![Just(None), Just(Some(OURS)), Just(Some(THEIRS)), Just(Some(DEPLOYED))], any::<bool>()), 3),
@@ -655,9 +754,22 @@ prop_compose! {
             _ if owner == Some(OURS) => vec![entry.clone()],
             _ => vec![entry.clone(), other.clone()],
         };
-        w.versions = versions.into_iter().enumerate().map(|(i, (owner, content))| {
-            (format!("v{i}"), owner.map(Into::into), Bundle { entries: entries(owner, content) }.render())
+        // A truststore that moves, now and then; and an empty bucket where it shall be that is missing, unfinished, or not ours to finish.
+        w.versions = versions.into_iter().enumerate().map(|(i, (owner, content, moved, encrypted))| Stored {
+            uri: if moved || bucket < 3 { "s3://elsewhere/partners.pem".into() } else { URI.into() },
+            version: format!("v{i}"),
+            owner: owner.map(Into::into),
+            body: Bundle { entries: entries(owner, content) }.render(),
+            kms_key: encrypted.then(|| KMS_KEY.into()),
         }).collect();
+        match bucket {
+            0 => w.bucket = None,
+            1 | 2 => {
+                let owner = (bucket == 1).then(|| "cluster/ns/other".into());
+                w.bucket = Some(Bucket { owner, versioned: false, private: dual_stack, encrypted: false, fresh: false });
+            }
+            _ => {}
+        }
         if let Some(owner_of) = domain_of {
             let fits = |c: &&acm::Certificate| match owner_of {
                 ADOPTED => true,
@@ -665,8 +777,9 @@ prop_compose! {
                 owner_of => owner(&c.tags) == owner_of,
             };
             let arn = w.certificates.iter().find(fits).map_or("arn:gone".to_owned(), |c| c.arn.clone());
-            let version = if w.versions.is_empty() { "v-gone".to_owned() } else { w.versions[pin.index(w.versions.len())].0.clone() };
-            let mut g = domain(owner_of, &arn, &version);
+            let used = if w.versions.is_empty() { None } else { Some(&w.versions[pin.index(w.versions.len())]) };
+            let mut g = domain(owner_of, &arn, used.map_or("v-gone", |s| &s.version));
+            if let Some(s) = used { g.truststore.as_mut().unwrap().uri = s.uri.clone(); }
             if without_mutual_tls && owner_of != OURS { g.truststore = None; }
             if updating { g.status = DomainStatus::Updating; }
             if dual_stack { g.ip_address_type = IpAddressType::Dualstack; }
@@ -709,9 +822,10 @@ fn existing() -> [acm::Certificate; 2] {
 }
 
 prop_compose! {
-    /// Every kind of wish for a certificate.
-    fn any_desired()(kind in 0..4u8) -> Desired {
-        let mut d = desired();
+    /// Every kind of wish for a certificate and a truststore.
+    fn any_desired()(kind in 0..4u8, unowned in any::<bool>(), create_bucket in any::<bool>(), encrypted in any::<bool>()) -> Desired {
+        let mut d = Desired { create_bucket, kms_key: encrypted.then(|| KMS_KEY.into()), ..desired() };
+        if unowned { d.adoption = AdoptionPolicy::Unowned; }
         let CertificateWish::Request { request, .. } = &mut d.certificate else { unreachable!("as above") };
         let proof = (kind == 3).then(|| "arn:public".to_owned());
         match kind {
@@ -747,13 +861,12 @@ proptest! {
     fn every_start_ends_in_the_desired_state_or_names_what_is_in_the_way(
         mut start in any_world(),
         mut d in any_desired(),
-        adopts in any::<bool>(),
         may_deploy in any::<bool>(),
         kills in proptest::collection::vec(0..6usize, 0..4),
     ) {
         start.certificates.extend(existing());
         let mut w = start.clone();
-        if adopts { d.adoption = AdoptionPolicy::Unowned; }
+        let adopts = d.adoption == AdoptionPolicy::Unowned;
         if may_deploy { d.rest_deployment = RestDeployment::Allow; }
         let killed = kills.len();
         for after in kills {
@@ -771,17 +884,17 @@ proptest! {
         let blocked: Vec<_> = end.steps.values().filter_map(|j| match &j.verdict { Verdict::Blocked(reason, _) => Some(*reason), _ => None }).collect();
         if blocked.is_empty() {
             // The planner's own word is not proof: look at the model.
-            let g = w.domain.expect("the domain is there");
+            let g = w.domain.as_ref().expect("the domain is there");
             prop_assert_eq!(&g.status, &DomainStatus::Available);
             prop_assert_eq!(g.ip_address_type, IpAddressType::Ipv4);
             let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is there");
             prop_assert_eq!(&used.status, &CertificateStatus::Issued);
             let left = w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count();
-            prop_assert_eq!(as_wished(&d, &g, used), Some(left), "{:?}", w.certificates);
-            let pinned = g.truststore.clone().and_then(|t| t.version).expect("pinned");
-            let (_, of, body) = w.versions.iter().find(|(v, ..)| *v == pinned).expect("the version is there").clone();
-            prop_assert_eq!(of.as_deref(), Some(OURS));
-            prop_assert!(Bundle::parse(&body).unwrap().find(&AUTHORITY[0]).is_some());
+            prop_assert_eq!(as_wished(&d, g, used), Some(left), "{:?}", w.certificates);
+            let pinned = w.pinned().expect("the version is there");
+            prop_assert_eq!((pinned.uri.as_str(), pinned.is_ours(), &pinned.kms_key), (URI, true, &d.kms_key));
+            prop_assert!(Bundle::parse(&pinned.body).unwrap().find(&AUTHORITY[0]).is_some());
+            prop_assert!(w.bucket.as_ref().is_some_and(|b| b.versioned && (!b.is_ours() || (b.private && b.encrypted))));
             // What the spec does not list stays on a domain that was taken over.
             let listed = |m: &&Mapping| !g.tags.contains_key(ADOPTED_TAG) || d.mappings.contains_key(&m.path);
             let mapped: BTreeMap<_, _> = w.mappings.iter().filter(listed).map(|m| (m.path.as_str(), m.api_id.as_str())).collect();
@@ -794,7 +907,12 @@ proptest! {
         } else {
             // Of a domain that was there before: what it trusts, and the certificate that it came with.
             let of_takeover = [Reason::TrustInUse, Reason::RefNotFound, Reason::CertificateFailed];
-            let known = [&[Reason::ForeignOwner, Reason::AuthorityKeyLost, Reason::WaitingForDeployment][..], &of_takeover].concat();
+            let known = [
+                &[Reason::ForeignOwner, Reason::AuthorityKeyLost, Reason::NoValidCACertificate][..],
+                &[Reason::BucketNotFound, Reason::BucketNotVersioned, Reason::WaitingForDeployment],
+                &of_takeover,
+            ]
+            .concat();
             prop_assert!(blocked.iter().all(|r| known.contains(r)), "{blocked:?}");
             if blocked.iter().any(|r| of_takeover.contains(r)) {
                 let g = start.domain.as_ref().expect("a domain was there");
@@ -804,7 +922,8 @@ proptest! {
                 prop_assert!(!may_deploy && !w.refusing.contains("r1"), "nothing waits for a deployment");
             } else if !blocked.contains(&Reason::AuthorityKeyLost) {
                 let in_the_way = start.domain.as_ref().is_some_and(|g| owner(&g.tags) == THEIRS || (owner(&g.tags) == NOBODYS && !adopts))
-                    || start.versions.last().is_some_and(|(_, owner, _)| owner.as_deref() == Some(THEIRS))
+                    || start.latest().is_some_and(|s| !s.is_ours())
+                    || start.bucket.as_ref().is_none_or(|b| !b.versioned)
                     || start.records.iter().any(|r| r.name == NAME || r.kind == "TXT");
                 prop_assert!(in_the_way, "nothing foreign was there: {blocked:?}");
             }
@@ -813,13 +932,12 @@ proptest! {
 
     #[test]
     fn every_start_can_be_torn_down(
+        d in any_desired(),
         start in any_world(),
         half_built in any::<bool>(),
-        adopts in any::<bool>(),
         policy in prop_oneof![Just(None), Just(Some(DeletionPolicy::Delete)), Just(Some(DeletionPolicy::Retain))],
     ) {
-        let (mut d, mut w) = (desired(), start.clone());
-        if adopts { d.adoption = AdoptionPolicy::Unowned; }
+        let mut w = start.clone();
         if half_built {
             w.converge(&d);
         }
@@ -856,7 +974,7 @@ proptest! {
                 prop_assert_eq!(&w.mappings, &built.mappings);
                 prop_assert_eq!(w.has_certificate(&after.certificate_arn), built.has_certificate(&after.certificate_arn));
                 let pinned = after.truststore.as_ref().and_then(|t| t.version.as_ref());
-                let has = |w: &World| w.versions.iter().any(|(v, ..)| Some(v) == pinned);
+                let has = |w: &World| w.versions.iter().any(|s| Some(&s.version) == pinned);
                 prop_assert_eq!(has(&w), has(&built));
                 if matches!(was, Some(OURS | ADOPTED)) {
                     let served = |w: &World| w.records.iter().filter(|r| r.kind != "TXT").cloned().collect::<Vec<_>>();
@@ -865,7 +983,7 @@ proptest! {
             }
         }
         if after.is_none() && policy != Some(DeletionPolicy::Retain) {
-            prop_assert!(w.versions.iter().all(|(_, owner, _)| owner.as_deref() != Some(OURS)));
+            prop_assert!(w.versions.iter().all(|s| s.uri != URI || !s.is_ours()));
         }
     }
 
@@ -941,6 +1059,42 @@ fn from_nothing_it_takes_few_looks() {
         looks += 1;
         assert!(looks < 12, "{:?}", plan(&d, &w.observed(), w.clock).steps);
     }
+}
+
+/// Nobody leaves the truststore because the API server did not answer.
+#[test]
+fn a_selection_that_cannot_be_seen_keeps_what_it_had() {
+    let selector = SourceWish::ConfigMaps { labels: BTreeMap::new(), key: "ca.crt".into() };
+    let mut d = desired();
+    d.authorities.push(AuthorityWish { name: "cas".into(), state: AuthorityState::Active, source: selector });
+    let partner = |name: &str| {
+        let request = AuthorityRequest { common_name: name.into(), ..request() };
+        parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem)
+    };
+    let read = |name: &str| (name.to_owned(), Source::Read { certificates: partner(name), key: Key::Absent });
+    let mut w = empty();
+    w.converge(&desired());
+    let mut o = w.observed();
+    o.authorities.insert("cas".into(), Source::Several([read("acme"), read("zeta")].into()));
+    let told = plan(&d, &o, now());
+    let Some((_, Action::PutTruststore { body, .. })) = told.actions().next() else { panic!("{:?}", told.steps) };
+    w.perform(told.actions().next().unwrap().1.clone());
+    let names: Vec<_> = Bundle::parse(body).unwrap().entries.into_iter().map(|e| e.authority).collect();
+    assert_eq!(names, ["partners", "cas/acme", "cas/zeta"]);
+
+    let mut o = w.observed();
+    let unseen = super::observed::Unseen { reason: Reason::Unreachable, message: "no answer".into() };
+    o.authorities.insert("cas".into(), Source::Unseen(unseen));
+    let blind = plan(&d, &o, now());
+    assert_eq!(&blind.truststore.unwrap().bundle.render(), body);
+    // ... while those that are seen to be gone leave, and Distrusted asks nobody.
+    o.authorities.insert("cas".into(), Source::Several([read("acme")].into()));
+    let seen = plan(&d, &o, now());
+    assert_eq!(seen.truststore.unwrap().bundle.entries.len(), 2);
+    d.authorities[1].state = AuthorityState::Distrusted;
+    o.authorities.remove("cas");
+    let distrusted = plan(&d, &o, now()).truststore.unwrap();
+    assert!(distrusted.distrusts && distrusted.bundle.entries.len() == 1);
 }
 
 /// A reading that failed is never taken for "nothing there".

@@ -2,8 +2,11 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::Client;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
+use kube::{Client, ResourceExt};
 
 use super::{
     desired::{AuthorityWish, SourceWish},
@@ -32,13 +35,24 @@ async fn source(client: &Client, namespace: &str, wish: &SourceWish) -> Source {
             }
         }
         SourceWish::ConfigMap { name, key } => match apply::config_map(client, namespace, name).await {
-            Ok(Some(map)) => match map.data.unwrap_or_default().get(key) {
-                Some(pem) => only_trusted(pem),
-                None => Source::Missing(format!("the ConfigMap {name} has no key {key}")),
-            },
+            Ok(Some(map)) => of_config_map(&map, key),
             Ok(None) => Source::Missing(format!("there is no ConfigMap {name} in this namespace")),
             Err(error) => unseen(&error),
         },
+        SourceWish::ConfigMaps { labels, key } => {
+            let selector: Vec<_> = labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+            match apply::config_maps(client, namespace, &selector.join(",")).await {
+                Ok(maps) => Source::Several(maps.iter().map(|map| (map.name_any(), of_config_map(map, key))).collect()),
+                Err(error) => unseen(&error),
+            }
+        }
+    }
+}
+
+fn of_config_map(map: &ConfigMap, key: &str) -> Source {
+    match map.data.as_ref().and_then(|data| data.get(key)) {
+        Some(pem) => only_trusted(pem),
+        None => Source::Missing(format!("the ConfigMap {} has no key {key}", map.name_any())),
     }
 }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 /// One authority of the spec.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Its name in the spec.
+    /// Its name in the spec; with `/` and the object's name where it selects several objects.
     pub authority: String,
     pub state: State,
     /// Leaves may be issued with the key of its first certificate from now on.
@@ -45,6 +45,8 @@ pub struct Compiled {
     pub findings: Vec<Finding>,
     /// Authorities that must not issue although they could: their issuing certificate is not in the bundle, or on its way out.
     pub refused_issuers: Vec<String>,
+    /// The truststore of now holds something that is Distrusted.
+    pub distrusts: bool,
 }
 
 /// The next truststore. Compiling again with the result as `previous` gives the same bytes, until a certificate begins, expires
@@ -55,7 +57,7 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
     for _ in 0..MAX_PASSES {
         let next = pass(&CompileInput { previous: Some(&compiled.bundle), ..input.clone() });
         let settled = next.bundle == compiled.bundle;
-        compiled = next;
+        compiled = Compiled { distrusts: compiled.distrusts, ..next };
         if settled {
             break;
         }
@@ -119,8 +121,7 @@ fn pass(input: &CompileInput<'_>) -> Compiled {
     }
     if entries.list.is_empty() && !living.is_empty() {
         entries.list = living.iter().copied().cloned().collect();
-        let message = "nothing would be left in the truststore: the last certificates stay. Add an authority, or set state: Distrusted";
-        findings.push(whole(Reason::WouldBeEmpty, message.to_owned()));
+        findings.push(whole(Reason::WouldBeEmpty, "nothing would be left: the last certificates stay".to_owned()));
     }
     entries.settle(input.sources, placed);
     let mut bundle = Bundle { entries: entries.list };
@@ -145,7 +146,8 @@ fn pass(input: &CompileInput<'_>) -> Compiled {
             finding.message.push_str(". What is trusted of this authority already stays");
         }
     }
-    Compiled { bundle, findings, refused_issuers }
+    let distrusts = before.iter().any(|entry| is_distrusted(&entry.certificate));
+    Compiled { bundle, findings, refused_issuers, distrusts }
 }
 
 /// One Active authority on its way into the bundle.
@@ -181,7 +183,7 @@ impl<'a> Offer<'a> {
                             authority: source.authority.clone(),
                             subject: certificate.subject.clone(),
                             reason: Reason::Distrusted,
-                            message: "another entry of the spec distrusts it or its issuer".to_owned(),
+                            message: "is left out: another entry of the spec distrusts it, or its issuer".to_owned(),
                         });
                     } else {
                         offer.certificates.push(certificate.clone());
@@ -250,8 +252,8 @@ fn refuse_reused_subjects(
             let holder = taken.iter().find(|other| other.subject_key == subject);
             if holder.is_some_and(|holder| holder.spki_sha256 != key) && !contains(&taken, certificate) {
                 offer.verdict = Verdict::Reused;
-                let message = "another certificate with this subject and another key is trusted already, and API Gateway refuses \
-                               two: the old one stays, the new one is not published. Give the new authority another subject";
+                let message = "is the subject of another certificate that is trusted already, with another key, and API Gateway \
+                               refuses two: the old one stays, the new one is not published. Give the new authority another subject";
                 findings.push(Finding {
                     severity: Severity::Refused,
                     authority: offer.source.authority.clone(),
@@ -286,7 +288,7 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], findings: &mut Vec<Finding>) {
             subject: certificate.subject,
             reason: Reason::ChainIncomplete,
             message: format!(
-                "the chain to its root stops at {}: its issuer, {}, is not published",
+                "has no whole chain to its root: the issuer of {}, {}, is not published; see what is said of that one",
                 stop.subject, stop.issuer
             ),
         });

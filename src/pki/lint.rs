@@ -24,7 +24,7 @@ pub struct Finding {
     /// RFC 4514; empty when it is not about one certificate.
     pub subject: String,
     pub reason: Reason,
-    /// What is wrong and what to do about it. The same as long as the world is the same.
+    /// What is wrong and what to do about it, to be read after the subject where there is one. The same as long as the world is the same.
     pub message: String,
 }
 
@@ -49,8 +49,10 @@ pub enum Reason {
     ChainTooDeep,
     WeakKey,
     WeakSignature,
-    /// Ed25519, P-521 and others that AWS does not list as supported.
+    /// Ed25519 and others that AWS does not list as supported.
     UnsupportedAlgorithm,
+    /// P-521: AWS's "ECDSA-256 or stronger" covers it, but nobody has told us that it works.
+    UnprovenAlgorithm,
     /// Two certificates of one authority share a subject but not a key.
     DuplicateSubject,
     /// The subject belongs to another key that is trusted already and still needed.
@@ -58,6 +60,8 @@ pub enum Reason {
     TooLarge,
     /// The result would have been an empty truststore.
     WouldBeEmpty,
+    /// A label selector finds no object.
+    NothingSelected,
     Expired,
     /// Another entry of the spec distrusts it, or its issuer.
     Distrusted,
@@ -116,12 +120,17 @@ pub fn lint(
             continue;
         }
         if now < certificate.not_before {
-            let message = format!("not valid before {}: nobody gets in with it until then", certificate.not_before);
+            let message = format!("is not valid before {}: nobody gets in with it until then", certificate.not_before);
             add(Severity::Warning, Reason::NotYetValid, message);
         }
         if certificate.version < 3 {
             let message = format!("is X.509 version {}: make it anew as version 3", certificate.version);
             add(Severity::Warning, Reason::Version1, message);
+        }
+        if certificate.key == KeyStrength::EcdsaP521 {
+            let message =
+                "has a P-521 key, which API Gateway's documentation does not name: P-256 and P-384 are sure to work";
+            add(Severity::Warning, Reason::UnprovenAlgorithm, message.to_owned());
         }
         let soon = max_leaf.unwrap_or_default().max(EXPIRES_SOON);
         if certificate.not_after.duration_since(now) < soon {
@@ -137,10 +146,12 @@ fn refusal(certificate: &Certificate, earlier: &[Certificate], pool: &[Certifica
         KeyStrength::Rsa(bits) if bits < 2048 => {
             return Some((Reason::WeakKey, format!("has an RSA key of {bits} bits: use 2048 or more")));
         }
-        KeyStrength::Rsa(_) | KeyStrength::EcdsaP256 | KeyStrength::EcdsaP384 => {}
-        KeyStrength::EcdsaP521 | KeyStrength::Ed25519 | KeyStrength::Other => {
-            let message = "has a kind of key that API Gateway does not support: use RSA from 2048 bits, P-256 or P-384";
-            return Some((Reason::UnsupportedAlgorithm, message.to_owned()));
+        KeyStrength::Rsa(_) | KeyStrength::EcdsaP256 | KeyStrength::EcdsaP384 | KeyStrength::EcdsaP521 => {}
+        KeyStrength::Ed25519 | KeyStrength::Other => {
+            let what = if certificate.key == KeyStrength::Ed25519 { "an Ed25519 key" } else { "a kind of key" };
+            let message =
+                format!("has {what} that API Gateway does not support: use RSA from 2048 bits, P-256 or P-384");
+            return Some((Reason::UnsupportedAlgorithm, message));
         }
     }
     match certificate.signature {
@@ -168,14 +179,21 @@ fn refusal(certificate: &Certificate, earlier: &[Certificate], pool: &[Certifica
     }
     match certificate.chain(pool) {
         Ok(chain) if chain.len() > MAX_CHAIN => {
-            let message =
-                format!("is {} certificates below its root: API Gateway takes {MAX_CHAIN} in all", chain.len() - 1);
+            let message = format!(
+                "is {} certificates below its root, and API Gateway takes chains of {MAX_CHAIN} in all: leave it out, or have it \
+                     issued nearer to the root",
+                chain.len() - 1
+            );
             Some((Reason::ChainTooDeep, message))
         }
         Ok(_) => None,
         Err(chain) => {
             let last = &chain[chain.len() - 1];
-            let message = format!("the chain to its root stops at {}: add its issuer, {}", last.subject, last.issuer);
+            let message = if last == certificate {
+                format!("has no issuer here: add it, {}, and what leads up to the root", last.issuer)
+            } else {
+                format!("has no whole chain to its root: it stops at {}; add its issuer, {}", last.subject, last.issuer)
+            };
             Some((Reason::ChainIncomplete, message))
         }
     }
@@ -220,7 +238,7 @@ mod tests {
             (format!("-newkey ed25519 {year}"), vec![(Severity::Refused, Reason::UnsupportedAlgorithm)]),
             (
                 format!("-newkey ec -pkeyopt ec_paramgen_curve:P-521 {year}"),
-                vec![(Severity::Refused, Reason::UnsupportedAlgorithm)],
+                vec![(Severity::Warning, Reason::UnprovenAlgorithm)],
             ),
             (
                 format!("-newkey ec -pkeyopt ec_paramgen_curve:secp224r1 {year}"),

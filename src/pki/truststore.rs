@@ -12,7 +12,8 @@ pub struct Bundle {
 /// One certificate of the truststore, and why it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The authority in the spec that brought it (the first of several); empty in a bundle that we did not write.
+    /// The authority in the spec that brought it (the first of several), with `/` and the object's name where it selects several objects;
+    /// empty in a bundle that we did not write.
     pub authority: String,
     pub certificate: Certificate,
     /// The longest life ever given to a leaf under it; whole seconds. `None`: we never issued under it.
@@ -128,11 +129,11 @@ fn duration(text: &str) -> Option<SignedDuration> {
     (unit == "h" || unit == "s").then_some(SignedDuration::from_secs(seconds))
 }
 
-/// Percent-encoding of all but the characters of Kubernetes names. Five hyphens would look like PEM.
+/// Percent-encoding of all but the characters of Kubernetes names and the slash between two. Five hyphens would look like PEM.
 fn encode(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b".-_".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b".-_/".contains(&byte) {
             text.push(char::from(byte));
         } else {
             text.push_str(&format!("%{byte:02X}"));

@@ -1,6 +1,7 @@
 //! Whole lives through the real API server and the local AWS: each test has a namespace, an account and an operator of its own, and is
 //! judged by what is in AWS and Kubernetes afterwards and by the journal of AWS calls.
 mod apis;
+mod bucket;
 mod bypass;
 mod certificate;
 mod crash;
@@ -8,11 +9,14 @@ mod domain;
 mod drift;
 mod examples;
 mod existing;
+mod expiry;
 mod external_dns;
 mod foreign;
 mod hosted_zone;
 mod objects;
+mod partners;
 mod policies;
+mod rotation;
 mod server_certificate;
 mod situations;
 mod steady;

@@ -3,6 +3,7 @@ use std::{
     path::Path,
     process::{Output, Stdio},
     sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
 };
 
 use futures::StreamExt;
@@ -16,6 +17,7 @@ use rcgen::{
 };
 use sandbox::control::{Call, Calls, Control};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::{io::AsyncWriteExt, process::Command, task::JoinHandle};
 
 use crate::world::{Life, eventually, world};
@@ -260,13 +262,23 @@ pub struct Ca {
 
 impl Ca {
     pub fn new(common_name: &str) -> Ca {
+        Ca::of(common_name, rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2045, 1, 1))
+    }
+
+    /// Valid so long from now on, and not before.
+    pub fn valid(common_name: &str, from: Duration, to: Duration) -> Ca {
+        let now = SystemTime::now();
+        Ca::of(common_name, (now + from).into(), (now + to).into())
+    }
+
+    fn of(common_name: &str, not_before: OffsetDateTime, not_after: OffsetDateTime) -> Ca {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![]).expect("no names");
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2045, 1, 1));
+        (params.not_before, params.not_after) = (not_before, not_after);
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Ca { pem, key: key.serialize_pem(), issuer: Issuer::new(params, key) }
     }

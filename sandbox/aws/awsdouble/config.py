@@ -42,6 +42,8 @@ KNOBS: dict[str, Knob] = {
     "rest_date_lag": Knob(0, 0, "s that the dates of REST APIs and their stages lie back, as if it had been done earlier"),
     "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
+    # S3
+    "versioning_delay": Knob(0, 60, "s after versioning was first enabled in which an object gets no version"),
     # Route 53
     "route53_rate": Knob(0, 5, "Route 53 calls per second and account (0: no limit)"),
     "change_window": Knob(0, 0.5, "s after a change in which the zone answers PriorRequestNotComplete"),

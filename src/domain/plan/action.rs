@@ -24,10 +24,26 @@ pub enum Action {
         zone_id: String,
         changes: Vec<Change>,
     },
+    /// With the owner's tag from the first moment on.
+    CreateBucket {
+        bucket: String,
+    },
+    BlockPublicAccess {
+        bucket: String,
+    },
+    EncryptBucket {
+        bucket: String,
+        kms_key: Option<String>,
+    },
+    /// The last thing that a bucket of ours gets: one that has it is finished.
+    EnableVersioning {
+        bucket: String,
+    },
     PutTruststore {
         bucket: String,
         key: String,
         body: String,
+        kms_key: Option<String>,
     },
     CreateDomain(DomainRequest),
     /// Always the one full configuration, always in place.
@@ -106,6 +122,10 @@ impl fmt::Display for Action {
                     changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
                 write!(f, "change records in {zone_id}: {}", names.join(", "))
             }
+            Action::CreateBucket { bucket } => write!(f, "create bucket {bucket}"),
+            Action::BlockPublicAccess { bucket } => write!(f, "block public access to bucket {bucket}"),
+            Action::EncryptBucket { bucket, .. } => write!(f, "encrypt bucket {bucket}"),
+            Action::EnableVersioning { bucket } => write!(f, "enable versioning of bucket {bucket}"),
             Action::PutTruststore { bucket, key, .. } => write!(f, "upload s3://{bucket}/{key}"),
             Action::CreateDomain(r) => {
                 write!(f, "create domain {} with truststore version {}", r.name, r.truststore_version)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Judged, Verdict};
+use super::{Action, Judged, Verdict, custom_domain, truststore::told};
 use crate::{
     api::{AuthorityState, conditions::Reason},
     aws::gateway::{self, Protocol},
@@ -15,6 +15,10 @@ use crate::{
         lint::{self, Severity},
     },
 };
+
+/// Problems that a condition's message lists: it holds 32768 characters at the most, and nobody reads more at a time.
+const MOST_TOLD: usize = 20;
+
 pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> Judged {
     let mut actions = Vec::new();
     let mut problems = Vec::new();
@@ -27,8 +31,15 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 format!("authority {}: the private key does not belong to its certificate", wish.name),
             )),
             (Some(Source::Read { .. }), _) => {}
+            (Some(Source::Several(all)), _) => {
+                let missing = all.values().filter_map(|found| match found {
+                    Source::Missing(what) => Some((Reason::RefNotFound, format!("authority {}: {what}", wish.name))),
+                    _ => None,
+                });
+                problems.extend(missing);
+            }
             (_, SourceWish::Generated { .. }) if wish.state == AuthorityState::Distrusted => {}
-            (None | Some(Source::Missing(_)), SourceWish::Generated { .. }) => match known(o) {
+            (None | Some(Source::Missing(_)), SourceWish::Generated { .. }) => match known(d, o) {
                 Err(why) => unseen = Some(why),
                 Ok(known) if known.contains(&wish.name) => problems.push((
                     Reason::AuthorityKeyLost,
@@ -47,10 +58,11 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
     for finding in compiled.iter().flat_map(|c| &c.findings).filter(|f| f.severity == Severity::Refused) {
         let reason = match finding.reason {
             lint::Reason::SubjectReused => Reason::AuthoritySubjectReused,
-            lint::Reason::SourceMissing => continue, // said above, with the object's name
+            // Said above, with the object's name; or by the truststore's own condition.
+            lint::Reason::SourceMissing | lint::Reason::WouldBeEmpty => continue,
             _ => Reason::InvalidCACertificateRef,
         };
-        problems.push((reason, format!("authority {}: {}", finding.authority, finding.message)));
+        problems.push((reason, told(finding)));
     }
     for (path, mapped) in &d.mappings {
         match o.apis.get(&mapped.id) {
@@ -74,7 +86,9 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
     }
     let verdict = match (problems.split_first(), unseen, actions.is_empty()) {
         (Some(((reason, first), rest)), ..) => {
-            Verdict::blocked(*reason, rest.iter().fold(first.clone(), |all, (_, next)| format!("{all}; {next}")))
+            let told = rest.iter().take(MOST_TOLD - 1).fold(first.clone(), |all, (_, next)| format!("{all}; {next}"));
+            let more = problems.len().saturating_sub(MOST_TOLD);
+            Verdict::blocked(*reason, if more == 0 { told } else { format!("{told}; and {more} more") })
         }
         (None, Some(why), _) => Verdict::unknown(why),
         (None, None, false) => Verdict::Act("generating the authority's key and certificate".into()),
@@ -94,9 +108,12 @@ pub(super) fn unsupported(api: &gateway::Api) -> Option<&'static str> {
     }
 }
 
-/// The authorities that have a certificate in the truststore, published or in use.
-fn known(o: &Observed) -> Result<BTreeSet<String>, &Unseen> {
+/// The authorities that have a certificate in a truststore that we published, or that our domain uses.
+fn known<'o>(d: &Desired, o: &'o Observed) -> Result<BTreeSet<String>, &'o Unseen> {
     let (published, pinned) = (o.published.as_ref()?, o.pinned.as_ref()?);
-    let bundles = published.iter().map(|p| &p.bundle).chain(pinned.iter().map(|p| &p.bundle));
-    Ok(bundles.flat_map(|b| b.entries.iter().map(|e| e.authority.clone())).collect())
+    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.home.owner);
+    let published = published.iter().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+    let used = custom_domain::ours(&d.home, &o.domain).is_ok();
+    let pinned = pinned.iter().filter(|p| used || is_ours(&p.owner)).map(|p| &p.bundle);
+    Ok(published.chain(pinned).flat_map(|b| b.entries.iter().map(|e| e.authority.clone())).collect())
 }

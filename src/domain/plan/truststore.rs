@@ -1,29 +1,58 @@
 //! The step TruststorePublished: what is trusted, compiled from the sources and what is remembered, in S3.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
-use super::{Action, Judged, Step, Verdict};
+use super::{Action, Judged, Step, Verdict, bucket, custom_domain};
 use crate::{
-    api::{AuthorityState, conditions::Reason},
+    api::{AdoptionPolicy, AuthorityState, conditions::Reason},
     domain::{
-        desired::{AuthorityWish, Desired, sha256},
+        desired::{AuthorityWish, Desired, SourceWish, sha256},
         observed::{Key, Observed, Published, Source},
     },
     pki::{
         compile::{self, CompileInput, Compiled},
-        lint::{Severity, SourceError},
+        lint::{self, Finding, Severity, SourceError},
         truststore::Bundle,
     },
 };
+
+/// A finding for people: whose, about which certificate, what is wrong and what to do.
+pub fn told(finding: &Finding) -> String {
+    let whose = match finding.authority.split_once('/') {
+        Some((authority, object)) => format!("authority {authority}, ConfigMap {object}: "),
+        None if finding.authority.is_empty() => String::new(),
+        None => format!("authority {}: ", finding.authority),
+    };
+    let subject = if finding.subject.is_empty() { String::new() } else { format!("{} ", finding.subject) };
+    format!("{whose}{subject}{}", finding.message)
+}
+
 /// The memory of what was trusted: what is published, completed by what is in use.
 pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
-    let (published, pinned) = (o.published.as_ref().ok()?, o.pinned.as_ref().ok()?);
+    let (published, pinned, domain) = (o.published.as_ref().ok()?, o.pinned.as_ref().ok()?, o.domain.as_ref().ok()?);
     let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.home.owner);
     let published = published.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
     let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
-    let previous = merged(published, pinned);
-    let sources: Vec<_> = d.authorities.iter().map(|wish| source(wish, o, d)).collect();
-    Some(compile::compile(&CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now }))
+    let used = domain.as_ref().and_then(|g| g.truststore.as_ref());
+    let previous = match pinned {
+        // The truststore moves. What an earlier move left at the new place is out of date, and must not be trusted again.
+        Some(pinned) if used.is_some_and(|t| t.uri != d.home.truststore_uri()) => Some(pinned.clone()),
+        _ => merged(published, pinned),
+    };
+    let sources: Vec<_> = d.authorities.iter().flat_map(|wish| sources(wish, o, d, previous.as_ref())).collect();
+    let input = CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now };
+    let mut compiled = compile::compile(&input);
+    let is_empty = |name: &str| matches!(o.authorities.get(name), Some(Source::Several(all)) if all.is_empty());
+    compiled.findings.extend(d.authorities.iter().filter(|wish| is_empty(&wish.name)).map(|wish| Finding {
+        severity: Severity::Warning,
+        authority: wish.name.clone(),
+        subject: String::new(),
+        reason: lint::Reason::NothingSelected,
+        message: "no ConfigMap in this namespace has the labels of its configMapSelector".to_owned(),
+    }));
+    Some(compiled)
 }
 
 /// What is published says what is remembered of a certificate; what is in use must not be forgotten, even if somebody removed the
@@ -38,15 +67,33 @@ fn merged(published: Option<&Bundle>, pinned: Option<&Bundle>) -> Option<Bundle>
     Some(all)
 }
 
-fn source(wish: &AuthorityWish, o: &Observed, d: &Desired) -> compile::Source {
-    let (certificates, key) = match o.authorities.get(&wish.name) {
+/// What a label selector finds are authorities each by itself, `<authority>/<object>`, so that one that is broken keeps what it had and
+/// the others go on changing.
+fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bundle>) -> Vec<compile::Source> {
+    let part = |object: &str| format!("{}/{object}", wish.name);
+    match (o.authorities.get(&wish.name), &wish.source) {
+        (Some(Source::Several(all)), _) => {
+            all.iter().map(|(object, found)| source(part(object), wish, Some(found), d)).collect()
+        }
+        // Not seen: what is there of it stays.
+        (_, SourceWish::ConfigMaps { .. }) => {
+            let names: BTreeSet<_> = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority).collect();
+            let parts = names.into_iter().filter(|name| name.starts_with(&part("")));
+            parts.map(|name| source(name.clone(), wish, None, d)).collect()
+        }
+        (found, _) => vec![source(wish.name.clone(), wish, found, d)],
+    }
+}
+
+fn source(authority: String, wish: &AuthorityWish, found: Option<&Source>, d: &Desired) -> compile::Source {
+    let (certificates, key) = match found {
         Some(Source::Read { certificates, key }) => (certificates.clone().map_err(SourceError::Unreadable), *key),
         _ => (Err(SourceError::Missing), Key::Absent),
     };
     // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the bundle.
     let issues = key == Key::Fits && wish.issues();
     compile::Source {
-        authority: wish.name.clone(),
+        authority,
         state: match wish.state {
             AuthorityState::Active => compile::State::Active,
             AuthorityState::Distrusted => compile::State::Distrusted,
@@ -58,42 +105,34 @@ fn source(wish: &AuthorityWish, o: &Observed, d: &Desired) -> compile::Source {
 }
 
 pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>) -> Judged {
-    let (bucket, key) = (&d.home.bucket, &d.home.key);
-    match &o.bucket {
-        Err(why) => return Verdict::unknown(why).into(),
-        Ok(None) => {
-            return Verdict::blocked(
-                Reason::BucketNotFound,
-                format!("there is no bucket {bucket} in account {}; create it with versioning, or name another in spec.truststore.bucket", d.home.account),
-            )
-            .into();
-        }
-        Ok(Some(found)) if !found.versioned => {
-            return Verdict::blocked(
-                Reason::BucketNotVersioned,
-                format!("bucket {bucket} has no versioning, so no version of the truststore can be pinned; turn versioning on"),
-            )
-            .into();
-        }
-        Ok(Some(_)) => {}
+    if let Err(missing) = bucket::bucket(d, o) {
+        return missing;
     }
-    let published = match (&o.published, &o.pinned) {
-        (Err(why), _) | (_, Err(why)) => return Verdict::unknown(why).into(),
-        (Ok(published), Ok(_)) => published.as_ref(),
+    let (bucket, key) = (&d.home.bucket, &d.home.key);
+    let published = match (&o.published, &o.pinned, &o.domain) {
+        (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return Verdict::unknown(why).into(),
+        (Ok(published), Ok(_), Ok(_)) => published.as_ref(),
     };
-    if let Some(other) = published.and_then(|p| p.owner.as_ref()).filter(|o| **o != d.home.owner) {
-        return Verdict::blocked(
-            Reason::ForeignOwner,
-            format!("s3://{bucket}/{key} belongs to {other}; name another key in spec.truststore.key"),
-        )
-        .into();
+    if let Some(foreign) = published.and_then(|p| foreign(d, o, p)) {
+        return foreign.into();
     }
     let Some(compiled) = compiled else { return Verdict::Behind(Step::ResolvedRefs).into() };
     if !refs.actions.is_empty() {
         return Verdict::Behind(Step::ResolvedRefs).into();
     }
-    if compiled.bundle.entries.is_empty() {
-        return Verdict::wait(Reason::WaitingForAuthority, "no authority has a certificate to trust yet").into();
+    // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate.
+    let is_emptied = compiled.findings.iter().any(|f| f.reason == lint::Reason::WouldBeEmpty);
+    if is_emptied || compiled.bundle.entries.is_empty() {
+        return if is_emptied || matches!(o.domain, Ok(Some(_))) {
+            Verdict::blocked(
+                Reason::NoValidCACertificate,
+                "nothing would be left in the truststore, and API Gateway needs a certificate: what the domain trusts now stays trusted. Add \
+                 an authority, or delete the MtlsDomain to let nobody in",
+            )
+        } else {
+            Verdict::wait(Reason::WaitingForAuthority, "no authority has a certificate to trust yet")
+        }
+        .into();
     }
     let body = compiled.bundle.render();
     match published {
@@ -105,11 +144,42 @@ pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option
         }
         _ => Judged::act(
             format!("uploading s3://{bucket}/{key}"),
-            vec![Action::PutTruststore { bucket: bucket.clone(), key: key.clone(), body }],
+            vec![Action::PutTruststore { bucket: bucket.clone(), key: key.clone(), body, kms_key: d.kms_key.clone() }],
         ),
     }
 }
 
+/// Why the object at our key is not ours to store a version over.
+fn foreign(d: &Desired, o: &Observed, p: &Published) -> Option<Verdict> {
+    let uri = d.home.truststore_uri();
+    match &p.owner {
+        Some(owner) if *owner == d.home.owner => None,
+        Some(other) => {
+            let message = format!("{uri} belongs to {other}; name another key in spec.truststore.key");
+            Some(Verdict::blocked(Reason::ForeignOwner, message))
+        }
+        None if d.adoption == AdoptionPolicy::Unowned => None,
+        // Our domain uses this object: somebody has overwritten ours.
+        None if custom_domain::ours(&d.home, &o.domain)
+            .is_ok_and(|g| g.truststore.as_ref().is_some_and(|t| t.uri == uri)) =>
+        {
+            None
+        }
+        None => {
+            let message = format!(
+                "{uri} exists already and carries no owner's mark; it is left alone. Name another key in spec.truststore.key, or set \
+                 spec.adoptionPolicy to Unowned: then new versions are stored over it, and those that are there stay"
+            );
+            Some(Verdict::blocked(Reason::ForeignOwner, message))
+        }
+    }
+}
+
 fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
-    p.owner.as_ref() == Some(&d.home.owner) && p.sha256 == sha256(body.as_bytes())
+    // S3 answers with the key behind an alias: which one was asked for is in the object's metadata.
+    let is_alias = |key: &String| key.contains(":alias/");
+    let encrypted = p.wished_kms_key == d.kms_key
+        && d.kms_key.as_ref().is_none_or(|key| is_alias(key) || p.kms_key.as_ref() == Some(key));
+    let pinnable = !p.version.is_empty();
+    pinnable && encrypted && p.owner.as_ref() == Some(&d.home.owner) && p.sha256 == sha256(body.as_bytes())
 }

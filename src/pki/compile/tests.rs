@@ -256,6 +256,8 @@ fn distrusted_is_out_at_once() {
     let next = run(&[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])], Some(&first.bundle), start());
     assert_eq!(names(&next), ["b:CN=B"]);
     assert_eq!(next.refused_issuers, ["a"]);
+    let then = run(&[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])], Some(&next.bundle), start());
+    assert_eq!([first.distrusts, next.distrusts, then.distrusts], [false, true, false], "it is done once it is out");
     let unreadable = run(&[distrusted(broken("a")), source("b", &[&p.b])], Some(&first.bundle), start());
     assert_eq!(names(&unreadable), ["b:CN=B"], "known by its name");
     let all = run(&[distrusted(broken("a")), distrusted(source("b", &[&p.b]))], Some(&first.bundle), start());
