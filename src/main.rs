@@ -221,7 +221,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
-                failures: Mutex::new(HashMap::new()),
+                memory: Mutex::new(HashMap::new()),
             });
             let domain_watches = domain::controller::Watches {
                 domains: domains.clone(),

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver, stream};
@@ -22,20 +22,25 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    desired::{self, Desired},
-    execute, observe,
-    plan::{self, lines_after_issue},
+    desired::{self, Desired, RENEW},
+    execute::{self, Hands},
+    observe,
+    observed::Observed,
+    plan::{self, Plan, lines_after_issue},
     report::{self, Leaf},
 };
 use crate::{
-    api::{ClientCertificate, ClientCertificateStatus, MtlsDomain, conditions::Reason},
+    api::{
+        ClientCertificate, ClientCertificateStatus, MtlsDomain,
+        conditions::{ConditionType, Reason},
+    },
     cluster::{
         events::Events,
         look::{self, Error},
         status,
         watch::Watch,
     },
-    conditions::{Acceptance, Line, Standing, transitions},
+    conditions::{Acceptance, Line, transitions},
     domain::{
         self,
         desired::{Refused, length},
@@ -50,11 +55,15 @@ use crate::{
 
 /// Certificates that are looked at at the same time.
 const CONCURRENCY: u16 = 32;
+/// Until the next look while the watch is behind.
+const SOON: Duration = Duration::from_millis(50);
 /// First wait after a failure, then twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 /// Between two looks at a renewal that is due and has to wait.
 const OVERDUE: Duration = Duration::from_secs(60);
+/// How long a look waits at most for the watch to show the status that the look before it wrote.
+const LATE_WATCH: Duration = Duration::from_secs(5);
 /// Nothing is far enough away to sleep longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
@@ -67,8 +76,16 @@ pub struct Ctx {
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
-    /// Failures in a row, by UID.
-    pub failures: Mutex<HashMap<String, u32>>,
+    pub memory: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is kept of one object between two looks, by UID. All of it may be lost: it saves writes and decides nothing.
+#[derive(Default)]
+pub struct Memory {
+    /// Failures in a row.
+    failures: u32,
+    /// When we last wrote its status, and over which version of the object: while the watch shows that one, it is behind.
+    wrote_over: Option<(Option<String>, Instant)>,
 }
 
 pub struct Watches {
@@ -82,26 +99,43 @@ pub struct Watches {
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let (by_domain, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone());
+    let deletions = watches.certificates.subscribe_when(|_| ()).take_until(stop.clone().cancelled_owned());
+    let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
-    Controller::for_shared_stream(watches.certificates.subscribe_when(worth_a_look), ctx.certificates.clone())
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches_shared_stream(
-            watches.domains.subscribe_when(|d| {
-                d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
-            }),
-            move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
-        )
-        .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
-        .reconcile_on(trusts)
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, failed, ctx)
-        .for_each(async |_| ())
-        .await;
+    let looks =
+        Controller::for_shared_stream(watches.certificates.subscribe_when(worth_a_look), ctx.certificates.clone())
+            .with_config(Config::default().concurrency(CONCURRENCY))
+            .watches_shared_stream(
+                watches.domains.subscribe_when(|d| {
+                    d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
+                }),
+                move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
+            )
+            .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
+            .reconcile_on(trusts)
+            .graceful_shutdown_on(stop.cancelled_owned())
+            .run(reconcile, failed, ctx.clone())
+            .for_each(async |_| ());
+    tokio::join!(looks, deletions);
 }
 
-fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool)> {
+fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
     let meta = &c.0.as_ref().ok()?.metadata;
-    Some((meta.generation, meta.deletion_timestamp.is_some()))
+    let renew = meta.annotations.as_ref().and_then(|a| a.get(RENEW)).cloned();
+    Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
+}
+
+/// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
+async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
+    let Ok(cert) = &c.0 else { return };
+    let there = ctx.certificates.get(&ObjectRef::from_obj(&*c)).is_some_and(|there| there.uid() == cert.uid());
+    if there {
+        return;
+    }
+    ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
+    if let Some(note) = report::after_deletion(cert.status.as_ref(), Timestamp::now()) {
+        ctx.events.normal(&cert.object_ref(&()), "StillAccepted", "Delete", &note).await;
+    }
 }
 
 fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
@@ -110,16 +144,16 @@ fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
     theirs.map(|c| ObjectRef::from_obj(&**c)).collect()
 }
 
-/// The certificate that the Secret holds, or those that are issued with it.
+/// The certificate that the Secret holds, or those that are issued with it or take a password from it.
 fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     let state = ctx.certificates.state();
-    let holders = state.iter().filter(|c| {
-        c.0.as_ref().is_ok_and(|c| {
-            c.namespace().as_ref() == Some(&namespace)
-                && c.spec.secret_name.clone().unwrap_or_else(|| c.name_any()) == name
-        })
-    });
+    let uses = |c: &ClientCertificate| {
+        let password = c.spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| &p.password_secret_ref.name);
+        c.spec.secret_name.clone().unwrap_or_else(|| c.name_any()) == name || password == Some(&name)
+    };
+    let holders =
+        state.iter().filter(|c| c.0.as_ref().is_ok_and(|c| c.namespace().as_ref() == Some(&namespace) && uses(c)));
     let mut touched: Vec<_> = holders.map(|c| ObjectRef::from_obj(&**c)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
@@ -139,15 +173,23 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
 }
 
 impl Ctx {
-    fn retry(&self, uid: &str) -> Duration {
-        let mut failures = self.failures.lock().expect("nobody panics while holding it");
-        let n = failures.entry(uid.to_owned()).or_default();
-        *n += 1;
-        FIRST_RETRY.saturating_mul(1 << (*n - 1).min(10)).min(LAST_RETRY)
+    fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(self.memory.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
     }
 
-    fn succeeded(&self, uid: &str) {
-        self.failures.lock().expect("nobody panics while holding it").remove(uid);
+    fn retry(&self, uid: &str) -> Duration {
+        self.remember(uid, |m| {
+            m.failures += 1;
+            FIRST_RETRY.saturating_mul(1 << (m.failures - 1).min(10)).min(LAST_RETRY)
+        })
+    }
+
+    /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
+    fn is_behind(&self, cert: &ClientCertificate) -> bool {
+        self.remember(&cert.uid().unwrap_or_default(), |m| {
+            m.wrote_over.take_if(|(over, at)| *over != cert.metadata.resource_version || at.elapsed() > LATE_WATCH);
+            m.wrote_over.is_some()
+        })
     }
 
     async fn write(
@@ -156,7 +198,10 @@ impl Ctx {
         old: &ClientCertificateStatus,
         new: &ClientCertificateStatus,
     ) -> Result<(), Error> {
-        status::write(&self.client, cert, old, new).await?;
+        if status::write(&self.client, cert, old, new).await? {
+            let over = cert.metadata.resource_version.clone();
+            self.remember(&cert.uid().unwrap_or_default(), |m| m.wrote_over = Some((over, Instant::now())));
+        }
         for t in transitions(&old.conditions, &new.conditions) {
             let object = cert.object_ref(&());
             match (t.type_.as_str(), t.status.as_str()) {
@@ -180,7 +225,10 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     if cert.metadata.deletion_timestamp.is_some() {
         return Ok(Next::await_change());
     }
-    let (uid, now) = (cert.uid().unwrap_or_default(), Timestamp::now());
+    if ctx.is_behind(cert) {
+        return Ok(Next::requeue(SOON));
+    }
+    let now = Timestamp::now();
     let generation = cert.metadata.generation.unwrap_or_default();
     let old = cert.status.clone().unwrap_or_default();
     let say = async |acceptance: &Acceptance, lines: &[Line], leaf: Option<Leaf<'_>>| {
@@ -203,55 +251,73 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     };
     let observed = observe::observe(&d, domain.as_ref(), &ctx.served, &ctx.client).await?;
     let plan = plan::plan(&d, &observed, now);
-    // The Secret knows best; when it is lost the status does, and after a restore without either the count begins anew.
-    let revision = observed.secret.as_ref().map_or(old.revision.unwrap_or_default(), |s| s.revision);
-    let Some(violation) = plan.issue else {
-        if let Some(secret) = observed.secret.as_ref().filter(|s| s.ours) {
-            match execute::relabel(cert, &d, secret, &ctx.client).await {
-                Err(execute::Error::Cluster(error)) if error.is_conflict() => {
-                    return Ok(Next::requeue(ctx.retry(&uid)));
-                }
-                Err(execute::Error::Cluster(error)) => return Err(error.into()),
-                _ => {}
-            }
-        }
-        let leaf =
-            plan.leaf.as_ref().zip(plan.renewal).map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
-        say(&Acceptance::Accepted, &plan.lines, leaf).await?;
-        ctx.succeeded(&uid);
-        return Ok(until(plan.renewal, now));
-    };
-    let issuer = match observed.issuer {
-        Ok(issuer) => issuer,
-        Err(_) => return Ok(Next::await_change()), // the plan issues only with an issuer
-    };
-    tracing::debug!(certificate = %cert.name_any(), reason = ?violation.reason, "issuing");
-    match execute::issue(cert, &d, issuer, observed.secret.as_ref(), revision + 1, &ctx.client, now).await {
-        Ok(issued) => {
+    let hands =
+        Hands { cert, d: &d, password: observed.password.as_ref().and_then(|p| p.as_ref().ok()), client: &ctx.client };
+    let uid = cert.uid().unwrap_or_default();
+    let (failure, lines) = match act(&hands, &plan, &observed, &old, now).await {
+        Ok(Some(issued)) => {
             let renewal = inspect::renewal_time(&issued.leaf, d.renew_before);
             let leaf = Leaf { certificate: &issued.leaf, renewal, revision: issued.revision };
             say(&Acceptance::Accepted, &lines_after_issue(observed.trust.as_ref(), &issued.leaf), Some(leaf)).await?;
-            ctx.succeeded(&uid);
-            Ok(until(Some(renewal), now))
+            ctx.remember(&uid, |m| m.failures = 0);
+            return Ok(until(Some(renewal), now));
         }
+        Ok(None) => (None, plan.lines),
         // Somebody wrote the Secret first: look at what they wrote.
-        Err(execute::Error::Cluster(error)) if error.is_conflict() => Ok(Next::requeue(ctx.retry(&uid))),
+        Err(execute::Error::Cluster(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
         Err(error) => {
             let message = describe(&error, &d);
             tracing::warn!(certificate = %cert.name_any(), error = %logging::chain(&error), "not issued");
-            let lines: Vec<_> = plan.lines.into_iter().map(|line| after_failure(line, &message)).collect();
-            say(&Acceptance::Accepted, &lines, None).await?;
-            Ok(Next::requeue(ctx.retry(&uid)))
+            let failed = |line: Line| match line.type_ {
+                ConditionType::Issued => plan::after_failure(line, plan.leaf.as_ref(), &message),
+                _ => line,
+            };
+            (Some(message.clone()), plan.lines.into_iter().map(failed).collect())
         }
+    };
+    let revision = revision(&observed, &old);
+    let leaf = plan.leaf.as_ref().zip(plan.renewal);
+    let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
+    say(&Acceptance::Accepted, &lines, leaf).await?;
+    let Some(message) = failure else {
+        ctx.remember(&uid, |m| m.failures = 0);
+        return Ok(until(plan.renewal, now));
+    };
+    // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
+    if !issued_says(&old, &message) {
+        ctx.events.warning(&cert.object_ref(&()), "NotIssued", "Issue", &message).await;
+    }
+    Ok(Next::requeue(ctx.retry(&uid)))
+}
+
+/// Does what the plan says. The leaf that was issued, if one was.
+async fn act(
+    hands: &Hands<'_>,
+    plan: &Plan,
+    observed: &Observed,
+    old: &ClientCertificateStatus,
+    now: Timestamp,
+) -> Result<Option<execute::Issued>, execute::Error> {
+    let secret = observed.secret.as_ref();
+    match (&plan.issue, &observed.issuer, secret.filter(|s| s.ours)) {
+        (Some(violation), Ok(issuer), _) => {
+            tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
+            execute::issue(hands, issuer.clone(), secret, revision(observed, old) + 1, now).await.map(Some)
+        }
+        (None, _, Some(secret)) if plan.serves() => execute::complete(hands, secret).await.map(|()| None),
+        _ => Ok(None),
     }
 }
 
-/// A failed renewal keeps what works; a failed first issue says why.
-fn after_failure(line: Line, message: &str) -> Line {
-    if line.standing == Standing::Done {
-        return line;
-    }
-    Line { standing: Standing::Unreachable, message: message.to_owned(), ..line }
+/// How often a leaf was issued. The Secret knows best; when it is lost the status does, and after a restore without either the count
+/// begins anew.
+fn revision(observed: &Observed, old: &ClientCertificateStatus) -> i64 {
+    observed.secret.as_ref().filter(|s| s.ours).map_or(old.revision.unwrap_or_default(), |s| s.revision)
+}
+
+fn issued_says(status: &ClientCertificateStatus, message: &str) -> bool {
+    let issued = status.conditions.iter().find(|c| c.type_ == ConditionType::Issued.as_str());
+    issued.is_some_and(|c| c.message.contains(message))
 }
 
 fn describe(error: &execute::Error, d: &Desired) -> String {

@@ -8,7 +8,7 @@ use crate::{
     domain::served::Trust,
     pki::{
         authority::Issuer,
-        certificate::{self, Certificate},
+        certificate::Certificate,
         inspect::{self, Inspection, Violation},
     },
 };
@@ -27,20 +27,22 @@ pub struct Plan {
 
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     // What somebody else keeps under that name is none of our business.
-    let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(held);
+    let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(Held::leaf);
     let renewal = leaf.as_ref().map(|leaf| inspect::renewal_time(leaf, d.renew_before));
     let (issue, issued) = issued(d, o, leaf.as_ref(), now);
     Plan { issue, lines: vec![issued, trusted(o.trust.as_ref(), o.domain_gone, leaf.as_ref())], renewal, leaf }
 }
 
+impl Plan {
+    /// The Secret holds a leaf that serves.
+    pub fn serves(&self) -> bool {
+        self.lines.iter().any(|l| l.type_ == ConditionType::Issued && l.standing == Standing::Done)
+    }
+}
+
 /// The lines once a leaf has just been issued.
 pub fn lines_after_issue(trust: Option<&Trust>, leaf: &Certificate) -> Vec<Line> {
     vec![in_secret(leaf), trusted(trust, false, Some(leaf))]
-}
-
-fn held(secret: &Held) -> Option<Certificate> {
-    let pem = secret.data.tls_crt.as_ref()?;
-    certificate::parse_pem_bundle(std::str::from_utf8(pem).ok()?).ok()?.into_iter().next()
 }
 
 fn issued(d: &Desired, o: &Observed, leaf: Option<&Certificate>, now: Timestamp) -> (Option<Violation>, Line) {
@@ -51,12 +53,13 @@ fn issued(d: &Desired, o: &Observed, leaf: Option<&Certificate>, now: Timestamp)
         );
         return (None, line(Standing::Stuck, Reason::SecretNotOwned, message));
     }
-    // Something that still works is kept, whatever stands in the way of the next one.
+    if let Some(Err(Problem { standing, reason, message })) = &o.password {
+        return (None, line(*standing, *reason, message.clone()));
+    }
+    // A leaf that is only to be renewed serves, whatever stands in the way of the next one.
     let usable = leaf.filter(|leaf| now < leaf.not_after);
     let or_kept = |standing, reason, message: String| match usable {
-        Some(leaf) if standing != Standing::Stuck => {
-            Line { message: format!("{}; the next one: {message}", in_secret(leaf).message), ..in_secret(leaf) }
-        }
+        Some(leaf) if standing != Standing::Stuck => next_one(in_secret(leaf), &message),
         _ => line(standing, reason, message),
     };
     let issuer = match &o.issuer {
@@ -66,22 +69,38 @@ fn issued(d: &Desired, o: &Observed, leaf: Option<&Certificate>, now: Timestamp)
     let inspection = Inspection {
         secret: o.secret.as_ref().map(|s| &s.data),
         request: &d.request,
-        key_kind: d.key_kind,
-        encoding: d.encoding,
-        issuer,
+        key: &d.key,
+        issuer: Some(issuer),
         renew_before: d.renew_before,
+        renewal_asked: d.renew.is_some() && o.secret.as_ref().is_some_and(|s| s.renewed != d.renew),
         now,
     };
     let Some(violation) = inspect::needs_issue(&inspection) else {
         let leaf = leaf.expect("nothing is missing, so the leaf was read");
         return (None, in_secret(leaf));
     };
-    match may_hand_out(o, issuer, d.request.duration) {
-        Ok(()) => {
-            let message = violation.message.clone();
-            (Some(violation), or_kept(Standing::Working, Reason::Issuing, message))
-        }
-        Err(message) => (None, or_kept(Standing::Working, Reason::WaitingForDomainTrust, message)),
+    let (reason, message, act) = match may_hand_out(o, issuer, d.request.duration) {
+        Ok(()) => (Reason::Issuing, violation.message.clone(), true),
+        Err(message) => (Reason::WaitingForDomainTrust, message, false),
+    };
+    let line = if violation.reason.is_renewal() {
+        or_kept(Standing::Working, reason, message)
+    } else {
+        line(Standing::Working, reason, message)
+    };
+    (Some(violation).filter(|_| act), line)
+}
+
+/// A leaf that serves, and what the next one waits for.
+fn next_one(kept: Line, message: &str) -> Line {
+    Line { message: format!("{}; the next one: {message}", kept.message), ..kept }
+}
+
+/// The line Issued once issuing has failed: a failed renewal keeps what works and says why, a failed first issue says why.
+pub fn after_failure(planned: Line, leaf: Option<&Certificate>, message: &str) -> Line {
+    match leaf {
+        Some(leaf) if planned.standing == Standing::Done => next_one(in_secret(leaf), message),
+        _ => line(Standing::Unreachable, planned.reason, message.to_owned()),
     }
 }
 
@@ -101,7 +120,7 @@ fn in_secret(leaf: &Certificate) -> Line {
     line(
         Standing::Done,
         Reason::Issued,
-        format!("the Secret holds {} with serial number {}", leaf.subject, leaf.serial),
+        format!("the Secret holds {} with serial number {}", leaf.subject, leaf.serial_text()),
     )
 }
 
