@@ -8,17 +8,6 @@ use crate::{
     world::{Life, eventually},
 };
 
-async fn issued(life: &Life, name: &str, revision: i64) -> (Value, Secret) {
-    let object = until_object(life, CERTIFICATE, name, &format!("Ready with revision {revision}"), |o| {
-        says(o, "Ready") == "True"
-            && o["status"]["revision"].as_i64() >= Some(revision)
-            && o["status"]["observedGeneration"] == o["metadata"]["generation"]
-    })
-    .await;
-    let secret = life.secrets().get(object["spec"]["secretName"].as_str().unwrap_or(name)).await.expect("its Secret");
-    (object, secret)
-}
-
 async fn not_after_less_not_before(secret: &Secret) -> i64 {
     let dir = tempfile::tempdir().expect("a folder");
     let crt = text(secret, "tls.crt");

@@ -6,6 +6,7 @@ mod domain;
 mod drift;
 mod foreign;
 mod objects;
+mod renewal;
 mod situations;
 mod steady;
 mod trust;

@@ -111,6 +111,18 @@ pub async fn until_object(life: &Life, kind: &str, name: &str, what: &str, held:
     .await
 }
 
+/// The ClientCertificate once it is Ready with that revision or a later one, and its Secret.
+pub async fn issued(life: &Life, name: &str, revision: i64) -> (Value, Secret) {
+    let object = until_object(life, CERTIFICATE, name, &format!("Ready with revision {revision}"), |o| {
+        says(o, "Ready") == "True"
+            && o["status"]["revision"].as_i64() >= Some(revision)
+            && o["status"]["observedGeneration"] == o["metadata"]["generation"]
+    })
+    .await;
+    let secret = life.secrets().get(object["spec"]["secretName"].as_str().unwrap_or(name)).await.expect("its Secret");
+    (object, secret)
+}
+
 /// Every state of one object from the start of the record on, as a watch shows them.
 pub struct Recorder {
     seen: Arc<Mutex<Vec<Value>>>,
