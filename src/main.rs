@@ -73,6 +73,10 @@ struct Run {
     /// How often everything is looked at although nothing has been heard, for example 5m.
     #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "5m", value_parser = interval)]
     drift_interval: Duration,
+    /// How long a new truststore version takes to reach every server of AWS: a self-signed certificate is handed out, and certificates move to
+    /// another authority, only after that.
+    #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
+    truststore_propagation: Duration,
     /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or *=unlimited.
     #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
     aws_rate: Vec<RateOverride>,
@@ -221,6 +225,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
+                propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 memory: Mutex::new(HashMap::new()),
             });
             let domain_watches = domain::controller::Watches {

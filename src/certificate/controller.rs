@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Client, Resource, ResourceExt,
@@ -22,16 +22,18 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    claims,
     desired::{self, Desired, RENEW},
     execute::{self, Hands},
     observe,
     observed::Observed,
-    plan::{self, Plan, lines_after_issue},
+    plan::{self, Act, Plan, lines_after_issue},
     report::{self, Leaf},
+    self_signed,
 };
 use crate::{
     api::{
-        ClientCertificate, ClientCertificateStatus, MtlsDomain,
+        ClientCertificate, ClientCertificateStatus, Issuance, MtlsDomain,
         conditions::{ConditionType, Reason},
     },
     cluster::{
@@ -43,14 +45,15 @@ use crate::{
     conditions::{Acceptance, Line, transitions},
     domain::{
         self,
+        clients::next_secret,
         desired::{Refused, length},
-        served::{DomainKey, Served},
+        served::{DomainKey, Served, Trust},
     },
     ops::{
         logging,
         metrics::{Metrics, OK},
     },
-    pki::inspect,
+    pki::{certificate::Certificate, inspect},
 };
 
 /// Certificates that are looked at at the same time.
@@ -76,6 +79,8 @@ pub struct Ctx {
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
+    /// How long a truststore version must have been in use before every server of AWS has it.
+    pub propagation: SignedDuration,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -98,7 +103,7 @@ pub struct Watches {
 
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
-    let (by_domain, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone());
+    let (by_domain, by_rival, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
     let deletions = watches.certificates.subscribe_when(|_| ()).take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
@@ -111,6 +116,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
                 }),
                 move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
             )
+            // One that goes may free a subject.
+            .watches_shared_stream(watches.certificates.subscribe_when(is_going), move |c| rivals(&c, &by_rival))
             .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
             .reconcile_on(trusts)
             .graceful_shutdown_on(stop.cancelled_owned())
@@ -125,6 +132,25 @@ fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
     Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
 }
 
+fn is_going(c: &Guard) -> bool {
+    c.meta().deletion_timestamp.is_some()
+}
+
+/// The other self-signed certificates of its domain.
+fn rivals(changed: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let Ok(changed) = &changed.0 else { return vec![] };
+    if changed.spec.issuance != Issuance::SelfSigned {
+        return vec![];
+    }
+    let theirs = |c: &ClientCertificate| {
+        c.spec.issuance == Issuance::SelfSigned
+            && desired::domain_key(c) == desired::domain_key(changed)
+            && c.uid() != changed.uid()
+    };
+    let state = ctx.certificates.state();
+    state.iter().filter(|c| c.0.as_ref().is_ok_and(theirs)).map(|c| ObjectRef::from_obj(&**c)).collect()
+}
+
 /// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
 async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
@@ -133,7 +159,7 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
         return;
     }
     ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
-    if let Some(note) = report::after_deletion(cert.status.as_ref(), Timestamp::now()) {
+    if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
         ctx.events.normal(&cert.object_ref(&()), "StillAccepted", "Delete", &note).await;
     }
 }
@@ -150,7 +176,8 @@ fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Gu
     let state = ctx.certificates.state();
     let uses = |c: &ClientCertificate| {
         let password = c.spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| &p.password_secret_ref.name);
-        c.spec.secret_name.clone().unwrap_or_else(|| c.name_any()) == name || password == Some(&name)
+        let secret = c.spec.secret_name.clone().unwrap_or_else(|| c.name_any());
+        secret == name || next_secret(&secret) == name || password == Some(&name)
     };
     let holders =
         state.iter().filter(|c| c.0.as_ref().is_ok_and(|c| c.namespace().as_ref() == Some(&namespace) && uses(c)));
@@ -249,22 +276,45 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             return Ok(Next::await_change());
         }
     };
-    let observed = observe::observe(&d, domain.as_ref(), &ctx.served, &ctx.client).await?;
-    let plan = plan::plan(&d, &observed, now);
+    let trust = ctx.served.trust(&d.domain);
+    if let Some(Refused { reason, message }) = subject_in_use(cert, &d, trust.as_ref(), ctx) {
+        say(&Acceptance::Refused { reason, message, stalled: false }, &[], None).await?;
+        return Ok(Next::await_change());
+    }
+    let last_revision = old.revision.unwrap_or_default();
+    let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &ctx.client).await?;
+    let plan = plan::plan(&d, &observed, ctx.propagation, now);
     let hands =
         Hands { cert, d: &d, password: observed.password.as_ref().and_then(|p| p.as_ref().ok()), client: &ctx.client };
     let uid = cert.uid().unwrap_or_default();
-    let (failure, lines) = match act(&hands, &plan, &observed, &old, now).await {
-        Ok(Some(issued)) => {
-            let renewal = inspect::renewal_time(&issued.leaf, d.renew_before);
-            let leaf = Leaf { certificate: &issued.leaf, renewal, revision: issued.revision };
-            say(&Acceptance::Accepted, &lines_after_issue(observed.trust.as_ref(), &issued.leaf), Some(leaf)).await?;
-            ctx.remember(&uid, |m| m.failures = 0);
-            return Ok(until(Some(renewal), now));
-        }
-        Ok(None) => (None, plan.lines),
+    let done = match act(&hands, &plan, &observed, now).await {
         // Somebody wrote the Secret first: look at what they wrote.
         Err(execute::Error::Cluster(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
+        done => done,
+    };
+    if let (Ok(Done::Staged), Some(Act::Stage { revision: 2.. })) = (&done, &plan.act) {
+        let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API Gateway takes a subject only once: back \
+                    ends should match the CN";
+        ctx.events.normal(&cert.object_ref(&()), "SubjectChanges", "Renew", note).await;
+    }
+    match done {
+        // What it waits for now is for the next look to say.
+        Ok(Done::Staged) => Ok(Next::requeue(Duration::ZERO)),
+        Ok(Done::Issued { leaf, revision }) => {
+            let renewal = inspect::renewal_time(&leaf, d.renew_before);
+            let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
+            say(&Acceptance::Accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
+            ctx.remember(&uid, |m| m.failures = 0);
+            Ok(until(Some(renewal), now))
+        }
+        Ok(Done::Nothing) => {
+            let revision = observed.revision();
+            let leaf = plan.leaf.as_ref().zip(plan.renewal);
+            let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
+            say(&Acceptance::Accepted, &plan.lines, leaf).await?;
+            ctx.remember(&uid, |m| m.failures = 0);
+            Ok(until(plan.look_again.or(plan.renewal), now))
+        }
         Err(error) => {
             let message = describe(&error, &d);
             tracing::warn!(certificate = %cert.name_any(), error = %logging::chain(&error), "not issued");
@@ -272,47 +322,79 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
                 ConditionType::Issued => plan::after_failure(line, plan.leaf.as_ref(), &message),
                 _ => line,
             };
-            (Some(message.clone()), plan.lines.into_iter().map(failed).collect())
+            let lines: Vec<_> = plan.lines.into_iter().map(failed).collect();
+            say(&Acceptance::Accepted, &lines, None).await?;
+            // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
+            if !issued_says(&old, &message) {
+                ctx.events.warning(&cert.object_ref(&()), "NotIssued", "Issue", &message).await;
+            }
+            Ok(Next::requeue(ctx.retry(&uid)))
         }
-    };
-    let revision = revision(&observed, &old);
-    let leaf = plan.leaf.as_ref().zip(plan.renewal);
-    let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
-    say(&Acceptance::Accepted, &lines, leaf).await?;
-    let Some(message) = failure else {
-        ctx.remember(&uid, |m| m.failures = 0);
-        return Ok(until(plan.renewal, now));
-    };
-    // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
-    if !issued_says(&old, &message) {
-        ctx.events.warning(&cert.object_ref(&()), "NotIssued", "Issue", &message).await;
     }
-    Ok(Next::requeue(ctx.retry(&uid)))
 }
 
-/// Does what the plan says. The leaf that was issued, if one was.
-async fn act(
-    hands: &Hands<'_>,
-    plan: &Plan,
-    observed: &Observed,
-    old: &ClientCertificateStatus,
-    now: Timestamp,
-) -> Result<Option<execute::Issued>, execute::Error> {
-    let secret = observed.secret.as_ref();
-    match (&plan.issue, &observed.issuer, secret.filter(|s| s.ours)) {
-        (Some(violation), Ok(issuer), _) => {
+/// A self-signed certificate whose subject somebody else has in the truststore, or will have.
+fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, ctx: &Ctx) -> Option<Refused> {
+    let state = ctx.certificates.state();
+    let all = state.iter().filter_map(|c| c.0.as_ref().ok());
+    let older =
+        claims::older(cert, all).filter(|_| d.self_signed).map(|c| format!("ClientCertificate {}", c.name_any()));
+    let authority = self_signed::holder(d, trust).filter(|_| d.self_signed).map(|name| format!("authority {name}"));
+    let message = format!(
+        "spec.subject: the {} has this subject in the truststore, and API Gateway takes a subject only once; choose another",
+        older.or(authority)?
+    );
+    Some(Refused { reason: Reason::SubjectInUse, message })
+}
+
+/// What was done.
+enum Done {
+    Nothing,
+    /// Issued into the Secret, or swapped in.
+    Issued {
+        leaf: Certificate,
+        revision: i64,
+    },
+    /// The next self-signed certificate waits beside the Secret.
+    Staged,
+}
+
+/// Does what the plan says.
+async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Result<Done, execute::Error> {
+    let (secret, next) = (o.secret.as_ref(), o.next.as_ref());
+    match (&plan.act, &o.issuer) {
+        (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
+            let revision = o.revision() + 1;
             tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
-            execute::issue(hands, issuer.clone(), secret, revision(observed, old) + 1, now).await.map(Some)
+            let leaf = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
+            Ok(Done::Issued { leaf, revision })
         }
-        (None, _, Some(secret)) if plan.serves() => execute::complete(hands, secret).await.map(|()| None),
-        _ => Ok(None),
+        (Some(Act::Stage { revision }), _) => {
+            execute::stage(hands, secret, next, *revision, now).await?;
+            Ok(Done::Staged)
+        }
+        (Some(Act::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {
+            Some((next, leaf)) => {
+                execute::swap(hands, secret, next).await?;
+                execute::unstage(hands, next).await?;
+                Ok(Done::Issued { leaf, revision: next.revision })
+            }
+            None => Ok(Done::Nothing), // the plan swaps in only what is there
+        },
+        (Some(Act::Unstage), _) => {
+            if let Some(next) = next {
+                execute::unstage(hands, next).await?;
+            }
+            Ok(Done::Nothing)
+        }
+        (Some(Act::Complete), _) => {
+            if let Some(secret) = secret {
+                execute::complete(hands, secret).await?;
+            }
+            Ok(Done::Nothing)
+        }
+        _ => Ok(Done::Nothing),
     }
-}
-
-/// How often a leaf was issued. The Secret knows best; when it is lost the status does, and after a restore without either the count
-/// begins anew.
-fn revision(observed: &Observed, old: &ClientCertificateStatus) -> i64 {
-    observed.secret.as_ref().filter(|s| s.ours).map_or(old.revision.unwrap_or_default(), |s| s.revision)
 }
 
 fn issued_says(status: &ClientCertificateStatus, message: &str) -> bool {

@@ -10,6 +10,7 @@ use crate::{
         conditions::Reason,
     },
     domain::{
+        clients,
         desired::{DEFAULT_LEAF, Refused, key_kind, length},
         served::DomainKey,
     },
@@ -29,6 +30,10 @@ pub struct Desired {
     pub namespace: String,
     pub name: String,
     pub domain: DomainKey,
+    /// It signs itself, and is trusted itself.
+    pub self_signed: bool,
+    /// Whose it is in the truststore then.
+    pub entry: String,
     /// Unset: follows the domain.
     pub authority: Option<String>,
     pub request: LeafRequest,
@@ -64,9 +69,6 @@ pub fn duration(cert: &ClientCertificate, max: Option<SignedDuration>) -> Signed
 pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<Desired, Refused> {
     let spec = &cert.spec;
     let (namespace, name) = (cert.namespace().expect("ClientCertificate is namespaced"), cert.name_any());
-    if spec.issuance == Issuance::SelfSigned {
-        return Err(refused(Reason::NotSupportedYet, "not supported yet: spec.issuance: SelfSigned".into()));
-    }
     let domain = domain_key(cert);
     if domain.0 != namespace {
         return Err(refused(
@@ -90,6 +92,8 @@ pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<
     let template = spec.secret_template.clone().unwrap_or_default();
     Ok(Desired {
         domain,
+        self_signed: spec.issuance == Issuance::SelfSigned,
+        entry: clients::entry_name(cert),
         authority: spec.authority.clone(),
         request,
         key,

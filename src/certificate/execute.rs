@@ -9,12 +9,14 @@ use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
-    observe::{CERTIFICATE_LABEL, KEYSTORE, RENEWED, REVISION, secret_type},
+    observe::{KEYSTORE, RENEWED, REVISION, secret_type},
     observed::Held,
+    self_signed,
 };
 use crate::{
     api::ClientCertificate,
     cluster::{self, apply},
+    domain::clients::{CERTIFICATE_LABEL, TRUSTED_BY, next_secret},
     pki::{
         authority::Issuer,
         certificate::{Certificate, parse_pem_bundle},
@@ -34,16 +36,14 @@ pub enum Error {
     Issue(#[from] IssueError),
     #[error("cannot write the keystore")]
     Keystore(#[from] KeystoreError),
+    #[error(
+        "a certificate signs itself only with a key that the operator makes; the schema refuses spec.csr with SelfSigned"
+    )]
+    NoKey,
     #[error("making the key did not end")]
     Task(#[from] tokio::task::JoinError),
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
-}
-
-/// The leaf that is in the Secret now, and how often one was issued into it.
-pub struct Issued {
-    pub leaf: Certificate,
-    pub revision: i64,
 }
 
 /// What the Secret of one `ClientCertificate` is written for and with.
@@ -55,25 +55,58 @@ pub struct Hands<'a> {
     pub client: &'a Client,
 }
 
+/// Issues into the Secret. The leaf that is in it now.
 pub async fn issue(
     hands: &Hands<'_>,
     issuer: Arc<Issuer>,
     secret: Option<&Held>,
     revision: i64,
     now: Timestamp,
-) -> Result<Issued, Error> {
-    let (cert, d) = (hands.cert, hands.d);
-    let old = secret.and_then(|s| s.data.tls_key.clone());
-    let (request, key) = (d.request.clone(), d.key.clone());
+) -> Result<Certificate, Error> {
+    let Hands { cert, d, client, .. } = hands;
+    let (request, key, old) = (d.request.clone(), d.key.clone(), secret.and_then(|s| s.data.tls_key.clone()));
     // RSA keys take up to seconds.
-    let (leaf, tls_key) = tokio::task::spawn_blocking(move || make(&request, &key, old, &issuer, now)).await??;
-    let data =
-        SecretData { tls_crt: Some(leaf.chain_pem.into_bytes()), tls_key, ca_crt: Some(leaf.ca_pem.into_bytes()) };
+    let made = tokio::task::spawn_blocking(move || make(&request, &key, old, Some(&issuer), now));
+    let (certificate, data) = made.await??;
     let keystore = hands.keystore(&data).await?;
     let wanted = hands.wanted(revision, d.renew.clone(), data, keystore);
+    apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
+    tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %certificate.serial, "issued");
+    Ok(certificate)
+}
+
+/// Makes the next self-signed certificate and its key, and keeps them beside the Secret.
+pub async fn stage(
+    hands: &Hands<'_>,
+    secret: Option<&Held>,
+    next: Option<&Held>,
+    revision: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let d = hands.d;
+    let (request, key) = (self_signed::request(d, revision), d.key.clone());
+    let old = secret.and_then(|s| s.data.tls_key.clone());
+    let (_, data) = tokio::task::spawn_blocking(move || make(&request, &key, old, None, now)).await??;
+    let mut wanted = hands.wanted(revision, d.renew.clone(), data, None);
+    wanted.metadata.name = Some(next_secret(&d.secret_name));
+    // Whatever becomes of the Secret, this one goes with the object: nobody has it yet.
+    wanted.metadata.owner_references = hands.cert.controller_owner_ref(&()).map(|owner| vec![owner]);
+    apply::write_secret(hands.client, wanted, next.map(|s| &s.found)).await?;
+    Ok(())
+}
+
+/// Hands out the certificate that was kept beside the Secret, with its key.
+pub async fn swap(hands: &Hands<'_>, secret: Option<&Held>, next: &Held) -> Result<(), Error> {
+    let keystore = hands.keystore(&next.data).await?;
+    let wanted = hands.wanted(next.revision, next.renewed.clone(), next.data.clone(), keystore);
     apply::write_secret(hands.client, wanted, secret.map(|s| &s.found)).await?;
-    tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %leaf.certificate.serial, "issued");
-    Ok(Issued { leaf: leaf.certificate, revision })
+    tracing::info!(certificate = %hands.d.name, namespace = %hands.d.namespace, revision = next.revision, "swapped");
+    Ok(())
+}
+
+/// Deletes what was kept beside the Secret.
+pub async fn unstage(hands: &Hands<'_>, next: &Held) -> Result<(), Error> {
+    Ok(apply::delete_secret(hands.client, &next.found).await?)
 }
 
 /// Brings labels, annotations, owner and keystore of a Secret of ours in line with the spec when they are not; key and leaf stay.
@@ -116,6 +149,9 @@ impl Hands<'_> {
         let d = self.d;
         let (mut labels, mut annotations) = (d.labels.clone(), d.annotations.clone());
         labels.insert(CERTIFICATE_LABEL.into(), d.name.clone());
+        if d.self_signed {
+            labels.insert(TRUSTED_BY.into(), d.domain.1.clone());
+        }
         annotations.insert(REVISION.into(), revision.to_string());
         annotations.extend(renewed.map(|value| (RENEWED.to_owned(), value)));
         let tls_key = data.tls_key.filter(|_| matches!(d.key, KeyWish::Made { .. }));
@@ -153,21 +189,29 @@ fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
         && same("/f:metadata/f:annotations", wanted.annotations(), found.annotations())
 }
 
-/// The leaf, and its private key as it is to stand in the Secret, when that is ours to make.
+/// The leaf, and what is to stand in its Secret. Without an issuer it signs itself.
 fn make(
     request: &LeafRequest,
     key: &KeyWish,
     old: Option<Vec<u8>>,
-    issuer: &Issuer,
+    issuer: Option<&Issuer>,
     now: Timestamp,
-) -> Result<(Leaf, Option<Vec<u8>>), Error> {
-    match key {
-        KeyWish::Requested { spki } => Ok((leaf::issue(request, spki, issuer, now)?, None)),
-        KeyWish::Made { kind, encoding, keep } => {
+) -> Result<(Certificate, SecretData), Error> {
+    let (leaf, tls_key) = match (key, issuer) {
+        (KeyWish::Made { kind, encoding, keep }, issuer) => {
             let (key, pem) = private_key(*kind, *encoding, old.filter(|_| *keep))?;
-            Ok((leaf::issue(request, &key.subject_public_key_info(), issuer, now)?, Some(pem)))
+            let leaf = match issuer {
+                Some(issuer) => leaf::issue(request, &key.subject_public_key_info(), issuer, now)?,
+                None => leaf::self_sign(request, &key, now)?,
+            };
+            (leaf, Some(pem))
         }
-    }
+        (KeyWish::Requested { spki }, Some(issuer)) => (leaf::issue(request, spki, issuer, now)?, None),
+        (KeyWish::Requested { .. }, None) => return Err(Error::NoKey),
+    };
+    let Leaf { chain_pem, ca_pem, certificate } = leaf;
+    let (tls_crt, ca_crt) = (Some(chain_pem.into_bytes()), Some(ca_pem.into_bytes()));
+    Ok((certificate, SecretData { tls_crt, tls_key, ca_crt }))
 }
 
 /// The old key where it may stay and fits, its bytes as they are unless they are to be written otherwise; else a new one.

@@ -15,15 +15,14 @@ use crate::{
     cluster::{self, apply},
     conditions::Standing,
     domain::{
+        clients::{CERTIFICATE_LABEL, next_secret},
         desired::{self, AuthorityWish},
-        served::Served,
+        served::Trust,
     },
     pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::KeyWish, keystore},
 };
 
-/// Label on a Secret that holds a leaf: the ClientCertificate it belongs to.
-pub const CERTIFICATE_LABEL: &str = "mtls-operator.io/client-certificate";
-/// Annotation on it: how often a leaf was issued into it.
+/// Annotation on a leaf's Secret: how often a leaf was issued into it.
 pub const REVISION: &str = "mtls-operator.io/revision";
 /// Annotation on it: the value of the annotation `mtls-operator.io/renew` that was answered last.
 pub const RENEWED: &str = "mtls-operator.io/renewed";
@@ -33,7 +32,8 @@ pub const KEYSTORE: &str = "keystore.p12";
 pub async fn observe(
     d: &Desired,
     domain: Option<&MtlsDomain>,
-    served: &Served,
+    trust: Option<Trust>,
+    last_revision: i64,
     client: &Client,
 ) -> Result<Observed, cluster::Error> {
     let password = match &d.keystore {
@@ -49,10 +49,19 @@ pub async fn observe(
             Err(problem(Reason::DomainGone, format!("the MtlsDomain {} is gone; the Secret is kept", d.domain.1)))
         }
         None => Err(problem(Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", d.domain.1))),
-        Some(domain) => issuer(d, domain, client).await?,
+        Some(_) if d.self_signed => Ok(None),
+        Some(domain) => issuer(d, domain, client).await?.map(Some),
     };
-    let trust = domain.and_then(|_| served.trust(&d.domain));
-    Ok(Observed { domain_gone: domain.is_none(), issuer, secret, password, trust })
+    let next = match d.self_signed {
+        true => apply::secret(client, &d.namespace, &next_secret(&d.secret_name)).await?,
+        false => None,
+    };
+    let next = match next {
+        Some(found) => Some(held(d, found, None).await),
+        None => None,
+    };
+    let trust = trust.filter(|_| domain.is_some());
+    Ok(Observed { domain_gone: domain.is_none(), issuer, secret, next, last_revision, password, trust })
 }
 
 fn problem(reason: Reason, message: String) -> Problem {

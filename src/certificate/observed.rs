@@ -17,14 +17,26 @@ use crate::{
 
 pub struct Observed {
     pub domain_gone: bool,
-    /// Who issues, with its key, or why nobody does.
-    pub issuer: Result<Arc<Issuer>, Problem>,
+    /// Who issues, with its key, or why nobody does; `None`: the certificate signs itself.
+    pub issuer: Result<Option<Arc<Issuer>>, Problem>,
     /// The Secret of the certificate's name.
     pub secret: Option<Held>,
+    /// The Secret of the next self-signed certificate.
+    pub next: Option<Held>,
+    /// How often a leaf was issued, as the status has it: all that is left when the Secret is lost, and nothing to decide by.
+    pub last_revision: i64,
     /// The password for the keystore, when there is to be one.
     pub password: Option<Result<Zeroizing<String>, Problem>>,
     /// What the domain lets in now; `None` while that is not known.
     pub trust: Option<Trust>,
+}
+
+impl Observed {
+    /// How often a leaf was issued. The Secret knows best; when it is lost the status does, and after a restore without either the count
+    /// begins anew.
+    pub fn revision(&self) -> i64 {
+        self.secret.as_ref().filter(|s| s.ours).map_or(self.last_revision, |s| s.revision)
+    }
 }
 
 /// The Secret that holds a leaf and its key.

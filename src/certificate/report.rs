@@ -2,7 +2,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::{ClientCertificateStatus, PreviousLeaf},
+    api::{ClientCertificate, ClientCertificateStatus, Issuance, PreviousLeaf},
     conditions::{self, Acceptance, Line},
     pki::certificate::Certificate,
 };
@@ -57,8 +57,8 @@ fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp
 }
 
 /// What is to be said once the object is gone: `None` when nothing of it is alive.
-pub fn after_deletion(status: Option<&ClientCertificateStatus>, now: Timestamp) -> Option<String> {
-    let status = status?;
+pub fn after_deletion(cert: &ClientCertificate, now: Timestamp) -> Option<String> {
+    let status = cert.status.as_ref()?;
     let alive = |end: &Timestamp| now < *end;
     let current = status.not_after.as_ref().map(|t| t.0).filter(alive)?;
     let serial = status.serial_number.as_deref().unwrap_or("unknown");
@@ -67,6 +67,11 @@ pub fn after_deletion(status: Option<&ClientCertificateStatus>, now: Timestamp) 
         None => String::new(),
         Some(last) => format!(", and {} that it superseded until {last}", earlier.len()),
     };
+    if cert.spec.issuance == Issuance::SelfSigned {
+        return Some(format!(
+            "the certificate with serial number {serial} and those before it leave the truststore now; until that is in use, they are accepted"
+        ));
+    }
     Some(format!(
         "deleting is not revoking: whoever has the certificate with serial number {serial} and its key is accepted until \
          {current}{and_earlier}, unless its authority is Distrusted before"

@@ -23,17 +23,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     claims,
-    desired::{self, Desired, Home, Refused, Surroundings},
+    clients::{self, SelfSigned, TRUSTED_BY},
+    desired::{self, Clients, Desired, Home, Refused, Surroundings},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe::{self, Eyes, Versions},
     plan::{self, Action, Judged, Plan, Step, Verdict},
     report,
-    served::{Served, Trust},
+    served::Served,
     teardown,
 };
 use crate::{
     api::{
-        AuthorityState, ClientCertificate, MtlsDomain, MtlsDomainStatus,
+        AuthorityState, ClientCertificate, Issuance, MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{
@@ -112,6 +113,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         Some(ObjectRef::<Guard>::new(name).within(namespace))
     });
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
+    let for_certificates = ctx.clone();
     Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         // One that goes, or comes, may settle a dispute about a name.
@@ -119,13 +121,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
             watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.clone())),
             move |changed| rivals(&changed, &all),
         )
-        .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), |c| {
-            let (namespace, name) = certificate::desired::domain_key(c.0.as_ref().ok()?);
-            Some(ObjectRef::<Guard>::new(&name).within(&namespace))
-        })
+        .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), move |c| asked(&c, &for_certificates))
         .watches_shared_stream(watches.secrets.subscribe(), move |s| {
+            let trusted_by = s.labels().get(TRUSTED_BY).cloned();
             referring(&for_secrets, s.namespace(), |d| {
-                desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
+                trusted_by.as_ref() == Some(&d.name_any())
+                    || desired::authorities(d)
+                        .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
             })
         })
         .watches_shared_stream(watches.config_maps.subscribe(), move |m| {
@@ -162,6 +164,18 @@ fn worth_a_look(d: &Guard) -> Option<Interest> {
 fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<SignedDuration>, bool)> {
     let c = c.0.as_ref().ok()?;
     Some((c.spec.duration.as_ref().map(desired::length), c.metadata.deletion_timestamp.is_some()))
+}
+
+/// The domain of a certificate that asks something of it: to trust the certificate itself, or longer leaves than it allows for. Any
+/// other is issued without a call to AWS.
+fn asked(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<ObjectRef<Guard>> {
+    let cert = c.0.as_ref().ok()?;
+    let key = certificate::desired::domain_key(cert);
+    let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
+    let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
+    let life = certificate::desired::duration(cert, max.as_ref().map(desired::length));
+    let allowed = || ctx.served.trust(&key).is_some_and(|trust| trust.allows_everywhere(life));
+    (cert.spec.issuance == Issuance::SelfSigned || !allowed()).then_some(domain)
 }
 
 fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
@@ -202,7 +216,7 @@ impl Ctx {
     /// Nothing is known of it any more, and its place in the queue is free.
     fn forget(&self, domain: &MtlsDomain) {
         let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
-        self.served.set(&key, None);
+        self.served.set(&key, None, Timestamp::now());
         self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&format!("{}/{}", key.0, key.1));
     }
@@ -248,15 +262,23 @@ impl Ctx {
         Ok(())
     }
 
-    /// The longest life that any ClientCertificate of this domain asks for.
-    fn longest_wanted(&self, domain: &MtlsDomain) -> SignedDuration {
+    /// What the ClientCertificates of this domain ask of it.
+    fn clients(&self, domain: &MtlsDomain) -> Clients {
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
         let state = self.certificates.state();
-        let theirs = state
+        let theirs = |c: &&ClientCertificate| certificate::desired::domain_key(c) == key;
+        let theirs: Vec<_> = state.iter().filter_map(|c| c.0.as_ref().ok()).filter(theirs).collect();
+        let issued = theirs.iter().filter(|c| c.spec.issuance == Issuance::Authority);
+        let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
+        // One that cannot be read may be one of ours: what it has keeps its trust.
+        let unreadable = state
             .iter()
-            .filter_map(|c| c.0.as_ref().ok())
-            .filter(|c: &&ClientCertificate| certificate::desired::domain_key(c) == key);
-        theirs.filter_map(|c| c.spec.duration.as_ref()).map(desired::length).max().unwrap_or(desired::DEFAULT_LEAF)
+            .filter(|c| c.0.is_err() && c.namespace().as_ref() == Some(&key.0))
+            .map(|c| SelfSigned { name: c.name_any(), entry: clients::entry_name(&**c), secrets: None });
+        Clients {
+            longest: lives.max().unwrap_or(desired::DEFAULT_LEAF),
+            self_signed: theirs.iter().filter_map(|c| SelfSigned::of(c)).chain(unreadable).collect(),
+        }
     }
 }
 
@@ -298,7 +320,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     }
     let refused = match claim(domain, ctx, &session.region) {
         Some(claimed) => claimed,
-        None => match desired::desired(domain, &surroundings, ctx.longest_wanted(domain)) {
+        None => match desired::desired(domain, &surroundings, ctx.clients(domain)) {
             Ok(desired) => return serve(domain, &desired, &session, &old, ctx, now).await,
             Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
         },
@@ -396,9 +418,9 @@ fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
     match (&o.domain, &o.pinned) {
         (Ok(Some(g)), Ok(Some(bundle))) if g.status != DomainStatus::Updating => {
-            ctx.served.set(&key, Some(Trust::of(bundle)))
+            ctx.served.set(&key, Some(bundle), Timestamp::now())
         }
-        (Ok(None), _) => ctx.served.set(&key, None),
+        (Ok(None), _) => ctx.served.set(&key, None, Timestamp::now()),
         _ => {}
     }
 }

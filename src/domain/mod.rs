@@ -1,6 +1,7 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
 pub mod claims;
+pub mod clients;
 pub mod controller;
 pub mod desired;
 pub mod execute;

@@ -5,6 +5,7 @@ use futures::future::join_all;
 use kube::Client;
 
 use super::{
+    clients,
     desired::{Desired, Home, sha256},
     observed::{Api, Observed, Published, Remains, Seen, Unseen},
     plan::{OWNER_METADATA, OWNER_TAG, PENDING_TAG},
@@ -40,8 +41,9 @@ pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observed {
     let home = &d.home;
-    let (authorities, zone, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
+    let (authorities, self_signed, zone, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
+        Box::pin(clients::read(eyes.client, &home.namespace, &home.name, &d.self_signed)),
         zone(home, session),
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.s3.bucket(&home.bucket)),
@@ -59,6 +61,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
     eyes.versions.keep(&published, &domain);
     Observed {
         authorities,
+        self_signed,
         zone,
         certificates,
         validation,

@@ -29,6 +29,8 @@ pub struct Unseen {
 pub struct Observed {
     /// The source of each authority of the spec, by the authority's name.
     pub authorities: BTreeMap<String, Source>,
+    /// The certificates in the Secrets of self-signed ClientCertificates, by the names of their entries.
+    pub self_signed: Seen<BTreeMap<String, Vec<Certificate>>>,
     /// The hosted zone that the records belong into; `None`: there is none.
     pub zone: Seen<Option<route53::Zone>>,
     /// Every certificate in ACM for the domain name, ours or not.

@@ -74,6 +74,7 @@ fn desired() -> Desired {
             state: AuthorityState::Active,
             source: SourceWish::Generated { secret: "partners.partners-ca".into(), request: request() },
         }],
+        self_signed: vec![],
         longest_leaf: DEFAULT_LEAF,
         overlap: None,
         mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2")]
@@ -133,6 +134,7 @@ impl World {
         });
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
+            self_signed: Ok(BTreeMap::new()),
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zone: Ok(Some(Zone { id: "Z1".into(), name: "example.com".into(), private: false })),
             certificates: Ok(self.seen_certificates()),

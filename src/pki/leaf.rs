@@ -3,6 +3,7 @@
 use super::authority::{CLOCK_SLACK, Issuer, earlier, key_id, later};
 use super::certificate::Certificate;
 use super::keys::KeyStrength;
+use super::name::normal_form;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
@@ -21,6 +22,7 @@ use x509_cert::{
     },
     name::Name,
 };
+use x509_parser::{prelude::FromDer, x509::X509Name};
 
 /// What a client certificate shall say; `spec` of a ClientCertificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -230,6 +232,13 @@ pub(crate) fn subject_der(request: &LeafRequest) -> Result<Vec<u8>, builder::Err
         common_name: &request.common_name,
     };
     Ok(subject.to_der()?)
+}
+
+/// The normal form of that subject, as [`Certificate::subject_key`] has it.
+pub fn subject_key(request: &LeafRequest) -> Option<String> {
+    let der = subject_der(request).ok()?;
+    let (_, name) = X509Name::from_der(&der).ok()?;
+    Some(normal_form(&name))
 }
 
 fn extensions(request: &LeafRequest, spki: &[u8], issuer_key_id: Vec<u8>) -> builder::Result<Vec<Extension>> {
@@ -446,6 +455,7 @@ pub(crate) mod tests {
                 "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE"
             );
             assert!(second.certificate.subject.starts_with("CN=client1,serialNumber=2,OU=b"), "{second:?}");
+            assert_eq!(subject_key(&full()), Some(first.certificate.subject_key.clone()));
             assert_ne!(first.certificate.subject_key, second.certificate.subject_key, "two subjects to API Gateway");
             for leaf in [first, second] {
                 let c = &leaf.certificate;

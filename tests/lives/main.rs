@@ -7,6 +7,7 @@ mod drift;
 mod foreign;
 mod objects;
 mod renewal;
+mod self_signed;
 mod situations;
 mod steady;
 mod trust;

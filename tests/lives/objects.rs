@@ -6,7 +6,10 @@ use std::{
 };
 
 use futures::StreamExt;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString,
+    api::{core::v1::Secret, events::v1::Event},
+};
 use kube::{
     api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, WatchEvent, WatchParams},
     core::Resource,
@@ -121,6 +124,24 @@ pub async fn issued(life: &Life, name: &str, revision: i64) -> (Value, Secret) {
     .await;
     let secret = life.secrets().get(object["spec"]["secretName"].as_str().unwrap_or(name)).await.expect("its Secret");
     (object, secret)
+}
+
+pub async fn ask_for_renewal(life: &Life, name: &str, value: &str) {
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/renew": value}}}));
+    api(life, CERTIFICATE).patch(name, &PatchParams::default(), &patch).await.expect("an annotation");
+}
+
+/// The note of the Event about that object with that reason.
+pub async fn event(life: &Life, name: &str, reason: &str) -> String {
+    let events: Api<Event> = Api::namespaced(life.client.clone(), &life.namespace);
+    eventually(&format!("the Event {reason} about {name}"), async || {
+        let all = events.list(&Default::default()).await.map_err(|e| e.to_string())?.items;
+        let about = |e: &&Event| {
+            e.reason.as_deref() == Some(reason) && e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name))
+        };
+        all.iter().find(about).and_then(|e| e.note.clone()).ok_or(format!("{} others", all.len()))
+    })
+    .await
 }
 
 /// Every state of one object from the start of the record on, as a watch shows them.

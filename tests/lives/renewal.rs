@@ -1,30 +1,11 @@
 //! Lives of ClientCertificates past their first leaf: asked for, refused, superseded, deleted.
-use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{
     objects::*,
     world::{Life, eventually},
 };
-
-async fn ask_for_renewal(life: &Life, name: &str, value: &str) {
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/renew": value}}}));
-    api(life, CERTIFICATE).patch(name, &PatchParams::default(), &patch).await.expect("an annotation");
-}
-
-/// The note of the Event about that object with that reason.
-async fn event(life: &Life, name: &str, reason: &str) -> String {
-    let events: Api<Event> = Api::namespaced(life.client.clone(), &life.namespace);
-    eventually(&format!("the Event {reason} about {name}"), async || {
-        let all = events.list(&Default::default()).await.map_err(|e| e.to_string())?.items;
-        let about = |e: &&Event| {
-            e.reason.as_deref() == Some(reason) && e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name))
-        };
-        all.iter().find(about).and_then(|e| e.note.clone()).ok_or(format!("{} others", all.len()))
-    })
-    .await
-}
 
 fn serial(object: &Value) -> &str {
     object["status"]["serialNumber"].as_str().expect("a serial number")
