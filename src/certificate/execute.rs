@@ -190,7 +190,7 @@ fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
 }
 
 /// The leaf, and what is to stand in its Secret. Without an issuer it signs itself.
-fn make(
+pub(super) fn make(
     request: &LeafRequest,
     key: &KeyWish,
     old: Option<Vec<u8>>,

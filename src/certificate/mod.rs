@@ -9,3 +9,5 @@ pub mod observed;
 pub mod plan;
 pub mod report;
 mod self_signed;
+#[cfg(test)]
+mod simulation;

@@ -33,7 +33,7 @@ const NAME: &str = "api.example.com";
 const OURS: &str = "cluster/ns/partners";
 const THEIRS: &str = "other/ns/partners";
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
@@ -83,6 +83,14 @@ fn desired() -> Desired {
         default_endpoint: DefaultEndpoint::Disable,
         ip_address_type: IpAddressType::Ipv4,
     }
+}
+
+/// A domain that is as it should be.
+pub(super) fn settled() -> (Desired, Observed) {
+    let (d, mut world) = (desired(), empty());
+    world.converge(&d);
+    let observed = world.observed();
+    (d, observed)
 }
 
 /// AWS and the cluster, as far as one domain goes.

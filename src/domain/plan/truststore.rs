@@ -1,10 +1,8 @@
 //! The step TruststorePublished: what is trusted, compiled from the sources and what is remembered, in S3.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
-use super::{Action, Judged, Step, Verdict};
+use super::{Action, Judged, Step, Verdict, self_signed};
 use crate::{
     api::{AuthorityState, conditions::Reason},
     domain::{
@@ -13,7 +11,6 @@ use crate::{
         observed::{Key, Observed, Published, Source},
     },
     pki::{
-        certificate::Certificate,
         compile::{self, CompileInput, Compiled},
         lint::{Severity, SourceError},
         truststore::Bundle,
@@ -25,37 +22,12 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
     let ours = published.as_ref().filter(|p| p.owner.as_ref() == Some(&d.home.owner)).map(|p| &p.bundle);
     let previous = merged(ours, pinned.as_ref());
     let authorities = d.authorities.iter().map(|wish| source(wish, o, d));
-    let sources: Vec<_> = authorities.chain(self_signed(d, o, previous.as_ref())).collect();
+    let sources: Vec<_> = authorities.chain(self_signed::sources(d, o, previous.as_ref())).collect();
     let input = CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now };
     let mut compiled = compile::compile(&input);
     // What stands in the way of a self-signed certificate is said on its ClientCertificate.
     compiled.findings.retain(|finding| !clients::is_self_signed(&finding.authority));
     Some(compiled)
-}
-
-/// The ClientCertificates that are trusted themselves. What one of them had before stays for `overlap`, as if it had issued it; with its
-/// ClientCertificate everything goes at once.
-fn self_signed(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> Vec<compile::Source> {
-    let source = |authority: String, state, certificates: Result<Vec<Certificate>, SourceError>| {
-        let life = |c: &Certificate| c.not_after.duration_since(c.not_before);
-        compile::Source {
-            authority,
-            state,
-            issues: true,
-            longest_leaf: certificates.iter().flatten().map(life).max(),
-            certificates,
-        }
-    };
-    let wanted = d.self_signed.iter().map(|wish| {
-        let read = o.self_signed.as_ref().ok().and_then(|all| all.get(&wish.entry)).filter(|_| wish.secrets.is_some());
-        source(wish.entry.clone(), compile::State::Active, read.cloned().ok_or(SourceError::Missing))
-    });
-    let entries = previous.iter().flat_map(|b| &b.entries).map(|e| &e.authority);
-    let gone: BTreeSet<_> = entries
-        .filter(|entry| clients::is_self_signed(entry) && !d.self_signed.iter().any(|wish| wish.entry == **entry))
-        .collect();
-    let gone = gone.into_iter().map(|entry| source(entry.clone(), compile::State::Distrusted, Ok(vec![])));
-    wanted.chain(gone).collect()
 }
 
 /// What is published says what is remembered of a certificate; what is in use must not be forgotten, even if somebody removed the
