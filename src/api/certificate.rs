@@ -229,7 +229,8 @@ pub struct Keystores {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Pkcs12Keystore {
-    /// Where its password is, in this namespace: the bytes as they are, a line break at the end included.
+    /// Where its password is, in this namespace: the bytes as they are, a line break at the end included. ASCII, if Java is to
+    /// open it.
     pub password_secret_ref: SecretKeyRef,
 }
 

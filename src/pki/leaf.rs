@@ -2,7 +2,6 @@
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, key_id, later};
 use super::certificate::Certificate;
-use super::keys::KeyStrength;
 use super::name::normal_form;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
@@ -242,16 +241,13 @@ pub fn subject_key(request: &LeafRequest) -> Option<String> {
 }
 
 fn extensions(request: &LeafRequest, spki: &[u8], issuer_key_id: Vec<u8>) -> builder::Result<Vec<Extension>> {
-    let mut usage = KeyUsages::DigitalSignature.into();
-    if matches!(KeyStrength::of_der(spki), KeyStrength::Rsa(_)) {
-        usage |= KeyUsages::KeyEncipherment;
-    }
     let authority_key_id =
         AuthorityKeyIdentifier { key_identifier: Some(OctetString::new(issuer_key_id)?), ..Default::default() };
     let none = Name::default();
     let mut extensions = vec![
         BasicConstraints { ca: false, path_len_constraint: None }.to_extension(&none, &[])?,
-        KeyUsage(usage).to_extension(&none, &[])?,
+        // All that goes with clientAuth, for RSA too (RFC 5280, section 4.2.1.12).
+        KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(&none, &[])?,
         ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH]).to_extension(&none, &[])?,
         key_id(spki)?.to_extension(&none, &[])?,
         authority_key_id.to_extension(&none, &[])?,

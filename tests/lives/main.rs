@@ -5,6 +5,7 @@ mod crash;
 mod domain;
 mod drift;
 mod foreign;
+mod interop;
 mod objects;
 mod renewal;
 mod self_signed;
