@@ -199,6 +199,14 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     if error.is_final() { Next::await_change() } else { Next::requeue(ctx.retry(&object.uid().unwrap_or_default())) }
 }
 
+impl Memory {
+    /// Whether an object of this version is the one that we wrote over a moment ago.
+    fn is_behind(&mut self, version: Option<&String>, now: Instant) -> bool {
+        self.wrote_over.take_if(|(over, at)| over.as_ref() != version || now.duration_since(*at) > LATE_WATCH);
+        self.wrote_over.is_some()
+    }
+}
+
 impl Ctx {
     fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         change(self.memory.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
@@ -214,8 +222,7 @@ impl Ctx {
     /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
     fn is_behind(&self, cert: &ClientCertificate) -> bool {
         self.remember(&cert.uid().unwrap_or_default(), |m| {
-            m.wrote_over.take_if(|(over, at)| *over != cert.metadata.resource_version || at.elapsed() > LATE_WATCH);
-            m.wrote_over.is_some()
+            m.is_behind(cert.metadata.resource_version.as_ref(), Instant::now())
         })
     }
 
@@ -415,4 +422,21 @@ fn until(renewal: Option<Timestamp>, now: Timestamp) -> Next {
     }
     let sleep = Duration::try_from(renewal.duration_since(now)).unwrap_or(Duration::ZERO);
     Next::requeue(sleep.clamp(Duration::from_secs(1), LONGEST_SLEEP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_waits_for_its_own_last_write_and_not_for_ever() {
+        let (now, [one, two]) = (Instant::now(), ["1", "2"].map(str::to_owned));
+        let mut memory = Memory::default();
+        assert!(!memory.is_behind(Some(&one), now), "nothing was written");
+        memory.wrote_over = Some((Some(one.clone()), now));
+        assert!(memory.is_behind(Some(&one), now), "the watch still shows what it was written over");
+        assert!(!memory.is_behind(Some(&two), now) && memory.wrote_over.is_none(), "it came");
+        memory.wrote_over = Some((Some(one.clone()), now));
+        assert!(!memory.is_behind(Some(&one), now + LATE_WATCH * 2), "a write that changed nothing never comes");
+    }
 }

@@ -242,6 +242,19 @@ fn ten_years_of_signing_itself() {
     assert!(world.bundle.entries.len() <= 4, "what has expired is not kept: {:?}", world.bundle);
 }
 
+/// After a restore without Secret and status, while the domain cannot be seen, the count begins anew, with a subject that is taken.
+#[test]
+fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
+    let mut world = World::new(signing_itself());
+    world.settles();
+    let first = world.leaf().unwrap();
+    (world.secret, world.revision, world.trust) = (None, 0, None);
+    world.looks(false);
+    assert_eq!(world.next.as_ref().unwrap().held().leaf().unwrap().subject, first.subject);
+    world.settles();
+    assert_eq!(world.leaf().unwrap().subject, "CN=client1,serialNumber=2");
+}
+
 #[test]
 fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
     let issued = |plan: &Plan| plan.lines.iter().find(|l| l.type_ == ConditionType::Issued).unwrap().clone();
