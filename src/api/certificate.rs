@@ -61,7 +61,8 @@ pub struct ClientCertificateSpec {
 
     /// Who signs. Authority: one of the domain's authorities. SelfSigned: the certificate itself, which goes into the truststore as it is and is
     /// out of it as soon as it is deleted; each renewal then has another subject (a serialNumber is added, because API Gateway refuses two
-    /// certificates with one subject), so back ends should match the CN. Immutable.
+    /// certificates with one subject), so back ends should match the CN. It is handed out only once the truststore with it has been in use
+    /// for as long as AWS needs (`--truststore-propagation`, 90 s); the one before stays trusted for the domain's `trust.overlap`. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("issuance is immutable: create another ClientCertificate"))]
     #[serde(default)]
     pub issuance: Issuance,
@@ -139,7 +140,8 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keystores: Option<Keystores>,
 
-    /// What becomes of the Secret once this object is deleted: Delete or Retain. Neither is revocation: whoever has a copy is let in until it expires.
+    /// What becomes of the Secret once this object is deleted: Delete or Retain. Neither is revocation: whoever has a copy is let in until it
+    /// expires. A self-signed certificate is let in no longer, whatever becomes of the Secret.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
@@ -275,7 +277,7 @@ pub struct ClientCertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_time: Option<Time>,
 
-    /// 1 for the first certificate, one more for each after it.
+    /// 1 for the first certificate, more for each after it; a self-signed one carries it as serialNumber in its subject, but for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,
 

@@ -227,3 +227,28 @@ fn private_key(kind: KeyKind, encoding: Encoding, old: Option<Vec<u8>>) -> Resul
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_stays_keeps_its_bytes() {
+        let fresh = |kind, encoding| private_key(kind, encoding, None).unwrap();
+        let (key, pem) = fresh(KeyKind::EcdsaP256, Encoding::Pkcs8);
+        // As somebody else has written it.
+        let theirs = format!("# by hand\r\n{}", String::from_utf8(pem).unwrap().replace('\n', "\r\n")).into_bytes();
+        let again = |kind, encoding| {
+            let (kept, pem) = private_key(kind, encoding, Some(theirs.clone())).unwrap();
+            (kept.subject_public_key_info() == key.subject_public_key_info(), pem == theirs)
+        };
+        assert_eq!(again(KeyKind::EcdsaP256, Encoding::Pkcs8), (true, true), "never encoded again");
+        assert_eq!(
+            again(KeyKind::EcdsaP256, Encoding::Pkcs1),
+            (true, false),
+            "the same key, written as it is wanted now"
+        );
+        assert_eq!(again(KeyKind::EcdsaP384, Encoding::Pkcs8), (false, false), "a key that does not fit is replaced");
+        assert!(private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(b"garbage".to_vec())).is_ok());
+    }
+}

@@ -27,6 +27,7 @@ use super::{
     desired::{self, Clients, Desired, Home, Refused, Surroundings},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe::{self, Eyes, Versions},
+    observed::Observed,
     plan::{self, Action, Judged, Plan, Step, Verdict},
     report,
     served::Served,
@@ -392,7 +393,7 @@ async fn serve(
         quota: &ctx.gate.quota,
         home: &d.home,
         authorities: &d.authorities,
-        class: class(d, &plan, old, generation),
+        class: class(d, &observed, &plan, old, generation),
         since: queued_since(old).unwrap_or(now),
         now,
     };
@@ -414,7 +415,7 @@ async fn serve(
 }
 
 /// Tells the ClientCertificates what is let in, once that is certain: while a domain is UPDATING it serves what it did before.
-fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
+fn tell_served(d: &Desired, o: &Observed, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
     match (&o.domain, &o.pinned) {
         (Ok(Some(g)), Ok(Some(bundle))) if g.status != DomainStatus::Updating => {
@@ -425,13 +426,16 @@ fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
     }
 }
 
-fn class(d: &Desired, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
+fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
+    let withdrawn = |bundle| !plan::self_signed::withdrawn(d, bundle).is_empty();
     let served = old.conditions.iter().any(|c| {
         c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation)
     });
     if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
         Class::Creation
-    } else if d.authorities.iter().any(|a| a.state == AuthorityState::Distrusted) {
+    } else if d.authorities.iter().any(|a| a.state == AuthorityState::Distrusted)
+        || o.pinned.iter().flatten().any(withdrawn)
+    {
         Class::Distrust
     } else if served {
         Class::Drift

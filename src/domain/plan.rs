@@ -19,7 +19,7 @@ mod default_endpoint;
 mod dns;
 mod mappings;
 mod references;
-mod self_signed;
+pub mod self_signed;
 mod truststore;
 
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.

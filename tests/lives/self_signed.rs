@@ -87,6 +87,14 @@ async fn a_superseded_one_leaves_after_the_overlap() {
     assert_eq!(Caller::of(&second).calls(&life).await, "200");
     let (_, text_) = truststore(&life).await;
     assert!(!holds(&text_, &text(&first, "tls.crt")) && holds(&text_, &text(&second, "tls.crt")), "{text_}");
+
+    // API Gateway needs one certificate at the least: the last one cannot leave before there is another, and that is said aloud.
+    delete(&life, CERTIFICATE, "client1").await;
+    until(&life, DOMAIN, "partners", "Ready", "False", "NoValidCACertificate").await;
+    assert_eq!(Caller::of(&second).calls(&life).await, "200");
+    change(&life, DOMAIN, "partners", json!({"trust": generated()})).await;
+    until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+    assert_eq!(Caller::of(&second).calls(&life).await, "403");
 }
 
 #[tokio::test(flavor = "multi_thread")]

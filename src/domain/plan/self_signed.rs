@@ -23,12 +23,15 @@ pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> V
         let read = o.self_signed.as_ref().ok().and_then(|all| all.get(&wish.entry)).filter(|_| wish.secrets.is_some());
         source(wish.entry.clone(), compile::State::Active, read.cloned().ok_or(SourceError::Missing))
     });
-    let entries = previous.iter().flat_map(|b| &b.entries).map(|e| &e.authority);
-    let gone: BTreeSet<_> = entries
-        .filter(|entry| clients::is_self_signed(entry) && !d.self_signed.iter().any(|wish| wish.entry == **entry))
-        .collect();
-    let gone = gone.into_iter().map(|entry| source(entry.clone(), compile::State::Distrusted, Ok(vec![])));
+    let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
+    let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Distrusted, Ok(vec![])));
     wanted.chain(gone).collect()
+}
+
+/// Whose certificates have to leave this truststore because their ClientCertificate is gone.
+pub fn withdrawn<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
+    let entries = bundle.entries.iter().map(|e| e.authority.as_str()).filter(|entry| clients::is_self_signed(entry));
+    entries.filter(|entry| !d.self_signed.iter().any(|wish| wish.entry == *entry)).collect()
 }
 
 #[cfg(test)]
@@ -123,6 +126,10 @@ mod tests {
         world.has("client1", &[&first, &second]);
         world.looks(now);
         world.d.self_signed.retain(|wish| wish.name != "client1");
+        assert_eq!(
+            withdrawn(&world.d, world.o.pinned.as_ref().unwrap().as_ref().unwrap()),
+            ["clientcertificates/client1/uid"].into()
+        );
         let bundle = world.looks(now);
         assert!(!bundle.entries.iter().any(|e| [&first, &second].contains(&&e.certificate)), "{bundle:?}");
         assert!(bundle.entries.iter().any(|e| e.certificate == other) && bundle.entries.len() == 2);

@@ -96,6 +96,14 @@ pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option
     if !refs.actions.is_empty() {
         return Verdict::Behind(Step::ResolvedRefs).into();
     }
+    if compiled.bundle.entries.is_empty() && o.pinned.iter().flatten().any(|used| !used.entries.is_empty()) {
+        return Verdict::blocked(
+            Reason::NoValidCACertificate,
+            "nothing is left to trust, and API Gateway needs at least one certificate: what is Distrusted, or was deleted, is let in until there \
+             is another one. Add an authority",
+        )
+        .into();
+    }
     if compiled.bundle.entries.is_empty() {
         return Verdict::wait(Reason::WaitingForAuthority, "no authority has a certificate to trust yet").into();
     }
