@@ -299,22 +299,22 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         Err(execute::Error::Cluster(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
         done => done,
     };
-    if let (Ok(Done::Staged), Some(Act::Stage { revision: 2.. })) = (&done, &plan.act) {
+    if let (Ok(_), Some(Act::Stage { revision: 2.. })) = (&done, &plan.act) {
         let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API Gateway takes a subject only once: back \
                     ends should match the CN";
         ctx.events.normal(&cert.object_ref(&()), "SubjectChanges", "Renew", note).await;
     }
     match done {
         // What it waits for now is for the next look to say.
-        Ok(Done::Staged) => Ok(Next::requeue(Duration::ZERO)),
-        Ok(Done::Issued { leaf, revision }) => {
+        Ok(None) if matches!(plan.act, Some(Act::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
+        Ok(Some(Issued { leaf, revision })) => {
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
             say(&Acceptance::Accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
             ctx.remember(&uid, |m| m.failures = 0);
             Ok(until(Some(renewal), now))
         }
-        Ok(Done::Nothing) => {
+        Ok(None) => {
             let revision = observed.revision();
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
             let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
@@ -354,53 +354,47 @@ fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, 
     Some(Refused { reason: Reason::SubjectInUse, message })
 }
 
-/// What was done.
-enum Done {
-    Nothing,
-    /// Issued into the Secret, or swapped in.
-    Issued {
-        leaf: Certificate,
-        revision: i64,
-    },
-    /// The next self-signed certificate waits beside the Secret.
-    Staged,
+/// What is in the Secret now.
+struct Issued {
+    leaf: Certificate,
+    revision: i64,
 }
 
-/// Does what the plan says.
-async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Result<Done, execute::Error> {
+/// Does what the plan says. What was issued into the Secret, or swapped in.
+async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Result<Option<Issued>, execute::Error> {
     let (secret, next) = (o.secret.as_ref(), o.next.as_ref());
     match (&plan.act, &o.issuer) {
         (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
             let leaf = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
-            Ok(Done::Issued { leaf, revision })
+            Ok(Some(Issued { leaf, revision }))
         }
         (Some(Act::Stage { revision }), _) => {
             execute::stage(hands, secret, next, *revision, now).await?;
-            Ok(Done::Staged)
+            Ok(None)
         }
         (Some(Act::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {
             Some((next, leaf)) => {
                 execute::swap(hands, secret, next).await?;
                 execute::unstage(hands, next).await?;
-                Ok(Done::Issued { leaf, revision: next.revision })
+                Ok(Some(Issued { leaf, revision: next.revision }))
             }
-            None => Ok(Done::Nothing), // the plan swaps in only what is there
+            None => Ok(None), // the plan swaps in only what is there
         },
         (Some(Act::Unstage), _) => {
             if let Some(next) = next {
                 execute::unstage(hands, next).await?;
             }
-            Ok(Done::Nothing)
+            Ok(None)
         }
         (Some(Act::Complete), _) => {
             if let Some(secret) = secret {
                 execute::complete(hands, secret).await?;
             }
-            Ok(Done::Nothing)
+            Ok(None)
         }
-        _ => Ok(Done::Nothing),
+        _ => Ok(None),
     }
 }
 

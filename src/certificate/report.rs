@@ -105,7 +105,7 @@ mod tests {
         let second = write(&first, 2, born + day * 60);
         let serials =
             |s: &ClientCertificateStatus| s.previous.iter().map(|p| Some(p.serial_number.clone())).collect::<Vec<_>>();
-        assert_eq!(serials(&second), [first.serial_number.clone()]);
+        assert_eq!(serials(&second), std::slice::from_ref(&first.serial_number));
         assert_eq!(Some(&second.previous[0].issuer_key_id), first.issuer_key_id.as_ref());
         let third = write(&second, 3, born + day * 61);
         assert_eq!(serials(&third), [first.serial_number.clone(), second.serial_number.clone()]);
