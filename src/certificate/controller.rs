@@ -45,7 +45,7 @@ use crate::{
     conditions::{Acceptance, Line, transitions},
     domain::{
         self,
-        clients::next_secret,
+        clients::is_next_secret,
         desired::{Refused, length},
         served::{DomainKey, Served, Trust},
     },
@@ -174,13 +174,14 @@ fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
 fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     let state = ctx.certificates.state();
+    // Asked of every certificate for every Secret: nothing is allocated here.
     let uses = |c: &ClientCertificate| {
+        let secret = c.spec.secret_name.as_ref().or(c.metadata.name.as_ref());
         let password = c.spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| &p.password_secret_ref.name);
-        let secret = c.spec.secret_name.clone().unwrap_or_else(|| c.name_any());
-        secret == name || next_secret(&secret) == name || password == Some(&name)
+        [secret, password].contains(&Some(&name)) || secret.is_some_and(|secret| is_next_secret(secret, &name))
     };
-    let holders =
-        state.iter().filter(|c| c.0.as_ref().is_ok_and(|c| c.namespace().as_ref() == Some(&namespace) && uses(c)));
+    let here = |c: &&Arc<Guard>| c.meta().namespace.as_ref() == Some(&namespace) && c.0.as_ref().is_ok_and(uses);
+    let holders = state.iter().filter(here);
     let mut touched: Vec<_> = holders.map(|c| ObjectRef::from_obj(&**c)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
@@ -342,11 +343,13 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
 
 /// A self-signed certificate whose subject somebody else has in the truststore, or will have.
 fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, ctx: &Ctx) -> Option<Refused> {
+    if !d.self_signed {
+        return None;
+    }
     let state = ctx.certificates.state();
     let all = state.iter().filter_map(|c| c.0.as_ref().ok());
-    let older =
-        claims::older(cert, all).filter(|_| d.self_signed).map(|c| format!("ClientCertificate {}", c.name_any()));
-    let authority = self_signed::holder(d, trust).filter(|_| d.self_signed).map(|name| format!("authority {name}"));
+    let older = claims::older(cert, all).map(|c| format!("ClientCertificate {}", c.name_any()));
+    let authority = self_signed::holder(d, trust).map(|name| format!("authority {name}"));
     let message = format!(
         "spec.subject: the {} has this subject in the truststore, and API Gateway takes a subject only once; choose another",
         older.or(authority)?
