@@ -8,4 +8,5 @@ pub mod cluster;
 pub mod conditions;
 pub mod domain;
 pub mod ops;
+pub mod outside;
 pub mod pki;

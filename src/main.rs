@@ -21,7 +21,6 @@ use mtls_operator::{
     api,
     aws::{
         gate::Gate,
-        probe::{EndpointProbe, ProbeOptions},
         quota::Quota,
         rates::{RateOverride, Rates},
         session::Sessions,
@@ -33,6 +32,10 @@ use mtls_operator::{
         logging::{self, Format},
         metrics::Metrics,
         probes,
+    },
+    outside::{
+        probe::{EndpointProbe, ProbeOptions},
+        public_dns::PublicDns,
     },
 };
 
@@ -211,6 +214,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 sessions: Sessions::new(&gate),
                 gate,
                 probe,
+                public_dns: PublicDns::new(run.dns_resolver)?,
                 events: events.clone(),
                 metrics: metrics.clone(),
                 domains: domains.store(),

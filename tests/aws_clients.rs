@@ -12,7 +12,7 @@ use mtls_operator::aws::gateway::{DomainRequest, DomainStatus, IpAddressType, Pr
 use mtls_operator::aws::quota::{Bucket, Class, Grant, Operation, Quota, Ticket};
 use mtls_operator::aws::rates::Rates;
 use mtls_operator::aws::route53::{Action, Alias, Change, RecordSet};
-use mtls_operator::aws::session::{Session, Sessions};
+use mtls_operator::aws::session::{Access, Session, Sessions};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -657,10 +657,101 @@ async fn a_refused_call_empties_its_bucket() {
 #[ignore = "runs in the process that in_the_local_aws starts"]
 async fn one_account_in_several_regions() {
     let sessions = Sessions::new(&gate(&["*=unlimited"]));
-    let here = sessions.get(None).await.unwrap();
-    let there = sessions.get(Some("us-east-1")).await.unwrap();
+    let here = sessions.get(&Access::default()).await.unwrap();
+    let there = sessions.get(&Access { region: Some("us-east-1".into()), ..Access::default() }).await.unwrap();
     assert_eq!((&there.account, there.region.as_str()), (&here.account, "us-east-1"));
     let arn = there.acm.request(&request("regions.example.com", KeyAlgorithm::Rsa2048, "r")).await.unwrap();
     assert!(arn.contains(":us-east-1:"), "{arn}");
     assert_eq!(there.execute_api_host("a1b2"), "a1b2.execute-api.us-east-1.amazonaws.com");
+}
+
+fn role(account: &str, name: &str) -> String {
+    format!("arn:aws:iam::{account}:role/{name}")
+}
+
+/// How often this role has been taken on.
+async fn assumed(role: &str) -> usize {
+    let calls = double("calls?operation=AssumeRole", Value::Null).await;
+    calls["calls"].as_array().unwrap().iter().filter(|c| c["resource"] == role).count()
+}
+
+#[tokio::test]
+#[ignore = "runs in the process that in_the_local_aws starts"]
+async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
+    let (one, two) = ("910000000011", "910000000012");
+    let sessions = Sessions::new(&gate(&["*=unlimited"]));
+    Given::new(one).await.zone("roles-one.example.com").await;
+    Given::new(two).await.zone("roles-two.example.com").await;
+    let whole = Access { region: Some(REGION.into()), role_arn: Some(role(one, "roles-whole")), ..Access::default() };
+    let split = Access { route53_role_arn: Some(role(two, "roles-dns")), ..whole.clone() };
+    for (access, zone) in [(&whole, "roles-one.example.com"), (&split, "roles-two.example.com")] {
+        let session = sessions.get(access).await.unwrap();
+        assert_eq!((session.account.as_str(), session.region.as_str()), (one, REGION));
+        let zones = session.route53.zones().await.unwrap();
+        assert_eq!(zones.iter().map(|z| z.name.as_str()).collect::<Vec<_>>(), [zone]);
+        let arn = session.acm.request(&request(zone, KeyAlgorithm::Rsa2048, "roles")).await.unwrap();
+        assert!(arn.contains(&format!(":{one}:")), "{arn}");
+    }
+    for _ in 0..3 {
+        sessions.get(&split).await.unwrap().route53.zones().await.unwrap();
+    }
+    assert_eq!(assumed(&role(two, "roles-dns")).await, 1, "credentials are kept while they are valid");
+    assert_eq!(assumed(&role(one, "roles-whole")).await, 2, "once for each access");
+
+    // Each account has its own quota: where one is used up, the other goes on.
+    let gate = gate(&["*=unlimited", "route53=1/5:1"]);
+    let sessions = Sessions::new(&gate);
+    let rule = json!([{"account": two, "operation": "ListHostedZones", "code": "Throttling"}]);
+    double("faults", rule).await;
+    let throttled = sessions.get(&split).await.unwrap().route53.zones().await.unwrap_err();
+    assert_eq!((throttled.kind, throttled.operation), (Kind::Throttled, "route53:ListHostedZones"));
+    let ask = |account| {
+        let ticket = Ticket { class: Class::Drift, since: jiff::Timestamp::UNIX_EPOCH, object: "n/m".into() };
+        gate.quota.ask(&Bucket::new(account, REGION, Operation::Route53), ticket)
+    };
+    assert!(matches!(ask(two), Grant::Wait { .. }));
+    assert_eq!(ask(one), Grant::Go);
+}
+
+#[tokio::test]
+#[ignore = "runs in the process that in_the_local_aws starts"]
+async fn a_role_that_cannot_be_taken_on_is_said_to_be_what_it_is() {
+    let account = "910000000013";
+    let gate = gate(&["*=unlimited"]);
+    let sessions = Sessions::new(&gate);
+    Given::new(account).await.zone("refused.example.com").await;
+    let count = |service, operation, outcome| gate.calls.get_or_create(&Call { service, operation, outcome }).get();
+    let (whole, dns) = (role(account, "refused-whole"), role(account, "refused-dns"));
+    let region = Some(REGION.to_owned());
+    let as_whole = Access { region: region.clone(), role_arn: Some(whole.clone()), ..Access::default() };
+    let for_dns = Access { region, route53_role_arn: Some(dns.clone()), ..Access::default() };
+    for (mut rule, kind) in [
+        (json!({"code": "AccessDenied"}), Kind::Denied),
+        (json!({"code": "Throttling", "status": 400}), Kind::Throttled),
+        (json!({"code": "InternalFailure"}), Kind::Transient),
+        (json!({"drop_reply": true}), Kind::Transient),
+    ] {
+        for (access, role) in [(&as_whole, &whole), (&for_dns, &dns)] {
+            (rule["operation"], rule["resource"]) = ("AssumeRole".into(), role.as_str().into());
+            double("faults", json!([rule])).await;
+            let refused = match sessions.get(access).await {
+                Err(refused) => refused,
+                // The rest of the domain does not hang on the role for Route 53.
+                Ok(session) => {
+                    session.gateway.domain("refused.example.com").await.unwrap();
+                    session.route53.zones().await.unwrap_err()
+                }
+            };
+            assert_eq!((refused.kind, refused.operation), (kind, "sts:AssumeRole"), "{refused:?}");
+            assert!(refused.message.contains(role.as_str()), "{refused}");
+            assert_eq!(refused.iam_action(), "sts:AssumeRole");
+        }
+    }
+    assert_eq!(count("sts", "AssumeRole", "denied"), 2);
+    let unmade: u64 = ["throttled", "denied", "transient"].iter().map(|o| count("route53", "ListHostedZones", o)).sum();
+    assert_eq!(unmade, 0, "calls that were not made are not counted");
+    // And then it works.
+    assert_eq!(sessions.get(&as_whole).await.unwrap().account, account);
+    let zones = sessions.get(&for_dns).await.unwrap().route53.zones().await.unwrap();
+    assert_eq!(zones.len(), 1);
 }

@@ -197,8 +197,11 @@ pub struct CertificateState<'a> {
     /// Seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<f64>,
-    /// RenewalStatus.
+    /// RenewalStatus; the reason is then the renewal's.
     pub renewal: &'a str,
+    /// Seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<f64>,
 }
 
 /// Every call fails with an [`Error`] when the double does not answer or refuses.

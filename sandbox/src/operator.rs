@@ -112,6 +112,12 @@ impl Operator {
         Ok(())
     }
 
+    /// Another value for a variable, from the next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.options.env.retain(|(known, _)| known != name);
+        self.options.env.push((name.to_owned(), value.to_owned()));
+    }
+
     /// SIGKILL, at once and without a goodbye. Nothing when it does not run.
     pub fn kill(&mut self) {
         self.process = None;

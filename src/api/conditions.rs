@@ -205,7 +205,8 @@ pub enum Reason {
     // -- The default endpoint. --
     /// `defaultEndpoint: Keep` leaves it open.
     KeptOpen,
-    /// The default endpoint is disabled, but nothing could be asked whether it still answers.
+    /// BypassClosed: the default endpoint is disabled, but nothing could be asked whether it still answers. DNSProgrammed: `verify` is None, so
+    /// nobody looked.
     NotVerified,
     /// The default endpoint is disabled, but still answers.
     StillAnswering,

@@ -139,7 +139,7 @@ pub struct AwsPlace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<String>,
 
-    /// The role to take on for this domain. Unset: the operator's own.
+    /// The role to take on for this domain, which is then made in the role's account. Unset: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
 }
@@ -270,7 +270,10 @@ pub struct Dns {
     /// The operator writes the records into Route 53.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route53: Option<Route53Dns>,
-    /// Somebody else makes the records, which are listed in `status.dns.records`.
+    /// Somebody else makes the records, which are listed in `status.dns.records` as soon as they are known: one or more that prove to ACM whose
+    /// the names of the server certificate are, which must stay for its renewals, and the one that callers come by. Records that the operator
+    /// made in Route 53 before stay as they are, even when this object is deleted, for callers may still come by them: delete them, with the
+    /// TXT record `_mtls-operator.<name>`, when they are no longer needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalDns>,
 }
@@ -284,7 +287,8 @@ pub struct Route53Dns {
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosted_zone_id: Option<String>,
-    /// The role to take on for Route 53, when the zone is in another account. Unset: as for the rest of the domain.
+    /// The role to take on for Route 53 alone, when the zone is in another account. The operator takes it on with its own credentials, not with
+    /// those of `aws.assumeRole`. Unset: as for the rest of the domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
 }
@@ -293,8 +297,10 @@ pub struct Route53Dns {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalDns {
-    /// How the operator convinces itself that the records are there. PublicDNS: by asking public DNS. None: not at all, for names that its
-    /// resolver cannot see; DNSProgrammed is then taken for true.
+    /// How the operator convinces itself that callers get to the domain. PublicDNS: it asks public DNS, where a CNAME of `status.targetDomainName`
+    /// counts, at whatever remove, and so do its addresses and nothing but its addresses (ALIAS, ANAME, flattened CNAME). Resolvers may go on
+    /// saying for minutes that a new record is not there. None: not at all, for names that the operator's resolver cannot see; DNSProgrammed is
+    /// then taken for true.
     #[serde(default)]
     pub verify: DnsVerification,
 }

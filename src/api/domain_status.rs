@@ -63,9 +63,10 @@ pub struct DnsState {
 pub struct DnsRecord {
     /// Owner name, without trailing dot.
     pub name: String,
-    /// CNAME, A or TXT.
+    /// CNAME; or ALIAS for the first name of a zone, where a CNAME cannot be: an alias to another name, whatever the DNS provider calls it
+    /// (ALIAS, ANAME, flattened CNAME).
     pub r#type: String,
-    /// What it must say.
+    /// What it must say, without trailing dot.
     pub value: String,
 }
 
@@ -77,9 +78,18 @@ pub struct CertificateState {
     pub arn: String,
     /// ACM's word for its state, for example `PENDING_VALIDATION` or `ISSUED`.
     pub status: String,
-    /// When it expires. ACM renews a requested one by itself.
+    /// When it expires. ACM renews one that was requested from it by itself, under the same ARN, as long as its validation records stand in
+    /// public DNS; one that was imported is renewed by importing its successor under the same ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
+    /// ACM's word for how it gets on with renewing it, or how the last renewal went: `PENDING_AUTO_RENEWAL`, `PENDING_VALIDATION` (it does
+    /// not find the validation records), `SUCCESS` or `FAILED`. Unset before the first renewal, and where ACM does not renew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<String>,
+    /// What will go wrong unless somebody does something: a renewal that ACM cannot finish, or the end of the certificate, of the one that
+    /// proves the name, or of the one still in use, within 30 days. Each is told in an Event too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// The truststore object and what is in it.

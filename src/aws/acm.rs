@@ -32,8 +32,30 @@ pub struct Certificate {
     pub in_use: bool,
     /// Why it FAILED, ACM's word: `CAA_ERROR`, `INVALID_PUBLIC_DOMAIN`, ...
     pub failure: Option<String>,
+    /// How ACM gets on with its renewal, or how the last one went; absent before the first.
+    pub renewal: Option<Renewal>,
     pub validation: Vec<Validation>,
     pub tags: BTreeMap<String, String>,
+}
+
+/// A renewal by ACM, from RenewalSummary. It begins some 60 days before a requested certificate that is in use expires; the ARN stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    pub status: RenewalStatus,
+    /// Why it FAILED, ACM's word.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RenewalStatus {
+    /// ACM looks for the validation records.
+    PendingAutoRenewal,
+    /// It did not find all of them: somebody has to put them there.
+    PendingValidation,
+    Success,
+    /// The certificate will expire.
+    Failed,
+    Other(String),
 }
 
 /// How ACM verifies that one of the names is ours.
@@ -173,6 +195,14 @@ impl Acm {
         answer.certificate_arn.ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
     }
 
+    /// Take a tag off a certificate; [`Kind::NotFound`] when the certificate is gone.
+    pub async fn untag(&self, arn: &str, key: &str) -> Result<(), Error> {
+        let tag = sdk::Tag::builder().key(key).build().expect("the key is set");
+        let send = self.client.remove_tags_from_certificate().certificate_arn(arn).tags(tag).send();
+        self.way.call("acm:RemoveTagsFromCertificate", send).await?;
+        Ok(())
+    }
+
     /// Delete a certificate; [`Kind::Conflict`] while a service uses it, [`Kind::NotFound`] when it is gone.
     pub async fn delete(&self, arn: &str) -> Result<(), Error> {
         let send = self.client.delete_certificate().certificate_arn(arn).send();
@@ -235,6 +265,31 @@ impl From<&str> for CertificateStatus {
     }
 }
 
+impl RenewalStatus {
+    /// AWS's word.
+    pub fn as_str(&self) -> &str {
+        match self {
+            RenewalStatus::PendingAutoRenewal => "PENDING_AUTO_RENEWAL",
+            RenewalStatus::PendingValidation => "PENDING_VALIDATION",
+            RenewalStatus::Success => "SUCCESS",
+            RenewalStatus::Failed => "FAILED",
+            RenewalStatus::Other(word) => word,
+        }
+    }
+}
+
+impl From<&str> for RenewalStatus {
+    fn from(word: &str) -> RenewalStatus {
+        match word {
+            "PENDING_AUTO_RENEWAL" => RenewalStatus::PendingAutoRenewal,
+            "PENDING_VALIDATION" => RenewalStatus::PendingValidation,
+            "SUCCESS" => RenewalStatus::Success,
+            "FAILED" => RenewalStatus::Failed,
+            other => RenewalStatus::Other(other.to_owned()),
+        }
+    }
+}
+
 fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -> Certificate {
     let domain_name = detail.domain_name.unwrap_or_default().to_ascii_lowercase();
     let mut names: Vec<String> = detail
@@ -264,6 +319,10 @@ fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -
         created_at: date(detail.created_at.or(detail.imported_at)),
         in_use: detail.in_use_by.is_some_and(|users| !users.is_empty()),
         failure: detail.failure_reason.map(|reason| reason.as_str().to_owned()),
+        renewal: detail.renewal_summary.map(|renewal| Renewal {
+            status: RenewalStatus::from(renewal.renewal_status.as_str()),
+            reason: renewal.renewal_status_reason.map(|reason| reason.as_str().to_owned()),
+        }),
         validation: detail
             .domain_validation_options
             .unwrap_or_default()

@@ -8,6 +8,9 @@ use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error as StdError;
 use std::sync::Arc;
 
+/// The call that takes on a role. It comes before another one, whose error it then is: see [`Error::from_sdk`].
+pub const ASSUME_ROLE: &str = "sts:AssumeRole";
+
 /// A failed call. `Display` is fit for a condition's message: the same failure reads the same every time.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation}: {message}")]
@@ -61,10 +64,14 @@ impl Error {
         Error { kind, operation, code: None, message: message.into(), source: None }
     }
 
+    /// What the SDK says of a call. When the call was not made, because the role for it could not be taken on, that is the error.
     pub(super) fn from_sdk<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
+        if let Some(before) = chain(&error).find_map(|e| e.downcast_ref::<Error>()) {
+            return before.clone();
+        }
         let status = error.raw_response().map(|r| r.status().as_u16());
         let code = error.code().map(str::to_owned);
         let said = error.message().map(stable);
@@ -267,8 +274,7 @@ fn is_time(word: &str) -> bool {
 
 /// Why a request got no answer, in words that do not change: the chain below it has addresses and ports.
 fn undelivered(error: &(dyn StdError + 'static)) -> String {
-    let mut next = Some(error);
-    while let Some(e) = next {
+    for e in chain(error) {
         if let Some(io) = e.downcast_ref::<std::io::Error>()
             && io.kind() == std::io::ErrorKind::ConnectionRefused
         {
@@ -277,17 +283,17 @@ fn undelivered(error: &(dyn StdError + 'static)) -> String {
         if e.to_string().contains("credential") {
             return "no usable credentials".into();
         }
-        next = e.source();
     }
     "no answer: the connection could not be made, or broke".into()
 }
 
-fn innermost(error: &dyn StdError) -> String {
-    let mut last = error;
-    while let Some(e) = last.source() {
-        last = e;
-    }
-    last.to_string()
+/// The error and what caused it, down to the first cause.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&e| e.source())
+}
+
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]

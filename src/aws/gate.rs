@@ -79,6 +79,10 @@ impl Way {
         }
         let result = send.await.map_err(|e| Error::from_sdk(operation, e));
         let kind = result.as_ref().err().map(|e| e.kind);
+        // The role for the call may not have been to be had: then it was not made, and STS's own call has been counted.
+        if result.as_ref().is_err_and(|e| e.operation != operation) {
+            return result;
+        }
         if let Some(own) = Operation::of_call(name) {
             self.gate.quota.answered(&bucket(own));
         }
@@ -93,5 +97,5 @@ impl Way {
 }
 
 fn is_write(operation: &str) -> bool {
-    !["Get", "List", "Describe", "Head"].iter().any(|read| operation.starts_with(read))
+    !["Get", "List", "Describe", "Head", "Assume"].iter().any(|read| operation.starts_with(read))
 }

@@ -5,7 +5,6 @@ pub mod acm;
 pub mod errors;
 pub mod gate;
 pub mod gateway;
-pub mod probe;
 pub mod quota;
 pub mod rates;
 pub mod route53;

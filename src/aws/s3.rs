@@ -106,7 +106,7 @@ impl S3 {
         }
     }
 
-    /// The bytes of one version; `None` when that version is gone or is a delete marker.
+    /// The bytes of one version, or (an empty version) of an object without versions; `None` when it is gone or is a delete marker.
     pub async fn get(&self, bucket: &str, key: &str, version: &str) -> Result<Option<Content>, Error> {
         const GET: &str = "s3:GetObject";
         let send = self
@@ -114,7 +114,7 @@ impl S3 {
             .get_object()
             .bucket(bucket)
             .key(key)
-            .version_id(version)
+            .set_version_id(Some(version).filter(|v| !v.is_empty()).map(str::to_owned))
             .expected_bucket_owner(&self.way.account)
             .send();
         let answer = match self.way.call(GET, send).await {

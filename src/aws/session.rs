@@ -2,49 +2,88 @@
 //! Region, `AWS_ENDPOINT_URL`) and nothing else.
 
 use super::acm::Acm;
-use super::errors::{Error, Kind};
+use super::errors::{ASSUME_ROLE, Error, Kind};
 use super::gate::{Gate, Way};
 use super::gateway::Gateway;
 use super::route53::Route53;
 use super::s3::S3;
 use aws_config::retry::RetryConfig;
-use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Mutex;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Mutex, OnceCell};
 
 /// How long a call may take. There is one attempt: who repeats a call looks again first.
 pub const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// The sessions of this process with its own credentials, one per Region. Cheap to clone.
+/// Where calls go, and as whom they are made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// Unset: the environment's.
+    pub region: Option<String>,
+    /// Unset: with the credentials of the environment.
+    pub role_arn: Option<String>,
+    /// For Route 53 alone. Unset: as for the rest. This role too is taken on with the credentials of the environment.
+    pub route53_role_arn: Option<String>,
+}
+
+/// The sessions of this process, one per [`Access`]. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sessions {
     gate: Gate,
-    known: Arc<Mutex<HashMap<Option<String>, Session>>>,
+    /// With the credentials of the environment, by Region.
+    own: Arc<Mutex<HashMap<Option<String>, Session>>>,
+    /// With a role. Each is connected on its own: a role that STS does not answer for keeps nobody else waiting.
+    assumed: Arc<std::sync::Mutex<HashMap<Access, Arc<OnceCell<Session>>>>>,
 }
 
 impl Sessions {
     pub fn new(gate: &Gate) -> Sessions {
-        Sessions { gate: gate.clone(), known: Arc::default() }
+        Sessions { gate: gate.clone(), own: Arc::default(), assumed: Arc::default() }
     }
 
-    /// The session of this Region, or of the environment's. AWS is asked once who we are; a failure is not kept.
-    pub async fn get(&self, region: Option<&str>) -> Result<Session, Error> {
-        let mut known = self.known.lock().await;
+    /// The session for this access. AWS is asked once who that is; a failure is not kept. Whether the role for Route 53 can be taken
+    /// on shows only in calls of Route 53, so that a refusal keeps nothing else from working.
+    pub async fn get(&self, access: &Access) -> Result<Session, Error> {
+        let own = self.own(access.region.as_deref()).await?;
+        if access.role_arn.is_none() && access.route53_role_arn.is_none() {
+            return Ok(own);
+        }
+        let cell = {
+            let mut assumed = self.assumed.lock().unwrap_or_else(PoisonError::into_inner);
+            assumed.entry(access.clone()).or_default().clone()
+        };
+        let connect = async || {
+            let session = match &access.role_arn {
+                Some(role) => own.assume_role(role, None).await?,
+                None => own.clone(),
+            };
+            Ok(match &access.route53_role_arn {
+                Some(role) => Session { route53: own.as_role(role, None).route53, ..session },
+                None => session,
+            })
+        };
+        cell.get_or_try_init(connect).await.cloned()
+    }
+
+    async fn own(&self, region: Option<&str>) -> Result<Session, Error> {
+        let mut own = self.own.lock().await;
         let key = region.map(str::to_owned);
-        if let Some(session) = known.get(&key) {
+        if let Some(session) = own.get(&key) {
             return Ok(session.clone());
         }
-        let session = match (region, known.values().next()) {
+        let session = match (region, own.values().next()) {
             (Some(region), Some(other)) => other.in_region(region),
             _ => Session::connect(region, &self.gate).await?,
         };
-        known.insert(key, session.clone());
+        own.insert(key, session.clone());
         Ok(session)
     }
 }
@@ -86,18 +125,26 @@ impl Session {
         Session::with(config, self.account.clone(), region.to_owned(), &self.gate)
     }
 
-    /// A session with the rights of another role, possibly of another account, in the same Region.
+    /// A session with the rights of another role, possibly of another account, in the same Region. Asks STS who that is, so a role
+    /// that may not be taken on fails here.
     pub async fn assume_role(&self, role_arn: &str, external_id: Option<&str>) -> Result<Session, Error> {
-        let mut role = AssumeRoleProvider::builder(role_arn).session_name("mtls-operator").configure(&self.config);
-        if let Some(id) = external_id {
-            role = role.external_id(id);
-        }
-        let config = self
-            .config
-            .to_builder()
-            .credentials_provider(aws_sdk_sts::config::SharedCredentialsProvider::new(role.build().await))
-            .build();
-        Session::of(config, &self.gate).await
+        Session::of(self.with_role(role_arn, external_id), &self.gate).await
+    }
+
+    /// The same, but asks nobody: a role that may not be taken on fails at the first call. The account is the one in the ARN.
+    fn as_role(&self, role_arn: &str, external_id: Option<&str>) -> Session {
+        let account = account_of(role_arn).to_owned();
+        Session::with(self.with_role(role_arn, external_id), account, self.region.clone(), &self.gate)
+    }
+
+    fn with_role(&self, role_arn: &str, external_id: Option<&str>) -> SdkConfig {
+        let role = Role {
+            sts: aws_sdk_sts::Client::new(&self.config),
+            way: Way { gate: self.gate.clone(), account: self.account.clone(), region: self.region.clone() },
+            arn: role_arn.to_owned(),
+            external_id: external_id.map(str::to_owned),
+        };
+        self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(role)).build()
     }
 
     /// The host of an API's default endpoint. Source: API Gateway Developer Guide; China has a suffix of its own.
@@ -131,5 +178,60 @@ impl Session {
             gate: gate.clone(),
             config,
         }
+    }
+}
+
+/// The account that an ARN says its resource is in.
+pub fn account_of(arn: &str) -> &str {
+    arn.split(':').nth(4).unwrap_or_default()
+}
+
+/// Supplies the credentials of a role, which is taken on again before they expire. The SDK's own provider does the same, but past the
+/// gate, and tells a refusal from a failure in its text only.
+#[derive(Debug)]
+struct Role {
+    sts: aws_sdk_sts::Client,
+    way: Way,
+    arn: String,
+    external_id: Option<String>,
+}
+
+impl Role {
+    async fn assume(&self) -> Result<Credentials, Error> {
+        let send = self
+            .sts
+            .assume_role()
+            .role_arn(&self.arn)
+            .role_session_name("mtls-operator")
+            .set_external_id(self.external_id.clone())
+            .send();
+        let ours = |kind, what: &str| Error::ours(kind, ASSUME_ROLE, format!("as {}: {what}", self.arn));
+        let answer = match self.way.call(ASSUME_ROLE, send).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(Error { message: format!("as {}: {}", self.arn, error.message), ..error }),
+        };
+        let Some(given) = answer.credentials else {
+            return Err(ours(Kind::Transient, "the answer has no credentials"));
+        };
+        let Ok(expiry) = SystemTime::try_from(given.expiration) else {
+            return Err(ours(Kind::Transient, "the answer's expiry is not a time"));
+        };
+        Ok(Credentials::new(
+            given.access_key_id,
+            given.secret_access_key,
+            Some(given.session_token),
+            Some(expiry),
+            ASSUME_ROLE,
+        ))
+    }
+}
+
+impl ProvideCredentials for Role {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        // Our error comes out again where a call's is classified.
+        future::ProvideCredentials::new(async { self.assume().await.map_err(CredentialsError::provider_error) })
     }
 }

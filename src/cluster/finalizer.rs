@@ -20,12 +20,22 @@ pub const FINALIZER: &str = "mtls-operator.io/cleanup";
 /// come to be.
 pub const HOME: &str = "mtls-operator.io/home";
 
+/// Set by a user to the object's own name: once the object is deleted, everything in AWS is let go of without a call. For an account
+/// that nobody can get into any more.
+pub const ABANDON: &str = "mtls-operator.io/abandon";
+
 /// How often to look again after somebody else wrote in between.
 const ATTEMPTS: usize = 4;
 
 /// The account and Region where the AWS resources of `object` are, once it has any.
 pub fn home<K: Resource>(object: &K) -> Option<&str> {
     object.meta().annotations.as_ref()?.get(HOME).map(String::as_str)
+}
+
+/// Whether a user has let go of what `object` has in AWS; the name, so that an annotation that came along with a copied manifest says nothing.
+pub fn is_abandoned<K: Resource>(object: &K) -> bool {
+    let meta = object.meta();
+    meta.annotations.as_ref().and_then(|a| a.get(ABANDON)).is_some_and(|name| Some(name) == meta.name.as_ref())
 }
 
 pub fn is_held<K: Resource>(object: &K) -> bool {

@@ -27,21 +27,20 @@ use super::{
     desired::{self, Clients, Desired, Home, Refused, Surroundings},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe::{self, Eyes, Versions},
-    observed::Observed,
+    observed::{Observed, Pinned},
     plan::{self, Action, Judged, Plan, Step, Verdict},
-    report,
+    report::{self, Notice},
     served::Served,
     teardown,
 };
 use crate::{
     api::{
-        AuthorityState, ClientCertificate, Issuance, MtlsDomain, MtlsDomainStatus,
+        AuthorityState, ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{
         gate::Gate,
         gateway::DomainStatus,
-        probe::EndpointProbe,
         quota::Class,
         session::{Session, Sessions},
     },
@@ -59,6 +58,7 @@ use crate::{
         logging,
         metrics::{Metrics, OK},
     },
+    outside::{probe::EndpointProbe, public_dns::PublicDns},
 };
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
@@ -79,6 +79,7 @@ pub struct Ctx {
     pub sessions: Sessions,
     pub gate: Gate,
     pub probe: EndpointProbe,
+    pub public_dns: PublicDns,
     pub events: Events,
     pub metrics: Metrics,
     pub domains: Store<Guard>,
@@ -291,12 +292,21 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         ctx.forget(domain);
         return Ok(Next::await_change());
     }
+    if deleting && finalizer::is_abandoned(domain) {
+        let note = format!(
+            "nothing was deleted in AWS, as {} asks for; there may be left: {}",
+            finalizer::ABANDON,
+            left(domain)
+        );
+        ctx.events.warning(&domain.object_ref(&()), "Abandoned", "Delete", &note).await;
+        return let_go(domain, ctx).await;
+    }
     if domain.spec.suspend {
         let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
         ctx.write(domain, &old, &new).await?;
         return Ok(Next::await_change());
     }
-    let session = match ctx.sessions.get(domain.spec.aws.as_ref().and_then(|a| a.region.as_deref())).await {
+    let session = match ctx.sessions.get(&desired::access(domain)).await {
         Ok(session) => session,
         Err(error) => {
             let new = report::blind(&old, generation, &observe::unseen(&error), now);
@@ -372,12 +382,16 @@ async fn serve(
 ) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
     let generation = domain.metadata.generation.unwrap_or_default();
-    // Before anything is written to AWS: that it is ours to clean up, and where.
-    finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
+    let observing = domain.spec.management_policy == ManagementPolicy::Observe;
+    if !observing {
+        // Before anything is written to AWS: that it is ours to clean up, and where.
+        finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
+    }
     let memory = ctx.remember(&uid, |m| m.clone());
     let eyes = Eyes {
         client: &ctx.client,
         probe: &ctx.probe,
+        public_dns: &ctx.public_dns,
         versions: &memory.versions,
         pending_change: memory.change.clone(),
     };
@@ -387,6 +401,11 @@ async fn serve(
     }
     tell_served(d, &observed, ctx);
     let plan = plan::plan(d, &observed, now);
+    if observing {
+        let new = report::observing(old, generation, &d.home, &plan, &observed, now);
+        ctx.write(domain, old, &new).await?;
+        return Ok(ctx.settled(&uid));
+    }
     let hands = Hands {
         client: &ctx.client,
         session,
@@ -403,11 +422,18 @@ async fn serve(
     }
     let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
     ctx.write(domain, old, &new).await?;
+    for notice in report::notices(old, &new, &d.home, &plan, &observed, now) {
+        let (object, Notice { warning, reason, message }) = (domain.object_ref(&()), notice);
+        match warning {
+            true => ctx.events.warning(&object, reason, "Watch", &message).await,
+            false => ctx.events.normal(&object, reason, "Watch", &message).await,
+        }
+    }
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     Ok(if done.effects > 0 {
         ctx.remember(&uid, |m| m.polls = 0);
         Next::requeue(Duration::ZERO)
-    } else if waits || !done.outcomes.is_empty() {
+    } else if waits || done.outcomes.values().any(report::passes) {
         Next::requeue(ctx.poll(&uid))
     } else {
         ctx.settled(&uid)
@@ -418,8 +444,8 @@ async fn serve(
 fn tell_served(d: &Desired, o: &Observed, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
     match (&o.domain, &o.pinned) {
-        (Ok(Some(g)), Ok(Some(bundle))) if g.status != DomainStatus::Updating => {
-            ctx.served.set(&key, Some(bundle), Timestamp::now())
+        (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => {
+            ctx.served.set(&key, Some(&pinned.bundle), Timestamp::now())
         }
         (Ok(None), _) => ctx.served.set(&key, None, Timestamp::now()),
         _ => {}
@@ -427,7 +453,7 @@ fn tell_served(d: &Desired, o: &Observed, ctx: &Ctx) {
 }
 
 fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
-    let withdrawn = |bundle| !plan::self_signed::withdrawn(d, bundle).is_empty();
+    let withdrawn = |pinned: &Pinned| !plan::self_signed::withdrawn(d, &pinned.bundle).is_empty();
     let served = old.conditions.iter().any(|c| {
         c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation)
     });
@@ -462,21 +488,25 @@ async fn delete(
     now: Timestamp,
 ) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
-    if !desired::deletes(domain) {
-        let note = "deletionPolicy is Retain: everything in AWS stays as it is";
-        ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", note).await;
-        finalizer::release(&ctx.client, domain).await?;
-        ctx.forget(domain); // as a rule nothing wakes it again: the API server deletes it with its last finalizer
-        return Ok(Next::await_change());
+    if domain.spec.management_policy == ManagementPolicy::Observe {
+        let note =
+            format!("managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}", left(domain));
+        ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
+        return let_go(domain, ctx).await;
     }
+    let policy = domain.spec.deletion_policy;
     let listed: Vec<_> = domain.spec.mappings.iter().map(|m| m.path.clone()).collect();
     let remains = observe::remains(home, session).await;
-    let judged = teardown::teardown(home, &listed, &remains);
+    let judged = teardown::teardown(home, policy, &listed, &remains);
     if judged.verdict.is_done() {
-        delete_authorities(domain, ctx).await?;
-        finalizer::release(&ctx.client, domain).await?;
-        ctx.forget(domain); // as a rule nothing wakes it again: the API server deletes it with its last finalizer
-        return Ok(Next::await_change());
+        // Whoever is let in by what stays may need a new certificate some day.
+        if remains.domain.is_ok_and(|g| teardown::stays(home, policy, g.as_ref())) {
+            let note = format!("in AWS everything stays as it is, without our mark: {}", left(domain));
+            ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
+        } else {
+            delete_authorities(domain, ctx).await?;
+        }
+        return let_go(domain, ctx).await;
     }
     let hands = Hands {
         client: &ctx.client,
@@ -498,6 +528,24 @@ async fn delete(
         Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
         _ => Next::requeue(ctx.poll(&uid)),
     })
+}
+
+/// As a rule nothing wakes it again: the API server deletes it with its last finalizer.
+async fn let_go(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+    finalizer::release(&ctx.client, domain).await?;
+    ctx.forget(domain);
+    Ok(Next::await_change())
+}
+
+/// For an Event: what the status last said of things in AWS.
+fn left(domain: &MtlsDomain) -> String {
+    let status = domain.status.clone().unwrap_or_default();
+    let all = [
+        Some(format!("the custom domain and the records of {}", domain.spec.domain_name)),
+        status.certificate.map(|c| c.arn),
+        status.truststore.map(|t| t.uri),
+    ];
+    all.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The Secrets of generated authorities have no owner reference, so that nothing but this takes them.

@@ -8,11 +8,14 @@ use sha2::{Digest, Sha256};
 use super::clients::SelfSigned;
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, DeletionPolicy,
-        Duration, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, ManagementPolicy, MappedApi, MtlsDomain,
+        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, DefaultEndpoint, Dns, DnsVerification,
+        Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain,
         RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
-    aws::{acm, gateway},
+    aws::{
+        acm, gateway,
+        session::{self, Access},
+    },
     pki::{authority::AuthorityRequest, keys::KeyKind},
 };
 
@@ -46,10 +49,33 @@ pub struct Home {
     /// `<cluster id>/<namespace>/<name>`, the value of every owner mark.
     pub owner: String,
     pub domain_name: String,
-    pub zone_id: Option<String>,
+    pub dns: DnsWish,
     pub bucket: String,
     pub key: String,
-    pub unlisted_mappings: UnlistedMappings,
+    /// Unset: by whether the domain was made or taken over.
+    pub unlisted_mappings: Option<UnlistedMappings>,
+}
+
+/// Who makes the name point at the domain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DnsWish {
+    /// We, in this hosted zone or in the one that fits best, as this role.
+    Route53 { zone_id: Option<String>, role_arn: Option<String> },
+    /// Somebody else.
+    External { verify: DnsVerification },
+}
+
+impl DnsWish {
+    fn of(spec: Option<&Dns>) -> Self {
+        match spec {
+            Some(Dns { external: Some(external), .. }) => DnsWish::External { verify: external.verify },
+            Some(Dns { route53: Some(route53), .. }) => DnsWish::Route53 {
+                zone_id: route53.hosted_zone_id.clone(),
+                role_arn: route53.assume_role.as_ref().map(|role| role.role_arn.clone()),
+            },
+            _ => DnsWish::Route53 { zone_id: None, role_arn: None },
+        }
+    }
 }
 
 impl Home {
@@ -65,10 +91,10 @@ impl Home {
             account: s.account.to_owned(),
             region: s.region.to_owned(),
             domain_name: domain.spec.domain_name.clone(),
-            zone_id: domain.spec.dns.as_ref().and_then(|d| d.route53.as_ref()).and_then(|r| r.hosted_zone_id.clone()),
+            dns: DnsWish::of(domain.spec.dns.as_ref()),
             bucket: bucket.unwrap_or_default(),
             key: truststore.key.unwrap_or_else(|| format!("{owner}.pem")),
-            unlisted_mappings: domain.spec.unlisted_mappings.unwrap_or(UnlistedMappings::Delete),
+            unlisted_mappings: domain.spec.unlisted_mappings,
             namespace,
             name,
             owner,
@@ -79,9 +105,28 @@ impl Home {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
+    /// The account that the hosted zones are in.
+    pub fn route53_account(&self) -> &str {
+        match &self.dns {
+            DnsWish::Route53 { role_arn: Some(role), .. } => session::account_of(role),
+            _ => &self.account,
+        }
+    }
+
     /// Value of the annotation `mtls-operator.io/home`.
     pub fn place(&self) -> String {
         format!("{}/{}", self.account, self.region)
+    }
+}
+
+/// Where the calls for a domain go, and as whom they are made.
+pub fn access(domain: &MtlsDomain) -> Access {
+    let aws = domain.spec.aws.clone().unwrap_or_default();
+    let route53 = domain.spec.dns.as_ref().and_then(|dns| dns.route53.clone()).unwrap_or_default();
+    Access {
+        region: aws.region,
+        role_arn: aws.assume_role.map(|role| role.role_arn),
+        route53_role_arn: route53.assume_role.map(|role| role.role_arn),
     }
 }
 
@@ -93,6 +138,7 @@ pub fn authority_secret(domain: &str, authority: &str) -> String {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
     pub home: Home,
+    pub adoption: AdoptionPolicy,
     pub certificate: CertificateWish,
     pub authorities: Vec<AuthorityWish>,
     /// ClientCertificates that are trusted themselves.
@@ -105,8 +151,17 @@ pub struct Desired {
     pub ip_address_type: gateway::IpAddressType,
 }
 
+/// The server certificate.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CertificateWish {
+pub enum CertificateWish {
+    /// One that we request. `keep`: a domain that is taken over keeps the certificate that it has, because the spec names none.
+    Request { request: RequestWish, keep: bool },
+    /// One that is in ACM already, with the public one that proves the name where API Gateway asks for that.
+    Existing { arn: String, ownership_arn: Option<String> },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestWish {
     /// Every name, the domain's among them, sorted.
     pub names: Vec<String>,
     pub key_algorithm: acm::KeyAlgorithm,
@@ -170,7 +225,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
     not_supported_yet(domain)?;
     if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
         return Err(Refused {
-            reason: Reason::NotPermitted,
+            reason: Reason::WrongAccount,
             message: format!(
                 "spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: nothing is written there",
                 s.account
@@ -182,27 +237,12 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
             "spec.truststore.bucket: name a versioned bucket here, or start the operator with --truststore-bucket",
         ));
     }
-    let request = spec.server_certificate.as_ref().and_then(|c| c.request.clone()).unwrap_or_default();
-    let mut names = request.subject_alternative_names;
-    names.push(spec.domain_name.clone());
-    names.sort();
-    names.dedup();
-    let key_algorithm = match request.key_algorithm {
-        ServerKeyAlgorithm::EcPrime256v1 => acm::KeyAlgorithm::EcPrime256v1,
-        ServerKeyAlgorithm::EcSecp384r1 => acm::KeyAlgorithm::EcSecp384r1,
-        ServerKeyAlgorithm::Rsa2048 => acm::KeyAlgorithm::Rsa2048,
-    };
-    let token = short_hash(&format!(
-        "{}\n{}\n{}\n{key_algorithm:?}",
-        home.owner,
-        domain.uid().unwrap_or_default(),
-        names.join("\n")
-    ));
     let authorities = authorities(domain)?;
     let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
     let longest_leaf = clients.longest.max(DEFAULT_LEAF);
     Ok(Desired {
-        certificate: CertificateWish { names, key_algorithm, token },
+        adoption: spec.adoption_policy,
+        certificate: certificate(domain, &home)?,
         authorities,
         self_signed: clients.self_signed,
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
@@ -217,15 +257,51 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
     })
 }
 
+fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refused> {
+    let spec = domain.spec.server_certificate.as_ref();
+    if let Some(existing) = spec.and_then(|c| c.existing.clone()) {
+        let ExistingCertificate { arn, ownership_verification_arn: ownership_arn } = existing;
+        at_home("arn", &arn, home)?;
+        ownership_arn.as_ref().map_or(Ok(()), |arn| at_home("ownershipVerificationArn", arn, home))?;
+        return Ok(CertificateWish::Existing { arn, ownership_arn });
+    }
+    let request = spec.and_then(|c| c.request.clone()).unwrap_or_default();
+    let mut names = request.subject_alternative_names;
+    names.push(home.domain_name.clone());
+    names.sort();
+    names.dedup();
+    let key_algorithm = match request.key_algorithm {
+        ServerKeyAlgorithm::EcPrime256v1 => acm::KeyAlgorithm::EcPrime256v1,
+        ServerKeyAlgorithm::EcSecp384r1 => acm::KeyAlgorithm::EcSecp384r1,
+        ServerKeyAlgorithm::Rsa2048 => acm::KeyAlgorithm::Rsa2048,
+    };
+    let token = short_hash(&format!(
+        "{}\n{}\n{}\n{key_algorithm:?}",
+        home.owner,
+        domain.uid().unwrap_or_default(),
+        names.join("\n")
+    ));
+    Ok(CertificateWish::Request { request: RequestWish { names, key_algorithm, token }, keep: spec.is_none() })
+}
+
+/// API Gateway takes certificates of the domain's own Region and account only.
+fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
+    let parts: Vec<_> = arn.split(':').collect();
+    match parts[..] {
+        [_, _, _, region, account, ..] if region != home.region || account != home.account => Err(invalid(&format!(
+            "spec.serverCertificate.existing.{field}: the certificate is in {region} of account {account}, but the domain is in {} of account {}. \
+             API Gateway takes certificates of its own Region and account only: request or import one there, and name that",
+            home.region, home.account
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
-    let aws = spec.aws.clone().unwrap_or_default();
     let truststore = spec.truststore.clone().unwrap_or_default();
-    let dns = spec.dns.clone().unwrap_or_default();
     let fields = [
-        ("aws.assumeRole", aws.assume_role.is_some()),
-        ("serverCertificate.existing", spec.server_certificate.as_ref().is_some_and(|c| c.existing.is_some())),
         (
             "trust.authorities[].configMapSelector",
             spec.trust.authorities.iter().any(|a| a.config_map_selector.is_some()),
@@ -233,11 +309,7 @@ fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
         ("truststore.bucketCreation: IfMissing", truststore.bucket_creation == BucketCreation::IfMissing),
         ("truststore.kmsKeyArn", truststore.kms_key_arn.is_some()),
         ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
-        ("dns.external", dns.external.is_some()),
-        ("dns.route53.assumeRole", dns.route53.is_some_and(|r| r.assume_role.is_some())),
         ("identity", spec.identity.is_some()),
-        ("adoptionPolicy: Unowned", spec.adoption_policy == AdoptionPolicy::Unowned),
-        ("managementPolicy: Observe", spec.management_policy == ManagementPolicy::Observe),
     ];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
     if used.is_empty() {
@@ -300,11 +372,6 @@ pub fn key_kind(algorithm: ApiKeyAlgorithm, size: Option<i32>) -> Option<KeyKind
         (ApiKeyAlgorithm::RSA, Some(4096)) => Some(KeyKind::Rsa4096),
         _ => None,
     }
-}
-
-/// Whether deleting the MtlsDomain deletes what the operator made for it.
-pub fn deletes(domain: &MtlsDomain) -> bool {
-    domain.spec.deletion_policy != Some(DeletionPolicy::Retain)
 }
 
 /// A spec's duration as the rest of the operator counts it.

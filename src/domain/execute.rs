@@ -8,7 +8,7 @@ use kube::{Client, api::ObjectMeta};
 
 use super::{
     desired::{AuthorityWish, Home, SourceWish},
-    plan::{Action, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
+    plan::{ADOPTED_TAG, Action, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{Outcome, Outcomes},
 };
 use crate::{
@@ -61,11 +61,11 @@ pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Han
         match Box::pin(perform(action, hands, &mut done.change)).await {
             Ok(()) => {
                 done.effects += 1;
-                tracing::info!(domain = %hands.home.domain_name, action = %name(action), "done");
+                tracing::info!(domain = %hands.home.domain_name, action = %action, "done");
             }
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
-                    tracing::warn!(domain = %hands.home.domain_name, action = %name(action), error = %logging::chain(error), "refused");
+                    tracing::warn!(domain = %hands.home.domain_name, action = %action, error = %logging::chain(error), "refused");
                 }
                 done.outcomes.insert(step, outcome);
             }
@@ -95,6 +95,12 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
             gateway.create_domain(request, &tags).await
         }
         Action::UpdateDomain(request) => gateway.update_domain(request).await,
+        Action::AdoptDomain { arn } => {
+            let tags = [(OWNER_TAG, home.owner.clone()), (ADOPTED_TAG, "true".to_owned())];
+            gateway.tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into()).await
+        }
+        Action::ReleaseDomain { arn } => gone(gateway.untag(arn, &[OWNER_TAG, ADOPTED_TAG].map(str::to_owned)).await),
+        Action::ReleaseCertificate { arn } => gone(session.acm.untag(arn, OWNER_TAG).await),
         Action::DeleteDomain { name } => gone(gateway.delete_domain(name).await),
         Action::CreateMapping { path, api_id, stage } => {
             gateway.create_mapping(domain, path, api_id, stage).await.map(drop)
@@ -178,31 +184,5 @@ async fn generate(name: &str, hands: &Hands<'_>) -> Result<(), Outcome> {
         Ok(_) => Ok(()),
         Err(error) if error.is_conflict() => Ok(()), // it is there: the next look reads it
         Err(error) => Err(Outcome::Cluster(error.to_string())),
-    }
-}
-
-/// For the log: what is done, never a body.
-fn name(action: &Action) -> String {
-    match action {
-        Action::GenerateAuthority { authority } => format!("generate authority {authority}"),
-        Action::RequestCertificate(r) => format!("request certificate for {}", r.names.join(", ")),
-        Action::DeleteCertificate { arn } => format!("delete certificate {arn}"),
-        Action::ChangeRecords { zone_id, changes } => {
-            let names: Vec<_> =
-                changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
-            format!("change records in {zone_id}: {}", names.join(", "))
-        }
-        Action::PutTruststore { bucket, key, .. } => format!("upload s3://{bucket}/{key}"),
-        Action::CreateDomain(r) => format!("create domain {} with truststore version {}", r.name, r.truststore_version),
-        Action::UpdateDomain(r) => format!("update domain {} to truststore version {}", r.name, r.truststore_version),
-        Action::DeleteDomain { name } => format!("delete domain {name}"),
-        Action::CreateMapping { path, api_id, stage } => format!("create mapping {path:?} to {api_id}/{stage}"),
-        Action::UpdateMapping { path, api_id, stage, .. } => format!("change mapping {path:?} to {api_id}/{stage}"),
-        Action::DeleteMapping { path, .. } => format!("delete mapping {path:?}"),
-        Action::MarkPending { api_arn } => format!("mark {api_arn} as not deployed"),
-        Action::CloseEndpoint { api_id } => format!("close the execute-api endpoint of {api_id}"),
-        Action::Deploy { api_id, stage } => format!("deploy {api_id}/{stage}"),
-        Action::UnmarkPending { api_arn } => format!("unmark {api_arn}"),
-        Action::DeleteTruststoreVersion { key, version, .. } => format!("delete truststore {key} version {version}"),
     }
 }

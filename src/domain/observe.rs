@@ -6,21 +6,24 @@ use kube::Client;
 
 use super::{
     clients,
-    desired::{Desired, Home, sha256},
-    observed::{Api, Observed, Published, Remains, Seen, Unseen},
-    plan::{OWNER_METADATA, OWNER_TAG, PENDING_TAG},
+    desired::{CertificateWish, Desired, DnsWish, Home, sha256},
+    observed::{Api, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    plan::{OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
     records, sources,
 };
 use crate::{
-    api::conditions::Reason,
+    api::{DnsVerification, conditions::Reason},
     aws::{
         acm,
         errors::{self, Error, Kind},
         gateway::{Domain, Mapping},
-        probe::EndpointProbe,
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
+    },
+    outside::{
+        probe::EndpointProbe,
+        public_dns::{PublicDns, PublicName},
     },
     pki::truststore::Bundle,
 };
@@ -29,6 +32,7 @@ use crate::{
 pub struct Eyes<'a> {
     pub client: &'a Client,
     pub probe: &'a EndpointProbe,
+    pub public_dns: &'a PublicDns,
     /// Versions of truststore objects that were read before: a version never changes.
     pub versions: &'a Versions,
     /// Our last change of records that was not in sync at the last look.
@@ -41,10 +45,10 @@ pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observed {
     let home = &d.home;
-    let (authorities, self_signed, zone, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
+    let (authorities, self_signed, zones, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
         Box::pin(clients::read(eyes.client, &home.namespace, &home.name, &d.self_signed)),
-        zone(home, session),
+        zones(home, certificate_names(d), session),
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.s3.bucket(&home.bucket)),
         published(home, session, eyes.versions),
@@ -52,18 +56,21 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         apis(d, session, eyes.probe),
         in_sync(session, eyes.pending_change.as_deref()),
     );
-    let (validation, records, mappings, pinned) = tokio::join!(
-        validation(home, session, &zone, &certificates),
-        records_of(home, session, &zone),
+    let (named, validation, records, mappings, pinned, public) = tokio::join!(
+        named(d, session, &certificates, &domain),
+        validation(home, session, &zones, &certificates),
+        records_of(home, session, &zones),
         mappings(home, session, &domain),
-        pinned(home, session, &domain, eyes.versions),
+        pinned(session, &domain, eyes.versions),
+        public(home, &domain, eyes.public_dns),
     );
     eyes.versions.keep(&published, &domain);
     Observed {
         authorities,
         self_signed,
-        zone,
+        zones,
         certificates,
+        named,
         validation,
         bucket,
         published,
@@ -73,19 +80,20 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         apis,
         records,
         records_in_sync,
+        public,
     }
 }
 
 /// What is left of a domain that is being deleted.
 pub async fn remains(home: &Home, session: &Session) -> Remains {
-    let (zone, certificates, domain, versions) = tokio::join!(
-        zone(home, session),
+    let (zones, certificates, domain, versions) = tokio::join!(
+        zones(home, &[], session),
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.gateway.domain(&home.domain_name)),
         versions(home, session),
     );
-    let (records, mappings) = tokio::join!(records_of(home, session, &zone), mappings(home, session, &domain));
-    let zone_id = zone.ok().flatten().map(|z| z.id);
+    let (records, mappings) = tokio::join!(records_of(home, session, &zones), mappings(home, session, &domain));
+    let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
     Remains { zone_id, records, domain, mappings, certificates, versions }
 }
 
@@ -104,50 +112,118 @@ async fn seen<T>(call: impl Future<Output = Result<T, errors::Error>>) -> Seen<T
     Box::pin(call).await.map_err(|error| unseen(&error))
 }
 
-/// The public zone of that id, or else the one with the longest name that the domain name ends in.
-async fn zone(home: &Home, session: &Session) -> Seen<Option<Zone>> {
-    let candidates = match &home.zone_id {
-        Some(id) => seen(session.route53.zone(id)).await?.into_iter().collect(),
-        None => seen(session.route53.zones()).await?,
+fn certificate_names(d: &Desired) -> &[String] {
+    match &d.certificate {
+        CertificateWish::Request { request, .. } => &request.names,
+        CertificateWish::Existing { .. } => &[],
+    }
+}
+
+/// The zone of the domain name and of each of `names`: the one of the spec, or the public one with the longest name that they end in.
+async fn zones(home: &Home, names: &[String], session: &Session) -> Seen<BTreeMap<String, ZoneChoice>> {
+    let DnsWish::Route53 { zone_id, .. } = &home.dns else { return Ok(BTreeMap::new()) };
+    let given = match zone_id {
+        Some(id) => seen(session.route53.zone(id)).await?,
+        None => None,
     };
-    Ok(best_zone(&home.domain_name, candidates))
+    let names: BTreeSet<_> = names.iter().chain([&home.domain_name]).collect();
+    let fits = |name: &str| given.as_ref().is_some_and(|z| !z.private && records::is_inside(name, &z.name));
+    let all = match zone_id {
+        Some(_) if names.iter().all(|name| fits(name) || **name == home.domain_name) => vec![],
+        _ => seen(session.route53.zones()).await?,
+    };
+    let choice = |name: &String| match &given {
+        Some(zone) if fits(name) => ZoneChoice::Found(zone.clone()),
+        _ if zone_id.is_some() && *name == home.domain_name => ZoneChoice::Missing,
+        _ => best_zone(name, &all),
+    };
+    Ok(names.into_iter().map(|name| (name.clone(), choice(name))).collect())
 }
 
-fn best_zone(name: &str, zones: Vec<Zone>) -> Option<Zone> {
-    let fitting = zones.into_iter().filter(|z| !z.private && records::is_inside(name, &z.name));
-    fitting.max_by_key(|z| (z.name.len(), std::cmp::Reverse(z.id.clone())))
+fn best_zone(name: &str, zones: &[Zone]) -> ZoneChoice {
+    let fitting: Vec<_> = zones.iter().filter(|z| !z.private && records::is_inside(name, &z.name)).collect();
+    let Some(longest) = fitting.iter().map(|z| z.name.len()).max() else { return ZoneChoice::Missing };
+    let mut best: Vec<_> = fitting.into_iter().filter(|z| z.name.len() == longest).collect();
+    best.sort_by(|a, b| a.id.cmp(&b.id));
+    match best.as_slice() {
+        [zone] => ZoneChoice::Found((*zone).clone()),
+        several => ZoneChoice::Ambiguous(several.iter().map(|z| z.id.clone()).collect()),
+    }
 }
 
-async fn validation(
-    home: &Home,
+async fn named(
+    d: &Desired,
     session: &Session,
-    zone: &Seen<Option<Zone>>,
     certificates: &Seen<Vec<acm::Certificate>>,
-) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
-    let (Some(zone), certificates) =
-        (zone.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?)
-    else {
-        return Ok(BTreeMap::new());
-    };
-    let ours = certificates.iter().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner));
-    let names: BTreeSet<_> =
-        ours.flat_map(|c| &c.validation).filter_map(|v| v.record.as_ref()).map(|(name, _)| name.clone()).collect();
-    let reads = names.into_iter().map(async |name| {
-        let records = seen(session.route53.records(&zone.id, &name)).await?;
-        Ok((name, records))
+    domain: &Seen<Option<Domain>>,
+) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
+    let mut arns = BTreeSet::new();
+    if let CertificateWish::Existing { arn, ownership_arn } = &d.certificate {
+        arns.extend(ownership_arn.iter().chain([arn]));
+    }
+    let is_ours = |g: &Domain| g.tags.get(OWNER_TAG) == Some(&d.home.owner) || is_taken_over(d, g);
+    if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
+        arns.extend(g.ownership_certificate_arn.iter().chain([&g.certificate_arn]).filter(|arn| !arn.is_empty()));
+    }
+    let reads = arns.into_iter().map(async |arn| {
+        let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
+        let read = match listed {
+            Some(certificate) => Ok(Some(certificate.clone())),
+            None => seen(session.acm.certificate(arn)).await,
+        };
+        (arn.clone(), read)
     });
     join_all(reads).await.into_iter().collect()
 }
 
-async fn records_of(home: &Home, session: &Session, zone: &Seen<Option<Zone>>) -> Seen<Vec<RecordSet>> {
-    let Some(zone) = zone.as_ref().map_err(Clone::clone)? else { return Ok(vec![]) };
+/// What stands at the validation records of our certificates, in the zones that they belong into.
+async fn validation(
+    home: &Home,
+    session: &Session,
+    zones: &Seen<BTreeMap<String, ZoneChoice>>,
+    certificates: &Seen<Vec<acm::Certificate>>,
+) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
+    let (zones, certificates) = (zones.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?);
+    let ours = certificates.iter().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner));
+    let wanted: BTreeSet<_> = ours
+        .flat_map(|c| &c.validation)
+        .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))
+        .collect();
+    let reads = wanted.into_iter().map(async |(zone, name)| {
+        let records = seen(session.route53.records(zone, name)).await?;
+        Ok((name.clone(), records))
+    });
+    join_all(reads).await.into_iter().collect()
+}
+
+async fn records_of(
+    home: &Home,
+    session: &Session,
+    zones: &Seen<BTreeMap<String, ZoneChoice>>,
+) -> Seen<Vec<RecordSet>> {
+    let zones = zones.as_ref().map_err(Clone::clone)?;
+    let Some(zone) = zones.get(&home.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
+    let at = async |name: &str| seen(session.route53.records(&zone.id, name)).await;
     let marker = records::marker_name(&home.domain_name);
-    let (mut at_name, at_marker) = tokio::join!(
-        seen(session.route53.records(&zone.id, &home.domain_name)),
-        seen(session.route53.records(&zone.id, &marker)),
-    );
-    at_name.as_mut().map_err(|e| e.clone())?.extend(at_marker?);
-    at_name
+    let (at_name, at_marker) = tokio::join!(at(&home.domain_name), at(&marker));
+    let mut all = [at_name?, at_marker?].concat();
+    if records::is_unmarked(home, &all) {
+        for name in records::registry_names(&home.domain_name) {
+            all.extend(at(&name).await?);
+        }
+    }
+    Ok(all)
+}
+
+async fn public(home: &Home, domain: &Seen<Option<Domain>>, dns: &PublicDns) -> Seen<Option<PublicName>> {
+    let domain = domain.as_ref().map_err(Clone::clone)?;
+    match (&home.dns, domain) {
+        (DnsWish::External { verify: DnsVerification::PublicDNS }, Some(g)) => {
+            let found = Box::pin(dns.look(&home.domain_name, &g.target.to_lowercase())).await;
+            found.map(Some).map_err(|why| Unseen { reason: Reason::Unreachable, message: why.to_string() })
+        }
+        _ => Ok(None),
+    }
 }
 
 async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {
@@ -190,7 +266,9 @@ async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &Endpoi
 
 async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<Option<Published>> {
     let Some(object) = seen(session.s3.head(&home.bucket, &home.key)).await? else { return Ok(None) };
-    let Some(content) = versions.read(home, session, &object.version).await? else { return Ok(None) };
+    let Some(content) = versions.read(&home.bucket, &home.key, session, &object.version).await? else {
+        return Ok(None);
+    };
     let text = String::from_utf8_lossy(&content.bytes);
     Ok(Some(Published {
         version: object.version,
@@ -201,31 +279,37 @@ async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<
     }))
 }
 
-async fn pinned(
-    home: &Home,
-    session: &Session,
-    domain: &Seen<Option<Domain>>,
-    versions: &Versions,
-) -> Seen<Option<Bundle>> {
+/// Whatever object and version the domain says it uses: also that of a domain which is not ours yet, or from before the truststore moved.
+async fn pinned(session: &Session, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Pinned>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
-    let used =
-        domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner)).and_then(|g| g.truststore.as_ref());
-    let Some(version) = used.filter(|t| t.uri == home.truststore_uri()).and_then(|t| t.version.as_ref()) else {
+    let Some(used) = domain.as_ref().and_then(|g| g.truststore.as_ref()) else { return Ok(None) };
+    let Some((bucket, key)) = used.uri.strip_prefix("s3://").and_then(|path| path.split_once('/')) else {
         return Ok(None);
     };
-    let content = versions.read(home, session, version).await?;
-    Ok(content.and_then(|c| Bundle::parse(&String::from_utf8_lossy(&c.bytes)).ok()))
+    let version = match &used.version {
+        Some(version) => version.clone(),
+        // Not pinned: what was newest at its last update, as far as anybody can tell.
+        None => match seen(session.s3.head(bucket, key)).await? {
+            Some(object) => object.version,
+            None => return Ok(None),
+        },
+    };
+    let content = versions.read(bucket, key, session, &version).await?;
+    Ok(content.and_then(|c| {
+        let bundle = Bundle::parse(&String::from_utf8_lossy(&c.bytes)).ok()?;
+        Some(Pinned { owner: c.metadata.get(OWNER_METADATA).cloned(), bundle })
+    }))
 }
 
 impl Versions {
-    async fn read(&self, home: &Home, session: &Session, version: &str) -> Seen<Option<Content>> {
-        let key = (home.truststore_uri(), version.to_owned());
-        if let Some(known) = self.lock().get(&key) {
+    async fn read(&self, bucket: &str, key: &str, session: &Session, version: &str) -> Seen<Option<Content>> {
+        let name = (format!("s3://{bucket}/{key}"), version.to_owned());
+        if let Some(known) = self.lock().get(&name) {
             return Ok(Some(known.clone()));
         }
-        let content = seen(session.s3.get(&home.bucket, &home.key, version)).await?;
+        let content = seen(session.s3.get(bucket, key, version)).await?;
         if let Some(content) = &content {
-            self.lock().insert(key, content.clone());
+            self.lock().insert(name, content.clone());
         }
         Ok(content)
     }
@@ -268,18 +352,18 @@ mod tests {
 
     #[test]
     fn the_longest_public_zone_on_label_boundaries() {
-        let zones = || {
-            vec![
-                zone("Z1", "example.com", false),
-                zone("Z2", "api.example.com", false),
-                zone("Z3", "mtls.api.example.com", true),
-                zone("Z4", "ample.com", false),
-            ]
-        };
-        let best = |name| best_zone(name, zones()).map(|z| z.id);
-        assert_eq!(best("mtls.api.example.com").as_deref(), Some("Z2"));
-        assert_eq!(best("myapi.example.com").as_deref(), Some("Z1"));
-        assert_eq!(best("example.com").as_deref(), Some("Z1"));
-        assert_eq!(best("example.org"), None);
+        let zones = [
+            zone("Z1", "example.com", false),
+            zone("Z2", "api.example.com", false),
+            zone("Z3", "mtls.api.example.com", true),
+            zone("Z4", "ample.com", false),
+        ];
+        let found = |n: usize| ZoneChoice::Found(zones[n].clone());
+        assert_eq!(best_zone("mtls.api.example.com", &zones), found(1));
+        assert_eq!(best_zone("myapi.example.com", &zones), found(0));
+        assert_eq!(best_zone("example.com", &zones), found(0));
+        assert_eq!(best_zone("example.org", &zones), ZoneChoice::Missing);
+        let twins = [zone("Z2", "example.com", false), zone("Z1", "example.com", false)];
+        assert_eq!(best_zone("a.example.com", &twins), ZoneChoice::Ambiguous(vec!["Z1".into(), "Z2".into()]));
     }
 }

@@ -7,8 +7,9 @@ use crate::{
     aws::{
         acm,
         gateway::{self, Domain, Mapping},
-        probe, route53, s3,
+        route53, s3,
     },
+    outside::{probe, public_dns::PublicName},
     pki::{
         certificate::{Certificate, ParseError},
         truststore::Bundle,
@@ -31,25 +32,39 @@ pub struct Observed {
     pub authorities: BTreeMap<String, Source>,
     /// The certificates in the Secrets of self-signed ClientCertificates, by the names of their entries.
     pub self_signed: Seen<BTreeMap<String, Vec<Certificate>>>,
-    /// The hosted zone that the records belong into; `None`: there is none.
-    pub zone: Seen<Option<route53::Zone>>,
+    /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the records are somebody else's.
+    pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
     pub certificates: Seen<Vec<acm::Certificate>>,
+    /// Certificates by their ARN, `None`: there is none. Those that the spec names, and those that a domain of ours, or one to be taken
+    /// over, has now.
+    pub named: BTreeMap<String, Seen<Option<acm::Certificate>>>,
     /// What Route 53 has at the name of each validation record of our certificates.
     pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
     pub bucket: Seen<Option<s3::Bucket>>,
     /// The latest version of the truststore object.
     pub published: Seen<Option<Published>>,
-    /// What stands in the version that the domain uses now, when that is in our object.
-    pub pinned: Seen<Option<Bundle>>,
+    /// The truststore that the domain uses now, whoever wrote it; `None`: it has no mutual TLS, or that version is gone.
+    pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
     /// The APIs that the spec maps, by id; `None`: there is no such HTTP API.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
-    /// Every record set at the domain name and at its owner marker.
+    /// Every record set at the domain name and at its owner marker; when that is missing, also where another tool may say whose they are.
     pub records: Seen<Vec<route53::RecordSet>>,
     /// Whether our last change of the records has reached all of Route 53; true when none is known to be under way.
     pub records_in_sync: Seen<bool>,
+    /// What public DNS says of the domain name, once there is something to point at; only looked at where somebody else makes the records and
+    /// that is to be verified.
+    pub public: Seen<Option<PublicName>>,
+}
+
+impl Observed {
+    /// The certificate with this ARN, when it is among those that were read.
+    pub fn certificate(&self, arn: &str) -> Option<&acm::Certificate> {
+        let named = self.named.values().flatten().flatten();
+        self.certificates.iter().flatten().chain(named).find(|c| c.arn == arn)
+    }
 }
 
 /// The content of an authority's Secret, ConfigMap or `pem`.
@@ -81,6 +96,32 @@ pub struct Published {
     /// Hex SHA-256 of its bytes.
     pub sha256: String,
     pub bundle: Bundle,
+}
+
+/// The truststore version that a domain uses.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    /// The owner mark of the object, if it carries one.
+    pub owner: Option<String>,
+    pub bundle: Bundle,
+}
+
+/// The public hosted zone that a name belongs into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ZoneChoice {
+    Found(route53::Zone),
+    Missing,
+    /// Two public zones of one name; their ids, sorted. Only the spec can say which one the world asks.
+    Ambiguous(Vec<String>),
+}
+
+impl ZoneChoice {
+    pub fn found(&self) -> Option<&route53::Zone> {
+        match self {
+            ZoneChoice::Found(zone) => Some(zone),
+            _ => None,
+        }
+    }
 }
 
 /// An HTTP API that the spec maps.

@@ -1,5 +1,5 @@
 //! Decides: what is desired and what is there in, what to do next out. Pure and total: no I/O, no clock, no failure.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
@@ -13,8 +13,8 @@ use crate::{
     pki::compile::Compiled,
 };
 
-mod certificates;
-mod custom_domain;
+pub mod certificates;
+pub mod custom_domain;
 mod default_endpoint;
 mod dns;
 mod mappings;
@@ -24,6 +24,8 @@ mod truststore;
 
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
+/// On a domain beside the owner's mark: it was there before, and was taken over.
+pub const ADOPTED_TAG: &str = "mtls-operator.io/adopted";
 /// S3 keeps metadata keys in lower case and without `/`.
 pub const OWNER_METADATA: &str = "owner";
 /// On an API between a change and the deployment that makes it effective.
@@ -77,6 +79,18 @@ pub enum Action {
     CreateDomain(DomainRequest),
     /// Always the one full configuration, always in place.
     UpdateDomain(DomainRequest),
+    /// Put our mark on a domain that has none.
+    AdoptDomain {
+        arn: String,
+    },
+    /// Take our mark off a domain that stays.
+    ReleaseDomain {
+        arn: String,
+    },
+    /// Take our mark off a certificate that stays.
+    ReleaseCertificate {
+        arn: String,
+    },
     DeleteDomain {
         name: String,
     },
@@ -113,6 +127,44 @@ pub enum Action {
         key: String,
         version: String,
     },
+}
+
+/// For the log and for `status.plan`: what is done, never a body.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::GenerateAuthority { authority } => write!(f, "generate authority {authority}"),
+            Action::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
+            Action::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
+            Action::ChangeRecords { zone_id, changes } => {
+                let names: Vec<_> =
+                    changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
+                write!(f, "change records in {zone_id}: {}", names.join(", "))
+            }
+            Action::PutTruststore { bucket, key, .. } => write!(f, "upload s3://{bucket}/{key}"),
+            Action::CreateDomain(r) => {
+                write!(f, "create domain {} with truststore version {}", r.name, r.truststore_version)
+            }
+            Action::UpdateDomain(r) => {
+                write!(f, "update domain {} to truststore version {}", r.name, r.truststore_version)
+            }
+            Action::AdoptDomain { arn } => write!(f, "take over {arn}"),
+            Action::ReleaseDomain { arn } | Action::ReleaseCertificate { arn } => write!(f, "take our mark off {arn}"),
+            Action::DeleteDomain { name } => write!(f, "delete domain {name}"),
+            Action::CreateMapping { path, api_id, stage } => write!(f, "create mapping {path:?} to {api_id}/{stage}"),
+            Action::UpdateMapping { path, api_id, stage, .. } => {
+                write!(f, "change mapping {path:?} to {api_id}/{stage}")
+            }
+            Action::DeleteMapping { path, .. } => write!(f, "delete mapping {path:?}"),
+            Action::MarkPending { api_arn } => write!(f, "mark {api_arn} as not deployed"),
+            Action::CloseEndpoint { api_id } => write!(f, "close the execute-api endpoint of {api_id}"),
+            Action::Deploy { api_id, stage } => write!(f, "deploy {api_id}/{stage}"),
+            Action::UnmarkPending { api_arn } => write!(f, "unmark {api_arn}"),
+            Action::DeleteTruststoreVersion { key, version, .. } => {
+                write!(f, "delete truststore {key} version {version}")
+            }
+        }
+    }
 }
 
 /// How a step stands.
@@ -177,6 +229,8 @@ pub struct Plan {
     pub steps: BTreeMap<Step, Judged>,
     /// The certificate that the domain shall have, if there is one.
     pub certificate: Option<acm::Certificate>,
+    /// The public one beside it that proves the name, where API Gateway asks for that.
+    pub ownership: Option<acm::Certificate>,
     /// The truststore as it shall be, when enough could be seen to say so.
     pub truststore: Option<Compiled>,
 }
@@ -190,15 +244,22 @@ impl Plan {
 /// What to do next so that what is there becomes what is desired.
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let truststore = truststore::compile(d, o, now);
-    let certificate = certificates::chosen(d, o).cloned();
+    let (certificate, ownership) = (certificates::chosen(d, o).cloned(), certificates::ownership(d, o).cloned());
     let refs = references::resolved_refs(d, o, truststore.as_ref());
-    let published = truststore::publish(d, o, &refs, truststore.as_ref());
-    let issued = certificates::certificates(d, o);
-    let programmed = custom_domain::domain(d, o, certificate.as_ref(), &issued.verdict, &published.verdict);
+    let mut published = truststore::publish(d, o, &refs, truststore.as_ref());
+    let mut issued = certificates::certificates(d, o, now);
+    if custom_domain::is_barred(d, o) {
+        // Nothing is made for a domain that is somebody else's.
+        for judged in [&mut published, &mut issued].into_iter().filter(|j| !j.actions.is_empty()) {
+            *judged = Verdict::Behind(Step::DomainProgrammed).into();
+        }
+    }
+    let wanted = certificate.as_ref().filter(|_| issued.verdict.is_done());
+    let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published.verdict, now);
     let mapped = mappings::mappings(d, o);
     let named = dns::dns(d, o, &mapped.verdict);
     let closed = default_endpoint::bypass(d, o, &named.verdict);
     let judged = [refs, issued, published, programmed, mapped, named, closed];
     let steps = Step::ALL.into_iter().zip(judged).collect();
-    Plan { steps, certificate, truststore }
+    Plan { steps, certificate, ownership, truststore }
 }

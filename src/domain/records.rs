@@ -2,7 +2,7 @@
 use super::desired::{Home, short_hash};
 use crate::aws::{
     gateway::{Domain, IpAddressType},
-    route53::{Action, Alias, Change, RecordSet},
+    route53::{Action, Alias, Change, RecordSet, Zone},
 };
 
 /// Seconds that resolvers may keep a validation record or marker.
@@ -17,7 +17,7 @@ pub enum RecordPlan {
         changes: Vec<Change>,
         first: bool,
     },
-    /// Somebody else's record is in the way; the text says which.
+    /// What is there is not ours to change; the text says what it is and the way out, after "the hosted zone has".
     Foreign(String),
 }
 
@@ -58,45 +58,105 @@ pub fn is_inside(name: &str, zone: &str) -> bool {
     name == zone || name.strip_suffix(zone).is_some_and(|head| head.ends_with('.'))
 }
 
-/// `there` is every record set at the domain name and at its marker.
-pub fn plan(home: &Home, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> RecordPlan {
+/// The names at which external-dns's TXT registry may say whose a record is, besides the name itself: with the record's type before it, and
+/// with `cname-` for an alias. Source: external-dns, docs/registry/txt.md.
+pub fn registry_names(domain_name: &str) -> [String; 2] {
+    ["a", "cname"].map(|kind| format!("{kind}-{domain_name}"))
+}
+
+/// Whether records stand at the domain name that nobody's mark of our kind stands beside.
+pub fn is_unmarked(home: &Home, there: &[RecordSet]) -> bool {
+    let marker = marker_name(&home.domain_name);
+    at_name(home, there).next().is_some() && !there.iter().any(|r| r.name == marker && r.kind == "TXT")
+}
+
+/// What answers, or sends elsewhere, whoever asks for the domain name's addresses.
+fn at_name<'a>(home: &'a Home, there: &'a [RecordSet]) -> impl Iterator<Item = &'a RecordSet> {
+    there.iter().filter(|r| r.name == home.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME"))
+}
+
+/// `there` is every record set at the domain name, at its marker, and, when that is missing, at [`registry_names`].
+pub fn plan(home: &Home, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> RecordPlan {
+    let name = &home.domain_name;
     let marker = marker(home);
     let mark = there.iter().find(|r| r.name == marker.name && r.kind == "TXT");
-    if let Some(other) = mark.filter(|m| m.values != marker.values) {
-        return RecordPlan::Foreign(format!("another owner's marker at {}", other.name));
+    if mark.is_some_and(|m| m.values != marker.values) {
+        return RecordPlan::Foreign(format!(
+            "another owner's marker, TXT {}: the records of {name} belong to another MtlsDomain, perhaps of another cluster; delete it there, or \
+             the marker if there is none",
+            marker.name
+        ));
     }
-    let marked = mark.is_some();
+    if let Some(delegation) = there.iter().find(|r| r.name == *name && r.kind == "NS" && *name != zone.name) {
+        return RecordPlan::Foreign(format!(
+            "{}: that name is a zone of its own, elsewhere. Say where with spec.dns.route53.hostedZoneId and assumeRole, or with spec.dns.external",
+            describe(delegation)
+        ));
+    }
     let kinds: &[&str] = match ip {
         IpAddressType::Ipv4 => &["A"],
         IpAddressType::Dualstack => &["A", "AAAA"],
     };
-    let wanted: Vec<_> = kinds.iter().map(|kind| alias(&home.domain_name, kind, g)).collect();
-    let at_name: Vec<_> =
-        there.iter().filter(|r| r.name == home.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME")).collect();
-    let is_right = |r: &RecordSet| wanted.iter().any(|w| same(w, r));
-    if let Some(foreign) = at_name.iter().find(|r| !is_right(r) && (!marked || r.routed)) {
-        return RecordPlan::Foreign(describe(foreign));
+    let missing = |r: &&&str| !at_name(home, there).any(|found| found.kind == **r);
+    if let Some(routed) = at_name(home, there).find(|r| r.routed) {
+        return RecordPlan::Foreign(format!(
+            "{}, one of several that a routing policy chooses from, and the operator changes none of them; delete them, or keep them and set \
+             spec.dns.external",
+            describe(routed)
+        ));
     }
-    let mut changes: Vec<_> = at_name
-        .iter()
+    if mark.is_none() && at_name(home, there).next().is_some() {
+        if let Some(foreign) = at_name(home, there).find(|r| !points_at(r, g)) {
+            return RecordPlan::Foreign(format!("{}, {}", describe(foreign), whose(home, there)));
+        }
+        let alias = at_name(home, there).all(|r| r.kind != "CNAME");
+        return match kinds.iter().find(missing).filter(|_| alias) {
+            Some(kind) => RecordPlan::Foreign(format!(
+                "no {kind} {name} beside records that are right, but not ours to complete; create an alias to {} there, or delete the others to \
+                 let the operator write all",
+                g.target
+            )),
+            None => RecordPlan::Right, // somebody else's, and right as it is
+        };
+    }
+    let mut changes: Vec<_> = at_name(home, there)
         .filter(|r| !kinds.contains(&&*r.kind))
-        .map(|r| Change { action: Action::Delete, record: (*r).clone() })
+        .map(|r| Change { action: Action::Delete, record: r.clone() })
         .collect();
-    for record in wanted {
-        match at_name.iter().find(|r| r.kind == record.kind) {
-            Some(r) if same(&record, r) => {}
+    for record in kinds.iter().map(|kind| alias(name, kind, g)) {
+        match at_name(home, there).find(|r| r.kind == record.kind) {
+            Some(r) if points_at(r, g) => {}
             Some(_) => changes.push(Change { action: Action::Upsert, record }),
             None => changes.push(Change { action: Action::Create, record }),
         }
     }
     if changes.is_empty() {
-        return RecordPlan::Right; // unmarked: somebody else's, and right as it is
+        return RecordPlan::Right;
     }
-    let first = !marked;
+    let first = mark.is_none();
     if first {
         changes.push(Change { action: Action::Create, record: marker });
     }
     RecordPlan::Change { changes, first }
+}
+
+/// Whose the unmarked records at the domain name are, as far as that can be told, and what to do.
+fn whose(home: &Home, there: &[RecordSet]) -> String {
+    let registry = registry_names(&home.domain_name);
+    let texts = there.iter().filter(|r| r.kind == "TXT" && (r.name == home.domain_name || registry.contains(&r.name)));
+    let claim = texts.flat_map(|r| &r.values).find_map(|value| {
+        let mut fields = value.trim_matches('"').split(',').filter_map(|field| field.split_once('='));
+        fields.next().filter(|heritage| *heritage == ("heritage", "external-dns"))?;
+        let resource = fields.find_map(|(key, resource)| (key == "external-dns/resource").then_some(resource));
+        Some(resource.unwrap_or("an object that it does not name").to_owned())
+    });
+    match claim {
+        Some(resource) => format!(
+            "which external-dns made for {resource}; take the name out there, so that external-dns deletes the record and the operator can write {}",
+            home.domain_name
+        ),
+        None => format!("which carries no mark of ours; delete it to let the operator write {}", home.domain_name),
+    }
 }
 
 /// Deletes exactly what was read, and only what our marker stands beside.
@@ -106,12 +166,16 @@ pub fn removal(home: &Home, there: &[RecordSet]) -> Vec<Change> {
     else {
         return vec![];
     };
-    let ours = there.iter().filter(|r| {
-        r.name == home.domain_name
-            && matches!(&*r.kind, "A" | "AAAA")
-            && r.alias.as_ref().is_some_and(|a| a.target.contains(".execute-api."))
-    });
+    let ours = at_name(home, there)
+        .filter(|r| !r.routed && r.alias.as_ref().is_some_and(|a| a.target.contains(".execute-api.")));
     ours.chain([mark]).map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
+}
+
+/// Takes our marker away and leaves what it stood beside.
+pub fn unmarking(home: &Home, there: &[RecordSet]) -> Vec<Change> {
+    let marker = marker(home);
+    let mark = there.iter().filter(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values);
+    mark.map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
 }
 
 /// What it takes for the validation CNAME to be there. It is the same for every certificate of that name in the account.
@@ -131,13 +195,13 @@ pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option
     Some(Change { action: if existing.is_some() { Action::Upsert } else { Action::Create }, record })
 }
 
-fn same(wanted: &RecordSet, there: &RecordSet) -> bool {
-    wanted.kind == there.kind
-        && !there.routed
-        && match (&wanted.alias, &there.alias) {
-            (Some(w), Some(t)) => plain(&w.target) == plain(&t.target) && w.hosted_zone_id == t.hosted_zone_id,
-            _ => false,
-        }
+/// Whether callers get to the domain by this record: our kind of alias, or a CNAME of somebody's.
+fn points_at(r: &RecordSet, g: &Domain) -> bool {
+    let target = plain(&g.target);
+    match &r.alias {
+        Some(alias) => plain(&alias.target) == target && alias.hosted_zone_id == g.hosted_zone_id,
+        None => r.kind == "CNAME" && r.values.len() == 1 && plain(&r.values[0]) == target,
+    }
 }
 
 fn plain(name: &str) -> String {
@@ -150,4 +214,144 @@ fn describe(record: &RecordSet) -> String {
         None => record.values.join(", "),
     };
     format!("{} {} ({value})", record.kind, record.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{aws::gateway::DomainStatus, domain::desired::DnsWish};
+
+    const NAME: &str = "mtls.example.com";
+    const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
+
+    fn home() -> Home {
+        Home {
+            namespace: "ns".into(),
+            name: "partners".into(),
+            account: "123456789012".into(),
+            region: "eu-west-1".into(),
+            owner: "cluster/ns/partners".into(),
+            domain_name: NAME.into(),
+            dns: DnsWish::Route53 { zone_id: None, role_arn: None },
+            bucket: "b".into(),
+            key: "k".into(),
+            unlisted_mappings: None,
+        }
+    }
+
+    fn domain() -> Domain {
+        Domain {
+            name: NAME.into(),
+            arn: "arn:domain".into(),
+            certificate_arn: "arn:certificate".into(),
+            ownership_certificate_arn: None,
+            truststore: None,
+            status: DomainStatus::Available,
+            status_message: None,
+            target: TARGET.into(),
+            hosted_zone_id: "ZAPI".into(),
+            ip_address_type: IpAddressType::Ipv4,
+            endpoint_type: "REGIONAL".into(),
+            security_policy: "TLS_1_2".into(),
+            routing_mode: "API_MAPPING_ONLY".into(),
+            tags: [].into(),
+        }
+    }
+
+    fn to(kind: &str, target: &str) -> RecordSet {
+        alias(NAME, kind, &Domain { target: target.into(), ..domain() })
+    }
+
+    fn values(name: &str, kind: &str, value: &str) -> RecordSet {
+        let (ttl, values) = (Some(60), vec![value.to_owned()]);
+        RecordSet { name: name.into(), kind: kind.into(), ttl, values, alias: None, routed: false }
+    }
+
+    #[test]
+    fn only_what_is_ours_or_nobodys_is_changed() {
+        use IpAddressType::{Dualstack, Ipv4};
+        let ours = marker(&home());
+        let theirs = marker(&Home { owner: "other/ns/partners".into(), ..home() });
+        let (a, aaaa) = (to("A", TARGET), to("AAAA", TARGET));
+        let elsewhere = to("A", "d-2.execute-api.eu-west-1.amazonaws.com");
+        let cname = |target: &str| values(NAME, "CNAME", target);
+        let routed = |r: RecordSet| RecordSet { routed: true, ..r };
+        let registry = |name: &str| {
+            values(name, "TXT", "\"heritage=external-dns,external-dns/owner=x,external-dns/resource=ingress/shop/web\"")
+        };
+        let here = values(NAME, "TXT", "\"v=spf1 -all\"");
+        // What is there, and either the changes that follow or a part of what is said.
+        for (there, ip, expected) in [
+            (vec![], Ipv4, Ok("CREATE A, CREATE TXT")),
+            (vec![here.clone()], Ipv4, Ok("CREATE A, CREATE TXT")),
+            (vec![], Dualstack, Ok("CREATE A, CREATE AAAA, CREATE TXT")),
+            // ours
+            (vec![ours.clone()], Ipv4, Ok("CREATE A")),
+            (vec![ours.clone(), a.clone()], Ipv4, Ok("")),
+            (vec![ours.clone(), a.clone()], Dualstack, Ok("CREATE AAAA")),
+            (vec![ours.clone(), a.clone(), aaaa.clone()], Ipv4, Ok("DELETE AAAA")),
+            (vec![ours.clone(), elsewhere.clone()], Ipv4, Ok("UPSERT A")),
+            (vec![ours.clone(), values(NAME, "A", "192.0.2.1")], Ipv4, Ok("UPSERT A")),
+            (vec![ours.clone(), cname("x.example.net")], Ipv4, Ok("DELETE CNAME, CREATE A")),
+            (vec![ours.clone(), routed(elsewhere.clone())], Ipv4, Err("routing policy")),
+            // right already, and somebody else's
+            (vec![a.clone()], Ipv4, Ok("")),
+            (vec![a.clone(), aaaa.clone()], Dualstack, Ok("")),
+            (vec![a.clone(), aaaa], Ipv4, Ok("")),
+            (vec![cname(&format!("{TARGET}."))], Dualstack, Ok("")),
+            (vec![a.clone()], Dualstack, Err("no AAAA mtls.example.com beside")),
+            (vec![routed(a.clone())], Ipv4, Err("routing policy")),
+            // wrong, and somebody else's
+            (vec![elsewhere.clone()], Ipv4, Err("A mtls.example.com (an alias to d-2.")),
+            (vec![values(NAME, "A", "192.0.2.1")], Ipv4, Err("A mtls.example.com (192.0.2.1), which carries no mark")),
+            (vec![cname("x.example.net")], Ipv4, Err("CNAME mtls.example.com (x.example.net), which carries no mark")),
+            (vec![elsewhere.clone(), registry(NAME)], Ipv4, Err("which external-dns made for ingress/shop/web")),
+            (
+                vec![elsewhere.clone(), registry("a-mtls.example.com")],
+                Ipv4,
+                Err("external-dns made for ingress/shop/web"),
+            ),
+            (vec![elsewhere.clone(), registry("cname-mtls.example.com")], Ipv4, Err("external-dns made for")),
+            (vec![elsewhere, here], Ipv4, Err("carries no mark of ours")),
+            (vec![theirs.clone()], Ipv4, Err("another owner's marker, TXT _mtls-operator.mtls.example.com")),
+            (vec![theirs, a], Ipv4, Err("another owner's marker")),
+            (
+                vec![values(NAME, "NS", "ns1.example.net.")],
+                Ipv4,
+                Err("NS mtls.example.com (ns1.example.net.): that name is"),
+            ),
+        ] {
+            let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
+            let planned = match plan(&home(), &zone, &domain(), ip, &there) {
+                RecordPlan::Right => Ok(String::new()),
+                RecordPlan::Foreign(what) => Err(what),
+                RecordPlan::Change { changes, first } => {
+                    assert_eq!(first, !there.contains(&ours), "{there:?}");
+                    let shown = |c: &Change| format!("{:?} {}", c.action, c.record.kind);
+                    let shown: Vec<_> = changes.iter().map(shown).collect();
+                    Ok(shown
+                        .join(", ")
+                        .replace("Create", "CREATE")
+                        .replace("Upsert", "UPSERT")
+                        .replace("Delete", "DELETE"))
+                }
+            };
+            match (&planned, expected) {
+                (Ok(changes), Ok(expected)) => assert_eq!(changes, expected, "{there:?}"),
+                (Err(what), Err(part)) => assert!(what.contains(part), "{there:?}: {what}"),
+                _ => panic!("{there:?}: {planned:?} instead of {expected:?}"),
+            }
+            let gone = removal(&home(), &there);
+            assert!(gone.iter().all(|c| there.contains(&c.record) && !c.record.routed), "exactly what was read");
+            assert_eq!(gone.is_empty(), !there.contains(&ours), "{there:?}");
+        }
+    }
+
+    #[test]
+    fn the_apex_of_a_zone_has_name_servers_of_its_own() {
+        let zone = Zone { id: "Z1".into(), name: NAME.into(), private: false };
+        let there = [values(NAME, "NS", "ns1.example.net.")];
+        let planned = plan(&home(), &zone, &domain(), IpAddressType::Ipv4, &there);
+        assert!(matches!(planned, RecordPlan::Change { first: true, .. }), "{planned:?}");
+    }
 }

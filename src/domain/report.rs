@@ -1,6 +1,10 @@
 //! Says how things stand: the plan, what became of it and the old status in, the new status out. Pure.
 use std::collections::BTreeMap;
 
+mod certificate;
+mod dns;
+
+pub use certificate::{Notice, notices};
 use jiff::Timestamp;
 
 use super::{
@@ -10,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{
-        AuthorityStatus, CertificateState, MappingState, MtlsDomainStatus, TruststoreState,
+        AuthorityStatus, MappingState, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
@@ -60,7 +64,36 @@ pub fn report(
 ) -> MtlsDomainStatus {
     let lines: Vec<_> = plan.steps.iter().map(|(step, judged)| line(*step, judged, outcomes.get(step))).collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
-    facts(&mut new, home, plan, o);
+    facts(&mut new, home, plan, o, now);
+    new.plan = vec![];
+    new
+}
+
+/// The status with `managementPolicy: Observe`: nothing is done, and what would be is said.
+pub fn observing(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    home: &Home,
+    plan: &Plan,
+    o: &Observed,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let lines: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|(step, judged)| match &judged.verdict {
+            Verdict::Act(what) => Line {
+                type_: condition(*step),
+                standing: Standing::Stuck,
+                reason: Reason::Observing,
+                message: format!("not done, because spec.managementPolicy is Observe: {what}"),
+            },
+            _ => line(*step, judged, None),
+        })
+        .collect();
+    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
+    facts(&mut new, home, plan, o, now);
+    new.plan = plan.actions().map(|(_, action)| action.to_string()).collect();
     new
 }
 
@@ -129,6 +162,11 @@ fn waiting_for(step: Step) -> (Reason, &'static str) {
     }
 }
 
+/// Whether it is worth looking again soon: not at a name that another account has, because each try spends a turn at AWS's quota.
+pub fn passes(outcome: &Outcome) -> bool {
+    explain(outcome).1 != Reason::ForeignOwner
+}
+
 fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
     match outcome {
         Outcome::Queued { ahead, about } => {
@@ -151,6 +189,21 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
 /// What an AWS error means to the one who waits.
 pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
     match error.kind {
+        errors::Kind::Denied if error.operation == errors::ASSUME_ROLE => (
+            Standing::Stuck,
+            Reason::PermissionDenied,
+            format!(
+                "the operator may not take on a role: {error}. Allow {} on it in the operator's IAM policy, and the operator in the role's \
+                 trust policy",
+                errors::ASSUME_ROLE
+            ),
+        ),
+        // We looked, and this account has none: names are unique in a Region across all accounts.
+        errors::Kind::Conflict if error.operation == "apigateway:CreateDomainName" => (
+            Standing::Stuck,
+            Reason::ForeignOwner,
+            "another AWS account has a custom domain of this name in this Region; it has to go there first".into(),
+        ),
         errors::Kind::Denied => (
             Standing::Stuck,
             Reason::PermissionDenied,
@@ -169,13 +222,9 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
 }
 
 /// What people would otherwise dig for. What could not be seen stays as it was.
-fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) {
-    if o.certificates.is_ok() {
-        status.certificate = plan.certificate.as_ref().map(|c| CertificateState {
-            arn: c.arn.clone(),
-            status: c.status.as_str().to_owned(),
-            not_after: c.not_after.map(conditions::in_seconds),
-        });
+fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, now: Timestamp) {
+    if o.certificates.is_ok() && o.domain.is_ok() && o.named.values().all(Result::is_ok) {
+        status.certificate = certificate::state(home, plan, o, now);
     }
     if let Ok(domain) = &o.domain {
         let ours = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner));
@@ -189,11 +238,12 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) 
             status.mappings.sort_by(|a, b| a.path.cmp(&b.path));
         }
     }
+    status.dns = dns::records(status, home, plan, o);
 }
 
 fn truststore(g: &Domain, plan: &Plan, o: &Observed) -> Option<TruststoreState> {
     let used = g.truststore.as_ref()?;
-    let bundle = o.pinned.as_ref().ok()?.as_ref()?;
+    let bundle = &o.pinned.as_ref().ok()?.as_ref()?.bundle;
     let published = o.published.as_ref().ok()?.as_ref();
     let findings = plan.truststore.iter().flat_map(|c| &c.findings).filter(|f| f.severity != Severity::Refused);
     let findings = findings.map(|f| format!("authority {}: {}", f.authority, f.message));

@@ -3,17 +3,23 @@
 use super::{
     desired::Home,
     observed::Remains,
-    plan::{Action, Judged, OWNER_TAG, Verdict},
+    plan::{
+        Action, Judged, OWNER_TAG, Verdict,
+        custom_domain::{Standing, keeps_unlisted, standing},
+    },
     records,
 };
 use crate::{
-    api::{UnlistedMappings, conditions::Reason},
-    aws::gateway::DomainStatus,
+    api::{DeletionPolicy, conditions::Reason},
+    aws::{
+        gateway::{Domain, DomainStatus},
+        route53::RecordSet,
+    },
 };
 
-/// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation record, buckets, closed endpoints).
-/// `listed` are the paths of the spec.
-pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
+/// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation record, buckets, closed
+/// endpoints, and what a domain that stays needs). `listed` are the paths of the spec.
+pub fn teardown(home: &Home, policy: Option<DeletionPolicy>, listed: &[String], r: &Remains) -> Judged {
     let mut actions = Vec::new();
     let records = match &r.records {
         Err(why) => return Verdict::Unknown(why.clone()).into(),
@@ -21,16 +27,19 @@ pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
     };
     let domain = match &r.domain {
         Err(why) => return Verdict::Unknown(why.clone()).into(),
-        Ok(domain) => domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner)),
+        Ok(domain) => domain.as_ref(),
     };
-    if let Some(g) = domain {
+    if stays(home, policy, domain) {
+        return release(home, policy, domain, r, records);
+    }
+    if let Some(g) = domain.filter(|g| matches!(standing(home, g), Standing::Made | Standing::Adopted)) {
         let mappings = match &r.mappings {
             Err(why) => return Verdict::Unknown(why.clone()).into(),
             Ok(mappings) => mappings,
         };
         let others: Vec<_> =
             mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
-        if home.unlisted_mappings == UnlistedMappings::Keep && !others.is_empty() {
+        if keeps_unlisted(home, g) && !others.is_empty() {
             return Verdict::Blocked(
                 Reason::ForeignOwner,
                 format!(
@@ -77,7 +86,51 @@ pub fn teardown(home: &Home, listed: &[String], r: &Remains) -> Judged {
     Judged { verdict, actions }
 }
 
-fn record_removal(home: &Home, r: &Remains, records: &[crate::aws::route53::RecordSet]) -> Option<Action> {
+/// Whether the domain stays, with all that it needs: because the spec says so, because it was there before us, or because it is nobody's
+/// (any longer) and uses our truststore.
+pub fn stays(home: &Home, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
+    let uses_ours = |g: &Domain| g.truststore.as_ref().is_some_and(|t| t.uri == home.truststore_uri());
+    match (policy, domain.map(|g| (standing(home, g), g))) {
+        (Some(DeletionPolicy::Retain), _) | (None, Some((Standing::Adopted, _))) => true,
+        (_, Some((Standing::Unowned | Standing::Foreign(_), g))) => uses_ours(g),
+        _ => false,
+    }
+}
+
+/// Takes our marks off and leaves everything else as it is, the domain last: until then the next look knows what to go on with. The mark on
+/// versions of the truststore object cannot be taken off; it holds nobody up.
+fn release(
+    home: &Home,
+    policy: Option<DeletionPolicy>,
+    domain: Option<&Domain>,
+    r: &Remains,
+    records: &[RecordSet],
+) -> Judged {
+    let certificates = match &r.certificates {
+        Err(why) => return Verdict::Unknown(why.clone()).into(),
+        Ok(certificates) => certificates,
+    };
+    let changes = records::unmarking(home, records);
+    let mut actions = Vec::new();
+    if let (Some(zone_id), false) = (r.zone_id.clone(), changes.is_empty()) {
+        actions.push(Action::ChangeRecords { zone_id, changes });
+    }
+    for c in certificates.iter().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner)) {
+        let arn = c.arn.clone();
+        let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
+        actions.push(if stays { Action::ReleaseCertificate { arn } } else { Action::DeleteCertificate { arn } });
+    }
+    let marked = domain.filter(|g| matches!(standing(home, g), Standing::Made | Standing::Adopted));
+    actions.extend(marked.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
+    let verdict = if actions.is_empty() {
+        Verdict::Done(Reason::Deleting, "nothing in AWS carries our mark any longer".into())
+    } else {
+        Verdict::Act(format!("taking our marks off {} and what it needs; it stays", home.domain_name))
+    };
+    Judged { verdict, actions }
+}
+
+fn record_removal(home: &Home, r: &Remains, records: &[RecordSet]) -> Option<Action> {
     let changes = records::removal(home, records);
     let zone_id = r.zone_id.clone()?;
     (!changes.is_empty()).then_some(Action::ChangeRecords { zone_id, changes })

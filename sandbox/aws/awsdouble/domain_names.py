@@ -3,13 +3,15 @@
 One resource seen through two APIs (v1 and v2). UpdateDomainName carries exactly one configuration, always;
 while a domain name is UPDATING another update is a ConflictException, and it serves its old configuration;
 ``truststoreUri: ""`` turns mutual TLS off, and a request without the field leaves it alone. Mutual TLS with an
-imported certificate needs an ownership certificate; all domain names with mutual TLS of a Region have one
+imported certificate needs an ownership certificate, one that ACM issued; all domain names with mutual TLS of a Region have one
 issuer per certificate subject, across accounts. 120 domain names per Region, 200 mappings per domain name.
 [API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits; botocore
 apigatewayv2 and apigateway models; Terraform issues 18312, 35741; aws/chalice 1986; aws-cdk 10529, 8983]
 
 Assumed: all messages that none of these quotes; that a domain name does not serve before it has been
-AVAILABLE once; that one too many is TooManyRequestsException in v2 and LimitExceededException in v1; that
+AVAILABLE once; that an ownership certificate is judged like the certificate itself (ISSUED, for the name); that
+a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one that
+changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and LimitExceededException in v1; that
 DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it.
 
 UpdateDomainName of v1 is not there, MiniStack has none.
@@ -31,6 +33,7 @@ from .truststore import Truststore
 from .wire import Response, aws_error, bad_request, conflict
 
 MAX_MAPPINGS = 200
+LOCKED = ("PENDING_CERTIFICATE_REIMPORT", "PENDING_OWNERSHIP_VERIFICATION")
 _MAPPING_KEY = re.compile(r"(?!/)[A-Za-z0-9$\-_.+!*'()/]{0,300}")
 
 Key = tuple[str, str, str]  # account, Region, domain name
@@ -91,16 +94,8 @@ def _issuer_conflict(cert: dict, name: str) -> str:
     return ""
 
 
-def _configuration_error(name: str, data: dict) -> str:
-    """Why API Gateway refuses the request's DomainNameConfigurations, or ""."""
-    configurations = data.get("domainNameConfigurations") or []
-    if len(configurations) != 1:
-        return "Invalid input. Expected one domain name configuration"
-    config = configurations[0]
-    if (config.get("endpointType", "REGIONAL"), config.get("securityPolicy", "TLS_1_2")) != ("REGIONAL", "TLS_1_2"):
-        return ("Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the "
-                "API Gateway V2 API.")
-    arn = config.get("certificateArn") or ""
+def _certificate_error(name: str, arn: str) -> str:
+    """Why the certificate cannot be one of this domain name, or ""."""
     if arn.count(":") > 4 and arn.split(":")[4] != get_account_id():
         return "The certificate provided must be owned by the account creating the domain"
     cert = ms_acm._certificates.get(arn)
@@ -110,10 +105,30 @@ def _configuration_error(name: str, data: dict) -> str:
         return f"Certificate {arn} is not in a valid state: {cert['Status']}"
     if not {name, "*." + name.partition(".")[2]} & set(cert["SubjectAlternativeNames"]):
         return f"The certificate provided does not cover the domain name {name}."
-    before, mutual_tls = latest(_key(name)), data.get("mutualTlsAuthentication")
+    return ""
+
+
+def _configuration_error(name: str, data: dict) -> str:
+    """Why API Gateway refuses the request's DomainNameConfigurations, or ""."""
+    configurations = data.get("domainNameConfigurations") or []
+    if len(configurations) != 1:
+        return "Invalid input. Expected one domain name configuration"
+    config = configurations[0]
+    if (config.get("endpointType", "REGIONAL"), config.get("securityPolicy", "TLS_1_2")) != ("REGIONAL", "TLS_1_2"):
+        return ("Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the "
+                "API Gateway V2 API.")
+    arn, ownership_arn = (config.get(f) or "" for f in ("certificateArn", "ownershipVerificationCertificateArn"))
+    if error := _certificate_error(name, arn):
+        return error
+    cert, before, mutual_tls = ms_acm._certificates[arn], latest(_key(name)), data.get("mutualTlsAuthentication")
     if mutual_tls.get("truststoreUri") if mutual_tls else before and before.truststore:
-        if cert["Type"] == "IMPORTED" and not config.get("ownershipVerificationCertificateArn"):
-            return "Missing ownershipVerificationCertificate."
+        if cert["Type"] == "IMPORTED":
+            if not ownership_arn:
+                return "Missing ownershipVerificationCertificate."
+            if error := _certificate_error(name, ownership_arn):
+                return error
+            if ms_acm._certificates[ownership_arn]["Type"] != "AMAZON_ISSUED":
+                return "The ownershipVerificationCertificate must be issued by ACM."
         if subject := _issuer_conflict(cert, name):
             return f"The certificate subject {subject} conflicts with an existing certificate from a different issuer."
     return ""
@@ -193,18 +208,29 @@ def update_domain_name(original: Callable, name: str, data: dict) -> Response:
         return conflict("There is already an update in progress")
     if error := _configuration_error(name, data):
         return bad_request(error)
-    old_arn = record["regionalCertificateArn"]
+    old, config = _certificates_of(record), data["domainNameConfigurations"][0]
+    same = all((config.get(field.replace("regionalC", "c")) or "") == arn for field, arn in old.items())
+    if status(_key(name))[0] in LOCKED and same:
+        return conflict(f"The domain name is {status(_key(name))[0]} and cannot be updated")
     response = _write(name, data, knob("update_settle"), lambda: original(name, data), _show)
-    if record["regionalCertificateArn"] != old_arn:
-        acm.let_go(old_arn, name)
+    if response[0] < 300:
+        for arn in set(old.values()) - set(_certificates_of(record).values()):
+            acm.let_go(arn, name)
+        if status(_key(name))[0] in LOCKED:
+            del _forced_status[_key(name)]
     return response
+
+
+def _certificates_of(record: dict) -> dict[str, str]:
+    return {f: record.get(f) or "" for f in ("regionalCertificateArn", "ownershipVerificationCertificateArn")}
 
 
 @replaces(v1, "_delete_domain_name")
 @replaces(v2, "_delete_domain_name")
 def delete_domain_name(original: Callable, name: str) -> Response:
     if record := v1._domain_names.get(name):
-        acm.let_go(record["regionalCertificateArn"], name)
+        for arn in _certificates_of(record).values():
+            acm.let_go(arn, name)
         _serving.pop(_key(name), None)
         _forced_status.pop(_key(name), None)
     return original(name)

@@ -1,64 +1,226 @@
-//! The step CertificateIssued: one certificate of ours, issued, its validation record kept, superseded ones gone.
+//! The step CertificateIssued: one certificate of ours, issued, its validation record kept, superseded ones gone; or one that is there
+//! already, judged and otherwise left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Judged, OWNER_TAG, Verdict};
+use jiff::Timestamp;
+
+use super::{Action, Judged, OWNER_TAG, Step, Verdict, custom_domain::is_taken_over};
 use crate::{
     api::conditions::Reason,
     aws::{
-        acm::{self, CertificateStatus},
-        route53::RecordSet,
+        acm::{self, CertificateKind, CertificateStatus},
+        route53::{Change, RecordSet, Zone},
     },
     domain::{
-        desired::{Desired, Home},
-        observed::Observed,
+        desired::{CertificateWish, Desired, DnsWish, Home, RequestWish},
+        observed::{Observed, Unseen, ZoneChoice},
         records,
     },
 };
-/// Ours, for exactly the names and key that the spec says.
-fn fits(d: &Desired, c: &acm::Certificate) -> bool {
-    c.names == d.certificate.names && c.key_algorithm == d.certificate.key_algorithm
+mod requests;
+
+pub use requests::remedy;
+
+/// For exactly the names and key that the spec says.
+fn fits(wish: &RequestWish, c: &acm::Certificate) -> bool {
+    c.names == wish.names && c.key_algorithm == wish.key_algorithm
+}
+
+fn is_ours(home: &Home, c: &acm::Certificate) -> bool {
+    c.tags.get(OWNER_TAG) == Some(&home.owner)
 }
 
 fn owned<'a>(home: &'a Home, o: &'a Observed) -> impl Iterator<Item = &'a acm::Certificate> {
-    o.certificates.iter().flatten().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner))
+    o.certificates.iter().flatten().filter(|c| is_ours(home, c))
 }
 
-/// The one that the domain shall have: issued before pending, in use before not, then the oldest.
+/// Which certificate counts.
+enum Wanted<'a> {
+    /// One that we request.
+    Requested(&'a RequestWish),
+    /// One that is there without us: it is read, and nothing else.
+    There(There<'a>),
+}
+
+struct There<'a> {
+    arn: &'a str,
+    /// Of the public certificate beside it.
+    ownership_arn: Option<&'a str>,
+    /// The domain came with it when it was taken over; the spec names none.
+    kept: bool,
+}
+
+/// A domain that is taken over keeps what it has while the spec says nothing of certificates. One that we requested for it since is ours
+/// to follow, not to keep.
+fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, Verdict> {
+    let request = match &d.certificate {
+        CertificateWish::Existing { arn, ownership_arn } => {
+            return Ok(Wanted::There(There { arn, ownership_arn: ownership_arn.as_deref(), kept: false }));
+        }
+        CertificateWish::Request { request, keep: false } => return Ok(Wanted::Requested(request)),
+        CertificateWish::Request { request, keep: true } => request,
+    };
+    let domain = o.domain.as_ref().map_err(Verdict::unknown)?;
+    let Some(g) = domain.as_ref().filter(|g| is_taken_over(d, g)) else { return Ok(Wanted::Requested(request)) };
+    let certificates = o.certificates.as_ref().map_err(Verdict::unknown)?;
+    if certificates.iter().any(|c| c.arn == g.certificate_arn && is_ours(&d.home, c)) {
+        return Ok(Wanted::Requested(request));
+    }
+    if g.certificate_arn.is_empty() {
+        return Err(Verdict::Behind(Step::DomainProgrammed)); // edge-optimized, which is refused there
+    }
+    let ownership_arn = g.ownership_certificate_arn.as_deref();
+    Ok(Wanted::There(There { arn: &g.certificate_arn, ownership_arn, kept: true }))
+}
+
+/// The one that the domain shall have, whatever its status: of ours, issued before pending, in use before not, then the oldest.
 pub(super) fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
+    match wanted(d, o).ok()? {
+        Wanted::Requested(wish) => requested(d, wish, o),
+        Wanted::There(there) => named(o, there.arn).ok()?,
+    }
+}
+
+/// The public certificate beside it that proves the name.
+pub(super) fn ownership<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
+    match wanted(d, o).ok()? {
+        Wanted::Requested(_) => None,
+        Wanted::There(there) => named(o, there.ownership_arn?).ok()?,
+    }
+}
+
+fn requested<'a>(d: &'a Desired, wish: &RequestWish, o: &'a Observed) -> Option<&'a acm::Certificate> {
     let used = o.domain.as_ref().ok().and_then(Option::as_ref).map(|g| g.certificate_arn.as_str());
     owned(&d.home, o)
-        .filter(|c| fits(d, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation))
+        .filter(|c| {
+            fits(wish, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation)
+        })
         .min_by_key(|c| {
             (c.status != CertificateStatus::Issued, used != Some(c.arn.as_str()), c.created_at, c.arn.clone())
         })
 }
 
-pub(super) fn certificates(d: &Desired, o: &Observed) -> Judged {
+fn named<'a>(o: &'a Observed, arn: &str) -> Result<Option<&'a acm::Certificate>, &'a Unseen> {
+    o.named.get(arn).map_or(Ok(None), |read| read.as_ref().map(Option::as_ref))
+}
+
+pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> Judged {
+    match wanted(d, o) {
+        Err(verdict) => verdict.into(),
+        Ok(Wanted::Requested(wish)) => ours(d, wish, o, now),
+        Ok(Wanted::There(there)) => match usable(d, &there, o, now) {
+            Err(verdict) => verdict.into(),
+            Ok(c) => {
+                let what = if there.kept { "the certificate that the domain came with, " } else { "" };
+                Judged {
+                    verdict: issued(what, c),
+                    actions: superseded(d, o, [Some(there.arn), there.ownership_arn]).collect(),
+                }
+            }
+        },
+    }
+}
+
+fn issued(what: &str, c: &acm::Certificate) -> Verdict {
+    let not_after = c.not_after.map(|t| t.strftime(", valid until %Y-%m-%d").to_string()).unwrap_or_default();
+    Verdict::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
+}
+
+// ---- one that is there
+
+/// The certificate, once API Gateway can be given it for mutual TLS.
+fn usable<'a>(d: &Desired, there: &There, o: &'a Observed, now: Timestamp) -> Result<&'a acm::Certificate, Verdict> {
+    let Home { domain_name: name, .. } = &d.home;
+    let (field, way_out) = match there.kept {
+        true => ("the domain's certificate", "; name another one in spec.serverCertificate"),
+        false => ("spec.serverCertificate.existing.arn", ""),
+    };
+    let c = valid(field, way_out, there.arn, name, o, now)?;
+    let proof = "spec.serverCertificate.existing.ownershipVerificationArn";
+    let invalid = |message: String| Err(Verdict::blocked(Reason::InvalidSpec, message));
+    let origin = match c.kind {
+        CertificateKind::Requested if there.ownership_arn.is_some() && !there.kept => {
+            return invalid(format!(
+                "{proof}: leave it out: {} is a public certificate, which proves its names itself",
+                c.arn
+            ));
+        }
+        CertificateKind::Requested => return Ok(c),
+        CertificateKind::Imported => "was imported into ACM",
+        CertificateKind::PrivateCa => "is from AWS Private CA",
+    };
+    let Some(ownership_arn) = there.ownership_arn else {
+        let with = if there.kept { ", and this ARN as spec.serverCertificate.existing.arn" } else { "" };
+        return invalid(format!(
+            "{proof}: {} {origin}, and for mutual TLS API Gateway takes it only beside a public certificate that proves the name: set here the ARN \
+             of one that ACM issued for {name}{with}",
+            c.arn
+        ));
+    };
+    let ownership = valid(proof, way_out, ownership_arn, name, o, now)?;
+    if ownership.kind != CertificateKind::Requested {
+        return invalid(format!("{proof}: {ownership_arn} is not a public certificate that was requested from ACM"));
+    }
+    Ok(c)
+}
+
+/// The certificate with this ARN, when it is there, valid and for `name`. `field` says who names it.
+fn valid<'a>(
+    field: &str,
+    way_out: &str,
+    arn: &str,
+    name: &str,
+    o: &'a Observed,
+    now: Timestamp,
+) -> Result<&'a acm::Certificate, Verdict> {
+    let c = named(o, arn).map_err(Verdict::unknown)?.ok_or_else(|| {
+        Verdict::blocked(Reason::RefNotFound, format!("{field}: there is no certificate {arn} in ACM{way_out}"))
+    })?;
+    let expired = c.not_after.is_some_and(|t| t <= now);
+    let status = if expired { CertificateStatus::Expired } else { c.status.clone() };
+    let problem = if status != CertificateStatus::Issued {
+        format!("is {}, not ISSUED", status.as_str())
+    } else if !covers(c, name) {
+        format!("is not for {name}, but for {}", c.names.join(", "))
+    } else {
+        return Ok(c);
+    };
+    Err(Verdict::blocked(Reason::CertificateFailed, format!("{field}: {arn} {problem}{way_out}")))
+}
+
+/// By its exact name, or by a wildcard in the place of its first label.
+fn covers(c: &acm::Certificate, name: &str) -> bool {
+    let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+    c.names.iter().any(|n| n == name || Some(n) == wildcard.as_ref())
+}
+
+// ---- one of ours
+
+fn ours(d: &Desired, wish: &RequestWish, o: &Observed, now: Timestamp) -> Judged {
     if let Err(why) = &o.certificates {
         return Verdict::unknown(why).into();
     }
-    let Some(certificate) = chosen(d, o) else { return request(d, o) };
-    let validation = match &o.validation {
-        Ok(found) => validation_records(d, o, certificate, found),
-        Err(why) => Err(Verdict::unknown(why)),
+    let Some(certificate) = requested(d, wish, o) else { return requests::request(d, wish, o, now) };
+    let validation = match (&d.home.dns, &o.validation) {
+        (DnsWish::External { .. }, _) => Ok(vec![]),
+        (_, Ok(found)) => validation_records(d, o, certificate, found),
+        (_, Err(why)) => Err(Verdict::unknown(why)),
     };
     if certificate.status == CertificateStatus::Issued {
         // The record is what the renewal hangs on: put back when somebody removed it, without a fuss.
         let mut actions = validation.unwrap_or_default();
-        actions.extend(superseded(d, o, certificate));
-        let day = |t: jiff::Timestamp| t.strftime("%Y-%m-%d").to_string();
-        let not_after = certificate.not_after.map(|t| format!(", valid until {}", day(t))).unwrap_or_default();
-        return Judged {
-            verdict: Verdict::done(Reason::Issued, format!("{} is ISSUED{not_after}", certificate.arn)),
-            actions,
-        };
+        actions.extend(superseded(d, o, [Some(&certificate.arn), None]));
+        return Judged { verdict: issued("", certificate), actions };
     }
     match validation {
         Err(verdict) => verdict.into(),
         Ok(changes) if !changes.is_empty() => Judged::act("writing the validation record into Route 53", changes),
         Ok(_) if certificate.validation.is_empty() || certificate.validation.iter().any(|v| v.record.is_none()) => {
             Verdict::wait(Reason::WaitingForValidation, "ACM has not named the validation record yet").into()
+        }
+        Ok(_) if matches!(d.home.dns, DnsWish::External { .. }) => {
+            Verdict::wait(Reason::WaitingForValidation, format!("create in public DNS: {}", lines(certificate))).into()
         }
         Ok(_) => {
             Verdict::wait(Reason::WaitingForValidation, "the validation record is in Route 53; ACM has not issued yet")
@@ -67,88 +229,79 @@ pub(super) fn certificates(d: &Desired, o: &Observed) -> Judged {
     }
 }
 
-/// Zones are looked up before the request, so that no certificate is left that can never be issued.
-fn request(d: &Desired, o: &Observed) -> Judged {
-    match &o.zone {
-        Err(why) => return Verdict::unknown(why).into(),
-        Ok(None) => return no_zone(d).into(),
-        Ok(Some(zone)) => {
-            if let Some(outside) = d.certificate.names.iter().find(|n| !records::is_inside(n, &zone.name)) {
-                return Verdict::blocked(
-                    Reason::HostedZoneNotFound,
-                    format!(
-                        "spec.serverCertificate.request.subjectAlternativeNames: {outside} is not inside the hosted zone {}; names of other \
-                         zones are not supported yet",
-                        zone.name
-                    ),
-                )
-                .into();
-            }
+/// The hosted zone that the records of `name` belong into.
+pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Zone, Verdict> {
+    let zones = o.zones.as_ref().map_err(Verdict::unknown)?;
+    let DnsWish::Route53 { zone_id, .. } = &d.home.dns else {
+        return Err(Verdict::blocked(Reason::HostedZoneNotFound, format!("the records of {name} are made elsewhere")));
+    };
+    let message = match (zones.get(name), zone_id) {
+        (Some(ZoneChoice::Found(zone)), _) => return Ok(zone),
+        (Some(ZoneChoice::Ambiguous(ids)), _) => {
+            format!(
+                "{} are public hosted zones of one name, a parent of {name}; say with spec.dns.route53.hostedZoneId which one",
+                ids.join(" and ")
+            )
         }
-    }
-    if let Some(failed) = owned(&d.home, o).find(|c| fits(d, c) && c.status == CertificateStatus::Failed) {
-        let why = failed.failure.as_deref().unwrap_or("no reason given");
-        return Verdict::blocked(
-            Reason::CertificateFailed,
-            format!("ACM could not issue {}: {why}. Put that right, then delete the failed certificate in ACM: a new one is requested", failed.arn),
-        )
-        .into();
-    }
-    Judged::act(
-        format!("requesting a certificate for {}", d.home.domain_name),
-        vec![Action::RequestCertificate(acm::CertificateRequest {
-            domain_name: d.home.domain_name.clone(),
-            names: d.certificate.names.clone(),
-            key_algorithm: d.certificate.key_algorithm.clone(),
-            idempotency_token: d.certificate.token.clone(),
-            tags: [(OWNER_TAG.to_owned(), d.home.owner.clone())].into(),
-        })],
-    )
-}
-
-pub(super) fn no_zone(d: &Desired) -> Verdict {
-    let message = match &d.home.zone_id {
-        Some(id) => format!(
-            "spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {} belongs into",
-            d.home.domain_name
-        ),
-        None => format!(
-            "no public hosted zone in account {} is a parent of {}; create one, or set spec.dns.route53.hostedZoneId",
-            d.home.account, d.home.domain_name
+        (_, Some(id)) if name == d.home.domain_name => {
+            format!("spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {name} belongs into")
+        }
+        _ => format!(
+            "no public hosted zone in account {} is a parent of {name}; create one, or set spec.dns.route53.hostedZoneId",
+            d.home.route53_account()
         ),
     };
-    Verdict::blocked(Reason::HostedZoneNotFound, message)
+    Err(Verdict::blocked(Reason::HostedZoneNotFound, message))
 }
 
-/// What it takes for the validation records of `certificate` to be there.
+/// The CNAMEs by which ACM sees that the names of a certificate are ours, and that it looks for again at each renewal: name and value
+/// without final dot, each once, sorted.
+pub fn validation(c: &acm::Certificate) -> Vec<(String, String)> {
+    let records = c.validation.iter().filter_map(|v| v.record.as_ref());
+    let records = records.map(|(name, value)| (name.clone(), value.trim_end_matches('.').to_owned()));
+    records.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The same as lines of a zone file.
+pub fn lines(c: &acm::Certificate) -> String {
+    let lines: Vec<_> = validation(c).iter().map(|(name, value)| format!("{name}. CNAME {value}.")).collect();
+    lines.join("; ")
+}
+
+/// What it takes for the validation records of `certificate` to be there: one batch for each zone.
 fn validation_records(
     d: &Desired,
     o: &Observed,
     certificate: &acm::Certificate,
     found: &BTreeMap<String, Vec<RecordSet>>,
 ) -> Result<Vec<Action>, Verdict> {
-    let zone = match &o.zone {
-        Err(why) => return Err(Verdict::unknown(why)),
-        Ok(None) => return Err(no_zone(d)),
-        Ok(Some(zone)) => zone,
+    let mut batches: BTreeMap<&str, BTreeMap<String, Change>> = BTreeMap::new();
+    for validation in &certificate.validation {
+        let Some((name, value)) = &validation.record else { continue };
+        let zone = zone(d, o, &validation.domain)?;
+        let there = found.get(name).map_or(&[][..], Vec::as_slice);
+        if let Some(change) = records::validation_change(name, value, there) {
+            // A name and its wildcard have the same record, and a batch must not name it twice.
+            batches.entry(&zone.id).or_default().insert(name.clone(), change);
+        }
+    }
+    let batch = |(zone_id, changes): (&str, BTreeMap<_, _>)| Action::ChangeRecords {
+        zone_id: zone_id.to_owned(),
+        changes: changes.into_values().collect(),
     };
-    let wanted: BTreeSet<_> = certificate.validation.iter().filter_map(|v| v.record.clone()).collect();
-    let changes: Vec<_> = wanted
-        .into_iter()
-        .filter_map(|(name, value)| {
-            records::validation_change(&name, &value, found.get(&name).map_or(&[], Vec::as_slice))
-        })
-        .collect();
-    Ok(if changes.is_empty() { vec![] } else { vec![Action::ChangeRecords { zone_id: zone.id.clone(), changes }] })
+    Ok(batches.into_iter().map(batch).collect())
 }
 
-/// Certificates of ours that nothing needs any more.
-fn superseded<'a>(d: &'a Desired, o: &'a Observed, kept: &'a acm::Certificate) -> impl Iterator<Item = Action> + 'a {
+/// Certificates of ours but those `needed`, once nothing uses them any more.
+fn superseded<'a>(d: &'a Desired, o: &'a Observed, needed: [Option<&'a str>; 2]) -> impl Iterator<Item = Action> + 'a {
     let used = match &o.domain {
         Ok(domain) => Some(domain.as_ref().map(|g| g.certificate_arn.as_str()).unwrap_or_default()),
         Err(_) => None, // not known which one is in use: none may go
     };
     owned(&d.home, o)
-        .filter(move |c| c.arn != kept.arn && !c.in_use && used.is_some_and(|used| used != c.arn))
+        .filter(move |c| !needed.contains(&Some(&*c.arn)) && !c.in_use && used.is_some_and(|used| used != c.arn))
         .map(|c| Action::DeleteCertificate { arn: c.arn.clone() })
 }
+
+#[cfg(test)]
+mod tests;

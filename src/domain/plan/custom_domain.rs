@@ -1,8 +1,10 @@
-//! The step DomainProgrammed: the custom domain, changed in place and only when it is ours.
+//! The step DomainProgrammed: the custom domain, changed in place and only when it is ours, or nobody's and to be taken over.
 
-use super::{Action, Judged, OWNER_TAG, Step, Verdict};
+use jiff::Timestamp;
+
+use super::{ADOPTED_TAG, Action, Judged, OWNER_TAG, Step, Verdict};
 use crate::{
-    api::conditions::Reason,
+    api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateStatus},
         gateway::{Domain, DomainRequest, DomainStatus},
@@ -16,8 +18,9 @@ pub(super) fn domain(
     d: &Desired,
     o: &Observed,
     certificate: Option<&acm::Certificate>,
-    issued: &Verdict,
+    ownership: Option<&acm::Certificate>,
     published: &Verdict,
+    now: Timestamp,
 ) -> Judged {
     let existing = match &o.domain {
         Err(why) => return Verdict::unknown(why).into(),
@@ -25,56 +28,76 @@ pub(super) fn domain(
     };
     let version =
         o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
-    let arn = certificate.filter(|_| issued.is_done()).map(|c| &c.arn);
-    let wished = |arn: &str, version: &str| DomainRequest {
+    let pair = certificate.map(|c| (c.arn.as_str(), ownership.map(|c| c.arn.as_str())));
+    let wished = |(arn, ownership): (&str, Option<&str>), version: &str| DomainRequest {
         name: d.home.domain_name.clone(),
         certificate_arn: arn.to_owned(),
-        ownership_certificate_arn: None,
+        ownership_certificate_arn: ownership.map(str::to_owned),
         truststore_uri: d.home.truststore_uri(),
         truststore_version: version.to_owned(),
         ip_address_type: d.ip_address_type,
     };
     let Some(g) = existing else {
-        return match (arn, version) {
-            (Some(arn), Some(version)) => Judged::act(
+        return match (pair, version) {
+            (Some(pair), Some(version)) => Judged::act(
                 format!("creating the custom domain {}", d.home.domain_name),
-                vec![Action::CreateDomain(wished(arn, version))],
+                vec![Action::CreateDomain(wished(pair, version))],
             ),
             (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
             (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
         };
     };
-    if let Some(refused) = foreign(&d.home, g) {
-        return refused.into();
+    let standing = standing(&d.home, g);
+    if is_barred(d, o) {
+        return not_ours(g, &standing).into();
     }
-    match &g.status {
-        DomainStatus::Available => {}
-        DomainStatus::Updating => {
-            return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
-        }
-        status => {
-            let why = g.status_message.as_deref().unwrap_or("no message");
-            return Verdict::blocked(Reason::DomainRejected, format!("{} is {}: {why}", g.name, status.as_str()))
-                .into();
-        }
+    if let Some(why) = unmanageable(g) {
+        return Verdict::blocked(Reason::DomainRejected, why).into();
+    }
+    if g.status == DomainStatus::Updating {
+        return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
     }
     // What it has serves for an update of the rest, as long as API Gateway takes it.
-    let is_issued = |c: &&acm::Certificate| c.arn == g.certificate_arn && c.status == CertificateStatus::Issued;
-    let in_use = o.certificates.iter().flatten().find(is_issued).map(|c| &c.arn);
+    let in_use = o.certificate(&g.certificate_arn).filter(|c| c.status == CertificateStatus::Issued);
+    let in_use = in_use.map(|c| (c.arn.as_str(), g.ownership_certificate_arn.as_deref()));
     let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
     let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
-    let (Some(wanted_arn), Some(wanted_version)) = (arn.or(in_use), version.or(readable)) else {
-        return Verdict::Behind(Step::TruststorePublished).into();
+    let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {
+        (Some(wanted), Some(version)) => (wanted, version),
+        (None, _) => return Verdict::Behind(Step::CertificateIssued).into(),
+        (_, None) => return Verdict::Behind(Step::TruststorePublished).into(),
     };
-    let as_wished =
-        g.certificate_arn == *wanted_arn && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
-    if !as_wished {
-        return Judged::act(
-            format!("updating the custom domain {}", g.name),
-            vec![Action::UpdateDomain(wished(wanted_arn, wanted_version))],
-        );
+    // Nothing is wished for beside a public certificate, and what may be left there from before does no harm.
+    let has_pair = |(arn, ownership): (&str, Option<&str>)| {
+        g.certificate_arn == arn && (ownership.is_none() || g.ownership_certificate_arn.as_deref() == ownership)
+    };
+    if let Some(locked) = locked(g, has_pair(wanted)) {
+        return locked.into();
     }
-    match (arn, version) {
+    let as_wished = has_pair(wanted) && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
+    let mut actions = vec![];
+    if matches!(standing, Standing::Unowned | Standing::Adopted) {
+        if let Err(refused) = nobody_loses(&d.home, &standing, g, o, now) {
+            return refused.into();
+        }
+        if standing == Standing::Unowned {
+            match (pair, version) {
+                (None, _) => return Verdict::Behind(Step::CertificateIssued).into(),
+                (_, None) => return Verdict::Behind(Step::TruststorePublished).into(),
+                _ => {} // only with everything that it takes
+            }
+            // The mark first: whatever happens in between, the next look knows what this is.
+            actions.push(Action::AdoptDomain { arn: g.arn.clone() });
+        }
+    }
+    if !as_wished {
+        actions.push(Action::UpdateDomain(wished(wanted, wanted_version)));
+    }
+    if !actions.is_empty() {
+        let what = if standing == Standing::Unowned { "taking over" } else { "updating" };
+        return Judged::act(format!("{what} the custom domain {}", g.name), actions);
+    }
+    match (pair, version) {
         (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
         (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
         _ => Verdict::done(
@@ -85,28 +108,145 @@ pub(super) fn domain(
     }
 }
 
-/// Why a domain of that name is none of ours.
-fn foreign(home: &Home, g: &Domain) -> Option<Verdict> {
+/// Whose a custom domain of our name is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Ours, and we made it.
+    Made,
+    /// Ours, taken over.
+    Adopted,
+    /// It carries no owner's mark.
+    Unowned,
+    /// The owner that its mark names.
+    Foreign(String),
+}
+
+pub fn standing(home: &Home, g: &Domain) -> Standing {
     match g.tags.get(OWNER_TAG) {
-        Some(owner) if *owner == home.owner => None,
-        owner => Some(Verdict::blocked(
-            Reason::ForeignOwner,
-            format!(
-                "the custom domain {} exists already and {}; it is left alone",
-                g.name,
-                owner.map_or("carries no owner's mark (taking over is not supported yet)".into(), |o| format!(
-                    "belongs to {o}"
-                ))
-            ),
-        )),
+        None => Standing::Unowned,
+        Some(owner) if *owner != home.owner => Standing::Foreign(owner.clone()),
+        Some(_) if g.tags.contains_key(ADOPTED_TAG) => Standing::Adopted,
+        Some(_) => Standing::Made,
     }
+}
+
+/// Whether there is a domain that we may not touch.
+pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
+    let existing = o.domain.as_ref().ok().and_then(Option::as_ref);
+    match existing.map(|g| standing(&d.home, g)) {
+        Some(Standing::Foreign(_)) => true,
+        Some(Standing::Unowned) => d.adoption == AdoptionPolicy::Never,
+        _ => false,
+    }
+}
+
+/// Whether the domain was there before us, and is taken over or about to be.
+pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
+    match standing(&d.home, g) {
+        Standing::Adopted => true,
+        Standing::Unowned => d.adoption == AdoptionPolicy::Unowned,
+        Standing::Made | Standing::Foreign(_) => false,
+    }
+}
+
+/// What becomes of mappings that the spec does not list: on a domain taken over they stay unless the spec says otherwise.
+pub fn keeps_unlisted(home: &Home, g: &Domain) -> bool {
+    match home.unlisted_mappings {
+        Some(fate) => fate == UnlistedMappings::Keep,
+        None => standing(home, g) != Standing::Made,
+    }
+}
+
+fn not_ours(g: &Domain, standing: &Standing) -> Verdict {
+    let whose = match standing {
+        Standing::Foreign(owner) => format!("belongs to {owner}; it is left alone"),
+        _ => "carries no owner's mark; it is left alone. Set spec.adoptionPolicy to Unowned to take it over".into(),
+    };
+    Verdict::blocked(Reason::ForeignOwner, format!("the custom domain {} exists already and {whose}", g.name))
+}
+
+/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should change.
+/// Source: API Gateway Developer Guide, "Configuring mutual TLS authentication" and "Set the routing mode".
+fn unmanageable(g: &Domain) -> Option<String> {
+    let name = &g.name;
+    if g.endpoint_type != "REGIONAL" {
+        return Some(format!(
+            "the custom domain {name} is of endpoint type {}, and mutual TLS needs REGIONAL: migrate it first (aws apigateway \
+             update-domain-name), or give this MtlsDomain another name",
+            g.endpoint_type
+        ));
+    }
+    if g.security_policy != "TLS_1_2" {
+        return Some(format!(
+            "the custom domain {name} has the TLS policy {}, and mutual TLS needs TLS_1_2: change that first",
+            g.security_policy
+        ));
+    }
+    if g.routing_mode != "API_MAPPING_ONLY" {
+        return Some(format!(
+            "the custom domain {name} has the routing mode {}, with which API mappings are not all that decides: set it to \
+             API_MAPPING_ONLY first",
+            g.routing_mode
+        ));
+    }
+    None
+}
+
+/// A status that only AWS or whoever holds a certificate can end, unless the certificates are about to be replaced.
+/// Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
+fn locked(g: &Domain, has_pair: bool) -> Option<Verdict> {
+    let remedy = match g.status {
+        DomainStatus::Available => return None,
+        DomainStatus::PendingCertificateReimport => {
+            "import a certificate into the same ARN that covers the name, from the same issuer"
+        }
+        DomainStatus::PendingOwnershipVerification => {
+            "name a valid public certificate in spec.serverCertificate.existing.ownershipVerificationArn"
+        }
+        _ => "API Gateway says no more",
+    };
+    let why = g.status_message.as_deref().unwrap_or("no message");
+    let message = format!("{} is {}: {why}; {remedy}", g.name, g.status.as_str());
+    has_pair.then(|| Verdict::blocked(Reason::DomainRejected, message))
+}
+
+/// A domain is taken over only when every certificate that it trusts now is in the truststore that it is to have. What has expired
+/// lets nobody in any more.
+fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now: Timestamp) -> Result<(), Verdict> {
+    let Some(used) = &g.truststore else { return Ok(()) };
+    let pinned = o.pinned.as_ref().map_err(Verdict::unknown)?;
+    let published = o.published.as_ref().map_err(Verdict::unknown)?;
+    let Some(pinned) = pinned else {
+        let message = format!(
+            "the custom domain {} trusts the certificates in {}, which cannot be read, so nobody can tell who would lose access. Put that \
+             object back, or turn mutual TLS off first",
+            g.name, used.uri
+        );
+        return Err(Verdict::blocked(Reason::TrustInUse, message));
+    };
+    if *standing == Standing::Adopted && pinned.owner.as_ref() == Some(&home.owner) {
+        return Ok(()); // it has moved to our truststore: what leaves that is decided there
+    }
+    let stays = |certificate| published.as_ref().is_some_and(|p| p.bundle.find(certificate).is_some());
+    let certificates = pinned.bundle.entries.iter().map(|e| &e.certificate);
+    let lost: Vec<_> = certificates.filter(|c| now < c.not_after && !stays(c)).map(|c| c.subject.as_str()).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the custom domain {} trusts certificates that spec.trust.authorities does not list: {}. Add them, or remove them from {} first",
+        g.name,
+        lost.join("; "),
+        used.uri
+    );
+    Err(Verdict::blocked(Reason::TrustInUse, message))
 }
 
 /// The domain, when it is there and ours.
 pub(super) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
     match domain {
         Err(why) => Err(Verdict::unknown(why)),
-        Ok(Some(g)) if foreign(home, g).is_none() => Ok(g),
+        Ok(Some(g)) if matches!(standing(home, g), Standing::Made | Standing::Adopted) => Ok(g),
         Ok(_) => Err(Verdict::Behind(Step::DomainProgrammed)),
     }
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use super::{Action, Judged, PENDING_TAG, Step, Verdict};
 use crate::{
     api::{DefaultEndpoint, conditions::Reason},
-    aws::probe,
     domain::{
         desired::Desired,
         observed::{Api, Observed},
     },
+    outside::probe,
 };
 pub(super) fn bypass(d: &Desired, o: &Observed, dns: &Verdict) -> Judged {
     if d.default_endpoint == DefaultEndpoint::Keep {

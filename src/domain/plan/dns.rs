@@ -1,26 +1,34 @@
 //! The step DNSProgrammed: the name points at the domain, for the first time only once something answers there.
 
-use super::{Action, Judged, Step, Verdict, certificates::no_zone, custom_domain::ours};
+use super::{Action, Judged, Step, Verdict, certificates::zone, custom_domain::ours};
 use crate::{
-    api::conditions::Reason,
-    aws::gateway::DomainStatus,
+    api::{DnsVerification, conditions::Reason},
+    aws::gateway::{Domain, DomainStatus},
     domain::{
-        desired::Desired,
+        desired::{Desired, DnsWish},
         observed::Observed,
         records::{self, RecordPlan},
     },
+    outside::public_dns::PublicName,
 };
+
 pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
     let g = match ours(&d.home, &o.domain) {
         Err(verdict) => return verdict.into(),
         Ok(g) => g,
     };
-    let (zone, there) = match (&o.zone, &o.records) {
-        (Err(why), _) | (_, Err(why)) => return Verdict::unknown(why).into(),
-        (Ok(None), _) => return no_zone(d).into(),
-        (Ok(Some(zone)), Ok(there)) => (zone, there),
+    if let DnsWish::External { verify } = d.home.dns {
+        return external(verify, o, g).into();
+    }
+    let zone = match zone(d, o, &d.home.domain_name) {
+        Err(verdict) => return verdict.into(),
+        Ok(zone) => zone,
     };
-    match records::plan(&d.home, g, d.ip_address_type, there) {
+    let there = match &o.records {
+        Err(why) => return Verdict::unknown(why).into(),
+        Ok(there) => there,
+    };
+    match records::plan(&d.home, zone, g, d.ip_address_type, there) {
         RecordPlan::Right => match &o.records_in_sync {
             Err(why) => Verdict::unknown(why).into(),
             Ok(false) => Verdict::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
@@ -28,14 +36,9 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
                 Verdict::done(Reason::Programmed, format!("{} points at {}", d.home.domain_name, g.target)).into()
             }
         },
-        RecordPlan::Foreign(what) => Verdict::blocked(
-            Reason::ForeignOwner,
-            format!(
-                "the hosted zone {} has {what}, which carries no mark of ours; delete it to let the operator write {}",
-                zone.name, d.home.domain_name
-            ),
-        )
-        .into(),
+        RecordPlan::Foreign(what) => {
+            Verdict::blocked(Reason::ForeignOwner, format!("the hosted zone {} has {what}", zone.name)).into()
+        }
         // A first record sends callers here: not before there is something that answers.
         RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => {
             Verdict::Behind(Step::DomainProgrammed).into()
@@ -47,5 +50,71 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
             format!("pointing {} at {}", d.home.domain_name, g.target),
             vec![Action::ChangeRecords { zone_id: zone.id.clone(), changes }],
         ),
+    }
+}
+
+/// Somebody else makes the record: whether it is there, and what it must say.
+fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> Verdict {
+    let (name, target) = (&g.name, g.target.to_lowercase());
+    if verify == DnsVerification::None {
+        return Verdict::done(Reason::NotVerified, format!("that {name} points at {target} is not looked at"));
+    }
+    let found = match &o.public {
+        Err(why) => return Verdict::unknown(why),
+        Ok(found) => found.clone().unwrap_or_default(),
+    };
+    if leads_to(&found, &target) {
+        return Verdict::done(Reason::Verified, format!("{name} leads to {target} in public DNS"));
+    }
+    let now = match (found.cnames.first(), found.addresses.is_empty()) {
+        (Some(cname), _) => format!("; now it is a CNAME of {cname}"),
+        (None, false) => {
+            let addresses: Vec<_> = found.addresses.iter().map(ToString::to_string).collect();
+            format!("; now it has other addresses, {}", addresses.join(", "))
+        }
+        (None, true) => String::new(),
+    };
+    let message = if found.apex {
+        format!(
+            "{name} is the first name of its zone, where no CNAME can be: create an ALIAS or ANAME record, or what your DNS provider flattens, to \
+             {target}; or move the zone to Route 53 and set spec.dns.route53{now}"
+        )
+    } else {
+        format!("create in public DNS: {name}. CNAME {target}.{now}")
+    };
+    Verdict::wait(Reason::WaitingForDNS, message)
+}
+
+/// By a CNAME, at whatever remove, or by addresses that are all the target's (ALIAS, ANAME, flattened).
+fn leads_to(found: &PublicName, target: &str) -> bool {
+    let by_address = !found.addresses.is_empty() && found.addresses.is_subset(&found.target);
+    by_address || found.cnames.iter().any(|cname| cname == target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_to_its_target_by_cname_or_with_all_its_addresses() {
+        let addresses = |all: &[&str]| all.iter().map(|a| a.parse().unwrap()).collect();
+        for (cnames, at_name, at_target, leads) in [
+            (&["t.example"][..], &[][..], &[][..], true),
+            (&["x.example", "t.example"], &[], &[], true),
+            (&["x.example"], &["192.0.2.1"], &["192.0.2.2"], false),
+            // a CNAME of a name that is flattened
+            (&["x.example"], &["192.0.2.1"], &["192.0.2.1"], true),
+            (&[], &["192.0.2.1"], &["192.0.2.1", "192.0.2.2", "2001:db8::1"], true),
+            (&[], &["192.0.2.1", "192.0.2.9"], &["192.0.2.1", "192.0.2.2"], false),
+            // an AAAA of before, which callers with IPv6 go to
+            (&[], &["192.0.2.1", "2001:db8::9"], &["192.0.2.1"], false),
+            (&[], &[], &["192.0.2.1"], false),
+            (&[], &[], &[], false),
+        ] {
+            let cnames = cnames.iter().map(|name| (*name).to_owned()).collect();
+            let (addresses, target) = (addresses(at_name), addresses(at_target));
+            let found = PublicName { cnames, addresses, target, apex: false };
+            assert_eq!(leads_to(&found, "t.example"), leads, "{found:?}");
+        }
     }
 }

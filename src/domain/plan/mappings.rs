@@ -1,21 +1,25 @@
 //! The step MappingsProgrammed: each mapping of the spec, and none that should not be.
 
-use super::{Action, Judged, Verdict, custom_domain::ours};
+use super::{
+    Action, Judged, Verdict,
+    custom_domain::{keeps_unlisted, ours},
+};
 use crate::{
-    api::{UnlistedMappings, conditions::Reason},
+    api::conditions::Reason,
     domain::{desired::Desired, observed::Observed},
 };
 pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
-    if let Err(verdict) = ours(&d.home, &o.domain) {
-        return verdict.into();
-    }
+    let g = match ours(&d.home, &o.domain) {
+        Err(verdict) => return verdict.into(),
+        Ok(g) => g,
+    };
     let there = match &o.mappings {
         Err(why) => return Verdict::unknown(why).into(),
         Ok(there) => there,
     };
     let (mut actions, mut missing, mut unseen) = (vec![], vec![], None);
     let unlisted: Vec<_> = there.iter().filter(|m| !d.mappings.contains_key(&m.path)).collect();
-    if d.home.unlisted_mappings == UnlistedMappings::Delete {
+    if !keeps_unlisted(&d.home, g) {
         actions.extend(unlisted.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
     }
     for (path, mapped) in &d.mappings {

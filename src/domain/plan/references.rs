@@ -82,6 +82,6 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
 /// The authorities that have a certificate in the truststore, published or in use.
 fn known(o: &Observed) -> Result<BTreeSet<String>, &Unseen> {
     let (published, pinned) = (o.published.as_ref()?, o.pinned.as_ref()?);
-    let bundles = published.iter().map(|p| &p.bundle).chain(pinned);
+    let bundles = published.iter().map(|p| &p.bundle).chain(pinned.iter().map(|p| &p.bundle));
     Ok(bundles.flat_map(|b| b.entries.iter().map(|e| e.authority.clone())).collect())
 }

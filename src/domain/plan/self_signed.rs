@@ -44,7 +44,7 @@ mod tests {
         api::conditions::Reason,
         domain::{
             clients::SelfSigned,
-            observed::{Published, Unseen},
+            observed::{Pinned, Published, Unseen},
             simulation,
         },
         pki::{
@@ -89,9 +89,13 @@ mod tests {
         fn looks(&mut self, now: Timestamp) -> Bundle {
             let bundle = truststore::compile(&self.d, &self.o, now).expect("everything could be read").bundle;
             let owner = Some(self.d.home.owner.clone());
-            self.o.published =
-                Ok(Some(Published { version: "v".into(), owner, sha256: String::new(), bundle: bundle.clone() }));
-            self.o.pinned = Ok(Some(bundle.clone()));
+            self.o.published = Ok(Some(Published {
+                version: "v".into(),
+                owner: owner.clone(),
+                sha256: String::new(),
+                bundle: bundle.clone(),
+            }));
+            self.o.pinned = Ok(Some(Pinned { owner, bundle: bundle.clone() }));
             assert_eq!(
                 truststore::compile(&self.d, &self.o, now).unwrap().bundle,
                 bundle,
@@ -127,7 +131,7 @@ mod tests {
         world.looks(now);
         world.d.self_signed.retain(|wish| wish.name != "client1");
         assert_eq!(
-            withdrawn(&world.d, world.o.pinned.as_ref().unwrap().as_ref().unwrap()),
+            withdrawn(&world.d, &world.o.pinned.as_ref().unwrap().as_ref().unwrap().bundle),
             ["clientcertificates/client1/uid"].into()
         );
         let bundle = world.looks(now);

@@ -8,7 +8,7 @@ use crate::{
     domain::{
         clients,
         desired::{AuthorityWish, Desired, sha256},
-        observed::{Key, Observed, Published, Source},
+        observed::{Key, Observed, Pinned, Published, Source},
     },
     pki::{
         compile::{self, CompileInput, Compiled},
@@ -19,8 +19,10 @@ use crate::{
 /// The memory of what was trusted: what is published, completed by what is in use.
 pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
     let (published, pinned) = (o.published.as_ref().ok()?, o.pinned.as_ref().ok()?);
-    let ours = published.as_ref().filter(|p| p.owner.as_ref() == Some(&d.home.owner)).map(|p| &p.bundle);
-    let previous = merged(ours, pinned.as_ref());
+    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.home.owner);
+    let published = published.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+    let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+    let previous = merged(published, pinned);
     let authorities = d.authorities.iter().map(|wish| source(wish, o, d));
     let sources: Vec<_> = authorities.chain(self_signed::sources(d, o, previous.as_ref())).collect();
     let input = CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now };
@@ -96,7 +98,8 @@ pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option
     if !refs.actions.is_empty() {
         return Verdict::Behind(Step::ResolvedRefs).into();
     }
-    if compiled.bundle.entries.is_empty() && o.pinned.iter().flatten().any(|used| !used.entries.is_empty()) {
+    let in_use = |used: &Pinned| used.owner.as_ref() == Some(&d.home.owner) && !used.bundle.entries.is_empty();
+    if compiled.bundle.entries.is_empty() && o.pinned.iter().flatten().any(in_use) {
         return Verdict::blocked(
             Reason::NoValidCACertificate,
             "nothing is left to trust, and API Gateway needs at least one certificate: what is Distrusted, or was deleted, is let in until there \

@@ -1,8 +1,6 @@
 //! Looks at an API's default endpoint from outside, over HTTPS, as somebody would who goes around the custom domain.
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
@@ -68,7 +66,8 @@ impl EndpointProbe {
             return Err(ProbeError::NoProvider); // reqwest would panic
         }
         let connect_to = options.connect_to.as_deref().map(host_and_port).transpose()?;
-        let resolver = options.resolver.map(resolver_at).transpose()?;
+        let resolver =
+            options.resolver.map(|server| super::resolver(Some(server))).transpose().map_err(ProbeError::Resolver)?;
         let mut client = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
@@ -136,17 +135,6 @@ fn host_and_port(text: &str) -> Result<(String, u16), ProbeError> {
         Some((host.to_owned(), port.parse::<u16>().ok()?))
     });
     parts.filter(|(host, port)| !host.is_empty() && *port > 0).ok_or_else(|| ProbeError::ConnectTo(text.to_owned()))
-}
-
-fn resolver_at(server: SocketAddr) -> Result<TokioResolver, ProbeError> {
-    let mut at = NameServerConfig::udp_and_tcp(server.ip());
-    for connection in &mut at.connections {
-        connection.port = server.port();
-    }
-    let config = ResolverConfig::from_name_servers(vec![at]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    builder.options_mut().cache_size = 0;
-    builder.build().map_err(ProbeError::Resolver)
 }
 
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ProbeError> {

@@ -1,0 +1,31 @@
+//! The manifests of examples/, as a user applies them: with the names of this life in place of the example's.
+use std::path::Path;
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use serde_json::Value;
+
+use crate::world::Life;
+
+/// Applies every object of an example, with the host and the API of this life, and with `others` replaced: text and what stands in its place.
+pub async fn apply(life: &Life, file: &str, others: &[(&str, &str)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(file);
+    let mut text = std::fs::read_to_string(&path).expect("the example is there");
+    let host = life.host();
+    for (theirs, ours) in
+        [("mtls.example.com", host.as_str()), ("a1b2c3d4e5", &life.prepared.api_id)].iter().chain(others)
+    {
+        assert!(text.contains(theirs), "{file} says nothing of {theirs}");
+        text = text.replace(theirs, ours);
+    }
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("the example is YAML");
+    for object in objects {
+        let kind = object["kind"].as_str().expect("a kind");
+        let version = object["apiVersion"].as_str().expect("an apiVersion");
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(life.client.clone(), &life.namespace, &resource);
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        let apply = PatchParams::apply("user").force();
+        api.patch(name, &apply, &Patch::Apply(&object)).await.expect("the API server takes the example");
+    }
+}

@@ -1,0 +1,249 @@
+//! Domains that serve already and carry nobody's mark: taken over in place when the spec says so, left alone when somebody would lose access,
+//! given back when the MtlsDomain goes.
+use std::path::Path;
+
+use aws_sdk_apigatewayv2::types::RoutingMode;
+use aws_sdk_route53::types::RrType;
+use mtls_operator::domain::plan::{ADOPTED_TAG, OWNER_TAG};
+use serde_json::json;
+
+use crate::{
+    examples, existing,
+    objects::{create_secret, openssl},
+    world::{Identity, Life, eventually, run},
+};
+
+/// A private CA and a client certificate under it, by the commands that a reader of a walk-through types.
+pub struct PrivateCa {
+    pub ca: String,
+    pub client: Identity,
+}
+
+impl PrivateCa {
+    pub async fn new(common_name: &str) -> PrivateCa {
+        let dir = tempfile::tempdir().expect("a folder");
+        let subject = format!("/CN={common_name}");
+        let lines: [&[&str]; 4] = [
+            &["genrsa", "-out", "RootCA.key", "4096"],
+            &["req", "-new", "-x509", "-days", "3650", "-key", "RootCA.key", "-out", "RootCA.pem", "-subj", &subject],
+            &[
+                "req",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-keyout",
+                "client.key",
+                "-out",
+                "client.csr",
+                "-subj",
+                "/CN=client1",
+            ],
+            &[
+                "x509",
+                "-req",
+                "-in",
+                "client.csr",
+                "-CA",
+                "RootCA.pem",
+                "-CAkey",
+                "RootCA.key",
+                "-set_serial",
+                "01",
+                "-out",
+                "client.pem",
+                "-days",
+                "3650",
+                "-sha256",
+            ],
+        ];
+        for line in lines {
+            openssl(dir.path(), line, "").await.expect("openssl does as the walk-through says");
+        }
+        let read = |file: &str| std::fs::read(Path::new(dir.path()).join(file)).expect("openssl has written it");
+        PrivateCa {
+            ca: String::from_utf8(read("RootCA.pem")).expect("PEM"),
+            client: Identity { certificate: read("client.pem"), key: read("client.key") },
+        }
+    }
+
+    /// In a Secret without its key, which stays with whoever runs the CA.
+    pub async fn publish(&self, life: &Life, secret: &str) {
+        create_secret(life, secret, &[("ca.crt", &self.ca)]).await;
+    }
+}
+
+async fn tags(life: &Life) -> Vec<(String, String)> {
+    let mut tags: Vec<_> = life.gateway_domain().await.tags.unwrap_or_default().into_iter().collect();
+    tags.sort();
+    tags
+}
+
+/// Walk-through (b): a private CA, an HTTP API with a Lambda, mutual TLS switched on later on a domain that serves traffic.
+#[test]
+fn a_domain_that_serves_gets_mutual_tls_in_place() {
+    run(async {
+        let life = Life::start("takeover").await;
+        let (host, execute_api) = (life.host(), life.prepared.execute_api_host.clone());
+        let ca = PrivateCa::new("Walk-through CA").await;
+        ca.publish(&life, "root-ca").await;
+        let arn = existing::serving(&life, None).await;
+        existing::map(&life, "kept").await;
+        let records = life.records().await;
+        assert_eq!(life.call(&host, "/", None).await.status, 200, "before: anybody gets in");
+        assert_eq!(life.call(&execute_api, "/", None).await.status, 200);
+
+        // Without leave nothing is touched.
+        let mark = life.mark().await;
+        let file = "takeover-private-ca.yaml";
+        examples::apply(&life, file, &[("adoptionPolicy: Unowned", "adoptionPolicy: Never")]).await;
+        let refused = life.condition("partners", "DomainProgrammed", |c| c.reason == "ForeignOwner").await;
+        assert!(refused.message.contains("adoptionPolicy"), "{}", refused.message);
+        life.looks(2).await;
+        assert_eq!(life.writes(mark).await, [""; 0]);
+        assert_eq!(life.call(&host, "/", None).await.status, 200);
+
+        let mark = life.mark().await;
+        examples::apply(&life, file, &[]).await;
+        life.ready("partners").await;
+        assert_eq!(life.call(&host, "/", None).await.status, 0, "no certificate: no answer");
+        assert_eq!(life.call(&host, "/", Some(&ca.client)).await.status, 200);
+        let other = PrivateCa::new("Another CA").await;
+        assert_eq!(life.call(&host, "/", Some(&other.client)).await.status, 403);
+        let closed = life.call(&execute_api, "/", None).await;
+        assert_eq!((closed.status, closed.body.contains("Not Found")), (404, true), "{}", closed.body);
+
+        // One update in place, and nothing else of it was touched.
+        assert_eq!(life.writes(mark).await, ["PutObject", "TagResource", "UpdateDomainName", "UpdateApi"]);
+        let config = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+        assert_eq!(config.certificate_arn, Some(arn.clone()), "it keeps its certificate");
+        assert_eq!(life.records().await, records, "its record was right");
+        assert_eq!(life.mapped().await.len(), 2);
+        let mappings = life.condition("partners", "MappingsProgrammed", |c| c.status == "True").await;
+        assert!(mappings.message.contains("\"kept\""), "{}", mappings.message);
+        let owned = [(ADOPTED_TAG.to_owned(), "true".to_owned()), (OWNER_TAG.to_owned(), life.owner("partners"))];
+        assert_eq!(tags(&life).await, owned);
+
+        // Whoever deletes the MtlsDomain gets the domain back as it serves now.
+        let mark = life.mark().await;
+        life.delete_domain("partners").await;
+        assert_eq!(life.writes(mark).await, ["UntagResource"]);
+        assert_eq!(tags(&life).await, []);
+        assert_eq!(life.call(&host, "/", None).await.status, 0);
+        assert_eq!(life.call(&host, "/", Some(&ca.client)).await.status, 200);
+        assert_eq!((life.records().await, life.mapped().await.len()), (records, 2));
+    });
+}
+
+/// Walk-through (c): a versioned bucket that holds an older truststore, and a domain that uses it.
+#[test]
+fn nobody_loses_access_by_a_takeover() {
+    run(async {
+        let life = Life::start("narrowing").await;
+        let host = life.host();
+        let (old, new) = (PrivateCa::new("Old CA").await, PrivateCa::new("New CA").await);
+        old.publish(&life, "old-ca").await;
+        new.publish(&life, "new-ca").await;
+        let (bucket, key) = (life.prepared.bucket.clone(), "truststore.pem");
+        let put = life.s3().put_object().bucket(&bucket).key(key).body(old.ca.clone().into_bytes().into());
+        let version = put.send().await.unwrap().version_id.unwrap();
+        existing::serving(&life, Some((&format!("s3://{bucket}/{key}"), &version))).await;
+        assert_eq!(life.call(&host, "/", Some(&old.client)).await.status, 200);
+
+        let mark = life.mark().await;
+        let file = "takeover-existing-truststore.yaml";
+        let in_bucket = ("example-truststores", bucket.as_str());
+        let without_old = ("      - name: old-ca\n        secretRef: {name: old-ca}\n", "");
+        examples::apply(&life, file, &[in_bucket, without_old]).await;
+        let refused = life.condition("partners", "DomainProgrammed", |c| c.reason == "TrustInUse").await;
+        assert_eq!(refused.status, "False");
+        assert!(refused.message.contains("CN=Old CA"), "{}", refused.message);
+        life.looks(2).await;
+        assert!(life.writes(mark).await.iter().all(|w| w == "PutObject"), "{:?}", life.writes(mark).await);
+        assert_eq!(life.call(&host, "/", Some(&old.client)).await.status, 200);
+        assert_eq!(tags(&life).await, []);
+
+        examples::apply(&life, file, &[in_bucket]).await;
+        life.ready("partners").await;
+        for client in [&old.client, &new.client] {
+            assert_eq!(life.call(&host, "/", Some(client)).await.status, 200);
+        }
+        let stranger = PrivateCa::new("Stranger").await;
+        let answer = life.call(&host, "/", Some(&stranger.client)).await;
+        assert_eq!((answer.status, answer.body.contains("Forbidden")), (403, true), "{}", answer.body);
+        assert!(life.object_versions().await.contains(&version), "the older object is still there");
+
+        // Once it is ours, the spec alone says who is trusted.
+        examples::apply(&life, file, &[in_bucket, without_old]).await;
+        life.ready("partners").await;
+        eventually("the old CA is out", async || match life.call(&host, "/", Some(&old.client)).await.status {
+            403 => Ok(()),
+            other => Err(other.to_string()),
+        })
+        .await;
+        let writes = life.writes(mark).await;
+        assert!(!writes.iter().any(|w| w == "CreateDomainName" || w == "DeleteDomainName"), "{writes:?}");
+    });
+}
+
+/// Rules would decide before mappings do, so a domain of that kind is not one that the spec describes.
+#[test]
+fn another_routing_mode_is_named() {
+    run(async {
+        let life = Life::start("routing").await;
+        existing::serving(&life, None).await;
+        let config = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+        let config = aws_sdk_apigatewayv2::types::DomainNameConfiguration::builder()
+            .set_certificate_arn(config.certificate_arn)
+            .set_endpoint_type(config.endpoint_type)
+            .set_security_policy(config.security_policy)
+            .build();
+        let request = life.gateway().update_domain_name().domain_name(life.host()).domain_name_configurations(config);
+        request.routing_mode(RoutingMode::RoutingRuleThenApiMapping).send().await.unwrap();
+        life.create_domain("partners", json!({"adoptionPolicy": "Unowned"})).await;
+        let refused = life.condition("partners", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
+        assert!(refused.message.contains("ROUTING_RULE_THEN_API_MAPPING"), "{}", refused.message);
+        assert_eq!(tags(&life).await, []);
+    });
+}
+
+#[test]
+fn a_taken_over_domain_goes_when_the_spec_says_so() {
+    run(async {
+        let life = Life::start("adopteddelete").await;
+        existing::serving(&life, None).await;
+        let theirs = life.server_certificates().await;
+        life.create_domain("d", json!({"adoptionPolicy": "Unowned", "deletionPolicy": "Delete"})).await;
+        life.ready("d").await;
+        life.delete_domain("d").await;
+        assert_eq!(life.gateway_domains().await, [""; 0]);
+        assert_eq!(life.object_versions().await, [""; 0]);
+        assert_eq!(life.server_certificates().await, theirs, "their certificate is not ours to delete");
+        assert!(life.record(RrType::A).await.is_some(), "nor their record");
+    });
+}
+
+#[test]
+fn a_status_that_only_aws_ends_is_shown_with_its_message() {
+    run(async {
+        let life = Life::start("locked").await;
+        life.create_domain("d", json!({})).await;
+        life.ready("d").await;
+        let host = life.host();
+        let say = async |status: &str, message: &str| {
+            life.control().set_domain_status(&life.account.id, &host, status, message).await.unwrap();
+        };
+        for (status, remedy) in [
+            ("PENDING_CERTIFICATE_REIMPORT", "import a certificate"),
+            ("PENDING_OWNERSHIP_VERIFICATION", "ownershipVerificationArn"),
+        ] {
+            say(status, "the double says why").await;
+            let locked = life.condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
+            assert_eq!(locked.status, "False");
+            for part in [status, "the double says why", remedy] {
+                assert!(locked.message.contains(part), "{}", locked.message);
+            }
+            say("", "").await;
+            life.ready("d").await;
+        }
+    });
+}
