@@ -79,6 +79,10 @@ struct Run {
     /// How often all custom domains of an account and Region are looked through for ways around mutual TLS, for example 15m.
     #[arg(long, env = "MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", default_value = "15m", value_parser = interval)]
     bypass_scan_interval: Duration,
+    /// How long a new truststore version takes to reach every server of AWS: a self-signed certificate is handed out, and certificates move to
+    /// another authority, only after that.
+    #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
+    truststore_propagation: Duration,
     /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or *=unlimited.
     #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
     aws_rate: Vec<RateOverride>,
@@ -231,7 +235,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
-                failures: Mutex::new(HashMap::new()),
+                propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
+                memory: Mutex::new(HashMap::new()),
             });
             let domain_watches = domain::controller::Watches {
                 domains: domains.clone(),

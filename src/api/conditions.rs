@@ -140,6 +140,9 @@ pub enum Reason {
     WrongAccount,
     /// The spec asks for more than `clients.maxDuration` of the domain.
     DurationNotAllowed,
+    /// A self-signed certificate would have the subject of another one, or of an authority, in the domain's truststore; API Gateway refuses
+    /// two. Choose another.
+    SubjectInUse,
 
     // -- Something that the spec names is missing or unusable. Absent and forbidden read the same. --
     /// A Secret, ConfigMap or MtlsDomain that the spec names is not there, or is not open to this namespace.

@@ -3,6 +3,7 @@
 pub mod allowance;
 pub mod bypass;
 pub mod claims;
+pub mod clients;
 pub mod controller;
 pub mod desired;
 pub mod execute;

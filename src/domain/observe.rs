@@ -5,6 +5,7 @@ use futures::future::join_all;
 use kube::Client;
 
 use super::{
+    clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
     observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
     plan::{DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
@@ -46,8 +47,9 @@ pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observed {
     let home = &d.home;
-    let (authorities, zones, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
+    let (authorities, self_signed, zones, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
+        Box::pin(clients::read(eyes.client, &home.namespace, &home.name, &d.self_signed)),
         zones(home, certificate_names(d), session),
         seen(session.acm.certificates(&home.domain_name)),
         bucket(d, session),
@@ -68,6 +70,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
     Observed {
         authorities,
         leaves: eyes.leaves.clone(),
+        self_signed,
         zones,
         certificates,
         named,

@@ -34,6 +34,8 @@ pub struct Observed {
     pub authorities: BTreeMap<String, Source>,
     /// The leaves of the domain's ClientCertificates, as their statuses have them. For the report: nothing is decided by it.
     pub leaves: Vec<Leaf>,
+    /// The certificates in the Secrets of self-signed ClientCertificates, by the names of their entries.
+    pub self_signed: Seen<BTreeMap<String, Vec<Certificate>>>,
     /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the records are somebody else's.
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.

@@ -17,6 +17,7 @@ mod default_endpoint;
 mod dns;
 mod mappings;
 mod references;
+pub mod self_signed;
 mod truststore;
 
 pub use action::Action;

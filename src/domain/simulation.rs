@@ -116,6 +116,7 @@ pub(super) fn desired() -> Desired {
             state: AuthorityState::Active,
             source: SourceWish::Generated { secret: "partners.partners-ca".into(), request: request() },
         }],
+        self_signed: vec![],
         longest_leaf: DEFAULT_LEAF,
         overlap: None,
         mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2"), ("orders/v2/items".to_owned(), "r1")]
@@ -158,6 +159,14 @@ impl Bucket {
     fn is_ours(&self) -> bool {
         self.owner.as_ref().is_some_and(|owner| owner.starts_with("cluster/"))
     }
+}
+
+/// A domain that is as it should be.
+pub(super) fn settled() -> (Desired, Observed) {
+    let (d, mut world) = (desired(), empty());
+    world.converge(&d);
+    let observed = world.observed();
+    (d, observed)
 }
 
 /// AWS and the cluster, as far as one domain goes.
@@ -235,6 +244,7 @@ impl World {
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
             leaves: vec![],
+            self_signed: Ok(BTreeMap::new()),
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zones: Ok(zones.into()),
             certificates: Ok(self.seen_certificates()),
