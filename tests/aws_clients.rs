@@ -5,7 +5,9 @@
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials};
 use futures::StreamExt;
-use mtls_operator::aws::acm::{CertificateKind, CertificateRequest, CertificateStatus, KeyAlgorithm, ValidationStatus};
+use mtls_operator::aws::acm::{
+    CertificateKind, CertificateRequest, CertificateStatus, KeyAlgorithm, Renewal, RenewalStatus, ValidationStatus,
+};
 use mtls_operator::aws::errors::Kind;
 use mtls_operator::aws::gate::{Call, Gate};
 use mtls_operator::aws::gateway::{DomainRequest, DomainStatus, IpAddressType, Protocol};
@@ -236,6 +238,12 @@ async fn certificates_of_every_key_are_found_and_requested_once() {
     double("acm", json!({"arn": young, "status": "FAILED", "reason": "CAA_ERROR"})).await;
     let failed = session.acm.certificate(&young).await.unwrap().unwrap();
     assert_eq!((failed.status, failed.failure.as_deref()), (CertificateStatus::Failed, Some("CAA_ERROR")));
+    assert_eq!(failed.renewal, None);
+    double("acm", json!({"arn": young, "renewal": "FAILED", "reason": "DOMAIN_NOT_ALLOWED", "created_at": 1e9})).await;
+    let renewed = session.acm.certificate(&young).await.unwrap().unwrap();
+    let reason = Some("DOMAIN_NOT_ALLOWED".to_owned());
+    assert_eq!(renewed.renewal, Some(Renewal { status: RenewalStatus::Failed, reason }));
+    assert_eq!(renewed.created_at.map(|at| at.as_second()), Some(1_000_000_000));
     session.acm.delete(&young).await.unwrap();
     assert_eq!(session.acm.delete(&young).await.unwrap_err().kind, Kind::NotFound);
 }

@@ -98,7 +98,7 @@ pub enum Reason {
     /// An earlier step has to be done first; the message names it.
     WaitingForPrerequisite,
     /// ACM has yet to see the validation record. Minutes as a rule; when it takes longer, check that the public DNS delegates to the hosted
-    /// zone and that no CAA record keeps Amazon out.
+    /// zone and that no CAA record keeps Amazon out. With `dns.external`, create the records that the message lists.
     WaitingForValidation,
     /// The server certificate has yet to be issued.
     WaitingForCertificate,
@@ -145,7 +145,7 @@ pub enum Reason {
     SubjectInUse,
 
     // -- Something that the spec names is missing or unusable. Absent and forbidden read the same. --
-    /// A Secret, ConfigMap or MtlsDomain that the spec names is not there, or is not open to this namespace.
+    /// A Secret, ConfigMap, MtlsDomain or ACM certificate that the spec names is not there, or is not open to this namespace.
     RefNotFound,
     /// A reference's kind, key or content is not what it should be: Gateway API's `InvalidCACertificateRef`.
     InvalidCACertificateRef,

@@ -150,10 +150,11 @@ pub struct AwsPlace {
 #[x_kube(validation = Rule::new("has(self.request) != has(self.existing)").message("set exactly one of request and existing; request: {} is the default"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServerCertificate {
-    /// Have the operator request one from ACM, prove the name by a DNS record, and watch it.
+    /// Have the operator request one from ACM, prove the names by DNS records, and watch it. What ACM cannot issue is requested again by
+    /// itself, after three days at first and once a week at last, at once when the failed one is deleted in ACM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<CertificateRequest>,
-    /// Use one that is in ACM already. The operator only reads it.
+    /// Use one that is in ACM already. The operator only reads it: it is not tagged, deleted or renewed, and a warning is given before it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing: Option<ExistingCertificate>,
 }
@@ -166,7 +167,8 @@ pub struct CertificateRequest {
     /// puts it in the first one's place.
     #[serde(default)]
     pub key_algorithm: ServerKeyAlgorithm,
-    /// More host names for the certificate, besides `domainName`. ACM's default quota is 10 names a certificate, at most 100.
+    /// More host names for the certificate, besides `domainName`, each in a public hosted zone of the account unless DNS is external. A
+    /// change requests another certificate and puts it in the first one's place. ACM's default quota is 10 names a certificate, at most 100.
     #[x_kube(validation = super::host_names())]
     #[schemars(length(max = 99), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
