@@ -27,7 +27,7 @@ use mtls_operator::{
     },
     certificate,
     cluster::{events::Events, identity, lease, watch::Watch},
-    domain::{self, served::Served},
+    domain::{self, allowance::Allowance, bypass::Bypasses, served::Served},
     ops::{
         logging::{self, Format},
         metrics::Metrics,
@@ -76,6 +76,13 @@ struct Run {
     /// How often everything is looked at although nothing has been heard, for example 5m.
     #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "5m", value_parser = interval)]
     drift_interval: Duration,
+    /// How often all custom domains of an account and Region are looked through for ways around mutual TLS, for example 15m.
+    #[arg(long, env = "MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", default_value = "15m", value_parser = interval)]
+    bypass_scan_interval: Duration,
+    /// How long a new truststore version takes to reach every server of AWS: a self-signed certificate is handed out, and certificates move to
+    /// another authority, only after that.
+    #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
+    truststore_propagation: Duration,
     /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or *=unlimited.
     #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
     aws_rate: Vec<RateOverride>,
@@ -202,6 +209,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 resolver: run.dns_resolver,
             })?;
             let events = Events::new(client.clone(), &host);
+            let bypasses = Arc::new(Bypasses::default());
             let domain_ctx = Arc::new(domain::controller::Ctx {
                 client: client.clone(),
                 cluster_id,
@@ -216,6 +224,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 domains: domains.store(),
                 certificates: certificates.store(),
                 served: served.clone(),
+                allowance: Allowance::default(),
+                bypasses: bypasses.clone(),
                 memory: Mutex::new(HashMap::new()),
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {
@@ -225,7 +235,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
-                failures: Mutex::new(HashMap::new()),
+                propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
+                memory: Mutex::new(HashMap::new()),
             });
             let domain_watches = domain::controller::Watches {
                 domains: domains.clone(),
@@ -238,6 +249,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 tokio::join!(
                     domain::controller::run(domain_ctx, &domain_watches, stop.clone()),
                     certificate::controller::run(certificate_ctx, certificate_watches, stop.clone()),
+                    bypasses.run(run.bypass_scan_interval, stop.clone()),
                 )
             };
             tokio::select! {

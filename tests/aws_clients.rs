@@ -5,7 +5,9 @@
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials};
 use futures::StreamExt;
-use mtls_operator::aws::acm::{CertificateKind, CertificateRequest, CertificateStatus, KeyAlgorithm, ValidationStatus};
+use mtls_operator::aws::acm::{
+    CertificateKind, CertificateRequest, CertificateStatus, KeyAlgorithm, Renewal, RenewalStatus, ValidationStatus,
+};
 use mtls_operator::aws::errors::Kind;
 use mtls_operator::aws::gate::{Call, Gate};
 use mtls_operator::aws::gateway::{DomainRequest, DomainStatus, IpAddressType, Protocol};
@@ -69,6 +71,7 @@ async fn double(call: &str, body: Value) -> Value {
 struct Given {
     acm: aws_sdk_acm::Client,
     gateway: aws_sdk_apigatewayv2::Client,
+    rest: aws_sdk_apigateway::Client,
     route53: aws_sdk_route53::Client,
     s3: aws_sdk_s3::Client,
 }
@@ -85,6 +88,7 @@ impl Given {
         Given {
             acm: aws_sdk_acm::Client::new(&config),
             gateway: aws_sdk_apigatewayv2::Client::new(&config),
+            rest: aws_sdk_apigateway::Client::new(&config),
             route53: aws_sdk_route53::Client::new(&config),
             s3: aws_sdk_s3::Client::new(&config),
         }
@@ -234,6 +238,12 @@ async fn certificates_of_every_key_are_found_and_requested_once() {
     double("acm", json!({"arn": young, "status": "FAILED", "reason": "CAA_ERROR"})).await;
     let failed = session.acm.certificate(&young).await.unwrap().unwrap();
     assert_eq!((failed.status, failed.failure.as_deref()), (CertificateStatus::Failed, Some("CAA_ERROR")));
+    assert_eq!(failed.renewal, None);
+    double("acm", json!({"arn": young, "renewal": "FAILED", "reason": "DOMAIN_NOT_ALLOWED", "created_at": 1e9})).await;
+    let renewed = session.acm.certificate(&young).await.unwrap().unwrap();
+    let reason = Some("DOMAIN_NOT_ALLOWED".to_owned());
+    assert_eq!(renewed.renewal, Some(Renewal { status: RenewalStatus::Failed, reason }));
+    assert_eq!(renewed.created_at.map(|at| at.as_second()), Some(1_000_000_000));
     session.acm.delete(&young).await.unwrap();
     assert_eq!(session.acm.delete(&young).await.unwrap_err().kind, Kind::NotFound);
 }
@@ -515,18 +525,195 @@ async fn mappings_change_in_place_and_endpoints_close() {
     assert_eq!((seen.protocol, seen.endpoint_closed, &seen.tags), (Protocol::Http, false, &tags(&[])));
     let pending = tags(&[("mtls-operator.io/pending-deployment", "c/n/m")]);
     gateway.tag(&seen.arn, &pending).await.unwrap();
-    gateway.set_endpoint_closed(&other, true).await.unwrap();
+    gateway.set_endpoint_closed(Protocol::Http, &other, true).await.unwrap();
     let seen = gateway.api(&other).await.unwrap().unwrap();
     assert_eq!((seen.endpoint_closed, &seen.tags), (true, &pending));
-    gateway.deploy(&other, "live").await.unwrap();
+    given.stage(&other, "test", false).await;
+    gateway.deploy(Protocol::Http, &other, &["live".into(), "test".into()]).await.unwrap();
     gateway.untag(&seen.arn, &["mtls-operator.io/pending-deployment".into()]).await.unwrap();
     assert_eq!(gateway.api(&other).await.unwrap().unwrap().tags, tags(&[]));
-    assert_eq!(gateway.stage(&other, "nowhere").await.unwrap(), None);
-    assert!(gateway.stage(&api, "$default").await.unwrap().unwrap().auto_deploy);
-    assert!(!gateway.stage(&other, "live").await.unwrap().unwrap().auto_deploy);
-    given.stage(&other, "test", false).await;
-    assert_eq!(gateway.stages(&other).await.unwrap().len(), 2);
-    assert_eq!(gateway.stages("nothere").await.unwrap_err().kind, Kind::NotFound);
+    let default = gateway.stages(Protocol::Http, &api).await.unwrap();
+    assert_eq!((default[0].name.as_str(), default[0].auto_deploy, default.len()), ("$default", true, 1));
+    let both = gateway.stages(Protocol::Http, &other).await.unwrap();
+    assert!(both.len() == 2 && both.iter().all(|s| !s.auto_deploy && s.updated_at.is_some()), "{both:?}");
+    let deployed = async |stage: &str| {
+        let seen = given.gateway.get_stage().api_id(&other).stage_name(stage).send().await.unwrap();
+        seen.deployment_id.unwrap()
+    };
+    assert_eq!(deployed("live").await, deployed("test").await, "one deployment");
+    assert_eq!(gateway.stages(Protocol::Http, "nothere").await.unwrap_err().kind, Kind::NotFound);
+}
+
+#[tokio::test]
+#[ignore = "runs in the process that in_the_local_aws starts"]
+async fn rest_apis_are_seen_and_changed_through_v1() {
+    let account = "910000000011";
+    let (session, given) = (session(account).await, Given::new(account).await);
+    let gateway = &session.gateway;
+    use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType};
+    let made = async |kind: EndpointType| {
+        let endpoint = EndpointConfiguration::builder().types(kind).build();
+        let request = given.rest.create_rest_api().name("rest").endpoint_configuration(endpoint);
+        request.send().await.unwrap().id.unwrap()
+    };
+    let (id, private) = (made(EndpointType::Regional).await, made(EndpointType::Private).await);
+    for stage in ["prod", "dev"] {
+        let request = given.rest.create_stage().rest_api_id(&id).stage_name(stage).deployment_id("none");
+        request.description("theirs").send().await.unwrap();
+    }
+
+    let seen = gateway.api(&id).await.unwrap().unwrap();
+    assert_eq!((seen.id.as_str(), seen.protocol, seen.private), (id.as_str(), Protocol::Rest, false));
+    assert_eq!((seen.endpoint_closed, &seen.tags), (false, &tags(&[])));
+    assert_eq!(seen.arn, format!("arn:aws:apigateway:eu-west-1::/restapis/{id}"));
+    assert!(gateway.api(&private).await.unwrap().unwrap().private);
+    let calls = async |operation: &str| {
+        let stats = double(&format!("stats?account={account}"), Value::Null).await;
+        stats["by_operation"][operation]["calls"].as_u64().unwrap_or_default()
+    };
+    let before = calls("apigatewayv2.GetApi").await;
+    assert_eq!(gateway.api(&id).await.unwrap().as_ref(), Some(&seen));
+    assert_eq!(calls("apigatewayv2.GetApi").await, before, "v2 is not asked again for what is a REST API");
+
+    // Tags.
+    let pending = tags(&[("mtls-operator.io/pending-deployment", "c/n/m")]);
+    gateway.tag(&seen.arn, &pending).await.unwrap();
+    gateway.set_endpoint_closed(Protocol::Rest, &id, true).await.unwrap();
+    let seen = gateway.api(&id).await.unwrap().unwrap();
+    assert_eq!((seen.endpoint_closed, &seen.tags), (true, &pending));
+    gateway.untag(&seen.arn, &["mtls-operator.io/pending-deployment".into()]).await.unwrap();
+    gateway.set_endpoint_closed(Protocol::Rest, &id, false).await.unwrap();
+    let seen = gateway.api(&id).await.unwrap().unwrap();
+    assert_eq!((seen.endpoint_closed, &seen.tags), (false, &tags(&[])));
+
+    // Stages.
+    double(&format!("config?account={account}"), json!({"rest_date_lag": 1000})).await;
+    gateway.touch_stage(&id, "dev", "theirs").await.unwrap();
+    let mut stages = gateway.stages(Protocol::Rest, &id).await.unwrap();
+    stages.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["dev", "prod"]);
+    assert!(stages.iter().all(|s| s.description == "theirs" && !s.auto_deploy), "{stages:?}");
+    assert!(stages[0].updated_at.unwrap() < stages[1].updated_at.unwrap(), "{stages:?}");
+    let before = calls("apigateway.CreateDeployment").await;
+    gateway.deploy(Protocol::Rest, &id, &["dev".into(), "prod".into()]).await.unwrap();
+    assert_eq!(calls("apigateway.CreateDeployment").await, before + 1);
+    let answer = given.rest.get_stages().rest_api_id(&id).send().await.unwrap();
+    let deployed: BTreeSet<_> = answer.item().iter().map(|s| s.deployment_id().unwrap()).collect();
+    assert!(deployed.len() == 1 && !deployed.contains("none"), "{deployed:?}");
+
+    // What is not there.
+    for absent in [
+        gateway.stages(Protocol::Rest, "nothere").await.map(drop),
+        gateway.set_endpoint_closed(Protocol::Rest, "nothere", true).await,
+        gateway.touch_stage(&id, "nowhere", "").await,
+        gateway.deploy(Protocol::Rest, "nothere", &["prod".into()]).await,
+        gateway.tag(&gateway.rest_api_arn("nothere"), &pending).await,
+        gateway.untag(&gateway.rest_api_arn("nothere"), &["x".into()]).await,
+    ] {
+        let absent = absent.unwrap_err();
+        assert_eq!(absent.kind, Kind::NotFound, "{absent}");
+    }
+    given.rest.delete_rest_api().rest_api_id(&id).send().await.unwrap();
+    assert_eq!(gateway.api(&id).await.unwrap(), None);
+
+    // v1's own words for too many calls and too few rights.
+    for (operation, code) in [
+        ("GetRestApi", "TooManyRequestsException"),
+        ("GetRestApi", "LimitExceededException"),
+        ("GetStages", "TooManyRequestsException"),
+    ] {
+        let rule =
+            json!([{"account": account, "service": "apigateway", "operation": operation, "status": 429, "code": code}]);
+        double("faults", rule).await;
+        let error = match operation {
+            "GetRestApi" => gateway.api(&private).await.map(drop),
+            _ => gateway.stages(Protocol::Rest, &private).await.map(drop),
+        };
+        assert_eq!(error.unwrap_err().kind, Kind::Throttled, "{operation} {code}");
+    }
+    for (right, call) in
+        [("apigateway:PATCH", 0), ("apigateway:POST", 1), ("apigateway:PUT", 2), ("apigateway:DELETE", 3)]
+    {
+        double("deny", json!({"account": account, "actions": [right]})).await;
+        let arn = gateway.rest_api_arn(&private);
+        let denied = match call {
+            0 => gateway.set_endpoint_closed(Protocol::Rest, &private, true).await,
+            1 => gateway.deploy(Protocol::Rest, &private, &["prod".into()]).await,
+            2 => gateway.tag(&arn, &pending).await,
+            _ => gateway.untag(&arn, &["x".into()]).await,
+        };
+        let denied = denied.unwrap_err();
+        assert_eq!((denied.kind, denied.iam_action()), (Kind::Denied, right), "{denied}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "runs in the process that in_the_local_aws starts"]
+async fn every_domain_is_listed_with_what_is_behind_it() {
+    let account = "910000000012";
+    let (session, given) = (session(account).await, Given::new(account).await);
+    let gateway = &session.gateway;
+    assert_eq!(gateway.domains().await.unwrap(), []);
+    use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, SecurityPolicy};
+    let rest = given.rest.create_rest_api().name("rest").send().await.unwrap().id.unwrap();
+    given.rest.create_stage().rest_api_id(&rest).stage_name("prod").deployment_id("none").send().await.unwrap();
+    let of_v1 = async |name: &str, kind: EndpointType, policy: SecurityPolicy| {
+        let endpoint = EndpointConfiguration::builder().types(kind).build();
+        let request = given.rest.create_domain_name().domain_name(name).security_policy(policy);
+        request.endpoint_configuration(endpoint).send().await.unwrap();
+    };
+    of_v1("edge.others.example.com", EndpointType::Edge, SecurityPolicy::Tls12).await;
+    of_v1("old.others.example.com", EndpointType::Regional, SecurityPolicy::Tls10).await;
+    of_v1("inside.others.example.com", EndpointType::Private, SecurityPolicy::Tls12).await;
+    for domain in ["edge.others.example.com", "old.others.example.com"] {
+        for path in ["a", "b"] {
+            let request = given.rest.create_base_path_mapping().domain_name(domain).base_path(path);
+            request.rest_api_id(&rest).stage("prod").send().await.unwrap();
+        }
+    }
+    let name = "plain.others.example.com";
+    let arn = issued(&session, &given, name).await;
+    let config = aws_sdk_apigatewayv2::types::DomainNameConfiguration::builder().certificate_arn(&arn).build();
+    given.gateway.create_domain_name().domain_name(name).domain_name_configurations(config).send().await.unwrap();
+    let api = given.api("hello").await;
+    given.stage(&api, "$default", true).await;
+    gateway.create_mapping(name, "", &api, "$default").await.unwrap();
+    gateway.create_mapping(name, "orders/v2/items", &rest, "prod").await.unwrap();
+
+    let mut all = gateway.domains().await.unwrap();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    let names: Vec<_> = all.iter().map(|d| (d.name.as_str(), d.mutual_tls)).collect();
+    assert_eq!(names, [("edge.others.example.com", false), ("old.others.example.com", false), (name, false)]);
+    let behind = |apis: &[&String]| apis.iter().map(|id| (*id).clone()).collect::<BTreeSet<_>>();
+    assert_eq!(gateway.apis_behind(&all[0]).await.unwrap(), behind(&[&rest]));
+    assert_eq!(gateway.apis_behind(&all[1]).await.unwrap(), behind(&[&rest]));
+    assert_eq!(gateway.apis_behind(&all[2]).await.unwrap(), behind(&[&api, &rest]));
+    for gone in [name, "edge.others.example.com"] {
+        given.rest.delete_domain_name().domain_name(gone).send().await.unwrap();
+    }
+    for gone in [&all[0], &all[2]] {
+        assert_eq!(gateway.apis_behind(gone).await.unwrap(), BTreeSet::new());
+    }
+    for (operation, asks_for_list) in [("GetDomainNames", true), ("GetBasePathMappings", false)] {
+        double(
+            "faults",
+            json!([{"account": account, "operation": operation, "status": 429, "code": "TooManyRequestsException"}]),
+        )
+        .await;
+        let error = match asks_for_list {
+            true => gateway.domains().await.map(drop),
+            false => gateway.apis_behind(&all[1]).await.map(drop),
+        };
+        assert_eq!(error.unwrap_err().kind, Kind::Throttled, "{operation}");
+    }
+    // More than a page.
+    double(&format!("config?account={account}"), json!({"domain_limit": 1000})).await;
+    futures::stream::iter(0..501)
+        .for_each_concurrent(16, async |i| {
+            of_v1(&format!("n{i}.others.example.com"), EndpointType::Edge, SecurityPolicy::Tls12).await;
+        })
+        .await;
+    assert_eq!(gateway.domains().await.unwrap().len(), 502);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io::{self, Cursor, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, IntegrationType as RestIntegrationType};
 use aws_sdk_apigatewayv2::types::{IntegrationType, ProtocolType};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
@@ -139,6 +140,46 @@ pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result
     request.send().await.map_err(failed("CreateRoute"))?;
     let request = gateway.create_stage().api_id(&api_id).stage_name("$default").auto_deploy(true);
     request.send().await.map_err(failed("CreateStage"))?;
+    Ok(api_id)
+}
+
+/// A REST API with one proxy resource, `/{proxy+}`, that is the "Hello World!" function, deployed to the stage `prod`; its id.
+///
+/// # Errors
+/// [`Error`].
+pub async fn rest_api(account: &Account, name: &str, id: Option<&str>) -> Result<String, Error> {
+    let function = function(account).await?;
+    let gateway = aws_sdk_apigateway::Client::new(&account.sdk());
+
+    let call = "CreateRestApi";
+    let regional = EndpointConfiguration::builder().types(EndpointType::Regional).build();
+    let mut request = gateway.create_rest_api().name(name).endpoint_configuration(regional);
+    if let Some(id) = id {
+        request = request.tags("awsdouble:id", id);
+    }
+    let api = request.send().await.map_err(failed(call))?;
+    let (api_id, root) = (api.id.ok_or(Error::Answer(call, "an id"))?, api.root_resource_id);
+
+    let call = "CreateResource";
+    let root = root.ok_or(Error::Answer("CreateRestApi", "a root"))?;
+    let request = gateway.create_resource().rest_api_id(&api_id).parent_id(root).path_part("{proxy+}");
+    let resource = request.send().await.map_err(failed(call))?.id.ok_or(Error::Answer(call, "an id"))?;
+
+    let request = gateway.put_method().rest_api_id(&api_id).resource_id(&resource).http_method("ANY");
+    request.authorization_type("NONE").send().await.map_err(failed("PutMethod"))?;
+    let region = &account.region;
+    let uri = format!("arn:aws:apigateway:{region}:lambda:path/2015-03-31/functions/{function}/invocations");
+    let request = gateway
+        .put_integration()
+        .rest_api_id(&api_id)
+        .resource_id(&resource)
+        .http_method("ANY")
+        .r#type(RestIntegrationType::AwsProxy)
+        .integration_http_method("POST")
+        .uri(uri);
+    request.send().await.map_err(failed("PutIntegration"))?;
+    let request = gateway.create_deployment().rest_api_id(&api_id).stage_name("prod");
+    request.send().await.map_err(failed("CreateDeployment"))?;
     Ok(api_id)
 }
 

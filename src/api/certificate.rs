@@ -18,7 +18,7 @@ use super::{DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
     version = "v1alpha1",
     kind = "ClientCertificate",
     namespaced,
-    doc = "A client certificate that an MtlsDomain lets in, with its private key in a Secret, renewed on time. Deleting it is not revocation: what was handed out works until it expires, or until its authority is distrusted.",
+    doc = "A client certificate that an MtlsDomain lets in, with its private key in a Secret, renewed on time, or at once when the annotation mtls-operator.io/renew gets a new value. Deleting it is not revocation: what was handed out works until it expires, or until its authority is distrusted.",
     status = "ClientCertificateStatus",
     derive = "PartialEq",
     shortname = "mcc",
@@ -61,7 +61,8 @@ pub struct ClientCertificateSpec {
 
     /// Who signs. Authority: one of the domain's authorities. SelfSigned: the certificate itself, which goes into the truststore as it is and is
     /// out of it as soon as it is deleted; each renewal then has another subject (a serialNumber is added, because API Gateway refuses two
-    /// certificates with one subject), so back ends should match the CN. Immutable.
+    /// certificates with one subject), so back ends should match the CN. It is handed out only once the truststore with it has been in use
+    /// for as long as AWS needs (`--truststore-propagation`, 90 s); the one before stays trusted for the domain's `trust.overlap`. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("issuance is immutable: create another ClientCertificate"))]
     #[serde(default)]
     pub issuance: Issuance,
@@ -111,8 +112,11 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
 
-    /// A PEM certificate signing request: the requester keeps its private key, and the Secret has no `tls.key`. Instead of subject and
-    /// privateKey; chosen at creation. The request itself may be replaced later, which issues anew.
+    /// A PEM certificate signing request: the requester keeps its private key, and the Secret, of type Opaque, has `tls.crt` and `ca.crt` but no
+    /// `tls.key`. Instead of subject and privateKey; chosen at creation. The request itself may be replaced later, which issues anew. Its
+    /// subject (CN, O, OU, C, L and ST only) and its DNS names, URIs and mail addresses are taken over within the limits of the fields here;
+    /// the parts of the subject stand in the order C, ST, L, O, OU, CN. Other extensions that it asks for are left out. Its key: RSA from
+    /// 2048 to 4096 bits, P-256 or P-384.
     #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE REQUEST-----') || self.contains('-----BEGIN NEW CERTIFICATE REQUEST-----')")
         .message("write a PEM certificate signing request, beginning with -----BEGIN CERTIFICATE REQUEST-----"))]
     #[schemars(length(min = 1, max = 16384))]
@@ -136,7 +140,8 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keystores: Option<Keystores>,
 
-    /// What becomes of the Secret once this object is deleted: Delete or Retain. Neither is revocation: whoever has a copy is let in until it expires.
+    /// What becomes of the Secret once this object is deleted: Delete or Retain. Neither is revocation: whoever has a copy is let in until it
+    /// expires. A self-signed certificate is let in no longer, whatever becomes of the Secret.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
@@ -217,7 +222,7 @@ pub struct SecretTemplate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Keystores {
-    /// `keystore.p12`. Unset: none.
+    /// `keystore.p12`, readable by OpenSSL 1.1 and Java 8u301 and later. Unset: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pkcs12: Option<Pkcs12Keystore>,
 }
@@ -226,7 +231,8 @@ pub struct Keystores {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Pkcs12Keystore {
-    /// Where its password is, in this namespace.
+    /// Where its password is, in this namespace: the bytes as they are, a line break at the end included. ASCII, if Java is to
+    /// open it.
     pub password_secret_ref: SecretKeyRef,
 }
 
@@ -251,6 +257,10 @@ pub struct ClientCertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint_sha256: Option<String>,
 
+    /// Its authority key identifier, in hexadecimal: with the serial number it tells this certificate from every other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_key_id: Option<String>,
+
     /// The issuer's distinguished name (RFC 4514).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
@@ -267,7 +277,7 @@ pub struct ClientCertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_time: Option<Time>,
 
-    /// 1 for the first certificate, one more for each after it.
+    /// 1 for the first certificate, more for each after it; a self-signed one carries it as serialNumber in its subject, but for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,
 

@@ -98,7 +98,7 @@ pub enum Reason {
     /// An earlier step has to be done first; the message names it.
     WaitingForPrerequisite,
     /// ACM has yet to see the validation record. Minutes as a rule; when it takes longer, check that the public DNS delegates to the hosted
-    /// zone and that no CAA record keeps Amazon out.
+    /// zone and that no CAA record keeps Amazon out. With `dns.external`, create the records that the message lists.
     WaitingForValidation,
     /// The server certificate has yet to be issued.
     WaitingForCertificate,
@@ -140,9 +140,12 @@ pub enum Reason {
     WrongAccount,
     /// The spec asks for more than `clients.maxDuration` of the domain.
     DurationNotAllowed,
+    /// A self-signed certificate would have the subject of another one, or of an authority, in the domain's truststore; API Gateway refuses
+    /// two. Choose another.
+    SubjectInUse,
 
     // -- Something that the spec names is missing or unusable. Absent and forbidden read the same. --
-    /// A Secret, ConfigMap or MtlsDomain that the spec names is not there, or is not open to this namespace.
+    /// A Secret, ConfigMap, MtlsDomain or ACM certificate that the spec names is not there, or is not open to this namespace.
     RefNotFound,
     /// A reference's kind, key or content is not what it should be: Gateway API's `InvalidCACertificateRef`.
     InvalidCACertificateRef,

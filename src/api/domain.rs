@@ -79,8 +79,9 @@ pub struct MtlsDomainSpec {
     #[serde(default)]
     pub default_endpoint: DefaultEndpoint,
 
-    /// Whether the operator may deploy a stage of a REST API where nothing less makes a change effective. Allow: it deploys, which publishes
-    /// every other pending edit of that API too. Never: it says which deployment is missing.
+    /// Whether the operator may deploy the mapped stages of a REST API to make its closed default endpoint effective. Allow: it deploys once,
+    /// which publishes every other pending edit of that API too. Never: it writes a stage's description again as it is, which AWS says is
+    /// enough; where the endpoint still answers, BypassClosed is False with reason WaitingForDeployment and names the stage.
     #[serde(default)]
     pub rest_deployment: RestDeployment,
 
@@ -149,10 +150,11 @@ pub struct AwsPlace {
 #[x_kube(validation = Rule::new("has(self.request) != has(self.existing)").message("set exactly one of request and existing; request: {} is the default"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServerCertificate {
-    /// Have the operator request one from ACM, prove the name by a DNS record, and watch it.
+    /// Have the operator request one from ACM, prove the names by DNS records, and watch it. What ACM cannot issue is requested again by
+    /// itself, after three days at first and once a week at last, at once when the failed one is deleted in ACM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<CertificateRequest>,
-    /// Use one that is in ACM already. The operator only reads it.
+    /// Use one that is in ACM already. The operator only reads it: it is not tagged, deleted or renewed, and a warning is given before it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing: Option<ExistingCertificate>,
 }
@@ -165,7 +167,8 @@ pub struct CertificateRequest {
     /// puts it in the first one's place.
     #[serde(default)]
     pub key_algorithm: ServerKeyAlgorithm,
-    /// More host names for the certificate, besides `domainName`. ACM's default quota is 10 names a certificate, at most 100.
+    /// More host names for the certificate, besides `domainName`, each in a public hosted zone of the account unless DNS is external. A
+    /// change requests another certificate and puts it in the first one's place. ACM's default quota is 10 names a certificate, at most 100.
     #[x_kube(validation = super::host_names())]
     #[schemars(length(max = 99), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -282,7 +285,8 @@ pub struct Dns {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Route53Dns {
-    /// The public hosted zone. Unset: the public zone with the longest name that the domain ends in; needed when two zones have that name.
+    /// The public hosted zone. Unset: the public zone with the longest name that the domain ends in; needed when two zones have that name. When it
+    /// changes, records are made in the new zone; those in the one before stay, and are yours to delete.
     #[x_kube(validation = Rule::new("self.matches('^Z[A-Z0-9]+$')").message("write the zone's id only, without /hostedzone/, as in Z0123456789ABCDEFGHIJ"))]
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

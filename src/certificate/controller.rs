@@ -3,11 +3,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Client, Resource, ResourceExt,
@@ -22,39 +22,51 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    desired::{self, Desired},
-    execute, observe,
-    plan::{self, lines_after_issue},
+    claims,
+    desired::{self, Desired, RENEW},
+    execute::{self, Hands},
+    observe,
+    observed::Observed,
+    plan::{self, Act, Plan, lines_after_issue},
     report::{self, Leaf},
+    self_signed,
 };
 use crate::{
-    api::{ClientCertificate, ClientCertificateStatus, MtlsDomain, conditions::Reason},
+    api::{
+        ClientCertificate, ClientCertificateStatus, Issuance, MtlsDomain,
+        conditions::{ConditionType, Reason},
+    },
     cluster::{
         events::Events,
         look::{self, Error},
         status,
         watch::Watch,
     },
-    conditions::{Acceptance, Line, Standing, transitions},
+    conditions::{Acceptance, Line, transitions},
     domain::{
         self,
+        clients::is_next_secret,
         desired::{Refused, length},
-        served::{DomainKey, Served},
+        served::{DomainKey, Served, Trust},
     },
     ops::{
         logging,
         metrics::{Metrics, OK},
     },
-    pki::inspect,
+    pki::{certificate::Certificate, inspect},
 };
 
 /// Certificates that are looked at at the same time.
 const CONCURRENCY: u16 = 32;
+/// Until the next look while the watch is behind.
+const SOON: Duration = Duration::from_millis(50);
 /// First wait after a failure, then twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 /// Between two looks at a renewal that is due and has to wait.
 const OVERDUE: Duration = Duration::from_secs(60);
+/// How long a look waits at most for the watch to show the status that the look before it wrote.
+const LATE_WATCH: Duration = Duration::from_secs(5);
 /// Nothing is far enough away to sleep longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
@@ -67,8 +79,18 @@ pub struct Ctx {
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
-    /// Failures in a row, by UID.
-    pub failures: Mutex<HashMap<String, u32>>,
+    /// How long a truststore version must have been in use before every server of AWS has it.
+    pub propagation: SignedDuration,
+    pub memory: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is kept of one object between two looks, by UID. All of it may be lost: it saves writes and decides nothing.
+#[derive(Default)]
+pub struct Memory {
+    /// Failures in a row.
+    failures: u32,
+    /// When we last wrote its status, and over which version of the object: while the watch shows that one, it is behind.
+    wrote_over: Option<(Option<String>, Instant)>,
 }
 
 pub struct Watches {
@@ -81,27 +103,65 @@ pub struct Watches {
 
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
-    let (by_domain, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone());
+    let (by_domain, by_rival, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
+    let deletions = watches.certificates.subscribe_when(|_| ()).take_until(stop.clone().cancelled_owned());
+    let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
-    Controller::for_shared_stream(watches.certificates.subscribe_when(worth_a_look), ctx.certificates.clone())
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches_shared_stream(
-            watches.domains.subscribe_when(|d| {
-                d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
-            }),
-            move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
-        )
-        .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
-        .reconcile_on(trusts)
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, failed, ctx)
-        .for_each(async |_| ())
-        .await;
+    let looks =
+        Controller::for_shared_stream(watches.certificates.subscribe_when(worth_a_look), ctx.certificates.clone())
+            .with_config(Config::default().concurrency(CONCURRENCY))
+            .watches_shared_stream(
+                watches.domains.subscribe_when(|d| {
+                    d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
+                }),
+                move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
+            )
+            // One that goes may free a subject.
+            .watches_shared_stream(watches.certificates.subscribe_when(is_going), move |c| rivals(&c, &by_rival))
+            .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
+            .reconcile_on(trusts)
+            .graceful_shutdown_on(stop.cancelled_owned())
+            .run(reconcile, failed, ctx.clone())
+            .for_each(async |_| ());
+    tokio::join!(looks, deletions);
 }
 
-fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool)> {
+fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
     let meta = &c.0.as_ref().ok()?.metadata;
-    Some((meta.generation, meta.deletion_timestamp.is_some()))
+    let renew = meta.annotations.as_ref().and_then(|a| a.get(RENEW)).cloned();
+    Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
+}
+
+fn is_going(c: &Guard) -> bool {
+    c.meta().deletion_timestamp.is_some()
+}
+
+/// The other self-signed certificates of its domain.
+fn rivals(changed: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let Ok(changed) = &changed.0 else { return vec![] };
+    if changed.spec.issuance != Issuance::SelfSigned {
+        return vec![];
+    }
+    let theirs = |c: &ClientCertificate| {
+        c.spec.issuance == Issuance::SelfSigned
+            && desired::domain_key(c) == desired::domain_key(changed)
+            && c.uid() != changed.uid()
+    };
+    let state = ctx.certificates.state();
+    state.iter().filter(|c| c.0.as_ref().is_ok_and(theirs)).map(|c| ObjectRef::from_obj(&**c)).collect()
+}
+
+/// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
+async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
+    let Ok(cert) = &c.0 else { return };
+    let there = ctx.certificates.get(&ObjectRef::from_obj(&*c)).is_some_and(|there| there.uid() == cert.uid());
+    if there {
+        return;
+    }
+    ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
+    if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
+        ctx.events.normal(&cert.object_ref(&()), "StillAccepted", "Delete", &note).await;
+    }
 }
 
 fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
@@ -110,16 +170,18 @@ fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
     theirs.map(|c| ObjectRef::from_obj(&**c)).collect()
 }
 
-/// The certificate that the Secret holds, or those that are issued with it.
+/// The certificate that the Secret holds, or those that are issued with it or take a password from it.
 fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     let state = ctx.certificates.state();
-    let holders = state.iter().filter(|c| {
-        c.0.as_ref().is_ok_and(|c| {
-            c.namespace().as_ref() == Some(&namespace)
-                && c.spec.secret_name.clone().unwrap_or_else(|| c.name_any()) == name
-        })
-    });
+    // Asked of every certificate for every Secret: nothing is allocated here.
+    let uses = |c: &ClientCertificate| {
+        let secret = c.spec.secret_name.as_ref().or(c.metadata.name.as_ref());
+        let password = c.spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| &p.password_secret_ref.name);
+        [secret, password].contains(&Some(&name)) || secret.is_some_and(|secret| is_next_secret(secret, &name))
+    };
+    let here = |c: &&Arc<Guard>| c.meta().namespace.as_ref() == Some(&namespace) && c.0.as_ref().is_ok_and(uses);
+    let holders = state.iter().filter(here);
     let mut touched: Vec<_> = holders.map(|c| ObjectRef::from_obj(&**c)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
@@ -138,16 +200,31 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     if error.is_final() { Next::await_change() } else { Next::requeue(ctx.retry(&object.uid().unwrap_or_default())) }
 }
 
+impl Memory {
+    /// Whether an object of this version is the one that we wrote over a moment ago.
+    fn is_behind(&mut self, version: Option<&String>, now: Instant) -> bool {
+        self.wrote_over.take_if(|(over, at)| over.as_ref() != version || now.duration_since(*at) > LATE_WATCH);
+        self.wrote_over.is_some()
+    }
+}
+
 impl Ctx {
-    fn retry(&self, uid: &str) -> Duration {
-        let mut failures = self.failures.lock().expect("nobody panics while holding it");
-        let n = failures.entry(uid.to_owned()).or_default();
-        *n += 1;
-        FIRST_RETRY.saturating_mul(1 << (*n - 1).min(10)).min(LAST_RETRY)
+    fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(self.memory.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
     }
 
-    fn succeeded(&self, uid: &str) {
-        self.failures.lock().expect("nobody panics while holding it").remove(uid);
+    fn retry(&self, uid: &str) -> Duration {
+        self.remember(uid, |m| {
+            m.failures += 1;
+            FIRST_RETRY.saturating_mul(1 << (m.failures - 1).min(10)).min(LAST_RETRY)
+        })
+    }
+
+    /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
+    fn is_behind(&self, cert: &ClientCertificate) -> bool {
+        self.remember(&cert.uid().unwrap_or_default(), |m| {
+            m.is_behind(cert.metadata.resource_version.as_ref(), Instant::now())
+        })
     }
 
     async fn write(
@@ -156,7 +233,10 @@ impl Ctx {
         old: &ClientCertificateStatus,
         new: &ClientCertificateStatus,
     ) -> Result<(), Error> {
-        status::write(&self.client, cert, old, new).await?;
+        if status::write(&self.client, cert, old, new).await? {
+            let over = cert.metadata.resource_version.clone();
+            self.remember(&cert.uid().unwrap_or_default(), |m| m.wrote_over = Some((over, Instant::now())));
+        }
         for t in transitions(&old.conditions, &new.conditions) {
             let object = cert.object_ref(&());
             match (t.type_.as_str(), t.status.as_str()) {
@@ -180,7 +260,10 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     if cert.metadata.deletion_timestamp.is_some() {
         return Ok(Next::await_change());
     }
-    let (uid, now) = (cert.uid().unwrap_or_default(), Timestamp::now());
+    if ctx.is_behind(cert) {
+        return Ok(Next::requeue(SOON));
+    }
+    let now = Timestamp::now();
     let generation = cert.metadata.generation.unwrap_or_default();
     let old = cert.status.clone().unwrap_or_default();
     let say = async |acceptance: &Acceptance, lines: &[Line], leaf: Option<Leaf<'_>>| {
@@ -201,57 +284,126 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             return Ok(Next::await_change());
         }
     };
-    let observed = observe::observe(&d, domain.as_ref(), &ctx.served, &ctx.client).await?;
-    let plan = plan::plan(&d, &observed, now);
-    // The Secret knows best; when it is lost the status does, and after a restore without either the count begins anew.
-    let revision = observed.secret.as_ref().map_or(old.revision.unwrap_or_default(), |s| s.revision);
-    let Some(violation) = plan.issue else {
-        if let Some(secret) = observed.secret.as_ref().filter(|s| s.ours) {
-            match execute::relabel(cert, &d, secret, &ctx.client).await {
-                Err(execute::Error::Cluster(error)) if error.is_conflict() => {
-                    return Ok(Next::requeue(ctx.retry(&uid)));
-                }
-                Err(execute::Error::Cluster(error)) => return Err(error.into()),
-                _ => {}
-            }
-        }
-        let leaf =
-            plan.leaf.as_ref().zip(plan.renewal).map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
-        say(&Acceptance::Accepted, &plan.lines, leaf).await?;
-        ctx.succeeded(&uid);
-        return Ok(until(plan.renewal, now));
+    let trust = ctx.served.trust(&d.domain);
+    if let Some(Refused { reason, message }) = subject_in_use(cert, &d, trust.as_ref(), ctx) {
+        say(&Acceptance::Refused { reason, message, stalled: false }, &[], None).await?;
+        return Ok(Next::await_change());
+    }
+    let last_revision = old.revision.unwrap_or_default();
+    let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &ctx.client).await?;
+    let plan = plan::plan(&d, &observed, ctx.propagation, now);
+    let hands =
+        Hands { cert, d: &d, password: observed.password.as_ref().and_then(|p| p.as_ref().ok()), client: &ctx.client };
+    let uid = cert.uid().unwrap_or_default();
+    let done = match act(&hands, &plan, &observed, now).await {
+        // Somebody wrote the Secret first: look at what they wrote.
+        Err(execute::Error::Cluster(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
+        done => done,
     };
-    let issuer = match observed.issuer {
-        Ok(issuer) => issuer,
-        Err(_) => return Ok(Next::await_change()), // the plan issues only with an issuer
-    };
-    tracing::debug!(certificate = %cert.name_any(), reason = ?violation.reason, "issuing");
-    match execute::issue(cert, &d, issuer, observed.secret.as_ref(), revision + 1, &ctx.client, now).await {
-        Ok(issued) => {
-            let renewal = inspect::renewal_time(&issued.leaf, d.renew_before);
-            let leaf = Leaf { certificate: &issued.leaf, renewal, revision: issued.revision };
-            say(&Acceptance::Accepted, &lines_after_issue(observed.trust.as_ref(), &issued.leaf), Some(leaf)).await?;
-            ctx.succeeded(&uid);
+    if let (Ok(_), Some(Act::Stage { revision: 2.. })) = (&done, &plan.act) {
+        let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API Gateway takes a subject only once: back \
+                    ends should match the CN";
+        ctx.events.normal(&cert.object_ref(&()), "SubjectChanges", "Renew", note).await;
+    }
+    match done {
+        // What it waits for now is for the next look to say.
+        Ok(None) if matches!(plan.act, Some(Act::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
+        Ok(Some(Issued { leaf, revision })) => {
+            let renewal = inspect::renewal_time(&leaf, d.renew_before);
+            let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
+            say(&Acceptance::Accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
+            ctx.remember(&uid, |m| m.failures = 0);
             Ok(until(Some(renewal), now))
         }
-        // Somebody wrote the Secret first: look at what they wrote.
-        Err(execute::Error::Cluster(error)) if error.is_conflict() => Ok(Next::requeue(ctx.retry(&uid))),
+        Ok(None) => {
+            let revision = observed.revision();
+            let leaf = plan.leaf.as_ref().zip(plan.renewal);
+            let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
+            say(&Acceptance::Accepted, &plan.lines, leaf).await?;
+            ctx.remember(&uid, |m| m.failures = 0);
+            Ok(until(plan.look_again.or(plan.renewal), now))
+        }
         Err(error) => {
             let message = describe(&error, &d);
             tracing::warn!(certificate = %cert.name_any(), error = %logging::chain(&error), "not issued");
-            let lines: Vec<_> = plan.lines.into_iter().map(|line| after_failure(line, &message)).collect();
+            let failed = |line: Line| match line.type_ {
+                ConditionType::Issued => plan::after_failure(line, plan.leaf.as_ref(), &message),
+                _ => line,
+            };
+            let lines: Vec<_> = plan.lines.into_iter().map(failed).collect();
             say(&Acceptance::Accepted, &lines, None).await?;
+            // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
+            if !issued_says(&old, &message) {
+                ctx.events.warning(&cert.object_ref(&()), "NotIssued", "Issue", &message).await;
+            }
             Ok(Next::requeue(ctx.retry(&uid)))
         }
     }
 }
 
-/// A failed renewal keeps what works; a failed first issue says why.
-fn after_failure(line: Line, message: &str) -> Line {
-    if line.standing == Standing::Done {
-        return line;
+/// A self-signed certificate whose subject somebody else has in the truststore, or will have.
+fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, ctx: &Ctx) -> Option<Refused> {
+    if !d.self_signed {
+        return None;
     }
-    Line { standing: Standing::Unreachable, message: message.to_owned(), ..line }
+    let state = ctx.certificates.state();
+    let all = state.iter().filter_map(|c| c.0.as_ref().ok());
+    let older = claims::older(cert, all).map(|c| format!("ClientCertificate {}", c.name_any()));
+    let authority = self_signed::holder(d, trust).map(|name| format!("authority {name}"));
+    let message = format!(
+        "spec.subject: the {} has this subject in the truststore, and API Gateway takes a subject only once; choose another",
+        older.or(authority)?
+    );
+    Some(Refused { reason: Reason::SubjectInUse, message })
+}
+
+/// What is in the Secret now.
+struct Issued {
+    leaf: Certificate,
+    revision: i64,
+}
+
+/// Does what the plan says. What was issued into the Secret, or swapped in.
+async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Result<Option<Issued>, execute::Error> {
+    let (secret, next) = (o.secret.as_ref(), o.next.as_ref());
+    match (&plan.act, &o.issuer) {
+        (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
+            let revision = o.revision() + 1;
+            tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
+            let leaf = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
+            Ok(Some(Issued { leaf, revision }))
+        }
+        (Some(Act::Stage { revision }), _) => {
+            execute::stage(hands, secret, next, *revision, now).await?;
+            Ok(None)
+        }
+        (Some(Act::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {
+            Some((next, leaf)) => {
+                execute::swap(hands, secret, next).await?;
+                execute::unstage(hands, next).await?;
+                Ok(Some(Issued { leaf, revision: next.revision }))
+            }
+            None => Ok(None), // the plan swaps in only what is there
+        },
+        (Some(Act::Unstage), _) => {
+            if let Some(next) = next {
+                execute::unstage(hands, next).await?;
+            }
+            Ok(None)
+        }
+        (Some(Act::Complete), _) => {
+            if let Some(secret) = secret {
+                execute::complete(hands, secret).await?;
+            }
+            Ok(None)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn issued_says(status: &ClientCertificateStatus, message: &str) -> bool {
+    let issued = status.conditions.iter().find(|c| c.type_ == ConditionType::Issued.as_str());
+    issued.is_some_and(|c| c.message.contains(message))
 }
 
 fn describe(error: &execute::Error, d: &Desired) -> String {
@@ -267,4 +419,21 @@ fn until(renewal: Option<Timestamp>, now: Timestamp) -> Next {
     }
     let sleep = Duration::try_from(renewal.duration_since(now)).unwrap_or(Duration::ZERO);
     Next::requeue(sleep.clamp(Duration::from_secs(1), LONGEST_SLEEP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_waits_for_its_own_last_write_and_not_for_ever() {
+        let (now, [one, two]) = (Instant::now(), ["1", "2"].map(str::to_owned));
+        let mut memory = Memory::default();
+        assert!(!memory.is_behind(Some(&one), now), "nothing was written");
+        memory.wrote_over = Some((Some(one.clone()), now));
+        assert!(memory.is_behind(Some(&one), now), "the watch still shows what it was written over");
+        assert!(!memory.is_behind(Some(&two), now) && memory.wrote_over.is_none(), "it came");
+        memory.wrote_over = Some((Some(one.clone()), now));
+        assert!(!memory.is_behind(Some(&one), now + LATE_WATCH * 2), "a write that changed nothing never comes");
+    }
 }

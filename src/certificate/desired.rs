@@ -5,32 +5,45 @@ use jiff::SignedDuration;
 use kube::ResourceExt;
 
 use crate::{
-    api::{ClientCertificate, DeletionPolicy, Issuance, KeyEncoding, RotationPolicy, conditions::Reason},
+    api::{
+        ClientCertificate, DeletionPolicy, Issuance, KeyEncoding, PrivateKey, RotationPolicy, SecretKeyRef, Subject,
+        conditions::Reason,
+    },
     domain::{
+        clients,
         desired::{DEFAULT_LEAF, Refused, key_kind, length},
         served::DomainKey,
     },
     pki::{
+        csr,
         inspect::RenewBefore,
-        keys::{Encoding, KeyKind},
+        keys::{Encoding, KeyWish},
         leaf::{self, LeafRequest},
     },
 };
+
+/// Annotation by which people ask for a renewal: any value that was not there before.
+pub const RENEW: &str = "mtls-operator.io/renew";
 
 #[derive(Clone, Debug)]
 pub struct Desired {
     pub namespace: String,
     pub name: String,
     pub domain: DomainKey,
+    /// It signs itself, and is trusted itself.
+    pub self_signed: bool,
+    /// Whose it is in the truststore then.
+    pub entry: String,
     /// Unset: follows the domain.
     pub authority: Option<String>,
     pub request: LeafRequest,
-    pub key_kind: KeyKind,
-    pub encoding: Encoding,
-    /// A key that still fits is used again.
-    pub keep_key: bool,
+    pub key: KeyWish,
     pub renew_before: RenewBefore,
+    /// The value of [`RENEW`].
+    pub renew: Option<String>,
     pub secret_name: String,
+    /// There is to be a `keystore.p12`, with the password from there.
+    pub keystore: Option<SecretKeyRef>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// The Secret goes with the object.
@@ -56,16 +69,6 @@ pub fn duration(cert: &ClientCertificate, max: Option<SignedDuration>) -> Signed
 pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<Desired, Refused> {
     let spec = &cert.spec;
     let (namespace, name) = (cert.namespace().expect("ClientCertificate is namespaced"), cert.name_any());
-    let unsupported = [
-        ("issuance: SelfSigned", spec.issuance == Issuance::SelfSigned),
-        ("csr", spec.csr.is_some()),
-        ("keystores", spec.keystores.is_some()),
-    ];
-    let used: Vec<_> =
-        unsupported.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
-    if !used.is_empty() {
-        return Err(refused(Reason::NotSupportedYet, format!("not supported yet: {}", used.join(", "))));
-    }
     let domain = domain_key(cert);
     if domain.0 != namespace {
         return Err(refused(
@@ -82,42 +85,25 @@ pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<
             format!("spec.duration is longer than the domain's spec.clients.maxDuration of {}h", max.as_hours()),
         ));
     }
-    let key = spec.private_key.clone().unwrap_or_default();
-    let subject = spec.subject.clone().unwrap_or_default();
-    let request = LeafRequest {
-        common_name: subject.common_name,
-        organizations: subject.organizations,
-        organizational_units: subject.organizational_units,
-        countries: subject.countries,
-        localities: subject.localities,
-        provinces: subject.provinces,
-        dns_names: spec.dns_names.clone(),
-        uris: spec.uris.clone(),
-        email_addresses: spec.email_addresses.clone(),
-        duration,
+    let (request, key) = match &spec.csr {
+        Some(csr) => requested(csr, duration)?,
+        None => described(cert, duration)?,
     };
-    leaf::validate(&request).map_err(|p| refused(Reason::InvalidSpec, format!("spec.{}: {}", p.field, p.message)))?;
     let template = spec.secret_template.clone().unwrap_or_default();
     Ok(Desired {
         domain,
+        self_signed: spec.issuance == Issuance::SelfSigned,
+        entry: clients::entry_name(cert),
         authority: spec.authority.clone(),
         request,
-        key_kind: key_kind(key.algorithm, key.size).ok_or_else(|| {
-            refused(
-                Reason::InvalidSpec,
-                "spec.privateKey.size: write 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA".into(),
-            )
-        })?,
-        encoding: match key.encoding {
-            KeyEncoding::PKCS8 => Encoding::Pkcs8,
-            KeyEncoding::PKCS1 => Encoding::Pkcs1,
-        },
-        keep_key: key.rotation_policy == RotationPolicy::Never,
+        key,
         renew_before: match (&spec.renew_before, spec.renew_before_percentage) {
             (Some(before), _) => RenewBefore::Duration(length(before)),
             (None, Some(percentage)) => RenewBefore::Percentage(u8::try_from(percentage).unwrap_or_default()),
             (None, None) => RenewBefore::Unset,
         },
+        renew: cert.annotations().get(RENEW).cloned(),
+        keystore: spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| p.password_secret_ref.clone()),
         secret_name: spec.secret_name.clone().unwrap_or_else(|| name.clone()),
         labels: template.labels,
         annotations: template.annotations,
@@ -125,6 +111,45 @@ pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<
         namespace,
         name,
     })
+}
+
+/// What `spec.csr` asks for, for the key that its requester keeps.
+fn requested(csr: &str, duration: SignedDuration) -> Result<(LeafRequest, KeyWish), Refused> {
+    let csr = csr::read(csr, duration).map_err(|error| refused(Reason::InvalidSpec, format!("spec.csr: {error}")))?;
+    Ok((csr.request, KeyWish::Requested { spki: csr.spki }))
+}
+
+/// What the other fields ask for.
+fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequest, KeyWish), Refused> {
+    let spec = &cert.spec;
+    let Subject { common_name, organizations, organizational_units, countries, localities, provinces } =
+        spec.subject.clone().unwrap_or_default();
+    let request = LeafRequest {
+        common_name,
+        organizations,
+        organizational_units,
+        countries,
+        localities,
+        provinces,
+        serial_number: None,
+        dns_names: spec.dns_names.clone(),
+        uris: spec.uris.clone(),
+        email_addresses: spec.email_addresses.clone(),
+        duration,
+    };
+    leaf::validate(&request).map_err(|p| refused(Reason::InvalidSpec, format!("spec.{}: {}", p.field, p.message)))?;
+    let PrivateKey { algorithm, size, encoding, rotation_policy } = spec.private_key.clone().unwrap_or_default();
+    let kind = key_kind(algorithm, size).ok_or_else(|| {
+        refused(
+            Reason::InvalidSpec,
+            "spec.privateKey.size: write 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA".into(),
+        )
+    })?;
+    let encoding = match encoding {
+        KeyEncoding::PKCS8 => Encoding::Pkcs8,
+        KeyEncoding::PKCS1 => Encoding::Pkcs1,
+    };
+    Ok((request, KeyWish::Made { kind, encoding, keep: rotation_policy == RotationPolicy::Never }))
 }
 
 fn refused(reason: Reason, message: String) -> Refused {

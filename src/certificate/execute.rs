@@ -1,23 +1,29 @@
 //! Issues: makes the key and the leaf, and writes them into the Secret. The only write of this kind beside the status.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Client, Resource, ResourceExt, api::ObjectMeta};
+use rcgen::PublicKeyData;
+use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
-    observe::{CERTIFICATE_LABEL, REVISION},
+    observe::{KEYSTORE, RENEWED, REVISION, secret_type},
     observed::Held,
+    self_signed,
 };
 use crate::{
     api::ClientCertificate,
     cluster::{self, apply},
+    domain::clients::{CERTIFICATE_LABEL, TRUSTED_BY, next_secret},
     pki::{
         authority::Issuer,
-        certificate::Certificate,
-        keys::{self, KeyError, KeyKind},
-        leaf::{self, IssueError, LeafRequest},
+        certificate::{Certificate, parse_pem_bundle},
+        inspect::SecretData,
+        keys::{self, Encoding, KeyError, KeyKind, KeyWish},
+        keystore::{self, KeystoreError},
+        leaf::{self, IssueError, Leaf, LeafRequest},
     },
 };
 
@@ -28,72 +34,143 @@ pub enum Error {
     Key(#[from] KeyError),
     #[error("cannot issue")]
     Issue(#[from] IssueError),
+    #[error("cannot write the keystore")]
+    Keystore(#[from] KeystoreError),
+    #[error(
+        "a certificate signs itself only with a key that the operator makes; the schema refuses spec.csr with SelfSigned"
+    )]
+    NoKey,
     #[error("making the key did not end")]
     Task(#[from] tokio::task::JoinError),
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
 }
 
-/// The leaf that is in the Secret now, and how often one was issued into it.
-pub struct Issued {
-    pub leaf: Certificate,
-    pub revision: i64,
+/// What the Secret of one `ClientCertificate` is written for and with.
+pub struct Hands<'a> {
+    pub cert: &'a ClientCertificate,
+    pub d: &'a Desired,
+    /// The keystore's, when there is to be one.
+    pub password: Option<&'a Zeroizing<String>>,
+    pub client: &'a Client,
 }
 
+/// Issues into the Secret. The leaf that is in it now.
 pub async fn issue(
-    cert: &ClientCertificate,
-    d: &Desired,
-    issuer: Issuer,
+    hands: &Hands<'_>,
+    issuer: Arc<Issuer>,
     secret: Option<&Held>,
     revision: i64,
-    client: &Client,
     now: Timestamp,
-) -> Result<Issued, Error> {
-    let ca_crt = issuer.ca_pem();
-    let kept = secret.filter(|_| d.keep_key).and_then(|s| s.data.tls_key.clone());
-    let (request, kind) = (d.request.clone(), d.key_kind);
+) -> Result<Certificate, Error> {
+    let Hands { cert, d, client, .. } = hands;
+    let (request, key, old) = (d.request.clone(), d.key.clone(), secret.and_then(|s| s.data.tls_key.clone()));
     // RSA keys take up to seconds.
-    let (leaf, key, kept) = tokio::task::spawn_blocking(move || make(&request, kind, kept, &issuer, now)).await??;
-    let tls_key = match kept {
-        Some(pem) if keys::encoding_of(&String::from_utf8_lossy(&pem)) == Some(d.encoding) => pem, // never encoded again
-        _ => keys::pem(&key, d.encoding)?.as_bytes().to_vec(),
-    };
-    let data = [("tls.crt", leaf.chain_pem.into_bytes()), ("tls.key", tls_key), ("ca.crt", ca_crt.into_bytes())];
-    let data = data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect();
-    let wanted = wanted(cert, d, revision, data);
+    let made = tokio::task::spawn_blocking(move || make(&request, &key, old, Some(&issuer), now));
+    let (certificate, data) = made.await??;
+    let keystore = hands.keystore(&data).await?;
+    let wanted = hands.wanted(revision, d.renew.clone(), data, keystore);
     apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
-    tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %leaf.certificate.serial, "issued");
-    Ok(Issued { leaf: leaf.certificate, revision })
+    tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %certificate.serial, "issued");
+    Ok(certificate)
 }
 
-/// The Secret with its labels, annotations and owner as the spec says.
-fn wanted(cert: &ClientCertificate, d: &Desired, revision: i64, data: BTreeMap<String, ByteString>) -> Secret {
-    let (mut labels, mut annotations) = (d.labels.clone(), d.annotations.clone());
-    labels.insert(CERTIFICATE_LABEL.into(), d.name.clone());
-    annotations.insert(REVISION.into(), revision.to_string());
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(d.secret_name.clone()),
-            namespace: Some(d.namespace.clone()),
-            labels: Some(labels),
-            annotations: Some(annotations),
-            owner_references: cert.controller_owner_ref(&()).filter(|_| d.owned).map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        },
-        type_: Some("kubernetes.io/tls".into()),
-        data: Some(data),
-        ..Secret::default()
-    }
+/// Makes the next self-signed certificate and its key, and keeps them beside the Secret.
+pub async fn stage(
+    hands: &Hands<'_>,
+    secret: Option<&Held>,
+    next: Option<&Held>,
+    revision: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let d = hands.d;
+    let (request, key) = (self_signed::request(d, revision), d.key.clone());
+    let old = secret.and_then(|s| s.data.tls_key.clone());
+    let (_, data) = tokio::task::spawn_blocking(move || make(&request, &key, old, None, now)).await??;
+    let mut wanted = hands.wanted(revision, d.renew.clone(), data, None);
+    wanted.metadata.name = Some(next_secret(&d.secret_name));
+    // Whatever becomes of the Secret, this one goes with the object: nobody has it yet.
+    wanted.metadata.owner_references = hands.cert.controller_owner_ref(&()).map(|owner| vec![owner]);
+    apply::write_secret(hands.client, wanted, next.map(|s| &s.found)).await?;
+    Ok(())
 }
 
-/// Brings labels, annotations and owner of a Secret of ours in line with the spec when they are not; key and leaf stay. True when it wrote.
-pub async fn relabel(cert: &ClientCertificate, d: &Desired, held: &Held, client: &Client) -> Result<bool, Error> {
-    let wanted = wanted(cert, d, held.revision, held.found.data.clone().unwrap_or_default());
-    if is_labelled_as(&wanted, &held.found) {
-        return Ok(false);
+/// Hands out the certificate that was kept beside the Secret, with its key.
+pub async fn swap(hands: &Hands<'_>, secret: Option<&Held>, next: &Held) -> Result<(), Error> {
+    let keystore = hands.keystore(&next.data).await?;
+    let wanted = hands.wanted(next.revision, next.renewed.clone(), next.data.clone(), keystore);
+    apply::write_secret(hands.client, wanted, secret.map(|s| &s.found)).await?;
+    tracing::info!(certificate = %hands.d.name, namespace = %hands.d.namespace, revision = next.revision, "swapped");
+    Ok(())
+}
+
+/// Deletes what was kept beside the Secret.
+pub async fn unstage(hands: &Hands<'_>, next: &Held) -> Result<(), Error> {
+    Ok(apply::delete_secret(hands.client, &next.found).await?)
+}
+
+/// Brings labels, annotations, owner and keystore of a Secret of ours in line with the spec when they are not; key and leaf stay.
+pub async fn complete(hands: &Hands<'_>, held: &Held) -> Result<(), Error> {
+    let there = held.found.data.as_ref().and_then(|data| data.get(KEYSTORE)).map(|ByteString(bytes)| bytes.clone());
+    let keystore = there.filter(|_| held.keystore_fits);
+    let written = apply::written_by_us(&held.found, "/f:data").contains(KEYSTORE);
+    let is_there = match &hands.d.keystore {
+        Some(_) => keystore.is_some(),
+        None => !written,
+    };
+    let mut wanted = hands.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
+    if is_there && is_labelled_as(&wanted, &held.found) {
+        return Ok(());
     }
-    apply::write_secret(client, wanted, Some(&held.found)).await?;
-    Ok(true)
+    if hands.d.keystore.is_some() && !is_there {
+        let keystore = hands.keystore(&held.data).await?;
+        wanted.data.get_or_insert_default().extend(keystore.map(|bytes| (KEYSTORE.to_owned(), ByteString(bytes))));
+    }
+    apply::write_secret(hands.client, wanted, Some(&held.found)).await?;
+    Ok(())
+}
+
+impl Hands<'_> {
+    /// The keystore with this key and chain, when there is to be one.
+    async fn keystore(&self, data: &SecretData) -> Result<Option<Vec<u8>>, Error> {
+        let Some(password) = self.password.cloned() else { return Ok(None) };
+        let data = data.clone();
+        // Slow on purpose: it makes passwords hard to guess.
+        let written = tokio::task::spawn_blocking(move || {
+            let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
+            let chain = parse_pem_bundle(&text(data.tls_crt)).unwrap_or_default();
+            keystore::write(&Zeroizing::new(text(data.tls_key)), &chain, &password)
+        });
+        Ok(Some(written.await??))
+    }
+
+    /// The Secret with its labels, annotations and owner as the spec says.
+    fn wanted(&self, revision: i64, renewed: Option<String>, data: SecretData, keystore: Option<Vec<u8>>) -> Secret {
+        let d = self.d;
+        let (mut labels, mut annotations) = (d.labels.clone(), d.annotations.clone());
+        labels.insert(CERTIFICATE_LABEL.into(), d.name.clone());
+        if d.self_signed {
+            labels.insert(TRUSTED_BY.into(), d.domain.1.clone());
+        }
+        annotations.insert(REVISION.into(), revision.to_string());
+        annotations.extend(renewed.map(|value| (RENEWED.to_owned(), value)));
+        let tls_key = data.tls_key.filter(|_| matches!(d.key, KeyWish::Made { .. }));
+        let files = [("tls.crt", data.tls_crt), ("tls.key", tls_key), ("ca.crt", data.ca_crt), (KEYSTORE, keystore)];
+        let files = files.into_iter().filter_map(|(name, bytes)| Some((name.to_owned(), ByteString(bytes?))));
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(d.secret_name.clone()),
+                namespace: Some(d.namespace.clone()),
+                labels: Some(labels),
+                annotations: Some(annotations),
+                owner_references: self.cert.controller_owner_ref(&()).filter(|_| d.owned).map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            type_: Some(secret_type(&d.key).into()),
+            data: Some(files.collect()),
+            ..Secret::default()
+        }
+    }
 }
 
 /// Whether all that is wanted is there, and nothing of ours that is no longer wanted. What others added does not count.
@@ -108,27 +185,70 @@ fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
             && ours.iter().all(|key| wanted.contains_key(key) || key == apply::MANAGED_BY)
     };
     owner(wanted) == owner(found)
-        && same("f:labels", wanted.labels(), found.labels())
-        && same("f:annotations", wanted.annotations(), found.annotations())
+        && same("/f:metadata/f:labels", wanted.labels(), found.labels())
+        && same("/f:metadata/f:annotations", wanted.annotations(), found.annotations())
 }
 
-type Made = (leaf::Leaf, rcgen::KeyPair, Option<Vec<u8>>);
-
-fn make(
+/// The leaf, and what is to stand in its Secret. Without an issuer it signs itself.
+pub(super) fn make(
     request: &LeafRequest,
-    kind: KeyKind,
-    kept: Option<Vec<u8>>,
-    issuer: &Issuer,
+    key: &KeyWish,
+    old: Option<Vec<u8>>,
+    issuer: Option<&Issuer>,
     now: Timestamp,
-) -> Result<Made, Error> {
-    let old = kept
-        .as_ref()
-        .and_then(|pem| keys::parse(std::str::from_utf8(pem).ok()?).ok())
-        .filter(|key| KeyKind::of(key) == Some(kind));
-    let kept = kept.filter(|_| old.is_some());
-    let key = match old {
-        Some(key) => key,
-        None => keys::generate(kind)?,
+) -> Result<(Certificate, SecretData), Error> {
+    let (leaf, tls_key) = match (key, issuer) {
+        (KeyWish::Made { kind, encoding, keep }, issuer) => {
+            let (key, pem) = private_key(*kind, *encoding, old.filter(|_| *keep))?;
+            let leaf = match issuer {
+                Some(issuer) => leaf::issue(request, &key.subject_public_key_info(), issuer, now)?,
+                None => leaf::self_sign(request, &key, now)?,
+            };
+            (leaf, Some(pem))
+        }
+        (KeyWish::Requested { spki }, Some(issuer)) => (leaf::issue(request, spki, issuer, now)?, None),
+        (KeyWish::Requested { .. }, None) => return Err(Error::NoKey),
     };
-    Ok((leaf::issue(request, &key, issuer, now)?, key, kept))
+    let Leaf { chain_pem, ca_pem, certificate } = leaf;
+    let (tls_crt, ca_crt) = (Some(chain_pem.into_bytes()), Some(ca_pem.into_bytes()));
+    Ok((certificate, SecretData { tls_crt, tls_key, ca_crt }))
+}
+
+/// The old key where it may stay and fits, its bytes as they are unless they are to be written otherwise; else a new one.
+fn private_key(kind: KeyKind, encoding: Encoding, old: Option<Vec<u8>>) -> Result<(rcgen::KeyPair, Vec<u8>), Error> {
+    let old = old.and_then(|bytes| String::from_utf8(bytes).ok()).map(Zeroizing::new);
+    let kept = old.as_ref().and_then(|pem| keys::parse(pem).ok()).filter(|key| KeyKind::of(key) == Some(kind));
+    match (kept, old) {
+        (Some(key), Some(pem)) if keys::encoding_of(&pem) == Some(encoding) => Ok((key, pem.as_bytes().to_vec())),
+        (kept, _) => {
+            let key = kept.map_or_else(|| keys::generate(kind), Ok)?;
+            let pem = keys::pem(&key, encoding)?.as_bytes().to_vec();
+            Ok((key, pem))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_stays_keeps_its_bytes() {
+        let fresh = |kind, encoding| private_key(kind, encoding, None).unwrap();
+        let (key, pem) = fresh(KeyKind::EcdsaP256, Encoding::Pkcs8);
+        // As somebody else has written it.
+        let theirs = format!("# by hand\r\n{}", String::from_utf8(pem).unwrap().replace('\n', "\r\n")).into_bytes();
+        let again = |kind, encoding| {
+            let (kept, pem) = private_key(kind, encoding, Some(theirs.clone())).unwrap();
+            (kept.subject_public_key_info() == key.subject_public_key_info(), pem == theirs)
+        };
+        assert_eq!(again(KeyKind::EcdsaP256, Encoding::Pkcs8), (true, true), "never encoded again");
+        assert_eq!(
+            again(KeyKind::EcdsaP256, Encoding::Pkcs1),
+            (true, false),
+            "the same key, written as it is wanted now"
+        );
+        assert_eq!(again(KeyKind::EcdsaP384, Encoding::Pkcs8), (false, false), "a key that does not fit is replaced");
+        assert!(private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(b"garbage".to_vec())).is_ok());
+    }
 }

@@ -1,5 +1,6 @@
 //! ClientCertificate: desired -> observe -> plan -> execute -> report.
 
+pub mod claims;
 pub mod controller;
 pub mod desired;
 pub mod execute;
@@ -7,3 +8,6 @@ pub mod observe;
 pub mod observed;
 pub mod plan;
 pub mod report;
+mod self_signed;
+#[cfg(test)]
+mod simulation;

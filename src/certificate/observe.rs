@@ -1,61 +1,137 @@
-//! Reads what is there for one `ClientCertificate`: its Secret, the key of its issuer, and what the domain lets in. Kubernetes reads only.
+//! Reads what is there for one `ClientCertificate`: its Secret, the key of its issuer, the password of its keystore, and what the domain
+//! lets in. Kubernetes reads only.
+use std::sync::Arc;
+
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Client, ResourceExt};
+use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
     observed::{Held, Observed, Problem},
 };
 use crate::{
-    api::{AuthorityState, MtlsDomain, conditions::Reason},
+    api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
     cluster::{self, apply},
     conditions::Standing,
     domain::{
+        clients::{CERTIFICATE_LABEL, next_secret},
         desired::{self, AuthorityWish},
-        served::Served,
+        served::Trust,
     },
-    pki::{authority::Issuer, inspect::SecretData},
+    pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::KeyWish, keystore},
 };
 
-/// Label on a Secret that holds a leaf: the ClientCertificate it belongs to.
-pub const CERTIFICATE_LABEL: &str = "mtls-operator.io/client-certificate";
-/// Annotation on it: how often a leaf was issued into it.
+/// Annotation on a leaf's Secret: how often a leaf was issued into it.
 pub const REVISION: &str = "mtls-operator.io/revision";
+/// Annotation on it: the value of the annotation `mtls-operator.io/renew` that was answered last.
+pub const RENEWED: &str = "mtls-operator.io/renewed";
+/// Key of the PKCS #12 keystore in it, as cert-manager names it.
+pub const KEYSTORE: &str = "keystore.p12";
 
 pub async fn observe(
     d: &Desired,
     domain: Option<&MtlsDomain>,
-    served: &Served,
+    trust: Option<Trust>,
+    last_revision: i64,
     client: &Client,
 ) -> Result<Observed, cluster::Error> {
-    let secret = apply::secret(client, &d.namespace, &d.secret_name).await?.map(|found| held(d, found));
+    let password = match &d.keystore {
+        Some(at) => Some(password(d, at, client).await?),
+        None => None,
+    };
+    let secret = match apply::secret(client, &d.namespace, &d.secret_name).await? {
+        Some(found) => Some(held(d, found, password.as_ref().and_then(|p| p.as_ref().ok())).await),
+        None => None,
+    };
     let issuer = match domain {
         None if secret.is_some() => {
             Err(problem(Reason::DomainGone, format!("the MtlsDomain {} is gone; the Secret is kept", d.domain.1)))
         }
         None => Err(problem(Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", d.domain.1))),
-        Some(domain) => issuer(d, domain, client).await?,
+        Some(_) if d.self_signed => Ok(None),
+        Some(domain) => issuer(d, domain, client).await?.map(Some),
     };
-    let trust = domain.and_then(|_| served.trust(&d.domain));
-    Ok(Observed { domain_gone: domain.is_none(), issuer, secret, trust })
+    let next = match d.self_signed {
+        true => apply::secret(client, &d.namespace, &next_secret(&d.secret_name)).await?,
+        false => None,
+    };
+    let next = match next {
+        Some(found) => Some(held(d, found, None).await),
+        None => None,
+    };
+    let trust = trust.filter(|_| domain.is_some());
+    Ok(Observed { domain_gone: domain.is_none(), issuer, secret, next, last_revision, password, trust })
 }
 
 fn problem(reason: Reason, message: String) -> Problem {
     Problem { standing: Standing::Stuck, reason, message }
 }
 
-fn held(d: &Desired, found: Secret) -> Held {
-    let data = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.clone());
+/// The type of the Secret, which can never change: one without a private key is not a `kubernetes.io/tls`.
+pub fn secret_type(key: &KeyWish) -> &'static str {
+    match key {
+        KeyWish::Made { .. } => "kubernetes.io/tls",
+        KeyWish::Requested { .. } => "Opaque",
+    }
+}
+
+async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) -> Held {
+    let bytes = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.clone());
+    let data = SecretData { tls_crt: bytes("tls.crt"), tls_key: bytes("tls.key"), ca_crt: bytes("ca.crt") };
+    let keystore_fits = match (bytes(KEYSTORE), password) {
+        (Some(keystore), Some(password)) => {
+            let (data, password) = (data.clone(), password.clone());
+            // Opening one takes as long as its password is hard to guess.
+            tokio::task::spawn_blocking(move || fits(&keystore, &data, &password)).await.unwrap_or_default()
+        }
+        _ => false,
+    };
+    let annotation = |key: &str| found.annotations().get(key);
     Held {
-        data: SecretData { tls_crt: data("tls.crt"), tls_key: data("tls.key"), ca_crt: data("ca.crt") },
-        ours: found.labels().get(CERTIFICATE_LABEL) == Some(&d.name),
-        revision: found.annotations().get(REVISION).and_then(|r| r.parse().ok()).unwrap_or_default(),
+        data,
+        ours: found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
+            && found.type_.as_deref() == Some(secret_type(&d.key)),
+        revision: annotation(REVISION).and_then(|r| r.parse().ok()).unwrap_or_default(),
+        renewed: annotation(RENEWED).cloned(),
+        keystore_fits,
         found,
     }
 }
 
+fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
+    let text = |bytes: &Option<Vec<u8>>| String::from_utf8(bytes.clone().unwrap_or_default()).unwrap_or_default();
+    let tls_key = Zeroizing::new(text(&data.tls_key));
+    parse_pem_bundle(&text(&data.tls_crt)).is_ok_and(|chain| keystore::holds(keystore, &tls_key, &chain, password))
+}
+
+/// Absent and forbidden read the same.
+async fn password(
+    d: &Desired,
+    at: &SecretKeyRef,
+    client: &Client,
+) -> Result<Result<Zeroizing<String>, Problem>, cluster::Error> {
+    let found = apply::secret(client, &d.namespace, &at.name).await?;
+    let bytes = found.and_then(|secret| Some(secret.data?.remove(&at.key)?.0));
+    Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|p| !p.is_empty()).map(Zeroizing::new).ok_or_else(
+        || {
+            problem(
+                Reason::RefNotFound,
+                format!(
+                    "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with a password in its key {}",
+                    at.name, at.key
+                ),
+            )
+        },
+    ))
+}
+
 /// The authority that the spec names, or the domain's issuing one, or the only one that can issue.
-async fn issuer(d: &Desired, domain: &MtlsDomain, client: &Client) -> Result<Result<Issuer, Problem>, cluster::Error> {
+async fn issuer(
+    d: &Desired,
+    domain: &MtlsDomain,
+    client: &Client,
+) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
     let wishes = match desired::authorities(domain) {
         Ok(wishes) => wishes,
         Err(refused) => {
@@ -98,7 +174,11 @@ async fn issuer(d: &Desired, domain: &MtlsDomain, client: &Client) -> Result<Res
     })
 }
 
-async fn key_of(wish: &AuthorityWish, d: &Desired, client: &Client) -> Result<Result<Issuer, Problem>, cluster::Error> {
+async fn key_of(
+    wish: &AuthorityWish,
+    d: &Desired,
+    client: &Client,
+) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
     let (name, domain) = (&wish.name, &d.domain.1);
     if wish.state == AuthorityState::Distrusted {
         return Ok(Err(problem(
@@ -129,7 +209,7 @@ async fn key_of(wish: &AuthorityWish, d: &Desired, client: &Client) -> Result<Re
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
         )));
     };
-    Ok(Issuer::from_pem(&crt, &key, text("ca.crt").as_deref()).map_err(|error| {
+    Ok(Issuer::from_pem(&crt, &key, text("ca.crt").as_deref()).map(Arc::new).map_err(|error| {
         problem(
             Reason::InvalidCACertificateRef,
             format!("the authority {name} of MtlsDomain {domain} cannot issue: {error}"),

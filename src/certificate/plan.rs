@@ -1,99 +1,174 @@
 //! Decides whether a `ClientCertificate` has what it should, and what to do if not. Pure: no I/O, no clock.
 use jiff::{SignedDuration, Timestamp};
 
-use super::{desired::Desired, observed::*};
+use super::{desired::Desired, observed::*, self_signed};
 use crate::{
     api::conditions::{ConditionType, Reason},
     conditions::{Line, Standing},
-    domain::served::Trust,
+    domain::{clients::next_secret, served::Trust},
     pki::{
         authority::Issuer,
-        certificate::{self, Certificate},
+        certificate::Certificate,
         inspect::{self, Inspection, Violation},
     },
 };
 
 #[derive(Debug)]
 pub struct Plan {
-    /// Why a new leaf is to be issued now.
-    pub issue: Option<Violation>,
+    pub act: Option<Act>,
     /// Issued and Trusted, as they stand when nothing is issued now.
     pub lines: Vec<Line>,
     /// When the leaf that is there is to be renewed.
     pub renewal: Option<Timestamp>,
     /// The leaf that the Secret holds.
     pub leaf: Option<Certificate>,
+    /// Before the renewal there is something to look at, although nothing may be heard of it.
+    pub look_again: Option<Timestamp>,
 }
 
-pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
+/// What to do with the Secret.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Key and leaf are as they should be: bring the rest in line.
+    Complete,
+    /// Issue a leaf into it.
+    Issue(Violation),
+    /// Make the next self-signed certificate, and keep it beside the Secret.
+    Stage { revision: i64 },
+    /// Into the Secret with what is beside it.
+    Swap,
+    /// Away with what is beside it.
+    Unstage,
+}
+
+/// `propagation`: how long a truststore version must have been in use before every server of AWS has it.
+pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timestamp) -> Plan {
     // What somebody else keeps under that name is none of our business.
-    let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(held);
+    let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(Held::leaf);
     let renewal = leaf.as_ref().map(|leaf| inspect::renewal_time(leaf, d.renew_before));
-    let (issue, issued) = issued(d, o, leaf.as_ref(), now);
-    Plan { issue, lines: vec![issued, trusted(o.trust.as_ref(), o.domain_gone, leaf.as_ref())], renewal, leaf }
+    let Issuing { act, line, look_again } = issuing(d, o, leaf.as_ref(), propagation, now);
+    let lines = vec![line, trusted(d, o.trust.as_ref(), o.domain_gone, leaf.as_ref())];
+    Plan { act, lines, renewal, leaf, look_again }
 }
 
 /// The lines once a leaf has just been issued.
-pub fn lines_after_issue(trust: Option<&Trust>, leaf: &Certificate) -> Vec<Line> {
-    vec![in_secret(leaf), trusted(trust, false, Some(leaf))]
+pub fn lines_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certificate) -> Vec<Line> {
+    vec![in_secret(leaf), trusted(d, trust, false, Some(leaf))]
 }
 
-fn held(secret: &Held) -> Option<Certificate> {
-    let pem = secret.data.tls_crt.as_ref()?;
-    certificate::parse_pem_bundle(std::str::from_utf8(pem).ok()?).ok()?.into_iter().next()
-}
-
-fn issued(d: &Desired, o: &Observed, leaf: Option<&Certificate>, now: Timestamp) -> (Option<Violation>, Line) {
-    if o.secret.as_ref().is_some_and(|s| !s.ours) {
-        let message = format!(
-            "the Secret {} exists already and is not this certificate's; delete it, or create a ClientCertificate with another spec.secretName",
-            d.secret_name
-        );
-        return (None, line(Standing::Stuck, Reason::SecretNotOwned, message));
+/// The line Issued once issuing has failed: a failed renewal keeps what works and says why, a failed first issue says why.
+pub fn after_failure(planned: Line, leaf: Option<&Certificate>, message: &str) -> Line {
+    match leaf {
+        Some(leaf) if planned.standing == Standing::Done => next_one(in_secret(leaf), message),
+        _ => line(Standing::Unreachable, planned.reason, message.to_owned()),
     }
-    // Something that still works is kept, whatever stands in the way of the next one.
+}
+
+/// How the leaf in the Secret stands.
+struct Issuing {
+    act: Option<Act>,
+    line: Line,
+    look_again: Option<Timestamp>,
+}
+
+impl From<Line> for Issuing {
+    fn from(line: Line) -> Self {
+        Issuing { act: None, line, look_again: None }
+    }
+}
+
+fn issuing(
+    d: &Desired,
+    o: &Observed,
+    leaf: Option<&Certificate>,
+    propagation: SignedDuration,
+    now: Timestamp,
+) -> Issuing {
+    if let Some(name) = foreign(d, o) {
+        let message = format!(
+            "the Secret {name} exists already and is not this certificate's; delete it, or create a ClientCertificate with another spec.secretName"
+        );
+        return line(Standing::Stuck, Reason::SecretNotOwned, message).into();
+    }
+    if let Some(Err(Problem { standing, reason, message })) = &o.password {
+        return line(*standing, *reason, message.clone()).into();
+    }
     let usable = leaf.filter(|leaf| now < leaf.not_after);
-    let or_kept = |standing, reason, message: String| match usable {
-        Some(leaf) if standing != Standing::Stuck => {
-            Line { message: format!("{}; the next one: {message}", in_secret(leaf).message), ..in_secret(leaf) }
+    let issuer = match (&o.issuer, usable) {
+        (Ok(issuer), _) => issuer.as_ref(),
+        // What works is kept, whatever the next one waits for.
+        (Err(Problem { standing, message, .. }), Some(leaf)) if *standing != Standing::Stuck => {
+            return next_one(in_secret(leaf), message).into();
         }
-        _ => line(standing, reason, message),
+        (Err(Problem { standing, reason, message }), _) => return line(*standing, *reason, message.clone()).into(),
     };
-    let issuer = match &o.issuer {
-        Ok(issuer) => issuer,
-        Err(Problem { standing, reason, message }) => return (None, or_kept(*standing, *reason, message.clone())),
+    let (act, open, look_again) = match issuer {
+        Some(issuer) => by_authority(d, o, issuer, usable, propagation, now),
+        None => {
+            let self_signed::Step { act, open, look_again } = self_signed::next(d, o, propagation, now);
+            let open = open.map(|(why, waits)| (why, Some(waits)));
+            (act, open, look_again)
+        }
     };
+    let line = match (open, leaf) {
+        (None, Some(leaf)) => in_secret(leaf),
+        (None, None) => line(Standing::Working, Reason::Issuing, "nothing is issued yet".into()),
+        (Some((why, waits)), _) => {
+            let reason = if waits.is_some() { Reason::WaitingForDomainTrust } else { Reason::Issuing };
+            let message = waits.unwrap_or_else(|| why.message.clone());
+            match usable {
+                Some(leaf) if why.reason.is_renewal() => next_one(in_secret(leaf), &message),
+                _ => line(Standing::Working, reason, message),
+            }
+        }
+    };
+    Issuing { act, line, look_again }
+}
+
+/// A Secret of a name that we need and that is not ours.
+fn foreign(d: &Desired, o: &Observed) -> Option<String> {
+    let is_foreign = |held: &Option<Held>| held.as_ref().is_some_and(|s| !s.ours);
+    if is_foreign(&o.secret) {
+        return Some(d.secret_name.clone());
+    }
+    is_foreign(&o.next).then(|| next_secret(&d.secret_name))
+}
+
+type Open = Option<(Violation, Option<String>)>;
+
+/// What to do, why the Secret does not hold what it should and what is waited for, and when to look again.
+fn by_authority(
+    d: &Desired,
+    o: &Observed,
+    issuer: &Issuer,
+    usable: Option<&Certificate>,
+    propagation: SignedDuration,
+    now: Timestamp,
+) -> (Option<Act>, Open, Option<Timestamp>) {
     let inspection = Inspection {
         secret: o.secret.as_ref().map(|s| &s.data),
         request: &d.request,
-        key_kind: d.key_kind,
-        encoding: d.encoding,
-        issuer,
+        key: &d.key,
+        issuer: Some(issuer),
         renew_before: d.renew_before,
+        renewal_asked: d.renew.is_some() && o.secret.as_ref().is_some_and(|s| s.renewed != d.renew),
         now,
     };
     let Some(violation) = inspect::needs_issue(&inspection) else {
-        let leaf = leaf.expect("nothing is missing, so the leaf was read");
-        return (None, in_secret(leaf));
+        return (Some(Act::Complete), None, None);
     };
-    match may_hand_out(o, issuer, d.request.duration) {
-        Ok(()) => {
-            let message = violation.message.clone();
-            (Some(violation), or_kept(Standing::Working, Reason::Issuing, message))
-        }
-        Err(message) => (None, or_kept(Standing::Working, Reason::WaitingForDomainTrust, message)),
+    let waits = |violation, what: &str, again| (None, Some((violation, Some(what.to_owned()))), again);
+    // Never handed out before it is trusted, and before the truststore remembers how long it may live.
+    let Some(trust) = &o.trust else { return waits(violation, "the domain does not serve yet", None) };
+    if !trust.allows(issuer.authority(), d.request.duration) {
+        return waits(violation, "the domain does not trust the issuing authority for leaves of that life yet", None);
     }
-}
-
-/// Never handed out before it is trusted, and before the truststore remembers how long it may live.
-fn may_hand_out(o: &Observed, issuer: &Issuer, life: SignedDuration) -> Result<(), String> {
-    let waiting = |what: &str| Err(format!("the domain does not {what} yet"));
-    match &o.trust {
-        None => waiting("serve"),
-        Some(trust) if !trust.allows(issuer.authority(), life) => {
-            waiting("trust the issuing authority for leaves of that life")
-        }
-        Some(_) => Ok(()),
+    // A first leaf has nothing to lose; one that works is not replaced by one that some servers do not know yet.
+    let everywhere = trust.since(issuer.authority()).map(|since| since + propagation);
+    let moves = violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.lets_in(leaf));
+    match everywhere.filter(|everywhere| moves && now < *everywhere) {
+        Some(_) => waits(violation, "the truststore with the new authority is on its way to every server", everywhere),
+        None => (Some(Act::Issue(violation.clone())), Some((violation, None)), None),
     }
 }
 
@@ -101,31 +176,37 @@ fn in_secret(leaf: &Certificate) -> Line {
     line(
         Standing::Done,
         Reason::Issued,
-        format!("the Secret holds {} with serial number {}", leaf.subject, leaf.serial),
+        format!("the Secret holds {} with serial number {}", leaf.subject, leaf.serial_text()),
     )
+}
+
+/// A leaf that serves, and what the next one waits for.
+fn next_one(kept: Line, message: &str) -> Line {
+    Line { message: format!("{}; the next one: {message}", kept.message), ..kept }
 }
 
 fn line(standing: Standing, reason: Reason, message: String) -> Line {
     Line { type_: ConditionType::Issued, standing, reason, message }
 }
 
-fn trusted(trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> Line {
+fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> Line {
+    let who = if d.self_signed { "it" } else { "its issuer" };
     let (standing, reason, message) = match (trust, leaf) {
-        (_, None) => (Standing::Working, Reason::WaitingForCertificate, "nothing is issued yet"),
-        (None, _) if domain_gone => (Standing::Stuck, Reason::DomainGone, "the MtlsDomain is not there"),
+        (_, None) => (Standing::Working, Reason::WaitingForCertificate, "nothing is issued yet".to_owned()),
+        (None, _) if domain_gone => (Standing::Stuck, Reason::DomainGone, "the MtlsDomain is not there".to_owned()),
         (None, _) => (
             Standing::Working,
             Reason::WaitingForDomainTrust,
-            "the domain has not been looked at yet, or does not serve",
+            "the domain has not been looked at yet, or does not serve".to_owned(),
         ),
         (Some(trust), Some(leaf)) if trust.lets_in(leaf) => {
-            (Standing::Done, Reason::Trusted, "its issuer is in the truststore version that the domain uses")
+            (Standing::Done, Reason::Trusted, format!("{who} is in the truststore version that the domain uses"))
         }
         (Some(_), Some(_)) => (
             Standing::Working,
             Reason::WaitingForDomainTrust,
-            "its issuer is not in the truststore version that the domain uses",
+            format!("{who} is not in the truststore version that the domain uses"),
         ),
     };
-    Line { type_: ConditionType::Trusted, standing, reason, message: message.into() }
+    Line { type_: ConditionType::Trusted, standing, reason, message }
 }

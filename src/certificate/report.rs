@@ -2,7 +2,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::ClientCertificateStatus,
+    api::{ClientCertificate, ClientCertificateStatus, Issuance, PreviousLeaf},
     conditions::{self, Acceptance, Line},
     pki::certificate::Certificate,
 };
@@ -28,7 +28,9 @@ pub fn report(
         ..old.clone()
     };
     if let Some(Leaf { certificate, renewal, revision }) = leaf {
-        new.serial_number = Some(certificate.serial.clone());
+        new.previous = previous(old, certificate, now);
+        new.serial_number = Some(certificate.serial_text());
+        new.issuer_key_id = certificate.authority_key_id.clone();
         new.fingerprint_sha256 = Some(certificate.fingerprint_sha256.clone());
         new.issuer = Some(certificate.issuer.clone());
         new.not_before = Some(conditions::in_seconds(certificate.not_before));
@@ -37,4 +39,90 @@ pub fn report(
         new.revision = Some(revision);
     }
     new
+}
+
+/// Those that were superseded before and are still alive, and the one that was in the Secret when the status was written last.
+fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp) -> Vec<PreviousLeaf> {
+    let mut all = old.previous.clone();
+    if let (Some(serial_number), Some(not_after)) = (&old.serial_number, &old.not_after) {
+        let issuer_key_id = old.issuer_key_id.clone().unwrap_or_default();
+        all.push(PreviousLeaf { issuer_key_id, serial_number: serial_number.clone(), not_after: not_after.clone() });
+    }
+    let is_current = |leaf: &PreviousLeaf| {
+        leaf.serial_number == current.serial_text()
+            && leaf.issuer_key_id == current.authority_key_id.clone().unwrap_or_default()
+    };
+    all.retain(|leaf| now < leaf.not_after.0 && !is_current(leaf));
+    all
+}
+
+/// What is to be said once the object is gone: `None` when nothing of it is alive.
+pub fn after_deletion(cert: &ClientCertificate, now: Timestamp) -> Option<String> {
+    let status = cert.status.as_ref()?;
+    let alive = |end: &Timestamp| now < *end;
+    let current = status.not_after.as_ref().map(|t| t.0).filter(alive)?;
+    let serial = status.serial_number.as_deref().unwrap_or("unknown");
+    let earlier: Vec<_> = status.previous.iter().map(|leaf| leaf.not_after.0).filter(alive).collect();
+    let and_earlier = match earlier.iter().max() {
+        None => String::new(),
+        Some(last) => format!(", and {} that it superseded until {last}", earlier.len()),
+    };
+    if cert.spec.issuance == Issuance::SelfSigned {
+        return Some(format!(
+            "the certificate with serial number {serial} and those before it leave the truststore now; until that is in use, they are accepted"
+        ));
+    }
+    Some(format!(
+        "deleting is not revoking: whoever has the certificate with serial number {serial} and its key is accepted until \
+         {current}{and_earlier}, unless its authority is Distrusted before"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{
+        authority::tests::{at, issuer},
+        keys::KeyKind,
+        leaf::{
+            self,
+            tests::{request, spki},
+        },
+    };
+
+    #[test]
+    fn superseded_leaves_are_listed_until_they_expire() {
+        let day = jiff::SignedDuration::from_hours(24);
+        let born = at("2026-11-24T12:00:00Z");
+        let issuer = issuer("Partners", born);
+        let write = |old: &ClientCertificateStatus, revision: i64, now: Timestamp| {
+            let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, now).unwrap().certificate;
+            let shown = Leaf { certificate: &leaf, renewal: leaf.not_after, revision };
+            report(old, 1, &Acceptance::Accepted, &[], Some(shown), now)
+        };
+        let first = write(&ClientCertificateStatus::default(), 1, born);
+        assert!(first.previous.is_empty());
+        let second = write(&first, 2, born + day * 60);
+        let serials =
+            |s: &ClientCertificateStatus| s.previous.iter().map(|p| Some(p.serial_number.clone())).collect::<Vec<_>>();
+        assert_eq!(serials(&second), std::slice::from_ref(&first.serial_number));
+        assert_eq!(Some(&second.previous[0].issuer_key_id), first.issuer_key_id.as_ref());
+        let third = write(&second, 3, born + day * 61);
+        assert_eq!(serials(&third), [first.serial_number.clone(), second.serial_number.clone()]);
+        let fourth = write(&third, 4, born + day * 90);
+        assert_eq!(serials(&fourth), [second.serial_number, third.serial_number.clone()], "the first has expired");
+    }
+
+    #[test]
+    fn the_same_leaf_again_changes_nothing() {
+        let now = at("2026-11-24T12:00:00Z");
+        let issuer = issuer("Partners", now);
+        let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, now).unwrap().certificate;
+        let write = |old: &ClientCertificateStatus| {
+            let shown = Leaf { certificate: &leaf, renewal: leaf.not_after, revision: 1 };
+            report(old, 1, &Acceptance::Accepted, &[], Some(shown), now)
+        };
+        let once = write(&ClientCertificateStatus::default());
+        assert_eq!(write(&once), once);
+    }
 }

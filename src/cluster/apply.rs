@@ -66,10 +66,10 @@ pub async fn write_secret(client: &Client, mut wanted: Secret, found: Option<&Se
         .map_err(Error::on("apply", "Secret", &namespace, &name))
 }
 
-/// The keys below `metadata.<part>` (`f:labels`, `f:annotations`) that we wrote, as managedFields has it.
+/// The keys below a part of it (a JSON pointer: `/f:metadata/f:labels`, `/f:data`) that we wrote, as managedFields has it.
 pub fn written_by_us(found: &Secret, part: &str) -> BTreeSet<String> {
     let ours = found.managed_fields().iter().filter(|f| f.manager.as_deref() == Some(MANAGER));
-    let fields = ours.filter_map(|f| f.fields_v1.as_ref()?.0.get("f:metadata")?.get(part)?.as_object());
+    let fields = ours.filter_map(|f| f.fields_v1.as_ref()?.0.pointer(part)?.as_object());
     fields.flat_map(|map| map.keys()).filter_map(|key| Some(key.strip_prefix("f:")?.to_owned())).collect()
 }
 

@@ -25,19 +25,22 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    allowance::Allowance,
+    bypass::Bypasses,
     claims,
-    desired::{self, AuthorityWish, Desired, Home, Refused, Surroundings},
+    clients::{self, SelfSigned, TRUSTED_BY},
+    desired::{self, AuthorityWish, Clients, Desired, Home, Refused, Surroundings},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe::{self, Eyes, Versions},
-    observed::{Leaf, LeafIssuer},
+    observed::{Leaf, LeafIssuer, Observed, Pinned},
     plan::{self, Action, Judged, Plan, Step, Verdict},
     report::{self, Notice},
-    served::{Served, Trust},
+    served::Served,
     teardown,
 };
 use crate::{
     api::{
-        ClientCertificate, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
+        ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{
@@ -87,6 +90,8 @@ pub struct Ctx {
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
     pub served: Arc<Served>,
+    pub allowance: Allowance,
+    pub bypasses: Arc<Bypasses>,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -116,7 +121,10 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))
     });
+    let bypasses = ctx.bypasses.clone().changes();
+    let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
+    let for_certificates = ctx.clone();
     Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         // One that goes, or comes, may settle a dispute about a name.
@@ -124,17 +132,18 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
             watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.clone())),
             move |changed| rivals(&changed, &all),
         )
-        .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), |c| {
-            let (namespace, name) = certificate::desired::domain_key(c.0.as_ref().ok()?);
-            Some(ObjectRef::<Guard>::new(&name).within(&namespace))
-        })
+        .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), move |c| asked(&c, &for_certificates))
         .watches_shared_stream(watches.secrets.subscribe(), move |s| {
+            let trusted_by = s.labels().get(TRUSTED_BY).cloned();
             referring(&for_secrets, s.namespace(), |d| {
-                desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
+                trusted_by.as_ref() == Some(&d.name_any())
+                    || desired::authorities(d)
+                        .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
             })
         })
         .reconcile_on(readers(&watches.config_maps, for_maps))
         .reconcile_on(turns)
+        .reconcile_on(bypasses)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx)
         .for_each(async |_| ())
@@ -162,6 +171,18 @@ fn worth_a_look(d: &Guard) -> Option<Interest> {
 fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<SignedDuration>, bool)> {
     let c = c.0.as_ref().ok()?;
     Some((c.spec.duration.as_ref().map(desired::length), c.metadata.deletion_timestamp.is_some()))
+}
+
+/// The domain of a certificate that asks something of it: to trust the certificate itself, or longer leaves than it allows for. Any
+/// other is issued without a call to AWS.
+fn asked(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<ObjectRef<Guard>> {
+    let cert = c.0.as_ref().ok()?;
+    let key = certificate::desired::domain_key(cert);
+    let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
+    let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
+    let life = certificate::desired::duration(cert, max.as_ref().map(desired::length));
+    let allowed = || ctx.served.trust(&key).is_some_and(|trust| trust.allows_everywhere(life));
+    (cert.spec.issuance == Issuance::SelfSigned || !allowed()).then_some(domain)
 }
 
 fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
@@ -225,7 +246,8 @@ impl Ctx {
     /// Nothing is known of it any more, and its place in the queue is free.
     fn forget(&self, domain: &MtlsDomain) {
         let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
-        self.served.set(&key, None);
+        self.served.set(&key, None, Timestamp::now());
+        self.bypasses.forget(&key);
         self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&format!("{}/{}", key.0, key.1));
     }
@@ -263,6 +285,7 @@ impl Ctx {
             match (t.type_.as_str(), t.status.as_str()) {
                 ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
                 ("Stalled", _) => {}
+                ("BypassDetected", _) => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
                 (_, "False") if t.reason == Reason::KeptOpen.as_str() => {}
                 (_, "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
                 _ => {}
@@ -271,11 +294,22 @@ impl Ctx {
         Ok(())
     }
 
-    /// The longest life that any ClientCertificate of this domain asks for.
-    fn longest_wanted(&self, domain: &MtlsDomain) -> SignedDuration {
+    /// What the ClientCertificates of this domain ask of it.
+    fn clients(&self, domain: &MtlsDomain) -> Clients {
         let theirs = self.certificates_of(domain);
-        let wanted = theirs.iter().filter_map(|c| c.0.as_ref().ok()?.spec.duration.as_ref());
-        wanted.map(desired::length).max().unwrap_or(desired::DEFAULT_LEAF)
+        let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
+        let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
+        let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
+        // One that cannot be read may be one of ours: what it has keeps its trust.
+        let state = self.certificates.state();
+        let unreadable = state
+            .iter()
+            .filter(|c| c.0.is_err() && c.namespace() == domain.namespace())
+            .map(|c| SelfSigned { name: c.name_any(), entry: clients::entry_name(&**c), secrets: None });
+        Clients {
+            longest: lives.max().unwrap_or(desired::DEFAULT_LEAF),
+            self_signed: theirs().filter_map(SelfSigned::of).chain(unreadable).collect(),
+        }
     }
 
     fn certificates_of(&self, domain: &MtlsDomain) -> Vec<Arc<certificate::controller::Guard>> {
@@ -302,7 +336,9 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         ctx.events.warning(&domain.object_ref(&()), "Abandoned", "Delete", &note).await;
         return let_go(domain, ctx).await;
     }
+    let key = (domain.namespace().unwrap_or_default(), domain.name_any());
     if domain.spec.suspend {
+        ctx.bypasses.forget(&key);
         let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
         ctx.write(domain, &old, &new).await?;
         return Ok(Next::await_change());
@@ -332,11 +368,12 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     }
     let refused = match claim(domain, ctx, &session.region) {
         Some(claimed) => claimed,
-        None => match desired::desired(domain, &surroundings, ctx.longest_wanted(domain)) {
+        None => match desired::desired(domain, &surroundings, ctx.clients(domain)) {
             Ok(desired) => return serve(domain, &desired, &session, &old, ctx, now).await,
             Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
         },
     };
+    ctx.bypasses.forget(&key);
     let new = report::with_conditions(&old, generation, &refused, &[], now);
     ctx.write(domain, &old, &new).await?;
     Ok(ctx.settled(&uid))
@@ -412,9 +449,10 @@ async fn serve(
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
+        allowance: &ctx.allowance,
         home: &d.home,
         authorities: &d.authorities,
-        class: class(&plan, old, generation),
+        class: class(d, &observed, &plan, old, generation),
         since: queued_since(old).unwrap_or(now),
         now,
     };
@@ -423,6 +461,9 @@ async fn serve(
         ctx.remember(&uid, |m| m.change = Some(change.clone()));
     }
     let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
+    let key = (d.home.namespace.clone(), d.home.name.clone());
+    let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
+    let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
     ctx.write(domain, old, &new).await?;
     for notice in report::notices(old, &new, &d.home, &plan, &observed, now) {
         let (object, Notice { warning, reason, message }) = (domain.object_ref(&()), notice);
@@ -453,24 +494,27 @@ fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
 }
 
 /// Tells the ClientCertificates what is let in, once that is certain: while a domain is UPDATING it serves what it did before.
-fn tell_served(d: &Desired, o: &super::observed::Observed, ctx: &Ctx) {
+fn tell_served(d: &Desired, o: &Observed, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
     match (&o.domain, &o.pinned) {
         (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => {
-            ctx.served.set(&key, Some(Trust::of(&pinned.bundle)))
+            ctx.served.set(&key, Some(&pinned.bundle), Timestamp::now())
         }
-        (Ok(None), _) => ctx.served.set(&key, None),
+        (Ok(None), _) => ctx.served.set(&key, None, Timestamp::now()),
         _ => {}
     }
 }
 
-fn class(plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
+fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
+    let withdrawn = |pinned: &Pinned| !plan::self_signed::withdrawn(d, &pinned.bundle).is_empty();
     let served = old.conditions.iter().any(|c| {
         c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation)
     });
     if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
         Class::Creation
-    } else if plan.truststore.as_ref().is_some_and(|compiled| compiled.distrusts) {
+    } else if plan.truststore.as_ref().is_some_and(|compiled| compiled.distrusts)
+        || o.pinned.iter().flatten().any(withdrawn)
+    {
         Class::Distrust
     } else if served {
         Class::Drift
@@ -521,6 +565,7 @@ async fn delete(
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
+        allowance: &ctx.allowance,
         home,
         authorities: &[],
         class: Class::SpecChange,

@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
+use super::clients::SelfSigned;
 use crate::{
     api::{
         AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, ConfigMapSelector, DefaultEndpoint,
@@ -150,11 +151,14 @@ pub struct Desired {
     /// ARN of the KMS key that the truststore is encrypted with; `None`: as the bucket does by default.
     pub kms_key: Option<String>,
     pub authorities: Vec<AuthorityWish>,
+    /// ClientCertificates that are trusted themselves.
+    pub self_signed: Vec<SelfSigned>,
     /// The longest life of a leaf that may be given out under an authority whose key is here.
     pub longest_leaf: SignedDuration,
     pub overlap: Option<SignedDuration>,
     pub mappings: BTreeMap<String, MappedApi>,
     pub default_endpoint: DefaultEndpoint,
+    pub rest_deployment: RestDeployment,
     pub ip_address_type: gateway::IpAddressType,
 }
 
@@ -231,8 +235,16 @@ impl SourceWish {
     }
 }
 
-/// What the spec asks for. `longest_wanted` is the longest life that any ClientCertificate of this domain asks for.
-pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDuration) -> Result<Desired, Refused> {
+/// What the ClientCertificates of one domain ask of it.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// The longest life of a leaf under an authority.
+    pub longest: SignedDuration,
+    pub self_signed: Vec<SelfSigned>,
+}
+
+/// What the spec asks for.
+pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Result<Desired, Refused> {
     let spec = &domain.spec;
     let home = Home::of(domain, s);
     not_supported_yet(domain)?;
@@ -253,17 +265,19 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, longest_wanted: SignedDura
     let authorities = authorities(domain)?;
     let truststore = spec.truststore.clone().unwrap_or_default();
     let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
-    let longest_leaf = longest_wanted.max(DEFAULT_LEAF);
+    let longest_leaf = clients.longest.max(DEFAULT_LEAF);
     Ok(Desired {
         adoption: spec.adoption_policy,
         certificate: certificate(domain, &home)?,
         create_bucket: truststore.bucket_creation == BucketCreation::IfMissing,
         kms_key: truststore.kms_key_arn,
         authorities,
+        self_signed: clients.self_signed,
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
         overlap: spec.trust.overlap.as_ref().map(length),
         mappings: spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect(),
         default_endpoint: spec.default_endpoint,
+        rest_deployment: spec.rest_deployment,
         ip_address_type: match spec.ip_address_type {
             IpAddressType::IPv4 => gateway::IpAddressType::Ipv4,
             IpAddressType::DualStack => gateway::IpAddressType::Dualstack,
@@ -315,10 +329,7 @@ fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
 /// Fields of the schema that this version does not serve. They are refused, so that nothing is ignored in silence.
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
     let spec = &domain.spec;
-    let fields = [
-        ("restDeployment: Allow", spec.rest_deployment == RestDeployment::Allow),
-        ("identity", spec.identity.is_some()),
-    ];
+    let fields = [("identity", spec.identity.is_some())];
     let used: Vec<_> = fields.into_iter().filter(|(_, used)| *used).map(|(field, _)| format!("spec.{field}")).collect();
     if used.is_empty() {
         return Ok(());

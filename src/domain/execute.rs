@@ -7,12 +7,14 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Client, api::ObjectMeta};
 
 use super::{
+    allowance::Allowance,
     desired::{AuthorityWish, Home, SourceWish},
-    plan::{ADOPTED_TAG, Action, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
+    plan::{ADOPTED_TAG, Action, DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{Outcome, Outcomes},
 };
 use crate::{
     aws::{
+        acm::CertificateRequest,
         errors::Kind,
         gateway::Mapping,
         quota::{Bucket, Class, Grant, Operation, Quota, Ticket},
@@ -33,6 +35,7 @@ pub struct Hands<'a> {
     pub client: &'a Client,
     pub session: &'a Session,
     pub quota: &'a Quota,
+    pub allowance: &'a Allowance,
     pub home: &'a Home,
     pub authorities: &'a [AuthorityWish],
     /// For the queue.
@@ -80,7 +83,7 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
     let (gateway, domain) = (&session.gateway, &home.domain_name);
     let result = match action {
         Action::GenerateAuthority { authority } => return generate(authority, hands).await,
-        Action::RequestCertificate(request) => session.acm.request(request).await.map(drop),
+        Action::RequestCertificate(request) => return request_certificate(request, hands).await,
         Action::DeleteCertificate { arn } => gone(session.acm.delete(arn).await),
         Action::ChangeRecords { zone_id, changes } => {
             let sent = session.route53.change(zone_id, changes).await;
@@ -120,14 +123,31 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
         Action::MarkPending { api_arn } => {
             gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), home.owner.clone())])).await
         }
-        Action::CloseEndpoint { api_id } => gateway.set_endpoint_closed(api_id, true).await,
-        Action::Deploy { api_id, stage } => gateway.deploy(api_id, stage).await,
+        Action::CloseEndpoint { protocol, api_id } => gateway.set_endpoint_closed(*protocol, api_id, true).await,
+        Action::Deploy { protocol, api_id, stages } => gateway.deploy(*protocol, api_id, stages).await,
+        Action::TouchStage { api_id, stage, description } => gateway.touch_stage(api_id, stage, description).await,
+        Action::MarkDeployed { api_arn } => {
+            gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), DEPLOYED.to_owned())])).await
+        }
         Action::UnmarkPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
         Action::DeleteTruststoreVersion { bucket, key, version } => {
             gone(session.s3.delete_version(bucket, key, version).await)
         }
     };
     result.map_err(Outcome::Failed)
+}
+
+/// ACM lists a certificate some seconds after it was requested. Until then it is asked for again, with the token that yields the same one.
+async fn request_certificate(request: &CertificateRequest, hands: &Hands<'_>) -> Result<(), Outcome> {
+    let object = format!("{}/{}", hands.home.namespace, hands.home.name);
+    if let Some(about) = hands.allowance.wait(&object, hands.now) {
+        return Err(Outcome::Queued { ahead: 1, about });
+    }
+    let arn = hands.session.acm.request(request).await.map_err(Outcome::Failed)?;
+    match hands.allowance.note(&object, &arn, hands.now) {
+        true => Ok(()),
+        false => Err(Outcome::NotShown(format!("{arn} is requested; ACM does not list it yet"))),
+    }
 }
 
 /// What is to be deleted and is not there is deleted.

@@ -1,6 +1,9 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
+pub mod allowance;
+pub mod bypass;
 pub mod claims;
+pub mod clients;
 pub mod controller;
 pub mod desired;
 pub mod execute;

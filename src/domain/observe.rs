@@ -5,9 +5,10 @@ use futures::future::join_all;
 use kube::Client;
 
 use super::{
+    clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
     observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
-    plan::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
+    plan::{DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
     records, sources,
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         session::Session,
     },
     outside::{
-        probe::EndpointProbe,
+        probe::{self, EndpointProbe},
         public_dns::{PublicDns, PublicName},
     },
     pki::truststore::Bundle,
@@ -46,8 +47,9 @@ pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observed {
     let home = &d.home;
-    let (authorities, zones, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
+    let (authorities, self_signed, zones, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
+        Box::pin(clients::read(eyes.client, &home.namespace, &home.name, &d.self_signed)),
         zones(home, certificate_names(d), session),
         seen(session.acm.certificates(&home.domain_name)),
         bucket(d, session),
@@ -68,6 +70,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
     Observed {
         authorities,
         leaves: eyes.leaves.clone(),
+        self_signed,
         zones,
         certificates,
         named,
@@ -92,6 +95,17 @@ pub async fn remains(home: &Home, session: &Session) -> Remains {
         seen(session.gateway.domain(&home.domain_name)),
         versions(home, session),
     );
+    // Which of two zones the records are in cannot be told: that is not the same as that there are none.
+    let zones = zones.and_then(|zones| match zones.get(&home.domain_name) {
+        Some(ZoneChoice::Ambiguous(ids)) => Err(Unseen {
+            reason: Reason::HostedZoneNotFound,
+            message: format!(
+                "{} are public hosted zones of one name; say with spec.dns.route53.hostedZoneId in which one the records are",
+                ids.join(" and ")
+            ),
+        }),
+        _ => Ok(zones),
+    });
     let (records, mappings) = tokio::join!(records_of(home, session, &zones), mappings(home, session, &domain));
     let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
     Remains { zone_id, records, domain, mappings, certificates, versions }
@@ -254,12 +268,35 @@ async fn apis(d: &Desired, session: &Session, probe: &EndpointProbe) -> BTreeMap
 
 async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &EndpointProbe) -> Seen<Option<Api>> {
     let Some(api) = seen(session.gateway.api(id)).await? else { return Ok(None) };
-    let reads =
-        stages.into_iter().map(async |name| Ok((name.to_owned(), seen(session.gateway.stage(id, name)).await?)));
-    let stages = join_all(reads).await.into_iter().collect::<Seen<BTreeMap<_, _>>>()?;
-    let settled = api.endpoint_closed && !api.tags.contains_key(PENDING_TAG);
-    let probe = if settled { Some(Box::pin(probe.probe(&session.execute_api_host(id))).await) } else { None };
+    // All at once, however many are mapped.
+    let all = match Box::pin(session.gateway.stages(api.protocol, id)).await {
+        Err(error) if error.kind == Kind::NotFound => return Ok(None), // gone since
+        other => other.map_err(|error| unseen(&error))?,
+    };
+    let named = |name: &str| all.iter().find(|stage| stage.name == name).cloned();
+    let stages: BTreeMap<_, _> = stages.into_iter().map(|name| (name.to_owned(), named(name))).collect();
+    let published = api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
+    let probe = if api.endpoint_closed && published {
+        let there = stages.values().flatten().map(|stage| stage.name.as_str());
+        answers(&session.execute_api_host(id), there, probe).await
+    } else {
+        None
+    };
     Ok(Some(Api { api, stages, probe }))
+}
+
+/// What the default endpoint answers at these stages, the most open of them.
+async fn answers<'a>(
+    host: &str,
+    stages: impl Iterator<Item = &'a str>,
+    probe: &EndpointProbe,
+) -> Option<probe::Verdict> {
+    let answers = join_all(stages.map(|stage| Box::pin(probe.probe(host, stage)))).await;
+    answers.into_iter().min_by_key(|answer| match answer {
+        probe::Verdict::Answered(_) => 0,
+        probe::Verdict::Unreachable(_) => 1,
+        probe::Verdict::Refused(_) => 2,
+    })
 }
 
 // ---- the truststore

@@ -34,6 +34,8 @@ pub struct Observed {
     pub authorities: BTreeMap<String, Source>,
     /// The leaves of the domain's ClientCertificates, as their statuses have them. For the report: nothing is decided by it.
     pub leaves: Vec<Leaf>,
+    /// The certificates in the Secrets of self-signed ClientCertificates, by the names of their entries.
+    pub self_signed: Seen<BTreeMap<String, Vec<Certificate>>>,
     /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the records are somebody else's.
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
@@ -50,7 +52,7 @@ pub struct Observed {
     pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
-    /// The APIs that the spec maps, by id; `None`: there is no such HTTP API.
+    /// The APIs that the spec maps, by id; `None`: there is no such API.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
     /// Every record set at the domain name and at its owner marker; when that is missing, also where another tool may say whose they are.
     pub records: Seen<Vec<route53::RecordSet>>,
@@ -161,13 +163,13 @@ impl ZoneChoice {
     }
 }
 
-/// An HTTP API that the spec maps.
+/// An API that the spec maps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
     pub api: gateway::Api,
     /// The stages that the spec maps; `None`: there is no such stage.
     pub stages: BTreeMap<String, Option<gateway::Stage>>,
-    /// What the default endpoint answered; only looked at once it is said to be closed.
+    /// What the default endpoint answered at these stages, the most open of them; only looked at once it is said to be closed.
     pub probe: Option<probe::Verdict>,
 }
 

@@ -1,5 +1,5 @@
 //! Decides: what is desired and what is there in, what to do next out. Pure and total: no I/O, no clock, no failure.
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -7,12 +7,9 @@ use super::{
     desired::Desired,
     observed::{Observed, Unseen},
 };
-use crate::{
-    api::conditions::Reason,
-    aws::{acm, gateway::DomainRequest, route53::Change},
-    pki::compile::Compiled,
-};
+use crate::{api::conditions::Reason, aws::acm, pki::compile::Compiled};
 
+mod action;
 mod bucket;
 pub mod certificates;
 pub mod custom_domain;
@@ -20,8 +17,10 @@ mod default_endpoint;
 mod dns;
 mod mappings;
 mod references;
+pub mod self_signed;
 mod truststore;
 
+pub use action::Action;
 pub use truststore::told;
 
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
@@ -32,8 +31,11 @@ pub const ADOPTED_TAG: &str = "mtls-operator.io/adopted";
 pub const OWNER_METADATA: &str = "owner";
 /// Metadata key on truststore objects: the KMS key that the spec named when the object was stored.
 pub const KMS_KEY_METADATA: &str = "kms-key";
-/// On an API between a change and the deployment that makes it effective.
+/// On an API between a change and what makes it effective: a deployment, or a touched stage.
 pub const PENDING_TAG: &str = "mtls-operator.io/pending-deployment";
+/// Its value once a REST API has been deployed and until its endpoint is seen refusing callers, so that it is deployed once and not
+/// again while that takes effect. Until then the value is the owner's mark.
+pub const DEPLOYED: &str = "deployed";
 
 /// Each step is a condition type, in the order in which they come true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,138 +59,6 @@ impl Step {
         Step::DnsProgrammed,
         Step::BypassClosed,
     ];
-}
-
-/// One call to AWS, or one object in Kubernetes. Each can be repeated without harm.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Make the key and certificate of a generated authority and keep them in their Secret.
-    GenerateAuthority {
-        authority: String,
-    },
-    RequestCertificate(acm::CertificateRequest),
-    DeleteCertificate {
-        arn: String,
-    },
-    /// One atomic batch.
-    ChangeRecords {
-        zone_id: String,
-        changes: Vec<Change>,
-    },
-    /// With the owner's tag from the first moment on.
-    CreateBucket {
-        bucket: String,
-    },
-    BlockPublicAccess {
-        bucket: String,
-    },
-    EncryptBucket {
-        bucket: String,
-        kms_key: Option<String>,
-    },
-    /// The last thing that a bucket of ours gets: one that has it is finished.
-    EnableVersioning {
-        bucket: String,
-    },
-    PutTruststore {
-        bucket: String,
-        key: String,
-        body: String,
-        kms_key: Option<String>,
-    },
-    CreateDomain(DomainRequest),
-    /// Always the one full configuration, always in place.
-    UpdateDomain(DomainRequest),
-    /// Put our mark on a domain that has none.
-    AdoptDomain {
-        arn: String,
-    },
-    /// Take our mark off a domain that stays.
-    ReleaseDomain {
-        arn: String,
-    },
-    /// Take our mark off a certificate that stays.
-    ReleaseCertificate {
-        arn: String,
-    },
-    DeleteDomain {
-        name: String,
-    },
-    CreateMapping {
-        path: String,
-        api_id: String,
-        stage: String,
-    },
-    UpdateMapping {
-        id: String,
-        path: String,
-        api_id: String,
-        stage: String,
-    },
-    DeleteMapping {
-        id: String,
-        path: String,
-    },
-    MarkPending {
-        api_arn: String,
-    },
-    CloseEndpoint {
-        api_id: String,
-    },
-    Deploy {
-        api_id: String,
-        stage: String,
-    },
-    UnmarkPending {
-        api_arn: String,
-    },
-    DeleteTruststoreVersion {
-        bucket: String,
-        key: String,
-        version: String,
-    },
-}
-
-/// For the log and for `status.plan`: what is done, never a body.
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Action::GenerateAuthority { authority } => write!(f, "generate authority {authority}"),
-            Action::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
-            Action::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
-            Action::ChangeRecords { zone_id, changes } => {
-                let names: Vec<_> =
-                    changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
-                write!(f, "change records in {zone_id}: {}", names.join(", "))
-            }
-            Action::CreateBucket { bucket } => write!(f, "create bucket {bucket}"),
-            Action::BlockPublicAccess { bucket } => write!(f, "block public access to bucket {bucket}"),
-            Action::EncryptBucket { bucket, .. } => write!(f, "encrypt bucket {bucket}"),
-            Action::EnableVersioning { bucket } => write!(f, "enable versioning of bucket {bucket}"),
-            Action::PutTruststore { bucket, key, .. } => write!(f, "upload s3://{bucket}/{key}"),
-            Action::CreateDomain(r) => {
-                write!(f, "create domain {} with truststore version {}", r.name, r.truststore_version)
-            }
-            Action::UpdateDomain(r) => {
-                write!(f, "update domain {} to truststore version {}", r.name, r.truststore_version)
-            }
-            Action::AdoptDomain { arn } => write!(f, "take over {arn}"),
-            Action::ReleaseDomain { arn } | Action::ReleaseCertificate { arn } => write!(f, "take our mark off {arn}"),
-            Action::DeleteDomain { name } => write!(f, "delete domain {name}"),
-            Action::CreateMapping { path, api_id, stage } => write!(f, "create mapping {path:?} to {api_id}/{stage}"),
-            Action::UpdateMapping { path, api_id, stage, .. } => {
-                write!(f, "change mapping {path:?} to {api_id}/{stage}")
-            }
-            Action::DeleteMapping { path, .. } => write!(f, "delete mapping {path:?}"),
-            Action::MarkPending { api_arn } => write!(f, "mark {api_arn} as not deployed"),
-            Action::CloseEndpoint { api_id } => write!(f, "close the execute-api endpoint of {api_id}"),
-            Action::Deploy { api_id, stage } => write!(f, "deploy {api_id}/{stage}"),
-            Action::UnmarkPending { api_arn } => write!(f, "unmark {api_arn}"),
-            Action::DeleteTruststoreVersion { key, version, .. } => {
-                write!(f, "delete truststore {key} version {version}")
-            }
-        }
-    }
 }
 
 /// How a step stands.
@@ -282,7 +152,7 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published.verdict, now);
     let mapped = mappings::mappings(d, o);
     let named = dns::dns(d, o, &mapped.verdict);
-    let closed = default_endpoint::bypass(d, o, &named.verdict);
+    let closed = default_endpoint::bypass(d, o, &named.verdict, now);
     let judged = [refs, issued, published, programmed, mapped, named, closed];
     let steps = Step::ALL.into_iter().zip(judged).collect();
     Plan { steps, certificate, ownership, truststore }

@@ -8,6 +8,7 @@ pub use certificate::{Notice, notices};
 use jiff::Timestamp;
 
 use super::{
+    bypass::Bypass,
     desired::Home,
     observed::{Leaf, LeafIssuer, Observed, Unseen},
     plan::{Judged, OWNER_TAG, Plan, Step, Verdict, told},
@@ -18,7 +19,7 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
-    conditions::{self, Acceptance, Line, Standing},
+    conditions::{self, Acceptance, Line, Standing, Truth},
     pki::{certificate::Certificate, lint::Severity},
 };
 
@@ -32,6 +33,8 @@ pub enum Outcome {
     },
     /// This process may not write at the moment; another one may.
     NotLeading,
+    /// It was done before, and AWS does not show it yet.
+    NotShown(String),
     Failed(errors::Error),
     /// The Kubernetes API refused or did not answer.
     Cluster(String),
@@ -141,8 +144,10 @@ pub fn line(step: Step, judged: &Judged, outcome: Option<&Outcome>) -> Line {
             (Standing::Working, reason, format!("waiting for {what}"))
         }
         (Verdict::Unknown(unseen), None) => {
-            let standing =
-                if unseen.reason == Reason::PermissionDenied { Standing::Stuck } else { Standing::Unreachable };
+            let standing = match unseen.reason {
+                Reason::PermissionDenied | Reason::HostedZoneNotFound => Standing::Stuck,
+                _ => Standing::Unreachable,
+            };
             (standing, unseen.reason, unseen.message.clone())
         }
     };
@@ -181,6 +186,7 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
         Outcome::NotLeading => {
             (Standing::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into())
         }
+        Outcome::NotShown(what) => (Standing::Working, Reason::Progressing, what.clone()),
         Outcome::Cluster(why) => (Standing::Unreachable, Reason::Unreachable, why.clone()),
         Outcome::Failed(error) => refusal(error),
     }
@@ -264,6 +270,29 @@ fn truststore(g: &Domain, plan: &Plan, o: &Observed, now: Timestamp) -> Option<T
             })
             .collect(),
     })
+}
+
+/// The same, with the other ways to the mapped APIs; as long as nothing is known of them, what was said last still stands.
+pub fn with_bypasses(
+    mut status: MtlsDomainStatus,
+    generation: i64,
+    bypasses: Option<&[Bypass]>,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let type_ = ConditionType::BypassDetected;
+    match bypasses {
+        None => {}
+        Some([]) => status.conditions.retain(|c| c.type_ != type_.as_str()),
+        Some(ways) => {
+            let ways: Vec<_> = ways.iter().map(|w| format!("{} (API {})", w.domain, w.api_id)).collect();
+            let message = format!(
+                "mapped APIs also answer, without asking for a client certificate, at {}: turn mutual TLS on there, or remove those mappings",
+                ways.join(", ")
+            );
+            conditions::set(&mut status.conditions, generation, type_, Truth::True, Reason::OtherDomain, &message, now);
+        }
+    }
+    status
 }
 
 /// How many ClientCertificates have an unexpired leaf under it.

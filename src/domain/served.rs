@@ -6,25 +6,39 @@ use std::{
 };
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::pki::{certificate::Certificate, truststore::Bundle};
+use crate::pki::{
+    certificate::Certificate,
+    truststore::{Bundle, Entry},
+};
 
 /// Namespace and name of an MtlsDomain.
 pub type DomainKey = (String, String);
 
-/// The certificates that a domain lets in, each with the longest leaf life that its memory allows for.
+/// What a domain lets in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trust(Arc<Vec<(Certificate, Option<SignedDuration>)>>);
+pub struct Trust(Arc<Vec<Trusted>>);
+
+/// One certificate of the truststore that the domain uses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trusted {
+    pub entry: Entry,
+    /// When it was first seen in use; after a restart, since then.
+    pub since: Timestamp,
+}
 
 impl Trust {
-    pub fn of(bundle: &Bundle) -> Self {
-        Trust(Arc::new(bundle.entries.iter().map(|e| (e.certificate.clone(), e.max_leaf)).collect()))
+    /// What stands in `bundle`, which is in use `now`; what was in `before` already keeps its time.
+    pub fn of(bundle: &Bundle, before: Option<&Trust>, now: Timestamp) -> Self {
+        let since = |c: &Certificate| before.and_then(|b| b.since(c)).unwrap_or(now);
+        let entries = bundle.entries.iter();
+        Trust(Arc::new(entries.map(|e| Trusted { since: since(&e.certificate), entry: e.clone() }).collect()))
     }
 
     /// Whether the domain lets this leaf in, as far as its issuer goes.
     pub fn lets_in(&self, leaf: &Certificate) -> bool {
-        self.0.iter().any(|(trusted, _)| leaf.is_issued_by(trusted))
+        self.0.iter().any(|trusted| leaf.is_issued_by(&trusted.entry.certificate))
     }
 
     /// Whether a new leaf of that life may be handed out under `authority`: trusted, and remembered for long enough.
@@ -33,8 +47,24 @@ impl Trust {
         let is_it = |trusted: &Certificate| {
             (&trusted.subject_key, &trusted.spki_sha256) == (&authority.subject_key, &authority.spki_sha256)
         };
-        let known = self.0.iter().find(|(trusted, _)| is_it(trusted));
-        known.is_some_and(|(_, max)| max.is_some_and(|max| life <= max))
+        let known = self.0.iter().find(|trusted| is_it(&trusted.entry.certificate));
+        known.is_some_and(|trusted| trusted.entry.max_leaf.is_some_and(|max| life <= max))
+    }
+
+    /// Whether leaves of that life may be handed out under every authority that issues.
+    pub fn allows_everywhere(&self, life: SignedDuration) -> bool {
+        let issuing = self.0.iter().map(|t| &t.entry).filter(|e| e.certificate.is_ca && e.keep_until.is_none());
+        issuing.filter_map(|e| e.max_leaf).min().is_some_and(|least| life <= least)
+    }
+
+    /// Since when it has been in use; `None`: it is not.
+    pub fn since(&self, certificate: &Certificate) -> Option<Timestamp> {
+        self.0.iter().find(|trusted| trusted.entry.certificate == *certificate).map(|trusted| trusted.since)
+    }
+
+    /// The entry that has this subject (in its normal form), which API Gateway takes only once.
+    pub fn holder(&self, subject_key: &str) -> Option<&Entry> {
+        self.0.iter().map(|trusted| &trusted.entry).find(|entry| entry.certificate.subject_key == subject_key)
     }
 }
 
@@ -55,8 +85,10 @@ impl Served {
         self.trust.lock().expect("nobody panics while holding it").get(domain).cloned()
     }
 
-    pub fn set(&self, domain: &DomainKey, trust: Option<Trust>) {
+    /// What the domain is seen to use `now`; `None`: there is no such domain any more.
+    pub fn set(&self, domain: &DomainKey, bundle: Option<&Bundle>, now: Timestamp) {
         let mut all = self.trust.lock().expect("nobody panics while holding it");
+        let trust = bundle.map(|bundle| Trust::of(bundle, all.get(domain), now));
         let before = match trust.clone() {
             Some(trust) => all.insert(domain.clone(), trust),
             None => all.remove(domain),

@@ -1,6 +1,10 @@
 //! The planner against a model of AWS: from any state it ends in the desired one, any state can be torn down, and nothing of anybody
 //! else is ever touched. What is checked is the model, never the planner's own word.
-use std::{collections::BTreeMap, net::IpAddr, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::LazyLock,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -8,7 +12,7 @@ use proptest::prelude::*;
 use super::{
     desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
     observed::{self, Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
-    plan::{ADOPTED_TAG, Action, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
+    plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_TAG, PENDING_TAG, Step, Verdict, plan},
     records,
     report::report,
     teardown::teardown,
@@ -16,7 +20,7 @@ use super::{
 use crate::{
     api::{
         AdoptionPolicy, AuthorityState, DefaultEndpoint, DeletionPolicy, DnsVerification, MappedApi, MtlsDomainStatus,
-        conditions::Reason,
+        RestDeployment, conditions::Reason,
     },
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
@@ -112,12 +116,14 @@ pub(super) fn desired() -> Desired {
             state: AuthorityState::Active,
             source: SourceWish::Generated { secret: "partners.partners-ca".into(), request: request() },
         }],
+        self_signed: vec![],
         longest_leaf: DEFAULT_LEAF,
         overlap: None,
-        mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2")]
+        mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2"), ("orders/v2/items".to_owned(), "r1")]
             .map(|(path, id)| (path, MappedApi { id: id.into(), stage: "$default".into() }))
             .into(),
         default_endpoint: DefaultEndpoint::Disable,
+        rest_deployment: RestDeployment::Never,
         ip_address_type: IpAddressType::Ipv4,
     }
 }
@@ -155,6 +161,14 @@ impl Bucket {
     }
 }
 
+/// A domain that is as it should be.
+pub(super) fn settled() -> (Desired, Observed) {
+    let (d, mut world) = (desired(), empty());
+    world.converge(&d);
+    let observed = world.observed();
+    (d, observed)
+}
+
 /// AWS and the cluster, as far as one domain goes.
 #[derive(Clone, Debug)]
 pub(super) struct World {
@@ -167,6 +181,14 @@ pub(super) struct World {
     pub(super) domain: Option<Domain>,
     mappings: Vec<Mapping>,
     apis: BTreeMap<String, Api>,
+    /// The APIs whose default endpoint refuses callers.
+    refusing: BTreeSet<String>,
+    /// A change of a stage makes the flag of its REST API effective.
+    touch_publishes: bool,
+    /// The default endpoints can be reached from here.
+    probes: bool,
+    /// Of REST APIs, each of which may publish what is not ours.
+    deployments: usize,
     counter: usize,
     clock: Timestamp,
     /// What the spec of the last [`World::converge`] allows.
@@ -208,8 +230,13 @@ impl World {
             .pinned()
             .map(|s| Pinned { owner: s.owner.clone(), bundle: Bundle::parse(&s.body).unwrap_or_default() });
         let apis = self.apis.iter().map(|(id, api)| {
-            let settled = api.api.endpoint_closed && !api.api.tags.contains_key(PENDING_TAG);
-            (id.clone(), Ok(Some(Api { probe: settled.then_some(probe::Verdict::Refused(404)), ..api.clone() })))
+            let settled = api.api.endpoint_closed && api.api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
+            let answer = match self.refusing.contains(id) {
+                _ if !self.probes => probe::Verdict::Unreachable("no way out".into()),
+                true => probe::Verdict::Refused(404),
+                false => probe::Verdict::Answered(200),
+            };
+            (id.clone(), Ok(Some(Api { probe: settled.then_some(answer), ..api.clone() })))
         });
         let zones = ZONES.map(|(name, id, zone)| {
             (name.to_owned(), ZoneChoice::Found(Zone { id: id.into(), name: zone.into(), private: false }))
@@ -217,6 +244,7 @@ impl World {
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
             leaves: vec![],
+            self_signed: Ok(BTreeMap::new()),
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zones: Ok(zones.into()),
             certificates: Ok(self.seen_certificates()),
@@ -423,8 +451,31 @@ impl World {
             }
             Action::MarkPending { api_arn } => drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), OURS.into())),
             Action::UnmarkPending { api_arn } => drop(self.api(&api_arn).tags.remove(PENDING_TAG)),
-            Action::CloseEndpoint { api_id } => self.api(&api_id).endpoint_closed = true,
-            Action::Deploy { .. } => {}
+            Action::MarkDeployed { api_arn } => {
+                drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), DEPLOYED.into()));
+            }
+            Action::CloseEndpoint { api_id, protocol } => {
+                assert_eq!(protocol, self.api(&api_id).protocol);
+                self.api(&api_id).endpoint_closed = true;
+                let by_itself = |s: &Stage| s.auto_deploy;
+                if self.apis[&api_id].stages.values().flatten().any(by_itself) {
+                    self.publish(&api_id);
+                }
+            }
+            Action::Deploy { api_id, protocol, stages } => {
+                assert_eq!(protocol, self.api(&api_id).protocol);
+                self.deployments += usize::from(protocol == Protocol::Rest);
+                stages.iter().for_each(|stage| self.change_stage(&api_id, stage));
+                self.publish(&api_id);
+            }
+            Action::TouchStage { api_id, stage, description } => {
+                let there = self.apis[&api_id].stages[&stage].clone().expect("the stage is there");
+                assert_eq!((self.api(&api_id).protocol, description), (Protocol::Rest, there.description));
+                self.change_stage(&api_id, &stage);
+                if self.touch_publishes {
+                    self.publish(&api_id);
+                }
+            }
             Action::DeleteTruststoreVersion { version, .. } => {
                 assert!(self.domain.is_none() || owner(&self.domain.as_ref().unwrap().tags) != OURS, "still pinned");
                 let i = self.versions.iter().position(|s| s.version == version).expect("there");
@@ -435,6 +486,19 @@ impl World {
 
     fn api(&mut self, id: &str) -> &mut gateway::Api {
         &mut self.apis.get_mut(id).expect("there").api
+    }
+
+    fn change_stage(&mut self, id: &str, name: &str) {
+        let stage = self.apis.get_mut(id).and_then(|api| api.stages.get_mut(name)?.as_mut());
+        stage.expect("the stage is there").updated_at = Some(self.clock);
+    }
+
+    /// The flag of the API becomes effective.
+    fn publish(&mut self, id: &str) {
+        match self.api(id).endpoint_closed {
+            true => self.refusing.insert(id.to_owned()),
+            false => self.refusing.remove(id),
+        };
     }
 
     fn trusts_authority(&self) -> bool {
@@ -542,6 +606,16 @@ impl World {
             self.time_passes();
         }
     }
+
+    /// A look whose process is killed after so many actions.
+    fn killed_look(&mut self, d: &Desired, after: usize) {
+        (self.adopts, self.creates) = (d.adoption == AdoptionPolicy::Unowned, d.create_bucket);
+        let plan = plan(d, &self.observed(), self.clock);
+        for (_, action) in plan.actions().take(after) {
+            self.perform(action.clone());
+        }
+        self.time_passes();
+    }
 }
 
 pub(super) fn certificate(
@@ -599,12 +673,25 @@ pub(super) fn domain(owner: &str, arn: &str, version: &str) -> Domain {
     }
 }
 
-fn api(id: &str, closed: bool, auto_deploy: bool, pending: bool) -> Api {
-    let tags = if pending { [(PENDING_TAG.to_owned(), OURS.to_owned())].into() } else { BTreeMap::new() };
+/// REST when the id begins with r. It was deployed an hour ago.
+fn api(id: &str, closed: bool, auto_deploy: bool, mark: Option<&str>) -> Api {
+    let protocol = if id.starts_with('r') { Protocol::Rest } else { Protocol::Http };
+    let stage = Stage {
+        name: "$default".into(),
+        auto_deploy: auto_deploy && protocol == Protocol::Http,
+        description: "theirs".into(),
+        updated_at: Some(now() - SignedDuration::from_hours(1)),
+    };
     Api {
-        // The arn of the model is the id, so that both find the API.
-        api: gateway::Api { id: id.into(), arn: id.into(), protocol: Protocol::Http, endpoint_closed: closed, tags },
-        stages: [("$default".to_owned(), Some(Stage { name: "$default".into(), auto_deploy }))].into(),
+        api: gateway::Api {
+            id: id.into(),
+            arn: id.into(), // so that both find the API
+            protocol,
+            private: false,
+            endpoint_closed: closed,
+            tags: mark.map(|mark| (PENDING_TAG.to_owned(), mark.to_owned())).into_iter().collect(),
+        },
+        stages: [("$default".to_owned(), Some(stage))].into(),
         probe: None,
     }
 }
@@ -629,7 +716,11 @@ pub(super) fn empty() -> World {
         versions: vec![],
         domain: None,
         mappings: vec![],
-        apis: ["a1", "a2"].map(|id| (id.to_owned(), api(id, false, id == "a1", false))).into(),
+        apis: ["a1", "a2", "r1"].map(|id| (id.to_owned(), api(id, false, id == "a1", None))).into(),
+        refusing: BTreeSet::new(),
+        touch_publishes: true,
+        probes: true,
+        deployments: 0,
         adopts: false,
         creates: false,
         counter: 100,
@@ -649,8 +740,10 @@ prop_compose! {
         bucket in 0..9u8,
         versions in proptest::collection::vec((prop_oneof![Just(Some(OURS)), Just(Some(OURS)), Just(None), Just(Some(THEIRS))], prop_oneof![Just(0u8), Just(1), Just(2), Just(2)], any::<bool>(), any::<bool>()), 0..4),
         pin in any::<prop::sample::Index>(),
-        mappings in proptest::collection::btree_map("(|orders|old)", ("a[12]", "(\\$default|prod)"), 0..3),
-        apis in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 2),
+        mappings in proptest::collection::btree_map("(|orders|orders/v2/items|old)", ("(a[12]|r1)", "(\\$default|prod)"), 0..4),
+        apis in proptest::collection::vec((any::<bool>(), any::<bool>(), prop_oneof![Just(None), Just(Some(OURS)), Just(Some(THEIRS)), Just(Some(DEPLOYED))], any::<bool>()), 3),
+        touch_publishes in any::<bool>(),
+        probes in any::<bool>(),
         record in 0..4u8,
         marked in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(THEIRS))],
     ) -> World {
@@ -703,9 +796,15 @@ prop_compose! {
             w.domain = Some(g);
             w.mappings = mappings.into_iter().enumerate().map(|(i, (path, (api_id, stage)))| Mapping { id: format!("m{i}"), path, api_id, stage }).collect();
         }
-        for (id, (closed, auto_deploy, pending)) in ["a1", "a2"].into_iter().zip(apis) {
-            w.apis.insert(id.into(), api(id, closed, auto_deploy, pending));
+        for (id, (closed, auto_deploy, mark, refusing)) in ["a1", "a2", "r1"].into_iter().zip(apis) {
+            w.apis.insert(id.into(), api(id, closed, auto_deploy, mark));
+            // A flag that is set and was never made effective is a REST API's to have: of others somebody else has to deploy it. And one
+            // that was deployed is effective.
+            if refusing || closed && (id.starts_with('a') || mark == Some(DEPLOYED)) {
+                w.refusing.insert(id.into());
+            }
         }
+        (w.touch_publishes, w.probes) = (touch_publishes, probes);
         match record {
             1 => w.records.push(alias(TARGET)),
             2 => w.records.push(alias("somewhere.else.example.net")),
@@ -771,16 +870,25 @@ proptest! {
     #[test]
     fn every_start_ends_in_the_desired_state_or_names_what_is_in_the_way(
         mut start in any_world(),
-        d in any_desired(),
+        mut d in any_desired(),
+        may_deploy in any::<bool>(),
+        kills in proptest::collection::vec(0..6usize, 0..4),
     ) {
         start.certificates.extend(existing());
         let mut w = start.clone();
         let adopts = d.adoption == AdoptionPolicy::Unowned;
+        if may_deploy { d.rest_deployment = RestDeployment::Allow; }
+        let killed = kills.len();
+        for after in kills {
+            w.killed_look(&d, after);
+        }
         w.converge(&d);
         // A domain that carries no mark at the end was left alone.
         let nobodys = w.domain.as_ref().is_some_and(|g| owner(&g.tags) == NOBODYS);
         let left = if nobodys { &[THEIRS, NOBODYS][..] } else { &[THEIRS] };
         prop_assert_eq!(w.foreign(left), start.foreign(left), "somebody else's things were touched");
+        // One for the endpoint, and one more for each process that died before it could write down that it had deployed.
+        prop_assert!(w.deployments <= if may_deploy { 1 + killed } else { 0 }, "{} deployments", w.deployments);
         let end = plan(&d, &w.observed(), w.clock);
         prop_assert_eq!(end.actions().count(), 0, "it never comes to rest: {:?}", end.steps);
         let blocked: Vec<_> = end.steps.values().filter_map(|j| match &j.verdict { Verdict::Blocked(reason, _) => Some(*reason), _ => None }).collect();
@@ -800,15 +908,18 @@ proptest! {
             // What the spec does not list stays on a domain that was taken over.
             let listed = |m: &&Mapping| !g.tags.contains_key(ADOPTED_TAG) || d.mappings.contains_key(&m.path);
             let mapped: BTreeMap<_, _> = w.mappings.iter().filter(listed).map(|m| (m.path.as_str(), m.api_id.as_str())).collect();
-            prop_assert_eq!(mapped, BTreeMap::from([("", "a1"), ("orders", "a2")]));
+            prop_assert_eq!(mapped, BTreeMap::from([("", "a1"), ("orders", "a2"), ("orders/v2/items", "r1")]));
             prop_assert!(w.records.iter().any(|r| r.kind == "A" && r.alias.as_ref().is_some_and(|a| a.target == g.target)));
-            prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()));
+            prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()), "{:?}", w.apis);
+            if w.probes {
+                prop_assert_eq!(w.refusing.len(), 3, "an endpoint still answers");
+            }
         } else {
             // Of a domain that was there before: what it trusts, and the certificate that it came with.
             let of_takeover = [Reason::TrustInUse, Reason::RefNotFound, Reason::CertificateFailed];
             let known = [
                 &[Reason::ForeignOwner, Reason::AuthorityKeyLost, Reason::NoValidCACertificate][..],
-                &[Reason::BucketNotFound, Reason::BucketNotVersioned],
+                &[Reason::BucketNotFound, Reason::BucketNotVersioned, Reason::WaitingForDeployment],
                 &of_takeover,
             ]
             .concat();
@@ -817,6 +928,8 @@ proptest! {
                 let g = start.domain.as_ref().expect("a domain was there");
                 prop_assert!(owner(&g.tags) == NOBODYS || g.tags.contains_key(ADOPTED_TAG));
                 prop_assert!(g.truststore.is_some() || !blocked.contains(&Reason::TrustInUse));
+            } else if blocked.contains(&Reason::WaitingForDeployment) {
+                prop_assert!(!may_deploy && !w.refusing.contains("r1"), "nothing waits for a deployment");
             } else if !blocked.contains(&Reason::AuthorityKeyLost) {
                 let in_the_way = start.domain.as_ref().is_some_and(|g| owner(&g.tags) == THEIRS || (owner(&g.tags) == NOBODYS && !adopts))
                     || start.latest().is_some_and(|s| !s.is_ours())
@@ -840,7 +953,7 @@ proptest! {
         }
         let built = w.clone();
         let closed = w.apis.values().filter(|a| a.api.endpoint_closed).count();
-        let listed = [String::new(), "orders".into()];
+        let listed: Vec<_> = d.mappings.keys().cloned().collect();
         for _ in 0..10 {
             let judged = teardown(&d.home, policy, &listed, &w.remains());
             for action in judged.actions {
@@ -892,7 +1005,7 @@ proptest! {
         let mut status = MtlsDomainStatus::default();
         for _ in 0..25 {
             let o = w.observed_from_outside();
-            let plan = plan(&d, &o, now());
+            let plan = plan(&d, &o, w.clock);
             let found = o.public.clone().unwrap().unwrap_or_default();
             let leads = found.cnames.contains(&TARGET.to_owned()) || (!found.addresses.is_empty() && found.addresses == found.target);
             for (_, action) in plan.actions() {
@@ -900,14 +1013,14 @@ proptest! {
                 prop_assert!(leads || !matches!(action, Action::CloseEndpoint { .. }), "the only way in was closed");
                 w.perform(action.clone());
             }
-            status = report(&status, 1, &d.home, &plan, &o, &BTreeMap::new(), now());
+            status = report(&status, 1, &d.home, &plan, &o, &BTreeMap::new(), w.clock);
             if follows {
                 w.create_by_hand(&status);
             }
             w.time_passes();
         }
         let o = w.observed_from_outside();
-        let end = plan(&d, &o, now());
+        let end = plan(&d, &o, w.clock);
         prop_assert_eq!(end.actions().count(), 0, "it never comes to rest: {:?}", end.steps);
         if follows && !end.steps.values().any(|j| matches!(j.verdict, Verdict::Blocked(..))) {
             prop_assert!(end.steps.values().all(|j| j.verdict.is_done()), "{:?}", end.steps);
@@ -948,13 +1061,13 @@ proptest! {
 fn from_nothing_it_takes_few_looks() {
     let (d, mut w) = (desired(), empty());
     let mut looks = 0;
-    while !plan(&d, &w.observed(), now()).steps.values().all(|j| j.verdict.is_done()) {
-        for (_, action) in plan(&d, &w.observed(), now()).actions() {
+    while !plan(&d, &w.observed(), w.clock).steps.values().all(|j| j.verdict.is_done()) {
+        for (_, action) in plan(&d, &w.observed(), w.clock).actions() {
             w.perform(action.clone());
         }
         w.time_passes();
         looks += 1;
-        assert!(looks < 12, "{:?}", plan(&d, &w.observed(), now()).steps);
+        assert!(looks < 12, "{:?}", plan(&d, &w.observed(), w.clock).steps);
     }
 }
 
@@ -1001,7 +1114,7 @@ fn what_cannot_be_seen_is_neither_made_nor_deleted() {
     let mut w = empty();
     w.converge(&desired());
     let whole = w.observed();
-    assert_eq!(plan(&desired(), &whole, now()).actions().count(), 0);
+    assert_eq!(plan(&desired(), &whole, w.clock).actions().count(), 0);
     let mut blinded = vec![];
     for blind in 0..9 {
         let mut o = whole.clone();
@@ -1017,7 +1130,7 @@ fn what_cannot_be_seen_is_neither_made_nor_deleted() {
             _ => o.records = Err(unseen()),
         }
         o.authorities.insert("partners".into(), Source::Unseen(unseen()));
-        let plan = plan(&desired(), &o, now());
+        let plan = plan(&desired(), &o, w.clock);
         blinded.push(plan.actions().map(|(_, a)| a.clone()).collect::<Vec<_>>());
     }
     assert!(blinded.iter().all(Vec::is_empty), "{blinded:#?}");

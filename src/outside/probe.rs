@@ -45,10 +45,12 @@ pub enum ProbeError {
 /// What the endpoint said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// 404 (HTTP APIs) or 403 (REST APIs): what a closed endpoint answers. An open one may answer the same, an HTTP API
-    /// without a route for `/` 404 and a REST API that wants a signature 403, so this counts only together with the API's own flag.
+    /// What a closed endpoint answers: 404 (HTTP APIs), or 403 with `ForbiddenException` (REST APIs). An open one may answer the
+    /// same, an HTTP API without a route for `/` 404 and a REST API that wants an API key 403, so this counts only together with the
+    /// API's own flag.
     Refused(u16),
-    /// Anything else: the API, or its back end, was reached.
+    /// Anything else: the API, or its back end, was reached. Also 403 with another error type, as an open REST API answers where it
+    /// has no method (`MissingAuthenticationTokenException`) or whoever asks has no rights (`AccessDeniedException`).
     Answered(u16),
     /// No answer, and why, in words that stay the same while the reason does.
     Unreachable(String),
@@ -84,16 +86,23 @@ impl EndpointProbe {
         Ok(EndpointProbe { client: client.build().map_err(ProbeError::Client)? })
     }
 
-    /// Ask `https://<host>/` and judge the answer.
-    pub async fn probe(&self, host: &str) -> Verdict {
-        match self.client.get(format!("https://{host}/")).send().await {
+    /// Ask `https://<host>/<stage>/` and judge the answer. Without its stage, a REST API refuses everybody.
+    pub async fn probe(&self, host: &str, stage: &str) -> Verdict {
+        let path = if stage == "$default" { String::new() } else { format!("{stage}/") };
+        match self.client.get(format!("https://{host}/{path}")).send().await {
             Ok(answer) => match answer.status().as_u16() {
-                refusal @ (403 | 404) => Verdict::Refused(refusal),
+                404 => Verdict::Refused(404),
+                403 if is_forbidden(answer.headers().get("x-amzn-errortype")) => Verdict::Refused(403),
                 other => Verdict::Answered(other),
             },
             Err(e) => Verdict::Unreachable(reason(&e).to_owned()),
         }
     }
+}
+
+/// API Gateway's type of the error is that of a closed endpoint, or is not told.
+fn is_forbidden(error_type: Option<&reqwest::header::HeaderValue>) -> bool {
+    error_type.and_then(|t| t.to_str().ok()).is_none_or(|t| t.split(':').next() == Some("ForbiddenException"))
 }
 
 /// Where to connect for a host.
@@ -203,7 +212,7 @@ mod tests {
 
     const HOST: &str = "a1b2.execute-api.eu-west-1.amazonaws.com";
 
-    /// An endpoint that answers each request with `answer`, and for another Host header with 500. Its address and its CA.
+    /// An endpoint that answers each request with `answer`, and for another host or path than expected with 500. Its address and its CA.
     async fn endpoint(name: &str, answer: &'static str) -> (SocketAddr, tempfile::NamedTempFile) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = rcgen::KeyPair::generate().unwrap();
@@ -223,7 +232,9 @@ mod tests {
                 let mut request = vec![0; 4096];
                 let read = tls.read(&mut request).await.unwrap_or(0);
                 let request = String::from_utf8_lossy(&request[..read]).to_lowercase();
-                let right = request.contains(&format!("host: {HOST}\r\n")) && sni.as_deref() == Some(HOST);
+                let path = ["get / http", "get /prod/ http"].iter().any(|line| request.starts_with(line));
+                let host = request.contains(&format!("host: {HOST}\r\n")) && sni.as_deref() == Some(HOST);
+                let right = path && host;
                 let status = if right { answer } else { "500 Not The Host" };
                 let text = format!("HTTP/1.1 {status}\r\nlocation: https://elsewhere/\r\ncontent-length: 0\r\n\r\n");
                 let _ = tls.write_all(text.as_bytes()).await;
@@ -260,7 +271,7 @@ mod tests {
     }
 
     async fn look(options: ProbeOptions) -> Verdict {
-        EndpointProbe::new(&options).unwrap().probe(HOST).await
+        EndpointProbe::new(&options).unwrap().probe(HOST, "$default").await
     }
 
     fn through(address: SocketAddr, ca: &tempfile::NamedTempFile) -> ProbeOptions {
@@ -276,6 +287,8 @@ mod tests {
         for (answer, verdict) in [
             ("404 Not Found", Verdict::Refused(404)),
             ("403 Forbidden", Verdict::Refused(403)),
+            ("403 Forbidden\r\nx-amzn-errortype: ForbiddenException", Verdict::Refused(403)),
+            ("403 Forbidden\r\nx-amzn-errortype: MissingAuthenticationTokenException", Verdict::Answered(403)),
             ("200 OK", Verdict::Answered(200)),
             ("401 Unauthorized", Verdict::Answered(401)),
             ("302 Found", Verdict::Answered(302)),
@@ -283,8 +296,8 @@ mod tests {
         ] {
             let (address, ca) = endpoint(HOST, answer).await;
             let probe = EndpointProbe::new(&through(address, &ca)).unwrap();
-            assert_eq!(probe.probe(HOST).await, verdict);
-            assert_eq!(probe.probe(HOST).await, verdict, "and again");
+            assert_eq!(probe.probe(HOST, "$default").await, verdict);
+            assert_eq!(probe.probe(HOST, "prod").await, verdict, "and again, at a stage");
         }
     }
 

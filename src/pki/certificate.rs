@@ -10,10 +10,12 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use x509_cert::der::pem::{LineEnding, encode_string};
 use x509_parser::{
+    asn1_rs::BitString,
     extensions::{GeneralName, ParsedExtension},
     pem::Pem,
     prelude::{FromDer, X509Certificate},
-    x509::SubjectPublicKeyInfo,
+    verify::verify_signature,
+    x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
 };
 
 /// One parsed certificate: its DER and what we need to know of it. Equal when the DER is.
@@ -42,6 +44,8 @@ pub struct Certificate {
     /// Issuer is subject, and the signature verifies with its own key.
     pub self_signed: bool,
     pub subject_key_id: Option<Vec<u8>>,
+    /// Of its issuer's key; lower-case hex.
+    pub authority_key_id: Option<String>,
     /// SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex: the same for every certificate of one key.
     pub spki_sha256: String,
     /// SHA-256 of the DER, lower-case hex.
@@ -112,10 +116,11 @@ impl Certificate {
             },
             self_signed: false,
             subject_key_id: None,
+            authority_key_id: None,
             spki_sha256: sha256(spki.raw),
             fingerprint_sha256: sha256(der),
             key: KeyStrength::of(spki),
-            signature: signature_class(&x509),
+            signature: SignatureClass::of(&x509.signature_algorithm),
             dns_names: vec![],
             uris: vec![],
             email_addresses: vec![],
@@ -127,6 +132,9 @@ impl Certificate {
         for extension in x509.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::SubjectKeyIdentifier(id) => certificate.subject_key_id = Some(id.0.to_vec()),
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    certificate.authority_key_id = id.key_identifier.as_ref().map(|id| name::hex(id.0));
+                }
                 ParsedExtension::SubjectAlternativeName(names) => {
                     for name in &names.general_names {
                         match name {
@@ -140,8 +148,14 @@ impl Certificate {
                 _ => {}
             }
         }
-        certificate.self_signed = certificate.subject_key == certificate.issuer_key && verifies(&x509, spki);
+        certificate.self_signed = certificate.subject_key == certificate.issuer_key && is_signed_by(&x509, spki);
         Some(certificate)
+    }
+
+    /// The serial number as API Gateway tells it to back ends: two digits a byte, joined by colons.
+    pub fn serial_text(&self) -> String {
+        let digits: Vec<char> = self.serial.chars().collect();
+        digits.chunks(2).map(String::from_iter).collect::<Vec<_>>().join(":")
     }
 
     pub fn der(&self) -> &[u8] {
@@ -165,7 +179,7 @@ impl Certificate {
         let Ok((_, spki)) = SubjectPublicKeyInfo::from_der(issuer.spki_der()) else {
             return false;
         };
-        verifies(&x509, &spki)
+        is_signed_by(&x509, &spki)
     }
 
     /// One `CERTIFICATE` block, lines of 64, with a newline at the end.
@@ -232,21 +246,31 @@ pub fn parse_pem_bundle(text: &str) -> Result<Vec<Certificate>, ParseError> {
     if certificates.is_empty() { Err(ParseError::Empty) } else { Ok(certificates) }
 }
 
-fn verifies(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> bool {
-    match ecdsa_beyond_x509_parser(x509, KeyStrength::of(spki)) {
-        Some(algorithm) => UnparsedPublicKey::new(algorithm, &spki.subject_public_key.data)
-            .verify(x509.tbs_certificate.as_ref(), &x509.signature_value.data)
-            .is_ok(),
-        None => x509.verify_signature(Some(spki)).is_ok(),
+fn is_signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> bool {
+    verifies(&x509.signature_algorithm, &x509.signature_value, x509.tbs_certificate.as_ref(), spki)
+}
+
+/// Whether the key of `spki` made this signature over `signed`.
+pub(crate) fn verifies(
+    algorithm: &AlgorithmIdentifier<'_>,
+    signature: &BitString<'_>,
+    signed: &[u8],
+    spki: &SubjectPublicKeyInfo<'_>,
+) -> bool {
+    match ecdsa_beyond_x509_parser(algorithm, KeyStrength::of(spki)) {
+        Some(known) => {
+            UnparsedPublicKey::new(known, &spki.subject_public_key.data).verify(signed, &signature.data).is_ok()
+        }
+        None => verify_signature(spki, algorithm, signature, signed).is_ok(),
     }
 }
 
 /// x509-parser knows P-256 and P-384 with SHA-256 and SHA-384 only.
 fn ecdsa_beyond_x509_parser(
-    x509: &X509Certificate<'_>,
+    algorithm: &AlgorithmIdentifier<'_>,
     key: KeyStrength,
 ) -> Option<&'static dyn VerificationAlgorithm> {
-    match (x509.signature_algorithm.algorithm.to_id_string().as_str(), key) {
+    match (algorithm.algorithm.to_id_string().as_str(), key) {
         (ECDSA_SHA512, KeyStrength::EcdsaP256) => Some(&ECDSA_P256_SHA512_ASN1),
         (ECDSA_SHA512, KeyStrength::EcdsaP384) => Some(&ECDSA_P384_SHA512_ASN1),
         (ECDSA_SHA512, KeyStrength::EcdsaP521) => Some(&ECDSA_P521_SHA512_ASN1),
@@ -260,17 +284,19 @@ const ECDSA_SHA256: &str = "1.2.840.10045.4.3.2";
 const ECDSA_SHA384: &str = "1.2.840.10045.4.3.3";
 const ECDSA_SHA512: &str = "1.2.840.10045.4.3.4";
 
-fn signature_class(x509: &X509Certificate<'_>) -> SignatureClass {
-    match x509.signature_algorithm.algorithm.to_id_string().as_str() {
-        "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13" => SignatureClass::Sha2,
-        ECDSA_SHA256 | ECDSA_SHA384 | ECDSA_SHA512 => SignatureClass::Sha2,
-        // RSASSA-PSS names its hash in the parameters, SHA-1 when they are silent (RFC 8017, A.2.3).
-        "1.2.840.113549.1.1.10" => match x509.signature_algorithm.parameters.as_ref().map(|p| pss_hash(p.data)) {
-            Some(true) => SignatureClass::Sha2,
-            _ => SignatureClass::Sha1,
-        },
-        "1.2.840.113549.1.1.5" | "1.3.14.3.2.29" | "1.2.840.10045.4.1" => SignatureClass::Sha1,
-        _ => SignatureClass::Other,
+impl SignatureClass {
+    pub(crate) fn of(algorithm: &AlgorithmIdentifier<'_>) -> SignatureClass {
+        match algorithm.algorithm.to_id_string().as_str() {
+            "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13" => SignatureClass::Sha2,
+            ECDSA_SHA256 | ECDSA_SHA384 | ECDSA_SHA512 => SignatureClass::Sha2,
+            // RSASSA-PSS names its hash in the parameters, SHA-1 when they are silent (RFC 8017, A.2.3).
+            "1.2.840.113549.1.1.10" => match algorithm.parameters.as_ref().map(|p| pss_hash(p.data)) {
+                Some(true) => SignatureClass::Sha2,
+                _ => SignatureClass::Sha1,
+            },
+            "1.2.840.113549.1.1.5" | "1.3.14.3.2.29" | "1.2.840.10045.4.1" => SignatureClass::Sha1,
+            _ => SignatureClass::Other,
+        }
     }
 }
 
@@ -324,7 +350,7 @@ mod tests {
         let c = openssl(&[&EC[..], &["-subj", subject, "-set_serial", "0xfedc01", "-addext", san]].concat());
         assert_eq!(c.subject, "CN=Root \\\"1\\\",O=Acme\\, Inc.,DC=example,DC=com");
         assert_eq!(c.issuer, c.subject);
-        assert_eq!(c.serial, "fedc01");
+        assert_eq!((c.serial.as_str(), c.serial_text().as_str()), ("fedc01", "fe:dc:01"));
         assert_eq!((c.version, c.is_ca, c.may_sign, c.self_signed), (3, true, true, true));
         assert_eq!(c.not_after.duration_since(c.not_before).as_hours(), 30 * 24);
         assert_eq!((c.key, c.signature), (KeyStrength::EcdsaP256, SignatureClass::Sha2));

@@ -3,13 +3,13 @@
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
 use super::certificate::{Certificate, parse_pem_bundle};
-use super::keys::{self, Encoding, KeyKind};
+use super::keys::{self, Encoding, KeyKind, KeyWish};
 use super::leaf::{LeafRequest, subject_der};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
 use sha2::{Digest, Sha256};
 
-/// The data of a `kubernetes.io/tls` Secret, as far as it is there. Has no Debug: it holds a private key.
+/// The data of a leaf's Secret, as far as it is there. Has no Debug: it holds a private key.
 #[derive(Clone, Default)]
 pub struct SecretData {
     pub tls_crt: Option<Vec<u8>>,
@@ -22,10 +22,12 @@ pub struct Inspection<'a> {
     /// `None`: there is no Secret.
     pub secret: Option<&'a SecretData>,
     pub request: &'a LeafRequest,
-    pub key_kind: KeyKind,
-    pub encoding: Encoding,
-    pub issuer: &'a Issuer,
+    pub key: &'a KeyWish,
+    /// `None`: the leaf signs itself.
+    pub issuer: Option<&'a Issuer>,
     pub renew_before: RenewBefore,
+    /// Somebody asked for a renewal that has not been yet.
+    pub renewal_asked: bool,
     pub now: Timestamp,
 }
 
@@ -64,12 +66,20 @@ pub enum Reason {
     /// `ca.crt` or the intermediates in `tls.crt` are not the issuer's current chain.
     ChainDiffers,
     Expired,
+    RenewalAsked,
     RenewalDue,
+}
+
+impl Reason {
+    /// The leaf is as the spec says and still good: no reason to worry while the next one cannot be had.
+    pub fn is_renewal(self) -> bool {
+        matches!(self, Reason::RenewalAsked | Reason::RenewalDue)
+    }
 }
 
 /// Why the Secret needs a new certificate; `None` when it holds the right one.
 pub fn needs_issue(inspection: &Inspection<'_>) -> Option<Violation> {
-    let found = match Found::read(inspection.secret) {
+    let found = match Found::read(inspection.secret, inspection.key) {
         Ok(found) => found,
         Err(violation) => return Some(violation),
     };
@@ -86,6 +96,7 @@ const RULES: &[Rule] = &[
     issuer_differs,
     chain_differs,
     expired,
+    renewal_is_asked_for,
     renewal_is_due,
 ];
 
@@ -98,14 +109,14 @@ struct Found {
     leaf: Certificate,
     intermediates: Vec<Certificate>,
     ca: Vec<Certificate>,
-    /// DER SubjectPublicKeyInfo of the private key.
+    /// DER SubjectPublicKeyInfo of the private key, or of the CSR.
     spki: Vec<u8>,
-    kind: Option<KeyKind>,
-    encoding: Option<Encoding>,
+    /// Of a private key that we make: its kind, if it is one of ours, and how it is written.
+    private: Option<(Option<KeyKind>, Option<Encoding>)>,
 }
 
 impl Found {
-    fn read(secret: Option<&SecretData>) -> Result<Found, Violation> {
+    fn read(secret: Option<&SecretData>, key: &KeyWish) -> Result<Found, Violation> {
         let fail = |reason, message: String| Violation { reason, message };
         let secret = secret.ok_or_else(|| fail(Reason::SecretMissing, "there is no Secret yet".to_owned()))?;
         let text = |name: &str, data: &Option<Vec<u8>>| match data {
@@ -114,21 +125,20 @@ impl Found {
                 .map_err(|_| fail(Reason::Damaged, format!("{name} is not text"))),
             _ => Err(fail(Reason::DataMissing, format!("the Secret has no {name}"))),
         };
-        let (tls_crt, tls_key, ca_crt) =
-            (text("tls.crt", &secret.tls_crt)?, text("tls.key", &secret.tls_key)?, text("ca.crt", &secret.ca_crt)?);
+        let (tls_crt, ca_crt) = (text("tls.crt", &secret.tls_crt)?, text("ca.crt", &secret.ca_crt)?);
+        let (spki, private) = match key {
+            KeyWish::Requested { spki } => (spki.clone(), None),
+            KeyWish::Made { .. } => {
+                let pem = text("tls.key", &secret.tls_key)?;
+                let key = keys::parse(&pem).map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
+                (key.subject_public_key_info(), Some((KeyKind::of(&key), keys::encoding_of(&pem))))
+            }
+        };
         let certificates = |name: &str, text: &str| {
             parse_pem_bundle(text).map_err(|error| fail(Reason::Damaged, format!("{name}: {error}")))
         };
         let mut intermediates = certificates("tls.crt", &tls_crt)?;
-        let key = keys::parse(&tls_key).map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
-        Ok(Found {
-            leaf: intermediates.remove(0),
-            intermediates,
-            ca: certificates("ca.crt", &ca_crt)?,
-            spki: key.subject_public_key_info(),
-            kind: KeyKind::of(&key),
-            encoding: keys::encoding_of(&tls_key),
-        })
+        Ok(Found { leaf: intermediates.remove(0), intermediates, ca: certificates("ca.crt", &ca_crt)?, spki, private })
     }
 }
 
@@ -136,14 +146,18 @@ fn key_does_not_match(_: &Inspection<'_>, found: &Found) -> Option<Violation> {
     if found.spki == found.leaf.spki_der() {
         return None;
     }
-    broken(Reason::KeyMismatch, "tls.key is not the key of the certificate in tls.crt")
+    let whose = if found.private.is_some() { "tls.key" } else { "the key of spec.csr" };
+    broken(Reason::KeyMismatch, format!("{whose} is not the key of the certificate in tls.crt"))
 }
 
 fn key_is_of_another_kind(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    if found.kind != Some(inspection.key_kind) {
-        return broken(Reason::KeyDiffers, format!("the spec asks for a key of kind {}", inspection.key_kind));
+    let (KeyWish::Made { kind, encoding, .. }, Some(private)) = (inspection.key, found.private) else {
+        return None;
+    };
+    if private.0 != Some(*kind) {
+        return broken(Reason::KeyDiffers, format!("the spec asks for a key of kind {kind}"));
     }
-    if found.encoding != Some(inspection.encoding) {
+    if private.1 != Some(*encoding) {
         return broken(Reason::KeyDiffers, "the spec asks for another encoding of the key");
     }
     None
@@ -174,7 +188,7 @@ fn sorted(names: &[String]) -> Vec<&String> {
 /// Compares the end of life with what issuing at the same moment would have given. That moment is only known to within the
 /// clock slack (a young issuer's own beginning cuts it), so changes of less than that go unseen.
 fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    let cap = inspection.issuer.not_after();
+    let cap = inspection.issuer.map_or(Timestamp::MAX, Issuer::not_after);
     let asked = |from: Timestamp| later(from, inspection.request.duration).min(cap);
     let second = SignedDuration::from_secs(1);
     let earliest = earlier(asked(found.leaf.not_before), second);
@@ -186,18 +200,25 @@ fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violat
 }
 
 fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    let authority = inspection.issuer.authority();
-    if found.leaf.is_issued_by(authority) {
-        return None;
+    match inspection.issuer.map(Issuer::authority) {
+        Some(authority) if !found.leaf.is_issued_by(authority) => broken(
+            Reason::IssuerDiffers,
+            format!("the issuing authority is {} with another key or name", authority.subject),
+        ),
+        None if !found.leaf.self_signed => broken(Reason::IssuerDiffers, "the certificate is not self-signed"),
+        _ => None,
     }
-    broken(Reason::IssuerDiffers, format!("the issuing authority is {} with another key or name", authority.subject))
 }
 
 fn chain_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    if found.ca != inspection.issuer.chain() {
+    let (chain, intermediates) = match inspection.issuer {
+        Some(issuer) => (issuer.chain(), issuer.intermediates()),
+        None => (std::slice::from_ref(&found.leaf), &[][..]),
+    };
+    if found.ca != chain {
         return broken(Reason::ChainDiffers, "ca.crt is not the issuing authority's current chain");
     }
-    if found.intermediates != inspection.issuer.intermediates() {
+    if found.intermediates != intermediates {
         return broken(Reason::ChainDiffers, "the intermediates in tls.crt are not the issuing authority's");
     }
     None
@@ -210,12 +231,20 @@ fn expired(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     broken(Reason::Expired, "the certificate has expired")
 }
 
+fn renewal_is_asked_for(inspection: &Inspection<'_>, _: &Found) -> Option<Violation> {
+    inspection.renewal_asked.then(|| Violation {
+        reason: Reason::RenewalAsked,
+        message: "a renewal was asked for by annotation".to_owned(),
+    })
+}
+
 fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     if inspection.now < renewal_time(&found.leaf, inspection.renew_before) {
         return None;
     }
     // At the end of an authority's life a new leaf would not live longer: renewing it would go on for ever.
-    let renewed = later(inspection.now, inspection.request.duration).min(inspection.issuer.not_after());
+    let cap = inspection.issuer.map_or(Timestamp::MAX, Issuer::not_after);
+    let renewed = later(inspection.now, inspection.request.duration).min(cap);
     if renewed.as_second() <= found.leaf.not_after.as_second() {
         return None;
     }
@@ -245,36 +274,59 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
 #[cfg(test)]
 mod tests {
     use super::super::authority::{self, tests::at, tests::issuer};
-    use super::super::leaf::{issue, tests::request};
+    use super::super::leaf::{
+        Leaf, issue, self_sign,
+        tests::{request, spki},
+    };
     use super::*;
     use proptest::prelude::*;
 
     struct World {
-        issuer: Issuer,
+        issuer: Option<Issuer>,
         request: LeafRequest,
         secret: Option<SecretData>,
-        key_kind: KeyKind,
-        encoding: Encoding,
+        key: KeyWish,
         renew_before: RenewBefore,
+        renewal_asked: bool,
         now: Timestamp,
+    }
+
+    fn made(kind: KeyKind, encoding: Encoding) -> KeyWish {
+        KeyWish::Made { kind, encoding, keep: false }
     }
 
     impl World {
         fn new(now: Timestamp, issuer: Issuer, request: LeafRequest) -> World {
             let key = keys::generate(KeyKind::EcdsaP256).unwrap();
-            let leaf = issue(&request, &key, &issuer, now).unwrap();
+            let leaf = issue(&request, &key.subject_public_key_info(), &issuer, now).unwrap();
+            World::holding(Some(issuer), request, leaf, &key, now)
+        }
+
+        fn self_signed(now: Timestamp, request: LeafRequest) -> World {
+            let key = keys::generate(KeyKind::EcdsaP256).unwrap();
+            let leaf = self_sign(&request, &key, now).unwrap();
+            World::holding(None, request, leaf, &key, now)
+        }
+
+        fn holding(
+            issuer: Option<Issuer>,
+            request: LeafRequest,
+            leaf: Leaf,
+            key: &rcgen::KeyPair,
+            now: Timestamp,
+        ) -> World {
             let secret = SecretData {
                 tls_crt: Some(leaf.chain_pem.into_bytes()),
-                tls_key: Some(keys::pem(&key, Encoding::Pkcs8).unwrap().as_bytes().to_vec()),
-                ca_crt: Some(issuer.ca_pem().into_bytes()),
+                tls_key: Some(keys::pem(key, Encoding::Pkcs8).unwrap().as_bytes().to_vec()),
+                ca_crt: Some(leaf.ca_pem.into_bytes()),
             };
             World {
                 issuer,
                 request,
                 secret: Some(secret),
-                key_kind: KeyKind::EcdsaP256,
-                encoding: Encoding::Pkcs8,
+                key: made(KeyKind::EcdsaP256, Encoding::Pkcs8),
                 renew_before: RenewBefore::Unset,
+                renewal_asked: false,
                 now,
             }
         }
@@ -283,10 +335,10 @@ mod tests {
             let inspection = Inspection {
                 secret: self.secret.as_ref(),
                 request: &self.request,
-                key_kind: self.key_kind,
-                encoding: self.encoding,
-                issuer: &self.issuer,
+                key: &self.key,
+                issuer: self.issuer.as_ref(),
                 renew_before: self.renew_before,
+                renewal_asked: self.renewal_asked,
                 now: self.now,
             };
             needs_issue(&inspection).map(|violation| violation.reason)
@@ -325,8 +377,8 @@ mod tests {
             ("not PEM", |w| w.data().tls_crt = Some(b"x".to_vec()), Some(Reason::Damaged)),
             ("key cut", |w| w.data().tls_key.as_mut().unwrap().truncate(60), Some(Reason::Damaged)),
             ("another key", |w| w.data().tls_key = other_key(), Some(Reason::KeyMismatch)),
-            ("key kind", |w| w.key_kind = KeyKind::Rsa2048, Some(Reason::KeyDiffers)),
-            ("encoding", |w| w.encoding = Encoding::Pkcs1, Some(Reason::KeyDiffers)),
+            ("key kind", |w| w.key = made(KeyKind::Rsa2048, Encoding::Pkcs8), Some(Reason::KeyDiffers)),
+            ("encoding", |w| w.key = made(KeyKind::EcdsaP256, Encoding::Pkcs1), Some(Reason::KeyDiffers)),
             ("common name", |w| w.request.common_name = "Client1".into(), Some(Reason::SubjectDiffers)),
             ("organization", |w| w.request.organizations = vec!["Acme".into()], Some(Reason::SubjectDiffers)),
             ("DNS name", |w| w.request.dns_names = vec!["c".into()], Some(Reason::SubjectDiffers)),
@@ -334,8 +386,8 @@ mod tests {
             ("one URI less", |w| w.request.uris.clear(), Some(Reason::SubjectDiffers)),
             ("longer", |w| w.request.duration += DAY, Some(Reason::DurationDiffers)),
             ("shorter", |w| w.request.duration -= DAY, Some(Reason::DurationDiffers)),
-            ("authority renamed", |w| w.issuer = issuer("other", born()), Some(Reason::IssuerDiffers)),
-            ("authority re-keyed", |w| w.issuer = issuer("Partners", born()), Some(Reason::IssuerDiffers)),
+            ("authority renamed", |w| w.issuer = Some(issuer("other", born())), Some(Reason::IssuerDiffers)),
+            ("authority re-keyed", |w| w.issuer = Some(issuer("Partners", born())), Some(Reason::IssuerDiffers)),
             (
                 "another ca.crt",
                 |w| w.data().ca_crt = Some(issuer("x", born()).ca_pem().into()),
@@ -343,17 +395,19 @@ mod tests {
             ),
             (
                 "ca.crt with other line ends",
-                |w| w.data().ca_crt = Some(w.issuer.ca_pem().replace('\n', "\r\n").into()),
+                |w| w.data().ca_crt = Some(w.issuer.as_ref().unwrap().ca_pem().replace('\n', "\r\n").into()),
                 None,
             ),
             (
                 "more in tls.crt",
                 |w| {
-                    let more = w.issuer.ca_pem();
+                    let more = w.issuer.as_ref().unwrap().ca_pem();
                     w.data().tls_crt.as_mut().unwrap().extend(more.bytes());
                 },
                 Some(Reason::ChainDiffers),
             ),
+            ("self-signed now", |w| w.issuer = None, Some(Reason::IssuerDiffers)),
+            ("asked for", |w| w.renewal_asked = true, Some(Reason::RenewalAsked)),
             ("expired", |w| w.now = w.leaf().not_after, Some(Reason::Expired)),
             ("last second", |w| w.now = w.leaf().not_after - SignedDuration::from_secs(1), Some(Reason::RenewalDue)),
             ("a third left", |w| w.now = w.leaf().not_after - DAY * 30, Some(Reason::RenewalDue)),
@@ -365,7 +419,7 @@ mod tests {
             ),
             (
                 "two broken: the first counts",
-                |w| (w.key_kind, w.now) = (KeyKind::Rsa2048, w.leaf().not_after),
+                |w| (w.key, w.now) = (made(KeyKind::Rsa2048, Encoding::Pkcs8), w.leaf().not_after),
                 Some(Reason::KeyDiffers),
             ),
         ];
@@ -382,12 +436,45 @@ mod tests {
     }
 
     #[test]
+    fn a_self_signed_leaf_has_rules_of_its_own() {
+        type Change = fn(&mut World);
+        let cases: Vec<(&str, Change, Option<Reason>)> = vec![
+            ("as signed", |_| (), None),
+            ("of the next revision", |w| w.request.serial_number = Some("2".into()), Some(Reason::SubjectDiffers)),
+            (
+                "another ca.crt",
+                |w| w.data().ca_crt = World::new(born(), issuer("x", born()), request("client1")).data().tls_crt.take(),
+                Some(Reason::ChainDiffers),
+            ),
+            ("an authority's now", |w| w.issuer = Some(issuer("x", born())), Some(Reason::IssuerDiffers)),
+            ("a third left", |w| w.now = w.leaf().not_after - DAY * 30, Some(Reason::RenewalDue)),
+        ];
+        for (name, change, expected) in cases {
+            let mut world = World::self_signed(born(), request("client1"));
+            change(&mut world);
+            assert_eq!(world.reason(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_requested_leaf_has_no_key_in_its_secret() {
+        let mut world = World::new(born(), issuer("Partners", born()), request("client1"));
+        world.key = KeyWish::Requested { spki: world.leaf().spki_der().to_vec() };
+        world.data().tls_key = None;
+        assert_eq!(world.reason(), None);
+        world.data().tls_key = Some(b"the requester's own business".to_vec());
+        assert_eq!(world.reason(), None);
+        world.key = KeyWish::Requested { spki: spki(KeyKind::EcdsaP256) };
+        assert_eq!(world.reason(), Some(Reason::KeyMismatch));
+    }
+
+    #[test]
     fn an_authority_near_its_end_is_not_asked_for_ever() {
         let wish = authority::AuthorityRequest { duration: DAY * 10, ..authority::tests::request("short") };
         let made = authority::generate(&wish, born()).unwrap();
         let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
         let mut world = World::new(born(), ca, request("client1"));
-        assert_eq!(world.leaf().not_after, world.issuer.not_after());
+        assert_eq!(world.leaf().not_after, world.issuer.as_ref().unwrap().not_after());
         assert_eq!(world.reason(), None, "cut by its issuer, which is no change of duration");
         world.now = born() + DAY * 9;
         assert_eq!(world.reason(), None, "due, but a new one would not live longer");
@@ -416,8 +503,8 @@ mod tests {
         // Spread: twenty certificates of one moment do not share a renewal time.
         let mut times: Vec<Timestamp> = (0..20)
             .map(|_| {
-                let key = keys::generate(KeyKind::EcdsaP256).unwrap();
-                let leaf = issue(&world.request, &key, &world.issuer, born()).unwrap().certificate;
+                let issuer = world.issuer.as_ref().unwrap();
+                let leaf = issue(&world.request, &spki(KeyKind::EcdsaP256), issuer, born()).unwrap().certificate;
                 renewal_time(&leaf, RenewBefore::Unset)
             })
             .collect();

@@ -23,9 +23,7 @@ pub enum KeyKind {
 impl KeyKind {
     /// The kind of an existing key; `None` when it is one that we never generate (P-521, Ed25519, RSA of another size).
     pub fn of(key: &KeyPair) -> Option<KeyKind> {
-        let der = key.subject_public_key_info();
-        let (_, spki) = SubjectPublicKeyInfo::from_der(&der).ok()?;
-        match KeyStrength::of(&spki) {
+        match KeyStrength::of_der(&key.subject_public_key_info()) {
             KeyStrength::EcdsaP256 => Some(KeyKind::EcdsaP256),
             KeyStrength::EcdsaP384 => Some(KeyKind::EcdsaP384),
             KeyStrength::Rsa(2048) => Some(KeyKind::Rsa2048),
@@ -48,6 +46,20 @@ impl std::fmt::Display for KeyKind {
     }
 }
 
+/// Whose the private key of a leaf is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyWish {
+    /// The operator makes it.
+    Made {
+        kind: KeyKind,
+        encoding: Encoding,
+        /// A key that still fits is used again.
+        keep: bool,
+    },
+    /// The requester keeps it: DER SubjectPublicKeyInfo of their CSR.
+    Requested { spki: Vec<u8> },
+}
+
 /// How strong a public key found in a certificate is. RSA by the bits of its modulus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyStrength {
@@ -60,6 +72,11 @@ pub enum KeyStrength {
 }
 
 impl KeyStrength {
+    /// Of a DER SubjectPublicKeyInfo.
+    pub(crate) fn of_der(spki: &[u8]) -> KeyStrength {
+        SubjectPublicKeyInfo::from_der(spki).map_or(KeyStrength::Other, |(_, spki)| KeyStrength::of(&spki))
+    }
+
     pub(crate) fn of(spki: &SubjectPublicKeyInfo<'_>) -> KeyStrength {
         if let Ok(PublicKey::RSA(rsa)) = spki.parsed() {
             let modulus = rsa.modulus;
@@ -151,7 +168,7 @@ pub fn pem(key: &KeyPair, encoding: Encoding) -> Result<Zeroizing<String>, KeyEr
 }
 
 /// PKCS#8, whatever form the key was read from (rcgen keeps the bytes that it was given).
-fn pkcs8(key: &KeyPair) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+pub(crate) fn pkcs8(key: &KeyPair) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let der = key.serialized_der();
     if pkcs8::PrivateKeyInfoRef::try_from(der).is_ok() {
         return Ok(Zeroizing::new(der.to_vec()));
@@ -165,7 +182,7 @@ fn pkcs8(key: &KeyPair) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
 }
 
-pub(crate) fn is_rsa(key: &KeyPair) -> bool {
+fn is_rsa(key: &KeyPair) -> bool {
     KeyPair::algorithm(key) == &rcgen::PKCS_RSA_SHA256
 }
 

@@ -2,7 +2,7 @@
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, key_id, later};
 use super::certificate::Certificate;
-use super::keys::is_rsa;
+use super::name::normal_form;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
@@ -21,9 +21,10 @@ use x509_cert::{
     },
     name::Name,
 };
+use x509_parser::{prelude::FromDer, x509::X509Name};
 
 /// What a client certificate shall say; `spec` of a ClientCertificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeafRequest {
     pub common_name: String,
     pub organizations: Vec<String>,
@@ -31,6 +32,8 @@ pub struct LeafRequest {
     pub countries: Vec<String>,
     pub localities: Vec<String>,
     pub provinces: Vec<String>,
+    /// Tells the subjects of one caller's self-signed certificates apart, digits only; never the spec's. `None`: there is none.
+    pub serial_number: Option<String>,
     pub dns_names: Vec<String>,
     pub uris: Vec<String>,
     pub email_addresses: Vec<String>,
@@ -51,6 +54,8 @@ pub struct Problem {
 pub struct Leaf {
     /// The leaf first, then the intermediates, without the root: the Secret's `tls.crt`.
     pub chain_pem: String,
+    /// Who vouches for it: the Secret's `ca.crt`.
+    pub ca_pem: String,
     pub certificate: Certificate,
 }
 
@@ -159,9 +164,9 @@ fn is_email(value: &str) -> bool {
     (1..=64).contains(&local.len()) && local.bytes().all(atom) && !domain.starts_with('*') && is_dns_name(domain)
 }
 
-/// Issues a client certificate for `key`: EKU clientAuth only, CA:FALSE; valid from five minutes ago (not before its issuer) for
-/// `duration` from now, but never longer than its issuer's chain.
-pub fn issue(request: &LeafRequest, key: &KeyPair, issuer: &Issuer, now: Timestamp) -> Result<Leaf, IssueError> {
+/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE; valid from five minutes ago (not
+/// before its issuer) for `duration` from now, but never longer than its issuer's chain.
+pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp) -> Result<Leaf, IssueError> {
     validate(request)?;
     let authority = issuer.authority();
     let subject = || authority.subject.clone();
@@ -171,14 +176,17 @@ pub fn issue(request: &LeafRequest, key: &KeyPair, issuer: &Issuer, now: Timesta
     if now < authority.not_before {
         return Err(IssueError::IssuerNotYetValid { subject: subject() });
     }
-    let spki = key.subject_public_key_info();
+    let issuer_key_id = match &authority.subject_key_id {
+        Some(id) => id.clone(),
+        None => key_id_of(authority.spki_der())?,
+    };
     let draft = Draft {
         issuer: authority.subject_der.clone(),
         subject: subject_der(request)?,
         not_before: earlier(now, CLOCK_SLACK).max(authority.not_before),
         not_after: later(now, request.duration).min(issuer.not_after()),
-        extensions: extensions(request, key, &spki, authority)?,
-        spki,
+        extensions: extensions(request, spki, issuer_key_id)?,
+        spki: spki.to_vec(),
     };
     let der = sign(draft, issuer.key())?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
@@ -187,7 +195,28 @@ pub fn issue(request: &LeafRequest, key: &KeyPair, issuer: &Issuer, now: Timesta
         return Err(IssueError::IssuerName { subject: subject() });
     }
     let chain_pem = std::iter::once(&certificate).chain(issuer.intermediates()).map(Certificate::to_pem).collect();
-    Ok(Leaf { chain_pem, certificate })
+    Ok(Leaf { chain_pem, ca_pem: issuer.ca_pem(), certificate })
+}
+
+/// As [`issue`], but signed with its own key: itself is what a truststore then has to hold.
+pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result<Leaf, IssueError> {
+    validate(request)?;
+    let (spki, subject) = (key.subject_public_key_info(), subject_der(request)?);
+    let draft = Draft {
+        issuer: subject.clone(),
+        subject,
+        not_before: earlier(now, CLOCK_SLACK),
+        not_after: later(now, request.duration),
+        extensions: extensions(request, &spki, key_id_of(&spki)?)?,
+        spki,
+    };
+    let der = sign(draft, key)?;
+    let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
+    Ok(Leaf { chain_pem: certificate.to_pem(), ca_pem: certificate.to_pem(), certificate })
+}
+
+fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
+    Ok(key_id(spki)?.0.as_bytes().to_vec())
 }
 
 /// The subject as [`issue`] writes it.
@@ -198,30 +227,27 @@ pub(crate) fn subject_der(request: &LeafRequest) -> Result<Vec<u8>, builder::Err
         localities: &request.localities,
         organizations: &request.organizations,
         organizational_units: &request.organizational_units,
+        serial_number: request.serial_number.as_deref(),
         common_name: &request.common_name,
     };
     Ok(subject.to_der()?)
 }
 
-fn extensions(
-    request: &LeafRequest,
-    key: &KeyPair,
-    spki: &[u8],
-    authority: &Certificate,
-) -> builder::Result<Vec<Extension>> {
-    let mut usage = KeyUsages::DigitalSignature.into();
-    if is_rsa(key) {
-        usage |= KeyUsages::KeyEncipherment;
-    }
-    let authority_key_id = match &authority.subject_key_id {
-        Some(id) => OctetString::new(id.clone())?,
-        None => key_id(authority.spki_der())?.0,
-    };
-    let authority_key_id = AuthorityKeyIdentifier { key_identifier: Some(authority_key_id), ..Default::default() };
+/// The normal form of that subject, as [`Certificate::subject_key`] has it.
+pub fn subject_key(request: &LeafRequest) -> Option<String> {
+    let der = subject_der(request).ok()?;
+    let (_, name) = X509Name::from_der(&der).ok()?;
+    Some(normal_form(&name))
+}
+
+fn extensions(request: &LeafRequest, spki: &[u8], issuer_key_id: Vec<u8>) -> builder::Result<Vec<Extension>> {
+    let authority_key_id =
+        AuthorityKeyIdentifier { key_identifier: Some(OctetString::new(issuer_key_id)?), ..Default::default() };
     let none = Name::default();
     let mut extensions = vec![
         BasicConstraints { ca: false, path_len_constraint: None }.to_extension(&none, &[])?,
-        KeyUsage(usage).to_extension(&none, &[])?,
+        // All that goes with clientAuth, for RSA too (RFC 5280, section 4.2.1.12).
+        KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(&none, &[])?,
         ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH]).to_extension(&none, &[])?,
         key_id(spki)?.to_extension(&none, &[])?,
         authority_key_id.to_extension(&none, &[])?,
@@ -259,11 +285,16 @@ pub(crate) mod tests {
             countries: vec![],
             localities: vec![],
             provinces: vec![],
+            serial_number: None,
             dns_names: vec![],
             uris: vec![],
             email_addresses: vec![],
             duration: SignedDuration::from_hours(2160),
         }
+    }
+
+    pub(crate) fn spki(kind: KeyKind) -> Vec<u8> {
+        keys::generate(kind).unwrap().subject_public_key_info()
     }
 
     fn strings(values: &[&str]) -> Vec<String> {
@@ -310,7 +341,7 @@ pub(crate) mod tests {
         let cases =
             [(request("client1"), KeyKind::EcdsaP256), (full(), KeyKind::EcdsaP384), (full(), KeyKind::Rsa2048)];
         for (request, kind) in cases {
-            let leaf = issue(&request, &keys::generate(kind).unwrap(), &issuer, now).unwrap();
+            let leaf = issue(&request, &spki(kind), &issuer, now).unwrap();
             let verdict = openssl_verify(&issuer.ca_pem(), &leaf.chain_pem, now);
             assert!(verdict.trim_end().ends_with(": OK"), "{verdict}");
             let late = openssl_verify(
@@ -327,7 +358,7 @@ pub(crate) mod tests {
         let now = at("2026-11-24T12:00:00.9Z");
         let ca = issuer("Partners", at("2026-11-01T00:00:00Z"));
         let key = keys::generate(KeyKind::EcdsaP256).unwrap();
-        let leaf = issue(&full(), &key, &ca, now).unwrap();
+        let leaf = issue(&full(), &key.subject_public_key_info(), &ca, now).unwrap();
         let c = &leaf.certificate;
         assert_eq!(c.subject, "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE");
         assert_eq!(c.issuer_der, ca.authority().subject_der);
@@ -345,7 +376,7 @@ pub(crate) mod tests {
         assert!(text.contains("TLS Web Client Authentication\n"), "{text}");
         assert!(text.contains("CA:FALSE") && text.contains("Authority Key Identifier"), "{text}");
         assert!(!text.contains("Key Encipherment"), "{text}");
-        let plain = openssl_text(&issue(&request("x"), &key, &ca, now).unwrap().chain_pem);
+        let plain = openssl_text(&issue(&request("x"), &key.subject_public_key_info(), &ca, now).unwrap().chain_pem);
         assert!(!plain.contains("Alternative"), "no SAN extension without SANs: {plain}");
     }
 
@@ -359,7 +390,7 @@ pub(crate) mod tests {
     #[test]
     fn times_stay_within_the_issuer() {
         let born = at("2026-11-24T12:00:00Z");
-        let key = keys::generate(KeyKind::EcdsaP256).unwrap();
+        let key = spki(KeyKind::EcdsaP256);
         let young = authority::AuthorityRequest {
             duration: SignedDuration::from_hours(24),
             ..authority::tests::request("short")
@@ -402,10 +433,33 @@ pub(crate) mod tests {
         let ca = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), Some(&read("root.pem"))).unwrap();
         assert_eq!(ca.chain().len(), 2);
         let now = ca.authority().not_before + SignedDuration::from_hours(1);
-        let leaf = issue(&full(), &keys::generate(KeyKind::EcdsaP256).unwrap(), &ca, now).unwrap();
+        let leaf = issue(&full(), &spki(KeyKind::EcdsaP256), &ca, now).unwrap();
         assert_eq!(parse_pem_bundle(&leaf.chain_pem).unwrap().len(), 2);
         let verdict = openssl_verify(&read("root.pem"), &leaf.chain_pem, now);
         assert!(verdict.trim_end().ends_with(": OK"), "{verdict}");
+    }
+
+    #[test]
+    fn a_self_signed_one_vouches_for_itself() {
+        let now = at("2026-11-24T12:00:00Z");
+        for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048] {
+            let key = keys::generate(kind).unwrap();
+            let next = LeafRequest { serial_number: Some("2".to_owned()), ..full() };
+            let [first, second] = [full(), next].map(|request| self_sign(&request, &key, now).unwrap());
+            assert_eq!(
+                first.certificate.subject,
+                "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE"
+            );
+            assert!(second.certificate.subject.starts_with("CN=client1,serialNumber=2,OU=b"), "{second:?}");
+            assert_eq!(subject_key(&full()), Some(first.certificate.subject_key.clone()));
+            assert_ne!(first.certificate.subject_key, second.certificate.subject_key, "two subjects to API Gateway");
+            for leaf in [first, second] {
+                let c = &leaf.certificate;
+                assert_eq!((c.is_ca, c.self_signed, c.not_after), (false, true, at("2027-02-22T12:00:00Z")));
+                let verdict = openssl_verify(&leaf.ca_pem, &leaf.chain_pem, now);
+                assert!(verdict.trim_end().ends_with(": OK"), "{verdict}");
+            }
+        }
     }
 
     #[test]

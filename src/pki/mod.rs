@@ -3,8 +3,10 @@
 pub mod authority;
 pub mod certificate;
 pub mod compile;
+pub mod csr;
 pub mod inspect;
 pub mod keys;
+pub mod keystore;
 pub mod leaf;
 pub mod lint;
 mod name;

@@ -57,7 +57,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// The names of RFC 4514, and the usual ones for two that it leaves out.
-fn short_name(oid: &str) -> Option<&'static str> {
+pub(crate) fn short_name(oid: &str) -> Option<&'static str> {
     Some(match oid {
         "2.5.4.3" => "CN",
         "2.5.4.5" => "serialNumber",

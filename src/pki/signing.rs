@@ -64,7 +64,7 @@ fn time(at: Timestamp) -> der::Result<x509_cert::time::Time> {
     Ok(DateTime::from_unix_duration(Duration::from_secs(seconds))?.into())
 }
 
-/// A subject in the conventional order C, ST, L, O, OU, CN, so that its RFC 4514 string begins with the CN.
+/// A subject in the conventional order C, ST, L, O, OU, serialNumber, CN, so that its RFC 4514 string begins with the CN.
 #[derive(Default)]
 pub(crate) struct Subject<'a> {
     pub countries: &'a [String],
@@ -72,18 +72,22 @@ pub(crate) struct Subject<'a> {
     pub localities: &'a [String],
     pub organizations: &'a [String],
     pub organizational_units: &'a [String],
+    /// The attribute of the subject, not the certificate's own serial number.
+    pub serial_number: Option<&'a str>,
     pub common_name: &'a str,
 }
 
 impl Subject<'_> {
     pub(crate) fn to_der(&self) -> der::Result<Vec<u8>> {
         let common_name = [self.common_name.to_owned()];
-        let attributes: [(ObjectIdentifier, Tag, &[String]); 6] = [
+        let serial_number: Vec<_> = self.serial_number.map(str::to_owned).into_iter().collect();
+        let attributes: [(ObjectIdentifier, Tag, &[String]); 7] = [
             (rfc4519::C, Tag::PrintableString, self.countries), // RFC 5280: PrintableString, two letters
             (rfc4519::ST, Tag::Utf8String, self.provinces),
             (rfc4519::L, Tag::Utf8String, self.localities),
             (rfc4519::O, Tag::Utf8String, self.organizations),
             (rfc4519::OU, Tag::Utf8String, self.organizational_units),
+            (rfc4519::SERIAL_NUMBER, Tag::PrintableString, &serial_number), // digits
             (rfc4519::CN, Tag::Utf8String, &common_name),
         ];
         let mut rdns = RdnSequence::default();

@@ -1,23 +1,13 @@
 //! Lives of ClientCertificates: what is in the Secret, through change, loss, renewal and deletion.
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
+use sandbox::control::Calls;
 use serde_json::{Value, json};
 
 use crate::{
     objects::*,
     world::{Life, eventually},
 };
-
-async fn issued(life: &Life, name: &str, revision: i64) -> (Value, Secret) {
-    let object = until_object(life, CERTIFICATE, name, &format!("Ready with revision {revision}"), |o| {
-        says(o, "Ready") == "True"
-            && o["status"]["revision"].as_i64() >= Some(revision)
-            && o["status"]["observedGeneration"] == o["metadata"]["generation"]
-    })
-    .await;
-    let secret = life.secrets().get(object["spec"]["secretName"].as_str().unwrap_or(name)).await.expect("its Secret");
-    (object, secret)
-}
 
 async fn not_after_less_not_before(secret: &Secret) -> i64 {
     let dir = tempfile::tempdir().expect("a folder");
@@ -40,19 +30,20 @@ async fn not_after_less_not_before(secret: &Secret) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_what_everything_mounts_and_costs_no_call_to_aws() {
-    let life = Life::start("layout").await;
+    // Looks that nothing has woken are an hour away: what is called then is called for the certificate.
+    let life = Life::start_with("layout", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
     ready_domain(&life).await;
     let since = last_call().await;
+    let recorder = Recorder::start(&life, CERTIFICATE, "client1").await;
     let mut spec = certificate_spec("client1");
     spec["secretName"] = json!("client1-mtls");
     spec["secretTemplate"] = json!({"labels": {"team": "payments"}, "annotations": {"example.com/for": "acme"}});
     create(&life, CERTIFICATE, "client1", spec).await;
     let (object, secret) = issued(&life, "client1", 1).await;
 
-    assert_eq!(
-        writes_since(&life, since).await.iter().map(|c| &c.operation).collect::<Vec<_>>(),
-        Vec::<&String>::new()
-    );
+    let calls =
+        control().calls(&Calls { account: &life.account.id, since, ..Calls::default() }).await.expect("the journal");
+    assert_eq!(calls.calls.iter().map(|c| &c.operation).collect::<Vec<_>>(), [""; 0], "not even a read");
     assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
     let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, ["ca.crt", "tls.crt", "tls.key"]);
@@ -74,6 +65,14 @@ async fn a_certificate_is_what_everything_mounts_and_costs_no_call_to_aws() {
     let shown = hex(shown.split_once('=').expect("name=value").1);
     assert_eq!(hex(object["status"]["fingerprintSha256"].as_str().expect("in the status")), shown);
     assert_eq!(object["status"]["revision"], 1);
+
+    // By now it was looked at again, because of its Secret: the whole of it was one status, one Secret and one Event.
+    create(&life, CERTIFICATE, "fence", certificate_spec("fence")).await;
+    issued(&life, "fence", 1).await;
+    let states = recorder.until(&get(&life, CERTIFICATE, "client1").await).await;
+    assert_eq!(states.iter().filter(|o| o["status"]["conditions"].is_array()).count(), 1, "{states:?}");
+    let again = life.secrets().get("client1-mtls").await.expect("the Secret");
+    assert_eq!(version(&again), version(&secret));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,46 +292,4 @@ async fn a_suspended_certificate_is_left_alone() {
     until(&life, CERTIFICATE, "client1", "Accepted", "True", "Accepted").await;
     let (_, secret) = issued(&life, "client1", 1).await;
     assert_eq!(sound(&secret).await.expect("sound").trim(), "subject=CN=changed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_later_version_serves_is_refused_by_name() {
-    let life = Life::start("later").await;
-    let dir = tempfile::tempdir().expect("a folder");
-    let request = [
-        "req",
-        "-new",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        "key",
-        "-subj",
-        "/CN=client1",
-    ];
-    let csr = openssl(dir.path(), &request, "").await.expect("a request");
-    let refused = [
-        ("self-signed", "spec.issuance: SelfSigned", json!({"issuance": "SelfSigned"})),
-        ("csr", "spec.csr", json!({"csr": csr, "subject": null})),
-        (
-            "keystores",
-            "spec.keystores",
-            json!({"keystores": {"pkcs12": {"passwordSecretRef": {"name": "p", "key": "password"}}}}),
-        ),
-    ];
-    for (name, field, fields) in refused {
-        let mut spec = certificate_spec(name);
-        for (key, value) in fields.as_object().expect("fields") {
-            spec[key] = value.clone();
-        }
-        spec.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
-        create(&life, CERTIFICATE, name, spec).await;
-        let object = until(&life, CERTIFICATE, name, "Accepted", "False", "NotSupportedYet").await;
-        assert_eq!(summary(&object), ["False", "", "True"], "{name}");
-        let message = condition(&object, "Ready").expect("Ready")["message"].to_string();
-        assert!(message.contains(field), "{message} names {field}");
-        assert!(life.secrets().get_opt(name).await.expect("an answer").is_none(), "nothing is issued");
-    }
 }

@@ -20,10 +20,8 @@ pub async fn apply(life: &Life, file: &str, others: &[(&str, &str)]) {
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("the example is YAML");
     for object in objects {
         let kind = object["kind"].as_str().expect("a kind");
-        let (group, version) = match object["apiVersion"].as_str().expect("an apiVersion").split_once('/') {
-            Some(both) => both,
-            None => ("", "v1"),
-        };
+        let version = object["apiVersion"].as_str().expect("an apiVersion");
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::namespaced_with(life.client.clone(), &life.namespace, &resource);
         let name = object["metadata"]["name"].as_str().expect("a name");

@@ -5,6 +5,7 @@ use aws_sdk_route53::types::{
     AliasTarget, Change, ChangeAction, ChangeBatch, HostedZoneConfig, ResourceRecord, ResourceRecordSet, RrType, Vpc,
     VpcRegion,
 };
+use kube::api::DeleteParams;
 use mtls_operator::domain::plan::OWNER_TAG;
 use sandbox::{
     aws::Account,
@@ -126,7 +127,12 @@ fn a_domain_is_made_in_the_account_of_its_role_and_stays_there() {
             "truststore": {"bucket": there.bucket},
             "mappings": [{"path": "", "api": {"id": there.api_id, "stage": "$default"}}],
         });
+        life.control().deny(&life.account.id, &["sts:AssumeRole"]).await.unwrap();
         life.create_domain("d", spec).await;
+        let refused = life.condition("d", "Ready", |c| c.reason == "PermissionDenied").await;
+        let arn = format!("arn:aws:iam::{}:role/domains", home.id);
+        assert!(refused.message.contains("sts:AssumeRole") && refused.message.contains(&arn), "{}", refused.message);
+        life.control().deny(&life.account.id, &[]).await.unwrap();
         life.ready("d").await;
         let gateway = aws_sdk_apigatewayv2::Client::new(&home.sdk());
         let domain = gateway.get_domain_name().domain_name(&name).send().await.unwrap();
@@ -186,6 +192,17 @@ fn of_two_zones_of_one_name_the_spec_says_which_and_a_private_one_is_never_it() 
         assert_eq!(ours(&life.account, &second).await, [format!("A {host}"), format!("TXT _mtls-operator.{host}")]);
         assert_eq!(names(&life.account, &first).await, [""; 0]);
         assert_eq!(names(&life.account, &private).await, [""; 0]);
+
+        // Where the records are is not guessed at the end either.
+        life.change("d", json!({"dns": null})).await;
+        life.condition("d", "DNSProgrammed", |c| c.reason == "HostedZoneNotFound").await;
+        life.domains().delete("d", &DeleteParams::default()).await.unwrap();
+        let last = life.condition("d", "DomainProgrammed", |c| c.reason == "HostedZoneNotFound").await;
+        assert!([&first, &second].iter().all(|zone| last.message.contains(*zone)), "{}", last.message);
+        assert_eq!(life.gateway_domains().await, [host.as_str()]);
+        life.route53().delete_hosted_zone().id(&first).send().await.unwrap();
+        life.domain_gone("d").await;
+        assert_eq!(ours(&life.account, &second).await, [""; 0]);
     });
 }
 

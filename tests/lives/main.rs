@@ -1,6 +1,8 @@
 //! Whole lives through the real API server and the local AWS: each test has a namespace, an account and an operator of its own, and is
 //! judged by what is in AWS and Kubernetes afterwards and by the journal of AWS calls.
+mod apis;
 mod bucket;
+mod bypass;
 mod certificate;
 mod crash;
 mod domain;
@@ -11,10 +13,13 @@ mod expiry;
 mod external_dns;
 mod foreign;
 mod hosted_zone;
+mod interop;
 mod objects;
 mod partners;
 mod policies;
+mod renewal;
 mod rotation;
+mod self_signed;
 mod server_certificate;
 mod situations;
 mod steady;

@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures::StreamExt;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString,
+    api::{core::v1::Secret, events::v1::Event},
+};
 use kube::{
     api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, WatchEvent, WatchParams},
     core::Resource,
@@ -109,6 +112,36 @@ pub async fn until_object(life: &Life, kind: &str, name: &str, what: &str, held:
     eventually(&format!("{kind} {name}: {what}"), async || {
         let object = get(life, kind, name).await;
         if held(&object) { Ok(object) } else { Err(object["status"].to_string()) }
+    })
+    .await
+}
+
+/// The ClientCertificate once it is Ready with that revision or a later one, and its Secret.
+pub async fn issued(life: &Life, name: &str, revision: i64) -> (Value, Secret) {
+    let object = until_object(life, CERTIFICATE, name, &format!("Ready with revision {revision}"), |o| {
+        says(o, "Ready") == "True"
+            && o["status"]["revision"].as_i64() >= Some(revision)
+            && o["status"]["observedGeneration"] == o["metadata"]["generation"]
+    })
+    .await;
+    let secret = life.secrets().get(object["spec"]["secretName"].as_str().unwrap_or(name)).await.expect("its Secret");
+    (object, secret)
+}
+
+pub async fn ask_for_renewal(life: &Life, name: &str, value: &str) {
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/renew": value}}}));
+    api(life, CERTIFICATE).patch(name, &PatchParams::default(), &patch).await.expect("an annotation");
+}
+
+/// The note of the Event about that object with that reason.
+pub async fn event(life: &Life, name: &str, reason: &str) -> String {
+    let events: Api<Event> = Api::namespaced(life.client.clone(), &life.namespace);
+    eventually(&format!("the Event {reason} about {name}"), async || {
+        let all = events.list(&Default::default()).await.map_err(|e| e.to_string())?.items;
+        let about = |e: &&Event| {
+            e.reason.as_deref() == Some(reason) && e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name))
+        };
+        all.iter().find(about).and_then(|e| e.note.clone()).ok_or(format!("{} others", all.len()))
     })
     .await
 }

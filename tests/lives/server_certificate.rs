@@ -491,3 +491,40 @@ fn a_domain_locked_for_its_certificate_says_so_and_takes_the_one_that_helps() {
         assert_eq!(life.writes(mark).await, ["UpdateDomainName"]);
     });
 }
+
+#[test]
+fn a_request_that_acm_does_not_list_yet_is_one_certificate_and_few_calls() {
+    run(async {
+        let life = Life::start("unlisted").await;
+        let delays = [("certificate_delay", 3.0), ("record_delay", 5.0)];
+        life.control().set_knobs(&life.account.id, &delays).await.unwrap();
+        let mark = life.mark().await;
+        life.create_domain("d", json!({})).await;
+        life.ready("d").await;
+        assert_eq!(all_certificates(&life).await, [in_use(&life).await.0]);
+        let writes = life.writes(mark).await;
+        assert!(count(&writes, "RequestCertificate") < 10, "{writes:?}");
+    });
+}
+
+/// What somebody deletes leaves no trace in ACM, but AWS counts it for a year.
+#[test]
+fn whoever_deletes_our_certificates_makes_us_request_no_more_than_twelve_in_a_day() {
+    run(async {
+        let life = Life::start("deleter").await;
+        life.control().set_knobs(&life.account.id, &[("issue_delay", 1e9)]).await.unwrap();
+        life.create_domain("d", json!({})).await;
+        for n in 1..=12 {
+            let arn = eventually(&format!("request {n}"), async || match &all_certificates(&life).await[..] {
+                [arn] => Ok(arn.clone()),
+                all => Err(format!("{all:?}")),
+            })
+            .await;
+            life.acm().delete_certificate().certificate_arn(arn).send().await.expect("it can be deleted");
+        }
+        let queued = life.condition("d", "CertificateIssued", |c| c.reason == "Queued").await;
+        assert_eq!(queued.status, "Unknown", "{queued:?}");
+        life.looks(2).await;
+        assert_eq!(all_certificates(&life).await, [""; 0]);
+    });
+}

@@ -99,6 +99,7 @@ impl Life {
         let mut all = world.operator_env(&account, &prepared.bucket);
         all.push(("MTLS_OPERATOR_CLUSTER_ID".into(), "lives".into()));
         all.push(("MTLS_OPERATOR_DRIFT_INTERVAL".into(), "1s".into()));
+        all.push(("MTLS_OPERATOR_TRUSTSTORE_PROPAGATION".into(), "1s".into()));
         all.extend(env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let options = OperatorOptions {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),

@@ -2,13 +2,13 @@
 
 A change of ``disableExecuteApiEndpoint`` takes effect with the next deployment: of an HTTP API by
 CreateDeployment, or at once when a stage deploys automatically; of a REST API by CreateDeployment or any
-UpdateStage. Routes, integrations and authorizers of a stage are those of its last deployment too, unless it
+UpdateStage (knob `stage_update_publishes`). Routes, integrations and authorizers of a stage are those of its last deployment too, unless it
 deploys automatically. [API Gateway Developer Guide, http-api- and rest-api-disable-default-endpoint,
 http-api-stages, how-to-deploy-api; awsdocs pull request 159]. An API that is mapped to a domain name cannot be
 deleted [cloud-nuke issue 370]. ``""`` as the value removes a request parameter. [botocore apigatewayv2]
 
 Assumed: the flag is of the whole API, whichever stage is deployed; UpdateStage of a REST API publishes the
-flag but not the resources; a stage of an HTTP API that was never deployed serves what is there.
+flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP API that was never deployed serves what is there.
 
 Beyond AWS, the tag ``awsdouble:id`` chooses the id of a new API, for manifests that are written before it exists.
 """
@@ -32,7 +32,7 @@ from .wire import Response, bad_request, conflict
 
 #: the tag that chooses the id of a new API
 ID_TAG = "awsdouble:id"
-_API_ARN = re.compile(r"arn:aws:apigateway:[^:]+::/apis/([^/]+)")
+_API_ARN = re.compile(r"arn:aws:apigateway:[^:]+::/(?:rest)?apis/([^/]+)")
 
 #: (account, Region, API) whose default endpoint is closed, as of the last deployment
 _endpoint_closed: set[tuple[str, str, str]] = set()
@@ -80,7 +80,12 @@ def deployment_of(api_id: str, stage: str) -> str | None:
 
 
 @then(v1, "_create_stage", "_update_stage")
-def _publish_flag(api_id: str, *_: Any) -> None:
+def _publish_by_stage(api_id: str, *_: Any) -> None:
+    if knob("stage_update_publishes"):
+        _publish_flag(api_id)
+
+
+def _publish_flag(api_id: str) -> None:
     api = v2._apis.get(api_id) or v1._rest_apis.get(api_id)
     change = _endpoint_closed.add if api.get("disableExecuteApiEndpoint") else _endpoint_closed.discard
     change((get_account_id(), get_region(), api_id))
@@ -168,6 +173,27 @@ def _show_tags(arn: str, _: Any) -> None:
     """GetApi shows the tags that TagResource set."""
     if (match := _API_ARN.fullmatch(arn)) and match[1] in v2._apis:
         v2._apis[match[1]]["tags"] = dict(v2._api_tags.get(arn, {}))
+
+
+@then(v1, "_tag_v1_resource", "_untag_v1_resource")
+def _show_v1_tags(arn: str, _: Any) -> None:
+    """GetRestApi shows the tags that TagResource set."""
+    if (match := _API_ARN.fullmatch(arn)) and match[1] in v1._rest_apis:
+        v1._rest_apis[match[1]]["tags"] = dict(v1._v1_tags.get(arn, {}))
+
+
+@replaces(v2, "_tag_resource")
+@replaces(v2, "_untag_resource")
+def v2_tags(original: Callable, arn: str, *rest: Any) -> Response:
+    if ":/restapis/" in arn:
+        return bad_request("Invalid resource ARN specified")
+    return original(arn, *rest)
+
+
+@replaces(v1, "_now_unix")
+def now_unix(original: Callable) -> int:
+    """The dates of REST APIs and their stages."""
+    return original() - int(knob("rest_date_lag"))
 
 
 @replaces(v2, "_page")

@@ -38,6 +38,8 @@ KNOBS: dict[str, Knob] = {
     "domain_limit": Knob(120, 120, "custom domain names per Region"),
     "mapping_list_delay": Knob(0, 5, "s before GetApiMappings lists a new mapping"),
     "page_size": Knob(0, 25, "items per page of the v2 lists when MaxResults is not sent (0: all)"),
+    "stage_update_publishes": Knob(1, 1, "UpdateStage of a REST API: 1 publishes the default endpoint's flag, 0 does not"),
+    "rest_date_lag": Knob(0, 0, "s that the dates of REST APIs and their stages lie back, as if it had been done earlier"),
     "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3

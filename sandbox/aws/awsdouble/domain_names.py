@@ -12,7 +12,8 @@ Assumed: all messages that none of these quotes; that a domain name does not ser
 AVAILABLE once; that an ownership certificate is judged like the certificate itself (ISSUED, for the name); that
 a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one that
 changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and LimitExceededException in v1; that
-DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it.
+DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it; that
+GetApiMappings refuses domain names that only v1 manages.
 
 UpdateDomainName of v1 is not there, MiniStack has none.
 """
@@ -34,6 +35,7 @@ from .wire import Response, aws_error, bad_request, conflict
 
 MAX_MAPPINGS = 200
 LOCKED = ("PENDING_CERTIFICATE_REIMPORT", "PENDING_OWNERSHIP_VERIFICATION")
+ONLY_V2 = "Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the API Gateway V2 API."
 _MAPPING_KEY = re.compile(r"(?!/)[A-Za-z0-9$\-_.+!*'()/]{0,300}")
 
 Key = tuple[str, str, str]  # account, Region, domain name
@@ -115,8 +117,7 @@ def _configuration_error(name: str, data: dict) -> str:
         return "Invalid input. Expected one domain name configuration"
     config = configurations[0]
     if (config.get("endpointType", "REGIONAL"), config.get("securityPolicy", "TLS_1_2")) != ("REGIONAL", "TLS_1_2"):
-        return ("Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the "
-                "API Gateway V2 API.")
+        return ONLY_V2
     arn, ownership_arn = (config.get(f) or "" for f in ("certificateArn", "ownershipVerificationCertificateArn"))
     if error := _certificate_error(name, arn):
         return error
@@ -298,10 +299,16 @@ def update_api_mapping(original: Callable, name: str, mapping_id: str, data: dic
     return _mapping_error(data) or original(name, mapping_id, data)
 
 
+def _is_of_v2(record: dict) -> bool:
+    return (record["endpointConfiguration"].get("types"), record["securityPolicy"]) == (["REGIONAL"], "TLS_1_2")
+
+
 @replaces(v2, "_get_api_mappings")
 def get_api_mappings(original: Callable, name: str, query: dict) -> Response:
     if name not in v1._domain_names:
         return original(name, query)
+    if not _is_of_v2(v1._domain_names[name]):
+        return bad_request(ONLY_V2)
     known = clock.now() - knob("mapping_list_delay")
     return v2._page([v2._mapping_view(path, m) for path, m in v1._base_path_mappings.get(name, {}).items()
                      if m.get("_created", 0) <= known], query)

@@ -123,6 +123,52 @@ def test_rest_api_default_endpoint_needs_a_deployment(double, aws, backend):
         assert double.request(host, "/prod/x") == (403, '{"message":"Forbidden"}')
 
 
+def test_a_touched_stage_publishes_the_flag_and_nothing_else(double, aws, backend):
+    """A change to what it is; unless the knob says that it does not."""
+    touch = [{"op": "replace", "path": "/description", "value": ""}]
+    api, resource = aws.rest_api(backend + "/{proxy}")
+    host = f"{api}.execute-api.us-east-1.amazonaws.com"
+    draft = [{"op": "add", "path": "/requestParameters/integration.request.header.X-New", "value": "'yes'"}]
+    aws.v1.update_integration(restApiId=api, resourceId=resource, httpMethod="ANY", patchOperations=draft)
+    aws.v1.update_rest_api(restApiId=api, patchOperations=DISABLE)
+    aws.knobs(stage_update_publishes=0)
+    aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=touch)
+    assert double.request(host, "/prod/x")[0] == 200
+    aws.knobs(stage_update_publishes=1)
+    aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=touch)
+    assert double.request(host, "/prod/x")[0] == 403
+    enable = [{"op": "replace", "path": "/disableExecuteApiEndpoint", "value": "false"}]
+    aws.v1.update_rest_api(restApiId=api, patchOperations=enable)
+    aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=touch)
+    assert "x-new" not in json.loads(double.request(host, "/prod/x")[1])["headers"]
+
+
+def test_a_deployment_for_another_stage(double, aws, backend):
+    """One deployment serves any number of stages, by UpdateStage."""
+    api, _ = aws.rest_api(backend + "/{proxy}")
+    host = f"{api}.execute-api.us-east-1.amazonaws.com"
+    deployment = aws.v1.create_deployment(restApiId=api, stageName="prod")["id"]
+    aws.v1.create_stage(restApiId=api, stageName="dev", deploymentId="")
+    point = [{"op": "replace", "path": "/deploymentId", "value": deployment}]
+    aws.v1.update_stage(restApiId=api, stageName="dev", patchOperations=point)
+    assert double.request(host, "/dev/x")[0] == 200
+    assert aws.v1.get_stage(restApiId=api, stageName="dev")["deploymentId"] == deployment
+
+
+def test_rest_api_tags_and_dates(aws, backend):
+    api, _ = aws.rest_api(backend + "/{proxy}")
+    arn = f"arn:aws:apigateway:us-east-1::/restapis/{api}"
+    aws.v1.tag_resource(resourceArn=arn, tags={"a": "b", "c": "d"})
+    aws.v1.untag_resource(resourceArn=arn, tagKeys=["a"])
+    assert aws.v1.get_rest_api(restApiId=api)["tags"] == {"c": "d"}
+    assert refused(aws.v2.tag_resource, ResourceArn=arn, Tags={"a": "b"})[1] == 400
+    assert refused(aws.v2.get_api, ApiId=api)[1] == 404
+    before = aws.v1.get_stage(restApiId=api, stageName="prod")["lastUpdatedDate"]
+    aws.knobs(rest_date_lag=100)
+    aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=[])
+    assert (before - aws.v1.get_stage(restApiId=api, stageName="prod")["lastUpdatedDate"]).total_seconds() > 90
+
+
 def test_disabled_endpoint_leaves_the_domain_name_alone(double, aws, backend, front):
     api, _ = aws.http_api(backend)
     name = mapped(aws, api)

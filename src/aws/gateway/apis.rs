@@ -1,9 +1,10 @@
-//! The APIs behind a domain: HTTP and WebSocket APIs, their stages, and the default `execute-api` endpoint. REST APIs belong
-//! to the v1 API and are not seen here.
+//! The APIs behind a domain, of whichever kind: their stages, and the default `execute-api` endpoint. HTTP and WebSocket APIs are
+//! seen through the v2 API, here; what the v1 API does for REST APIs is in `rest`.
 
-use super::Gateway;
+use super::{Gateway, timestamp};
 use crate::aws::errors::{Error, Kind};
 use aws_sdk_apigatewayv2::types as sdk;
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +12,8 @@ pub struct Api {
     pub id: String,
     pub arn: String,
     pub protocol: Protocol,
+    /// Only for callers from within a VPC; REST APIs only. No public custom domain can serve it.
+    pub private: bool,
     /// The flag that closes the default endpoint. It takes effect with the next deployment, or at once where a stage deploys by
     /// itself.
     pub endpoint_closed: bool,
@@ -21,18 +24,79 @@ pub struct Api {
 pub enum Protocol {
     Http,
     WebSocket,
+    Rest,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
     pub name: String,
-    /// Changes of the API are deployed to it by API Gateway itself.
+    /// Changes of the API are deployed to it by API Gateway itself; never so of a REST API.
     pub auto_deploy: bool,
+    /// Empty: none.
+    pub description: String,
+    /// When it was last deployed to, or one of its settings changed.
+    pub updated_at: Option<Timestamp>,
 }
 
 impl Gateway {
-    /// The HTTP or WebSocket API; `None` when there is none of this id, which may still be a REST API's.
+    /// The API of this id, of whichever kind; `None` when there is none.
     pub async fn api(&self, id: &str) -> Result<Option<Api>, Error> {
+        // What was a REST API once is asked for as one first: an id does not change its kind.
+        if self.known_rest().contains(id) {
+            if let Some(api) = self.rest_api(id).await? {
+                return Ok(Some(api));
+            }
+            self.known_rest().remove(id);
+        }
+        if let Some(api) = self.v2_api(id).await? {
+            return Ok(Some(api));
+        }
+        let api = self.rest_api(id).await?;
+        if api.is_some() {
+            self.known_rest().insert(id.to_owned());
+        }
+        Ok(api)
+    }
+
+    /// All stages of the API; [`Kind::NotFound`] when there is no such API.
+    pub async fn stages(&self, protocol: Protocol, api_id: &str) -> Result<Vec<Stage>, Error> {
+        match protocol {
+            Protocol::Rest => self.rest_stages(api_id).await,
+            Protocol::Http | Protocol::WebSocket => self.v2_stages(api_id).await,
+        }
+    }
+
+    /// Set the flag that closes the default endpoint, of all stages of the API.
+    pub async fn set_endpoint_closed(&self, protocol: Protocol, api_id: &str, closed: bool) -> Result<(), Error> {
+        match protocol {
+            Protocol::Rest => self.set_rest_endpoint_closed(api_id, closed).await,
+            Protocol::Http | Protocol::WebSocket => {
+                let send = self.client.update_api().api_id(api_id).disable_execute_api_endpoint(closed).send();
+                self.way.call("apigateway:UpdateApi", send).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Deploy the API as it is now to these stages: one deployment, which has its own quota of 1 per 5 s, and for each stage but the
+    /// first a change of what it serves.
+    pub async fn deploy(&self, protocol: Protocol, api_id: &str, stages: &[String]) -> Result<(), Error> {
+        let Some((first, rest)) = stages.split_first() else { return Ok(()) };
+        if protocol == Protocol::Rest {
+            return self.deploy_rest(api_id, first, rest).await;
+        }
+        const DEPLOY: &str = "apigateway:CreateDeployment";
+        let made =
+            self.way.call(DEPLOY, self.client.create_deployment().api_id(api_id).stage_name(first).send()).await?;
+        for stage in rest {
+            let send = self.client.update_stage().api_id(api_id).stage_name(stage);
+            let send = send.set_deployment_id(made.deployment_id.clone()).send();
+            self.way.call("apigateway:UpdateStage", send).await?;
+        }
+        Ok(())
+    }
+
+    async fn v2_api(&self, id: &str) -> Result<Option<Api>, Error> {
         let send = self.client.get_api().api_id(id).send();
         match self.way.call("apigateway:GetApi", send).await {
             Ok(answer) => Ok(Some(Api {
@@ -42,6 +106,7 @@ impl Gateway {
                     Some(sdk::ProtocolType::Websocket) => Protocol::WebSocket,
                     _ => Protocol::Http,
                 },
+                private: false,
                 endpoint_closed: answer.disable_execute_api_endpoint.unwrap_or_default(),
                 tags: answer.tags.unwrap_or_default().into_iter().collect(),
             })),
@@ -50,20 +115,7 @@ impl Gateway {
         }
     }
 
-    /// One stage; `None` when there is none, or no such API.
-    pub async fn stage(&self, api_id: &str, name: &str) -> Result<Option<Stage>, Error> {
-        let send = self.client.get_stage().api_id(api_id).stage_name(name).send();
-        match self.way.call("apigateway:GetStage", send).await {
-            Ok(answer) => {
-                Ok(Some(Stage { name: name.to_owned(), auto_deploy: answer.auto_deploy.unwrap_or_default() }))
-            }
-            Err(e) if e.kind == Kind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// All stages of the API; [`Kind::NotFound`] when there is no such API.
-    pub async fn stages(&self, api_id: &str) -> Result<Vec<Stage>, Error> {
+    async fn v2_stages(&self, api_id: &str) -> Result<Vec<Stage>, Error> {
         let mut stages = Vec::new();
         let mut next = None;
         loop {
@@ -72,25 +124,13 @@ impl Gateway {
             stages.extend(page.items.unwrap_or_default().into_iter().map(|item| Stage {
                 name: item.stage_name.unwrap_or_default(),
                 auto_deploy: item.auto_deploy.unwrap_or_default(),
+                description: item.description.unwrap_or_default(),
+                updated_at: timestamp(item.last_updated_date),
             }));
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(stages);
             }
         }
-    }
-
-    /// Set the flag that closes the default endpoint, of all stages of the API.
-    pub async fn set_endpoint_closed(&self, api_id: &str, closed: bool) -> Result<(), Error> {
-        let send = self.client.update_api().api_id(api_id).disable_execute_api_endpoint(closed).send();
-        self.way.call("apigateway:UpdateApi", send).await?;
-        Ok(())
-    }
-
-    /// Deploy the API as it is now to the stage. Own quota: 1 per 5 s.
-    pub async fn deploy(&self, api_id: &str, stage: &str) -> Result<(), Error> {
-        let send = self.client.create_deployment().api_id(api_id).stage_name(stage).send();
-        self.way.call("apigateway:CreateDeployment", send).await?;
-        Ok(())
     }
 }

@@ -1,32 +1,50 @@
-//! API Gateway, through its v2 API: custom domains, what they map to, and the APIs.
+//! API Gateway: custom domains, what they map to, and the APIs. Through its v2 API, but for REST APIs and for custom domains that
+//! only v1 knows. Both count against the same quotas.
 
 mod apis;
 mod domains;
 mod mappings;
+mod others;
+mod rest;
 
 pub use apis::{Api, Protocol, Stage};
 pub use domains::{Domain, DomainRequest, DomainStatus, IpAddressType, Truststore};
 pub use mappings::Mapping;
+pub use others::OtherDomain;
 
 use super::errors::Error;
 use super::gate::Way;
 use aws_config::SdkConfig;
 use aws_sdk_apigatewayv2::Client;
-use std::collections::BTreeMap;
+use aws_sdk_apigatewayv2::primitives::DateTime;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Clone)]
 pub struct Gateway {
     client: Client,
+    v1: aws_sdk_apigateway::Client,
     way: Way,
+    /// Ids that were a REST API's when they were last looked at. Saves asking v2 for them each time.
+    rest: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Gateway {
     pub(super) fn new(config: &SdkConfig, way: &Way) -> Gateway {
-        Gateway { client: Client::new(config), way: way.clone() }
+        Gateway {
+            client: Client::new(config),
+            v1: aws_sdk_apigateway::Client::new(config),
+            way: way.clone(),
+            rest: Arc::default(),
+        }
     }
 
     /// Set these tags on a domain or an API; others stay.
     pub async fn tag(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
+        if is_rest(arn) {
+            return self.tag_rest(arn, tags).await;
+        }
         let send =
             self.client.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect())).send();
         self.way.call("apigateway:TagResource", send).await?;
@@ -34,6 +52,9 @@ impl Gateway {
     }
 
     pub async fn untag(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
+        if is_rest(arn) {
+            return self.untag_rest(arn, keys).await;
+        }
         let send = self.client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.to_vec())).send();
         self.way.call("apigateway:UntagResource", send).await?;
         Ok(())
@@ -48,6 +69,23 @@ impl Gateway {
     pub fn api_arn(&self, id: &str) -> String {
         arn(&self.way.region, &format!("apis/{id}"))
     }
+
+    /// The ARN of a REST API.
+    pub fn rest_api_arn(&self, id: &str) -> String {
+        arn(&self.way.region, &format!("restapis/{id}"))
+    }
+
+    fn known_rest(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner) // any set of ids is as good as another
+    }
+}
+
+fn is_rest(arn: &str) -> bool {
+    arn.contains("::/restapis/")
+}
+
+fn timestamp(at: Option<DateTime>) -> Option<Timestamp> {
+    at.and_then(|at| Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok())
 }
 
 fn arn(region: &str, path: &str) -> String {

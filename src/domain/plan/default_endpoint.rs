@@ -1,17 +1,26 @@
-//! The step BypassClosed: no mapped API answers on its execute-api endpoint.
+//! The step BypassClosed: no mapped API answers on its execute-api endpoint. The flag of the API says that it is to be closed; the answer
+//! of the endpoint says whether it is. What makes the flag effective is a deployment, or with REST APIs any change of a stage, and the
+//! one memory of what has been done is a tag of the API ([`PENDING_TAG`]): whoever looks next goes on from there.
 
 use std::collections::BTreeSet;
 
-use super::{Action, Judged, PENDING_TAG, Step, Verdict};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Action, DEPLOYED, Judged, PENDING_TAG, Step, Verdict, references::unsupported};
 use crate::{
-    api::{DefaultEndpoint, conditions::Reason},
+    api::{DefaultEndpoint, RestDeployment, conditions::Reason},
+    aws::gateway::{Protocol, Stage},
     domain::{
         desired::Desired,
         observed::{Api, Observed},
     },
     outside::probe,
 };
-pub(super) fn bypass(d: &Desired, o: &Observed, dns: &Verdict) -> Judged {
+
+/// How long a change of a stage may take until the endpoint answers accordingly. A guess: AWS names no time.
+const TAKES_EFFECT: SignedDuration = SignedDuration::from_mins(1);
+
+pub(super) fn bypass(d: &Desired, o: &Observed, dns: &Verdict, now: Timestamp) -> Judged {
     if d.default_endpoint == DefaultEndpoint::Keep {
         return Verdict::blocked(
             Reason::KeptOpen,
@@ -24,12 +33,12 @@ pub(super) fn bypass(d: &Desired, o: &Observed, dns: &Verdict) -> Judged {
     for id in ids {
         match o.apis.get(id) {
             Some(Err(why)) => verdicts.push(Verdict::unknown(why)),
-            Some(Ok(Some(api))) => {
-                let judged = endpoint(api, dns);
+            Some(Ok(Some(api))) if unsupported(&api.api).is_none() => {
+                let judged = endpoint(api, d.rest_deployment, dns, now);
                 actions.extend(judged.actions);
                 verdicts.push(judged.verdict);
             }
-            None | Some(Ok(None)) => verdicts.push(Verdict::Behind(Step::ResolvedRefs)),
+            None | Some(Ok(_)) => verdicts.push(Verdict::Behind(Step::ResolvedRefs)),
         }
     }
     // The worst of them speaks for the step.
@@ -47,51 +56,224 @@ pub(super) fn bypass(d: &Desired, o: &Observed, dns: &Verdict) -> Judged {
     Judged { verdict, actions }
 }
 
-fn endpoint(api: &Api, dns: &Verdict) -> Judged {
+fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Timestamp) -> Judged {
     let id = &api.api.id;
-    // Stages that serve what was last deployed see no change before the next deployment.
-    let by_hand: Vec<_> =
-        api.stages.iter().filter(|(_, s)| s.as_ref().is_some_and(|s| !s.auto_deploy)).map(|(name, _)| name).collect();
-    let deploy = || {
-        let deployments = by_hand.iter().map(|stage| Action::Deploy { api_id: id.clone(), stage: (*stage).clone() });
-        deployments.chain([Action::UnmarkPending { api_arn: api.api.arn.clone() }])
-    };
+    let mark_pending = Action::MarkPending { api_arn: api.api.arn.clone() };
     if !api.api.endpoint_closed {
         if !dns.is_done() {
             return Verdict::Behind(Step::DnsProgrammed).into();
         }
-        let mut actions = vec![];
-        if !by_hand.is_empty() {
-            actions.push(Action::MarkPending { api_arn: api.api.arn.clone() });
-        }
-        actions.push(Action::CloseEndpoint { api_id: id.clone() });
-        if !by_hand.is_empty() {
-            actions.extend(deploy());
-        }
+        let close = Action::CloseEndpoint { protocol: api.api.protocol, api_id: id.clone() };
+        let actions = if takes_two(api) {
+            [mark_pending, close].into_iter().chain(publish(api, rest_deployment)).collect()
+        } else {
+            vec![close]
+        };
         return Judged::act(format!("closing the execute-api endpoint of {id}"), actions);
     }
-    if api.api.tags.contains_key(PENDING_TAG) {
-        return Judged::act(
-            format!("deploying {id}, so that its closed endpoint becomes effective"),
-            deploy().collect(),
-        );
-    }
-    match &api.probe {
-        Some(probe::Verdict::Refused(_)) => {
-            Verdict::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint")
+    let mark = api.api.tags.get(PENDING_TAG);
+    let deployed = mark.is_some_and(|mark| mark == DEPLOYED);
+    if mark.is_some() && !deployed {
+        let actions = publish(api, rest_deployment);
+        if actions.is_empty() {
+            return Verdict::Behind(Step::ResolvedRefs).into();
         }
-        Some(probe::Verdict::Answered(status)) => Verdict::wait(
-            Reason::StillAnswering,
-            format!("the execute-api endpoint of {id} is set to be closed, but still answers with status {status}"),
-        ),
-        Some(probe::Verdict::Unreachable(why)) => Verdict::done(
-            Reason::NotVerified,
-            format!("the execute-api endpoint of {id} is set to be closed; not verified: {why}"),
-        ),
-        None => Verdict::done(
-            Reason::NotVerified,
-            format!("the execute-api endpoint of {id} is set to be closed; not verified"),
-        ),
+        return Judged::act(format!("making the closed endpoint of {id} effective"), actions);
     }
-    .into()
+    let unmark = || match deployed {
+        true => vec![Action::UnmarkPending { api_arn: api.api.arn.clone() }],
+        false => vec![],
+    };
+    let fresh = there(api).any(|stage| stage.updated_at.is_some_and(|at| now.duration_since(at) < TAKES_EFFECT));
+    match &api.probe {
+        Some(probe::Verdict::Refused(_)) => Judged {
+            verdict: Verdict::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint"),
+            actions: unmark(),
+        },
+        Some(probe::Verdict::Answered(status)) => {
+            let still =
+                format!("the execute-api endpoint of {id} is set to be closed, but still answers with status {status}");
+            match rest_deployment {
+                _ if deployed || api.api.protocol != Protocol::Rest => {
+                    Verdict::wait(Reason::StillAnswering, still).into()
+                }
+                _ if !dns.is_done() => Verdict::Behind(Step::DnsProgrammed).into(),
+                RestDeployment::Allow if fresh => Verdict::wait(Reason::StillAnswering, still).into(),
+                RestDeployment::Allow => Judged::act(
+                    format!("deploying {id}, so that its closed endpoint becomes effective"),
+                    [mark_pending].into_iter().chain(publish(api, rest_deployment)).collect(),
+                ),
+                RestDeployment::Never => {
+                    let stages: Vec<_> = there(api).map(|stage| stage.name.as_str()).collect();
+                    let missing = format!(
+                        "{still}: it takes a deployment to stage {}, which publishes every other pending change of {id} too. \
+                         Deploy it, or set spec.restDeployment to Allow",
+                        stages.join(", ")
+                    );
+                    let verdict = if fresh { Verdict::Wait } else { Verdict::Blocked };
+                    verdict(Reason::WaitingForDeployment, missing).into()
+                }
+            }
+        }
+        unseen => {
+            let why = match unseen {
+                Some(probe::Verdict::Unreachable(why)) => format!(": {why}"),
+                _ => String::new(),
+            };
+            Judged {
+                verdict: Verdict::done(
+                    Reason::NotVerified,
+                    format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
+                ),
+                // Not at the first failed look after a deployment: what answers then is no reason for another one.
+                actions: if fresh { vec![] } else { unmark() },
+            }
+        }
+    }
+}
+
+/// Whether it takes a second call to make the flag effective: not so where a stage is deployed to by itself.
+fn takes_two(api: &Api) -> bool {
+    api.api.protocol == Protocol::Rest || by_hand(api).next().is_some()
+}
+
+/// What makes the flag effective, and then says so in the mark; nothing as long as there is no stage that could do it.
+fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
+    let (id, arn, protocol) = (&api.api.id, &api.api.arn, api.api.protocol);
+    let unmark = Action::UnmarkPending { api_arn: arn.clone() };
+    let deploy = || {
+        let stages = by_hand(api).map(|stage| stage.name.clone()).collect();
+        Action::Deploy { protocol, api_id: id.clone(), stages }
+    };
+    match (protocol, by_hand(api).next()) {
+        (Protocol::Rest, None) => vec![],
+        (Protocol::Rest, Some(stage)) if rest_deployment == RestDeployment::Never => {
+            let (api_id, stage, description) = (id.clone(), stage.name.clone(), stage.description.clone());
+            vec![Action::TouchStage { api_id, stage, description }, unmark]
+        }
+        (Protocol::Rest, Some(_)) => vec![deploy(), Action::MarkDeployed { api_arn: arn.clone() }],
+        (_, Some(_)) => vec![deploy(), unmark],
+        (_, None) => vec![unmark],
+    }
+}
+
+/// The mapped stages that are there.
+fn there(api: &Api) -> impl Iterator<Item = &Stage> {
+    api.stages.values().flatten()
+}
+
+/// Those that serve what was last deployed to them.
+fn by_hand(api: &Api) -> impl Iterator<Item = &Stage> {
+    there(api).filter(|stage| !stage.auto_deploy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::gateway;
+    use RestDeployment::{Allow, Never};
+
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+    /// A REST API with the stage prod, which was touched `ago` seconds ago.
+    fn rest(closed: bool, mark: Option<&str>, probe: Option<probe::Verdict>, ago: i64) -> Api {
+        let stage = Stage {
+            name: "prod".into(),
+            auto_deploy: false,
+            description: "theirs".into(),
+            updated_at: Some(NOW - SignedDuration::from_secs(ago)),
+        };
+        Api {
+            api: gateway::Api {
+                id: "r1".into(),
+                arn: "arn:r1".into(),
+                protocol: Protocol::Rest,
+                private: false,
+                endpoint_closed: closed,
+                tags: mark.map(|mark| (PENDING_TAG.to_owned(), mark.to_owned())).into_iter().collect(),
+            },
+            stages: [("prod".to_owned(), Some(stage))].into(),
+            probe,
+        }
+    }
+
+    /// The verdict in a word, and the actions in a word each.
+    fn told(api: &Api, rest_deployment: RestDeployment, dns: bool) -> String {
+        let dns = if dns { Verdict::done(Reason::Programmed, "") } else { Verdict::Act(String::new()) };
+        let judged = endpoint(api, rest_deployment, &dns, NOW);
+        let verdict = match judged.verdict {
+            Verdict::Done(reason, _) => format!("Done {reason}"),
+            Verdict::Wait(reason, _) => format!("Wait {reason}"),
+            Verdict::Blocked(reason, message) => {
+                assert!(message.contains("r1") && message.contains("prod") && message.contains("restDeployment"));
+                format!("Blocked {reason}")
+            }
+            Verdict::Behind(step) => format!("Behind {step:?}"),
+            Verdict::Act(_) => "Act".into(),
+            Verdict::Unknown(_) => "Unknown".into(),
+        };
+        judged.actions.iter().fold(verdict, |all, action| {
+            let word = format!("{action:?}");
+            format!("{all} {}", word.split([' ', '{']).next().unwrap_or_default())
+        })
+    }
+
+    #[test]
+    fn the_states_of_a_rest_api() {
+        let (refused, answered) = (Some(probe::Verdict::Refused(403)), Some(probe::Verdict::Answered(200)));
+        let blind = Some(probe::Verdict::Unreachable("no way out".into()));
+        let ours = Some("lives/ns/d");
+        let close_by_touch = "Act MarkPending CloseEndpoint TouchStage UnmarkPending";
+        let close_by_deployment = "Act MarkPending CloseEndpoint Deploy MarkDeployed";
+        for (may, closed, mark, probe, ago, expected) in [
+            // Open, whatever was before.
+            (Never, false, None, &None, 3600, close_by_touch),
+            (Allow, false, None, &None, 3600, close_by_deployment),
+            (Never, false, Some(DEPLOYED), &None, 3600, close_by_touch),
+            (Allow, false, Some(DEPLOYED), &None, 0, close_by_deployment),
+            // Somebody, perhaps another domain, was interrupted.
+            (Never, true, ours, &None, 3600, "Act TouchStage UnmarkPending"),
+            (Allow, true, ours, &None, 3600, "Act Deploy MarkDeployed"),
+            (Allow, true, Some("other/ns/d"), &None, 3600, "Act Deploy MarkDeployed"),
+            // Deployed, and it takes its time.
+            (Allow, true, Some(DEPLOYED), &answered, 5, "Wait StillAnswering"),
+            (Allow, true, Some(DEPLOYED), &answered, 3600, "Wait StillAnswering"),
+            (Never, true, Some(DEPLOYED), &answered, 3600, "Wait StillAnswering"),
+            (Allow, true, Some(DEPLOYED), &refused, 5, "Done Closed UnmarkPending"),
+            (Allow, true, Some(DEPLOYED), &blind, 5, "Done NotVerified"),
+            (Allow, true, Some(DEPLOYED), &blind, 3600, "Done NotVerified UnmarkPending"),
+            // Touched, or closed by somebody who did not deploy.
+            (Never, true, None, &answered, 5, "Wait WaitingForDeployment"),
+            (Never, true, None, &answered, 61, "Blocked WaitingForDeployment"),
+            (Allow, true, None, &answered, 5, "Wait StillAnswering"),
+            (Allow, true, None, &answered, 61, "Act MarkPending Deploy MarkDeployed"),
+            (Never, true, None, &refused, 61, "Done Closed"),
+            (Allow, true, None, &blind, 61, "Done NotVerified"),
+        ] {
+            let api = rest(closed, mark, probe.clone(), ago);
+            assert_eq!(told(&api, may, true), expected, "{may:?} closed={closed} {mark:?} {probe:?} {ago} s");
+        }
+        // Before the domain's own name works, nothing that callers would notice is done.
+        for api in [rest(false, None, None, 61), rest(true, None, answered.clone(), 61)] {
+            assert_eq!(told(&api, Allow, false), "Behind DnsProgrammed");
+            assert_eq!(told(&api, Never, false), "Behind DnsProgrammed");
+        }
+        // Without its stage nothing can make the flag effective; the mark stays for the day that it is there.
+        let mut api = rest(false, None, None, 61);
+        api.stages.insert("prod".into(), None);
+        assert_eq!(told(&api, Never, true), "Act MarkPending CloseEndpoint");
+        (api.api.endpoint_closed, api.api.tags) = (true, [(PENDING_TAG.to_owned(), "x".to_owned())].into());
+        assert_eq!(told(&api, Allow, true), "Behind ResolvedRefs");
+    }
+
+    #[test]
+    fn an_http_api_is_deployed_only_where_that_does_not_happen_by_itself() {
+        let mut api = rest(false, None, None, 61);
+        api.api.protocol = Protocol::Http;
+        for may in [Never, Allow] {
+            assert_eq!(told(&api, may, true), "Act MarkPending CloseEndpoint Deploy UnmarkPending");
+        }
+        api.stages.get_mut("prod").and_then(Option::as_mut).unwrap().auto_deploy = true;
+        assert_eq!(told(&api, Never, true), "Act CloseEndpoint");
+    }
 }

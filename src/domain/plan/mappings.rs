@@ -3,11 +3,16 @@
 use super::{
     Action, Judged, Verdict,
     custom_domain::{keeps_unlisted, ours},
+    references::unsupported,
 };
 use crate::{
     api::conditions::Reason,
-    domain::{desired::Desired, observed::Observed},
+    domain::{
+        desired::Desired,
+        observed::{Api, Observed},
+    },
 };
+
 pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
     let g = match ours(&d.home, &o.domain) {
         Err(verdict) => return verdict.into(),
@@ -29,20 +34,20 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
         }
         match o.apis.get(&mapped.id) {
             Some(Err(why)) => unseen = Some(why),
-            Some(Ok(Some(api))) if api.stages.get(&mapped.stage).is_some_and(Option::is_some) => {
+            Some(Ok(Some(api))) if serves(api, &mapped.stage) => {
                 let (path, api_id, stage) = (path.clone(), mapped.id.clone(), mapped.stage.clone());
                 actions.push(match existing {
                     None => Action::CreateMapping { path, api_id, stage },
                     Some(m) => Action::UpdateMapping { id: m.id.clone(), path, api_id, stage },
                 });
             }
-            _ => missing.push(format!("{path:?}")),
+            _ => missing.push(format!("{path:?} ({}/{})", mapped.id, mapped.stage)),
         }
     }
     let verdict = if !missing.is_empty() {
         Verdict::blocked(
             Reason::RefNotFound,
-            format!("the API or stage of mapping {} is not there", missing.join(", ")),
+            format!("these mappings wait for their API or stage, the others are served: {}", missing.join(", ")),
         )
     } else if let Some(why) = unseen {
         Verdict::unknown(why)
@@ -55,4 +60,8 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
         Verdict::done(Reason::Programmed, "all mappings are there, and no others")
     };
     Judged { verdict, actions }
+}
+
+fn serves(api: &Api, stage: &str) -> bool {
+    unsupported(&api.api).is_none() && api.stages.get(stage).is_some_and(Option::is_some)
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use super::{Action, Judged, Verdict, custom_domain, truststore::told};
 use crate::{
     api::{AuthorityState, conditions::Reason},
+    aws::gateway::{self, Protocol},
     domain::{
         desired::{Desired, SourceWish},
-        observed::{Key, Observed, Source, Unseen},
+        observed::{Api, Key, Observed, Source, Unseen},
     },
     pki::{
         compile::Compiled,
@@ -68,10 +69,13 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             None | Some(Ok(None)) => problems.push((
                 Reason::ApiNotFound,
                 format!(
-                    "mapping {path:?}: there is no HTTP API {} in {} of account {} (REST APIs are not supported yet)",
+                    "mapping {path:?}: there is no HTTP or REST API {} in {} of account {}",
                     mapped.id, d.home.region, d.home.account
                 ),
             )),
+            Some(Ok(Some(Api { api, .. }))) if let Some(why) = unsupported(api) => {
+                problems.push((Reason::ApiNotSupported, format!("mapping {path:?}: the API {} {why}", mapped.id)));
+            }
             Some(Ok(Some(api))) if api.stages.get(&mapped.stage).is_none_or(Option::is_none) => problems.push((
                 Reason::StageNotFound,
                 format!("mapping {path:?}: the API {} has no stage {}", mapped.id, mapped.stage),
@@ -91,6 +95,17 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
         (None, None, true) => Verdict::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
     };
     Judged { verdict, actions }
+}
+
+/// Why no custom domain with mutual TLS can serve it. Source: API Gateway Developer Guide, "How to turn on mutual TLS authentication".
+pub(super) fn unsupported(api: &gateway::Api) -> Option<&'static str> {
+    match api.protocol {
+        Protocol::WebSocket => Some("is a WebSocket API: mutual TLS is for HTTP and REST APIs; map one of those"),
+        Protocol::Rest if api.private => {
+            Some("is private, and mutual TLS is not for private APIs: map a regional one, or change its endpoint type")
+        }
+        Protocol::Http | Protocol::Rest => None,
+    }
 }
 
 /// The authorities that have a certificate in a truststore that we published, or that our domain uses.

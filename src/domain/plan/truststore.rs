@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Action, Judged, Step, Verdict, bucket, custom_domain};
+use super::{Action, Judged, Step, Verdict, bucket, custom_domain, self_signed};
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
     domain::{
+        clients,
         desired::{AuthorityWish, Desired, SourceWish, sha256},
         observed::{Key, Observed, Published, Source},
     },
@@ -41,9 +42,12 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         Some(pinned) if used.is_some_and(|t| t.uri != d.home.truststore_uri()) => Some(pinned.clone()),
         _ => merged(published, pinned),
     };
-    let sources: Vec<_> = d.authorities.iter().flat_map(|wish| sources(wish, o, d, previous.as_ref())).collect();
+    let authorities = d.authorities.iter().flat_map(|wish| sources(wish, o, d, previous.as_ref()));
+    let sources: Vec<_> = authorities.chain(self_signed::sources(d, o, previous.as_ref())).collect();
     let input = CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now };
     let mut compiled = compile::compile(&input);
+    // What stands in the way of a self-signed certificate is said on its ClientCertificate.
+    compiled.findings.retain(|finding| !clients::is_self_signed(&finding.authority));
     let is_empty = |name: &str| matches!(o.authorities.get(name), Some(Source::Several(all)) if all.is_empty());
     compiled.findings.extend(d.authorities.iter().filter(|wish| is_empty(&wish.name)).map(|wish| Finding {
         severity: Severity::Warning,

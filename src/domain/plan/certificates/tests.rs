@@ -167,6 +167,9 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     assert_eq!(chosen_arn(&desired(), &w).as_deref(), Some("arn:there"));
     w.domain.as_mut().expect("there").tags.insert(OWNER_TAG.to_owned(), "other".to_owned());
     assert!(asks(&unowned, &w), "somebody else's");
+    let tags = &mut w.domain.as_mut().expect("there").tags;
+    *tags = [(OWNER_TAG.to_owned(), desired().home.owner)].into();
+    assert!(asks(&unowned, &w), "made by us: somebody else's certificate has come into it");
 
     // What we requested since is followed as ours.
     let mut w = came_with(CertificateKind::Requested);

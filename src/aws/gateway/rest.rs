@@ -1,0 +1,84 @@
+//! REST APIs, through the v1 API: what a change of one is, and what makes it effective, is another than with HTTP APIs.
+
+use super::{Api, Gateway, Protocol, Stage, timestamp};
+use crate::aws::errors::{Error, Kind};
+use aws_sdk_apigateway::types as sdk;
+use std::collections::BTreeMap;
+
+impl Gateway {
+    pub(super) async fn rest_api(&self, id: &str) -> Result<Option<Api>, Error> {
+        let send = self.v1.get_rest_api().rest_api_id(id).send();
+        match self.way.call("apigateway:GetRestApi", send).await {
+            Ok(answer) => {
+                let types = answer.endpoint_configuration.and_then(|e| e.types).unwrap_or_default();
+                Ok(Some(Api {
+                    id: id.to_owned(),
+                    arn: self.rest_api_arn(id),
+                    protocol: Protocol::Rest,
+                    private: types.contains(&sdk::EndpointType::Private),
+                    endpoint_closed: answer.disable_execute_api_endpoint,
+                    tags: answer.tags.unwrap_or_default().into_iter().collect(),
+                }))
+            }
+            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) async fn rest_stages(&self, api_id: &str) -> Result<Vec<Stage>, Error> {
+        let answer = self.way.call("apigateway:GetStages", self.v1.get_stages().rest_api_id(api_id).send()).await?;
+        let stages = answer.item.unwrap_or_default().into_iter().map(|item| Stage {
+            name: item.stage_name.unwrap_or_default(),
+            auto_deploy: false,
+            description: item.description.unwrap_or_default(),
+            updated_at: timestamp(item.last_updated_date),
+        });
+        Ok(stages.collect())
+    }
+
+    pub(super) async fn set_rest_endpoint_closed(&self, api_id: &str, closed: bool) -> Result<(), Error> {
+        let patch = replace("/disableExecuteApiEndpoint", &closed.to_string());
+        let send = self.v1.update_rest_api().rest_api_id(api_id).patch_operations(patch).send();
+        self.way.call("apigateway:UpdateRestApi", send).await?;
+        Ok(())
+    }
+
+    /// Change a stage of a REST API to what it is: any change of any stage makes the flag of the default endpoint effective, and
+    /// publishes nothing else. Source: API Gateway Developer Guide, "Disable the default endpoint for REST APIs".
+    pub async fn touch_stage(&self, api_id: &str, stage: &str, description: &str) -> Result<(), Error> {
+        self.update_rest_stage(api_id, stage, replace("/description", description)).await
+    }
+
+    pub(super) async fn deploy_rest(&self, api_id: &str, first: &str, rest: &[String]) -> Result<(), Error> {
+        const DEPLOY: &str = "apigateway:CreateDeployment";
+        let made =
+            self.way.call(DEPLOY, self.v1.create_deployment().rest_api_id(api_id).stage_name(first).send()).await?;
+        let id = made.id.unwrap_or_default();
+        for stage in rest {
+            self.update_rest_stage(api_id, stage, replace("/deploymentId", &id)).await?;
+        }
+        Ok(())
+    }
+
+    async fn update_rest_stage(&self, api_id: &str, stage: &str, patch: sdk::PatchOperation) -> Result<(), Error> {
+        let send = self.v1.update_stage().rest_api_id(api_id).stage_name(stage).patch_operations(patch).send();
+        self.way.call("apigateway:UpdateStage", send).await?;
+        Ok(())
+    }
+
+    pub(super) async fn tag_rest(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
+        let send = self.v1.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect())).send();
+        self.way.call("apigateway:TagResource", send).await?;
+        Ok(())
+    }
+
+    pub(super) async fn untag_rest(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
+        let send = self.v1.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.to_vec())).send();
+        self.way.call("apigateway:UntagResource", send).await?;
+        Ok(())
+    }
+}
+
+fn replace(path: &str, value: &str) -> sdk::PatchOperation {
+    sdk::PatchOperation::builder().op(sdk::Op::Replace).path(path).value(value).build()
+}

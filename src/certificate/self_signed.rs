@@ -1,0 +1,92 @@
+//! A certificate that signs itself has to be in the truststore before anybody may use it. So the next one waits, with its key, in a Secret
+//! beside the one that is handed out: trusted first, everywhere, then swapped. Pure: says which of these steps comes next.
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    desired::Desired,
+    observed::{Held, Observed},
+    plan::Act,
+};
+use crate::{
+    domain::{clients, served::Trust},
+    pki::{
+        certificate::Certificate,
+        inspect::{self, Inspection, Violation},
+        leaf::{self, LeafRequest},
+    },
+};
+
+/// What comes next, why nothing better does, and when to look again although nothing is heard.
+pub(super) struct Step {
+    pub act: Option<Act>,
+    /// Why the Secret does not hold what it should, and what is waited for.
+    pub open: Option<(Violation, String)>,
+    pub look_again: Option<Timestamp>,
+}
+
+/// `propagation`: how long a truststore version must have been in use before every server of AWS has it.
+pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timestamp) -> Step {
+    let held = o.secret.as_ref();
+    let Some(violation) = broken(d, held, now) else {
+        // The swap is done; what was swapped in may still lie beside it.
+        let act = Some(if o.next.is_some() { Act::Unstage } else { Act::Complete });
+        return Step { act, open: None, look_again: None };
+    };
+    let step = |act, waits: &str, look_again| Step { act, open: Some((violation, waits.to_owned())), look_again };
+    let staged = o.next.as_ref().and_then(|next| Some((next, next.leaf()?)));
+    let fitting = staged.filter(|(next, leaf)| broken(d, Some(next), now).is_none() && !is_shadowed(d, o, leaf));
+    let Some((_, leaf)) = fitting else {
+        return step(Some(Act::Stage { revision: next_revision(d, o) }), "the next certificate is being made", None);
+    };
+    match o.trust.as_ref().map(|trust| trust.since(&leaf)) {
+        None => step(None, "the domain does not serve yet", None),
+        Some(None) => step(None, "the domain does not trust the next certificate yet", None),
+        Some(Some(since)) if now < since + propagation => step(
+            None,
+            "the truststore with the next certificate is on its way to every server",
+            Some(since + propagation),
+        ),
+        Some(Some(_)) => step(Some(Act::Swap), "the next certificate is trusted", None),
+    }
+}
+
+fn broken(d: &Desired, held: Option<&Held>, now: Timestamp) -> Option<Violation> {
+    inspect::needs_issue(&Inspection {
+        secret: held.map(|s| &s.data),
+        request: &request(d, held.map_or(1, |s| s.revision)),
+        key: &d.key,
+        issuer: None,
+        renew_before: d.renew_before,
+        renewal_asked: d.renew.is_some() && held.is_some_and(|s| s.renewed != d.renew),
+        now,
+    })
+}
+
+/// What the certificate of that revision says. Each but the first carries its number, because API Gateway refuses two certificates with
+/// one subject.
+pub(super) fn request(d: &Desired, revision: i64) -> LeafRequest {
+    LeafRequest { serial_number: (revision > 1).then(|| revision.to_string()), ..d.request.clone() }
+}
+
+/// One that we had before stands in the truststore with the subject of this one.
+fn is_shadowed(d: &Desired, o: &Observed, leaf: &Certificate) -> bool {
+    let holder = o.trust.as_ref().and_then(|trust| trust.holder(&leaf.subject_key));
+    holder.is_some_and(|entry| entry.authority == d.entry && entry.certificate != *leaf)
+}
+
+/// One more than any that there was, and none whose subject is still trusted: the count may have been lost.
+fn next_revision(d: &Desired, o: &Observed) -> i64 {
+    let known = [Some(o.last_revision), o.secret.as_ref().map(|s| s.revision), o.next.as_ref().map(|s| s.revision)];
+    let first = known.into_iter().flatten().max().unwrap_or_default() + 1;
+    let is_free = |revision: &i64| match (&o.trust, leaf::subject_key(&request(d, *revision))) {
+        (Some(trust), Some(subject)) => trust.holder(&subject).is_none_or(|entry| entry.authority != d.entry),
+        _ => true,
+    };
+    (first..).find(is_free).expect("a truststore holds a thousand certificates at the most")
+}
+
+/// Why this subject cannot be had: an authority in the truststore has it.
+pub(super) fn holder<'a>(d: &Desired, trust: Option<&'a Trust>) -> Option<&'a str> {
+    let entry = trust?.holder(&leaf::subject_key(&d.request)?)?;
+    (!clients::is_self_signed(&entry.authority)).then_some(entry.authority.as_str())
+}

@@ -1,0 +1,375 @@
+//! The planner of certificates against a model of the world: lives of years in milliseconds, from any state to one that serves, and never
+//! a self-signed certificate in anybody's hands that some server of AWS does not trust yet. What is checked is the model, never the
+//! planner's own word.
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{
+    desired::{self, Desired},
+    execute,
+    observed::{Held, Observed, Problem},
+    plan::{Act, Plan, plan},
+    self_signed,
+};
+use crate::{
+    api::conditions::{ConditionType, Reason},
+    conditions::Standing,
+    domain::served::Trust,
+    pki::{
+        authority::{Issuer, tests::at, tests::issuer},
+        certificate::Certificate,
+        inspect::SecretData,
+        truststore::{Bundle, Entry},
+    },
+};
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+const PROPAGATION: SignedDuration = SignedDuration::from_secs(90);
+
+fn spec(change: impl FnOnce(&mut Value)) -> Desired {
+    let mut object = json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
+        "metadata": {"name": "client1", "namespace": "ns", "uid": "u"},
+        "spec": {"domainRef": {"name": "partners"}, "subject": {"commonName": "client1"}},
+    });
+    change(&mut object);
+    desired::desired(&serde_json::from_value(object).unwrap(), None).unwrap()
+}
+
+fn signing_itself() -> Desired {
+    spec(|o| o["spec"]["issuance"] = json!("SelfSigned"))
+}
+
+/// A Secret, as far as it counts.
+#[derive(Clone)]
+struct Kept {
+    data: SecretData,
+    revision: i64,
+    renewed: Option<String>,
+}
+
+impl Kept {
+    fn held(&self) -> Held {
+        Held {
+            data: self.data.clone(),
+            ours: true,
+            revision: self.revision,
+            renewed: self.renewed.clone(),
+            keystore_fits: false,
+            found: Secret::default(),
+        }
+    }
+}
+
+struct World {
+    now: Timestamp,
+    issuer: Arc<Issuer>,
+    d: Desired,
+    secret: Option<Kept>,
+    next: Option<Kept>,
+    trust: Option<Trust>,
+    /// What the truststore in use holds.
+    bundle: Bundle,
+    /// As the status has it.
+    revision: i64,
+    issued: usize,
+}
+
+impl World {
+    fn new(d: Desired) -> World {
+        let now = at("2026-11-24T12:00:00Z");
+        let issuer = Arc::new(issuer("Partners", now));
+        World {
+            now,
+            issuer,
+            d,
+            secret: None,
+            next: None,
+            trust: None,
+            bundle: Bundle::default(),
+            revision: 0,
+            issued: 0,
+        }
+    }
+
+    fn leaf(&self) -> Option<Certificate> {
+        self.secret.as_ref()?.held().leaf()
+    }
+
+    fn observed(&self) -> Observed {
+        Observed {
+            domain_gone: false,
+            issuer: Ok((!self.d.self_signed).then(|| self.issuer.clone())),
+            secret: self.secret.as_ref().map(Kept::held),
+            next: self.next.as_ref().map(Kept::held),
+            last_revision: self.revision,
+            password: None,
+            trust: self.trust.clone(),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.d, &self.observed(), PROPAGATION, self.now)
+    }
+
+    /// The domain publishes what is to be trusted by now, and it is in use.
+    fn domain_looks(&mut self) {
+        let entry = |authority: &str, certificate: Certificate, max_leaf| Entry {
+            authority: authority.to_owned(),
+            certificate,
+            max_leaf,
+            keep_until: None,
+        };
+        let now = self.now;
+        self.bundle.entries.retain(|e| now < e.certificate.not_after);
+        let own = [&self.secret, &self.next].into_iter().flatten().filter_map(|kept| kept.held().leaf());
+        let mut wanted: Vec<_> =
+            own.filter(|leaf| leaf.self_signed).map(|leaf| entry(&self.d.entry, leaf, None)).collect();
+        wanted.push(entry("partners", self.issuer.authority().clone(), Some(DAY * 90)));
+        for wanted in wanted {
+            let taken = |e: &Entry| e.certificate.subject_key == wanted.certificate.subject_key;
+            if !self.bundle.entries.iter().any(taken) {
+                self.bundle.entries.push(wanted);
+            }
+        }
+        self.trust = Some(Trust::of(&self.bundle, self.trust.as_ref(), now));
+    }
+
+    /// A look at the certificate; `crash`: killed in the middle of what it does.
+    fn looks(&mut self, crash: bool) -> Plan {
+        let plan = self.plan();
+        let d = self.d.clone();
+        let made = |request, issuer, old: Option<&Kept>, now| {
+            let old = old.and_then(|kept| kept.data.tls_key.clone());
+            execute::make(&request, &d.key, old, issuer, now).unwrap().1
+        };
+        match &plan.act {
+            Some(Act::Issue(_)) => {
+                let data = made(d.request.clone(), Some(&*self.issuer), self.secret.as_ref(), self.now);
+                let revision = self.observed().revision() + 1;
+                self.hand_out(Kept { data, revision, renewed: d.renew.clone() });
+            }
+            Some(Act::Stage { revision }) => {
+                let data = made(self_signed::request(&d, *revision), None, self.secret.as_ref(), self.now);
+                self.next = Some(Kept { data, revision: *revision, renewed: d.renew.clone() });
+            }
+            Some(Act::Swap) => {
+                let next = self.next.clone().unwrap();
+                let since = self.trust.as_ref().unwrap().since(&next.held().leaf().unwrap());
+                assert!(since.unwrap() + PROPAGATION <= self.now, "handed out before everybody trusts it");
+                self.hand_out(next);
+                if !crash {
+                    self.next = None;
+                }
+            }
+            Some(Act::Unstage) => self.next = None,
+            Some(Act::Complete) | None => {}
+        }
+        if !crash && let Some(kept) = &self.secret {
+            self.revision = kept.revision;
+        }
+        plan
+    }
+
+    fn hand_out(&mut self, kept: Kept) {
+        self.secret = Some(kept);
+        self.issued += 1;
+    }
+
+    /// Until nothing is to be done any more, as the controllers would: waits only as long as something is said to come.
+    fn settles(&mut self) {
+        for _ in 0..20 {
+            self.domain_looks();
+            let plan = self.looks(false);
+            if plan.act == Some(Act::Complete) {
+                self.serves();
+                return;
+            }
+            self.now = plan.look_again.filter(|again| self.now < *again).unwrap_or(self.now);
+        }
+        panic!("not settled: {:?}", self.plan());
+    }
+
+    fn serves(&self) {
+        let leaf = self.leaf().expect("a leaf");
+        assert!(leaf.not_before <= self.now && self.now < leaf.not_after);
+        assert!(self.trust.as_ref().unwrap().lets_in(&leaf));
+        assert_eq!(leaf.dns_names, self.d.request.dns_names);
+    }
+}
+
+#[test]
+fn ten_years_by_an_authority() {
+    let mut world = World::new(spec(|_| ()));
+    world.settles();
+    let (start, mut renewals) = (world.now, Vec::new());
+    while world.now < start + DAY * 3500 {
+        let renewal = world.plan().renewal.unwrap();
+        renewals.push(renewal.duration_since(world.now));
+        world.now = renewal;
+        world.settles();
+        assert_eq!(world.secret.as_ref().unwrap().revision, world.issued as i64);
+    }
+    let (least, most) = (renewals.iter().min().unwrap(), renewals.iter().max().unwrap());
+    assert!(*least > DAY * 58 && *most <= DAY * 60 + HOUR, "two thirds of 90 days, a little less: {least:?} {most:?}");
+    // The authority ends with its tenth year: what it can still give, it gives once, and not for ever.
+    while world.now < world.issuer.not_after() {
+        let before = world.issued;
+        world.settles();
+        assert!(world.issued - before <= 1);
+        world.now += DAY * 10;
+    }
+}
+
+#[test]
+fn ten_years_of_signing_itself() {
+    let mut world = World::new(signing_itself());
+    world.settles();
+    let start = world.now;
+    let mut subjects = vec![world.leaf().unwrap().subject];
+    while world.now < start + DAY * 3600 {
+        world.now = world.plan().renewal.unwrap();
+        world.settles();
+        subjects.push(world.leaf().unwrap().subject);
+    }
+    assert_eq!(subjects[..3], ["CN=client1", "CN=client1,serialNumber=2", "CN=client1,serialNumber=3"]);
+    assert!(subjects.len() > 60 && subjects.len() < 65, "{}", subjects.len());
+    assert!(world.bundle.entries.len() <= 4, "what has expired is not kept: {:?}", world.bundle);
+}
+
+/// After a restore without Secret and status, while the domain cannot be seen, the count begins anew, with a subject that is taken.
+#[test]
+fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
+    let mut world = World::new(signing_itself());
+    world.settles();
+    let first = world.leaf().unwrap();
+    (world.secret, world.revision, world.trust) = (None, 0, None);
+    world.looks(false);
+    assert_eq!(world.next.as_ref().unwrap().held().leaf().unwrap().subject, first.subject);
+    world.settles();
+    assert_eq!(world.leaf().unwrap().subject, "CN=client1,serialNumber=2");
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
+    let issued = |plan: &Plan| plan.lines.iter().find(|l| l.type_ == ConditionType::Issued).unwrap().clone();
+    let mut world = World::new(spec(|_| ()));
+    world.settles();
+    world.now = world.plan().renewal.unwrap();
+    world.trust = None;
+    let waits = world.plan();
+    assert_eq!((waits.act.is_none(), issued(&waits).standing), (true, Standing::Done));
+    assert!(issued(&waits).message.contains("the next one: the domain does not serve yet"));
+    // Once it has expired nothing works.
+    world.now = world.leaf().unwrap().not_after;
+    assert_eq!(issued(&world.plan()).standing, Standing::Working);
+
+    // A changed spec is not served by what was issued for the old one.
+    let mut world = World::new(spec(|_| ()));
+    world.settles();
+    world.d = spec(|o| o["spec"]["dnsNames"] = json!(["a.example"]));
+    world.trust = None;
+    assert_eq!(issued(&world.plan()).standing, Standing::Working);
+    // And without its issuer nobody can tell what is missing.
+    let mut o = world.observed();
+    let problem =
+        |standing| Problem { standing, reason: Reason::WaitingForAuthority, message: "the key is not there".into() };
+    for (standing, expected) in [(Standing::Working, Standing::Done), (Standing::Stuck, Standing::Stuck)] {
+        o.issuer = Err(problem(standing));
+        let plan = plan(&world.d, &o, PROPAGATION, world.now);
+        assert_eq!((issued(&plan).standing, plan.act), (expected, None));
+    }
+}
+
+#[test]
+fn moving_to_another_authority_waits_until_everybody_trusts_it() {
+    let mut world = World::new(spec(|_| ()));
+    world.settles();
+    let first = world.leaf().unwrap();
+    let other = Arc::new(issuer("Others", world.now));
+    world.issuer = other.clone();
+    assert!(world.plan().act.is_none(), "the domain does not trust it");
+    world.domain_looks();
+    let plan = world.plan();
+    assert_eq!((plan.act, plan.look_again), (None, Some(world.now + PROPAGATION)));
+    world.now += PROPAGATION;
+    world.settles();
+    let second = world.leaf().unwrap();
+    assert!(second.is_issued_by(other.authority()) && !first.is_issued_by(other.authority()));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Look { crash: bool },
+    DomainLooks,
+    DomainUnknown,
+    TimePasses(i64),
+    SecretLost,
+    NextLost,
+    SecretDamaged,
+    SpecChanges(u8),
+    RenewalAsked(u8),
+    StatusLost,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => any::<bool>().prop_map(|crash| Event::Look { crash }),
+        4 => Just(Event::DomainLooks),
+        1 => Just(Event::DomainUnknown),
+        4 => (1i64..200).prop_map(Event::TimePasses),
+        1 => (1i64..9_000_000).prop_map(Event::TimePasses),
+        1 => Just(Event::SecretLost),
+        1 => Just(Event::NextLost),
+        1 => Just(Event::SecretDamaged),
+        1 => (0u8..3).prop_map(Event::SpecChanges),
+        1 => (0u8..3).prop_map(Event::RenewalAsked),
+        1 => Just(Event::StatusLost),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    /// Whatever happens in whatever order, in the end it serves; `looks` checks that nothing is handed out too early.
+    #[test]
+    fn from_any_state_it_ends_in_one_that_serves(by_itself in any::<bool>(), events in prop::collection::vec(event(), 0..25)) {
+        let base = |names: u8, renew: Option<u8>| spec(|o| {
+            o["spec"]["issuance"] = json!(if by_itself { "SelfSigned" } else { "Authority" });
+            o["spec"]["dnsNames"] = (0..names).map(|n| json!(format!("n{n}.example"))).collect();
+            if let Some(renew) = renew {
+                o["metadata"]["annotations"] = json!({"mtls-operator.io/renew": renew.to_string()});
+            }
+        });
+        let (mut names, mut renew) = (0, None);
+        let mut world = World::new(base(names, renew));
+        for event in events {
+            match event {
+                Event::Look { crash } => drop(world.looks(crash)),
+                Event::DomainLooks => world.domain_looks(),
+                Event::DomainUnknown => world.trust = None,
+                Event::TimePasses(seconds) => world.now += SignedDuration::from_secs(seconds),
+                Event::SecretLost => world.secret = None,
+                Event::NextLost => world.next = None,
+                Event::SecretDamaged => {
+                    if let Some(kept) = &mut world.secret {
+                        kept.data.tls_key = None;
+                    }
+                }
+                Event::SpecChanges(to) => names = to,
+                Event::RenewalAsked(value) => renew = Some(value),
+                Event::StatusLost => world.revision = 0,
+            }
+            world.d = base(names, renew);
+        }
+        world.settles();
+        let (issued, plan) = (world.issued, world.plan());
+        prop_assert_eq!(plan.act, Some(Act::Complete), "and stays so");
+        world.settles();
+        prop_assert_eq!(world.issued, issued);
+    }
+}

@@ -1,0 +1,78 @@
+//! How many certificates may be requested for one object. What came to nothing stays in ACM and slows the plan down; but a certificate
+//! that somebody deletes, or a spec that changes to and fro, leaves nothing there, and AWS counts each request for a year. Kept in memory
+//! only: it bounds what this process does, and decides nothing else.
+use std::{collections::HashMap, sync::Mutex, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Certificates for one object in a day: well below the 5,000 a year that AWS allows an account (ACM User Guide, "Quotas").
+const A_DAY: usize = 12;
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// When which certificates were requested, by object.
+#[derive(Debug, Default)]
+pub struct Allowance(Mutex<HashMap<String, Vec<(Timestamp, String)>>>);
+
+impl Allowance {
+    /// How long until another one may be requested; `None`: now.
+    pub fn wait(&self, object: &str, now: Timestamp) -> Option<Duration> {
+        self.of(object, now, |made| {
+            let last = made.len().checked_sub(A_DAY)?;
+            Duration::try_from((made[last].0 + DAY).duration_since(now)).ok()
+        })
+    }
+
+    /// Notes what a request yielded. False: that one was requested before, because ACM does not list it yet.
+    pub fn note(&self, object: &str, arn: &str, now: Timestamp) -> bool {
+        self.of(object, now, |made| {
+            let is_new = made.iter().all(|(_, known)| known != arn);
+            if is_new {
+                made.push((now, arn.to_owned()));
+            }
+            is_new
+        })
+    }
+
+    fn of<T>(&self, object: &str, now: Timestamp, look: impl FnOnce(&mut Vec<(Timestamp, String)>) -> T) -> T {
+        let mut all = self.0.lock().expect("nobody panics while holding it");
+        for made in all.values_mut() {
+            made.retain(|(at, _)| now < *at + DAY);
+        }
+        all.retain(|name, made| name == object || !made.is_empty());
+        look(all.entry(object.to_owned()).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_than_twelve_in_a_day() {
+        let (allowance, start) = (Allowance::default(), Timestamp::from_second(1_800_000_000).unwrap());
+        let (mut granted, mut year) = (vec![], 0);
+        for minute in (0..366 * 24 * 60).step_by(10) {
+            let now = start + SignedDuration::from_mins(minute);
+            if allowance.wait("a", now).is_none() {
+                assert!(allowance.note("a", &minute.to_string(), now));
+                granted.push(now);
+                year += usize::from(minute < 365 * 24 * 60);
+            }
+        }
+        assert!(granted.windows(A_DAY + 1).all(|w| w[A_DAY].duration_since(w[0]) >= DAY));
+        assert!((4000..5000).contains(&year), "{year}");
+    }
+
+    #[test]
+    fn one_that_is_asked_for_again_does_not_count_and_objects_do_not_share() {
+        let (allowance, now) = (Allowance::default(), Timestamp::from_second(1_800_000_000).unwrap());
+        for n in 0..A_DAY {
+            assert!(allowance.note("a", &n.to_string(), now));
+            assert!(!allowance.note("a", &n.to_string(), now + SignedDuration::from_secs(1)));
+        }
+        let hour = SignedDuration::from_hours(1);
+        assert_eq!(allowance.wait("a", now + hour), Some(Duration::from_secs(23 * 3600)));
+        assert_eq!(allowance.wait("b", now), None);
+        assert_eq!(allowance.wait("a", now + DAY), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! What a plan asks for: one call, or one object in Kubernetes, each; and how it reads in the log and in `status.plan`.
+
+use std::fmt;
+
+use crate::aws::{
+    acm,
+    gateway::{DomainRequest, Protocol},
+    route53::Change,
+};
+
+/// One call to AWS, or one object in Kubernetes. Each can be repeated without harm.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make the key and certificate of a generated authority and keep them in their Secret.
+    GenerateAuthority {
+        authority: String,
+    },
+    RequestCertificate(acm::CertificateRequest),
+    DeleteCertificate {
+        arn: String,
+    },
+    /// One atomic batch.
+    ChangeRecords {
+        zone_id: String,
+        changes: Vec<Change>,
+    },
+    /// With the owner's tag from the first moment on.
+    CreateBucket {
+        bucket: String,
+    },
+    BlockPublicAccess {
+        bucket: String,
+    },
+    EncryptBucket {
+        bucket: String,
+        kms_key: Option<String>,
+    },
+    /// The last thing that a bucket of ours gets: one that has it is finished.
+    EnableVersioning {
+        bucket: String,
+    },
+    PutTruststore {
+        bucket: String,
+        key: String,
+        body: String,
+        kms_key: Option<String>,
+    },
+    CreateDomain(DomainRequest),
+    /// Always the one full configuration, always in place.
+    UpdateDomain(DomainRequest),
+    /// Put our mark on a domain that has none.
+    AdoptDomain {
+        arn: String,
+    },
+    /// Take our mark off a domain that stays.
+    ReleaseDomain {
+        arn: String,
+    },
+    /// Take our mark off a certificate that stays.
+    ReleaseCertificate {
+        arn: String,
+    },
+    DeleteDomain {
+        name: String,
+    },
+    CreateMapping {
+        path: String,
+        api_id: String,
+        stage: String,
+    },
+    UpdateMapping {
+        id: String,
+        path: String,
+        api_id: String,
+        stage: String,
+    },
+    DeleteMapping {
+        id: String,
+        path: String,
+    },
+    MarkPending {
+        api_arn: String,
+    },
+    CloseEndpoint {
+        protocol: Protocol,
+        api_id: String,
+    },
+    /// One deployment, to all of these stages.
+    Deploy {
+        protocol: Protocol,
+        api_id: String,
+        stages: Vec<String>,
+    },
+    /// Change a stage of a REST API to what it is, which publishes the flag of the default endpoint and nothing else.
+    TouchStage {
+        api_id: String,
+        stage: String,
+        description: String,
+    },
+    MarkDeployed {
+        api_arn: String,
+    },
+    UnmarkPending {
+        api_arn: String,
+    },
+    DeleteTruststoreVersion {
+        bucket: String,
+        key: String,
+        version: String,
+    },
+}
+
+/// For the log and for `status.plan`: what is done, never a body.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::GenerateAuthority { authority } => write!(f, "generate authority {authority}"),
+            Action::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
+            Action::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
+            Action::ChangeRecords { zone_id, changes } => {
+                let names: Vec<_> =
+                    changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
+                write!(f, "change records in {zone_id}: {}", names.join(", "))
+            }
+            Action::CreateBucket { bucket } => write!(f, "create bucket {bucket}"),
+            Action::BlockPublicAccess { bucket } => write!(f, "block public access to bucket {bucket}"),
+            Action::EncryptBucket { bucket, .. } => write!(f, "encrypt bucket {bucket}"),
+            Action::EnableVersioning { bucket } => write!(f, "enable versioning of bucket {bucket}"),
+            Action::PutTruststore { bucket, key, .. } => write!(f, "upload s3://{bucket}/{key}"),
+            Action::CreateDomain(r) => {
+                write!(f, "create domain {} with truststore version {}", r.name, r.truststore_version)
+            }
+            Action::UpdateDomain(r) => {
+                write!(f, "update domain {} to truststore version {}", r.name, r.truststore_version)
+            }
+            Action::AdoptDomain { arn } => write!(f, "take over {arn}"),
+            Action::ReleaseDomain { arn } | Action::ReleaseCertificate { arn } => write!(f, "take our mark off {arn}"),
+            Action::DeleteDomain { name } => write!(f, "delete domain {name}"),
+            Action::CreateMapping { path, api_id, stage } => write!(f, "create mapping {path:?} to {api_id}/{stage}"),
+            Action::UpdateMapping { path, api_id, stage, .. } => {
+                write!(f, "change mapping {path:?} to {api_id}/{stage}")
+            }
+            Action::DeleteMapping { path, .. } => write!(f, "delete mapping {path:?}"),
+            Action::MarkPending { api_arn } => write!(f, "mark {api_arn} as not deployed"),
+            Action::CloseEndpoint { api_id, .. } => write!(f, "close the execute-api endpoint of {api_id}"),
+            Action::Deploy { api_id, stages, .. } => write!(f, "deploy {api_id} to {}", stages.join(", ")),
+            Action::TouchStage { api_id, stage, .. } => write!(f, "touch {api_id}/{stage}"),
+            Action::MarkDeployed { api_arn } => write!(f, "mark {api_arn} as deployed"),
+            Action::UnmarkPending { api_arn } => write!(f, "unmark {api_arn}"),
+            Action::DeleteTruststoreVersion { key, version, .. } => {
+                write!(f, "delete truststore {key} version {version}")
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What the truststore takes from ClientCertificates that sign themselves. Pure.
+use std::collections::BTreeSet;
+
+use crate::{
+    domain::{clients, desired::Desired, observed::Observed},
+    pki::{certificate::Certificate, compile, lint::SourceError, truststore::Bundle},
+};
+
+/// The ClientCertificates that are trusted themselves. What one of them had before stays for `overlap`, as if it had issued it; with its
+/// ClientCertificate everything goes at once.
+pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> Vec<compile::Source> {
+    let source = |authority: String, state, certificates: Result<Vec<Certificate>, SourceError>| {
+        let life = |c: &Certificate| c.not_after.duration_since(c.not_before);
+        compile::Source {
+            authority,
+            state,
+            issues: true,
+            longest_leaf: certificates.iter().flatten().map(life).max(),
+            certificates,
+        }
+    };
+    let wanted = d.self_signed.iter().map(|wish| {
+        let read = o.self_signed.as_ref().ok().and_then(|all| all.get(&wish.entry)).filter(|_| wish.secrets.is_some());
+        source(wish.entry.clone(), compile::State::Active, read.cloned().ok_or(SourceError::Missing))
+    });
+    let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
+    let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Distrusted, Ok(vec![])));
+    wanted.chain(gone).collect()
+}
+
+/// Whose certificates have to leave this truststore because their ClientCertificate is gone.
+pub fn withdrawn<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
+    let entries = bundle.entries.iter().map(|e| e.authority.as_str()).filter(|entry| clients::is_self_signed(entry));
+    entries.filter(|entry| !d.self_signed.iter().any(|wish| wish.entry == *entry)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::super::truststore;
+    use super::*;
+    use crate::{
+        api::conditions::Reason,
+        domain::{
+            clients::SelfSigned,
+            observed::{Pinned, Published, Unseen},
+            simulation,
+        },
+        pki::{
+            keys::{KeyKind, generate},
+            leaf::{self, LeafRequest, tests::request},
+        },
+    };
+
+    fn certificate(common_name: &str) -> Certificate {
+        leaf::self_sign(&request(common_name), &generate(KeyKind::EcdsaP256).unwrap(), simulation::now())
+            .unwrap()
+            .certificate
+    }
+
+    fn wish(name: &str) -> SelfSigned {
+        let entry = format!("clientcertificates/{name}/uid");
+        SelfSigned { name: name.into(), entry, secrets: Some([name.into(), clients::next_secret(name)]) }
+    }
+
+    /// One domain with its authority, look after look.
+    struct World {
+        d: Desired,
+        o: Observed,
+    }
+
+    impl World {
+        fn new() -> World {
+            let (d, o) = simulation::settled();
+            World { d, o }
+        }
+
+        fn has(&mut self, name: &str, certificates: &[&Certificate]) {
+            let wish = wish(name);
+            if !self.d.self_signed.contains(&wish) {
+                self.d.self_signed.push(wish.clone());
+            }
+            let certificates = certificates.iter().map(|c| (*c).clone()).collect();
+            self.o.self_signed.as_mut().unwrap().insert(wish.entry, certificates);
+        }
+
+        /// Compiles and publishes.
+        fn looks(&mut self, now: Timestamp) -> Bundle {
+            let bundle = truststore::compile(&self.d, &self.o, now).expect("everything could be read").bundle;
+            let owner = Some(self.d.home.owner.clone());
+            self.o.published = Ok(Some(Published {
+                version: "v".into(),
+                owner: owner.clone(),
+                sha256: String::new(),
+                bundle: bundle.clone(),
+                kms_key: None,
+                wished_kms_key: None,
+            }));
+            self.o.pinned = Ok(Some(Pinned { owner, bundle: bundle.clone() }));
+            assert_eq!(
+                truststore::compile(&self.d, &self.o, now).unwrap().bundle,
+                bundle,
+                "a second look changes nothing"
+            );
+            bundle
+        }
+
+        fn trusts(&mut self, now: Timestamp, certificate: &Certificate) -> bool {
+            self.looks(now).entries.iter().any(|e| e.certificate == *certificate)
+        }
+    }
+
+    #[test]
+    fn they_come_stay_for_the_overlap_and_go_at_once_with_their_object() {
+        let (hour, now) = (SignedDuration::from_hours(1), simulation::now());
+        let [first, other] = ["client1", "client2"].map(certificate);
+        let next = LeafRequest { serial_number: Some("2".into()), ..request("client1") };
+        let second = leaf::self_sign(&next, &generate(KeyKind::EcdsaP256).unwrap(), now).unwrap().certificate;
+        let mut world = World::new();
+        world.d.overlap = Some(hour);
+        world.has("client1", &[&first]);
+        world.has("client2", &[&other]);
+        assert!(world.trusts(now, &first) && world.trusts(now, &other));
+        world.has("client1", &[&first, &second]);
+        assert!(world.trusts(now, &first) && world.trusts(now, &second));
+        // Swapped: the old one has an hour left.
+        world.has("client1", &[&second]);
+        assert!(world.trusts(now, &first) && world.trusts(now + hour - SignedDuration::from_mins(1), &first));
+        assert!(!world.trusts(now + hour * 2, &first) && world.trusts(now + hour * 2, &second));
+        // Deleted: nothing of it is left, and nobody else notices.
+        world.has("client1", &[&first, &second]);
+        world.looks(now);
+        world.d.self_signed.retain(|wish| wish.name != "client1");
+        assert_eq!(
+            withdrawn(&world.d, &world.o.pinned.as_ref().unwrap().as_ref().unwrap().bundle),
+            ["clientcertificates/client1/uid"].into()
+        );
+        let bundle = world.looks(now);
+        assert!(!bundle.entries.iter().any(|e| [&first, &second].contains(&&e.certificate)), "{bundle:?}");
+        assert!(bundle.entries.iter().any(|e| e.certificate == other) && bundle.entries.len() == 2);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_keeps_its_trust() {
+        let now = simulation::now();
+        let first = certificate("client1");
+        let trusted = || {
+            let mut world = World::new();
+            world.has("client1", &[&first]);
+            assert!(world.trusts(now, &first));
+            world
+        };
+        let mut world = trusted();
+        world.o.self_signed = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
+        assert!(world.trusts(now, &first), "Secrets that cannot be listed");
+        let mut world = trusted();
+        world.d.self_signed[0].secrets = None;
+        world.has("client1", &[]);
+        assert!(world.trusts(now, &first), "an object that cannot be read");
+        let mut world = trusted();
+        world.has("client1", &[]);
+        assert!(world.trusts(now, &first), "a Secret that was lost");
+        // And once there is another one, what was lost stays as long as any superseded certificate.
+        let next = LeafRequest { serial_number: Some("2".into()), ..request("client1") };
+        let second = leaf::self_sign(&next, &generate(KeyKind::EcdsaP256).unwrap(), now).unwrap().certificate;
+        world.has("client1", &[&second]);
+        assert!(world.trusts(now, &first) && world.trusts(now, &second));
+        assert!(!world.trusts(first.not_after, &first));
+    }
+
+    #[test]
+    fn a_subject_that_is_taken_is_the_certificates_trouble_and_not_the_domains() {
+        let now = simulation::now();
+        let twin = certificate("Partners");
+        let mut world = World::new();
+        world.has("client1", &[&twin]);
+        let compiled = truststore::compile(&world.d, &world.o, now).unwrap();
+        assert!(!compiled.bundle.entries.iter().any(|e| e.certificate == twin));
+        assert_eq!(compiled.findings, []);
+    }
+}
