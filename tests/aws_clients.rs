@@ -865,7 +865,7 @@ async fn assumed(role: &str) -> usize {
 #[tokio::test]
 #[ignore = "runs in the process that in_the_local_aws starts"]
 async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
-    let (one, two) = ("910000000011", "910000000012");
+    let (one, two) = ("920000000001", "920000000002");
     let sessions = Sessions::new(&gate(&["*=unlimited"]));
     Given::new(one).await.zone("roles-one.example.com").await;
     Given::new(two).await.zone("roles-two.example.com").await;
@@ -903,7 +903,7 @@ async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
 #[tokio::test]
 #[ignore = "runs in the process that in_the_local_aws starts"]
 async fn a_role_that_cannot_be_taken_on_is_said_to_be_what_it_is() {
-    let account = "910000000013";
+    let account = "920000000003";
     let gate = gate(&["*=unlimited"]);
     let sessions = Sessions::new(&gate);
     Given::new(account).await.zone("refused.example.com").await;
