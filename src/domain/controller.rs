@@ -440,8 +440,11 @@ async fn serve(
     }
     tell_served(d, &observed, ctx);
     let plan = plan::plan(d, &observed, now);
+    let key = (d.home.namespace.clone(), d.home.name.clone());
+    let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
     if observing {
         let new = report::observing(old, generation, &d.home, &plan, &observed, now);
+        let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
         ctx.write(domain, old, &new).await?;
         return Ok(ctx.settled(&uid));
     }
@@ -461,8 +464,6 @@ async fn serve(
         ctx.remember(&uid, |m| m.change = Some(change.clone()));
     }
     let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
-    let key = (d.home.namespace.clone(), d.home.name.clone());
-    let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
     let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
     ctx.write(domain, old, &new).await?;
     for notice in report::notices(old, &new, &d.home, &plan, &observed, now) {

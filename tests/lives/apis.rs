@@ -2,7 +2,6 @@
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, Op, PatchOperation};
 use aws_sdk_apigatewayv2::types::ProtocolType;
 use futures::future::join_all;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use mtls_operator::domain::plan::{ADOPTED_TAG, DEPLOYED, PENDING_TAG};
 use sandbox::{
     control::{Fault, When},
@@ -10,7 +9,10 @@ use sandbox::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{Life, eventually, run};
+use crate::{
+    examples,
+    world::{Life, eventually, run},
+};
 
 fn v1(life: &Life) -> aws_sdk_apigateway::Client {
     aws_sdk_apigateway::Client::new(&life.account.sdk())
@@ -82,16 +84,6 @@ fn mapping(path: &str, api: &str, stage: &str) -> Value {
     json!({"path": path, "api": {"id": api, "stage": stage}})
 }
 
-async fn apply(life: &Life, manifest: &str) {
-    for document in manifest.split("\n---\n") {
-        let object: DynamicObject = serde_saphyr::from_str(document).expect("an object in YAML");
-        let kind = &object.types.as_ref().expect("a kind").kind;
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mtls-operator.io", "v1alpha1", kind));
-        let api: kube::Api<DynamicObject> = kube::Api::namespaced_with(life.client.clone(), &life.namespace, &resource);
-        api.create(&PostParams::default(), &object).await.expect("the API server takes it");
-    }
-}
-
 /// examples/rest-api.yaml as its comments tell it.
 #[test]
 fn the_example_with_a_rest_api() {
@@ -99,9 +91,8 @@ fn the_example_with_a_rest_api() {
         let life = Life::start("rest").await;
         let api = rest_api(&life.account, "rest", None).await.unwrap();
         assert_eq!(execute_api(&life, &api).await.0, 200, "before");
-        let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rest-api.yaml")).unwrap();
         let mark = life.mark().await;
-        apply(&life, &manifest.replace("mtls.example.com", &life.host()).replace("a1b2c3d4e5", &api)).await;
+        examples::apply(&life, "rest-api.yaml", &[("a1b2c3d4e5", &api)]).await;
         life.ready("partners").await;
         life.certificate_ready("client1").await;
 

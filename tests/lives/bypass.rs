@@ -68,6 +68,11 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         request.stage("prod").send().await.unwrap();
         life.condition("d", "BypassDetected", |c| c.message.contains(&old) && c.message.contains(&edge)).await;
 
+        // Who only observes is told too.
+        let observed = json!({"domainName": format!("o.{}", life.prepared.zone), "mappings": mappings, "managementPolicy": "Observe"});
+        life.create_domain("o", observed).await;
+        life.condition("o", "BypassDetected", |c| c.message.contains(&old) && c.message.contains(&edge)).await;
+
         // An unchanged world sees no write, neither here nor there.
         scanned(&life).await;
         let (mark, before) = (life.mark().await, life.domains().get("d").await.unwrap());

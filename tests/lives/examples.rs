@@ -11,9 +11,9 @@ pub async fn apply(life: &Life, file: &str, others: &[(&str, &str)]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(file);
     let mut text = std::fs::read_to_string(&path).expect("the example is there");
     let host = life.host();
-    for (theirs, ours) in
-        [("mtls.example.com", host.as_str()), ("a1b2c3d4e5", &life.prepared.api_id)].iter().chain(others)
-    {
+    let usual = [("mtls.example.com", host.as_str()), ("a1b2c3d4e5", &life.prepared.api_id)];
+    let usual = usual.iter().filter(|(theirs, _)| others.iter().all(|(other, _)| other != theirs));
+    for (theirs, ours) in others.iter().chain(usual) {
         assert!(text.contains(theirs), "{file} says nothing of {theirs}");
         text = text.replace(theirs, ours);
     }
