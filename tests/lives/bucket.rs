@@ -253,7 +253,7 @@ fn an_object_without_a_mark_is_stored_over_only_when_the_spec_says_so() {
         }
         life.looks(2).await;
         assert!(!life.writes(mark).await.iter().any(|w| w.contains("Object")));
-        assert_eq!(life.object_versions().await, [old.clone()]);
+        assert_eq!(life.object_versions().await, std::slice::from_ref(&old));
 
         life.change("d", json!({"adoptionPolicy": "Unowned"})).await;
         life.ready("d").await;
