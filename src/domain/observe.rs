@@ -8,7 +8,10 @@ use super::{
     clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
     observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
-    plan::{DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, custom_domain::is_taken_over},
+    plan::{
+        DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG,
+        custom_domain::{self, is_taken_over},
+    },
     records, sources,
 };
 use crate::{
@@ -252,8 +255,9 @@ async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {
 
 async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
     match domain.as_ref().map_err(Clone::clone)? {
-        None => Ok(vec![]),
-        Some(_) => seen(session.gateway.mappings(&home.domain_name)).await,
+        // Somebody else's are not ours to judge, and of some kinds of domain they cannot be read.
+        Some(g) if custom_domain::is_ours(home, g) => seen(session.gateway.mappings(&home.domain_name)).await,
+        _ => Ok(vec![]),
     }
 }
 

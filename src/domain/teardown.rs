@@ -5,7 +5,7 @@ use super::{
     observed::Remains,
     plan::{
         Action, Judged, OWNER_TAG, Verdict,
-        custom_domain::{Standing, keeps_unlisted, standing},
+        custom_domain::{Standing, is_ours, keeps_unlisted, standing},
     },
     records,
 };
@@ -32,7 +32,7 @@ pub fn teardown(home: &Home, policy: Option<DeletionPolicy>, listed: &[String], 
     if stays(home, policy, domain) {
         return release(home, policy, domain, r, records);
     }
-    if let Some(g) = domain.filter(|g| matches!(standing(home, g), Standing::Made | Standing::Adopted)) {
+    if let Some(g) = domain.filter(|g| is_ours(home, g)) {
         let mappings = match &r.mappings {
             Err(why) => return Verdict::Unknown(why.clone()).into(),
             Ok(mappings) => mappings,
@@ -120,7 +120,7 @@ fn release(
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
         actions.push(if stays { Action::ReleaseCertificate { arn } } else { Action::DeleteCertificate { arn } });
     }
-    let marked = domain.filter(|g| matches!(standing(home, g), Standing::Made | Standing::Adopted));
+    let marked = domain.filter(|g| is_ours(home, g));
     actions.extend(marked.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
     let verdict = if actions.is_empty() {
         Verdict::Done(Reason::Deleting, "nothing in AWS carries our mark any longer".into())

@@ -2,6 +2,7 @@
 //! given back when the MtlsDomain goes.
 use std::path::Path;
 
+use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, SecurityPolicy};
 use aws_sdk_apigatewayv2::types::RoutingMode;
 use aws_sdk_route53::types::RrType;
 use mtls_operator::domain::plan::{ADOPTED_TAG, OWNER_TAG};
@@ -182,6 +183,41 @@ fn nobody_loses_access_by_a_takeover() {
         .await;
         let writes = life.writes(mark).await;
         assert!(!writes.iter().any(|w| w == "CreateDomainName" || w == "DeleteDomainName"), "{writes:?}");
+    });
+}
+
+#[test]
+fn what_cannot_have_mutual_tls_is_named_and_left_alone() {
+    run(async {
+        let life = Life::start("unfit").await;
+        let arn = existing::certificate(&life).await;
+        let v1 = aws_sdk_apigateway::Client::new(&life.account.sdk());
+        let made = async |kind: EndpointType, policy: SecurityPolicy| {
+            let types = EndpointConfiguration::builder().types(kind.clone()).build();
+            let mut request = v1.create_domain_name().domain_name(life.host()).endpoint_configuration(types);
+            request = match kind {
+                EndpointType::Edge => request.certificate_arn(&arn),
+                _ => request.regional_certificate_arn(&arn),
+            };
+            request.security_policy(policy).send().await.unwrap();
+        };
+        let remove = async || v1.delete_domain_name().domain_name(life.host()).send().await.unwrap();
+
+        made(EndpointType::Edge, SecurityPolicy::Tls12).await;
+        let mark = life.mark().await;
+        life.create_domain("d", json!({"adoptionPolicy": "Unowned"})).await;
+        let refused = life.condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
+        assert!(refused.message.contains("EDGE"), "{}", refused.message);
+        remove().await;
+        made(EndpointType::Regional, SecurityPolicy::Tls10).await;
+        life.condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected" && c.message.contains("TLS_1_0"))
+            .await;
+        remove().await;
+        let writes = life.writes(mark).await;
+        let ours = |w: &&String| !w.starts_with("DeleteDomainName") && !w.starts_with("CreateDomainName");
+        let touched: Vec<_> =
+            writes.iter().filter(ours).filter(|w| w.contains("Domain") || w.contains("Tag")).collect();
+        assert_eq!(touched, [""; 0], "{writes:?}");
     });
 }
 

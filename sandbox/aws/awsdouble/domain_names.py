@@ -13,7 +13,7 @@ AVAILABLE once; that an ownership certificate is judged like the certificate its
 a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one that
 changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and LimitExceededException in v1; that
 DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it; that
-GetApiMappings refuses domain names that only v1 manages.
+GetDomainName and GetApiMappings of v2 refuse domain names that only v1 manages.
 
 UpdateDomainName of v1 is not there, MiniStack has none.
 """
@@ -266,6 +266,12 @@ def v1_create_domain_name(original: Callable, data: dict) -> Response:
 def v1_get_domain_name(original: Callable, name: str) -> Response:
     record = v1._domain_names.get(name)
     return v1._v1_response(_v1_view(record)) if record else original(name)
+
+
+@replaces(v2, "_get_domain_name")
+def get_domain_name(original: Callable, name: str) -> Response:
+    record = v1._domain_names.get(name)
+    return bad_request(ONLY_V2) if record and not _is_of_v2(record) else original(name)
 
 
 @replaces(v1, "_get_domain_names")

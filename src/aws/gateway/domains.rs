@@ -91,10 +91,20 @@ pub struct DomainRequest {
 }
 
 impl Gateway {
+    /// The custom domain, also one that the v2 API does not show, because it is edge-optimized or has another TLS policy than
+    /// `TLS_1_2`: of that one only what keeps us from it is read.
     pub async fn domain(&self, name: &str) -> Result<Option<Domain>, Error> {
+        const GET: &str = "apigateway:GetDomainName";
         let send = self.client.get_domain_name().domain_name(name).send();
-        match self.way.call("apigateway:GetDomainName", send).await {
-            Ok(answer) => Ok(Some(domain(name, self.domain_arn(name), answer))),
+        match self.way.call(GET, send).await {
+            Ok(answer) => return Ok(Some(domain(name, self.domain_arn(name), answer))),
+            Err(e) if e.kind == Kind::NotFound => return Ok(None),
+            Err(e) if e.kind == Kind::Invalid => {}
+            Err(e) => return Err(e),
+        }
+        let send = self.v1.get_domain_name().domain_name(name).send();
+        match self.way.call(GET, send).await {
+            Ok(answer) => Ok(Some(only_v1(name, self.domain_arn(name), answer))),
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -193,6 +203,30 @@ fn domain(name: &str, arn: String, answer: GetDomainNameOutput) -> Domain {
         endpoint_type: configuration.endpoint_type.map_or(String::new(), |t| t.as_str().to_owned()),
         security_policy: configuration.security_policy.map_or(String::new(), |p| p.as_str().to_owned()),
         routing_mode: answer.routing_mode.map_or("API_MAPPING_ONLY".to_owned(), |mode| mode.as_str().to_owned()),
+        tags: answer.tags.unwrap_or_default().into_iter().collect(),
+    }
+}
+
+fn only_v1(
+    name: &str,
+    arn: String,
+    answer: aws_sdk_apigateway::operation::get_domain_name::GetDomainNameOutput,
+) -> Domain {
+    let types = answer.endpoint_configuration.and_then(|e| e.types).unwrap_or_default();
+    Domain {
+        name: name.to_owned(),
+        arn,
+        certificate_arn: answer.regional_certificate_arn.unwrap_or_default(),
+        ownership_certificate_arn: None,
+        truststore: None,
+        status: DomainStatus::Other(answer.domain_name_status.map_or(String::new(), |s| s.as_str().to_owned())),
+        status_message: None,
+        target: normalise(&answer.regional_domain_name.or(answer.distribution_domain_name).unwrap_or_default()),
+        hosted_zone_id: answer.regional_hosted_zone_id.or(answer.distribution_hosted_zone_id).unwrap_or_default(),
+        ip_address_type: IpAddressType::Ipv4,
+        endpoint_type: types.first().map_or("unknown", |t| t.as_str()).to_owned(),
+        security_policy: answer.security_policy.map_or(String::new(), |p| p.as_str().to_owned()),
+        routing_mode: answer.routing_mode.map_or(String::new(), |mode| mode.as_str().to_owned()),
         tags: answer.tags.unwrap_or_default().into_iter().collect(),
     }
 }

@@ -140,6 +140,11 @@ pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
     }
 }
 
+/// Whether it carries our mark.
+pub fn is_ours(home: &Home, g: &Domain) -> bool {
+    matches!(standing(home, g), Standing::Made | Standing::Adopted)
+}
+
 /// Whether the domain was there before us, and is taken over or about to be.
 pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
     match standing(&d.home, g) {
@@ -246,7 +251,7 @@ fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now:
 pub(super) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
     match domain {
         Err(why) => Err(Verdict::unknown(why)),
-        Ok(Some(g)) if matches!(standing(home, g), Standing::Made | Standing::Adopted) => Ok(g),
+        Ok(Some(g)) if is_ours(home, g) => Ok(g),
         Ok(_) => Err(Verdict::Behind(Step::DomainProgrammed)),
     }
 }
