@@ -3,6 +3,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{
+    examples,
     objects::*,
     world::{Life, eventually},
 };
@@ -172,4 +173,28 @@ async fn opened(secret: &k8s_openapi::api::core::v1::Secret, password: &str) -> 
     let pass = format!("pass:{password}");
     let out = openssl(dir.path(), &["pkcs12", "-in", "p12", "-nodes", "-passin", &pass], "").await?;
     if holds(&out, &text(secret, "tls.crt")) { Ok(()) } else { Err("another certificate".into()) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_certificates_in_every_form_is_served() {
+    let life = Life::start("forms").await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let request = "req -new -newkey rsa:2048 -nodes -keyout globex.key -subj /O=Globex/CN=globex";
+    let csr = openssl(dir.path(), &request.split(' ').collect::<Vec<_>>(), "").await.expect("a request");
+    let lines: Vec<_> = csr.lines().filter(|line| !line.starts_with("-----")).collect();
+    create_secret(&life, "acme-keystore", &[("password", "secret")]).await;
+    let paste = ("<-- the lines of globex.csr", lines.join("\n    "));
+    examples::apply(&life, "client-certificates.yaml", &[(paste.0, &paste.1)]).await;
+    for name in ["acme", "globex", "initech"] {
+        let (_, secret) = issued(&life, name, 1).await;
+        let caller = match name {
+            "globex" => Caller {
+                crt: text(&secret, "tls.crt"),
+                key: std::fs::read_to_string(dir.path().join("globex.key")).expect("the requester's key"),
+            },
+            _ => Caller::of(&secret),
+        };
+        until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+        assert_eq!(caller.calls(&life).await, "200", "{name}");
+    }
 }
