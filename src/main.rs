@@ -26,7 +26,7 @@ use mtls_operator::{
         rates::{RateOverride, Rates},
         session::Sessions,
     },
-    certificate,
+    certificate::{self, uses::Uses},
     cluster::{events::Events, identity, lease, watch::Watch},
     domain::{self, served::Served},
     ops::{
@@ -225,6 +225,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
+                uses: Uses::default(),
                 propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 memory: Mutex::new(HashMap::new()),
             });

@@ -30,6 +30,7 @@ use super::{
     plan::{self, Act, Plan, lines_after_issue},
     report::{self, Leaf},
     self_signed,
+    uses::Uses,
 };
 use crate::{
     api::{
@@ -45,7 +46,6 @@ use crate::{
     conditions::{Acceptance, Line, transitions},
     domain::{
         self,
-        clients::next_secret,
         desired::{Refused, length},
         served::{DomainKey, Served, Trust},
     },
@@ -79,6 +79,7 @@ pub struct Ctx {
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
+    pub uses: Uses,
     /// How long a truststore version must have been in use before every server of AWS has it.
     pub propagation: SignedDuration,
     pub memory: Mutex<HashMap<String, Memory>>,
@@ -107,22 +108,23 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let deletions = watches.certificates.subscribe_when(|_| ()).take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
-    let looks =
-        Controller::for_shared_stream(watches.certificates.subscribe_when(worth_a_look), ctx.certificates.clone())
-            .with_config(Config::default().concurrency(CONCURRENCY))
-            .watches_shared_stream(
-                watches.domains.subscribe_when(|d| {
-                    d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
-                }),
-                move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
-            )
-            // One that goes may free a subject.
-            .watches_shared_stream(watches.certificates.subscribe_when(is_going), move |c| rivals(&c, &by_rival))
-            .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
-            .reconcile_on(trusts)
-            .graceful_shutdown_on(stop.cancelled_owned())
-            .run(reconcile, failed, ctx.clone())
-            .for_each(async |_| ());
+    let used = ctx.clone();
+    let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| note_uses(c, &used));
+    let looks = Controller::for_shared_stream(certificates, ctx.certificates.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches_shared_stream(
+            watches.domains.subscribe_when(|d| {
+                d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
+            }),
+            move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
+        )
+        // One that goes may free a subject.
+        .watches_shared_stream(watches.certificates.subscribe_when(is_going), move |c| rivals(&c, &by_rival))
+        .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
+        .reconcile_on(trusts)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, failed, ctx.clone())
+        .for_each(async |_| ());
     tokio::join!(looks, deletions);
 }
 
@@ -151,11 +153,20 @@ fn rivals(changed: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     state.iter().filter(|c| c.0.as_ref().is_ok_and(theirs)).map(|c| ObjectRef::from_obj(&**c)).collect()
 }
 
+/// Before the look, so that nothing which happens to a Secret after it is missed.
+fn note_uses(c: &Guard, ctx: &Ctx) {
+    let Ok(cert) = &c.0 else { return };
+    if is_there(c, ctx) { ctx.uses.add(cert) } else { ctx.uses.remove(cert) }
+}
+
+fn is_there(c: &Guard, ctx: &Ctx) -> bool {
+    ctx.certificates.get(&ObjectRef::from_obj(c)).is_some_and(|there| there.uid() == c.uid())
+}
+
 /// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
 async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
-    let there = ctx.certificates.get(&ObjectRef::from_obj(&*c)).is_some_and(|there| there.uid() == cert.uid());
-    if there {
+    if is_there(&c, ctx) {
         return;
     }
     ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
@@ -170,18 +181,11 @@ fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
     theirs.map(|c| ObjectRef::from_obj(&**c)).collect()
 }
 
-/// The certificate that the Secret holds, or those that are issued with it or take a password from it.
+/// Those that use the Secret, or are issued with it.
 fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    let state = ctx.certificates.state();
-    let uses = |c: &ClientCertificate| {
-        let password = c.spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| &p.password_secret_ref.name);
-        let secret = c.spec.secret_name.clone().unwrap_or_else(|| c.name_any());
-        secret == name || next_secret(&secret) == name || password == Some(&name)
-    };
-    let holders =
-        state.iter().filter(|c| c.0.as_ref().is_ok_and(|c| c.namespace().as_ref() == Some(&namespace) && uses(c)));
-    let mut touched: Vec<_> = holders.map(|c| ObjectRef::from_obj(&**c)).collect();
+    let users = ctx.uses.of(&namespace, &name).into_iter();
+    let mut touched: Vec<_> = users.map(|user| ObjectRef::new(&user).within(&namespace)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
         let issues = |d: &MtlsDomain| {

@@ -11,3 +11,4 @@ pub mod report;
 mod self_signed;
 #[cfg(test)]
 mod simulation;
+pub mod uses;
