@@ -26,7 +26,7 @@ use mtls_operator::{
         rates::{RateOverride, Rates},
         session::Sessions,
     },
-    certificate::{self, uses::Uses},
+    certificate::{self, issuers::Issuers, uses::Uses},
     cluster::{events::Events, identity, lease, watch::Watch},
     domain::{self, served::Served},
     ops::{
@@ -225,6 +225,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
+                secrets: secrets.store(),
+                issuers: Issuers::default(),
                 uses: Uses::default(),
                 propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 memory: Mutex::new(HashMap::new()),

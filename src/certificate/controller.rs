@@ -25,7 +25,8 @@ use super::{
     claims,
     desired::{self, Desired, RENEW},
     execute::{self, Hands},
-    observe,
+    issuers::Issuers,
+    observe::{self, Eyes},
     observed::Observed,
     plan::{self, Act, Plan, lines_after_issue},
     report::{self, Leaf},
@@ -79,6 +80,8 @@ pub struct Ctx {
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
+    pub secrets: Store<PartialObjectMeta<Secret>>,
+    pub issuers: Issuers,
     pub uses: Uses,
     /// How long a truststore version must have been in use before every server of AWS has it.
     pub propagation: SignedDuration,
@@ -286,7 +289,8 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         return Ok(Next::await_change());
     }
     let last_revision = old.revision.unwrap_or_default();
-    let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &ctx.client).await?;
+    let eyes = Eyes { client: &ctx.client, secrets: &ctx.secrets, issuers: &ctx.issuers };
+    let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &eyes).await?;
     let plan = plan::plan(&d, &observed, ctx.propagation, now);
     let hands =
         Hands { cert, d: &d, password: observed.password.as_ref().and_then(|p| p.as_ref().ok()), client: &ctx.client };
