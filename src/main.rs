@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -228,6 +228,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 secrets: secrets.store(),
                 issuers: Issuers::default(),
                 uses: Uses::default(),
+                started: Instant::now(),
                 propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 memory: Mutex::new(HashMap::new()),
             });

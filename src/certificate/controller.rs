@@ -68,6 +68,9 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const OVERDUE: Duration = Duration::from_secs(60);
 /// How long a look waits at most for the watch to show the status that the look before it wrote.
 const LATE_WATCH: Duration = Duration::from_secs(5);
+/// After a start it takes domains so long to be looked at for the first time. That nothing is known of them until then is not worth a word
+/// in the status of each of their certificates.
+const FIRST_LOOKS: Duration = Duration::from_secs(10);
 /// Nothing is far enough away to sleep longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
@@ -83,6 +86,8 @@ pub struct Ctx {
     pub secrets: Store<PartialObjectMeta<Secret>>,
     pub issuers: Issuers,
     pub uses: Uses,
+    /// When it began to lead.
+    pub started: Instant,
     /// How long a truststore version must have been in use before every server of AWS has it.
     pub propagation: SignedDuration,
     pub memory: Mutex<HashMap<String, Memory>>,
@@ -236,9 +241,13 @@ impl Ctx {
             let over = cert.metadata.resource_version.clone();
             self.remember(&cert.uid().unwrap_or_default(), |m| m.wrote_over = Some((over, Instant::now())));
         }
+        // That all went well at once is what the object itself says; Events are for what went otherwise. One for each of a thousand
+        // certificates would be a third of all that is written for it.
+        let is_first = old.conditions.is_empty();
         for t in transitions(&old.conditions, &new.conditions) {
             let object = cert.object_ref(&());
             match (t.type_.as_str(), t.status.as_str()) {
+                ("Ready", "True") if is_first => {}
                 ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
                 ("Ready", "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
                 _ => {}
@@ -283,6 +292,9 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             return Ok(Next::await_change());
         }
     };
+    if domain.is_some() && !ctx.served.is_known(&d.domain) && ctx.started.elapsed() < FIRST_LOOKS {
+        return Ok(Next::requeue(FIRST_LOOKS)); // or when the domain has been looked at
+    }
     let trust = ctx.served.trust(&d.domain);
     if let Some(Refused { reason, message }) = subject_in_use(cert, &d, trust.as_ref(), ctx) {
         say(&Acceptance::Refused { reason, message, stalled: false }, &[], None).await?;
