@@ -100,6 +100,8 @@ pub struct Memory {
     failures: u32,
     /// When we last wrote its status, and over which version of the object: while the watch shows that one, it is behind.
     wrote_over: Option<(Option<String>, Instant)>,
+    /// The version of its Secret that we wrote last: that this one is there is no news.
+    wrote_secret: Option<String>,
 }
 
 pub struct Watches {
@@ -192,8 +194,8 @@ fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
 /// Those that use the Secret, or are issued with it.
 fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    let users = ctx.uses.of(&namespace, &name).into_iter();
-    let mut touched: Vec<_> = users.map(|user| ObjectRef::new(&user).within(&namespace)).collect();
+    let users = ctx.uses.of(&namespace, &name).into_iter().map(|user| ObjectRef::new(&user).within(&namespace));
+    let mut touched: Vec<_> = users.filter(|user| !ctx.wrote(user, secret)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
         let issues = |d: &MtlsDomain| {
@@ -221,6 +223,15 @@ impl Ctx {
             m.failures += 1;
             FIRST_RETRY.saturating_mul(1 << (m.failures - 1).min(10)).min(LAST_RETRY)
         })
+    }
+
+    /// Whether what is there of the Secret is what the last look at that certificate wrote.
+    fn wrote(&self, cert: &ObjectRef<Guard>, secret: &PartialObjectMeta<Secret>) -> bool {
+        let is_there = self.secrets.get(&ObjectRef::from_obj(secret)).is_some();
+        let uid = self.certificates.get(cert).and_then(|cert| cert.uid());
+        let memory = self.memory.lock().expect("nobody panics while holding it");
+        let wrote = uid.and_then(|uid| memory.get(&uid)?.wrote_secret.as_ref());
+        is_there && wrote.is_some() && wrote == secret.metadata.resource_version.as_ref()
     }
 
     /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
@@ -320,7 +331,8 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     match done {
         // What it waits for now is for the next look to say.
         Ok(Done::Staged) => Ok(Next::requeue(Duration::ZERO)),
-        Ok(Done::Issued { leaf, revision }) => {
+        Ok(Done::Issued { leaf, revision, version }) => {
+            ctx.remember(&uid, |m| m.wrote_secret = version);
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
             say(&Acceptance::Accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
@@ -376,6 +388,8 @@ enum Done {
     Issued {
         leaf: Certificate,
         revision: i64,
+        /// Of the Secret, when nothing is to be done with it any more.
+        version: Option<String>,
     },
     /// The next self-signed certificate waits beside the Secret.
     Staged,
@@ -388,8 +402,8 @@ async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Re
         (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
-            let leaf = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
-            Ok(Done::Issued { leaf, revision })
+            let (leaf, version) = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
+            Ok(Done::Issued { leaf, revision, version })
         }
         (Some(Act::Stage { revision }), _) => {
             execute::stage(hands, secret, next, *revision, now).await?;
@@ -399,7 +413,7 @@ async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Re
             Some((next, leaf)) => {
                 execute::swap(hands, secret, next).await?;
                 execute::unstage(hands, next).await?;
-                Ok(Done::Issued { leaf, revision: next.revision })
+                Ok(Done::Issued { leaf, revision: next.revision, version: None })
             }
             None => Ok(Done::Nothing), // the plan swaps in only what is there
         },
