@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -25,7 +25,7 @@ use mtls_operator::{
         rates::{RateOverride, Rates},
         session::Sessions,
     },
-    certificate,
+    certificate::{self, issuers::Issuers, uses::Uses},
     cluster::{events::Events, identity, lease, watch::Watch},
     domain::{self, allowance::Allowance, bypass::Bypasses, served::Served},
     ops::{
@@ -235,6 +235,10 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
+                secrets: secrets.store(),
+                issuers: Issuers::default(),
+                uses: Uses::default(),
+                started: Instant::now(),
                 propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 memory: Mutex::new(HashMap::new()),
             });

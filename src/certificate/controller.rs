@@ -25,11 +25,13 @@ use super::{
     claims,
     desired::{self, Desired, RENEW},
     execute::{self, Hands},
-    observe,
+    issuers::Issuers,
+    observe::{self, Eyes},
     observed::Observed,
     plan::{self, Act, Plan, lines_after_issue},
     report::{self, Leaf},
     self_signed,
+    uses::Uses,
 };
 use crate::{
     api::{
@@ -45,7 +47,6 @@ use crate::{
     conditions::{Acceptance, Line, transitions},
     domain::{
         self,
-        clients::is_next_secret,
         desired::{Refused, length},
         served::{DomainKey, Served, Trust},
     },
@@ -67,6 +68,9 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const OVERDUE: Duration = Duration::from_secs(60);
 /// How long a look waits at most for the watch to show the status that the look before it wrote.
 const LATE_WATCH: Duration = Duration::from_secs(5);
+/// After a start it takes domains so long to be looked at for the first time. That nothing is known of them until then is not worth a word
+/// in the status of each of their certificates.
+const FIRST_LOOKS: Duration = Duration::from_secs(10);
 /// Nothing is far enough away to sleep longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
@@ -79,6 +83,11 @@ pub struct Ctx {
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
+    pub secrets: Store<PartialObjectMeta<Secret>>,
+    pub issuers: Issuers,
+    pub uses: Uses,
+    /// When it began to lead.
+    pub started: Instant,
     /// How long a truststore version must have been in use before every server of AWS has it.
     pub propagation: SignedDuration,
     pub memory: Mutex<HashMap<String, Memory>>,
@@ -91,6 +100,8 @@ pub struct Memory {
     failures: u32,
     /// When we last wrote its status, and over which version of the object: while the watch shows that one, it is behind.
     wrote_over: Option<(Option<String>, Instant)>,
+    /// The version of its Secret that we wrote last: that this one is there is no news.
+    wrote_secret: Option<String>,
 }
 
 pub struct Watches {
@@ -107,22 +118,23 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let deletions = watches.certificates.subscribe_when(|_| ()).take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
-    let looks =
-        Controller::for_shared_stream(watches.certificates.subscribe_when(worth_a_look), ctx.certificates.clone())
-            .with_config(Config::default().concurrency(CONCURRENCY))
-            .watches_shared_stream(
-                watches.domains.subscribe_when(|d| {
-                    d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
-                }),
-                move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
-            )
-            // One that goes may free a subject.
-            .watches_shared_stream(watches.certificates.subscribe_when(is_going), move |c| rivals(&c, &by_rival))
-            .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
-            .reconcile_on(trusts)
-            .graceful_shutdown_on(stop.cancelled_owned())
-            .run(reconcile, failed, ctx.clone())
-            .for_each(async |_| ());
+    let used = ctx.clone();
+    let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| note_uses(c, &used));
+    let looks = Controller::for_shared_stream(certificates, ctx.certificates.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches_shared_stream(
+            watches.domains.subscribe_when(|d| {
+                d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
+            }),
+            move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
+        )
+        // One that goes may free a subject.
+        .watches_shared_stream(watches.certificates.subscribe_when(is_going), move |c| rivals(&c, &by_rival))
+        .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
+        .reconcile_on(trusts)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, failed, ctx.clone())
+        .for_each(async |_| ());
     tokio::join!(looks, deletions);
 }
 
@@ -151,11 +163,20 @@ fn rivals(changed: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     state.iter().filter(|c| c.0.as_ref().is_ok_and(theirs)).map(|c| ObjectRef::from_obj(&**c)).collect()
 }
 
+/// Before the look, so that nothing which happens to a Secret after it is missed.
+fn note_uses(c: &Guard, ctx: &Ctx) {
+    let Ok(cert) = &c.0 else { return };
+    if is_there(c, ctx) { ctx.uses.add(cert) } else { ctx.uses.remove(cert) }
+}
+
+fn is_there(c: &Guard, ctx: &Ctx) -> bool {
+    ctx.certificates.get(&ObjectRef::from_obj(c)).is_some_and(|there| there.uid() == c.uid())
+}
+
 /// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
 async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
-    let there = ctx.certificates.get(&ObjectRef::from_obj(&*c)).is_some_and(|there| there.uid() == cert.uid());
-    if there {
+    if is_there(&c, ctx) {
         return;
     }
     ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
@@ -170,19 +191,11 @@ fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
     theirs.map(|c| ObjectRef::from_obj(&**c)).collect()
 }
 
-/// The certificate that the Secret holds, or those that are issued with it or take a password from it.
+/// Those that use the Secret, or are issued with it.
 fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    let state = ctx.certificates.state();
-    // Asked of every certificate for every Secret: nothing is allocated here.
-    let uses = |c: &ClientCertificate| {
-        let secret = c.spec.secret_name.as_ref().or(c.metadata.name.as_ref());
-        let password = c.spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| &p.password_secret_ref.name);
-        [secret, password].contains(&Some(&name)) || secret.is_some_and(|secret| is_next_secret(secret, &name))
-    };
-    let here = |c: &&Arc<Guard>| c.meta().namespace.as_ref() == Some(&namespace) && c.0.as_ref().is_ok_and(uses);
-    let holders = state.iter().filter(here);
-    let mut touched: Vec<_> = holders.map(|c| ObjectRef::from_obj(&**c)).collect();
+    let users = ctx.uses.of(&namespace, &name).into_iter().map(|user| ObjectRef::new(&user).within(&namespace));
+    let mut touched: Vec<_> = users.filter(|user| !ctx.wrote(user, secret)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
         let issues = |d: &MtlsDomain| {
@@ -220,6 +233,15 @@ impl Ctx {
         })
     }
 
+    /// Whether what is there of the Secret is what the last look at that certificate wrote.
+    fn wrote(&self, cert: &ObjectRef<Guard>, secret: &PartialObjectMeta<Secret>) -> bool {
+        let is_there = self.secrets.get(&ObjectRef::from_obj(secret)).is_some();
+        let uid = self.certificates.get(cert).and_then(|cert| cert.uid());
+        let memory = self.memory.lock().expect("nobody panics while holding it");
+        let wrote = uid.and_then(|uid| memory.get(&uid)?.wrote_secret.as_ref());
+        is_there && wrote.is_some() && wrote == secret.metadata.resource_version.as_ref()
+    }
+
     /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
     fn is_behind(&self, cert: &ClientCertificate) -> bool {
         self.remember(&cert.uid().unwrap_or_default(), |m| {
@@ -237,9 +259,13 @@ impl Ctx {
             let over = cert.metadata.resource_version.clone();
             self.remember(&cert.uid().unwrap_or_default(), |m| m.wrote_over = Some((over, Instant::now())));
         }
+        // That all went well at once is what the object itself says; Events are for what went otherwise. One for each of a thousand
+        // certificates would be a third of all that is written for it.
+        let is_first = old.conditions.is_empty();
         for t in transitions(&old.conditions, &new.conditions) {
             let object = cert.object_ref(&());
             match (t.type_.as_str(), t.status.as_str()) {
+                ("Ready", "True") if is_first => {}
                 ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
                 ("Ready", "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
                 _ => {}
@@ -284,13 +310,17 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             return Ok(Next::await_change());
         }
     };
+    if domain.is_some() && !ctx.served.is_known(&d.domain) && ctx.started.elapsed() < FIRST_LOOKS {
+        return Ok(Next::requeue(FIRST_LOOKS)); // or when the domain has been looked at
+    }
     let trust = ctx.served.trust(&d.domain);
     if let Some(Refused { reason, message }) = subject_in_use(cert, &d, trust.as_ref(), ctx) {
         say(&Acceptance::Refused { reason, message, stalled: false }, &[], None).await?;
         return Ok(Next::await_change());
     }
     let last_revision = old.revision.unwrap_or_default();
-    let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &ctx.client).await?;
+    let eyes = Eyes { client: &ctx.client, secrets: &ctx.secrets, issuers: &ctx.issuers };
+    let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &eyes).await?;
     let plan = plan::plan(&d, &observed, ctx.propagation, now);
     let hands =
         Hands { cert, d: &d, password: observed.password.as_ref().and_then(|p| p.as_ref().ok()), client: &ctx.client };
@@ -308,7 +338,8 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     match done {
         // What it waits for now is for the next look to say.
         Ok(None) if matches!(plan.act, Some(Act::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
-        Ok(Some(Issued { leaf, revision })) => {
+        Ok(Some(Issued { leaf, revision, version })) => {
+            ctx.remember(&uid, |m| m.wrote_secret = version);
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
             say(&Acceptance::Accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
@@ -344,7 +375,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
 /// A self-signed certificate whose subject somebody else has in the truststore, or will have.
 fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, ctx: &Ctx) -> Option<Refused> {
     if !d.self_signed {
-        return None;
+        return None; // before anything that looks at each of thousands
     }
     let state = ctx.certificates.state();
     let all = state.iter().filter_map(|c| c.0.as_ref().ok());
@@ -361,6 +392,8 @@ fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, 
 struct Issued {
     leaf: Certificate,
     revision: i64,
+    /// Of the Secret, when nothing is to be done with it any more.
+    version: Option<String>,
 }
 
 /// Does what the plan says. What was issued into the Secret, or swapped in.
@@ -370,8 +403,8 @@ async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Re
         (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
-            let leaf = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
-            Ok(Some(Issued { leaf, revision }))
+            let (leaf, version) = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
+            Ok(Some(Issued { leaf, revision, version }))
         }
         (Some(Act::Stage { revision }), _) => {
             execute::stage(hands, secret, next, *revision, now).await?;
@@ -381,7 +414,7 @@ async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Re
             Some((next, leaf)) => {
                 execute::swap(hands, secret, next).await?;
                 execute::unstage(hands, next).await?;
-                Ok(Some(Issued { leaf, revision: next.revision }))
+                Ok(Some(Issued { leaf, revision: next.revision, version: None }))
             }
             None => Ok(None), // the plan swaps in only what is there
         },

@@ -55,14 +55,14 @@ pub struct Hands<'a> {
     pub client: &'a Client,
 }
 
-/// Issues into the Secret. The leaf that is in it now.
+/// Issues into the Secret. The leaf that is in it now, and the resourceVersion of the Secret.
 pub async fn issue(
     hands: &Hands<'_>,
     issuer: Arc<Issuer>,
     secret: Option<&Held>,
     revision: i64,
     now: Timestamp,
-) -> Result<Certificate, Error> {
+) -> Result<(Certificate, Option<String>), Error> {
     let Hands { cert, d, client, .. } = hands;
     let (request, key, old) = (d.request.clone(), d.key.clone(), secret.and_then(|s| s.data.tls_key.clone()));
     // RSA keys take up to seconds.
@@ -70,9 +70,9 @@ pub async fn issue(
     let (certificate, data) = made.await??;
     let keystore = hands.keystore(&data).await?;
     let wanted = hands.wanted(revision, d.renew.clone(), data, keystore);
-    apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
+    let written = apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
     tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %certificate.serial, "issued");
-    Ok(certificate)
+    Ok((certificate, written.resource_version()))
 }
 
 /// Makes the next self-signed certificate and its key, and keeps them beside the Secret.

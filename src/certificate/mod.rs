@@ -4,6 +4,7 @@ pub mod claims;
 pub mod controller;
 pub mod desired;
 pub mod execute;
+pub mod issuers;
 pub mod observe;
 pub mod observed;
 pub mod plan;
@@ -11,3 +12,4 @@ pub mod report;
 mod self_signed;
 #[cfg(test)]
 mod simulation;
+pub mod uses;

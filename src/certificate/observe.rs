@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{Client, ResourceExt};
+use kube::{
+    Client, ResourceExt,
+    api::PartialObjectMeta,
+    runtime::reflector::{ObjectRef, Store},
+};
 use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
+    issuers::Issuers,
     observed::{Held, Observed, Problem},
 };
 use crate::{
@@ -29,18 +34,41 @@ pub const RENEWED: &str = "mtls-operator.io/renewed";
 /// Key of the PKCS #12 keystore in it, as cert-manager names it.
 pub const KEYSTORE: &str = "keystore.p12";
 
+/// What it is seen with.
+pub struct Eyes<'a> {
+    pub client: &'a Client,
+    /// Which Secrets there are, without what is in them.
+    pub secrets: &'a Store<PartialObjectMeta<Secret>>,
+    pub issuers: &'a Issuers,
+}
+
+impl Eyes<'_> {
+    /// From the API server itself, but no question is asked about one that the watch knows nothing of: what is new wakes us, and to create
+    /// what is there already is refused.
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, cluster::Error> {
+        match self.version(namespace, name) {
+            Some(_) => apply::secret(self.client, namespace, name).await,
+            None => Ok(None),
+        }
+    }
+
+    fn version(&self, namespace: &str, name: &str) -> Option<String> {
+        self.secrets.get(&ObjectRef::new(name).within(namespace))?.resource_version()
+    }
+}
+
 pub async fn observe(
     d: &Desired,
     domain: Option<&MtlsDomain>,
     trust: Option<Trust>,
     last_revision: i64,
-    client: &Client,
+    eyes: &Eyes<'_>,
 ) -> Result<Observed, cluster::Error> {
     let password = match &d.keystore {
-        Some(at) => Some(password(d, at, client).await?),
+        Some(at) => Some(password(d, at, eyes).await?),
         None => None,
     };
-    let secret = match apply::secret(client, &d.namespace, &d.secret_name).await? {
+    let secret = match eyes.secret(&d.namespace, &d.secret_name).await? {
         Some(found) => Some(held(d, found, password.as_ref().and_then(|p| p.as_ref().ok())).await),
         None => None,
     };
@@ -50,10 +78,10 @@ pub async fn observe(
         }
         None => Err(problem(Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", d.domain.1))),
         Some(_) if d.self_signed => Ok(None),
-        Some(domain) => issuer(d, domain, client).await?.map(Some),
+        Some(domain) => issuer(d, domain, eyes).await?.map(Some),
     };
     let next = match d.self_signed {
-        true => apply::secret(client, &d.namespace, &next_secret(&d.secret_name)).await?,
+        true => eyes.secret(&d.namespace, &next_secret(&d.secret_name)).await?,
         false => None,
     };
     let next = match next {
@@ -109,9 +137,9 @@ fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
 async fn password(
     d: &Desired,
     at: &SecretKeyRef,
-    client: &Client,
+    eyes: &Eyes<'_>,
 ) -> Result<Result<Zeroizing<String>, Problem>, cluster::Error> {
-    let found = apply::secret(client, &d.namespace, &at.name).await?;
+    let found = eyes.secret(&d.namespace, &at.name).await?;
     let bytes = found.and_then(|secret| Some(secret.data?.remove(&at.key)?.0));
     Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|p| !p.is_empty()).map(Zeroizing::new).ok_or_else(
         || {
@@ -130,7 +158,7 @@ async fn password(
 async fn issuer(
     d: &Desired,
     domain: &MtlsDomain,
-    client: &Client,
+    eyes: &Eyes<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
     let wishes = match desired::authorities(domain) {
         Ok(wishes) => wishes,
@@ -146,11 +174,11 @@ async fn issuer(
                 format!("MtlsDomain {} has no authority {name}", d.domain.1),
             )));
         };
-        return key_of(wish, d, client).await;
+        return key_of(wish, d, eyes).await;
     }
     let mut able = Vec::new();
     for wish in wishes.iter().filter(|w| w.issues()) {
-        able.push((&wish.name, key_of(wish, d, client).await?));
+        able.push((&wish.name, key_of(wish, d, eyes).await?));
     }
     let names: Vec<_> = able.iter().filter(|(_, issuer)| issuer.is_ok()).map(|(name, _)| name.as_str()).collect();
     if names.len() > 1 {
@@ -177,7 +205,7 @@ async fn issuer(
 async fn key_of(
     wish: &AuthorityWish,
     d: &Desired,
-    client: &Client,
+    eyes: &Eyes<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
     let (name, domain) = (&wish.name, &d.domain.1);
     if wish.state == AuthorityState::Distrusted {
@@ -192,7 +220,11 @@ async fn key_of(
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
         )));
     };
-    let Some(found) = apply::secret(client, &d.domain.0, secret).await? else {
+    let at = (d.domain.0.as_str(), secret.as_str());
+    if let Some(issuer) = eyes.issuers.get(at, eyes.version(at.0, at.1).as_deref()) {
+        return Ok(Ok(issuer));
+    }
+    let Some(found) = apply::secret(eyes.client, at.0, at.1).await? else {
         let message = format!("the key of the authority {name} is not there yet");
         return Ok(Err(Problem { standing: Standing::Working, reason: Reason::WaitingForAuthority, message }));
     };
@@ -209,10 +241,14 @@ async fn key_of(
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
         )));
     };
-    Ok(Issuer::from_pem(&crt, &key, text("ca.crt").as_deref()).map(Arc::new).map_err(|error| {
-        problem(
+    match Issuer::from_pem(&crt, &key, text("ca.crt").as_deref()).map(Arc::new) {
+        Ok(issuer) => {
+            eyes.issuers.put(at, found.resource_version(), &issuer);
+            Ok(Ok(issuer))
+        }
+        Err(error) => Ok(Err(problem(
             Reason::InvalidCACertificateRef,
             format!("the authority {name} of MtlsDomain {domain} cannot issue: {error}"),
-        )
-    }))
+        ))),
+    }
 }

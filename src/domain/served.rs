@@ -69,7 +69,8 @@ impl Trust {
 }
 
 pub struct Served {
-    trust: Mutex<HashMap<DomainKey, Trust>>,
+    /// Of every domain that was looked at: what it lets in, or that it is not there.
+    trust: Mutex<HashMap<DomainKey, Option<Trust>>>,
     changed: UnboundedSender<DomainKey>,
 }
 
@@ -82,18 +83,21 @@ impl Served {
 
     /// `None`: not looked at yet, or there is no such domain in AWS.
     pub fn trust(&self, domain: &DomainKey) -> Option<Trust> {
-        self.trust.lock().expect("nobody panics while holding it").get(domain).cloned()
+        self.trust.lock().expect("nobody panics while holding it").get(domain).cloned().flatten()
+    }
+
+    /// Whether it was looked at since the start.
+    pub fn is_known(&self, domain: &DomainKey) -> bool {
+        self.trust.lock().expect("nobody panics while holding it").contains_key(domain)
     }
 
     /// What the domain is seen to use `now`; `None`: there is no such domain any more.
     pub fn set(&self, domain: &DomainKey, bundle: Option<&Bundle>, now: Timestamp) {
         let mut all = self.trust.lock().expect("nobody panics while holding it");
-        let trust = bundle.map(|bundle| Trust::of(bundle, all.get(domain), now));
-        let before = match trust.clone() {
-            Some(trust) => all.insert(domain.clone(), trust),
-            None => all.remove(domain),
-        };
-        if before != trust {
+        let before = all.get(domain).cloned();
+        let trust = bundle.map(|bundle| Trust::of(bundle, before.iter().flatten().next(), now));
+        all.insert(domain.clone(), trust.clone());
+        if before != Some(trust) {
             let _ = self.changed.unbounded_send(domain.clone()); // nobody listens once the operator stops
         }
     }

@@ -1,0 +1,223 @@
+//! What both benches start from: a local world of their own with one domain in service, certificates by the thousand, and what they cost.
+pub mod cost;
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ListParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use mtls_operator::api::{ClientCertificate, MtlsDomain};
+use sandbox::{
+    aws::Options,
+    operator::{Operator, OperatorOptions},
+    prepare::{Preparation, Prepared, prepare},
+    process::free_port,
+    world::World,
+};
+
+const DOMAIN: &str = "partners";
+const NAMESPACE: &str = "bench";
+/// How long anything but the issuing itself may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// So long without a look, and the operator is idle.
+const QUIET: Duration = Duration::from_secs(2);
+/// The metric that counts looks at certificates.
+const LOOKS: &str = "mtls_operator_reconciles_total{kind=\"ClientCertificate\"";
+/// Certificates that are created at the same time.
+const CREATORS: usize = 32;
+
+/// How many certificates: the first argument that is a number (`cargo bench --bench issuance -- 500`), or `default`.
+pub fn count(default: usize) -> usize {
+    std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(default)
+}
+
+/// Runs the bench and ends the process by how it went.
+pub fn run(bench: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(bench)
+}
+
+/// A local world, and an operator in it that watches one namespace.
+pub struct Bench {
+    pub client: Client,
+    pub operator: Operator,
+    /// Where the operator serves its metrics.
+    metrics: String,
+    http: reqwest::Client,
+    prepared: Prepared,
+    pub world: World,
+}
+
+impl Bench {
+    /// The operator runs, leads, and has nothing to do.
+    pub async fn start(dir: &Path) -> Result<Bench> {
+        let world = World::start(dir, &Options::default()).await?;
+        world.kubernetes.install_crds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds")).await?;
+        world.kubernetes.namespace(NAMESPACE).await?;
+        let account = world.aws.new_account();
+        let prepared = prepare(&account, &Preparation::of_its_own(&account)).await?;
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let mut env = world.operator_env(&account, &prepared.bucket);
+        let settings =
+            [("LISTEN", listen.as_str()), ("CLUSTER_ID", "bench"), ("DRIFT_INTERVAL", "5m"), ("LOG", "warn")];
+        env.extend(settings.map(|(name, value)| (format!("MTLS_OPERATOR_{name}"), value.to_owned())));
+        let options = OperatorOptions {
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),
+            dir: dir.join("operator"),
+            namespace: NAMESPACE.into(),
+            watch: vec![NAMESPACE.into()],
+            env,
+            args: vec![],
+        };
+        let operator = Operator::start(&world.kubernetes, options).await?;
+        let (client, metrics) = (world.kubernetes.admin(), format!("http://{listen}/metrics"));
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let bench = Bench { client, operator, metrics, http, prepared, world };
+        until("the operator leads", async || Ok(bench.metric("mtls_operator_leader").await? == 1.0)).await?;
+        Ok(bench)
+    }
+
+    pub fn certificates(&self) -> Api<ClientCertificate> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    pub fn operator_id(&mut self) -> Result<u32> {
+        Ok(self.operator.process().context("the operator runs")?.id())
+    }
+
+    /// A domain with an authority of its own, in service and trusted.
+    pub async fn serve_domain(&self) -> Result<()> {
+        let domain = serde_json::from_value(serde_json::json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": DOMAIN},
+            "spec": {
+                "domainName": format!("mtls.{}", self.prepared.zone),
+                "trust": {"authorities": [{"name": "partners", "generate": {}}]},
+                "mappings": [{"path": "", "api": {"id": self.prepared.api_id, "stage": "$default"}}],
+            },
+        }))?;
+        let domains = Api::<MtlsDomain>::namespaced(self.client.clone(), NAMESPACE);
+        domains.create(&PostParams::default(), &domain).await?;
+        until("the domain is Ready", async || {
+            let status = domains.get(DOMAIN).await?.status.unwrap_or_default();
+            Ok(is_ready(&status.conditions))
+        })
+        .await
+    }
+
+    /// The sum of the operator's metrics whose name and labels begin like that.
+    async fn metric(&self, name: &str) -> Result<f64> {
+        let text = match self.http.get(&self.metrics).send().await {
+            Ok(answer) => answer.text().await?,
+            Err(error) if error.is_connect() => return Ok(0.0), // not up yet
+            Err(error) => return Err(error.into()),
+        };
+        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' ')?.1.parse::<f64>().ok());
+        Ok(values.sum())
+    }
+
+    /// Waits until the operator has looked at certificates at least so many times since it was started, and no longer does; since when.
+    pub async fn quiet(&self, looks: usize) -> Result<Instant> {
+        let (mut last, mut since) = (0.0, Instant::now());
+        while last < looks as f64 || since.elapsed() < QUIET {
+            let now = self.metric(LOOKS).await?;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            ensure!(
+                since.elapsed() < DEADLINE,
+                "after {last} looks at certificates the operator does no more, of {looks}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(since)
+    }
+
+    /// Creates `count` certificates as fast as it goes, and waits until `ready` has named as many.
+    pub async fn issue(&self, count: usize, ready: impl Stream<Item = Result<String>>) -> Result<Issued> {
+        let mut ready = std::pin::pin!(ready);
+        let started = Instant::now();
+        let creating = async {
+            create(&self.certificates(), count).await?;
+            anyhow::Ok(started.elapsed())
+        };
+        let waiting = async {
+            let mut names = HashSet::new();
+            while names.len() < count {
+                names.insert(ready.try_next().await?.context("the watch goes on")?);
+            }
+            anyhow::Ok(started.elapsed())
+        };
+        let (creating, all) = tokio::try_join!(creating, waiting)?;
+        Ok(Issued { creating, all })
+    }
+
+    /// Each of the `count` certificates has its Secret.
+    pub async fn check(&self, count: usize) -> Result<()> {
+        let secrets = self.secrets().list(&ListParams::default().labels("mtls-operator.io/client-certificate")).await?;
+        let is_whole =
+            |s: &&Secret| ["tls.crt", "tls.key"].iter().all(|key| s.data.iter().any(|data| data.contains_key(*key)));
+        let whole = secrets.iter().filter(is_whole).count();
+        ensure!(whole == count, "{whole} Secrets with key and certificate for {count} certificates");
+        Ok(())
+    }
+
+    /// The names of certificates that are Ready, as they become so. It listens when this returns.
+    pub async fn ready(&self) -> Result<impl Stream<Item = Result<String>> + use<>> {
+        // With connections of its own: a watch holds one for itself.
+        let api = Api::<ClientCertificate>::namespaced(self.world.kubernetes.admin(), NAMESPACE);
+        let mut events = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
+        while !matches!(events.try_next().await?.context("the watch goes on")?, watcher::Event::InitDone) {}
+        let applied = events.applied_objects().map_err(anyhow::Error::from);
+        Ok(applied.try_filter_map(async |c| {
+            let conditions = c.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+            Ok(is_ready(conditions).then(|| c.name_any()))
+        }))
+    }
+}
+
+/// How long it took from the first create.
+pub struct Issued {
+    /// Until the last was created.
+    pub creating: Duration,
+    /// Until the last was Ready.
+    pub all: Duration,
+}
+
+/// Creates certificates `c0`, `c1`, ..., as a user with a script would.
+pub async fn create(api: &Api<ClientCertificate>, count: usize) -> Result<()> {
+    let one = async |i: usize| {
+        let certificate = serde_json::from_value(serde_json::json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": format!("c{i}")},
+            "spec": {"domainRef": {"name": DOMAIN}, "subject": {"commonName": format!("client {i}"), "organizations": ["Acme"]}},
+        }))?;
+        api.create(&PostParams::default(), &certificate).await?;
+        anyhow::Ok(())
+    };
+    stream::iter(0..count).map(one).buffer_unordered(CREATORS).try_collect().await
+}
+
+fn is_ready(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Waits for it.
+pub async fn until(what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds().await? {
+        ensure!(Instant::now() < deadline, "after {DEADLINE:?} it is not so that {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}

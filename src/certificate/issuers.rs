@@ -1,0 +1,54 @@
+//! The authorities that issue, with their keys: read and parsed once for each version of their Secrets, not once for each of thousands of
+//! certificates. In memory only, and no longer than their Secrets are as they were.
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use crate::pki::authority::Issuer;
+
+/// By namespace and name of the Secret: its resourceVersion, and what is in it.
+#[derive(Default)]
+pub struct Issuers(Mutex<HashMap<(String, String), (String, Arc<Issuer>)>>);
+
+impl Issuers {
+    /// As it was read from that `version` of the Secret; `None`: from none, or from another one.
+    pub fn get(&self, secret: (&str, &str), version: Option<&str>) -> Option<Arc<Issuer>> {
+        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let key = (secret.0.to_owned(), secret.1.to_owned());
+        match all.get(&key) {
+            Some((read, issuer)) if Some(read.as_str()) == version => Some(issuer.clone()),
+            _ => {
+                all.remove(&key);
+                None
+            }
+        }
+    }
+
+    pub fn put(&self, secret: (&str, &str), version: Option<String>, issuer: &Arc<Issuer>) {
+        let Some(version) = version else { return };
+        let mut all = self.0.lock().expect("nobody panics while holding it");
+        all.insert((secret.0.to_owned(), secret.1.to_owned()), (version, issuer.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::authority::tests::{at, issuer};
+
+    #[test]
+    fn a_key_is_kept_as_long_as_its_secret_is_as_it_was() {
+        let issuers = Issuers::default();
+        let one = Arc::new(issuer("Partners", at("2026-11-24T12:00:00Z")));
+        issuers.put(("ns", "ca"), Some("1".into()), &one);
+        assert!(Arc::ptr_eq(&issuers.get(("ns", "ca"), Some("1")).unwrap(), &one));
+        assert!(issuers.get(("ns", "other"), Some("1")).is_none());
+        for another in [Some("2"), None] {
+            issuers.put(("ns", "ca"), Some("1".into()), &one);
+            assert!(issuers.get(("ns", "ca"), another).is_none());
+            assert!(issuers.get(("ns", "ca"), Some("1")).is_none(), "not in memory any more");
+        }
+        assert_eq!(Arc::strong_count(&one), 1);
+    }
+}
