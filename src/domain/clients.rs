@@ -39,16 +39,9 @@ pub fn is_self_signed(entry: &str) -> bool {
     entry.starts_with(ENTRY)
 }
 
-const NEXT: &str = "-next";
-
 /// Where the next self-signed certificate and its key wait until they are trusted.
 pub fn next_secret(secret: &str) -> String {
-    format!("{secret}{NEXT}")
-}
-
-/// Whether `name` is the [`next_secret`] of `secret`.
-pub fn is_next_secret(secret: &str, name: &str) -> bool {
-    name.strip_prefix(secret) == Some(NEXT)
+    format!("{secret}-next")
 }
 
 impl SelfSigned {
