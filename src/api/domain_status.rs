@@ -124,8 +124,8 @@ pub struct AuthorityStatus {
     /// When it expires. API Gateway does not say so by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// How many ClientCertificates have an unexpired certificate under it, as of the last look at this domain. Unset where the operator
-    /// cannot know, because it does not issue there.
+    /// How many ClientCertificates have an unexpired certificate under it, superseded ones included, as of the last look at this domain.
+    /// Unset where the operator cannot know, because it does not issue there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub living_leaves: Option<i32>,
 }

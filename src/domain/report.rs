@@ -300,7 +300,7 @@ fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
     let key_id = authority.subject_key_id.iter().flatten().map(|byte| format!("{byte:02x}")).collect::<String>();
     let is_of = |leaf: &&Leaf| match &leaf.issuer {
         LeafIssuer::Name(name) => *name == authority.subject,
-        LeafIssuer::KeyId(id) => *id == key_id,
+        LeafIssuer::KeyId(id) => !id.is_empty() && *id == key_id,
     };
     let living = o.leaves.iter().filter(|leaf| now < leaf.not_after).filter(is_of);
     let holders: BTreeSet<_> = living.map(|leaf| &leaf.holder).collect();
