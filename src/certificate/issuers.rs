@@ -7,9 +7,12 @@ use std::{
 
 use crate::pki::authority::Issuer;
 
-/// By namespace and name of the Secret: its resourceVersion, and what is in it.
+/// What was read from a Secret, and its resourceVersion then.
+type Known = (String, Arc<Issuer>);
+
+/// By namespace and name of the Secret.
 #[derive(Default)]
-pub struct Issuers(Mutex<HashMap<(String, String), (String, Arc<Issuer>)>>);
+pub struct Issuers(Mutex<HashMap<(String, String), Known>>);
 
 impl Issuers {
     /// As it was read from that `version` of the Secret; `None`: from none, or from another one.
