@@ -105,8 +105,8 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
     let object = until_object(&life, DOMAIN, "partners", "they are counted", counted("CN=New CA", LEAVES as u64)).await;
     assert_eq!(
         living_leaves(&object, "CN=Old CA"),
-        Some(0),
-        "what the operator still knows of them is in the truststore"
+        Some(LEAVES as u64),
+        "what was superseded lives on, and its certificates say so"
     );
     life.looks(2).await;
     assert_eq!(life.writes(mark).await, ["PutObject", "UpdateDomainName"], "one change for all");
