@@ -44,10 +44,11 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     aws::{
+        errors::{self, Kind},
         gate::Gate,
         gateway::DomainStatus,
         quota::Class,
-        session::{Session, Sessions},
+        session::{Access, Session, Sessions},
     },
     certificate,
     cluster::{
@@ -343,8 +344,8 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         ctx.write(domain, &old, &new).await?;
         return Ok(Next::await_change());
     }
-    let session = match ctx.sessions.get(&desired::access(domain)).await {
-        Ok(session) => session,
+    let (session, own_region) = match sessions(domain, ctx).await {
+        Ok(found) => found,
         Err(error) => {
             let new = report::blind(&old, generation, &observe::unseen(&error), now);
             ctx.write(domain, &old, &new).await?;
@@ -366,7 +367,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     if deleting {
         return delete(domain, &home, &session, &old, ctx, now).await;
     }
-    let refused = match claim(domain, ctx, &session.region) {
+    let refused = match claim(domain, ctx, &own_region) {
         Some(claimed) => claimed,
         None => match desired::desired(domain, &surroundings, ctx.clients(domain)) {
             Ok(desired) => return serve(domain, &desired, &session, &old, ctx, now).await,
@@ -393,10 +394,24 @@ fn moved(domain: &MtlsDomain, home: &Home) -> Option<Acceptance> {
     })
 }
 
-fn claim(domain: &MtlsDomain, ctx: &Ctx, region: &str) -> Option<Acceptance> {
+/// The session of this domain, and the Region of those that name none: empty when the operator has none of its own, and they are not served.
+async fn sessions(domain: &MtlsDomain, ctx: &Ctx) -> Result<(Session, String), errors::Error> {
+    let session = ctx.sessions.get(&desired::access(domain)).await?;
+    if domain.spec.aws.as_ref().is_none_or(|aws| aws.region.is_none()) {
+        let region = session.region.clone();
+        return Ok((session, region));
+    }
+    match ctx.sessions.get(&Access::default()).await {
+        Ok(own) => Ok((session, own.region)),
+        Err(error) if error.kind == Kind::Invalid => Ok((session, String::new())),
+        Err(error) => Err(error),
+    }
+}
+
+fn claim(domain: &MtlsDomain, ctx: &Ctx, own_region: &str) -> Option<Acceptance> {
     let state = ctx.domains.state();
     let all = state.iter().filter_map(|d| d.0.as_ref().ok());
-    let older = claims::older(domain, all, region)?;
+    let older = claims::older(domain, all, own_region)?;
     // Whose name it is in another namespace is not this namespace's to know.
     let who = if older.namespace() == domain.namespace() {
         format!("the older MtlsDomain {}", older.name_any())

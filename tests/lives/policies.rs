@@ -166,6 +166,32 @@ fn a_domain_lives_in_the_region_that_its_spec_names() {
     });
 }
 
+/// A name is unique in a Region, and the older object without a Region of its own is in the operator's.
+#[test]
+fn one_name_in_two_regions_is_no_dispute() {
+    run(async {
+        let life = Life::start("regions").await;
+        life.create_domain("here", json!({})).await;
+        life.ready("here").await;
+        let mut there = life.account.clone();
+        there.region = "us-east-1".into();
+        let bucket = format!("there-{}", there.id);
+        sandbox::prepare::versioned_bucket(&there, &bucket).await.unwrap();
+        let spec = json!({"aws": {"region": "us-east-1"}, "truststore": {"bucket": bucket}, "mappings": []});
+        life.create_domain("there", spec).await;
+        life.condition("there", "DomainProgrammed", |c| c.status == "True").await;
+        let gateway = aws_sdk_apigatewayv2::Client::new(&there.sdk());
+        let domain = gateway.get_domain_name().domain_name(life.host()).send().await.unwrap();
+        assert_eq!(domain.tags.unwrap_or_default().get(OWNER_TAG), Some(&life.owner("there")));
+        // There is one record for both, and the first has it.
+        life.condition("there", "DNSProgrammed", |c| c.reason == "ForeignOwner").await;
+        life.ready("here").await;
+        life.delete_domain("there").await;
+        life.ready("here").await;
+        assert_eq!(life.gateway_domains().await, [life.host()]);
+    });
+}
+
 #[test]
 fn nothing_is_deleted_while_suspended() {
     run(async {
