@@ -1,0 +1,723 @@
+//! The model: AWS and the cluster as far as one domain goes, what AWS does to a call, and what it goes on with by itself. It panics where
+//! AWS would refuse, and where anything of somebody else would be changed.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::LazyLock,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::{
+    desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
+    observed::{self, Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
+    plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_TAG, PENDING_TAG, plan},
+    records,
+};
+use crate::{
+    api::{AdoptionPolicy, AuthorityState, DefaultEndpoint, MappedApi, MtlsDomainStatus, RestDeployment},
+    aws::{
+        acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
+        gateway::{self, Domain, DomainRequest, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
+        route53::{self, Alias, Change, RecordSet, Zone},
+    },
+    outside::{probe, public_dns::PublicName},
+    pki::{
+        authority::{self, AuthorityRequest},
+        certificate::{Certificate, parse_pem_bundle},
+        keys::KeyKind,
+        truststore::{Bundle, Entry},
+    },
+};
+
+pub(super) const NAME: &str = "api.example.com";
+pub(super) const OTHER_NAME: &str = "www.example.org";
+/// The zone of each name, by id and name.
+pub(super) const ZONES: [(&str, &str, &str); 3] =
+    [(NAME, "Z1", "example.com"), ("*.api.example.com", "Z1", "example.com"), (OTHER_NAME, "Z2", "example.org")];
+pub(super) const OURS: &str = "cluster/ns/partners";
+pub(super) const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
+pub(super) const THEIRS: &str = "other/ns/partners";
+pub(super) const URI: &str = "s3://truststores/partners.pem";
+pub(super) const KMS_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/1";
+/// Ours, taken over.
+pub(super) const ADOPTED: &str = "adopted";
+pub(super) const NOBODYS: &str = "";
+
+pub(in crate::domain) fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+pub(super) fn request() -> AuthorityRequest {
+    AuthorityRequest {
+        common_name: "Partners".into(),
+        organizations: vec![],
+        duration: SignedDuration::from_hours(87_600),
+        key: KeyKind::EcdsaP256,
+    }
+}
+
+pub(super) static AUTHORITY: LazyLock<Vec<Certificate>> =
+    LazyLock::new(|| parse_pem_bundle(&authority::generate(&request(), now()).unwrap().certificate_pem).unwrap());
+
+/// What a domain trusted before it was taken over.
+pub(super) static OTHER: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
+    let request = AuthorityRequest { common_name: "Other".into(), ..request() };
+    parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem).unwrap()
+});
+
+pub(super) fn tags(owner: &str) -> BTreeMap<String, String> {
+    let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    match owner {
+        NOBODYS => BTreeMap::new(),
+        ADOPTED => [tag(OWNER_TAG, OURS), tag(ADOPTED_TAG, "true")].into(),
+        owner => [tag(OWNER_TAG, owner)].into(),
+    }
+}
+
+pub(super) fn owner(tags: &BTreeMap<String, String>) -> &str {
+    tags.get(OWNER_TAG).map_or(NOBODYS, String::as_str)
+}
+
+pub(in crate::domain) fn desired() -> Desired {
+    let home = Home {
+        namespace: "ns".into(),
+        name: "partners".into(),
+        account: "123456789012".into(),
+        region: "eu-west-1".into(),
+        owner: OURS.into(),
+        domain_name: NAME.into(),
+        dns: DnsWish::Route53 { zone_id: None, role_arn: None },
+        bucket: "truststores".into(),
+        key: "partners.pem".into(),
+        unlisted_mappings: None,
+    };
+    Desired {
+        home,
+        adoption: AdoptionPolicy::Never,
+        certificate: CertificateWish::Request {
+            request: RequestWish {
+                names: vec![NAME.into()],
+                key_algorithm: KeyAlgorithm::EcPrime256v1,
+                token: "t".into(),
+            },
+            keep: true,
+        },
+        create_bucket: false,
+        kms_key: None,
+        authorities: vec![AuthorityWish {
+            name: "partners".into(),
+            state: AuthorityState::Active,
+            source: SourceWish::Generated { secret: "partners.partners-ca".into(), request: request() },
+        }],
+        self_signed: vec![],
+        longest_leaf: DEFAULT_LEAF,
+        overlap: None,
+        mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2"), ("orders/v2/items".to_owned(), "r1")]
+            .map(|(path, id)| (path, MappedApi { id: id.into(), stage: "$default".into() }))
+            .into(),
+        default_endpoint: DefaultEndpoint::Disable,
+        rest_deployment: RestDeployment::Never,
+        ip_address_type: IpAddressType::Ipv4,
+    }
+}
+
+/// A version of a truststore object.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Stored {
+    pub(super) uri: String,
+    pub(super) version: String,
+    pub(super) owner: Option<String>,
+    pub(super) body: String,
+    pub(super) kms_key: Option<String>,
+}
+
+impl Stored {
+    pub(super) fn is_ours(&self) -> bool {
+        self.owner.as_deref() == Some(OURS)
+    }
+}
+
+/// The bucket of the spec.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Bucket {
+    pub(super) owner: Option<String>,
+    pub(super) versioned: bool,
+    pub(super) private: bool,
+    pub(super) encrypted: bool,
+    /// Versioning was enabled a moment ago: the next object gets no version.
+    pub(super) fresh: bool,
+}
+
+impl Bucket {
+    pub(super) fn is_ours(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.starts_with("cluster/"))
+    }
+}
+
+/// A domain that is as it should be.
+pub(in crate::domain) fn settled() -> (Desired, Observed) {
+    let (d, mut world) = (desired(), empty());
+    world.converge(&d);
+    let observed = world.observed();
+    (d, observed)
+}
+
+/// AWS and the cluster, as far as one domain goes.
+#[derive(Clone, Debug)]
+pub(in crate::domain) struct World {
+    pub(super) has_key: bool,
+    pub(in crate::domain) certificates: Vec<acm::Certificate>,
+    pub(super) records: Vec<RecordSet>,
+    pub(super) bucket: Option<Bucket>,
+    /// Oldest first.
+    pub(super) versions: Vec<Stored>,
+    pub(in crate::domain) domain: Option<Domain>,
+    pub(super) mappings: Vec<Mapping>,
+    pub(super) apis: BTreeMap<String, Api>,
+    /// The APIs whose default endpoint refuses callers.
+    pub(super) refusing: BTreeSet<String>,
+    /// A change of a stage makes the flag of its REST API effective.
+    pub(super) touch_publishes: bool,
+    /// The default endpoints can be reached from here.
+    pub(super) probes: bool,
+    /// Of REST APIs, each of which may publish what is not ours.
+    pub(super) deployments: usize,
+    pub(super) counter: usize,
+    pub(super) clock: Timestamp,
+    /// What the spec of the last [`World::converge`] allows.
+    pub(super) adopts: bool,
+    pub(super) creates: bool,
+}
+
+impl World {
+    pub(super) fn id(&mut self, prefix: &str) -> String {
+        self.counter += 1;
+        format!("{prefix}{}", self.counter)
+    }
+
+    pub(super) fn in_use(&self, arn: &str) -> bool {
+        self.domain.iter().any(|g| g.certificate_arn == arn || g.ownership_certificate_arn.as_deref() == Some(arn))
+    }
+
+    pub(super) fn has_certificate(&self, arn: &str) -> bool {
+        self.certificates.iter().any(|c| c.arn == arn)
+    }
+
+    pub(super) fn seen_certificates(&self) -> Vec<acm::Certificate> {
+        self.certificates.iter().map(|c| acm::Certificate { in_use: self.in_use(&c.arn), ..c.clone() }).collect()
+    }
+
+    pub(super) fn named(&self) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
+        let all = self.seen_certificates();
+        all.into_iter().map(|c| (c.arn.clone(), Ok(Some(c)))).collect()
+    }
+
+    pub(super) fn records_at(&self, names: &[&str]) -> Vec<RecordSet> {
+        self.records.iter().filter(|r| names.contains(&r.name.as_str())).cloned().collect()
+    }
+
+    pub(in crate::domain) fn observed(&self) -> Observed {
+        let source = Source::Read { certificates: Ok(AUTHORITY.clone()), key: Key::Fits };
+        let missing = Source::Missing("there is no Secret".into());
+        let pinned = self
+            .pinned()
+            .map(|s| Pinned { owner: s.owner.clone(), bundle: Bundle::parse(&s.body).unwrap_or_default() });
+        let apis = self.apis.iter().map(|(id, api)| {
+            let settled = api.api.endpoint_closed && api.api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
+            let answer = match self.refusing.contains(id) {
+                _ if !self.probes => probe::Verdict::Unreachable("no way out".into()),
+                true => probe::Verdict::Refused(404),
+                false => probe::Verdict::Answered(200),
+            };
+            (id.clone(), Ok(Some(Api { probe: settled.then_some(answer), ..api.clone() })))
+        });
+        let zones = ZONES.map(|(name, id, zone)| {
+            (name.to_owned(), ZoneChoice::Found(Zone { id: id.into(), name: zone.into(), private: false }))
+        });
+        let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
+        Observed {
+            leaves: vec![],
+            self_signed: Ok(BTreeMap::new()),
+            authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
+            zones: Ok(zones.into()),
+            certificates: Ok(self.seen_certificates()),
+            named: self.named(),
+            validation: Ok(self
+                .certificates
+                .iter()
+                .flat_map(|c| &c.validation)
+                .filter_map(|v| v.record.as_ref())
+                .map(|(n, _)| cname(n))
+                .collect()),
+            bucket: Ok(self.bucket.as_ref().map(|b| observed::Bucket {
+                region: "eu-west-1".into(),
+                versioned: b.versioned,
+                owner: b.owner.clone(),
+            })),
+            published: Ok(self.latest().map(|s| Published {
+                version: s.version.clone(),
+                owner: s.owner.clone(),
+                kms_key: s.kms_key.clone(),
+                wished_kms_key: s.kms_key.clone(),
+                sha256: sha256(s.body.as_bytes()),
+                bundle: Bundle::parse(&s.body).unwrap_or_default(),
+            })),
+            pinned: Ok(pinned),
+            domain: Ok(self.domain.clone()),
+            mappings: Ok(self.mappings.clone()),
+            apis: apis.collect(),
+            records: Ok(self.records_at(&[NAME, &records::marker_name(NAME)])),
+            records_in_sync: Ok(true),
+            public: Ok(None),
+        }
+    }
+
+    /// As it is seen where somebody else makes the records: the zone is nobody's that we know, and `records` is what public DNS answers by.
+    pub(super) fn observed_from_outside(&self) -> Observed {
+        let at_name = self.records_at(&[NAME]);
+        let cname = at_name.iter().filter(|r| r.kind == "CNAME").flat_map(|r| r.values.clone()).collect();
+        let address = |name: &str| IpAddr::from([192, 0, 2, name.len() as u8]);
+        let aliases = at_name.iter().filter_map(|r| r.alias.as_ref());
+        let public = self.domain.as_ref().map(|g| PublicName {
+            cnames: cname,
+            addresses: aliases.map(|alias| address(&alias.target)).collect(),
+            target: [address(&g.target)].into(),
+            apex: false,
+        });
+        let (zones, validation, records) = (Ok(BTreeMap::new()), Ok(BTreeMap::new()), Ok(vec![]));
+        Observed { zones, validation, records, public: Ok(public), ..self.observed() }
+    }
+
+    /// Somebody who creates what the status lists, in place of whatever is there.
+    pub(super) fn create_by_hand(&mut self, status: &MtlsDomainStatus) {
+        for wanted in status.dns.iter().flat_map(|dns| &dns.records) {
+            self.records.retain(|r| r.name != wanted.name);
+            let (name, kind, values) = (wanted.name.clone(), wanted.r#type.clone(), vec![wanted.value.clone()]);
+            self.records.push(RecordSet { name, kind, ttl: Some(60), values, alias: None, routed: false });
+        }
+    }
+
+    pub(super) fn remains(&self) -> Remains {
+        Remains {
+            zone_id: Some("Z1".into()),
+            records: Ok(self.records_at(&[NAME, &records::marker_name(NAME)])),
+            domain: Ok(self.domain.clone()),
+            mappings: Ok(self.mappings.clone()),
+            certificates: Ok(self.seen_certificates()),
+            versions: Ok(self
+                .versions
+                .iter()
+                .filter(|s| s.uri == URI && s.is_ours())
+                .map(|s| s.version.clone())
+                .collect()),
+        }
+    }
+
+    /// The latest version of the object that the spec names.
+    pub(super) fn latest(&self) -> Option<&Stored> {
+        self.versions.iter().rfind(|s| s.uri == URI)
+    }
+
+    pub(super) fn stored(&self, uri: &str, version: &str) -> Option<&Stored> {
+        self.versions.iter().find(|s| s.uri == uri && s.version == version)
+    }
+
+    /// The version that the domain uses, wherever it is.
+    pub(super) fn pinned(&self) -> Option<&Stored> {
+        let used = self.domain.as_ref()?.truststore.as_ref()?;
+        self.stored(&used.uri, used.version.as_ref()?)
+    }
+
+    /// The bucket, which nobody changes who did not make it.
+    pub(super) fn bucket_of_ours(&mut self) -> &mut Bucket {
+        let bucket = self.bucket.as_mut().expect("there");
+        assert!(bucket.is_ours(), "somebody else's bucket was changed");
+        bucket
+    }
+
+    /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would be changed.
+    pub(in crate::domain) fn perform(&mut self, action: Action) {
+        match action {
+            Action::GenerateAuthority { .. } => {
+                assert!(
+                    !self.has_key && !self.trusts_authority(),
+                    "a key was made anew while its certificate is trusted"
+                );
+                self.has_key = true;
+            }
+            Action::RequestCertificate(r) => {
+                let (arn, pending) = (self.id("arn:"), CertificateStatus::PendingValidation);
+                let c = certificate(&arn, OURS, pending, &r.names, r.key_algorithm);
+                self.certificates.push(acm::Certificate { created_at: Some(self.clock), ..c });
+            }
+            Action::DeleteCertificate { arn } => {
+                assert!(!self.in_use(&arn), "ResourceInUseException");
+                let i = self.certificates.iter().position(|c| c.arn == arn).expect("there");
+                assert_eq!(owner(&self.certificates.remove(i).tags), OURS);
+            }
+            Action::ChangeRecords { zone_id, changes } => {
+                let (.., zone) = ZONES.into_iter().find(|(_, id, _)| *id == zone_id).expect("the zone is there");
+                for change in changes {
+                    assert!(records::is_inside(&change.record.name, zone), "InvalidChangeBatch: not in the zone");
+                    self.change(change);
+                }
+            }
+            Action::CreateBucket { .. } => {
+                assert!(self.bucket.is_none() && self.creates);
+                let owner = Some(OURS.into());
+                self.bucket = Some(Bucket { owner, versioned: false, private: false, encrypted: false, fresh: false });
+            }
+            Action::BlockPublicAccess { .. } => self.bucket_of_ours().private = true,
+            Action::EncryptBucket { .. } => self.bucket_of_ours().encrypted = true,
+            Action::EnableVersioning { .. } => {
+                let bucket = self.bucket_of_ours();
+                assert!(bucket.private && bucket.encrypted, "versioning comes last");
+                (bucket.versioned, bucket.fresh) = (true, true);
+            }
+            Action::PutTruststore { body, kms_key, .. } => {
+                let drifted = self
+                    .domain
+                    .as_ref()
+                    .is_some_and(|g| owner(&g.tags) == OURS && g.truststore.as_ref().is_some_and(|t| t.uri == URI));
+                let is_free = |s: &Stored| match &s.owner {
+                    Some(owner) => owner == OURS,
+                    None => drifted || self.adopts,
+                };
+                assert!(self.latest().is_none_or(is_free), "somebody else's object was overwritten");
+                let id = self.id("v");
+                let bucket = self.bucket.as_mut().expect("NoSuchBucket");
+                let version = if std::mem::take(&mut bucket.fresh) { String::new() } else { id };
+                self.versions.retain(|s| !s.version.is_empty());
+                self.versions.push(Stored { uri: URI.into(), version, owner: Some(OURS.into()), body, kms_key });
+            }
+            Action::CreateDomain(r) => {
+                assert!(self.domain.is_none(), "exists already");
+                self.check_request(&r);
+                let mut g = domain(OURS, &r.certificate_arn, &r.truststore_version);
+                (g.truststore.as_mut().unwrap().uri, g.status) = (r.truststore_uri, DomainStatus::Updating);
+                g.ownership_certificate_arn = r.ownership_certificate_arn;
+                self.domain = Some(g);
+            }
+            Action::UpdateDomain(r) => {
+                self.check_request(&r);
+                self.check_nobody_loses(&r);
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
+                (g.certificate_arn, g.ownership_certificate_arn) = (r.certificate_arn, r.ownership_certificate_arn);
+                g.truststore =
+                    Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
+                (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
+            }
+            Action::AdoptDomain { .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!(owner(&g.tags), NOBODYS, "somebody else's domain was taken over");
+                g.tags.extend(tags(ADOPTED));
+            }
+            Action::ReleaseDomain { .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!(owner(&g.tags), OURS);
+                g.tags.clear();
+            }
+            Action::ReleaseCertificate { arn } => {
+                let c = self.certificates.iter_mut().find(|c| c.arn == arn).expect("there");
+                assert_eq!(owner(&c.tags), OURS);
+                c.tags.clear();
+            }
+            Action::DeleteDomain { .. } => {
+                assert_eq!(owner(&self.domain.take().expect("there").tags), OURS);
+                self.mappings.clear();
+            }
+            Action::CreateMapping { path, api_id, stage } => {
+                self.check_mapping(&api_id);
+                assert!(self.mappings.iter().all(|m| m.path != path), "ApiMapping key already exists");
+                let id = self.id("m");
+                self.mappings.push(Mapping { id, path, api_id, stage });
+            }
+            Action::UpdateMapping { id, path, api_id, stage } => {
+                self.check_mapping(&api_id);
+                let there = self.mappings.iter_mut().find(|m| m.id == id).expect("there");
+                *there = Mapping { id, path, api_id, stage };
+            }
+            Action::DeleteMapping { id, .. } => {
+                let i = self.mappings.iter().position(|m| m.id == id).expect("there");
+                self.mappings.remove(i);
+            }
+            Action::MarkPending { api_arn } => drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), OURS.into())),
+            Action::UnmarkPending { api_arn } => drop(self.api(&api_arn).tags.remove(PENDING_TAG)),
+            Action::MarkDeployed { api_arn } => {
+                drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), DEPLOYED.into()));
+            }
+            Action::CloseEndpoint { api_id, protocol } => {
+                assert_eq!(protocol, self.api(&api_id).protocol);
+                self.api(&api_id).endpoint_closed = true;
+                let by_itself = |s: &Stage| s.auto_deploy;
+                if self.apis[&api_id].stages.values().flatten().any(by_itself) {
+                    self.publish(&api_id);
+                }
+            }
+            Action::Deploy { api_id, protocol, stages } => {
+                assert_eq!(protocol, self.api(&api_id).protocol);
+                self.deployments += usize::from(protocol == Protocol::Rest);
+                stages.iter().for_each(|stage| self.change_stage(&api_id, stage));
+                self.publish(&api_id);
+            }
+            Action::TouchStage { api_id, stage, description } => {
+                let there = self.apis[&api_id].stages[&stage].clone().expect("the stage is there");
+                assert_eq!((self.api(&api_id).protocol, description), (Protocol::Rest, there.description));
+                self.change_stage(&api_id, &stage);
+                if self.touch_publishes {
+                    self.publish(&api_id);
+                }
+            }
+            Action::DeleteTruststoreVersion { version, .. } => {
+                assert!(self.domain.is_none() || owner(&self.domain.as_ref().unwrap().tags) != OURS, "still pinned");
+                let i = self.versions.iter().position(|s| s.version == version).expect("there");
+                assert!(self.versions.remove(i).is_ours());
+            }
+        }
+    }
+
+    pub(super) fn api(&mut self, id: &str) -> &mut gateway::Api {
+        &mut self.apis.get_mut(id).expect("there").api
+    }
+
+    pub(super) fn change_stage(&mut self, id: &str, name: &str) {
+        let stage = self.apis.get_mut(id).and_then(|api| api.stages.get_mut(name)?.as_mut());
+        stage.expect("the stage is there").updated_at = Some(self.clock);
+    }
+
+    /// The flag of the API becomes effective.
+    pub(super) fn publish(&mut self, id: &str) {
+        match self.api(id).endpoint_closed {
+            true => self.refusing.insert(id.to_owned()),
+            false => self.refusing.remove(id),
+        };
+    }
+
+    pub(super) fn trusts_authority(&self) -> bool {
+        let o = self.observed();
+        let is_ours = |owner: &Option<String>| owner.as_deref() == Some(OURS);
+        let used = self.domain.as_ref().is_some_and(|g| owner(&g.tags) == OURS);
+        let published = o.published.unwrap().filter(|p| is_ours(&p.owner)).map(|p| p.bundle);
+        let pinned = o.pinned.unwrap().filter(|p| used || is_ours(&p.owner)).map(|p| p.bundle);
+        [published, pinned].iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
+    }
+
+    pub(super) fn check_request(&self, r: &DomainRequest) {
+        let issued = |arn: &str| {
+            let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
+            assert_eq!(c.status, CertificateStatus::Issued);
+            c.kind
+        };
+        let proof = r.ownership_certificate_arn.as_deref().map(issued);
+        assert!(issued(&r.certificate_arn) == CertificateKind::Requested || proof == Some(CertificateKind::Requested));
+        assert!(
+            self.stored(&r.truststore_uri, &r.truststore_version).is_some(),
+            "Invalid truststore URI/versionId specified"
+        );
+        assert!(!r.truststore_version.is_empty(), "nothing is pinned");
+    }
+
+    /// What a domain trusted before it was taken over it trusts afterwards.
+    pub(super) fn check_nobody_loses(&self, r: &DomainRequest) {
+        let adopted = self.domain.as_ref().expect("there").tags.contains_key(ADOPTED_TAG);
+        if let Some(before) = self.pinned().filter(|before| adopted && !before.is_ours()) {
+            let after = self.stored(&r.truststore_uri, &r.truststore_version).expect("there");
+            let after = Bundle::parse(&after.body).unwrap();
+            let lost = |e: &Entry| after.find(&e.certificate).is_none();
+            assert!(
+                !Bundle::parse(&before.body).unwrap().entries.iter().any(lost),
+                "somebody lost access by a take-over"
+            );
+        }
+    }
+
+    pub(super) fn check_mapping(&self, api: &str) {
+        assert!(self.domain.as_ref().is_some_and(|g| owner(&g.tags) == OURS) && self.apis.contains_key(api));
+    }
+
+    pub(super) fn change(&mut self, Change { action, record }: Change) {
+        let i = self.records.iter().position(|r| r.name == record.name && r.kind == record.kind);
+        match action {
+            route53::Action::Create => {
+                assert_eq!(i, None, "InvalidChangeBatch: exists already");
+                self.records.push(record);
+            }
+            route53::Action::Upsert => match i {
+                Some(i) => self.records[i] = record,
+                None => self.records.push(record),
+            },
+            route53::Action::Delete => {
+                let i = i.expect("InvalidChangeBatch: not there");
+                assert_eq!(self.records.remove(i), record, "InvalidChangeBatch: the values do not match");
+            }
+        }
+    }
+
+    /// What AWS goes on with by itself.
+    pub(super) fn time_passes(&mut self) {
+        self.clock += SignedDuration::from_hours(12);
+        let records = self.records.clone();
+        for c in self.certificates.iter_mut().filter(|c| c.status == CertificateStatus::PendingValidation) {
+            let there = |v: &Validation| {
+                v.record
+                    .as_ref()
+                    .is_some_and(|(n, value)| records.iter().any(|r| r.name == *n && r.values == [value.clone()]))
+            };
+            if c.validation.iter().all(there) {
+                c.status = CertificateStatus::Issued;
+            } else if c.created_at.is_some_and(|at| self.clock >= at + SignedDuration::from_hours(72)) {
+                c.status = CertificateStatus::ValidationTimedOut;
+            }
+            for v in c.validation.iter_mut().filter(|v| v.record.is_none()) {
+                v.record = Some(validation_record(&v.domain));
+            }
+        }
+        if let Some(g) = self.domain.as_mut().filter(|g| g.status == DomainStatus::Updating) {
+            g.status = DomainStatus::Available;
+        }
+    }
+
+    /// Everything in it that carries somebody else's mark, or none; `of_domain`: the owners whose domain counts.
+    pub(super) fn foreign(&self, of_domain: &[&str]) -> String {
+        let tag = |tags: &BTreeMap<String, String>| owner(tags) != OURS;
+        let domain = self.domain.as_ref().filter(|g| of_domain.contains(&owner(&g.tags)));
+        let domain = domain.map(|g| (&g.certificate_arn, &g.truststore, g.ip_address_type, &self.mappings));
+        let certificates: Vec<_> = self.certificates.iter().filter(|c| tag(&c.tags)).map(|c| &c.arn).collect();
+        let versions: Vec<_> = self.versions.iter().filter(|s| !s.is_ours()).collect();
+        let bucket = self.bucket.as_ref().filter(|b| !b.is_ours());
+        format!("{domain:?} {certificates:?} {versions:?} {bucket:?}")
+    }
+
+    pub(in crate::domain) fn converge(&mut self, d: &Desired) {
+        (self.adopts, self.creates) = (d.adoption == AdoptionPolicy::Unowned, d.create_bucket);
+        for _ in 0..25 {
+            let plan = plan(d, &self.observed(), self.clock);
+            for (_, action) in plan.actions() {
+                self.perform(action.clone());
+            }
+            self.time_passes();
+        }
+    }
+
+    /// A look whose process is killed after so many actions.
+    pub(super) fn killed_look(&mut self, d: &Desired, after: usize) {
+        (self.adopts, self.creates) = (d.adoption == AdoptionPolicy::Unowned, d.create_bucket);
+        let plan = plan(d, &self.observed(), self.clock);
+        for (_, action) in plan.actions().take(after) {
+            self.perform(action.clone());
+        }
+        self.time_passes();
+    }
+}
+
+pub(in crate::domain) fn certificate(
+    arn: &str,
+    owner: &str,
+    status: CertificateStatus,
+    names: &[String],
+    key_algorithm: KeyAlgorithm,
+) -> acm::Certificate {
+    let issued = status == CertificateStatus::Issued;
+    acm::Certificate {
+        arn: arn.into(),
+        domain_name: NAME.into(),
+        names: names.to_vec(),
+        status,
+        key_algorithm,
+        kind: CertificateKind::Requested,
+        not_after: None,
+        created_at: None,
+        in_use: false,
+        failure: None,
+        renewal: None,
+        validation: names
+            .iter()
+            .map(|n| Validation {
+                domain: n.clone(),
+                record: issued.then(|| validation_record(n)),
+                status: ValidationStatus::Pending,
+            })
+            .collect(),
+        tags: tags(owner),
+    }
+}
+
+pub(super) fn validation_record(name: &str) -> (String, String) {
+    (format!("_x.{}", name.trim_start_matches("*.")), "_y.acm-validations.aws".to_owned())
+}
+
+pub(in crate::domain) fn domain(owner: &str, arn: &str, version: &str) -> Domain {
+    Domain {
+        name: NAME.into(),
+        arn: "arn:domain".into(),
+        certificate_arn: arn.into(),
+        ownership_certificate_arn: None,
+        truststore: Some(Truststore { uri: URI.into(), version: Some(version.into()), warnings: vec![] }),
+        status: DomainStatus::Available,
+        status_message: None,
+        target: TARGET.into(),
+        hosted_zone_id: "ZAPI".into(),
+        ip_address_type: IpAddressType::Ipv4,
+        endpoint_type: "REGIONAL".into(),
+        security_policy: "TLS_1_2".into(),
+        routing_mode: "API_MAPPING_ONLY".into(),
+        tags: tags(owner),
+    }
+}
+
+/// REST when the id begins with r. It was deployed an hour ago.
+pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, mark: Option<&str>) -> Api {
+    let protocol = if id.starts_with('r') { Protocol::Rest } else { Protocol::Http };
+    let stage = Stage {
+        name: "$default".into(),
+        auto_deploy: auto_deploy && protocol == Protocol::Http,
+        description: "theirs".into(),
+        updated_at: Some(now() - SignedDuration::from_hours(1)),
+    };
+    Api {
+        api: gateway::Api {
+            id: id.into(),
+            arn: id.into(), // so that both find the API
+            protocol,
+            private: false,
+            endpoint_closed: closed,
+            tags: mark.map(|mark| (PENDING_TAG.to_owned(), mark.to_owned())).into_iter().collect(),
+        },
+        stages: [("$default".to_owned(), Some(stage))].into(),
+        probe: None,
+    }
+}
+
+pub(super) fn alias(target: &str) -> RecordSet {
+    RecordSet {
+        name: NAME.into(),
+        kind: "A".into(),
+        ttl: None,
+        values: vec![],
+        alias: Some(Alias { target: target.into(), hosted_zone_id: "ZAPI".into(), evaluate_target_health: false }),
+        routed: false,
+    }
+}
+
+pub(in crate::domain) fn empty() -> World {
+    World {
+        has_key: false,
+        certificates: vec![],
+        records: vec![],
+        bucket: Some(Bucket { owner: None, versioned: true, private: true, encrypted: true, fresh: false }),
+        versions: vec![],
+        domain: None,
+        mappings: vec![],
+        apis: ["a1", "a2", "r1"].map(|id| (id.to_owned(), api(id, false, id == "a1", None))).into(),
+        refusing: BTreeSet::new(),
+        touch_publishes: true,
+        probes: true,
+        deployments: 0,
+        adopts: false,
+        creates: false,
+        counter: 100,
+        clock: now(),
+    }
+}
