@@ -65,9 +65,14 @@ pub async fn issue(
 ) -> Result<(Certificate, Option<String>), Error> {
     let Hands { cert, d, client, .. } = hands;
     let (request, key, old) = (d.request.clone(), d.key.clone(), secret.and_then(|s| s.data.tls_key.clone()));
-    // RSA keys take up to seconds.
-    let made = tokio::task::spawn_blocking(move || make(&request, &key, old, Some(&issuer), now));
-    let (certificate, data) = made.await??;
+    let make = move || make(&request, &key, old, Some(&issuer), now);
+    let (certificate, data) = match d.key {
+        KeyWish::Made { kind: KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096, .. } => {
+            tokio::task::spawn_blocking(make).await?? // up to seconds
+        }
+        // A fraction of a millisecond: cheaper than another thread, which would keep memory of its own.
+        _ => make()?,
+    };
     let keystore = hands.keystore(&data).await?;
     let wanted = hands.wanted(revision, d.renew.clone(), data, keystore);
     let written = apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;

@@ -66,11 +66,12 @@ async fn a_certificate_is_what_everything_mounts_and_costs_no_call_to_aws() {
     assert_eq!(hex(object["status"]["fingerprintSha256"].as_str().expect("in the status")), shown);
     assert_eq!(object["status"]["revision"], 1);
 
-    // By now it was looked at again, because of its Secret: the whole of it was one status, one Secret and one Event.
+    // The whole of it was one status and one Secret, and nothing that happened since made it another one.
     create(&life, CERTIFICATE, "fence", certificate_spec("fence")).await;
     issued(&life, "fence", 1).await;
     let states = recorder.until(&get(&life, CERTIFICATE, "client1").await).await;
     assert_eq!(states.iter().filter(|o| o["status"]["conditions"].is_array()).count(), 1, "{states:?}");
+    assert_eq!(events_about(&life, "client1").await, [""; 0], "the object says that all went well");
     let again = life.secrets().get("client1-mtls").await.expect("the Secret");
     assert_eq!(version(&again), version(&secret));
 }

@@ -133,6 +133,14 @@ pub async fn ask_for_renewal(life: &Life, name: &str, value: &str) {
     api(life, CERTIFICATE).patch(name, &PatchParams::default(), &patch).await.expect("an annotation");
 }
 
+/// The reasons of all Events about that object.
+pub async fn events_about(life: &Life, name: &str) -> Vec<String> {
+    let events: Api<Event> = Api::namespaced(life.client.clone(), &life.namespace);
+    let all = events.list(&Default::default()).await.expect("a list").items.into_iter();
+    let about = all.filter(|e| e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name)));
+    about.map(|e| e.reason.unwrap_or_default()).collect()
+}
+
 /// The note of the Event about that object with that reason.
 pub async fn event(life: &Life, name: &str, reason: &str) -> String {
     let events: Api<Event> = Api::namespaced(life.client.clone(), &life.namespace);

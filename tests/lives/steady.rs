@@ -41,3 +41,26 @@ fn an_unchanged_world_sees_no_write() {
         assert_eq!(versions(&life).await, before);
     });
 }
+
+#[test]
+fn a_restart_writes_nothing_either() {
+    run(async {
+        let mut life = Life::start("restarted").await;
+        life.create_domain("d", json!({})).await;
+        life.create_certificate("client1", "d").await;
+        life.ready("d").await;
+        life.certificate_ready("client1").await;
+        life.looks(1).await;
+        life.operator.stop().await.expect("it stops");
+        let (mark, before) = (life.mark().await, versions(&life).await);
+        life.operator.restart().expect("it starts");
+        life.looks(2).await;
+        // Its domain is known by now, so the other certificate has been looked at, too.
+        life.create_certificate("fence", "d").await;
+        life.certificate_ready("fence").await;
+        assert_eq!(life.writes(mark).await, [""; 0]);
+        let mut after = versions(&life).await;
+        after.retain(|key, _| before.contains_key(key));
+        assert_eq!(after, before);
+    });
+}
