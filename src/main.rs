@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Client, Config, api::PartialObjectMeta, runtime::watcher};
+use kube::{Client, Config, api::PartialObjectMeta};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +26,12 @@ use mtls_operator::{
         session::Sessions,
     },
     certificate::{self, issuers::Issuers, uses::Uses},
-    cluster::{events::Events, identity, lease, watch::Watch},
-    domain::{self, allowance::Allowance, bypass::Bypasses, served::Served},
+    cluster::{
+        events::Events,
+        identity, lease,
+        watch::{self, Watch},
+    },
+    domain::{self, allowance::Allowance, bypass::Bypasses, clients::TRUSTED_BY, served::Served},
     ops::{
         logging::{self, Format},
         metrics::Metrics,
@@ -163,11 +167,13 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let (served, trust_changes) = Served::new();
     let served = Arc::new(served);
     let ns = &run.watch_namespace;
-    let (domains, drive_domains) = Watch::<domain::controller::Guard>::new(&client, ns, watcher::Config::default());
+    let (domains, drive_domains) = Watch::<domain::controller::Guard>::new(&client, ns, watch::all_of_it);
     let (certificates, drive_certificates) =
-        Watch::<certificate::controller::Guard>::new(&client, ns, watcher::Config::default());
-    let (secrets, drive_secrets) = Watch::<PartialObjectMeta<Secret>>::new(&client, ns, watcher::Config::default());
-    let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watcher::Config::default());
+        Watch::<certificate::controller::Guard>::new(&client, ns, watch::all_of_it);
+    let (secrets, drive_secrets) =
+        Watch::<PartialObjectMeta<Secret>>::new(&client, ns, |secret| watch::identity_and(TRUSTED_BY, secret));
+    // Specs select by any label.
+    let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
     let mut background = JoinSet::new();
     for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps] {
         background.spawn(drive);

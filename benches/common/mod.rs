@@ -149,7 +149,7 @@ impl Bench {
         let mut ready = std::pin::pin!(ready);
         let started = Instant::now();
         let creating = async {
-            create(&self.certificates(), count).await?;
+            create(&self.certificates(), count, drop).await?;
             anyhow::Ok(started.elapsed())
         };
         let waiting = async {
@@ -195,14 +195,14 @@ pub struct Issued {
     pub all: Duration,
 }
 
-/// Creates certificates `c0`, `c1`, ..., as a user with a script would.
-pub async fn create(api: &Api<ClientCertificate>, count: usize) -> Result<()> {
+/// Creates certificates `c0`, `c1`, ..., as a user with a script would, and tells of each.
+pub async fn create(api: &Api<ClientCertificate>, count: usize, created: impl Fn(ClientCertificate)) -> Result<()> {
     let one = async |i: usize| {
         let certificate = serde_json::from_value(serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": format!("c{i}")},
             "spec": {"domainRef": {"name": DOMAIN}, "subject": {"commonName": format!("client {i}"), "organizations": ["Acme"]}},
         }))?;
-        api.create(&PostParams::default(), &certificate).await?;
+        created(api.create(&PostParams::default(), &certificate).await?);
         anyhow::Ok(())
     };
     stream::iter(0..count).map(one).buffer_unordered(CREATORS).try_collect().await

@@ -115,7 +115,7 @@ pub struct Watches {
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let (by_domain, by_rival, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
-    let deletions = watches.certificates.subscribe_when(|_| ()).take_until(stop.clone().cancelled_owned());
+    let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
     let used = ctx.clone();
@@ -129,7 +129,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
             move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
         )
         // One that goes may free a subject.
-        .watches_shared_stream(watches.certificates.subscribe_when(is_going), move |c| rivals(&c, &by_rival))
+        .watches_shared_stream(watches.certificates.subscribe(), move |c| rivals(&c, &by_rival))
         .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
         .reconcile_on(trusts)
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -144,14 +144,11 @@ fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
     Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
 }
 
-fn is_going(c: &Guard) -> bool {
-    c.meta().deletion_timestamp.is_some()
-}
-
-/// The other self-signed certificates of its domain.
-fn rivals(changed: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
-    let Ok(changed) = &changed.0 else { return vec![] };
-    if changed.spec.issuance != Issuance::SelfSigned {
+/// Of a self-signed certificate that goes: the others of its domain.
+fn rivals(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let goes = going.meta().deletion_timestamp.is_some() || !is_there(going, ctx);
+    let Ok(changed) = &going.0 else { return vec![] };
+    if !goes || changed.spec.issuance != Issuance::SelfSigned {
         return vec![];
     }
     let theirs = |c: &ClientCertificate| {

@@ -7,12 +7,16 @@ use std::{
 
 use crate::pki::authority::Issuer;
 
-/// What was read from a Secret, and its resourceVersion then.
-type Known = (String, Arc<Issuer>);
-
 /// By namespace and name of the Secret.
 #[derive(Default)]
-pub struct Issuers(Mutex<HashMap<(String, String), Known>>);
+pub struct Issuers(Mutex<HashMap<(String, String), Read>>);
+
+/// What is in a Secret.
+struct Read {
+    /// The resourceVersion of the Secret.
+    version: String,
+    issuer: Arc<Issuer>,
+}
 
 impl Issuers {
     /// As it was read from that `version` of the Secret; `None`: from none, or from another one.
@@ -20,7 +24,7 @@ impl Issuers {
         let mut all = self.0.lock().expect("nobody panics while holding it");
         let key = (secret.0.to_owned(), secret.1.to_owned());
         match all.get(&key) {
-            Some((read, issuer)) if Some(read.as_str()) == version => Some(issuer.clone()),
+            Some(read) if Some(read.version.as_str()) == version => Some(read.issuer.clone()),
             _ => {
                 all.remove(&key);
                 None
@@ -31,7 +35,7 @@ impl Issuers {
     pub fn put(&self, secret: (&str, &str), version: Option<String>, issuer: &Arc<Issuer>) {
         let Some(version) = version else { return };
         let mut all = self.0.lock().expect("nobody panics while holding it");
-        all.insert((secret.0.to_owned(), secret.1.to_owned()), (version, issuer.clone()));
+        all.insert((secret.0.to_owned(), secret.1.to_owned()), Read { version, issuer: issuer.clone() });
     }
 }
 

@@ -21,7 +21,7 @@ impl Uses {
     pub fn add(&self, cert: &ClientCertificate) {
         let mut all = self.0.lock().expect("nobody panics while holding it");
         for key in used_by(cert) {
-            let names = all.entry(key).or_default();
+            let names = all.entry(key).or_insert_with(|| Vec::with_capacity(1)); // as a rule there is no other
             if !names.contains(&cert.name_any()) {
                 names.push(cert.name_any());
             }

@@ -15,6 +15,7 @@ use futures::{
 };
 use kube::{
     Api, Client, Resource,
+    api::ObjectMeta,
     core::NamespaceResourceScope,
     runtime::{
         WatchStreamExt,
@@ -28,6 +29,8 @@ use tokio::sync::watch;
 use super::merge::Merge;
 use crate::ops::logging::chain;
 
+/// Objects in one answer to a list: what is not kept of them is in memory until the next.
+const PAGE: u32 = 100;
 /// `kubectl apply` keeps the whole object here, a Secret's data with it. We asked for metadata to not have those.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -68,9 +71,11 @@ impl<K: Watched> Clone for Watch<K> {
 }
 
 impl<K: Watched> Watch<K> {
-    /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. What fails is
-    /// logged and tried again, a list about every second, each namespace for itself.
-    pub fn new(client: &Client, namespaces: &[String], config: watcher::Config) -> (Self, BoxFuture<'static, ()>) {
+    /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. `trim` takes away what of
+    /// an object nobody needs to have in memory. What fails is logged and tried again, a list about every second, each namespace
+    /// for itself.
+    pub fn new(client: &Client, namespaces: &[String], trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>) {
+        let config = watcher::Config::default().page_size(PAGE);
         let mut namespaces = namespaces.to_vec();
         namespaces.sort();
         namespaces.dedup();
@@ -82,19 +87,20 @@ impl<K: Watched> Watch<K> {
             };
             watcher(api, config.clone()).default_backoff().map(move |event| (source, event)).boxed()
         }));
-        Self::over(namespaces, events)
+        Self::over(namespaces, trim, events)
     }
 
     /// Over any events; `namespaces[i]` is where those of source `i` come from.
     fn over(
         namespaces: Vec<Option<String>>,
+        trim: fn(&mut K),
         events: impl Stream<Item = (usize, watcher::Result<Event<K>>)> + Send + 'static,
     ) -> (Self, BoxFuture<'static, ()>) {
         let (store, writer) = reflector::store();
         let (progress, synced) = watch::channel(Progress::default());
         let me =
             Self { store, subscribers: Arc::default(), synced: Synced { kind: K::kind(&()).into(), progress: synced } };
-        let driver = me.clone().drive(namespaces, writer, progress, events).boxed();
+        let driver = me.clone().drive(namespaces, trim, writer, progress, events).boxed();
         (me, driver)
     }
 
@@ -148,6 +154,7 @@ impl<K: Watched> Watch<K> {
     async fn drive(
         self,
         namespaces: Vec<Option<String>>,
+        trim: fn(&mut K),
         mut writer: Writer<K>,
         progress: watch::Sender<Progress>,
         events: impl Stream<Item = (usize, watcher::Result<Event<K>>)> + Send + 'static,
@@ -162,7 +169,9 @@ impl<K: Watched> Watch<K> {
                         None => self.store.state(),
                     };
                     let began = matches!(event, Event::Init);
-                    for event in merge.next(source, event.modify(trim), stored) {
+                    for event in
+                        merge.next(source, event.modify(|object| without_the_servers_own(object, trim)), stored)
+                    {
                         writer.apply_watcher_event(&event);
                         self.tell(event);
                     }
@@ -199,12 +208,30 @@ impl<K: Watched> Watch<K> {
     }
 }
 
-fn trim<K: Resource>(object: &mut K) {
+fn without_the_servers_own<K: Resource>(object: &mut K, trim: fn(&mut K)) {
     let meta = object.meta_mut();
     meta.managed_fields = None;
     if let Some(annotations) = &mut meta.annotations {
         annotations.remove(LAST_APPLIED);
     }
+    trim(object);
+}
+
+/// For [`Watch::new`]: everything is needed.
+pub fn all_of_it<K>(_: &mut K) {}
+
+/// For [`Watch::new`]: it only matters that it is there, in which version, and what `label` says.
+pub fn identity_and<K: Resource>(label: &str, object: &mut K) {
+    let meta = object.meta_mut();
+    let label = meta.labels.take().and_then(|mut labels| labels.remove_entry(label));
+    *meta = ObjectMeta {
+        name: meta.name.take(),
+        namespace: meta.namespace.take(),
+        uid: meta.uid.take(),
+        resource_version: meta.resource_version.take(),
+        labels: label.map(|label| [label].into()),
+        ..ObjectMeta::default()
+    };
 }
 
 /// Why nothing can be listed, for people.
@@ -287,8 +314,12 @@ mod tests {
 
     /// A running watch over events that the test makes.
     fn running() -> (Watch<ConfigMap>, Events) {
+        running_with(all_of_it)
+    }
+
+    fn running_with(trim: fn(&mut ConfigMap)) -> (Watch<ConfigMap>, Events) {
         let (sender, receiver): (_, UnboundedReceiver<_>) = unbounded();
-        let (watch, driver) = Watch::over(NAMESPACES.map(|n| Some(n.into())).into(), receiver);
+        let (watch, driver) = Watch::over(NAMESPACES.map(|n| Some(n.into())).into(), trim, receiver);
         tokio::spawn(driver);
         (watch, sender)
     }
@@ -349,6 +380,26 @@ mod tests {
         assert_eq!(heard(&mut named).await, "a/y@3", "nothing new of x");
         send(0, Event::Delete(object("a", "x", 4)));
         assert_eq!(heard(&mut named).await, "a/x@4");
+    }
+
+    #[tokio::test]
+    async fn of_what_only_has_to_be_there_little_is_kept() {
+        let (watch, events) = running_with(|map| identity_and("kept", map));
+        let mut map = object("a", "x", 1);
+        let mut kept = map.metadata.clone();
+        (map.metadata.uid, kept.uid) = (Some("u".into()), Some("u".into()));
+        kept.labels = Some([("kept".into(), "yes".into())].into());
+        map.metadata.labels = Some([("kept".into(), "yes".into()), ("other".into(), "no".into())].into());
+        map.metadata.annotations = Some([("other".into(), "no".into())].into());
+        map.metadata.finalizers = Some(vec!["other".into()]);
+        for event in [Event::Init, Event::InitApply(map), Event::InitDone] {
+            events.unbounded_send((0, Ok(event))).unwrap();
+        }
+        for event in [Event::Init, Event::InitDone] {
+            events.unbounded_send((1, Ok(event))).unwrap();
+        }
+        watch.synced().wait().await;
+        assert_eq!(watch.store().state()[0].metadata, kept);
     }
 
     #[tokio::test]

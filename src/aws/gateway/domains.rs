@@ -96,16 +96,16 @@ impl Gateway {
     pub async fn domain(&self, name: &str) -> Result<Option<Domain>, Error> {
         const GET: &str = "apigateway:GetDomainName";
         let send = self.client.get_domain_name().domain_name(name).send();
-        match self.way.call(GET, send).await {
+        let refused = match self.way.call(GET, send).await {
             Ok(answer) => return Ok(Some(domain(name, self.domain_arn(name), answer))),
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
-            Err(e) if e.kind == Kind::Invalid => {}
+            Err(e) if e.kind == Kind::Invalid => e,
             Err(e) => return Err(e),
-        }
+        };
         let send = self.v1.get_domain_name().domain_name(name).send();
         match self.way.call(GET, send).await {
             Ok(answer) => Ok(Some(only_v1(name, self.domain_arn(name), answer))),
-            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            Err(e) if e.kind == Kind::NotFound => Err(refused), // it was not for its kind
             Err(e) => Err(e),
         }
     }
