@@ -283,15 +283,7 @@ async fn killed_at(operation: &str, when: When, rest_deployment: &str) {
     let fault = life.control().add_faults(&[hold]).await.unwrap().remove(0).id;
     let mark = life.mark().await;
     life.create_domain("d", json!({"mappings": [mapping("", &api, "prod")], "restDeployment": rest_deployment})).await;
-    eventually(&format!("{point}: the call"), async || {
-        let faults = life.control().faults().await.map_err(|e| e.to_string())?;
-        let state = faults.into_iter().find(|f| f.id == fault).ok_or("the rule is gone")?;
-        if state.held > 0 { Ok(()) } else { Err(format!("{state:?}")) }
-    })
-    .await;
-    life.operator.kill();
-    life.control().remove_fault(fault).await.unwrap();
-    life.operator.restart().unwrap();
+    life.kill_at(fault, &point).await;
     life.ready("d").await;
     closed(&life, &api).await;
     assert_eq!(execute_api(&life, &api).await, forbidden(), "{point}");

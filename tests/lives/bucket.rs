@@ -113,15 +113,7 @@ async fn killed_after(operation: &str) {
         Fault { operation, account: &account, resource: &bucket, when: When::After, hold: true, ..Fault::default() };
     let fault = life.control().add_faults(&[hold]).await.unwrap().remove(0).id;
     life.create_domain("d", spec).await;
-    eventually(&format!("{operation} is held"), async || {
-        let faults = life.control().faults().await.map_err(|e| e.to_string())?;
-        let state = faults.into_iter().find(|f| f.id == fault).ok_or("the rule is gone")?;
-        if state.held > 0 { Ok(()) } else { Err(format!("{state:?}")) }
-    })
-    .await;
-    life.operator.kill();
-    life.control().remove_fault(fault).await.unwrap();
-    life.operator.restart().unwrap();
+    life.kill_at(fault, operation).await;
     life.condition("d", "TruststorePublished", |c| c.status == "True").await;
     is_as_it_should_be(&life.s3(), &bucket, &life.owner("d"), None).await;
     let made = Calls { account: &account, operation: "CreateBucket", ..Calls::default() };

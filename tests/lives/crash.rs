@@ -5,7 +5,7 @@ use kube::api::ListParams;
 use sandbox::control::{Fault, When};
 use serde_json::json;
 
-use crate::world::{Life, eventually, run};
+use crate::world::{Life, run};
 
 /// The calls on the way to Ready that change something, and how many of that kind come before it.
 const POINTS: [(&str, u64); 7] = [
@@ -39,15 +39,7 @@ async fn killed_at(operation: &str, skip: u64, when: When) {
     let hold = Fault { operation, account: &account, skip, when, hold: true, ..Fault::default() };
     let fault = life.control().add_faults(&[hold]).await.unwrap().remove(0).id;
     life.create_domain("d", json!({})).await;
-    eventually(&format!("{point}: the call"), async || {
-        let faults = life.control().faults().await.map_err(|e| e.to_string())?;
-        let state = faults.into_iter().find(|f| f.id == fault).ok_or("the rule is gone")?;
-        if state.held > 0 { Ok(()) } else { Err(format!("{state:?}")) }
-    })
-    .await;
-    life.operator.kill();
-    life.control().remove_fault(fault).await.unwrap();
-    life.operator.restart().unwrap();
+    life.kill_at(fault, &point).await;
     life.ready("d").await;
 
     assert_eq!(life.server_certificates().await.len(), 1, "{point}");

@@ -263,12 +263,7 @@ fn a_record_that_comes_between_look_and_write_is_not_overwritten() {
         };
         let fault = life.control().add_faults(&[hold]).await.unwrap().remove(0).id;
         life.create_domain("d", json!({})).await;
-        eventually("the batch with the alias", async || {
-            let faults = life.control().faults().await.map_err(|e| e.to_string())?;
-            let state = faults.into_iter().find(|f| f.id == fault).ok_or("the rule is gone")?;
-            if state.held > 0 { Ok(()) } else { Err(format!("{state:?}")) }
-        })
-        .await;
+        life.holds(fault, "the batch with the alias").await;
         let theirs = record(&name, RrType::A, "192.0.2.1");
         life.change_record(ChangeAction::Create, theirs.clone()).await;
         life.control().release(fault).await.unwrap();

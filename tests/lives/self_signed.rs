@@ -137,12 +137,7 @@ async fn killed_at(operation: &str, when: When) {
     let hold = Fault { operation, account: &account, when, hold: true, ..Fault::default() };
     let fault = life.control().add_faults(&[hold]).await.expect("a rule").remove(0).id;
     ask_for_renewal(&life, "client1", "now").await;
-    eventually(&format!("{operation} {when:?}"), async || {
-        let faults = life.control().faults().await.map_err(|e| e.to_string())?;
-        let state = faults.into_iter().find(|f| f.id == fault).ok_or("the rule is gone")?;
-        if state.held > 0 { Ok(()) } else { Err(format!("{state:?}")) }
-    })
-    .await;
+    life.holds(fault, &format!("{operation} {when:?}")).await;
     let next = life.secrets().get("client1-next").await.expect("it waits to be trusted");
     life.operator.kill();
     life.control().remove_fault(fault).await.expect("gone");

@@ -294,15 +294,7 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
         let names = [format!("www.{}", life.prepared.zone), format!("*.{zone2}"), zone2.clone()];
         let request = json!({"keyAlgorithm": "RSA_2048", "subjectAlternativeNames": names});
         life.change("d", json!({"serverCertificate": {"request": request}})).await;
-        eventually("the swap", async || {
-            let faults = control.faults().await.map_err(|e| e.to_string())?;
-            let held = faults.iter().any(|f| f.id == fault && f.held > 0);
-            if held { Ok(()) } else { Err(format!("{:?}", life.writes(mark).await)) }
-        })
-        .await;
-        life.operator.kill();
-        control.remove_fault(fault).await.unwrap();
-        life.operator.restart().unwrap();
+        life.kill_at(fault, "the swap").await;
         life.ready("d").await;
 
         let new = in_use(&life).await.0;

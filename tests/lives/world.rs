@@ -254,6 +254,24 @@ impl Life {
         .await
     }
 
+    /// Waits until the fault rule holds a call.
+    pub async fn holds(&self, rule: u64, what: &str) {
+        eventually(&format!("{what}: the call"), async || {
+            let faults = self.control().faults().await.map_err(|e| e.to_string())?;
+            let state = faults.into_iter().find(|f| f.id == rule).ok_or("the rule is gone")?;
+            if state.held > 0 { Ok(()) } else { Err(format!("{state:?}")) }
+        })
+        .await;
+    }
+
+    /// Waits until the fault rule holds a call, kills the operator in the middle of it, and starts it again.
+    pub async fn kill_at(&mut self, rule: u64, what: &str) {
+        self.holds(rule, what).await;
+        self.operator.kill();
+        self.control().remove_fault(rule).await.unwrap();
+        self.operator.restart().unwrap();
+    }
+
     // ---- AWS
 
     pub fn gateway(&self) -> aws_sdk_apigatewayv2::Client {
