@@ -287,7 +287,8 @@ impl Ctx {
                 ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
                 ("Stalled", _) => {}
                 ("BypassDetected", _) => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
-                (_, "False") if t.reason == Reason::KeptOpen.as_str() => {}
+                // As the spec wants it.
+                (_, "False") if [Reason::KeptOpen, Reason::Observing].iter().any(|r| t.reason == r.as_str()) => {}
                 (_, "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
                 _ => {}
             }
