@@ -151,7 +151,9 @@ fn start(run: Run) -> anyhow::Result<()> {
     logging::init(&run.log, run.log_format)?;
     // kube and the AWS SDK find aws-lc-rs by themselves; the probe's client takes the process's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(operate(run))
+    // Not a thread per core of whatever node this is: one besides this one, where the controllers run, issues as fast as an API server takes
+    // it, and each more would keep memory of its own.
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(operate(run))
 }
 
 async fn operate(run: Run) -> anyhow::Result<()> {
