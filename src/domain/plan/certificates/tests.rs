@@ -1,3 +1,4 @@
+//! Which certificate counts, and how it is judged, case by case.
 use super::*;
 use crate::{
     api::AdoptionPolicy,
