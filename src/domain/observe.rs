@@ -9,7 +9,7 @@ use super::{
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
     observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
     plan::{
-        DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG,
+        DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, certificates,
         custom_domain::{self, is_taken_over},
     },
     records, sources,
@@ -178,7 +178,7 @@ async fn named(
     if let CertificateWish::Existing { arn, ownership_arn } = &d.certificate {
         arns.extend(ownership_arn.iter().chain([arn]));
     }
-    let is_ours = |g: &Domain| g.tags.get(OWNER_TAG) == Some(&d.home.owner) || is_taken_over(d, g);
+    let is_ours = |g: &Domain| custom_domain::is_ours(&d.home, g) || is_taken_over(d, g);
     if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
         arns.extend(g.ownership_certificate_arn.iter().chain([&g.certificate_arn]).filter(|arn| !arn.is_empty()));
     }
@@ -201,7 +201,7 @@ async fn validation(
     certificates: &Seen<Vec<acm::Certificate>>,
 ) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
     let (zones, certificates) = (zones.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?);
-    let ours = certificates.iter().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner));
+    let ours = certificates.iter().filter(|c| certificates::is_ours(home, c));
     let wanted: BTreeSet<_> = ours
         .flat_map(|c| &c.validation)
         .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))

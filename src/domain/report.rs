@@ -11,7 +11,7 @@ use super::{
     bypass::Bypass,
     desired::Home,
     observed::{Leaf, LeafIssuer, Observed, Unseen},
-    plan::{Judged, OWNER_TAG, Plan, Step, Verdict, told},
+    plan::{Judged, Plan, Step, Verdict, custom_domain, told},
 };
 use crate::{
     api::{
@@ -233,7 +233,7 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, 
         status.certificate = certificate::state(home, plan, o, now);
     }
     if let Ok(domain) = &o.domain {
-        let ours = domain.as_ref().filter(|g| g.tags.get(OWNER_TAG) == Some(&home.owner));
+        let ours = domain.as_ref().filter(|g| custom_domain::is_ours(home, g));
         status.target_domain_name = ours.map(|g| g.target.clone());
         status.hosted_zone_id = ours.map(|g| g.hosted_zone_id.clone());
         status.truststore = ours

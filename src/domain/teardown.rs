@@ -4,7 +4,7 @@ use super::{
     desired::Home,
     observed::Remains,
     plan::{
-        Action, Judged, OWNER_TAG, Verdict,
+        Action, Judged, Verdict, certificates,
         custom_domain::{Standing, is_ours, keeps_unlisted, standing},
     },
     records,
@@ -70,7 +70,7 @@ pub fn teardown(home: &Home, policy: Option<DeletionPolicy>, listed: &[String], 
         version: version.clone(),
     }));
     let (used, free): (Vec<_>, Vec<_>) =
-        certificates.iter().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner)).partition(|c| c.in_use);
+        certificates.iter().filter(|c| certificates::is_ours(home, c)).partition(|c| c.in_use);
     actions.extend(free.iter().map(|c| Action::DeleteCertificate { arn: c.arn.clone() }));
     let verdict = match used.first() {
         Some(certificate) => Verdict::Wait(
@@ -115,7 +115,7 @@ fn release(
     if let (Some(zone_id), false) = (r.zone_id.clone(), changes.is_empty()) {
         actions.push(Action::ChangeRecords { zone_id, changes });
     }
-    for c in certificates.iter().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner)) {
+    for c in certificates.iter().filter(|c| certificates::is_ours(home, c)) {
         let arn = c.arn.clone();
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
         actions.push(if stays { Action::ReleaseCertificate { arn } } else { Action::DeleteCertificate { arn } });

@@ -27,7 +27,8 @@ fn fits(wish: &RequestWish, c: &acm::Certificate) -> bool {
     c.names == wish.names && c.key_algorithm == wish.key_algorithm
 }
 
-fn is_ours(home: &Home, c: &acm::Certificate) -> bool {
+/// Whether it carries our mark.
+pub fn is_ours(home: &Home, c: &acm::Certificate) -> bool {
     c.tags.get(OWNER_TAG) == Some(&home.owner)
 }
 

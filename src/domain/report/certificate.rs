@@ -10,7 +10,7 @@ use crate::{
     domain::{
         desired::Home,
         observed::Observed,
-        plan::{OWNER_TAG, Plan, certificates},
+        plan::{Plan, certificates, custom_domain},
     },
     pki::lint::EXPIRES_SOON,
 };
@@ -64,7 +64,7 @@ pub fn notices(
 /// Of the certificate that the domain shall have, of the one that proves the name, and of the one in use as long as that is another:
 /// what will go wrong unless somebody does something. An Event's reason and the text.
 fn worries(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> Vec<(&'static str, String)> {
-    let ours = o.domain.iter().flatten().find(|g| g.tags.get(OWNER_TAG) == Some(&home.owner));
+    let ours = o.domain.iter().flatten().find(|g| custom_domain::is_ours(home, g));
     let used = ours.and_then(|g| o.certificate(&g.certificate_arn));
     let watched: BTreeMap<_, _> =
         plan.certificate.iter().chain(&plan.ownership).chain(used).map(|c| (c.arn.as_str(), c)).collect();

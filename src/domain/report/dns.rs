@@ -4,7 +4,7 @@ use crate::{
     domain::{
         desired::{DnsWish, Home},
         observed::Observed,
-        plan::{OWNER_TAG, Plan, certificates},
+        plan::{Plan, certificates},
     },
 };
 
@@ -27,7 +27,7 @@ pub(super) fn records(status: &MtlsDomainStatus, home: &Home, plan: &Plan, o: &O
     };
     let record = |name: String, kind: &str, value: String| DnsRecord { name, r#type: kind.to_owned(), value };
     // Whoever brought a certificate along sees to its records.
-    let ours = plan.certificate.iter().filter(|c| c.tags.get(OWNER_TAG) == Some(&home.owner));
+    let ours = plan.certificate.iter().filter(|c| certificates::is_ours(home, c));
     let validation = ours.flat_map(certificates::validation);
     let mut records: Vec<_> = validation.map(|(name, value)| record(name, CNAME, value)).collect();
     records.extend(status.target_domain_name.iter().map(|t| record(home.domain_name.clone(), kind, t.to_lowercase())));
