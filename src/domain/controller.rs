@@ -1,5 +1,5 @@
-//! Runs the rooms of an `MtlsDomain` one after the other, wakes up when something it depends on changes, and says when to look again.
-//! The only place of this kind where Kubernetes is written to, but for what `execute` does.
+//! Looks at an `MtlsDomain` when something it depends on changes, and decides what for: to serve it, to delete it, or only to say why not.
+//! Writes its status and Events.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -8,10 +8,7 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::core::v1::{ConfigMap, Secret},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
@@ -29,30 +26,22 @@ use super::{
     bypass::Bypasses,
     claims,
     clients::{self, SelfSigned, TRUSTED_BY},
-    desired::{self, AuthorityWish, Clients, Desired, Home, Refused, Surroundings},
-    execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
-    observe::{self, Eyes, Versions},
-    observed::{Leaf, LeafIssuer, Observed, Pinned},
-    plan::{self, Action, Judged, Plan, Step, Verdict},
-    report::{self, Notice},
+    deletion,
+    desired::{self, AuthorityWish, Clients, Home, Refused, Surroundings},
+    observe::{self, Versions},
+    report,
     served::Served,
-    teardown,
+    serving,
 };
 use crate::{
-    api::{
-        ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
-        conditions::{ConditionType, Reason},
-    },
+    api::{ClientCertificate, Issuance, MtlsDomain, MtlsDomainStatus, conditions::Reason},
     aws::{
         errors::{self, Kind},
         gate::Gate,
-        gateway::DomainStatus,
-        quota::Class,
         session::{Access, Session, Sessions},
     },
     certificate,
     cluster::{
-        apply,
         events::Events,
         finalizer,
         look::{self, Error},
@@ -100,10 +89,10 @@ pub struct Ctx {
 #[derive(Clone, Default)]
 pub struct Memory {
     /// Looks in a row that found AWS still working.
-    polls: u32,
+    pub(super) polls: u32,
     /// Our last change of the records, until it is in sync.
-    change: Option<String>,
-    versions: Arc<Versions>,
+    pub(super) change: Option<String>,
+    pub(super) versions: Arc<Versions>,
     /// The status that was written last and the one it replaced: the cache may still show that one.
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
 }
@@ -240,12 +229,12 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
 }
 
 impl Ctx {
-    fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+    pub(super) fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         change(self.memory.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
     }
 
     /// Nothing is known of it any more, and its place in the queue is free.
-    fn forget(&self, domain: &MtlsDomain) {
+    pub(super) fn forget(&self, domain: &MtlsDomain) {
         let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
         self.served.set(&key, None, Timestamp::now());
         self.bypasses.forget(&key);
@@ -254,14 +243,14 @@ impl Ctx {
     }
 
     /// How long until the next look while AWS is working.
-    fn poll(&self, uid: &str) -> Duration {
+    pub(super) fn poll(&self, uid: &str) -> Duration {
         self.remember(uid, |m| {
             m.polls += 1;
             FIRST_POLL.saturating_mul(1 << (m.polls - 1).min(10)).min(LAST_POLL)
         })
     }
 
-    fn settled(&self, uid: &str) -> Next {
+    pub(super) fn settled(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
         Next::requeue(self.drift_interval)
     }
@@ -275,7 +264,12 @@ impl Ctx {
         }
     }
 
-    async fn write(&self, domain: &MtlsDomain, old: &MtlsDomainStatus, new: &MtlsDomainStatus) -> Result<(), Error> {
+    pub(super) async fn write(
+        &self,
+        domain: &MtlsDomain,
+        old: &MtlsDomainStatus,
+        new: &MtlsDomainStatus,
+    ) -> Result<(), Error> {
         if status::write(&self.client, domain, old, new).await? {
             self.remember(&domain.uid().unwrap_or_default(), |m| {
                 m.written = Some((new.clone(), domain.status.clone()))
@@ -297,8 +291,7 @@ impl Ctx {
     }
 
     /// What the ClientCertificates of this domain ask of it.
-    fn clients(&self, domain: &MtlsDomain) -> Clients {
-        let theirs = self.certificates_of(domain);
+    fn clients(&self, domain: &MtlsDomain, theirs: &[Arc<certificate::controller::Guard>]) -> Clients {
         let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
         let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
         let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
@@ -333,10 +326,10 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         let note = format!(
             "nothing was deleted in AWS, as {} asks for; there may be left: {}",
             finalizer::ABANDON,
-            left(domain)
+            deletion::left(domain)
         );
         ctx.events.warning(&domain.object_ref(&()), "Abandoned", "Delete", &note).await;
-        return let_go(domain, ctx).await;
+        return deletion::let_go(domain, ctx).await;
     }
     let key = (domain.namespace().unwrap_or_default(), domain.name_any());
     if domain.spec.suspend {
@@ -366,12 +359,13 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         return Ok(ctx.settled(&uid));
     }
     if deleting {
-        return delete(domain, &home, &session, &old, ctx, now).await;
+        return deletion::delete(domain, &home, &session, &old, ctx, now).await;
     }
+    let theirs = ctx.certificates_of(domain);
     let refused = match claim(domain, ctx, &own_region) {
         Some(claimed) => claimed,
-        None => match desired::desired(domain, &surroundings, ctx.clients(domain)) {
-            Ok(desired) => return serve(domain, &desired, &session, &old, ctx, now).await,
+        None => match desired::desired(domain, &surroundings, ctx.clients(domain, &theirs)) {
+            Ok(desired) => return serving::serve(domain, &desired, &theirs, &session, &old, ctx, now).await,
             Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
         },
     };
@@ -424,207 +418,4 @@ fn claim(domain: &MtlsDomain, ctx: &Ctx, own_region: &str) -> Option<Acceptance>
         message: format!("spec.domainName: {who} has {} already", domain.spec.domain_name),
         stalled: false,
     })
-}
-
-async fn serve(
-    domain: &MtlsDomain,
-    d: &Desired,
-    session: &Session,
-    old: &MtlsDomainStatus,
-    ctx: &Ctx,
-    now: Timestamp,
-) -> Result<Next, Error> {
-    let uid = domain.uid().unwrap_or_default();
-    let generation = domain.metadata.generation.unwrap_or_default();
-    let observing = domain.spec.management_policy == ManagementPolicy::Observe;
-    if !observing {
-        // Before anything is written to AWS: that it is ours to clean up, and where.
-        finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
-    }
-    let memory = ctx.remember(&uid, |m| m.clone());
-    let eyes = Eyes {
-        client: &ctx.client,
-        probe: &ctx.probe,
-        leaves: ctx.certificates_of(domain).iter().flat_map(|c| leaves(c)).collect(),
-        public_dns: &ctx.public_dns,
-        versions: &memory.versions,
-        pending_change: memory.change.clone(),
-    };
-    let observed = observe::observe(d, session, &eyes).await;
-    if observed.records_in_sync == Ok(true) {
-        ctx.remember(&uid, |m| m.change = None);
-    }
-    tell_served(d, &observed, ctx);
-    let plan = plan::plan(d, &observed, now);
-    let key = (d.home.namespace.clone(), d.home.name.clone());
-    let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
-    if observing {
-        let new = report::observing(old, generation, &d.home, &plan, &observed, now);
-        let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
-        ctx.write(domain, old, &new).await?;
-        return Ok(ctx.settled(&uid));
-    }
-    let hands = Hands {
-        client: &ctx.client,
-        session,
-        quota: &ctx.gate.quota,
-        allowance: &ctx.allowance,
-        home: &d.home,
-        authorities: &d.authorities,
-        class: class(d, &observed, &plan, old, generation),
-        since: queued_since(old).unwrap_or(now),
-        now,
-    };
-    let done = execute::execute(plan.actions(), &hands).await;
-    if let Some(change) = &done.change {
-        ctx.remember(&uid, |m| m.change = Some(change.clone()));
-    }
-    let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
-    let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
-    ctx.write(domain, old, &new).await?;
-    for notice in report::notices(old, &new, &d.home, &plan, &observed, now) {
-        let (object, Notice { warning, reason, message }) = (domain.object_ref(&()), notice);
-        match warning {
-            true => ctx.events.warning(&object, reason, "Watch", &message).await,
-            false => ctx.events.normal(&object, reason, "Watch", &message).await,
-        }
-    }
-    let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
-    Ok(if done.effects > 0 {
-        ctx.remember(&uid, |m| m.polls = 0);
-        Next::requeue(Duration::ZERO)
-    } else if waits || done.outcomes.values().any(report::passes) {
-        Next::requeue(ctx.poll(&uid))
-    } else {
-        ctx.settled(&uid)
-    })
-}
-
-/// The leaves that a ClientCertificate says it holds, or held.
-fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
-    let (holder, status) = (ObjectRef::from_obj(c).to_string(), c.0.as_ref().ok().and_then(|c| c.status.as_ref()));
-    let leaf = |issuer, not_after: &Time| Leaf { holder: holder.clone(), issuer, not_after: not_after.0 };
-    let held = status.and_then(|s| Some(leaf(LeafIssuer::Name(s.issuer.clone()?), s.not_after.as_ref()?)));
-    let previous = status.iter().flat_map(|s| &s.previous);
-    let previous = previous.map(|p| leaf(LeafIssuer::KeyId(p.issuer_key_id.clone()), &p.not_after));
-    held.into_iter().chain(previous).collect()
-}
-
-/// Tells the ClientCertificates what is let in, once that is certain: while a domain is UPDATING it serves what it did before.
-fn tell_served(d: &Desired, o: &Observed, ctx: &Ctx) {
-    let key = (d.home.namespace.clone(), d.home.name.clone());
-    match (&o.domain, &o.pinned) {
-        (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => {
-            ctx.served.set(&key, Some(&pinned.bundle), Timestamp::now())
-        }
-        (Ok(None), _) => ctx.served.set(&key, None, Timestamp::now()),
-        _ => {}
-    }
-}
-
-fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
-    let withdrawn = |pinned: &Pinned| !plan::self_signed::withdrawn(d, &pinned.bundle).is_empty();
-    let served = old.conditions.iter().any(|c| {
-        c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation)
-    });
-    if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
-        Class::Creation
-    } else if plan.truststore.as_ref().is_some_and(|compiled| compiled.distrusts)
-        || o.pinned.iter().flatten().any(withdrawn)
-    {
-        Class::Distrust
-    } else if served {
-        Class::Drift
-    } else {
-        Class::SpecChange
-    }
-}
-
-/// Since when it has been waiting for its turn, also across a restart.
-fn queued_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
-    let queued = old
-        .conditions
-        .iter()
-        .find(|c| c.reason == Reason::Queued.as_str() && c.type_ == ConditionType::DomainProgrammed.as_str());
-    queued.map(|c| c.last_transition_time.0)
-}
-
-async fn delete(
-    domain: &MtlsDomain,
-    home: &Home,
-    session: &Session,
-    old: &MtlsDomainStatus,
-    ctx: &Ctx,
-    now: Timestamp,
-) -> Result<Next, Error> {
-    let uid = domain.uid().unwrap_or_default();
-    if domain.spec.management_policy == ManagementPolicy::Observe {
-        let note =
-            format!("managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}", left(domain));
-        ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
-        return let_go(domain, ctx).await;
-    }
-    let policy = domain.spec.deletion_policy;
-    let listed: Vec<_> = domain.spec.mappings.iter().map(|m| m.path.clone()).collect();
-    let remains = observe::remains(home, session).await;
-    let judged = teardown::teardown(home, policy, &listed, &remains);
-    if judged.verdict.is_done() {
-        // Whoever is let in by what stays may need a new certificate some day.
-        if remains.domain.is_ok_and(|g| teardown::stays(home, policy, g.as_ref())) {
-            let note = format!("in AWS everything stays as it is, without our mark: {}", left(domain));
-            ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
-        } else {
-            delete_authorities(domain, ctx).await?;
-        }
-        return let_go(domain, ctx).await;
-    }
-    let hands = Hands {
-        client: &ctx.client,
-        session,
-        quota: &ctx.gate.quota,
-        allowance: &ctx.allowance,
-        home,
-        authorities: &[],
-        class: Class::SpecChange,
-        since: queued_since(old).unwrap_or(now),
-        now,
-    };
-    let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &hands).await;
-    let line = report::deletion_line(&judged, done.outcomes.get(&Step::DomainProgrammed));
-    let generation = domain.metadata.generation.unwrap_or_default();
-    let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[line], now);
-    ctx.write(domain, old, &new).await?;
-    Ok(match &judged {
-        _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
-        Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
-        _ => Next::requeue(ctx.poll(&uid)),
-    })
-}
-
-/// As a rule nothing wakes it again: the API server deletes it with its last finalizer.
-async fn let_go(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
-    finalizer::release(&ctx.client, domain).await?;
-    ctx.forget(domain);
-    Ok(Next::await_change())
-}
-
-/// For an Event: what the status last said of things in AWS.
-fn left(domain: &MtlsDomain) -> String {
-    let status = domain.status.clone().unwrap_or_default();
-    let all = [
-        Some(format!("the custom domain and the records of {}", domain.spec.domain_name)),
-        status.certificate.map(|c| c.arn),
-        status.truststore.map(|t| t.uri),
-    ];
-    all.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-/// The Secrets of generated authorities have no owner reference, so that nothing but this takes them.
-async fn delete_authorities(domain: &MtlsDomain, ctx: &Ctx) -> Result<(), Error> {
-    let selector = format!("{DOMAIN_LABEL}={},{AUTHORITY_LABEL}", domain.name_any());
-    let namespace = domain.namespace().expect("MtlsDomain is namespaced");
-    for secret in apply::secrets(&ctx.client, &namespace, &selector).await? {
-        apply::delete_secret(&ctx.client, &secret).await?;
-    }
-    Ok(())
 }

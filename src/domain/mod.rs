@@ -5,6 +5,7 @@ pub mod bypass;
 pub mod claims;
 pub mod clients;
 pub mod controller;
+mod deletion;
 pub mod desired;
 pub mod execute;
 pub mod observe;
@@ -13,6 +14,7 @@ pub mod plan;
 pub mod records;
 pub mod report;
 pub mod served;
+mod serving;
 #[cfg(test)]
 mod simulation;
 pub mod sources;

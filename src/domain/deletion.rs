@@ -1,0 +1,103 @@
+//! One look at an `MtlsDomain` that is being deleted: tears down what it has in AWS, then lets go of it. Takes the Secrets of its generated
+//! authorities with it.
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
+
+use super::{
+    controller::Ctx,
+    desired::Home,
+    execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
+    observe,
+    plan::{Judged, Step, Verdict},
+    report,
+    serving::queued_since,
+    teardown,
+};
+use crate::{
+    api::{ManagementPolicy, MtlsDomain, MtlsDomainStatus},
+    aws::{quota::Class, session::Session},
+    cluster::{apply, finalizer, look::Error},
+    conditions::Acceptance,
+};
+
+pub(super) async fn delete(
+    domain: &MtlsDomain,
+    home: &Home,
+    session: &Session,
+    old: &MtlsDomainStatus,
+    ctx: &Ctx,
+    now: Timestamp,
+) -> Result<Next, Error> {
+    let uid = domain.uid().unwrap_or_default();
+    if domain.spec.management_policy == ManagementPolicy::Observe {
+        let note =
+            format!("managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}", left(domain));
+        ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
+        return let_go(domain, ctx).await;
+    }
+    let policy = domain.spec.deletion_policy;
+    let listed: Vec<_> = domain.spec.mappings.iter().map(|m| m.path.clone()).collect();
+    let remains = observe::remains(home, session).await;
+    let judged = teardown::teardown(home, policy, &listed, &remains);
+    if judged.verdict.is_done() {
+        // Whoever is let in by what stays may need a new certificate some day.
+        if remains.domain.is_ok_and(|g| teardown::stays(home, policy, g.as_ref())) {
+            let note = format!("in AWS everything stays as it is, without our mark: {}", left(domain));
+            ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
+        } else {
+            delete_authorities(domain, ctx).await?;
+        }
+        return let_go(domain, ctx).await;
+    }
+    let hands = Hands {
+        client: &ctx.client,
+        session,
+        quota: &ctx.gate.quota,
+        allowance: &ctx.allowance,
+        home,
+        authorities: &[],
+        class: Class::SpecChange,
+        since: queued_since(old).unwrap_or(now),
+        now,
+    };
+    let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &hands).await;
+    let line = report::deletion_line(&judged, done.outcomes.get(&Step::DomainProgrammed));
+    let generation = domain.metadata.generation.unwrap_or_default();
+    let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[line], now);
+    ctx.write(domain, old, &new).await?;
+    Ok(match &judged {
+        _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
+        Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
+        _ => Next::requeue(ctx.poll(&uid)),
+    })
+}
+
+/// As a rule nothing wakes it again: the API server deletes it with its last finalizer.
+pub(super) async fn let_go(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+    finalizer::release(&ctx.client, domain).await?;
+    ctx.forget(domain);
+    Ok(Next::await_change())
+}
+
+/// For an Event: what the status last said of things in AWS.
+pub(super) fn left(domain: &MtlsDomain) -> String {
+    let status = domain.status.clone().unwrap_or_default();
+    let all = [
+        Some(format!("the custom domain and the records of {}", domain.spec.domain_name)),
+        status.certificate.map(|c| c.arn),
+        status.truststore.map(|t| t.uri),
+    ];
+    all.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// The Secrets of generated authorities have no owner reference, so that nothing but this takes them.
+async fn delete_authorities(domain: &MtlsDomain, ctx: &Ctx) -> Result<(), Error> {
+    let selector = format!("{DOMAIN_LABEL}={},{AUTHORITY_LABEL}", domain.name_any());
+    let namespace = domain.namespace().expect("MtlsDomain is namespaced");
+    for secret in apply::secrets(&ctx.client, &namespace, &selector).await? {
+        apply::delete_secret(&ctx.client, &secret).await?;
+    }
+    Ok(())
+}
