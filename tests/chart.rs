@@ -81,7 +81,10 @@ fn what_only_the_user_knows_is_asked_for() {
         (json!({"policy": {"mode": "AllowAll"}}), "clusterId: name this cluster"),
         (json!({"clusterId": "c1"}), "policy.mode: choose Rules"),
         (with(&json!({"policy": {"rules": [{"name": "x"}]}})), "policy.rules: they count only with policy.mode Rules"),
-        (with(&json!({"watch": {"scope": "Cluster", "namespaces": ["a"]}})), "watch.namespaces: with watch.scope Cluster"),
+        (
+            with(&json!({"watch": {"scope": "Cluster", "namespaces": ["a"]}})),
+            "watch.namespaces: with watch.scope Cluster",
+        ),
         (with(&json!({"serviceAccount": {"create": false}})), "serviceAccount.name: name the ServiceAccount"),
         (
             with(&json!({"metrics": {"service": {"enabled": false}, "serviceMonitor": {"enabled": true}}})),
@@ -98,20 +101,25 @@ fn what_only_the_user_knows_is_asked_for() {
 
 #[test]
 fn rights_are_namespaced_unless_the_cluster_is_asked_for() {
-    let namespaced = objects(&with(&json!({"watch": {"namespaces": ["payments", "orders"]}, "rbac": {"userRoles": false}})));
+    let namespaced =
+        objects(&with(&json!({"watch": {"namespaces": ["payments", "orders"]}, "rbac": {"userRoles": false}})));
     assert_eq!(of_kind(&namespaced, "ClusterRole"), Vec::<&Value>::new());
     assert_eq!(of_kind(&namespaced, "ClusterRoleBinding"), Vec::<&Value>::new());
-    let mut places: Vec<_> = of_kind(&namespaced, "Role").iter().map(|role| role["metadata"]["namespace"].clone()).collect();
+    let mut places: Vec<_> =
+        of_kind(&namespaced, "Role").iter().map(|role| role["metadata"]["namespace"].clone()).collect();
     places.sort_by_key(Value::to_string);
     assert_eq!(places, ["mtls", "orders", "payments"]);
-    let args = |objects: &[Value]| of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+    let args = |objects: &[Value]| {
+        of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"].clone()
+    };
     let told = args(&namespaced).to_string();
     assert!(told.contains("--watch-namespace=payments") && told.contains("--watch-namespace=orders"), "{told}");
 
     // Without a list: where the release is.
     assert!(args(&objects(&least())).to_string().contains("--watch-namespace=mtls"));
 
-    let cluster = objects(&json!({"watch": {"scope": "Cluster"}, "policy": {"mode": "AllowAll"}, "rbac": {"userRoles": false}}));
+    let cluster =
+        objects(&json!({"watch": {"scope": "Cluster"}, "policy": {"mode": "AllowAll"}, "rbac": {"userRoles": false}}));
     let roles = of_kind(&cluster, "ClusterRole");
     assert_eq!(roles.len(), 1);
     assert!(roles[0]["rules"].to_string().contains("secrets") && roles[0]["rules"].to_string().contains("kube-system"));
@@ -127,7 +135,8 @@ fn every_flag_is_one_that_the_operator_knows() {
     let args = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];
     let flags: Vec<_> = args.as_array().expect("a list").iter().map(|arg| arg.as_str().expect("a string")).collect();
     // clap refuses the first one that it does not know or understand; --version ends it there otherwise.
-    let out = Command::new(env!("CARGO_BIN_EXE_mtls-operator")).args(&flags).arg("--version").output().expect("it runs");
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_mtls-operator")).args(&flags).arg("--version").output().expect("it runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
@@ -158,5 +167,8 @@ fn crds_are_those_of_the_repository_and_stay_when_asked() {
     }
     let gone = objects(&with(&json!({"crds": {"keep": false}})));
     assert!(of_kind(&gone, "CustomResourceDefinition").iter().all(|crd| crd["metadata"]["annotations"].is_null()));
-    assert_eq!(of_kind(&objects(&with(&json!({"crds": {"enabled": false}}))), "CustomResourceDefinition"), Vec::<&Value>::new());
+    assert_eq!(
+        of_kind(&objects(&with(&json!({"crds": {"enabled": false}}))), "CustomResourceDefinition"),
+        Vec::<&Value>::new()
+    );
 }

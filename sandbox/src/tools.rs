@@ -245,6 +245,17 @@ pub fn go_program(name: &str, source: &Path, package: &str) -> Result<PathBuf, E
     Ok(built.join(name))
 }
 
+/// Where Go keeps the content of a module that the one at `source` requires: for files that are no Go.
+///
+/// # Errors
+/// When it cannot be downloaded.
+pub fn go_module(source: &Path, module: &str) -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
+    let output = go_command(&go()?, source).args(["mod", "download", "-json", module]).output()?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let failed = || answer["Error"].as_str().unwrap_or("go mod download names no folder").to_owned();
+    Ok(answer["Dir"].as_str().map(PathBuf::from).ok_or_else(failed)?)
+}
+
 /// Helm, from the module at `source` that requires it.
 ///
 /// # Errors

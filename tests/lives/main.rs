@@ -4,6 +4,7 @@ mod apis;
 mod bucket;
 mod bypass;
 mod certificate;
+mod chart;
 mod crash;
 mod domain;
 mod drift;
