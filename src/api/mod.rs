@@ -64,6 +64,12 @@ fn certificate_arn() -> Rule {
     )
 }
 
+/// For the id of an API.
+fn api_id() -> Rule {
+    Rule::new("self.matches('^[a-z0-9]+$')")
+        .message("write the API's id only, the first part of its execute-api host name, as in a1b2c3d4e5")
+}
+
 /// For the size of a key beside its algorithm.
 fn key_size() -> Rule {
     Rule::new(
