@@ -52,6 +52,9 @@ pub enum ConditionType {
     DNSProgrammed,
     /// MtlsDomain: no mapped API answers on its execute-api endpoint.
     BypassClosed,
+    /// MtlsDomain, only while `spec.identity` asks for it or something of it is left to take away: every integration of the mapped APIs passes the
+    /// headers on, and callers cannot send them themselves.
+    IdentityPropagated,
     /// ClientCertificate: the certificate and its key are in the Secret, as the spec says and not due for renewal.
     Issued,
     /// ClientCertificate: its issuer, or itself, is in the truststore version that the domain uses now.
@@ -181,6 +184,9 @@ pub enum Reason {
     // -- AWS or somebody else stands in the way. --
     /// It exists already and has another owner, or none (then `adoptionPolicy: Unowned` takes it over).
     ForeignOwner,
+    /// Somebody else keeps undoing what the operator sets; it has stopped after three repairs, until the spec changes. Find out who manages the
+    /// thing that the message names.
+    ContestedByOther,
     /// The operator's role lacks a right; the message names the IAM action.
     PermissionDenied,
     /// The certificate cannot be had: ACM failed, it expired, was revoked, or does not cover the name; the message says which.

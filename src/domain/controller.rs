@@ -29,6 +29,7 @@ use super::{
     deletion,
     desired::{self, AuthorityWish, Clients, Home, Refused, Surroundings},
     observe::{self, Versions},
+    repairs::Repairs,
     report,
     served::Served,
     serving,
@@ -93,6 +94,7 @@ pub struct Memory {
     /// Our last change of the records, until it is in sync.
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
+    pub(super) repairs: Repairs,
     /// The status that was written last and the one it replaced: the cache may still show that one.
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
 }

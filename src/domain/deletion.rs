@@ -7,7 +7,7 @@ use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 
 use super::{
     controller::Ctx,
-    desired::Home,
+    desired::{self, Home},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe,
     plan::{Judged, Step, Verdict},
@@ -38,9 +38,10 @@ pub(super) async fn delete(
         return let_go(domain, ctx).await;
     }
     let policy = domain.spec.deletion_policy;
-    let listed: Vec<_> = domain.spec.mappings.iter().map(|m| m.path.clone()).collect();
-    let remains = observe::remains(home, session).await;
-    let judged = teardown::teardown(home, policy, &listed, &remains);
+    let mapped = desired::mappings(domain);
+    let listed: Vec<_> = mapped.keys().cloned().collect();
+    let remains = observe::remains(home, &mapped, session).await;
+    let judged = teardown::teardown(home, policy, domain.spec.rest_deployment, &listed, &remains);
     if judged.verdict.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.
         if remains.domain.is_ok_and(|g| teardown::stays(home, policy, g.as_ref())) {

@@ -8,9 +8,10 @@ use sha2::{Digest, Sha256};
 use super::clients::SelfSigned;
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, ConfigMapSelector, DefaultEndpoint,
-        Dns, DnsVerification, Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi,
-        MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
+        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, ClientCertField, ConfigMapSelector,
+        DefaultEndpoint, Dns, DnsVerification, Duration, ExistingCertificate, Identity, IdentityHeader, IpAddressType,
+        KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
+        conditions::Reason,
     },
     aws::{
         acm, gateway,
@@ -157,6 +158,8 @@ pub struct Desired {
     pub longest_leaf: SignedDuration,
     pub overlap: Option<SignedDuration>,
     pub mappings: BTreeMap<String, MappedApi>,
+    /// Headers that the mapped APIs pass on, and the context variable that each comes from.
+    pub identity: BTreeMap<String, String>,
     pub default_endpoint: DefaultEndpoint,
     pub rest_deployment: RestDeployment,
     pub ip_address_type: gateway::IpAddressType,
@@ -275,7 +278,8 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
         self_signed: clients.self_signed,
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
         overlap: spec.trust.overlap.as_ref().map(length),
-        mappings: spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect(),
+        mappings: mappings(domain),
+        identity: spec.identity.iter().flat_map(|identity| &identity.headers).filter_map(header).collect(),
         default_endpoint: spec.default_endpoint,
         rest_deployment: spec.rest_deployment,
         ip_address_type: match spec.ip_address_type {
@@ -284,6 +288,23 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
         },
         home,
     })
+}
+
+/// The mapped APIs, by path.
+pub fn mappings(domain: &MtlsDomain) -> BTreeMap<String, MappedApi> {
+    domain.spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect()
+}
+
+/// A header and where its value comes from. Source of the names: API Gateway Developer Guide, "Variables for access logging".
+fn header(header: &IdentityHeader) -> Option<(String, String)> {
+    let field = match header.from.client_cert? {
+        ClientCertField::SubjectDN => "subjectDN",
+        ClientCertField::IssuerDN => "issuerDN",
+        ClientCertField::SerialNumber => "serialNumber",
+        ClientCertField::NotBefore => "validity.notBefore",
+        ClientCertField::NotAfter => "validity.notAfter",
+    };
+    Some((header.name.clone(), format!("identity.clientCert.{field}")))
 }
 
 fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refused> {
@@ -328,11 +349,14 @@ fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
 
 /// What of the schema this version does not serve is refused, so that nothing is ignored in silence.
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
-    match domain.spec.identity {
-        None => Ok(()),
-        Some(_) => Err(Refused {
+    let asks = |identity: &Identity| {
+        identity.authorizer.is_some() || identity.headers.iter().any(|h| h.from.authorizer_key.is_some())
+    };
+    match domain.spec.identity.as_ref().is_some_and(asks) {
+        false => Ok(()),
+        true => Err(Refused {
             reason: Reason::NotSupportedYet,
-            message: "spec.identity is not supported yet, leave it out".into(),
+            message: "spec.identity.authorizer is not supported yet: leave it and authorizerKey out; clientCert needs no authorizer".into(),
         }),
     }
 }

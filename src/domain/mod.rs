@@ -12,6 +12,7 @@ pub mod observe;
 pub mod observed;
 pub mod plan;
 pub mod records;
+pub mod repairs;
 pub mod report;
 pub mod served;
 mod serving;

@@ -11,11 +11,12 @@ use super::{
     plan::{
         DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, certificates,
         custom_domain::{self, is_taken_over},
+        identity,
     },
     records, sources,
 };
 use crate::{
-    api::{DnsVerification, conditions::Reason},
+    api::{DnsVerification, MappedApi, conditions::Reason},
     aws::{
         acm,
         errors::{self, Error, Kind},
@@ -58,7 +59,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         bucket(d, session),
         published(home, session, eyes.versions),
         seen(session.gateway.domain(&home.domain_name)),
-        apis(d, session, eyes.probe),
+        apis(&d.mappings, !d.identity.is_empty(), session, Some(eyes.probe)),
         in_sync(session, eyes.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
@@ -69,6 +70,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         pinned(session, &domain, eyes.versions),
         public(home, &domain, eyes.public_dns),
     );
+    let apis = with_leaving(apis, &mappings, session).await;
     eyes.versions.keep(&published, &domain);
     Observed {
         authorities,
@@ -87,16 +89,18 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         records,
         records_in_sync,
         public,
+        repairs: BTreeMap::new(),
     }
 }
 
 /// What is left of a domain that is being deleted.
-pub async fn remains(home: &Home, session: &Session) -> Remains {
-    let (zones, certificates, domain, versions) = tokio::join!(
+pub async fn remains(home: &Home, mapped: &BTreeMap<String, MappedApi>, session: &Session) -> Remains {
+    let (zones, certificates, domain, versions, apis) = tokio::join!(
         zones(home, &[], session),
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.gateway.domain(&home.domain_name)),
         versions(home, session),
+        apis(mapped, false, session, None),
     );
     // Which of two zones the records are in cannot be told: that is not the same as that there are none.
     let zones = zones.and_then(|zones| match zones.get(&home.domain_name) {
@@ -110,8 +114,9 @@ pub async fn remains(home: &Home, session: &Session) -> Remains {
         _ => Ok(zones),
     });
     let (records, mappings) = tokio::join!(records_of(home, session, &zones), mappings(home, session, &domain));
+    let apis = with_leaving(apis, &mappings, session).await;
     let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
-    Remains { zone_id, records, domain, mappings, certificates, versions }
+    Remains { zone_id, records, domain, mappings, apis, certificates, versions }
 }
 
 /// Why a call did not answer.
@@ -261,16 +266,46 @@ async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<Domain>>)
     }
 }
 
-async fn apis(d: &Desired, session: &Session, probe: &EndpointProbe) -> BTreeMap<String, Seen<Option<Api>>> {
+/// `headers`: they are wanted in each of them. Without a probe the default endpoints are not asked.
+async fn apis(
+    mappings: &BTreeMap<String, MappedApi>,
+    headers: bool,
+    session: &Session,
+    probe: Option<&EndpointProbe>,
+) -> BTreeMap<String, Seen<Option<Api>>> {
     let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for mapped in d.mappings.values() {
+    for mapped in mappings.values() {
         wanted.entry(&mapped.id).or_default().insert(&mapped.stage);
     }
-    let reads = wanted.into_iter().map(async |(id, stages)| (id.to_owned(), api(id, stages, session, probe).await));
+    let reads =
+        wanted.into_iter().map(async |(id, stages)| (id.to_owned(), api(id, stages, headers, session, probe).await));
     join_all(reads).await.into_iter().collect()
 }
 
-async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &EndpointProbe) -> Seen<Option<Api>> {
+/// With those that only the domain maps any more, as far as they carry marks of headers.
+async fn with_leaving(
+    mut known: BTreeMap<String, Seen<Option<Api>>>,
+    mappings: &Seen<Vec<Mapping>>,
+    session: &Session,
+) -> BTreeMap<String, Seen<Option<Api>>> {
+    let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
+    let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
+    let mut left = Box::pin(apis(&left, false, session, None)).await;
+    left.retain(|_, api| match api {
+        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(&api.api.tags)),
+        Err(_) => true,
+    });
+    known.append(&mut left);
+    known
+}
+
+async fn api(
+    id: &str,
+    stages: BTreeSet<&str>,
+    headers: bool,
+    session: &Session,
+    probe: Option<&EndpointProbe>,
+) -> Seen<Option<Api>> {
     let Some(api) = seen(session.gateway.api(id)).await? else { return Ok(None) };
     // All at once, however many are mapped.
     let all = match Box::pin(session.gateway.stages(api.protocol, id)).await {
@@ -280,13 +315,19 @@ async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &Endpoi
     let named = |name: &str| all.iter().find(|stage| stage.name == name).cloned();
     let stages: BTreeMap<_, _> = stages.into_iter().map(|name| (name.to_owned(), named(name))).collect();
     let published = api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
-    let probe = if api.endpoint_closed && published {
-        let there = stages.values().flatten().map(|stage| stage.name.as_str());
-        answers(&session.execute_api_host(id), there, probe).await
+    let probe = match probe {
+        Some(probe) if api.endpoint_closed && published => {
+            let there = stages.values().flatten().map(|stage| stage.name.as_str());
+            answers(&session.execute_api_host(id), there, probe).await
+        }
+        _ => None,
+    };
+    let integrations = if headers || identity::is_marked(&api.tags) {
+        Some(seen(session.gateway.integrations(api.protocol, id)).await)
     } else {
         None
     };
-    Ok(Some(Api { api, stages, probe }))
+    Ok(Some(Api { api, stages, probe, integrations }))
 }
 
 /// What the default endpoint answers at these stages, the most open of them.

@@ -52,7 +52,9 @@ pub(super) async fn serve(
         versions: &memory.versions,
         pending_change: memory.change.clone(),
     };
-    let observed = observe::observe(d, session, &eyes).await;
+    let mut observed = observe::observe(d, session, &eyes).await;
+    let in_place = plan::identity::in_place(d, &observed);
+    observed.repairs = ctx.remember(&uid, |m| m.repairs.count(generation, in_place, &observed));
     if observed.records_in_sync == Ok(true) {
         ctx.remember(&uid, |m| m.change = None);
     }
