@@ -15,6 +15,7 @@ mod external_dns;
 mod faults;
 mod foreign;
 mod hosted_zone;
+mod identity;
 mod interop;
 mod objects;
 mod partners;

@@ -371,6 +371,11 @@ impl Life {
 
     /// Calls `https://<host><path>` at the edge as a caller would.
     pub async fn call(&self, host: &str, path: &str, identity: Option<&Identity>) -> Answer {
+        self.call_with(host, path, identity, &[]).await
+    }
+
+    /// The same, with options of curl's.
+    pub async fn call_with(&self, host: &str, path: &str, identity: Option<&Identity>, options: &[&str]) -> Answer {
         let mut curl = tokio::process::Command::new("curl");
         curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}", "--cacert"])
             .arg(world().ca_file());
@@ -383,7 +388,7 @@ impl Life {
                 curl.arg(option).arg(file);
             }
         }
-        let out = curl.arg(format!("https://{host}{path}")).output().await.expect("curl runs");
+        let out = curl.args(options).arg(format!("https://{host}{path}")).output().await.expect("curl runs");
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let (body, status) = text.rsplit_once('\n').expect("curl writes the status");
         let body = if status == "000" { String::from_utf8_lossy(&out.stderr).into_owned() } else { body.to_owned() };
