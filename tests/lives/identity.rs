@@ -8,7 +8,10 @@ use sandbox::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{Life, eventually, run};
+use crate::{
+    examples,
+    world::{Life, eventually, run},
+};
 
 const HEADER: &str = "x-client-cert-sub";
 
@@ -168,6 +171,23 @@ fn an_api_that_leaves_the_spec_is_left_as_it_was() {
             "found again over its mapping only: {writes:?}"
         );
         assert_eq!(life.mapped().await[0].1, life.prepared.api_id);
+    });
+}
+
+/// examples/identity-rest-api.yaml as its comments tell it.
+#[test]
+fn the_example_shows_the_back_end_who_called() {
+    run(async {
+        let (life, echo) = (Life::start("who").await, Echo::start().await.expect("a back end"));
+        let api = rest_proxy_api(&life.account, "orders", &echo.url()).await.expect("an API");
+        examples::apply(&life, "identity-rest-api.yaml", &[("a1b2c3d4e5", &api)]).await;
+        life.ready("partners").await;
+        life.certificate_ready("client1").await;
+        let client1 = life.identity("client1-mtls").await;
+        let answer = life.call(&life.host(), "/hello", Some(&client1)).await;
+        let got: Echoed = serde_json::from_str(&answer.body).expect("the back end answers in JSON");
+        assert_eq!(got.headers.get(HEADER).map(String::as_str), Some("CN=client1"));
+        assert_eq!(got.path, "/hello");
     });
 }
 
