@@ -10,3 +10,4 @@ pub mod domain;
 pub mod ops;
 pub mod outside;
 pub mod pki;
+pub mod policy;
