@@ -35,7 +35,7 @@ use mtls_operator::{
     ops::{
         logging::{self, Format},
         metrics::Metrics,
-        probes,
+        policy_file, probes,
     },
     outside::{
         probe::{EndpointProbe, ProbeOptions},
@@ -87,6 +87,9 @@ struct Run {
     /// another authority, only after that.
     #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
     truststore_propagation: Duration,
+    /// YAML file that bounds what namespaces may do with the operator's rights in AWS (docs/policy.md). Unset: they may do everything.
+    #[arg(long, env = "MTLS_OPERATOR_POLICY")]
+    policy: Option<PathBuf>,
     /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or *=unlimited.
     #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
     aws_rate: Vec<RateOverride>,
@@ -159,13 +162,22 @@ fn start(run: Run) -> anyhow::Result<()> {
 async fn operate(run: Run) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
+    let (metrics, mut registry) = Metrics::new();
+    let mut background = JoinSet::new();
+    let policy = match run.policy {
+        Some(file) => {
+            let (policy, follow) = policy_file::follow(file, metrics.clone())?;
+            background.spawn(follow);
+            policy
+        }
+        None => policy_file::none(&metrics),
+    };
     let config = Config::infer().await.context("no Kubernetes configuration")?;
     let own_namespace = run.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
     let host = run.pod_name.or_else(host_name).unwrap_or_else(|| "mtls-operator".into());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?run.watch_namespace, "starting");
 
-    let (metrics, mut registry) = Metrics::new();
     let (served, trust_changes) = Served::new();
     let served = Arc::new(served);
     let ns = &run.watch_namespace;
@@ -176,7 +188,6 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         Watch::<PartialObjectMeta<Secret>>::new(&client, ns, |secret| watch::identity_and(TRUSTED_BY, secret));
     // Specs select by any label.
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
-    let mut background = JoinSet::new();
     for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps] {
         background.spawn(drive);
     }
@@ -234,6 +245,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 served: served.clone(),
                 allowance: Allowance::default(),
                 bypasses: bypasses.clone(),
+                policy,
                 memory: Mutex::new(HashMap::new()),
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {

@@ -29,12 +29,13 @@ use super::{
     deletion,
     desired::{self, AuthorityWish, Clients, Home, Refused, Surroundings},
     observe::{self, Versions},
-    report,
+    permission::{Permission, before_aws},
+    reach, report,
     served::Served,
     serving,
 };
 use crate::{
-    api::{ClientCertificate, Issuance, MtlsDomain, MtlsDomainStatus, conditions::Reason},
+    api::{ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus, conditions::Reason},
     aws::{
         errors::{self, Kind},
         gate::Gate,
@@ -52,8 +53,10 @@ use crate::{
     ops::{
         logging,
         metrics::{Metrics, OK},
+        policy_file::InForce,
     },
     outside::{probe::EndpointProbe, public_dns::PublicDns},
+    policy::Policy,
 };
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
@@ -82,6 +85,7 @@ pub struct Ctx {
     pub served: Arc<Served>,
     pub allowance: Allowance,
     pub bypasses: Arc<Bypasses>,
+    pub policy: InForce,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -134,6 +138,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .reconcile_on(readers(&watches.config_maps, for_maps))
         .reconcile_on(turns)
         .reconcile_on(bypasses)
+        .reconcile_all_on(changes(ctx.policy.clone()))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx)
         .for_each(async |_| ())
@@ -181,6 +186,11 @@ fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
         |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
     let state = all.state();
     state.iter().filter(|d| d.0.as_ref().is_ok_and(same)).map(|d| ObjectRef::from_obj(&**d)).collect()
+}
+
+/// Each time that another policy is in force.
+fn changes(policy: InForce) -> impl Stream<Item = ()> {
+    stream::unfold(policy, async |mut policy| policy.changed().await.ok().map(|()| ((), policy)))
 }
 
 /// The domains that read these ConfigMaps, by name or by labels: by those that one has now, and by those that it had when it came by last.
@@ -253,6 +263,11 @@ impl Ctx {
     pub(super) fn settled(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
         Next::requeue(self.drift_interval)
+    }
+
+    /// The labels of a namespace; `None`: not known.
+    pub(super) fn labels(&self, _namespace: &str) -> Option<BTreeMap<String, String>> {
+        None
     }
 
     /// The status that the next one is computed from: the last one written, unless somebody else has changed it since.
@@ -338,7 +353,15 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         ctx.write(domain, &old, &new).await?;
         return Ok(Next::await_change());
     }
-    let (session, own_region) = match sessions(domain, ctx).await {
+    if deleting && domain.spec.management_policy == ManagementPolicy::Observe {
+        return deletion::leave(domain, ctx).await;
+    }
+    let permission = Permission::of(domain, &old, ctx, now);
+    let named = reach::of(domain, &before_aws(domain, &ctx.cluster_id), deleting);
+    if let Some(next) = permission.ends(&named, None).await? {
+        return Ok(next);
+    }
+    let (session, own_region) = match sessions(domain, permission.policy(), ctx).await {
         Ok(found) => found,
         Err(error) => {
             let new = report::blind(&old, generation, &observe::unseen(&error), now);
@@ -353,19 +376,24 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         truststore_bucket: ctx.truststore_bucket.as_deref(),
     };
     let home = Home::of(domain, &surroundings);
+    if let Some(next) = permission.ends(&reach::of(domain, &home, deleting), None).await? {
+        return Ok(next);
+    }
     if let Some(moved) = moved(domain, &home) {
         let new = report::with_conditions(&old, generation, &moved, &[], now);
         ctx.write(domain, &old, &new).await?;
         return Ok(ctx.settled(&uid));
     }
     if deleting {
-        return deletion::delete(domain, &home, &session, &old, ctx, now).await;
+        return deletion::delete(domain, &home, &permission, &session, &old, ctx, now).await;
     }
     let theirs = ctx.certificates_of(domain);
-    let refused = match claim(domain, ctx, &own_region) {
+    let refused = match claim(domain, &permission, ctx, &own_region) {
         Some(claimed) => claimed,
         None => match desired::desired(domain, &surroundings, ctx.clients(domain, &theirs)) {
-            Ok(desired) => return serving::serve(domain, &desired, &theirs, &session, &old, ctx, now).await,
+            Ok(desired) => {
+                return serving::serve(domain, &desired, &theirs, &permission, &session, &old, ctx, now).await;
+            }
             Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
         },
     };
@@ -390,8 +418,8 @@ fn moved(domain: &MtlsDomain, home: &Home) -> Option<Acceptance> {
 }
 
 /// The session of this domain, and the Region of those that name none: empty when the operator has none of its own, and they are not served.
-async fn sessions(domain: &MtlsDomain, ctx: &Ctx) -> Result<(Session, String), errors::Error> {
-    let session = ctx.sessions.get(&desired::access(domain)).await?;
+async fn sessions(domain: &MtlsDomain, policy: Option<&Policy>, ctx: &Ctx) -> Result<(Session, String), errors::Error> {
+    let session = ctx.sessions.get(&desired::access(domain, policy)).await?;
     if domain.spec.aws.as_ref().is_none_or(|aws| aws.region.is_none()) {
         let region = session.region.clone();
         return Ok((session, region));
@@ -403,9 +431,10 @@ async fn sessions(domain: &MtlsDomain, ctx: &Ctx) -> Result<(Session, String), e
     }
 }
 
-fn claim(domain: &MtlsDomain, ctx: &Ctx, own_region: &str) -> Option<Acceptance> {
+fn claim(domain: &MtlsDomain, permission: &Permission, ctx: &Ctx, own_region: &str) -> Option<Acceptance> {
     let state = ctx.domains.state();
     let all = state.iter().filter_map(|d| d.0.as_ref().ok());
+    let all = all.filter(|d| d.spec.domain_name == domain.spec.domain_name && !permission.is_refused(d));
     let older = claims::older(domain, all, own_region)?;
     // Whose name it is in another namespace is not this namespace's to know.
     let who = if older.namespace() == domain.namespace() {

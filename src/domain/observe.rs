@@ -7,7 +7,7 @@ use kube::Client;
 use super::{
     clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    observed::{Api, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
     plan::{
         DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, certificates,
         custom_domain::{self, is_taken_over},
@@ -19,7 +19,7 @@ use crate::{
     aws::{
         acm,
         errors::{self, Error, Kind},
-        gateway::{Domain, Mapping},
+        gateway::{self, Domain, Mapping},
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
@@ -48,17 +48,26 @@ pub struct Eyes<'a> {
 #[derive(Debug, Default)]
 pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
-pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observed {
+/// What has to be seen before it is clear whether the spec is allowed.
+pub async fn glance(d: &Desired, session: &Session) -> Glance {
+    let ids: BTreeSet<_> = d.mappings.values().map(|mapped| mapped.id.as_str()).collect();
+    let apis = ids.into_iter().map(async |id| (id.to_owned(), seen(session.gateway.api(id)).await));
+    let (zones, apis) = tokio::join!(zones(&d.home, certificate_names(d), session), join_all(apis));
+    Glance { zones, apis: apis.into_iter().collect() }
+}
+
+/// The rest, for a spec that is allowed.
+pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Glance) -> Observed {
     let home = &d.home;
-    let (authorities, self_signed, zones, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
+    let zones = glance.zones;
+    let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
         Box::pin(clients::read(eyes.client, &home.namespace, &home.name, &d.self_signed)),
-        zones(home, certificate_names(d), session),
         seen(session.acm.certificates(&home.domain_name)),
         bucket(d, session),
         published(home, session, eyes.versions),
         seen(session.gateway.domain(&home.domain_name)),
-        apis(d, session, eyes.probe),
+        apis(d, glance.apis, session, eyes.probe),
         in_sync(session, eyes.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
@@ -90,10 +99,14 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
     }
 }
 
+/// The hosted zone that the records of a domain that is being deleted are in.
+pub async fn zone_of_remains(home: &Home, session: &Session) -> Seen<BTreeMap<String, ZoneChoice>> {
+    zones(home, &[], session).await
+}
+
 /// What is left of a domain that is being deleted.
-pub async fn remains(home: &Home, session: &Session) -> Remains {
-    let (zones, certificates, domain, versions) = tokio::join!(
-        zones(home, &[], session),
+pub async fn remains(home: &Home, session: &Session, zones: Seen<BTreeMap<String, ZoneChoice>>) -> Remains {
+    let (certificates, domain, versions) = tokio::join!(
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.gateway.domain(&home.domain_name)),
         versions(home, session),
@@ -261,17 +274,28 @@ async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<Domain>>)
     }
 }
 
-async fn apis(d: &Desired, session: &Session, probe: &EndpointProbe) -> BTreeMap<String, Seen<Option<Api>>> {
-    let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for mapped in d.mappings.values() {
-        wanted.entry(&mapped.id).or_default().insert(&mapped.stage);
-    }
-    let reads = wanted.into_iter().map(async |(id, stages)| (id.to_owned(), api(id, stages, session, probe).await));
+async fn apis(
+    d: &Desired,
+    seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
+    session: &Session,
+    probe: &EndpointProbe,
+) -> BTreeMap<String, Seen<Option<Api>>> {
+    let reads = seen.into_iter().map(async |(id, seen)| {
+        let stages = d.mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
+        let read = api(seen, stages, session, probe).await;
+        (id, read)
+    });
     join_all(reads).await.into_iter().collect()
 }
 
-async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &EndpointProbe) -> Seen<Option<Api>> {
-    let Some(api) = seen(session.gateway.api(id)).await? else { return Ok(None) };
+async fn api(
+    seen: Seen<Option<gateway::Api>>,
+    stages: BTreeSet<&str>,
+    session: &Session,
+    probe: &EndpointProbe,
+) -> Seen<Option<Api>> {
+    let Some(api) = seen? else { return Ok(None) };
+    let id = api.id.as_str();
     // All at once, however many are mapped.
     let all = match Box::pin(session.gateway.stages(api.protocol, id)).await {
         Err(error) if error.kind == Kind::NotFound => return Ok(None), // gone since
