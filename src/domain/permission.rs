@@ -1,6 +1,6 @@
 //! Whether the operator's policy allows what one look at an `MtlsDomain` is about to do: asked before the first call to AWS, again when AWS has
 //! said which account it is, and again when zones and APIs have been found. Writes the status of one that is not allowed.
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action as Next};

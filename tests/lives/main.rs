@@ -17,6 +17,7 @@ mod interop;
 mod objects;
 mod partners;
 mod policies;
+mod policy;
 mod renewal;
 mod rotation;
 mod self_signed;
