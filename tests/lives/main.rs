@@ -25,5 +25,6 @@ mod server_certificate;
 mod situations;
 mod steady;
 mod takeover;
+mod tenants;
 mod trust;
 mod world;
