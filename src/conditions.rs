@@ -62,6 +62,8 @@ pub enum Acceptance {
         message: String,
         stalled: bool,
     },
+    /// Whether it is allowed could not be found out: how that stands. Nothing else is touched.
+    Unclear(Line),
 }
 
 /// The conditions after a look. `lines` are the steps in their order; none of them is touched unless the spec is served.
@@ -96,6 +98,10 @@ pub fn write(
             if *stalled {
                 abnormal = Some((ConditionType::Stalled, *reason, "only a changed spec can help"));
             }
+        }
+        Acceptance::Unclear(line) => {
+            put(ConditionType::Accepted, Truth::Unknown, line.reason, &line.message);
+            abnormal = summarize(&mut new, old, generation, std::slice::from_ref(line), now);
         }
         Acceptance::Accepted => {
             put(ConditionType::Accepted, Truth::True, Reason::Accepted, "the spec is understood and allowed");

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{Client, Config, api::PartialObjectMeta};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,7 @@ use mtls_operator::{
         probe::{EndpointProbe, ProbeOptions},
         public_dns::PublicDns,
     },
+    policy::Policy,
 };
 
 /// Name of the Lease, the same for every replica.
@@ -188,10 +189,22 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         Watch::<PartialObjectMeta<Secret>>::new(&client, ns, |secret| watch::identity_and(TRUSTED_BY, secret));
     // Specs select by any label.
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
+    let (namespaces, drive_namespaces) = Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);
+    // Only where they are needed, for it takes a right that Roles cannot give.
+    let needs_labels = |p: &Option<Arc<Policy>>| p.as_ref().is_some_and(|p| p.needs_labels());
+    let mut needed = policy.clone();
+    background.spawn(async move {
+        if needed.wait_for(needs_labels).await.is_ok() {
+            drive_namespaces.await;
+        }
+    });
     for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps] {
         background.spawn(drive);
     }
-    let synced = [domains.synced(), certificates.synced(), secrets.synced(), config_maps.synced()];
+    let mut synced = vec![domains.synced(), certificates.synced(), secrets.synced(), config_maps.synced()];
+    if needs_labels(&policy.borrow()) {
+        synced.push(namespaces.synced());
+    }
 
     let identity = lease::identity(&host);
     let end_of_lease = CancellationToken::new();
@@ -246,6 +259,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 allowance: Allowance::default(),
                 bypasses: bypasses.clone(),
                 policy,
+                namespaces: namespaces.store(),
                 memory: Mutex::new(HashMap::new()),
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {
@@ -267,6 +281,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.clone(),
                 secrets: secrets.clone(),
                 config_maps,
+                namespaces,
             };
             let certificate_watches = certificate::controller::Watches { certificates, domains, secrets, served: trust_changes };
             let work = async {

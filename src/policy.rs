@@ -193,6 +193,11 @@ impl Policy {
         }
     }
 
+    /// Whether it takes the labels of namespaces to go by it.
+    pub fn needs_labels(&self) -> bool {
+        self.rules.iter().any(|rule| rule.namespaces.match_labels.is_some())
+    }
+
     /// What the trust policy of this role asks for.
     pub fn external_id(&self, role: &str) -> Option<&str> {
         let mut roles = self.rules.iter().flat_map(|rule| &rule.roles).filter(|r| r.arn == role);

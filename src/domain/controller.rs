@@ -8,7 +8,7 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
@@ -86,6 +86,8 @@ pub struct Ctx {
     pub allowance: Allowance,
     pub bypasses: Arc<Bypasses>,
     pub policy: InForce,
+    /// Empty as long as nothing needs their labels.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -107,6 +109,7 @@ pub struct Watches {
     pub certificates: Watch<certificate::controller::Guard>,
     pub secrets: Watch<PartialObjectMeta<Secret>>,
     pub config_maps: Watch<PartialObjectMeta<ConfigMap>>,
+    pub namespaces: Watch<PartialObjectMeta<Namespace>>,
 }
 
 /// Runs until `stop`; looks that are under way are finished.
@@ -118,7 +121,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let bypasses = ctx.bypasses.clone().changes();
     let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
-    let for_certificates = ctx.clone();
+    let (for_certificates, for_namespaces) = (ctx.clone(), ctx.domains.clone());
     Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         // One that goes, or comes, may settle a dispute about a name.
@@ -134,6 +137,9 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
                     || desired::authorities(d)
                         .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
             })
+        })
+        .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
+            of_namespace(&n.name_any(), &for_namespaces)
         })
         .reconcile_on(readers(&watches.config_maps, for_maps))
         .reconcile_on(turns)
@@ -186,6 +192,13 @@ fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
         |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
     let state = all.state();
     state.iter().filter(|d| d.0.as_ref().is_ok_and(same)).map(|d| ObjectRef::from_obj(&**d)).collect()
+}
+
+/// The domains of a namespace, and those that want the same names: what a namespace may do decides who has a claim.
+fn of_namespace(namespace: &str, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
+    let own = referring(all, Some(namespace.to_owned()), |_| true);
+    let others = own.iter().filter_map(|d| all.get(d)).flat_map(|d| rivals(&d, all));
+    own.iter().cloned().chain(others).collect()
 }
 
 /// Each time that another policy is in force.
@@ -266,8 +279,8 @@ impl Ctx {
     }
 
     /// The labels of a namespace; `None`: not known.
-    pub(super) fn labels(&self, _namespace: &str) -> Option<BTreeMap<String, String>> {
-        None
+    pub(super) fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        self.namespaces.get(&ObjectRef::new(namespace)).map(|found| found.labels().clone())
     }
 
     /// The status that the next one is computed from: the last one written, unless somebody else has changed it since.

@@ -49,7 +49,7 @@ impl<'a> Permission<'a> {
                     message: "the labels of the namespace, by which the operator's policy goes, are not known yet"
                         .into(),
                 };
-                (report::blind(old, generation, unseen.unwrap_or(&labels), now), Next::requeue(ctx.poll(&uid)))
+                (report::unclear(old, generation, unseen.unwrap_or(&labels), now), Next::requeue(ctx.poll(&uid)))
             }
             Fit::Misfits(mut message) => {
                 ctx.bypasses.forget(&key);

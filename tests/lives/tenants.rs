@@ -11,6 +11,7 @@ use kube::{
 use mtls_operator::{api::MtlsDomain, domain::plan::OWNER_TAG};
 use sandbox::{
     control::Calls,
+    operator::grant_namespaces,
     prepare::{hosted_zone, http_api},
 };
 use serde_json::{Value, json};
@@ -360,5 +361,61 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
         assert_eq!(life.writes(mark).await, [""; 0]);
         let which = Calls { account: &theirs.id, since: mark, ..Calls::default() };
         assert_eq!(life.control().calls(&which).await.unwrap().calls.len(), 0);
+    });
+}
+
+#[test]
+fn a_label_decides_what_a_namespace_may_do_and_a_tenant_cannot_write_it() {
+    run(async {
+        let bounded = Bounded::start("labelled", &[]).await;
+        let life = &bounded.life;
+        bounded.tag_api().await;
+        let tenant = Tenant::of(life, &life.namespace).await;
+        let team = &life.namespace;
+        bounded.rules(&json!([bounded.rule(json!({"namespaces": {"matchLabels": {"team": team}}}))]));
+        let mark = life.mark().await;
+        let mappings = json!([{"path": "", "api": {"id": life.prepared.api_id, "stage": "$default"}}]);
+        let trust = json!({"authorities": [{"name": "partners", "generate": {}}]});
+        tenant
+            .create(json!({"name": "d"}), json!({"domainName": life.host(), "mappings": mappings, "trust": trust}))
+            .await;
+        // As long as labels cannot be read nothing is decided, either way.
+        let unclear = life.condition("d", "Accepted", |c| c.status == "Unknown").await;
+        assert!(unclear.message.contains("labels of the namespace"), "{}", unclear.message);
+        grant_namespaces(&world().kubernetes, &life.namespace).await.unwrap();
+        tenant.refused("d", "NotPermitted").await;
+
+        let (namespaces, admin) =
+            (Api::<Namespace>::all(tenant.client.clone()), Api::<Namespace>::all(life.client.clone()));
+        let params = PatchParams::default();
+        let label = |value: Value| Patch::Merge(json!({"metadata": {"labels": {"team": value}}}));
+        assert!(is_forbidden(namespaces.patch(&life.namespace, &params, &label(json!(team))).await));
+        let mut own = admin.get(&life.namespace).await.unwrap();
+        own.metadata.labels.get_or_insert_default().insert("team".into(), team.clone());
+        assert!(is_forbidden(namespaces.replace(&life.namespace, &PostParams::default(), &own).await));
+        let another =
+            serde_json::from_value(json!({"metadata": {"name": "another", "labels": {"team": team}}})).unwrap();
+        assert!(is_forbidden(namespaces.create(&PostParams::default(), &another).await));
+        // A label of the object is not one of its namespace.
+        tenant
+            .patch("d", json!({"metadata": {"labels": {"team": team}}, "spec": {"ipAddressType": "DualStack"}}))
+            .await;
+        life.condition("d", "Accepted", |c| c.reason == "NotPermitted").await;
+        assert_eq!(bounded.operations(mark).await, BTreeSet::new());
+
+        admin.patch(&life.namespace, &params, &label(json!(team))).await.unwrap();
+        life.ready("d").await;
+        // A namespace that loses its label: served no further, and nothing is deleted.
+        admin.patch(&life.namespace, &params, &label(Value::Null)).await.unwrap();
+        tenant.refused("d", "NotPermitted").await;
+        let mark = life.mark().await;
+        tenant.patch("d", json!({"spec": {"ipAddressType": "IPv4"}})).await;
+        life.condition("d", "Accepted", |c| c.reason == "NotPermitted").await;
+        assert_eq!(
+            (bounded.operations(mark).await, life.gateway_domains().await),
+            (BTreeSet::new(), vec![life.host()])
+        );
+        admin.patch(&life.namespace, &params, &label(json!(team))).await.unwrap();
+        life.ready("d").await;
     });
 }
