@@ -275,6 +275,16 @@ mod tests {
         let refused = |stalled| Acceptance::Refused { reason: Reason::InvalidSpec, message: "m".into(), stalled };
         assert_eq!(summary(&write(&served, 2, &refused(true), &[], at(50))), is("False", false, true));
         assert_eq!(summary(&write(&served, 2, &refused(false), &[], at(50))), is("False", false, false));
+        let unclear = |standing| Acceptance::Unclear(line(ConditionType::Accepted, standing));
+        let not_seen = write(&served, 1, &unclear(Unreachable), &[], at(50));
+        assert_eq!(
+            (summary(&not_seen), shown(&not_seen, ConditionType::Accepted)),
+            (is("True", false, false), Some("Unknown".into()))
+        );
+        assert_eq!(shown(&not_seen, ConditionType::Trusted).as_deref(), Some("True"), "the steps are left alone");
+        assert_eq!(write(&not_seen, 1, &unclear(Unreachable), &[], at(60)), not_seen);
+        assert_eq!(summary(&write(&served, 1, &unclear(Stuck), &[], at(50))), is("False", false, false));
+        assert_eq!(summary(&write(&[], 1, &unclear(Unreachable), &[], at(50))), is("Unknown", true, false));
         let suspended = write(&drift, 2, &Acceptance::Suspended, &[], at(50));
         assert_eq!(summary(&suspended), is("True", false, false), "suspended: as it was");
         assert_eq!(suspended[0].reason, "Suspended");
