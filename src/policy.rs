@@ -2,9 +2,9 @@
 //! total: no I/O, no clock; what the file says, what a spec reaches for and the namespace's labels come in.
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use crate::api::AdoptionPolicy;
+use crate::api::{AdoptionPolicy, Namespaces, given, listed};
 
 mod file;
 
@@ -65,17 +65,6 @@ pub struct Rule {
     pub adoption: AdoptionPolicy,
 }
 
-/// Namespaces by name or by label; every one without either. With both: those that have such a name and such labels.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Namespaces {
-    #[serde(default, deserialize_with = "listed")]
-    pub names: Option<Vec<String>>,
-    /// Needs the right to read Namespaces.
-    #[serde(default, deserialize_with = "given")]
-    pub match_labels: Option<BTreeMap<String, String>>,
-}
-
 /// A role, and what its trust policy asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -107,15 +96,6 @@ pub struct Apis {
 pub struct Tag {
     pub key: String,
     pub value: String,
-}
-
-/// A list that is there; one with nothing behind its name is no list.
-fn listed<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Vec<T>>, D::Error> {
-    Vec::deserialize(d).map(Some)
-}
-
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(d).map(Some)
 }
 
 /// The namespace whose spec is judged. `labels`: `None` while they are not known.
@@ -227,8 +207,8 @@ fn misfits(rules: &[&Rule], namespace: Namespace, reach: &[Reach]) -> String {
 }
 
 impl Namespaces {
-    /// `None`: that hangs on labels that are not known.
-    fn selects(&self, namespace: Namespace) -> Option<bool> {
+    /// Whether it is one of these. `None`: that hangs on labels that are not known.
+    pub fn selects(&self, namespace: Namespace) -> Option<bool> {
         if self.names.as_ref().is_some_and(|names| names.iter().all(|name| name != namespace.name)) {
             return Some(false);
         }

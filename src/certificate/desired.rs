@@ -136,6 +136,7 @@ fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(Leaf
         uris: spec.uris.clone(),
         email_addresses: spec.email_addresses.clone(),
         duration,
+        not_after: None,
     };
     leaf::validate(&request).map_err(|p| refused(Reason::InvalidSpec, format!("spec.{}: {}", p.field, p.message)))?;
     let PrivateKey { algorithm, size, encoding, rotation_policy } = spec.private_key.clone().unwrap_or_default();

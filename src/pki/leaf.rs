@@ -38,6 +38,16 @@ pub struct LeafRequest {
     pub uris: Vec<String>,
     pub email_addresses: Vec<String>,
     pub duration: SignedDuration,
+    /// Nothing lives longer than until then, whatever its duration; never the spec's.
+    pub not_after: Option<Timestamp>,
+}
+
+impl LeafRequest {
+    /// The end of one that begins to live at `from`, under an issuer or without.
+    pub(crate) fn end(&self, from: Timestamp, issuer: Option<&Issuer>) -> Timestamp {
+        let caps = [issuer.map(Issuer::not_after), self.not_after];
+        caps.into_iter().flatten().fold(later(from, self.duration), Timestamp::min)
+    }
 }
 
 /// A field that cannot be put into a certificate, and why.
@@ -184,7 +194,7 @@ pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp
         issuer: authority.subject_der.clone(),
         subject: subject_der(request)?,
         not_before: earlier(now, CLOCK_SLACK).max(authority.not_before),
-        not_after: later(now, request.duration).min(issuer.not_after()),
+        not_after: request.end(now, Some(issuer)),
         extensions: extensions(request, spki, issuer_key_id)?,
         spki: spki.to_vec(),
     };
@@ -206,7 +216,7 @@ pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result
         issuer: subject.clone(),
         subject,
         not_before: earlier(now, CLOCK_SLACK),
-        not_after: later(now, request.duration),
+        not_after: request.end(now, None),
         extensions: extensions(request, &spki, key_id_of(&spki)?)?,
         spki,
     };
@@ -290,6 +300,7 @@ pub(crate) mod tests {
             uris: vec![],
             email_addresses: vec![],
             duration: SignedDuration::from_hours(2160),
+            not_after: None,
         }
     }
 
