@@ -55,6 +55,8 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     Accepted,
+    /// By the ClientGrant of that name.
+    Granted(String),
     Suspended,
     /// `stalled`: only a changed spec can help.
     Refused {
@@ -103,8 +105,13 @@ pub fn write(
             put(ConditionType::Accepted, Truth::Unknown, line.reason, &line.message);
             abnormal = summarize(&mut new, old, generation, std::slice::from_ref(line), now);
         }
-        Acceptance::Accepted => {
-            put(ConditionType::Accepted, Truth::True, Reason::Accepted, "the spec is understood and allowed");
+        Acceptance::Accepted | Acceptance::Granted(_) => {
+            let by = match acceptance {
+                Acceptance::Granted(grant) => format!(", by the ClientGrant {grant}"),
+                _ => String::new(),
+            };
+            let message = format!("the spec is understood and allowed{by}");
+            put(ConditionType::Accepted, Truth::True, Reason::Accepted, &message);
             for line in lines {
                 let truth = match line.standing {
                     Standing::Done => Truth::True,

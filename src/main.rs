@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use futures::{StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{Client, Config, api::PartialObjectMeta};
 use tokio::task::JoinSet;
@@ -32,6 +33,10 @@ use mtls_operator::{
         watch::{self, Watch},
     },
     domain::{self, allowance::Allowance, bypass::Bypasses, clients::TRUSTED_BY, served::Served},
+    grant::{
+        self,
+        permits::{self, Permits},
+    },
     ops::{
         logging::{self, Format},
         metrics::Metrics,
@@ -190,18 +195,26 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     // Specs select by any label.
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
     let (namespaces, drive_namespaces) = Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);
+    let (grants, drive_grants) = Watch::<permits::Guard>::new(&client, ns, watch::all_of_it);
     // Only where they are needed, for it takes a right that Roles cannot give.
     let needs_labels = |p: &Option<Arc<Policy>>| p.as_ref().is_some_and(|p| p.needs_labels());
+    let mut by_label = grants.subscribe().filter(|g| future::ready(permits::needs_labels(g))).boxed();
     let mut needed = policy.clone();
     background.spawn(async move {
-        if needed.wait_for(needs_labels).await.is_ok() {
-            drive_namespaces.await;
+        tokio::select! {
+            Ok(_) = needed.wait_for(needs_labels) => {}
+            Some(_) = by_label.next() => {}
+            else => return,
         }
+        // Nobody asks any more, and what nobody reads piles up.
+        drop(by_label);
+        drive_namespaces.await;
     });
-    for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps] {
+    for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps, drive_grants] {
         background.spawn(drive);
     }
-    let mut synced = vec![domains.synced(), certificates.synced(), secrets.synced(), config_maps.synced()];
+    let mut synced =
+        vec![domains.synced(), certificates.synced(), secrets.synced(), config_maps.synced(), grants.synced()];
     if needs_labels(&policy.borrow()) {
         synced.push(namespaces.synced());
     }
@@ -242,6 +255,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
             })?;
             let events = Events::new(client.clone(), &host);
             let bypasses = Arc::new(Bypasses::default());
+            let permits =
+                Arc::new(Permits::new(grants.store(), certificates.store(), domains.store(), namespaces.store()));
             let domain_ctx = Arc::new(domain::controller::Ctx {
                 client: client.clone(),
                 cluster_id,
@@ -260,12 +275,14 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 bypasses: bypasses.clone(),
                 policy,
                 namespaces: namespaces.store(),
+                permits: permits.clone(),
                 memory: Mutex::new(HashMap::new()),
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {
                 client: client.clone(),
                 events,
                 metrics: metrics.clone(),
+                permits: permits.clone(),
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
@@ -281,13 +298,34 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.clone(),
                 secrets: secrets.clone(),
                 config_maps,
-                namespaces,
+                namespaces: namespaces.clone(),
+                grants: grants.clone(),
             };
-            let certificate_watches = certificate::controller::Watches { certificates, domains, secrets, served: trust_changes };
+            let grant_ctx = Arc::new(grant::controller::Ctx {
+                client: client.clone(),
+                metrics: metrics.clone(),
+                grants: grants.store(),
+                domains: domains.store(),
+                permits,
+            });
+            let grant_watches = grant::controller::Watches {
+                grants: grants.clone(),
+                certificates: certificates.clone(),
+                domains: domains.clone(),
+            };
+            let certificate_watches = certificate::controller::Watches {
+                certificates,
+                domains,
+                secrets,
+                grants,
+                namespaces,
+                served: trust_changes,
+            };
             let work = async {
                 tokio::join!(
                     domain::controller::run(domain_ctx, &domain_watches, stop.clone()),
                     certificate::controller::run(certificate_ctx, certificate_watches, stop.clone()),
+                    grant::controller::run(grant_ctx, &grant_watches, stop.clone()),
                     bypasses.run(run.bypass_scan_interval, stop.clone()),
                 )
             };

@@ -11,9 +11,10 @@ use super::{Duration, Issuance, Namespaces};
 /// Who may have which certificates. A certificate has to fit one grant as a whole. What a grant does not name may not be asked for: a list of
 /// names that is left out admits none.
 ///
-/// In the lists of names `*` stands for one or more characters, and never for what a name is divided by: a dot, slash, colon or `@` in a
-/// common name; a dot in a DNS name; the `@` of a mail address and the dots behind it; in a URI the slashes, and the dots of its host. Neither
-/// does it stand for `*` itself, so that nobody gets a wildcard name by one. All else is taken literally, upper and lower case too.
+/// In these lists `*` stands for one or more characters, and never for what names are divided by: in the subject `.`, `/`, `:` and `@`; in DNS
+/// names `.`; in mail addresses `@` and the `.` behind it; in URIs `/`, `:`, `@`, `?`, `#`, `%` and the `.` of the host (a path with `.` or `..`
+/// as a segment fits nothing). Neither does it stand for `*` itself, so that nobody gets a wildcard name by one. All else is taken literally,
+/// upper and lower case too.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "mtls-operator.io",

@@ -62,7 +62,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Gl
     let zones = glance.zones;
     let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
-        Box::pin(clients::read(eyes.client, &home.namespace, &home.name, &d.self_signed)),
+        Box::pin(clients::read(eyes.client, &home.name, &d.self_signed)),
         seen(session.acm.certificates(&home.domain_name)),
         bucket(d, session),
         published(home, session, eyes.versions),

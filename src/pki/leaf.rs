@@ -6,6 +6,7 @@ use super::name::normal_form;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
+use std::collections::BTreeSet;
 use x509_cert::{
     builder,
     der::{
@@ -223,6 +224,25 @@ pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result
     let der = sign(draft, key)?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
     Ok(Leaf { chain_pem: certificate.to_pem(), ca_pem: certificate.to_pem(), certificate })
+}
+
+/// Whether a certificate says what a request asks for, whatever number it carries, and lives no longer.
+pub fn says(leaf: &Certificate, request: &LeafRequest) -> bool {
+    let number = X509Name::from_der(&leaf.subject_der).ok().and_then(|(_, name)| {
+        let number = name.iter_attributes().find(|part| part.attr_type().to_id_string() == "2.5.4.5")?;
+        number.as_str().ok().filter(|n| n.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned)
+    });
+    let numbered = LeafRequest { serial_number: number, ..request.clone() };
+    let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+    let names = [
+        (&request.dns_names, &leaf.dns_names),
+        (&request.uris, &leaf.uris),
+        (&request.email_addresses, &leaf.email_addresses),
+    ];
+    subject_der(&numbered).is_ok_and(|subject| subject == leaf.subject_der)
+        && !leaf.other_names
+        && names.into_iter().all(|(asked, there)| sorted(asked) == sorted(there))
+        && leaf.not_after <= request.end(later(leaf.not_before, CLOCK_SLACK), None)
 }
 
 fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
