@@ -33,25 +33,7 @@ impl Tenant {
             {"apiGroups": ["mtls-operator.io"], "resources": ["mtlsdomains", "clientcertificates"], "verbs": ["*"]},
             {"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["*"]},
         ]);
-        let role = json!({"metadata": {"name": "tenant"}, "rules": rules});
-        let binding = json!({
-            "metadata": {"name": "tenant"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tenant"},
-            "subjects": [{"kind": "ServiceAccount", "name": "tenant", "namespace": namespace}],
-        });
-        let (roles, bindings) = (
-            Api::<v1::Role>::namespaced(life.client.clone(), namespace),
-            Api::<v1::RoleBinding>::namespaced(life.client.clone(), namespace),
-        );
-        roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
-        bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("kubeconfig");
-        world().kubernetes.service_account_kubeconfig(namespace, "tenant", &path).await.unwrap();
-        let kubeconfig = Kubeconfig::read_from(&path).unwrap();
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        config.proxy_url = None;
-        let tenant = Tenant { client: Client::try_from(config).unwrap(), namespace: namespace.into() };
+        let tenant = Tenant { client: user(life, namespace, rules).await, namespace: namespace.into() };
         eventually("the tenant's rights", async || {
             tenant.domains().list(&Default::default()).await.map(drop).map_err(|e| e.to_string())
         })
@@ -95,8 +77,31 @@ impl Tenant {
     }
 }
 
+/// A user with its own token who may do this in one namespace, and nothing else.
+pub async fn user(life: &Life, namespace: &str, rules: Value) -> Client {
+    let role = json!({"metadata": {"name": "tenant"}, "rules": rules});
+    let binding = json!({
+        "metadata": {"name": "tenant"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tenant"},
+        "subjects": [{"kind": "ServiceAccount", "name": "tenant", "namespace": namespace}],
+    });
+    let (roles, bindings) = (
+        Api::<v1::Role>::namespaced(life.client.clone(), namespace),
+        Api::<v1::RoleBinding>::namespaced(life.client.clone(), namespace),
+    );
+    roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kubeconfig");
+    world().kubernetes.service_account_kubeconfig(namespace, "tenant", &path).await.unwrap();
+    let kubeconfig = Kubeconfig::read_from(&path).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.proxy_url = None;
+    Client::try_from(config).unwrap()
+}
+
 /// The API server's answer to what a tenant may not do.
-fn is_forbidden<T>(answer: Result<T, kube::Error>) -> bool {
+pub fn is_forbidden<T>(answer: Result<T, kube::Error>) -> bool {
     matches!(answer, Err(kube::Error::Api(status)) if status.is_forbidden())
 }
 
