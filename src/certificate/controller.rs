@@ -72,6 +72,8 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const OVERDUE: Duration = Duration::from_secs(60);
 /// How long a look waits at most for the watch to show the status that the look before it wrote.
 const LATE_WATCH: Duration = Duration::from_secs(5);
+/// How old a certificate is when all of the same age are known.
+const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// After a start it takes domains so long to be looked at for the first time. That nothing is known of them until then is not worth a word
 /// in the status of each of their certificates.
 const FIRST_LOOKS: Duration = Duration::from_secs(10);
@@ -365,6 +367,13 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         Some(Fit::Fits(terms)) => Some(terms),
         None => None,
     };
+    // Places go by age, which is known in whole seconds: who has one is certain only when nobody can come with the same age any more.
+    if terms.as_ref().is_some_and(|terms| terms.is_counted) {
+        let settled = cert.creation_timestamp().map_or(now, |t| t.0 + SETTLED);
+        if now < settled {
+            return Ok(Next::requeue(Duration::try_from(settled.duration_since(now)).unwrap_or(SOON).max(SOON)));
+        }
+    }
     let accepted = match &terms {
         Some(terms) => Acceptance::Granted(terms.grant.clone()),
         None => Acceptance::Accepted,
@@ -416,7 +425,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
             say(&accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
             ctx.remember(&uid, |m| m.failures = 0);
-            Ok(until(earliest(Some(renewal), &terms), now))
+            Ok(until(Some(renewal), &terms, now))
         }
         Ok(None) => {
             let revision = observed.revision();
@@ -424,7 +433,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
             say(&accepted, &plan.lines, leaf).await?;
             ctx.remember(&uid, |m| m.failures = 0);
-            Ok(until(earliest(plan.look_again.or(plan.renewal), &terms), now))
+            Ok(until(plan.look_again.or(plan.renewal), &terms, now))
         }
         Err(error) => {
             let message = describe(&error, &d);
@@ -530,19 +539,16 @@ fn describe(error: &execute::Error, d: &Desired) -> String {
     format!("cannot issue into the Secret {}: {error}{cause}", d.secret_name)
 }
 
-/// Whatever comes before, the end of its grant is to be told.
-fn earliest(next: Option<Timestamp>, terms: &Option<Terms>) -> Option<Timestamp> {
-    let end = terms.as_ref().and_then(|terms| terms.not_after);
-    [next, end].into_iter().flatten().min()
-}
-
-fn until(renewal: Option<Timestamp>, now: Timestamp) -> Next {
-    let Some(renewal) = renewal else { return Next::await_change() };
-    if renewal <= now {
-        return Next::requeue(OVERDUE); // something is in the way, and its end wakes us
-    }
-    let sleep = Duration::try_from(renewal.duration_since(now)).unwrap_or(Duration::ZERO);
-    Next::requeue(sleep.clamp(Duration::from_secs(1), LONGEST_SLEEP))
+/// Until what comes next, or the end of the grant, which is to be told whatever comes before.
+fn until(next: Option<Timestamp>, terms: &Option<Terms>, now: Timestamp) -> Next {
+    let sleep = |until: Timestamp| {
+        let sleep = Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO);
+        sleep.clamp(Duration::from_secs(1), LONGEST_SLEEP)
+    };
+    // Of what is overdue something is in the way, and its end wakes us.
+    let next = next.map(|next| if next <= now { OVERDUE } else { sleep(next) });
+    let end = terms.as_ref().and_then(|terms| terms.not_after).map(sleep);
+    [next, end].into_iter().flatten().min().map_or_else(Next::await_change, Next::requeue)
 }
 
 #[cfg(test)]

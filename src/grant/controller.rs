@@ -76,12 +76,24 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 }
 
 /// What of a certificate a grant counts, and whether it may have gone from one to another.
-fn counted(c: &certificate::controller::Guard) -> Option<(Option<i64>, bool, Option<Timestamp>, Option<String>)> {
+#[derive(PartialEq)]
+struct Counted {
+    generation: Option<i64>,
+    deleting: bool,
+    not_after: Option<Timestamp>,
+    accepted: Option<String>,
+}
+
+fn counted(c: &certificate::controller::Guard) -> Option<Counted> {
     let c = c.0.as_ref().ok()?;
     let status = c.status.clone().unwrap_or_default();
     let accepted = status.conditions.into_iter().find(|c| c.type_ == ConditionType::Accepted.as_str());
-    let deleting = c.metadata.deletion_timestamp.is_some();
-    Some((c.metadata.generation, deleting, status.not_after.map(|t| t.0), accepted.map(|c| c.message)))
+    Some(Counted {
+        generation: c.metadata.generation,
+        deleting: c.metadata.deletion_timestamp.is_some(),
+        not_after: status.not_after.map(|t| t.0),
+        accepted: accepted.map(|c| c.message),
+    })
 }
 
 fn failed(object: Arc<Guard>, error: &Error, _: Arc<Ctx>) -> Next {

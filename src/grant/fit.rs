@@ -70,15 +70,16 @@ pub struct Terms {
     pub authority: Option<String>,
     pub max_duration: Option<SignedDuration>,
     pub not_after: Option<Timestamp>,
+    /// The grant has a number of places, and this has one of them.
+    pub is_counted: bool,
 }
 
 /// One certificate; the `others` of the domain, itself among them or not, are asked for only when it comes to places.
 pub fn fit(ask: &Arc<Ask>, others: impl FnOnce() -> Vec<Arc<Ask>>, around: &Around) -> Fit {
     let alone = allot(std::slice::from_ref(ask), around).remove(0);
-    let is_counted = |g: &&&ClientGrant| g.spec.max_certificates.is_some();
     let hangs_on_places = match &alone {
-        Fit::Fits(terms) => around.grants.iter().filter(is_counted).any(|g| g.name_any() == terms.grant),
-        Fit::Unknown(_) => around.grants.iter().any(|g| is_counted(&g)),
+        Fit::Fits(terms) => terms.is_counted,
+        Fit::Unknown(_) => around.grants.iter().any(|g| g.spec.max_certificates.is_some()),
         Fit::Misfits(_) => false,
     };
     if !hangs_on_places {
@@ -200,6 +201,7 @@ fn terms(grant: &ClientGrant) -> Terms {
         authority: grant.spec.authority.clone(),
         max_duration: grant.spec.max_duration.as_ref().map(length),
         not_after: grant.spec.not_after.as_ref().map(|t| t.0),
+        is_counted: grant.spec.max_certificates.is_some(),
     }
 }
 

@@ -31,7 +31,14 @@ pub struct Permits {
     domains: Store<domain::controller::Guard>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
     /// What certificates ask for, by UID, and in which generation: to read a CSR takes as long as a thousand comparisons.
-    asks: Mutex<HashMap<String, (Option<i64>, Option<Arc<Ask>>)>>,
+    asks: Mutex<HashMap<String, Read>>,
+}
+
+#[derive(Clone)]
+struct Read {
+    generation: Option<i64>,
+    /// `None`: nothing that could be certified.
+    ask: Option<Arc<Ask>>,
 }
 
 /// Whether it takes a grant.
@@ -126,11 +133,11 @@ impl Permits {
         let (uid, generation) = (cert.uid().unwrap_or_default(), cert.metadata.generation);
         let kept = self.asks.lock().expect("nobody panics while holding it").get(&uid).cloned();
         match kept {
-            Some((of, ask)) if of == generation => ask,
+            Some(read) if read.generation == generation => read.ask,
             _ => {
                 let ask = certificate::desired::ask(cert).ok().map(Arc::new);
                 let mut asks = self.asks.lock().expect("nobody panics while holding it");
-                asks.insert(uid, (generation, ask.clone()));
+                asks.insert(uid, Read { generation, ask: ask.clone() });
                 ask
             }
         }
