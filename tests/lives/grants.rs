@@ -122,7 +122,7 @@ fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
         let caller = Caller::of(&secret);
         assert_eq!(caller.calls(&life).await, "200");
         let grant = grant_says(&life, "acme", 1).await;
-        assert_eq!(grant["status"]["latestExpiry"], end);
+        until_object(&life, GRANT, "acme", "the latest expiry", |o| o["status"]["latestExpiry"] == end).await;
         assert_eq!(condition(&grant, "ResolvedRefs").unwrap()["status"], "True");
 
         // There is one place, and the older one has it.
