@@ -377,7 +377,7 @@ mod tests {
         let two = grant("two", json!({"organizations": ["Acme"]}));
         let grants = [one.clone(), two.clone()];
         assert_eq!(alone(&ask("c"), &around(&grants)), "fits two", "the one that takes no place");
-        assert_eq!(alone(&ask("c"), &around(&[one.clone()])), "fits one");
+        assert_eq!(alone(&ask("c"), &around(std::slice::from_ref(&one))), "fits one");
         let mut far = ask("c");
         far.request.organizations = vec!["Acme".into(), "Other".into()];
         far.request.common_name = "nobody".into();

@@ -48,8 +48,10 @@ fn nobody_gets_somebody_elses_name() {
         let life = Life::start_among("names", &["acme"], &[]).await;
         ready_domain(&life).await;
         let acme = requester(&life, "acme").await;
-        let uris = json!({"uris": ["spiffe://example.com/acme/*"]});
-        create(&life, GRANT, "acme", granting(&acme.namespace, uris)).await;
+        let example: Value = serde_saphyr::from_str(include_str!("../../examples/client-grant.yaml")).unwrap();
+        let mut grant = example["spec"].clone();
+        grant["namespaces"] = json!({"names": [acme.namespace]});
+        create(&life, GRANT, "acme", grant).await;
         let theirs = "spiffe://example.com/zeta/pay";
         let up = "spiffe://example.com/acme/../zeta";
         let subject = |more: Value| {
@@ -84,7 +86,18 @@ fn nobody_gets_somebody_elses_name() {
             acme.refused(&format!("c{n}"), words).await;
         }
         // What is granted is had, and becomes nobody else's later.
-        acme.request("own", asking(&life, "acme-1", json!({"uris": ["spiffe://example.com/acme/pay"]}))).await;
+        acme.request(
+            "own",
+            asking(
+                &life,
+                "acme-1",
+                json!({
+                    "uris": ["spiffe://example.com/acme/pay"],
+                    "subject": {"commonName": "acme-1", "organizations": ["Acme"]},
+                }),
+            ),
+        )
+        .await;
         acme.ready("own").await;
         acme.patch("own", json!({"spec": {"uris": [theirs]}})).await;
         acme.refused("own", "spec.uris[0]").await;
