@@ -133,7 +133,8 @@ pub enum Reason {
     InvalidSpec,
     /// The field is known, but this version of the operator does not do it yet.
     NotSupportedYet,
-    /// The operator's policy does not allow this namespace that name, zone, Region, role, bucket or API.
+    /// No rule of the operator's policy allows this namespace what the message names: a name, zone, Region, account, role, bucket, API or
+    /// certificate. Change that, or ask whoever runs the operator for a rule that it fits.
     NotPermitted,
     /// Another MtlsDomain, which is older, has this domain name in the same account and Region.
     DomainNameClaimed,

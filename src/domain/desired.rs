@@ -8,16 +8,17 @@ use sha2::{Digest, Sha256};
 use super::clients::SelfSigned;
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, ClientCertField, ConfigMapSelector,
-        DefaultEndpoint, Dns, DnsVerification, Duration, ExistingCertificate, Identity, IdentityHeader, IpAddressType,
-        KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings,
-        conditions::Reason,
+        AdoptionPolicy, AssumeRole, Authority, AuthorityKey, AuthorityState, BucketCreation, ClientCertField,
+        ConfigMapSelector, DefaultEndpoint, Dns, DnsVerification, Duration, ExistingCertificate, Identity,
+        IdentityHeader, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain, RestDeployment,
+        ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
     aws::{
         acm, gateway,
-        session::{self, Access},
+        session::{self, Access, RoleToAssume},
     },
     pki::{authority::AuthorityRequest, keys::KeyKind},
+    policy::Policy,
 };
 
 /// Life of a leaf whose ClientCertificate says nothing, and the least that an authority's memory allows for.
@@ -126,15 +127,15 @@ impl Home {
     }
 }
 
-/// Where the calls for a domain go, and as whom they are made.
-pub fn access(domain: &MtlsDomain) -> Access {
+/// Where the calls for a domain go, and as whom they are made. The roles' external ids are the policy's to say.
+pub fn access(domain: &MtlsDomain, policy: Option<&Policy>) -> Access {
     let aws = domain.spec.aws.clone().unwrap_or_default();
     let route53 = domain.spec.dns.as_ref().and_then(|dns| dns.route53.clone()).unwrap_or_default();
-    Access {
-        region: aws.region,
-        role_arn: aws.assume_role.map(|role| role.role_arn),
-        route53_role_arn: route53.assume_role.map(|role| role.role_arn),
-    }
+    let role = |AssumeRole { role_arn: arn }| RoleToAssume {
+        external_id: policy.and_then(|policy| policy.external_id(&arn)).map(str::to_owned),
+        arn,
+    };
+    Access { region: aws.region, role: aws.assume_role.map(role), route53_role: route53.assume_role.map(role) }
 }
 
 /// Name of the Secret that the generated authority `authority` of the MtlsDomain `domain` lives in.

@@ -7,7 +7,7 @@ use kube::Client;
 use super::{
     clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    observed::{Api, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
     plan::{
         DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, certificates,
         custom_domain::{self, is_taken_over},
@@ -20,7 +20,7 @@ use crate::{
     aws::{
         acm,
         errors::{self, Error, Kind},
-        gateway::{Domain, Mapping},
+        gateway::{self, Domain, Mapping},
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
@@ -49,17 +49,24 @@ pub struct Eyes<'a> {
 #[derive(Debug, Default)]
 pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
-pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observed {
+/// What has to be seen before it is clear whether the spec is allowed.
+pub async fn glance(d: &Desired, session: &Session) -> Glance {
+    let (zones, apis) = tokio::join!(zones(&d.home, certificate_names(d), session), first_seen(&d.mappings, session));
+    Glance { zones, apis }
+}
+
+/// The rest, for a spec that is allowed.
+pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Glance) -> Observed {
     let home = &d.home;
-    let (authorities, self_signed, zones, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
+    let zones = glance.zones;
+    let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
-        Box::pin(clients::read(eyes.client, &home.namespace, &home.name, &d.self_signed)),
-        zones(home, certificate_names(d), session),
+        Box::pin(clients::read(eyes.client, &home.name, &d.self_signed)),
         seen(session.acm.certificates(&home.domain_name)),
         bucket(d, session),
         published(home, session, eyes.versions),
         seen(session.gateway.domain(&home.domain_name)),
-        apis(&d.mappings, !d.identity.is_empty(), session, Some(eyes.probe)),
+        apis(glance.apis, &d.mappings, !d.identity.is_empty(), session, Some(eyes.probe)),
         in_sync(session, eyes.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
@@ -93,14 +100,23 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
     }
 }
 
+/// The hosted zone that the records of a domain that is being deleted are in.
+pub async fn zone_of_remains(home: &Home, session: &Session) -> Seen<BTreeMap<String, ZoneChoice>> {
+    zones(home, &[], session).await
+}
+
 /// What is left of a domain that is being deleted.
-pub async fn remains(home: &Home, mapped: &BTreeMap<String, MappedApi>, session: &Session) -> Remains {
-    let (zones, certificates, domain, versions, apis) = tokio::join!(
-        zones(home, &[], session),
+pub async fn remains(
+    home: &Home,
+    mapped: &BTreeMap<String, MappedApi>,
+    session: &Session,
+    zones: Seen<BTreeMap<String, ZoneChoice>>,
+) -> Remains {
+    let (certificates, domain, versions, apis) = tokio::join!(
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.gateway.domain(&home.domain_name)),
         versions(home, session),
-        apis(mapped, false, session, None),
+        marked_apis(mapped, session),
     );
     // Which of two zones the records are in cannot be told: that is not the same as that there are none.
     let zones = zones.and_then(|zones| match zones.get(&home.domain_name) {
@@ -266,20 +282,41 @@ async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<Domain>>)
     }
 }
 
-/// `headers`: they are wanted in each of them. Without a probe the default endpoints are not asked.
+/// Each of the APIs, without its stages.
+async fn first_seen(
+    mappings: &BTreeMap<String, MappedApi>,
+    session: &Session,
+) -> BTreeMap<String, Seen<Option<gateway::Api>>> {
+    let ids: BTreeSet<_> = mappings.values().map(|mapped| mapped.id.as_str()).collect();
+    let reads = ids.into_iter().map(async |id| (id.to_owned(), seen(session.gateway.api(id)).await));
+    join_all(reads).await.into_iter().collect()
+}
+
+/// The APIs as they were seen first, with the stages that are mapped. `headers`: they are wanted in each of them. Without a probe the default
+/// endpoints are not asked.
 async fn apis(
+    seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
     mappings: &BTreeMap<String, MappedApi>,
     headers: bool,
     session: &Session,
     probe: Option<&EndpointProbe>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
-    let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for mapped in mappings.values() {
-        wanted.entry(&mapped.id).or_default().insert(&mapped.stage);
-    }
-    let reads =
-        wanted.into_iter().map(async |(id, stages)| (id.to_owned(), api(id, stages, headers, session, probe).await));
+    let reads = seen.into_iter().map(async |(id, seen)| {
+        let stages = mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
+        let read = api(seen, stages, headers, session, probe).await;
+        (id, read)
+    });
     join_all(reads).await.into_iter().collect()
+}
+
+/// The APIs that may carry marks of headers: with all that is to be known of them where they do.
+async fn marked_apis(mappings: &BTreeMap<String, MappedApi>, session: &Session) -> BTreeMap<String, Seen<Option<Api>>> {
+    let mut seen = first_seen(mappings, session).await;
+    seen.retain(|_, api| match api {
+        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(&api.tags)),
+        Err(_) => true,
+    });
+    apis(seen, mappings, false, session, None).await
 }
 
 /// With those that only the domain maps any more, as far as they carry marks of headers.
@@ -290,23 +327,19 @@ async fn with_leaving(
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
     let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
-    let mut left = Box::pin(apis(&left, false, session, None)).await;
-    left.retain(|_, api| match api {
-        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(&api.api.tags)),
-        Err(_) => true,
-    });
-    known.append(&mut left);
+    known.append(&mut Box::pin(marked_apis(&left, session)).await);
     known
 }
 
 async fn api(
-    id: &str,
+    seen: Seen<Option<gateway::Api>>,
     stages: BTreeSet<&str>,
     headers: bool,
     session: &Session,
     probe: Option<&EndpointProbe>,
 ) -> Seen<Option<Api>> {
-    let Some(api) = seen(session.gateway.api(id)).await? else { return Ok(None) };
+    let Some(api) = seen? else { return Ok(None) };
+    let id = api.id.as_str();
     // All at once, however many are mapped.
     let all = match Box::pin(session.gateway.stages(api.protocol, id)).await {
         Err(error) if error.kind == Kind::NotFound => return Ok(None), // gone since

@@ -28,6 +28,15 @@ pub struct Unseen {
     pub message: String,
 }
 
+/// What is looked at first, because only AWS knows whether the operator's policy allows it.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    /// As in [`Observed`].
+    pub zones: Seen<BTreeMap<String, ZoneChoice>>,
+    /// The APIs that the spec maps, by id; `None`: there is no such API.
+    pub apis: BTreeMap<String, Seen<Option<gateway::Api>>>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The source of each authority of the spec, by the authority's name.

@@ -116,6 +116,13 @@ pub fn with_conditions(
     }
 }
 
+/// The status when it could not be found out whether the spec is allowed.
+pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
+    let line = line(Step::ResolvedRefs, &Verdict::Unknown(unseen.clone()).into(), None);
+    let acceptance = Acceptance::Unclear(Line { type_: ConditionType::Accepted, ..line });
+    with_conditions(old, generation, &acceptance, &[], now)
+}
+
 /// The one line of an object that is being deleted.
 pub fn deletion_line(judged: &Judged, outcome: Option<&Outcome>) -> Line {
     let line = line(Step::DomainProgrammed, judged, outcome);

@@ -25,6 +25,65 @@ pub fn minimal_certificate() -> Value {
            "spec": {"domainRef": {"name": "partners"}, "subject": {"commonName": "client1"}}})
 }
 
+#[rustfmt::skip]
+pub fn minimal_grant() -> Value {
+    json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant", "metadata": {"name": "acme"},
+           "spec": {"domainRef": {"name": "partners"}, "namespaces": {"names": ["acme"]}, "commonNames": ["acme-*"]}})
+}
+
+/// Every field.
+#[rustfmt::skip]
+pub fn full_grant() -> Value {
+    json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant", "metadata": {"name": "full"}, "spec": {
+        "domainRef": {"name": "partners"},
+        "namespaces": {"names": ["acme"], "matchLabels": {"example.com/partner": "yes"}},
+        "commonNames": ["acme-*"],
+        "dnsNames": ["*.acme.example.com"],
+        "uris": ["spiffe://example.com/acme/*"],
+        "emailAddresses": ["*@acme.example.com"],
+        "organizations": ["Acme"],
+        "organizationalUnits": ["Ops"],
+        "countries": ["DE"],
+        "localities": ["Berlin"],
+        "provinces": ["Berlin"],
+        "issuance": "Authority",
+        "authority": "partners",
+        "maxDuration": "2592000s",
+        "maxCertificates": 10,
+        "notAfter": "2027-06-30T00:00:00Z"}})
+}
+
+pub fn grant() -> Vec<Creation> {
+    let spec = |spec: Value| json!({"spec": spec});
+    vec![
+        ("minimal", json!({}), ""),
+        ("no common name", spec(json!({"commonNames": []})), "at least 1 items"),
+        ("SelfSigned", spec(json!({"issuance": "SelfSigned"})), ""),
+        (
+            "SelfSigned under an authority",
+            spec(json!({"issuance": "SelfSigned", "authority": "partners"})),
+            "with issuance SelfSigned leave out authority: such certificates sign themselves",
+        ),
+        ("a short life", spec(json!({"maxDuration": "59m"})), "at least 1h, as in 720h"),
+        ("no place", spec(json!({"maxCertificates": 0})), "greater than or equal to 1"),
+        ("no time", spec(json!({"notAfter": "tomorrow"})), "date-time"),
+        ("all namespaces", spec(json!({"namespaces": {"names": null}})), ""),
+    ]
+}
+
+pub fn grant_changes() -> Vec<Change> {
+    let spec = |spec: Value| json!({"spec": spec});
+    vec![
+        (
+            "another domain",
+            json!({}),
+            spec(json!({"domainRef": {"name": "other"}})),
+            "domainRef is immutable: create another ClientGrant for the other domain",
+        ),
+        ("narrower", json!({}), spec(json!({"commonNames": ["acme-1"], "maxCertificates": 1})), ""),
+    ]
+}
+
 /// Every field but the other members of a choice. Durations as Rust writes them.
 #[rustfmt::skip]
 pub fn full_domain() -> Value {
