@@ -332,13 +332,13 @@ async fn with_leaving(
 }
 
 async fn api(
-    seen: Seen<Option<gateway::Api>>,
+    first: Seen<Option<gateway::Api>>,
     stages: BTreeSet<&str>,
     headers: bool,
     session: &Session,
     probe: Option<&EndpointProbe>,
 ) -> Seen<Option<Api>> {
-    let Some(api) = seen? else { return Ok(None) };
+    let Some(api) = first? else { return Ok(None) };
     let id = api.id.as_str();
     // All at once, however many are mapped.
     let all = match Box::pin(session.gateway.stages(api.protocol, id)).await {

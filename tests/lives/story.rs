@@ -155,6 +155,12 @@ async fn there(life: &Life) -> BTreeSet<String> {
     all.extend(life.records().await.iter().map(names));
     all.insert(format!("{} versions of truststores", life.object_versions().await.len()));
     all.insert(format!("endpoint closed: {}", life.endpoint_closed().await));
+    let integrations = life.gateway().get_integrations().api_id(&life.prepared.api_id).send().await;
+    let parameters = integrations.expect("GetIntegrations").items.unwrap_or_default().into_iter();
+    let parameters = parameters.flat_map(|i| i.request_parameters.unwrap_or_default());
+    all.extend(parameters.map(|(key, _)| format!("parameter {key}")));
+    let seen = life.gateway().get_api().api_id(&life.prepared.api_id).send().await.expect("GetApi");
+    all.extend(seen.tags.unwrap_or_default().keys().map(|key| format!("tag {key}")));
     let secrets = life.secrets().list(&ListParams::default()).await.expect("a list");
     all.extend(secrets.items.iter().map(|secret| format!("Secret {}", secret.name_any())));
     all.iter().map(|line| line.replace(zone, "ZONE").replace(api, "API")).collect()
