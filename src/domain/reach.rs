@@ -63,6 +63,10 @@ fn to_build(domain: &MtlsDomain) -> Vec<Reach> {
     if let Some(arn) = spec.truststore.as_ref().and_then(|t| t.kms_key_arn.clone()) {
         all.push(reach(format!("spec.truststore.kmsKeyArn: {arn}"), Thing::KmsKey(arn)));
     }
+    let authorizer = spec.identity.as_ref().and_then(|identity| identity.authorizer.clone());
+    if let Some(arn) = authorizer.and_then(|authorizer| authorizer.function_arn) {
+        all.push(reach(format!("spec.identity.authorizer.functionArn: {arn}"), Thing::Function(arn)));
+    }
     if spec.adoption_policy == AdoptionPolicy::Unowned {
         all.push(reach("spec.adoptionPolicy: Unowned".into(), Thing::Adoption));
     }
@@ -140,6 +144,8 @@ mod tests {
             "truststore": {"bucket": "bkt", "key": "k/k.pem", "kmsKeyArn": arn("kms", "key/a")},
             "mappings": [{"path": "", "api": {"id": "a1b2c3", "stage": "$default"}}],
             "dns": {"route53": {"hostedZoneId": "Z1", "assumeRole": {"roleArn": "arn:aws:iam::123456789012:role/b"}}},
+            // Existing authorizers count only in APIs that are mapped, and so are judged.
+            "identity": {"headers": [], "authorizer": {"functionArn": arn("lambda", "function:f"), "existing": [{"apiId": "a1b2c3", "authorizerId": "a1b2c3"}]}},
             "adoptionPolicy": "Unowned",
         })
     }
