@@ -128,7 +128,7 @@ mod tests {
         let shown = |line: &str| {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-            text.contains(line)
+            text.lines().any(|shown| shown == line)
         };
         assert_eq!(rules(&in_force), 1);
         assert!(shown("mtls_operator_policy_in_force 1") && shown("mtls_operator_policy_file_invalid 0"));

@@ -25,9 +25,20 @@ pub struct Bounded {
 impl Bounded {
     /// Under a policy without rules, in these namespaces beside its own.
     pub async fn start(name: &str, beside: &[&str]) -> Bounded {
+        Bounded::start_with(name, beside, &[]).await
+    }
+
+    /// The same, and looking again only at what has changed: what does not wake an object up is not seen by it.
+    pub async fn start_waking(name: &str) -> Bounded {
+        Bounded::start_with(name, &[], &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await
+    }
+
+    async fn start_with(name: &str, beside: &[&str], env: &[(&str, &str)]) -> Bounded {
         let dir = tempfile::tempdir().unwrap();
         write(&dir, &json!([]));
-        let life = Life::start_among(name, beside, &[("MTLS_OPERATOR_POLICY", file(&dir).to_str().unwrap())]).await;
+        let path = file(&dir).to_str().unwrap().to_owned();
+        let env = [env, &[("MTLS_OPERATOR_POLICY", path.as_str())]].concat();
+        let life = Life::start_among(name, beside, &env).await;
         Bounded { life, dir }
     }
 
@@ -163,7 +174,7 @@ fn a_rule_that_is_taken_away_stops_everything_and_deletes_nothing() {
 #[test]
 fn an_object_that_does_not_fit_any_longer_can_be_abandoned() {
     run(async {
-        let bounded = Bounded::start("abandonunfit", &[]).await;
+        let bounded = Bounded::start_waking("abandonunfit").await;
         let life = &bounded.life;
         bounded.tag_api().await;
         bounded.rules(&json!([bounded.rule(json!({}))]));

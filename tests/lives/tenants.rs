@@ -372,7 +372,7 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
 #[test]
 fn a_label_decides_what_a_namespace_may_do_and_a_tenant_cannot_write_it() {
     run(async {
-        let bounded = Bounded::start("labelled", &[]).await;
+        let bounded = Bounded::start_waking("labelled").await;
         let life = &bounded.life;
         bounded.tag_api().await;
         let tenant = Tenant::of(life, &life.namespace).await;
