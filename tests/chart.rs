@@ -118,6 +118,9 @@ fn rights_are_namespaced_unless_the_cluster_is_asked_for() {
     // Without a list: where the release is.
     assert!(args(&objects(&least())).to_string().contains("--watch-namespace=mtls"));
 
+    let labels = objects(&with(&json!({"rbac": {"userRoles": false, "namespaceLabels": true}})));
+    assert!(of_kind(&labels, "ClusterRole")[0]["rules"].to_string().contains("namespaces"));
+
     let cluster =
         objects(&json!({"watch": {"scope": "Cluster"}, "policy": {"mode": "AllowAll"}, "rbac": {"userRoles": false}}));
     let roles = of_kind(&cluster, "ClusterRole");
