@@ -80,11 +80,23 @@ impl Operator {
     /// # Errors
     /// All of [`Error`].
     pub async fn start(kubernetes: &Kubernetes, options: OperatorOptions) -> Result<Self, Error> {
+        grant(kubernetes, &options.namespace, &options.watch).await?;
+        Self::start_as(kubernetes, SERVICE_ACCOUNT, options).await
+    }
+
+    /// Starts the program as this service account of its namespace, with the rights that it has.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn start_as(
+        kubernetes: &Kubernetes,
+        service_account: &str,
+        options: OperatorOptions,
+    ) -> Result<Self, Error> {
         let dir = &options.dir;
         std::fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.clone(), source })?;
-        grant(kubernetes, &options.namespace, &options.watch).await?;
         let kubeconfig = dir.join("operator.kubeconfig");
-        kubernetes.service_account_kubeconfig(&options.namespace, SERVICE_ACCOUNT, &kubeconfig).await?;
+        kubernetes.service_account_kubeconfig(&options.namespace, service_account, &kubeconfig).await?;
         let mut operator = Self { options, process: None };
         operator.restart()?;
         Ok(operator)

@@ -220,6 +220,50 @@ pub fn go() -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
     }
 }
 
+/// A Go program for tests, built once on this machine: `package` (`.` or one of a module that it requires) in the module at `source`.
+/// Built with whatever is in that module's go.mod, go.sum and Go files now.
+///
+/// # Errors
+/// [`Error::Cache`], with what the compiler said.
+pub fn go_program(name: &str, source: &Path, package: &str) -> Result<PathBuf, Error> {
+    let mut hash = Sha256::new();
+    hash.update(package);
+    let unreadable = |error| cache::Error::Io { path: source.into(), source: error };
+    let files = fs::read_dir(source).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(unreadable)?;
+    let mut files: Vec<_> = files.iter().map(fs::DirEntry::path).filter(|path| path.is_file()).collect();
+    files.sort();
+    for file in files {
+        hash.update(fs::read(file).map_err(unreadable)?);
+    }
+    let hash: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let built = cache::build_once(&format!("{name}-{hash}"), |dir| {
+        let mut build = go_command(&go()?, source);
+        build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o"]);
+        build.arg(dir.join(name)).arg(package);
+        Ok(cache::run_reporting(name, build, &dir.join("build.log"), cache::last_line)?)
+    })?;
+    Ok(built.join(name))
+}
+
+/// Where Go keeps the content of a module that the one at `source` requires: for files that are no Go.
+///
+/// # Errors
+/// When it cannot be downloaded.
+pub fn go_module(source: &Path, module: &str) -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
+    let output = go_command(&go()?, source).args(["mod", "download", "-json", module]).output()?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let failed = || answer["Error"].as_str().unwrap_or("go mod download names no folder").to_owned();
+    Ok(answer["Dir"].as_str().map(PathBuf::from).ok_or_else(failed)?)
+}
+
+/// Helm, from the module at `source` that requires it.
+///
+/// # Errors
+/// As [`go_program`].
+pub fn helm(source: &Path) -> Result<PathBuf, Error> {
+    go_program("helm", source, "helm.sh/helm/v3/cmd/helm")
+}
+
 /// 26 of "1.26.8 linux/amd64" or of "1.26rc1".
 fn minor(version: &str) -> Option<u32> {
     let rest = version.strip_prefix("1.")?;

@@ -7,9 +7,8 @@ use std::{
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
-use sandbox::{cache, tools};
+use sandbox::tools;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::{
@@ -19,22 +18,10 @@ use crate::{
 
 const PASSWORD: &str = "change it 1";
 
-/// The Go program of `tests/interop`, built once on a machine.
+/// The Go program of `tests/interop`.
 fn go_program() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum", "main.go"] {
-        hash.update(std::fs::read(source.join(file)).expect("the source is there"));
-    }
-    let hash: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    let built = cache::build_once(&format!("interop-{hash}"), |dir| {
-        let mut build = std::process::Command::new(tools::go()?);
-        build.current_dir(&source).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOOS").env_remove("GOARCH");
-        build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o"]).arg(dir.join("interop")).arg(".");
-        cache::run_reporting("interop", build, &dir.join("build.log"), cache::last_line)?;
-        Ok(())
-    });
-    built.expect("the Go program can be built").join("interop")
+    tools::go_program("interop", &source, ".").expect("the Go program can be built")
 }
 
 async fn output(mut command: Command, input: &str) -> String {

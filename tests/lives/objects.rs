@@ -181,11 +181,16 @@ impl Recorder {
         Recorder { seen, task }
     }
 
+    /// What it saw so far.
+    pub fn seen(&self) -> Vec<Value> {
+        self.seen.lock().unwrap().clone()
+    }
+
     /// What it saw until `last`, an object as it was read, has come by.
     pub async fn until(&self, last: &Value) -> Vec<Value> {
         eventually("the watch shows what was read", async || {
             assert!(!self.task.is_finished(), "the watch has ended");
-            let seen = self.seen.lock().unwrap().clone();
+            let seen = self.seen();
             let version = |o: &Value| o["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
             let reached = seen.last().is_some_and(|newest| version(newest) >= version(last));
             if reached { Ok(seen) } else { Err(format!("{} events", seen.len())) }

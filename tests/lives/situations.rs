@@ -2,12 +2,11 @@
 //! two and ten minutes are in the table of `conditions.rs`.
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
-use sandbox::{cache, control::Fault, tools};
+use sandbox::{control::Fault, tools};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
@@ -30,22 +29,10 @@ async fn verdicts(objects: &[&Value]) -> Vec<String> {
     String::from_utf8(out.stdout).expect("words").lines().map(str::to_owned).collect()
 }
 
-/// kstatus' own library as a program, built once on a machine.
+/// kstatus' own library as a program.
 fn kstatus() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kstatus");
-    let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum", "main.go"] {
-        hash.update(std::fs::read(source.join(file)).expect("the source is there"));
-    }
-    let hash: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    let built = cache::build_once(&format!("kstatus-{hash}"), |dir| {
-        let mut build = Command::new(tools::go()?);
-        build.current_dir(&source).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOOS").env_remove("GOARCH");
-        build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o"]).arg(dir.join("kstatus")).arg(".");
-        cache::run_reporting("kstatus", build, &dir.join("build.log"), cache::last_line)?;
-        Ok(())
-    });
-    built.expect("kstatus can be built").join("kstatus")
+    tools::go_program("kstatus", &source, ".").expect("kstatus can be built")
 }
 
 async fn kstatus_says(object: &Value, verdict: &str) {

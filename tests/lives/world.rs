@@ -13,7 +13,10 @@ use std::{
 use aws_sdk_acm::types::{Filters, KeyAlgorithm};
 use aws_sdk_apigatewayv2::operation::get_domain_name::GetDomainNameOutput;
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecordSet, RrType};
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Secret},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -270,6 +273,12 @@ impl Life {
         self.operator.kill();
         self.control().remove_fault(rule).await.unwrap();
         self.operator.restart().unwrap();
+    }
+
+    /// Takes the Lease of an operator that was killed away, so that the next one need not wait until it has run out.
+    pub async fn end_lease(&self) {
+        let leases = Api::<Lease>::namespaced(self.client.clone(), &self.namespace);
+        let _ = leases.delete("mtls-operator", &DeleteParams::default()).await; // none yet is fine
     }
 
     // ---- AWS

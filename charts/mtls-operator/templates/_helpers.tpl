@@ -1,0 +1,71 @@
+{{- define "mtls-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "mtls-operator.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains (include "mtls-operator.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "mtls-operator.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "mtls-operator.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "mtls-operator.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name: name the ServiceAccount to use, or set serviceAccount.create" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "mtls-operator.selector" -}}
+app.kubernetes.io/name: {{ include "mtls-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "mtls-operator.labels" -}}
+{{ include "mtls-operator.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "mtls-operator.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The namespaces to watch, as a JSON list; empty: all. */}}
+{{- define "mtls-operator.watched" -}}
+{{- if eq .Values.watch.scope "Cluster" -}}
+{{- if .Values.watch.namespaces -}}
+{{- fail "watch.namespaces: with watch.scope Cluster leave it empty, or set watch.scope to Namespaces" -}}
+{{- end -}}
+[]
+{{- else -}}
+{{- default (list .Release.Namespace) .Values.watch.namespaces | uniq | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What only the user can know. */}}
+{{- define "mtls-operator.check" -}}
+{{- if and (eq .Values.watch.scope "Namespaces") (not .Values.clusterId) -}}
+{{- fail "clusterId: name this cluster, as in --set clusterId=prod-eu; it stands in every owner's mark in AWS and must never change" -}}
+{{- end -}}
+{{- if not .Values.policy.mode -}}
+{{- fail "policy.mode: choose Rules (and write policy.rules), or AllowAll, with which whoever may create an MtlsDomain may use all of the operator's rights in AWS" -}}
+{{- end -}}
+{{- if and .Values.policy.rules (eq .Values.policy.mode "AllowAll") -}}
+{{- fail "policy.rules: they count only with policy.mode Rules" -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,114 @@
+//! Every AWS operation that a whole life makes fails once, in every way in which AWS fails: the life ends as it does undisturbed, and nothing is
+//! there twice or left over. The operations come from the journal of an undisturbed life, so that none is forgotten.
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use sandbox::control::{Fault, When};
+
+use crate::{
+    objects::{DOMAIN, Recorder},
+    story::{self, Told},
+    world::{Life, run},
+};
+
+/// A way to fail.
+struct Trouble {
+    name: &'static str,
+    fault: Fault<'static>,
+}
+
+const FAULT: Fault = Fault {
+    service: "*",
+    operation: "*",
+    account: "*",
+    resource: "*",
+    times: 1,
+    skip: 0,
+    when: When::Before,
+    delay_ms: 0,
+    hold: false,
+    drop_reply: false,
+    status: 0,
+    code: "",
+    message: "injected by the test",
+};
+
+const TROUBLES: [Trouble; 7] = [
+    Trouble { name: "throttled", fault: Fault { status: 429, code: "TooManyRequestsException", ..FAULT } },
+    Trouble { name: "500", fault: Fault { status: 500, code: "InternalFailure", ..FAULT } },
+    Trouble { name: "503", fault: Fault { status: 503, code: "ServiceUnavailable", ..FAULT } },
+    Trouble { name: "connection reset", fault: Fault { drop_reply: true, ..FAULT } },
+    Trouble { name: "reply lost", fault: Fault { drop_reply: true, when: When::After, ..FAULT } },
+    Trouble { name: "access denied", fault: Fault { status: 403, code: "AccessDeniedException", ..FAULT } },
+    // Longer than the operator waits; only of writes, because each takes that long.
+    Trouble { name: "time-out", fault: Fault { delay_ms: 5_500, when: When::After, ..FAULT } },
+];
+
+/// What the conditions say of denied calls, of each service.
+const DENIED: [&str; 10] = [
+    "sts:GetCallerIdentity",
+    "acm:RequestCertificate",
+    "acm:DescribeCertificate",
+    "acm:DeleteCertificate",
+    "s3:PutObject",
+    "s3:GetBucketVersioning",
+    "apigateway:POST",
+    "apigateway:PATCH",
+    "apigateway:DELETE",
+    "route53:ChangeResourceRecordSets",
+];
+
+/// How the undisturbed life ends, its operations, and those of them that change something.
+async fn undisturbed() -> (Told, BTreeSet<String>, BTreeSet<String>) {
+    let mut life = Life::start("undisturbed").await;
+    let mark = life.mark().await;
+    let told = story::tell(&mut life, None).await;
+    // The test asks these before the operator does, which would use up their faults.
+    let own = ["GetDomainNames", "ListObjectVersions"];
+    let calls = story::calls(&life, mark).await;
+    let named = |call: &sandbox::control::Call| call.operation.clone();
+    let all: BTreeSet<_> = calls.iter().map(named).filter(|name| !own.contains(&name.as_str())).collect();
+    let writes = calls.iter().filter(|call| call.write).map(named).collect();
+    (told, all, writes)
+}
+
+#[test]
+fn a_life_in_which_every_call_fails_once_ends_as_any_other() {
+    run(async {
+        let (told, all, writes) = undisturbed().await;
+        let troubled = TROUBLES.map(|trouble| {
+            let operations = if trouble.name == "time-out" { &writes } else { &all };
+            Box::pin(troubled(trouble, operations, &told))
+        });
+        let points: usize = join_all(troubled).await.into_iter().sum();
+        println!("faults points={points} converged={points} leaked=0");
+    });
+}
+
+/// How many calls went wrong.
+async fn troubled(trouble: Trouble, operations: &BTreeSet<String>, expected: &Told) -> usize {
+    let mut life = Life::start("troubled").await;
+    let account = life.account.id.clone();
+    let rules: Vec<_> =
+        operations.iter().map(|operation| Fault { operation, account: &account, ..trouble.fault }).collect();
+    let rules = life.control().add_faults(&rules).await.expect("the double takes them");
+    let record = Recorder::start(&life, DOMAIN, "d").await;
+    let told = story::tell(&mut life, None).await;
+    assert_eq!(told.served, expected.served, "{}", trouble.name);
+    assert_eq!(told.left, expected.left, "{}", trouble.name);
+    let faults = life.control().faults().await.expect("the double answers");
+    let fired = |id: u64| faults.iter().any(|fault| fault.id == id && fault.fired == 1);
+    let spared: Vec<_> = operations.iter().zip(&rules).filter(|(_, rule)| !fired(rule.id)).map(|(o, _)| o).collect();
+    assert!(spared.is_empty(), "{}: never called: {spared:?}", trouble.name);
+    if trouble.name == "access denied" {
+        let seen = record.seen();
+        for action in DENIED {
+            let words = format!("the operator may not {action}: allow it in its IAM policy");
+            assert!(seen.iter().any(|object| object["status"].to_string().contains(&words)), "nobody was told {words}");
+        }
+    }
+    for rule in &rules {
+        life.control().remove_fault(rule.id).await.expect("the double answers");
+    }
+    rules.len()
+}

@@ -1,0 +1,162 @@
+//! One whole life that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a certificate are made, changed five times,
+//! and deleted. What there is before the deletion, and what is left after it, must be the same whatever happens on the way.
+use std::{collections::BTreeSet, sync::LazyLock};
+
+use kube::{ResourceExt, api::ListParams};
+use sandbox::control::{Call, Calls};
+use serde_json::{Value, json};
+
+use crate::{
+    objects::{Ca, DOMAIN, create, domain_spec, truststore},
+    world::{Life, eventually},
+};
+
+/// A partner's CA, the same in every telling.
+static PARTNER: LazyLock<Ca> = LazyLock::new(|| Ca::new("partner"));
+
+/// Of the names of both server certificates.
+const VALIDATION: [&str; 2] = ["record Cname alt.ZONE.", "record Cname mtls.ZONE."];
+
+/// What a telling came to: the world before the deletion and after it, in words that are the same in every account.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    pub served: BTreeSet<String>,
+    pub left: BTreeSet<String>,
+}
+
+/// The changes, one after the other.
+fn changes(life: &Life) -> [(&'static str, Value); 5] {
+    let api = json!({"id": life.prepared.api_id, "stage": "$default"});
+    [
+        (
+            "another authority",
+            json!({"trust": {"authorities": [{"name": "partners", "generate": {}}, {"name": "partner", "pem": PARTNER.pem}]}}),
+        ),
+        (
+            "another name in the certificate",
+            json!({"serverCertificate": {"request": {"subjectAlternativeNames": [format!("alt.{}", life.prepared.zone)]}}}),
+        ),
+        ("another path", json!({"mappings": [{"path": "v1", "api": api}]})),
+        ("IPv6", json!({"ipAddressType": "DualStack"})),
+        ("no other authority any more", json!({"trust": {"authorities": [{"name": "partners", "generate": {}}]}})),
+    ]
+}
+
+/// Tells it. `killed_at`: a fault rule that holds a call; the operator is killed in the middle of it, and started again.
+pub async fn tell(life: &mut Life, mut killed_at: Option<u64>) -> Told {
+    let trust = json!({"authorities": [{"name": "partners", "generate": {}}]});
+    create(life, DOMAIN, "d", domain_spec(life, trust)).await;
+    life.create_certificate("client1", "d").await;
+    served(life, &mut killed_at, "made").await;
+    for (what, change) in changes(life) {
+        life.change("d", change).await;
+        served(life, &mut killed_at, what).await;
+    }
+    // The certificate that was replaced goes a moment later.
+    eventually("one server certificate", async || {
+        kill(life, &mut killed_at).await;
+        match life.server_certificates().await.len() {
+            1 => Ok(()),
+            count => Err(format!("{count} certificates")),
+        }
+    })
+    .await;
+    let all = there(life).await;
+    life.domains().delete("d", &Default::default()).await.expect("it can be deleted");
+    life.certificates().delete("client1", &Default::default()).await.expect("it can be deleted");
+    eventually("the end of all", async || {
+        kill(life, &mut killed_at).await;
+        let left = life.domains().get_opt("d").await.map_err(|e| e.to_string())?;
+        let status = left.map(|d| serde_json::to_string(&d.status).expect("JSON"));
+        let secrets = life.secrets().list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+        match status {
+            None if secrets.items.is_empty() => Ok(()),
+            left => Err(format!("{left:?}, {} Secrets", secrets.items.len())),
+        }
+    })
+    .await;
+    let left = there(life).await;
+    // ACM shares the validation record between all certificates for a name; a closed endpoint is never opened again.
+    let alone = ["0 server certificates", "0 versions of truststores", "endpoint closed: true"];
+    let expected: BTreeSet<_> = alone.into_iter().chain(VALIDATION).map(str::to_owned).collect();
+    assert_eq!(left, expected);
+    Told { served: all, left }
+}
+
+/// Waits until both objects are Ready as they are now.
+async fn served(life: &mut Life, killed_at: &mut Option<u64>, what: &str) {
+    eventually(&format!("{what}: Ready"), async || {
+        kill(life, killed_at).await;
+        let domain = life.domains().get("d").await.map_err(|e| e.to_string())?;
+        let certificate = life.certificates().get("client1").await.map_err(|e| e.to_string())?;
+        let ready = |object: Value| {
+            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let current = |c: &Value| c["observedGeneration"] == object["metadata"]["generation"];
+            conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True" && current(c))
+        };
+        let both = [serde_json::to_value(domain), serde_json::to_value(certificate)].map(|o| o.expect("JSON"));
+        if both.iter().cloned().all(ready) {
+            return Ok(());
+        }
+        Err(both.iter().map(|object| format!("\n{}", object["status"]["conditions"])).collect())
+    })
+    .await;
+}
+
+/// Kills the operator once the rule holds a call.
+async fn kill(life: &mut Life, rule: &mut Option<u64>) {
+    let Some(id) = *rule else { return };
+    let faults = life.control().faults().await.expect("the double answers");
+    if faults.iter().any(|fault| fault.id == id && fault.held > 0) {
+        life.kill_at(id, "held").await;
+        // Nobody renews it any more: the next operator need not wait for it to run out.
+        life.end_lease().await;
+        *rule = None;
+    }
+}
+
+/// Whether the call came that the rule was to hold: it is removed when the operator is killed.
+pub async fn was_killed(life: &Life, rule: u64) -> bool {
+    life.control().faults().await.expect("the double answers").iter().all(|fault| fault.id != rule)
+}
+
+/// All that is in AWS and in the namespace.
+async fn there(life: &Life) -> BTreeSet<String> {
+    let (zone, api) = (life.prepared.zone.as_str(), life.prepared.api_id.as_str());
+    let mut all = BTreeSet::new();
+    for name in life.gateway_domains().await {
+        let domain = life.gateway_domain().await;
+        let config = &domain.domain_name_configurations()[0];
+        let tags: BTreeSet<_> = domain.tags().into_iter().flatten().map(|(key, _)| key).collect();
+        all.insert(format!("domain {name} {:?} {:?} {tags:?}", config.ip_address_type(), config.domain_name_status()));
+        all.extend(life.mapped().await.iter().map(|mapping| format!("mapping {mapping:?}")));
+        let text = truststore(life).await.1;
+        all.insert(format!("trusts {} certificates", text.matches("BEGIN CERTIFICATE").count()));
+        all.insert(format!("the partner is trusted: {}", text.contains(PARTNER.pem.trim())));
+    }
+    let certificates = life.server_certificates().await;
+    all.insert(format!("{} server certificates", certificates.len()));
+    for arn in certificates {
+        let certificate = life.acm().describe_certificate().certificate_arn(arn).send().await.expect("it is there");
+        let certificate = certificate.certificate.expect("a certificate");
+        all.insert(format!("certificate {:?} {:?}", certificate.status(), certificate.subject_alternative_names()));
+    }
+    let names = |record: &aws_sdk_route53::types::ResourceRecordSet| {
+        // A validation record is named after a secret of AWS's.
+        let name = record.name.strip_prefix("_mtls-operator.").unwrap_or(&record.name);
+        let name = name.split_once('.').filter(|_| name.starts_with('_')).map_or(name, |(_, rest)| rest);
+        format!("record {:?} {name}", record.r#type)
+    };
+    all.extend(life.records().await.iter().map(names));
+    all.insert(format!("{} versions of truststores", life.object_versions().await.len()));
+    all.insert(format!("endpoint closed: {}", life.endpoint_closed().await));
+    let secrets = life.secrets().list(&ListParams::default()).await.expect("a list");
+    all.extend(secrets.items.iter().map(|secret| format!("Secret {}", secret.name_any())));
+    all.iter().map(|line| line.replace(zone, "ZONE").replace(api, "API")).collect()
+}
+
+/// The calls of this account from `mark` on.
+pub async fn calls(life: &Life, mark: u64) -> Vec<Call> {
+    let which = Calls { account: &life.account.id, since: mark, ..Calls::default() };
+    life.control().calls(&which).await.expect("the journal").calls
+}
