@@ -62,13 +62,6 @@ impl fmt::Display for Requests {
     }
 }
 
-/// The CPU time that the API server has used since it was started, as it counts itself. etcd's is not in it.
-pub async fn api_server_cpu(client: &Client) -> Result<Duration> {
-    let text = client.request_text(http::Request::get("/metrics").body(vec![])?).await?;
-    let seconds = text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
-    Ok(Duration::from_secs_f64(seconds.context("the API server counts its CPU time")?.parse()?))
-}
-
 /// What a process has used.
 #[derive(Clone, Copy)]
 pub struct Usage {
