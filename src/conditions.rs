@@ -55,6 +55,8 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     Accepted,
+    /// By the ClientGrant of that name.
+    Granted(String),
     Suspended,
     /// `stalled`: only a changed spec can help.
     Refused {
@@ -62,6 +64,8 @@ pub enum Acceptance {
         message: String,
         stalled: bool,
     },
+    /// Whether it is allowed could not be found out: how that stands. Nothing else is touched.
+    Unclear(Line),
 }
 
 /// The conditions after a look. `lines` are the steps in their order; none of them is touched unless the spec is served.
@@ -97,8 +101,17 @@ pub fn write(
                 abnormal = Some((ConditionType::Stalled, *reason, "only a changed spec can help"));
             }
         }
-        Acceptance::Accepted => {
-            put(ConditionType::Accepted, Truth::True, Reason::Accepted, "the spec is understood and allowed");
+        Acceptance::Unclear(line) => {
+            put(ConditionType::Accepted, Truth::Unknown, line.reason, &line.message);
+            abnormal = summarize(&mut new, old, generation, std::slice::from_ref(line), now);
+        }
+        Acceptance::Accepted | Acceptance::Granted(_) => {
+            let by = match acceptance {
+                Acceptance::Granted(grant) => format!(", by the ClientGrant {grant}"),
+                _ => String::new(),
+            };
+            let message = format!("the spec is understood and allowed{by}");
+            put(ConditionType::Accepted, Truth::True, Reason::Accepted, &message);
             for line in lines {
                 let truth = match line.standing {
                     Standing::Done => Truth::True,
@@ -269,6 +282,16 @@ mod tests {
         let refused = |stalled| Acceptance::Refused { reason: Reason::InvalidSpec, message: "m".into(), stalled };
         assert_eq!(summary(&write(&served, 2, &refused(true), &[], at(50))), is("False", false, true));
         assert_eq!(summary(&write(&served, 2, &refused(false), &[], at(50))), is("False", false, false));
+        let unclear = |standing| Acceptance::Unclear(line(ConditionType::Accepted, standing));
+        let not_seen = write(&served, 1, &unclear(Unreachable), &[], at(50));
+        assert_eq!(
+            (summary(&not_seen), shown(&not_seen, ConditionType::Accepted)),
+            (is("True", false, false), Some("Unknown".into()))
+        );
+        assert_eq!(shown(&not_seen, ConditionType::Trusted).as_deref(), Some("True"), "the steps are left alone");
+        assert_eq!(write(&not_seen, 1, &unclear(Unreachable), &[], at(60)), not_seen);
+        assert_eq!(summary(&write(&served, 1, &unclear(Stuck), &[], at(50))), is("False", false, false));
+        assert_eq!(summary(&write(&[], 1, &unclear(Unreachable), &[], at(50))), is("Unknown", true, false));
         let suspended = write(&drift, 2, &Acceptance::Suspended, &[], at(50));
         assert_eq!(summary(&suspended), is("True", false, false), "suspended: as it was");
         assert_eq!(suspended[0].reason, "Suspended");

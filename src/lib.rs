@@ -7,6 +7,8 @@ pub mod certificate;
 pub mod cluster;
 pub mod conditions;
 pub mod domain;
+pub mod grant;
 pub mod ops;
 pub mod outside;
 pub mod pki;
+pub mod policy;

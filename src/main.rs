@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use futures::{StreamExt, future};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{Client, Config, api::PartialObjectMeta};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,15 +33,20 @@ use mtls_operator::{
         watch::{self, Watch},
     },
     domain::{self, allowance::Allowance, bypass::Bypasses, clients::TRUSTED_BY, served::Served},
+    grant::{
+        self,
+        permits::{self, Permits},
+    },
     ops::{
         logging::{self, Format},
         metrics::Metrics,
-        probes,
+        policy_file, probes,
     },
     outside::{
         probe::{EndpointProbe, ProbeOptions},
         public_dns::PublicDns,
     },
+    policy::Policy,
 };
 
 /// Name of the Lease, the same for every replica.
@@ -87,6 +93,9 @@ struct Run {
     /// another authority, only after that.
     #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
     truststore_propagation: Duration,
+    /// YAML file that bounds what namespaces may do with the operator's rights in AWS (docs/policy.md). Unset: they may do everything.
+    #[arg(long, env = "MTLS_OPERATOR_POLICY")]
+    policy: Option<PathBuf>,
     /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or *=unlimited.
     #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
     aws_rate: Vec<RateOverride>,
@@ -159,13 +168,22 @@ fn start(run: Run) -> anyhow::Result<()> {
 async fn operate(run: Run) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
+    let (metrics, mut registry) = Metrics::new();
+    let mut background = JoinSet::new();
+    let policy = match run.policy {
+        Some(file) => {
+            let (policy, follow) = policy_file::follow(file, metrics.clone())?;
+            background.spawn(follow);
+            policy
+        }
+        None => policy_file::none(&metrics),
+    };
     let config = Config::infer().await.context("no Kubernetes configuration")?;
     let own_namespace = run.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
     let host = run.pod_name.or_else(host_name).unwrap_or_else(|| "mtls-operator".into());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?run.watch_namespace, "starting");
 
-    let (metrics, mut registry) = Metrics::new();
     let (served, trust_changes) = Served::new();
     let served = Arc::new(served);
     let ns = &run.watch_namespace;
@@ -178,11 +196,30 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     });
     // Specs select by any label.
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
-    let mut background = JoinSet::new();
-    for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps] {
+    let (namespaces, drive_namespaces) = Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);
+    let (grants, drive_grants) = Watch::<permits::Guard>::new(&client, ns, watch::all_of_it);
+    // Only where they are needed, for it takes a right that Roles cannot give.
+    let needs_labels = |p: &Option<Arc<Policy>>| p.as_ref().is_some_and(|p| p.needs_labels());
+    let mut by_label = grants.subscribe().filter(|g| future::ready(permits::needs_labels(g))).boxed();
+    let mut needed = policy.clone();
+    background.spawn(async move {
+        tokio::select! {
+            Ok(_) = needed.wait_for(needs_labels) => {}
+            Some(_) = by_label.next() => {}
+            else => return,
+        }
+        // Nobody asks any more, and what nobody reads piles up.
+        drop(by_label);
+        drive_namespaces.await;
+    });
+    for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps, drive_grants] {
         background.spawn(drive);
     }
-    let synced = [domains.synced(), certificates.synced(), secrets.synced(), config_maps.synced()];
+    let mut synced =
+        vec![domains.synced(), certificates.synced(), secrets.synced(), config_maps.synced(), grants.synced()];
+    if needs_labels(&policy.borrow()) {
+        synced.push(namespaces.synced());
+    }
 
     let identity = lease::identity(&host);
     let end_of_lease = CancellationToken::new();
@@ -220,6 +257,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
             })?;
             let events = Events::new(client.clone(), &host);
             let bypasses = Arc::new(Bypasses::default());
+            let permits =
+                Arc::new(Permits::new(grants.store(), certificates.store(), domains.store(), namespaces.store()));
             let domain_ctx = Arc::new(domain::controller::Ctx {
                 client: client.clone(),
                 cluster_id,
@@ -236,12 +275,16 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 served: served.clone(),
                 allowance: Allowance::default(),
                 bypasses: bypasses.clone(),
+                policy,
+                namespaces: namespaces.store(),
+                permits: permits.clone(),
                 memory: Mutex::new(HashMap::new()),
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {
                 client: client.clone(),
                 events,
                 metrics: metrics.clone(),
+                permits: permits.clone(),
                 certificates: certificates.store(),
                 domains: domains.store(),
                 served,
@@ -257,12 +300,34 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 certificates: certificates.clone(),
                 secrets: secrets.clone(),
                 config_maps,
+                namespaces: namespaces.clone(),
+                grants: grants.clone(),
             };
-            let certificate_watches = certificate::controller::Watches { certificates, domains, secrets, served: trust_changes };
+            let grant_ctx = Arc::new(grant::controller::Ctx {
+                client: client.clone(),
+                metrics: metrics.clone(),
+                grants: grants.store(),
+                domains: domains.store(),
+                permits,
+            });
+            let grant_watches = grant::controller::Watches {
+                grants: grants.clone(),
+                certificates: certificates.clone(),
+                domains: domains.clone(),
+            };
+            let certificate_watches = certificate::controller::Watches {
+                certificates,
+                domains,
+                secrets,
+                grants,
+                namespaces,
+                served: trust_changes,
+            };
             let work = async {
                 tokio::join!(
                     domain::controller::run(domain_ctx, &domain_watches, stop.clone()),
                     certificate::controller::run(certificate_ctx, certificate_watches, stop.clone()),
+                    grant::controller::run(grant_ctx, &grant_watches, stop.clone()),
                     bypasses.run(run.bypass_scan_interval, stop.clone()),
                 )
             };

@@ -14,7 +14,7 @@ use mtls_operator::aws::gateway::{DomainRequest, DomainStatus, IpAddressType, Pr
 use mtls_operator::aws::quota::{Bucket, Class, Grant, Operation, Quota, Ticket};
 use mtls_operator::aws::rates::Rates;
 use mtls_operator::aws::route53::{Action, Alias, Change, RecordSet};
-use mtls_operator::aws::session::{Access, Session, Sessions};
+use mtls_operator::aws::session::{Access, RoleToAssume, Session, Sessions};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,8 +43,7 @@ fn gate(rates: &[&str]) -> Gate {
 /// The session of an account that no other test uses; the local AWS lets everybody assume any role.
 async fn session_in(account: &str, gate: &Gate) -> Session {
     let base = Session::connect(Some(REGION), gate).await.unwrap();
-    let role = format!("arn:aws:iam::{account}:role/mtls-operator");
-    let session = base.assume_role(&role, Some("an external id")).await.unwrap();
+    let session = base.assume_role(&role(account, "mtls-operator")).await.unwrap();
     assert_eq!((session.account.as_str(), session.region.as_str()), (account, REGION));
     double(&format!("config?account={account}"), json!({"issue_delay": 0, "update_settle": 0})).await;
     session
@@ -854,8 +853,9 @@ async fn one_account_in_several_regions() {
     assert_eq!(there.execute_api_host("a1b2"), "a1b2.execute-api.us-east-1.amazonaws.com");
 }
 
-fn role(account: &str, name: &str) -> String {
-    format!("arn:aws:iam::{account}:role/{name}")
+fn role(account: &str, name: &str) -> RoleToAssume {
+    let external_id = Some("an external id".to_owned());
+    RoleToAssume { arn: format!("arn:aws:iam::{account}:role/{name}"), external_id }
 }
 
 /// How often this role has been taken on.
@@ -871,8 +871,8 @@ async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
     let sessions = Sessions::new(&gate(&["*=unlimited"]));
     Given::new(one).await.zone("roles-one.example.com").await;
     Given::new(two).await.zone("roles-two.example.com").await;
-    let whole = Access { region: Some(REGION.into()), role_arn: Some(role(one, "roles-whole")), ..Access::default() };
-    let split = Access { route53_role_arn: Some(role(two, "roles-dns")), ..whole.clone() };
+    let whole = Access { region: Some(REGION.into()), role: Some(role(one, "roles-whole")), ..Access::default() };
+    let split = Access { route53_role: Some(role(two, "roles-dns")), ..whole.clone() };
     for (access, zone) in [(&whole, "roles-one.example.com"), (&split, "roles-two.example.com")] {
         let session = sessions.get(access).await.unwrap();
         assert_eq!((session.account.as_str(), session.region.as_str()), (one, REGION));
@@ -884,8 +884,8 @@ async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
     for _ in 0..3 {
         sessions.get(&split).await.unwrap().route53.zones().await.unwrap();
     }
-    assert_eq!(assumed(&role(two, "roles-dns")).await, 1, "credentials are kept while they are valid");
-    assert_eq!(assumed(&role(one, "roles-whole")).await, 2, "once for each access");
+    assert_eq!(assumed(&role(two, "roles-dns").arn).await, 1, "credentials are kept while they are valid");
+    assert_eq!(assumed(&role(one, "roles-whole").arn).await, 2, "once for each access");
 
     // Each account has its own quota: where one is used up, the other goes on.
     let gate = gate(&["*=unlimited", "route53=1/5:1"]);
@@ -912,8 +912,8 @@ async fn a_role_that_cannot_be_taken_on_is_said_to_be_what_it_is() {
     let count = |service, operation, outcome| gate.calls.get_or_create(&Call { service, operation, outcome }).get();
     let (whole, dns) = (role(account, "refused-whole"), role(account, "refused-dns"));
     let region = Some(REGION.to_owned());
-    let as_whole = Access { region: region.clone(), role_arn: Some(whole.clone()), ..Access::default() };
-    let for_dns = Access { region, route53_role_arn: Some(dns.clone()), ..Access::default() };
+    let as_whole = Access { region: region.clone(), role: Some(whole.clone()), ..Access::default() };
+    let for_dns = Access { region, route53_role: Some(dns.clone()), ..Access::default() };
     for (mut rule, kind) in [
         (json!({"code": "AccessDenied"}), Kind::Denied),
         (json!({"code": "Throttling", "status": 400}), Kind::Throttled),
@@ -921,7 +921,7 @@ async fn a_role_that_cannot_be_taken_on_is_said_to_be_what_it_is() {
         (json!({"drop_reply": true}), Kind::Transient),
     ] {
         for (access, role) in [(&as_whole, &whole), (&for_dns, &dns)] {
-            (rule["operation"], rule["resource"]) = ("AssumeRole".into(), role.as_str().into());
+            (rule["operation"], rule["resource"]) = ("AssumeRole".into(), role.arn.as_str().into());
             double("faults", json!([rule])).await;
             let refused = match sessions.get(access).await {
                 Err(refused) => refused,
@@ -932,7 +932,7 @@ async fn a_role_that_cannot_be_taken_on_is_said_to_be_what_it_is() {
                 }
             };
             assert_eq!((refused.kind, refused.operation), (kind, "sts:AssumeRole"), "{refused:?}");
-            assert!(refused.message.contains(role.as_str()), "{refused}");
+            assert!(refused.message.contains(role.arn.as_str()), "{refused}");
             assert_eq!(refused.iam_action(), "sts:AssumeRole");
         }
     }

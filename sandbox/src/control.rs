@@ -83,6 +83,8 @@ pub struct Call {
     pub fault: String,
     /// Who the caller said the S3 bucket must belong to, or empty.
     pub bucket_owner: String,
+    /// What the caller of AssumeRole brought along for the role's trust policy, or empty.
+    pub external_id: String,
     pub duration_ms: f64,
 }
 

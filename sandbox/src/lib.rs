@@ -5,6 +5,7 @@ pub mod cache;
 pub mod control;
 pub mod control_plane;
 pub mod dns;
+pub mod echo;
 pub mod edge;
 mod kubeconfig;
 pub mod kubernetes;

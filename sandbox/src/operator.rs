@@ -20,6 +20,7 @@ pub const SERVICE_ACCOUNT: &str = "mtls-operator";
 const NAMESPACED: &str = include_str!("../../charts/mtls-operator/rbac/namespaced.yaml");
 const CLUSTER: &str = include_str!("../../charts/mtls-operator/rbac/cluster.yaml");
 const LEASE: &str = include_str!("../../charts/mtls-operator/rbac/lease.yaml");
+const NAMESPACES: &str = include_str!("../../charts/mtls-operator/rbac/namespaces.yaml");
 
 /// How long a stopping operator may take; a Pod would have 30 s.
 const GRACE: Duration = Duration::from_secs(30);
@@ -200,6 +201,20 @@ pub async fn grant(kubernetes: &Kubernetes, namespace: &str, watch: &[String]) -
     Ok(())
 }
 
+/// Lets the service account in `namespace` read the labels of all namespaces. Returns when that is in force.
+///
+/// # Errors
+/// [`Error::Grant`] and [`Error::NotInForce`].
+pub async fn grant_namespaces(kubernetes: &Kubernetes, namespace: &str) -> Result<(), Error> {
+    let name = format!("{SERVICE_ACCOUNT}-{namespace}-namespaces");
+    let subjects = json!([{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": namespace}]);
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
+    apply(kubernetes, "ClusterRole", None, &name, json!({"rules": rules(NAMESPACES)})).await?;
+    let binding = json!({"roleRef": role, "subjects": subjects});
+    apply(kubernetes, "ClusterRoleBinding", None, &name, binding).await?;
+    in_force(kubernetes, namespace, "", ("list", "", "namespaces")).await
+}
+
 /// Applies an object of rbac.authorization.k8s.io/v1.
 async fn apply(
     kubernetes: &Kubernetes,
@@ -275,7 +290,8 @@ mod tests {
 
     #[test]
     fn the_charts_rules_are_policy_rules() {
-        for (name, yaml) in [("namespaced", NAMESPACED), ("cluster", CLUSTER), ("lease", LEASE)] {
+        let all = [("namespaced", NAMESPACED), ("cluster", CLUSTER), ("lease", LEASE), ("namespaces", NAMESPACES)];
+        for (name, yaml) in all {
             let rules = rules(yaml);
             assert!(!rules.is_empty(), "{name}.yaml is empty");
             for rule in rules {

@@ -4,7 +4,9 @@ use std::error::Error as StdError;
 use std::io::{self, Cursor, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_sdk_apigateway::operation::put_integration::builders::PutIntegrationFluentBuilder;
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, IntegrationType as RestIntegrationType};
+use aws_sdk_apigatewayv2::operation::create_integration::builders::CreateIntegrationFluentBuilder;
 use aws_sdk_apigatewayv2::types::{IntegrationType, ProtocolType};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
@@ -117,30 +119,80 @@ pub async fn versioned_bucket(account: &Account, name: &str) -> Result<(), Error
 pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result<String, Error> {
     let function = function(account).await?;
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
-
-    let call = "CreateApi";
-    let mut request = gateway.create_api().name(name).protocol_type(ProtocolType::Http);
-    if let Some(id) = id {
-        request = request.tags("awsdouble:id", id);
-    }
-    let api_id = request.send().await.map_err(failed(call))?.api_id.ok_or(Error::Answer(call, "an id"))?;
-
-    let call = "CreateIntegration";
+    let api_id = new_http_api(&gateway, name, id).await?;
     let request = gateway
         .create_integration()
         .api_id(&api_id)
         .integration_type(IntegrationType::AwsProxy)
         .integration_uri(function)
         .payload_format_version("2.0");
-    let integration = request.send().await.map_err(failed(call))?;
-    let integration = integration.integration_id.ok_or(Error::Answer(call, "an id"))?;
-
-    let target = format!("integrations/{integration}");
-    let request = gateway.create_route().api_id(&api_id).route_key("$default").target(target);
-    request.send().await.map_err(failed("CreateRoute"))?;
-    let request = gateway.create_stage().api_id(&api_id).stage_name("$default").auto_deploy(true);
-    request.send().await.map_err(failed("CreateStage"))?;
+    route(&gateway, &api_id, "$default", request).await?;
+    stage(&gateway, &api_id, true).await?;
     Ok(api_id)
+}
+
+/// An HTTP API whose every route is the HTTP server at `backend` (`http://...`), served by the stage `$default`; its id.
+/// Unless the stage deploys by itself, it is deployed once.
+///
+/// # Errors
+/// [`Error`].
+pub async fn http_proxy_api(account: &Account, name: &str, backend: &str, auto_deploy: bool) -> Result<String, Error> {
+    let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
+    let api_id = new_http_api(&gateway, name, None).await?;
+    add_http_route(account, &api_id, "$default", backend).await?;
+    stage(&gateway, &api_id, auto_deploy).await?;
+    if !auto_deploy {
+        let request = gateway.create_deployment().api_id(&api_id).stage_name("$default");
+        request.send().await.map_err(failed("CreateDeployment"))?;
+    }
+    Ok(api_id)
+}
+
+/// One more route of an HTTP API, with an integration of its own that is the HTTP server at `backend`; the id of the integration.
+///
+/// # Errors
+/// [`Error`].
+pub async fn add_http_route(account: &Account, api_id: &str, key: &str, backend: &str) -> Result<String, Error> {
+    let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
+    let request = gateway
+        .create_integration()
+        .api_id(api_id)
+        .integration_type(IntegrationType::HttpProxy)
+        .integration_method("ANY")
+        .integration_uri(backend)
+        .payload_format_version("1.0");
+    route(&gateway, api_id, key, request).await
+}
+
+async fn new_http_api(gateway: &aws_sdk_apigatewayv2::Client, name: &str, id: Option<&str>) -> Result<String, Error> {
+    let call = "CreateApi";
+    let mut request = gateway.create_api().name(name).protocol_type(ProtocolType::Http);
+    if let Some(id) = id {
+        request = request.tags("awsdouble:id", id);
+    }
+    request.send().await.map_err(failed(call))?.api_id.ok_or(Error::Answer(call, "an id"))
+}
+
+/// The integration, and a route that leads to it; the id of the integration.
+async fn route(
+    gateway: &aws_sdk_apigatewayv2::Client,
+    api_id: &str,
+    key: &str,
+    integration: CreateIntegrationFluentBuilder,
+) -> Result<String, Error> {
+    let call = "CreateIntegration";
+    let made = integration.send().await.map_err(failed(call))?;
+    let integration = made.integration_id.ok_or(Error::Answer(call, "an id"))?;
+    let target = format!("integrations/{integration}");
+    let request = gateway.create_route().api_id(api_id).route_key(key).target(target);
+    request.send().await.map_err(failed("CreateRoute"))?;
+    Ok(integration)
+}
+
+async fn stage(gateway: &aws_sdk_apigatewayv2::Client, api_id: &str, auto_deploy: bool) -> Result<(), Error> {
+    let request = gateway.create_stage().api_id(api_id).stage_name("$default").auto_deploy(auto_deploy);
+    request.send().await.map_err(failed("CreateStage"))?;
+    Ok(())
 }
 
 /// A REST API with one proxy resource, `/{proxy+}`, that is the "Hello World!" function, deployed to the stage `prod`; its id.
@@ -149,38 +201,143 @@ pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result
 /// [`Error`].
 pub async fn rest_api(account: &Account, name: &str, id: Option<&str>) -> Result<String, Error> {
     let function = function(account).await?;
-    let gateway = aws_sdk_apigateway::Client::new(&account.sdk());
+    let api = new_rest_api(account, name, id).await?;
+    let resource = api.resource("{proxy+}").await?;
+    api.method(&resource, "ANY").await?;
+    let region = &account.region;
+    let uri = format!("arn:aws:apigateway:{region}:lambda:path/2015-03-31/functions/{function}/invocations");
+    let request = api.integration(&resource, "ANY", RestIntegrationType::AwsProxy);
+    let request = request.integration_http_method("POST").uri(uri);
+    request.send().await.map_err(failed("PutIntegration"))?;
+    deploy_rest(account, &api.id).await?;
+    Ok(api.id)
+}
 
+/// A REST API with one proxy resource, `/{proxy+}`, that is the HTTP server at `backend` (`http://...`), deployed to the stage
+/// `prod`; its id.
+///
+/// # Errors
+/// [`Error`].
+pub async fn rest_proxy_api(account: &Account, name: &str, backend: &str) -> Result<String, Error> {
+    let api = new_rest_api(account, name, None).await?;
+    let resource = api.resource("{proxy+}").await?;
+    let request = api.gateway.put_method().rest_api_id(&api.id).resource_id(&resource).http_method("ANY");
+    let request = request.authorization_type("NONE").request_parameters("method.request.path.proxy", true);
+    request.send().await.map_err(failed("PutMethod"))?;
+    let request = api.integration(&resource, "ANY", RestIntegrationType::HttpProxy);
+    let request = request
+        .integration_http_method("ANY")
+        .uri(format!("{backend}/{{proxy}}"))
+        .request_parameters("integration.request.path.proxy", "method.request.path.proxy");
+    request.send().await.map_err(failed("PutIntegration"))?;
+    deploy_rest(account, &api.id).await?;
+    Ok(api.id)
+}
+
+/// A REST API with the resource `/orders`, deployed to the stage `prod`; its id. GET passes everything on to the HTTP server at
+/// `backend`, POST only what is mapped, and API Gateway answers OPTIONS itself, as for CORS.
+///
+/// # Errors
+/// [`Error`].
+pub async fn rest_orders_api(account: &Account, name: &str, backend: &str) -> Result<String, Error> {
+    let api = new_rest_api(account, name, None).await?;
+    api.orders(&api.resource("orders").await?, backend).await?;
+    deploy_rest(account, &api.id).await?;
+    Ok(api.id)
+}
+
+/// One more resource of a REST API, at its root, with the methods of `/orders` in [`rest_orders_api`]; its id. Not deployed.
+///
+/// # Errors
+/// [`Error`].
+pub async fn add_rest_resource(account: &Account, api_id: &str, part: &str, backend: &str) -> Result<String, Error> {
+    let gateway = aws_sdk_apigateway::Client::new(&account.sdk());
+    let call = "GetResources";
+    let found = gateway.get_resources().rest_api_id(api_id).send().await.map_err(failed(call))?;
+    let root = found.items.into_iter().flatten().find(|item| item.path.as_deref() == Some("/"));
+    let root = root.and_then(|item| item.id).ok_or(Error::Answer(call, "a root"))?;
+    let api = RestApi { gateway, id: api_id.to_owned(), root };
+    let resource = api.resource(part).await?;
+    api.orders(&resource, backend).await?;
+    Ok(resource)
+}
+
+/// Deploys a REST API to the stage `prod`.
+///
+/// # Errors
+/// [`Error`].
+pub async fn deploy_rest(account: &Account, api_id: &str) -> Result<(), Error> {
+    let gateway = aws_sdk_apigateway::Client::new(&account.sdk());
+    let request = gateway.create_deployment().rest_api_id(api_id).stage_name("prod");
+    request.send().await.map_err(failed("CreateDeployment"))?;
+    Ok(())
+}
+
+struct RestApi {
+    gateway: aws_sdk_apigateway::Client,
+    id: String,
+    root: String,
+}
+
+async fn new_rest_api(account: &Account, name: &str, id: Option<&str>) -> Result<RestApi, Error> {
+    let gateway = aws_sdk_apigateway::Client::new(&account.sdk());
     let call = "CreateRestApi";
     let regional = EndpointConfiguration::builder().types(EndpointType::Regional).build();
     let mut request = gateway.create_rest_api().name(name).endpoint_configuration(regional);
     if let Some(id) = id {
         request = request.tags("awsdouble:id", id);
     }
-    let api = request.send().await.map_err(failed(call))?;
-    let (api_id, root) = (api.id.ok_or(Error::Answer(call, "an id"))?, api.root_resource_id);
+    let made = request.send().await.map_err(failed(call))?;
+    let id = made.id.ok_or(Error::Answer(call, "an id"))?;
+    let root = made.root_resource_id.ok_or(Error::Answer(call, "a root"))?;
+    Ok(RestApi { gateway, id, root })
+}
 
-    let call = "CreateResource";
-    let root = root.ok_or(Error::Answer("CreateRestApi", "a root"))?;
-    let request = gateway.create_resource().rest_api_id(&api_id).parent_id(root).path_part("{proxy+}");
-    let resource = request.send().await.map_err(failed(call))?.id.ok_or(Error::Answer(call, "an id"))?;
+impl RestApi {
+    /// A resource at the root; its id.
+    async fn resource(&self, part: &str) -> Result<String, Error> {
+        let call = "CreateResource";
+        let request = self.gateway.create_resource().rest_api_id(&self.id).parent_id(&self.root).path_part(part);
+        request.send().await.map_err(failed(call))?.id.ok_or(Error::Answer(call, "an id"))
+    }
 
-    let request = gateway.put_method().rest_api_id(&api_id).resource_id(&resource).http_method("ANY");
-    request.authorization_type("NONE").send().await.map_err(failed("PutMethod"))?;
-    let region = &account.region;
-    let uri = format!("arn:aws:apigateway:{region}:lambda:path/2015-03-31/functions/{function}/invocations");
-    let request = gateway
-        .put_integration()
-        .rest_api_id(&api_id)
-        .resource_id(&resource)
-        .http_method("ANY")
-        .r#type(RestIntegrationType::AwsProxy)
-        .integration_http_method("POST")
-        .uri(uri);
-    request.send().await.map_err(failed("PutIntegration"))?;
-    let request = gateway.create_deployment().rest_api_id(&api_id).stage_name("prod");
-    request.send().await.map_err(failed("CreateDeployment"))?;
-    Ok(api_id)
+    async fn method(&self, resource: &str, method: &str) -> Result<(), Error> {
+        let request = self.gateway.put_method().rest_api_id(&self.id).resource_id(resource).http_method(method);
+        request.authorization_type("NONE").send().await.map_err(failed("PutMethod"))?;
+        Ok(())
+    }
+
+    fn integration(&self, resource: &str, method: &str, kind: RestIntegrationType) -> PutIntegrationFluentBuilder {
+        self.gateway.put_integration().rest_api_id(&self.id).resource_id(resource).http_method(method).r#type(kind)
+    }
+
+    /// The methods of `/orders` in [`rest_orders_api`].
+    async fn orders(&self, resource: &str, backend: &str) -> Result<(), Error> {
+        let methods = [
+            ("GET", RestIntegrationType::HttpProxy),
+            ("POST", RestIntegrationType::Http),
+            ("OPTIONS", RestIntegrationType::Mock),
+        ];
+        for (method, kind) in methods {
+            self.method(resource, method).await?;
+            let mut request = self.integration(resource, method, kind.clone());
+            request = match kind {
+                RestIntegrationType::Mock => request.request_templates("application/json", r#"{"statusCode": 200}"#),
+                _ => request.integration_http_method(method).uri(format!("{backend}/orders")),
+            };
+            request.send().await.map_err(failed("PutIntegration"))?;
+            if kind == RestIntegrationType::HttpProxy {
+                continue; // its answers go back as they are
+            }
+            let request = self.gateway.put_method_response().rest_api_id(&self.id).resource_id(resource);
+            let request = request.http_method(method).status_code("200");
+            request.send().await.map_err(failed("PutMethodResponse"))?;
+            let request = self.gateway.put_integration_response().rest_api_id(&self.id).resource_id(resource);
+            let request = request.http_method(method).status_code("200");
+            request.send().await.map_err(failed("PutIntegrationResponse"))?;
+        }
+        Ok(())
+    }
 }
 
 /// The ARN of the function, which is made when it is not there yet.

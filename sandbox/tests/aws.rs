@@ -7,9 +7,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use aws_sdk_apigatewayv2::types::ProtocolType;
+use http::Method;
 use sandbox::aws::{self, Account, Aws, Options};
 use sandbox::control::{Calls, CertificateState, Fault, Profile, When};
-use sandbox::prepare::{Preparation, hosted_zone, http_api, prepare};
+use sandbox::echo::{Echo, Echoed};
+use sandbox::prepare::{
+    Preparation, add_http_route, add_rest_resource, deploy_rest, hosted_zone, http_api, http_proxy_api, prepare,
+    rest_orders_api, rest_proxy_api,
+};
 
 async fn start() -> (Aws, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -142,6 +147,54 @@ async fn states_can_be_forced() {
     assert_eq!(zones.len(), 2);
     control.reset().await.unwrap();
     assert!(control.zones("").await.unwrap().is_empty());
+}
+
+/// A request to the default endpoint of an API, and what arrived at its back end.
+async fn echoed(aws: &Aws, account: &Account, api: &str, method: Method, path: &str) -> (u16, Option<Echoed>) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client.request(method, format!("{}{path}", aws.endpoint()));
+    let request = request.header("host", format!("{api}.execute-api.{}.amazonaws.com", account.region));
+    let answer = request.header("x-sent", "by the caller").send().await.unwrap();
+    (answer.status().as_u16(), serde_json::from_slice(&answer.bytes().await.unwrap()).ok())
+}
+
+#[tokio::test]
+async fn apis_pass_requests_on_to_a_back_end_as_they_were_deployed() {
+    let (aws, _dir) = start().await;
+    let (account, echo) = (aws.new_account(), Echo::start().await.unwrap());
+    let arrived = async |api: &str, method: Method, path: &str| {
+        let (status, echoed) = echoed(&aws, &account, api, method, path).await;
+        (status, echoed.expect("an echo"))
+    };
+
+    let http = http_proxy_api(&account, "http", &echo.url(), false).await.unwrap();
+    let (status, got) = arrived(&http, Method::PUT, "/a/b?q=1").await;
+    assert_eq!((status, got.method.as_str(), got.path.as_str()), (200, "PUT", "/a/b"));
+    assert_eq!(got.headers["x-sent"], "by the caller");
+    let v2 = gateway(&account);
+    let integration = add_http_route(&account, &http, "GET /a", &echo.url()).await.unwrap();
+    let set = v2.update_integration().api_id(&http).integration_id(integration);
+    set.request_parameters("overwrite:header.x-sent", "by the API").send().await.unwrap();
+    assert_eq!(arrived(&http, Method::GET, "/a").await.1.headers["x-sent"], "by the caller");
+    v2.create_deployment().api_id(&http).stage_name("$default").send().await.unwrap();
+    assert_eq!(arrived(&http, Method::GET, "/a").await.1.headers["x-sent"], "by the API");
+
+    let proxy = rest_proxy_api(&account, "proxy", &echo.url()).await.unwrap();
+    let (status, got) = arrived(&proxy, Method::DELETE, "/prod/a/b").await;
+    assert_eq!((status, got.method.as_str(), got.path.as_str()), (200, "DELETE", "/a/b"));
+    assert_eq!(got.headers["x-sent"], "by the caller");
+
+    let orders = rest_orders_api(&account, "orders", &echo.url()).await.unwrap();
+    let (_, got) = arrived(&orders, Method::GET, "/prod/orders").await;
+    assert_eq!((got.method.as_str(), got.headers.get("x-sent").map(String::as_str)), ("GET", Some("by the caller")));
+    let (_, got) = arrived(&orders, Method::POST, "/prod/orders").await;
+    assert_eq!((got.method.as_str(), got.path.as_str(), got.headers.get("x-sent")), ("POST", "/orders", None));
+    assert_eq!(echoed(&aws, &account, &orders, Method::OPTIONS, "/prod/orders").await, (200, None));
+    add_rest_resource(&account, &orders, "returns", &echo.url()).await.unwrap();
+    assert_eq!(echoed(&aws, &account, &orders, Method::GET, "/prod/returns").await.0, 403, "not deployed");
+    deploy_rest(&account, &orders).await.unwrap();
+    assert_eq!(arrived(&orders, Method::GET, "/prod/returns").await.1.path, "/orders");
 }
 
 #[test]

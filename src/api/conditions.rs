@@ -52,6 +52,9 @@ pub enum ConditionType {
     DNSProgrammed,
     /// MtlsDomain: no mapped API answers on its execute-api endpoint.
     BypassClosed,
+    /// MtlsDomain, only while `spec.identity` asks for it or something of it is left to take away: every integration of the mapped APIs passes the
+    /// headers on, and callers cannot send them themselves.
+    IdentityPropagated,
     /// ClientCertificate: the certificate and its key are in the Secret, as the spec says and not due for renewal.
     Issued,
     /// ClientCertificate: its issuer, or itself, is in the truststore version that the domain uses now.
@@ -130,7 +133,8 @@ pub enum Reason {
     InvalidSpec,
     /// The field is known, but this version of the operator does not do it yet.
     NotSupportedYet,
-    /// The operator's policy does not allow this namespace that name, zone, Region, role, bucket or API.
+    /// No rule of the operator's policy allows this namespace what the message names: a name, zone, Region, account, role, bucket, API or
+    /// certificate. Change that, or ask whoever runs the operator for a rule that it fits.
     NotPermitted,
     /// Another MtlsDomain, which is older, has this domain name in the same account and Region.
     DomainNameClaimed,
@@ -181,6 +185,9 @@ pub enum Reason {
     // -- AWS or somebody else stands in the way. --
     /// It exists already and has another owner, or none (then `adoptionPolicy: Unowned` takes it over).
     ForeignOwner,
+    /// Somebody else keeps undoing what the operator sets; it has stopped after three repairs, until the spec changes. Find out who manages the
+    /// thing that the message names.
+    ContestedByOther,
     /// The operator's role lacks a right; the message names the IAM action.
     PermissionDenied,
     /// The certificate cannot be had: ACM failed, it expired, was revoked, or does not cover the name; the message says which.

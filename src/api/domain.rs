@@ -226,8 +226,7 @@ pub struct ApiMapping {
 #[serde(rename_all = "camelCase")]
 pub struct MappedApi {
     /// The API's id, the first part of its execute-api host name.
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]+$')")
-        .message("write the API's id only, the first part of its execute-api host name, as in a1b2c3d4e5"))]
+    #[x_kube(validation = super::api_id())]
     #[schemars(length(min = 1, max = 64))]
     pub id: String,
     /// The stage's name; an HTTP API's default stage is `$default`.

@@ -5,6 +5,7 @@ mod certificate;
 pub mod conditions;
 mod domain;
 mod domain_status;
+mod grant;
 mod identity;
 mod key;
 mod refs;
@@ -17,12 +18,13 @@ use serde_json::{Value, json};
 pub use certificate::*;
 pub use domain::*;
 pub use domain_status::*;
+pub use grant::*;
 pub use identity::*;
 pub use key::*;
 pub use refs::*;
 pub use trust::*;
 
-/// Both kinds' API group.
+/// The API group of all kinds.
 pub const GROUP: &str = "mtls-operator.io";
 
 /// A length of time in Go's notation (`2160h`, `1h30m`); the schema admits whole hours, minutes and seconds only, so that
@@ -64,6 +66,12 @@ fn certificate_arn() -> Rule {
     )
 }
 
+/// For the id of an API.
+fn api_id() -> Rule {
+    Rule::new("self.matches('^[a-z0-9]+$')")
+        .message("write the API's id only, the first part of its execute-api host name, as in a1b2c3d4e5")
+}
+
 /// For the size of a key beside its algorithm.
 fn key_size() -> Rule {
     Rule::new(
@@ -73,11 +81,11 @@ fn key_size() -> Rule {
     .field_path(".size")
 }
 
-/// Both CustomResourceDefinitions, as they are installed.
+/// The CustomResourceDefinitions, as they are installed.
 ///
 /// Use this and never `CustomResourceExt::crd()` alone: see [`finish`] for what that one lacks.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![finish(MtlsDomain::crd()), finish(ClientCertificate::crd())]
+    vec![finish(MtlsDomain::crd()), finish(ClientCertificate::crd()), finish(ClientGrant::crd())]
 }
 
 /// The files of `crds/`: name and YAML of each.
@@ -96,6 +104,7 @@ pub fn crds() -> Vec<(String, String)> {
 ///   has looked at for ready.
 /// - No field is nullable: the API server then drops a null (`region:` with nothing behind it, as templates write), so that unset is one
 ///   thing, for CEL's `has()` and for the Rust types.
+/// - A schema that refuses unknown fields is refused itself: the API server drops those that it does not know.
 /// - Descriptions flow: the line breaks of a doc comment are the source's, not the reader's.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is plain data");
@@ -111,6 +120,9 @@ fn tidy(value: &mut Value) {
         Value::Object(map) => {
             if map.get("nullable") == Some(&Value::Bool(true)) {
                 map.remove("nullable");
+            }
+            if map.get("additionalProperties") == Some(&Value::Bool(false)) {
+                map.remove("additionalProperties");
             }
             if let Some(Value::String(description)) = map.get_mut("description") {
                 let paragraphs: Vec<_> = description.split("\n\n").map(|p| p.replace('\n', " ")).collect();

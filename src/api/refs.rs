@@ -1,8 +1,10 @@
-//! Small things that both kinds' specs refer to: other objects, roles, policies.
+//! Small things that several specs refer to: other objects, namespaces, roles, policies.
+
+use std::collections::BTreeMap;
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A Secret in the namespace of the object that names it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,20 @@ pub struct AssumeRole {
     pub role_arn: String,
 }
 
+/// Namespaces by name or by label; every one without either. With both: those that have such a name and such labels.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Namespaces {
+    /// Their names.
+    #[schemars(length(max = 100), inner(length(min = 1, max = 63)))]
+    #[serde(default, deserialize_with = "listed", skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<String>>,
+    /// Labels that they all have. Needs an operator that may read Namespaces.
+    #[schemars(extend("maxProperties" = 50))]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub match_labels: Option<BTreeMap<String, String>>,
+}
+
 /// What becomes of what the operator made once the object is deleted.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeletionPolicy {
@@ -46,6 +62,15 @@ pub enum DeletionPolicy {
     Delete,
     /// It stays as it is and is the operator's no longer.
     Retain,
+}
+
+/// A list that is there; one with nothing behind its name is no list.
+pub(crate) fn listed<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Vec<T>>, D::Error> {
+    Vec::deserialize(d).map(Some)
+}
+
+pub(crate) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
 }
 
 /// True for the values that need not be written out.

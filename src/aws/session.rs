@@ -29,9 +29,17 @@ pub struct Access {
     /// Unset: the environment's.
     pub region: Option<String>,
     /// Unset: with the credentials of the environment.
-    pub role_arn: Option<String>,
+    pub role: Option<RoleToAssume>,
     /// For Route 53 alone. Unset: as for the rest. This role too is taken on with the credentials of the environment.
-    pub route53_role_arn: Option<String>,
+    pub route53_role: Option<RoleToAssume>,
+}
+
+/// A role to take on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RoleToAssume {
+    pub arn: String,
+    /// What the role's trust policy asks for, if anything.
+    pub external_id: Option<String>,
 }
 
 /// The sessions of this process, one per [`Access`]. Cheap to clone.
@@ -53,7 +61,7 @@ impl Sessions {
     /// on shows only in calls of Route 53, so that a refusal keeps nothing else from working.
     pub async fn get(&self, access: &Access) -> Result<Session, Error> {
         let own = self.own(access.region.as_deref()).await?;
-        if access.role_arn.is_none() && access.route53_role_arn.is_none() {
+        if access.role.is_none() && access.route53_role.is_none() {
             return Ok(own);
         }
         let cell = {
@@ -61,12 +69,12 @@ impl Sessions {
             assumed.entry(access.clone()).or_default().clone()
         };
         let connect = async || {
-            let session = match &access.role_arn {
-                Some(role) => own.assume_role(role, None).await?,
+            let session = match &access.role {
+                Some(role) => own.assume_role(role).await?,
                 None => own.clone(),
             };
-            Ok(match &access.route53_role_arn {
-                Some(role) => Session { route53: own.as_role(role, None).route53, ..session },
+            Ok(match &access.route53_role {
+                Some(role) => Session { route53: own.as_role(role).route53, ..session },
                 None => session,
             })
         };
@@ -127,22 +135,21 @@ impl Session {
 
     /// A session with the rights of another role, possibly of another account, in the same Region. Asks STS who that is, so a role
     /// that may not be taken on fails here.
-    pub async fn assume_role(&self, role_arn: &str, external_id: Option<&str>) -> Result<Session, Error> {
-        Session::of(self.with_role(role_arn, external_id), &self.gate).await
+    pub async fn assume_role(&self, role: &RoleToAssume) -> Result<Session, Error> {
+        Session::of(self.with_role(role), &self.gate).await
     }
 
     /// The same, but asks nobody: a role that may not be taken on fails at the first call. The account is the one in the ARN.
-    fn as_role(&self, role_arn: &str, external_id: Option<&str>) -> Session {
-        let account = account_of(role_arn).to_owned();
-        Session::with(self.with_role(role_arn, external_id), account, self.region.clone(), &self.gate)
+    fn as_role(&self, role: &RoleToAssume) -> Session {
+        let account = account_of(&role.arn).to_owned();
+        Session::with(self.with_role(role), account, self.region.clone(), &self.gate)
     }
 
-    fn with_role(&self, role_arn: &str, external_id: Option<&str>) -> SdkConfig {
+    fn with_role(&self, role: &RoleToAssume) -> SdkConfig {
         let role = Role {
             sts: aws_sdk_sts::Client::new(&self.config),
             way: Way { gate: self.gate.clone(), account: self.account.clone(), region: self.region.clone() },
-            arn: role_arn.to_owned(),
-            external_id: external_id.map(str::to_owned),
+            role: role.clone(),
         };
         self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(role)).build()
     }
@@ -192,8 +199,7 @@ pub fn account_of(arn: &str) -> &str {
 struct Role {
     sts: aws_sdk_sts::Client,
     way: Way,
-    arn: String,
-    external_id: Option<String>,
+    role: RoleToAssume,
 }
 
 impl Role {
@@ -201,14 +207,14 @@ impl Role {
         let send = self
             .sts
             .assume_role()
-            .role_arn(&self.arn)
+            .role_arn(&self.role.arn)
             .role_session_name("mtls-operator")
-            .set_external_id(self.external_id.clone())
+            .set_external_id(self.role.external_id.clone())
             .send();
-        let ours = |kind, what: &str| Error::ours(kind, ASSUME_ROLE, format!("as {}: {what}", self.arn));
+        let ours = |kind, what: &str| Error::ours(kind, ASSUME_ROLE, format!("as {}: {what}", self.role.arn));
         let answer = match self.way.call(ASSUME_ROLE, send).await {
             Ok(answer) => answer,
-            Err(error) => return Err(Error { message: format!("as {}: {}", self.arn, error.message), ..error }),
+            Err(error) => return Err(Error { message: format!("as {}: {}", self.role.arn, error.message), ..error }),
         };
         let Some(given) = answer.credentials else {
             return Err(ours(Kind::Transient, "the answer has no credentials"));

@@ -10,11 +10,16 @@ pub fn older<'a>(
     all: impl IntoIterator<Item = &'a ClientCertificate>,
 ) -> Option<&'a ClientCertificate> {
     let age = |c: &ClientCertificate| (c.creation_timestamp(), c.namespace(), c.name_any());
-    all.into_iter()
-        .filter(|c| c.spec.issuance == Issuance::SelfSigned && c.metadata.deletion_timestamp.is_none())
-        .filter(|c| domain_key(c) == domain_key(me) && c.uid() != me.uid() && age(c) < age(me))
-        .filter(|c| subject(c) == subject(me))
-        .min_by_key(|c| age(c))
+    all.into_iter().filter(|c| wants_the_same(me, c) && age(c) < age(me)).min_by_key(|c| age(c))
+}
+
+/// Whether another one wants this subject in the truststore of the same domain.
+pub fn wants_the_same(me: &ClientCertificate, other: &ClientCertificate) -> bool {
+    other.spec.issuance == Issuance::SelfSigned
+        && other.metadata.deletion_timestamp.is_none()
+        && domain_key(other) == domain_key(me)
+        && other.uid() != me.uid()
+        && subject(other) == subject(me)
 }
 
 /// As API Gateway and every TLS library compare names: case and repeated spaces do not count.

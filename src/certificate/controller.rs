@@ -1,14 +1,14 @@
 //! Runs the rooms of a `ClientCertificate` one after the other, wakes up when its Secret, its issuer or its domain's trust changes, and
 //! says when to look again.
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
@@ -44,11 +44,15 @@ use crate::{
         status,
         watch::Watch,
     },
-    conditions::{Acceptance, Line, transitions},
+    conditions::{Acceptance, Line, Standing, transitions},
     domain::{
         self,
         desired::{Refused, length},
         served::{DomainKey, Served, Trust},
+    },
+    grant::{
+        fit::{Fit, Terms},
+        permits::{self, Permits, is_foreign},
     },
     ops::{
         logging,
@@ -68,6 +72,8 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const OVERDUE: Duration = Duration::from_secs(60);
 /// How long a look waits at most for the watch to show the status that the look before it wrote.
 const LATE_WATCH: Duration = Duration::from_secs(5);
+/// How old a certificate is when all of the same age are known.
+const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// After a start it takes domains so long to be looked at for the first time. That nothing is known of them until then is not worth a word
 /// in the status of each of their certificates.
 const FIRST_LOOKS: Duration = Duration::from_secs(10);
@@ -86,6 +92,7 @@ pub struct Ctx {
     pub secrets: Store<PartialObjectMeta<Secret>>,
     pub issuers: Issuers,
     pub uses: Uses,
+    pub permits: Arc<Permits>,
     /// When it began to lead.
     pub started: Instant,
     /// How long a truststore version must have been in use before every server of AWS has it.
@@ -108,6 +115,8 @@ pub struct Watches {
     pub certificates: Watch<Guard>,
     pub domains: Watch<domain::controller::Guard>,
     pub secrets: Watch<PartialObjectMeta<Secret>>,
+    pub grants: Watch<permits::Guard>,
+    pub namespaces: Watch<PartialObjectMeta<Namespace>>,
     /// Domains whose trust has changed.
     pub served: UnboundedReceiver<DomainKey>,
 }
@@ -115,6 +124,7 @@ pub struct Watches {
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let (by_domain, by_rival, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
+    let (by_grant, by_namespace, by_place) = (ctx.clone(), ctx.clone(), ctx.clone());
     let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
@@ -130,6 +140,11 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         )
         // One that goes may free a subject.
         .watches_shared_stream(watches.certificates.subscribe(), move |c| rivals(&c, &by_rival))
+        .watches_shared_stream(watches.certificates.subscribe_when(wanted_place), move |c| of_places(&c, &by_place))
+        .watches_shared_stream(watches.grants.subscribe_when(permits::said), move |g| of_grant(&g, &by_grant))
+        .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
+            of_namespace(&n.name_any(), &by_namespace)
+        })
         .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
         .reconcile_on(trusts)
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -160,6 +175,47 @@ fn rivals(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     state.iter().filter(|c| c.0.as_ref().is_ok_and(theirs)).map(|c| ObjectRef::from_obj(&**c)).collect()
 }
 
+/// What of a certificate may take a place from others or leave it to them.
+fn wanted_place(c: &Guard) -> (Option<i64>, bool) {
+    (c.meta().generation, c.meta().deletion_timestamp.is_some())
+}
+
+/// The younger ones that share places of a grant with one that came, changed or goes.
+fn of_places(changed: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let Ok(cert) = &changed.0 else { return vec![] };
+    let key = desired::domain_key(cert);
+    if !is_foreign(cert) || !ctx.permits.has_places(&key) {
+        return vec![];
+    }
+    let younger = |c: &&Arc<Guard>| {
+        let other = c.0.as_ref().ok().filter(|other| is_foreign(other) && desired::domain_key(other) == key);
+        other.is_some_and(|other| other.uid() != cert.uid() && other.creation_timestamp() >= cert.creation_timestamp())
+    };
+    ctx.certificates.state().iter().filter(younger).map(|c| ObjectRef::from_obj(&**c)).collect()
+}
+
+/// The certificates that a grant may be for; of one that cannot be read, all that are for a domain beside it.
+fn of_grant(grant: &permits::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let namespace = grant.meta().namespace.as_ref();
+    let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
+    let for_it = |c: &ClientCertificate| {
+        let key = desired::domain_key(c);
+        is_foreign(c) && Some(&key.0) == namespace && domain.is_none_or(|domain| *domain == key.1)
+    };
+    let state = ctx.certificates.state();
+    state.iter().filter(|c| c.0.as_ref().is_ok_and(for_it)).map(|c| ObjectRef::from_obj(&**c)).collect()
+}
+
+/// Those of a namespace that take a grant, and those that they share places with.
+fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let state = ctx.certificates.state();
+    let there = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
+    let foreign: Vec<_> = there.filter(|c| c.0.as_ref().is_ok_and(is_foreign)).collect();
+    let keys: BTreeSet<_> = foreign.iter().filter_map(|c| Some(desired::domain_key(c.0.as_ref().ok()?))).collect();
+    let others = keys.iter().filter(|key| ctx.permits.has_places(key)).flat_map(|key| of_domain(ctx, key));
+    foreign.iter().map(|c| ObjectRef::from_obj(&***c)).chain(others).collect()
+}
+
 /// Before the look, so that nothing which happens to a Secret after it is missed.
 fn note_uses(c: &Guard, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
@@ -177,6 +233,7 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
         return;
     }
     ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
+    ctx.permits.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
         ctx.events.normal(&cert.object_ref(&()), "StillAccepted", "Delete", &note).await;
     }
@@ -304,10 +361,37 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         say(&Acceptance::Suspended, &[], None).await?;
         return Ok(Next::await_change());
     }
+    let terms = match is_foreign(cert).then(|| ctx.permits.fit(cert, now)).flatten() {
+        Some(Fit::Misfits(message)) => {
+            let message = format!("{message}. Until then nothing is issued or renewed; a Secret that is there stays");
+            say(&Acceptance::Refused { reason: Reason::RefNotPermitted, message, stalled: false }, &[], None).await?;
+            return Ok(Next::await_change());
+        }
+        Some(Fit::Unknown(message)) => {
+            let (type_, standing, reason) = (ConditionType::Accepted, Standing::Unreachable, Reason::Unreachable);
+            say(&Acceptance::Unclear(Line { type_, standing, reason, message }), &[], None).await?;
+            return Ok(Next::requeue(ctx.retry(&cert.uid().unwrap_or_default())));
+        }
+        Some(Fit::Fits(terms)) => Some(terms),
+        None => None,
+    };
+    // Places go by age, which is known in whole seconds: who has one is certain only when nobody can come with the same age any more.
+    if terms.as_ref().is_some_and(|terms| terms.is_counted) {
+        let settled = cert.creation_timestamp().map_or(now, |t| t.0 + SETTLED);
+        if now < settled {
+            return Ok(Next::requeue(Duration::try_from(settled.duration_since(now)).unwrap_or(SOON).max(SOON)));
+        }
+    }
+    let accepted = match &terms {
+        Some(terms) => Acceptance::Granted(terms.grant.clone()),
+        None => Acceptance::Accepted,
+    };
     let key = desired::domain_key(cert);
     let domain = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0)).and_then(|d| d.0.clone().ok());
+    // What cannot be certified at all is not held against a domain that it may not know of.
+    let domain = domain.filter(|_| terms.is_some() || !is_foreign(cert));
     let max = domain.as_ref().and_then(|d| d.spec.clients.as_ref()).and_then(|c| c.max_duration.as_ref()).map(length);
-    let d = match desired::desired(cert, max) {
+    let d = match desired::desired(cert, max, terms.as_ref()) {
         Ok(desired) => desired,
         Err(Refused { reason, message }) => {
             say(&Acceptance::Refused { reason, message, stalled: reason != Reason::DurationNotAllowed }, &[], None)
@@ -347,17 +431,17 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             ctx.remember(&uid, |m| m.wrote_secret = version);
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
-            say(&Acceptance::Accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
+            say(&accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
             ctx.succeeded(&uid);
-            Ok(until(Some(renewal), now))
+            Ok(until(Some(renewal), &terms, now))
         }
         Ok(None) => {
             let revision = observed.revision();
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
             let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
-            say(&Acceptance::Accepted, &plan.lines, leaf).await?;
+            say(&accepted, &plan.lines, leaf).await?;
             ctx.succeeded(&uid);
-            Ok(until(plan.look_again.or(plan.renewal), now))
+            Ok(until(plan.look_again.or(plan.renewal), &terms, now))
         }
         Err(error) => {
             let message = describe(&error, &d);
@@ -367,7 +451,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
                 _ => line,
             };
             let lines: Vec<_> = plan.lines.into_iter().map(failed).collect();
-            say(&Acceptance::Accepted, &lines, None).await?;
+            say(&accepted, &lines, None).await?;
             // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
             if !issued_says(&old, &message) {
                 ctx.events.warning(&cert.object_ref(&()), "NotIssued", "Issue", &message).await;
@@ -383,9 +467,22 @@ fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, 
         return None; // before anything that looks at each of thousands
     }
     let state = ctx.certificates.state();
-    let all = state.iter().filter_map(|c| c.0.as_ref().ok());
-    let older = claims::older(cert, all).map(|c| format!("ClientCertificate {}", c.name_any()));
-    let authority = self_signed::holder(d, trust).map(|name| format!("authority {name}"));
+    let now = Timestamp::now();
+    // One that is not granted has a claim on nothing.
+    let has_claim = |c: &&ClientCertificate| {
+        !is_foreign(c) || matches!(ctx.permits.fit(c, now), Some(Fit::Fits(_) | Fit::Unknown(_)))
+    };
+    let same = |c: &&ClientCertificate| claims::wants_the_same(cert, c);
+    let all = state.iter().filter_map(|c| c.0.as_ref().ok()).filter(same).filter(has_claim);
+    // Who has it in another namespace is not this namespace's to know.
+    let older = claims::older(cert, all).map(|c| match c.namespace() == cert.namespace() {
+        true => format!("ClientCertificate {}", c.name_any()),
+        false => "ClientCertificate of another namespace".into(),
+    });
+    let authority = self_signed::holder(d, trust).map(|name| match is_foreign(cert) {
+        true => "domain".into(),
+        false => format!("authority {name}"),
+    });
     let message = format!(
         "spec.subject: the {} has this subject in the truststore, and API Gateway takes a subject only once; choose another",
         older.or(authority)?
@@ -450,13 +547,16 @@ fn describe(error: &execute::Error, d: &Desired) -> String {
     format!("cannot issue into the Secret {}: {error}{cause}", d.secret_name)
 }
 
-fn until(renewal: Option<Timestamp>, now: Timestamp) -> Next {
-    let Some(renewal) = renewal else { return Next::await_change() };
-    if renewal <= now {
-        return Next::requeue(OVERDUE); // something is in the way, and its end wakes us
-    }
-    let sleep = Duration::try_from(renewal.duration_since(now)).unwrap_or(Duration::ZERO);
-    Next::requeue(sleep.clamp(Duration::from_secs(1), LONGEST_SLEEP))
+/// Until what comes next, or the end of the grant, which is to be told whatever comes before.
+fn until(next: Option<Timestamp>, terms: &Option<Terms>, now: Timestamp) -> Next {
+    let sleep = |until: Timestamp| {
+        let sleep = Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO);
+        sleep.clamp(Duration::from_secs(1), LONGEST_SLEEP)
+    };
+    // Of what is overdue something is in the way, and its end wakes us.
+    let next = next.map(|next| if next <= now { OVERDUE } else { sleep(next) });
+    let end = terms.as_ref().and_then(|terms| terms.not_after).map(sleep);
+    [next, end].into_iter().flatten().min().map_or_else(Next::await_change, Next::requeue)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::{
         desired::{DEFAULT_LEAF, Refused, key_kind, length},
         served::DomainKey,
     },
+    grant::fit::{Ask, Terms},
     pki::{
         csr,
         inspect::RenewBefore,
@@ -65,19 +66,40 @@ pub fn duration(cert: &ClientCertificate, max: Option<SignedDuration>) -> Signed
     }
 }
 
-/// `max` is the domain's `clients.maxDuration`, when the domain is there and has one.
-pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<Desired, Refused> {
+/// What a certificate asks for, to be held against grants.
+pub fn ask(cert: &ClientCertificate) -> Result<Ask, Refused> {
+    let duration = cert.spec.duration.as_ref().map(length);
+    let (request, _) = asked(cert, duration.unwrap_or(DEFAULT_LEAF))?;
+    Ok(Ask {
+        created: cert.creation_timestamp().map(|t| t.0),
+        namespace: cert.namespace().expect("ClientCertificate is namespaced"),
+        name: cert.name_any(),
+        by_csr: cert.spec.csr.is_some(),
+        request,
+        issuance: cert.spec.issuance,
+        authority: cert.spec.authority.clone(),
+        duration,
+    })
+}
+
+/// What the certificate of one in another namespace says at the most, as its grant allows; `None`: nothing that could be certified.
+pub fn granted(cert: &ClientCertificate, terms: &Terms) -> Option<LeafRequest> {
+    let (request, _) = asked(cert, duration(cert, terms.max_duration)).ok()?;
+    Some(LeafRequest { not_after: terms.not_after, ..request })
+}
+
+/// `max` is the domain's `clients.maxDuration`, when the domain is there and has one; `terms` is what the grant of a certificate in another
+/// namespace makes of it.
+pub fn desired(
+    cert: &ClientCertificate,
+    max: Option<SignedDuration>,
+    terms: Option<&Terms>,
+) -> Result<Desired, Refused> {
     let spec = &cert.spec;
     let (namespace, name) = (cert.namespace().expect("ClientCertificate is namespaced"), cert.name_any());
     let domain = domain_key(cert);
-    if domain.0 != namespace {
-        return Err(refused(
-            Reason::RefNotPermitted,
-            "spec.domainRef.namespace: certificates for a domain of another namespace need a grant, which is not supported yet; create the \
-             ClientCertificate in the domain's namespace"
-                .into(),
-        ));
-    }
+    let granted = terms.and_then(|terms| terms.max_duration);
+    let max = [max, granted].into_iter().flatten().min();
     let duration = duration(cert, max);
     if let Some(max) = max.filter(|max| duration > *max) {
         return Err(refused(
@@ -85,16 +107,14 @@ pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<
             format!("spec.duration is longer than the domain's spec.clients.maxDuration of {}h", max.as_hours()),
         ));
     }
-    let (request, key) = match &spec.csr {
-        Some(csr) => requested(csr, duration)?,
-        None => described(cert, duration)?,
-    };
+    let (mut request, key) = asked(cert, duration)?;
+    request.not_after = terms.and_then(|terms| terms.not_after);
     let template = spec.secret_template.clone().unwrap_or_default();
     Ok(Desired {
         domain,
         self_signed: spec.issuance == Issuance::SelfSigned,
         entry: clients::entry_name(cert),
-        authority: spec.authority.clone(),
+        authority: spec.authority.clone().or_else(|| terms?.authority.clone()),
         request,
         key,
         renew_before: match (&spec.renew_before, spec.renew_before_percentage) {
@@ -111,6 +131,13 @@ pub fn desired(cert: &ClientCertificate, max: Option<SignedDuration>) -> Result<
         namespace,
         name,
     })
+}
+
+fn asked(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequest, KeyWish), Refused> {
+    match &cert.spec.csr {
+        Some(csr) => requested(csr, duration),
+        None => described(cert, duration),
+    }
 }
 
 /// What `spec.csr` asks for, for the key that its requester keeps.
@@ -136,6 +163,7 @@ fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(Leaf
         uris: spec.uris.clone(),
         email_addresses: spec.email_addresses.clone(),
         duration,
+        not_after: None,
     };
     leaf::validate(&request).map_err(|p| refused(Reason::InvalidSpec, format!("spec.{}: {}", p.field, p.message)))?;
     let PrivateKey { algorithm, size, encoding, rotation_policy } = spec.private_key.clone().unwrap_or_default();

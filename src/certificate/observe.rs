@@ -76,7 +76,10 @@ pub async fn observe(
         None if secret.is_some() => {
             Err(problem(Reason::DomainGone, format!("the MtlsDomain {} is gone; the Secret is kept", d.domain.1)))
         }
-        None => Err(problem(Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", d.domain.1))),
+        None => Err(problem(
+            Reason::RefNotFound,
+            format!("there is no MtlsDomain {} in the namespace {}", d.domain.1, d.domain.0),
+        )),
         Some(_) if d.self_signed => Ok(None),
         Some(domain) => issuer(d, domain, eyes).await?.map(Some),
     };

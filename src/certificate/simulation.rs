@@ -38,7 +38,7 @@ fn spec(change: impl FnOnce(&mut Value)) -> Desired {
         "spec": {"domainRef": {"name": "partners"}, "subject": {"commonName": "client1"}},
     });
     change(&mut object);
-    desired::desired(&serde_json::from_value(object).unwrap(), None).unwrap()
+    desired::desired(&serde_json::from_value(object).unwrap(), None, None).unwrap()
 }
 
 fn signing_itself() -> Desired {

@@ -34,23 +34,11 @@ const PAGE: u32 = 100;
 /// `kubectl apply` keeps the whole object here, a Secret's data with it. We asked for metadata to not have those.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What can be watched. Own kinds as `DeserializeGuard`, so that one bad object stops nobody; Secrets and ConfigMaps as
+/// What can be watched. Own kinds as `DeserializeGuard`, so that one bad object stops nobody; Secrets, ConfigMaps and Namespaces as
 /// `PartialObjectMeta`, so that no key comes into memory by a watch.
-pub trait Watched:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
-{
-}
+pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
 
-impl<K> Watched for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static
-{
-}
+impl<K> Watched for K where K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
 
 /// One kind, watched once for everybody who needs it. Cheap to clone.
 ///
@@ -74,8 +62,10 @@ impl<K: Watched> Watch<K> {
     /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. `trim` takes away what of
     /// an object nobody needs to have in memory. What fails is logged and tried again, a list about every second, each namespace
     /// for itself.
-    pub fn new(client: &Client, namespaces: &[String], trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>) {
-        let config = watcher::Config::default().page_size(PAGE);
+    pub fn new(client: &Client, namespaces: &[String], trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>)
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+    {
         let mut namespaces = namespaces.to_vec();
         namespaces.sort();
         namespaces.dedup();
@@ -85,9 +75,14 @@ impl<K: Watched> Watch<K> {
                 Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
                 None => Api::all(client.clone()),
             };
-            watcher(api, config.clone()).default_backoff().map(move |event| (source, event)).boxed()
+            listing(api).map(move |event| (source, event)).boxed()
         }));
         Self::over(namespaces, trim, events)
+    }
+
+    /// As [`Watch::new`], of a kind that is in no namespace.
+    pub fn of_cluster(client: &Client, trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>) {
+        Self::over(vec![None], trim, listing(Api::all(client.clone())).map(|event| (0, event)))
     }
 
     /// Over any events; `namespaces[i]` is where those of source `i` come from.
@@ -206,6 +201,10 @@ impl<K: Watched> Watch<K> {
             .expect("nobody panics while holding it")
             .retain(|s| touched.iter().all(|object| s.unbounded_send(object.clone()).is_ok()));
     }
+}
+
+fn listing<K: Watched>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff()
 }
 
 fn without_the_servers_own<K: Resource>(object: &mut K, trim: fn(&mut K)) {

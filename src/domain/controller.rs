@@ -1,14 +1,14 @@
 //! Looks at an `MtlsDomain` when something it depends on changes, and decides what for: to serve it, to delete it, or only to say why not.
 //! Writes its status and Events.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
@@ -25,16 +25,19 @@ use super::{
     allowance::Allowance,
     bypass::Bypasses,
     claims,
-    clients::{self, SelfSigned, TRUSTED_BY},
+    clients::{SelfSigned, TRUSTED_BY},
     deletion,
     desired::{self, AuthorityWish, Clients, Home, Refused, Surroundings},
     observe::{self, Versions},
+    permission::{Permission, before_aws},
+    reach,
+    repairs::Repairs,
     report,
-    served::Served,
+    served::{DomainKey, Served},
     serving,
 };
 use crate::{
-    api::{ClientCertificate, Issuance, MtlsDomain, MtlsDomainStatus, conditions::Reason},
+    api::{ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus, conditions::Reason},
     aws::{
         errors::{self, Kind},
         gate::Gate,
@@ -49,11 +52,17 @@ use crate::{
         watch::Watch,
     },
     conditions::{Acceptance, transitions},
+    grant::{
+        fit::Fit,
+        permits::{self, Permits},
+    },
     ops::{
         logging,
         metrics::{Metrics, OK},
+        policy_file::InForce,
     },
     outside::{probe::EndpointProbe, public_dns::PublicDns},
+    policy::Policy,
 };
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
@@ -82,6 +91,10 @@ pub struct Ctx {
     pub served: Arc<Served>,
     pub allowance: Allowance,
     pub bypasses: Arc<Bypasses>,
+    pub policy: InForce,
+    /// Empty as long as nothing needs their labels.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    pub permits: Arc<Permits>,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -93,6 +106,7 @@ pub struct Memory {
     /// Our last change of the records, until it is in sync.
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
+    pub(super) repairs: Repairs,
     /// The status that was written last and the one it replaced: the cache may still show that one.
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
 }
@@ -103,6 +117,8 @@ pub struct Watches {
     pub certificates: Watch<certificate::controller::Guard>,
     pub secrets: Watch<PartialObjectMeta<Secret>>,
     pub config_maps: Watch<PartialObjectMeta<ConfigMap>>,
+    pub namespaces: Watch<PartialObjectMeta<Namespace>>,
+    pub grants: Watch<permits::Guard>,
 }
 
 /// Runs until `stop`; looks that are under way are finished.
@@ -114,7 +130,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let bypasses = ctx.bypasses.clone().changes();
     let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
-    let for_certificates = ctx.clone();
+    let (for_certificates, for_namespaces, for_foreign) = (ctx.clone(), ctx.clone(), ctx.clone());
     Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         // One that goes, or comes, may settle a dispute about a name.
@@ -125,15 +141,27 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), move |c| asked(&c, &for_certificates))
         .watches_shared_stream(watches.secrets.subscribe(), move |s| {
             let trusted_by = s.labels().get(TRUSTED_BY).cloned();
-            referring(&for_secrets, s.namespace(), |d| {
+            let mut touched = referring(&for_secrets, s.namespace(), |d| {
                 trusted_by.as_ref() == Some(&d.name_any())
                     || desired::authorities(d)
                         .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
-            })
+            });
+            touched
+                .extend(trusted_by.iter().flat_map(|d| trusting(&s.namespace().unwrap_or_default(), d, &for_foreign)));
+            touched
+        })
+        .watches_shared_stream(watches.grants.subscribe_when(permits::said), |g| {
+            let grant = g.0.as_ref().ok()?;
+            let name = &grant.spec.domain_ref.name;
+            Some(ObjectRef::new(name).within(&grant.namespace().unwrap_or_default()))
+        })
+        .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
+            of_namespace(&n.name_any(), &for_namespaces)
         })
         .reconcile_on(readers(&watches.config_maps, for_maps))
         .reconcile_on(turns)
         .reconcile_on(bypasses)
+        .reconcile_all_on(changes(ctx.policy.clone()))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx)
         .for_each(async |_| ())
@@ -158,9 +186,11 @@ fn worth_a_look(d: &Guard) -> Option<Interest> {
     })
 }
 
-fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<SignedDuration>, bool)> {
+/// One of another namespace may ask for what it is not granted, in whatever field.
+fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<SignedDuration>, Option<i64>, bool)> {
     let c = c.0.as_ref().ok()?;
-    Some((c.spec.duration.as_ref().map(desired::length), c.metadata.deletion_timestamp.is_some()))
+    let generation = c.metadata.generation.filter(|_| permits::is_foreign(c));
+    Some((c.spec.duration.as_ref().map(desired::length), generation, c.metadata.deletion_timestamp.is_some()))
 }
 
 /// The domain of a certificate that asks something of it: to trust the certificate itself, or longer leaves than it allows for. Any
@@ -169,6 +199,15 @@ fn asked(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<ObjectRef<Guar
     let cert = c.0.as_ref().ok()?;
     let key = certificate::desired::domain_key(cert);
     let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
+    if permits::is_foreign(cert) {
+        let is_let_in = match cert.spec.issuance {
+            Issuance::SelfSigned => ctx.permits.may_be_trusted(cert),
+            Issuance::Authority => matches!(ctx.permits.fit(cert, Timestamp::now()), Some(Fit::Fits(_))),
+        };
+        if !is_let_in {
+            return None; // it is not for those whom nobody let in to have AWS called
+        }
+    }
     let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
     let life = certificate::desired::duration(cert, max.as_ref().map(desired::length));
     let allowed = || ctx.served.trust(&key).is_some_and(|trust| trust.allows_everywhere(life));
@@ -181,6 +220,35 @@ fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
         |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
     let state = all.state();
     state.iter().filter(|d| d.0.as_ref().is_ok_and(same)).map(|d| ObjectRef::from_obj(&**d)).collect()
+}
+
+/// The domains of a namespace, those that want the same names, because what a namespace may do decides who has a claim, and those that
+/// certificates of the namespace are for.
+fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let all = &ctx.domains;
+    let own = referring(all, Some(namespace.to_owned()), |_| true);
+    let others = own.iter().filter_map(|d| all.get(d)).flat_map(|d| rivals(&d, all));
+    let trusting = asking(namespace, ctx).into_iter().map(|(ns, name)| ObjectRef::new(&name).within(&ns));
+    own.iter().cloned().chain(others).chain(trusting).collect()
+}
+
+/// The domains of other namespaces that self-signed certificates of this one are for.
+fn asking(namespace: &str, ctx: &Ctx) -> BTreeSet<DomainKey> {
+    let state = ctx.certificates.state();
+    let theirs = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
+    let foreign = theirs.filter_map(|c| c.0.as_ref().ok()).filter(|c| permits::is_foreign(c));
+    foreign.filter(|c| c.spec.issuance == Issuance::SelfSigned).map(certificate::desired::domain_key).collect()
+}
+
+/// The domains of that name in other namespaces that may trust what is in a Secret of this one.
+fn trusting(namespace: &str, domain: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let keys = asking(namespace, ctx).into_iter().filter(|key| key.1 == domain);
+    keys.map(|(ns, name)| ObjectRef::new(&name).within(&ns)).collect()
+}
+
+/// Each time that another policy is in force.
+fn changes(policy: InForce) -> impl Stream<Item = ()> {
+    stream::unfold(policy, async |mut policy| policy.changed().await.ok().map(|()| ((), policy)))
 }
 
 /// The domains that read these ConfigMaps, by name or by labels: by those that one has now, and by those that it had when it came by last.
@@ -255,6 +323,11 @@ impl Ctx {
         Next::requeue(self.drift_interval)
     }
 
+    /// The labels of a namespace; `None`: not known.
+    pub(super) fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        self.namespaces.get(&ObjectRef::new(namespace)).map(|found| found.labels().clone())
+    }
+
     /// The status that the next one is computed from: the last one written, unless somebody else has changed it since.
     fn last_status(&self, domain: &MtlsDomain) -> MtlsDomainStatus {
         let written = self.remember(&domain.uid().unwrap_or_default(), |m| m.written.clone());
@@ -291,28 +364,43 @@ impl Ctx {
     }
 
     /// What the ClientCertificates of this domain ask of it.
-    fn clients(&self, domain: &MtlsDomain, theirs: &[Arc<certificate::controller::Guard>]) -> Clients {
+    fn clients(&self, theirs: &[Arc<certificate::controller::Guard>], foreign: &[Foreign]) -> Clients {
         let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
         let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
         let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
+        let own = theirs().filter(|c| !permits::is_foreign(c)).filter_map(|c| SelfSigned::of(c, None));
+        let granted = foreign.iter().filter_map(|(c, fit)| match (c.0.as_ref().ok()?, fit) {
+            (c, Fit::Fits(terms)) => SelfSigned::of(c, Some(certificate::desired::granted(c, terms)?)),
+            (c, Fit::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => Some(SelfSigned::unclear(c)),
+            _ => None,
+        });
         // One that cannot be read may be one of ours: what it has keeps its trust.
         let state = self.certificates.state();
-        let unreadable = state
-            .iter()
-            .filter(|c| c.0.is_err() && c.namespace() == domain.namespace())
-            .map(|c| SelfSigned { name: c.name_any(), entry: clients::entry_name(&**c), secrets: None });
+        let unreadable = state.iter().filter(|c| c.0.is_err()).map(|c| SelfSigned::unclear(&**c));
         Clients {
             longest: lives.max().unwrap_or(desired::DEFAULT_LEAF),
-            self_signed: theirs().filter_map(SelfSigned::of).chain(unreadable).collect(),
+            self_signed: own.chain(granted).chain(unreadable).collect(),
         }
     }
 
-    fn certificates_of(&self, domain: &MtlsDomain) -> Vec<Arc<certificate::controller::Guard>> {
+    /// Its own namespace's certificates and those of others that are granted, and again the ones of others, with what that is about.
+    fn certificates_of(
+        &self,
+        domain: &MtlsDomain,
+        now: Timestamp,
+    ) -> (Vec<Arc<certificate::controller::Guard>>, Vec<Foreign>) {
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-        let of_it = |c: &ClientCertificate| certificate::desired::domain_key(c) == key;
-        self.certificates.state().into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it)).collect()
+        let of_it = |c: &ClientCertificate| certificate::desired::domain_key(c) == key && !permits::is_foreign(c);
+        let state = self.certificates.state();
+        let own = state.into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it));
+        let foreign = self.permits.of_domain(&key, now);
+        let granted = foreign.iter().filter(|(_, fit)| !matches!(fit, Fit::Misfits(_))).map(|(c, _)| c.clone());
+        (own.chain(granted).collect(), foreign)
     }
 }
+
+/// A certificate of another namespace, and whether it is granted.
+type Foreign = (Arc<certificate::controller::Guard>, Fit);
 
 async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
@@ -338,7 +426,15 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         ctx.write(domain, &old, &new).await?;
         return Ok(Next::await_change());
     }
-    let (session, own_region) = match sessions(domain, ctx).await {
+    if deleting && domain.spec.management_policy == ManagementPolicy::Observe {
+        return deletion::leave(domain, ctx).await;
+    }
+    let permission = Permission::of(domain, &old, ctx, now);
+    let named = reach::of(domain, &before_aws(domain, &ctx.cluster_id), deleting);
+    if let Some(next) = permission.ends(&named, None).await? {
+        return Ok(next);
+    }
+    let (session, own_region) = match sessions(domain, permission.policy(), ctx).await {
         Ok(found) => found,
         Err(error) => {
             let new = report::blind(&old, generation, &observe::unseen(&error), now);
@@ -353,19 +449,24 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         truststore_bucket: ctx.truststore_bucket.as_deref(),
     };
     let home = Home::of(domain, &surroundings);
+    if let Some(next) = permission.ends(&reach::of(domain, &home, deleting), None).await? {
+        return Ok(next);
+    }
     if let Some(moved) = moved(domain, &home) {
         let new = report::with_conditions(&old, generation, &moved, &[], now);
         ctx.write(domain, &old, &new).await?;
         return Ok(ctx.settled(&uid));
     }
     if deleting {
-        return deletion::delete(domain, &home, &session, &old, ctx, now).await;
+        return deletion::delete(domain, &home, &permission, &session, &old, ctx, now).await;
     }
-    let theirs = ctx.certificates_of(domain);
-    let refused = match claim(domain, ctx, &own_region) {
+    let (theirs, foreign) = ctx.certificates_of(domain, now);
+    let refused = match claim(domain, &permission, ctx, &own_region) {
         Some(claimed) => claimed,
-        None => match desired::desired(domain, &surroundings, ctx.clients(domain, &theirs)) {
-            Ok(desired) => return serving::serve(domain, &desired, &theirs, &session, &old, ctx, now).await,
+        None => match desired::desired(domain, &surroundings, ctx.clients(&theirs, &foreign)) {
+            Ok(desired) => {
+                return serving::serve(domain, &desired, &theirs, &permission, &session, &old, ctx, now).await;
+            }
             Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
         },
     };
@@ -390,8 +491,8 @@ fn moved(domain: &MtlsDomain, home: &Home) -> Option<Acceptance> {
 }
 
 /// The session of this domain, and the Region of those that name none: empty when the operator has none of its own, and they are not served.
-async fn sessions(domain: &MtlsDomain, ctx: &Ctx) -> Result<(Session, String), errors::Error> {
-    let session = ctx.sessions.get(&desired::access(domain)).await?;
+async fn sessions(domain: &MtlsDomain, policy: Option<&Policy>, ctx: &Ctx) -> Result<(Session, String), errors::Error> {
+    let session = ctx.sessions.get(&desired::access(domain, policy)).await?;
     if domain.spec.aws.as_ref().is_none_or(|aws| aws.region.is_none()) {
         let region = session.region.clone();
         return Ok((session, region));
@@ -403,9 +504,10 @@ async fn sessions(domain: &MtlsDomain, ctx: &Ctx) -> Result<(Session, String), e
     }
 }
 
-fn claim(domain: &MtlsDomain, ctx: &Ctx, own_region: &str) -> Option<Acceptance> {
+fn claim(domain: &MtlsDomain, permission: &Permission, ctx: &Ctx, own_region: &str) -> Option<Acceptance> {
     let state = ctx.domains.state();
     let all = state.iter().filter_map(|d| d.0.as_ref().ok());
+    let all = all.filter(|d| d.spec.domain_name == domain.spec.domain_name && !permission.is_refused(d));
     let older = claims::older(domain, all, own_region)?;
     // Whose name it is in another namespace is not this namespace's to know.
     let who = if older.namespace() == domain.namespace() {

@@ -7,16 +7,17 @@ use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 
 use super::{
     controller::Ctx,
-    desired::Home,
+    desired::{self, Home},
     execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
     observe,
+    permission::Permission,
     plan::{Judged, Step, Verdict},
-    report,
+    reach, report,
     serving::queued_since,
     teardown,
 };
 use crate::{
-    api::{ManagementPolicy, MtlsDomain, MtlsDomainStatus},
+    api::{MtlsDomain, MtlsDomainStatus},
     aws::{quota::Class, session::Session},
     cluster::{apply, finalizer, look::Error},
     conditions::Acceptance,
@@ -25,22 +26,23 @@ use crate::{
 pub(super) async fn delete(
     domain: &MtlsDomain,
     home: &Home,
+    permission: &Permission<'_>,
     session: &Session,
     old: &MtlsDomainStatus,
     ctx: &Ctx,
     now: Timestamp,
 ) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
-    if domain.spec.management_policy == ManagementPolicy::Observe {
-        let note =
-            format!("managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}", left(domain));
-        ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
-        return let_go(domain, ctx).await;
+    let zones = observe::zone_of_remains(home, session).await;
+    let reach = [reach::of(domain, home, true), reach::zones(&zones)].concat();
+    if let Some(next) = permission.ends(&reach, zones.as_ref().err()).await? {
+        return Ok(next);
     }
     let policy = domain.spec.deletion_policy;
-    let listed: Vec<_> = domain.spec.mappings.iter().map(|m| m.path.clone()).collect();
-    let remains = observe::remains(home, session).await;
-    let judged = teardown::teardown(home, policy, &listed, &remains);
+    let mapped = desired::mappings(domain);
+    let listed: Vec<_> = mapped.keys().cloned().collect();
+    let remains = observe::remains(home, &mapped, session, zones).await;
+    let judged = teardown::teardown(home, policy, domain.spec.rest_deployment, &listed, &remains);
     if judged.verdict.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.
         if remains.domain.is_ok_and(|g| teardown::stays(home, policy, g.as_ref())) {
@@ -72,6 +74,13 @@ pub(super) async fn delete(
         Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
         _ => Next::requeue(ctx.poll(&uid)),
     })
+}
+
+/// One that was only observed.
+pub(super) async fn leave(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+    let note = format!("managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}", left(domain));
+    ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
+    let_go(domain, ctx).await
 }
 
 /// As a rule nothing wakes it again: the API server deletes it with its last finalizer.

@@ -8,15 +8,17 @@ use sha2::{Digest, Sha256};
 use super::clients::SelfSigned;
 use crate::{
     api::{
-        AdoptionPolicy, Authority, AuthorityKey, AuthorityState, BucketCreation, ConfigMapSelector, DefaultEndpoint,
-        Dns, DnsVerification, Duration, ExistingCertificate, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi,
-        MtlsDomain, RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
+        AdoptionPolicy, AssumeRole, Authority, AuthorityKey, AuthorityState, BucketCreation, ClientCertField,
+        ConfigMapSelector, DefaultEndpoint, Dns, DnsVerification, Duration, ExistingCertificate, Identity,
+        IdentityHeader, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain, RestDeployment,
+        ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
     aws::{
         acm, gateway,
-        session::{self, Access},
+        session::{self, Access, RoleToAssume},
     },
     pki::{authority::AuthorityRequest, keys::KeyKind},
+    policy::Policy,
 };
 
 /// Life of a leaf whose ClientCertificate says nothing, and the least that an authority's memory allows for.
@@ -125,15 +127,15 @@ impl Home {
     }
 }
 
-/// Where the calls for a domain go, and as whom they are made.
-pub fn access(domain: &MtlsDomain) -> Access {
+/// Where the calls for a domain go, and as whom they are made. The roles' external ids are the policy's to say.
+pub fn access(domain: &MtlsDomain, policy: Option<&Policy>) -> Access {
     let aws = domain.spec.aws.clone().unwrap_or_default();
     let route53 = domain.spec.dns.as_ref().and_then(|dns| dns.route53.clone()).unwrap_or_default();
-    Access {
-        region: aws.region,
-        role_arn: aws.assume_role.map(|role| role.role_arn),
-        route53_role_arn: route53.assume_role.map(|role| role.role_arn),
-    }
+    let role = |AssumeRole { role_arn: arn }| RoleToAssume {
+        external_id: policy.and_then(|policy| policy.external_id(&arn)).map(str::to_owned),
+        arn,
+    };
+    Access { region: aws.region, role: aws.assume_role.map(role), route53_role: route53.assume_role.map(role) }
 }
 
 /// Name of the Secret that the generated authority `authority` of the MtlsDomain `domain` lives in.
@@ -157,6 +159,8 @@ pub struct Desired {
     pub longest_leaf: SignedDuration,
     pub overlap: Option<SignedDuration>,
     pub mappings: BTreeMap<String, MappedApi>,
+    /// Headers that the mapped APIs pass on, and the context variable that each comes from.
+    pub identity: BTreeMap<String, String>,
     pub default_endpoint: DefaultEndpoint,
     pub rest_deployment: RestDeployment,
     pub ip_address_type: gateway::IpAddressType,
@@ -275,7 +279,8 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
         self_signed: clients.self_signed,
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
         overlap: spec.trust.overlap.as_ref().map(length),
-        mappings: spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect(),
+        mappings: mappings(domain),
+        identity: spec.identity.iter().flat_map(|identity| &identity.headers).filter_map(header).collect(),
         default_endpoint: spec.default_endpoint,
         rest_deployment: spec.rest_deployment,
         ip_address_type: match spec.ip_address_type {
@@ -284,6 +289,23 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
         },
         home,
     })
+}
+
+/// The mapped APIs, by path.
+pub fn mappings(domain: &MtlsDomain) -> BTreeMap<String, MappedApi> {
+    domain.spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect()
+}
+
+/// A header and where its value comes from. Source of the names: API Gateway Developer Guide, "Variables for access logging".
+fn header(header: &IdentityHeader) -> Option<(String, String)> {
+    let field = match header.from.client_cert? {
+        ClientCertField::SubjectDN => "subjectDN",
+        ClientCertField::IssuerDN => "issuerDN",
+        ClientCertField::SerialNumber => "serialNumber",
+        ClientCertField::NotBefore => "validity.notBefore",
+        ClientCertField::NotAfter => "validity.notAfter",
+    };
+    Some((header.name.clone(), format!("identity.clientCert.{field}")))
 }
 
 fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refused> {
@@ -328,11 +350,14 @@ fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
 
 /// What of the schema this version does not serve is refused, so that nothing is ignored in silence.
 fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
-    match domain.spec.identity {
-        None => Ok(()),
-        Some(_) => Err(Refused {
+    let asks = |identity: &Identity| {
+        identity.authorizer.is_some() || identity.headers.iter().any(|h| h.from.authorizer_key.is_some())
+    };
+    match domain.spec.identity.as_ref().is_some_and(asks) {
+        false => Ok(()),
+        true => Err(Refused {
             reason: Reason::NotSupportedYet,
-            message: "spec.identity is not supported yet, leave it out".into(),
+            message: "spec.identity.authorizer is not supported yet: leave it and authorizerKey out; clientCert needs no authorizer".into(),
         }),
     }
 }

@@ -130,6 +130,11 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
             gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), DEPLOYED.to_owned())])).await
         }
         Action::UnmarkPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
+        Action::TagApi { arn, tags } => gateway.tag(arn, tags).await,
+        Action::UntagApi { arn, keys } => gone(gateway.untag(arn, keys).await),
+        Action::ChangeParameters { api_id, at, set, remove } => {
+            gateway.change_parameters(api_id, at, set, remove).await
+        }
         Action::DeleteTruststoreVersion { bucket, key, version } => {
             gone(session.s3.delete_version(bucket, key, version).await)
         }

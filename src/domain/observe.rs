@@ -7,19 +7,20 @@ use kube::Client;
 use super::{
     clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Bucket, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    observed::{Api, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
     plan::{
         DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, certificates,
         custom_domain::{self, is_taken_over},
+        identity,
     },
     records, sources,
 };
 use crate::{
-    api::{DnsVerification, conditions::Reason},
+    api::{DnsVerification, MappedApi, conditions::Reason},
     aws::{
         acm,
         errors::{self, Error, Kind},
-        gateway::{Domain, Mapping},
+        gateway::{self, Domain, Mapping},
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
@@ -48,17 +49,24 @@ pub struct Eyes<'a> {
 #[derive(Debug, Default)]
 pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
-pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observed {
+/// What has to be seen before it is clear whether the spec is allowed.
+pub async fn glance(d: &Desired, session: &Session) -> Glance {
+    let (zones, apis) = tokio::join!(zones(&d.home, certificate_names(d), session), first_seen(&d.mappings, session));
+    Glance { zones, apis }
+}
+
+/// The rest, for a spec that is allowed.
+pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Glance) -> Observed {
     let home = &d.home;
-    let (authorities, self_signed, zones, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
+    let zones = glance.zones;
+    let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
-        Box::pin(clients::read(eyes.client, &home.namespace, &home.name, &d.self_signed)),
-        zones(home, certificate_names(d), session),
+        Box::pin(clients::read(eyes.client, &home.name, &d.self_signed)),
         seen(session.acm.certificates(&home.domain_name)),
         bucket(d, session),
         published(home, session, eyes.versions),
         seen(session.gateway.domain(&home.domain_name)),
-        apis(d, session, eyes.probe),
+        apis(glance.apis, &d.mappings, !d.identity.is_empty(), session, Some(eyes.probe)),
         in_sync(session, eyes.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
@@ -69,6 +77,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         pinned(session, &domain, eyes.versions),
         public(home, &domain, eyes.public_dns),
     );
+    let apis = with_leaving(apis, &mappings, session).await;
     eyes.versions.keep(&published, &domain);
     Observed {
         authorities,
@@ -87,16 +96,27 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>) -> Observe
         records,
         records_in_sync,
         public,
+        repairs: BTreeMap::new(),
     }
 }
 
+/// The hosted zone that the records of a domain that is being deleted are in.
+pub async fn zone_of_remains(home: &Home, session: &Session) -> Seen<BTreeMap<String, ZoneChoice>> {
+    zones(home, &[], session).await
+}
+
 /// What is left of a domain that is being deleted.
-pub async fn remains(home: &Home, session: &Session) -> Remains {
-    let (zones, certificates, domain, versions) = tokio::join!(
-        zones(home, &[], session),
+pub async fn remains(
+    home: &Home,
+    mapped: &BTreeMap<String, MappedApi>,
+    session: &Session,
+    zones: Seen<BTreeMap<String, ZoneChoice>>,
+) -> Remains {
+    let (certificates, domain, versions, apis) = tokio::join!(
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.gateway.domain(&home.domain_name)),
         versions(home, session),
+        marked_apis(mapped, session),
     );
     // Which of two zones the records are in cannot be told: that is not the same as that there are none.
     let zones = zones.and_then(|zones| match zones.get(&home.domain_name) {
@@ -110,8 +130,9 @@ pub async fn remains(home: &Home, session: &Session) -> Remains {
         _ => Ok(zones),
     });
     let (records, mappings) = tokio::join!(records_of(home, session, &zones), mappings(home, session, &domain));
+    let apis = with_leaving(apis, &mappings, session).await;
     let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
-    Remains { zone_id, records, domain, mappings, certificates, versions }
+    Remains { zone_id, records, domain, mappings, apis, certificates, versions }
 }
 
 /// Why a call did not answer.
@@ -261,17 +282,64 @@ async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<Domain>>)
     }
 }
 
-async fn apis(d: &Desired, session: &Session, probe: &EndpointProbe) -> BTreeMap<String, Seen<Option<Api>>> {
-    let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for mapped in d.mappings.values() {
-        wanted.entry(&mapped.id).or_default().insert(&mapped.stage);
-    }
-    let reads = wanted.into_iter().map(async |(id, stages)| (id.to_owned(), api(id, stages, session, probe).await));
+/// Each of the APIs, without its stages.
+async fn first_seen(
+    mappings: &BTreeMap<String, MappedApi>,
+    session: &Session,
+) -> BTreeMap<String, Seen<Option<gateway::Api>>> {
+    let ids: BTreeSet<_> = mappings.values().map(|mapped| mapped.id.as_str()).collect();
+    let reads = ids.into_iter().map(async |id| (id.to_owned(), seen(session.gateway.api(id)).await));
     join_all(reads).await.into_iter().collect()
 }
 
-async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &EndpointProbe) -> Seen<Option<Api>> {
-    let Some(api) = seen(session.gateway.api(id)).await? else { return Ok(None) };
+/// The APIs as they were seen first, with the stages that are mapped. `headers`: they are wanted in each of them. Without a probe the default
+/// endpoints are not asked.
+async fn apis(
+    seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
+    mappings: &BTreeMap<String, MappedApi>,
+    headers: bool,
+    session: &Session,
+    probe: Option<&EndpointProbe>,
+) -> BTreeMap<String, Seen<Option<Api>>> {
+    let reads = seen.into_iter().map(async |(id, seen)| {
+        let stages = mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
+        let read = api(seen, stages, headers, session, probe).await;
+        (id, read)
+    });
+    join_all(reads).await.into_iter().collect()
+}
+
+/// The APIs that may carry marks of headers: with all that is to be known of them where they do.
+async fn marked_apis(mappings: &BTreeMap<String, MappedApi>, session: &Session) -> BTreeMap<String, Seen<Option<Api>>> {
+    let mut seen = first_seen(mappings, session).await;
+    seen.retain(|_, api| match api {
+        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(&api.tags)),
+        Err(_) => true,
+    });
+    apis(seen, mappings, false, session, None).await
+}
+
+/// With those that only the domain maps any more, as far as they carry marks of headers.
+async fn with_leaving(
+    mut known: BTreeMap<String, Seen<Option<Api>>>,
+    mappings: &Seen<Vec<Mapping>>,
+    session: &Session,
+) -> BTreeMap<String, Seen<Option<Api>>> {
+    let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
+    let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
+    known.append(&mut Box::pin(marked_apis(&left, session)).await);
+    known
+}
+
+async fn api(
+    first: Seen<Option<gateway::Api>>,
+    stages: BTreeSet<&str>,
+    headers: bool,
+    session: &Session,
+    probe: Option<&EndpointProbe>,
+) -> Seen<Option<Api>> {
+    let Some(api) = first? else { return Ok(None) };
+    let id = api.id.as_str();
     // All at once, however many are mapped.
     let all = match Box::pin(session.gateway.stages(api.protocol, id)).await {
         Err(error) if error.kind == Kind::NotFound => return Ok(None), // gone since
@@ -280,13 +348,19 @@ async fn api(id: &str, stages: BTreeSet<&str>, session: &Session, probe: &Endpoi
     let named = |name: &str| all.iter().find(|stage| stage.name == name).cloned();
     let stages: BTreeMap<_, _> = stages.into_iter().map(|name| (name.to_owned(), named(name))).collect();
     let published = api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
-    let probe = if api.endpoint_closed && published {
-        let there = stages.values().flatten().map(|stage| stage.name.as_str());
-        answers(&session.execute_api_host(id), there, probe).await
+    let probe = match probe {
+        Some(probe) if api.endpoint_closed && published => {
+            let there = stages.values().flatten().map(|stage| stage.name.as_str());
+            answers(&session.execute_api_host(id), there, probe).await
+        }
+        _ => None,
+    };
+    let integrations = if headers || identity::is_marked(&api.tags) {
+        Some(seen(session.gateway.integrations(api.protocol, id)).await)
     } else {
         None
     };
-    Ok(Some(Api { api, stages, probe }))
+    Ok(Some(Api { api, stages, probe, integrations }))
 }
 
 /// What the default endpoint answers at these stages, the most open of them.

@@ -28,6 +28,15 @@ pub struct Unseen {
     pub message: String,
 }
 
+/// What is looked at first, because only AWS knows whether the operator's policy allows it.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    /// As in [`Observed`].
+    pub zones: Seen<BTreeMap<String, ZoneChoice>>,
+    /// The APIs that the spec maps, by id; `None`: there is no such API.
+    pub apis: BTreeMap<String, Seen<Option<gateway::Api>>>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The source of each authority of the spec, by the authority's name.
@@ -52,7 +61,7 @@ pub struct Observed {
     pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
-    /// The APIs that the spec maps, by id; `None`: there is no such API.
+    /// The APIs that the spec maps, by id; `None`: there is no such API. With those that the domain still maps and that carry our marks.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
     /// Every record set at the domain name and at its owner marker; when that is missing, also where another tool may say whose they are.
     pub records: Seen<Vec<route53::RecordSet>>,
@@ -61,6 +70,8 @@ pub struct Observed {
     /// What public DNS says of the domain name, once there is something to point at; only looked at where somebody else makes the records and
     /// that is to be verified.
     pub public: Seen<Option<PublicName>>,
+    /// How often somebody else has taken our headers out of an API, by its id.
+    pub repairs: BTreeMap<String, u32>,
 }
 
 impl Observed {
@@ -171,6 +182,8 @@ pub struct Api {
     pub stages: BTreeMap<String, Option<gateway::Stage>>,
     /// What the default endpoint answered at these stages, the most open of them; only looked at once it is said to be closed.
     pub probe: Option<probe::Verdict>,
+    /// Only looked at where headers are asked for, or marked as ours.
+    pub integrations: Option<Seen<Vec<gateway::Integration>>>,
 }
 
 /// What is left of an `MtlsDomain` that is being deleted.
@@ -182,6 +195,8 @@ pub struct Remains {
     pub records: Seen<Vec<route53::RecordSet>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
+    /// The APIs that the spec or the domain maps and that may carry our marks, by id.
+    pub apis: BTreeMap<String, Seen<Option<Api>>>,
     pub certificates: Seen<Vec<acm::Certificate>>,
     /// The versions of the truststore object that carry our mark.
     pub versions: Seen<Vec<String>>,

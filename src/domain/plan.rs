@@ -15,6 +15,7 @@ pub mod certificates;
 pub mod custom_domain;
 mod default_endpoint;
 mod dns;
+pub mod identity;
 mod mappings;
 mod references;
 pub mod self_signed;
@@ -47,9 +48,12 @@ pub enum Step {
     MappingsProgrammed,
     DnsProgrammed,
     BypassClosed,
+    /// Only while the spec asks for it, or something of it is left to take away.
+    IdentityPropagated,
 }
 
 impl Step {
+    /// Those of every domain.
     pub const ALL: [Step; 7] = [
         Step::ResolvedRefs,
         Step::CertificateIssued,
@@ -154,6 +158,7 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let named = dns::dns(d, o, &mapped.verdict);
     let closed = default_endpoint::bypass(d, o, &named.verdict, now);
     let judged = [refs, issued, published, programmed, mapped, named, closed];
-    let steps = Step::ALL.into_iter().zip(judged).collect();
+    let told = identity::identity(d, o).map(|judged| (Step::IdentityPropagated, judged));
+    let steps = Step::ALL.into_iter().zip(judged).chain(told).collect();
     Plan { steps, certificate, ownership, truststore }
 }

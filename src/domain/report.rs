@@ -52,6 +52,7 @@ pub fn condition(step: Step) -> ConditionType {
         Step::MappingsProgrammed => ConditionType::MappingsProgrammed,
         Step::DnsProgrammed => ConditionType::DNSProgrammed,
         Step::BypassClosed => ConditionType::BypassClosed,
+        Step::IdentityPropagated => ConditionType::IdentityPropagated,
     }
 }
 
@@ -115,6 +116,13 @@ pub fn with_conditions(
     }
 }
 
+/// The status when it could not be found out whether the spec is allowed.
+pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
+    let line = line(Step::ResolvedRefs, &Verdict::Unknown(unseen.clone()).into(), None);
+    let acceptance = Acceptance::Unclear(Line { type_: ConditionType::Accepted, ..line });
+    with_conditions(old, generation, &acceptance, &[], now)
+}
+
 /// The one line of an object that is being deleted.
 pub fn deletion_line(judged: &Judged, outcome: Option<&Outcome>) -> Line {
     let line = line(Step::DomainProgrammed, judged, outcome);
@@ -161,6 +169,9 @@ fn waiting_for(step: Step) -> (Reason, &'static str) {
         Step::TruststorePublished => (Reason::WaitingForTruststore, "the truststore"),
         Step::DomainProgrammed => (Reason::WaitingForDomain, "the custom domain"),
         Step::MappingsProgrammed => (Reason::WaitingForMappings, "the API mappings"),
+        Step::IdentityPropagated => {
+            (Reason::WaitingForPrerequisite, "identity headers to be taken out of an API first")
+        }
         Step::DnsProgrammed | Step::BypassClosed => {
             (Reason::WaitingForDNS, "the DNS records, so that callers have another way in")
         }
@@ -229,6 +240,10 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
 
 /// What people would otherwise dig for. What could not be seen stays as it was.
 fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, now: Timestamp) {
+    if !plan.steps.contains_key(&Step::IdentityPropagated) {
+        let type_ = ConditionType::IdentityPropagated.as_str();
+        status.conditions.retain(|condition| condition.type_ != type_);
+    }
     if o.certificates.is_ok() && o.domain.is_ok() && o.named.values().all(Result::is_ok) {
         status.certificate = certificate::state(home, plan, o, now);
     }

@@ -14,7 +14,9 @@ use super::{
     execute::{self, Hands},
     observe::{self, Eyes},
     observed::{Leaf, LeafIssuer, Observed, Pinned},
+    permission::Permission,
     plan::{self, Action, Plan, Verdict},
+    reach,
     report::{self, Notice},
 };
 use crate::{
@@ -31,6 +33,7 @@ pub(super) async fn serve(
     domain: &MtlsDomain,
     d: &Desired,
     theirs: &[Arc<certificate::controller::Guard>],
+    permission: &Permission<'_>,
     session: &Session,
     old: &MtlsDomainStatus,
     ctx: &Ctx,
@@ -39,6 +42,12 @@ pub(super) async fn serve(
     let uid = domain.uid().unwrap_or_default();
     let generation = domain.metadata.generation.unwrap_or_default();
     let observing = domain.spec.management_policy == ManagementPolicy::Observe;
+    let glance = observe::glance(d, session).await;
+    let reach = [reach::of(domain, &d.home, false), reach::found(domain, &glance)].concat();
+    let unseen = glance.zones.as_ref().err().or_else(|| glance.apis.values().find_map(|api| api.as_ref().err()));
+    if let Some(next) = permission.ends(&reach, unseen).await? {
+        return Ok(next);
+    }
     if !observing {
         // Before anything is written to AWS: that it is ours to clean up, and where.
         finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
@@ -52,7 +61,9 @@ pub(super) async fn serve(
         versions: &memory.versions,
         pending_change: memory.change.clone(),
     };
-    let observed = observe::observe(d, session, &eyes).await;
+    let mut observed = observe::observe(d, session, &eyes, glance).await;
+    let in_place = plan::identity::in_place(d, &observed);
+    observed.repairs = ctx.remember(&uid, |m| m.repairs.count(generation, in_place, &observed));
     if observed.records_in_sync == Ok(true) {
         ctx.remember(&uid, |m| m.change = None);
     }

@@ -262,13 +262,13 @@ proptest! {
         let closed = w.apis.values().filter(|a| a.api.endpoint_closed).count();
         let listed: Vec<_> = d.mappings.keys().cloned().collect();
         for _ in 0..10 {
-            let judged = teardown(&d.home, policy, &listed, &w.remains());
+            let judged = teardown(&d.home, policy, RestDeployment::Never, &listed, &w.remains());
             for action in judged.actions {
                 w.perform(action);
             }
             w.time_passes();
         }
-        let end = teardown(&d.home, policy, &listed, &w.remains());
+        let end = teardown(&d.home, policy, RestDeployment::Never, &listed, &w.remains());
         let others = built.mappings.iter().any(|m| m.path == "old");
         if matches!(end.verdict, Verdict::Blocked(Reason::ForeignOwner, _)) && others {
             return Ok(()); // somebody's mapping on a domain that was taken over and is to be deleted

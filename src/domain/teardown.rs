@@ -6,11 +6,12 @@ use super::{
     plan::{
         Action, Judged, Verdict, certificates,
         custom_domain::{Standing, is_ours, keeps_unlisted, standing},
+        identity,
     },
     records,
 };
 use crate::{
-    api::{DeletionPolicy, conditions::Reason},
+    api::{DeletionPolicy, RestDeployment, conditions::Reason},
     aws::{
         gateway::{Domain, DomainStatus},
         route53::RecordSet,
@@ -19,7 +20,13 @@ use crate::{
 
 /// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation record, buckets, closed
 /// endpoints, and what a domain that stays needs). `listed` are the paths of the spec.
-pub fn teardown(home: &Home, policy: Option<DeletionPolicy>, listed: &[String], r: &Remains) -> Judged {
+pub fn teardown(
+    home: &Home,
+    policy: Option<DeletionPolicy>,
+    rest_deployment: RestDeployment,
+    listed: &[String],
+    r: &Remains,
+) -> Judged {
     let mut actions = Vec::new();
     let records = match &r.records {
         Err(why) => return Verdict::Unknown(why.clone()).into(),
@@ -31,6 +38,15 @@ pub fn teardown(home: &Home, policy: Option<DeletionPolicy>, listed: &[String], 
     };
     if stays(home, policy, domain) {
         return release(home, policy, domain, r, records);
+    }
+    for judged in r.apis.values().filter_map(|api| identity::removal(home, api, rest_deployment)) {
+        if let Verdict::Unknown(_) = judged.verdict {
+            return judged;
+        }
+        actions.extend(judged.actions);
+    }
+    if !actions.is_empty() {
+        return Judged { verdict: Verdict::Act("taking identity headers out of the mapped APIs".into()), actions };
     }
     if let Some(g) = domain.filter(|g| is_ours(home, g)) {
         let mappings = match &r.mappings {
@@ -120,6 +136,7 @@ fn release(
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
         actions.push(if stays { Action::ReleaseCertificate { arn } } else { Action::DeleteCertificate { arn } });
     }
+    actions.extend(r.apis.values().flatten().flatten().filter_map(|api| identity::unmarking(home, api)));
     let marked = domain.filter(|g| is_ours(home, g));
     actions.extend(marked.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
     let verdict = if actions.is_empty() {

@@ -188,8 +188,7 @@ fn sorted(names: &[String]) -> Vec<&String> {
 /// Compares the end of life with what issuing at the same moment would have given. That moment is only known to within the
 /// clock slack (a young issuer's own beginning cuts it), so changes of less than that go unseen.
 fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    let cap = inspection.issuer.map_or(Timestamp::MAX, Issuer::not_after);
-    let asked = |from: Timestamp| later(from, inspection.request.duration).min(cap);
+    let asked = |from: Timestamp| inspection.request.end(from, inspection.issuer);
     let second = SignedDuration::from_secs(1);
     let earliest = earlier(asked(found.leaf.not_before), second);
     let latest = later(asked(later(found.leaf.not_before, CLOCK_SLACK)), second);
@@ -242,9 +241,8 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
     if inspection.now < renewal_time(&found.leaf, inspection.renew_before) {
         return None;
     }
-    // At the end of an authority's life a new leaf would not live longer: renewing it would go on for ever.
-    let cap = inspection.issuer.map_or(Timestamp::MAX, Issuer::not_after);
-    let renewed = later(inspection.now, inspection.request.duration).min(cap);
+    // At the end of an authority's life, or of a grant's, a new leaf would not live longer: renewing it would go on for ever.
+    let renewed = inspection.request.end(inspection.now, inspection.issuer);
     if renewed.as_second() <= found.leaf.not_after.as_second() {
         return None;
     }

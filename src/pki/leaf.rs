@@ -6,6 +6,7 @@ use super::name::normal_form;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
+use std::collections::BTreeSet;
 use x509_cert::{
     builder,
     der::{
@@ -38,6 +39,16 @@ pub struct LeafRequest {
     pub uris: Vec<String>,
     pub email_addresses: Vec<String>,
     pub duration: SignedDuration,
+    /// Nothing lives longer than until then, whatever its duration; never the spec's.
+    pub not_after: Option<Timestamp>,
+}
+
+impl LeafRequest {
+    /// The end of one that begins to live at `from`, under an issuer or without.
+    pub(crate) fn end(&self, from: Timestamp, issuer: Option<&Issuer>) -> Timestamp {
+        let caps = [issuer.map(Issuer::not_after), self.not_after];
+        caps.into_iter().flatten().fold(later(from, self.duration), Timestamp::min)
+    }
 }
 
 /// A field that cannot be put into a certificate, and why.
@@ -184,7 +195,7 @@ pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp
         issuer: authority.subject_der.clone(),
         subject: subject_der(request)?,
         not_before: earlier(now, CLOCK_SLACK).max(authority.not_before),
-        not_after: later(now, request.duration).min(issuer.not_after()),
+        not_after: request.end(now, Some(issuer)),
         extensions: extensions(request, spki, issuer_key_id)?,
         spki: spki.to_vec(),
     };
@@ -206,13 +217,32 @@ pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result
         issuer: subject.clone(),
         subject,
         not_before: earlier(now, CLOCK_SLACK),
-        not_after: later(now, request.duration),
+        not_after: request.end(now, None),
         extensions: extensions(request, &spki, key_id_of(&spki)?)?,
         spki,
     };
     let der = sign(draft, key)?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
     Ok(Leaf { chain_pem: certificate.to_pem(), ca_pem: certificate.to_pem(), certificate })
+}
+
+/// Whether a certificate says what a request asks for, whatever number it carries, and lives no longer.
+pub fn says(leaf: &Certificate, request: &LeafRequest) -> bool {
+    let number = X509Name::from_der(&leaf.subject_der).ok().and_then(|(_, name)| {
+        let number = name.iter_attributes().find(|part| part.attr_type().to_id_string() == "2.5.4.5")?;
+        number.as_str().ok().filter(|n| n.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned)
+    });
+    let numbered = LeafRequest { serial_number: number, ..request.clone() };
+    let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+    let names = [
+        (&request.dns_names, &leaf.dns_names),
+        (&request.uris, &leaf.uris),
+        (&request.email_addresses, &leaf.email_addresses),
+    ];
+    subject_der(&numbered).is_ok_and(|subject| subject == leaf.subject_der)
+        && !leaf.other_names
+        && names.into_iter().all(|(asked, there)| sorted(asked) == sorted(there))
+        && leaf.not_after <= request.end(later(leaf.not_before, CLOCK_SLACK), None)
 }
 
 fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
@@ -290,6 +320,7 @@ pub(crate) mod tests {
             uris: vec![],
             email_addresses: vec![],
             duration: SignedDuration::from_hours(2160),
+            not_after: None,
         }
     }
 

@@ -9,6 +9,7 @@ type Change = (&'static str, Value, Value, &'static str);
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/mtls-operator";
 const CERTIFICATE: &str = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555";
+const FUNCTION: &str = "arn:aws:lambda:eu-west-1:123456789012:function:identity";
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n";
 
@@ -22,6 +23,65 @@ pub fn minimal_domain() -> Value {
 pub fn minimal_certificate() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": "client1"},
            "spec": {"domainRef": {"name": "partners"}, "subject": {"commonName": "client1"}}})
+}
+
+#[rustfmt::skip]
+pub fn minimal_grant() -> Value {
+    json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant", "metadata": {"name": "acme"},
+           "spec": {"domainRef": {"name": "partners"}, "namespaces": {"names": ["acme"]}, "commonNames": ["acme-*"]}})
+}
+
+/// Every field.
+#[rustfmt::skip]
+pub fn full_grant() -> Value {
+    json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant", "metadata": {"name": "full"}, "spec": {
+        "domainRef": {"name": "partners"},
+        "namespaces": {"names": ["acme"], "matchLabels": {"example.com/partner": "yes"}},
+        "commonNames": ["acme-*"],
+        "dnsNames": ["*.acme.example.com"],
+        "uris": ["spiffe://example.com/acme/*"],
+        "emailAddresses": ["*@acme.example.com"],
+        "organizations": ["Acme"],
+        "organizationalUnits": ["Ops"],
+        "countries": ["DE"],
+        "localities": ["Berlin"],
+        "provinces": ["Berlin"],
+        "issuance": "Authority",
+        "authority": "partners",
+        "maxDuration": "2592000s",
+        "maxCertificates": 10,
+        "notAfter": "2027-06-30T00:00:00Z"}})
+}
+
+pub fn grant() -> Vec<Creation> {
+    let spec = |spec: Value| json!({"spec": spec});
+    vec![
+        ("minimal", json!({}), ""),
+        ("no common name", spec(json!({"commonNames": []})), "at least 1 items"),
+        ("SelfSigned", spec(json!({"issuance": "SelfSigned"})), ""),
+        (
+            "SelfSigned under an authority",
+            spec(json!({"issuance": "SelfSigned", "authority": "partners"})),
+            "with issuance SelfSigned leave out authority: such certificates sign themselves",
+        ),
+        ("a short life", spec(json!({"maxDuration": "59m"})), "at least 1h, as in 720h"),
+        ("no place", spec(json!({"maxCertificates": 0})), "greater than or equal to 1"),
+        ("no time", spec(json!({"notAfter": "tomorrow"})), "date-time"),
+        ("all namespaces", spec(json!({"namespaces": {"names": null}})), ""),
+    ]
+}
+
+pub fn grant_changes() -> Vec<Change> {
+    let spec = |spec: Value| json!({"spec": spec});
+    vec![
+        (
+            "another domain",
+            json!({}),
+            spec(json!({"domainRef": {"name": "other"}})),
+            "domainRef is immutable: create another ClientGrant for the other domain",
+        ),
+        ("narrower", json!({}), spec(json!({"commonNames": ["acme-1"], "maxCertificates": 1})), ""),
+    ]
 }
 
 /// Every field but the other members of a choice. Durations as Rust writes them.
@@ -49,7 +109,9 @@ pub fn full_domain() -> Value {
         "restDeployment": "Allow",
         "dns": {"route53": {"hostedZoneId": "Z0123456789", "assumeRole": {"roleArn": ROLE}}},
         "ipAddressType": "DualStack",
-        "identity": {"headers": [{"name": "x-client-cert-sub", "from": {"clientCert": "SubjectDN"}}]},
+        "identity": {
+            "headers": [{"name": "x-client-cert-sub", "from": {"clientCert": "SubjectDN"}}, {"name": "x-client-cn", "from": {"authorizerKey": "commonName"}}],
+            "authorizer": {"functionArn": FUNCTION}},
         "adoptionPolicy": "Unowned",
         "deletionPolicy": "Retain",
         "managementPolicy": "Observe",
@@ -97,6 +159,19 @@ fn mapping(path: &str, id: &str, stage: &str) -> Value {
 
 fn header(name: &str) -> Value {
     json!({"spec": {"identity": {"headers": [{"name": name, "from": {"clientCert": "SubjectDN"}}]}}})
+}
+
+fn headers(count: u32) -> Value {
+    let header = |n| json!({"name": format!("x-{n}"), "from": {"clientCert": "SubjectDN"}});
+    json!({"spec": {"identity": {"headers": (0..count).map(header).collect::<Value>()}}})
+}
+
+fn authorizer(authorizer: Value) -> Value {
+    json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"authorizerKey": "commonName"}}], "authorizer": authorizer}}})
+}
+
+fn existing(api: &str, id: &str) -> Value {
+    authorizer(json!({"existing": [{"apiId": api, "authorizerId": id}]}))
 }
 
 #[rustfmt::skip]
@@ -199,10 +274,39 @@ pub fn domain() -> Vec<Creation> {
         // identity
         ("a header", header("x-client-cert-sub"), ""),
         ("a header in upper case", header("X-Client-Cert-Sub"), "write a header name of lower-case letters"),
-        ("one of AWS's headers", header("x-amzn-mtls-clientcert"), "API Gateway keeps this header to itself"),
-        ("a reserved header", header("authorization"), "API Gateway keeps this header to itself"),
+        ("one of AWS's headers", header("x-amzn-mtls-clientcert"), "this header has a meaning in API Gateway or HTTP"),
+        ("a header of S3", header("x-amz-meta-cn"), "this header has a meaning in API Gateway or HTTP"),
+        ("a reserved header", header("authorization"), "this header has a meaning in API Gateway or HTTP"),
+        ("the Host header", header("host"), "this header has a meaning in API Gateway or HTTP"),
+        ("the Via header", header("via"), "this header has a meaning in API Gateway or HTTP"),
+        ("the Forwarded header", header("forwarded"), "this header has a meaning in API Gateway or HTTP"),
+        ("a header of the body", header("content-type"), "this header has a meaning in API Gateway or HTTP"),
+        ("a header of a proxy", header("x-forwarded-for"), "this header has a meaning in API Gateway or HTTP"),
         ("a header that looks reserved", header("x-forwarded-client-cert"), ""),
-        ("a header without a source", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {}}]}}}), "set clientCert, as in"),
+        ("another one", header("x-amzn"), ""),
+        ("no headers", json!({"spec": {"identity": {"headers": []}}}), "should have at least 1 items"),
+        ("identity without headers", json!({"spec": {"identity": {}}}), "Required value"),
+        ("8 headers", headers(8), ""),
+        ("9 headers", headers(9), "must have at most 8 items"),
+        ("a header twice", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"clientCert": "SubjectDN"}}, {"name": "x-a", "from": {"clientCert": "IssuerDN"}}]}}}), "Duplicate value"),
+        ("a header without a source", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {}}]}}}), "set exactly one of clientCert and authorizerKey"),
+        ("a header from two sources", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"clientCert": "SubjectDN", "authorizerKey": "cn"}}], "authorizer": {"functionArn": FUNCTION}}}}), "set exactly one of clientCert and authorizerKey"),
+        ("a field that no certificate has", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"clientCert": "CommonName"}}]}}}), "supported values"),
+        ("an authorizer", authorizer(json!({"functionArn": FUNCTION})), ""),
+        ("an authorizer in Lambda's other partitions, by alias", authorizer(json!({"functionArn": "arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:identity:live"})), ""),
+        ("an authorizer for header from certificates", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"clientCert": "SubjectDN"}}], "authorizer": {"functionArn": FUNCTION}}}}), ""),
+        ("a key without an authorizer", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"authorizerKey": "cn"}}]}}}), "set authorizer too"),
+        ("a key with a dot", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"authorizerKey": "claims.sub"}}], "authorizer": {"functionArn": FUNCTION}}}}), "write a key of letters, digits and _"),
+        ("a key that is an expression", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"authorizerKey": "cn}${context.stage"}}], "authorizer": {"functionArn": FUNCTION}}}}), "write a key of letters, digits and _"),
+        ("an authorizer by a function's name", authorizer(json!({"functionArn": "identity"})), "write the whole ARN of a Lambda function"),
+        ("an authorizer by an invocation's URI", authorizer(json!({"functionArn": format!("arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/{FUNCTION}/invocations")})), "write the whole ARN of a Lambda function"),
+        ("an existing authorizer", existing("a1b2c3d4e5", "x1y2z3"), ""),
+        ("existing authorizers of no API", authorizer(json!({"existing": []})), "should have at least 1 items"),
+        ("an existing authorizer by its API's host", existing("a1b2c3d4e5.execute-api", "x1y2z3"), "write the API's id only"),
+        ("an existing authorizer by its name", existing("a1b2c3d4e5", "My authorizer"), "write the authorizer's id, not its name"),
+        ("two existing authorizers of one API", authorizer(json!({"existing": [{"apiId": "a", "authorizerId": "b"}, {"apiId": "a", "authorizerId": "c"}]})), "Duplicate value"),
+        ("no authorizer", authorizer(json!({})), "set exactly one of functionArn and existing"),
+        ("two authorizers", authorizer(json!({"functionArn": FUNCTION, "existing": [{"apiId": "a", "authorizerId": "b"}]})), "set exactly one of functionArn and existing"),
         // the rest
         ("an enum in lower case", json!({"spec": {"adoptionPolicy": "never"}}), "supported values"),
         ("a bound for clients that is too tight", json!({"spec": {"clients": {"maxDuration": "30m"}}}), "at least 1h, as in 2160h"),

@@ -1,4 +1,4 @@
-//! The custom resources as the API server takes them: the files in crds/, and every rule of both schemas.
+//! The custom resources as the API server takes them: the files in crds/, and every rule of the schemas.
 
 mod cases;
 
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
 use kube::{Client, Resource};
-use mtls_operator::api::{self, ClientCertificate, MtlsDomain};
+use mtls_operator::api::{self, ClientCertificate, ClientGrant, MtlsDomain};
 use serde_json::{Value, json};
 
 /// `crds/` is what the types say.
@@ -34,13 +34,18 @@ fn every_field_survives_the_types() {
     let certificate = cases::full_certificate();
     let read: ClientCertificate = serde_json::from_value(certificate.clone()).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap()["spec"], certificate["spec"]);
+    let grant = cases::full_grant();
+    let read: ClientGrant = serde_json::from_value(grant.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap()["spec"], grant["spec"]);
 }
 
 /// Each rule has a case that it refuses, so that none is there that never fires. Rules are known by their messages.
 #[test]
 fn every_rule_has_a_case() {
-    let mut cases: Vec<&str> = cases::domain().iter().chain(&cases::certificate()).map(|c| c.2).collect();
-    cases.extend(cases::domain_changes().iter().chain(&cases::certificate_changes()).map(|c| c.3));
+    let mut cases: Vec<&str> =
+        [cases::domain(), cases::certificate(), cases::grant()].iter().flatten().map(|c| c.2).collect();
+    let changes = [cases::domain_changes(), cases::certificate_changes(), cases::grant_changes()];
+    cases.extend(changes.iter().flatten().map(|c| c.3));
     cases.retain(|message| !message.is_empty());
     for crd in api::definitions() {
         for message in messages(&serde_json::to_value(&crd).unwrap()) {
@@ -75,10 +80,12 @@ async fn the_api_server_enforces_the_rules() {
 
     let domains = objects::<MtlsDomain>(&client);
     let certificates = objects::<ClientCertificate>(&client);
+    let grants = objects::<ClientGrant>(&client);
     let mut wrong = Vec::new();
     for (api, base, cases) in [
         (&domains, cases::minimal_domain(), cases::domain()),
         (&certificates, cases::minimal_certificate(), cases::certificate()),
+        (&grants, cases::minimal_grant(), cases::grant()),
     ] {
         for (what, patch, expected) in cases {
             let answer = api.create(&dry_run(), &object(&base, &patch)).await;
@@ -88,6 +95,7 @@ async fn the_api_server_enforces_the_rules() {
     for (api, base, cases) in [
         (&domains, cases::minimal_domain(), cases::domain_changes()),
         (&certificates, cases::minimal_certificate(), cases::certificate_changes()),
+        (&grants, cases::minimal_grant(), cases::grant_changes()),
     ] {
         for (n, (what, before, after, expected)) in cases.into_iter().enumerate() {
             let name = json!({"metadata": {"name": format!("change-{n}")}});
@@ -101,7 +109,9 @@ async fn the_api_server_enforces_the_rules() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     // Nothing that the manifest of every field says is dropped or changed.
-    for (api, full) in [(&domains, cases::full_domain()), (&certificates, cases::full_certificate())] {
+    for (api, full) in
+        [(&domains, cases::full_domain()), (&certificates, cases::full_certificate()), (&grants, cases::full_grant())]
+    {
         let taken = api.create(&dry_run(), &object(&full, &json!({}))).await.unwrap();
         assert_eq!(merged(&taken.data["spec"], &full["spec"]), taken.data["spec"]);
     }

@@ -1,4 +1,4 @@
-//! One whole life that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a certificate are made, changed five times,
+//! One whole life that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a certificate are made, changed seven times,
 //! and deleted. What there is before the deletion, and what is left after it, must be the same whatever happens on the way.
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -25,7 +25,7 @@ pub struct Told {
 }
 
 /// The changes, one after the other.
-fn changes(life: &Life) -> [(&'static str, Value); 5] {
+fn changes(life: &Life) -> [(&'static str, Value); 7] {
     let api = json!({"id": life.prepared.api_id, "stage": "$default"});
     [
         (
@@ -37,6 +37,11 @@ fn changes(life: &Life) -> [(&'static str, Value); 5] {
             json!({"serverCertificate": {"request": {"subjectAlternativeNames": [format!("alt.{}", life.prepared.zone)]}}}),
         ),
         ("another path", json!({"mappings": [{"path": "v1", "api": api}]})),
+        (
+            "headers",
+            json!({"identity": {"headers": [{"name": "x-client-cert-sub", "from": {"clientCert": "SubjectDN"}}]}}),
+        ),
+        ("no headers", json!({"identity": null})),
         ("IPv6", json!({"ipAddressType": "DualStack"})),
         ("no other authority any more", json!({"trust": {"authorities": [{"name": "partners", "generate": {}}]}})),
     ]
@@ -150,6 +155,12 @@ async fn there(life: &Life) -> BTreeSet<String> {
     all.extend(life.records().await.iter().map(names));
     all.insert(format!("{} versions of truststores", life.object_versions().await.len()));
     all.insert(format!("endpoint closed: {}", life.endpoint_closed().await));
+    let integrations = life.gateway().get_integrations().api_id(&life.prepared.api_id).send().await;
+    let parameters = integrations.expect("GetIntegrations").items.unwrap_or_default().into_iter();
+    let parameters = parameters.flat_map(|i| i.request_parameters.unwrap_or_default());
+    all.extend(parameters.map(|(key, _)| format!("parameter {key}")));
+    let seen = life.gateway().get_api().api_id(&life.prepared.api_id).send().await.expect("GetApi");
+    all.extend(seen.tags.unwrap_or_default().keys().map(|key| format!("tag {key}")));
     let secrets = life.secrets().list(&ListParams::default()).await.expect("a list");
     all.extend(secrets.items.iter().map(|secret| format!("Secret {}", secret.name_any())));
     all.iter().map(|line| line.replace(zone, "ZONE").replace(api, "API")).collect()

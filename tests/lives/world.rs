@@ -92,6 +92,11 @@ impl Life {
 
     /// `env` comes after what makes the operator use this world, and wins.
     pub async fn start_with(name: &str, env: &[(&str, &str)]) -> Life {
+        Life::start_among(name, &[], env).await
+    }
+
+    /// With more namespaces that the operator watches; see [`Life::beside`].
+    pub async fn start_among(name: &str, beside: &[&str], env: &[(&str, &str)]) -> Life {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let world = tokio::task::spawn_blocking(world).await.expect("the world starts");
         let namespace = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -108,12 +113,17 @@ impl Life {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),
             dir: world.dir.join(&namespace),
             namespace: namespace.clone(),
-            watch: vec![namespace.clone()],
+            watch: [""].iter().chain(beside).map(|other| beside_of(&namespace, other)).collect(),
             env: all,
             args: vec![],
         };
         let operator = Operator::start(&world.kubernetes, options).await.expect("the operator starts");
         Life { namespace, account, prepared, operator, client }
+    }
+
+    /// A namespace that was asked for beside the one of this life.
+    pub fn beside(&self, other: &str) -> String {
+        beside_of(&self.namespace, other)
     }
 
     pub fn domains(&self) -> Api<MtlsDomain> {
@@ -371,6 +381,11 @@ impl Life {
 
     /// Calls `https://<host><path>` at the edge as a caller would.
     pub async fn call(&self, host: &str, path: &str, identity: Option<&Identity>) -> Answer {
+        self.call_with(host, path, identity, &[]).await
+    }
+
+    /// The same, with options of curl's.
+    pub async fn call_with(&self, host: &str, path: &str, identity: Option<&Identity>, options: &[&str]) -> Answer {
         let mut curl = tokio::process::Command::new("curl");
         curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}", "--cacert"])
             .arg(world().ca_file());
@@ -383,7 +398,7 @@ impl Life {
                 curl.arg(option).arg(file);
             }
         }
-        let out = curl.arg(format!("https://{host}{path}")).output().await.expect("curl runs");
+        let out = curl.args(options).arg(format!("https://{host}{path}")).output().await.expect("curl runs");
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let (body, status) = text.rsplit_once('\n').expect("curl writes the status");
         let body = if status == "000" { String::from_utf8_lossy(&out.stderr).into_owned() } else { body.to_owned() };
@@ -395,6 +410,10 @@ impl Life {
         let data = self.secrets().get(secret).await.expect("the Secret").data.unwrap_or_default();
         Identity { certificate: data["tls.crt"].0.clone(), key: data["tls.key"].0.clone() }
     }
+}
+
+fn beside_of(namespace: &str, other: &str) -> String {
+    if other.is_empty() { namespace.into() } else { format!("{namespace}-{other}") }
 }
 
 /// A client certificate and its key, PEM.

@@ -5,10 +5,12 @@ CreateDeployment, or at once when a stage deploys automatically; of a REST API b
 UpdateStage (knob `stage_update_publishes`). Routes, integrations and authorizers of a stage are those of its last deployment too, unless it
 deploys automatically. [API Gateway Developer Guide, http-api- and rest-api-disable-default-endpoint,
 http-api-stages, how-to-deploy-api; awsdocs pull request 159]. An API that is mapped to a domain name cannot be
-deleted [cloud-nuke issue 370]. ``""`` as the value removes a request parameter. [botocore apigatewayv2]
+deleted [cloud-nuke issue 370]. ``""`` as the value removes a request parameter of an HTTP API's integration [botocore
+apigatewayv2]. GetResources shows of the methods only their names unless they are embedded. [botocore apigateway]
 
 Assumed: the flag is of the whole API, whichever stage is deployed; UpdateStage of a REST API publishes the
-flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP API that was never deployed serves what is there.
+flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP API that was never deployed serves what is there;
+UpdateIntegration of v2 leaves request parameters alone that it does not name (knob `parameters_merge`).
 
 Beyond AWS, the tag ``awsdouble:id`` chooses the id of a new API, for manifests that are written before it exists.
 """
@@ -160,12 +162,40 @@ def create_api(original: Callable, data: dict) -> Response:
 
 @replaces(v2, "_update_integration")
 def update_integration(original: Callable, api_id: str, integration_id: str, data: dict) -> Response:
-    response = original(api_id, integration_id, data)
-    integration = v2._integrations.get(api_id, {}).get(integration_id)
-    if response[0] == 200 and integration.get("requestParameters"):
-        integration["requestParameters"] = {k: v for k, v in integration["requestParameters"].items() if v != ""}
-        return v2._apigw_response(integration)
-    return response
+    before = (v2._integrations.get(api_id, {}).get(integration_id) or {}).get("requestParameters") or {}
+    if isinstance(sent := data.get("requestParameters"), dict):
+        whole = (before if knob("parameters_merge") else {}) | sent
+        data = data | {"requestParameters": {k: v for k, v in whole.items() if v != ""}}
+    return original(api_id, integration_id, data)
+
+
+@replaces(v1, "_apply_patch")
+def apply_patch(original: Callable, target: dict, operations: list[dict]) -> dict:
+    """In one step of the path ``~1`` is a slash and ``~0`` a tilde, which MiniStack leaves as they are. [RFC 6901]"""
+    for operation in operations:
+        *parents, last = (v1._decode_json_pointer_token(step) for step in operation["path"].lstrip("/").split("/"))
+        holder = target
+        for step in parents:
+            if not isinstance(holder.get(step), dict):
+                holder[step] = {}
+            holder = holder[step]
+        if operation["op"] == "remove":
+            holder.pop(last, None)
+        else:
+            holder[last] = operation.get("value")
+    return target
+
+
+@replaces(v1, "_get_resources")
+@replaces(v1, "_get_resource")
+def v1_get_resources(original: Callable, *arguments: Any) -> Response:
+    response = original(*arguments)
+    if response[0] != 200 or "methods" in current_query.get({}).get("embed", []):
+        return response
+    shown = json.loads(response[2])
+    for resource in shown.get("item", [shown]):
+        resource["resourceMethods"] = {method: {} for method in resource.get("resourceMethods") or {}}
+    return v1._v1_response(shown)
 
 
 @then(v2, "_tag_resource", "_untag_resource")
@@ -206,6 +236,14 @@ def page(original: Callable, items: list, query: dict) -> Response:
 @replaces(v2, "_get_apis")
 def get_apis(_: Callable) -> Response:
     return v2._page(list(v2._apis.values()), current_query.get({}))
+
+
+@replaces(v2, "_get_routes")
+@replaces(v2, "_get_integrations")
+@replaces(v2, "_get_authorizers")
+def in_pages(original: Callable, api_id: str) -> Response:
+    response = original(api_id)
+    return v2._page(json.loads(response[2])["items"], current_query.get({})) if response[0] == 200 else response
 
 
 @replaces(v1, "_delete_rest_api")

@@ -39,6 +39,7 @@ KNOBS: dict[str, Knob] = {
     "mapping_list_delay": Knob(0, 5, "s before GetApiMappings lists a new mapping"),
     "page_size": Knob(0, 25, "items per page of the v2 lists when MaxResults is not sent (0: all)"),
     "stage_update_publishes": Knob(1, 1, "UpdateStage of a REST API: 1 publishes the default endpoint's flag, 0 does not"),
+    "parameters_merge": Knob(1, 1, "UpdateIntegration of v2: request parameters that it does not name 1 stay, 0 go"),
     "rest_date_lag": Knob(0, 0, "s that the dates of REST APIs and their stages lie back, as if it had been done earlier"),
     "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),

@@ -208,6 +208,73 @@ def test_rest_api_header_mappings_and_deployment(double, aws, backend, front):
     assert json.loads(double.request(name, "/k/a", front)[1])["headers"]["x-serial"] == "a1:b2"
 
 
+def test_request_parameters_one_by_one(aws, backend):
+    """HTTP APIs: the empty value removes one; others stay, unless the knob says that they go. REST APIs: by patches."""
+    api, integration = aws.http_api(backend, {"overwrite:header.x-a": "a", "overwrite:header.x-b": "b"})
+
+    def update(parameters):
+        update = aws.v2.update_integration(ApiId=api, IntegrationId=integration, RequestParameters=parameters)
+        shown = aws.v2.get_integration(ApiId=api, IntegrationId=integration)
+        assert shown.get("RequestParameters") == update.get("RequestParameters")
+        return shown.get("RequestParameters", {})
+
+    assert update({"overwrite:header.x-a": ""}) == {"overwrite:header.x-b": "b"}
+    assert update({"overwrite:header.x-c": "c"}) == {"overwrite:header.x-b": "b", "overwrite:header.x-c": "c"}
+    aws.knobs(parameters_merge=0)
+    assert update({"overwrite:header.x-d": "d", "overwrite:header.x-b": ""}) == {"overwrite:header.x-d": "d"}
+    assert update({"overwrite:header.x-d": ""}) == {}
+
+    rest, resource = aws.rest_api(backend + "/{proxy}", {"integration.request.header.X-A": "'a'"})
+
+    def patch(operation, name, **value):
+        operations = [{"op": operation, "path": f"/requestParameters/{name}"} | value]
+        aws.v1.update_integration(restApiId=rest, resourceId=resource, httpMethod="ANY", patchOperations=operations)
+        return aws.v1.get_integration(restApiId=rest, resourceId=resource, httpMethod="ANY")["requestParameters"]
+
+    assert len(patch("add", "integration.request.header.X~1B~0", value="'b'")) == 2
+    assert patch("remove", "integration.request.header.X-A") == {"integration.request.header.X/B~": "'b'"}
+    assert patch("remove", "integration.request.header.X~1B~0") == {}
+
+
+def test_methods_are_embedded_when_asked_for(aws, backend):
+    api, resource = aws.rest_api(backend + "/{proxy}")
+
+    def find(**more):
+        return next(r for r in aws.v1.get_resources(restApiId=api, **more)["items"] if r["id"] == resource)
+
+    assert find()["resourceMethods"] == {"ANY": {}}
+    method = find(embed=["methods"])["resourceMethods"]["ANY"]
+    assert method["authorizationType"] == "NONE" and method["methodIntegration"]["uri"] == backend + "/{proxy}"
+    assert aws.v1.get_resource(restApiId=api, resourceId=resource)["resourceMethods"] == {"ANY": {}}
+
+
+def test_v2_lists_come_in_pages(aws, backend):
+    api, _ = aws.http_api(backend)
+    for n in range(2):
+        integration = aws.v2.create_integration(
+            ApiId=api,
+            IntegrationType="HTTP_PROXY",
+            IntegrationMethod="ANY",
+            IntegrationUri=backend,
+            PayloadFormatVersion="1.0",
+        )["IntegrationId"]
+        aws.v2.create_route(ApiId=api, RouteKey=f"GET /{n}", Target=f"integrations/{integration}")
+    aws.knobs(page_size=2)
+    for call in (aws.v2.get_routes, aws.v2.get_integrations):
+        first = call(ApiId=api)
+        second = call(ApiId=api, NextToken=first["NextToken"])
+        assert (len(first["Items"]), len(second["Items"]), second.get("NextToken")) == (2, 1, None)
+
+
+def test_an_integration_that_is_no_proxy_passes_on_what_is_mapped(double, aws, backend):
+    mapped = {"integration.request.header.X-In": "method.request.header.X-In"}
+    api, _ = aws.rest_api(backend + "/x", mapped, kind="HTTP")
+    host = f"{api}.execute-api.us-east-1.amazonaws.com"
+    headers = {"x-in": "i", "x-other": "o", "accept": "a/b"}
+    got = json.loads(double.request(host, "/prod/x", headers)[1])["headers"]
+    assert (got["x-in"], got["accept"], "x-other" in got) == ("i", "a/b", False)
+
+
 @pytest.mark.parametrize("payload", ["1.0", "2.0"])
 def test_certificate_in_the_lambda_event(double, aws, front, payload):
     api, _ = aws.http_api(

@@ -34,6 +34,8 @@ pub struct Stage {
     pub auto_deploy: bool,
     /// Empty: none.
     pub description: String,
+    /// What it serves; empty before the first deployment.
+    pub deployment_id: String,
     /// When it was last deployed to, or one of its settings changed.
     pub updated_at: Option<Timestamp>,
 }
@@ -125,6 +127,7 @@ impl Gateway {
                 name: item.stage_name.unwrap_or_default(),
                 auto_deploy: item.auto_deploy.unwrap_or_default(),
                 description: item.description.unwrap_or_default(),
+                deployment_id: item.deployment_id.unwrap_or_default(),
                 updated_at: timestamp(item.last_updated_date),
             }));
             next = page.next_token.filter(|token| !token.is_empty());

@@ -3,12 +3,14 @@
 
 mod apis;
 mod domains;
+mod integrations;
 mod mappings;
 mod others;
 mod rest;
 
 pub use apis::{Api, Protocol, Stage};
 pub use domains::{Domain, DomainRequest, DomainStatus, IpAddressType, Truststore};
+pub use integrations::{Integration, Place};
 pub use mappings::Mapping;
 pub use others::OtherDomain;
 

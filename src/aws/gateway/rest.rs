@@ -31,6 +31,7 @@ impl Gateway {
             name: item.stage_name.unwrap_or_default(),
             auto_deploy: false,
             description: item.description.unwrap_or_default(),
+            deployment_id: item.deployment_id.unwrap_or_default(),
             updated_at: timestamp(item.last_updated_date),
         });
         Ok(stages.collect())
@@ -80,5 +81,9 @@ impl Gateway {
 }
 
 fn replace(path: &str, value: &str) -> sdk::PatchOperation {
-    sdk::PatchOperation::builder().op(sdk::Op::Replace).path(path).value(value).build()
+    operation(sdk::Op::Replace, path, Some(value))
+}
+
+pub(super) fn operation(op: sdk::Op, path: &str, value: Option<&str>) -> sdk::PatchOperation {
+    sdk::PatchOperation::builder().op(op).path(path).set_value(value.map(str::to_owned)).build()
 }

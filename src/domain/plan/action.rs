@@ -1,10 +1,13 @@
 //! What a plan asks for: one call, or one object in Kubernetes, each; and how it reads in the log and in `status.plan`.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use crate::aws::{
     acm,
-    gateway::{DomainRequest, Protocol},
+    gateway::{DomainRequest, Place, Protocol},
     route53::Change,
 };
 
@@ -103,6 +106,21 @@ pub enum Action {
     UnmarkPending {
         api_arn: String,
     },
+    TagApi {
+        arn: String,
+        tags: BTreeMap<String, String>,
+    },
+    UntagApi {
+        arn: String,
+        keys: Vec<String>,
+    },
+    /// Of one integration.
+    ChangeParameters {
+        api_id: String,
+        at: Place,
+        set: BTreeMap<String, String>,
+        remove: BTreeSet<String>,
+    },
     DeleteTruststoreVersion {
         bucket: String,
         key: String,
@@ -147,6 +165,15 @@ impl fmt::Display for Action {
             Action::TouchStage { api_id, stage, .. } => write!(f, "touch {api_id}/{stage}"),
             Action::MarkDeployed { api_arn } => write!(f, "mark {api_arn} as deployed"),
             Action::UnmarkPending { api_arn } => write!(f, "unmark {api_arn}"),
+            Action::TagApi { arn, tags } => {
+                write!(f, "mark {arn} with {}", tags.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+            }
+            Action::UntagApi { arn, keys } => write!(f, "take {} off {arn}", keys.join(", ")),
+            Action::ChangeParameters { api_id, at, set, remove } => {
+                write!(f, "change {at} of {api_id}:")?;
+                set.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
+                remove.iter().try_for_each(|key| write!(f, " no {key}"))
+            }
             Action::DeleteTruststoreVersion { key, version, .. } => {
                 write!(f, "delete truststore {key} version {version}")
             }

@@ -181,6 +181,7 @@ mod tests {
             name: "prod".into(),
             auto_deploy: false,
             description: "theirs".into(),
+            deployment_id: "d1".into(),
             updated_at: Some(NOW - SignedDuration::from_secs(ago)),
         };
         Api {
@@ -194,6 +195,7 @@ mod tests {
             },
             stages: [("prod".to_owned(), Some(stage))].into(),
             probe,
+            integrations: None,
         }
     }
 

@@ -1,12 +1,14 @@
 //! The step MappingsProgrammed: each mapping of the spec, and none that should not be.
 
 use super::{
-    Action, Judged, Verdict,
+    Action, Judged, Step, Verdict,
     custom_domain::{keeps_unlisted, ours},
+    identity,
     references::unsupported,
 };
 use crate::{
     api::conditions::Reason,
+    aws::gateway::Mapping,
     domain::{
         desired::Desired,
         observed::{Api, Observed},
@@ -23,13 +25,25 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
         Ok(there) => there,
     };
     let (mut actions, mut missing, mut unseen) = (vec![], vec![], None);
+    // Only over its mapping is an API found again whose headers have to be taken away.
+    let held = |m: &Mapping| {
+        let listed = d.mappings.values().any(|mapped| mapped.id == m.api_id);
+        !listed && o.apis.get(&m.api_id).is_some_and(|api| identity::holds(&d.home, api))
+    };
+    let mut holding = false;
     let unlisted: Vec<_> = there.iter().filter(|m| !d.mappings.contains_key(&m.path)).collect();
     if !keeps_unlisted(&d.home, g) {
-        actions.extend(unlisted.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
+        let (stay, go): (Vec<&Mapping>, Vec<&Mapping>) = unlisted.iter().partition(|m| held(m));
+        holding |= !stay.is_empty();
+        actions.extend(go.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
     }
     for (path, mapped) in &d.mappings {
         let existing = there.iter().find(|m| m.path == *path);
         if existing.is_some_and(|m| m.api_id == mapped.id && m.stage == mapped.stage) {
+            continue;
+        }
+        if existing.is_some_and(held) {
+            holding = true;
             continue;
         }
         match o.apis.get(&mapped.id) {
@@ -53,6 +67,8 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
         Verdict::unknown(why)
     } else if !actions.is_empty() {
         Verdict::Act(format!("writing the API mappings of {}", d.home.domain_name))
+    } else if holding {
+        Verdict::Behind(Step::IdentityPropagated)
     } else if !unlisted.is_empty() {
         let kept: Vec<_> = unlisted.iter().map(|m| format!("{:?}", m.path)).collect();
         Verdict::done(Reason::Programmed, format!("all mappings are there; kept unlisted: {}", kept.join(", ")))

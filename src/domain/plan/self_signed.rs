@@ -61,7 +61,13 @@ mod tests {
 
     fn wish(name: &str) -> SelfSigned {
         let entry = format!("clientcertificates/{name}/uid");
-        SelfSigned { name: name.into(), entry, secrets: Some([name.into(), clients::next_secret(name)]) }
+        SelfSigned {
+            namespace: "ns".into(),
+            name: name.into(),
+            entry,
+            secrets: Some([name.into(), clients::next_secret(name)]),
+            granted: None,
+        }
     }
 
     /// One domain with its authority, look after look.

@@ -116,6 +116,7 @@ pub(in crate::domain) fn desired() -> Desired {
         mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2"), ("orders/v2/items".to_owned(), "r1")]
             .map(|(path, id)| (path, MappedApi { id: id.into(), stage: "$default".into() }))
             .into(),
+        identity: BTreeMap::new(),
         default_endpoint: DefaultEndpoint::Disable,
         rest_deployment: RestDeployment::Never,
         ip_address_type: IpAddressType::Ipv4,
@@ -270,6 +271,7 @@ impl World {
             records: Ok(self.records_at(&[NAME, &records::marker_name(NAME)])),
             records_in_sync: Ok(true),
             public: Ok(None),
+            repairs: BTreeMap::new(),
         }
     }
 
@@ -304,6 +306,7 @@ impl World {
             records: Ok(self.records_at(&[NAME, &records::marker_name(NAME)])),
             domain: Ok(self.domain.clone()),
             mappings: Ok(self.mappings.clone()),
+            apis: BTreeMap::new(),
             certificates: Ok(self.seen_certificates()),
             versions: Ok(self
                 .versions
@@ -469,6 +472,9 @@ impl World {
                 if self.touch_publishes {
                     self.publish(&api_id);
                 }
+            }
+            Action::TagApi { .. } | Action::UntagApi { .. } | Action::ChangeParameters { .. } => {
+                unreachable!("no headers are asked for here: see the model in plan/identity.rs")
             }
             Action::DeleteTruststoreVersion { version, .. } => {
                 assert!(self.domain.is_none() || owner(&self.domain.as_ref().unwrap().tags) != OURS, "still pinned");
@@ -674,6 +680,7 @@ pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, mark: Option<&str>)
         name: "$default".into(),
         auto_deploy: auto_deploy && protocol == Protocol::Http,
         description: "theirs".into(),
+        deployment_id: "d1".into(),
         updated_at: Some(now() - SignedDuration::from_hours(1)),
     };
     Api {
@@ -687,6 +694,7 @@ pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, mark: Option<&str>)
         },
         stages: [("$default".to_owned(), Some(stage))].into(),
         probe: None,
+        integrations: None,
     }
 }
 

@@ -1,0 +1,241 @@
+//! What a spec reaches for in AWS, for the operator's policy to judge: everything that is named in it, everything that its defaults come to, and
+//! what is found by looking. Pure.
+use std::collections::BTreeMap;
+
+use super::{
+    desired::{DnsWish, Home},
+    observed::{Glance, Seen, ZoneChoice},
+};
+use crate::{
+    api::{AdoptionPolicy, MtlsDomain},
+    aws::route53,
+    policy::{Reach, Thing},
+};
+
+/// What the spec names and where its resources go. Before AWS has said where that is, `home` has an empty account, Region or bucket. Of a domain
+/// that is being `deleted` only what deleting touches.
+pub fn of(domain: &MtlsDomain, home: &Home, deleted: bool) -> Vec<Reach> {
+    let spec = &domain.spec;
+    let aws = spec.aws.clone().unwrap_or_default();
+    let mut all = vec![reach(format!("spec.domainName: {}", spec.domain_name), Thing::Name(spec.domain_name.clone()))];
+    if !home.region.is_empty() {
+        all.push(reach(format!("Region {} (spec.aws.region)", home.region), Thing::Region(home.region.clone())));
+    }
+    if !home.account.is_empty() {
+        all.push(reach(format!("account {} (spec.aws)", home.account), Thing::Account(home.account.clone())));
+    }
+    if let Some(role) = aws.assume_role {
+        all.push(reach(format!("spec.aws.assumeRole.roleArn: {}", role.role_arn), Thing::Role(role.role_arn)));
+    }
+    if let DnsWish::Route53 { zone_id, role_arn } = &home.dns {
+        let zone =
+            zone_id.iter().map(|id| (format!("spec.dns.route53.hostedZoneId: {id}"), Thing::Zone(Some(id.clone()))));
+        let role = role_arn
+            .iter()
+            .map(|arn| (format!("spec.dns.route53.assumeRole.roleArn: {arn}"), Thing::Role(arn.clone())));
+        all.extend(zone.chain(role).map(|(part, thing)| reach(part, thing)));
+    }
+    if !home.bucket.is_empty() {
+        let object = Thing::Object { bucket: home.bucket.clone(), key: home.key.clone() };
+        all.push(reach(format!("spec.truststore: {}", home.truststore_uri()), object));
+    }
+    if !deleted {
+        all.extend(to_build(domain));
+    }
+    all
+}
+
+/// What only making and changing a domain takes.
+fn to_build(domain: &MtlsDomain) -> Vec<Reach> {
+    let spec = &domain.spec;
+    let certificate = spec.server_certificate.clone().unwrap_or_default();
+    let mut all = Vec::new();
+    for name in certificate.request.into_iter().flat_map(|request| request.subject_alternative_names) {
+        let part = format!("spec.serverCertificate.request.subjectAlternativeNames: {name}");
+        all.push(reach(part, Thing::Name(name)));
+    }
+    if let Some(existing) = certificate.existing {
+        let ownership = existing.ownership_verification_arn.map(|arn| ("ownershipVerificationArn", arn));
+        for (field, arn) in [("arn", existing.arn)].into_iter().chain(ownership) {
+            all.push(reach(format!("spec.serverCertificate.existing.{field}: {arn}"), Thing::Certificate(arn)));
+        }
+    }
+    if let Some(arn) = spec.truststore.as_ref().and_then(|t| t.kms_key_arn.clone()) {
+        all.push(reach(format!("spec.truststore.kmsKeyArn: {arn}"), Thing::KmsKey(arn)));
+    }
+    if spec.adoption_policy == AdoptionPolicy::Unowned {
+        all.push(reach("spec.adoptionPolicy: Unowned".into(), Thing::Adoption));
+    }
+    all
+}
+
+/// The zones and APIs of a spec, as they were found. An API that is not there carries no tag.
+pub fn found(domain: &MtlsDomain, glance: &Glance) -> Vec<Reach> {
+    let mut all = zones(&glance.zones);
+    for mapping in &domain.spec.mappings {
+        let id = &mapping.api.id;
+        let tags = match glance.apis.get(id) {
+            Some(Ok(api)) => Some(api.as_ref().map(|api| api.tags.clone()).unwrap_or_default()),
+            Some(Err(_)) | None => None,
+        };
+        let part = format!(
+            "the API {id}, which is not there or not for this namespace (spec.mappings, path {:?})",
+            mapping.path
+        );
+        all.push(reach(part, Thing::Api(tags)));
+    }
+    all
+}
+
+/// The zones that names are in. Which ids they have is not the spec's to know.
+pub fn zones(zones: &Seen<BTreeMap<String, ZoneChoice>>) -> Vec<Reach> {
+    let Ok(zones) = zones else {
+        return vec![reach("the hosted zone (spec.dns.route53.hostedZoneId)".into(), Thing::Zone(None))];
+    };
+    let found = zones.iter().filter_map(|(name, choice)| Some((name, choice.found()?)));
+    let zone = |(name, zone): (&String, &route53::Zone)| {
+        reach(
+            format!("the hosted zone that {name} is in (spec.dns.route53.hostedZoneId)"),
+            Thing::Zone(Some(zone.id.clone())),
+        )
+    };
+    found.map(zone).collect()
+}
+
+fn reach(part: String, thing: Thing) -> Reach {
+    Reach { part, thing }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        api,
+        aws::gateway,
+        domain::{
+            desired::Surroundings,
+            observed::{Glance, Unseen},
+            permission::before_aws,
+        },
+    };
+
+    fn domain(spec: Value) -> MtlsDomain {
+        let metadata = json!({"name": "d", "namespace": "shop"});
+        let object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": metadata, "spec": spec});
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Every field by which a spec can name something in AWS.
+    fn whole() -> Value {
+        let arn = |service: &str, what: &str| format!("arn:aws:{service}:eu-west-1:123456789012:{what}");
+        json!({
+            "domainName": "a.example.com",
+            "aws": {"region": "eu-west-1", "accountId": "123456789012", "assumeRole": {"roleArn": "arn:aws:iam::123456789012:role/a"}},
+            "serverCertificate": {
+                "request": {"subjectAlternativeNames": ["b.example.com"]},
+                "existing": {"arn": arn("acm", "certificate/a"), "ownershipVerificationArn": arn("acm", "certificate/b")},
+            },
+            "truststore": {"bucket": "bkt", "key": "k/k.pem", "kmsKeyArn": arn("kms", "key/a")},
+            "mappings": [{"path": "", "api": {"id": "a1b2c3", "stage": "$default"}}],
+            "dns": {"route53": {"hostedZoneId": "Z1", "assumeRole": {"roleArn": "arn:aws:iam::123456789012:role/b"}}},
+            "adoptionPolicy": "Unowned",
+        })
+    }
+
+    fn glance(api: Seen<Option<gateway::Api>>) -> Glance {
+        let zone = route53::Zone { id: "ZSECRET".into(), name: "example.com".into(), private: false };
+        let zones =
+            [("a.example.com".to_owned(), ZoneChoice::Found(zone)), ("b.example.org".to_owned(), ZoneChoice::Missing)];
+        Glance { zones: Ok(zones.into()), apis: [("a1b2c3".to_owned(), api)].into() }
+    }
+
+    /// The paths of all fields of a schema, and what `value` has there.
+    fn fields<'a>(schema: &Value, value: Option<&'a Value>, path: &str, found: &mut Vec<(String, Option<&'a Value>)>) {
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            let (path, value) = (format!("{path}.{name}"), value.and_then(|v| v.get(name)));
+            match inner.get("items") {
+                Some(items) => fields(items, value.and_then(|v| v.get(0)), &path, found),
+                None => fields(inner, value, &path, found),
+            }
+            found.push((path, value));
+        }
+    }
+
+    #[test]
+    fn nothing_that_a_spec_names_in_aws_gets_past_the_policy() {
+        let crd = api::definitions().into_iter().find(|crd| crd.spec.names.kind == "MtlsDomain").unwrap();
+        let crd = serde_json::to_value(crd).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let (spec, mut all) = (whole(), vec![]);
+        fields(schema, Some(&spec), "spec", &mut all);
+        let of_aws = |path: &str| {
+            let name = path.rsplit('.').next().unwrap_or_default();
+            ["Arn", "Id"].iter().any(|end| name.ends_with(end))
+                || ["arn", "id", "region", "bucket", "domainName", "subjectAlternativeNames"].contains(&name)
+                || path == "spec.truststore.key"
+        };
+        let domain = domain(spec.clone());
+        let home = before_aws(&domain, "lives");
+        let reached = format!("{:?}", [of(&domain, &home, false), found(&domain, &glance(Ok(None)))].concat());
+        let named: Vec<_> = all.iter().filter(|(path, _)| of_aws(path)).collect();
+        assert!(named.len() >= 12, "{named:?}");
+        for (path, value) in named {
+            let value = value.unwrap_or_else(|| panic!("{path} is new: put it into whole(), and have it judged"));
+            let value = value.as_str().or(value[0].as_str()).unwrap();
+            assert!(reached.contains(value), "{path} is judged by nothing: {reached}");
+        }
+    }
+
+    #[test]
+    fn what_defaults_come_to_is_judged_once_it_is_known() {
+        let domain = domain(json!({"domainName": "a.example.com"}));
+        let things = |home: &Home| of(&domain, home, false).into_iter().map(|r| r.thing).collect::<Vec<_>>();
+        let name = Thing::Name("a.example.com".into());
+        assert_eq!(things(&before_aws(&domain, "lives")), [name.clone()]);
+        let surroundings = Surroundings {
+            cluster_id: "lives",
+            account: "123456789012",
+            region: "eu-west-1",
+            truststore_bucket: Some("t-{account}-{region}"),
+        };
+        let object = Thing::Object { bucket: "t-123456789012-eu-west-1".into(), key: "lives/shop/d.pem".into() };
+        let expected = [name, Thing::Region("eu-west-1".into()), Thing::Account("123456789012".into()), object];
+        assert_eq!(things(&Home::of(&domain, &surroundings)), expected);
+    }
+
+    #[test]
+    fn of_what_is_found_only_the_spec_is_told() {
+        let unseen = Unseen { reason: crate::api::conditions::Reason::Unreachable, message: "m".into() };
+        let tags = BTreeMap::from([("team".to_owned(), "secret".to_owned())]);
+        let there = gateway::Api {
+            id: "a1b2c3".into(),
+            arn: "arn".into(),
+            protocol: gateway::Protocol::Http,
+            private: false,
+            endpoint_closed: false,
+            tags: tags.clone(),
+        };
+        let domain = domain(whole());
+        for (api, expected) in
+            [(Ok(Some(there)), Some(tags)), (Ok(None), Some(BTreeMap::new())), (Err(unseen.clone()), None)]
+        {
+            let all = found(&domain, &glance(api));
+            assert_eq!(all[1].thing, Thing::Api(expected));
+            assert_eq!(all[0].thing, Thing::Zone(Some("ZSECRET".into())));
+            assert!(all.iter().all(|r| !r.part.to_lowercase().contains("secret")), "{all:?}");
+            assert_eq!(all.len(), 2, "a zone that is not there is reached by nothing");
+        }
+        assert_eq!(zones(&Err(unseen))[0].thing, Thing::Zone(None));
+    }
+
+    #[test]
+    fn deleting_touches_no_api_and_takes_nothing_over() {
+        let domain = domain(whole());
+        let all = of(&domain, &before_aws(&domain, "lives"), true);
+        let kinds: Vec<_> = all.iter().map(|r| format!("{:?}", r.thing)).collect();
+        let starts = ["Name", "Region", "Account", "Role", "Zone", "Role", "Object"];
+        assert!(kinds.len() == starts.len() && kinds.iter().zip(starts).all(|(k, s)| k.starts_with(s)), "{kinds:?}");
+    }
+}

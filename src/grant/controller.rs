@@ -1,0 +1,139 @@
+//! Says how a `ClientGrant` stands: whether its domain is there, and what is in use of it. Writes its status and nothing else.
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use kube::{
+    Client, ResourceExt,
+    runtime::{
+        Controller,
+        controller::{Action as Next, Config},
+        reflector::{ObjectRef, Store},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    fit::Fit,
+    permits::{self, Guard, Permits},
+};
+use crate::{
+    api::{
+        ClientGrant, ClientGrantStatus,
+        conditions::{ConditionType, Reason},
+    },
+    certificate::{self, desired::domain_key},
+    cluster::{
+        look::{self, Error},
+        status,
+        watch::Watch,
+    },
+    conditions::{self, Acceptance, Line, Standing},
+    domain,
+    ops::{
+        logging,
+        metrics::{Metrics, OK},
+    },
+};
+
+/// Many certificates that change together are counted once.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(5);
+/// Nothing is far enough away to sleep longer than this.
+const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
+
+pub struct Ctx {
+    pub client: Client,
+    pub metrics: Metrics,
+    pub grants: Store<Guard>,
+    pub domains: Store<domain::controller::Guard>,
+    pub permits: Arc<Permits>,
+}
+
+pub struct Watches {
+    pub grants: Watch<Guard>,
+    pub certificates: Watch<certificate::controller::Guard>,
+    pub domains: Watch<domain::controller::Guard>,
+}
+
+/// Runs until `stop`; looks that are under way are finished.
+pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
+    let (by_certificate, by_domain) = (ctx.clone(), ctx.clone());
+    let refs = |all: Vec<Arc<Guard>>| all.into_iter().map(|g| ObjectRef::from_obj(&*g)).collect::<Vec<_>>();
+    Controller::for_shared_stream(watches.grants.subscribe(), ctx.grants.clone())
+        .with_config(Config::default().debounce(DEBOUNCE))
+        .watches_shared_stream(watches.certificates.subscribe_when(counted), move |c| {
+            let foreign = c.0.as_ref().ok().filter(|c| permits::is_foreign(c));
+            foreign.map(|c| refs(by_certificate.permits.of(&domain_key(c)))).unwrap_or_default()
+        })
+        .watches_shared_stream(watches.domains.subscribe_when(|d| d.0.is_ok()), move |d| {
+            refs(by_domain.permits.of(&(d.namespace().unwrap_or_default(), d.name_any())))
+        })
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, failed, ctx)
+        .for_each(async |_| ())
+        .await;
+}
+
+/// What of a certificate a grant counts, and whether it may have gone from one to another.
+#[derive(PartialEq)]
+struct Counted {
+    generation: Option<i64>,
+    deleting: bool,
+    not_after: Option<Timestamp>,
+    accepted: Option<String>,
+}
+
+fn counted(c: &certificate::controller::Guard) -> Option<Counted> {
+    let c = c.0.as_ref().ok()?;
+    let status = c.status.clone().unwrap_or_default();
+    let accepted = status.conditions.into_iter().find(|c| c.type_ == ConditionType::Accepted.as_str());
+    Some(Counted {
+        generation: c.metadata.generation,
+        deleting: c.metadata.deletion_timestamp.is_some(),
+        not_after: status.not_after.map(|t| t.0),
+        accepted: accepted.map(|c| c.message),
+    })
+}
+
+fn failed(object: Arc<Guard>, error: &Error, _: Arc<Ctx>) -> Next {
+    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "look failed");
+    if error.is_final() { Next::await_change() } else { Next::requeue(RETRY) }
+}
+
+async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
+    let started = std::time::Instant::now();
+    let result = look::look(&object, |grant| look(grant, &ctx)).await;
+    ctx.metrics.reconciled("ClientGrant", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
+    result
+}
+
+async fn look(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> {
+    let now = Timestamp::now();
+    let key = (grant.namespace().unwrap_or_default(), grant.spec.domain_ref.name.clone());
+    let is_there = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0)).is_some();
+    let by_it = |fit: &Fit| matches!(fit, Fit::Fits(terms) if terms.grant == grant.name_any());
+    let all = ctx.permits.of_domain(&key, now);
+    let covered: Vec<_> = all.iter().filter(|(_, fit)| by_it(fit)).filter_map(|(c, _)| c.0.as_ref().ok()).collect();
+    // For people only: what a certificate says of itself decides nothing.
+    let expiries = covered.iter().filter_map(|c| c.status.as_ref()?.not_after.clone());
+    let (standing, reason, message) = match is_there {
+        true => (Standing::Done, Reason::ResolvedRefs, "the MtlsDomain is there".to_owned()),
+        false => (Standing::Stuck, Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", key.1)),
+    };
+    let line = Line { type_: ConditionType::ResolvedRefs, standing, reason, message };
+    let old = grant.status.clone().unwrap_or_default();
+    let generation = grant.metadata.generation.unwrap_or_default();
+    let new = ClientGrantStatus {
+        observed_generation: Some(generation),
+        conditions: conditions::write(&old.conditions, generation, &Acceptance::Accepted, &[line], now),
+        certificates: Some(u32::try_from(covered.len()).unwrap_or(u32::MAX)),
+        latest_expiry: expiries.max_by_key(|t| t.0),
+    };
+    status::write(&ctx.client, grant, &old, &new).await?;
+    let end = grant.spec.not_after.as_ref().map(|t| t.0).filter(|end| now < *end);
+    Ok(match end.and_then(|end| Duration::try_from(end.duration_since(now)).ok()) {
+        Some(left) => Next::requeue(left.clamp(DEBOUNCE, LONGEST_SLEEP)),
+        None => Next::await_change(),
+    })
+}

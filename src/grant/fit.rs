@@ -1,0 +1,463 @@
+//! Which grant a certificate of another namespace fits. Pure and total: no I/O, no clock; grants, certificates, labels and the time come in.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+use super::glob::{self, Kind};
+use crate::{
+    api::{ClientGrant, ClientGrantSpec, Issuance},
+    domain::desired::length,
+    pki::leaf::LeafRequest,
+    policy::Namespace,
+};
+
+/// Parts that a message lists: a condition holds 32768 characters at the most.
+const MOST_TOLD: usize = 10;
+
+/// What a ClientCertificate asks for. In the order of their places: the oldest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    pub created: Option<Timestamp>,
+    pub namespace: String,
+    pub name: String,
+    /// `request` is what `spec.csr` says.
+    pub by_csr: bool,
+    pub request: LeafRequest,
+    pub issuance: Issuance,
+    pub authority: Option<String>,
+    /// Unset: whatever is allowed.
+    pub duration: Option<SignedDuration>,
+}
+
+impl Ask {
+    pub fn age(&self) -> (Option<Timestamp>, &str, &str) {
+        (self.created, &self.namespace, &self.name)
+    }
+}
+
+/// What one domain's certificates in other namespaces are judged by.
+pub struct Around<'a> {
+    /// Those for this domain.
+    pub grants: Vec<&'a ClientGrant>,
+    /// There are grants that cannot be read, and may be for this domain.
+    pub unreadable: bool,
+    /// The authority that the domain issues under when a certificate names none; `None`: not known.
+    pub issuing: Option<&'a str>,
+    /// By namespace; none: they are not known.
+    pub labels: BTreeMap<String, BTreeMap<String, String>>,
+    pub now: Timestamp,
+}
+
+/// Whether a certificate is granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    Fits(Terms),
+    /// What does not fit, for a condition.
+    Misfits(String),
+    /// It hangs on something that is not known, for a condition.
+    Unknown(String),
+}
+
+/// What the grant makes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub grant: String,
+    /// Unset: the domain's issuing one.
+    pub authority: Option<String>,
+    pub max_duration: Option<SignedDuration>,
+    pub not_after: Option<Timestamp>,
+    /// The grant has a number of places, and this has one of them.
+    pub is_counted: bool,
+}
+
+/// One certificate; the `others` of the domain, itself among them or not, are asked for only when it comes to places.
+pub fn fit(ask: &Arc<Ask>, others: impl FnOnce() -> Vec<Arc<Ask>>, around: &Around) -> Fit {
+    let alone = allot(std::slice::from_ref(ask), around).remove(0);
+    let hangs_on_places = match &alone {
+        Fit::Fits(terms) => terms.is_counted,
+        Fit::Unknown(_) => around.grants.iter().any(|g| g.spec.max_certificates.is_some()),
+        Fit::Misfits(_) => false,
+    };
+    if !hangs_on_places {
+        return alone;
+    }
+    let mut older = others();
+    older.retain(|other| other.age() < ask.age());
+    older.push(ask.clone());
+    allot(&older, around).pop().unwrap_or(alone)
+}
+
+/// Each certificate's answer, in the order in which they are given: places go to the oldest.
+pub fn allot(asks: &[Arc<Ask>], around: &Around) -> Vec<Fit> {
+    let mut order: Vec<usize> = (0..asks.len()).collect();
+    order.sort_by(|a, b| asks[*a].age().cmp(&asks[*b].age()));
+    // One that takes no place first, so that none is taken in vain.
+    let mut grants = around.grants.clone();
+    grants.sort_by_key(|g| (g.spec.max_certificates.is_some(), g.name_any()));
+    let mut places = vec![Places::default(); grants.len()];
+    let mut fits = vec![None; asks.len()];
+    for at in order {
+        fits[at] = Some(place(&asks[at], &grants, &mut places, around));
+    }
+    fits.into_iter().flatten().collect()
+}
+
+/// Of one grant: those that are taken, and those that may be.
+#[derive(Clone, Copy, Default)]
+struct Places {
+    taken: u32,
+    perhaps: u32,
+}
+
+impl Places {
+    /// `None`: that is not known.
+    fn is_free(self, max: Option<u32>) -> Option<bool> {
+        let Some(max) = max else { return Some(true) };
+        match self {
+            Places { taken, .. } if taken >= max => Some(false),
+            Places { taken, perhaps } if taken.saturating_add(perhaps) >= max => None,
+            _ => Some(true),
+        }
+    }
+}
+
+fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Around) -> Fit {
+    let namespace = Namespace { name: &ask.namespace, labels: around.labels.get(&ask.namespace) };
+    let (mut nearest, mut full): (Option<(&ClientGrant, Vec<String>)>, _) = (None, None);
+    let mut perhaps = BTreeSet::new();
+    for (at, grant) in grants.iter().enumerate() {
+        let selected = grant.spec.namespaces.selects(namespace);
+        if selected == Some(false) {
+            continue;
+        }
+        let parts = misfits(ask, &grant.spec, around);
+        if !parts.is_empty() {
+            let is_nearer = nearest.as_ref().is_none_or(|(_, best)| parts.len() < best.len());
+            // What grants say is for those that they are made for.
+            if is_nearer && selected == Some(true) {
+                nearest = Some((grant, parts));
+            }
+            continue;
+        }
+        match (selected, places[at].is_free(grant.spec.max_certificates)) {
+            (_, Some(false)) if selected == Some(true) => full = Some(grant.name_any()),
+            (_, Some(false)) => {}
+            (Some(true), Some(true)) => {
+                let is_certain = perhaps.is_empty() && !around.unreadable;
+                if is_certain {
+                    places[at].taken += 1
+                } else {
+                    places[at].perhaps += 1
+                }
+                perhaps.iter().for_each(|at: &usize| places[*at].perhaps += 1);
+                return Fit::Fits(terms(grant));
+            }
+            _ => {
+                perhaps.insert(at);
+            }
+        }
+    }
+    perhaps.iter().for_each(|at| places[*at].perhaps += 1);
+    if !perhaps.is_empty() {
+        let what =
+            if namespace.labels.is_none() { "the labels of this namespace" } else { "the labels of some namespaces" };
+        return Fit::Unknown(format!("{what}, by which ClientGrants go, are not known yet"));
+    }
+    if around.unreadable {
+        return Fit::Unknown("there are ClientGrants that this version of the operator cannot read".into());
+    }
+    Fit::Misfits(match (full, nearest) {
+        (Some(grant), _) => format!(
+            "older ClientCertificates have all places of the ClientGrant {grant} (its spec.maxCertificates): delete one of them, or ask whoever runs \
+             the domain for more"
+        ),
+        (None, Some((grant, parts))) => {
+            let told: Vec<_> = parts.iter().take(MOST_TOLD).map(String::as_str).collect();
+            let more = match parts.len().saturating_sub(MOST_TOLD) {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            format!(
+                "{}{more}: outside of the ClientGrant {}, which is the nearest. Change it, or ask whoever runs the domain for a grant that it fits",
+                told.join("; "),
+                grant.name_any()
+            )
+        }
+        (None, None) => NONE.to_owned(),
+    })
+}
+
+/// The same whether there is a domain or not.
+const NONE: &str = "spec.domainRef: there is no such MtlsDomain, or no ClientGrant beside it lets this namespace have certificates for it; ask \
+                    whoever runs the domain for one";
+
+fn terms(grant: &ClientGrant) -> Terms {
+    Terms {
+        grant: grant.name_any(),
+        authority: grant.spec.authority.clone(),
+        max_duration: grant.spec.max_duration.as_ref().map(length),
+        not_after: grant.spec.not_after.as_ref().map(|t| t.0),
+        is_counted: grant.spec.max_certificates.is_some(),
+    }
+}
+
+/// What of the certificate the grant does not admit.
+fn misfits(ask: &Ask, grant: &ClientGrantSpec, around: &Around) -> Vec<String> {
+    let r = &ask.request;
+    let common_name = std::slice::from_ref(&r.common_name);
+    let names: [(&str, Kind, &[String], &[String]); 9] = [
+        ("subject.commonName", Kind::Text, common_name, &grant.common_names),
+        ("subject.organizations", Kind::Text, &r.organizations, &grant.organizations),
+        ("subject.organizationalUnits", Kind::Text, &r.organizational_units, &grant.organizational_units),
+        ("subject.countries", Kind::Text, &r.countries, &grant.countries),
+        ("subject.localities", Kind::Text, &r.localities, &grant.localities),
+        ("subject.provinces", Kind::Text, &r.provinces, &grant.provinces),
+        ("dnsNames", Kind::Dns, &r.dns_names, &grant.dns_names),
+        ("uris", Kind::Uri, &r.uris, &grant.uris),
+        ("emailAddresses", Kind::Mail, &r.email_addresses, &grant.email_addresses),
+    ];
+    let mut parts = Vec::new();
+    for (field, kind, asked, granted) in names {
+        let outside = asked.iter().enumerate().filter(|(_, name)| !granted.iter().any(|p| glob::fits(kind, p, name)));
+        parts.extend(outside.map(|(at, _)| {
+            let index = if field == "subject.commonName" { String::new() } else { format!("[{at}]") };
+            if ask.by_csr { format!("spec.csr ({field}{index})") } else { format!("spec.{field}{index}") }
+        }));
+    }
+    if ask.issuance != grant.issuance {
+        parts.push("spec.issuance".into());
+    }
+    let wanted = grant.authority.as_deref().or(around.issuing);
+    if ask.authority.as_deref().is_some_and(|named| Some(named) != wanted) {
+        parts.push("spec.authority".into());
+    }
+    let longest = grant.max_duration.as_ref().map(length);
+    if ask.duration.zip(longest).is_some_and(|(asked, longest)| asked > longest) {
+        parts.push("spec.duration".into());
+    }
+    if grant.not_after.as_ref().is_some_and(|end| end.0 <= around.now) {
+        parts.push("the time, since it is over (its spec.notAfter)".into());
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::pki::leaf::tests::request;
+
+    fn grant(name: &str, change: Value) -> ClientGrant {
+        let mut spec =
+            json!({"domainRef": {"name": "d"}, "namespaces": {"names": ["a", "b"]}, "commonNames": ["acme-*"]});
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant", "metadata": {"name": name}, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn ask(name: &str) -> Ask {
+        Ask {
+            created: Some(Timestamp::UNIX_EPOCH),
+            namespace: "a".into(),
+            name: name.into(),
+            by_csr: false,
+            request: request("acme-1"),
+            issuance: Issuance::Authority,
+            authority: None,
+            duration: None,
+        }
+    }
+
+    fn around(grants: &[ClientGrant]) -> Around<'_> {
+        Around {
+            grants: grants.iter().collect(),
+            unreadable: false,
+            issuing: Some("main"),
+            labels: BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn shown(fit: Fit) -> String {
+        match fit {
+            Fit::Fits(terms) => format!("fits {}", terms.grant),
+            Fit::Misfits(message) => message.split(": ").next().unwrap().to_owned(),
+            Fit::Unknown(_) => "unknown".into(),
+        }
+    }
+
+    fn alone(ask: &Ask, around: &Around) -> String {
+        shown(fit(&Arc::new(ask.clone()), Vec::new, around))
+    }
+
+    #[test]
+    fn one_certificate_against_one_grant() {
+        let hours = |h| Some(SignedDuration::from_hours(h));
+        let with = |change: fn(&mut Ask)| {
+            let mut ask = ask("c");
+            change(&mut ask);
+            ask
+        };
+        for (change, ask, expected) in [
+            (json!({}), ask("c"), "fits g"),
+            (json!({}), with(|a| a.request.common_name = "other".into()), "spec.subject.commonName"),
+            (
+                json!({}),
+                with(|a| {
+                    a.by_csr = true;
+                    a.request.common_name = "other".into();
+                }),
+                "spec.csr (subject.commonName)",
+            ),
+            // A part of identity that it does not name may not be asked for.
+            (json!({}), with(|a| a.request.organizations = vec!["Acme".into()]), "spec.subject.organizations[0]"),
+            (
+                json!({}),
+                with(|a| a.request.organizational_units = vec!["x".into()]),
+                "spec.subject.organizationalUnits[0]",
+            ),
+            (json!({}), with(|a| a.request.countries = vec!["DE".into()]), "spec.subject.countries[0]"),
+            (json!({}), with(|a| a.request.localities = vec!["x".into()]), "spec.subject.localities[0]"),
+            (json!({}), with(|a| a.request.provinces = vec!["x".into()]), "spec.subject.provinces[0]"),
+            (json!({}), with(|a| a.request.dns_names = vec!["x".into()]), "spec.dnsNames[0]"),
+            (json!({}), with(|a| a.request.uris = vec!["a:x".into()]), "spec.uris[0]"),
+            (json!({}), with(|a| a.request.email_addresses = vec!["a@x".into()]), "spec.emailAddresses[0]"),
+            (
+                json!({"organizations": ["Acme"]}),
+                with(|a| a.request.organizations = vec!["Acme".into(), "Other".into()]),
+                "spec.subject.organizations[1]",
+            ),
+            (json!({"uris": ["spiffe://acme/*"]}), with(|a| a.request.uris = vec!["spiffe://acme/x".into()]), "fits g"),
+            (json!({}), with(|a| a.issuance = Issuance::SelfSigned), "spec.issuance"),
+            (json!({"issuance": "SelfSigned"}), with(|a| a.issuance = Issuance::SelfSigned), "fits g"),
+            (json!({"issuance": "SelfSigned"}), ask("c"), "spec.issuance"),
+            // The authority is the grant's, or the domain's issuing one.
+            (json!({}), with(|a| a.authority = Some("main".into())), "fits g"),
+            (json!({}), with(|a| a.authority = Some("other".into())), "spec.authority"),
+            (json!({"authority": "other"}), with(|a| a.authority = Some("other".into())), "fits g"),
+            (json!({"authority": "other"}), with(|a| a.authority = Some("main".into())), "spec.authority"),
+            (json!({"authority": "other"}), ask("c"), "fits g"),
+            (json!({"maxDuration": "2h"}), Ask { duration: hours(2), ..ask("c") }, "fits g"),
+            (json!({"maxDuration": "2h"}), Ask { duration: hours(3), ..ask("c") }, "spec.duration"),
+            (json!({"maxDuration": "2h"}), ask("c"), "fits g"),
+            (json!({"notAfter": "1970-01-01T00:00:01Z"}), ask("c"), "fits g"),
+            (json!({"notAfter": "1970-01-01T00:00:00Z"}), ask("c"), "the time, since it is over (its spec.notAfter)"),
+            // Nothing of what it says for whom it is not made for.
+            (json!({"namespaces": {"names": ["b"]}}), ask("c"), "spec.domainRef"),
+            (json!({"namespaces": {}}), ask("c"), "fits g"),
+            (json!({"namespaces": {"matchLabels": {"x": "y"}}}), ask("c"), "unknown"),
+            (
+                json!({"namespaces": {"matchLabels": {"x": "y"}}}),
+                with(|a| a.request.common_name = "other".into()),
+                "spec.domainRef",
+            ),
+        ] {
+            let grants = [grant("g", change.clone())];
+            assert_eq!(alone(&ask, &around(&grants)), expected, "{change} {ask:?}");
+        }
+        let none = around(&[]);
+        let message = |around: &Around, ask: &Ask| format!("{:?}", fit(&Arc::new(ask.clone()), Vec::new, around));
+        let others = [grant("g", json!({"namespaces": {"names": ["b"]}}))];
+        assert_eq!(message(&none, &ask("c")), message(&around(&others), &ask("c")), "no domain, or none for us");
+    }
+
+    #[test]
+    fn several_grants() {
+        let one = grant("one", json!({"commonNames": ["acme-1"], "maxCertificates": 1}));
+        let two = grant("two", json!({"organizations": ["Acme"]}));
+        let grants = [one.clone(), two.clone()];
+        assert_eq!(alone(&ask("c"), &around(&grants)), "fits two", "the one that takes no place");
+        assert_eq!(alone(&ask("c"), &around(std::slice::from_ref(&one))), "fits one");
+        let mut far = ask("c");
+        far.request.organizations = vec!["Acme".into(), "Other".into()];
+        far.request.common_name = "nobody".into();
+        far.request.uris = vec!["a:b".into()];
+        let Fit::Misfits(message) = fit(&Arc::new(far.clone()), Vec::new, &around(&grants)) else { panic!() };
+        assert!(message.contains("ClientGrant two") && !message.contains("organizations[0]"), "{message}");
+        // What cannot be read may be the one.
+        let blind = Around { unreadable: true, ..around(&grants) };
+        assert_eq!(alone(&far, &blind), "unknown");
+        assert_eq!(alone(&ask("c"), &blind), "fits two");
+    }
+
+    #[test]
+    fn the_oldest_have_the_places() {
+        let grants = [grant("g", json!({"maxCertificates": 2}))];
+        let at = |name: &str, second| Ask { created: Some(Timestamp::from_second(second).unwrap()), ..ask(name) };
+        let asks = [at("d", 1), at("a", 2), at("c", 1), at("b", 0)].map(Arc::new);
+        let all: Vec<_> = allot(&asks, &around(&grants)).into_iter().map(|f| matches!(f, Fit::Fits(_))).collect();
+        assert_eq!(all, [false, false, true, true]);
+        for (ask, expected) in asks.iter().zip(all) {
+            let one = fit(ask, || asks.to_vec(), &around(&grants));
+            assert_eq!(matches!(one, Fit::Fits(_)), expected, "{ask:?} by itself");
+        }
+    }
+
+    fn asks() -> impl Strategy<Value = Vec<Arc<Ask>>> {
+        let one = (0..3i64, 0..3usize, 0..3usize).prop_map(|(created, namespace, common_name)| Ask {
+            created: Timestamp::from_second(created).ok(),
+            namespace: ["a", "b", "c"][namespace].into(),
+            request: request(["acme-1", "acme-2", "x"][common_name]),
+            ..ask("c")
+        });
+        proptest::collection::vec(one, 1..8).prop_map(|mut asks| {
+            asks.iter_mut().enumerate().for_each(|(n, ask)| ask.name = format!("c{n}"));
+            asks.into_iter().map(Arc::new).collect()
+        })
+    }
+
+    fn grants() -> impl Strategy<Value = Vec<ClientGrant>> {
+        let one = (0..3usize, 0..3usize, proptest::option::of(1..3u32)).prop_map(|(names, namespaces, max)| {
+            let common_name = ["acme-1", "acme-*", "*"][names];
+            let mut change = json!({"commonNames": [common_name]});
+            change["namespaces"] =
+                [json!({}), json!({"names": ["a"]}), json!({"matchLabels": {"x": "y"}})][namespaces].clone();
+            if let Some(max) = max {
+                change["maxCertificates"] = max.into();
+            }
+            change
+        });
+        proptest::collection::vec(one, 0..4)
+            .prop_map(|all| all.into_iter().enumerate().map(|(n, change)| grant(&format!("g{n}"), change)).collect())
+    }
+
+    proptest! {
+        /// No grant covers more than it has places for, each of one by itself is as among all, and what is said while labels are not known is
+        /// never taken back once they are.
+        #[test]
+        fn certificates_and_grants(asks in asks(), grants in grants(), known in any::<[bool; 3]>(), has in any::<[bool; 3]>()) {
+            let labels = |known: [bool; 3]| {
+                let all = ["a", "b", "c"].into_iter().zip(known).zip(has).filter(|((_, known), _)| *known);
+                let labels = |has: bool| has.then(|| ("x".to_owned(), "y".to_owned())).into_iter().collect();
+                all.map(|((name, _), has)| (name.to_owned(), labels(has))).collect::<BTreeMap<_, _>>()
+            };
+            let whole = Around { labels: labels([true; 3]), ..around(&grants) };
+            let partly = Around { labels: labels(known), ..around(&grants) };
+            let (end, before) = (allot(&asks, &whole), allot(&asks, &partly));
+            for grant in &grants {
+                let covered = end.iter().filter(|f| matches!(f, Fit::Fits(t) if t.grant == grant.name_any())).count();
+                prop_assert!(grant.spec.max_certificates.is_none_or(|max| covered <= max as usize));
+            }
+            for (n, ask) in asks.iter().enumerate() {
+                prop_assert!(!matches!(end[n], Fit::Unknown(_)));
+                prop_assert_eq!(&fit(ask, || asks.clone(), &whole), &end[n]);
+                prop_assert_eq!(&fit(ask, || asks.clone(), &partly), &before[n]);
+                match &before[n] {
+                    Fit::Fits(_) => prop_assert!(matches!(end[n], Fit::Fits(_)), "{:?}", end[n]),
+                    Fit::Misfits(_) => prop_assert!(matches!(end[n], Fit::Misfits(_)), "{:?}", end[n]),
+                    Fit::Unknown(_) => {}
+                }
+            }
+        }
+    }
+}

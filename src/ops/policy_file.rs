@@ -1,0 +1,169 @@
+//! Follows the file of the operator's policy. Reads it again and again, because a mounted ConfigMap changes by a link that moves, which no
+//! watch of a file sees everywhere. Says in the log and in metrics what is in force; what it means is `policy`'s to say.
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::{logging, metrics::Metrics};
+use crate::policy::{self, Policy};
+
+/// How often the file is read.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The policy in force; `None`: everything is allowed.
+pub type InForce = watch::Receiver<Option<Arc<Policy>>>;
+
+/// Why a file is no policy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path}", path = path.display())]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: policy::Error,
+    },
+}
+
+/// Without a file everything is allowed, which is said once.
+pub fn none(metrics: &Metrics) -> InForce {
+    tracing::warn!("no --policy: every watched namespace may do everything that the operator may do in AWS");
+    metrics.policy(false, true);
+    watch::channel(None).1
+}
+
+/// The policy of the file, and what follows it for as long as it is driven: spawn it. What is no policy later changes nothing.
+///
+/// # Errors
+/// [`Error`]: there is no last good one yet.
+pub fn follow(path: PathBuf, metrics: Metrics) -> Result<(InForce, impl Future<Output = ()>), Error> {
+    let mut text = read(&path)?;
+    let first = parse(&path, &text)?;
+    tracing::info!(path = %path.display(), rules = first.rules.len(), "the policy is in force");
+    metrics.policy(true, true);
+    let (sender, in_force) = watch::channel(Some(Arc::new(first)));
+    let follow = async move {
+        let mut problem = None;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let file = path.clone();
+            let Ok(content) = tokio::task::spawn_blocking(move || read(&file)).await else { return };
+            let changed = content.and_then(|now| {
+                if now == text {
+                    return Ok(None);
+                }
+                let parsed = parse(&path, &now)?;
+                text = now;
+                Ok(Some(parsed))
+            });
+            match changed {
+                Ok(None) => problem = None,
+                Ok(Some(policy)) => {
+                    problem = None;
+                    tracing::info!(path = %path.display(), rules = policy.rules.len(), "the policy has changed");
+                    sender.send_replace(Some(Arc::new(policy)));
+                }
+                Err(error) => {
+                    let said = logging::chain(&error).to_string();
+                    // Once, not every two seconds.
+                    if problem.as_ref() != Some(&said) {
+                        tracing::error!(error = said, "the file is no policy; the last good one stays in force");
+                        problem = Some(said);
+                    }
+                }
+            }
+            metrics.policy(true, problem.is_none());
+        }
+    };
+    Ok((in_force, follow))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+fn parse(path: &Path, text: &str) -> Result<Policy, Error> {
+    policy::parse(text).map_err(|source| Error::Parse { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "rules: [{name: a, namespaces: {}}]";
+    const TWO: &str = "rules: [{name: a, namespaces: {}}, {name: b, namespaces: {}}]";
+
+    fn rules(in_force: &InForce) -> usize {
+        in_force.borrow().as_ref().expect("there is a file").rules.len()
+    }
+
+    /// As a mounted ConfigMap changes: the file is a link into a folder that is a link itself, and that one moves.
+    #[tokio::test(start_paused = true)]
+    async fn the_last_good_policy_stays_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let publish = |version: &str, text: Option<&str>| {
+            let folder = dir.path().join(version);
+            std::fs::create_dir(&folder).unwrap();
+            text.map(|text| std::fs::write(folder.join("policy.yaml"), text).unwrap());
+            let link = dir.path().join("..new");
+            std::os::unix::fs::symlink(&folder, &link).unwrap();
+            std::fs::rename(&link, dir.path().join("..data")).unwrap();
+        };
+        publish("1", Some(ONE));
+        let path = dir.path().join("policy.yaml");
+        std::os::unix::fs::symlink(dir.path().join("..data/policy.yaml"), &path).unwrap();
+        let (metrics, registry) = Metrics::new();
+        let (mut in_force, following) = follow(path, metrics).unwrap();
+        let following = tokio::spawn(following);
+        let shown = |line: &str| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text.contains(line)
+        };
+        assert_eq!(rules(&in_force), 1);
+        assert!(shown("mtls_operator_policy_in_force 1") && shown("mtls_operator_policy_file_invalid 0"));
+
+        publish("2", Some(TWO));
+        in_force.changed().await.unwrap();
+        assert_eq!(rules(&in_force), 2);
+        for (version, bad) in [("3", Some("rules: [{name: c}]")), ("4", Some("")), ("5", None)] {
+            publish(version, bad);
+            while !shown("mtls_operator_policy_file_invalid 1") {
+                tokio::time::sleep(INTERVAL).await;
+            }
+            assert_eq!((rules(&in_force), in_force.has_changed().unwrap()), (2, false), "{bad:?}");
+            publish(&format!("{version}-good"), Some(TWO));
+            while !shown("mtls_operator_policy_file_invalid 0") {
+                tokio::time::sleep(INTERVAL).await;
+            }
+            assert!(!in_force.has_changed().unwrap(), "the same again is no change");
+        }
+        publish("6", Some(ONE));
+        in_force.changed().await.unwrap();
+        assert_eq!(rules(&in_force), 1);
+        following.abort();
+    }
+
+    #[test]
+    fn there_is_no_start_without_a_policy_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.yaml");
+        let said = |path: &Path| match follow(path.to_owned(), Metrics::new().0) {
+            Err(error) => logging::chain(&error).to_string(),
+            Ok(_) => panic!("it starts"),
+        };
+        assert!(said(&path).contains("policy.yaml"));
+        std::fs::write(&path, "rules: [{name: a, namespaces: {}, region: [eu-west-1]}]").unwrap();
+        assert!(said(&path).contains("region"), "{}", said(&path));
+    }
+}

@@ -1,0 +1,256 @@
+//! Which specs fit which rules.
+use proptest::prelude::*;
+
+use super::*;
+
+fn policy(rules: &str) -> Policy {
+    parse(rules).unwrap()
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn reach(part: &str, thing: Thing) -> Reach {
+    Reach { part: part.into(), thing }
+}
+
+fn allowed(rule: &str, thing: Thing) -> Fit {
+    let policy = policy(&format!("rules:\n- name: a\n  namespaces: {{}}\n  {rule}"));
+    policy.fit(Namespace { name: "shop", labels: None }, &[reach("it", thing)])
+}
+
+fn object(bucket: &str, key: &str) -> Thing {
+    Thing::Object { bucket: bucket.into(), key: key.into() }
+}
+
+fn api(pairs: &[(&str, &str)]) -> Thing {
+    Thing::Api(Some(labels(pairs)))
+}
+
+#[test]
+fn one_part_against_one_rule() {
+    let name = |name: &str| Thing::Name(name.into());
+    let (role, key) = ("arn:aws:iam::123456789012:role/a", "arn:aws:kms:eu-west-1:123456789012:key/a");
+    let function = |name: &str| Thing::Function(format!("arn:aws:lambda:eu-west-1:123456789012:function:{name}"));
+    let functions = "functions: [\"arn:aws:lambda:eu-west-1:123456789012:function:pay-*\", \"arn:aws:lambda:eu-west-1:123456789012:function:one\"]";
+    let cert = "arn:aws:acm:eu-west-1:123456789012:certificate/a";
+    let bucket = "buckets: [{name: bkt, prefix: \"x/{namespace}/\"}, {name: all}]";
+    let tag = "apis: {tag: {key: team, value: \"{namespace}\"}}";
+    for (rule, thing, fits) in [
+        // What every spec needs: a missing list bounds nothing, an empty one allows nothing.
+        ("domainSuffixes: [example.com]", name("example.com"), true),
+        ("domainSuffixes: [example.com]", name("a.b.example.com"), true),
+        ("domainSuffixes: [example.com]", name("*.example.com"), true),
+        ("domainSuffixes: [example.com]", name("myexample.com"), false),
+        ("domainSuffixes: [example.com]", name("example.com.evil.org"), false),
+        ("domainSuffixes: [a.example.com]", name("*.example.com"), false),
+        ("domainSuffixes: [a.example.com]", name("example.com"), false),
+        ("domainSuffixes: [\"{namespace}.example.com\"]", name("a.shop.example.com"), true),
+        ("domainSuffixes: [\"{namespace}.example.com\"]", name("a.other.example.com"), false),
+        ("domainSuffixes: []", name("example.com"), false),
+        ("adoption: Never", name("example.com"), true),
+        ("hostedZoneIds: [Z1]", Thing::Zone(Some("Z1".into())), true),
+        ("hostedZoneIds: [Z1]", Thing::Zone(Some("Z2".into())), false),
+        ("hostedZoneIds: []", Thing::Zone(Some("Z1".into())), false),
+        ("adoption: Never", Thing::Zone(None), true),
+        ("regions: [eu-west-1]", Thing::Region("eu-west-1".into()), true),
+        ("regions: [eu-west-1]", Thing::Region("eu-west-11".into()), false),
+        ("accounts: [\"123456789012\"]", Thing::Account("123456789012".into()), true),
+        ("accounts: [\"123456789012\"]", Thing::Account("210987654321".into()), false),
+        (bucket, object("bkt", "x/shop/d.pem"), true),
+        (bucket, object("bkt", "x/shopping/d.pem"), false),
+        (bucket, object("bkt", "x/other/d.pem"), false),
+        (bucket, object("bkt", "x/shop/../other/d.pem"), false),
+        (bucket, object("bkt", "x/shop"), false),
+        (bucket, object("all", "whatever"), true),
+        (bucket, object("other", "x/shop/d.pem"), false),
+        ("buckets: []", object("all", "whatever"), false),
+        ("adoption: Never", object("all", "whatever"), true),
+        (tag, api(&[("team", "shop"), ("other", "x")]), true),
+        (tag, api(&[("team", "shopping")]), false),
+        (tag, api(&[("other", "shop")]), false),
+        (tag, api(&[]), false),
+        ("adoption: Never", api(&[]), true),
+        ("adoption: Never", Thing::Api(None), true),
+        // What a spec can do without: a missing list allows nothing.
+        ("adoption: Never", Thing::Role(role.into()), false),
+        ("roles: [{arn: \"arn:aws:iam::123456789012:role/a\"}]", Thing::Role(role.into()), true),
+        ("roles: [{arn: \"arn:aws:iam::123456789012:role/ab\"}]", Thing::Role(role.into()), false),
+        ("adoption: Never", Thing::KmsKey(key.into()), false),
+        ("kmsKeys: [\"arn:aws:kms:eu-west-1:123456789012:key/a\"]", Thing::KmsKey(key.into()), true),
+        ("kmsKeys: [\"arn:aws:kms:eu-west-1:210987654321:*\"]", Thing::KmsKey(key.into()), false),
+        ("adoption: Never", Thing::Certificate(cert.into()), false),
+        ("certificates: [\"arn:aws:acm:eu-west-1:123456789012:*\"]", Thing::Certificate(cert.into()), true),
+        (functions, function("pay-auth"), true),
+        (functions, function("one"), true),
+        (functions, function("one-more"), false),
+        (functions, function("other"), false),
+        ("adoption: Never", function("one"), false),
+        ("adoption: Never", Thing::Adoption, false),
+        ("adoption: Unowned", Thing::Adoption, true),
+    ] {
+        let said = allowed(rule, thing.clone());
+        assert_eq!(matches!(said, Fit::Fits), fits, "{rule}: {thing:?}: {said:?}");
+        assert_ne!(said, Fit::Unknown, "{rule}: {thing:?}");
+    }
+    assert_eq!(allowed("hostedZoneIds: [Z1]", Thing::Zone(None)), Fit::Unknown);
+    assert_eq!(allowed(tag, Thing::Api(None)), Fit::Unknown);
+}
+
+const TWO: &str = "
+rules:
+- name: names
+  namespaces: {names: [shop]}
+  domainSuffixes: [shop.example.com]
+  regions: [eu-west-1]
+- name: other-names
+  namespaces: {names: [shop]}
+  domainSuffixes: [pay.example.com]
+  regions: [us-east-1]
+  hostedZoneIds: [Z1]
+- name: not-ours
+  namespaces: {names: [secret]}
+  domainSuffixes: [secret.example.com]
+";
+
+#[test]
+fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
+    let policy = policy(TWO);
+    let shop = Namespace { name: "shop", labels: None };
+    let spec = |name: &str, region: &str| {
+        [
+            reach(&format!("spec.domainName: {name}"), Thing::Name(name.into())),
+            reach(&format!("spec.aws.region: {region}"), Thing::Region(region.into())),
+        ]
+    };
+    let fit = |name, region| policy.fit(shop, &spec(name, region));
+    assert_eq!(fit("a.shop.example.com", "eu-west-1"), Fit::Fits);
+    assert_eq!(fit("a.pay.example.com", "us-east-1"), Fit::Fits);
+    let misfits = |name, region| match fit(name, region) {
+        Fit::Misfits(said) => {
+            for secret in ["shop.example", "pay.example", "secret", "names", "Z1"] {
+                assert!(!said.replace(name, "").contains(secret), "{said}");
+            }
+            said
+        }
+        other => panic!("{other:?}"),
+    };
+    // A part that no rule allows is told alone.
+    let said = misfits("a.secret.example.com", "us-east-1");
+    assert!(said.starts_with("spec.domainName: a.secret.example.com: does not fit"), "{said}");
+    let said = misfits("a.example.com", "eu-north-1");
+    assert!(said.starts_with("spec.domainName: a.example.com; spec.aws.region: eu-north-1: does not"), "{said}");
+    // Each is allowed by some rule, but not together.
+    let said = misfits("a.shop.example.com", "us-east-1");
+    assert!(said.starts_with("spec.aws.region: us-east-1: does not fit the operator's policy together with"), "{said}");
+
+    let nobody = policy.fit(Namespace { name: "x", labels: None }, &[]);
+    assert!(matches!(&nobody, Fit::Misfits(said) if said.contains("no rule for this namespace")), "{nobody:?}");
+    // What cannot be told does not hide what does not fit anyway.
+    let zone = reach("zone", Thing::Zone(None));
+    let with_zone = |name, region| policy.fit(shop, &[&spec(name, region)[..], std::slice::from_ref(&zone)].concat());
+    assert_eq!(with_zone("a.shop.example.com", "eu-west-1"), Fit::Fits);
+    assert_eq!(with_zone("a.pay.example.com", "us-east-1"), Fit::Unknown);
+    assert!(matches!(with_zone("a.example.com", "us-east-1"), Fit::Misfits(_)));
+}
+
+#[test]
+fn namespaces_by_name_and_by_label() {
+    let selects = |selector: &str, labels: Option<&BTreeMap<String, String>>| {
+        let policy = policy(&format!("rules: [{{name: a, namespaces: {selector}}}]"));
+        policy.fit(Namespace { name: "shop", labels }, &[])
+    };
+    let (ours, theirs) = (labels(&[("team", "shop"), ("x", "y")]), labels(&[("team", "pay")]));
+    for selector in ["{}", "{names: [shop, other]}", "{matchLabels: {}}"] {
+        assert_eq!(selects(selector, Some(&theirs)), Fit::Fits, "{selector}");
+    }
+    assert_eq!(selects("{}", None), Fit::Fits);
+    assert_eq!(selects("{matchLabels: {team: shop}}", Some(&ours)), Fit::Fits);
+    assert_eq!(selects("{matchLabels: {team: shop}}", None), Fit::Unknown);
+    for (selector, labels) in [
+        ("{names: [other]}", &ours),
+        ("{names: []}", &ours),
+        ("{matchLabels: {team: shop}}", &theirs),
+        ("{matchLabels: {team: shop, more: x}}", &ours),
+        ("{matchLabels: {team: shop}, names: [other]}", &ours),
+    ] {
+        assert!(matches!(selects(selector, Some(labels)), Fit::Misfits(_)), "{selector}");
+    }
+    assert!(matches!(selects("{matchLabels: {team: shop}, names: [other]}", None), Fit::Misfits(_)));
+}
+
+#[test]
+fn a_message_has_an_end() {
+    let policy = policy("rules: [{name: a, namespaces: {}, domainSuffixes: []}]");
+    let all: Vec<_> = (0..99).map(|n| reach(&format!("name {n}"), Thing::Name(format!("n{n}.example.com")))).collect();
+    let Fit::Misfits(said) = policy.fit(Namespace { name: "a", labels: None }, &all) else { panic!() };
+    assert!(said.contains("name 9; and 89 more"), "{said}");
+}
+
+#[test]
+fn the_external_id_is_the_roles_own() {
+    let policy = policy(
+        "rules: [{name: a, namespaces: {}, roles: [{arn: \"arn:aws:iam::123456789012:role/a\", externalId: x}, {arn: \"arn:aws:iam::123456789012:role/b\"}]}]",
+    );
+    assert_eq!(policy.external_id("arn:aws:iam::123456789012:role/a"), Some("x"));
+    assert_eq!(policy.external_id("arn:aws:iam::123456789012:role/b"), None);
+}
+
+fn some_name() -> impl Strategy<Value = String> {
+    prop::collection::vec("[ab]{1,2}", 1..4).prop_map(|labels| labels.join("."))
+}
+
+fn some_rule() -> impl Strategy<Value = (Option<Vec<String>>, Option<Vec<String>>)> {
+    let list = |one| prop::option::of(prop::collection::vec(one, 0..3));
+    (list(some_name().boxed()), list("(Z1|Z2|Z3)".boxed()))
+}
+
+proptest! {
+    /// More of a spec never fits where less does not; what is unknown is decided by nothing that is known of it; a rule more never takes
+    /// anything away.
+    #[test]
+    fn fitting_is_monotone(
+        rules in prop::collection::vec(some_rule(), 0..4),
+        names in prop::collection::vec(some_name(), 0..3),
+        zone in prop::option::of("(Z1|Z2|Z3)"),
+    ) {
+        let rules: Vec<Rule> = rules.into_iter().enumerate().map(|(n, (suffixes, zones))| {
+            let mut rule = policy("rules: [{name: x, namespaces: {}}]").rules.remove(0);
+            rule.name = n.to_string();
+            rule.domain_suffixes = suffixes;
+            rule.hosted_zone_ids = zones;
+            rule
+        }).collect();
+        let namespace = Namespace { name: "n", labels: None };
+        let mut reached: Vec<_> = names.iter().map(|name| reach(name, Thing::Name(name.clone()))).collect();
+        reached.push(reach("zone", Thing::Zone(zone.clone())));
+        let whole = Policy { rules: rules.clone() };
+        let fit = whole.fit(namespace, &reached);
+
+        // By hand: the words of the documentation.
+        let allows = |rule: &Rule| {
+            let below = |name: &String, suffix: &String| {
+                let (name, suffix): (Vec<_>, Vec<_>) = (name.split('.').collect(), suffix.split('.').collect());
+                name.ends_with(&suffix)
+            };
+            names.iter().all(|name| rule.domain_suffixes.as_ref().is_none_or(|all| all.iter().any(|s| below(name, s))))
+                && zone.as_ref().is_none_or(|zone| rule.hosted_zone_ids.as_ref().is_none_or(|all| all.contains(zone)))
+        };
+        let certain = |rule: &&Rule| allows(rule) && (zone.is_some() || rule.hosted_zone_ids.is_none());
+        let by_hand = match (rules.iter().any(|r| certain(&r)), rules.iter().any(allows)) {
+            (true, _) => "Fits",
+            (false, true) => "Unknown",
+            (false, false) => "Misfits",
+        };
+        prop_assert!(format!("{fit:?}").starts_with(by_hand), "{fit:?}, by hand {by_hand}");
+        for n in 0..reached.len() {
+            let less = whole.fit(namespace, &reached[..n]);
+            prop_assert!(fit != Fit::Fits || less == Fit::Fits);
+        }
+        for n in 0..rules.len() {
+            let fewer = Policy { rules: rules[..n].to_vec() }.fit(namespace, &reached);
+            prop_assert!(fewer != Fit::Fits || fit == Fit::Fits);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The back end learns who called: headers on every integration of the mapped APIs, HTTP and REST, as a real back end behind the edge gets them; and
+//! all of it taken away again.
+use std::collections::BTreeMap;
+
+use sandbox::{
+    echo::{Echo, Echoed},
+    prepare::{add_http_route, add_rest_resource, deploy_rest, http_proxy_api, rest_orders_api, rest_proxy_api},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    examples,
+    world::{Life, eventually, run},
+};
+
+const HEADER: &str = "x-client-cert-sub";
+
+fn headers(all: &[(&str, &str)]) -> Value {
+    let header = |(name, field): &(&str, &str)| json!({"name": name, "from": {"clientCert": field}});
+    json!({"headers": all.iter().map(header).collect::<Vec<_>>()})
+}
+
+fn mapped(api: &str, stage: &str) -> Value {
+    json!([{"path": "", "api": {"id": api, "stage": stage}}])
+}
+
+/// A domain `d` and a certificate `client1`, both Ready.
+async fn served(life: &Life, spec: Value) {
+    life.create_domain("d", spec).await;
+    life.create_certificate("client1", "d").await;
+    life.ready("d").await;
+    life.certificate_ready("client1").await;
+}
+
+/// What the back end got from a caller who sends the header itself.
+async fn echoed(life: &Life, method: &str, path: &str) -> Echoed {
+    let client1 = life.identity("client1").await;
+    let forged = format!("{HEADER}: CN=somebody-else");
+    let shouted = "X-CLIENT-CERT-SUB: CN=shouted";
+    let options = ["--request", method, "--header", &forged, "--header", shouted];
+    let answer = life.call_with(&life.host(), path, Some(&client1), &options).await;
+    assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
+    serde_json::from_str(&answer.body).expect("the back end answers in JSON")
+}
+
+async fn told(life: &Life, method: &str, path: &str) -> Option<String> {
+    echoed(life, method, path).await.headers.remove(HEADER)
+}
+
+/// The request parameters of each integration of an HTTP API.
+async fn parameters(life: &Life, api: &str) -> Vec<BTreeMap<String, String>> {
+    let all = life.gateway().get_integrations().api_id(api).send().await.expect("GetIntegrations");
+    let all = all.items.unwrap_or_default().into_iter();
+    all.map(|i| i.request_parameters.unwrap_or_default().into_iter().collect()).collect()
+}
+
+/// Our tags on an HTTP API.
+async fn marks(life: &Life, api: &str) -> Vec<String> {
+    let api = life.gateway().get_api().api_id(api).send().await.expect("GetApi");
+    let mut keys: Vec<_> =
+        api.tags.unwrap_or_default().into_keys().filter(|k| k.starts_with("mtls-operator.io/")).collect();
+    keys.sort();
+    keys
+}
+
+async fn programmed(life: &Life) {
+    life.condition("d", "IdentityPropagated", |c| c.status == "True").await;
+    life.ready("d").await;
+}
+
+#[test]
+fn the_back_end_of_an_http_api_learns_who_called_and_nobody_else_can_say_so() {
+    run(async {
+        let (life, echo) = (Life::start("identity").await, Echo::start().await.expect("a back end"));
+        let api = http_proxy_api(&life.account, "orders", &echo.url(), true).await.expect("an API");
+        // Of somebody else, on one of two integrations.
+        let added = add_http_route(&life.account, &api, "GET /added", &echo.url()).await.expect("a route");
+        let theirs = BTreeMap::from([("overwrite:header.x-theirs".to_owned(), "'kept'".to_owned())]);
+        let request = life.gateway().update_integration().api_id(&api).integration_id(&added);
+        request
+            .set_request_parameters(Some(theirs.clone().into_iter().collect()))
+            .send()
+            .await
+            .expect("UpdateIntegration");
+        let before = parameters(&life, &api).await;
+        let wanted = headers(&[
+            (HEADER, "SubjectDN"),
+            ("x-client-cert-issuer", "IssuerDN"),
+            ("x-client-cert-serial", "SerialNumber"),
+        ]);
+        served(&life, json!({"mappings": mapped(&api, "$default"), "identity": wanted})).await;
+        programmed(&life).await;
+        for path in ["/", "/added"] {
+            let mut got = echoed(&life, "GET", path).await.headers;
+            assert_eq!(got.remove(HEADER).as_deref(), Some("CN=client1"), "{path}");
+            assert_eq!(got.remove("x-client-cert-issuer").as_deref(), Some("CN=partners"), "{path}");
+            let serial = life.certificates().get("client1").await.unwrap().status.unwrap().serial_number;
+            assert_eq!(got.remove("x-client-cert-serial"), serial, "{path}");
+        }
+
+        // A route that somebody adds later: until the next look its back end hears what the caller likes.
+        add_http_route(&life.account, &api, "GET /late", &echo.url()).await.expect("a route");
+        eventually("the new route is covered", async || match told(&life, "GET", "/late").await.as_deref() {
+            Some("CN=client1") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        programmed(&life).await;
+
+        // One header less, then none: what was there before us stays.
+        life.change("d", json!({"identity": headers(&[(HEADER, "SubjectDN")])})).await;
+        programmed(&life).await;
+        assert_eq!(marks(&life, &api).await, [format!("mtls-operator.io/header.{HEADER}")]);
+        assert!(parameters(&life, &api).await.iter().all(|p| !p.contains_key("overwrite:header.x-client-cert-serial")));
+        life.change("d", json!({"identity": null})).await;
+        life.ready("d").await;
+        eventually("no condition", async || {
+            let status = life.domains().get("d").await.unwrap().status.unwrap();
+            match status.conditions.iter().find(|c| c.type_ == "IdentityPropagated") {
+                None => Ok(()),
+                Some(left) => Err(format!("{left:?}")),
+            }
+        })
+        .await;
+        assert_eq!(marks(&life, &api).await, [""; 0]);
+        let after = parameters(&life, &api).await;
+        assert_eq!(after[..before.len()], before, "as before us");
+        assert!(after.contains(&theirs));
+        assert_eq!(
+            told(&life, "GET", "/late").await.as_deref(),
+            Some("CN=somebody-else, CN=shouted"),
+            "nobody watches over it any more"
+        );
+    });
+}
+
+#[test]
+fn an_http_api_that_does_not_deploy_by_itself_is_deployed() {
+    run(async {
+        let (life, echo) = (Life::start("undeployed").await, Echo::start().await.expect("a back end"));
+        let api = http_proxy_api(&life.account, "orders", &echo.url(), false).await.expect("an API");
+        served(&life, json!({"mappings": mapped(&api, "$default"), "identity": headers(&[(HEADER, "SubjectDN")])}))
+            .await;
+        programmed(&life).await;
+        assert_eq!(told(&life, "GET", "/").await.as_deref(), Some("CN=client1"));
+        assert_eq!(marks(&life, &api).await, [format!("mtls-operator.io/header.{HEADER}")], "nothing is pending");
+        // With the domain all of it goes.
+        life.delete_domain("d").await;
+        assert_eq!(marks(&life, &api).await, [""; 0]);
+        assert!(parameters(&life, &api).await.iter().all(BTreeMap::is_empty));
+    });
+}
+
+#[test]
+fn an_api_that_leaves_the_spec_is_left_as_it_was() {
+    run(async {
+        let (life, echo) = (Life::start("leaving").await, Echo::start().await.expect("a back end"));
+        let api = http_proxy_api(&life.account, "orders", &echo.url(), true).await.expect("an API");
+        let identity = headers(&[(HEADER, "SubjectDN")]);
+        served(&life, json!({"mappings": mapped(&api, "$default"), "identity": identity})).await;
+        programmed(&life).await;
+        let mark = life.mark().await;
+        life.change("d", json!({"mappings": mapped(&life.prepared.api_id, "$default")})).await;
+        life.ready("d").await;
+        assert_eq!(marks(&life, &api).await, [""; 0]);
+        assert!(parameters(&life, &api).await.iter().all(BTreeMap::is_empty));
+        let writes = life.writes(mark).await;
+        let position = |operation: &str| writes.iter().rposition(|write| write == operation);
+        assert!(
+            position("UntagResource") < position("UpdateApiMapping"),
+            "found again over its mapping only: {writes:?}"
+        );
+        assert_eq!(life.mapped().await[0].1, life.prepared.api_id);
+    });
+}
+
+/// examples/identity-rest-api.yaml as its comments tell it.
+#[test]
+fn the_example_shows_the_back_end_who_called() {
+    run(async {
+        let (life, echo) = (Life::start("who").await, Echo::start().await.expect("a back end"));
+        let api = rest_proxy_api(&life.account, "orders", &echo.url()).await.expect("an API");
+        examples::apply(&life, "identity-rest-api.yaml", &[("a1b2c3d4e5", &api)]).await;
+        life.ready("partners").await;
+        life.certificate_ready("client1").await;
+        let client1 = life.identity("client1-mtls").await;
+        let answer = life.call(&life.host(), "/hello", Some(&client1)).await;
+        let got: Echoed = serde_json::from_str(&answer.body).expect("the back end answers in JSON");
+        assert_eq!(got.headers.get(HEADER).map(String::as_str), Some("CN=client1"));
+        assert_eq!(got.path, "/hello");
+    });
+}
+
+#[test]
+fn a_rest_api_waits_for_somebodys_deployment_or_is_deployed() {
+    run(async {
+        let (life, echo) = (Life::start("rest-identity").await, Echo::start().await.expect("a back end"));
+        let api = rest_proxy_api(&life.account, "orders", &echo.url()).await.expect("an API");
+        let spec = json!({"mappings": mapped(&api, "prod"), "identity": headers(&[(HEADER, "SubjectDN")])});
+        life.create_domain("d", spec).await;
+        life.create_certificate("client1", "d").await;
+        life.certificate_ready("client1").await;
+        let waiting = life.condition("d", "IdentityPropagated", |c| c.reason == "WaitingForDeployment").await;
+        assert!(waiting.message.contains(&api) && waiting.message.contains("stage prod"), "{}", waiting.message);
+        assert!(waiting.message.contains("restDeployment"), "{}", waiting.message);
+        life.condition("d", "BypassClosed", |c| c.status == "True").await;
+        assert_eq!(
+            told(&life, "GET", "/a/b").await.as_deref(),
+            Some("CN=somebody-else, CN=shouted"),
+            "as the condition says"
+        );
+        deploy_rest(&life.account, &api).await.expect("somebody deploys it");
+        programmed(&life).await;
+        assert_eq!(told(&life, "GET", "/a/b").await.as_deref(), Some("CN=client1"));
+        assert_eq!(told(&life, "POST", "/a").await.as_deref(), Some("CN=client1"));
+
+        // Each method of the resources of the other one, and those that come later.
+        let orders = rest_orders_api(&life.account, "several", &echo.url()).await.expect("an API");
+        life.change("d", json!({"mappings": mapped(&orders, "prod"), "restDeployment": "Allow"})).await;
+        programmed(&life).await;
+        for method in ["GET", "POST"] {
+            assert_eq!(told(&life, method, "/orders").await.as_deref(), Some("CN=client1"), "{method}");
+        }
+        let deployments = |calls: Vec<String>| calls.into_iter().filter(|c| c == "CreateDeployment").count();
+        let mark = life.mark().await;
+        add_rest_resource(&life.account, &orders, "invoices", &echo.url()).await.expect("a resource");
+        eventually("the new resource is deployed with its header", async || {
+            let client1 = life.identity("client1").await;
+            let forged = format!("{HEADER}: CN=somebody-else");
+            let answer = life.call_with(&life.host(), "/invoices", Some(&client1), &["--header", &forged]).await;
+            match serde_json::from_str::<Echoed>(&answer.body) {
+                Ok(got) if got.headers.get(HEADER).map(String::as_str) == Some("CN=client1") => Ok(()),
+                _ => Err(answer.body),
+            }
+        })
+        .await;
+        programmed(&life).await;
+        life.looks(2).await;
+        assert_eq!(deployments(life.writes(mark).await), 1, "once, not at every look");
+        life.delete_domain("d").await;
+        let sdk = aws_sdk_apigateway::Client::new(&life.account.sdk());
+        for id in [&api, &orders] {
+            let all = sdk.get_resources().rest_api_id(id).embed("methods").send().await.expect("GetResources");
+            let methods = all.items().iter().flat_map(|r| r.resource_methods.iter().flatten());
+            let integrations = methods.filter_map(|(_, m)| m.method_integration.as_ref());
+            let parameters: Vec<_> = integrations.flat_map(|i| i.request_parameters.iter().flatten()).collect();
+            assert!(parameters.iter().all(|(key, _)| !key.contains(HEADER)), "{parameters:?}");
+            let tags = sdk.get_rest_api().rest_api_id(id).send().await.expect("GetRestApi").tags.unwrap_or_default();
+            assert!(tags.keys().all(|key| !key.starts_with("mtls-operator.io/")), "{tags:?}");
+        }
+    });
+}
+
+#[test]
+fn headers_of_others_are_left_alone_and_nobody_fights_for_ever() {
+    run(async {
+        let (life, echo) = (Life::start("contested").await, Echo::start().await.expect("a back end"));
+        let api = http_proxy_api(&life.account, "orders", &echo.url(), true).await.expect("an API");
+        let id = life
+            .gateway()
+            .get_integrations()
+            .api_id(&api)
+            .send()
+            .await
+            .unwrap()
+            .items
+            .unwrap()
+            .remove(0)
+            .integration_id
+            .unwrap();
+        let set = async |value: &str| {
+            let parameters = [(format!("overwrite:header.{HEADER}"), value.to_owned())].into();
+            let request = life.gateway().update_integration().api_id(&api).integration_id(&id);
+            request.set_request_parameters(Some(parameters)).send().await.expect("UpdateIntegration");
+        };
+        set("'fixed'").await;
+        life.create_domain(
+            "d",
+            json!({"mappings": mapped(&api, "$default"), "identity": headers(&[(HEADER, "SubjectDN")])}),
+        )
+        .await;
+        let foreign = life.condition("d", "IdentityPropagated", |c| c.reason == "ForeignOwner").await;
+        assert!(foreign.message.contains(HEADER) && foreign.message.contains(&api), "{}", foreign.message);
+        assert_eq!(parameters(&life, &api).await[0][&format!("overwrite:header.{HEADER}")], "'fixed'");
+        set("").await;
+        programmed(&life).await;
+
+        for _ in 0..3 {
+            let mark = life.mark().await;
+            set("").await;
+            eventually("it is put back", async || {
+                let writes = life.writes(mark).await;
+                // Theirs and ours.
+                if writes.iter().filter(|w| *w == "UpdateIntegration").count() == 2 {
+                    Ok(())
+                } else {
+                    Err(format!("{writes:?}"))
+                }
+            })
+            .await;
+            programmed(&life).await;
+            life.looks(1).await;
+        }
+        set("").await;
+        let contested = life.condition("d", "IdentityPropagated", |c| c.reason == "ContestedByOther").await;
+        assert!(contested.message.contains(HEADER) && contested.message.contains(&api), "{}", contested.message);
+        let mark = life.mark().await;
+        life.looks(3).await;
+        assert_eq!(life.writes(mark).await, [""; 0]);
+        // A changed spec tries again.
+        let both = headers(&[(HEADER, "SubjectDN"), ("x-client-cert-until", "NotAfter")]);
+        life.change("d", json!({"identity": both})).await;
+        programmed(&life).await;
+    });
+}
