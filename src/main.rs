@@ -160,9 +160,9 @@ fn start(run: Run) -> anyhow::Result<()> {
     logging::init(&run.log, run.log_format)?;
     // kube and the AWS SDK find aws-lc-rs by themselves; the probe's client takes the process's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // Not a thread per core of whatever node this is: one besides this one, where the controllers run, issues as fast as an API server takes
-    // it, and each more would keep memory of its own.
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(operate(run))
+    // One thread: it issues as fast as an API server takes it with a quarter of a core, and more would wake each other up all the time
+    // and keep memory of their own. What takes long (RSA keys, keystores) has threads as it needs them.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(operate(run))
 }
 
 async fn operate(run: Run) -> anyhow::Result<()> {
@@ -190,8 +190,10 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let (domains, drive_domains) = Watch::<domain::controller::Guard>::new(&client, ns, watch::all_of_it);
     let (certificates, drive_certificates) =
         Watch::<certificate::controller::Guard>::new(&client, ns, watch::all_of_it);
-    let (secrets, drive_secrets) =
-        Watch::<PartialObjectMeta<Secret>>::new(&client, ns, |secret| watch::identity_and(TRUSTED_BY, secret));
+    let (secrets, drive_secrets) = Watch::<PartialObjectMeta<Secret>>::new(&client, ns, |secret| {
+        secret.types = None; // the same for each of thousands
+        watch::identity_and(TRUSTED_BY, secret);
+    });
     // Specs select by any label.
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
     let (namespaces, drive_namespaces) = Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);

@@ -81,8 +81,13 @@ impl Bench {
         let (client, metrics) = (world.kubernetes.admin(), format!("http://{listen}/metrics"));
         let http = reqwest::Client::builder().no_proxy().build()?;
         let bench = Bench { client, operator, metrics, http, prepared, world };
-        until("the operator leads", async || Ok(bench.metric("mtls_operator_leader").await? == 1.0)).await?;
+        bench.leads().await?;
         Ok(bench)
+    }
+
+    /// Waits until the operator leads.
+    pub async fn leads(&self) -> Result<()> {
+        until("the operator leads", async || Ok(self.metric("mtls_operator_leader").await? == 1.0)).await
     }
 
     pub fn certificates(&self) -> Api<ClientCertificate> {

@@ -249,7 +249,8 @@ fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
 fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     let users = ctx.uses.of(&namespace, &name).into_iter().map(|user| ObjectRef::new(&user).within(&namespace));
-    let mut touched: Vec<_> = users.filter(|user| !ctx.wrote(user, secret)).collect();
+    let there = users.filter(|user| ctx.certificates.get(user).is_some());
+    let mut touched: Vec<_> = there.filter(|user| !ctx.wrote(user, secret)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
         let issues = |d: &MtlsDomain| {
@@ -298,9 +299,16 @@ impl Ctx {
 
     /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
     fn is_behind(&self, cert: &ClientCertificate) -> bool {
-        self.remember(&cert.uid().unwrap_or_default(), |m| {
-            m.is_behind(cert.metadata.resource_version.as_ref(), Instant::now())
-        })
+        let mut memory = self.memory.lock().expect("nobody panics while holding it");
+        let known = cert.uid().and_then(|uid| memory.get_mut(&uid));
+        known.is_some_and(|m| m.is_behind(cert.metadata.resource_version.as_ref(), Instant::now()))
+    }
+
+    /// Makes no entry: of thousands with which all is well there is nothing to keep.
+    fn succeeded(&self, uid: &str) {
+        if let Some(known) = self.memory.lock().expect("nobody panics while holding it").get_mut(uid) {
+            known.failures = 0;
+        }
     }
 
     async fn write(
@@ -424,7 +432,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
             say(&accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
-            ctx.remember(&uid, |m| m.failures = 0);
+            ctx.succeeded(&uid);
             Ok(until(Some(renewal), &terms, now))
         }
         Ok(None) => {
@@ -432,7 +440,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
             let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
             say(&accepted, &plan.lines, leaf).await?;
-            ctx.remember(&uid, |m| m.failures = 0);
+            ctx.succeeded(&uid);
             Ok(until(plan.look_again.or(plan.renewal), &terms, now))
         }
         Err(error) => {

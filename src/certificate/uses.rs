@@ -1,5 +1,6 @@
 //! Which certificates have to do with which Secret, by the Secrets' names: of thousands of each, a change of one finds the other without a
-//! look at every pair. In memory, and kept up by whoever hears of the certificates.
+//! look at every pair. In memory, and kept up by whoever hears of the certificates. Only what names do not say by themselves is kept: as a
+//! rule a certificate and its Secret have the same.
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Mutex,
@@ -41,10 +42,15 @@ impl Uses {
         }
     }
 
-    /// The certificates that hold what they have in this Secret, or take a password from it.
+    /// The certificates that hold what they have in this Secret, or take a password from it; and that of the same name, which need not
+    /// be there.
     pub fn of(&self, namespace: &str, secret: &str) -> Vec<String> {
         let all = self.0.lock().expect("nobody panics while holding it");
-        all.get(&(namespace.to_owned(), secret.to_owned())).cloned().unwrap_or_default()
+        let mut names = all.get(&(namespace.to_owned(), secret.to_owned())).cloned().unwrap_or_default();
+        if !names.iter().any(|name| name == secret) {
+            names.push(secret.to_owned());
+        }
+        names
     }
 }
 
@@ -54,7 +60,9 @@ fn used_by(cert: &ClientCertificate) -> impl Iterator<Item = (String, String)> {
     let next = (spec.issuance == Issuance::SelfSigned).then(|| next_secret(&secret));
     let password = spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| p.password_secret_ref.name.clone());
     let namespace = cert.namespace().unwrap_or_default();
-    [Some(secret), next, password].into_iter().flatten().map(move |secret| (namespace.clone(), secret))
+    let name = cert.name_any();
+    let all = [Some(secret), next, password].into_iter().flatten().filter(move |secret| *secret != name);
+    all.map(move |secret| (namespace.clone(), secret))
 }
 
 #[cfg(test)]
@@ -85,11 +93,15 @@ mod tests {
             uses.add(cert);
         }
         let found = |secret: &str| uses.of("ns", secret).join(" ");
-        assert_eq!(["a", "a-next", "b", "of-b", "password"].map(found), ["a", "a", "", "b c", "b c"]);
-        assert_eq!(uses.of("another", "a"), [""; 0]);
+        assert_eq!(
+            ["a", "a-next", "b", "of-b", "password"].map(found),
+            ["a", "a a-next", "b", "b c of-b", "b c password"],
+            "each with the certificate of that name, be it there or not"
+        );
+        assert_eq!(uses.of("another", "a-next"), ["a-next"]);
 
         uses.remove(&all[1]);
-        assert_eq!(["of-b", "password"].map(found), ["c", "c"]);
+        assert_eq!(["of-b", "password"].map(found), ["c of-b", "c password"]);
         for cert in &all {
             uses.remove(cert);
         }

@@ -1,6 +1,6 @@
 //! Making several watches of one kind into one. Pure.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, iter, sync::Arc};
 
 use kube::{Resource, runtime::watcher::Event};
 
@@ -14,8 +14,9 @@ pub(super) struct Merge<K> {
 }
 
 struct Source<K> {
-    /// The list that is being made; before `live` also what was listed.
-    buffer: HashMap<Key, K>,
+    /// The list that is being made; before `live` also what was listed. Boxed, because a table of thousands of whole objects would be
+    /// copied as it grows, and memory once taken in such pieces is not given back.
+    buffer: HashMap<Key, Box<K>>,
     listed: bool,
 }
 
@@ -26,52 +27,60 @@ fn key<K: Resource>(object: &K) -> Key {
     (object.meta().namespace.clone(), object.meta().name.clone())
 }
 
-impl<K: Resource + Clone> Merge<K> {
+impl<K: Resource + Clone + 'static> Merge<K> {
     pub(super) fn new(sources: usize) -> Self {
         let source = || Source { buffer: HashMap::new(), listed: false };
         Self { sources: std::iter::repeat_with(source).take(sources).collect(), live: false }
     }
 
-    /// What `event` of source `i` means for the store. `stored` answers what the store holds of that source.
-    pub(super) fn next(&mut self, i: usize, event: Event<K>, stored: impl FnOnce() -> Vec<Arc<K>>) -> Vec<Event<K>> {
+    /// What `event` of source `i` means for the store, one object after the other: the next is taken only once the last is where it belongs,
+    /// and so nothing is in memory twice. `stored` answers what the store holds of that source.
+    pub(super) fn next(
+        &mut self,
+        i: usize,
+        event: Event<K>,
+        stored: impl FnOnce() -> Vec<Arc<K>>,
+    ) -> Box<dyn Iterator<Item = Event<K>>> {
         let source = &mut self.sources[i];
         match event {
             // Also after a list that failed half-way.
             Event::Init => {
-                source.buffer.clear();
+                source.buffer = HashMap::new();
                 source.listed = false;
-                vec![]
+                Box::new(iter::empty())
             }
             Event::InitApply(object) => {
-                source.buffer.insert(key(&object), object);
-                vec![]
+                source.buffer.insert(key(&object), object.into());
+                Box::new(iter::empty())
             }
             Event::InitDone => {
                 source.listed = true;
                 if self.live {
-                    changes(stored(), std::mem::take(&mut source.buffer))
+                    Box::new(changes(stored(), std::mem::take(&mut source.buffer)).into_iter())
                 } else if self.sources.iter().all(|s| s.listed) {
                     self.live = true;
-                    let listed = self.sources.iter_mut().flat_map(|s| std::mem::take(&mut s.buffer).into_values());
-                    [Event::Init].into_iter().chain(listed.map(Event::InitApply)).chain([Event::InitDone]).collect()
+                    let listed: Vec<_> = self.sources.iter_mut().map(|s| std::mem::take(&mut s.buffer)).collect();
+                    let listed =
+                        listed.into_iter().flat_map(HashMap::into_values).map(|object| Event::InitApply(*object));
+                    Box::new(iter::once(Event::Init).chain(listed).chain(iter::once(Event::InitDone)))
                 } else {
-                    vec![]
+                    Box::new(iter::empty())
                 }
             }
-            change if self.live => vec![change],
+            change if self.live => Box::new(iter::once(change)),
             Event::Apply(object) => {
-                source.buffer.insert(key(&object), object);
-                vec![]
+                source.buffer.insert(key(&object), object.into());
+                Box::new(iter::empty())
             }
             Event::Delete(object) => {
                 source.buffer.remove(&key(&object));
-                vec![]
+                Box::new(iter::empty())
             }
         }
     }
 }
 
-fn changes<K: Resource + Clone>(old: Vec<Arc<K>>, mut new: HashMap<Key, K>) -> Vec<Event<K>> {
+fn changes<K: Resource + Clone>(old: Vec<Arc<K>>, mut new: HashMap<Key, Box<K>>) -> Vec<Event<K>> {
     let mut events = Vec::new();
     for object in old {
         match new.get(&key(&*object)) {
@@ -83,7 +92,7 @@ fn changes<K: Resource + Clone>(old: Vec<Arc<K>>, mut new: HashMap<Key, K>) -> V
             Some(_) => (),
         }
     }
-    events.extend(new.into_values().map(Event::Apply));
+    events.extend(new.into_values().map(|object| Event::Apply(*object)));
     events
 }
 
@@ -141,7 +150,7 @@ pub(super) mod tests {
 
         fn next(&mut self, source: usize, event: Event<ConfigMap>) -> Vec<String> {
             let stored = || self.store.state_filter(|o| o.metadata.namespace.as_deref() == Some(NAMESPACES[source]));
-            let events = self.merge.next(source, event, stored);
+            let events: Vec<_> = self.merge.next(source, event, stored).collect();
             for event in &events {
                 self.writer.apply_watcher_event(event);
             }

@@ -117,6 +117,28 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_next_certificate_is_issued_with_the_key_that_is_in_the_secret_now() {
+    let [first, second, third] = ["First CA", "Second CA", "Third CA"].map(Ca::new);
+    let life = Life::start("reread").await;
+    create_secret(&life, "own-ca", &[("tls.crt", &first.pem), ("tls.key", &first.key)]).await;
+    let trust = json!({"authorities": [secret_authority("own", "own-ca")]});
+    create(&life, DOMAIN, "partners", domain_spec(&life, trust)).await;
+    // Each issuance reads the key, and it is kept for those after it; then the Secret holds another.
+    for (name, ca) in [("c1", &first), ("c2", &second), ("c3", &third)] {
+        damage(&life, "own-ca", &[("tls.crt", &ca.pem), ("tls.key", &ca.key)]).await;
+        create(&life, CERTIFICATE, name, certificate_spec(name)).await;
+        for caller in leaves(&life, |issuer| holds(issuer, &ca.pem)).await {
+            assert_eq!(caller.calls(&life).await, "200");
+        }
+        let names = life.certificates().list(&ListParams::default()).await.expect("the certificates");
+        for name in names.iter().map(ResourceExt::name_any) {
+            let secret = life.secrets().get(&name).await.expect("the Secret");
+            sound(&secret).await.expect("signed by the very key whose certificate is in ca.crt");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ca_secret_that_gets_another_key_under_the_same_subject() {
     let [old, twin, other] = ["Own CA", "Own CA", "Other CA"].map(Ca::new);
     let (life, before) = with_leaves("reused", &old).await;
