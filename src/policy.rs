@@ -156,12 +156,9 @@ impl Policy {
         let of_namespace = |selected| self.rules.iter().filter(move |r| r.namespaces.selects(namespace) == selected);
         let rules: Vec<_> = of_namespace(Some(true)).collect();
         let whole = |rule: &Rule| {
-            let allowed = reach.iter().map(|r| rule.allows(&r.thing, namespace.name));
-            allowed.fold(Some(true), |all, one| match (all, one) {
-                (Some(false), _) | (_, Some(false)) => Some(false),
-                (Some(true), Some(true)) => Some(true),
-                _ => None,
-            })
+            let allowed: Vec<_> = reach.iter().map(|r| rule.allows(&r.thing, namespace.name)).collect();
+            let has = |answer| allowed.contains(&answer);
+            if has(Some(false)) { Some(false) } else { (!has(None)).then_some(true) }
         };
         let fits: Vec<_> = rules.iter().map(|rule| whole(rule)).collect();
         if fits.contains(&Some(true)) {

@@ -465,7 +465,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
         Some(claimed) => claimed,
         None => match desired::desired(domain, &surroundings, ctx.clients(&theirs, &foreign)) {
             Ok(desired) => {
-                return serving::serve(domain, &desired, &theirs, &permission, &session, &old, ctx, now).await;
+                return serving::serve(&desired, &theirs, &permission, &session).await;
             }
             Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
         },

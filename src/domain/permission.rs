@@ -20,10 +20,10 @@ use crate::{
 
 /// The policy as it is at the beginning of a look; one that changes meanwhile brings about another look.
 pub(super) struct Permission<'a> {
-    ctx: &'a Ctx,
-    domain: &'a MtlsDomain,
-    old: &'a MtlsDomainStatus,
-    now: Timestamp,
+    pub ctx: &'a Ctx,
+    pub domain: &'a MtlsDomain,
+    pub old: &'a MtlsDomainStatus,
+    pub now: Timestamp,
     policy: Option<Arc<Policy>>,
 }
 

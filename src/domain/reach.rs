@@ -199,7 +199,7 @@ mod tests {
         let domain = domain(json!({"domainName": "a.example.com"}));
         let things = |home: &Home| of(&domain, home, false).into_iter().map(|r| r.thing).collect::<Vec<_>>();
         let name = Thing::Name("a.example.com".into());
-        assert_eq!(things(&before_aws(&domain, "lives")), [name.clone()]);
+        assert_eq!(things(&before_aws(&domain, "lives")), std::slice::from_ref(&name));
         let surroundings = Surroundings {
             cluster_id: "lives",
             account: "123456789012",

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::{
-        ManagementPolicy, MtlsDomain, MtlsDomainStatus,
+        ManagementPolicy, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{gateway::DomainStatus, quota::Class, session::Session},
@@ -30,15 +30,12 @@ use crate::{
 };
 
 pub(super) async fn serve(
-    domain: &MtlsDomain,
     d: &Desired,
     theirs: &[Arc<certificate::controller::Guard>],
     permission: &Permission<'_>,
     session: &Session,
-    old: &MtlsDomainStatus,
-    ctx: &Ctx,
-    now: Timestamp,
 ) -> Result<Next, Error> {
+    let Permission { ctx, domain, old, now, .. } = *permission;
     let uid = domain.uid().unwrap_or_default();
     let generation = domain.metadata.generation.unwrap_or_default();
     let observing = domain.spec.management_policy == ManagementPolicy::Observe;

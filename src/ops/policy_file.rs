@@ -114,7 +114,9 @@ mod tests {
         let publish = |version: &str, text: Option<&str>| {
             let folder = dir.path().join(version);
             std::fs::create_dir(&folder).unwrap();
-            text.map(|text| std::fs::write(folder.join("policy.yaml"), text).unwrap());
+            if let Some(text) = text {
+                std::fs::write(folder.join("policy.yaml"), text).unwrap();
+            }
             let link = dir.path().join("..new");
             std::os::unix::fs::symlink(&folder, &link).unwrap();
             std::fs::rename(&link, dir.path().join("..data")).unwrap();

@@ -49,7 +49,8 @@ pub fn parse(text: &str) -> Result<Policy, Error> {
 /// The first field that cannot be meant as it is, and what to write.
 fn check(rule: &Rule) -> Option<(String, String)> {
     let filled = |text: &str| text.replace("{namespace}", "n");
-    let lists: [(&str, &[String], fn(&str) -> bool, &str); 7] = [
+    type List<'a> = (&'a str, &'a [String], fn(&str) -> bool, &'a str);
+    let lists: [List; 7] = [
         (
             "domainSuffixes",
             rule.domain_suffixes.as_deref().unwrap_or_default(),

@@ -146,7 +146,7 @@ fn of_api(
         let mark = marks(api).find(|(marked, _)| marked == name).map(|(_, owner)| owner);
         let wrong: Vec<_> = covered(api).filter(|i| value(api, i, name) != Some(&expression)).collect();
         let is_ours = mark == Some(&home.owner);
-        let theirs = wrong.iter().find(|i| mark.is_some() && !is_ours || !is_ours && sets(i, name));
+        let theirs = wrong.iter().find(|i| !is_ours && (mark.is_some() || sets(i, name)));
         if let Some(there) = theirs {
             foreign.push(format!("{name} at {} of {id}", there.at));
             continue;
