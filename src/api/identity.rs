@@ -20,7 +20,7 @@ pub struct Identity {
 
     /// The Lambda authorizer whose results headers may hold (`authorizerKey`). It is put on every route and method behind the mappings that
     /// has no authorization yet, except OPTIONS, and then decides who is let in. A route with another authorization is left as it is, and named
-    /// in the message of IdentityPropagated. Unset: none.
+    /// in the message of IdentityPropagated. Unset: none. This version does not serve it yet: the condition Accepted says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorizer: Option<Authorizer>,
 }
@@ -52,7 +52,7 @@ pub struct IdentitySource {
     #[schemars(with = "ClientCertField")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert: Option<ClientCertField>,
-    /// A key of the context that `authorizer` returns, of letters, digits and `_`, for example `commonName`.
+    /// A key of the context that `authorizer` returns, of letters, digits and `_`, for example `commonName`. This version does not serve it yet.
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z][A-Za-z0-9_]*$')")
         .message("write a key of letters, digits and _, as in commonName"))]
     #[schemars(length(min = 1, max = 64))]

@@ -17,32 +17,19 @@ struct Trouble {
     fault: Fault<'static>,
 }
 
-const FAULT: Fault = Fault {
-    service: "*",
-    operation: "*",
-    account: "*",
-    resource: "*",
-    times: 1,
-    skip: 0,
-    when: When::Before,
-    delay_ms: 0,
-    hold: false,
-    drop_reply: false,
-    status: 0,
-    code: "",
-    message: "injected by the test",
-};
-
-const TROUBLES: [Trouble; 7] = [
-    Trouble { name: "throttled", fault: Fault { status: 429, code: "TooManyRequestsException", ..FAULT } },
-    Trouble { name: "500", fault: Fault { status: 500, code: "InternalFailure", ..FAULT } },
-    Trouble { name: "503", fault: Fault { status: 503, code: "ServiceUnavailable", ..FAULT } },
-    Trouble { name: "connection reset", fault: Fault { drop_reply: true, ..FAULT } },
-    Trouble { name: "reply lost", fault: Fault { drop_reply: true, when: When::After, ..FAULT } },
-    Trouble { name: "access denied", fault: Fault { status: 403, code: "AccessDeniedException", ..FAULT } },
-    // Longer than the operator waits; only of writes, because each takes that long.
-    Trouble { name: "time-out", fault: Fault { delay_ms: 5_500, when: When::After, ..FAULT } },
-];
+fn troubles() -> [Trouble; 7] {
+    let fault = Fault::default;
+    [
+        Trouble { name: "throttled", fault: Fault { status: 429, code: "TooManyRequestsException", ..fault() } },
+        Trouble { name: "500", fault: Fault { status: 500, code: "InternalFailure", ..fault() } },
+        Trouble { name: "503", fault: Fault { status: 503, code: "ServiceUnavailable", ..fault() } },
+        Trouble { name: "connection reset", fault: Fault { drop_reply: true, ..fault() } },
+        Trouble { name: "reply lost", fault: Fault { drop_reply: true, when: When::After, ..fault() } },
+        Trouble { name: "access denied", fault: Fault { status: 403, code: "AccessDeniedException", ..fault() } },
+        // Longer than the operator waits; only of writes, because each takes that long.
+        Trouble { name: "time-out", fault: Fault { delay_ms: 5_500, when: When::After, ..fault() } },
+    ]
+}
 
 /// What the conditions say of denied calls, of each service.
 const DENIED: [&str; 10] = [
@@ -76,7 +63,7 @@ async fn undisturbed() -> (Told, BTreeSet<String>, BTreeSet<String>) {
 fn a_life_in_which_every_call_fails_once_ends_as_any_other() {
     run(async {
         let (told, all, writes) = undisturbed().await;
-        let troubled = TROUBLES.map(|trouble| {
+        let troubled = troubles().map(|trouble| {
             let operations = if trouble.name == "time-out" { &writes } else { &all };
             Box::pin(troubled(trouble, operations, &told))
         });
