@@ -186,6 +186,18 @@ pub struct Api {
     pub integrations: Option<Seen<Vec<gateway::Integration>>>,
 }
 
+impl Api {
+    /// The mapped stages that are there.
+    pub fn there(&self) -> impl Iterator<Item = &gateway::Stage> {
+        self.stages.values().flatten()
+    }
+
+    /// Those that serve what was last deployed to them.
+    pub fn by_hand(&self) -> impl Iterator<Item = &gateway::Stage> {
+        self.there().filter(|stage| !stage.auto_deploy)
+    }
+}
+
 /// What is left of an `MtlsDomain` that is being deleted.
 #[derive(Clone, Debug)]
 pub struct Remains {

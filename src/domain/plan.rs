@@ -114,6 +114,22 @@ impl Judged {
     fn act(what: impl Into<String>, actions: Vec<Action>) -> Self {
         Judged { verdict: Verdict::Act(what.into()), actions }
     }
+
+    /// A step that is as many as there are APIs: everything that is to be done, and the worst of them speaks for it. `None`: there are none.
+    fn of_all(all: Vec<Judged>) -> Option<Self> {
+        let worst = |v: &Verdict| match v {
+            Verdict::Blocked(..) => 0,
+            Verdict::Unknown(_) => 1,
+            Verdict::Act(_) => 2,
+            Verdict::Wait(..) => 3,
+            Verdict::Behind(_) => 4,
+            Verdict::Done(Reason::NotVerified, _) => 5,
+            Verdict::Done(..) => 6,
+        };
+        let (verdicts, actions): (Vec<_>, Vec<_>) = all.into_iter().map(|j| (j.verdict, j.actions)).unzip();
+        let verdict = verdicts.into_iter().min_by_key(worst)?;
+        Some(Judged { verdict, actions: actions.concat() })
+    }
 }
 
 impl From<Verdict> for Judged {

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Action, DEPLOYED, Judged, PENDING_TAG, Step, Verdict, references::unsupported};
 use crate::{
     api::{DefaultEndpoint, RestDeployment, conditions::Reason},
-    aws::gateway::{Protocol, Stage},
+    aws::gateway::Protocol,
     domain::{
         desired::Desired,
         observed::{Api, Observed},
@@ -28,32 +28,13 @@ pub(super) fn bypass(d: &Desired, o: &Observed, dns: &Verdict, now: Timestamp) -
         )
         .into();
     }
-    let (mut actions, mut verdicts) = (vec![], vec![]);
     let ids: BTreeSet<_> = d.mappings.values().map(|m| &m.id).collect();
-    for id in ids {
-        match o.apis.get(id) {
-            Some(Err(why)) => verdicts.push(Verdict::unknown(why)),
-            Some(Ok(Some(api))) if unsupported(&api.api).is_none() => {
-                let judged = endpoint(api, d.rest_deployment, dns, now);
-                actions.extend(judged.actions);
-                verdicts.push(judged.verdict);
-            }
-            None | Some(Ok(_)) => verdicts.push(Verdict::Behind(Step::ResolvedRefs)),
-        }
-    }
-    // The worst of them speaks for the step.
-    let worst = |v: &Verdict| match v {
-        Verdict::Blocked(..) => 0,
-        Verdict::Unknown(_) => 1,
-        Verdict::Act(_) => 2,
-        Verdict::Wait(..) => 3,
-        Verdict::Behind(_) => 4,
-        Verdict::Done(Reason::NotVerified, _) => 5,
-        Verdict::Done(..) => 6,
-    };
-    let verdict =
-        verdicts.into_iter().min_by_key(worst).unwrap_or_else(|| Verdict::done(Reason::Closed, "no API is mapped"));
-    Judged { verdict, actions }
+    let judged = ids.into_iter().map(|id| match o.apis.get(id) {
+        Some(Err(why)) => Verdict::unknown(why).into(),
+        Some(Ok(Some(api))) if unsupported(&api.api).is_none() => endpoint(api, d.rest_deployment, dns, now),
+        None | Some(Ok(_)) => Verdict::Behind(Step::ResolvedRefs).into(),
+    });
+    Judged::of_all(judged.collect()).unwrap_or_else(|| Verdict::done(Reason::Closed, "no API is mapped").into())
 }
 
 fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Timestamp) -> Judged {
@@ -84,7 +65,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
         true => vec![Action::UnmarkPending { api_arn: api.api.arn.clone() }],
         false => vec![],
     };
-    let fresh = there(api).any(|stage| stage.updated_at.is_some_and(|at| now.duration_since(at) < TAKES_EFFECT));
+    let fresh = api.there().any(|stage| stage.updated_at.is_some_and(|at| now.duration_since(at) < TAKES_EFFECT));
     match &api.probe {
         Some(probe::Verdict::Refused(_)) => Judged {
             verdict: Verdict::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint"),
@@ -104,7 +85,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
                     [mark_pending].into_iter().chain(publish(api, rest_deployment)).collect(),
                 ),
                 RestDeployment::Never => {
-                    let stages: Vec<_> = there(api).map(|stage| stage.name.as_str()).collect();
+                    let stages: Vec<_> = api.there().map(|stage| stage.name.as_str()).collect();
                     let missing = format!(
                         "{still}: it takes a deployment to stage {}, which publishes every other pending change of {id} too. \
                          Deploy it, or set spec.restDeployment to Allow",
@@ -134,7 +115,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
 
 /// Whether it takes a second call to make the flag effective: not so where a stage is deployed to by itself.
 fn takes_two(api: &Api) -> bool {
-    api.api.protocol == Protocol::Rest || by_hand(api).next().is_some()
+    api.api.protocol == Protocol::Rest || api.by_hand().next().is_some()
 }
 
 /// What makes the flag effective, and then says so in the mark; nothing as long as there is no stage that could do it.
@@ -142,10 +123,10 @@ fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
     let (id, arn, protocol) = (&api.api.id, &api.api.arn, api.api.protocol);
     let unmark = Action::UnmarkPending { api_arn: arn.clone() };
     let deploy = || {
-        let stages = by_hand(api).map(|stage| stage.name.clone()).collect();
+        let stages = api.by_hand().map(|stage| stage.name.clone()).collect();
         Action::Deploy { protocol, api_id: id.clone(), stages }
     };
-    match (protocol, by_hand(api).next()) {
+    match (protocol, api.by_hand().next()) {
         (Protocol::Rest, None) => vec![],
         (Protocol::Rest, Some(stage)) if rest_deployment == RestDeployment::Never => {
             let (api_id, stage, description) = (id.clone(), stage.name.clone(), stage.description.clone());
@@ -155,16 +136,6 @@ fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
         (_, Some(_)) => vec![deploy(), unmark],
         (_, None) => vec![unmark],
     }
-}
-
-/// The mapped stages that are there.
-fn there(api: &Api) -> impl Iterator<Item = &Stage> {
-    api.stages.values().flatten()
-}
-
-/// Those that serve what was last deployed to them.
-fn by_hand(api: &Api) -> impl Iterator<Item = &Stage> {
-    there(api).filter(|stage| !stage.auto_deploy)
 }
 
 #[cfg(test)]
@@ -177,7 +148,7 @@ mod tests {
 
     /// A REST API with the stage prod, which was touched `ago` seconds ago.
     fn rest(closed: bool, mark: Option<&str>, probe: Option<probe::Verdict>, ago: i64) -> Api {
-        let stage = Stage {
+        let stage = gateway::Stage {
             name: "prod".into(),
             auto_deploy: false,
             description: "theirs".into(),

@@ -30,9 +30,9 @@ pub type InPlace = BTreeSet<(String, Place, String)>;
 /// `None`: nothing is asked for, and nothing is left to take away.
 pub(super) fn identity(d: &Desired, o: &Observed) -> Option<Judged> {
     let mut all: Vec<Judged> = Vec::new();
+    let none = BTreeMap::new();
     for (id, api) in &o.apis {
         let mapped = d.mappings.values().any(|m| m.id == *id);
-        let none = BTreeMap::new();
         let wanted = if mapped { &d.identity } else { &none };
         match api {
             Err(why) if !wanted.is_empty() => all.push(Verdict::unknown(why).into()),
@@ -51,16 +51,7 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<Judged> {
     if custom_domain::is_barred(d, o) {
         return Some(Verdict::Behind(Step::DomainProgrammed).into());
     }
-    let worst = |v: &Verdict| match v {
-        Verdict::Blocked(..) => 0,
-        Verdict::Unknown(_) => 1,
-        Verdict::Act(_) => 2,
-        Verdict::Wait(..) | Verdict::Behind(_) => 3,
-        Verdict::Done(..) => 4,
-    };
-    let (verdicts, actions): (Vec<_>, Vec<_>) = all.into_iter().map(|j| (j.verdict, j.actions)).unzip();
-    let verdict = verdicts.into_iter().min_by_key(worst)?;
-    Some(Judged { verdict, actions: actions.concat() })
+    Judged::of_all(all)
 }
 
 /// What takes our headers out of an API again that is to have none, and our marks off; `None`: there are none, or the API is gone.
@@ -185,8 +176,8 @@ fn of_api(
             .into(),
         );
     }
-    let (by_hand, may_deploy) =
-        (by_hand(api), api.api.protocol != Protocol::Rest || rest_deployment == RestDeployment::Allow);
+    let by_hand: Vec<_> = api.by_hand().collect();
+    let may_deploy = api.api.protocol != Protocol::Rest || rest_deployment == RestDeployment::Allow;
     let mut actions = Vec::new();
     if !changes.is_empty() && !by_hand.is_empty() {
         tags.insert(PENDING_IDENTITY_TAG.to_owned(), deployments(&by_hand));
@@ -290,11 +281,6 @@ fn is_context(value: &str) -> bool {
     value.trim_start_matches('$').starts_with("context.identity.clientCert.")
 }
 
-/// The mapped stages that serve what was last deployed to them.
-fn by_hand(api: &Api) -> Vec<&Stage> {
-    api.stages.values().flatten().filter(|stage| !stage.auto_deploy).collect()
-}
-
 /// A stage that nothing was deployed to yet is named, too: its first deployment is another.
 fn deployment(stage: &Stage) -> &str {
     if stage.deployment_id.is_empty() { "none" } else { &stage.deployment_id }
@@ -314,226 +300,4 @@ fn deployments(stages: &[&Stage]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{aws::gateway, domain::simulation::desired};
-
-    const OURS: &str = "cluster/ns/partners";
-    const SUBJECT: &str = "identity.clientCert.subjectDN";
-
-    fn integration(id: &str, parameters: &[(&str, &str)]) -> Integration {
-        let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Integration { at: Place::Integration(id.into()), parameters, takes_headers: true }
-    }
-
-    fn api(protocol: Protocol, auto_deploy: bool, integrations: Vec<Integration>, tags: &[(&str, &str)]) -> Api {
-        let stage = Stage {
-            name: "prod".into(),
-            auto_deploy,
-            description: String::new(),
-            deployment_id: "d1".into(),
-            updated_at: None,
-        };
-        Api {
-            api: gateway::Api {
-                id: "a1".into(),
-                arn: "arn:a1".into(),
-                protocol,
-                private: false,
-                endpoint_closed: true,
-                tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            },
-            stages: [("prod".to_owned(), Some(stage))].into(),
-            probe: None,
-            integrations: Some(Ok(integrations)),
-        }
-    }
-
-    fn wanted(names: &[&str]) -> BTreeMap<String, String> {
-        names.iter().map(|name| ((*name).to_owned(), SUBJECT.to_owned())).collect()
-    }
-
-    fn judge(api: &Api, names: &[&str], may: RestDeployment, repairs: u32) -> Option<Judged> {
-        of_api(&desired().home, api, &wanted(names), may, repairs)
-    }
-
-    fn words(judged: &Option<Judged>) -> String {
-        let Some(Judged { verdict, actions }) = judged else { return "nothing".into() };
-        let verdict = match verdict {
-            Verdict::Done(..) => "Done".into(),
-            Verdict::Act(_) => "Act".into(),
-            Verdict::Blocked(reason, _) => reason.to_string(),
-            other => format!("{other:?}"),
-        };
-        let actions = actions.iter().map(|action| format!(" | {action}"));
-        actions.fold(verdict, |all, action| all + &action)
-    }
-
-    const MARK: (&str, &str) = ("mtls-operator.io/header.x-sub", OURS);
-
-    #[test]
-    fn a_header_is_marked_first_and_set_on_every_integration() {
-        let both =
-            || vec![integration("i1", &[]), integration("i2", &[("overwrite:header.x-other", "$context.stage")])];
-        let http = api(Protocol::Http, true, both(), &[]);
-        assert_eq!(
-            words(&judge(&http, &["x-sub"], RestDeployment::Never, 0)),
-            "Act | mark arn:a1 with mtls-operator.io/header.x-sub \
-             | change integration i1 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN \
-             | change integration i2 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN"
-        );
-        // Where that is not enough, the pending mark comes first, too, and goes with the deployment.
-        let by_hand = api(Protocol::Http, false, vec![integration("i1", &[])], &[]);
-        assert_eq!(
-            words(&judge(&by_hand, &["x-sub"], RestDeployment::Never, 0)),
-            "Act | mark arn:a1 with mtls-operator.io/header.x-sub, mtls-operator.io/pending-identity \
-             | change integration i1 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN \
-             | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
-        );
-    }
-
-    #[test]
-    fn a_rest_api_is_deployed_only_if_allowed_and_anybodys_deployment_counts() {
-        let set = [("integration.request.header.x-sub", "context.identity.clientCert.subjectDN")];
-        let waiting = api(Protocol::Rest, false, vec![integration("i1", &set)], &[MARK, (PENDING_IDENTITY_TAG, "d1")]);
-        assert_eq!(words(&judge(&waiting, &["x-sub"], RestDeployment::Never, 0)), "WaitingForDeployment");
-        assert_eq!(
-            words(&judge(&waiting, &["x-sub"], RestDeployment::Allow, 0)),
-            "Act | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
-        );
-        let deployed = api(Protocol::Rest, false, vec![integration("i1", &set)], &[MARK, (PENDING_IDENTITY_TAG, "d0")]);
-        assert_eq!(
-            words(&judge(&deployed, &["x-sub"], RestDeployment::Never, 0)),
-            "Act | take mtls-operator.io/pending-identity off arn:a1"
-        );
-    }
-
-    #[test]
-    fn what_others_set_stays_and_is_named() {
-        for (parameters, tags, expected) in [
-            (("overwrite:header.x-sub", "$context.stage"), vec![], "ForeignOwner"),
-            (("overwrite:header.X-Sub", "$context.stage"), vec![], "ForeignOwner"),
-            (("append:header.x-sub", "$context.stage"), vec![], "ForeignOwner"),
-            (
-                ("overwrite:header.x-sub", "$context.stage"),
-                vec![("mtls-operator.io/header.x-sub", "c/ns/other")],
-                "ForeignOwner",
-            ),
-            // The same from somebody else is as good.
-            (("overwrite:header.x-sub", "$context.identity.clientCert.subjectDN"), vec![], "Done"),
-        ] {
-            let api = api(Protocol::Http, true, vec![integration("i1", &[parameters])], &tags);
-            assert_eq!(words(&judge(&api, &["x-sub"], RestDeployment::Never, 0)), expected, "{parameters:?} {tags:?}");
-            assert_eq!(words(&judge(&api, &[], RestDeployment::Never, 0)), "nothing", "{parameters:?} {tags:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_taken_away_again_and_again_is_put_back_three_times() {
-        let api = api(Protocol::Http, true, vec![integration("i1", &[])], &[MARK]);
-        assert!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS)).starts_with("Act"));
-        assert_eq!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS + 1)), "ContestedByOther");
-    }
-
-    /// What AWS does to an API.
-    fn perform(api: &mut Api, action: Action) {
-        let Some(Ok(integrations)) = &mut api.integrations else { panic!("they were read") };
-        match action {
-            Action::TagApi { tags, .. } => api.api.tags.extend(tags),
-            Action::UntagApi { keys, .. } => api.api.tags.retain(|key, _| !keys.contains(key)),
-            Action::ChangeParameters { at, set, remove, .. } => {
-                let there = integrations.iter_mut().find(|i| i.at == at).expect("it is there");
-                there.parameters.retain(|key, _| !remove.contains(key));
-                there.parameters.extend(set);
-            }
-            Action::Deploy { stages, .. } => {
-                for stage in stages {
-                    let stage = api.stages.get_mut(&stage).and_then(Option::as_mut).expect("it is there");
-                    stage.deployment_id += "+";
-                }
-            }
-            other => panic!("{other}"),
-        }
-    }
-
-    proptest! {
-        /// Whatever was there, it ends with the wanted headers on every integration, or says whose is in the way; and what is not ours is as it
-        /// was, also after everything of ours was taken away again, from wherever it was stopped.
-        #[test]
-        fn headers_come_and_go_and_others_stay(
-            rest in any::<bool>(),
-            auto_deploy in any::<bool>(),
-            allow in any::<bool>(),
-            names in proptest::sample::subsequence(vec!["x-a", "x-b", "x-c"], 0..=3),
-            there in proptest::collection::vec(proptest::collection::btree_map("x-[abcd]", 0..3u8, 0..4), 0..3),
-            marked in proptest::sample::subsequence(vec!["x-a", "x-b", "x-c", "x-d"], 0..=4),
-            stopped_after in 0..12usize,
-        ) {
-            let (protocol, may) = (if rest { Protocol::Rest } else { Protocol::Http }, if allow { RestDeployment::Allow } else { RestDeployment::Never });
-            let prefix = if rest { "integration.request.header." } else { "overwrite:header." };
-            // Of us is only what we marked.
-            let value = |name: &str, kind: u8| match kind {
-                0 if marked.contains(&name) => expression(protocol, SUBJECT),
-                1 => "'static'".to_owned(),
-                _ => "method.request.header.other".to_owned(),
-            };
-            let integrations = there.iter().enumerate().map(|(i, headers)| {
-                let parameters = headers.iter().map(|(name, kind)| (format!("{prefix}{name}"), value(name, *kind))).collect();
-                Integration { at: Place::Integration(format!("i{i}")), parameters, takes_headers: true }
-            });
-            let mut api = api(protocol, auto_deploy && !rest, integrations.collect(), &[]);
-            api.api.tags.extend(marked.iter().map(|name| (format!("{HEADER_TAG}{name}"), OURS.to_owned())));
-            let foreign = |api: &Api| -> Vec<_> {
-                let all = api.integrations.iter().flatten().flatten();
-                all.flat_map(|i| i.parameters.iter().filter(|(key, value)| {
-                    let name = key.rsplit_once('.').expect("a header").1;
-                    !is_context(value) && !marked.contains(&name)
-                }).map(|(k, v)| (i.at.clone(), k.clone(), v.clone())).collect::<Vec<_>>()).collect()
-            };
-            let before = foreign(&api);
-            let mut budget = stopped_after;
-            for _ in 0..4 {
-                for action in judge(&api, &names, may, 0).map(|j| j.actions).unwrap_or_default() {
-                    if budget > 0 {
-                        perform(&mut api, action);
-                        budget -= 1;
-                    }
-                }
-            }
-            prop_assert_eq!(foreign(&api), before.clone());
-            for _ in 0..4 {
-                for action in judge(&api, &names, may, 0).map(|j| j.actions).unwrap_or_default() {
-                    perform(&mut api, action);
-                }
-            }
-            let end = judge(&api, &names, may, 0);
-            prop_assert!(end.as_ref().is_none_or(|j| j.actions.is_empty()), "{}", words(&end));
-            match end.map(|j| j.verdict) {
-                None => prop_assert!(names.is_empty()),
-                Some(Verdict::Done(..)) => {
-                    for integration in covered(&api) {
-                        prop_assert!(names.iter().all(|name| value_of(&api, integration, name)), "{api:?}");
-                    }
-                }
-                Some(Verdict::Blocked(Reason::ForeignOwner, _)) => prop_assert!(!before.is_empty()),
-                Some(Verdict::Blocked(Reason::WaitingForDeployment, _)) => prop_assert!(rest && !allow),
-                other => prop_assert!(false, "{other:?}"),
-            }
-            prop_assert_eq!(foreign(&api), before.clone());
-            for _ in 0..4 {
-                for action in judge(&api, &[], may, 0).map(|j| j.actions).unwrap_or_default() {
-                    perform(&mut api, action);
-                }
-            }
-            prop_assert!(!is_marked(&api.api.tags), "{:?}", api.api.tags);
-            prop_assert!(covered(&api).all(|i| i.parameters.values().all(|value| !is_context(value))));
-            prop_assert_eq!(foreign(&api), before);
-        }
-    }
-
-    fn value_of(api: &Api, integration: &Integration, name: &str) -> bool {
-        value(api, integration, name) == Some(&expression(api.api.protocol, SUBJECT))
-    }
-}
+mod tests;
