@@ -2,7 +2,7 @@
 
 use super::rest::operation;
 use super::{Gateway, Protocol};
-use crate::aws::errors::{Error, Kind};
+use crate::aws::errors::Error;
 use aws_sdk_apigateway::types as rest;
 use aws_sdk_apigatewayv2::types as sdk;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ impl std::fmt::Display for Place {
 }
 
 impl Gateway {
-    /// All integrations of the API; [`Kind::NotFound`] when there is no such API.
+    /// All integrations of the API; [`Kind::NotFound`](crate::aws::errors::Kind::NotFound) when there is no such API.
     pub async fn integrations(&self, protocol: Protocol, api_id: &str) -> Result<Vec<Integration>, Error> {
         match protocol {
             Protocol::Rest => self.rest_integrations(api_id).await,
@@ -125,18 +125,6 @@ impl Gateway {
                 all.sort_by(|a, b| a.at.cmp(&b.at));
                 return Ok(all);
             }
-        }
-    }
-
-    /// [`Gateway::integrations`], `None` when there is no such API any more.
-    pub async fn integrations_if_there(
-        &self,
-        protocol: Protocol,
-        api_id: &str,
-    ) -> Result<Option<Vec<Integration>>, Error> {
-        match self.integrations(protocol, api_id).await {
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
-            other => other.map(Some),
         }
     }
 }
