@@ -68,6 +68,13 @@ pub enum Acceptance {
     Unclear(Line),
 }
 
+/// Parts of a message, the first `most` of them: a condition holds 32768 characters at the most, and nobody reads more at a time.
+pub fn listed<'a>(parts: impl ExactSizeIterator<Item = &'a str>, most: usize) -> String {
+    let more = parts.len().saturating_sub(most);
+    let told = parts.take(most).collect::<Vec<_>>().join("; ");
+    if more == 0 { told } else { format!("{told}; and {more} more") }
+}
+
 /// The conditions after a look. `lines` are the steps in their order; none of them is touched unless the spec is served.
 pub fn write(
     old: &[Condition],

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::api::{AdoptionPolicy, Namespaces, given, listed};
+use crate::{
+    api::{AdoptionPolicy, Namespaces, given, listed},
+    conditions,
+};
 
 mod file;
 
 pub use file::{Error, parse};
 
-/// Parts that a message lists: a condition holds 32768 characters at the most.
+/// Parts that a message lists.
 const MOST_TOLD: usize = 10;
 
 /// The content of the file. A spec is served when it fits one rule as a whole, and a policy without rules allows nothing.
@@ -195,12 +198,7 @@ fn misfits(rules: &[&Rule], namespace: Namespace, reach: &[Reach]) -> String {
         }
         Some(_) => (by_all, "does not fit the operator's policy"),
     };
-    let told: Vec<_> = parts.iter().take(MOST_TOLD).map(|r| r.part.as_str()).collect();
-    let more = match parts.len().saturating_sub(MOST_TOLD) {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    format!("{}{more}: {how}. {WAY_OUT}", told.join("; "))
+    format!("{}: {how}. {WAY_OUT}", conditions::listed(parts.iter().map(|r| r.part.as_str()), MOST_TOLD))
 }
 
 impl Namespaces {

@@ -10,12 +10,13 @@ use kube::ResourceExt;
 use super::glob::{self, Kind};
 use crate::{
     api::{ClientGrant, ClientGrantSpec, Issuance},
+    conditions::listed,
     domain::desired::length,
     pki::leaf::LeafRequest,
     policy::Namespace,
 };
 
-/// Parts that a message lists: a condition holds 32768 characters at the most.
+/// Parts that a message lists.
 const MOST_TOLD: usize = 10;
 
 /// What a ClientCertificate asks for. In the order of their places: the oldest first.
@@ -176,14 +177,9 @@ fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Aro
              the domain for more"
         ),
         (None, Some((grant, parts))) => {
-            let told: Vec<_> = parts.iter().take(MOST_TOLD).map(String::as_str).collect();
-            let more = match parts.len().saturating_sub(MOST_TOLD) {
-                0 => String::new(),
-                more => format!("; and {more} more"),
-            };
             format!(
-                "{}{more}: outside of the ClientGrant {}, which is the nearest. Change it, or ask whoever runs the domain for a grant that it fits",
-                told.join("; "),
+                "{}: outside of the ClientGrant {}, which is the nearest. Change it, or ask whoever runs the domain for a grant that it fits",
+                listed(parts.iter().map(String::as_str), MOST_TOLD),
                 grant.name_any()
             )
         }

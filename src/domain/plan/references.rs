@@ -6,6 +6,7 @@ use super::{Action, Judged, Verdict, custom_domain, truststore::told};
 use crate::{
     api::{AuthorityState, conditions::Reason},
     aws::gateway::{self, Protocol},
+    conditions::listed,
     domain::{
         desired::{Desired, SourceWish},
         observed::{Api, Key, Observed, Source, Unseen},
@@ -16,7 +17,7 @@ use crate::{
     },
 };
 
-/// Problems that a condition's message lists: it holds 32768 characters at the most, and nobody reads more at a time.
+/// Problems that a condition's message lists.
 const MOST_TOLD: usize = 20;
 
 pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> Judged {
@@ -84,11 +85,9 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             Some(Err(why)) => unseen = Some(why),
         }
     }
-    let verdict = match (problems.split_first(), unseen, actions.is_empty()) {
-        (Some(((reason, first), rest)), ..) => {
-            let told = rest.iter().take(MOST_TOLD - 1).fold(first.clone(), |all, (_, next)| format!("{all}; {next}"));
-            let more = problems.len().saturating_sub(MOST_TOLD);
-            Verdict::blocked(*reason, if more == 0 { told } else { format!("{told}; and {more} more") })
+    let verdict = match (problems.first(), unseen, actions.is_empty()) {
+        (Some((reason, _)), ..) => {
+            Verdict::blocked(*reason, listed(problems.iter().map(|(_, problem)| problem.as_str()), MOST_TOLD))
         }
         (None, Some(why), _) => Verdict::unknown(why),
         (None, None, false) => Verdict::Act("generating the authority's key and certificate".into()),
