@@ -1,11 +1,10 @@
-//! The whole local world put together: Kubernetes, the double of AWS, the edge, DNS and a back end, and what the operator must be told to use it.
+//! The whole local world put together: Kubernetes, the double of AWS, the edge and DNS, and what the operator must be told to use it.
 use std::path::{Path, PathBuf};
 
 use crate::{
     aws::{self, Account, Aws},
     control::Control,
     dns::Dns,
-    echo::Echo,
     edge::{self, Edge},
     kubernetes::{self, Kubernetes},
     requirements,
@@ -24,8 +23,6 @@ pub enum Error {
     Edge(#[from] edge::Error),
     #[error("the DNS server")]
     Dns(#[source] std::io::Error),
-    #[error("the back end")]
-    Echo(#[source] std::io::Error),
     #[error("cannot use {path}", path = path.display())]
     Folder {
         path: PathBuf,
@@ -41,8 +38,6 @@ pub struct World {
     pub aws: Aws,
     pub edge: Edge,
     pub dns: Dns,
-    /// A back end for APIs.
-    pub echo: Echo,
 }
 
 impl World {
@@ -58,8 +53,7 @@ impl World {
         let (kubernetes, aws) = (kubernetes?, aws?);
         let edge = Edge::start(aws.endpoint(), &dir.join("edge-ca.pem")).await?;
         let dns = Dns::start(Control::new(aws.endpoint()), std::net::Ipv4Addr::LOCALHOST).await.map_err(Error::Dns)?;
-        let echo = Echo::start().await.map_err(Error::Echo)?;
-        Ok(World { dir, kubernetes, aws, edge, dns, echo })
+        Ok(World { dir, kubernetes, aws, edge, dns })
     }
 
     /// The CA of every server certificate of the edge.
