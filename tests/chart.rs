@@ -1,38 +1,21 @@
 //! The Helm chart, through Helm itself: what it renders, what it refuses, and that it says the same thing twice. That what it renders works
 //! in a cluster is a whole life of its own (`tests/lives/chart.rs`).
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::LazyLock,
-};
+use std::process::Command;
 
-use sandbox::tools;
 use serde_json::{Value, json};
 
-static HELM: LazyLock<PathBuf> =
-    LazyLock::new(|| tools::helm(&root().join("tests/chart/helm")).expect("helm can be built"));
+#[path = "chart/helm.rs"]
+mod helm;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use helm::{helm, here};
 
 /// The values without which there is no chart, for one namespace.
 fn least() -> Value {
     json!({"clusterId": "c1", "policy": {"mode": "AllowAll"}})
 }
 
-fn helm(command: &[&str], values: &Value) -> Output {
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), values.to_string()).expect("it is written");
-    let mut helm = Command::new(&*HELM);
-    helm.args(command).arg(root().join("charts/mtls-operator")).arg("--values").arg(file.path());
-    helm.output().expect("helm runs")
-}
-
 fn template(values: &Value) -> Result<String, String> {
-    let out = helm(&["template", "partners", "--namespace", "mtls", "--kube-version", "1.35.0"], values);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
+    helm::template("mtls", values)
 }
 
 fn objects(values: &Value) -> Vec<Value> {
@@ -64,7 +47,7 @@ fn merge(into: &mut Value, more: &Value) {
 
 #[test]
 fn lint_finds_nothing() {
-    let out = helm(&["lint", "--strict", "--kube-version", "1.35.0"], &least());
+    let out = helm(&["lint", "--strict"], &least());
     assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
 }
 
@@ -132,7 +115,7 @@ fn rights_are_namespaced_unless_the_cluster_is_asked_for() {
 /// Those that the attack tests hold off.
 #[test]
 fn who_may_grant_and_request_has_the_rights_of_the_example() {
-    let example = std::fs::read_to_string(root().join("examples/rbac.yaml")).expect("it is there");
+    let example = std::fs::read_to_string(here("examples/rbac.yaml")).expect("it is there");
     let example: Vec<Value> = serde_saphyr::from_multiple(&example).expect("YAML");
     let all = objects(&least());
     for suffix in ["may-grant", "may-request"] {
@@ -171,14 +154,14 @@ fn pods_are_as_restricted_as_pod_security_asks() {
 
 #[test]
 fn crds_are_those_of_the_repository_and_stay_when_asked() {
-    let files = root().join("crds").read_dir().expect("crds").count();
+    let files = here("crds").read_dir().expect("crds").count();
     let all = objects(&least());
     let crds = of_kind(&all, "CustomResourceDefinition");
     assert_eq!(crds.len(), files);
     for crd in crds {
         assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
         let plural = crd["spec"]["names"]["plural"].as_str().expect("a name");
-        let file = std::fs::read_to_string(root().join(format!("crds/{plural}.yaml"))).expect("it is there");
+        let file = std::fs::read_to_string(here(&format!("crds/{plural}.yaml"))).expect("it is there");
         let file: Value = serde_saphyr::from_str(&file).expect("YAML");
         assert!(crd["spec"] == file["spec"], "{plural} differs from crds/{plural}.yaml");
     }

@@ -258,14 +258,6 @@ pub fn go_module(source: &Path, module: &str) -> Result<PathBuf, Box<dyn std::er
     Ok(answer["Dir"].as_str().map(PathBuf::from).ok_or_else(failed)?)
 }
 
-/// Helm, from the module at `source` that requires it.
-///
-/// # Errors
-/// As [`go_program`].
-pub fn helm(source: &Path) -> Result<PathBuf, Error> {
-    go_program("helm", source, "helm.sh/helm/v3/cmd/helm")
-}
-
 /// 26 of "1.26.8 linux/amd64" or of "1.26rc1".
 fn minor(version: &str) -> Option<u32> {
     let rest = version.strip_prefix("1.")?;

@@ -1,9 +1,6 @@
 //! The Helm chart in a cluster: the API server takes all that it renders without a warning, and the operator runs with exactly the
 //! service account, the arguments and the environment of its Deployment.
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{path::PathBuf, process::Stdio};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
@@ -11,29 +8,13 @@ use sandbox::{
     operator::{Operator, OperatorOptions},
     process, tools,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    objects::*,
-    world::{Identity, Life, run, world},
+    helm::{here, template},
+    world::{Life, run, world},
 };
-
-fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// What the chart renders for the namespace of this life, as release `partners`.
-fn rendered(namespace: &str, values: &Value) -> Vec<u8> {
-    let helm = tools::helm(&here("tests/chart/helm")).expect("helm can be built");
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), values.to_string()).expect("it is written");
-    let mut command = Command::new(helm);
-    command.args(["template", "partners", "--kube-version", "1.35.0", "--namespace", namespace]);
-    let out = command.arg(here("charts/mtls-operator")).arg("--values").arg(file.path()).output().expect("helm runs");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    out.stdout
-}
 
 /// The CustomResourceDefinitions of the Prometheus operator that the chart can make use of.
 fn monitoring_crds() -> Vec<PathBuf> {
@@ -44,14 +25,14 @@ fn monitoring_crds() -> Vec<PathBuf> {
 }
 
 /// As `kubectl apply` does it that refuses what the schema does not know; what it said.
-async fn apply(manifests: Vec<u8>) -> String {
+async fn apply(manifests: &str) -> String {
     let kubernetes = &world().kubernetes;
     let mut kubectl = tokio::process::Command::new(kubernetes.bin_dir().join("kubectl"));
     kubectl.arg("--kubeconfig").arg(&kubernetes.kubeconfig);
     kubectl.args(["apply", "--server-side", "--validate=strict", "-f", "-"]);
     kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = kubectl.spawn().expect("it starts");
-    child.stdin.take().expect("piped").write_all(&manifests).await.expect("it reads");
+    child.stdin.take().expect("piped").write_all(manifests.as_bytes()).await.expect("it reads");
     let out = child.wait_with_output().await.expect("it ends");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{said}");
@@ -89,9 +70,11 @@ fn the_operator_of_the_chart_serves_a_domain() {
                 .map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),
         });
         let namespace = life.namespace.clone();
-        let manifests =
-            tokio::task::spawn_blocking(move || rendered(&namespace, &values)).await.expect("it is rendered");
-        let said = apply(manifests).await;
+        let manifests = tokio::task::spawn_blocking(move || template(&namespace, &values))
+            .await
+            .expect("it ends")
+            .expect("it is rendered");
+        let said = apply(&manifests).await;
         assert!(!said.contains("Warning"), "{said}");
 
         // As the API server has it, not as it was sent.
@@ -122,15 +105,9 @@ fn the_operator_of_the_chart_serves_a_domain() {
 
         life.create_domain("d", json!({})).await;
         life.ready("d").await;
-        create(
-            &life,
-            CERTIFICATE,
-            "client1",
-            json!({"domainRef": {"name": "d"}, "subject": {"commonName": "client1"}}),
-        )
-        .await;
+        life.create_certificate("client1", "d").await;
         life.certificate_ready("client1").await;
-        let client1: Identity = life.identity("client1").await;
+        let client1 = life.identity("client1").await;
         assert_eq!(life.call(&life.host(), "/", Some(&client1)).await.status, 200);
         life.delete_domain("d").await;
     });

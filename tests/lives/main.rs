@@ -15,6 +15,8 @@ mod external_dns;
 mod faults;
 mod foreign;
 mod grants;
+#[path = "../chart/helm.rs"]
+mod helm;
 mod hosted_zone;
 mod identity;
 mod interop;
