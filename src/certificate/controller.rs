@@ -166,13 +166,11 @@ fn rivals(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     if !goes || changed.spec.issuance != Issuance::SelfSigned {
         return vec![];
     }
-    let theirs = |c: &ClientCertificate| {
+    those(ctx, |c| {
         c.spec.issuance == Issuance::SelfSigned
             && desired::domain_key(c) == desired::domain_key(changed)
             && c.uid() != changed.uid()
-    };
-    let state = ctx.certificates.state();
-    state.iter().filter(|c| c.0.as_ref().is_ok_and(theirs)).map(|c| ObjectRef::from_obj(&**c)).collect()
+    })
 }
 
 /// What of a certificate may take a place from others or leave it to them.
@@ -187,23 +185,22 @@ fn of_places(changed: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     if !is_foreign(cert) || !ctx.permits.has_places(&key) {
         return vec![];
     }
-    let younger = |c: &&Arc<Guard>| {
-        let other = c.0.as_ref().ok().filter(|other| is_foreign(other) && desired::domain_key(other) == key);
-        other.is_some_and(|other| other.uid() != cert.uid() && other.creation_timestamp() >= cert.creation_timestamp())
-    };
-    ctx.certificates.state().iter().filter(younger).map(|c| ObjectRef::from_obj(&**c)).collect()
+    those(ctx, |other| {
+        is_foreign(other)
+            && desired::domain_key(other) == key
+            && other.uid() != cert.uid()
+            && other.creation_timestamp() >= cert.creation_timestamp()
+    })
 }
 
 /// The certificates that a grant may be for; of one that cannot be read, all that are for a domain beside it.
 fn of_grant(grant: &permits::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let namespace = grant.meta().namespace.as_ref();
     let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
-    let for_it = |c: &ClientCertificate| {
+    those(ctx, |c| {
         let key = desired::domain_key(c);
         is_foreign(c) && Some(&key.0) == namespace && domain.is_none_or(|domain| *domain == key.1)
-    };
-    let state = ctx.certificates.state();
-    state.iter().filter(|c| c.0.as_ref().is_ok_and(for_it)).map(|c| ObjectRef::from_obj(&**c)).collect()
+    })
 }
 
 /// Those of a namespace that take a grant, and those that they share places with.
@@ -240,9 +237,13 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
 }
 
 fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
+    those(ctx, |c| desired::domain_key(c) == *key)
+}
+
+/// The certificates of which this is true, as far as they can be read.
+fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRef<Guard>> {
     let state = ctx.certificates.state();
-    let theirs = state.iter().filter(|c| c.0.as_ref().is_ok_and(|c| desired::domain_key(c) == *key));
-    theirs.map(|c| ObjectRef::from_obj(&**c)).collect()
+    state.iter().filter(|c| c.0.as_ref().is_ok_and(&wanted)).map(|c| ObjectRef::from_obj(&**c)).collect()
 }
 
 /// Those that use the Secret, or are issued with it.
