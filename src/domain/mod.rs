@@ -22,3 +22,4 @@ mod serving;
 mod simulation;
 pub mod sources;
 pub mod teardown;
+mod wakes;
