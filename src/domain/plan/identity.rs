@@ -69,7 +69,8 @@ pub fn unmarking(home: &Home, api: &Api) -> Option<Action> {
     if keys.is_empty() {
         return None;
     }
-    keys.extend(api.api.tags.get(PENDING_IDENTITY_TAG).map(|_| PENDING_IDENTITY_TAG.to_owned()));
+    let is_pending = api.api.tags.contains_key(PENDING_IDENTITY_TAG) && !others(home, api);
+    keys.extend(is_pending.then(|| PENDING_IDENTITY_TAG.to_owned()));
     Some(Action::UntagApi { arn: api.api.arn.clone(), keys })
 }
 
@@ -105,9 +106,14 @@ fn marks(api: &Api) -> impl Iterator<Item = (&str, &String)> {
     api.api.tags.iter().filter_map(|(key, owner)| Some((key.strip_prefix(HEADER_TAG)?, owner)))
 }
 
-/// Whether one of our tags is on it.
-pub fn is_marked(tags: &BTreeMap<String, String>) -> bool {
-    tags.keys().any(|key| key.starts_with(HEADER_TAG) || key == PENDING_IDENTITY_TAG)
+/// Whether somebody else has headers there, who still has to know what is not deployed.
+fn others(home: &Home, api: &Api) -> bool {
+    marks(api).any(|(_, owner)| *owner != home.owner)
+}
+
+/// Whether a header there is this owner's.
+pub fn is_marked(home: &Home, tags: &BTreeMap<String, String>) -> bool {
+    tags.iter().any(|(key, owner)| key.starts_with(HEADER_TAG) && *owner == home.owner)
 }
 
 fn of_api(
@@ -121,10 +127,7 @@ fn of_api(
     let leaving: Vec<_> = ours(home, api).filter(|name| !wanted.contains_key(*name)).map(str::to_owned).collect();
     let pending = api.api.tags.get(PENDING_IDENTITY_TAG);
     if wanted.is_empty() && leaving.is_empty() {
-        // Of whoever was here last; with a header of somebody else's beside it, it is theirs.
-        pending.filter(|_| marks(api).next().is_none())?;
-        let untag = Action::UntagApi { arn: api.api.arn.clone(), keys: vec![PENDING_IDENTITY_TAG.to_owned()] };
-        return Some(Judged::act(format!("headers of {id}"), vec![untag]));
+        return None;
     }
     if let Some(Err(why)) = &api.integrations {
         return Some(Verdict::unknown(why).into());
@@ -197,14 +200,19 @@ fn of_api(
     let before: BTreeSet<_> = pending.iter().flat_map(|ids| ids.split(' ')).collect();
     let behind = |stage: &&&Stage| changed || pending.is_some() && before.contains(deployment(stage));
     let undeployed: Vec<_> = by_hand.iter().filter(behind).map(|stage| stage.name.clone()).collect();
-    let settled = undeployed.is_empty() || wanted.is_empty() || may_deploy;
+    let deployed = undeployed.is_empty() || may_deploy;
+    let settled = deployed || wanted.is_empty();
     if may_deploy && !undeployed.is_empty() {
         let (protocol, api_id) = (api.api.protocol, id.clone());
         actions.push(Action::Deploy { protocol, api_id, stages: undeployed.clone() });
     }
-    let mut done: Vec<_> = leaving.iter().map(|name| format!("{HEADER_TAG}{name}")).collect();
-    if settled && (pending.is_some() || changed && !by_hand.is_empty()) {
-        done.push(PENDING_IDENTITY_TAG.to_owned());
+    let mut done = Vec::new();
+    if settled {
+        done.extend(leaving.iter().map(|name| format!("{HEADER_TAG}{name}")));
+        // Never without a header's mark beside it: nobody would know whose it is.
+        if (pending.is_some() || changed && !by_hand.is_empty()) && (deployed || !others(home, api)) {
+            done.push(PENDING_IDENTITY_TAG.to_owned());
+        }
     }
     if !done.is_empty() {
         actions.push(Action::UntagApi { arn: arn.clone(), keys: done });

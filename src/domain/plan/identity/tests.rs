@@ -209,7 +209,7 @@ proptest! {
                 perform(&mut api, action);
             }
         }
-        prop_assert!(!is_marked(&api.api.tags), "{:?}", api.api.tags);
+        prop_assert!(api.api.tags.is_empty(), "{:?}", api.api.tags);
         prop_assert!(covered(&api).all(|i| i.parameters.values().all(|value| !is_context(value))));
         prop_assert_eq!(foreign(&api), before);
     }
