@@ -7,9 +7,11 @@ use kube::Client;
 use super::{
     clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    observed::{
+        Api, Authorizers, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice,
+    },
     plan::{
-        DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, certificates,
+        DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, authorizer, certificates,
         custom_domain::{self, is_taken_over},
         identity,
     },
@@ -20,7 +22,7 @@ use crate::{
     aws::{
         acm,
         errors::{self, Error, Kind},
-        gateway::{self, Domain, Mapping},
+        gateway::{self, Domain, Mapping, Protocol},
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
@@ -66,7 +68,14 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Gl
         bucket(d, session),
         published(home, session, eyes.versions),
         seen(session.gateway.domain(&home.domain_name)),
-        apis(home, glance.apis, &d.mappings, !d.identity.is_empty(), session, Some(eyes.probe)),
+        apis(
+            home,
+            glance.apis,
+            &d.mappings,
+            Asked { headers: !d.identity.is_empty(), authorizer: d.authorizer.is_some() },
+            session,
+            Some(eyes.probe)
+        ),
         in_sync(session, eyes.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
@@ -292,19 +301,25 @@ async fn first_seen(
     join_all(reads).await.into_iter().collect()
 }
 
-/// The APIs as they were seen first, with the stages that are mapped. `headers`: they are wanted in each of them. Without a probe the default
-/// endpoints are not asked.
+/// What a spec asks of each API that it maps.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    headers: bool,
+    authorizer: bool,
+}
+
+/// The APIs as they were seen first, with the stages that are mapped. Without a probe the default endpoints are not asked.
 async fn apis(
     home: &Home,
     seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
     mappings: &BTreeMap<String, MappedApi>,
-    headers: bool,
+    asked: Asked,
     session: &Session,
     probe: Option<&EndpointProbe>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let reads = seen.into_iter().map(async |(id, seen)| {
         let stages = mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
-        let read = api(home, seen, stages, headers, session, probe).await;
+        let read = api(home, seen, stages, asked, session, probe).await;
         (id, read)
     });
     join_all(reads).await.into_iter().collect()
@@ -322,7 +337,7 @@ async fn marked_apis(
         Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(home, &api.tags)),
         Err(_) => true,
     });
-    apis(home, seen, mappings, false, session, None).await
+    apis(home, seen, mappings, Asked::default(), session, None).await
 }
 
 /// With those that only the domain maps any more, as far as they carry our marks of headers.
@@ -342,7 +357,7 @@ async fn api(
     home: &Home,
     first: Seen<Option<gateway::Api>>,
     stages: BTreeSet<&str>,
-    headers: bool,
+    asked: Asked,
     session: &Session,
     probe: Option<&EndpointProbe>,
 ) -> Seen<Option<Api>> {
@@ -363,12 +378,30 @@ async fn api(
         }
         _ => None,
     };
-    let integrations = if headers || identity::is_marked(home, &api.tags) {
+    let integrations = if asked.headers || identity::is_marked(home, &api.tags) {
         Some(seen(session.gateway.integrations(api.protocol, id)).await)
     } else {
         None
     };
-    Ok(Some(Api { api, stages, probe, integrations }))
+    let authorizers = if asked.authorizer || identity::has_authorizer(home, &api.tags) {
+        Some(authorizers(home, api.protocol, id, session).await)
+    } else {
+        None
+    };
+    Ok(Some(Api { api, stages, probe, integrations, authorizers }))
+}
+
+async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, session: &Session) -> Seen<Authorizers> {
+    let all = seen(session.gateway.authorizers(protocol, api_id)).await?;
+    let routes = seen(session.gateway.routes(protocol, api_id)).await?;
+    let mut permitted = BTreeSet::new();
+    for ours in all.iter().filter(|a| authorizer::is_ours(home, a) && !a.function.is_empty()) {
+        let statements = seen(session.lambda(&ours.function).statements(&ours.function)).await?;
+        if statements.contains(&authorizer::statement(home, &ours.id)) {
+            permitted.insert(ours.id.clone());
+        }
+    }
+    Ok(Authorizers { all, routes, permitted })
 }
 
 /// What the default endpoint answers at these stages, the most open of them.

@@ -229,7 +229,9 @@ fn deleting_a_domain_reaches_no_api_that_its_spec_was_given_before() {
         // As the operator leaves them in the middle of its work for others.
         let gateway = life.gateway();
         let mut theirs = vec![];
-        for (name, key, value) in [("stale", PENDING_IDENTITY_TAG, "d1"), ("served", "mtls-operator.io/header.x-sub", "c/other/d")] {
+        for (name, key, value) in
+            [("stale", PENDING_IDENTITY_TAG, "d1"), ("served", "mtls-operator.io/header.x-sub", "c/other/d")]
+        {
             let id = http_api(&life.account, name, None).await.unwrap();
             let arn = format!("arn:aws:apigateway:{}::/apis/{id}", life.account.region);
             gateway.tag_resource().resource_arn(arn).tags(key, value).send().await.unwrap();
