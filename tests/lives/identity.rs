@@ -545,6 +545,26 @@ fn an_authorizer_that_is_there_is_put_on_routes_and_stays_there() {
     });
 }
 
+/// examples/identity-authorizer.yaml as its comments tell it.
+#[test]
+fn the_example_with_an_authorizer_names_the_caller() {
+    run(async {
+        let (life, echo) = (Life::start("who-cn").await, Echo::start().await.expect("a back end"));
+        let function = authorizer_function(&life.account, "identity").await.expect("a function");
+        let api = http_proxy_api(&life.account, "orders", &echo.url(), true).await.expect("an API");
+        let named = "arn:aws:lambda:eu-west-1:123456789012:function:identity";
+        examples::apply(&life, "identity-authorizer.yaml", &[("a1b2c3d4e5", &api), (named, &function)]).await;
+        life.ready("partners").await;
+        life.certificate_ready("client1").await;
+        let client1 = life.identity("client1-mtls").await;
+        let answer = life.call(&life.host(), "/hello", Some(&client1)).await;
+        let got: Echoed = serde_json::from_str(&answer.body).expect("the back end answers in JSON");
+        let header = |name: &str| got.headers.get(name).cloned().unwrap_or_default();
+        assert_eq!((header(NAME), header(HEADER)), ("client1".to_owned(), "CN=client1".to_owned()));
+        assert_eq!(header("x-client-sha256").len(), 64);
+    });
+}
+
 /// Whether AWS keeps request parameters that a change does not name is not documented.
 #[test]
 fn parameters_of_others_stay_whether_a_change_replaces_all_or_not() {

@@ -181,6 +181,15 @@ def v1_create_authorizer(original: Callable, api_id: str, data: dict) -> Respons
     return original(api_id, {"identitySource": ""} | data if data.get("type") == "REQUEST" else data)
 
 
+@replaces(v1, "_update_authorizer")
+def v1_update_authorizer(original: Callable, api_id: str, authorizer_id: str, data: dict) -> Response:
+    """The seconds come as a string in the patch and go out as a number."""
+    for operation in data.get("patchOperations", []):
+        if operation.get("path") == "/authorizerResultTtlInSeconds":
+            operation["value"] = int(operation["value"])
+    return original(api_id, authorizer_id, data)
+
+
 @replaces(v2, "_delete_authorizer")
 @replaces(v1, "_delete_authorizer")
 def delete_authorizer(original: Callable, api_id: str, authorizer_id: str) -> Response:
