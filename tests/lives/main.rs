@@ -14,6 +14,7 @@ mod expiry;
 mod external_dns;
 mod faults;
 mod foreign;
+mod gitops;
 mod grants;
 #[path = "../chart/helm.rs"]
 mod helm;
