@@ -30,6 +30,7 @@ mod rotation;
 mod self_signed;
 mod server_certificate;
 mod situations;
+mod soak;
 mod steady;
 mod story;
 mod takeover;
