@@ -57,6 +57,9 @@ func main() {
 			got := [2]string{string(seen.Status), seen.Message}
 			report("health", kind, test.InputPath, got, [2]string{test.HealthStatus.Status, test.HealthStatus.Message})
 		}
+		if _, err := os.Stat(filepath.Join(kind, "actions")); err != nil {
+			continue
+		}
 		actions := read[actionTests](filepath.Join(kind, "actions", "action_test.yaml"))
 		for _, test := range actions.DiscoveryTests {
 			object := load(filepath.Join(kind, "actions", test.InputPath))
@@ -97,6 +100,12 @@ func overrides(root string) map[string]appv1.ResourceOverride {
 	all := map[string]appv1.ResourceOverride{}
 	for _, kind := range kinds(root) {
 		folder := filepath.Join(kind, "actions")
+		key := filepath.Base(filepath.Dir(kind)) + "/" + filepath.Base(kind)
+		health := file(filepath.Join(kind, "health.lua"))
+		if _, err := os.Stat(folder); err != nil {
+			all[key] = appv1.ResourceOverride{HealthLua: health}
+			continue
+		}
 		actions := appv1.ResourceActions{ActionDiscoveryLua: file(filepath.Join(folder, "discovery.lua"))}
 		scripts, err := filepath.Glob(filepath.Join(folder, "*", "action.lua"))
 		must(err)
@@ -106,8 +115,7 @@ func overrides(root string) map[string]appv1.ResourceOverride {
 		}
 		definition, err := yaml.Marshal(actions)
 		must(err)
-		key := filepath.Base(filepath.Dir(kind)) + "/" + filepath.Base(kind)
-		all[key] = appv1.ResourceOverride{HealthLua: file(filepath.Join(kind, "health.lua")), Actions: string(definition)}
+		all[key] = appv1.ResourceOverride{HealthLua: health, Actions: string(definition)}
 	}
 	return all
 }

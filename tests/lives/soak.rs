@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -16,7 +16,7 @@ use sandbox::control::{Fault, When};
 use serde_json::{Value, json};
 
 use crate::{
-    objects::{Ca, holds},
+    objects::{Ca, DOMAIN, create, holds},
     world::{Life, run},
 };
 
@@ -98,7 +98,7 @@ fn soak() {
             soak.life.control().remove_fault(fault.id).await.expect("the double answers");
         }
         let settled = soak.settled().await;
-        soak.is_as_wished().await;
+        soak.becomes_as_wished().await;
         memory.push(soak.memory());
         println!(
             "soak minutes={minutes} domains={} certs={} edits={edits} kills={kills} settled_s={:.0} rss_mib={:.0}..{:.0}",
@@ -118,7 +118,7 @@ impl Soak {
             let (name, wished) = (format!("d{i}"), Wished { paths: [String::new()].into(), ..Wished::default() });
             let mut spec = self.spec(&wished);
             spec["domainName"] = json!(self.host(&name));
-            self.life.create_domain(&name, spec).await;
+            create(&self.life, DOMAIN, &name, spec).await;
             self.domains.insert(name, wished);
         }
         for _ in 0..certificates {
@@ -266,37 +266,50 @@ impl Soak {
         }
     }
 
-    async fn is_as_wished(&self) {
+    async fn becomes_as_wished(&self) {
+        let started = Instant::now();
+        while let Err(difference) = self.differences().await {
+            assert!(started.elapsed() < DEADLINE, "{difference}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// What is not as the specs say. Drift of the last moment is noticed at the next look only.
+    async fn differences(&self) -> Result<(), String> {
         let life = &self.life;
         let hosts: BTreeSet<_> = life.gateway_domains().await.into_iter().collect();
-        assert_eq!(hosts, self.domains.keys().map(|name| self.host(name)).collect());
-        assert_eq!(life.server_certificates().await.len(), self.domains.len(), "server certificates");
-        assert!(life.endpoint_closed().await);
-        let checks = self.domains.iter().map(|(name, wished)| self.domain_is_as_wished(name, wished));
-        stream::iter(checks).buffer_unordered(16).collect::<()>().await;
+        same("custom domains", hosts, self.domains.keys().map(|name| self.host(name)).collect())?;
+        same("server certificates", life.server_certificates().await.len(), self.domains.len())?;
+        same("the closed endpoint", life.endpoint_closed().await, true)?;
+        let checks = self.domains.iter().map(|(name, wished)| self.differences_of(name, wished));
+        stream::iter(checks).buffer_unordered(16).try_collect::<()>().await?;
         let labelled = ListParams::default().labels("mtls-operator.io/client-certificate");
         let secrets: BTreeSet<_> =
             life.secrets().list(&labelled).await.expect("a list").iter().map(ResourceExt::name_any).collect();
-        assert_eq!(secrets, self.certificates.keys().cloned().collect(), "a Secret each");
+        same("Secrets", secrets, self.certificates.keys().cloned().collect())
     }
 
-    async fn domain_is_as_wished(&self, name: &str, wished: &Wished) {
+    async fn differences_of(&self, name: &str, wished: &Wished) -> Result<(), String> {
         let (gateway, host) = (self.life.gateway(), self.host(name));
         let domain = gateway.get_domain_name().domain_name(&host).send().await.expect("it is there");
         let configuration = &domain.domain_name_configurations()[0];
         let kind = configuration.ip_address_type().expect("it has one").as_str();
-        assert_eq!(kind, if wished.dual_stack { "dualstack" } else { "ipv4" }, "{name}");
+        same(name, kind, if wished.dual_stack { "dualstack" } else { "ipv4" })?;
         let mappings = gateway.get_api_mappings().domain_name(&host).max_results("100").send().await.expect("mappings");
         let paths = mappings.items.unwrap_or_default().into_iter().map(|m| m.api_mapping_key.unwrap_or_default());
-        assert_eq!(paths.collect::<BTreeSet<_>>(), wished.paths, "{name}");
+        same(name, &paths.collect::<BTreeSet<_>>(), &wished.paths)?;
         let used = domain.mutual_tls_authentication.expect("mutual TLS is on");
         let uri = used.truststore_uri.expect("a truststore");
         let (bucket, key) = uri.strip_prefix("s3://").and_then(|path| path.split_once('/')).expect("an S3 URI");
-        let request =
-            self.life.s3().get_object().bucket(bucket).key(key).version_id(used.truststore_version.expect("pinned"));
+        let request = self.life.s3().get_object().bucket(bucket).key(key);
+        let request = request.version_id(used.truststore_version.expect("pinned"));
         let bytes = request.send().await.expect("the version").body.collect().await.expect("its content").into_bytes();
         let text = String::from_utf8_lossy(&bytes);
-        assert_eq!(text.matches("BEGIN CERTIFICATE").count(), 1 + wished.partners.len(), "{name}");
-        assert!(wished.partners.iter().all(|i| holds(&text, &self.partners[*i].pem)), "{name}");
+        same(name, text.matches("BEGIN CERTIFICATE").count(), 1 + wished.partners.len())?;
+        same(name, wished.partners.iter().all(|i| holds(&text, &self.partners[*i].pem)), true)
     }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, there: T, wished: T) -> Result<(), String> {
+    if there == wished { Ok(()) } else { Err(format!("{what}: {there:?} and not {wished:?}")) }
 }
