@@ -19,6 +19,7 @@ use kube::{
         reflector::{ObjectRef, Store},
     },
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -124,6 +125,10 @@ pub struct Watches {
 
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
+    let state = ctx.domains.state();
+    let queued =
+        state.iter().filter_map(|d| d.0.as_ref().ok()).filter(|d| d.status.as_ref().is_some_and(serving::is_queued));
+    ctx.gate.quota.reunite(queued.map(in_line));
     let turns = ctx.gate.quota.turns().filter_map(|object| async move {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))
@@ -174,9 +179,17 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     if error.is_final() { Next::await_change() } else { Next::requeue(ctx.poll(&object.uid().unwrap_or_default())) }
 }
 
+/// As tickets name it.
+fn in_line(domain: &MtlsDomain) -> String {
+    format!("{}/{}", domain.namespace().unwrap_or_default(), domain.name_any())
+}
+
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let result = look::look(&object, |domain| look(domain, &ctx)).await;
+    if let (Ok(_), Ok(domain)) = (&result, &object.0) {
+        ctx.gate.quota.looked(&in_line(domain), started);
+    }
     ctx.metrics.reconciled("MtlsDomain", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result
 }
@@ -192,7 +205,7 @@ impl Ctx {
         self.served.set(&key, None, Timestamp::now());
         self.bypasses.forget(&key);
         self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
-        self.gate.quota.withdraw(&format!("{}/{}", key.0, key.1));
+        self.gate.quota.withdraw(&in_line(domain));
     }
 
     /// How long until the next look while AWS is working.

@@ -12,8 +12,9 @@ use super::{
     observe,
     permission::Permission,
     plan::{Judged, Step, Verdict},
-    reach, report,
-    serving::queued_since,
+    reach,
+    report::{self, Outcome},
+    serving::waiting_since,
     teardown,
 };
 use crate::{
@@ -61,7 +62,7 @@ pub(super) async fn delete(
         home,
         authorities: &[],
         class: Class::SpecChange,
-        since: queued_since(old).unwrap_or(now),
+        since: waiting_since(old).unwrap_or(now),
         now,
     };
     let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &hands).await;
@@ -72,6 +73,8 @@ pub(super) async fn delete(
     Ok(match &judged {
         _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
         Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
+        // It is woken.
+        _ if done.outcomes.values().any(Outcome::is_queued) => ctx.settled(&uid),
         _ => Next::requeue(ctx.poll(&uid)),
     })
 }

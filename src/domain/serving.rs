@@ -2,7 +2,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
     Resource, ResourceExt,
     runtime::{controller::Action as Next, reflector::ObjectRef},
@@ -17,7 +17,7 @@ use super::{
     permission::Permission,
     plan::{self, Action, Plan, Verdict},
     reach,
-    report::{self, Notice},
+    report::{self, Notice, Outcome},
 };
 use crate::{
     api::{
@@ -27,6 +27,7 @@ use crate::{
     aws::{gateway::DomainStatus, quota::Class, session::Session},
     certificate,
     cluster::{finalizer, look::Error},
+    conditions::Truth,
 };
 
 pub(super) async fn serve(
@@ -82,7 +83,7 @@ pub(super) async fn serve(
         home: &d.home,
         authorities: &d.authorities,
         class: class(d, &observed, &plan, old, generation),
-        since: queued_since(old).unwrap_or(now),
+        since: waiting_since(old).unwrap_or(now),
         now,
     };
     let done = execute::execute(plan.actions(), &hands).await;
@@ -100,10 +101,12 @@ pub(super) async fn serve(
         }
     }
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
+    // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn it is.
+    let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
     Ok(if done.effects > 0 {
         ctx.remember(&uid, |m| m.polls = 0);
         Next::requeue(Duration::ZERO)
-    } else if waits || done.outcomes.values().any(report::passes) {
+    } else if waits || done.outcomes.values().any(passes) {
         Next::requeue(ctx.poll(&uid))
     } else {
         ctx.settled(&uid)
@@ -150,11 +153,15 @@ fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generat
     }
 }
 
-/// Since when it has been waiting for its turn, also across a restart.
-pub(super) fn queued_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
-    let queued = old
-        .conditions
-        .iter()
-        .find(|c| c.reason == Reason::Queued.as_str() && c.type_ == ConditionType::DomainProgrammed.as_str());
-    queued.map(|c| c.last_transition_time.0)
+/// Since when the domain has not been as it should be, for all that is known: its place in the line, also across a restart.
+pub(super) fn waiting_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
+    let programmed = old.conditions.iter().find(|c| c.type_ == ConditionType::DomainProgrammed.as_str());
+    programmed.filter(|c| c.status == Truth::Unknown.as_str()).map(|c| c.last_transition_time.0)
+}
+
+/// Whether it stood in the line when its status was written.
+pub(super) fn is_queued(old: &MtlsDomainStatus) -> bool {
+    let is_it =
+        |c: &Condition| c.type_ == ConditionType::DomainProgrammed.as_str() && c.reason == Reason::Queued.as_str();
+    old.conditions.iter().any(is_it)
 }

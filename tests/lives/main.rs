@@ -24,6 +24,9 @@ mod objects;
 mod partners;
 mod policies;
 mod policy;
+mod quota;
+#[path = "../../benches/common/rates.rs"]
+mod rates;
 mod renewal;
 mod rotation;
 mod self_signed;
