@@ -32,6 +32,7 @@ use super::{
     observe::{self, Versions},
     permission::{Permission, before_aws},
     reach,
+    readings::{Readings, Tiers},
     repairs::Repairs,
     report,
     served::Served,
@@ -81,7 +82,8 @@ pub struct Ctx {
     pub client: Client,
     pub cluster_id: String,
     pub truststore_bucket: Option<String>,
-    pub drift_interval: Duration,
+    pub tiers: Tiers,
+    pub readings: Readings,
     pub sessions: Sessions,
     pub gate: Gate,
     pub probe: EndpointProbe,
@@ -108,6 +110,8 @@ pub struct Memory {
     /// Our last change of the records, until it is in sync.
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
+    /// Of which generation everything was as it should be at a look, and when that began: nothing was written since.
+    pub(super) quiet_since: Option<(i64, Instant)>,
     pub(super) repairs: Repairs,
     /// The status that was written last and the one it replaced: the cache may still show that one.
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
@@ -216,9 +220,14 @@ impl Ctx {
         })
     }
 
+    /// The next look when there is nothing to be done: soon, where it is likely to cost no call of AWS.
     pub(super) fn settled(&self, uid: &str) -> Next {
-        self.remember(uid, |m| m.polls = 0);
-        Next::requeue(self.drift_interval)
+        let quiet = self.remember(uid, |m| {
+            m.polls = 0;
+            m.quiet_since.is_some()
+        });
+        let tiers = self.tiers.of(uid);
+        Next::requeue(if quiet { tiers.often } else { tiers.sometimes })
     }
 
     /// The labels of a namespace; `None`: not known.

@@ -13,6 +13,7 @@ use super::{
     permission::Permission,
     plan::{Judged, Step, Verdict},
     reach,
+    readings::Sight,
     report::{self, Outcome},
     serving::waiting_since,
     teardown,
@@ -34,7 +35,9 @@ pub(super) async fn delete(
     now: Timestamp,
 ) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
-    let zones = observe::zone_of_remains(home, session).await;
+    let kept = ctx.readings.of(&desired::access(domain, permission.policy()));
+    let sight = Sight::fresh(session, &kept);
+    let zones = observe::zone_of_remains(home, &sight).await;
     let reach = [reach::of(domain, home, true), reach::zones(&zones)].concat();
     if let Some(next) = permission.ends(&reach, zones.as_ref().err()).await? {
         return Ok(next);
@@ -42,7 +45,7 @@ pub(super) async fn delete(
     let policy = domain.spec.deletion_policy;
     let mapped = desired::mappings(domain);
     let listed: Vec<_> = mapped.keys().cloned().collect();
-    let remains = observe::remains(home, &mapped, session, zones).await;
+    let remains = observe::remains(home, &mapped, &sight, zones).await;
     let judged = teardown::teardown(home, policy, domain.spec.rest_deployment, &listed, &remains);
     if judged.verdict.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.

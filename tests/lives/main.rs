@@ -27,6 +27,7 @@ mod policy;
 mod quota;
 #[path = "../../benches/common/rates.rs"]
 mod rates;
+mod readings;
 mod renewal;
 mod rotation;
 mod self_signed;
