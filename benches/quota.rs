@@ -1,8 +1,10 @@
-//! How long many domains take, against the best that AWS's quota allows: `cargo bench --bench quota [-- COUNT [SPEED]]`.
+//! How long many domains take, against the best that AWS's quota allows, and what they cost when nothing happens:
+//! `cargo bench --bench quota [-- COUNT [SPEED]]`.
 //!
-//! AWS's quotas are on, its own delays are off. Its time runs SPEED times as fast, and the operator keeps to its usual rates in that time; only
-//! what the machine does takes as long as ever. COUNT domains are created at once, and then an authority changes that all of them trust. Last
-//! line: `quota domains=... seconds=... best_seconds=... ratio=...`, in AWS's seconds.
+//! AWS's quotas are on, its own delays are off. Its time runs SPEED times as fast, and the operator keeps to its usual rates and intervals in
+//! that time; only what the machine does takes as long as ever. COUNT domains are created at once, then an authority changes that all of them
+//! trust, then nothing happens for half an hour. Last lines, in AWS's seconds: `steady domains=... calls_per_s=...` and
+//! `quota domains=... seconds=... best_seconds=... ratio=...`.
 mod common;
 
 use std::time::{Duration, Instant};
@@ -16,6 +18,8 @@ use serde_json::json;
 
 /// Of each domain name operation.
 const INTERVAL: f64 = 30.0;
+/// The operator's default for `--drift-interval` and `--bypass-scan-interval`.
+const EVERYTHING: f64 = 15.0 * 60.0;
 
 fn main() -> Result<()> {
     common::run(bench())
@@ -25,8 +29,10 @@ async fn bench() -> Result<()> {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse::<usize>().ok());
     let (count, speed) = (numbers.next().unwrap_or(30), numbers.next().unwrap_or(10) as f64);
     let dir = tempfile::tempdir()?;
-    let rates = faster(speed);
-    let mut bench = Bench::start_with(dir.path(), &[("AWS_RATE", &rates)]).await?;
+    let (rates, everything) = (faster(speed), format!("{:.0}s", EVERYTHING / speed));
+    let settings =
+        [("AWS_RATE", rates.as_str()), ("DRIFT_INTERVAL", &everything), ("BYPASS_SCAN_INTERVAL", &everything)];
+    let mut bench = Bench::start_with(dir.path(), &settings).await?;
     let (control, account) = (bench.world.aws.control(), bench.account.id.as_str());
     let quotas = [
         ("domain_write_interval", INTERVAL),
@@ -72,7 +78,21 @@ async fn bench() -> Result<()> {
         calls("UpdateDomainName"),
         stats.throttled
     );
+
+    // One time round, so that all that was read because of the changes is due again; then one time round that counts.
+    let round = Duration::from_secs_f64(EVERYTHING / speed);
+    tokio::time::sleep(round).await;
+    let since = control.stats(&Calls { account, ..Calls::default() }).await?.last;
+    tokio::time::sleep(round).await;
+    let steady = control.stats(&Calls { account, since, ..Calls::default() }).await?;
+    let by_operation = steady.by_operation.iter().map(|(name, of)| format!("{} {name}", of.calls));
+    println!(
+        "nothing happened for 15 minutes, {} writes; AWS calls: {}",
+        steady.writes,
+        by_operation.collect::<Vec<_>>().join(", ")
+    );
     bench.operator.stop().await?;
+    println!("steady domains={count} calls_per_s={:.2}", steady.calls as f64 / EVERYTHING);
     // The first of each may be made at once, the others an interval after the one before.
     let (seconds, best) = ((made + changed) * speed, 2.0 * (count - 1) as f64 * INTERVAL);
     println!("quota domains={count} seconds={seconds:.0} best_seconds={best:.0} ratio={:.2}", seconds / best);

@@ -220,14 +220,16 @@ impl Ctx {
         })
     }
 
-    /// The next look when there is nothing to be done: soon, where it is likely to cost no call of AWS.
+    /// The next look when there is nothing to be done before something changes.
     pub(super) fn settled(&self, uid: &str) -> Next {
-        let quiet = self.remember(uid, |m| {
-            m.polls = 0;
-            m.quiet_since.is_some()
-        });
-        let tiers = self.tiers.of(uid);
-        Next::requeue(if quiet { tiers.often } else { tiers.sometimes })
+        self.remember(uid, |m| m.polls = 0);
+        Next::requeue(self.tiers.of(uid).sometimes)
+    }
+
+    /// The next look when all is well: soon, because it is likely to cost no call of AWS.
+    pub(super) fn quiet(&self, uid: &str) -> Next {
+        self.remember(uid, |m| m.polls = 0);
+        Next::requeue(self.tiers.of(uid).often)
     }
 
     /// The labels of a namespace; `None`: not known.

@@ -252,3 +252,78 @@ impl<'a> Sight<'a> {
         self.kept.objects.get(object, self.seldom, self.session.s3.head(bucket, key)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    #[test]
+    fn the_tiers_are_parts_of_the_whole_but_never_too_short() {
+        let seconds = |tiers: Tiers| [tiers.often, tiers.sometimes, tiers.seldom].map(|tier| tier.as_secs());
+        assert_eq!(seconds(Tiers::within(Duration::from_secs(900))), [60, 300, 900]);
+        assert_eq!(seconds(Tiers::within(Duration::from_secs(1))), [1, 1, 1]);
+        for object in ["a", "b", "c"] {
+            let [often, sometimes, seldom] = seconds(Tiers::within(Duration::from_secs(900)).of(object));
+            assert!((48..=60).contains(&often) && (240..=300).contains(&sometimes) && (720..=900).contains(&seldom));
+        }
+    }
+
+    /// Something to read that takes a second, and is another each time.
+    #[derive(Default)]
+    struct World {
+        reads: AtomicUsize,
+        is_down: bool,
+    }
+
+    impl World {
+        async fn read(&self) -> Result<usize, Error> {
+            sleep(Duration::from_secs(1)).await;
+            let count = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
+            let (kind, operation, message) = (Kind::Transient, "s3:HeadBucket", "down".to_owned());
+            if self.is_down { Err(Error { kind, operation, message, code: None, source: None }) } else { Ok(count) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_is_used_as_long_as_it_is_young_enough() {
+        let (slots, world) = (Slots::default(), World::default());
+        let start = Instant::now();
+        assert_eq!(slots.get("a", start, world.read()).await, Ok(1));
+        assert_eq!(slots.get("a", start, world.read()).await, Ok(1));
+        assert_eq!(slots.get("b", start, world.read()).await, Ok(2));
+        // It is as old as its beginning: what happened while it was read may not be in it.
+        assert_eq!(slots.get("a", start + Duration::from_millis(500), world.read()).await, Ok(3));
+        advance(FORGOTTEN).await;
+        assert_eq!(slots.get("c", start, world.read()).await, Ok(4));
+        assert_eq!(slots.0.lock().unwrap().keys().collect::<Vec<_>>(), [&"c"], "nobody asks for the others any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_want_it_now_share_what_was_begun_after_they_asked() {
+        let (slots, world) = (Slots::default(), World::default());
+        let one = async |millis| {
+            sleep(Duration::from_millis(millis)).await;
+            slots.get((), Instant::now(), world.read()).await
+        };
+        let all = join_all((0..50).map(|n| one(n * 10))).await;
+        // The first read had begun when the others came; the second serves them all.
+        assert_eq!(all[0], Ok(1));
+        assert!(all[1..].iter().all(|read| *read == Ok(2)), "{all:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_nobodys_but_those_who_wait_for_it() {
+        let (slots, world) = (Slots::default(), World { is_down: true, ..World::default() });
+        let start = Instant::now();
+        let all = join_all((0..50).map(|_| slots.get((), start, world.read()))).await;
+        assert!(all.iter().all(Result::is_err));
+        assert!(world.reads.load(Ordering::Relaxed) <= 2, "not one time-out after the other");
+        let world = World::default();
+        assert_eq!(slots.get((), start, world.read()).await, Ok(1));
+    }
+}

@@ -51,8 +51,8 @@ pub(super) async fn serve(
     let observing = domain.spec.management_policy == ManagementPolicy::Observe;
     let kept = ctx.readings.of(&desired::access(domain, permission.policy()));
     // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is looked at anew.
-    let calm = ctx.remember(&uid, |m| m.quiet_since).filter(|(of, _)| *of == generation);
-    let calm = match calm {
+    let quiet = ctx.remember(&uid, |m| m.quiet_since).filter(|(of, _)| *of == generation);
+    let calm = match quiet {
         Some((_, since)) => {
             let sight = Sight::calm(session, &kept, ctx.tiers.of(&uid), since);
             let glance = observe::glance(d, &sight).await;
@@ -63,6 +63,8 @@ pub(super) async fn serve(
         }
         None => None,
     };
+    // There were no news after all: kept readings are of no use here, for whatever reason.
+    let in_vain = quiet.is_some() && calm.is_none();
     let View { observed, plan } = match calm {
         Some(view) => view,
         None => {
@@ -87,13 +89,14 @@ pub(super) async fn serve(
         ctx.remember(&uid, |m| m.change = None);
     }
     tell_served(d, &observed, ctx);
+    let next = || if is_quiet(&plan) && !in_vain { ctx.quiet(&uid) } else { ctx.settled(&uid) };
     let key = (d.home.namespace.clone(), d.home.name.clone());
     let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
     if observing {
         let new = report::observing(old, generation, &d.home, &plan, &observed, now);
         let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
         ctx.write(domain, old, &new).await?;
-        return Ok(ctx.settled(&uid));
+        return Ok(next());
     }
     let hands = Hands {
         client: &ctx.client,
@@ -129,7 +132,7 @@ pub(super) async fn serve(
     } else if waits || done.outcomes.values().any(passes) {
         Next::requeue(ctx.poll(&uid))
     } else {
-        ctx.settled(&uid)
+        next()
     })
 }
 
