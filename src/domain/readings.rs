@@ -10,7 +10,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{observe::unseen, observed::Seen};
+use super::{
+    desired::Home,
+    observe::unseen,
+    observed::{Authorizers, Seen},
+};
 use crate::{
     aws::{
         acm,
@@ -31,7 +35,7 @@ pub struct Tiers {
     pub often: Duration,
     /// Mappings, records, hosted zones; what the default endpoint answers.
     pub sometimes: Duration,
-    /// Truststore and bucket, stages and integrations, tags and validation of certificates.
+    /// Truststore and bucket, stages, integrations and authorizers, tags and validation of certificates.
     pub seldom: Duration,
 }
 
@@ -79,6 +83,8 @@ pub struct Kept {
     mappings: Slots<String, Vec<Mapping>>,
     stages: Slots<String, Option<Vec<gateway::Stage>>>,
     integrations: Slots<String, Vec<gateway::Integration>>,
+    /// By whose of them are ours, too.
+    authorizers: Slots<(String, String), Authorizers>,
     probes: Slots<String, Option<Verdict>>,
     buckets: Slots<String, Option<s3::Bucket>>,
     tags: Slots<String, BTreeMap<String, String>>,
@@ -231,6 +237,17 @@ impl<'a> Sight<'a> {
     pub async fn integrations(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Integration>> {
         let read = self.session.gateway.integrations(protocol, api_id);
         self.kept.integrations.get(api_id.to_owned(), self.seldom, read).await
+    }
+
+    /// The authorizers of an API, and what else there is to be known of those that are ours.
+    pub async fn authorizers(
+        &self,
+        home: &Home,
+        api_id: &str,
+        read: impl Future<Output = Result<Authorizers, Error>>,
+    ) -> Seen<Authorizers> {
+        let key = (home.owner.clone(), api_id.to_owned());
+        self.kept.authorizers.get(key, self.seldom, read).await
     }
 
     /// What a default endpoint answered, at all of the stages that are asked at.
