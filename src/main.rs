@@ -32,7 +32,14 @@ use mtls_operator::{
         identity, lease,
         watch::{self, Watch},
     },
-    domain::{self, allowance::Allowance, bypass::Bypasses, clients::TRUSTED_BY, served::Served},
+    domain::{
+        self,
+        allowance::Allowance,
+        bypass::Bypasses,
+        clients::TRUSTED_BY,
+        readings::{Readings, Tiers},
+        served::Served,
+    },
     grant::{
         self,
         permits::{self, Permits},
@@ -83,8 +90,10 @@ struct Run {
     /// Versioned bucket for the truststores of domains that name none; {account} and {region} are filled in.
     #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_BUCKET")]
     truststore_bucket: Option<String>,
-    /// How often everything is looked at although nothing has been heard, for example 5m.
-    #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "5m", value_parser = interval)]
+    /// Within what time everything in AWS is looked at although nothing has been heard, for example 15m: truststores, integrations and what
+    /// certificates are made of. Mappings and records within a third of it; what AWS lists of all domains, APIs and certificates at once
+    /// within two fifteenths.
+    #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "15m", value_parser = interval)]
     drift_interval: Duration,
     /// How often all custom domains of an account and Region are looked through for ways around mutual TLS, for example 15m.
     #[arg(long, env = "MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", default_value = "15m", value_parser = interval)]
@@ -263,7 +272,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 client: client.clone(),
                 cluster_id,
                 truststore_bucket: run.truststore_bucket,
-                drift_interval: run.drift_interval,
+                tiers: Tiers::within(run.drift_interval),
+                readings: Readings::default(),
                 sessions: Sessions::new(&gate),
                 gate,
                 probe,

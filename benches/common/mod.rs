@@ -1,5 +1,8 @@
-//! What both benches start from: a local world of their own with one domain in service, certificates by the thousand, and what they cost.
+//! What all benches start from: a local world of their own, domains in service, certificates by the thousand, and what they cost.
+// Not each of them needs all of it.
+#![allow(dead_code)]
 pub mod cost;
+pub mod rates;
 
 use std::{
     collections::HashSet,
@@ -9,7 +12,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ListParams, PostParams},
@@ -17,7 +23,7 @@ use kube::{
 };
 use mtls_operator::api::{ClientCertificate, MtlsDomain};
 use sandbox::{
-    aws::Options,
+    aws::{Account, Options},
     operator::{Operator, OperatorOptions},
     prepare::{Preparation, Prepared, prepare},
     process::free_port,
@@ -27,7 +33,7 @@ use sandbox::{
 const DOMAIN: &str = "partners";
 const NAMESPACE: &str = "bench";
 /// How long anything but the issuing itself may take.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 /// So long without a look, and the operator is idle.
 const QUIET: Duration = Duration::from_secs(2);
 /// The metric that counts looks at certificates.
@@ -52,13 +58,19 @@ pub struct Bench {
     /// Where the operator serves its metrics.
     metrics: String,
     http: reqwest::Client,
-    prepared: Prepared,
+    pub account: Account,
+    pub prepared: Prepared,
     pub world: World,
 }
 
 impl Bench {
     /// The operator runs, leads, and has nothing to do.
     pub async fn start(dir: &Path) -> Result<Bench> {
+        Bench::start_with(dir, &[]).await
+    }
+
+    /// The same with other settings, `("AWS_RATE", ...)`.
+    pub async fn start_with(dir: &Path, others: &[(&str, &str)]) -> Result<Bench> {
         let world = World::start(dir, &Options::default()).await?;
         world.kubernetes.install_crds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds")).await?;
         world.kubernetes.namespace(NAMESPACE).await?;
@@ -68,7 +80,8 @@ impl Bench {
         let mut env = world.operator_env(&account, &prepared.bucket);
         let settings =
             [("LISTEN", listen.as_str()), ("CLUSTER_ID", "bench"), ("DRIFT_INTERVAL", "5m"), ("LOG", "warn")];
-        env.extend(settings.map(|(name, value)| (format!("MTLS_OPERATOR_{name}"), value.to_owned())));
+        let settings = settings.iter().chain(others);
+        env.extend(settings.map(|(name, value)| (format!("MTLS_OPERATOR_{name}"), (*value).to_owned())));
         let options = OperatorOptions {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),
             dir: dir.join("operator"),
@@ -80,7 +93,7 @@ impl Bench {
         let operator = Operator::start(&world.kubernetes, options).await?;
         let (client, metrics) = (world.kubernetes.admin(), format!("http://{listen}/metrics"));
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let bench = Bench { client, operator, metrics, http, prepared, world };
+        let bench = Bench { client, operator, metrics, http, account, prepared, world };
         bench.leads().await?;
         Ok(bench)
     }
@@ -88,6 +101,14 @@ impl Bench {
     /// Waits until the operator leads.
     pub async fn leads(&self) -> Result<()> {
         until("the operator leads", async || Ok(self.metric("mtls_operator_leader").await? == 1.0)).await
+    }
+
+    pub fn domains(&self) -> Api<MtlsDomain> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    pub fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
     pub fn certificates(&self) -> Api<ClientCertificate> {
@@ -104,21 +125,33 @@ impl Bench {
 
     /// A domain with an authority of its own, in service and trusted.
     pub async fn serve_domain(&self) -> Result<()> {
-        let domain = serde_json::from_value(serde_json::json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": DOMAIN},
-            "spec": {
-                "domainName": format!("mtls.{}", self.prepared.zone),
-                "trust": {"authorities": [{"name": "partners", "generate": {}}]},
-                "mappings": [{"path": "", "api": {"id": self.prepared.api_id, "stage": "$default"}}],
-            },
-        }))?;
-        let domains = Api::<MtlsDomain>::namespaced(self.client.clone(), NAMESPACE);
-        domains.create(&PostParams::default(), &domain).await?;
+        self.create_domain(DOMAIN, serde_json::json!({"name": "partners", "generate": {}})).await?;
         until("the domain is Ready", async || {
-            let status = domains.get(DOMAIN).await?.status.unwrap_or_default();
+            let status = self.domains().get(DOMAIN).await?.status.unwrap_or_default();
             Ok(is_ready(&status.conditions))
         })
         .await
+    }
+
+    /// A domain with that name before the zone's, with one authority.
+    pub async fn create_domain(&self, name: &str, authority: serde_json::Value) -> Result<()> {
+        let domain = serde_json::from_value(serde_json::json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": name},
+            "spec": {
+                "domainName": format!("{name}.{}", self.prepared.zone),
+                "trust": {"authorities": [authority]},
+                "mappings": [{"path": "", "api": {"id": self.prepared.api_id, "stage": "$default"}}],
+            },
+        }))?;
+        self.domains().create(&PostParams::default(), &domain).await?;
+        Ok(())
+    }
+
+    /// How many domains are Ready.
+    pub async fn ready_domains(&self) -> Result<usize> {
+        let all = self.domains().list(&ListParams::default()).await?;
+        let is_ready = |d: &&MtlsDomain| d.status.as_ref().is_some_and(|status| is_ready(&status.conditions));
+        Ok(all.iter().filter(is_ready).count())
     }
 
     /// The sum of the operator's metrics whose name and labels begin like that.

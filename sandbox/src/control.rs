@@ -309,6 +309,12 @@ impl Control {
         self.post::<serde_json::Value>("clock", &body).await.map(drop)
     }
 
+    /// Lets time pass that many times as fast, from now on, for the delays and quotas of an account.
+    pub async fn speed_up(&self, account: &str, factor: f64) -> Result<(), Error> {
+        let body = serde_json::json!({"account": account, "speed": factor});
+        self.post::<serde_json::Value>("clock", &body).await.map(drop)
+    }
+
     /// Makes a certificate fail, expire or renew; how many certificates it was about, 0 for an unknown ARN.
     pub async fn set_certificate(&self, state: &CertificateState<'_>) -> Result<u64, Error> {
         self.changed("acm", state).await

@@ -15,6 +15,15 @@ pub struct Acm {
     way: Way,
 }
 
+/// A certificate as ListCertificates has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Listed {
+    pub arn: String,
+    pub domain_name: String,
+    /// Another one when its status, its expiry or its use is.
+    state: String,
+}
+
 /// A certificate, from DescribeCertificate and ListTagsForCertificate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Certificate {
@@ -123,16 +132,6 @@ impl Acm {
         Acm { client: Client::new(config), way: way.clone() }
     }
 
-    /// All certificates for exactly this domain name, whatever their status and key. One that was requested a moment ago may be
-    /// missing for some seconds: ask for it again with the same idempotency token.
-    pub async fn certificates(&self, domain_name: &str) -> Result<Vec<Certificate>, Error> {
-        let mut found = Vec::new();
-        for arn in self.arns(domain_name).await? {
-            found.extend(self.certificate(&arn).await?);
-        }
-        Ok(found)
-    }
-
     /// One certificate by its ARN; `None` when ACM does not know it, or not yet.
     pub async fn certificate(&self, arn: &str) -> Result<Option<Certificate>, Error> {
         let describe = self.client.describe_certificate().certificate_arn(arn).send();
@@ -152,24 +151,25 @@ impl Acm {
         }
     }
 
-    async fn arns(&self, domain_name: &str) -> Result<Vec<String>, Error> {
+    /// All certificates, whatever their status and key. One that was requested a moment ago may be missing for some seconds: ask for it again
+    /// with the same idempotency token.
+    pub async fn listed(&self) -> Result<Vec<Listed>, Error> {
         // Unless asked for, ListCertificates hides everything but RSA up to 2048.
         let all_keys = sdk::KeyAlgorithm::values().iter().map(|v| sdk::KeyAlgorithm::from(*v));
         let filters = sdk::Filters::builder().set_key_types(Some(all_keys.collect())).build();
-        let mut arns = Vec::new();
+        let mut all = Vec::new();
         let mut next = None;
         loop {
             let list =
                 self.client.list_certificates().includes(filters.clone()).set_next_token(next).max_items(1000).send();
             let page = self.way.call("acm:ListCertificates", list).await?;
-            for summary in page.certificate_summary_list.unwrap_or_default() {
-                if summary.domain_name.is_some_and(|name| name.eq_ignore_ascii_case(domain_name)) {
-                    arns.extend(summary.certificate_arn);
-                }
-            }
+            all.extend(page.certificate_summary_list.unwrap_or_default().into_iter().filter_map(|summary| {
+                let state = format!("{:?} {:?} {:?}", summary.status, summary.in_use, summary.not_after);
+                Some(Listed { arn: summary.certificate_arn?, domain_name: summary.domain_name?, state })
+            }));
             next = page.next_token;
             if next.is_none() {
-                return Ok(arns);
+                return Ok(all);
             }
         }
     }

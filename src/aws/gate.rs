@@ -71,20 +71,20 @@ impl Way {
             _ => None,
         };
         let bucket = |operation| Bucket::new(&self.account, &self.region, operation);
-        if let Some(common) = common {
-            self.gate.quota.acquire(&bucket(common)).await;
-        }
+        // Until the answer, or until nobody waits for it any more.
+        let _common = match common {
+            Some(common) => Some(self.gate.quota.acquire(&bucket(common)).await),
+            None => None,
+        };
         if is_write(name) && !(self.gate.may_write)() {
             return Err(Error::ours(Kind::Transient, operation, "not sent: this replica does not lead"));
         }
+        let _own = Operation::of_call(name).map(|own| self.gate.quota.depart(&bucket(own)));
         let result = send.await.map_err(|e| Error::from_sdk(operation, e));
         let kind = result.as_ref().err().map(|e| e.kind);
         // The role for the call may not have been to be had: then it was not made, and STS's own call has been counted.
         if result.as_ref().is_err_and(|e| e.operation != operation) {
             return result;
-        }
-        if let Some(own) = Operation::of_call(name) {
-            self.gate.quota.answered(&bucket(own));
         }
         if kind == Some(Kind::Throttled) {
             for operation in Operation::of_call(name).into_iter().chain(common) {

@@ -1,5 +1,5 @@
 //! Turns at AWS's quotas. Who wants a scarce call (a domain name operation every 30 seconds) draws a ticket and is woken when it
-//! is its turn; then it looks again and plans, so that ten changes while it waited are one call. What is plentiful just waits.
+//! is about its turn; then it looks again and plans, so that ten changes while it waited are one call. What is plentiful just waits.
 //!
 //! The queue is not kept: who waits knows since when and asks again after a restart, which restores the order.
 
@@ -7,7 +7,7 @@ pub use super::rates::Operation;
 use super::rates::{Rate, Rates};
 use futures::Stream;
 use jiff::Timestamp;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,15 @@ use tokio::time::Instant;
 
 /// How long a ticket that was called may take to come back; then the next one is called.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long those are waited for that stood in a line before a restart: until all of AWS's 120 domains of an account have been looked at.
+const REUNION: Duration = Duration::from_secs(180);
+/// A ticket is called this much of an interval before its turn, so that its look does not take of it.
+const AHEAD: f64 = 0.1;
+/// A scarce call is made once it has been asked for in the same words for this much of an interval, so that changes that come one after
+/// the other are one call, the first of them included; but after a whole interval whatever comes.
+const SETTLING: f64 = 1.0 / 6.0;
+/// A token is whole when less than this is missing, a millionth of the interval: sums of fractions do not come out even.
+const ROUNDING: f64 = 1e-6;
 
 /// All token buckets of this process, and who waits at them. Cheap to clone.
 #[derive(Clone)]
@@ -34,6 +43,8 @@ struct Inner {
 struct Desk {
     started: Instant,
     lines: HashMap<Bucket, Line>,
+    /// The objects that stood in a line before a restart and have not come since, and until when the others let them go first.
+    missed: (BTreeSet<String>, Instant),
 }
 
 /// What a call is counted against.
@@ -45,18 +56,18 @@ pub struct Bucket {
     operation: Operation,
 }
 
-/// Why a call is wanted; whoever comes first here goes first.
+/// Why a call is wanted. Each goes before the next one, but not for ever: see [`Class::head_start`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Somebody must lose access.
+    /// Somebody must lose access. It does not wait for its words to settle either.
     Distrust,
     SpecChange,
     Creation,
     Drift,
 }
 
-/// A request for one call of a bucket. Order: class, then the longest wait, then the name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A request for one call of a bucket. Order: the longest wait, with the head start of its class, then the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub class: Class,
     pub since: Timestamp,
@@ -66,8 +77,8 @@ pub struct Ticket {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
-    /// Make the call now: its token is taken.
-    Go,
+    /// Make the call after this time, of a tenth of an interval at the most: its token is taken.
+    Go { after: Duration },
     /// The ticket is in the line; its object will be woken.
     Wait {
         /// Tickets before this one.
@@ -77,15 +88,29 @@ pub enum Grant {
     },
 }
 
+/// A call that is on its way, until this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Flight(Option<(Quota, Bucket)>);
+
 /// One bucket: its tokens and its tickets, in order.
 struct Line {
     tokens: f64,
     at: Instant,
+    /// Calls on their way. AWS counts each somewhere between its start and its answer, so its token grows again only from then on.
+    flying: u32,
     waiting: Vec<Waiting>,
+    /// Held by who is next to make a plentiful call.
+    next: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Waiting {
     ticket: Ticket,
+    /// What is asked for, and since when in these words.
+    words: String,
+    settling: Instant,
+    /// When it was asked for first, in whatever words.
+    first: Instant,
     called: Option<Instant>,
 }
 
@@ -100,15 +125,42 @@ impl Bucket {
     }
 }
 
+impl Class {
+    /// So many intervals does it go before one of the last class that has waited as long. An hour of a domain name operation is as long as
+    /// all domains take that AWS allows an account: nobody waits longer than that for more urgent ones.
+    fn head_start(self) -> u32 {
+        match self {
+            Class::Distrust => 120,
+            Class::SpecChange => 40,
+            Class::Creation => 20,
+            Class::Drift => 0,
+        }
+    }
+}
+
+impl Ticket {
+    /// Whoever has the least goes first.
+    fn rank(&self, interval: Duration) -> (i128, &str) {
+        let head_start = (interval * self.class.head_start()).as_nanos();
+        (self.since.as_nanosecond().saturating_sub_unsigned(head_start), &self.object)
+    }
+}
+
+impl Waiting {
+    /// Since when it may be called.
+    fn settled(&self, interval: Duration, burst: u32) -> Instant {
+        if self.ticket.class == Class::Distrust || !is_scarce(burst) {
+            return self.first;
+        }
+        (self.settling + interval.mul_f64(SETTLING)).min(self.first + interval)
+    }
+}
+
 impl Quota {
     pub fn new(rates: Rates) -> Quota {
-        Quota {
-            inner: Arc::new(Inner {
-                rates,
-                desk: Mutex::new(Desk { started: Instant::now(), lines: HashMap::new() }),
-                changed: Notify::new(),
-            }),
-        }
+        let now = Instant::now();
+        let desk = Desk { started: now, lines: HashMap::new(), missed: (BTreeSet::new(), now) };
+        Quota { inner: Arc::new(Inner { rates, desk: Mutex::new(desk), changed: Notify::new() }) }
     }
 
     /// Count from now, as a process does that just started: nobody knows what a predecessor spent a moment ago. For whoever
@@ -126,24 +178,46 @@ impl Quota {
         self.inner.changed.notify_one();
     }
 
+    /// These objects stood in a line when another process ended. Until each of them has been looked at, and for three minutes at the
+    /// most, nobody but those who distrust gets a turn: who is first is not known before.
+    pub fn reunite(&self, objects: impl Iterator<Item = String>) {
+        self.desk().missed = (objects.collect(), Instant::now() + REUNION);
+    }
+
     /// Ask for a call. A ticket that has to wait stays in the line until it is granted, asked with again, withdrawn, or was
-    /// called and did not come for a minute.
-    pub fn ask(&self, bucket: &Bucket, ticket: Ticket) -> Grant {
+    /// called and came to nothing. `words` say what the call would do.
+    pub fn ask(&self, bucket: &Bucket, ticket: Ticket, words: String) -> Grant {
         let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
-            return Grant::Go;
+            return Grant::Go { after: Duration::ZERO };
         };
+        let now = Instant::now();
         let mut desk = self.desk();
+        desk.missed.0.remove(&ticket.object);
+        let complete = desk.is_complete(now) || ticket.class == Class::Distrust;
         let line = desk.line(bucket, interval, burst);
-        line.waiting.retain(|w| w.ticket.object != ticket.object);
-        line.drop_absent();
-        let ahead = line.waiting.partition_point(|w| w.ticket < ticket);
+        line.drop_absent(now);
+        let before = line.waiting.iter().position(|w| w.ticket.object == ticket.object);
+        let waiting = match before.map(|at| line.waiting.remove(at)) {
+            None => Waiting { ticket, words, settling: now, first: now, called: None },
+            Some(before) => Waiting {
+                settling: if before.words == words { before.settling } else { now },
+                ticket: Ticket { since: ticket.since.min(before.ticket.since), ..ticket },
+                words,
+                called: None,
+                ..before
+            },
+        };
+        let place = line.waiting.partition_point(|w| w.ticket.rank(interval) < waiting.ticket.rank(interval));
+        let settled = waiting.settled(interval, burst);
+        let ahead = line.waiting[..place].iter().filter(|w| w.settled(interval, burst) <= now).count();
         let missing = ahead as f64 + 1.0 - line.tokens;
-        let grant = if missing < ROUNDING {
+        let grant = if complete && settled <= now && missing < AHEAD + ROUNDING {
             line.tokens -= 1.0;
-            Grant::Go
+            Grant::Go { after: interval.mul_f64(missing.max(0.0)) }
         } else {
-            line.waiting.insert(ahead, Waiting { ticket, called: None });
-            Grant::Wait { ahead, about: interval.mul_f64(missing) }
+            line.waiting.insert(place, waiting);
+            let turn = interval.mul_f64((place as f64 + 1.0 - line.tokens).max(0.0));
+            Grant::Wait { ahead: place, about: turn.max(settled - now) }
         };
         drop(desk);
         self.inner.changed.notify_one();
@@ -152,50 +226,72 @@ impl Quota {
 
     /// Take the object's tickets out of every line: it wants nothing any more.
     pub fn withdraw(&self, object: &str) {
-        for line in self.desk().lines.values_mut() {
-            line.waiting.retain(|w| w.ticket.object != object);
+        self.retain(object, |_| false);
+    }
+
+    /// A look at the object, which began then, has ended: what it was called for before that and did not ask for again, it does not want.
+    pub fn looked(&self, object: &str, began: Instant) {
+        self.retain(object, |w| w.called.is_none_or(|called| called > began));
+    }
+
+    fn retain(&self, object: &str, keep: impl Fn(&Waiting) -> bool) {
+        let mut desk = self.desk();
+        desk.missed.0.remove(object);
+        for line in desk.lines.values_mut() {
+            line.waiting.retain(|w| w.ticket.object != object || keep(w));
         }
+        drop(desk);
         self.inner.changed.notify_one();
     }
 
-    /// Wait for a call's turn, in the order of asking. For buckets that give many calls a second.
-    pub async fn acquire(&self, bucket: &Bucket) {
-        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
-            return;
-        };
-        let wait = {
-            let mut desk = self.desk();
-            let line = desk.line(bucket, interval, burst);
-            line.tokens -= 1.0; // below zero: calls that are promised already
-            interval.mul_f64((-line.tokens).max(0.0))
-        };
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+    /// Wait for a call's turn, in the order of asking, and make it while the flight lasts. For buckets that give many calls a second.
+    pub(super) async fn acquire(&self, bucket: &Bucket) -> Flight {
+        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else { return Flight(None) };
+        let next = self.desk().line(bucket, interval, burst).next.clone();
+        let _next = next.lock().await;
+        loop {
+            let missing = {
+                let mut desk = self.desk();
+                let line = desk.line(bucket, interval, burst);
+                let missing = 1.0 - line.tokens;
+                if missing < ROUNDING {
+                    line.tokens -= 1.0;
+                    line.flying += 1;
+                    return Flight(Some((self.clone(), bucket.clone())));
+                }
+                missing
+            };
+            tokio::time::sleep(interval.mul_f64(missing)).await;
         }
     }
 
-    /// A call of this bucket has been answered. AWS counted it somewhere between its grant and now, so the time until the next
-    /// one runs from now.
-    pub(super) fn answered(&self, bucket: &Bucket) {
-        self.adjust(bucket, |tokens| if tokens < 1.0 { tokens.floor() } else { tokens });
+    /// A call that was granted is sent; it is on its way while the flight lasts.
+    pub(super) fn depart(&self, bucket: &Bucket) -> Flight {
+        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else { return Flight(None) };
+        let mut desk = self.desk();
+        desk.line(bucket, interval, burst).flying += 1;
+        Flight(Some((self.clone(), bucket.clone())))
+    }
+
+    fn land(&self, bucket: &Bucket) {
+        if let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) {
+            self.desk().line(bucket, interval, burst).flying -= 1;
+            self.inner.changed.notify_one();
+        }
     }
 
     /// AWS says that there is nothing left: somebody else uses the account too.
     pub(super) fn drain(&self, bucket: &Bucket) {
-        self.adjust(bucket, |tokens| tokens.min(0.0));
-    }
-
-    fn adjust(&self, bucket: &Bucket, tokens: impl FnOnce(f64) -> f64) {
         if let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) {
             let mut desk = self.desk();
             let line = desk.line(bucket, interval, burst);
-            line.tokens = tokens(line.tokens);
+            line.tokens = line.tokens.min(0.0);
             drop(desk);
             self.inner.changed.notify_one();
         }
     }
 
-    /// The objects whose turn it is, as it comes; each should look again and ask again. For one listener.
+    /// The objects whose turn it is about to be, as it comes; each should look again and ask again. For one listener.
     pub fn turns(&self) -> impl Stream<Item = String> + Send + use<> {
         futures::stream::unfold(self.clone(), |quota| async move {
             let object = quota.next_turn().await;
@@ -222,26 +318,37 @@ impl Quota {
         }
     }
 
-    /// Call a ticket for which there is a token; else say when there may be one.
+    /// Call a ticket for which there is about to be a token; else say when there may be one.
     fn call_next(&self) -> (Option<String>, Option<Instant>) {
+        let now = Instant::now();
         let mut again: Option<Instant> = None;
         let mut desk = self.desk();
+        let complete = desk.is_complete(now);
+        let reunion = desk.missed.1;
         for (bucket, line) in &mut desk.lines {
             let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
                 continue;
             };
             line.refill(interval, burst);
-            line.drop_absent();
-            let (tokens, at) = (line.tokens, line.at);
-            for (ahead, waiting) in line.waiting.iter_mut().enumerate() {
-                let missing = ahead as f64 + 1.0 - tokens;
-                let next = match waiting.called {
-                    Some(called) => called + PATIENCE,
-                    None if missing < ROUNDING => {
-                        waiting.called = Some(at);
-                        return (Some(waiting.ticket.object.clone()), None);
+            line.drop_absent(now);
+            let tokens = line.tokens;
+            let mut ahead = 0.0;
+            for waiting in &mut line.waiting {
+                let settled = waiting.settled(interval, burst);
+                let next = if settled > now {
+                    settled
+                } else {
+                    let missing = ahead + 1.0 - tokens;
+                    ahead += 1.0;
+                    match waiting.called {
+                        Some(called) => called + PATIENCE,
+                        None if missing >= AHEAD + ROUNDING => now + interval.mul_f64(missing - AHEAD),
+                        None if !complete && waiting.ticket.class != Class::Distrust => reunion,
+                        None => {
+                            waiting.called = Some(now);
+                            return (Some(waiting.ticket.object.clone()), None);
+                        }
                     }
-                    None => at + interval.mul_f64(missing),
                 };
                 again = Some(again.map_or(next, |other| other.min(next)));
             }
@@ -255,21 +362,38 @@ impl Quota {
     }
 }
 
-/// A token is whole when less than this is missing, a millionth of the interval: sums of fractions do not come out even.
-const ROUNDING: f64 = 1e-6;
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some((quota, bucket)) = &self.0 {
+            quota.land(bucket);
+        }
+    }
+}
+
+/// One at a time, and a long time between two.
+fn is_scarce(burst: u32) -> bool {
+    burst == 1
+}
 
 /// Scarce calls start with none, because a restart must not spend twice; plentiful ones with what a second gives.
 fn first_tokens(interval: Duration, burst: u32) -> f64 {
-    if interval >= Duration::from_secs(1) { 0.0 } else { interval.as_secs_f64().recip().min(f64::from(burst)) }
+    if is_scarce(burst) { 0.0 } else { interval.as_secs_f64().recip().min(f64::from(burst)) }
 }
 
 impl Desk {
+    /// Whether everybody is there who waited before a restart, or nobody waits for them any more.
+    fn is_complete(&self, now: Instant) -> bool {
+        self.missed.0.is_empty() || self.missed.1 <= now
+    }
+
     fn line(&mut self, bucket: &Bucket, interval: Duration, burst: u32) -> &mut Line {
         let started = self.started;
         let line = self.lines.entry(bucket.clone()).or_insert_with(|| Line {
             tokens: first_tokens(interval, burst),
             at: started,
+            flying: 0,
             waiting: Vec::new(),
+            next: Arc::default(),
         });
         line.refill(interval, burst);
         line
@@ -280,12 +404,11 @@ impl Line {
     fn refill(&mut self, interval: Duration, burst: u32) {
         let now = Instant::now();
         let gained = (now - self.at).as_secs_f64() / interval.as_secs_f64();
-        self.tokens = (self.tokens + gained).min(f64::from(burst));
+        self.tokens = (self.tokens + gained).min(f64::from(burst.saturating_sub(self.flying)));
         self.at = now;
     }
 
-    fn drop_absent(&mut self) {
-        let now = Instant::now();
+    fn drop_absent(&mut self, now: Instant) {
         self.waiting.retain(|w| w.called.is_none_or(|called| now < called + PATIENCE));
     }
 }
@@ -297,209 +420,4 @@ impl fmt::Debug for Quota {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::aws::rates::RateOverride;
-    use futures::StreamExt;
-    use std::pin::pin;
-    use tokio::time::{advance, timeout};
-
-    const INTERVAL: Duration = Duration::from_secs(30);
-
-    fn update() -> Bucket {
-        Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName)
-    }
-
-    fn ticket(object: &str, class: Class, since: i64) -> Ticket {
-        Ticket { class, since: Timestamp::from_second(since).unwrap(), object: object.to_owned() }
-    }
-
-    fn drift(object: &str) -> Ticket {
-        ticket(object, Class::Drift, 0)
-    }
-
-    fn wait(ahead: usize, seconds: u64) -> Grant {
-        Grant::Wait { ahead, about: Duration::from_secs(seconds) }
-    }
-
-    /// Durations come out of sums of fractions.
-    fn about(grant: Grant) -> Grant {
-        match grant {
-            Grant::Go => Grant::Go,
-            Grant::Wait { ahead, about } => wait(ahead, about.as_secs_f64().round() as u64),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_scarce_bucket_starts_empty_and_gives_one_call_an_interval() {
-        let quota = Quota::new(Rates::default());
-        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
-        advance(Duration::from_secs(29)).await;
-        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 1));
-        advance(Duration::from_secs(1)).await;
-        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
-        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
-        // However long nobody asks, there is one, not many.
-        advance(INTERVAL * 10).await;
-        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
-        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_order_is_class_then_waiting_time_then_name() {
-        let quota = Quota::new(Rates::default());
-        let tickets = [
-            ticket("drift", Class::Drift, 1),
-            ticket("new-b", Class::Creation, 5),
-            ticket("new-a", Class::Creation, 5),
-            ticket("older", Class::Creation, 4),
-            ticket("changed", Class::SpecChange, 9),
-            ticket("distrusted", Class::Distrust, 99),
-        ];
-        for ticket in tickets.clone() {
-            quota.ask(&update(), ticket);
-        }
-        let places: Vec<_> = tickets.iter().map(|t| about(quota.ask(&update(), t.clone()))).collect();
-        assert_eq!(places, [wait(5, 180), wait(4, 150), wait(3, 120), wait(2, 90), wait(1, 60), wait(0, 30)]);
-        advance(INTERVAL).await;
-        // A token is there, and it is the head's, whoever asks first.
-        assert_eq!(about(quota.ask(&update(), tickets[0].clone())), wait(5, 150));
-        assert_eq!(quota.ask(&update(), tickets[5].clone()), Grant::Go);
-        assert_eq!(about(quota.ask(&update(), tickets[4].clone())), wait(0, 30));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_is_woken_when_its_turn_comes_and_once() {
-        let quota = Quota::new(Rates::default());
-        let mut turns = pin!(quota.turns());
-        let start = Instant::now();
-        for object in ["b", "a"] {
-            quota.ask(&update(), drift(object));
-        }
-        assert_eq!(turns.next().await.as_deref(), Some("a"));
-        assert_eq!((Instant::now() - start).as_secs(), 30);
-        assert!(timeout(Duration::from_secs(20), turns.next()).await.is_err());
-        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
-        assert_eq!(turns.next().await.as_deref(), Some("b"));
-        // Tokens come every 30 s of the clock, however late the head was.
-        assert_eq!((Instant::now() - start).as_secs(), 80);
-        assert_eq!(quota.ask(&update(), drift("b")), Grant::Go);
-        assert!(timeout(INTERVAL * 10, turns.next()).await.is_err(), "nobody waits");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_called_and_does_not_come_holds_nobody_up() {
-        let quota = Quota::new(Rates::default());
-        let mut turns = pin!(quota.turns());
-        let start = Instant::now();
-        quota.ask(&update(), drift("gone"));
-        quota.ask(&update(), drift("patient"));
-        assert_eq!(turns.next().await.as_deref(), Some("gone"));
-        assert_eq!(turns.next().await.as_deref(), Some("patient"));
-        assert_eq!((Instant::now() - start).as_secs(), 90, "30 for the token, 60 of patience");
-        assert_eq!(quota.ask(&update(), drift("patient")), Grant::Go);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_more_urgent_ticket_passes_one_that_was_called() {
-        let quota = Quota::new(Rates::default());
-        let mut turns = pin!(quota.turns());
-        quota.ask(&update(), drift("a"));
-        assert_eq!(turns.next().await.as_deref(), Some("a"));
-        assert_eq!(quota.ask(&update(), ticket("z", Class::Distrust, 9)), Grant::Go);
-        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
-        assert_eq!(turns.next().await.as_deref(), Some("a"), "it is called again");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_withdrawn_ticket_is_nobodys_turn() {
-        let quota = Quota::new(Rates::default());
-        let mut turns = pin!(quota.turns());
-        quota.ask(&update(), drift("a"));
-        quota.ask(&update(), drift("b"));
-        quota.withdraw("a");
-        assert_eq!(about(quota.ask(&update(), drift("b"))), wait(0, 30));
-        assert_eq!(turns.next().await.as_deref(), Some("b"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_bucket_is_of_one_operation_account_and_region() {
-        let quota = Quota::new(Rates::default());
-        advance(INTERVAL).await;
-        for (account, region, operation) in [
-            ("111111111111", "eu-west-1", Operation::UpdateDomainName),
-            ("111111111111", "eu-west-1", Operation::CreateDomainName),
-            ("111111111111", "us-east-1", Operation::UpdateDomainName),
-            ("222222222222", "eu-west-1", Operation::UpdateDomainName),
-        ] {
-            let bucket = Bucket::new(account, region, operation);
-            assert_eq!(quota.ask(&bucket, drift("a")), Grant::Go);
-            assert_eq!(about(quota.ask(&bucket, drift("a"))), wait(0, 30));
-        }
-        assert_eq!(
-            Bucket::new("1", "eu-west-1", Operation::Route53),
-            Bucket::new("1", "us-east-1", Operation::Route53)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_interval_runs_from_the_answer_and_a_refusal_empties_the_bucket() {
-        let quota = Quota::new(Rates::default());
-        advance(INTERVAL).await;
-        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
-        advance(Duration::from_secs(4)).await; // on its way
-        quota.answered(&update());
-        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
-        advance(INTERVAL).await;
-        quota.drain(&update());
-        assert_eq!(about(quota.ask(&update(), drift("a"))), wait(0, 30));
-        // An answer takes nothing from a bucket that has a whole token.
-        advance(INTERVAL).await;
-        quota.answered(&update());
-        assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_new_leader_counts_from_now_and_keeps_the_line() {
-        let quota = Quota::new(Rates::default());
-        quota.ask(&update(), drift("a"));
-        advance(INTERVAL * 2).await;
-        quota.start_over();
-        assert_eq!(about(quota.ask(&update(), drift("b"))), wait(1, 60));
-        let other = Bucket::new("222222222222", "eu-west-1", Operation::UpdateDomainName);
-        assert_eq!(about(quota.ask(&other, drift("a"))), wait(0, 30), "not seen before");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn plentiful_calls_wait_in_the_order_of_asking() {
-        let quota = Quota::new(Rates::default());
-        let bucket = Bucket::new("1", "eu-west-1", Operation::ApiGateway);
-        let start = Instant::now();
-        let calls = futures::future::join_all((0..25).map(|_| async {
-            quota.acquire(&bucket).await;
-            (Instant::now() - start).as_millis()
-        }));
-        let at = calls.await;
-        assert!(at.is_sorted());
-        assert_eq!(at[..9], [0; 9], "a fresh process has what a second gives");
-        assert!((1745..=1765).contains(&at[24]), "the rest one by one, 110 ms each: {at:?}");
-        // After a pause the whole burst.
-        advance(Duration::from_secs(60)).await;
-        let start = Instant::now();
-        for _ in 0..30 {
-            quota.acquire(&bucket).await;
-        }
-        assert_eq!(Instant::now(), start);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_a_limit_nobody_waits() {
-        let all = "*=unlimited".parse::<RateOverride>().unwrap();
-        let quota = Quota::new(Rates::with(&[all]));
-        for _ in 0..100 {
-            assert_eq!(quota.ask(&update(), drift("a")), Grant::Go);
-            quota.acquire(&update()).await;
-        }
-        assert!(timeout(INTERVAL, pin!(quota.turns()).next()).await.is_err());
-    }
-}
+mod tests;

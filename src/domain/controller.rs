@@ -19,6 +19,7 @@ use kube::{
         reflector::{ObjectRef, Store},
     },
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,6 +32,7 @@ use super::{
     observe::{self, Versions},
     permission::{Permission, before_aws},
     reach,
+    readings::{Readings, Tiers},
     repairs::Repairs,
     report,
     served::Served,
@@ -80,7 +82,8 @@ pub struct Ctx {
     pub client: Client,
     pub cluster_id: String,
     pub truststore_bucket: Option<String>,
-    pub drift_interval: Duration,
+    pub tiers: Tiers,
+    pub readings: Readings,
     pub sessions: Sessions,
     pub gate: Gate,
     pub probe: EndpointProbe,
@@ -107,6 +110,8 @@ pub struct Memory {
     /// Our last change of the records, until it is in sync.
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
+    /// Of which generation everything was as it should be at a look, and when that began: nothing was written since.
+    pub(super) quiet_since: Option<(i64, Instant)>,
     pub(super) repairs: Repairs,
     /// The status that was written last and the one it replaced: the cache may still show that one.
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
@@ -124,6 +129,10 @@ pub struct Watches {
 
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
+    let state = ctx.domains.state();
+    let queued =
+        state.iter().filter_map(|d| d.0.as_ref().ok()).filter(|d| d.status.as_ref().is_some_and(serving::is_queued));
+    ctx.gate.quota.reunite(queued.map(in_line));
     let turns = ctx.gate.quota.turns().filter_map(|object| async move {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))
@@ -174,9 +183,17 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     if error.is_final() { Next::await_change() } else { Next::requeue(ctx.poll(&object.uid().unwrap_or_default())) }
 }
 
+/// As tickets name it.
+fn in_line(domain: &MtlsDomain) -> String {
+    format!("{}/{}", domain.namespace().unwrap_or_default(), domain.name_any())
+}
+
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let result = look::look(&object, |domain| look(domain, &ctx)).await;
+    if let (Ok(_), Ok(domain)) = (&result, &object.0) {
+        ctx.gate.quota.looked(&in_line(domain), started);
+    }
     ctx.metrics.reconciled("MtlsDomain", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
     result
 }
@@ -192,7 +209,7 @@ impl Ctx {
         self.served.set(&key, None, Timestamp::now());
         self.bypasses.forget(&key);
         self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
-        self.gate.quota.withdraw(&format!("{}/{}", key.0, key.1));
+        self.gate.quota.withdraw(&in_line(domain));
     }
 
     /// How long until the next look while AWS is working.
@@ -203,9 +220,16 @@ impl Ctx {
         })
     }
 
+    /// The next look when there is nothing to be done before something changes.
     pub(super) fn settled(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
-        Next::requeue(self.drift_interval)
+        Next::requeue(self.tiers.of(uid).sometimes)
+    }
+
+    /// The next look when all is well: soon, because it is likely to cost no call of AWS.
+    pub(super) fn quiet(&self, uid: &str) -> Next {
+        self.remember(uid, |m| m.polls = 0);
+        Next::requeue(self.tiers.of(uid).often)
     }
 
     /// The labels of a namespace; `None`: not known.

@@ -12,8 +12,10 @@ use super::{
     observe,
     permission::Permission,
     plan::{Judged, Step, Verdict},
-    reach, report,
-    serving::queued_since,
+    reach,
+    readings::Sight,
+    report::{self, Outcome},
+    serving::waiting_since,
     teardown,
 };
 use crate::{
@@ -33,7 +35,9 @@ pub(super) async fn delete(
     now: Timestamp,
 ) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
-    let zones = observe::zone_of_remains(home, session).await;
+    let kept = ctx.readings.of(&desired::access(domain, permission.policy()));
+    let sight = Sight::fresh(session, &kept);
+    let zones = observe::zone_of_remains(home, &sight).await;
     let reach = [reach::of(domain, home, true), reach::zones(&zones)].concat();
     if let Some(next) = permission.ends(&reach, zones.as_ref().err()).await? {
         return Ok(next);
@@ -41,7 +45,7 @@ pub(super) async fn delete(
     let policy = domain.spec.deletion_policy;
     let mapped = desired::mappings(domain);
     let listed: Vec<_> = mapped.keys().cloned().collect();
-    let remains = observe::remains(home, &mapped, session, zones).await;
+    let remains = observe::remains(home, &mapped, &sight, zones).await;
     let judged = teardown::teardown(home, policy, domain.spec.rest_deployment, &listed, &remains);
     if judged.verdict.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.
@@ -61,7 +65,7 @@ pub(super) async fn delete(
         home,
         authorities: &[],
         class: Class::SpecChange,
-        since: queued_since(old).unwrap_or(now),
+        since: waiting_since(old).unwrap_or(now),
         now,
     };
     let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &hands).await;
@@ -72,6 +76,8 @@ pub(super) async fn delete(
     Ok(match &judged {
         _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
         Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
+        // It is woken.
+        _ if done.outcomes.values().any(Outcome::is_queued) => ctx.settled(&uid),
         _ => Next::requeue(ctx.poll(&uid)),
     })
 }

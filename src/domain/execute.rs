@@ -79,7 +79,7 @@ pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Han
 
 async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>) -> Result<(), Outcome> {
     let Hands { session, home, .. } = hands;
-    wait_for_turn(action, hands)?;
+    wait_for_turn(action, hands).await?;
     let (gateway, domain) = (&session.gateway, &home.domain_name);
     let result = match action {
         Action::GenerateAuthority { authority } => return generate(authority, hands).await,
@@ -179,7 +179,7 @@ fn gone(result: Result<(), crate::aws::errors::Error>) -> Result<(), crate::aws:
     }
 }
 
-fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
+async fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
     let operation = match action {
         Action::CreateDomain(_) => Operation::CreateDomainName,
         Action::UpdateDomain(_) => Operation::UpdateDomainName,
@@ -193,8 +193,11 @@ fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
         class: hands.class,
         since: hands.since,
     };
-    match hands.quota.ask(&bucket, ticket) {
-        Grant::Go => Ok(()),
+    match hands.quota.ask(&bucket, ticket, format!("{action:?}")) {
+        Grant::Go { after } => {
+            tokio::time::sleep(after).await;
+            Ok(())
+        }
         Grant::Wait { ahead, about } => Err(Outcome::Queued { ahead, about }),
     }
 }

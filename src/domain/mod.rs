@@ -13,6 +13,7 @@ pub mod observed;
 mod permission;
 pub mod plan;
 pub mod reach;
+pub mod readings;
 pub mod records;
 pub mod repairs;
 pub mod report;

@@ -15,6 +15,7 @@ use super::{
         custom_domain::{self, is_taken_over},
         identity,
     },
+    readings::Sight,
     records, sources,
 };
 use crate::{
@@ -52,41 +53,41 @@ pub struct Eyes<'a> {
 pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 /// What has to be seen before it is clear whether the spec is allowed.
-pub async fn glance(d: &Desired, session: &Session) -> Glance {
-    let (zones, apis) = tokio::join!(zones(&d.home, certificate_names(d), session), first_seen(&d.mappings, session));
+pub async fn glance(d: &Desired, sight: &Sight<'_>) -> Glance {
+    let (zones, apis) = tokio::join!(zones(&d.home, certificate_names(d), sight), first_seen(&d.mappings, sight));
     Glance { zones, apis }
 }
 
 /// The rest, for a spec that is allowed.
-pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Glance) -> Observed {
+pub async fn observe(d: &Desired, sight: &Sight<'_>, eyes: &Eyes<'_>, glance: Glance) -> Observed {
     let home = &d.home;
     let zones = glance.zones;
     let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
         Box::pin(clients::read(eyes.client, &home.name, &d.self_signed)),
-        seen(session.acm.certificates(&home.domain_name)),
-        bucket(d, session),
-        published(home, session, eyes.versions),
-        seen(session.gateway.domain(&home.domain_name)),
+        sight.certificates(&home.domain_name),
+        bucket(d, sight),
+        published(home, sight, eyes.versions),
+        sight.domain(&home.domain_name),
         apis(
             home,
             glance.apis,
             &d.mappings,
             Asked { headers: !d.identity.is_empty(), authorizer: d.authorizer.is_some() },
-            session,
+            sight,
             Some(eyes.probe)
         ),
-        in_sync(session, eyes.pending_change.as_deref()),
+        in_sync(sight.session, eyes.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
-        named(d, session, &certificates, &domain),
-        validation(home, session, &zones, &certificates),
-        records_of(home, session, &zones),
-        mappings(home, session, &domain),
-        pinned(session, &domain, eyes.versions),
+        named(d, sight, &certificates, &domain),
+        validation(home, sight, &zones, &certificates),
+        records_of(home, sight, &zones),
+        mappings(home, sight, &domain),
+        pinned(sight, &domain, eyes.versions),
         public(home, &domain, eyes.public_dns),
     );
-    let apis = with_leaving(home, apis, &mappings, session).await;
+    let apis = with_leaving(home, apis, &mappings, sight).await;
     eyes.versions.keep(&published, &domain);
     Observed {
         authorities,
@@ -110,22 +111,22 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Gl
 }
 
 /// The hosted zone that the records of a domain that is being deleted are in.
-pub async fn zone_of_remains(home: &Home, session: &Session) -> Seen<BTreeMap<String, ZoneChoice>> {
-    zones(home, &[], session).await
+pub async fn zone_of_remains(home: &Home, sight: &Sight<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
+    zones(home, &[], sight).await
 }
 
 /// What is left of a domain that is being deleted.
 pub async fn remains(
     home: &Home,
     mapped: &BTreeMap<String, MappedApi>,
-    session: &Session,
+    sight: &Sight<'_>,
     zones: Seen<BTreeMap<String, ZoneChoice>>,
 ) -> Remains {
     let (certificates, domain, versions, apis) = tokio::join!(
-        seen(session.acm.certificates(&home.domain_name)),
-        seen(session.gateway.domain(&home.domain_name)),
-        versions(home, session),
-        marked_apis(home, mapped, session),
+        sight.certificates(&home.domain_name),
+        sight.domain(&home.domain_name),
+        versions(home, sight),
+        marked_apis(home, mapped, sight),
     );
     // Which of two zones the records are in cannot be told: that is not the same as that there are none.
     let zones = zones.and_then(|zones| match zones.get(&home.domain_name) {
@@ -138,8 +139,8 @@ pub async fn remains(
         }),
         _ => Ok(zones),
     });
-    let (records, mappings) = tokio::join!(records_of(home, session, &zones), mappings(home, session, &domain));
-    let apis = with_leaving(home, apis, &mappings, session).await;
+    let (records, mappings) = tokio::join!(records_of(home, sight, &zones), mappings(home, sight, &domain));
+    let apis = with_leaving(home, apis, &mappings, sight).await;
     let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
     Remains { zone_id, records, domain, mappings, apis, certificates, versions }
 }
@@ -167,17 +168,17 @@ fn certificate_names(d: &Desired) -> &[String] {
 }
 
 /// The zone of the domain name and of each of `names`: the one of the spec, or the public one with the longest name that they end in.
-async fn zones(home: &Home, names: &[String], session: &Session) -> Seen<BTreeMap<String, ZoneChoice>> {
+async fn zones(home: &Home, names: &[String], sight: &Sight<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
     let DnsWish::Route53 { zone_id, .. } = &home.dns else { return Ok(BTreeMap::new()) };
     let given = match zone_id {
-        Some(id) => seen(session.route53.zone(id)).await?,
+        Some(id) => sight.zone(id).await?,
         None => None,
     };
     let names: BTreeSet<_> = names.iter().chain([&home.domain_name]).collect();
     let fits = |name: &str| given.as_ref().is_some_and(|z| !z.private && records::is_inside(name, &z.name));
     let all = match zone_id {
         Some(_) if names.iter().all(|name| fits(name) || **name == home.domain_name) => vec![],
-        _ => seen(session.route53.zones()).await?,
+        _ => sight.zones().await?,
     };
     let choice = |name: &String| match &given {
         Some(zone) if fits(name) => ZoneChoice::Found(zone.clone()),
@@ -200,7 +201,7 @@ fn best_zone(name: &str, zones: &[Zone]) -> ZoneChoice {
 
 async fn named(
     d: &Desired,
-    session: &Session,
+    sight: &Sight<'_>,
     certificates: &Seen<Vec<acm::Certificate>>,
     domain: &Seen<Option<Domain>>,
 ) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
@@ -216,7 +217,7 @@ async fn named(
         let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
         let read = match listed {
             Some(certificate) => Ok(Some(certificate.clone())),
-            None => seen(session.acm.certificate(arn)).await,
+            None => sight.certificate(arn).await,
         };
         (arn.clone(), read)
     });
@@ -226,7 +227,7 @@ async fn named(
 /// What stands at the validation records of our certificates, in the zones that they belong into.
 async fn validation(
     home: &Home,
-    session: &Session,
+    sight: &Sight<'_>,
     zones: &Seen<BTreeMap<String, ZoneChoice>>,
     certificates: &Seen<Vec<acm::Certificate>>,
 ) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
@@ -237,7 +238,7 @@ async fn validation(
         .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))
         .collect();
     let reads = wanted.into_iter().map(async |(zone, name)| {
-        let records = seen(session.route53.records(zone, name)).await?;
+        let records = sight.records(zone, name).await?;
         Ok((name.clone(), records))
     });
     join_all(reads).await.into_iter().collect()
@@ -245,12 +246,12 @@ async fn validation(
 
 async fn records_of(
     home: &Home,
-    session: &Session,
+    sight: &Sight<'_>,
     zones: &Seen<BTreeMap<String, ZoneChoice>>,
 ) -> Seen<Vec<RecordSet>> {
     let zones = zones.as_ref().map_err(Clone::clone)?;
     let Some(zone) = zones.get(&home.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
-    let at = async |name: &str| seen(session.route53.records(&zone.id, name)).await;
+    let at = async |name: &str| sight.records(&zone.id, name).await;
     let marker = records::marker_name(&home.domain_name);
     let (at_name, at_marker) = tokio::join!(at(&home.domain_name), at(&marker));
     let mut all = [at_name?, at_marker?].concat();
@@ -283,10 +284,10 @@ async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {
     }
 }
 
-async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
+async fn mappings(home: &Home, sight: &Sight<'_>, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
     match domain.as_ref().map_err(Clone::clone)? {
         // Somebody else's are not ours to judge, and of some kinds of domain they cannot be read.
-        Some(g) if custom_domain::is_ours(home, g) => seen(session.gateway.mappings(&home.domain_name)).await,
+        Some(g) if custom_domain::is_ours(home, g) => sight.mappings(&home.domain_name).await,
         _ => Ok(vec![]),
     }
 }
@@ -294,10 +295,10 @@ async fn mappings(home: &Home, session: &Session, domain: &Seen<Option<Domain>>)
 /// Each of the APIs, without its stages.
 async fn first_seen(
     mappings: &BTreeMap<String, MappedApi>,
-    session: &Session,
+    sight: &Sight<'_>,
 ) -> BTreeMap<String, Seen<Option<gateway::Api>>> {
     let ids: BTreeSet<_> = mappings.values().map(|mapped| mapped.id.as_str()).collect();
-    let reads = ids.into_iter().map(async |id| (id.to_owned(), seen(session.gateway.api(id)).await));
+    let reads = ids.into_iter().map(async |id| (id.to_owned(), sight.api(id).await));
     join_all(reads).await.into_iter().collect()
 }
 
@@ -314,12 +315,12 @@ async fn apis(
     seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
     mappings: &BTreeMap<String, MappedApi>,
     asked: Asked,
-    session: &Session,
+    sight: &Sight<'_>,
     probe: Option<&EndpointProbe>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let reads = seen.into_iter().map(async |(id, seen)| {
         let stages = mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
-        let read = api(home, seen, stages, asked, session, probe).await;
+        let read = api(home, seen, stages, asked, sight, probe).await;
         (id, read)
     });
     join_all(reads).await.into_iter().collect()
@@ -330,14 +331,14 @@ async fn apis(
 async fn marked_apis(
     home: &Home,
     mappings: &BTreeMap<String, MappedApi>,
-    session: &Session,
+    sight: &Sight<'_>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
-    let mut seen = first_seen(mappings, session).await;
+    let mut seen = first_seen(mappings, sight).await;
     seen.retain(|_, api| match api {
         Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(home, &api.tags)),
         Err(_) => true,
     });
-    apis(home, seen, mappings, Asked::default(), session, None).await
+    apis(home, seen, mappings, Asked::default(), sight, None).await
 }
 
 /// With those that only the domain maps any more, as far as they carry our marks of headers.
@@ -345,11 +346,11 @@ async fn with_leaving(
     home: &Home,
     mut known: BTreeMap<String, Seen<Option<Api>>>,
     mappings: &Seen<Vec<Mapping>>,
-    session: &Session,
+    sight: &Sight<'_>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
     let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
-    known.append(&mut Box::pin(marked_apis(home, &left, session)).await);
+    known.append(&mut Box::pin(marked_apis(home, &left, sight)).await);
     known
 }
 
@@ -358,45 +359,43 @@ async fn api(
     first: Seen<Option<gateway::Api>>,
     stages: BTreeSet<&str>,
     asked: Asked,
-    session: &Session,
+    sight: &Sight<'_>,
     probe: Option<&EndpointProbe>,
 ) -> Seen<Option<Api>> {
     let Some(api) = first? else { return Ok(None) };
     let id = api.id.as_str();
     // All at once, however many are mapped.
-    let all = match Box::pin(session.gateway.stages(api.protocol, id)).await {
-        Err(error) if error.kind == Kind::NotFound => return Ok(None), // gone since
-        other => other.map_err(|error| unseen(&error))?,
-    };
+    let Some(all) = sight.stages(api.protocol, id).await? else { return Ok(None) }; // gone since
     let named = |name: &str| all.iter().find(|stage| stage.name == name).cloned();
     let stages: BTreeMap<_, _> = stages.into_iter().map(|name| (name.to_owned(), named(name))).collect();
     let published = api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
     let probe = match probe {
         Some(probe) if api.endpoint_closed && published => {
             let there = stages.values().flatten().map(|stage| stage.name.as_str());
-            answers(&session.execute_api_host(id), there, probe).await
+            let at = stages.keys().fold(id.to_owned(), |at, stage| format!("{at} {stage}"));
+            sight.probe(at, answers(&sight.session.execute_api_host(id), there, probe)).await
         }
         _ => None,
     };
     let integrations = if asked.headers || identity::is_marked(home, &api.tags) {
-        Some(seen(session.gateway.integrations(api.protocol, id)).await)
+        Some(sight.integrations(api.protocol, id).await)
     } else {
         None
     };
     let authorizers = if asked.authorizer || identity::has_authorizer(home, &api.tags) {
-        Some(authorizers(home, api.protocol, id, session).await)
+        Some(sight.authorizers(home, id, authorizers(home, api.protocol, id, sight.session)).await)
     } else {
         None
     };
     Ok(Some(Api { api, stages, probe, integrations, authorizers }))
 }
 
-async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, session: &Session) -> Seen<Authorizers> {
-    let all = seen(session.gateway.authorizers(protocol, api_id)).await?;
-    let routes = seen(session.gateway.routes(protocol, api_id)).await?;
+async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, session: &Session) -> Result<Authorizers, Error> {
+    let all = session.gateway.authorizers(protocol, api_id).await?;
+    let routes = session.gateway.routes(protocol, api_id).await?;
     let mut permitted = BTreeSet::new();
     for ours in all.iter().filter(|a| authorizer::is_ours(home, a) && !a.function.is_empty()) {
-        let statements = seen(session.lambda(&ours.function).statements(&ours.function)).await?;
+        let statements = session.lambda(&ours.function).statements(&ours.function).await?;
         if statements.contains(&authorizer::statement(home, &ours.id)) {
             permitted.insert(ours.id.clone());
         }
@@ -420,19 +419,19 @@ async fn answers<'a>(
 
 // ---- the truststore
 
-async fn bucket(d: &Desired, session: &Session) -> Seen<Option<Bucket>> {
+async fn bucket(d: &Desired, sight: &Sight<'_>) -> Seen<Option<Bucket>> {
     let name = &d.home.bucket;
-    let Some(found) = seen(session.s3.bucket(name)).await? else { return Ok(None) };
+    let Some(found) = sight.bucket(name).await? else { return Ok(None) };
     let mut bucket = Bucket { region: found.region, versioned: found.versioned, owner: None };
     if d.create_bucket && !bucket.versioned && bucket.region == d.home.region {
-        bucket.owner = seen(session.s3.bucket_tags(name)).await?.remove(OWNER_TAG);
+        bucket.owner = sight.bucket_tags(name).await?.remove(OWNER_TAG);
     }
     Ok(Some(bucket))
 }
 
-async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<Option<Published>> {
-    let Some(object) = seen(session.s3.head(&home.bucket, &home.key)).await? else { return Ok(None) };
-    let Some(content) = versions.read(&home.bucket, &home.key, session, &object.version).await? else {
+async fn published(home: &Home, sight: &Sight<'_>, versions: &Versions) -> Seen<Option<Published>> {
+    let Some(object) = sight.head(&home.bucket, &home.key).await? else { return Ok(None) };
+    let Some(content) = versions.read(&home.bucket, &home.key, sight.session, &object.version).await? else {
         return Ok(None);
     };
     let text = String::from_utf8_lossy(&content.bytes);
@@ -448,7 +447,7 @@ async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<
 }
 
 /// Whatever object and version the domain says it uses: also that of a domain which is not ours yet, or from before the truststore moved.
-async fn pinned(session: &Session, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Pinned>> {
+async fn pinned(sight: &Sight<'_>, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Pinned>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
     let Some(used) = domain.as_ref().and_then(|g| g.truststore.as_ref()) else { return Ok(None) };
     let Some((bucket, key)) = used.uri.strip_prefix("s3://").and_then(|path| path.split_once('/')) else {
@@ -457,12 +456,12 @@ async fn pinned(session: &Session, domain: &Seen<Option<Domain>>, versions: &Ver
     let version = match &used.version {
         Some(version) => version.clone(),
         // Not pinned: what was newest at its last update, as far as anybody can tell.
-        None => match seen(session.s3.head(bucket, key)).await? {
+        None => match sight.head(bucket, key).await? {
             Some(object) => object.version,
             None => return Ok(None),
         },
     };
-    let content = versions.read(bucket, key, session, &version).await?;
+    let content = versions.read(bucket, key, sight.session, &version).await?;
     Ok(content.and_then(|c| {
         let bundle = Bundle::parse(&String::from_utf8_lossy(&c.bytes)).ok()?;
         Some(Pinned { owner: c.metadata.get(OWNER_METADATA).cloned(), bundle })
@@ -497,18 +496,18 @@ impl Versions {
 }
 
 /// The versions that carry our mark; somebody else's in the same key stay.
-async fn versions(home: &Home, session: &Session) -> Seen<Vec<String>> {
+async fn versions(home: &Home, sight: &Sight<'_>) -> Seen<Vec<String>> {
     if home.bucket.is_empty() {
         return Ok(vec![]);
     }
     // In a bucket of another Region we have never stored anything.
-    match seen(session.s3.bucket(&home.bucket)).await? {
+    match sight.bucket(&home.bucket).await? {
         Some(bucket) if bucket.region == home.region => {}
         _ => return Ok(vec![]),
     }
-    let all = seen(session.s3.versions(&home.bucket, &home.key)).await?;
+    let all = seen(sight.session.s3.versions(&home.bucket, &home.key)).await?;
     let reads = all.into_iter().filter(|v| !v.delete_marker).map(async |version| {
-        let content = seen(session.s3.get(&home.bucket, &home.key, &version.id)).await?;
+        let content = seen(sight.session.s3.get(&home.bucket, &home.key, &version.id)).await?;
         let ours = content.is_some_and(|c| c.metadata.get(OWNER_METADATA) == Some(&home.owner));
         Ok(ours.then_some(version.id))
     });

@@ -36,6 +36,11 @@ impl<'a> Permission<'a> {
         self.policy.as_deref()
     }
 
+    /// Whether this is certain to be allowed.
+    pub fn allows(&self, reach: &[Reach]) -> bool {
+        matches!(self.fit(self.domain, reach), Fit::Fits)
+    }
+
     /// Ends the look when this is not allowed, and says so; `None`: it is. `unseen` is what the answer may hang on.
     pub async fn ends(&self, reach: &[Reach], unseen: Option<&Unseen>) -> Result<Option<Next>, Error> {
         let Permission { ctx, domain, old, now, .. } = *self;

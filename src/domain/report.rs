@@ -40,6 +40,12 @@ pub enum Outcome {
     Cluster(String),
 }
 
+impl Outcome {
+    pub fn is_queued(&self) -> bool {
+        matches!(self, Outcome::Queued { .. })
+    }
+}
+
 /// One outcome per step at the most: a step stops at its first failure, and hides nobody else's.
 pub type Outcomes = BTreeMap<Step, Outcome>;
 

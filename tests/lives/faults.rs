@@ -54,8 +54,8 @@ async fn undisturbed() -> (Told, BTreeSet<String>, BTreeSet<String>) {
     story::prepare(&life).await;
     let mark = life.mark().await;
     let told = story::tell(&mut life, None).await;
-    // The test asks these before the operator does, which would use up their faults.
-    let own = ["GetDomainNames", "ListObjectVersions"];
+    // The test asks these before the operator does, which would use up their faults; and lists are read when nothing happens, by chance.
+    let own = ["GetDomainNames", "ListObjectVersions", "GetApis", "GetRestApis"];
     let calls = story::calls(&life, mark).await;
     let named = |call: &sandbox::control::Call| call.operation.clone();
     let all: BTreeSet<_> = calls.iter().map(named).filter(|name| !own.contains(&name.as_str())).collect();

@@ -288,7 +288,7 @@ fn a_zone_that_is_busy_with_another_change_is_written_a_moment_later() {
         life.create_domain("d", json!({})).await;
         life.ready("d").await;
         life.control().advance(&life.account.id, Duration::from_secs(60)).await.unwrap();
-        life.control().set_knobs(&life.account.id, &[("change_window", 2.0)]).await.unwrap();
+        life.control().set_knobs(&life.account.id, &[("change_window", 6.0)]).await.unwrap();
         let mark = life.mark().await;
         life.change_record(ChangeAction::Delete, life.record(RrType::A).await.unwrap()).await;
         eventually("the alias again", async || match life.record(RrType::A).await {

@@ -25,6 +25,10 @@ mod objects;
 mod partners;
 mod policies;
 mod policy;
+mod quota;
+#[path = "../../benches/common/rates.rs"]
+mod rates;
+mod readings;
 mod renewal;
 mod rotation;
 mod self_signed;

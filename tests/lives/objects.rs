@@ -154,7 +154,7 @@ pub async fn event(life: &Life, name: &str, reason: &str) -> String {
     .await
 }
 
-/// Every state of one object from the start of the record on, as a watch shows them.
+/// Every state of one object (an empty name: of all of its kind) from the start of the record on, as a watch shows them.
 pub struct Recorder {
     seen: Arc<Mutex<Vec<Value>>>,
     task: JoinHandle<()>,
@@ -163,7 +163,7 @@ pub struct Recorder {
 impl Recorder {
     pub async fn start(life: &Life, kind: &str, name: &str) -> Recorder {
         let api = api(life, kind);
-        let only = format!("metadata.name={name}");
+        let only = if name.is_empty() { String::new() } else { format!("metadata.name={name}") };
         let now = api.list(&ListParams::default().fields(&only)).await.expect("a list");
         let version = now.metadata.resource_version.expect("lists have one");
         let there: Vec<_> = now.items.into_iter().map(|object| serde_json::to_value(object).expect("JSON")).collect();

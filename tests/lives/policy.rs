@@ -246,7 +246,7 @@ fn what_cannot_be_read_neither_allows_nor_refuses() {
         bounded.rules(&json!([bounded.rule(json!({}))]));
         life.create_domain("d", json!({})).await;
         life.ready("d").await;
-        life.control().deny(&life.account.id, &["apigateway:GetApi"]).await.unwrap();
+        life.control().deny(&life.account.id, &["apigateway:GetApi", "apigateway:GetApis"]).await.unwrap();
         let unclear = life.condition("d", "Accepted", |c| c.reason == "PermissionDenied").await;
         assert!(unclear.status == "Unknown" && unclear.message.contains("apigateway:GET"), "{unclear:?}");
         life.condition("d", "Ready", |c| c.status == "False" && c.reason == "PermissionDenied").await;

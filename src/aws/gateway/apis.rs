@@ -5,7 +5,7 @@ use super::{Gateway, timestamp};
 use crate::aws::errors::{Error, Kind};
 use aws_sdk_apigatewayv2::types as sdk;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Api {
@@ -60,6 +60,24 @@ impl Gateway {
         Ok(api)
     }
 
+    /// All APIs of whichever kind, by id.
+    pub async fn all_apis(&self) -> Result<BTreeMap<String, Api>, Error> {
+        let mut apis = self.all_rest_apis().await?;
+        let mut next = None;
+        loop {
+            let send = self.client.get_apis().set_next_token(next).send();
+            let page = self.way.call("apigateway:GetApis", send).await?;
+            let found = page.items.unwrap_or_default().into_iter().filter_map(|item| {
+                Some(self.of_v2(&item.api_id?, item.protocol_type, item.disable_execute_api_endpoint, item.tags))
+            });
+            apis.extend(found.map(|api| (api.id.clone(), api)));
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(apis);
+            }
+        }
+    }
+
     /// All stages of the API; [`Kind::NotFound`] when there is no such API.
     pub async fn stages(&self, protocol: Protocol, api_id: &str) -> Result<Vec<Stage>, Error> {
         match protocol {
@@ -101,19 +119,31 @@ impl Gateway {
     async fn v2_api(&self, id: &str) -> Result<Option<Api>, Error> {
         let send = self.client.get_api().api_id(id).send();
         match self.way.call("apigateway:GetApi", send).await {
-            Ok(answer) => Ok(Some(Api {
-                id: id.to_owned(),
-                arn: self.api_arn(id),
-                protocol: match answer.protocol_type {
-                    Some(sdk::ProtocolType::Websocket) => Protocol::WebSocket,
-                    _ => Protocol::Http,
-                },
-                private: false,
-                endpoint_closed: answer.disable_execute_api_endpoint.unwrap_or_default(),
-                tags: answer.tags.unwrap_or_default().into_iter().collect(),
-            })),
+            Ok(answer) => {
+                Ok(Some(self.of_v2(id, answer.protocol_type, answer.disable_execute_api_endpoint, answer.tags)))
+            }
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    fn of_v2(
+        &self,
+        id: &str,
+        protocol: Option<sdk::ProtocolType>,
+        closed: Option<bool>,
+        tags: Option<HashMap<String, String>>,
+    ) -> Api {
+        Api {
+            id: id.to_owned(),
+            arn: self.api_arn(id),
+            protocol: match protocol {
+                Some(sdk::ProtocolType::Websocket) => Protocol::WebSocket,
+                _ => Protocol::Http,
+            },
+            private: false,
+            endpoint_closed: closed.unwrap_or_default(),
+            tags: tags.unwrap_or_default().into_iter().collect(),
         }
     }
 

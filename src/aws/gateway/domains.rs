@@ -110,6 +110,30 @@ impl Gateway {
         }
     }
 
+    /// All custom domains that the v2 API lists, by name.
+    pub async fn all_domains(&self) -> Result<BTreeMap<String, Domain>, Error> {
+        let mut domains = BTreeMap::new();
+        let mut next = None;
+        loop {
+            let send = self.client.get_domain_names().set_next_token(next).send();
+            let page = self.way.call("apigateway:GetDomainNames", send).await?;
+            for item in page.items.unwrap_or_default() {
+                let Some(name) = item.domain_name else { continue };
+                let answer = GetDomainNameOutput::builder()
+                    .set_domain_name_configurations(item.domain_name_configurations)
+                    .set_mutual_tls_authentication(item.mutual_tls_authentication)
+                    .set_routing_mode(item.routing_mode)
+                    .set_tags(item.tags);
+                let found = domain(&name, self.domain_arn(&name), answer.build());
+                domains.insert(name, found);
+            }
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(domains);
+            }
+        }
+    }
+
     /// [`Kind::Conflict`] when the name is taken, in this account or in any other. Own quota: 1 per 30 s.
     pub async fn create_domain(&self, request: &DomainRequest, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         let send = self

@@ -7,7 +7,7 @@ use aws_sdk_apigateway::types as sdk;
 use std::collections::BTreeSet;
 
 /// As many as v1 gives at once.
-const PAGE: i32 = 500;
+pub(super) const PAGE: i32 = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherDomain {

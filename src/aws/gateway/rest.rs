@@ -1,27 +1,60 @@
 //! REST APIs, through the v1 API: what a change of one is, and what makes it effective, is another than with HTTP APIs.
 
+use super::others::PAGE;
 use super::{Api, Gateway, Protocol, Stage, timestamp};
 use crate::aws::errors::{Error, Kind};
 use aws_sdk_apigateway::types as sdk;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 impl Gateway {
     pub(super) async fn rest_api(&self, id: &str) -> Result<Option<Api>, Error> {
         let send = self.v1.get_rest_api().rest_api_id(id).send();
         match self.way.call("apigateway:GetRestApi", send).await {
-            Ok(answer) => {
-                let types = answer.endpoint_configuration.and_then(|e| e.types).unwrap_or_default();
-                Ok(Some(Api {
-                    id: id.to_owned(),
-                    arn: self.rest_api_arn(id),
-                    protocol: Protocol::Rest,
-                    private: types.contains(&sdk::EndpointType::Private),
-                    endpoint_closed: answer.disable_execute_api_endpoint,
-                    tags: answer.tags.unwrap_or_default().into_iter().collect(),
-                }))
-            }
+            Ok(answer) => Ok(Some(self.of_v1(
+                id,
+                answer.endpoint_configuration,
+                answer.disable_execute_api_endpoint,
+                answer.tags,
+            ))),
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// All REST APIs, by id.
+    pub(super) async fn all_rest_apis(&self) -> Result<BTreeMap<String, Api>, Error> {
+        let mut apis = BTreeMap::new();
+        let mut next = None;
+        loop {
+            let send = self.v1.get_rest_apis().limit(PAGE).set_position(next).send();
+            let page = self.way.call("apigateway:GetRestApis", send).await?;
+            for item in page.items.unwrap_or_default() {
+                let Some(id) = item.id else { continue };
+                let closed = item.disable_execute_api_endpoint;
+                let found = self.of_v1(&id, item.endpoint_configuration, closed, item.tags);
+                apis.insert(id, found);
+            }
+            next = page.position.filter(|position| !position.is_empty());
+            if next.is_none() {
+                return Ok(apis);
+            }
+        }
+    }
+
+    fn of_v1(
+        &self,
+        id: &str,
+        endpoint: Option<sdk::EndpointConfiguration>,
+        closed: bool,
+        tags: Option<HashMap<String, String>>,
+    ) -> Api {
+        Api {
+            id: id.to_owned(),
+            arn: self.rest_api_arn(id),
+            protocol: Protocol::Rest,
+            private: endpoint.and_then(|e| e.types).unwrap_or_default().contains(&sdk::EndpointType::Private),
+            endpoint_closed: closed,
+            tags: tags.unwrap_or_default().into_iter().collect(),
         }
     }
 

@@ -1,0 +1,343 @@
+use super::*;
+use crate::aws::rates::RateOverride;
+use futures::StreamExt;
+use std::pin::pin;
+use tokio::time::{advance, sleep, timeout};
+
+const INTERVAL: Duration = Duration::from_secs(30);
+/// What a scarce call waits for its words to settle.
+const SETTLED: Duration = Duration::from_secs(5);
+
+fn update() -> Bucket {
+    Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName)
+}
+
+fn ticket(object: &str, class: Class, since: i64) -> Ticket {
+    Ticket { class, since: Timestamp::from_second(since).unwrap(), object: object.to_owned() }
+}
+
+fn drift(object: &str) -> Ticket {
+    ticket(object, Class::Drift, 0)
+}
+
+/// Asks for an update in the same words as ever, and in whole seconds: durations come out of sums of fractions.
+fn ask(quota: &Quota, ticket: Ticket) -> Grant {
+    in_words(quota, ticket, "the same")
+}
+
+fn in_words(quota: &Quota, ticket: Ticket, words: &str) -> Grant {
+    let whole = |about: Duration| Duration::from_secs(about.as_secs_f64().round() as u64);
+    match quota.ask(&update(), ticket, words.to_owned()) {
+        Grant::Go { after } => Grant::Go { after: whole(after) },
+        Grant::Wait { ahead, about } => Grant::Wait { ahead, about: whole(about) },
+    }
+}
+
+fn wait(ahead: usize, seconds: u64) -> Grant {
+    Grant::Wait { ahead, about: Duration::from_secs(seconds) }
+}
+
+fn go(seconds: u64) -> Grant {
+    Grant::Go { after: Duration::from_secs(seconds) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scarce_bucket_starts_empty_and_gives_one_call_an_interval() {
+    let quota = Quota::new(Rates::default());
+    assert_eq!(ask(&quota, drift("a")), wait(0, 30));
+    advance(Duration::from_secs(26)).await;
+    assert_eq!(ask(&quota, drift("a")), wait(0, 4));
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(ask(&quota, drift("a")), go(3), "a little early, so that its look does not take of the interval");
+    assert_eq!(ask(&quota, drift("b")), wait(0, 33));
+    advance(Duration::from_secs(33)).await;
+    assert_eq!(ask(&quota, drift("b")), go(0));
+    // However long nobody asks, there is one, not many.
+    assert_eq!(ask(&quota, drift("a")), wait(0, 30));
+    advance(INTERVAL * 10).await;
+    assert_eq!(ask(&quota, drift("a")), go(0));
+    assert_eq!(ask(&quota, drift("a")), wait(0, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_order_is_class_then_waiting_time_then_name() {
+    let quota = Quota::new(Rates::default());
+    let tickets = [
+        ticket("drift", Class::Drift, 1),
+        ticket("new-b", Class::Creation, 5),
+        ticket("new-a", Class::Creation, 5),
+        ticket("older", Class::Creation, 4),
+        ticket("changed", Class::SpecChange, 9),
+        ticket("distrusted", Class::Distrust, 99),
+    ];
+    for ticket in tickets.clone() {
+        ask(&quota, ticket);
+    }
+    let places: Vec<_> = tickets.iter().map(|t| ask(&quota, t.clone())).collect();
+    assert_eq!(places, [wait(5, 180), wait(4, 150), wait(3, 120), wait(2, 90), wait(1, 60), wait(0, 30)]);
+    advance(INTERVAL).await;
+    // A token is there, and it is the head's, whoever asks first.
+    assert_eq!(ask(&quota, tickets[0].clone()), wait(5, 150));
+    assert_eq!(ask(&quota, tickets[5].clone()), go(0));
+    assert_eq!(ask(&quota, tickets[4].clone()), wait(0, 30));
+}
+
+/// Each time somebody is served, he comes back at once with something more urgent; the one in need still gets his turn.
+#[tokio::test(start_paused = true)]
+async fn nobody_starves() {
+    for (storm, longest) in [(Class::SpecChange, 41), (Class::Distrust, 121)] {
+        let quota = Quota::new(Rates::default());
+        let mut turns = pin!(quota.turns());
+        let start = Instant::now();
+        let now = || (Instant::now() - start).as_secs() as i64;
+        ask(&quota, drift("patient"));
+        for object in ["storm-1", "storm-2"] {
+            ask(&quota, ticket(object, storm, now()));
+        }
+        let mut before = 0;
+        loop {
+            let object = turns.next().await.unwrap();
+            if object == "patient" {
+                break;
+            }
+            before += 1;
+            let Grant::Go { after } = ask(&quota, ticket(&object, storm, now())) else { panic!("{object} was called") };
+            sleep(after).await;
+            ask(&quota, ticket(&object, storm, now()));
+        }
+        assert!((longest - 2..=longest).contains(&before), "{before} went before");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_is_woken_when_its_turn_comes_and_once() {
+    let quota = Quota::new(Rates::default());
+    let mut turns = pin!(quota.turns());
+    let start = Instant::now();
+    for object in ["b", "a"] {
+        ask(&quota, drift(object));
+    }
+    assert_eq!(turns.next().await.as_deref(), Some("a"));
+    assert_eq!((Instant::now() - start).as_secs(), 27, "a tenth of the interval ahead");
+    assert!(timeout(Duration::from_secs(20), turns.next()).await.is_err());
+    assert_eq!(ask(&quota, drift("a")), go(0));
+    assert_eq!(turns.next().await.as_deref(), Some("b"));
+    // Tokens come every 30 s of the clock, however late the head was.
+    assert_eq!((Instant::now() - start).as_secs(), 47 + 27);
+    assert_eq!(ask(&quota, drift("b")), go(3));
+    assert!(timeout(INTERVAL * 10, turns.next()).await.is_err(), "nobody waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_called_and_does_not_come_holds_nobody_up() {
+    let quota = Quota::new(Rates::default());
+    let mut turns = pin!(quota.turns());
+    let start = Instant::now();
+    for object in ["gone", "idle", "patient"] {
+        ask(&quota, drift(object));
+    }
+    assert_eq!(turns.next().await.as_deref(), Some("gone"));
+    assert_eq!(turns.next().await.as_deref(), Some("idle"));
+    assert_eq!((Instant::now() - start).as_secs(), 87, "27 for the token, 60 of patience");
+    // One that looks and wants nothing any more makes room at once; a look that began before the call says nothing.
+    quota.looked("idle", start);
+    assert!(timeout(Duration::from_secs(1), turns.next()).await.is_err());
+    quota.looked("idle", Instant::now());
+    assert_eq!(turns.next().await.as_deref(), Some("patient"));
+    assert_eq!(ask(&quota, drift("patient")), go(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_more_urgent_ticket_passes_one_that_was_called() {
+    let quota = Quota::new(Rates::default());
+    let mut turns = pin!(quota.turns());
+    ask(&quota, drift("a"));
+    assert_eq!(turns.next().await.as_deref(), Some("a"));
+    assert_eq!(ask(&quota, ticket("z", Class::Distrust, 9)), go(3));
+    assert_eq!(ask(&quota, drift("a")), wait(0, 33));
+    assert_eq!(turns.next().await.as_deref(), Some("a"), "it is called again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_ticket_is_nobodys_turn() {
+    let quota = Quota::new(Rates::default());
+    let mut turns = pin!(quota.turns());
+    ask(&quota, drift("a"));
+    ask(&quota, drift("b"));
+    quota.withdraw("a");
+    assert_eq!(ask(&quota, drift("b")), wait(0, 30));
+    assert_eq!(turns.next().await.as_deref(), Some("b"));
+}
+
+/// The bucket is full when the first of five changes comes, and still there is one call, with the last of them.
+#[tokio::test(start_paused = true)]
+async fn changes_within_seconds_are_one_call() {
+    let quota = Quota::new(Rates::default());
+    let mut turns = pin!(quota.turns());
+    advance(INTERVAL * 2).await;
+    for words in ["1", "2", "3", "4", "5"] {
+        assert!(timeout(SETTLED - Duration::from_secs(1), turns.next()).await.is_err());
+        assert_eq!(in_words(&quota, drift("a"), words), wait(0, 5));
+    }
+    let last = Instant::now();
+    assert_eq!(turns.next().await.as_deref(), Some("a"));
+    assert_eq!(Instant::now() - last, SETTLED);
+    assert_eq!(in_words(&quota, drift("a"), "5"), go(0));
+    // Who must lose access loses it now.
+    advance(INTERVAL * 2).await;
+    assert_eq!(in_words(&quota, ticket("a", Class::Distrust, 0), "6"), go(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_changes_his_mind_for_ever_holds_up_himself_for_an_interval_and_nobody_else() {
+    let quota = Quota::new(Rates::default());
+    advance(INTERVAL * 2).await;
+    for second in 0..30 {
+        assert!(matches!(in_words(&quota, drift("a"), &second.to_string()), Grant::Wait { .. }), "{second}");
+        if second == 10 {
+            assert_eq!(in_words(&quota, drift("b"), ""), wait(1, 30), "behind it, as far as can be told");
+        }
+        if second == 20 {
+            assert_eq!(in_words(&quota, drift("b"), ""), go(0), "it is asked for in the same words since 10");
+        }
+        advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(in_words(&quota, drift("a"), "30"), wait(0, 20), "its interval is over, and b had the token");
+    advance(Duration::from_secs(20)).await;
+    assert_eq!(in_words(&quota, drift("a"), "31"), go(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_is_of_one_operation_account_and_region() {
+    let quota = Quota::new(Rates::default());
+    advance(INTERVAL).await;
+    for (account, region, operation) in [
+        ("111111111111", "eu-west-1", Operation::UpdateDomainName),
+        ("111111111111", "eu-west-1", Operation::CreateDomainName),
+        ("111111111111", "us-east-1", Operation::UpdateDomainName),
+        ("222222222222", "eu-west-1", Operation::UpdateDomainName),
+    ] {
+        let bucket = Bucket::new(account, region, operation);
+        let ask = || quota.ask(&bucket, ticket("a", Class::Distrust, 0), String::new());
+        assert_eq!(ask(), go(0));
+        assert!(matches!(ask(), Grant::Wait { ahead: 0, .. }));
+    }
+    assert_eq!(Bucket::new("1", "eu-west-1", Operation::Route53), Bucket::new("1", "us-east-1", Operation::Route53));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_interval_runs_from_the_answer_and_a_refusal_empties_the_bucket() {
+    let quota = Quota::new(Rates::default());
+    let distrust = || ticket("a", Class::Distrust, 0);
+    advance(INTERVAL).await;
+    assert_eq!(ask(&quota, distrust()), go(0));
+    let flight = quota.depart(&update());
+    advance(Duration::from_secs(4)).await;
+    assert_eq!(ask(&quota, distrust()), wait(0, 30), "as far as can be told");
+    drop(flight);
+    assert_eq!(ask(&quota, distrust()), wait(0, 30));
+    advance(INTERVAL).await;
+    quota.drain(&update());
+    assert_eq!(ask(&quota, distrust()), wait(0, 30));
+    // A call that nobody asked for here is counted too.
+    advance(INTERVAL * 2).await;
+    drop(quota.depart(&update()));
+    assert_eq!(ask(&quota, distrust()), wait(0, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_counts_from_now_and_keeps_the_line() {
+    let quota = Quota::new(Rates::default());
+    ask(&quota, drift("a"));
+    advance(INTERVAL * 2).await;
+    quota.start_over();
+    assert_eq!(ask(&quota, drift("b")), wait(1, 60));
+    let other = Bucket::new("222222222222", "eu-west-1", Operation::UpdateDomainName);
+    let wait = quota.ask(&other, drift("a"), String::new());
+    assert_eq!(wait, Grant::Wait { ahead: 0, about: INTERVAL }, "not seen before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_nobody_goes_before_all_that_waited_have_been_looked_at() {
+    let quota = Quota::new(Rates::default());
+    let mut turns = pin!(quota.turns());
+    quota.reunite(["first", "second", "idle"].map(str::to_owned).into_iter());
+    ask(&quota, ticket("second", Class::Creation, 2));
+    ask(&quota, ticket("third", Class::Creation, 3));
+    advance(INTERVAL * 2).await;
+    assert_eq!(ask(&quota, ticket("second", Class::Creation, 2)), wait(0, 0), "the first has not come yet");
+    assert_eq!(ask(&quota, ticket("urgent", Class::Distrust, 9)), go(0), "who must lose access waits for nobody");
+    quota.looked("idle", Instant::now());
+    assert!(timeout(INTERVAL, turns.next()).await.is_err());
+    advance(SETTLED).await;
+    assert_eq!(ask(&quota, ticket("first", Class::Creation, 1)), wait(0, 5));
+    assert_eq!(turns.next().await.as_deref(), Some("second"), "while the first settles");
+    assert_eq!(ask(&quota, ticket("second", Class::Creation, 2)), go(0));
+    assert_eq!(turns.next().await.as_deref(), Some("first"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_waited_for_for_ever_after_a_restart() {
+    let quota = Quota::new(Rates::default());
+    let mut turns = pin!(quota.turns());
+    let start = Instant::now();
+    quota.reunite([String::from("gone")].into_iter());
+    ask(&quota, drift("a"));
+    assert_eq!(turns.next().await.as_deref(), Some("a"));
+    assert_eq!(Instant::now() - start, REUNION);
+}
+
+#[tokio::test(start_paused = true)]
+async fn plentiful_calls_wait_in_the_order_of_asking() {
+    let quota = Quota::new(Rates::default());
+    let bucket = Bucket::new("1", "eu-west-1", Operation::ApiGateway);
+    let start = Instant::now();
+    let calls = futures::future::join_all((0..25).map(|_| async {
+        drop(quota.acquire(&bucket).await);
+        (Instant::now() - start).as_millis()
+    }));
+    let at = calls.await;
+    assert!(at.is_sorted());
+    assert_eq!(at[..9], [0; 9], "a fresh process has what a second gives");
+    assert!((1745..=1765).contains(&at[24]), "the rest one by one, 110 ms each: {at:?}");
+    // After a pause the whole burst.
+    advance(Duration::from_secs(60)).await;
+    let start = Instant::now();
+    for _ in 0..30 {
+        drop(quota.acquire(&bucket).await);
+    }
+    assert_eq!(Instant::now(), start);
+}
+
+/// AWS counts a call somewhere between its start and its answer. However late it is, it never counts more than its quota.
+#[tokio::test(start_paused = true)]
+async fn calls_that_arrive_late_and_all_at_once_keep_to_the_quota() {
+    let quota = Quota::new(Rates::default());
+    let bucket = Bucket::new("1", "eu-west-1", Operation::Route53);
+    advance(Duration::from_secs(60)).await;
+    let stalled_until = Instant::now() + Duration::from_secs(10);
+    let calls = (0..40).map(|_| async {
+        let _flight = quota.acquire(&bucket).await;
+        // Nothing gets through for ten seconds, then all of it at once.
+        tokio::time::sleep_until(stalled_until.max(Instant::now() + Duration::from_millis(100))).await;
+        Instant::now()
+    });
+    let counted = futures::future::join_all(calls).await;
+    let (mut tokens, mut last) = (5.0, stalled_until);
+    for at in counted {
+        tokens = f64::min(tokens + (at - last).as_secs_f64() * 5.0, 5.0) - 1.0;
+        last = at;
+        assert!(tokens >= 0.0, "{:?} after the others", at - stalled_until);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_limit_nobody_waits() {
+    let all = "*=unlimited".parse::<RateOverride>().unwrap();
+    let quota = Quota::new(Rates::with(&[all]));
+    for _ in 0..100 {
+        assert_eq!(ask(&quota, drift("a")), go(0));
+        drop(quota.acquire(&update()).await);
+    }
+    assert!(timeout(INTERVAL, pin!(quota.turns()).next()).await.is_err());
+}

@@ -1,0 +1,346 @@
+//! What was read of AWS a while ago, kept for looks that expect no news. As long as that shows an object as it should be, AWS is asked only
+//! for what is due: a list that all domains of an account and Region share, and from time to time something of the object's own. When it shows
+//! anything else, or anything was written since, everything is read anew: nothing is ever done because of a kept reading. Reads only.
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    desired::Home,
+    observe::unseen,
+    observed::{Authorizers, Seen},
+};
+use crate::{
+    aws::{
+        acm,
+        errors::{Error, Kind},
+        gateway::{self, Domain, Mapping, Protocol},
+        route53::{RecordSet, Zone},
+        s3,
+        session::{Access, Session},
+    },
+    outside::probe::Verdict,
+};
+
+/// How old a reading may be. What is read once for all of an account is read most often, what changes least and concerns callers least most
+/// seldom.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiers {
+    /// Custom domains, APIs and certificates, as the lists of the account and Region have them; and between two looks at an object.
+    pub often: Duration,
+    /// Mappings, records, hosted zones; what the default endpoint answers.
+    pub sometimes: Duration,
+    /// Truststore and bucket, stages, integrations and authorizers, tags and validation of certificates.
+    pub seldom: Duration,
+}
+
+/// Nothing is looked at more often than that.
+const LEAST: Duration = Duration::from_secs(1);
+
+impl Tiers {
+    /// When everything is to be looked at within `interval`.
+    pub fn within(interval: Duration) -> Self {
+        Tiers { often: (interval / 15).max(LEAST), sometimes: (interval / 3).max(LEAST), seldom: interval }
+    }
+
+    /// The same for one of many objects: up to a fifth shorter, so that not all of them come at once.
+    pub fn of(self, object: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        object.hash(&mut hasher);
+        let share = 0.8 + 0.2 * (hasher.finish() % 1000) as f64 / 1000.0;
+        let [often, sometimes, seldom] = [self.often, self.sometimes, self.seldom].map(|tier| tier.mul_f64(share));
+        Tiers { often, sometimes, seldom }
+    }
+}
+
+/// All that is kept, by what it was read with: other rights may see other things.
+#[derive(Default)]
+pub struct Readings(Mutex<HashMap<Access, Arc<Kept>>>);
+
+impl Readings {
+    pub fn of(&self, access: &Access) -> Arc<Kept> {
+        self.0.lock().expect("nobody panics while holding it").entry(access.clone()).or_default().clone()
+    }
+}
+
+/// What one session has read.
+#[derive(Default)]
+pub struct Kept {
+    domains: Slots<(), Arc<BTreeMap<String, Domain>>>,
+    apis: Slots<(), Arc<BTreeMap<String, gateway::Api>>>,
+    listed: Slots<(), Arc<Vec<acm::Listed>>>,
+    /// By what the list says: when that changes, so has the certificate.
+    details: Slots<acm::Listed, Option<acm::Certificate>>,
+    certificates: Slots<String, Option<acm::Certificate>>,
+    zones: Slots<(), Vec<Zone>>,
+    zone: Slots<String, Option<Zone>>,
+    records: Slots<(String, String), Vec<RecordSet>>,
+    mappings: Slots<String, Vec<Mapping>>,
+    stages: Slots<String, Option<Vec<gateway::Stage>>>,
+    integrations: Slots<String, Vec<gateway::Integration>>,
+    /// By whose of them are ours, too.
+    authorizers: Slots<(String, String), Authorizers>,
+    probes: Slots<String, Option<Verdict>>,
+    buckets: Slots<String, Option<s3::Bucket>>,
+    tags: Slots<String, BTreeMap<String, String>>,
+    objects: Slots<(String, String), Option<s3::Object>>,
+}
+
+/// Readings and when each was begun. Whoever finds one that is too old reads it, and all others wait for that.
+struct Slots<K, V>(Mutex<HashMap<K, Slot<V>>>);
+type Slot<V> = Arc<tokio::sync::Mutex<Option<(Instant, Seen<V>)>>>;
+
+impl<K, V> Default for Slots<K, V> {
+    fn default() -> Self {
+        Slots(Mutex::default())
+    }
+}
+
+/// What is not read again for so long is nobody's any more.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+
+impl<K: Eq + Hash, V: Clone> Slots<K, V> {
+    /// The reading if it was begun at `oldest` or later; else what `read` yields. A failure is kept for those only who are waiting for it.
+    async fn get(&self, key: K, oldest: Instant, read: impl Future<Output = Result<V, Error>>) -> Seen<V> {
+        let asked = Instant::now();
+        let slot = self.slot(key);
+        let mut kept = slot.lock().await;
+        match &*kept {
+            Some((begun, Ok(value))) if *begun >= oldest => return Ok(value.clone()),
+            Some((begun, Err(why))) if *begun >= asked => return Err(why.clone()),
+            _ => {}
+        }
+        let begun = Instant::now();
+        // On the heap: a dozen of the SDK's futures side by side are more than a thread's stack holds.
+        let value = Box::pin(read).await.map_err(|error| unseen(&error));
+        *kept = Some((begun, value.clone()));
+        value
+    }
+
+    fn slot(&self, key: K) -> Slot<V> {
+        let mut all = self.0.lock().expect("nobody panics while holding it");
+        if !all.contains_key(&key) {
+            let is_young = |slot: &Slot<V>| match slot.try_lock() {
+                Ok(kept) => kept.as_ref().is_some_and(|(begun, _)| begun.elapsed() < FORGOTTEN),
+                Err(_) => true,
+            };
+            all.retain(|_, slot| Arc::strong_count(slot) > 1 || is_young(slot));
+        }
+        all.entry(key).or_default().clone()
+    }
+}
+
+/// A session as one look uses it: what it asks for is read now, or was read recently enough.
+pub struct Sight<'a> {
+    pub session: &'a Session,
+    kept: &'a Kept,
+    /// Whether lists may stand for the single thing in them.
+    calm: bool,
+    /// The oldest reading of each tier that is good enough.
+    often: Instant,
+    sometimes: Instant,
+    seldom: Instant,
+}
+
+impl<'a> Sight<'a> {
+    /// Everything is read now.
+    pub fn fresh(session: &'a Session, kept: &'a Kept) -> Self {
+        let now = Instant::now();
+        Sight { session, kept, calm: false, often: now, sometimes: now, seldom: now }
+    }
+
+    /// Everything was read so recently, and not before `settled`.
+    pub fn calm(session: &'a Session, kept: &'a Kept, tiers: Tiers, settled: Instant) -> Self {
+        let now = Instant::now();
+        let since = |tier: Duration| now.checked_sub(tier).unwrap_or(settled).max(settled);
+        let (often, sometimes, seldom) = (since(tiers.often), since(tiers.sometimes), since(tiers.seldom));
+        Sight { session, kept, calm: true, often, sometimes, seldom }
+    }
+
+    pub fn is_calm(&self) -> bool {
+        self.calm
+    }
+
+    pub async fn domain(&self, name: &str) -> Seen<Option<Domain>> {
+        let gateway = &self.session.gateway;
+        if self.calm {
+            let all =
+                self.kept.domains.get((), self.often, async { gateway.all_domains().await.map(Arc::new) }).await?;
+            // What is not there is asked for by its name: not all kinds of domains are in the list.
+            if let Some(found) = all.get(name) {
+                return Ok(Some(found.clone()));
+            }
+        }
+        Box::pin(gateway.domain(name)).await.map_err(|error| unseen(&error))
+    }
+
+    pub async fn api(&self, id: &str) -> Seen<Option<gateway::Api>> {
+        let gateway = &self.session.gateway;
+        if self.calm {
+            let all = self.kept.apis.get((), self.often, async { gateway.all_apis().await.map(Arc::new) }).await?;
+            if let Some(found) = all.get(id) {
+                return Ok(Some(found.clone()));
+            }
+        }
+        Box::pin(gateway.api(id)).await.map_err(|error| unseen(&error))
+    }
+
+    /// All certificates for exactly this domain name.
+    pub async fn certificates(&self, domain_name: &str) -> Seen<Vec<acm::Certificate>> {
+        let acm = &self.session.acm;
+        let listed = self.kept.listed.get((), self.often, async { acm.listed().await.map(Arc::new) }).await?;
+        let mut found = Vec::new();
+        for listed in listed.iter().filter(|l| l.domain_name.eq_ignore_ascii_case(domain_name)) {
+            let read = acm.certificate(&listed.arn);
+            found.extend(self.kept.details.get(listed.clone(), self.seldom, read).await?);
+        }
+        Ok(found)
+    }
+
+    pub async fn certificate(&self, arn: &str) -> Seen<Option<acm::Certificate>> {
+        self.kept.certificates.get(arn.to_owned(), self.seldom, self.session.acm.certificate(arn)).await
+    }
+
+    pub async fn zones(&self) -> Seen<Vec<Zone>> {
+        self.kept.zones.get((), self.sometimes, self.session.route53.zones()).await
+    }
+
+    pub async fn zone(&self, id: &str) -> Seen<Option<Zone>> {
+        self.kept.zone.get(id.to_owned(), self.sometimes, self.session.route53.zone(id)).await
+    }
+
+    pub async fn records(&self, zone_id: &str, name: &str) -> Seen<Vec<RecordSet>> {
+        let key = (zone_id.to_owned(), name.to_owned());
+        self.kept.records.get(key, self.sometimes, self.session.route53.records(zone_id, name)).await
+    }
+
+    pub async fn mappings(&self, domain: &str) -> Seen<Vec<Mapping>> {
+        self.kept.mappings.get(domain.to_owned(), self.sometimes, self.session.gateway.mappings(domain)).await
+    }
+
+    /// All stages of an API; `None`: there is no such API.
+    pub async fn stages(&self, protocol: Protocol, api_id: &str) -> Seen<Option<Vec<gateway::Stage>>> {
+        let read = async {
+            match self.session.gateway.stages(protocol, api_id).await {
+                Err(error) if error.kind == Kind::NotFound => Ok(None),
+                other => other.map(Some),
+            }
+        };
+        self.kept.stages.get(api_id.to_owned(), self.seldom, read).await
+    }
+
+    pub async fn integrations(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Integration>> {
+        let read = self.session.gateway.integrations(protocol, api_id);
+        self.kept.integrations.get(api_id.to_owned(), self.seldom, read).await
+    }
+
+    /// The authorizers of an API, and what else there is to be known of those that are ours.
+    pub async fn authorizers(
+        &self,
+        home: &Home,
+        api_id: &str,
+        read: impl Future<Output = Result<Authorizers, Error>>,
+    ) -> Seen<Authorizers> {
+        let key = (home.owner.clone(), api_id.to_owned());
+        self.kept.authorizers.get(key, self.seldom, read).await
+    }
+
+    /// What a default endpoint answered, at all of the stages that are asked at.
+    pub async fn probe(&self, at: String, probe: impl Future<Output = Option<Verdict>>) -> Option<Verdict> {
+        self.kept.probes.get(at, self.sometimes, async { Ok(probe.await) }).await.ok().flatten()
+    }
+
+    pub async fn bucket(&self, name: &str) -> Seen<Option<s3::Bucket>> {
+        self.kept.buckets.get(name.to_owned(), self.seldom, self.session.s3.bucket(name)).await
+    }
+
+    pub async fn bucket_tags(&self, name: &str) -> Seen<BTreeMap<String, String>> {
+        self.kept.tags.get(name.to_owned(), self.seldom, self.session.s3.bucket_tags(name)).await
+    }
+
+    /// The newest version of an object.
+    pub async fn head(&self, bucket: &str, key: &str) -> Seen<Option<s3::Object>> {
+        let object = (bucket.to_owned(), key.to_owned());
+        self.kept.objects.get(object, self.seldom, self.session.s3.head(bucket, key)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    #[test]
+    fn the_tiers_are_parts_of_the_whole_but_never_too_short() {
+        let seconds = |tiers: Tiers| [tiers.often, tiers.sometimes, tiers.seldom].map(|tier| tier.as_secs());
+        assert_eq!(seconds(Tiers::within(Duration::from_secs(900))), [60, 300, 900]);
+        assert_eq!(seconds(Tiers::within(Duration::from_secs(1))), [1, 1, 1]);
+        for object in ["a", "b", "c"] {
+            let [often, sometimes, seldom] = seconds(Tiers::within(Duration::from_secs(900)).of(object));
+            assert!((48..=60).contains(&often) && (240..=300).contains(&sometimes) && (720..=900).contains(&seldom));
+        }
+    }
+
+    /// Something to read that takes a second, and is another each time.
+    #[derive(Default)]
+    struct World {
+        reads: AtomicUsize,
+        is_down: bool,
+    }
+
+    impl World {
+        async fn read(&self) -> Result<usize, Error> {
+            sleep(Duration::from_secs(1)).await;
+            let count = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
+            let (kind, operation, message) = (Kind::Transient, "s3:HeadBucket", "down".to_owned());
+            if self.is_down { Err(Error { kind, operation, message, code: None, source: None }) } else { Ok(count) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_is_used_as_long_as_it_is_young_enough() {
+        let (slots, world) = (Slots::default(), World::default());
+        let start = Instant::now();
+        assert_eq!(slots.get("a", start, world.read()).await, Ok(1));
+        assert_eq!(slots.get("a", start, world.read()).await, Ok(1));
+        assert_eq!(slots.get("b", start, world.read()).await, Ok(2));
+        // It is as old as its beginning: what happened while it was read may not be in it.
+        assert_eq!(slots.get("a", start + Duration::from_millis(500), world.read()).await, Ok(3));
+        advance(FORGOTTEN).await;
+        assert_eq!(slots.get("c", start, world.read()).await, Ok(4));
+        assert_eq!(slots.0.lock().unwrap().keys().collect::<Vec<_>>(), [&"c"], "nobody asks for the others any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_want_it_now_share_what_was_begun_after_they_asked() {
+        let (slots, world) = (Slots::default(), World::default());
+        let one = async |millis| {
+            sleep(Duration::from_millis(millis)).await;
+            slots.get((), Instant::now(), world.read()).await
+        };
+        let all = join_all((0..50).map(|n| one(n * 10))).await;
+        // The first read had begun when the others came; the second serves them all.
+        assert_eq!(all[0], Ok(1));
+        assert!(all[1..].iter().all(|read| *read == Ok(2)), "{all:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_nobodys_but_those_who_wait_for_it() {
+        let (slots, world) = (Slots::default(), World { is_down: true, ..World::default() });
+        let start = Instant::now();
+        let all = join_all((0..50).map(|_| slots.get((), start, world.read()))).await;
+        assert!(all.iter().all(Result::is_err));
+        assert!(world.reads.load(Ordering::Relaxed) <= 2, "not one time-out after the other");
+        let world = World::default();
+        assert_eq!(slots.get((), start, world.read()).await, Ok(1));
+    }
+}
