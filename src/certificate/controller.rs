@@ -37,6 +37,7 @@ use crate::{
     api::{
         ClientCertificate, ClientCertificateStatus, Issuance, MtlsDomain,
         conditions::{ConditionType, Reason},
+        events::{EventReason, Notice},
     },
     cluster::{
         events::Events,
@@ -232,7 +233,7 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
     ctx.permits.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
-        ctx.events.normal(&cert.object_ref(&()), "StillAccepted", "Delete", &note).await;
+        ctx.events.publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note).await;
     }
 }
 
@@ -326,12 +327,10 @@ impl Ctx {
         // certificates would be a third of all that is written for it.
         let is_first = old.conditions.is_empty();
         for t in transitions(&old.conditions, &new.conditions) {
-            let object = cert.object_ref(&());
-            match (t.type_.as_str(), t.status.as_str()) {
-                ("Ready", "True") if is_first => {}
-                ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
-                ("Ready", "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
-                _ => {}
+            let told = t.type_ == "Ready" && (t.status == "False" || t.status == "True" && !is_first);
+            let reason = Reason::parse(&t.reason).filter(|_| told).and_then(EventReason::of_condition);
+            if let Some(reason) = reason {
+                self.events.publish(&cert.object_ref(&()), reason, "Reconcile", &t.message).await;
             }
         }
         Ok(())
@@ -423,7 +422,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     if let (Ok(_), Some(Act::Stage { revision: 2.. })) = (&done, &plan.act) {
         let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API Gateway takes a subject only once: back \
                     ends should match the CN";
-        ctx.events.normal(&cert.object_ref(&()), "SubjectChanges", "Renew", note).await;
+        ctx.events.publish(&cert.object_ref(&()), Notice::SubjectChanges, "Renew", note).await;
     }
     match done {
         // What it waits for now is for the next look to say.
@@ -455,7 +454,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             say(&accepted, &lines, None).await?;
             // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
             if !issued_says(&old, &message) {
-                ctx.events.warning(&cert.object_ref(&()), "NotIssued", "Issue", &message).await;
+                ctx.events.publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message).await;
             }
             Ok(Next::requeue(ctx.retry(&uid)))
         }

@@ -38,7 +38,11 @@ use super::{
     wakes::{asked, changes, of_namespace, readers, referring, rivals, trusting, wanted_life, worth_a_look},
 };
 use crate::{
-    api::{ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus, conditions::Reason},
+    api::{
+        ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
+        conditions::Reason,
+        events::{EventReason, Notice},
+    },
     aws::{
         errors::{self, Kind},
         gate::Gate,
@@ -234,15 +238,14 @@ impl Ctx {
             });
         }
         for t in transitions(&old.conditions, &new.conditions) {
-            let object = domain.object_ref(&());
-            match (t.type_.as_str(), t.status.as_str()) {
-                ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
-                ("Stalled", _) => {}
-                ("BypassDetected", _) => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
-                // As the spec wants it.
-                (_, "False") if [Reason::KeptOpen, Reason::Observing].iter().any(|r| t.reason == r.as_str()) => {}
-                (_, "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
-                _ => {}
+            let told = match (t.type_.as_str(), t.status.as_str()) {
+                ("Stalled", _) => false, // Accepted says why
+                ("Ready", "True") | ("BypassDetected", _) => true,
+                (_, status) => status == "False",
+            };
+            let reason = Reason::parse(&t.reason).filter(|_| told).and_then(EventReason::of_condition);
+            if let Some(reason) = reason {
+                self.events.publish(&domain.object_ref(&()), reason, "Reconcile", &t.message).await;
             }
         }
         Ok(())
@@ -301,7 +304,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
             finalizer::ABANDON,
             deletion::left(domain)
         );
-        ctx.events.warning(&domain.object_ref(&()), "Abandoned", "Delete", &note).await;
+        ctx.events.publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note).await;
         return deletion::let_go(domain, ctx).await;
     }
     let key = (domain.namespace().unwrap_or_default(), domain.name_any());

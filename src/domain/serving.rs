@@ -17,7 +17,7 @@ use super::{
     permission::Permission,
     plan::{self, Action, Plan, Verdict},
     reach,
-    report::{self, Notice},
+    report,
 };
 use crate::{
     api::{
@@ -92,12 +92,8 @@ pub(super) async fn serve(
     let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
     let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
     ctx.write(domain, old, &new).await?;
-    for notice in report::notices(old, &new, &d.home, &plan, &observed, now) {
-        let (object, Notice { warning, reason, message }) = (domain.object_ref(&()), notice);
-        match warning {
-            true => ctx.events.warning(&object, reason, "Watch", &message).await,
-            false => ctx.events.normal(&object, reason, "Watch", &message).await,
-        }
+    for (notice, message) in report::notices(old, &new, &d.home, &plan, &observed, now) {
+        ctx.events.publish(&domain.object_ref(&()), notice, "Watch", &message).await;
     }
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     Ok(if done.effects > 0 {
