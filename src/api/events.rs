@@ -41,7 +41,9 @@ impl EventReason {
         let is_warning = match reason {
             Reason::Ready => false,
             Accepted | ResolvedRefs | Issued | Published | Programmed | Verified | Closed | Trusted => return None,
-            Progressing | Queued | WaitingForPrerequisite | WaitingForValidation | WaitingForCertificate => return None,
+            Progressing | Queued | WaitingForPrerequisite | WaitingForValidation | WaitingForCertificate => {
+                return None;
+            }
             WaitingForTruststore | WaitingForDomain | WaitingForMappings | WaitingForDNS => return None,
             WaitingForAuthority | WaitingForDomainTrust | Issuing | Deleting | Suspended | Observing => return None,
             KeptOpen | NotVerified => return None,

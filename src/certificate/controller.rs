@@ -57,7 +57,8 @@ use crate::{
     },
     ops::{
         logging,
-        metrics::{Metrics, OK},
+        metrics::{self, Metrics},
+        pulse::{self, Pulse},
     },
     pki::{certificate::Certificate, inspect},
 };
@@ -87,6 +88,7 @@ pub struct Ctx {
     pub client: Client,
     pub events: Events,
     pub metrics: Metrics,
+    pub pulse: Pulse,
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
@@ -106,6 +108,8 @@ pub struct Ctx {
 pub struct Memory {
     /// Failures in a row.
     failures: u32,
+    /// It has not been Ready yet, as far as we have seen it from its beginning.
+    is_new: bool,
     /// When we last wrote its status, and over which version of the object: while the watch shows that one, it is behind.
     wrote_over: Option<(Option<String>, Instant)>,
     /// The version of its Secret that we wrote last: that this one is there is no news.
@@ -129,7 +133,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
-    let used = ctx.clone();
+    let (used, pulse) = (ctx.clone(), ctx.pulse.clone());
+    pulse.beat(metrics::Controller::Certificate);
     let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| note_uses(c, &used));
     let looks = Controller::for_shared_stream(certificates, ctx.certificates.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -148,10 +153,12 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         })
         .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
         .reconcile_on(trusts)
+        .reconcile_on(pulse::ticks())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx.clone())
-        .for_each(async |_| ());
+        .for_each(async |_| pulse.beat(metrics::Controller::Certificate));
     tokio::join!(looks, deletions);
+    pulse.end(metrics::Controller::Certificate);
 }
 
 fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
@@ -321,7 +328,11 @@ impl Ctx {
     ) -> Result<(), Error> {
         if status::write(&self.client, cert, old, new).await? {
             let over = cert.metadata.resource_version.clone();
-            self.remember(&cert.uid().unwrap_or_default(), |m| m.wrote_over = Some((over, Instant::now())));
+            self.remember(&cert.uid().unwrap_or_default(), |m| {
+                m.wrote_over = Some((over, Instant::now()));
+                let (old, new) = (&old.conditions, &new.conditions);
+                self.metrics.turned(metrics::Controller::Certificate, cert, old, new, &mut m.is_new);
+            });
         }
         // That all went well at once is what the object itself says; Events are for what went otherwise. One for each of a thousand
         // certificates would be a third of all that is written for it.
@@ -340,7 +351,7 @@ impl Ctx {
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
     let result = look::look(&object, |cert| look(cert, &ctx)).await;
-    ctx.metrics.reconciled("ClientCertificate", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
+    ctx.metrics.reconciled(metrics::Controller::Certificate, &result, started.elapsed());
     result
 }
 

@@ -63,8 +63,9 @@ use crate::{
     },
     ops::{
         logging,
-        metrics::{Metrics, OK},
+        metrics::{self, Metrics},
         policy_file::InForce,
+        pulse::{self, Pulse},
     },
     outside::{probe::EndpointProbe, public_dns::PublicDns},
     policy::Policy,
@@ -91,6 +92,7 @@ pub struct Ctx {
     pub public_dns: PublicDns,
     pub events: Events,
     pub metrics: Metrics,
+    pub pulse: Pulse,
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
     pub served: Arc<Served>,
@@ -112,6 +114,8 @@ pub struct Memory {
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
     pub(super) repairs: Repairs,
+    /// It has not been Ready yet, as far as we have seen it from its beginning.
+    is_new: bool,
     /// The status that was written last and the one it replaced: the cache may still show that one.
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
 }
@@ -132,6 +136,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))
     });
+    let pulse = ctx.pulse.clone();
+    pulse.beat(metrics::Controller::Domain);
     let bypasses = ctx.bypasses.clone().changes();
     let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
@@ -166,11 +172,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .reconcile_on(readers(&watches.config_maps, for_maps))
         .reconcile_on(turns)
         .reconcile_on(bypasses)
+        .reconcile_on(pulse::ticks())
         .reconcile_all_on(changes(ctx.policy.clone()))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx)
-        .for_each(async |_| ())
+        .for_each(async |_| pulse.beat(metrics::Controller::Domain))
         .await;
+    pulse.end(metrics::Controller::Domain);
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
@@ -181,7 +189,7 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
     let result = look::look(&object, |domain| look(domain, &ctx)).await;
-    ctx.metrics.reconciled("MtlsDomain", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
+    ctx.metrics.reconciled(metrics::Controller::Domain, &result, started.elapsed());
     result
 }
 
@@ -234,7 +242,9 @@ impl Ctx {
     ) -> Result<(), Error> {
         if status::write(&self.client, domain, old, new).await? {
             self.remember(&domain.uid().unwrap_or_default(), |m| {
-                m.written = Some((new.clone(), domain.status.clone()))
+                m.written = Some((new.clone(), domain.status.clone()));
+                let (old, new) = (&old.conditions, &new.conditions);
+                self.metrics.turned(metrics::Controller::Domain, domain, old, new, &mut m.is_new);
             });
         }
         for t in transitions(&old.conditions, &new.conditions) {

@@ -1,5 +1,8 @@
 //! One look at an `MtlsDomain` that is to be served: observe, plan, execute, report, and when to look again. Writes its status and Events.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -16,8 +19,7 @@ use super::{
     observed::{Leaf, LeafIssuer, Observed, Pinned},
     permission::Permission,
     plan::{self, Action, Plan, Verdict},
-    reach,
-    report,
+    reach, report,
 };
 use crate::{
     api::{
@@ -27,6 +29,7 @@ use crate::{
     aws::{gateway::DomainStatus, quota::Class, session::Session},
     certificate,
     cluster::{finalizer, look::Error},
+    ops::metrics::{Controller, Stage},
 };
 
 pub(super) async fn serve(
@@ -39,6 +42,8 @@ pub(super) async fn serve(
     let uid = domain.uid().unwrap_or_default();
     let generation = domain.metadata.generation.unwrap_or_default();
     let observing = domain.spec.management_policy == ManagementPolicy::Observe;
+    let timed = |stage, since: Instant| ctx.metrics.stage(Controller::Domain, stage, since.elapsed());
+    let begun = Instant::now();
     let glance = observe::glance(d, session).await;
     let reach = [reach::of(domain, &d.home, false), reach::found(domain, &glance)].concat();
     let unseen = glance.zones.as_ref().err().or_else(|| glance.apis.values().find_map(|api| api.as_ref().err()));
@@ -59,6 +64,7 @@ pub(super) async fn serve(
         pending_change: memory.change.clone(),
     };
     let mut observed = observe::observe(d, session, &eyes, glance).await;
+    timed(Stage::Observe, begun);
     let in_place = plan::identity::in_place(d, &observed);
     observed.repairs = ctx.remember(&uid, |m| m.repairs.count(generation, in_place, &observed));
     if observed.records_in_sync == Ok(true) {
@@ -85,16 +91,20 @@ pub(super) async fn serve(
         since: queued_since(old).unwrap_or(now),
         now,
     };
+    let begun = Instant::now();
     let done = execute::execute(plan.actions(), &hands).await;
+    timed(Stage::Execute, begun);
     if let Some(change) = &done.change {
         ctx.remember(&uid, |m| m.change = Some(change.clone()));
     }
+    let begun = Instant::now();
     let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
     let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
     ctx.write(domain, old, &new).await?;
     for (notice, message) in report::notices(old, &new, &d.home, &plan, &observed, now) {
         ctx.events.publish(&domain.object_ref(&()), notice, "Watch", &message).await;
     }
+    timed(Stage::Report, begun);
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     Ok(if done.effects > 0 {
         ctx.remember(&uid, |m| m.polls = 0);

@@ -2,5 +2,7 @@
 
 pub mod logging;
 pub mod metrics;
+pub mod objects;
 pub mod policy_file;
 pub mod probes;
+pub mod pulse;

@@ -67,7 +67,8 @@ fn of_one(c: &acm::Certificate, now: Timestamp) -> Vec<(Notice, String)> {
     match c.renewal.as_ref().map(|r| (&r.status, r.reason.as_deref())) {
         Some((RenewalStatus::PendingValidation, _)) => {
             let lines = certificates::lines(c);
-            worries.push((Notice::RenewalPending, format!("ACM renews {arn} only once it finds in public DNS: {lines}")));
+            worries
+                .push((Notice::RenewalPending, format!("ACM renews {arn} only once it finds in public DNS: {lines}")));
         }
         Some((RenewalStatus::Failed, reason)) => {
             let reason = reason.unwrap_or("no reason given");
