@@ -21,6 +21,7 @@ mod hosted_zone;
 mod identity;
 mod interop;
 mod objects;
+mod observability;
 mod partners;
 mod policies;
 mod policy;
