@@ -41,7 +41,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    fn new() -> Calls {
+    pub(crate) fn new() -> Calls {
         // 10 ms to 10 s, which is past the longest that a call may take.
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.01, 2.0, 11));
         Calls { ended: Family::default(), seconds: Family::new_with_constructor(seconds) }
@@ -54,7 +54,13 @@ impl Calls {
         registry.register_with_unit("aws_api_call_duration", help, Unit::Seconds, self.seconds.clone());
     }
 
-    fn count<O>(&self, service: &'static str, operation: &'static str, result: &Result<O, Error>, took: Duration) {
+    pub(crate) fn count<O>(
+        &self,
+        service: &'static str,
+        operation: &'static str,
+        result: &Result<O, Error>,
+        took: Duration,
+    ) {
         let outcome = result.as_ref().map_or_else(|e| e.kind.word(), |_| "ok");
         let code = result.as_ref().err().and_then(|e| e.code.as_deref()).unwrap_or_default();
         // AWS's codes are words. What is none is not a code, and a label must not take any text.

@@ -1,5 +1,7 @@
 //! What the operator shows of itself: logs, metrics, probes.
 
+#[cfg(test)]
+mod docs;
 pub mod logging;
 pub mod metrics;
 pub mod objects;

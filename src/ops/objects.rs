@@ -303,7 +303,7 @@ fn name(object: &impl ResourceExt) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use kube::runtime::{
@@ -327,8 +327,8 @@ mod tests {
         domains: Cache<MtlsDomain>,
         certificates: Cache<ClientCertificate>,
         grants: Cache<ClientGrant>,
-        quota: Quota,
         leads: Arc<AtomicBool>,
+        objects: Arc<Objects>,
         registry: Registry,
     }
 
@@ -336,18 +336,35 @@ mod tests {
         let (domains, d) = reflector::store();
         let (certificates, c) = reflector::store();
         let (grants, g) = reflector::store();
-        let (quota, leads) = (Quota::new(Rates::with(&[])), Arc::new(AtomicBool::new(true)));
-        let mut registry = Registry::default();
+        let leads = Arc::new(AtomicBool::new(true));
         let is = leads.clone();
-        registry.register_collector(Box::new(Objects {
+        let objects = Arc::new(Objects {
             domains,
             certificates,
             grants,
-            quota: quota.clone(),
+            quota: Quota::new(Rates::with(&[])),
             leads: Box::new(move || is.load(Ordering::Relaxed)),
             each_certificate,
-        }));
-        World { domains: d, certificates: c, grants: g, quota, leads, registry }
+        });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(objects.clone()));
+        World { domains: d, certificates: c, grants: g, leads, objects, registry }
+    }
+
+    /// With a series of each metric.
+    pub fn one_of_each() -> Arc<Objects> {
+        let mut w = world(true);
+        w.domains.apply_watcher_event(&Event::Apply(domain("d", &[condition("Ready", "Unknown", "Queued")])));
+        w.certificates.apply_watcher_event(&Event::Apply(certificate("c", "True", "2026-01-01T00:00:00Z", false)));
+        wait(&w.objects.quota, "n/d", 0);
+        w.objects
+    }
+
+    /// Draws a ticket for a call that is not to be had now.
+    fn wait(quota: &Quota, object: &str, since: i64) {
+        let bucket = Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName);
+        let since = Timestamp::from_second(since).unwrap();
+        quota.ask(&bucket, Ticket { class: Class::SpecChange, since, object: object.into() });
     }
 
     impl World {
@@ -482,15 +499,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_a_turn_is_shown_until_it_comes() {
         let w = world(true);
-        let bucket = Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName);
-        for (object, since) in [("n/d", 1000), ("n/e", 2000)] {
-            let ticket = Ticket {
-                class: Class::SpecChange,
-                since: Timestamp::from_second(since).unwrap(),
-                object: object.into(),
-            };
-            w.quota.ask(&bucket, ticket);
-        }
+        wait(&w.objects.quota, "n/d", 1000);
+        wait(&w.objects.quota, "n/e", 2000);
         w.assert_shown(&[
             r#"aws_quota_place{namespace="n",name="d",operation="UpdateDomainName"} 0"#,
             r#"aws_quota_place{namespace="n",name="e",operation="UpdateDomainName"} 1"#,
@@ -498,8 +508,8 @@ mod tests {
             r#"aws_quota_wait_seconds{namespace="n",name="e",operation="UpdateDomainName"} 60"#,
             r#"aws_quota_waiting_since_timestamp_seconds{namespace="n",name="e",operation="UpdateDomainName"} 2000"#,
         ]);
-        w.quota.withdraw("n/d");
-        w.quota.withdraw("n/e");
+        w.objects.quota.withdraw("n/d");
+        w.objects.quota.withdraw("n/e");
         assert_eq!(w.shown(), [""; 0]);
     }
 
