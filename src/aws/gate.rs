@@ -161,3 +161,57 @@ impl Way {
 fn is_write(operation: &str) -> bool {
     !["Get", "List", "Describe", "Head", "Assume"].iter().any(|read| operation.starts_with(read))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::rates::Rates;
+    use crate::ops::logging::{Format, tests::logged};
+    use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
+    use prometheus_client::encoding::text::encode;
+
+    type Answer = Result<(), SdkError<GetCallerIdentityError, HttpResponse>>;
+
+    fn lines(may_write: bool, operation: &'static str, answer: Answer) -> Vec<serde_json::Value> {
+        let quota = Quota::new(Rates::with(&["*=unlimited".parse().unwrap()]));
+        let gate = Gate::new(quota, move || may_write);
+        let way = Way { gate, account: "111111111111".into(), region: "eu-west-1".into() };
+        let text = logged("info", Format::Json, || {
+            let span = tracing::info_span!("act", action = "put the truststore");
+            let _ = span.in_scope(|| futures::executor::block_on(way.call(operation, async { answer })));
+        });
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_write_is_one_line_of_the_log() {
+        let written = lines(true, "s3:PutObject", Ok(()));
+        assert_eq!(written.len(), 1, "{written:?}");
+        let line = &written[0];
+        for (field, value) in
+            [("level", "INFO"), ("message", "wrote to AWS"), ("operation", "s3:PutObject"), ("outcome", "ok")]
+        {
+            assert_eq!(line[field], value, "{line}");
+        }
+        assert_eq!(line["span"]["action"], "put the truststore");
+        let failed = lines(true, "s3:PutObject", Err(SdkError::timeout_error("late")));
+        assert_eq!((failed.len(), &failed[0]["outcome"]), (1, &"transient".into()), "it may have taken effect");
+        assert_eq!(lines(true, "s3:GetObject", Ok(())), [""; 0], "a read");
+        assert_eq!(lines(false, "s3:PutObject", Ok(())), [""; 0], "not sent");
+    }
+
+    #[test]
+    fn a_label_takes_words_only() {
+        let (calls, mut registry, mut text) = (Calls::new(), Registry::default(), String::new());
+        let long = "A".repeat(65);
+        for code in ["AccessDenied", "KMS.NotFoundException", "<html>no, with {braces}", &long] {
+            let error = Error { code: Some(code.into()), ..Error::ours(Kind::Invalid, "acm:ListCertificates", "") };
+            calls.count::<()>("acm", "ListCertificates", &Err(error), Duration::ZERO);
+        }
+        calls.register(&mut registry);
+        encode(&mut text, &registry).unwrap();
+        for (code, count) in [("AccessDenied", 1), ("KMS.NotFoundException", 1), ("other", 2)] {
+            assert!(text.contains(&format!("error_code=\"{code}\"}} {count}\n")), "{code}: {text}");
+        }
+    }
+}

@@ -156,7 +156,7 @@ pub mod tests {
         level
     }
 
-    fn logged(filter: &str, format: Format, log: impl FnOnce()) -> String {
+    pub fn logged(filter: &str, format: Format, log: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
         let (subscriber, _) = subscriber(filter, format, false, move || writer.clone()).unwrap();
