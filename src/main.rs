@@ -247,8 +247,14 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         tokio::net::TcpListener::bind(run.listen).await.with_context(|| format!("cannot listen at {}", run.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
     let (to_sync, end_of_probes, pulse) = (synced.clone(), stop.clone(), Pulse::default());
+    let (watched, beats, candidate) = (synced.clone(), pulse.clone(), leadership.clone());
+    let stuck = move || {
+        let dead = watched.iter().find(|s| s.has_ended()).map(|s| format!("nothing watches {} any more", s.kind()));
+        let out = candidate.is_over().then(|| "this process takes part in no election any more".to_owned());
+        beats.problem().or(dead).or(out)
+    };
     let unready = Box::new(move || to_sync.iter().find_map(|s| s.problem()));
-    let shown = probes::Shown { registry, unready, pulse: pulse.clone(), level };
+    let shown = probes::Shown { registry, unready, stuck: Box::new(stuck), level };
     background.spawn(async move {
         if let Err(error) = probes::serve(listener, shown, end_of_probes).await {
             tracing::error!(error = %logging::chain(&error), "probes");

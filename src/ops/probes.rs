@@ -16,23 +16,21 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    logging::{self, Level},
-    pulse::Pulse,
-};
+use super::logging::{self, Level};
 
 /// What is asked for.
 pub struct Shown {
     pub registry: Registry,
     /// Asked at each probe, and answers why not yet: caches that have not synced, CRDs that are missing.
     pub unready: Box<dyn Fn() -> Option<String> + Send + Sync>,
-    pub pulse: Pulse,
+    /// The same, of what only a restart mends: a loop that hangs, a task that died.
+    pub stuck: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub level: Level,
 }
 
 /// Serves /livez, /readyz, /metrics and /loglevel until `stop`.
 ///
-/// Alive says nothing about CRDs, the API server, AWS or leadership: a restart would mend none of these. It mends a reconcile loop that is stuck.
+/// Alive says nothing about CRDs, the API server, AWS or who leads: a restart would mend none of these.
 pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> std::io::Result<()> {
     let app = app(shown).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
@@ -40,7 +38,7 @@ pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken)
 
 fn app(shown: Shown) -> Router {
     Router::new()
-        .route("/livez", get(async |State(shown): State<Arc<Shown>>| verdict(shown.pulse.problem())))
+        .route("/livez", get(async |State(shown): State<Arc<Shown>>| verdict((shown.stuck)())))
         .route("/readyz", get(async |State(shown): State<Arc<Shown>>| verdict((shown.unready)())))
         .route("/metrics", get(metrics))
         .route("/loglevel", get(async |State(shown): State<Arc<Shown>>| shown.level.filter() + "\n").put(set_level))
@@ -101,7 +99,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::ops::metrics::{Controller, Metrics};
+    use crate::ops::{
+        metrics::{Controller, Metrics},
+        pulse::Pulse,
+    };
 
     #[tokio::test]
     async fn answers_probes_with_the_reason_and_stops() {
@@ -110,11 +111,11 @@ mod tests {
         let (metrics, registry) = Metrics::new();
         let reason = Arc::new(Mutex::new(Some("MtlsDomain is not listed yet".to_owned())));
         let (stop, pulse) = (CancellationToken::new(), Pulse::default());
-        let unready = reason.clone();
+        let (unready, beats) = (reason.clone(), pulse.clone());
         let shown = Shown {
             registry,
             unready: Box::new(move || unready.lock().unwrap().clone()),
-            pulse: pulse.clone(),
+            stuck: Box::new(move || beats.problem()),
             level: logging::tests::level("info"),
         };
         let server = tokio::spawn(serve(listener, shown, stop.clone()));
@@ -178,7 +179,7 @@ mod tests {
         use tower::ServiceExt;
         let (_, registry) = Metrics::new();
         let level = logging::tests::level("info");
-        let shown = Shown { registry, unready: Box::new(|| None), pulse: Pulse::default(), level: level.clone() };
+        let shown = Shown { registry, unready: Box::new(|| None), stuck: Box::new(|| None), level: level.clone() };
         let mut request = axum::extract::Request::put("/loglevel").body(axum::body::Body::from("debug")).unwrap();
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 4711))));
         assert_eq!(app(shown).oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);
