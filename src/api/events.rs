@@ -51,7 +51,7 @@ impl EventReason {
             Unreachable | Throttled => return None,
             // Somebody else has to do something.
             WaitingForDeployment => true,
-            InvalidSpec | NotSupportedYet | NotPermitted | DomainNameClaimed | HomeChanged | WrongAccount => true,
+            InvalidSpec | NotPermitted | DomainNameClaimed | HomeChanged | WrongAccount => true,
             DurationNotAllowed | SubjectInUse | RefNotFound | InvalidCACertificateRef | NoValidCACertificate => true,
             AuthoritySourceBroken | RefNotPermitted | AuthorityNotFound | AuthorityKeyLost => true,
             AuthoritySubjectReused | ApiNotFound | StageNotFound | ApiNotSupported | HostedZoneNotFound => true,
