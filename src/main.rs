@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use futures::{StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{Client, Config, api::PartialObjectMeta};
@@ -46,8 +46,10 @@ use mtls_operator::{
     },
     ops::{
         logging::{self, Format},
-        metrics::Metrics,
+        metrics::{self, Metrics},
+        objects::Objects,
         policy_file, probes,
+        pulse::Pulse,
     },
     outside::{
         probe::{EndpointProbe, ProbeOptions},
@@ -117,9 +119,12 @@ struct Run {
     /// PEM file with the certificates that probes trust. Unset: the system's.
     #[arg(long, env = "MTLS_OPERATOR_PROBE_CA_FILE")]
     probe_ca_file: Option<PathBuf>,
-    /// Where /livez, /readyz and /metrics are served.
+    /// Where /livez, /readyz, /metrics and /loglevel are served (docs/metrics.md).
     #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Whether each ClientCertificate has metrics of its own, three series; false where there are very many.
+    #[arg(long, env = "MTLS_OPERATOR_METRICS_PER_CERTIFICATE", default_value_t = true, action = ArgAction::Set)]
+    metrics_per_certificate: bool,
     /// What is logged: a level, or tracing directives.
     #[arg(long, env = "MTLS_OPERATOR_LOG", default_value = "info")]
     log: String,
@@ -166,15 +171,15 @@ fn crds(folder: Option<PathBuf>) -> anyhow::Result<()> {
 }
 
 fn start(run: Run) -> anyhow::Result<()> {
-    logging::init(&run.log, run.log_format)?;
+    let level = logging::init(&run.log, run.log_format)?;
     // kube and the AWS SDK find aws-lc-rs by themselves; the probe's client takes the process's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // One thread: it issues as fast as an API server takes it with a quarter of a core, and more would wake each other up all the time
     // and keep memory of their own. What takes long (RSA keys, keystores) has threads as it needs them.
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(operate(run))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(operate(run, level))
 }
 
-async fn operate(run: Run) -> anyhow::Result<()> {
+async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let (metrics, mut registry) = Metrics::new();
@@ -235,15 +240,32 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let (leadership, election) = lease::elect(client.clone(), &own_namespace, LEASE, &identity, end_of_lease.clone());
     let may_write = leadership.clone();
     let gate = Gate::new(Quota::new(Rates::with(&run.aws_rate)), move || may_write.may_write());
-    registry.register("aws_calls", "Calls to AWS by how they ended", gate.calls.clone());
+    let own = registry.sub_registry_with_prefix(metrics::PREFIX);
+    gate.calls.register(own);
+    let leads = leadership.clone();
+    own.register_collector(Box::new(Objects {
+        domains: domains.store(),
+        certificates: certificates.store(),
+        grants: grants.store(),
+        quota: gate.quota.clone(),
+        leads: Box::new(move || leads.is_held()),
+        each_certificate: run.metrics_per_certificate,
+    }));
 
     let listener =
         tokio::net::TcpListener::bind(run.listen).await.with_context(|| format!("cannot listen at {}", run.listen))?;
-    tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz and /metrics");
-    let (shown, end_of_probes) = (synced.clone(), stop.clone());
-    let unready = move || shown.iter().find_map(|s| s.problem());
+    tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
+    let (to_sync, end_of_probes, pulse) = (synced.clone(), stop.clone(), Pulse::default());
+    let (watched, beats, candidate) = (synced.clone(), pulse.clone(), leadership.clone());
+    let stuck = move || {
+        let dead = watched.iter().find(|s| s.has_ended()).map(|s| format!("nothing watches {} any more", s.kind()));
+        let out = candidate.is_over().then(|| "this process takes part in no election any more".to_owned());
+        beats.problem().or(dead).or(out)
+    };
+    let unready = Box::new(move || to_sync.iter().find_map(|s| s.problem()));
+    let shown = probes::Shown { registry, unready, stuck: Box::new(stuck), level };
     background.spawn(async move {
-        if let Err(error) = probes::serve(listener, registry, unready, end_of_probes).await {
+        if let Err(error) = probes::serve(listener, shown, end_of_probes).await {
             tracing::error!(error = %logging::chain(&error), "probes");
         }
     });
@@ -280,6 +302,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 public_dns: PublicDns::new(run.dns_resolver)?,
                 events: events.clone(),
                 metrics: metrics.clone(),
+                pulse: pulse.clone(),
                 domains: domains.store(),
                 certificates: certificates.store(),
                 served: served.clone(),
@@ -294,6 +317,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 client: client.clone(),
                 events,
                 metrics: metrics.clone(),
+                pulse: pulse.clone(),
                 permits: permits.clone(),
                 certificates: certificates.store(),
                 domains: domains.store(),
@@ -316,6 +340,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
             let grant_ctx = Arc::new(grant::controller::Ctx {
                 client: client.clone(),
                 metrics: metrics.clone(),
+                pulse: pulse.clone(),
                 grants: grants.store(),
                 domains: domains.store(),
                 permits,

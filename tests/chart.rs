@@ -1,6 +1,6 @@
 //! The Helm chart, through Helm itself: what it renders, what it refuses, and that it says the same thing twice. That what it renders works
-//! in a cluster is a whole life of its own (`tests/lives/chart.rs`).
-use std::process::Command;
+//! in a cluster is a whole life of its own (`tests/lives/chart.rs`). Its alerts are tried with Prometheus's own tool.
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 mod helm;
 
 use helm::{helm, here};
+use sandbox::tools;
 
 /// The values without which there is no chart, for one namespace.
 fn least() -> Value {
@@ -171,4 +172,116 @@ fn crds_are_those_of_the_repository_and_stay_when_asked() {
         of_kind(&objects(&with(&json!({"crds": {"enabled": false}}))), "CustomResourceDefinition"),
         Vec::<&Value>::new()
     );
+}
+
+/// The alerts as the chart renders them.
+fn rules() -> Value {
+    let all = objects(&with(&json!({"metrics": {"prometheusRule": {"enabled": true, "labels": {"release": "x"}}}})));
+    let rule = of_kind(&all, "PrometheusRule")[0];
+    assert_eq!(rule["metadata"]["labels"]["release"], "x");
+    rule["spec"].clone()
+}
+
+/// Each rule of the spec.
+fn each(rules: &Value) -> impl Iterator<Item = &Value> {
+    rules["groups"].as_array().expect("groups").iter().flat_map(|group| group["rules"].as_array().expect("rules"))
+}
+
+fn promtool(dir: &Path, arguments: &[&str]) {
+    let package = "github.com/prometheus/prometheus/cmd/promtool";
+    let program = tools::go_program("promtool", &here("tests/chart/promtool"), package, &["remove_all_sd"]);
+    let program = program.expect("promtool can be built");
+    let out = Command::new(program).args(arguments).current_dir(dir).output().expect("it runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "promtool {}: {said}", arguments.join(" "));
+}
+
+#[test]
+fn alerts_come_when_they_should_and_not_else() {
+    let mut rules = rules();
+    let dir = tempfile::tempdir().expect("a folder");
+    let write = |file: &str, content: &str| std::fs::write(dir.path().join(file), content).expect("a file");
+    write("rules.yaml", &rules.to_string());
+    promtool(dir.path(), &["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"]);
+
+    let tests = std::fs::read_to_string(here("tests/chart/alerts.yaml")).expect("it is there");
+    let groups = rules["groups"].as_array_mut().expect("groups").iter_mut();
+    for rule in groups.flat_map(|group| group["rules"].as_array_mut().expect("rules")) {
+        let annotations = rule["annotations"].as_object_mut().expect("an alert says something");
+        assert!(annotations.remove("description").is_some() && annotations.contains_key("summary"), "{rule}");
+    }
+    write("rules.yaml", &rules.to_string());
+    write("alerts.yaml", &tests);
+    promtool(dir.path(), &["test", "rules", "alerts.yaml"]);
+
+    // Each of them does come in a test.
+    let tests: Value = serde_saphyr::from_str(&tests).expect("YAML");
+    let of_tests = tests["tests"].as_array().expect("a list").iter();
+    let cases: Vec<_> = of_tests.flat_map(|test| test["alert_rule_test"].as_array().expect("a list")).collect();
+    for rule in each(&rules) {
+        let comes = |case: &&Value| {
+            case["alertname"] == rule["alert"] && case["exp_alerts"].as_array().is_some_and(|a| !a.is_empty())
+        };
+        assert!(cases.iter().any(|case| comes(&case)), "{} comes in no test", rule["alert"]);
+    }
+}
+
+/// The metrics of docs/metrics.md, which a test keeps true: name as it is queried, and labels.
+fn documented() -> BTreeMap<String, Vec<String>> {
+    let doc = std::fs::read_to_string(here("docs/metrics.md")).expect("it is there");
+    let rows = doc.lines().filter_map(|line| line.strip_prefix("| `")).map(|row| row.split(" | ").collect::<Vec<_>>());
+    let mut all = BTreeMap::new();
+    for row in rows.filter(|row| row.len() == 4 && ["counter", "gauge", "histogram", "info"].contains(&row[1])) {
+        let name = row[0].trim_end_matches('`');
+        let labels: Vec<_> = row[2].split(", ").map(|label| label.trim_matches('`').to_owned()).collect();
+        let suffixes: &[&str] = if row[1] == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+        all.extend(suffixes.iter().map(|suffix| (format!("{name}{suffix}"), labels.clone())));
+    }
+    all
+}
+
+/// What a query of PromQL asks for: each metric that looks like one of ours, with the labels that it is chosen by.
+fn asked(query: &str) -> Vec<(String, Vec<String>)> {
+    let ours = ["mtls_operator_", "controller_runtime_", "leader_election_"];
+    let mut asked = vec![];
+    let mut rest = query;
+    while let Some(start) = ours.iter().filter_map(|prefix| rest.find(prefix)).min() {
+        let end =
+            rest[start..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(rest.len(), |n| start + n);
+        let metric = rest[start..end].to_owned();
+        rest = &rest[end..];
+        let chosen = rest.strip_prefix('{').and_then(|rest| Some(rest.split_once('}')?.0)).unwrap_or_default();
+        let labels = chosen.split(", ").filter_map(|matcher| Some(matcher.split_once(['=', '!'])?.0.to_owned()));
+        asked.push((metric, labels.collect()));
+    }
+    asked
+}
+
+/// Every metric that an alert or the dashboard asks for is one that the operator has, with that label.
+#[test]
+fn alerts_and_dashboard_ask_for_what_is_there() {
+    let documented = documented();
+    let all = objects(&with(&json!({"metrics": {"dashboard": {"enabled": true}}})));
+    let is_it = |map: &&&Value| map["metadata"]["name"] == "partners-mtls-operator-dashboard";
+    let maps = of_kind(&all, "ConfigMap");
+    let map = maps.iter().find(is_it).expect("the dashboard");
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+    let dashboard: Value =
+        serde_json::from_str(map["data"]["mtls-operator.json"].as_str().expect("a file")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("each panel asks for something"));
+    let rules = rules();
+    let queries: Vec<_> =
+        targets.chain(each(&rules)).map(|q| q["expr"].as_str().expect("a query").to_owned()).collect();
+    assert!(queries.len() > 20, "{queries:?}");
+    for query in &queries {
+        let asked = asked(query);
+        assert!(!asked.is_empty(), "no metric of ours in {query}");
+        for (metric, labels) in asked {
+            let known = documented.get(&metric).unwrap_or_else(|| panic!("the operator has no {metric}: {query}"));
+            for label in labels {
+                assert!(label == "le" || known.contains(&label), "{metric} has no label {label}: {query}");
+            }
+        }
+    }
 }

@@ -222,14 +222,14 @@ pub fn go() -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
     }
 }
 
-/// A Go program for tests, built once on this machine: `package` (`.` or one of a module that it requires) in the module at `source`.
-/// Built with whatever is in that module's go.mod, go.sum and Go files now.
+/// A Go program for tests, built once on this machine: `package` (`.` or one of a module that it requires) in the module at `source`,
+/// with these build tags. Built with whatever is in that module's go.mod, go.sum and Go files now.
 ///
 /// # Errors
 /// [`Error::Cache`], with what the compiler said.
-pub fn go_program(name: &str, source: &Path, package: &str) -> Result<PathBuf, Error> {
+pub fn go_program(name: &str, source: &Path, package: &str, tags: &[&str]) -> Result<PathBuf, Error> {
     let mut hash = Sha256::new();
-    hash.update(package);
+    hash.update([&[package], tags].concat().join(" "));
     let unreadable = |error| cache::Error::Io { path: source.into(), source: error };
     let files = fs::read_dir(source).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(unreadable)?;
     let mut files: Vec<_> = files.iter().map(fs::DirEntry::path).filter(|path| path.is_file()).collect();
@@ -240,8 +240,8 @@ pub fn go_program(name: &str, source: &Path, package: &str) -> Result<PathBuf, E
     let hash: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let built = cache::build_once(&format!("{name}-{hash}"), |dir| {
         let mut build = go_command(&go()?, source);
-        build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o"]);
-        build.arg(dir.join(name)).arg(package);
+        build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w"]);
+        build.arg("-tags").arg(tags.join(",")).arg("-o").arg(dir.join(name)).arg(package);
         Ok(cache::run_reporting(name, build, &dir.join("build.log"), cache::last_line)?)
     })?;
     Ok(built.join(name))

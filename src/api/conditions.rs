@@ -1,37 +1,41 @@
 //! The words of both kinds' conditions: types and reasons. Closed on purpose: users write alerts and scripts against them, so
 //! one that is here does not change its meaning, and nothing else ever stands in a condition.
 
-use std::fmt;
-
-/// Declares a fieldless enum whose variants' names are what stands in a condition.
+/// Declares a fieldless enum whose variants' names are words that users read, and whose variants' documentation says when.
 macro_rules! words {
-    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident,)* }) => {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[doc = $doc:literal])+ $variant:ident,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$vmeta])* $variant,)* }
+        pub enum $name { $($(#[doc = $doc])+ $variant,)* }
 
         impl $name {
             /// Every one, in the order of their declaration.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// As it stands in a condition.
+            /// As it is written.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)* }
             }
 
-            /// The one that a condition read back from the API server names; none for words that are not ours.
+            /// The one that is written so; none for words that are not ours.
             pub fn parse(word: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|known| known.as_str() == word)
             }
+
+            /// What it means: its documentation.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii_start(),)* }
+            }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     };
 }
+pub(super) use words;
 
 words! {
 /// `type` of a condition. All are positive but the last three, which are present only while True.

@@ -5,6 +5,7 @@ mod certificate;
 pub mod conditions;
 mod domain;
 mod domain_status;
+pub mod events;
 mod grant;
 mod identity;
 mod key;

@@ -1,5 +1,5 @@
 //! The one way out: every call to AWS, reads and pages of lists included, waits its turn here, is refused when this process
-//! may not write, is counted, and has its failure classified.
+//! may not write, is counted and timed, is logged if it is a write, and has its failure classified.
 
 use super::errors::{Error, Kind};
 use super::quota::{Bucket, Operation, Quota};
@@ -8,18 +8,67 @@ use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One kind of call and how it ended; all labels are from closed sets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Call {
+struct Call {
     /// `acm`, `apigateway`, `route53`, `s3`, `sts`.
-    pub service: &'static str,
+    service: &'static str,
     /// `RequestCertificate`.
-    pub operation: &'static str,
+    operation: &'static str,
     /// `ok`, or [`Kind::word`].
-    pub outcome: &'static str,
+    outcome: &'static str,
+    /// AWS's error code; empty when there is none.
+    error_code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Timed {
+    service: &'static str,
+    operation: &'static str,
+}
+
+/// Calls made, for metrics. Cheap to clone; clones count into the same.
+#[derive(Clone)]
+pub struct Calls {
+    ended: Family<Call, Counter>,
+    seconds: Family<Timed, Histogram>,
+}
+
+impl Calls {
+    pub(crate) fn new() -> Calls {
+        // 10 ms to 10 s, which is past the longest that a call may take.
+        let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.01, 2.0, 11));
+        Calls { ended: Family::default(), seconds: Family::new_with_constructor(seconds) }
+    }
+
+    /// Shows them in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("aws_api_calls", "Calls to AWS, each attempt, by how they ended", self.ended.clone());
+        let help = "How long a call to AWS took, without the wait for its turn";
+        registry.register_with_unit("aws_api_call_duration", help, Unit::Seconds, self.seconds.clone());
+    }
+
+    pub(crate) fn count<O>(
+        &self,
+        service: &'static str,
+        operation: &'static str,
+        result: &Result<O, Error>,
+        took: Duration,
+    ) {
+        let outcome = result.as_ref().map_or_else(|e| e.kind.word(), |_| "ok");
+        let code = result.as_ref().err().and_then(|e| e.code.as_deref()).unwrap_or_default();
+        // AWS's codes are words. What is none is not a code, and a label must not take any text.
+        let is_word = code.len() <= 64 && code.chars().all(|c| c.is_ascii_alphanumeric() || ".:_-".contains(c));
+        let error_code = if is_word { code } else { "other" }.to_owned();
+        self.ended.get_or_create(&Call { service, operation, outcome, error_code }).inc();
+        self.seconds.get_or_create(&Timed { service, operation }).observe(took.as_secs_f64());
+    }
 }
 
 /// What all sessions of a process share. Cheap to clone.
@@ -30,12 +79,12 @@ pub struct Gate {
     /// attempt takes ([`super::session::ATTEMPT`]).
     pub may_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Calls made, for metrics.
-    pub calls: Family<Call, Counter>,
+    pub calls: Calls,
 }
 
 impl Gate {
     pub fn new(quota: Quota, may_write: impl Fn() -> bool + Send + Sync + 'static) -> Gate {
-        Gate { quota, may_write: Arc::new(may_write), calls: Family::default() }
+        Gate { quota, may_write: Arc::new(may_write), calls: Calls::new() }
     }
 }
 
@@ -80,6 +129,7 @@ impl Way {
             return Err(Error::ours(Kind::Transient, operation, "not sent: this replica does not lead"));
         }
         let _own = Operation::of_call(name).map(|own| self.gate.quota.depart(&bucket(own)));
+        let started = Instant::now();
         let result = send.await.map_err(|e| Error::from_sdk(operation, e));
         let kind = result.as_ref().err().map(|e| e.kind);
         // The role for the call may not have been to be had: then it was not made, and STS's own call has been counted.
@@ -91,11 +141,77 @@ impl Way {
                 self.gate.quota.drain(&bucket(operation));
             }
         }
-        self.gate.calls.get_or_create(&Call { service, operation: name, outcome: kind.map_or("ok", Kind::word) }).inc();
+        let took = started.elapsed();
+        self.gate.calls.count(service, name, &result, took);
+        if is_write(name) {
+            // The one line for each write. For which object, and what of it, say the spans around it.
+            tracing::info!(
+                operation,
+                account = self.account,
+                region = self.region,
+                outcome = kind.map_or("ok", Kind::word),
+                milliseconds = took.as_millis(),
+                "wrote to AWS"
+            );
+        }
         result
     }
 }
 
 fn is_write(operation: &str) -> bool {
     !["Get", "List", "Describe", "Head", "Assume"].iter().any(|read| operation.starts_with(read))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::rates::Rates;
+    use crate::ops::logging::{Format, tests::logged};
+    use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
+    use prometheus_client::encoding::text::encode;
+
+    type Answer = Result<(), SdkError<GetCallerIdentityError, HttpResponse>>;
+
+    fn lines(may_write: bool, operation: &'static str, answer: Answer) -> Vec<serde_json::Value> {
+        let quota = Quota::new(Rates::with(&["*=unlimited".parse().unwrap()]));
+        let gate = Gate::new(quota, move || may_write);
+        let way = Way { gate, account: "111111111111".into(), region: "eu-west-1".into() };
+        let text = logged("info", Format::Json, || {
+            let span = tracing::info_span!("act", action = "put the truststore");
+            let _ = span.in_scope(|| futures::executor::block_on(way.call(operation, async { answer })));
+        });
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_write_is_one_line_of_the_log() {
+        let written = lines(true, "s3:PutObject", Ok(()));
+        assert_eq!(written.len(), 1, "{written:?}");
+        let line = &written[0];
+        for (field, value) in
+            [("level", "INFO"), ("message", "wrote to AWS"), ("operation", "s3:PutObject"), ("outcome", "ok")]
+        {
+            assert_eq!(line[field], value, "{line}");
+        }
+        assert_eq!(line["span"]["action"], "put the truststore");
+        let failed = lines(true, "s3:PutObject", Err(SdkError::timeout_error("late")));
+        assert_eq!((failed.len(), &failed[0]["outcome"]), (1, &"transient".into()), "it may have taken effect");
+        assert_eq!(lines(true, "s3:GetObject", Ok(())), [""; 0], "a read");
+        assert_eq!(lines(false, "s3:PutObject", Ok(())), [""; 0], "not sent");
+    }
+
+    #[test]
+    fn a_label_takes_words_only() {
+        let (calls, mut registry, mut text) = (Calls::new(), Registry::default(), String::new());
+        let long = "A".repeat(65);
+        for code in ["AccessDenied", "KMS.NotFoundException", "<html>no, with {braces}", &long] {
+            let error = Error { code: Some(code.into()), ..Error::ours(Kind::Invalid, "acm:ListCertificates", "") };
+            calls.count::<()>("acm", "ListCertificates", &Err(error), Duration::ZERO);
+        }
+        calls.register(&mut registry);
+        encode(&mut text, &registry).unwrap();
+        for (code, count) in [("AccessDenied", 1), ("KMS.NotFoundException", 1), ("other", 2)] {
+            assert!(text.contains(&format!("error_code=\"{code}\"}} {count}\n")), "{code}: {text}");
+        }
+    }
 }

@@ -93,6 +93,18 @@ pub enum Grant {
 #[derive(Debug)]
 pub(super) struct Flight(Option<(Quota, Bucket)>);
 
+/// Where somebody stands who waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// `namespace/name`.
+    pub object: String,
+    pub operation: Operation,
+    pub since: Timestamp,
+    /// As in [`Grant::Wait`].
+    pub ahead: usize,
+    pub about: Duration,
+}
+
 /// One bucket: its tokens and its tickets, in order.
 struct Line {
     tokens: f64,
@@ -242,6 +254,26 @@ impl Quota {
         }
         drop(desk);
         self.inner.changed.notify_one();
+    }
+
+    /// Everybody who waits, for metrics.
+    pub fn waiting(&self) -> Vec<Place> {
+        let (mut places, now) = (Vec::new(), Instant::now());
+        for (bucket, line) in &mut self.desk().lines {
+            let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
+                continue;
+            };
+            line.refill(interval, burst);
+            line.drop_absent(now);
+            places.extend(line.waiting.iter().enumerate().map(|(ahead, Waiting { ticket, .. })| Place {
+                object: ticket.object.clone(),
+                operation: bucket.operation,
+                since: ticket.since,
+                ahead,
+                about: interval.mul_f64((ahead as f64 + 1.0 - line.tokens).max(0.0)),
+            }));
+        }
+        places
     }
 
     /// Wait for a call's turn, in the order of asking, and make it while the flight lasts. For buckets that give many calls a second.

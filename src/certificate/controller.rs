@@ -37,6 +37,7 @@ use crate::{
     api::{
         ClientCertificate, ClientCertificateStatus, Issuance, MtlsDomain,
         conditions::{ConditionType, Reason},
+        events::{EventReason, Notice},
     },
     cluster::{
         events::Events,
@@ -56,7 +57,8 @@ use crate::{
     },
     ops::{
         logging,
-        metrics::{Metrics, OK},
+        metrics::{self, Metrics},
+        pulse::{self, Pulse},
     },
     pki::{certificate::Certificate, inspect},
 };
@@ -86,6 +88,7 @@ pub struct Ctx {
     pub client: Client,
     pub events: Events,
     pub metrics: Metrics,
+    pub pulse: Pulse,
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
@@ -105,6 +108,8 @@ pub struct Ctx {
 pub struct Memory {
     /// Failures in a row.
     failures: u32,
+    /// It has not been Ready yet, as far as we have seen it from its beginning.
+    is_new: bool,
     /// When we last wrote its status, and over which version of the object: while the watch shows that one, it is behind.
     wrote_over: Option<(Option<String>, Instant)>,
     /// The version of its Secret that we wrote last: that this one is there is no news.
@@ -128,7 +133,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
-    let used = ctx.clone();
+    let (used, pulse) = (ctx.clone(), ctx.pulse.clone());
+    pulse.beat(metrics::Controller::Certificate);
     let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| note_uses(c, &used));
     let looks = Controller::for_shared_stream(certificates, ctx.certificates.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -147,10 +153,12 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         })
         .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
         .reconcile_on(trusts)
+        .reconcile_on(pulse::ticks())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx.clone())
-        .for_each(async |_| ());
+        .for_each(async |_| pulse.beat(metrics::Controller::Certificate));
     tokio::join!(looks, deletions);
+    pulse.end(metrics::Controller::Certificate);
 }
 
 fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
@@ -232,7 +240,7 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
     ctx.permits.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
-        ctx.events.normal(&cert.object_ref(&()), "StillAccepted", "Delete", &note).await;
+        ctx.events.publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note).await;
     }
 }
 
@@ -320,18 +328,20 @@ impl Ctx {
     ) -> Result<(), Error> {
         if status::write(&self.client, cert, old, new).await? {
             let over = cert.metadata.resource_version.clone();
-            self.remember(&cert.uid().unwrap_or_default(), |m| m.wrote_over = Some((over, Instant::now())));
+            self.remember(&cert.uid().unwrap_or_default(), |m| {
+                m.wrote_over = Some((over, Instant::now()));
+                let (old, new) = (&old.conditions, &new.conditions);
+                self.metrics.turned(metrics::Controller::Certificate, cert, old, new, &mut m.is_new);
+            });
         }
         // That all went well at once is what the object itself says; Events are for what went otherwise. One for each of a thousand
         // certificates would be a third of all that is written for it.
         let is_first = old.conditions.is_empty();
         for t in transitions(&old.conditions, &new.conditions) {
-            let object = cert.object_ref(&());
-            match (t.type_.as_str(), t.status.as_str()) {
-                ("Ready", "True") if is_first => {}
-                ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
-                ("Ready", "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
-                _ => {}
+            let told = t.type_ == "Ready" && (t.status == "False" || t.status == "True" && !is_first);
+            let reason = Reason::parse(&t.reason).filter(|_| told).and_then(EventReason::of_condition);
+            if let Some(reason) = reason {
+                self.events.publish(&cert.object_ref(&()), reason, "Reconcile", &t.message).await;
             }
         }
         Ok(())
@@ -341,7 +351,7 @@ impl Ctx {
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
     let result = look::look(&object, |cert| look(cert, &ctx)).await;
-    ctx.metrics.reconciled("ClientCertificate", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
+    ctx.metrics.reconciled(metrics::Controller::Certificate, &result, started.elapsed());
     result
 }
 
@@ -423,7 +433,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     if let (Ok(_), Some(Act::Stage { revision: 2.. })) = (&done, &plan.act) {
         let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API Gateway takes a subject only once: back \
                     ends should match the CN";
-        ctx.events.normal(&cert.object_ref(&()), "SubjectChanges", "Renew", note).await;
+        ctx.events.publish(&cert.object_ref(&()), Notice::SubjectChanges, "Renew", note).await;
     }
     match done {
         // What it waits for now is for the next look to say.
@@ -455,7 +465,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             say(&accepted, &lines, None).await?;
             // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
             if !issued_says(&old, &message) {
-                ctx.events.warning(&cert.object_ref(&()), "NotIssued", "Issue", &message).await;
+                ctx.events.publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message).await;
             }
             Ok(Next::requeue(ctx.retry(&uid)))
         }

@@ -7,7 +7,7 @@ use kube::{
 };
 
 use super::MANAGER;
-use crate::ops::logging::chain;
+use crate::{api::events::EventReason, ops::logging::chain};
 
 /// The API server's limits for an Event (`ValidateEventCreate` in kubernetes/pkg/apis/core/validation/events.go).
 const NOTE_BYTES: usize = 1024;
@@ -25,25 +25,19 @@ impl Events {
         Self(Recorder::new(client, Reporter { controller: MANAGER.into(), instance: Some(instance.into()) }))
     }
 
-    pub async fn normal(&self, object: &ObjectReference, reason: &str, action: &str, note: &str) {
-        self.publish(object, EventType::Normal, reason, action, note).await;
-    }
-
-    pub async fn warning(&self, object: &ObjectReference, reason: &str, action: &str, note: &str) {
-        self.publish(object, EventType::Warning, reason, action, note).await;
-    }
-
     /// Publishes on transitions only: that is for the caller to know. An Event is a courtesy; that it could not be
-    /// written is logged and fails nothing.
-    async fn publish(&self, object: &ObjectReference, type_: EventType, reason: &str, action: &str, note: &str) {
-        let note = note[..note.floor_char_boundary(NOTE_BYTES)].to_owned();
-        let event = Event { type_, reason: reason.into(), action: action.into(), note: Some(note), secondary: None };
+    /// written is logged and fails nothing. `action` is what was being done.
+    pub async fn publish(&self, object: &ObjectReference, reason: impl Into<EventReason>, action: &str, note: &str) {
+        let reason = reason.into();
+        let event = Event {
+            type_: if reason.is_warning() { EventType::Warning } else { EventType::Normal },
+            reason: reason.as_str().into(),
+            action: action.into(),
+            note: Some(note[..note.floor_char_boundary(NOTE_BYTES)].to_owned()),
+            secondary: None,
+        };
         if let Err(error) = self.0.publish(&event, object).await {
-            tracing::warn!(
-                error = %chain(&error),
-                reason,
-                "cannot publish an Event"
-            );
+            tracing::warn!(error = %chain(&error), reason = reason.as_str(), "cannot publish an Event");
         }
     }
 }

@@ -69,6 +69,11 @@ impl Leadership {
         self.left() > AWS_CALL
     }
 
+    /// Whether nobody takes part in the election for this process any more, by its own wish or because that task died.
+    pub fn is_over(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
     /// Waits until this process leads.
     pub async fn acquired(&self) {
         let mut terms = self.0.clone();
@@ -320,6 +325,15 @@ mod tests {
         for (spec, silent, expected) in cases {
             assert_eq!(step(spec.as_ref(), "a", s(silent)), expected, "{spec:?} silent for {silent} s");
         }
+    }
+
+    #[test]
+    fn an_election_is_over_when_its_task_is() {
+        let (held, leadership) = watch::channel(None);
+        let leadership = Leadership(leadership);
+        assert!(!leadership.is_over());
+        drop(held);
+        assert!(leadership.is_over());
     }
 
     #[test]

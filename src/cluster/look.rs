@@ -18,6 +18,9 @@ pub enum Error {
 }
 
 impl Error {
+    /// All that [`Error::category`] says.
+    pub const CATEGORIES: [&str; 3] = ["Unreadable", "TooLong", "KubernetesApi"];
+
     /// For metrics: a closed set.
     pub fn category(&self) -> &'static str {
         match self {

@@ -285,6 +285,16 @@ impl Synced {
         }
     }
 
+    /// Whether nothing keeps it up to date any more: the task that does has died, and what is there grows old.
+    pub fn has_ended(&self) -> bool {
+        self.progress.has_changed().is_err()
+    }
+
+    /// The kind that is watched.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
     /// Why it is not synced, `None` once it is.
     pub fn problem(&self) -> Option<String> {
         let progress = self.progress.borrow();
@@ -327,6 +337,20 @@ mod tests {
         let next = tokio::time::timeout(std::time::Duration::from_secs(10), subscription.next());
         let object = next.await.expect("is told").expect("goes on");
         show(&[Event::Apply((*object).clone())])[0].replace("Apply ", "")
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_nobody_drives_has_ended() {
+        let (watch, events) = running();
+        assert!(!watch.synced().has_ended());
+        drop(events);
+        tokio::time::timeout(std::time::Duration::from_secs(10), async {
+            while !watch.synced().has_ended() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("its driver ends with its events");
     }
 
     #[tokio::test]

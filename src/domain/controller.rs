@@ -40,7 +40,11 @@ use super::{
     wakes::{asked, changes, of_namespace, readers, referring, rivals, trusting, wanted_life, worth_a_look},
 };
 use crate::{
-    api::{ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus, conditions::Reason},
+    api::{
+        ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
+        conditions::Reason,
+        events::{EventReason, Notice},
+    },
     aws::{
         errors::{self, Kind},
         gate::Gate,
@@ -61,8 +65,9 @@ use crate::{
     },
     ops::{
         logging,
-        metrics::{Metrics, OK},
+        metrics::{self, Metrics},
         policy_file::InForce,
+        pulse::{self, Pulse},
     },
     outside::{probe::EndpointProbe, public_dns::PublicDns},
     policy::Policy,
@@ -90,6 +95,7 @@ pub struct Ctx {
     pub public_dns: PublicDns,
     pub events: Events,
     pub metrics: Metrics,
+    pub pulse: Pulse,
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
     pub served: Arc<Served>,
@@ -113,6 +119,8 @@ pub struct Memory {
     /// Of which generation everything was as it should be at a look, and when that began: nothing was written since.
     pub(super) quiet_since: Option<(i64, Instant)>,
     pub(super) repairs: Repairs,
+    /// It has not been Ready yet, as far as we have seen it from its beginning.
+    is_new: bool,
     /// The status that was written last and the one it replaced: the cache may still show that one.
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
 }
@@ -137,6 +145,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))
     });
+    let pulse = ctx.pulse.clone();
+    pulse.beat(metrics::Controller::Domain);
     let bypasses = ctx.bypasses.clone().changes();
     let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
@@ -171,11 +181,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .reconcile_on(readers(&watches.config_maps, for_maps))
         .reconcile_on(turns)
         .reconcile_on(bypasses)
+        .reconcile_on(pulse::ticks())
         .reconcile_all_on(changes(ctx.policy.clone()))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx)
-        .for_each(async |_| ())
+        .for_each(async |_| pulse.beat(metrics::Controller::Domain))
         .await;
+    pulse.end(metrics::Controller::Domain);
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
@@ -194,7 +206,7 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     if let (Ok(_), Ok(domain)) = (&result, &object.0) {
         ctx.gate.quota.looked(&in_line(domain), started);
     }
-    ctx.metrics.reconciled("MtlsDomain", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
+    ctx.metrics.reconciled(metrics::Controller::Domain, &result, started.elapsed());
     result
 }
 
@@ -254,19 +266,20 @@ impl Ctx {
     ) -> Result<(), Error> {
         if status::write(&self.client, domain, old, new).await? {
             self.remember(&domain.uid().unwrap_or_default(), |m| {
-                m.written = Some((new.clone(), domain.status.clone()))
+                m.written = Some((new.clone(), domain.status.clone()));
+                let (old, new) = (&old.conditions, &new.conditions);
+                self.metrics.turned(metrics::Controller::Domain, domain, old, new, &mut m.is_new);
             });
         }
         for t in transitions(&old.conditions, &new.conditions) {
-            let object = domain.object_ref(&());
-            match (t.type_.as_str(), t.status.as_str()) {
-                ("Ready", "True") => self.events.normal(&object, &t.reason, "Reconcile", &t.message).await,
-                ("Stalled", _) => {}
-                ("BypassDetected", _) => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
-                // As the spec wants it.
-                (_, "False") if [Reason::KeptOpen, Reason::Observing].iter().any(|r| t.reason == r.as_str()) => {}
-                (_, "False") => self.events.warning(&object, &t.reason, "Reconcile", &t.message).await,
-                _ => {}
+            let told = match (t.type_.as_str(), t.status.as_str()) {
+                ("Stalled", _) => false, // Accepted says why
+                ("Ready", "True") | ("BypassDetected", _) => true,
+                (_, status) => status == "False",
+            };
+            let reason = Reason::parse(&t.reason).filter(|_| told).and_then(EventReason::of_condition);
+            if let Some(reason) = reason {
+                self.events.publish(&domain.object_ref(&()), reason, "Reconcile", &t.message).await;
             }
         }
         Ok(())
@@ -325,7 +338,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
             finalizer::ABANDON,
             deletion::left(domain)
         );
-        ctx.events.warning(&domain.object_ref(&()), "Abandoned", "Delete", &note).await;
+        ctx.events.publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note).await;
         return deletion::let_go(domain, ctx).await;
     }
     let key = (domain.namespace().unwrap_or_default(), domain.name_any());

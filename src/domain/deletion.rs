@@ -19,7 +19,7 @@ use super::{
     teardown,
 };
 use crate::{
-    api::{MtlsDomain, MtlsDomainStatus},
+    api::{MtlsDomain, MtlsDomainStatus, events::Notice},
     aws::{quota::Class, session::Session},
     cluster::{apply, finalizer, look::Error},
     conditions::Acceptance,
@@ -51,7 +51,7 @@ pub(super) async fn delete(
         // Whoever is let in by what stays may need a new certificate some day.
         if remains.domain.is_ok_and(|g| teardown::stays(home, policy, g.as_ref())) {
             let note = format!("in AWS everything stays as it is, without our mark: {}", left(domain));
-            ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
+            ctx.events.publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note).await;
         } else {
             delete_authorities(domain, ctx).await?;
         }
@@ -85,7 +85,7 @@ pub(super) async fn delete(
 /// One that was only observed.
 pub(super) async fn leave(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let note = format!("managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}", left(domain));
-    ctx.events.normal(&domain.object_ref(&()), "Retained", "Delete", &note).await;
+    ctx.events.publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note).await;
     let_go(domain, ctx).await
 }
 

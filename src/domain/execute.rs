@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Client, api::ObjectMeta};
+use tracing::Instrument;
 
 use super::{
     allowance::Allowance,
@@ -61,11 +62,10 @@ pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Han
         if done.outcomes.contains_key(&step) {
             continue;
         }
-        match Box::pin(perform(action, hands, &mut done.change)).await {
-            Ok(()) => {
-                done.effects += 1;
-                tracing::info!(domain = %hands.home.domain_name, action = %action, "done");
-            }
+        // Around the line that each write to AWS has in the log.
+        let span = tracing::info_span!("act", domain = %hands.home.domain_name, action = %action);
+        match Box::pin(perform(action, hands, &mut done.change)).instrument(span).await {
+            Ok(()) => done.effects += 1,
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
                     tracing::warn!(domain = %hands.home.domain_name, action = %action, error = %logging::chain(error), "refused");
@@ -232,7 +232,10 @@ async fn generate(name: &str, hands: &Hands<'_>) -> Result<(), Outcome> {
         ..Secret::default()
     };
     match apply::write_secret(hands.client, secret, None).await {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            tracing::info!(authority = name, "generated");
+            Ok(())
+        }
         Err(error) if error.is_conflict() => Ok(()), // it is there: the next look reads it
         Err(error) => Err(Outcome::Cluster(error.to_string())),
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod certificate;
 mod dns;
 
-pub use certificate::{Notice, notices};
+pub use certificate::notices;
 use jiff::Timestamp;
 
 use super::{

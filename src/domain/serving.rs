@@ -19,7 +19,7 @@ use super::{
     plan::{self, Action, Plan, Verdict},
     reach,
     readings::Sight,
-    report::{self, Notice, Outcome},
+    report::{self, Outcome},
 };
 use crate::{
     api::{
@@ -30,6 +30,7 @@ use crate::{
     certificate,
     cluster::{finalizer, look::Error},
     conditions::Truth,
+    ops::metrics::{Controller, Stage},
     policy::Reach,
 };
 
@@ -49,6 +50,8 @@ pub(super) async fn serve(
     let uid = domain.uid().unwrap_or_default();
     let generation = domain.metadata.generation.unwrap_or_default();
     let observing = domain.spec.management_policy == ManagementPolicy::Observe;
+    let timed = |stage, since: Instant| ctx.metrics.stage(Controller::Domain, stage, since.elapsed());
+    let begun = Instant::now();
     let kept = ctx.readings.of(&desired::access(domain, permission.policy()));
     // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is looked at anew.
     let quiet = ctx.remember(&uid, |m| m.quiet_since).filter(|(of, _)| *of == generation);
@@ -81,6 +84,7 @@ pub(super) async fn serve(
             view
         }
     };
+    timed(Stage::Observe, begun);
     if !observing {
         // Before anything is written to AWS: that it is ours to clean up, and where.
         finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
@@ -109,20 +113,20 @@ pub(super) async fn serve(
         since: waiting_since(old).unwrap_or(now),
         now,
     };
+    let begun = Instant::now();
     let done = execute::execute(plan.actions(), &hands).await;
+    timed(Stage::Execute, begun);
     if let Some(change) = &done.change {
         ctx.remember(&uid, |m| m.change = Some(change.clone()));
     }
+    let begun = Instant::now();
     let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
     let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
     ctx.write(domain, old, &new).await?;
-    for notice in report::notices(old, &new, &d.home, &plan, &observed, now) {
-        let (object, Notice { warning, reason, message }) = (domain.object_ref(&()), notice);
-        match warning {
-            true => ctx.events.warning(&object, reason, "Watch", &message).await,
-            false => ctx.events.normal(&object, reason, "Watch", &message).await,
-        }
+    for (notice, message) in report::notices(old, &new, &d.home, &plan, &observed, now) {
+        ctx.events.publish(&domain.object_ref(&()), notice, "Watch", &message).await;
     }
+    timed(Stage::Report, begun);
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn it is.
     let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();

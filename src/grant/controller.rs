@@ -32,7 +32,8 @@ use crate::{
     domain,
     ops::{
         logging,
-        metrics::{Metrics, OK},
+        metrics::{self, Metrics},
+        pulse::{self, Pulse},
     },
 };
 
@@ -45,6 +46,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 pub struct Ctx {
     pub client: Client,
     pub metrics: Metrics,
+    pub pulse: Pulse,
     pub grants: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub permits: Arc<Permits>,
@@ -59,6 +61,8 @@ pub struct Watches {
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let (by_certificate, by_domain) = (ctx.clone(), ctx.clone());
+    let pulse = ctx.pulse.clone();
+    pulse.beat(metrics::Controller::Grant);
     let refs = |all: Vec<Arc<Guard>>| all.into_iter().map(|g| ObjectRef::from_obj(&*g)).collect::<Vec<_>>();
     Controller::for_shared_stream(watches.grants.subscribe(), ctx.grants.clone())
         .with_config(Config::default().debounce(DEBOUNCE))
@@ -69,10 +73,12 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .watches_shared_stream(watches.domains.subscribe_when(|d| d.0.is_ok()), move |d| {
             refs(by_domain.permits.of(&(d.namespace().unwrap_or_default(), d.name_any())))
         })
+        .reconcile_on(pulse::ticks())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx)
-        .for_each(async |_| ())
+        .for_each(async |_| pulse.beat(metrics::Controller::Grant))
         .await;
+    pulse.end(metrics::Controller::Grant);
 }
 
 /// What of a certificate a grant counts, and whether it may have gone from one to another.
@@ -104,7 +110,7 @@ fn failed(object: Arc<Guard>, error: &Error, _: Arc<Ctx>) -> Next {
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
     let result = look::look(&object, |grant| look(grant, &ctx)).await;
-    ctx.metrics.reconciled("ClientGrant", result.as_ref().err().map_or(OK, Error::category), started.elapsed());
+    ctx.metrics.reconciled(metrics::Controller::Grant, &result, started.elapsed());
     result
 }
 

@@ -4,10 +4,11 @@ use std::{
     error::Error as StdError,
     fmt::{self, Display, Formatter},
     io::IsTerminal,
+    sync::{Arc, Mutex},
 };
 
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, reload, util::SubscriberInitExt};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -17,8 +18,21 @@ pub enum Format {
     Compact,
 }
 
+/// What is logged, changeable while the process runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Level {
+    /// The filter that the process started with.
+    start: Arc<str>,
+    now: Arc<Mutex<String>>,
+    reload: Arc<Reload>,
+}
+
+type Reload = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("not a level: write error, warn, info, debug or trace, or nothing for what it was at the start")]
+    Level,
     #[error("not a log filter: {filter}")]
     Filter {
         filter: String,
@@ -27,13 +41,42 @@ pub enum Error {
     },
     #[error("logging is set up already")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
+    #[error("the level cannot be changed")]
+    Reload(#[source] reload::Error),
+}
+
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+impl Level {
+    /// The filter that is in force.
+    pub fn filter(&self) -> String {
+        self.now.lock().expect("nobody panics while holding it").clone()
+    }
+
+    /// Logs this level of the operator's own, or again what it was at the start when `level` is empty. Of libraries no more is ever logged
+    /// than at the start: in their details may be what belongs into no log. The filter that is in force then.
+    ///
+    /// # Errors
+    /// [`Error::Level`]; [`Error::Reload`] does not happen while the process logs.
+    pub fn set(&self, level: &str) -> Result<String, Error> {
+        let filter = match level {
+            "" => self.start.to_string(),
+            level if LEVELS.contains(&level) => format!("{},mtls_operator={level}", self.start),
+            _ => return Err(Error::Level),
+        };
+        let parsed = EnvFilter::try_new(&filter).map_err(|source| Error::Filter { filter: filter.clone(), source })?;
+        (self.reload)(parsed).map_err(Error::Reload)?;
+        self.now.lock().expect("nobody panics while holding it").clone_from(&filter);
+        Ok(filter)
+    }
 }
 
 /// Sets up logging for the process. `filter` as EnvFilter reads it: "info" or "info,mtls_operator=debug".
-pub fn init(filter: &str, format: Format) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(filter).map_err(|source| Error::Filter { filter: filter.into(), source })?;
+pub fn init(filter: &str, format: Format) -> Result<Level, Error> {
     let colours = std::io::stderr().is_terminal();
-    subscriber(filter, format, colours, std::io::stderr).try_init().map_err(Error::Twice)
+    let (subscriber, level) = subscriber(filter, format, colours, std::io::stderr)?;
+    subscriber.try_init().map_err(Error::Twice)?;
+    Ok(level)
 }
 
 /// An error with all that caused it, for one line of a log: `error = %chain(&error)`. (As a `dyn Error` field, which
@@ -57,30 +100,46 @@ pub fn chain(error: &dyn StdError) -> impl Display + '_ {
     Chain(error)
 }
 
-fn subscriber<W>(filter: EnvFilter, format: Format, colours: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+type Lines = Box<dyn Subscriber + Send + Sync>;
+
+fn subscriber<W>(filter: &str, format: Format, colours: bool, writer: W) -> Result<(Lines, Level), Error>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    match format {
-        Format::Json => Box::new(builder.json().flatten_event(true).finish()),
-        Format::Compact => Box::new(builder.compact().with_ansi(colours).finish()),
-    }
+    let parsed = EnvFilter::try_new(filter).map_err(|source| Error::Filter { filter: filter.into(), source })?;
+    let builder = tracing_subscriber::fmt().with_writer(writer).with_env_filter(parsed);
+    let (lines, reload): (Lines, Arc<Reload>) = match format {
+        Format::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Arc::new(move |filter| handle.reload(filter)))
+        }
+        Format::Compact => {
+            let builder = builder.compact().with_ansi(colours).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Arc::new(move |filter| handle.reload(filter)))
+        }
+    };
+    let level = Level { start: filter.into(), now: Arc::new(Mutex::new(filter.into())), reload };
+    Ok((lines, level))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::Write,
-        sync::{Arc, Mutex},
-    };
+pub mod tests {
+    use std::io::Write;
 
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct Written(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Lines {
+    impl Written {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Written {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -90,12 +149,19 @@ mod tests {
         }
     }
 
-    fn logged(filter: &str, format: Format, log: impl FnOnce()) -> String {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = subscriber(EnvFilter::new(filter), format, false, move || writer.clone());
+    /// Of a log that nobody reads, and that lives on.
+    pub fn level(filter: &str) -> Level {
+        let (lines, level) = subscriber(filter, Format::Json, false, std::io::sink).unwrap();
+        Box::leak(Box::new(lines));
+        level
+    }
+
+    pub fn logged(filter: &str, format: Format, log: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let (subscriber, _) = subscriber(filter, format, false, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, log);
-        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+        written.text()
     }
 
     #[test]
@@ -139,8 +205,33 @@ mod tests {
     }
 
     #[test]
+    fn the_level_changes_of_what_is_ours_and_of_nothing_else() {
+        for format in [Format::Json, Format::Compact] {
+            let written = Written::default();
+            let writer = written.clone();
+            let (subscriber, level) = subscriber("info", format, false, move || writer.clone()).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                let say = |what: &str| {
+                    tracing::debug!("ours {what}");
+                    tracing::debug!(target: "kube_client", "theirs {what}");
+                };
+                say("before");
+                assert_eq!(level.set("debug").unwrap(), "info,mtls_operator=debug");
+                say("now");
+                assert!(level.set("kube_client=trace").is_err() && level.set("loud").is_err());
+                assert_eq!(level.filter(), "info,mtls_operator=debug");
+                assert_eq!(level.set("").unwrap(), "info");
+                say("after");
+            });
+            let text = written.text();
+            assert!(text.contains("ours now") && !text.contains("before") && !text.contains("after"), "{text}");
+            assert!(!text.contains("theirs"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_filter_that_cannot_be_read_is_named() {
-        let error = init("a=b=c", Format::Json).unwrap_err();
+        let error = init("a=b=c", Format::Json).err().unwrap();
         assert_eq!(error.to_string(), "not a log filter: a=b=c");
     }
 }

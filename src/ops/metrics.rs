@@ -1,7 +1,11 @@
-//! Metrics of the operator, for Prometheus. Every label comes from a closed set: no object names, no messages.
+//! What the operator counts and times, for Prometheus. Labels come from closed sets: no names of objects, no messages; what is said of single
+//! objects is read from the caches at each scrape (`objects`). docs/metrics.md lists everything.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -9,14 +13,88 @@ use prometheus_client::{
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::{Registry, Unit},
 };
 
+use crate::{
+    api::conditions::{ConditionType, Reason},
+    cluster::look,
+    conditions::Truth,
+};
+
+/// The prefix of all that is not named by a convention of its own.
+pub const PREFIX: &str = "mtls_operator";
+
+/// One of the operator's reconcile loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Controller {
+    Domain,
+    Certificate,
+    Grant,
+}
+
+impl Controller {
+    pub const ALL: [Self; 3] = [Self::Domain, Self::Certificate, Self::Grant];
+
+    /// As controller-runtime names controllers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Domain => "mtlsdomain",
+            Self::Certificate => "clientcertificate",
+            Self::Grant => "clientgrant",
+        }
+    }
+
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Domain => "MtlsDomain",
+            Self::Certificate => "ClientCertificate",
+            Self::Grant => "ClientGrant",
+        }
+    }
+}
+
+/// A part of a look at an MtlsDomain.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage {
+    Observe,
+    Execute,
+    Report,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Execute => "execute",
+            Self::Report => "report",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Reconcile {
-    kind: &'static str,
-    outcome: &'static str,
+struct Outcome {
+    controller: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Failure {
+    controller: &'static str,
+    category: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Loop {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Part {
+    controller: &'static str,
+    stage: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -24,60 +102,169 @@ struct Kind {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Step {
+    kind: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Election {
+    name: &'static str,
+}
+
 /// Handles to all metrics. Cheap to clone; clones count into the same.
 #[derive(Clone)]
 pub struct Metrics {
-    reconciles: Family<Reconcile, Counter>,
-    reconcile_seconds: Family<Kind, Histogram>,
-    leader: Gauge,
+    reconciles: Family<Outcome, Counter>,
+    errors: Family<Failure, Counter>,
+    reconcile_seconds: Family<Loop, Histogram>,
+    stage_seconds: Family<Part, Histogram>,
+    step_seconds: Family<Step, Histogram>,
+    first_ready_seconds: Family<Kind, Histogram>,
+    leader: Family<Election, Gauge>,
     policy_in_force: Gauge,
     policy_file_invalid: Gauge,
 }
 
-/// `outcome` of a reconcile that did all it could.
-pub const OK: &str = "ok";
+/// The name of the election, as the Lease's.
+const ELECTION: Election = Election { name: "mtls-operator" };
+
+/// 5 ms to 80 s: from "nothing to do" to waiting for a slow AWS call or two.
+fn short() -> Histogram {
+    Histogram::new(exponential_buckets(0.005, 2.0, 15))
+}
+
+/// 1 s to about 5 hours: what AWS, its quotas and people take.
+fn long() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 15))
+}
 
 impl Metrics {
     /// The metrics, and the registry that `probes::serve` shows.
     pub fn new() -> (Self, Registry) {
         let me = Self {
             reconciles: Family::default(),
-            // 5 ms to 80 s: from "nothing to do" to waiting for a slow AWS call or two.
-            reconcile_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 15))),
-            leader: Gauge::default(),
+            errors: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(short),
+            stage_seconds: Family::new_with_constructor(short),
+            step_seconds: Family::new_with_constructor(long),
+            first_ready_seconds: Family::new_with_constructor(long),
+            leader: Family::default(),
             policy_in_force: Gauge::default(),
             policy_file_invalid: Gauge::default(),
         };
-        let mut registry = Registry::with_prefix("mtls_operator");
+        // Rates need to have seen the zero before the first one.
+        for controller in Controller::ALL.map(Controller::name) {
+            for result in [SUCCESS, ERROR] {
+                me.reconciles.get_or_create(&Outcome { controller, result }).inc_by(0);
+            }
+            for category in look::Error::CATEGORIES {
+                me.errors.get_or_create(&Failure { controller, category }).inc_by(0);
+            }
+        }
+        me.leads(false);
+        let mut registry = Registry::default();
+        me.register_conventional(&mut registry);
+        me.register_own(registry.sub_registry_with_prefix(PREFIX));
+        (me, registry)
+    }
+
+    /// Under the names that controller-runtime and client-go made common, so that dashboards for those work.
+    fn register_conventional(&self, registry: &mut Registry) {
+        registry.register("controller_runtime_reconcile", "Looks by their result", self.reconciles.clone());
         registry.register(
-            "reconciles",
-            "Reconciles by outcome: ok, or the category of the error",
-            me.reconciles.clone(),
+            "controller_runtime_reconcile_errors",
+            "Looks that failed, by category. AWS's errors are conditions and not in here",
+            self.errors.clone(),
         );
         registry.register_with_unit(
-            "reconcile_duration",
-            "Time a reconcile took",
+            "controller_runtime_reconcile_time",
+            "How long a look took",
             Unit::Seconds,
-            me.reconcile_seconds.clone(),
+            self.reconcile_seconds.clone(),
         );
-        registry.register("leader", "1 while this process leads", me.leader.clone());
+        registry.register("leader_election_master_status", "1 while this process leads, else 0", self.leader.clone());
+    }
+
+    fn register_own(&self, registry: &mut Registry) {
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version that runs", build);
+        registry.register_with_unit(
+            "reconcile_stage_duration",
+            "How long a part of a look took",
+            Unit::Seconds,
+            self.stage_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "step_duration",
+            "How long a condition was Unknown, which is being worked on or waited for, before it became True",
+            Unit::Seconds,
+            self.step_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "first_time_to_readiness",
+            "From the creation of an object to the first time that it is Ready. Only objects that this process has seen new",
+            Unit::Seconds,
+            self.first_ready_seconds.clone(),
+        );
         registry.register(
             "policy_in_force",
             "1 while a policy bounds what namespaces may do in AWS, 0 while they may do everything",
-            me.policy_in_force.clone(),
+            self.policy_in_force.clone(),
         );
         registry.register(
             "policy_file_invalid",
             "1 while the policy's file is none and the last good one is in force",
-            me.policy_file_invalid.clone(),
+            self.policy_file_invalid.clone(),
         );
-        (me, registry)
     }
 
-    /// `outcome` is [`OK`] or the category of the error.
-    pub fn reconciled(&self, kind: &'static str, outcome: &'static str, took: Duration) {
-        self.reconciles.get_or_create(&Reconcile { kind, outcome }).inc();
-        self.reconcile_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
+    /// A look has ended.
+    pub fn reconciled<T>(&self, controller: Controller, outcome: &Result<T, look::Error>, took: Duration) {
+        let (controller, result) = (controller.name(), if outcome.is_ok() { SUCCESS } else { ERROR });
+        self.reconciles.get_or_create(&Outcome { controller, result }).inc();
+        if let Err(error) = outcome {
+            self.errors.get_or_create(&Failure { controller, category: error.category() }).inc();
+        }
+        self.reconcile_seconds.get_or_create(&Loop { controller }).observe(took.as_secs_f64());
+    }
+
+    /// A part of a look has ended.
+    pub fn stage(&self, controller: Controller, stage: Stage, took: Duration) {
+        let part = Part { controller: controller.name(), stage: stage.name() };
+        self.stage_seconds.get_or_create(&part).observe(took.as_secs_f64());
+    }
+
+    /// The conditions of an object have changed. `is_new`: it has not been Ready yet, as far as this process has seen it from its
+    /// beginning; for the caller to keep until the next time.
+    pub fn turned(
+        &self,
+        controller: Controller,
+        object: &impl ResourceExt,
+        old: &[Condition],
+        new: &[Condition],
+        is_new: &mut bool,
+    ) {
+        let kind = controller.kind();
+        for (now, type_) in new.iter().filter_map(|c| Some((c, ConditionType::parse(&c.type_)?))) {
+            let before = old.iter().find(|c| c.type_ == now.type_);
+            let worked_on =
+                before.filter(|c| c.status == Truth::Unknown.as_str() && c.reason != Reason::Suspended.as_str());
+            if let Some(before) = worked_on.filter(|_| now.status == Truth::True.as_str()) {
+                let step = Step { kind, r#type: type_.as_str() };
+                let took = now.last_transition_time.0.duration_since(before.last_transition_time.0);
+                self.step_seconds.get_or_create(&step).observe(took.as_secs_f64().max(0.0));
+            }
+        }
+        *is_new |= old.is_empty();
+        let ready = new.iter().find(|c| c.type_ == ConditionType::Ready.as_str());
+        if *is_new && ready.is_some_and(|c| c.status == Truth::True.as_str()) {
+            *is_new = false;
+            let created = object.creation_timestamp().map_or_else(Timestamp::now, |t| t.0);
+            let took = Timestamp::now().duration_since(created);
+            self.first_ready_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64().max(0.0));
+        }
     }
 
     pub fn policy(&self, in_force: bool, valid: bool) {
@@ -86,35 +273,100 @@ impl Metrics {
     }
 
     pub fn leads(&self, leads: bool) {
-        self.leader.set(leads.into());
+        self.leader.get_or_create(&ELECTION).set(leads.into());
     }
 }
 
+/// `result` of a look that did all it could.
+const SUCCESS: &str = "success";
+const ERROR: &str = "error";
+
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::conditions::set;
+
+    fn shown(registry: &Registry) -> String {
+        let mut text = String::new();
+        encode(&mut text, registry).unwrap();
+        text
+    }
+
+    fn assert_shown(registry: &Registry, lines: &[&str]) {
+        let text = shown(registry);
+        for line in lines {
+            assert!(text.lines().any(|l| l == *line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn everything_counted_is_shown() {
         let (metrics, registry) = Metrics::new();
-        metrics.reconciled("MtlsDomain", OK, Duration::from_millis(30));
-        metrics.reconciled("MtlsDomain", "Throttled", Duration::from_secs(2));
+        assert_shown(
+            &registry,
+            &[
+                r#"controller_runtime_reconcile_errors_total{controller="clientgrant",category="KubernetesApi"} 0"#,
+                r#"leader_election_master_status{name="mtls-operator"} 0"#,
+            ],
+        );
+        metrics.reconciled(Controller::Domain, &Ok(()), Duration::from_millis(30));
+        metrics.reconciled(Controller::Domain, &Err::<(), _>(look::Error::TooLong), Duration::from_secs(2));
+        metrics.stage(Controller::Domain, Stage::Execute, Duration::from_secs(1));
         metrics.leads(true);
         metrics.policy(true, false);
+        assert_shown(
+            &registry,
+            &[
+                r#"controller_runtime_reconcile_total{controller="mtlsdomain",result="success"} 1"#,
+                r#"controller_runtime_reconcile_total{controller="mtlsdomain",result="error"} 1"#,
+                r#"controller_runtime_reconcile_errors_total{controller="mtlsdomain",category="TooLong"} 1"#,
+                r#"controller_runtime_reconcile_time_seconds_count{controller="mtlsdomain"} 2"#,
+                r#"mtls_operator_reconcile_stage_duration_seconds_sum{controller="mtlsdomain",stage="execute"} 1.0"#,
+                r#"leader_election_master_status{name="mtls-operator"} 1"#,
+                "mtls_operator_policy_in_force 1",
+                "mtls_operator_policy_file_invalid 1",
+            ],
+        );
+    }
 
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        for line in [
-            r#"mtls_operator_reconciles_total{kind="MtlsDomain",outcome="ok"} 1"#,
-            r#"mtls_operator_reconciles_total{kind="MtlsDomain",outcome="Throttled"} 1"#,
-            r#"mtls_operator_reconcile_duration_seconds_count{kind="MtlsDomain"} 2"#,
-            "mtls_operator_leader 1",
-            "mtls_operator_policy_in_force 1",
-            "mtls_operator_policy_file_invalid 1",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
-        }
+    /// One life: made, queued for a minute, Ready, out of sight, Ready again.
+    #[test]
+    fn the_way_to_ready_is_timed_once() {
+        let (metrics, registry) = Metrics::new();
+        let (mut pod, mut is_new) = (Pod::default(), false);
+        let start = Timestamp::now() - jiff::SignedDuration::from_secs(100);
+        pod.metadata.creation_timestamp = Some(crate::conditions::in_seconds(start));
+        let mut conditions = vec![];
+        let mut turn = |type_, truth, reason, after| {
+            let old = conditions.clone();
+            let now = start + jiff::SignedDuration::from_secs(after);
+            set(&mut conditions, 1, type_, truth, reason, "", now);
+            metrics.turned(Controller::Domain, &pod, &old, &conditions, &mut is_new);
+        };
+        turn(ConditionType::Ready, Truth::Unknown, Reason::Progressing, 0);
+        turn(ConditionType::DomainProgrammed, Truth::Unknown, Reason::Queued, 10);
+        turn(ConditionType::DomainProgrammed, Truth::True, Reason::Programmed, 70);
+        turn(ConditionType::Ready, Truth::True, Reason::Ready, 70);
+        turn(ConditionType::Ready, Truth::False, Reason::RefNotFound, 1000);
+        turn(ConditionType::Ready, Truth::True, Reason::Ready, 2000);
+        assert_shown(
+            &registry,
+            &[
+                r#"mtls_operator_step_duration_seconds_sum{kind="MtlsDomain",type="DomainProgrammed"} 60.0"#,
+                r#"mtls_operator_step_duration_seconds_count{kind="MtlsDomain",type="Ready"} 1"#,
+                r#"mtls_operator_first_time_to_readiness_seconds_count{kind="MtlsDomain"} 1"#,
+            ],
+        );
+
+        // One that another process saw first: how long it took is not known.
+        let (metrics, registry) = Metrics::new();
+        let old = conditions[..1].to_vec();
+        let mut new = old.clone();
+        set(&mut new, 1, ConditionType::Ready, Truth::True, Reason::Ready, "", Timestamp::now());
+        metrics.turned(Controller::Domain, &pod, &old, &new, &mut false);
+        assert!(!shown(&registry).contains("first_time_to_readiness"), "{}", shown(&registry));
     }
 }

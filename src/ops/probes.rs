@@ -1,50 +1,92 @@
-//! One HTTP listener for liveness, readiness and metrics.
+//! One HTTP listener for liveness, readiness and metrics, and for the level of the log.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Router,
+    extract::{ConnectInfo, State},
     http::{StatusCode, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::get,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Serves /livez, /readyz and /metrics until `stop`. `unready` is asked at each probe, and answers why not yet: caches
-/// that have not synced, CRDs that are missing.
+use super::logging::{self, Level};
+
+/// What is asked for.
+pub struct Shown {
+    pub registry: Registry,
+    /// Asked at each probe, and answers why not yet: caches that have not synced, CRDs that are missing.
+    pub unready: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The same, of what only a restart mends: a loop that hangs, a task that died.
+    pub stuck: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    pub level: Level,
+}
+
+/// Serves /livez, /readyz, /metrics and /loglevel until `stop`.
 ///
-/// Alive says nothing about CRDs, the API server, AWS or leadership: a restart would mend none of these.
-pub async fn serve(
-    listener: TcpListener,
-    registry: Registry,
-    unready: impl Fn() -> Option<String> + Send + Sync + 'static,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let (unready, registry) = (Arc::new(unready), Arc::new(registry));
-    let app = Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route(
-            "/readyz",
-            get(async move || match unready() {
-                None => (StatusCode::OK, "ok\n".to_owned()),
-                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
-            }),
-        )
-        .route("/metrics", get(async move || metrics(&registry)));
+/// Alive says nothing about CRDs, the API server, AWS or who leads: a restart would mend none of these.
+pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> std::io::Result<()> {
+    let app = app(shown).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-fn metrics(registry: &Registry) -> axum::response::Response {
-    let mut text = String::new();
-    match encode(&mut text, registry) {
-        Ok(()) => {
+fn app(shown: Shown) -> Router {
+    Router::new()
+        .route("/livez", get(async |State(shown): State<Arc<Shown>>| verdict((shown.stuck)())))
+        .route("/readyz", get(async |State(shown): State<Arc<Shown>>| verdict((shown.unready)())))
+        .route("/metrics", get(metrics))
+        .route("/loglevel", get(async |State(shown): State<Arc<Shown>>| shown.level.filter() + "\n").put(set_level))
+        .with_state(Arc::new(shown))
+}
+
+fn verdict(problem: Option<String>) -> (StatusCode, String) {
+    match problem {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+    }
+}
+
+/// On a thread of its own: what thousands of objects take to write holds up no look.
+async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
+    let written = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        encode(&mut text, &shown.registry).map(|()| text)
+    });
+    match written.await {
+        Ok(Ok(text)) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// From within the Pod only, which is where `kubectl port-forward` comes out: so it takes a right to that, and no other Pod can do it.
+async fn set_level(
+    State(shown): State<Arc<Shown>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: String,
+) -> (StatusCode, String) {
+    if !is_local(peer.ip()) {
+        return (StatusCode::FORBIDDEN, "only from the Pod itself: use kubectl port-forward\n".to_owned());
+    }
+    match shown.level.set(body.trim()) {
+        Ok(filter) => {
+            tracing::warn!(filter, "the log's level was changed");
+            (StatusCode::OK, filter + "\n")
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{}\n", logging::chain(&error))),
+    }
+}
+
+fn is_local(peer: IpAddr) -> bool {
+    peer.to_canonical().is_loopback()
 }
 
 #[cfg(test)]
@@ -57,7 +99,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::ops::metrics::Metrics;
+    use crate::ops::{
+        metrics::{Controller, Metrics},
+        pulse::Pulse,
+    };
 
     #[tokio::test]
     async fn answers_probes_with_the_reason_and_stops() {
@@ -65,17 +110,27 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (metrics, registry) = Metrics::new();
         let reason = Arc::new(Mutex::new(Some("MtlsDomain is not listed yet".to_owned())));
-        let stop = CancellationToken::new();
-        let unready = reason.clone();
-        let server = tokio::spawn(serve(listener, registry, move || unready.lock().unwrap().clone(), stop.clone()));
-        let ask = async |path: &str| {
+        let (stop, pulse) = (CancellationToken::new(), Pulse::default());
+        let (unready, beats) = (reason.clone(), pulse.clone());
+        let shown = Shown {
+            registry,
+            unready: Box::new(move || unready.lock().unwrap().clone()),
+            stuck: Box::new(move || beats.problem()),
+            level: logging::tests::level("info"),
+        };
+        let server = tokio::spawn(serve(listener, shown, stop.clone()));
+        let send = async |method: &str, path: &str, body: &str| {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let length = body.len();
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
             answer
         };
+        let ask = async |path: &str| send("GET", path, "").await;
 
         assert!(ask("/livez").await.starts_with("HTTP/1.1 200"));
         let answer = ask("/readyz").await;
@@ -83,10 +138,51 @@ mod tests {
         reason.lock().unwrap().take();
         assert!(ask("/readyz").await.starts_with("HTTP/1.1 200"));
         metrics.leads(true);
-        assert!(ask("/metrics").await.contains("mtls_operator_leader 1\n"));
+        assert!(ask("/metrics").await.contains("leader_election_master_status{name=\"mtls-operator\"} 1\n"));
         assert!(ask("/nothing").await.starts_with("HTTP/1.1 404"));
+
+        let answer = send("PUT", "/loglevel", "debug").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(ask("/loglevel").await.ends_with("info,mtls_operator=debug\n"));
+        let answer = send("PUT", "/loglevel", "everything").await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("not a level: write error"), "{answer}");
+
+        // Long ago: the loop hangs, and readiness is another matter.
+        tokio::time::pause();
+        pulse.beat(Controller::Grant);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        tokio::time::resume();
+        let answer = ask("/livez").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the reconcile loop of ClientGrant"), "{answer}");
+        assert!(ask("/readyz").await.starts_with("HTTP/1.1 200"));
 
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(10), server).await.expect("stops").unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_level_is_for_the_pod_itself() {
+        for (peer, local) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true), // how a socket of both families shows it
+            ("10.0.0.7", false),
+            ("fd00::7", false),
+            ("::ffff:10.0.0.7", false),
+        ] {
+            assert_eq!(is_local(peer.parse().unwrap()), local, "{peer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_pod_changes_no_level() {
+        use tower::ServiceExt;
+        let (_, registry) = Metrics::new();
+        let level = logging::tests::level("info");
+        let shown = Shown { registry, unready: Box::new(|| None), stuck: Box::new(|| None), level: level.clone() };
+        let mut request = axum::extract::Request::put("/loglevel").body(axum::body::Body::from("debug")).unwrap();
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 4711))));
+        assert_eq!(app(shown).oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);
+        assert_eq!(level.filter(), "info");
     }
 }

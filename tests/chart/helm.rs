@@ -9,7 +9,7 @@ use sandbox::tools;
 use serde_json::Value;
 
 static HELM: LazyLock<PathBuf> = LazyLock::new(|| {
-    tools::go_program("helm", &here("tests/chart/helm"), "helm.sh/helm/v3/cmd/helm").expect("helm can be built")
+    tools::go_program("helm", &here("tests/chart/helm"), "helm.sh/helm/v3/cmd/helm", &[]).expect("helm can be built")
 });
 
 /// A path of the repository.

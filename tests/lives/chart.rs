@@ -64,7 +64,10 @@ fn the_operator_of_the_chart_serves_a_domain() {
             // The CRDs are of the cluster, and all other lives use them.
             "crds": {"enabled": false},
             "networkPolicy": {"enabled": true},
-            "metrics": {"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}},
+            "metrics": {
+                "serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true},
+                "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true},
+            },
             // What makes an operator use this world instead of AWS.
             "extraEnv": settings.filter(|(name, _)| !name.ends_with("AWS_RATE") && !name.ends_with("DRIFT_INTERVAL"))
                 .map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),

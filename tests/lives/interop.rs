@@ -21,7 +21,7 @@ const PASSWORD: &str = "change it 1";
 /// The Go program of `tests/interop`.
 fn go_program() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    tools::go_program("interop", &source, ".").expect("the Go program can be built")
+    tools::go_program("interop", &source, ".", &[]).expect("the Go program can be built")
 }
 
 async fn output(mut command: Command, input: &str) -> String {

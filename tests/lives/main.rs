@@ -22,6 +22,7 @@ mod hosted_zone;
 mod identity;
 mod interop;
 mod objects;
+mod observability;
 mod partners;
 mod policies;
 mod policy;

@@ -32,7 +32,7 @@ async fn verdicts(objects: &[&Value]) -> Vec<String> {
 /// kstatus' own library as a program.
 fn kstatus() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kstatus");
-    tools::go_program("kstatus", &source, ".").expect("kstatus can be built")
+    tools::go_program("kstatus", &source, ".", &[]).expect("kstatus can be built")
 }
 
 async fn kstatus_says(object: &Value, verdict: &str) {

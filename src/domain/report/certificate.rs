@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::{
-    api::{CertificateState, MtlsDomainStatus},
+    api::{CertificateState, MtlsDomainStatus, events::Notice},
     aws::acm::{self, CertificateStatus, RenewalStatus},
     conditions,
     domain::{
@@ -14,14 +14,6 @@ use crate::{
     },
     pki::lint::EXPIRES_SOON,
 };
-
-/// An Event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    pub warning: bool,
-    pub reason: &'static str,
-    pub message: String,
-}
 
 /// What status says of the certificate that the domain shall have.
 pub(super) fn state(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> Option<CertificateState> {
@@ -34,7 +26,7 @@ pub(super) fn state(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> O
     })
 }
 
-/// What is new in the status of the certificate: each warning once, and that it was renewed.
+/// What is new in the status of the certificate, for Events: each warning once, and that it was renewed.
 pub fn notices(
     old: &MtlsDomainStatus,
     new: &MtlsDomainStatus,
@@ -42,28 +34,25 @@ pub fn notices(
     plan: &Plan,
     o: &Observed,
     now: Timestamp,
-) -> Vec<Notice> {
+) -> Vec<(Notice, String)> {
     let warnings = |status: &MtlsDomainStatus| status.certificate.iter().flat_map(|c| c.warnings.clone()).collect();
     let (before, after): (Vec<_>, Vec<_>) = (warnings(old), warnings(new));
     let is_new = |message: &String| after.contains(message) && !before.contains(message);
-    let mut notices: Vec<_> = worries(home, plan, o, now)
-        .into_iter()
-        .filter(|(_, message)| is_new(message))
-        .map(|(reason, message)| Notice { warning: true, reason, message })
-        .collect();
+    let mut notices = worries(home, plan, o, now);
+    notices.retain(|(_, message)| is_new(message));
     if let (Some(old), Some(new)) = (&old.certificate, &new.certificate)
         && let (Some(before), Some(after)) = (&old.not_after, &new.not_after)
         && (old.arn == new.arn && before < after)
     {
         let message = format!("{} was renewed and is valid until {}", new.arn, after.0.strftime("%Y-%m-%d"));
-        notices.push(Notice { warning: false, reason: "CertificateRenewed", message });
+        notices.push((Notice::CertificateRenewed, message));
     }
     notices
 }
 
 /// Of the certificate that the domain shall have, of the one that proves the name, and of the one in use as long as that is another:
 /// what will go wrong unless somebody does something. An Event's reason and the text.
-fn worries(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> Vec<(&'static str, String)> {
+fn worries(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> Vec<(Notice, String)> {
     let ours = o.domain.iter().flatten().find(|g| custom_domain::is_ours(home, g));
     let used = ours.and_then(|g| o.certificate(&g.certificate_arn));
     let watched: BTreeMap<_, _> =
@@ -72,24 +61,25 @@ fn worries(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> Vec<(&'sta
     issued.flat_map(|c| of_one(c, now)).collect()
 }
 
-fn of_one(c: &acm::Certificate, now: Timestamp) -> Vec<(&'static str, String)> {
+fn of_one(c: &acm::Certificate, now: Timestamp) -> Vec<(Notice, String)> {
     let mut worries = vec![];
     let arn = &c.arn;
     match c.renewal.as_ref().map(|r| (&r.status, r.reason.as_deref())) {
         Some((RenewalStatus::PendingValidation, _)) => {
             let lines = certificates::lines(c);
-            worries.push(("RenewalPending", format!("ACM renews {arn} only once it finds in public DNS: {lines}")));
+            worries
+                .push((Notice::RenewalPending, format!("ACM renews {arn} only once it finds in public DNS: {lines}")));
         }
         Some((RenewalStatus::Failed, reason)) => {
             let reason = reason.unwrap_or("no reason given");
             let remedy = certificates::remedy(reason);
-            worries.push(("RenewalFailed", format!("ACM could not renew {arn}: {reason}: {remedy}")));
+            worries.push((Notice::RenewalFailed, format!("ACM could not renew {arn}: {reason}: {remedy}")));
         }
         _ => {}
     }
     if let Some(end) = c.not_after.filter(|end| now < *end && *end < now + EXPIRES_SOON) {
         let day = end.strftime("%Y-%m-%d");
-        worries.push(("CertificateExpiring", format!("{arn} expires on {day} and has not been renewed")));
+        worries.push((Notice::CertificateExpiring, format!("{arn} expires on {day} and has not been renewed")));
     }
     worries
 }
@@ -112,19 +102,19 @@ mod tests {
     }
 
     /// One look: the status after it, and the reasons of its Events.
-    fn look(w: &World, old: &MtlsDomainStatus, now: Timestamp) -> (MtlsDomainStatus, Vec<&'static str>) {
+    fn look(w: &World, old: &MtlsDomainStatus, now: Timestamp) -> (MtlsDomainStatus, Vec<Notice>) {
         let (d, o) = (desired(), w.observed());
         let plan = plan(&d, &o, now);
         let new = report(old, 1, &d.home, &plan, &o, &Default::default(), now);
         let notices = notices(old, &new, &d.home, &plan, &o, now);
-        (new, notices.into_iter().map(|n| n.reason).collect())
+        (new, notices.into_iter().map(|(notice, _)| notice).collect())
     }
 
     #[test]
     fn each_turn_of_a_renewal_is_told_once() {
         let (mut w, mut status) = (empty(), MtlsDomainStatus::default());
         w.converge(&desired());
-        let mut renewal = |after: i64, end: i64, state: Option<(RenewalStatus, Option<&str>)>, told: &[&str]| {
+        let mut renewal = |after: i64, end: i64, state: Option<(RenewalStatus, Option<&str>)>, told: &[Notice]| {
             let reason = |r: Option<&str>| r.map(str::to_owned);
             w.certificates[0].renewal = state.map(|(status, r)| Renewal { status, reason: reason(r) });
             w.certificates[0].not_after = Some(now() + days(end));
@@ -138,16 +128,16 @@ mod tests {
         let told = renewal(0, 198, None, &[]);
         assert_eq!((told.renewal, told.warnings), (None, vec![]));
         renewal(150, 198, Some((RenewalStatus::PendingAutoRenewal, None)), &[]);
-        let told = renewal(153, 198, Some((RenewalStatus::PendingValidation, None)), &["RenewalPending"]);
+        let told = renewal(153, 198, Some((RenewalStatus::PendingValidation, None)), &[Notice::RenewalPending]);
         assert_eq!(told.renewal.as_deref(), Some("PENDING_VALIDATION"));
         assert!(told.warnings[0].contains("_x.api.example.com. CNAME _y.acm-validations.aws."), "{told:?}");
-        renewal(169, 198, Some((RenewalStatus::PendingValidation, None)), &["CertificateExpiring"]);
-        let told = renewal(170, 198, Some((RenewalStatus::Failed, Some("CAA_ERROR"))), &["RenewalFailed"]);
+        renewal(169, 198, Some((RenewalStatus::PendingValidation, None)), &[Notice::CertificateExpiring]);
+        let told = renewal(170, 198, Some((RenewalStatus::Failed, Some("CAA_ERROR"))), &[Notice::RenewalFailed]);
         assert!(told.warnings.iter().any(|w| w.contains("CAA_ERROR: a CAA record")), "{told:?}");
-        let told = renewal(171, 396, Some((RenewalStatus::Success, None)), &["CertificateRenewed"]);
+        let told = renewal(171, 396, Some((RenewalStatus::Success, None)), &[Notice::CertificateRenewed]);
         assert_eq!((told.renewal.as_deref(), told.warnings), (Some("SUCCESS"), vec![]));
         // The word of the last time does not hide the next expiry.
-        renewal(380, 396, Some((RenewalStatus::Success, None)), &["CertificateExpiring"]);
+        renewal(380, 396, Some((RenewalStatus::Success, None)), &[Notice::CertificateExpiring]);
     }
 
     /// While its successor is on the way, the one in use is watched too.
@@ -165,7 +155,7 @@ mod tests {
             tags: BTreeMap::new(),
         }));
         let (new, reasons) = look(&w, &status, now() + days(80));
-        assert_eq!(reasons, ["CertificateExpiring"]);
+        assert_eq!(reasons, [Notice::CertificateExpiring]);
         let shown = new.certificate.expect("there");
         assert_eq!((shown.status.as_str(), shown.warnings.len()), ("PENDING_VALIDATION", 1));
     }

@@ -1,0 +1,117 @@
+//! The words of Events: every reason that one may have. Closed, as those of conditions are, and for the same reason; docs/events.md lists them.
+
+use super::conditions::{Reason, words};
+
+words! {
+/// `reason` of an Event about something that no condition says.
+pub enum Notice {
+    /// MtlsDomain: it was let go without AWS, as the annotation `mtls-operator.io/abandon` asks for; the note says what may be left there.
+    Abandoned,
+    /// MtlsDomain: it is gone, and what it had in AWS stays as it is (`deletionPolicy`, or `managementPolicy: Observe`); the note lists it.
+    Retained,
+    /// MtlsDomain: ACM renews the server certificate only once it finds in public DNS the records that the note lists.
+    RenewalPending,
+    /// MtlsDomain: ACM could not renew the server certificate; the note says why, and what to do.
+    RenewalFailed,
+    /// MtlsDomain: the server certificate expires within 30 days and has not been renewed.
+    CertificateExpiring,
+    /// MtlsDomain: the server certificate was renewed, under the same ARN.
+    CertificateRenewed,
+    /// ClientCertificate: it was deleted, and what was handed out goes on being accepted; the note says until when.
+    StillAccepted,
+    /// ClientCertificate: a renewed self-signed certificate has another serialNumber in its subject than the one before.
+    SubjectChanges,
+    /// ClientCertificate: it could not be issued or renewed; the note says why. Tried again by itself.
+    NotIssued,
+}
+}
+
+/// `reason` of an Event, and what goes with it. There are no others than [`EventReason::all`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventReason {
+    word: &'static str,
+    is_warning: bool,
+    when: &'static str,
+}
+
+impl EventReason {
+    /// Of an Event about a condition that has turned to this. `None`: it is worth none, because all goes its way or is as the spec wants it.
+    pub fn of_condition(reason: Reason) -> Option<Self> {
+        use Reason::*;
+        let is_warning = match reason {
+            Reason::Ready => false,
+            Accepted | ResolvedRefs | Issued | Published | Programmed | Verified | Closed | Trusted => return None,
+            Progressing | Queued | WaitingForPrerequisite | WaitingForValidation | WaitingForCertificate => {
+                return None;
+            }
+            WaitingForTruststore | WaitingForDomain | WaitingForMappings | WaitingForDNS => return None,
+            WaitingForAuthority | WaitingForDomainTrust | Issuing | Deleting | Suspended | Observing => return None,
+            KeptOpen | NotVerified => return None,
+            // These pass by themselves.
+            Unreachable | Throttled => return None,
+            // Somebody else has to do something.
+            WaitingForDeployment => true,
+            InvalidSpec | NotPermitted | DomainNameClaimed | HomeChanged | WrongAccount => true,
+            DurationNotAllowed | SubjectInUse | RefNotFound | InvalidCACertificateRef | NoValidCACertificate => true,
+            AuthoritySourceBroken | RefNotPermitted | AuthorityNotFound | AuthorityKeyLost => true,
+            AuthoritySubjectReused | ApiNotFound | StageNotFound | ApiNotSupported | HostedZoneNotFound => true,
+            BucketNotFound | BucketInOtherRegion | BucketNotVersioned | ForeignOwner | ContestedByOther => true,
+            PermissionDenied | CertificateFailed | TruststoreRejected | TrustInUse | DomainRejected => true,
+            AwsRejected | QuotaExceeded | SecretNotOwned | DomainGone | StillAnswering | OtherDomain => true,
+        };
+        Some(Self { word: reason.as_str(), is_warning, when: reason.meaning() })
+    }
+
+    /// Every one: the notices, then those of conditions.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let notices = Notice::ALL.iter().copied().map(Self::from);
+        notices.chain(Reason::ALL.iter().copied().filter_map(Self::of_condition))
+    }
+
+    pub fn as_str(self) -> &'static str {
+        self.word
+    }
+
+    /// Warning or Normal.
+    pub fn is_warning(self) -> bool {
+        self.is_warning
+    }
+
+    /// When there is such an Event.
+    pub fn when(self) -> &'static str {
+        self.when
+    }
+}
+
+impl From<Notice> for EventReason {
+    fn from(notice: Notice) -> Self {
+        let is_warning = match notice {
+            Notice::Abandoned | Notice::RenewalPending | Notice::RenewalFailed => true,
+            Notice::CertificateExpiring | Notice::NotIssued => true,
+            Notice::Retained | Notice::CertificateRenewed | Notice::StillAccepted | Notice::SubjectChanges => false,
+        };
+        Self { word: notice.as_str(), is_warning, when: notice.meaning() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_thing() {
+        let words: Vec<_> = EventReason::all().map(EventReason::as_str).collect();
+        assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len(), "{words:?}");
+    }
+
+    #[test]
+    fn what_is_waited_for_and_what_is_wished_is_no_event() {
+        for reason in [Reason::Queued, Reason::KeptOpen, Reason::Observing, Reason::Unreachable] {
+            assert_eq!(EventReason::of_condition(reason), None, "{reason}");
+        }
+        let is_warning = |reason| EventReason::of_condition(reason).map(EventReason::is_warning);
+        assert_eq!((is_warning(Reason::Ready), is_warning(Reason::PermissionDenied)), (Some(false), Some(true)));
+    }
+}

@@ -1,0 +1,116 @@
+//! That docs/metrics.md, docs/events.md and docs/conditions.md list what there is. `WRITE_DOCS=1 cargo test --lib docs` writes the lists anew.
+use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
+
+use k8s_openapi::api::core::v1::Pod;
+use prometheus_client::encoding::text::encode;
+
+use super::{
+    metrics::{Controller, Metrics, PREFIX, Stage},
+    objects,
+};
+use crate::{
+    api::{
+        conditions::{ConditionType, Reason},
+        events::EventReason,
+    },
+    aws::gate::Calls,
+    cluster::look,
+    conditions::{Truth, set},
+};
+
+const BEGIN: &str = "<!-- Generated: WRITE_DOCS=1 cargo test --lib docs -->\n";
+const END: &str = "<!-- End of what is generated. -->\n";
+
+/// Compares what stands between the two marks of a file.
+fn assert_lists(file: &str, list: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the mark at the beginning of the list");
+    let (now, after) = rest.split_once(END).expect("the mark at its end");
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{list}{END}{after}")).unwrap();
+    } else {
+        assert!(now == list, "docs/{file} is stale: WRITE_DOCS=1 cargo test --lib docs");
+    }
+}
+
+#[test]
+fn every_reason_of_an_event_is_listed() {
+    let mut list = String::from("\n| reason | type | when |\n|---|---|---|\n");
+    for reason in EventReason::all() {
+        let type_ = if reason.is_warning() { "Warning" } else { "Normal" };
+        writeln!(list, "| `{}` | {type_} | {} |", reason.as_str(), reason.when()).unwrap();
+    }
+    list.push('\n');
+    assert_lists("events.md", &list);
+}
+
+#[test]
+fn every_condition_and_reason_is_listed() {
+    let mut list = String::from("\n| type | |\n|---|---|\n");
+    for type_ in ConditionType::ALL {
+        writeln!(list, "| `{type_}` | {} |", type_.meaning()).unwrap();
+    }
+    list.push_str("\n| reason | |\n|---|---|\n");
+    for reason in Reason::ALL {
+        writeln!(list, "| `{reason}` | {} |", reason.meaning()).unwrap();
+    }
+    list.push('\n');
+    assert_lists("conditions.md", &list);
+}
+
+/// All that `/metrics` can show, with a series of each.
+fn everything() -> String {
+    let (metrics, mut registry) = Metrics::new();
+    metrics.reconciled(Controller::Domain, &Err::<(), _>(look::Error::TooLong), Duration::ZERO);
+    metrics.stage(Controller::Domain, Stage::Observe, Duration::ZERO);
+    let (now, mut conditions) = (jiff::Timestamp::now(), vec![]);
+    set(&mut conditions, 1, ConditionType::Ready, Truth::Unknown, Reason::Progressing, "", now);
+    let old = conditions.clone();
+    set(&mut conditions, 1, ConditionType::Ready, Truth::True, Reason::Ready, "", now);
+    metrics.turned(Controller::Domain, &Pod::default(), &old, &conditions, &mut true);
+    let own = registry.sub_registry_with_prefix(PREFIX);
+    let calls = Calls::new();
+    calls.count("acm", "RequestCertificate", &Ok(()), Duration::ZERO);
+    calls.register(own);
+    own.register_collector(Box::new(objects::tests::one_of_each()));
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn every_metric_is_listed() {
+    let text = everything();
+    let mut labels: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, rest) = line.split_once(['{', ' ']).unwrap();
+        let set = rest.split_once('}').map_or("", |(set, _)| set);
+        let known = labels.entry(name).or_default();
+        for label in set.split("\",").filter_map(|pair| Some(pair.split_once('=')?.0)) {
+            if label != "le" && !known.contains(&label) {
+                known.push(label);
+            }
+        }
+    }
+    let mut list = String::from("\n| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    let mut types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for help in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, meaning) = help.split_once(' ').unwrap();
+        let type_ = types.next().unwrap().rsplit_once(' ').unwrap().1;
+        let shown = format!(
+            "{name}{}",
+            match type_ {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            }
+        );
+        let sample = if type_ == "histogram" { format!("{shown}_count") } else { shown.clone() };
+        let labels = labels.get(sample.as_str()).unwrap_or_else(|| panic!("no series of {sample} in\n{text}"));
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(list, "| `{shown}` | {type_} | {} | {} |", labels.join(", "), meaning.trim_end_matches('.')).unwrap();
+    }
+    list.push('\n');
+    assert_lists("metrics.md", &list);
+}

@@ -1,0 +1,529 @@
+//! Metrics of single objects, read from the caches at each scrape: nothing is kept for them, and an object that is gone takes its series with
+//! it. Only the leader shows them, so that each is there once. What stands in a label is a name in Kubernetes or a word of a closed list.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug, Formatter},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{ResourceExt, core::DeserializeGuard, runtime::reflector::Store};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder},
+    metrics::MetricType,
+    registry::Unit,
+};
+
+use crate::{
+    api::{
+        ClientCertificate, ClientGrant, MtlsDomain,
+        conditions::{ConditionType, Reason},
+    },
+    aws::quota::{Place, Quota},
+    conditions::Truth,
+};
+
+/// What the series are read from.
+pub struct Objects {
+    pub domains: Store<DeserializeGuard<MtlsDomain>>,
+    pub certificates: Store<DeserializeGuard<ClientCertificate>>,
+    pub grants: Store<DeserializeGuard<ClientGrant>>,
+    pub quota: Quota,
+    /// Whether this process leads.
+    pub leads: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether each ClientCertificate has series of its own, three of them; those per domain are there in any case.
+    pub each_certificate: bool,
+}
+
+impl Debug for Objects {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects").finish_non_exhaustive()
+    }
+}
+
+const STATUSES: [Truth; 3] = [Truth::True, Truth::False, Truth::Unknown];
+
+impl Collector for Objects {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        if !(self.leads)() {
+            return Ok(());
+        }
+        let all =
+            All { domains: self.domains.state(), certificates: self.certificates.state(), grants: self.grants.state() };
+        all.condition_status(&mut encoder, self.each_certificate)?;
+        all.condition_reason(&mut encoder)?;
+        all.expiration(&mut encoder, self.each_certificate)?;
+        if self.each_certificate {
+            all.renewal(&mut encoder)?;
+        }
+        all.by_domain(&mut encoder)?;
+        queue(&self.quota, &mut encoder)
+    }
+}
+
+/// One moment's objects. Those that cannot be read have nothing to say.
+struct All {
+    domains: Vec<Arc<DeserializeGuard<MtlsDomain>>>,
+    certificates: Vec<Arc<DeserializeGuard<ClientCertificate>>>,
+    grants: Vec<Arc<DeserializeGuard<ClientGrant>>>,
+}
+
+/// Whose conditions they are.
+struct Conditions<'a> {
+    kind: &'static str,
+    namespace: &'a str,
+    name: &'a str,
+    all: &'a [Condition],
+}
+
+impl All {
+    fn domains(&self) -> impl Iterator<Item = &MtlsDomain> {
+        self.domains.iter().filter_map(|d| d.0.as_ref().ok())
+    }
+
+    fn certificates(&self) -> impl Iterator<Item = &ClientCertificate> {
+        self.certificates.iter().filter_map(|c| c.0.as_ref().ok())
+    }
+
+    /// Of those kinds of which there are not thousands.
+    fn conditions(&self) -> impl Iterator<Item = Conditions<'_>> {
+        let domains = self.domains().map(|d| {
+            let all = d.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            Conditions { kind: "MtlsDomain", namespace: namespace(d), name: name(d), all }
+        });
+        let grants = self.grants.iter().filter_map(|g| g.0.as_ref().ok()).map(|g| {
+            let all = g.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            Conditions { kind: "ClientGrant", namespace: namespace(g), name: name(g), all }
+        });
+        domains.chain(grants)
+    }
+
+    fn condition_status(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
+        let help = "1 for the status that the condition has, 0 for the two others. Of ClientCertificates only Ready, and only True";
+        let mut metric = encoder.encode_descriptor("condition_status", help, None, MetricType::Gauge)?;
+        let mut put = |kind, namespace, name, type_: ConditionType, status: Truth, is: bool| {
+            let labels = [
+                ("kind", kind),
+                ("namespace", namespace),
+                ("name", name),
+                ("type", type_.as_str()),
+                ("status", status.as_str()),
+            ];
+            gauge(&mut metric, &labels, i64::from(is))
+        };
+        for Conditions { kind, namespace, name, all } in self.conditions() {
+            for (type_, c) in all.iter().filter_map(|c| Some((ConditionType::parse(&c.type_)?, c))) {
+                for status in STATUSES {
+                    put(kind, namespace, name, type_, status, c.status == status.as_str())?;
+                }
+            }
+        }
+        for c in self.certificates().filter(|_| each_certificate) {
+            put(
+                "ClientCertificate",
+                namespace(c),
+                name(c),
+                ConditionType::Ready,
+                Truth::True,
+                ready(c) == Truth::True,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn condition_reason(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "1 for the reason of a condition that is not True. MtlsDomains and ClientGrants";
+        let mut metric = encoder.encode_descriptor("condition_reason", help, None, MetricType::Gauge)?;
+        for Conditions { kind, namespace, name, all } in self.conditions() {
+            let open = all.iter().filter(|c| c.status != Truth::True.as_str());
+            for (type_, reason) in
+                open.filter_map(|c| Some((ConditionType::parse(&c.type_)?, Reason::parse(&c.reason)?)))
+            {
+                let labels = [
+                    ("kind", kind),
+                    ("namespace", namespace),
+                    ("name", name),
+                    ("type", type_.as_str()),
+                    ("reason", reason.as_str()),
+                ];
+                gauge(&mut metric, &labels, 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expiration(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
+        let help = "When a certificate expires: of an MtlsDomain the server's, and by authority the first of its trusted ones; of a ClientCertificate \
+                    the one in its Secret";
+        let (name_of_it, unit) = ("certificate_expiration_timestamp", Unit::Seconds);
+        let mut metric = encoder.encode_descriptor(name_of_it, help, Some(&unit), MetricType::Gauge)?;
+        for d in self.domains() {
+            let status = d.status.as_ref();
+            if let Some(t) = status.and_then(|s| s.certificate.as_ref()?.not_after.as_ref()) {
+                let labels = [("certificate", "server"), ("namespace", namespace(d)), ("name", name(d))];
+                gauge(&mut metric, &labels, t.0.as_second())?;
+            }
+            for (authority, end) in authorities(d) {
+                let labels = [
+                    ("certificate", "authority"),
+                    ("namespace", namespace(d)),
+                    ("name", name(d)),
+                    ("authority", authority),
+                ];
+                gauge(&mut metric, &labels, end.as_second())?;
+            }
+        }
+        for c in self.certificates().filter(|_| each_certificate) {
+            client(&mut metric, c, c.status.as_ref().and_then(|s| s.not_after.as_ref()))?;
+        }
+        Ok(())
+    }
+
+    fn renewal(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "When the certificate of a ClientCertificate is due for renewal. ACM does not say when it renews a server's, and authorities are not \
+                    renewed by themselves";
+        let (name, unit) = ("certificate_renewal_timestamp", Unit::Seconds);
+        let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
+        for c in self.certificates() {
+            client(&mut metric, c, c.status.as_ref().and_then(|s| s.renewal_time.as_ref()))?;
+        }
+        Ok(())
+    }
+
+    /// What stands for thousands of ClientCertificates.
+    fn by_domain(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let mut domains: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
+        for c in self.certificates() {
+            let key =
+                (c.spec.domain_ref.namespace.as_deref().unwrap_or_else(|| namespace(c)), &*c.spec.domain_ref.name);
+            let sum = domains.entry(key).or_default();
+            sum.ready[ready(c) as usize] += 1;
+            let due = c.status.as_ref().filter(|_| is_kept(c)).and_then(|s| Some(s.renewal_time.as_ref()?.0));
+            sum.due = [sum.due, due].into_iter().flatten().min();
+        }
+        let help = "How many ClientCertificates an MtlsDomain has, by whether they are Ready";
+        let mut metric = encoder.encode_descriptor("client_certificates", help, None, MetricType::Gauge)?;
+        for ((namespace, name), sum) in &domains {
+            for status in STATUSES {
+                let labels = [("namespace", *namespace), ("name", *name), ("ready", status.as_str())];
+                gauge(&mut metric, &labels, sum.ready[status as usize])?;
+            }
+        }
+        let help = "When the next of an MtlsDomain's ClientCertificates is due for renewal; long past: it is not renewed. Without suspended and refused ones";
+        let (name, unit) = ("client_certificates_next_renewal_timestamp", Unit::Seconds);
+        let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
+        for ((namespace, name), sum) in &domains {
+            if let Some(due) = sum.due {
+                gauge(&mut metric, &[("namespace", *namespace), ("name", *name)], due.as_second())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ClientCertificates of one domain.
+#[derive(Default)]
+struct Sum {
+    /// By [`Truth`].
+    ready: [i64; 3],
+    due: Option<Timestamp>,
+}
+
+fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let waiting = quota.waiting();
+    let mut put = |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(&Place) -> i64| {
+        let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        waiting.iter().try_for_each(|place| {
+            let (namespace, name) = place.object.split_once('/').unwrap_or_default();
+            let labels = [("namespace", namespace), ("name", name), ("operation", place.operation.name())];
+            gauge(&mut metric, &labels, value(place))
+        })
+    };
+    let seconds = Some(&Unit::Seconds);
+    let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    put(
+        "aws_quota_place",
+        "How many others go before an MtlsDomain that waits for its turn at an operation of AWS's that has a quota",
+        None,
+        &|place| whole(place.ahead),
+    )?;
+    put("aws_quota_wait", "How long it has to wait until then, as far as can be told", seconds, &|place| {
+        i64::try_from(place.about.as_secs()).unwrap_or(i64::MAX)
+    })?;
+    put("aws_quota_waiting_since_timestamp", "Since when it has been waiting", seconds, &|place| {
+        place.since.as_second()
+    })
+}
+
+fn gauge(metric: &mut MetricEncoder, labels: &impl EncodeLabelSet, value: i64) -> fmt::Result {
+    metric.encode_family(labels)?.encode_gauge(&value)
+}
+
+fn client(metric: &mut MetricEncoder, c: &ClientCertificate, t: Option<&Time>) -> fmt::Result {
+    let labels = [("certificate", "client"), ("namespace", namespace(c)), ("name", name(c))];
+    t.map_or(Ok(()), |t| gauge(metric, &labels, t.0.as_second()))
+}
+
+/// By authority of the spec, the first end of its certificates. One that has left the spec is on its way out by itself.
+fn authorities(d: &MtlsDomain) -> BTreeMap<&str, Timestamp> {
+    let trusted = d.status.as_ref().and_then(|s| s.truststore.as_ref()).map_or(&[][..], |t| &t.authorities);
+    let mut ends = BTreeMap::new();
+    for (name, end) in trusted.iter().filter_map(|a| Some((&*a.name, a.not_after.as_ref()?.0))) {
+        let spec = name.split_once('/').map_or(name, |(authority, _)| authority);
+        if d.spec.trust.authorities.iter().any(|a| a.name == spec) {
+            ends.entry(name).and_modify(|first: &mut Timestamp| *first = end.min(*first)).or_insert(end);
+        }
+    }
+    ends
+}
+
+fn ready(c: &ClientCertificate) -> Truth {
+    let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let ready = conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str());
+    ready.and_then(|c| STATUSES.into_iter().find(|t| t.as_str() == c.status)).unwrap_or(Truth::Unknown)
+}
+
+/// Whether it is meant to be renewed.
+fn is_kept(c: &ClientCertificate) -> bool {
+    let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let is_refused =
+        conditions.iter().any(|c| c.type_ == ConditionType::Accepted.as_str() && c.status == Truth::False.as_str());
+    !c.spec.suspend && !is_refused
+}
+
+fn namespace(object: &impl ResourceExt) -> &str {
+    object.meta().namespace.as_deref().unwrap_or_default()
+}
+
+fn name(object: &impl ResourceExt) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use kube::runtime::{
+        reflector::{self, store::Writer},
+        watcher::Event,
+    };
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::aws::{
+        quota::{Bucket, Class, Operation, Ticket},
+        rates::Rates,
+    };
+
+    type Cache<K> = Writer<DeserializeGuard<K>>;
+
+    /// Caches that a test fills.
+    struct World {
+        domains: Cache<MtlsDomain>,
+        certificates: Cache<ClientCertificate>,
+        grants: Cache<ClientGrant>,
+        leads: Arc<AtomicBool>,
+        objects: Arc<Objects>,
+        registry: Registry,
+    }
+
+    fn world(each_certificate: bool) -> World {
+        let (domains, d) = reflector::store();
+        let (certificates, c) = reflector::store();
+        let (grants, g) = reflector::store();
+        let leads = Arc::new(AtomicBool::new(true));
+        let is = leads.clone();
+        let objects = Arc::new(Objects {
+            domains,
+            certificates,
+            grants,
+            quota: Quota::new(Rates::with(&[])),
+            leads: Box::new(move || is.load(Ordering::Relaxed)),
+            each_certificate,
+        });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(objects.clone()));
+        World { domains: d, certificates: c, grants: g, leads, objects, registry }
+    }
+
+    /// With a series of each metric.
+    pub fn one_of_each() -> Arc<Objects> {
+        let mut w = world(true);
+        w.domains.apply_watcher_event(&Event::Apply(domain("d", &[condition("Ready", "Unknown", "Queued")])));
+        w.certificates.apply_watcher_event(&Event::Apply(certificate("c", "True", "2026-01-01T00:00:00Z", false)));
+        wait(&w.objects.quota, "n/d", 0);
+        w.objects
+    }
+
+    /// Draws a ticket for a call that is not to be had now.
+    fn wait(quota: &Quota, object: &str, since: i64) {
+        let bucket = Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName);
+        let since = Timestamp::from_second(since).unwrap();
+        let ticket = Ticket { class: Class::SpecChange, since, object: object.into() };
+        quota.ask(&bucket, ticket, String::new());
+    }
+
+    impl World {
+        fn shown(&self) -> Vec<String> {
+            let mut text = String::new();
+            encode(&mut text, &self.registry).unwrap();
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        }
+
+        fn assert_shown(&self, lines: &[&str]) {
+            let shown = self.shown();
+            for line in lines {
+                assert!(shown.iter().any(|l| l == line), "{line} is not in\n{}", shown.join("\n"));
+            }
+        }
+    }
+
+    fn object<K: DeserializeOwned + kube::Resource<DynamicType = ()>>(
+        kind: &str,
+        name: &str,
+        spec: &Value,
+        status: &Value,
+    ) -> DeserializeGuard<K> {
+        let object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"namespace": "n", "name": name},
+            "spec": spec, "status": status,
+        });
+        DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
+    }
+
+    fn condition(type_: &str, status: &str, reason: &str) -> Value {
+        json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    }
+
+    fn domain(name: &str, conditions: &[Value]) -> DeserializeGuard<MtlsDomain> {
+        let trust = json!({"authorities": [{"name": "partners", "generate": {}}, {"name": "others", "configMapSelector": {"matchLabels": {"a": "b"}}}]});
+        let spec = json!({"domainName": "a.example.com", "trust": trust, "mappings": []});
+        let authority = |name: &str, not_after: &str| json!({"name": name, "subject": "CN=x", "notAfter": not_after});
+        let status = json!({
+            "conditions": conditions,
+            "certificate": {"arn": "arn:x", "status": "ISSUED", "notAfter": "1970-01-01T00:01:40Z"},
+            "truststore": {"uri": "s3://b/k", "authorities": [
+                authority("partners", "1970-01-01T00:05:00Z"),
+                authority("partners", "1970-01-01T00:03:20Z"),
+                authority("others/map", "1970-01-01T00:06:40Z"),
+                authority("left-the-spec", "1970-01-01T00:00:01Z"),
+            ]},
+        });
+        object("MtlsDomain", name, &spec, &status)
+    }
+
+    fn certificate(name: &str, ready: &str, renewal: &str, suspend: bool) -> DeserializeGuard<ClientCertificate> {
+        let spec = json!({
+            "domainRef": {"name": "d"}, "subject": {"commonName": name}, "secretName": name, "suspend": suspend,
+        });
+        let refused = if ready == "False" { "False" } else { "True" };
+        let conditions = [condition("Accepted", refused, "Accepted"), condition("Ready", ready, "Ready")];
+        let status = json!({"conditions": conditions, "notAfter": "1970-01-01T00:16:40Z", "renewalTime": renewal});
+        object("ClientCertificate", name, &spec, &status)
+    }
+
+    #[test]
+    fn an_object_takes_its_series_with_it() {
+        let mut w = world(true);
+        let blocked = domain(
+            "d",
+            &[
+                condition("Ready", "False", "PermissionDenied"),
+                condition("Accepted", "True", "Accepted"),
+                condition("SomebodyElses", "False", "Whatever"),
+            ],
+        );
+        w.domains.apply_watcher_event(&Event::Apply(blocked));
+        let one = certificate("one", "True", "1970-01-01T00:10:00Z", false);
+        w.certificates.apply_watcher_event(&Event::Apply(one.clone()));
+        let spec = json!({"domainRef": {"name": "d"}, "namespaces": {"names": ["m"]}, "commonNames": ["x"]});
+        let grant = object("ClientGrant", "g", &spec, &json!({"conditions": [condition("Ready", "True", "Ready")]}));
+        w.grants.apply_watcher_event(&Event::Apply(grant));
+        let of = r#"kind="MtlsDomain",namespace="n",name="d""#;
+        w.assert_shown(&[
+            &format!(r#"condition_status{{{of},type="Ready",status="True"}} 0"#),
+            &format!(r#"condition_status{{{of},type="Ready",status="False"}} 1"#),
+            &format!(r#"condition_status{{{of},type="Ready",status="Unknown"}} 0"#),
+            &format!(r#"condition_reason{{{of},type="Ready",reason="PermissionDenied"}} 1"#),
+            r#"condition_status{kind="ClientGrant",namespace="n",name="g",type="Ready",status="True"} 1"#,
+            r#"condition_status{kind="ClientCertificate",namespace="n",name="one",type="Ready",status="True"} 1"#,
+            r#"certificate_expiration_timestamp_seconds{certificate="server",namespace="n",name="d"} 100"#,
+            r#"certificate_expiration_timestamp_seconds{certificate="authority",namespace="n",name="d",authority="partners"} 200"#,
+            r#"certificate_expiration_timestamp_seconds{certificate="authority",namespace="n",name="d",authority="others/map"} 400"#,
+            r#"certificate_expiration_timestamp_seconds{certificate="client",namespace="n",name="one"} 1000"#,
+            r#"certificate_renewal_timestamp_seconds{certificate="client",namespace="n",name="one"} 600"#,
+        ]);
+        let shown = w.shown().join("\n");
+        for absent in ["SomebodyElses", "left-the-spec", r#"type="Accepted",reason"#] {
+            assert!(!shown.contains(absent), "{absent} in\n{shown}");
+        }
+
+        // One leads, and only that one shows them.
+        w.leads.store(false, Ordering::Relaxed);
+        assert_eq!(w.shown(), [""; 0]);
+        w.leads.store(true, Ordering::Relaxed);
+        w.domains.apply_watcher_event(&Event::Delete(domain("d", &[])));
+        w.certificates.apply_watcher_event(&Event::Delete(one));
+        w.grants.apply_watcher_event(&Event::Delete(object("ClientGrant", "g", &spec, &json!({}))));
+        assert_eq!(w.shown(), [""; 0]);
+    }
+
+    #[test]
+    fn certificates_are_summed_up_by_domain() {
+        let mut w = world(false);
+        for (name, ready, renewal, suspend) in [
+            ("one", "True", "1970-01-01T00:10:00Z", false),
+            ("two", "True", "1970-01-01T00:05:00Z", false),
+            ("three", "Unknown", "1970-01-01T00:20:00Z", false),
+            // Neither is renewed, and so it is wanted.
+            ("suspended", "True", "1970-01-01T00:00:01Z", true),
+            ("refused", "False", "1970-01-01T00:00:01Z", false),
+        ] {
+            w.certificates.apply_watcher_event(&Event::Apply(certificate(name, ready, renewal, suspend)));
+        }
+        assert_eq!(
+            w.shown(),
+            [
+                r#"client_certificates{namespace="n",name="d",ready="True"} 3"#,
+                r#"client_certificates{namespace="n",name="d",ready="False"} 1"#,
+                r#"client_certificates{namespace="n",name="d",ready="Unknown"} 1"#,
+                r#"client_certificates_next_renewal_timestamp_seconds{namespace="n",name="d"} 300"#,
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_turn_is_shown_until_it_comes() {
+        let w = world(true);
+        wait(&w.objects.quota, "n/d", 1000);
+        wait(&w.objects.quota, "n/e", 2000);
+        w.assert_shown(&[
+            r#"aws_quota_place{namespace="n",name="d",operation="UpdateDomainName"} 0"#,
+            r#"aws_quota_place{namespace="n",name="e",operation="UpdateDomainName"} 1"#,
+            r#"aws_quota_wait_seconds{namespace="n",name="d",operation="UpdateDomainName"} 30"#,
+            r#"aws_quota_wait_seconds{namespace="n",name="e",operation="UpdateDomainName"} 60"#,
+            r#"aws_quota_waiting_since_timestamp_seconds{namespace="n",name="e",operation="UpdateDomainName"} 2000"#,
+        ]);
+        w.objects.quota.withdraw("n/d");
+        w.objects.quota.withdraw("n/e");
+        assert_eq!(w.shown(), [""; 0]);
+    }
+
+    /// What a scrape costs with as many as there may be: some megabytes, for a moment.
+    #[test]
+    fn ten_thousand_certificates_are_a_few_megabytes_of_text() {
+        let mut w = world(true);
+        for i in 0..10_000 {
+            let one = certificate(&format!("client-{i}"), "True", "2026-01-01T00:10:00Z", false);
+            w.certificates.apply_watcher_event(&Event::Apply(one));
+        }
+        let mut text = String::new();
+        encode(&mut text, &w.registry).unwrap();
+        assert!(text.len() < 5_000_000, "{}", text.len());
+    }
+}

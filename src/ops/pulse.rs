@@ -1,0 +1,132 @@
+//! Whether the reconcile loops still go round. Each is given something to do every few seconds, an object that does not exist, which passes
+//! through all of the loop and comes out of it as quickly as nothing: while results come out, whatever they are, the loop lives.
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use kube::{Resource, runtime::reflector::ObjectRef};
+use tokio::time::Instant;
+
+use super::metrics::Controller;
+
+const INTERVAL: Duration = Duration::from_secs(10);
+/// A loop that gives no result for this long is stuck. All that it does at a time may be looks that take as long as one may, two minutes, and
+/// nothing else gets through meanwhile.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// When each loop gave its last result. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse(Arc<Mutex<BTreeMap<Controller, Instant>>>);
+
+impl Pulse {
+    /// A result came out of the loop, or it begins.
+    pub fn beat(&self, controller: Controller) {
+        self.0.lock().expect("nobody panics while holding it").insert(controller, Instant::now());
+    }
+
+    /// The loop has ended, as it should.
+    pub fn end(&self, controller: Controller) {
+        self.0.lock().expect("nobody panics while holding it").remove(&controller);
+    }
+
+    /// Which loop is stuck, for people; `None`: none of those that run.
+    pub fn problem(&self) -> Option<String> {
+        let beats = self.0.lock().expect("nobody panics while holding it");
+        let stuck = |(controller, at): (&Controller, &Instant)| {
+            let silent = at.elapsed();
+            let message =
+                format!("the reconcile loop of {} has given no result for {} s", controller.kind(), silent.as_secs());
+            (silent > LONGEST).then_some(message)
+        };
+        beats.iter().find_map(stuck)
+    }
+}
+
+/// What keeps a loop going, for `Controller::reconcile_on`.
+pub fn ticks<K: Resource<DynamicType = ()> + 'static>() -> impl Stream<Item = ObjectRef<K>> + Send {
+    let ticks = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(INTERVAL).await;
+        Some(((), ()))
+    });
+    // No object has this name.
+    ticks.map(|()| ObjectRef::new("").within(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{
+        ResourceExt,
+        runtime::{
+            Controller as Loop,
+            controller::{Action, Config},
+            reflector,
+            watcher::Event,
+        },
+    };
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    fn object(name: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        (object.metadata.name, object.metadata.namespace) = (Some(name.into()), Some("n".into()));
+        object
+    }
+
+    /// A loop of which each look waits until `go` is told.
+    fn running(names: &[&str], pulse: &Pulse) -> Arc<Notify> {
+        let (store, mut writer) = reflector::store::<ConfigMap>();
+        writer.apply_watcher_event(&Event::Init);
+        for name in names {
+            writer.apply_watcher_event(&Event::InitApply(object(name)));
+        }
+        writer.apply_watcher_event(&Event::InitDone);
+        let objects: Vec<_> = store.state();
+        let (go, pulse) = (Arc::new(Notify::new()), pulse.clone());
+        let wait = go.clone();
+        pulse.beat(Controller::Domain);
+        tokio::spawn(async move {
+            let _writer = writer;
+            let forever = futures::stream::iter(objects).chain(futures::stream::pending());
+            let look = |object: Arc<ConfigMap>, wait: Arc<Notify>| async move {
+                if object.name_any() == "slow" {
+                    wait.notified().await;
+                }
+                Ok::<_, std::convert::Infallible>(Action::await_change())
+            };
+            Loop::for_shared_stream(forever, store)
+                .with_config(Config::default().concurrency(1))
+                .reconcile_on(ticks())
+                .run(look, |_, _, _| Action::await_change(), wait)
+                .for_each(async |_| pulse.beat(Controller::Domain))
+                .await;
+        });
+        go
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_lives_as_long_as_anything_comes_out_of_it() {
+        let pulse = Pulse::default();
+        running(&["quick"], &pulse);
+        tokio::time::sleep(LONGEST * 20).await;
+        assert_eq!(pulse.problem(), None, "there is nothing to do, which is no reason");
+
+        let pulse = Pulse::default();
+        let go = running(&["slow"], &pulse);
+        tokio::time::sleep(LONGEST - INTERVAL).await;
+        assert_eq!(pulse.problem(), None, "it takes long, and may");
+        tokio::time::sleep(INTERVAL * 2).await;
+        let problem = pulse.problem().expect("it hangs");
+        assert!(problem.starts_with("the reconcile loop of MtlsDomain has given no result for 3"), "{problem}");
+        go.notify_one();
+        tokio::time::sleep(INTERVAL).await;
+        assert_eq!(pulse.problem(), None, "it goes on");
+        pulse.end(Controller::Domain);
+        tokio::time::sleep(LONGEST * 2).await;
+        assert_eq!(pulse.problem(), None, "one that has ended is not stuck");
+    }
+}
