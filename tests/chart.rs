@@ -222,7 +222,7 @@ fn alerts_come_when_they_should_and_not_else() {
         let comes = |case: &&Value| {
             case["alertname"] == rule["alert"] && case["exp_alerts"].as_array().is_some_and(|a| !a.is_empty())
         };
-        assert!(cases.iter().any(|case| comes(&case)), "{} comes in no test", rule["alert"]);
+        assert!(cases.iter().any(comes), "{} comes in no test", rule["alert"]);
     }
 }
 

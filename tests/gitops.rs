@@ -19,7 +19,8 @@ fn customizations() -> PathBuf {
 
 #[test]
 fn argo_cd_tells_the_health_of_our_kinds_and_takes_their_actions() {
-    let engine = tools::go_program("argo-cd-lua", &here("tests/argo-cd"), ".", &[]).expect("Argo CD's engine can be built");
+    let engine =
+        tools::go_program("argo-cd-lua", &here("tests/argo-cd"), ".", &[]).expect("Argo CD's engine can be built");
     let out = Command::new(engine).arg(customizations()).output().expect("it runs");
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
