@@ -7,7 +7,7 @@ use kube::Client;
 use super::{
     clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    observed::{Api, Bucket, Glance, Leaf, Made, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
     plan::{
         DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, certificates,
         custom_domain::{self, is_taken_over},
@@ -382,11 +382,21 @@ async fn answers<'a>(
 async fn bucket(d: &Desired, session: &Session) -> Seen<Option<Bucket>> {
     let name = &d.home.bucket;
     let Some(found) = seen(session.s3.bucket(name)).await? else { return Ok(None) };
-    let mut bucket = Bucket { region: found.region, versioned: found.versioned, owner: None };
-    if d.create_bucket && !bucket.versioned && bucket.region == d.home.region {
-        bucket.owner = seen(session.s3.bucket_tags(name)).await?.remove(OWNER_TAG);
+    let mut bucket = Bucket { region: found.region, versioned: found.versioned, made: None };
+    if d.create_bucket && bucket.region == d.home.region {
+        bucket.made = made(d, session).await?;
     }
     Ok(Some(bucket))
+}
+
+/// The settings of a bucket that we made; nobody else's are asked for.
+async fn made(d: &Desired, session: &Session) -> Seen<Option<Made>> {
+    let name = &d.home.bucket;
+    let owner = seen(session.s3.bucket_tags(name)).await?.remove(OWNER_TAG);
+    let Some(owner) = owner.filter(|owner| d.home.is_of_this_cluster(owner)) else { return Ok(None) };
+    let private = seen(session.s3.public_access_is_blocked(name)).await?;
+    let kms_key = seen(session.s3.default_kms_key(name)).await?;
+    Ok(Some(Made { owner, private, kms_key }))
 }
 
 async fn published(home: &Home, session: &Session, versions: &Versions) -> Seen<Option<Published>> {
