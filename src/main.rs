@@ -263,6 +263,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
                 client: client.clone(),
                 cluster_id,
                 truststore_bucket: run.truststore_bucket,
+                watched: (!run.watch_namespace.is_empty()).then(|| run.watch_namespace.iter().cloned().collect()),
                 drift_interval: run.drift_interval,
                 sessions: Sessions::new(&gate),
                 gate,

@@ -449,3 +449,14 @@ fn what_cannot_be_seen_is_neither_made_nor_deleted() {
     }
     assert!(blinded.iter().all(Vec::is_empty), "{blinded:#?}");
 }
+
+/// Renewals, pauses and what leaves the truststore go by hours and days: of ten minutes nothing comes.
+#[test]
+fn a_clock_ten_minutes_wrong_finds_nothing_to_do() {
+    let (d, o) = settled();
+    for minutes in [-10, 10] {
+        let now = now() + SignedDuration::from_mins(minutes);
+        let found: Vec<_> = plan(&d, &o, now).actions().map(|(_, action)| action.to_string()).collect();
+        assert_eq!(found, [""; 0], "{minutes} minutes");
+    }
+}

@@ -111,6 +111,7 @@ pub(in crate::domain) fn desired() -> Desired {
             source: SourceWish::Generated { secret: "partners.partners-ca".into(), request: request() },
         }],
         self_signed: vec![],
+        watched: None,
         longest_leaf: DEFAULT_LEAF,
         overlap: None,
         mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2"), ("orders/v2/items".to_owned(), "r1")]
