@@ -21,6 +21,7 @@ const AT_ONCE: usize = 6;
 fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
     run(async {
         let mut life = Life::start("unkilled").await;
+        story::prepare(&life).await;
         let mark = life.mark().await;
         let told = story::tell(&mut life, None).await;
         let calls = story::calls(&life, mark).await;
@@ -41,6 +42,7 @@ fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
 
 async fn killed_at(operation: &str, skip: u64, when: When, expected: &Told) {
     let mut life = Life::start("killed").await;
+    story::prepare(&life).await;
     let point = format!("killed {when:?} {operation} number {}", skip + 1);
     let account = life.account.id.clone();
     let hold = Fault { operation, account: &account, skip, when, hold: true, ..Fault::default() };
@@ -59,9 +61,9 @@ type Write = (http::Method, String);
 fn place(life: &Life, seen: &Seen) -> Option<Write> {
     let path = seen.path.split_once(&format!("/namespaces/{}/", life.namespace))?.1;
     // Nobody's life depends on the Lease; that of a dead operator is taken over.
-    let path = match path.split_once('/') {
-        Some(("leases", _)) => return None,
-        Some(("events", _)) => "events/*",
+    let path = match path.split_once('/').unwrap_or((path, "")) {
+        ("leases", _) => return None,
+        ("events", name) if !name.is_empty() => "events/*",
         _ => path,
     };
     seen.is_write().then(|| (seen.method.clone(), path.to_owned()))
@@ -71,6 +73,7 @@ fn place(life: &Life, seen: &Seen) -> Option<Write> {
 fn killed_at_any_write_to_kubernetes_the_next_operator_goes_on() {
     run(async {
         let (mut life, proxy) = through_proxy("unkilled").await;
+        story::prepare(&life).await;
         let told = story::tell(&mut life, None).await;
         let mut counts = BTreeMap::<Write, u64>::new();
         for write in proxy.seen().iter().filter_map(|seen| place(&life, seen)) {
@@ -102,6 +105,7 @@ fn long() -> bool {
 /// False: in this telling the write came less often.
 async fn killed_at_write((method, path): &Write, skip: u64, when: When, expected: &Told) -> bool {
     let (mut life, proxy) = through_proxy("killed").await;
+    story::prepare(&life).await;
     let point = format!("killed {when:?} {method} {path} number {}", skip + 1);
     let path = format!("/namespaces/{}/{path}?", life.namespace);
     let rule = Rule { skip, times: 1, when, ..Rule::of(Some(method.clone()), &path, Act::Hold) };
