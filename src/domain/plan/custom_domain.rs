@@ -306,7 +306,8 @@ mod tests {
             (planned(&d, &settled).len(), planned(&d, &lost)),
             (0, vec!["put our mark back on arn:domain".into()])
         );
-        let less: [(&str, fn(&mut Observed)); 6] = [
+        type Take = fn(&mut Observed);
+        let less: [(&str, Take); 6] = [
             ("another owner's mark", |o| drop(domain_of(o).tags.insert(OWNER_TAG.into(), "other/ns/partners".into()))),
             ("the certificate is somebody else's", |o| o.certificates.as_mut().unwrap()[0].tags.clear()),
             ("without mutual TLS", |o| domain_of(o).truststore = None),
