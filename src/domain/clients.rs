@@ -45,9 +45,10 @@ pub fn entry_name(object: &impl ResourceExt) -> String {
     format!("{ENTRY}{namespace}/{}/{}", object.name_any(), object.uid().unwrap_or_default())
 }
 
-/// The namespace of the ClientCertificate that such an entry is of.
+/// The namespace of the ClientCertificate that such an entry is of; entries of the first versions name none.
 pub fn namespace(entry: &str) -> Option<&str> {
-    Some(entry.strip_prefix(ENTRY)?.split_once('/')?.0)
+    let (namespace, rest) = entry.strip_prefix(ENTRY)?.split_once('/')?;
+    rest.contains('/').then_some(namespace)
 }
 
 pub fn is_self_signed(entry: &str) -> bool {

@@ -49,7 +49,7 @@ fn unlisted<'b>(d: &Desired, bundle: &'b Bundle) -> impl Iterator<Item = &'b str
 /// Whether its namespace is watched.
 fn is_in_sight(d: &Desired, entry: &str) -> bool {
     let Some(watched) = &d.watched else { return true };
-    clients::namespace(entry).is_some_and(|namespace| watched.contains(namespace))
+    clients::namespace(entry).is_none_or(|namespace| watched.contains(namespace))
 }
 
 #[cfg(test)]
@@ -197,6 +197,27 @@ mod tests {
         world.has("client1", &[&second]);
         assert!(world.trusts(now, &first) && world.trusts(now, &second));
         assert!(!world.trusts(first.not_after, &first));
+    }
+
+    /// The first versions wrote `clientcertificates/<name>/<uid>`.
+    #[test]
+    fn an_entry_without_a_namespace_is_followed_as_any() {
+        let now = simulation::now();
+        let first = certificate("client1");
+        let mut world = World::new();
+        world.d.watched = Some(["ns".to_owned()].into());
+        world.has("client1", &[&first]);
+        let before = world.looks(now).render().replace("clientcertificates/ns/", "clientcertificates/");
+        let bundle = Bundle::parse(&before).unwrap();
+        let older = |o: &mut Observed| {
+            o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
+            o.pinned.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
+        };
+        older(&mut world.o);
+        assert!(world.trusts(now, &first), "its ClientCertificate is there");
+        older(&mut world.o);
+        world.d.self_signed.clear();
+        assert!(!world.trusts(now, &first), "it is gone");
     }
 
     #[test]
