@@ -175,7 +175,7 @@ fn is_email(value: &str) -> bool {
     (1..=64).contains(&local.len()) && local.bytes().all(atom) && !domain.starts_with('*') && is_dns_name(domain)
 }
 
-/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE; valid from five minutes ago (not
+/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE; valid from a quarter of an hour ago (not
 /// before its issuer) for `duration` from now, but never longer than its issuer's chain.
 pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp) -> Result<Leaf, IssueError> {
     validate(request)?;

@@ -1,10 +1,9 @@
 //! Lives of ClientCertificates: what is in the Secret, through change, loss, renewal and deletion.
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
+use mtls_operator::pki::authority::CLOCK_SLACK;
 use sandbox::control::Calls;
 use serde_json::{Value, json};
-
-use mtls_operator::pki::authority::CLOCK_SLACK;
 
 use crate::{
     objects::*,
