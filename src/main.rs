@@ -294,6 +294,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 client: client.clone(),
                 cluster_id,
                 truststore_bucket: run.truststore_bucket,
+                watched: (!run.watch_namespace.is_empty()).then(|| run.watch_namespace.iter().cloned().collect()),
                 tiers: Tiers::within(run.drift_interval),
                 readings: Readings::default(),
                 sessions: Sessions::new(&gate),

@@ -87,6 +87,12 @@ impl Kubernetes {
         client.expect("a client of this configuration has been made at the start")
     }
 
+    /// The same as the configuration of a client.
+    #[must_use]
+    pub fn admin_config(&self) -> Config {
+        self.config.clone()
+    }
+
     /// A folder for PATH: kubectl, and what else the sandbox runs.
     #[must_use]
     pub fn bin_dir(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! The local world: real Kubernetes, a double of AWS, an edge and a DNS server, for `cargo demo`, `cargo sandbox` and tests/.
 
+pub mod api_proxy;
 pub mod aws;
 pub mod cache;
 pub mod control;

@@ -125,6 +125,20 @@ impl Operator {
         Ok(())
     }
 
+    /// Another URL of the API server, from the next start on: of what stands before it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn go_through(&mut self, server: &str) -> Result<(), Error> {
+        let path = self.options.dir.join("operator.kubeconfig");
+        let failed = |source| Error::Io { path: path.clone(), source };
+        let text = std::fs::read_to_string(&path).map_err(failed)?;
+        let mut kubeconfig: Value = serde_saphyr::from_str(&text).map_err(|e| failed(std::io::Error::other(e)))?;
+        kubeconfig["clusters"][0]["cluster"]["server"] = json!(server);
+        let text = serde_saphyr::to_string(&kubeconfig).expect("JSON can be written as YAML");
+        std::fs::write(&path, text).map_err(failed)
+    }
+
     /// Another value for a variable, from the next start on.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.options.env.retain(|(known, _)| known != name);

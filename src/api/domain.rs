@@ -98,7 +98,10 @@ pub struct MtlsDomainSpec {
     pub identity: Option<Identity>,
 
     /// What to do about resources in AWS that exist already. Never: they are not touched, and the conditions say ForeignOwner. Unowned: those
-    /// without any owner's mark are taken over, as long as nobody loses access by it.
+    /// without any owner's mark are taken over, as long as nobody loses access by it. With Never, a custom domain that loses the tag is given it
+    /// back while everything else says that the operator made it: it has the operator's certificate and truststore, and its TXT marker stands in
+    /// Route 53. A certificate that loses the tag is replaced and left alone; records that lose the marker stay as they are, also when this
+    /// object goes.
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
 

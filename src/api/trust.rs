@@ -184,8 +184,9 @@ pub struct Truststore {
     pub key: Option<String>,
 
     /// Whether the operator may create the bucket. Never: it must be there, with versioning enabled. IfMissing: it is created when it is
-    /// not there: versioned, all public access blocked, encrypted (with `kmsKeyArn` when given), tagged as the operator's. The operator
-    /// never deletes a bucket, nor changes one that it did not make. S3 may take up to 15 minutes to give a new bucket's objects versions.
+    /// not there: versioned, all public access blocked, encrypted (with `kmsKeyArn` when given), tagged as the operator's; and these settings
+    /// are put back when somebody changes them, as long as the tag is there. The operator never deletes a bucket, nor changes one that it did
+    /// not make. S3 may take up to 15 minutes to give a new bucket's objects versions.
     #[serde(default)]
     pub bucket_creation: BucketCreation,
 

@@ -235,6 +235,8 @@ fn iam_actions(operation: &'static str) -> &'static [&'static str] {
         "s3:CreateBucket" => &["s3:CreateBucket", "s3:TagResource"],
         "s3:PutPublicAccessBlock" => &["s3:PutBucketPublicAccessBlock"],
         "s3:PutBucketEncryption" => &["s3:PutEncryptionConfiguration"],
+        "s3:GetPublicAccessBlock" => &["s3:GetBucketPublicAccessBlock"],
+        "s3:GetBucketEncryption" => &["s3:GetEncryptionConfiguration"],
         "s3:DeleteObject" => &["s3:DeleteObjectVersion"],
         _ => &[],
     }
@@ -412,6 +414,7 @@ mod tests {
             ("s3:PutObject", "is not authorized to perform: kms:GenerateDataKey on resource", "kms:GenerateDataKey"),
             ("s3:GetObject", "Access Denied", "s3:GetObjectVersion"),
             ("s3:PutPublicAccessBlock", "Access Denied", "s3:PutBucketPublicAccessBlock"),
+            ("s3:GetBucketEncryption", "Access Denied", "s3:GetEncryptionConfiguration"),
             ("acm:RequestCertificate", "no", "acm:RequestCertificate"),
             ("acm:ListCertificates", "no", "acm:ListCertificates"),
             ("route53:ChangeResourceRecordSets", "no", "route53:ChangeResourceRecordSets"),

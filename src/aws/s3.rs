@@ -98,6 +98,33 @@ impl S3 {
         Ok(Some(Bucket { region, versioned: versioning == Some(BucketVersioningStatus::Enabled) }))
     }
 
+    /// Whether nothing in it can become public, whatever anybody sets on the bucket or its objects: [`S3::block_public_access`].
+    pub async fn public_access_is_blocked(&self, bucket: &str) -> Result<bool, Error> {
+        let send = self.client.get_public_access_block().bucket(bucket).expected_bucket_owner(&self.way.account).send();
+        match self.way.call("s3:GetPublicAccessBlock", send).await {
+            Ok(answer) => Ok(answer.public_access_block_configuration.is_some_and(|set| {
+                [set.block_public_acls, set.ignore_public_acls, set.block_public_policy, set.restrict_public_buckets]
+                    .iter()
+                    .all(|each| *each == Some(true))
+            })),
+            Err(e) if e.kind == Kind::NotFound => Ok(false), // NoSuchPublicAccessBlockConfiguration
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The KMS key that objects are encrypted with that do not say so themselves; none: S3's own, which every bucket has at the least.
+    pub async fn default_kms_key(&self, bucket: &str) -> Result<Option<String>, Error> {
+        let send = self.client.get_bucket_encryption().bucket(bucket).expected_bucket_owner(&self.way.account).send();
+        let answer = match self.way.call("s3:GetBucketEncryption", send).await {
+            Ok(answer) => answer,
+            Err(e) if e.kind == Kind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let rules = answer.server_side_encryption_configuration.into_iter().flat_map(|all| all.rules);
+        let mut defaults = rules.filter_map(|rule| rule.apply_server_side_encryption_by_default);
+        Ok(defaults.find_map(|default| default.kms_master_key_id))
+    }
+
     /// The tags of a bucket; none when it is not there.
     pub async fn bucket_tags(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
         let send = self.client.get_bucket_tagging().bucket(name).expected_bucket_owner(&self.way.account).send();

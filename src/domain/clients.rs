@@ -38,9 +38,17 @@ pub struct SelfSigned {
 /// What the names of all such entries begin with; no authority's can.
 const ENTRY: &str = "clientcertificates/";
 
-/// Whose a self-signed certificate is in the truststore. With the UID: what comes under the same name later does not inherit.
+/// Whose a self-signed certificate is in the truststore. With the UID: what comes under the same name later does not inherit. With the
+/// namespace: whoever does not watch that one knows nothing of it.
 pub fn entry_name(object: &impl ResourceExt) -> String {
-    format!("{ENTRY}{}/{}", object.name_any(), object.uid().unwrap_or_default())
+    let namespace = object.namespace().unwrap_or_default();
+    format!("{ENTRY}{namespace}/{}/{}", object.name_any(), object.uid().unwrap_or_default())
+}
+
+/// The namespace of the ClientCertificate that such an entry is of; entries of the first versions name none.
+pub fn namespace(entry: &str) -> Option<&str> {
+    let (namespace, rest) = entry.strip_prefix(ENTRY)?.split_once('/')?;
+    rest.contains('/').then_some(namespace)
 }
 
 pub fn is_self_signed(entry: &str) -> bool {

@@ -1,7 +1,7 @@
 //! Looks at an `MtlsDomain` when something it depends on changes, and decides what for: to serve it, to delete it, or only to say why not.
 //! Writes its status and Events.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -87,6 +87,8 @@ pub struct Ctx {
     pub client: Client,
     pub cluster_id: String,
     pub truststore_bucket: Option<String>,
+    /// The namespaces that are watched; `None`: all.
+    pub watched: Option<BTreeSet<String>>,
     pub tiers: Tiers,
     pub readings: Readings,
     pub sessions: Sessions,
@@ -302,6 +304,7 @@ impl Ctx {
         Clients {
             longest: lives.max().unwrap_or(desired::DEFAULT_LEAF),
             self_signed: own.chain(granted).chain(unreadable).collect(),
+            watched: self.watched.clone(),
         }
     }
 

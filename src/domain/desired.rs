@@ -160,6 +160,8 @@ pub struct Desired {
     pub authorities: Vec<AuthorityWish>,
     /// ClientCertificates that are trusted themselves.
     pub self_signed: Vec<SelfSigned>,
+    /// The namespaces that they are seen in; `None`: all.
+    pub watched: Option<BTreeSet<String>>,
     /// The longest life of a leaf that may be given out under an authority whose key is here.
     pub longest_leaf: SignedDuration,
     pub overlap: Option<SignedDuration>,
@@ -261,6 +263,8 @@ pub struct Clients {
     /// The longest life of a leaf under an authority.
     pub longest: SignedDuration,
     pub self_signed: Vec<SelfSigned>,
+    /// The namespaces that ClientCertificates are seen in; `None`: all.
+    pub watched: Option<BTreeSet<String>>,
 }
 
 /// What the spec asks for.
@@ -292,6 +296,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
         kms_key: truststore.kms_key_arn,
         authorities,
         self_signed: clients.self_signed,
+        watched: clients.watched,
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
         overlap: spec.trust.overlap.as_ref().map(length),
         mappings: mappings(domain),

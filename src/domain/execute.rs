@@ -109,6 +109,9 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
             let tags = [(OWNER_TAG, home.owner.clone()), (ADOPTED_TAG, "true".to_owned())];
             gateway.tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into()).await
         }
+        Action::MarkDomain { arn } => {
+            gateway.tag(arn, &BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())])).await
+        }
         Action::ReleaseDomain { arn } => gone(gateway.untag(arn, &[OWNER_TAG, ADOPTED_TAG].map(str::to_owned)).await),
         Action::ReleaseCertificate { arn } => gone(session.acm.untag(arn, OWNER_TAG).await),
         Action::DeleteDomain { name } => gone(gateway.delete_domain(name).await),

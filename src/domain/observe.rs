@@ -8,7 +8,7 @@ use super::{
     clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
     observed::{
-        Api, Authorizers, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice,
+        Api, Authorizers, Bucket, Glance, Leaf, Made, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice,
     },
     plan::{
         DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, authorizer, certificates,
@@ -422,11 +422,21 @@ async fn answers<'a>(
 async fn bucket(d: &Desired, sight: &Sight<'_>) -> Seen<Option<Bucket>> {
     let name = &d.home.bucket;
     let Some(found) = sight.bucket(name).await? else { return Ok(None) };
-    let mut bucket = Bucket { region: found.region, versioned: found.versioned, owner: None };
-    if d.create_bucket && !bucket.versioned && bucket.region == d.home.region {
-        bucket.owner = sight.bucket_tags(name).await?.remove(OWNER_TAG);
+    let mut bucket = Bucket { region: found.region, versioned: found.versioned, made: None };
+    if d.create_bucket && bucket.region == d.home.region {
+        bucket.made = made(d, sight).await?;
     }
     Ok(Some(bucket))
+}
+
+/// The settings of a bucket that we made; nobody else's are asked for.
+async fn made(d: &Desired, sight: &Sight<'_>) -> Seen<Option<Made>> {
+    let name = &d.home.bucket;
+    let owner = sight.bucket_tags(name).await?.remove(OWNER_TAG);
+    let Some(owner) = owner.filter(|owner| d.home.is_of_this_cluster(owner)) else { return Ok(None) };
+    let private = sight.public_access_is_blocked(name).await?;
+    let kms_key = sight.default_kms_key(name).await?;
+    Ok(Some(Made { owner, private, kms_key }))
 }
 
 async fn published(home: &Home, sight: &Sight<'_>, versions: &Versions) -> Seen<Option<Published>> {

@@ -128,8 +128,19 @@ pub struct Bucket {
     pub region: String,
     /// Versioning is on now (not suspended).
     pub versioned: bool,
-    /// The owner's mark. Looked at only where it counts: without versioning, when the spec lets us make one.
-    pub owner: Option<String>,
+    /// When it is one that this cluster's operator made; looked at only where the spec lets us make one.
+    pub made: Option<Made>,
+}
+
+/// What is kept of a bucket that the operator made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    /// The owner's mark: which MtlsDomain it was made for.
+    pub owner: String,
+    /// All public access is blocked.
+    pub private: bool,
+    /// The KMS key that it encrypts with by default; none: S3's own.
+    pub kms_key: Option<String>,
 }
 
 /// The latest version of the truststore object.

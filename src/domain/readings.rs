@@ -88,6 +88,8 @@ pub struct Kept {
     probes: Slots<String, Option<Verdict>>,
     buckets: Slots<String, Option<s3::Bucket>>,
     tags: Slots<String, BTreeMap<String, String>>,
+    blocks: Slots<String, bool>,
+    default_keys: Slots<String, Option<String>>,
     objects: Slots<(String, String), Option<s3::Object>>,
 }
 
@@ -261,6 +263,15 @@ impl<'a> Sight<'a> {
 
     pub async fn bucket_tags(&self, name: &str) -> Seen<BTreeMap<String, String>> {
         self.kept.tags.get(name.to_owned(), self.seldom, self.session.s3.bucket_tags(name)).await
+    }
+
+    pub async fn public_access_is_blocked(&self, bucket: &str) -> Seen<bool> {
+        let read = self.session.s3.public_access_is_blocked(bucket);
+        self.kept.blocks.get(bucket.to_owned(), self.seldom, read).await
+    }
+
+    pub async fn default_kms_key(&self, bucket: &str) -> Seen<Option<String>> {
+        self.kept.default_keys.get(bucket.to_owned(), self.seldom, self.session.s3.default_kms_key(bucket)).await
     }
 
     /// The newest version of an object.

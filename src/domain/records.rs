@@ -11,12 +11,10 @@ const TTL: i64 = 300;
 /// What to do about the records of the domain name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordPlan {
-    Right,
+    /// `marked`: and ours, so that they go with the domain.
+    Right { marked: bool },
     /// `first`: nothing of ours stands there yet.
-    Change {
-        changes: Vec<Change>,
-        first: bool,
-    },
+    Change { changes: Vec<Change>, first: bool },
     /// What is there is not ours to change; the text says what it is and the way out, after "the hosted zone has".
     Foreign(String),
 }
@@ -62,6 +60,12 @@ pub fn is_inside(name: &str, zone: &str) -> bool {
 /// with `cname-` for an alias. Source: external-dns, docs/registry/txt.md.
 pub fn registry_names(domain_name: &str) -> [String; 2] {
     ["a", "cname"].map(|kind| format!("{kind}-{domain_name}"))
+}
+
+/// Whether our marker is there.
+pub fn is_marked(home: &Home, there: &[RecordSet]) -> bool {
+    let marker = marker(home);
+    there.iter().any(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values)
 }
 
 /// Whether records stand at the domain name that nobody's mark of our kind stands beside.
@@ -116,7 +120,7 @@ pub fn plan(home: &Home, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[Re
                  let the operator write all",
                 g.target
             )),
-            None => RecordPlan::Right, // somebody else's, and right as it is
+            None => RecordPlan::Right { marked: false },
         };
     }
     let mut changes: Vec<_> = at_name(home, there)
@@ -131,7 +135,7 @@ pub fn plan(home: &Home, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[Re
         }
     }
     if changes.is_empty() {
-        return RecordPlan::Right;
+        return RecordPlan::Right { marked: mark.is_some() };
     }
     let first = mark.is_none();
     if first {
@@ -323,7 +327,10 @@ mod tests {
         ] {
             let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
             let planned = match plan(&home(), &zone, &domain(), ip, &there) {
-                RecordPlan::Right => Ok(String::new()),
+                RecordPlan::Right { marked } => {
+                    assert_eq!(marked, there.contains(&ours), "{there:?}");
+                    Ok(String::new())
+                }
                 RecordPlan::Foreign(what) => Err(what),
                 RecordPlan::Change { changes, first } => {
                     assert_eq!(first, !there.contains(&ours), "{there:?}");

@@ -68,7 +68,9 @@ fn unseen(error: &crate::cluster::Error) -> Source {
 fn of_secret(name: &str, secret: &Secret) -> Source {
     let data = secret.data.as_ref();
     let text = |key: &str| data.and_then(|d| d.get(key)).map(|ByteString(bytes)| String::from_utf8_lossy(bytes));
-    let (tls_crt, tls_key, ca_crt) = (text("tls.crt"), text("tls.key"), text("ca.crt"));
+    let (tls_crt, ca_crt) = (text("tls.crt"), text("ca.crt"));
+    // A Secret of type kubernetes.io/tls cannot do without the entry.
+    let tls_key = text("tls.key").filter(|key| !key.trim().is_empty());
     let parts: Vec<_> = tls_crt.iter().chain(&ca_crt).map(|pem| certificate::parse_pem_bundle(pem)).collect();
     if parts.is_empty() {
         return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt"));

@@ -17,8 +17,8 @@ use x509_cert::{
 };
 use zeroize::Zeroizing;
 
-/// New certificates begin this much before they are made, for those whose clock is a little behind.
-pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(5);
+/// New certificates begin this much before they are made, for those whose clock is behind, or when ours is ahead.
+pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(15);
 
 /// What a generated authority shall be; `spec.trust.authorities[].generate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,7 +210,7 @@ pub(crate) mod tests {
         let ca = issuer.authority();
         assert_eq!(ca.subject, "CN=Partners,O=Acme Labs,O=Acme");
         assert_eq!((ca.version, ca.is_ca, ca.may_sign, ca.self_signed), (3, true, true, true));
-        assert_eq!(ca.not_before, at("2026-11-24T11:55:00Z"));
+        assert_eq!(ca.not_before, at("2026-11-24T11:45:00Z"));
         assert_eq!(ca.not_after, at("2036-11-21T12:00:00Z"));
         assert_eq!(ca.serial.len(), 32);
         assert!(ca.subject_key_id.is_some());

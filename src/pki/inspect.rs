@@ -254,7 +254,7 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
 pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Timestamp {
     let end = certificate.not_after;
     let life = end.duration_since(certificate.not_before);
-    // Issued five minutes after it begins, unless a young issuer cut that.
+    // Issued that much after it begins, unless a young issuer cut that.
     let life = if life > CLOCK_SLACK { life - CLOCK_SLACK } else { life };
     let third = life / 3;
     let before = match renew_before {

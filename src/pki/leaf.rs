@@ -175,7 +175,7 @@ fn is_email(value: &str) -> bool {
     (1..=64).contains(&local.len()) && local.bytes().all(atom) && !domain.starts_with('*') && is_dns_name(domain)
 }
 
-/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE; valid from five minutes ago (not
+/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE; valid from a quarter of an hour ago (not
 /// before its issuer) for `duration` from now, but never longer than its issuer's chain.
 pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp) -> Result<Leaf, IssueError> {
     validate(request)?;
@@ -394,7 +394,7 @@ pub(crate) mod tests {
         assert_eq!(c.subject, "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE");
         assert_eq!(c.issuer_der, ca.authority().subject_der);
         assert_eq!((c.version, c.is_ca, c.may_sign, c.self_signed), (3, false, false, false));
-        assert_eq!(c.not_before, at("2026-11-24T11:55:00Z"));
+        assert_eq!(c.not_before, at("2026-11-24T11:45:00Z"));
         assert_eq!(c.not_after, at("2027-02-22T12:00:00Z"));
         assert_eq!(
             (&c.dns_names, &c.uris, &c.email_addresses),
@@ -432,7 +432,29 @@ pub(crate) mod tests {
         assert_eq!((soon.not_before, soon.not_after), (ca.authority().not_before, ca.authority().not_after));
         let error = |now| issue(&request("x"), &key, &ca, now).unwrap_err().to_string();
         assert!(error(born + SignedDuration::from_hours(24)).contains("has expired"));
-        assert!(error(born - SignedDuration::from_mins(6)).contains("not valid yet"));
+        assert!(error(born - SignedDuration::from_mins(16)).contains("not valid yet"));
+    }
+
+    /// Whoever makes a certificate, and whoever judges it, may have a clock that is ten minutes wrong, either way.
+    #[test]
+    fn a_clock_ten_minutes_wrong_keeps_nobody_out() {
+        let (right, off) = (at("2026-11-24T12:00:00Z"), SignedDuration::from_mins(10));
+        let key = spki(KeyKind::EcdsaP256);
+        for made in [right - off, right, right + off] {
+            let made_by = authority::generate(&authority::tests::request("ca"), made).unwrap();
+            let ca = Issuer::from_pem(&made_by.certificate_pem, &made_by.key_pem, None).unwrap();
+            // The next operator has another clock.
+            for now in [right - off, right, right + off] {
+                // Twenty minutes between the two are more than either is wrong.
+                if made.duration_since(now) > off {
+                    continue;
+                }
+                let leaf = issue(&request("x"), &key, &ca, now).unwrap().certificate;
+                for certificate in [&leaf, ca.authority()] {
+                    assert!(certificate.not_before <= right, "{made} {now}: nobody gets in with it yet");
+                }
+            }
+        }
     }
 
     /// Root and intermediate made by openssl, with repeated attributes and a multi-valued RDN.

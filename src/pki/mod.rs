@@ -4,6 +4,8 @@ pub mod authority;
 pub mod certificate;
 pub mod compile;
 pub mod csr;
+#[cfg(test)]
+mod hostile;
 pub mod inspect;
 pub mod keys;
 pub mod keystore;

@@ -107,7 +107,9 @@ fn killed_while_it_makes_a_bucket_the_next_operator_finishes_it() {
 
 async fn killed_after(operation: &str) {
     let mut life = Life::start("halfmade").await;
-    let (bucket, spec) = to_be_made(&life, "half");
+    let (bucket, mut spec) = to_be_made(&life, "half");
+    let key = format!("arn:aws:kms:{}:{}:key/half", life.account.region, life.account.id);
+    spec["truststore"]["kmsKeyArn"] = json!(key);
     let account = life.account.id.clone();
     let hold =
         Fault { operation, account: &account, resource: &bucket, when: When::After, hold: true, ..Fault::default() };
@@ -115,7 +117,7 @@ async fn killed_after(operation: &str) {
     life.create_domain("d", spec).await;
     life.kill_at(fault, operation).await;
     life.condition("d", "TruststorePublished", |c| c.status == "True").await;
-    is_as_it_should_be(&life.s3(), &bucket, &life.owner("d"), None).await;
+    is_as_it_should_be(&life.s3(), &bucket, &life.owner("d"), Some(&key)).await;
     let made = Calls { account: &account, operation: "CreateBucket", ..Calls::default() };
     let made = life.control().calls(&made).await.unwrap().calls;
     assert_eq!(made.iter().filter(|c| c.resource == bucket).count(), 1, "{operation}");

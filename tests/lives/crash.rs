@@ -1,13 +1,17 @@
-//! The operator is killed (SIGKILL) at every AWS call of a whole life that changes something, once before AWS has done it and once after: the next
-//! one finds its way from what is there, and the life ends as it does undisturbed. Nothing is there twice, and nothing is left over.
-use std::collections::BTreeMap;
+//! The operator is killed (SIGKILL) at every call of a whole life that changes something, in AWS or in Kubernetes, once before it is done and
+//! once after: the next one finds its way from what is there, and the life ends as it does undisturbed. Nothing is there twice, and nothing
+//! is left over.
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
-use sandbox::control::{Fault, When};
+use sandbox::{
+    api_proxy::{Act, Rule, Seen},
+    control::{Fault, When},
+};
 
 use crate::{
-    story::{self, Told},
-    world::{Life, run},
+    story::{self, Held, Told},
+    world::{Life, run, through_proxy},
 };
 
 /// Lives at a time: each mostly waits.
@@ -43,9 +47,74 @@ async fn killed_at(operation: &str, skip: u64, when: When, expected: &Told) {
     let account = life.account.id.clone();
     let hold = Fault { operation, account: &account, skip, when, hold: true, ..Fault::default() };
     let rule = life.control().add_faults(&[hold]).await.expect("the double takes it").remove(0).id;
-    let told = story::tell(&mut life, Some(rule)).await;
-    assert!(story::was_killed(&life, rule).await, "{point}: there was no such call");
+    let told = story::tell(&mut life, Some(Held::Aws(rule))).await;
+    assert!(story::was_killed(&life, Held::Aws(rule)).await, "{point}: there was no such call");
     assert_eq!(told.served, expected.served, "{point}");
     assert_eq!(told.left, expected.left, "{point}");
     life.operator.kill();
+}
+
+/// A write of the operator to Kubernetes: its method, and where, as the story names it.
+type Write = (http::Method, String);
+
+/// The place of a write in words that are the same in every life: without the namespace; Events, each of which has a name of its own, are one.
+fn place(life: &Life, seen: &Seen) -> Option<Write> {
+    let path = seen.path.split_once(&format!("/namespaces/{}/", life.namespace))?.1;
+    // Nobody's life depends on the Lease; that of a dead operator is taken over.
+    let path = match path.split_once('/').unwrap_or((path, "")) {
+        ("leases", _) => return None,
+        ("events", name) if !name.is_empty() => "events/*",
+        _ => path,
+    };
+    seen.is_write().then(|| (seen.method.clone(), path.to_owned()))
+}
+
+#[test]
+fn killed_at_any_write_to_kubernetes_the_next_operator_goes_on() {
+    run(async {
+        let (mut life, proxy) = through_proxy("unkilled").await;
+        story::prepare(&life).await;
+        let told = story::tell(&mut life, None).await;
+        let mut counts = BTreeMap::<Write, u64>::new();
+        for write in proxy.seen().iter().filter_map(|seen| place(&life, seen)) {
+            *counts.entry(write).or_default() += 1;
+        }
+        // How often a status is written depends on who is faster. Each kind of write at its first time; in the long form at every one.
+        let all = |count: u64| if long() { 0..count } else { 0..1 };
+        let writes = counts.iter().flat_map(|(write, count)| all(*count).map(move |skip| (write, skip)));
+        let points: Vec<_> =
+            writes.flat_map(|(write, skip)| [(write, skip, When::Before), (write, skip, When::After)]).collect();
+        let kinds: BTreeSet<_> = counts.keys().map(|(method, path)| format!("{method} {path}")).collect();
+        for known in
+            ["POST secrets", "PATCH mtlsdomains/d", "PATCH mtlsdomains/d/status", "DELETE secrets/d.partners-ca"]
+        {
+            assert!(kinds.contains(known), "{known}: {kinds:?}");
+        }
+        let lives = points.iter().map(|(write, skip, when)| killed_at_write(write, *skip, *when, &told));
+        let killed: Vec<bool> = stream::iter(lives).buffer_unordered(AT_ONCE).collect().await;
+        let points = killed.iter().filter(|killed| **killed).count();
+        println!("crashes of Kubernetes writes points={points} converged={points} leaked=0");
+    });
+}
+
+/// Whether every time of every write is tried, not only the first: some minutes more.
+fn long() -> bool {
+    std::env::var_os("MTLS_LIVES_LONG").is_some()
+}
+
+/// False: in this telling the write came less often.
+async fn killed_at_write((method, path): &Write, skip: u64, when: When, expected: &Told) -> bool {
+    let (mut life, proxy) = through_proxy("killed").await;
+    story::prepare(&life).await;
+    let point = format!("killed {when:?} {method} {path} number {}", skip + 1);
+    let path = format!("/namespaces/{}/{path}?", life.namespace);
+    let rule = Rule { skip, times: 1, when, ..Rule::of(Some(method.clone()), &path, Act::Hold) };
+    let held = Held::Cluster(&proxy, proxy.add(rule));
+    let told = story::tell(&mut life, Some(held)).await;
+    let killed = story::was_killed(&life, held).await;
+    assert!(killed || skip > 0, "{point}: there was no such write");
+    assert_eq!(told.served, expected.served, "{point}");
+    assert_eq!(told.left, expected.left, "{point}");
+    life.operator.kill();
+    killed
 }

@@ -1,113 +1,269 @@
-//! Somebody changes in AWS what the operator made: it is put back, by the one call that this takes, and nothing else is touched.
-use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, MutualTlsAuthenticationInput};
-use aws_sdk_route53::types::{ChangeAction, RrType};
-use serde_json::json;
+//! Everything that somebody can change or delete behind the operator's back, row by row: it is put back by just the writes that this takes,
+//! or it is reported and left until somebody undoes it. Nothing else is touched: the journal shows exactly the writes that a row names, and
+//! what belongs to others looks at the end as it did at the beginning. A lost CA key is no drift: nothing is put in its place.
+//!
+//! Rows of one kind share a life, one after the other; each starts from a domain that is served as its spec says.
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, resume_unwind},
+    pin::Pin,
+};
+
+use futures::{FutureExt, future::join_all};
 
 use crate::world::{Life, eventually, run};
 
-/// A life that is Ready.
-async fn served(name: &str) -> Life {
-    let life = Life::start(name).await;
-    life.create_domain("d", json!({})).await;
-    life.ready("d").await;
-    life
+mod apis;
+mod cluster;
+mod domain;
+mod records;
+mod storage;
+
+/// When a row is noticed. Not asserted by time: it is which of the operator's readings shows it.
+#[derive(Clone, Copy, Debug)]
+pub enum Notice {
+    /// Kubernetes tells.
+    AtOnce,
+    /// With the readings of all custom domains, APIs and certificates of an account.
+    EveryMinute,
+    /// With the mappings and records of this domain.
+    EveryFiveMinutes,
+    /// With the bucket and the integrations.
+    EveryQuarter,
+    /// With the next thing that concerns the object, at the latest after a day or a restart.
+    NextLook,
 }
 
-/// The writes after `mark` once there are as many as `expected`, and two looks later: theirs and ours.
-async fn repaired_by(life: &Life, mark: u64, expected: &[&str]) {
-    eventually(&format!("{expected:?}"), async || {
-        let writes = life.writes(mark).await;
-        if writes.len() >= expected.len() { Ok(()) } else { Err(format!("{writes:?}")) }
-    })
-    .await;
-    life.looks(2).await;
-    assert_eq!(life.writes(mark).await, expected);
+/// What has been counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    rows: usize,
+    repaired: usize,
+    reported: usize,
+    foreign_touched: usize,
 }
 
-#[test]
-fn deleted_records_are_put_back() {
-    run(async {
-        let life = served("records").await;
-        let before = life.ready("d").await;
-        let (host, all) = (life.host(), life.records().await);
-        let mark = life.mark().await;
-        life.change_record(ChangeAction::Delete, life.record(RrType::A).await.unwrap()).await;
-        let change = |action: &str, kind: &str, name: &str| format!("ChangeResourceRecordSets {action} {kind} {name}");
-        repaired_by(&life, mark, &[&change("DELETE", "A", &host), &change("CREATE", "A", &host)]).await;
-
-        let mark = life.mark().await;
-        let validation = life.records().await.into_iter().find(|r| r.r#type == RrType::Cname).unwrap();
-        let name = validation.name.trim_end_matches('.').to_owned();
-        life.change_record(ChangeAction::Delete, validation).await;
-        repaired_by(&life, mark, &[&change("DELETE", "CNAME", &name), &change("CREATE", "CNAME", &name)]).await;
-        assert_eq!(life.records().await, all);
-        assert_eq!(life.ready("d").await, before, "Ready throughout");
-    });
+/// One life and the rows that it has been through.
+pub struct Table {
+    pub life: Life,
+    figures: Figures,
+    foreign: BTreeSet<String>,
 }
 
-#[test]
-fn a_deleted_mapping_is_put_back() {
-    run(async {
-        let life = served("unmapped").await;
-        let (before, mapped) = (life.ready("d").await, life.mapped().await);
-        let mark = life.mark().await;
-        let id = life.mapping_id("").await;
-        life.gateway().delete_api_mapping().domain_name(life.host()).api_mapping_id(id).send().await.unwrap();
-        repaired_by(&life, mark, &["DeleteApiMapping", "CreateApiMapping"]).await;
-        assert_eq!(life.mapped().await, mapped);
-        assert_eq!(life.ready("d").await, before, "Ready throughout");
-    });
-}
+/// A condition that says so: type, status, reason, a part of the message.
+pub type Says<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-#[test]
-fn a_reopened_default_endpoint_is_closed_again() {
-    run(async {
-        let life = served("reopened").await;
-        let mark = life.mark().await;
-        let request = life.gateway().update_api().api_id(&life.prepared.api_id);
-        request.disable_execute_api_endpoint(false).send().await.unwrap();
-        repaired_by(&life, mark, &["UpdateApi", "UpdateApi"]).await;
-        assert!(life.endpoint_closed().await);
-        assert_eq!(life.call(&life.prepared.execute_api_host, "/", None).await.status, 404);
-    });
-}
+impl Table {
+    /// Of a life with everything of others that it shall have, and `d` Ready in it.
+    pub async fn of(life: Life) -> Table {
+        life.ready("d").await;
+        life.looks(1).await;
+        let foreign = foreign(&life).await;
+        Table { life, figures: Figures::default(), foreign }
+    }
 
-#[test]
-fn an_overwritten_truststore_and_an_older_pin_are_put_right() {
-    run(async {
-        let life = served("pinned").await;
-        let pinned =
-            async || life.gateway_domain().await.mutual_tls_authentication.unwrap().truststore_version.unwrap();
-        let (key, first) = (format!("{}.pem", life.owner("d")), pinned().await);
-        let content = async |version: &str| {
-            let request = life.s3().get_object().bucket(&life.prepared.bucket).key(&key).version_id(version);
-            request.send().await.unwrap().body.collect().await.unwrap().into_bytes()
+    /// What somebody does (`theirs`, as the journal has it) is put back by the writes `ours`, and no others.
+    pub async fn put_back(
+        &mut self,
+        what: &str,
+        notice: Notice,
+        theirs: &[&str],
+        ours: &[&str],
+        act: impl AsyncFnOnce(&Life),
+    ) {
+        let (mark, before) = (self.life.mark().await, there(&self.life).await);
+        act(&self.life).await;
+        let expected: Vec<_> = theirs.iter().chain(ours).map(|write| self.named(write)).collect();
+        eventually(&format!("{what}: {expected:?}"), async || {
+            let writes = self.life.writes(mark).await;
+            if writes.len() < expected.len() {
+                return Err(format!("{writes:?}"));
+            }
+            let now = there(&self.life).await;
+            let differs: Vec<_> = now.symmetric_difference(&before).collect();
+            if differs.is_empty() { Ok(()) } else { Err(format!("{differs:?} after {writes:?}")) }
+        })
+        .await;
+        let ready = self.life.ready("d").await;
+        self.life.looks(1).await;
+        assert_eq!(self.life.writes(mark).await, expected, "{what}");
+        assert_eq!(self.life.ready("d").await, ready, "{what}");
+        self.noted(what, notice);
+    }
+
+    /// A row that was put back, and looked at by other means.
+    pub fn noted(&mut self, what: &str, notice: Notice) {
+        println!("drift {what}: put back, noticed {notice:?}");
+        self.figures.rows += 1;
+        self.figures.repaired += 1;
+    }
+
+    /// What somebody does (`theirs`) is reported by a condition, nothing is written, and once it is undone all is as before.
+    pub async fn reported(
+        &mut self,
+        what: &str,
+        notice: Notice,
+        theirs: &[&str],
+        (type_, status, reason, message): Says<'_>,
+        act: impl AsyncFnOnce(&Life),
+        undo: impl AsyncFnOnce(&Life),
+    ) {
+        let (mark, before) = (self.life.mark().await, there(&self.life).await);
+        act(&self.life).await;
+        let says = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+            c.status == status && c.reason == reason && c.message.contains(message)
         };
+        self.life.condition("d", type_, says).await;
+        self.life.looks(1).await;
+        let theirs: Vec<_> = theirs.iter().map(|write| self.named(write)).collect();
+        assert_eq!(self.life.writes(mark).await, theirs, "{what}");
+        undo(&self.life).await;
+        eventually(&format!("{what}: undone"), async || {
+            let now = there(&self.life).await;
+            let differs: Vec<_> = now.symmetric_difference(&before).collect();
+            if differs.is_empty() { Ok(()) } else { Err(format!("{differs:?}")) }
+        })
+        .await;
+        self.life.condition("d", type_, |c| !says(c)).await;
+        self.life.ready("d").await;
+        println!("drift {what}: reported ({type_}={status}/{reason}), noticed {notice:?}");
+        self.figures.rows += 1;
+        self.figures.reported += 1;
+    }
 
-        // Nobody reads the other version: the domain is pinned. But nobody can tell from the object what is trusted either.
-        let mark = life.mark().await;
-        let request = life.s3().put_object().bucket(&life.prepared.bucket).key(&key);
-        request.body(b"nothing".to_vec().into()).send().await.unwrap();
-        repaired_by(&life, mark, &["PutObject", "PutObject", "UpdateDomainName"]).await;
-        let second = pinned().await;
-        assert_ne!(second, first);
-        assert_eq!(content(&second).await, content(&first).await);
+    /// A write of the journal, where a row says HOST for the domain's name and ZONE for its parent.
+    fn named(&self, write: &str) -> String {
+        let host = self.life.host();
+        write.replace("HOST", &host).replace("ZONE", &self.life.prepared.zone)
+    }
 
-        let mark = life.mark().await;
-        let config = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
-        let config = DomainNameConfiguration::builder()
-            .certificate_arn(config.certificate_arn.unwrap())
-            .endpoint_type(config.endpoint_type.unwrap())
-            .security_policy(config.security_policy.unwrap())
-            .set_ip_address_type(config.ip_address_type)
-            .build();
-        let trust = MutualTlsAuthenticationInput::builder()
-            .truststore_uri(format!("s3://{}/{key}", life.prepared.bucket))
-            .truststore_version(&first)
-            .build();
-        let request = life.gateway().update_domain_name().domain_name(life.host());
-        request.domain_name_configurations(config).mutual_tls_authentication(trust).send().await.unwrap();
-        repaired_by(&life, mark, &["UpdateDomainName", "UpdateDomainName"]).await;
-        assert_eq!(pinned().await, second);
+    /// The figures, with how much of others is not as it was.
+    pub async fn end(self) -> Figures {
+        let now = foreign(&self.life).await;
+        let touched: Vec<_> = self.foreign.symmetric_difference(&now).collect();
+        assert!(touched.is_empty(), "{touched:?}");
+        Figures { foreign_touched: touched.len(), ..self.figures }
+    }
+}
+
+/// The mark of what belongs to somebody else.
+pub const THEIRS: &str = "other/team/d";
+
+#[test]
+fn what_somebody_changes_or_deletes_is_put_back_or_reported_and_nothing_else_is_touched() {
+    run(async {
+        let lives: [Pin<Box<dyn Future<Output = Figures>>>; 5] = [
+            Box::pin(domain::rows()),
+            Box::pin(records::rows()),
+            Box::pin(apis::rows()),
+            Box::pin(storage::rows()),
+            Box::pin(cluster::rows()),
+        ];
+        // All of them to their end, so that one run says everything that is wrong.
+        let ends = join_all(lives.map(|life| AssertUnwindSafe(life).catch_unwind())).await;
+        let all: Vec<_> = ends.into_iter().map(|end| end.unwrap_or_else(|why| resume_unwind(why))).collect();
+        let sum = |of: fn(&Figures) -> usize| all.iter().map(of).sum::<usize>();
+        println!(
+            "drift rows={} repaired={} reported={} foreign_touched={}",
+            sum(|f| f.rows),
+            sum(|f| f.repaired),
+            sum(|f| f.reported),
+            sum(|f| f.foreign_touched)
+        );
     });
+}
+
+/// What the domain `d` of the life has in AWS, in words that do not change when a thing is made anew.
+async fn there(life: &Life) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    let domain = life.gateway().get_domain_name().domain_name(life.host()).send().await;
+    let mut target = "no target".to_owned();
+    if let Ok(domain) = domain {
+        let config = &domain.domain_name_configurations()[0];
+        target = config.api_gateway_domain_name().unwrap_or_default().to_owned();
+        let trust = domain.mutual_tls_authentication();
+        let ours = |(key, _): &(&String, &String)| key.starts_with("mtls-operator.io/");
+        let tags: BTreeSet<_> = domain.tags().into_iter().flatten().filter(ours).collect();
+        all.insert(format!(
+            "domain {:?} {:?} {:?} {:?} {:?} {tags:?}",
+            config.domain_name_status(),
+            config.ip_address_type(),
+            config.security_policy(),
+            domain.routing_mode(),
+            trust.map(|t| t.truststore_uri()),
+        ));
+        let version = trust.and_then(|t| Some((t.truststore_uri()?, t.truststore_version()?)));
+        if let Some((bucket, key, version)) = version.and_then(|(uri, version)| {
+            let (bucket, key) = uri.strip_prefix("s3://")?.split_once('/')?;
+            Some((bucket, key, version))
+        }) {
+            let object = life.s3().get_object().bucket(bucket).key(key).version_id(version).send().await;
+            let text = match object {
+                Ok(object) => object.body.collect().await.expect("bytes").into_bytes().to_vec(),
+                Err(_) => b"gone".to_vec(),
+            };
+            let latest = life.s3().head_object().bucket(bucket).key(key).send().await;
+            let is_latest = latest.is_ok_and(|latest| latest.version_id() == Some(version));
+            all.insert(format!("truststore latest: {is_latest} {}", String::from_utf8_lossy(&text)));
+        }
+        let arn = config.certificate_arn().unwrap_or_default();
+        let tags = life.acm().list_tags_for_certificate().certificate_arn(arn).send().await;
+        all.insert(format!("certificate {:?}", tags.ok().and_then(|tags| tags.tags)));
+        all.extend(life.mapped().await.iter().map(|mapping| format!("mapping {mapping:?}")));
+    }
+    all.extend(life.records().await.iter().map(|r| format!("{r:?}").replace(&target.to_lowercase(), "TARGET")));
+    for api in life.gateway().get_apis().send().await.expect("GetApis").items() {
+        let id = api.api_id().unwrap_or_default();
+        let mut tags: Vec<_> = api.tags().into_iter().flatten().collect();
+        tags.sort();
+        all.insert(format!("API {id} {:?} {tags:?}", api.disable_execute_api_endpoint()));
+        for i in life.gateway().get_integrations().api_id(id).send().await.expect("GetIntegrations").items() {
+            let mut parameters: Vec<_> = i.request_parameters().into_iter().flatten().collect();
+            parameters.sort();
+            all.insert(format!("integration {id} {:?} {parameters:?}", i.integration_id()));
+        }
+    }
+    let v1 = aws_sdk_apigateway::Client::new(&life.account.sdk());
+    for api in v1.get_rest_apis().send().await.expect("GetRestApis").items() {
+        let id = api.id().unwrap_or_default();
+        let mut tags: Vec<_> = api.tags().into_iter().flatten().collect();
+        tags.sort();
+        all.insert(format!("REST API {id} {} {tags:?}", api.disable_execute_api_endpoint()));
+        let resources = v1.get_resources().rest_api_id(id).embed("methods").send().await.expect("GetResources");
+        let methods = resources.items().iter().flat_map(|r| r.resource_methods().into_iter().flatten());
+        for (method, at) in methods {
+            let parameters = at.method_integration().and_then(|i| i.request_parameters());
+            let mut parameters: Vec<_> = parameters.into_iter().flatten().collect();
+            parameters.sort();
+            all.insert(format!("REST integration {id} {method} {parameters:?}"));
+        }
+    }
+    all.extend(storage::settings(life).await);
+    all.extend(cluster::marks(life).await);
+    all
+}
+
+/// What is not ours, as the lives make it.
+async fn foreign(life: &Life) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for domain in life.gateway().get_domain_names().send().await.expect("GetDomainNames").items() {
+        if domain.domain_name() != Some(&life.host()) {
+            all.insert(format!("{domain:?}"));
+        }
+    }
+    for arn in life.server_certificates().await {
+        let tags = life.acm().list_tags_for_certificate().certificate_arn(&arn).send().await.expect("tags").tags;
+        if tags.iter().flatten().any(|tag| tag.value() == Some(THEIRS)) {
+            all.insert(format!("{arn} {tags:?}"));
+        }
+    }
+    all.extend(life.records().await.iter().filter(|r| r.name.starts_with("theirs.")).map(|r| format!("{r:?}")));
+    let buckets = life.s3().list_buckets().send().await.expect("ListBuckets");
+    for bucket in buckets.buckets().iter().filter_map(|b| b.name()).filter(|b| b.starts_with("theirs-")) {
+        let versioning = life.s3().get_bucket_versioning().bucket(bucket).send().await.expect("versioning");
+        let objects = life.s3().list_object_versions().bucket(bucket).send().await.expect("ListObjectVersions");
+        all.insert(format!("{bucket} {:?} {:?}", versioning.status(), objects.versions()));
+    }
+    all.extend(cluster::foreign(life).await);
+    all
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::LazyLock};
 
 use kube::{ResourceExt, api::ListParams};
 use sandbox::{
+    api_proxy::ApiProxy,
     control::{Call, Calls},
     prepare::authorizer_function,
 };
@@ -27,6 +28,15 @@ const VALIDATION: [&str; 2] = ["record Cname alt.ZONE.", "record Cname mtls.ZONE
 pub struct Told {
     pub served: BTreeSet<String>,
     pub left: BTreeSet<String>,
+}
+
+/// A call that is held, in the middle of which the operator is killed.
+#[derive(Clone, Copy)]
+pub enum Held<'a> {
+    /// By this fault rule of the double.
+    Aws(u64),
+    /// By this rule of what stands before the API server.
+    Cluster(&'a ApiProxy, u64),
 }
 
 /// The changes, one after the other.
@@ -68,8 +78,8 @@ fn function(life: &Life) -> String {
     format!("arn:aws:lambda:{}:{}:function:{FUNCTION}", life.account.region, life.account.id)
 }
 
-/// Tells it. `killed_at`: a fault rule that holds a call; the operator is killed in the middle of it, and started again.
-pub async fn tell(life: &mut Life, mut killed_at: Option<u64>) -> Told {
+/// Tells it. `killed_at`: the operator is killed in the middle of that call, and started again.
+pub async fn tell(life: &mut Life, mut killed_at: Option<Held<'_>>) -> Told {
     let trust = json!({"authorities": [{"name": "partners", "generate": {}}]});
     create(life, DOMAIN, "d", domain_spec(life, trust)).await;
     life.create_certificate("client1", "d").await;
@@ -110,7 +120,7 @@ pub async fn tell(life: &mut Life, mut killed_at: Option<u64>) -> Told {
 }
 
 /// Waits until both objects are Ready as they are now.
-async fn served(life: &mut Life, killed_at: &mut Option<u64>, what: &str) {
+async fn served(life: &mut Life, killed_at: &mut Option<Held<'_>>, what: &str) {
     eventually(&format!("{what}: Ready"), async || {
         kill(life, killed_at).await;
         let domain = life.domains().get("d").await.map_err(|e| e.to_string())?;
@@ -130,20 +140,36 @@ async fn served(life: &mut Life, killed_at: &mut Option<u64>, what: &str) {
 }
 
 /// Kills the operator once the rule holds a call.
-async fn kill(life: &mut Life, rule: &mut Option<u64>) {
-    let Some(id) = *rule else { return };
-    let faults = life.control().faults().await.expect("the double answers");
-    if faults.iter().any(|fault| fault.id == id && fault.held > 0) {
-        life.kill_at(id, "held").await;
-        // Nobody renews it any more: the next operator need not wait for it to run out.
-        life.end_lease().await;
-        *rule = None;
+async fn kill(life: &mut Life, held: &mut Option<Held<'_>>) {
+    match *held {
+        Some(Held::Aws(id)) => {
+            let faults = life.control().faults().await.expect("the double answers");
+            if !faults.iter().any(|fault| fault.id == id && fault.held > 0) {
+                return;
+            }
+            life.kill_at(id, "held").await;
+        }
+        Some(Held::Cluster(proxy, id)) => {
+            if proxy.fared(id).is_none_or(|fared| fared.held == 0) {
+                return;
+            }
+            life.operator.kill();
+            proxy.remove(id);
+            life.operator.restart().expect("the operator starts");
+        }
+        None => return,
     }
+    // Nobody renews it any more: the next operator need not wait for it to run out.
+    life.end_lease().await;
+    *held = None;
 }
 
-/// Whether the call came that the rule was to hold: it is removed when the operator is killed.
-pub async fn was_killed(life: &Life, rule: u64) -> bool {
-    life.control().faults().await.expect("the double answers").iter().all(|fault| fault.id != rule)
+/// Whether the call came that was to be held: its rule is removed when the operator is killed.
+pub async fn was_killed(life: &Life, held: Held<'_>) -> bool {
+    match held {
+        Held::Aws(rule) => life.control().faults().await.expect("the double answers").iter().all(|f| f.id != rule),
+        Held::Cluster(proxy, rule) => proxy.fared(rule).is_none(),
+    }
 }
 
 /// All that is in AWS and in the namespace.

@@ -23,6 +23,7 @@ use kube::{
 };
 use mtls_operator::api::{ClientCertificate, MtlsDomain};
 use sandbox::{
+    api_proxy::ApiProxy,
     aws::{Account, Options},
     control::{Calls, Control},
     operator::{Operator, OperatorOptions},
@@ -414,6 +415,21 @@ impl Life {
         let data = self.secrets().get(secret).await.expect("the Secret").data.unwrap_or_default();
         Identity { certificate: data["tls.crt"].0.clone(), key: data["tls.key"].0.clone() }
     }
+}
+
+/// A life whose operator talks to the API server through a proxy.
+pub async fn through_proxy(name: &str) -> (Life, ApiProxy) {
+    through_proxy_with(Life::start(name).await).await
+}
+
+/// The same of a life that has begun, and has no objects yet.
+pub async fn through_proxy_with(mut life: Life) -> (Life, ApiProxy) {
+    let proxy = ApiProxy::start(world().kubernetes.admin_config()).await.expect("a proxy");
+    life.operator.kill();
+    life.operator.go_through(&proxy.url()).expect("its kubeconfig can be written");
+    life.end_lease().await;
+    life.operator.restart().expect("the operator starts");
+    (life, proxy)
 }
 
 fn beside_of(namespace: &str, other: &str) -> String {

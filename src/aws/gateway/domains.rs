@@ -77,7 +77,7 @@ pub enum IpAddressType {
     Dualstack,
 }
 
-/// The one full configuration of a domain; the rest is fixed: Regional, TLS 1.2 and up.
+/// The one full configuration of a domain; the rest is fixed: Regional, TLS 1.2 and up, API mappings alone decide who answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DomainRequest {
     pub name: String,
@@ -156,6 +156,7 @@ impl Gateway {
             .domain_name(&request.name)
             .domain_name_configurations(request.configuration())
             .mutual_tls_authentication(request.mutual_tls())
+            .routing_mode(sdk::RoutingMode::ApiMappingOnly)
             .send();
         self.way.call("apigateway:UpdateDomainName", send).await?;
         Ok(())

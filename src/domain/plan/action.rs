@@ -55,6 +55,10 @@ pub enum Action {
     AdoptDomain {
         arn: String,
     },
+    /// Put our mark back on a domain that we made.
+    MarkDomain {
+        arn: String,
+    },
     /// Take our mark off a domain that stays.
     ReleaseDomain {
         arn: String,
@@ -189,6 +193,7 @@ impl fmt::Display for Action {
                 write!(f, "update domain {} to truststore version {}", r.name, r.truststore_version)
             }
             Action::AdoptDomain { arn } => write!(f, "take over {arn}"),
+            Action::MarkDomain { arn } => write!(f, "put our mark back on {arn}"),
             Action::ReleaseDomain { arn } | Action::ReleaseCertificate { arn } => write!(f, "take our mark off {arn}"),
             Action::DeleteDomain { name } => write!(f, "delete domain {name}"),
             Action::CreateMapping { path, api_id, stage } => write!(f, "create mapping {path:?} to {api_id}/{stage}"),

@@ -1,16 +1,17 @@
-//! The bucket that the truststore goes into: found as it must be, or made where the spec says so. Never changed when somebody else made it.
+//! The bucket that the truststore goes into: found as it must be, or made where the spec says so, and then kept as it was made. Never changed
+//! when somebody else made it.
 
 use super::{Action, Judged, Verdict};
 use crate::{
     api::conditions::Reason,
     domain::{
         desired::Desired,
-        observed::{Observed, Unseen},
+        observed::{Made, Observed, Unseen},
     },
 };
 
-/// What keeps the bucket from taking a truststore, and what we do about that.
-pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<(), Judged> {
+/// What of its settings is to be put right while it takes a truststore; or what keeps it from taking one, and what we do about that.
+pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, Judged> {
     let (bucket, account) = (&d.home.bucket, &d.home.account);
     let blocked = |reason, message| Err(Verdict::Blocked(reason, message).into());
     match &o.bucket {
@@ -41,24 +42,71 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<(), Judged> {
                 found.region, d.home.region
             ),
         ),
-        Ok(Some(found)) if found.versioned => Ok(()),
-        // It is one that the operator made, and not finished. Versioning comes last: with it nobody looks at the rest again.
-        Ok(Some(found)) if found.owner.as_ref().is_some_and(|owner| d.home.is_of_this_cluster(owner)) => {
-            let (bucket, kms_key) = (bucket.clone(), d.kms_key.clone());
-            Err(Judged::act(
-                format!("setting up the bucket {bucket}"),
-                vec![
-                    Action::BlockPublicAccess { bucket: bucket.clone() },
-                    Action::EncryptBucket { bucket: bucket.clone(), kms_key },
-                    Action::EnableVersioning { bucket },
-                ],
-            ))
-        }
-        Ok(Some(_)) => blocked(
-            Reason::BucketNotVersioned,
-            format!(
-                "bucket {bucket} has no versioning, so no version of the truststore can be pinned; turn versioning on"
+        Ok(Some(found)) => match &found.made {
+            Some(made) if found.versioned => Ok(settings(d, made, true)),
+            // Not finished, or somebody has suspended it.
+            Some(made) => Err(Judged::act(format!("setting up the bucket {bucket}"), settings(d, made, false))),
+            None if found.versioned => Ok(vec![]),
+            None => blocked(
+                Reason::BucketNotVersioned,
+                format!(
+                    "bucket {bucket} has no versioning, so no version of the truststore can be pinned; turn versioning on"
+                ),
             ),
-        ),
+        },
+    }
+}
+
+/// What a bucket that we made lacks. Versioning comes last, so that nothing is stored before the rest is there.
+fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
+    let bucket = || d.home.bucket.clone();
+    // Others store in it too, each with the key of its own spec: the default is that of whom it was made for.
+    let is_for_us = made.owner == d.home.owner || !versioned;
+    let encrypts = is_for_us && d.kms_key.is_some() && made.kms_key != d.kms_key;
+    let private = (!made.private).then(|| Action::BlockPublicAccess { bucket: bucket() });
+    let encrypted = encrypts.then(|| Action::EncryptBucket { bucket: bucket(), kms_key: d.kms_key.clone() });
+    let versioned = (!versioned).then(|| Action::EnableVersioning { bucket: bucket() });
+    [private, encrypted, versioned].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        observed::Bucket,
+        simulation::{desired, empty},
+    };
+
+    #[test]
+    fn a_bucket_of_ours_is_kept_as_it_was_made_and_nobody_elses_is_touched() {
+        let (ours, neighbour) = (desired().home.owner, "cluster/ns/neighbour");
+        let (one, two) = (Some("arn:one"), Some("arn:two"));
+        for (owner, versioned, private, kms_key, wish, expected) in [
+            (Some(&*ours), true, true, None, None, &[][..]),
+            (Some(&*ours), true, true, one, one, &[]),
+            (Some(&*ours), true, false, None, None, &["block public access"]),
+            (Some(&*ours), true, true, None, one, &["encrypt"]),
+            (Some(&*ours), true, true, two, one, &["encrypt"]),
+            // S3's own key is the least that there is.
+            (Some(&*ours), true, true, one, None, &[]),
+            (Some(&*ours), false, true, None, None, &["enable versioning"]),
+            (Some(&*ours), false, false, None, one, &["block public access", "encrypt", "enable versioning"]),
+            // Made for another MtlsDomain of this cluster, which may be gone: whose key it has is not for us to say.
+            (Some(neighbour), true, false, two, one, &["block public access"]),
+            (Some(neighbour), true, true, None, one, &[]),
+            (Some(neighbour), false, true, None, one, &["encrypt", "enable versioning"]),
+            (None, true, false, None, one, &[]),
+            (None, false, false, None, one, &[]),
+        ] {
+            let text = |t: Option<&str>| t.map(str::to_owned);
+            let made = owner.map(|owner| Made { owner: owner.to_owned(), private, kms_key: text(kms_key) });
+            let mut o = empty().observed();
+            o.bucket = Ok(Some(Bucket { region: "eu-west-1".into(), versioned, made: made.clone() }));
+            let d = Desired { create_bucket: true, kms_key: text(wish), ..desired() };
+            let (Ok(actions) | Err(Judged { actions, .. })) = bucket(&d, &o);
+            let done: Vec<_> = actions.iter().map(ToString::to_string).collect();
+            assert_eq!(done.len(), expected.len(), "{made:?} versioned: {versioned}: {done:?}");
+            assert!(done.iter().zip(expected).all(|(done, expected)| done.starts_with(expected)), "{made:?}: {done:?}");
+        }
     }
 }

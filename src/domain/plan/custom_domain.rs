@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{ADOPTED_TAG, Action, Judged, OWNER_TAG, Step, Verdict};
+use super::{ADOPTED_TAG, Action, Judged, OWNER_TAG, Step, Verdict, certificates};
 use crate::{
     api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
     aws::{
@@ -12,8 +12,13 @@ use crate::{
     domain::{
         desired::{Desired, Home},
         observed::{Observed, Seen},
+        records,
     },
 };
+
+/// What decides who answers, when it is mappings alone.
+const MAPPINGS_ONLY: &str = "API_MAPPING_ONLY";
+
 pub(super) fn domain(
     d: &Desired,
     o: &Observed,
@@ -49,9 +54,15 @@ pub(super) fn domain(
     };
     let standing = standing(&d.home, g);
     if is_barred(d, o) {
+        if standing == Standing::Unowned && has_lost_its_mark(d, o, g) {
+            return Judged::act(
+                format!("putting our mark back on the custom domain {}", g.name),
+                vec![Action::MarkDomain { arn: g.arn.clone() }],
+            );
+        }
         return not_ours(g, &standing).into();
     }
-    if let Some(why) = unmanageable(g) {
+    if let Some(why) = unmanageable(g, &standing) {
         return Verdict::blocked(Reason::DomainRejected, why).into();
     }
     if g.status == DomainStatus::Updating {
@@ -74,7 +85,10 @@ pub(super) fn domain(
     if let Some(locked) = locked(g, has_pair(wanted)) {
         return locked.into();
     }
-    let as_wished = has_pair(wanted) && pinned == Some(wanted_version) && g.ip_address_type == d.ip_address_type;
+    let as_wished = has_pair(wanted)
+        && pinned == Some(wanted_version)
+        && g.ip_address_type == d.ip_address_type
+        && g.routing_mode == MAPPINGS_ONLY;
     let mut actions = vec![];
     if matches!(standing, Standing::Unowned | Standing::Adopted) {
         if let Err(refused) = nobody_loses(&d.home, &standing, g, o, now) {
@@ -140,6 +154,16 @@ pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
     }
 }
 
+/// Whether a domain without any mark is one that we made: everything else says so. It has our certificate and uses our truststore, and our
+/// marker stands beside its records. From a domain that we let go of the marker is taken before the tag.
+fn has_lost_its_mark(d: &Desired, o: &Observed, g: &Domain) -> bool {
+    let certificate = o.certificate(&g.certificate_arn).is_some_and(|c| certificates::is_ours(&d.home, c));
+    let uses_ours = g.truststore.as_ref().is_some_and(|t| t.uri == d.home.truststore_uri());
+    let stored = o.pinned.iter().flatten().any(|p| p.owner.as_ref() == Some(&d.home.owner));
+    let marker = o.records.as_ref().is_ok_and(|there| records::is_marked(&d.home, there));
+    certificate && uses_ours && stored && marker
+}
+
 /// Whether it carries our mark.
 pub fn is_ours(home: &Home, g: &Domain) -> bool {
     matches!(standing(home, g), Standing::Made | Standing::Adopted)
@@ -170,9 +194,10 @@ fn not_ours(g: &Domain, standing: &Standing) -> Verdict {
     Verdict::blocked(Reason::ForeignOwner, format!("the custom domain {} exists already and {whose}", g.name))
 }
 
-/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should change.
+/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should change: of one that we made, what
+/// takes other calls than its update.
 /// Source: API Gateway Developer Guide, "Configuring mutual TLS authentication" and "Set the routing mode".
-fn unmanageable(g: &Domain) -> Option<String> {
+fn unmanageable(g: &Domain, standing: &Standing) -> Option<String> {
     let name = &g.name;
     if g.endpoint_type != "REGIONAL" {
         return Some(format!(
@@ -187,7 +212,7 @@ fn unmanageable(g: &Domain) -> Option<String> {
             g.security_policy
         ));
     }
-    if g.routing_mode != "API_MAPPING_ONLY" {
+    if g.routing_mode != MAPPINGS_ONLY && *standing != Standing::Made {
         return Some(format!(
             "the custom domain {name} has the routing mode {}, with which API mappings are not all that decides: set it to \
              API_MAPPING_ONLY first",
@@ -247,11 +272,69 @@ fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now:
     Err(Verdict::blocked(Reason::TrustInUse, message))
 }
 
-/// The domain, when it is there and ours.
+/// The domain, when it is there, ours, and of a kind that mutual TLS is for: nobody is sent to another.
 pub(super) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
     match domain {
         Err(why) => Err(Verdict::unknown(why)),
-        Ok(Some(g)) if is_ours(home, g) => Ok(g),
+        Ok(Some(g)) if is_ours(home, g) && unmanageable(g, &standing(home, g)).is_none() => Ok(g),
         Ok(_) => Err(Verdict::Behind(Step::DomainProgrammed)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        plan::plan,
+        simulation::{now, settled},
+    };
+
+    fn planned(d: &Desired, o: &Observed) -> Vec<String> {
+        plan(d, o, now()).actions().map(|(_, action)| action.to_string()).collect()
+    }
+
+    fn domain_of(o: &mut Observed) -> &mut Domain {
+        o.domain.as_mut().unwrap().as_mut().unwrap()
+    }
+
+    #[test]
+    fn a_lost_mark_is_put_back_only_where_all_else_says_that_we_made_the_domain() {
+        let (d, settled) = settled();
+        let mut lost = settled.clone();
+        domain_of(&mut lost).tags.clear();
+        assert_eq!(
+            (planned(&d, &settled).len(), planned(&d, &lost)),
+            (0, vec!["put our mark back on arn:domain".into()])
+        );
+        type Take = fn(&mut Observed);
+        let less: [(&str, Take); 6] = [
+            ("another owner's mark", |o| drop(domain_of(o).tags.insert(OWNER_TAG.into(), "other/ns/partners".into()))),
+            ("the certificate is somebody else's", |o| o.certificates.as_mut().unwrap()[0].tags.clear()),
+            ("without mutual TLS", |o| domain_of(o).truststore = None),
+            ("the truststore object is not ours", |o| o.pinned.as_mut().unwrap().as_mut().unwrap().owner = None),
+            ("the marker is gone", |o| o.records.as_mut().unwrap().retain(|r| r.kind != "TXT")),
+            ("the records cannot be seen", |o| o.records = Err(unseen())),
+        ];
+        for (what, take) in less {
+            let mut o = lost.clone();
+            take(&mut o);
+            for certificate in o.named.values_mut().flatten().flatten() {
+                certificate.tags = o.certificates.as_ref().unwrap()[0].tags.clone();
+            }
+            assert_eq!(planned(&d, &o), [""; 0], "{what}");
+        }
+    }
+
+    fn unseen() -> crate::domain::observed::Unseen {
+        crate::domain::observed::Unseen { reason: Reason::Unreachable, message: "no answer".into() }
+    }
+
+    #[test]
+    fn another_routing_mode_is_put_right_on_a_domain_that_we_made_and_named_on_one_taken_over() {
+        let (d, mut o) = settled();
+        domain_of(&mut o).routing_mode = "ROUTING_RULE_THEN_API_MAPPING".into();
+        assert!(matches!(&planned(&d, &o)[..], [update] if update.starts_with("update domain")));
+        domain_of(&mut o).tags.insert(ADOPTED_TAG.into(), "true".into());
+        assert_eq!(planned(&d, &o), [""; 0]);
     }
 }

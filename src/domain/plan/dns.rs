@@ -29,11 +29,12 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
         Ok(there) => there,
     };
     match records::plan(&d.home, zone, g, d.ip_address_type, there) {
-        RecordPlan::Right => match &o.records_in_sync {
+        RecordPlan::Right { marked } => match &o.records_in_sync {
             Err(why) => Verdict::unknown(why).into(),
             Ok(false) => Verdict::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
             Ok(true) => {
-                Verdict::done(Reason::Programmed, format!("{} points at {}", d.home.domain_name, g.target)).into()
+                let how = if marked { "" } else { ", by records without our marker, which stay when this object goes" };
+                Verdict::done(Reason::Programmed, format!("{} points at {}{how}", d.home.domain_name, g.target)).into()
             }
         },
         RecordPlan::Foreign(what) => {

@@ -31,6 +31,19 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 Reason::InvalidCACertificateRef,
                 format!("authority {}: the private key does not belong to its certificate", wish.name),
             )),
+            // We made both, and the certificate without its key issues nothing.
+            (Some(Source::Read { key: Key::Absent, .. }), SourceWish::Generated { secret, .. })
+                if wish.state == AuthorityState::Active =>
+            {
+                problems.push((
+                    Reason::AuthorityKeyLost,
+                    format!(
+                        "authority {}: the Secret {secret} has no private key any more. Restore it from a backup, or add an authority under \
+                         another name and make that the issuing one",
+                        wish.name
+                    ),
+                ))
+            }
             (Some(Source::Read { .. }), _) => {}
             (Some(Source::Several(all)), _) => {
                 let missing = all.values().filter_map(|found| match found {

@@ -25,13 +25,31 @@ pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> V
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
     let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Distrusted, Ok(vec![])));
-    wanted.chain(gone).collect()
+    let hidden = previous.map(|bundle| out_of_sight(d, bundle)).unwrap_or_default();
+    let hidden =
+        hidden.into_iter().map(|entry| source(entry.to_owned(), compile::State::Active, Err(SourceError::Missing)));
+    wanted.chain(gone).chain(hidden).collect()
 }
 
 /// Whose certificates have to leave this truststore because their ClientCertificate is gone.
 pub fn withdrawn<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
+    unlisted(d, bundle).filter(|entry| is_in_sight(d, entry)).collect()
+}
+
+/// Of whose ClientCertificate nobody can say whether it is there: what they have stays as it is.
+fn out_of_sight<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
+    unlisted(d, bundle).filter(|entry| !is_in_sight(d, entry)).collect()
+}
+
+fn unlisted<'b>(d: &Desired, bundle: &'b Bundle) -> impl Iterator<Item = &'b str> {
     let entries = bundle.entries.iter().map(|e| e.authority.as_str()).filter(|entry| clients::is_self_signed(entry));
-    entries.filter(|entry| !d.self_signed.iter().any(|wish| wish.entry == *entry)).collect()
+    entries.filter(|entry| !d.self_signed.iter().any(|wish| wish.entry == *entry))
+}
+
+/// Whether its namespace is watched.
+fn is_in_sight(d: &Desired, entry: &str) -> bool {
+    let Some(watched) = &d.watched else { return true };
+    clients::namespace(entry).is_none_or(|namespace| watched.contains(namespace))
 }
 
 #[cfg(test)]
@@ -60,7 +78,7 @@ mod tests {
     }
 
     fn wish(name: &str) -> SelfSigned {
-        let entry = format!("clientcertificates/{name}/uid");
+        let entry = format!("clientcertificates/ns/{name}/uid");
         SelfSigned {
             namespace: "ns".into(),
             name: name.into(),
@@ -140,7 +158,7 @@ mod tests {
         world.d.self_signed.retain(|wish| wish.name != "client1");
         assert_eq!(
             withdrawn(&world.d, &world.o.pinned.as_ref().unwrap().as_ref().unwrap().bundle),
-            ["clientcertificates/client1/uid"].into()
+            ["clientcertificates/ns/client1/uid"].into()
         );
         let bundle = world.looks(now);
         assert!(!bundle.entries.iter().any(|e| [&first, &second].contains(&&e.certificate)), "{bundle:?}");
@@ -167,12 +185,39 @@ mod tests {
         let mut world = trusted();
         world.has("client1", &[]);
         assert!(world.trusts(now, &first), "a Secret that was lost");
+        let mut narrowed = trusted();
+        narrowed.d.self_signed.clear();
+        narrowed.d.watched = Some(["elsewhere".to_owned()].into());
+        assert!(narrowed.trusts(now, &first), "a namespace that is not watched any more");
+        narrowed.d.watched = Some(["elsewhere", "ns"].map(str::to_owned).into());
+        assert!(!narrowed.trusts(now, &first), "it is, and the object is gone");
         // And once there is another one, what was lost stays as long as any superseded certificate.
         let next = LeafRequest { serial_number: Some("2".into()), ..request("client1") };
         let second = leaf::self_sign(&next, &generate(KeyKind::EcdsaP256).unwrap(), now).unwrap().certificate;
         world.has("client1", &[&second]);
         assert!(world.trusts(now, &first) && world.trusts(now, &second));
         assert!(!world.trusts(first.not_after, &first));
+    }
+
+    /// The first versions wrote `clientcertificates/<name>/<uid>`.
+    #[test]
+    fn an_entry_without_a_namespace_is_followed_as_any() {
+        let now = simulation::now();
+        let first = certificate("client1");
+        let mut world = World::new();
+        world.d.watched = Some(["ns".to_owned()].into());
+        world.has("client1", &[&first]);
+        let before = world.looks(now).render().replace("clientcertificates/ns/", "clientcertificates/");
+        let bundle = Bundle::parse(&before).unwrap();
+        let older = |o: &mut Observed| {
+            o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
+            o.pinned.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
+        };
+        older(&mut world.o);
+        assert!(world.trusts(now, &first), "its ClientCertificate is there");
+        older(&mut world.o);
+        world.d.self_signed.clear();
+        assert!(!world.trusts(now, &first), "it is gone");
     }
 
     #[test]

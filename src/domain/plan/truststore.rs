@@ -91,6 +91,10 @@ fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bu
 
 fn source(authority: String, wish: &AuthorityWish, found: Option<&Source>, d: &Desired) -> compile::Source {
     let (certificates, key) = match found {
+        // The key that we made lost its certificate to another one: no reason to trust that.
+        Some(Source::Read { key: Key::Misfit, .. }) if matches!(wish.source, SourceWish::Generated { .. }) => {
+            (Err(SourceError::Missing), Key::Misfit)
+        }
         Some(Source::Read { certificates, key }) => (certificates.clone().map_err(SourceError::Unreadable), *key),
         _ => (Err(SourceError::Missing), Key::Absent),
     };
@@ -109,9 +113,18 @@ fn source(authority: String, wish: &AuthorityWish, found: Option<&Source>, d: &D
 }
 
 pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>) -> Judged {
-    if let Err(missing) = bucket::bucket(d, o) {
-        return missing;
+    match bucket::bucket(d, o) {
+        Err(missing) => missing,
+        // The truststore first, and without a fuss: nobody who is to be let in or kept out waits for a setting of the bucket.
+        Ok(repairs) => {
+            let mut judged = object(d, o, refs, compiled);
+            judged.actions.extend(repairs);
+            judged
+        }
     }
+}
+
+fn object(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>) -> Judged {
     let (bucket, key) = (&d.home.bucket, &d.home.key);
     let published = match (&o.published, &o.pinned, &o.domain) {
         (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return Verdict::unknown(why).into(),

@@ -111,6 +111,7 @@ pub(in crate::domain) fn desired() -> Desired {
             source: SourceWish::Generated { secret: "partners.partners-ca".into(), request: request() },
         }],
         self_signed: vec![],
+        watched: None,
         longest_leaf: DEFAULT_LEAF,
         overlap: None,
         mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2"), ("orders/v2/items".to_owned(), "r1")]
@@ -146,7 +147,8 @@ pub(super) struct Bucket {
     pub(super) owner: Option<String>,
     pub(super) versioned: bool,
     pub(super) private: bool,
-    pub(super) encrypted: bool,
+    /// What it encrypts with by default.
+    pub(super) kms_key: Option<String>,
     /// Versioning was enabled a moment ago: the next object gets no version.
     pub(super) fresh: bool,
 }
@@ -255,7 +257,11 @@ impl World {
             bucket: Ok(self.bucket.as_ref().map(|b| observed::Bucket {
                 region: "eu-west-1".into(),
                 versioned: b.versioned,
-                owner: b.owner.clone(),
+                made: b.owner.clone().filter(|_| b.is_ours()).map(|owner| observed::Made {
+                    owner,
+                    private: b.private,
+                    kms_key: b.kms_key.clone(),
+                }),
             })),
             published: Ok(self.latest().map(|s| Published {
                 version: s.version.clone(),
@@ -370,13 +376,13 @@ impl World {
             Action::CreateBucket { .. } => {
                 assert!(self.bucket.is_none() && self.creates);
                 let owner = Some(OURS.into());
-                self.bucket = Some(Bucket { owner, versioned: false, private: false, encrypted: false, fresh: false });
+                self.bucket = Some(Bucket { owner, versioned: false, private: false, kms_key: None, fresh: false });
             }
             Action::BlockPublicAccess { .. } => self.bucket_of_ours().private = true,
-            Action::EncryptBucket { .. } => self.bucket_of_ours().encrypted = true,
+            Action::EncryptBucket { kms_key, .. } => self.bucket_of_ours().kms_key = kms_key,
             Action::EnableVersioning { .. } => {
                 let bucket = self.bucket_of_ours();
-                assert!(bucket.private && bucket.encrypted, "versioning comes last");
+                assert!(bucket.private, "versioning comes last");
                 (bucket.versioned, bucket.fresh) = (true, true);
             }
             Action::PutTruststore { body, kms_key, .. } => {
@@ -417,6 +423,11 @@ impl World {
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!(owner(&g.tags), NOBODYS, "somebody else's domain was taken over");
                 g.tags.extend(tags(ADOPTED));
+            }
+            Action::MarkDomain { .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!(owner(&g.tags), NOBODYS, "somebody else's domain was taken");
+                g.tags.insert(OWNER_TAG.into(), OURS.into());
             }
             Action::ReleaseDomain { .. } => {
                 let g = self.domain.as_mut().expect("there");
@@ -724,7 +735,7 @@ pub(in crate::domain) fn empty() -> World {
         has_key: false,
         certificates: vec![],
         records: vec![],
-        bucket: Some(Bucket { owner: None, versioned: true, private: true, encrypted: true, fresh: false }),
+        bucket: Some(Bucket { owner: None, versioned: true, private: true, kms_key: None, fresh: false }),
         versions: vec![],
         domain: None,
         mappings: vec![],

@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{fits, lines, owned, zone};
+use super::{fits, is_ours, lines, owned, zone};
 use crate::{
     api::conditions::Reason,
     aws::acm::{self, CertificateStatus},
@@ -38,6 +38,8 @@ pub(super) fn request(d: &Desired, wish: &RequestWish, o: &Observed, now: Timest
         )
         .into();
     }
+    // One that somebody has taken our mark off is not ours any more, like any that a user made; but our token would yield it again.
+    let others = o.certificates.iter().flatten().filter(|c| fits(wish, c) && !is_ours(&d.home, c)).count();
     Judged::act(
         format!("requesting a certificate for {}", d.home.domain_name),
         vec![Action::RequestCertificate(acm::CertificateRequest {
@@ -45,7 +47,7 @@ pub(super) fn request(d: &Desired, wish: &RequestWish, o: &Observed, now: Timest
             names: wish.names.clone(),
             key_algorithm: wish.key_algorithm.clone(),
             // The same token gets the same certificate for an hour, also one that has failed.
-            idempotency_token: short_hash(&format!("{}\n{}", wish.token, failed.len())),
+            idempotency_token: short_hash(&format!("{}\n{}", wish.token, failed.len() + others)),
             tags: [(OWNER_TAG.to_owned(), d.home.owner.clone())].into(),
         })],
     )

@@ -1,0 +1,440 @@
+//! What a Kubernetes API does that is not well, or that forgets: gone for a while, watches that expire, conflicts, objects that cannot be
+//! read, huge Secrets, deletions nobody watched, a restored cluster. The operator waits, or goes on with the rest; what is trusted never shrinks
+//! because something could not be seen, and nothing is written to AWS while somebody else might be the leader.
+use http::{Method, StatusCode};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Namespace, Secret},
+};
+use kube::{
+    Api,
+    api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams},
+};
+use mtls_operator::api::MtlsDomain;
+use sandbox::{
+    api_proxy::{Act, ApiProxy, Rule},
+    control::Calls,
+    operator::grant,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    grants::{GRANT, Team, asking, granting},
+    objects::*,
+    world::{Life, eventually, run, through_proxy, through_proxy_with, world},
+};
+
+const CERTIFICATES: &str = "/clientcertificates?";
+
+/// A self-signed certificate, which stands in the truststore itself.
+fn self_signed(common_name: &str) -> Value {
+    json!({"domainRef": {"name": "partners"}, "subject": {"commonName": common_name}, "issuance": "SelfSigned"})
+}
+
+/// A domain `partners` and a self-signed certificate `self1` that it trusts.
+async fn with_self_signed(life: &Life) {
+    ready_domain(life).await;
+    create(life, CERTIFICATE, "self1", self_signed("self1")).await;
+    until(life, CERTIFICATE, "self1", "Ready", "True", "").await;
+    until(life, DOMAIN, "partners", "Ready", "True", "").await;
+    life.looks(1).await;
+}
+
+async fn renew_time(life: &Life) -> f64 {
+    let leases = Api::<Lease>::namespaced(life.client.clone(), &life.namespace);
+    let lease = leases.get("mtls-operator").await.expect("the Lease");
+    let at = lease.spec.and_then(|spec| spec.renew_time).expect("it was renewed");
+    at.0.as_millisecond() as f64 / 1000.0
+}
+
+#[test]
+fn while_the_api_server_is_gone_nothing_is_written_to_aws_that_another_leader_could_write() {
+    run(async {
+        let (mut life, proxy) = through_proxy("gone").await;
+        ready_domain(&life).await;
+        let mark = life.mark().await;
+        proxy.down();
+        // Somebody takes the mapping away all the time, until the operator ends because it may not be the leader any more.
+        eventually("the operator ends", async || {
+            let mapped = life.gateway().get_api_mappings().domain_name(life.host()).send().await.expect("mappings");
+            for id in mapped.items().iter().filter_map(|m| m.api_mapping_id()) {
+                let request = life.gateway().delete_api_mapping().domain_name(life.host()).api_mapping_id(id);
+                let _ = request.send().await;
+            }
+            let process = life.operator.process().expect("it was started");
+            match process.ended().expect("its state") {
+                Some(status) if !status.success() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        let last = renew_time(&life).await;
+        let which = Calls { account: &life.account.id, since: mark, operation: "CreateApiMapping", ..Calls::default() };
+        let repairs = life.control().calls(&which).await.expect("the journal").calls;
+        // Others take a Lease that has not been renewed for 12 s; what is begun ends before that.
+        for repair in repairs {
+            assert!(repair.time + repair.duration_ms / 1000.0 < last + 12.0, "{repair:?}, last renewed {last}");
+        }
+        proxy.up();
+        life.operator.restart().expect("the operator starts");
+        eventually("the mapping is back", async || match life.mapped().await.len() {
+            1 => Ok(()),
+            count => Err(format!("{count} mappings")),
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_watch_that_expires_is_begun_anew_and_misses_nothing() {
+    run(async {
+        let (life, proxy) = through_proxy("expired").await;
+        ready_domain(&life).await;
+        let gone = Act::Refuse(StatusCode::GONE, "Expired");
+        let rule = proxy.add(Rule { times: 12, ..Rule::of(Some(Method::GET), "watch=true", gone) });
+        proxy.cut();
+        let partner = Ca::new("partner");
+        let spec = get(&life, DOMAIN, "partners").await["spec"].clone();
+        let mut authorities = spec["trust"]["authorities"].as_array().expect("a list").clone();
+        authorities.push(json!({"name": "partner", "pem": partner.pem}));
+        change(&life, DOMAIN, "partners", json!({"trust": {"issuingAuthority": "ca", "authorities": authorities}}))
+            .await;
+        create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+        until(&life, CERTIFICATE, "client1", "Ready", "True", "").await;
+        until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+        assert!(holds(&truststore(&life).await.1, &partner.pem));
+        eventually("every refusal was used", async || match proxy.fared(rule).expect("there") {
+            fared if fared.fired == 12 => Ok(()),
+            fared => Err(format!("{fared:?}")),
+        })
+        .await;
+        delete(&life, CERTIFICATE, "client1").await;
+        eventually("a deletion is heard of", async || {
+            match life.secrets().get_opt("client1").await.map_err(|e| e.to_string())? {
+                None => Ok(()),
+                Some(_) => Err("the Secret is there".to_owned()),
+            }
+        })
+        .await;
+        life.delete_domain("partners").await;
+    });
+}
+
+#[test]
+fn while_no_status_can_be_written_the_work_goes_on_and_nothing_is_made_twice() {
+    run(async {
+        let (life, proxy) = through_proxy("conflict").await;
+        let conflict = Act::Refuse(StatusCode::CONFLICT, "Conflict");
+        let rule = proxy.add(Rule { times: 12, ..Rule::of(Some(Method::PATCH), "/status?", conflict) });
+        let mark = life.mark().await;
+        create(&life, DOMAIN, "partners", domain_spec(&life, generated())).await;
+        eventually("the work goes on", async || {
+            let fared = proxy.fared(rule).expect("there");
+            let requested = !life.server_certificates().await.is_empty();
+            if requested && fared.fired > 2 { Ok(()) } else { Err(format!("{fared:?}, requested: {requested}")) }
+        })
+        .await;
+        create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+        let (_, first) = issued(&life, "client1", 1).await;
+        until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+        until(&life, CERTIFICATE, "client1", "Ready", "True", "").await;
+        let fared = proxy.fared(rule).expect("there");
+        assert_eq!(fared.fired, 12, "every conflict was met");
+        let (object, last) = issued(&life, "client1", 1).await;
+        assert_eq!((object["status"]["revision"].as_i64(), text(&last, "tls.crt")), (Some(1), text(&first, "tls.crt")));
+        let writes = life.writes(mark).await;
+        let mut once = writes.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), writes.len(), "{writes:?}");
+    });
+}
+
+#[test]
+fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
+    run(async {
+        let (mut life, proxy) = through_proxy("unreadable").await;
+        ready_domain(&life).await;
+        create(&life, CERTIFICATE, "self1", self_signed("bad-self1")).await;
+        until(&life, CERTIFICATE, "self1", "Ready", "True", "").await;
+        life.looks(1).await;
+        let before = truststore(&life).await;
+        // As if it had been written under another schema.
+        let from = "\"subject\":{\"commonName\":\"bad";
+        let to = from.replace("{\"commonName\"", "[],\"subjects\":{\"commonName\"");
+        let _ = proxy.add(Rule::of(Some(Method::GET), "/clientcertificates*", Act::Replace(from.into(), to)));
+        let _ = proxy.add(Rule::of(
+            Some(Method::GET),
+            "/mtlsdomains*",
+            Act::Replace("\"domainName\":\"bad.".into(), "\"domainName\":7,\"was\":\"bad.".into()),
+        ));
+        life.operator.stop().await.expect("it stops");
+        life.operator.restart().expect("the operator starts");
+        create(&life, CERTIFICATE, "bad1", certificate_spec("bad1")).await;
+        let mut bad = domain_spec(&life, generated());
+        bad["domainName"] = json!(format!("bad.{}", life.prepared.zone));
+        create(&life, DOMAIN, "bad", bad).await;
+        create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+        until(&life, CERTIFICATE, "client1", "Ready", "True", "").await;
+        change(&life, DOMAIN, "partners", json!({"ipAddressType": "DualStack"})).await;
+        until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+        life.looks(2).await;
+        assert_eq!(truststore(&life).await, before, "what cannot be read keeps its trust");
+        for (kind, name) in [(DOMAIN, "bad"), (CERTIFICATE, "bad1")] {
+            assert_eq!(get(&life, kind, name).await["status"], json!({"observedGeneration": -1}), "{kind} {name}");
+        }
+        assert_eq!(life.gateway_domains().await, [life.host()]);
+    });
+}
+
+#[test]
+fn a_secret_of_a_megabyte_is_read_and_one_full_of_rubbish_is_named() {
+    run(async {
+        let life = Life::start("huge").await;
+        let partner = Ca::new("partner");
+        // An API server takes a little over a megabyte in a Secret.
+        let filler = "x".repeat(1_000_000);
+        create_secret(&life, "big", &[("ca.crt", &partner.pem), ("filler", &filler)]).await;
+        let rubbish = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".repeat(16_000);
+        create_secret(&life, "rubbish", &[("ca.crt", &rubbish)]).await;
+        let trust = json!({"issuingAuthority": "ca", "authorities": [
+            {"name": "ca", "generate": {}},
+            {"name": "big", "secretRef": {"name": "big"}},
+            {"name": "rubbish", "secretRef": {"name": "rubbish"}},
+        ]});
+        create(&life, DOMAIN, "partners", domain_spec(&life, trust)).await;
+        let refs = until(&life, DOMAIN, "partners", "ResolvedRefs", "False", "InvalidCACertificateRef").await;
+        let message = condition(&refs, "ResolvedRefs").expect("there")["message"].to_string();
+        assert!(message.contains("authority rubbish") && message.len() < 4096, "{message}");
+        until(&life, DOMAIN, "partners", "DomainProgrammed", "True", "").await;
+        assert!(holds(&truststore(&life).await.1, &partner.pem));
+        damage(&life, "rubbish", &[("ca.crt", &partner.pem)]).await;
+        until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+        // One that whole-file mounts would refuse is no trouble to read for a ClientCertificate either: its own Secret keeps others' keys.
+        create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+        let (_, secret) = issued(&life, "client1", 1).await;
+        damage(&life, "client1", &[("filler", &filler)]).await;
+        ask_for_renewal(&life, "client1", "1").await;
+        let (_, renewed) = issued(&life, "client1", 2).await;
+        assert_ne!(text(&renewed, "tls.crt"), text(&secret, "tls.crt"));
+        assert_eq!(text(&renewed, "filler").len(), filler.len());
+    });
+}
+
+#[test]
+fn what_is_deleted_while_nobody_watches_is_cleaned_up_later() {
+    run(async {
+        let mut life = Life::start("unwatched").await;
+        with_self_signed(&life).await;
+        life.operator.kill();
+        life.end_lease().await;
+        delete(&life, CERTIFICATE, "self1").await;
+        delete(&life, DOMAIN, "partners").await;
+        // One whose object is gone by the time that anybody looks.
+        eventually("the certificate is gone", async || {
+            match api(&life, CERTIFICATE).get_opt("self1").await.map_err(|e| e.to_string())? {
+                None => Ok(()),
+                Some(_) => Err("there".to_owned()),
+            }
+        })
+        .await;
+        life.operator.restart().expect("the operator starts");
+        life.domain_gone("partners").await;
+        eventually("nothing is left", async || {
+            let left = (life.gateway_domains().await, life.server_certificates().await, life.object_versions().await);
+            let secrets = life.secrets().list(&Default::default()).await.map_err(|e| e.to_string())?.items.len();
+            if left == (vec![], vec![], vec![]) && secrets == 0 { Ok(()) } else { Err(format!("{left:?} {secrets}")) }
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_deleted_namespace_takes_everything_in_aws_with_it() {
+    run(async {
+        let life = Life::start_among("nsgone", &["tenant"], &[]).await;
+        // Rights that a Role in the namespace gives would go before the objects do.
+        grant(&world().kubernetes, &life.namespace, &[]).await.expect("rights in all namespaces");
+        let tenant = life.beside("tenant");
+        let domains = Api::<MtlsDomain>::namespaced(life.client.clone(), &tenant);
+        let object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": DOMAIN, "metadata": {"name": "partners"},
+            "spec": domain_spec(&life, generated()),
+        });
+        let object = serde_json::from_value(object).expect("an MtlsDomain");
+        domains.create(&Default::default(), &object).await.expect("the API server takes it");
+        let there = Team::admin(&life, &tenant);
+        there.request("client1", certificate_spec("client1")).await;
+        there.ready("client1").await;
+        eventually("Ready", async || {
+            let object = serde_json::to_value(domains.get("partners").await.map_err(|e| e.to_string())?).expect("JSON");
+            if says(&object, "Ready") == "True" { Ok(()) } else { Err(object["status"].to_string()) }
+        })
+        .await;
+        let namespaces = Api::<Namespace>::all(life.client.clone());
+        namespaces.delete(&tenant, &Default::default()).await.expect("deleted");
+        eventually("the namespace is gone", async || {
+            match namespaces.get_opt(&tenant).await.map_err(|e| e.to_string())? {
+                None => Ok(()),
+                Some(left) => Err(serde_json::to_string(&left.status).expect("JSON")),
+            }
+        })
+        .await;
+        let left = (life.gateway_domains().await, life.server_certificates().await, life.object_versions().await);
+        assert_eq!(left, (vec![], vec![], vec![]));
+    });
+}
+
+/// Takes the object away with the operator not looking, and leaves what it made: as a new cluster has it that only the manifests come to.
+async fn taken_out(life: &Life, kind: &str, name: &str) -> DynamicObject {
+    let api = api(life, kind);
+    let mut object = api.get(name).await.expect("the object");
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    api.patch(name, &PatchParams::default(), &free).await.expect("without finalizers");
+    let orphan =
+        DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
+    api.delete(name, &orphan).await.expect("deleted");
+    eventually("it is gone", async || match api.get_opt(name).await.map_err(|e| e.to_string())? {
+        None => Ok(()),
+        Some(_) => Err("there".into()),
+    })
+    .await;
+    object.data.as_object_mut().expect("an object").remove("status");
+    object.metadata = ObjectMeta { name: Some(name.into()), ..Default::default() };
+    object
+}
+
+#[test]
+fn a_restore_without_secrets_says_that_the_key_is_lost_and_goes_on_serving() {
+    run(async {
+        let mut life = Life::start("nosecrets").await;
+        ready_domain(&life).await;
+        create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
+        let (_, secret) = issued(&life, "client1", 1).await;
+        let living = Caller::of(&secret);
+        let before = truststore(&life).await;
+        life.operator.kill();
+        life.end_lease().await;
+        let mark = life.mark().await;
+        let mut saved = vec![];
+        for (kind, name) in [(DOMAIN, "partners"), (CERTIFICATE, "client1")] {
+            saved.push((kind, taken_out(&life, kind, name).await));
+        }
+        let mut backup: Vec<Secret> = vec![];
+        for secret in ["partners.ca-ca", "client1"] {
+            let mut found = life.secrets().get(secret).await.expect("there");
+            let metadata = std::mem::take(&mut found.metadata);
+            found.metadata = ObjectMeta { name: metadata.name, labels: metadata.labels, ..Default::default() };
+            backup.push(found);
+            life.secrets().delete(secret, &Default::default()).await.expect("deleted");
+        }
+        for (kind, object) in saved {
+            api(&life, kind).create(&Default::default(), &object).await.expect("restored");
+        }
+        life.operator.restart().expect("the operator starts");
+        until(&life, DOMAIN, "partners", "ResolvedRefs", "False", "AuthorityKeyLost").await;
+        until(&life, CERTIFICATE, "client1", "Ready", "Unknown", "WaitingForAuthority").await;
+        life.looks(2).await;
+        assert!(life.secrets().get_opt("partners.ca-ca").await.expect("an answer").is_none(), "none is made anew");
+        assert_eq!(truststore(&life).await, before);
+        assert_eq!(life.writes(mark).await, [""; 0]);
+        assert_eq!(living.calls(&life).await, "200", "callers go on being served");
+        // The rest of the backup comes later.
+        for secret in &backup {
+            life.secrets().create(&Default::default(), secret).await.expect("restored");
+        }
+        until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+        until(&life, CERTIFICATE, "client1", "Ready", "True", "").await;
+        assert_eq!(truststore(&life).await, before);
+        assert_eq!(life.writes(mark).await, [""; 0]);
+    });
+}
+
+#[test]
+fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_truststore() {
+    run(async {
+        let (mut life, proxy) = through_proxy("unlisted").await;
+        with_self_signed(&life).await;
+        let before = truststore(&life).await;
+        for (what, act) in [
+            ("fails", Act::Refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
+            ("is forbidden", Act::Refuse(StatusCode::FORBIDDEN, "Forbidden")),
+            ("takes its time", Act::Hold),
+        ] {
+            life.operator.stop().await.expect("it stops");
+            let rule = proxy.add(Rule::of(Some(Method::GET), CERTIFICATES, act));
+            let mark = life.mark().await;
+            life.operator.restart().expect("the operator starts");
+            eventually(&format!("the list {what}"), async || match proxy.fared(rule).expect("there") {
+                fared if fared.fired > 1 || fared.held > 0 => Ok(()),
+                fared => Err(format!("{fared:?}")),
+            })
+            .await;
+            // It leads by now, and hears of a change.
+            led(&life, &proxy).await;
+            let nothing = Calls { account: &life.account.id, since: mark, service: "s3", ..Calls::default() };
+            assert!(
+                life.control().calls(&nothing).await.expect("the journal").calls.iter().all(|c| !c.write),
+                "{what}"
+            );
+            proxy.remove(rule);
+            life.looks(2).await;
+            assert_eq!(truststore(&life).await, before, "{what}");
+            assert_eq!(life.writes(mark).await, [""; 0], "{what}");
+        }
+    });
+}
+
+/// Waits until the operator has the Lease, and has listed the domains.
+async fn led(life: &Life, proxy: &ApiProxy) {
+    eventually("it leads", async || {
+        let leases = Api::<Lease>::namespaced(life.client.clone(), &life.namespace);
+        let lease = leases.get("mtls-operator").await.map_err(|e| e.to_string())?;
+        let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+        let domains = proxy.seen().iter().filter(|seen| seen.path.ends_with("/mtlsdomains")).count();
+        if !holder.is_empty() && domains > 0 { Ok(()) } else { Err(format!("{holder:?}, {domains} lists")) }
+    })
+    .await;
+}
+
+#[test]
+fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore() {
+    run(async {
+        let life = Life::start_among("narrowed", &["acme"], &[]).await;
+        let (mut life, _proxy) = through_proxy_with(life).await;
+        with_self_signed(&life).await;
+        let acme = Team::admin(&life, &life.beside("acme"));
+        create(&life, GRANT, "acme", granting(&acme.namespace, json!({"issuance": "SelfSigned"}))).await;
+        acme.request("client", asking(&life, "acme-1", json!({"issuance": "SelfSigned"}))).await;
+        acme.ready("client").await;
+        until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+        let theirs = text(&acme.secrets().get("client").await.expect("there"), "tls.crt");
+        let before = truststore(&life).await;
+        assert!(holds(&before.1, &theirs));
+
+        life.operator.stop().await.expect("it stops");
+        let own = life.namespace.clone();
+        life.operator.set_env("MTLS_OPERATOR_WATCH_NAMESPACE", &own);
+        let mark = life.mark().await;
+        life.operator.restart().expect("the operator starts");
+        life.looks(2).await;
+        assert_eq!(truststore(&life).await, before);
+        assert_eq!(life.writes(mark).await, [""; 0]);
+        // Trust that is not in doubt goes on changing, with theirs in it.
+        create(&life, CERTIFICATE, "self2", self_signed("self2")).await;
+        until(&life, CERTIFICATE, "self2", "Ready", "True", "").await;
+        assert!(holds(&truststore(&life).await.1, &theirs));
+
+        // Watched again, it goes as soon as its object does.
+        life.operator.stop().await.expect("it stops");
+        let both = format!("{own},{}", acme.namespace);
+        life.operator.set_env("MTLS_OPERATOR_WATCH_NAMESPACE", &both);
+        life.operator.restart().expect("the operator starts");
+        acme.api(CERTIFICATE).delete("client", &Default::default()).await.expect("deleted");
+        eventually("it is out", async || match holds(&truststore(&life).await.1, &theirs) {
+            false => Ok(()),
+            true => Err("it is trusted".to_owned()),
+        })
+        .await;
+    });
+}

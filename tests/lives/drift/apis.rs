@@ -1,0 +1,97 @@
+//! Rows of the mapped APIs: the flag of the default endpoint, and the parameters by which the back end learns who called.
+use aws_sdk_apigateway::types::{Op, PatchOperation};
+use sandbox::prepare::{http_proxy_api, rest_proxy_api};
+use serde_json::json;
+
+use super::{
+    Figures,
+    Notice::{EveryMinute, EveryQuarter},
+    Table,
+};
+use crate::world::Life;
+
+const HEADER: &str = "x-client-cert-sub";
+/// A back end that nobody calls.
+const NOWHERE: &str = "http://192.0.2.1";
+
+fn v1(life: &Life) -> aws_sdk_apigateway::Client {
+    aws_sdk_apigateway::Client::new(&life.account.sdk())
+}
+
+/// The integration of an HTTP API, with this value of our header; empty: without it.
+async fn set(life: &Life, api: &str, value: &str) {
+    let all = life.gateway().get_integrations().api_id(api).send().await.unwrap();
+    let request = life.gateway().update_integration().api_id(api);
+    let request = request.integration_id(all.items()[0].integration_id().unwrap());
+    let parameters = [(format!("overwrite:header.{HEADER}"), value.to_owned())].into();
+    request.set_request_parameters(Some(parameters)).send().await.unwrap();
+}
+
+pub async fn rows() -> Figures {
+    let life = Life::start("drift-apis").await;
+    let http = http_proxy_api(&life.account, "http", NOWHERE, true).await.unwrap();
+    let rest = rest_proxy_api(&life.account, "rest", NOWHERE).await.unwrap();
+    // Not mapped, so none of the operator's business.
+    http_proxy_api(&life.account, "theirs", NOWHERE, true).await.unwrap();
+    let mapping = |path: &str, api: &str, stage: &str| json!({"path": path, "api": {"id": api, "stage": stage}});
+    let spec = json!({
+        "mappings": [mapping("", &http, "$default"), mapping("rest", &rest, "prod")],
+        "restDeployment": "Allow",
+        "identity": {"headers": [{"name": HEADER, "from": {"clientCert": "SubjectDN"}}]},
+    });
+    life.create_domain("d", spec).await;
+    life.condition("d", "IdentityPropagated", |c| c.status == "True").await;
+    let mut table = Table::of(life).await;
+
+    table
+        .put_back("the endpoint of an HTTP API opened", EveryMinute, &["UpdateApi"], &["UpdateApi"], async |life| {
+            let request = life.gateway().update_api().api_id(&http).disable_execute_api_endpoint(false);
+            request.send().await.unwrap();
+        })
+        .await;
+    let ours = ["TagResource", "UpdateRestApi", "CreateDeployment", "TagResource", "UntagResource"];
+    table
+        .put_back("the endpoint of a REST API opened", EveryMinute, &["UpdateRestApi"], &ours, async |life| {
+            let patch = PatchOperation::builder().op(Op::Replace).path("/disableExecuteApiEndpoint").value("false");
+            let request = v1(life).update_rest_api().rest_api_id(&rest).patch_operations(patch.build());
+            request.send().await.unwrap();
+        })
+        .await;
+    let both = (&["UpdateIntegration"], &["UpdateIntegration"]);
+    for (what, value) in [("taken out of", ""), ("changed in", "'somebody-else'")] {
+        let what = format!("the header {what} an integration of an HTTP API");
+        table.put_back(&what, EveryQuarter, both.0, both.1, async |life| set(life, &http, value).await).await;
+    }
+    let ours = ["TagResource", "UpdateIntegration", "CreateDeployment", "UntagResource"];
+    table
+        .put_back(
+            "the header taken out of an integration of a REST API",
+            EveryQuarter,
+            &["UpdateIntegration"],
+            &ours,
+            async |life| {
+                let resources = v1(life).get_resources().rest_api_id(&rest).embed("methods").send().await.unwrap();
+                let with =
+                    resources.items().iter().find(|r| r.resource_methods().is_some_and(|m| !m.is_empty())).unwrap();
+                let method = with.resource_methods().unwrap().keys().next().unwrap();
+                let path = format!("/requestParameters/integration.request.header.{HEADER}");
+                let patch = PatchOperation::builder().op(Op::Remove).path(path).build();
+                let request = v1(life).update_integration().rest_api_id(&rest).resource_id(with.id().unwrap());
+                request.http_method(method).patch_operations(patch).send().await.unwrap();
+            },
+        )
+        .await;
+    // Once more, and it is clear that somebody means it.
+    table.put_back("the same again", EveryQuarter, both.0, both.1, async |life| set(life, &http, "").await).await;
+    table
+        .reported(
+            "the header taken out again and again",
+            EveryQuarter,
+            &["UpdateIntegration"],
+            ("IdentityPropagated", "False", "ContestedByOther", HEADER),
+            async |life| set(life, &http, "").await,
+            async |life| set(life, &http, "$context.identity.clientCert.subjectDN").await,
+        )
+        .await;
+    table.end().await
+}

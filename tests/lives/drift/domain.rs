@@ -1,0 +1,202 @@
+//! Rows of the custom domain: each field of it, its tags, and the domain itself.
+use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType as V1Type, SecurityPolicy as V1Policy};
+use aws_sdk_apigatewayv2::types::{
+    DomainNameConfiguration, IpAddressType, MutualTlsAuthenticationInput, RoutingMode,
+    builders::DomainNameConfigurationBuilder,
+};
+use mtls_operator::domain::plan::OWNER_TAG;
+use serde_json::json;
+
+use super::{Figures, Notice::EveryMinute, THEIRS, Table};
+use crate::{
+    objects::{Ca, DOMAIN, create, domain_spec, truststore},
+    world::{Life, eventually},
+};
+
+/// An update with the configuration as it is, but for what `change` says.
+async fn update(life: &Life, change: impl FnOnce(DomainNameConfigurationBuilder) -> DomainNameConfigurationBuilder) {
+    let now = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+    let config = DomainNameConfiguration::builder()
+        .set_certificate_arn(now.certificate_arn)
+        .set_endpoint_type(now.endpoint_type)
+        .set_security_policy(now.security_policy)
+        .set_ip_address_type(now.ip_address_type);
+    let request = life.gateway().update_domain_name().domain_name(life.host());
+    request.domain_name_configurations(change(config).build()).send().await.unwrap();
+}
+
+/// The same with another truststore.
+async fn trust(life: &Life, uri: &str, version: &str) {
+    let now = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+    let config = DomainNameConfiguration::builder()
+        .set_certificate_arn(now.certificate_arn)
+        .set_endpoint_type(now.endpoint_type)
+        .set_security_policy(now.security_policy)
+        .set_ip_address_type(now.ip_address_type)
+        .build();
+    let mut input = MutualTlsAuthenticationInput::builder().truststore_uri(uri);
+    if !version.is_empty() {
+        input = input.truststore_version(version);
+    }
+    let request = life.gateway().update_domain_name().domain_name(life.host()).domain_name_configurations(config);
+    request.mutual_tls_authentication(input.build()).send().await.unwrap();
+}
+
+async fn arn(life: &Life) -> String {
+    format!("arn:aws:apigateway:{}::/domainnames/{}", life.account.region, life.host())
+}
+
+async fn tag(life: &Life, value: &str) {
+    let request = life.gateway().tag_resource().resource_arn(arn(life).await);
+    request.tags(OWNER_TAG, value).send().await.unwrap();
+}
+
+async fn untag(life: &Life) {
+    let request = life.gateway().untag_resource().resource_arn(arn(life).await);
+    request.tag_keys(OWNER_TAG).send().await.unwrap();
+}
+
+/// Another certificate of the same name, which is nobody's.
+async fn another_certificate(life: &Life) -> String {
+    let request = life.acm().request_certificate().domain_name(life.host());
+    let request = request.validation_method(aws_sdk_acm::types::ValidationMethod::Dns);
+    let arn = request.send().await.unwrap().certificate_arn.unwrap();
+    eventually("it is issued", async || {
+        let found = life.acm().describe_certificate().certificate_arn(&arn).send().await.unwrap();
+        let status = found.certificate.unwrap().status.unwrap();
+        if status.as_str() == "ISSUED" { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    arn
+}
+
+/// In the place of ours, with our own mark, one that mutual TLS is not for. Made while the operator looks away.
+async fn replaced_by(life: &Life, kind: V1Type, policy: V1Policy) {
+    life.change("d", json!({"suspend": true})).await;
+    life.condition("d", "Accepted", |c| c.reason == "Suspended").await;
+    let config = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+    let certificate = config.certificate_arn.unwrap();
+    life.gateway().delete_domain_name().domain_name(life.host()).send().await.unwrap();
+    let v1 = aws_sdk_apigateway::Client::new(&life.account.sdk());
+    let types = EndpointConfiguration::builder().types(kind.clone()).build();
+    let request = v1.create_domain_name().domain_name(life.host()).endpoint_configuration(types);
+    let request = match kind {
+        V1Type::Edge => request.certificate_arn(certificate),
+        _ => request.regional_certificate_arn(certificate),
+    };
+    request.security_policy(policy).tags(OWNER_TAG, life.owner("d")).send().await.unwrap();
+    life.change("d", json!({"suspend": false})).await;
+}
+
+async fn delete(life: &Life) {
+    let v1 = aws_sdk_apigateway::Client::new(&life.account.sdk());
+    v1.delete_domain_name().domain_name(life.host()).send().await.unwrap();
+}
+
+pub async fn rows() -> Figures {
+    let life = Life::start("drift-domain").await;
+    let spec = json!({"authorities": [{"name": "partners", "generate": {}}]});
+    create(&life, DOMAIN, "d", domain_spec(&life, spec)).await;
+    life.ready("d").await;
+    let other = another_certificate(&life).await;
+    let request = life.gateway().tag_resource().resource_arn(arn(&life).await);
+    request.tags("team", "payments").send().await.unwrap();
+    // A truststore of somebody else, and an older version of ours.
+    let bucket = life.prepared.bucket.clone();
+    let ours = format!("s3://{bucket}/{}.pem", life.owner("d"));
+    let first = truststore(&life).await.0;
+    let partner = Ca::new("partner").pem;
+    life.change(
+        "d",
+        json!({"trust": {"issuingAuthority": "partners", "authorities": [
+            {"name": "partners", "generate": {}}, {"name": "partner", "pem": partner},
+        ]}}),
+    )
+    .await;
+    let text = Ca::new("stranger").pem;
+    let put = life.s3().put_object().bucket(&bucket).key("theirs.pem").body(text.into_bytes().into());
+    put.send().await.unwrap();
+    let mut table = Table::of(life).await;
+
+    let (theirs, update_back) = (&["UpdateDomainName"], &["UpdateDomainName"]);
+    table
+        .put_back("another certificate of the domain", EveryMinute, theirs, update_back, async |life| {
+            update(life, |config| config.certificate_arn(&other)).await;
+        })
+        .await;
+    table
+        .put_back("an older truststore version", EveryMinute, theirs, update_back, async |life| {
+            trust(life, &ours, &first).await;
+        })
+        .await;
+    table
+        .put_back("another truststore", EveryMinute, theirs, update_back, async |life| {
+            trust(life, &format!("s3://{bucket}/theirs.pem"), "").await;
+        })
+        .await;
+    table
+        .put_back("mutual TLS turned off", EveryMinute, theirs, update_back, async |life| trust(life, "", "").await)
+        .await;
+    table
+        .put_back("another IP address type", EveryMinute, theirs, update_back, async |life| {
+            update(life, |config| config.ip_address_type(IpAddressType::Dualstack)).await;
+        })
+        .await;
+    table
+        .put_back("another routing mode", EveryMinute, theirs, update_back, async |life| {
+            let now = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+            let config = DomainNameConfiguration::builder()
+                .set_certificate_arn(now.certificate_arn)
+                .set_endpoint_type(now.endpoint_type)
+                .set_security_policy(now.security_policy)
+                .set_ip_address_type(now.ip_address_type)
+                .build();
+            let request = life.gateway().update_domain_name().domain_name(life.host());
+            let request = request.domain_name_configurations(config);
+            request.routing_mode(RoutingMode::RoutingRuleThenApiMapping).send().await.unwrap();
+        })
+        .await;
+    table
+        .put_back("the owner's tag taken off the domain", EveryMinute, &["UntagResource"], &["TagResource"], untag)
+        .await;
+    let tags = table.life.gateway_domain().await.tags.unwrap();
+    assert_eq!(tags.get("team").map(String::as_str), Some("payments"), "a tag of somebody else stays");
+    let says = ("DomainProgrammed", "False", "ForeignOwner", THEIRS);
+    let undo = async |life: &Life| tag(life, &life.owner("d")).await;
+    table
+        .reported(
+            "another owner's tag on the domain",
+            EveryMinute,
+            &["TagResource"],
+            says,
+            async |l| tag(l, THEIRS).await,
+            undo,
+        )
+        .await;
+    let made = ["CreateDomainName", "CreateApiMapping", "ChangeResourceRecordSets UPSERT A HOST"];
+    table.put_back("the domain deleted", EveryMinute, &["DeleteDomainName"], &made, delete).await;
+    let replaced = ["DeleteDomainName", "CreateDomainName"];
+    let says = ("DomainProgrammed", "False", "DomainRejected", "TLS_1_0");
+    table
+        .reported(
+            "another security policy",
+            EveryMinute,
+            &replaced,
+            says,
+            async |life| replaced_by(life, V1Type::Regional, V1Policy::Tls10).await,
+            delete,
+        )
+        .await;
+    let says = ("DomainProgrammed", "False", "DomainRejected", "EDGE");
+    table
+        .reported(
+            "another endpoint type",
+            EveryMinute,
+            &replaced,
+            says,
+            async |life| replaced_by(life, V1Type::Edge, V1Policy::Tls12).await,
+            delete,
+        )
+        .await;
+    table.end().await
+}
