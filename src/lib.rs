@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod conditions;
 pub mod domain;
 pub mod grant;
+pub mod iam;
 pub mod ops;
 pub mod outside;
 pub mod pki;

@@ -37,6 +37,7 @@ use mtls_operator::{
         self,
         permits::{self, Permits},
     },
+    iam,
     ops::{
         logging::{self, Format},
         metrics::Metrics,
@@ -65,7 +66,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Write the CustomResourceDefinitions as YAML: to standard output, or one file each into a folder.
-    Crds { folder: Option<PathBuf> },
+    Crds {
+        folder: Option<PathBuf>,
+    },
+    IamPolicy(iam::IamPolicy),
 }
 
 /// Without a command: run the operator. AWS credentials and Region come from where every AWS SDK takes them.
@@ -132,6 +136,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Crds { folder }) => crds(folder),
+        Some(Command::IamPolicy(args)) => iam_policy(args),
         None => start(cli.run),
     };
     match result {
@@ -153,6 +158,13 @@ fn crds(folder: Option<PathBuf>) -> anyhow::Result<()> {
             None => print!("---\n{yaml}"),
         }
     }
+    Ok(())
+}
+
+fn iam_policy(args: iam::IamPolicy) -> anyhow::Result<()> {
+    let (policy, remarks) = iam::print(args)?;
+    println!("{policy}");
+    remarks.iter().for_each(|remark| eprintln!("mtls-operator: {remark}"));
     Ok(())
 }
 

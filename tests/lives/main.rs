@@ -18,6 +18,7 @@ mod grants;
 #[path = "../chart/helm.rs"]
 mod helm;
 mod hosted_zone;
+mod iam;
 mod identity;
 mod interop;
 mod objects;
