@@ -6,6 +6,7 @@ pub mod aws;
 pub mod certificate;
 pub mod cluster;
 pub mod conditions;
+pub mod doctor;
 pub mod domain;
 pub mod grant;
 pub mod iam;

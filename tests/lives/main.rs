@@ -6,6 +6,7 @@ mod bypass;
 mod certificate;
 mod chart;
 mod crash;
+mod doctor;
 mod domain;
 mod drift;
 mod examples;
