@@ -98,10 +98,10 @@ impl fmt::Display for Answer {
 }
 
 impl Facts {
-    /// What could not be read, and why.
+    /// What could not be read, and why; what has one reason in one line.
     pub fn unseen(&self) -> Vec<String> {
-        fn of<T>(what: &str, seen: &Seen<T>) -> Option<String> {
-            seen.as_ref().err().map(|why| format!("{what}: {why}"))
+        fn of<T>(what: &str, seen: &Seen<T>) -> Option<(String, String)> {
+            Some((seen.as_ref().err()?.clone(), what.to_owned()))
         }
         let of_domain = [
             of("the custom domain", &self.domain),
@@ -113,6 +113,10 @@ impl Facts {
         ];
         let stages = self.stages.iter().map(|(id, seen)| of(&format!("the API {id}"), seen));
         let endpoints = self.endpoints.iter().map(|(id, seen)| of(&format!("the execute-api endpoint of {id}"), seen));
-        of_domain.into_iter().chain(stages).chain(endpoints).flatten().collect()
+        let mut by_reason = BTreeMap::<String, Vec<String>>::new();
+        for (why, what) in of_domain.into_iter().chain(stages).chain(endpoints).flatten() {
+            by_reason.entry(why).or_default().push(what);
+        }
+        by_reason.into_iter().map(|(why, what)| format!("{}: {why}", what.join(", "))).collect()
     }
 }

@@ -4,16 +4,17 @@
 use super::facts::{Answer, Client, Endpoint, Facts, Holder, Object, Seen};
 use crate::api::conditions::ConditionType;
 use crate::api::{ClientCertificate, DefaultEndpoint, MtlsDomain};
+use crate::aws::acm;
 use crate::aws::errors::Error;
 use crate::aws::gate::Gate;
-use crate::aws::gateway::Domain;
+use crate::aws::gateway::{Domain, Mapping};
 use crate::aws::quota::Quota;
 use crate::aws::rates::Rates;
 use crate::aws::session::{Session, Sessions};
 use crate::domain::desired::access;
 use crate::outside::probe::{self, ClientIdentity, EndpointProbe, ProbeOptions, Verdict};
 use crate::outside::public_dns::{PublicDns, PublicName};
-use crate::pki::certificate::parse_pem_bundle;
+use crate::pki::certificate::{Certificate, parse_pem_bundle};
 use crate::pki::truststore::Bundle;
 use crate::policy::{self, Policy};
 use anyhow::{Context, bail};
@@ -23,7 +24,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, Config, ResourceExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -39,7 +40,7 @@ pub enum Caller {
 }
 
 /// # Errors
-/// There is no such MtlsDomain, or neither cluster nor AWS answers.
+/// There is no such MtlsDomain or client, or the cluster does not say.
 pub async fn look(
     name: &str,
     caller: Caller,
@@ -56,43 +57,35 @@ pub async fn look(
     let policy = policy.map(read_policy).transpose()?;
     // No write passes this gate.
     let gate = Gate::new(Quota::new(Rates::with(&[])), || false);
-    let session = Sessions::new(&gate).get(&access(&domain, policy.as_ref())).await.context("AWS")?;
-
-    let host = &object.domain_name;
-    let there = seen(session.gateway.domain(host)).await;
-    let found = there.as_ref().ok().and_then(Option::as_ref);
-    let probe = EndpointProbe::new(outside)?;
-    let public_dns = PublicDns::new(outside.resolver)?;
-    let (certificates, truststore, dns, mappings, endpoints, answer) = tokio::join!(
-        Box::pin(certificates(&session, host, found)),
-        Box::pin(truststore(&session, found)),
-        Box::pin(dns(&public_dns, host, found)),
-        Box::pin(async {
-            match found {
-                Some(_) => seen(session.gateway.mappings(host)).await,
-                None => Ok(vec![]),
-            }
-        }),
-        Box::pin(endpoints(&session, &domain, &probe)),
-        Box::pin(call(outside, identity, host, path)),
-    );
-    let (trusted, newest) = truststore;
-    let ids: BTreeSet<_> = mappings.iter().flatten().map(|mapping| mapping.api_id.clone()).collect();
-    let stages = join_all(ids.into_iter().map(async |id| (id.clone(), stages(&session, &id).await))).await;
+    let (probe, public_dns) = (EndpointProbe::new(outside)?, PublicDns::new(outside.resolver)?);
+    let host = object.domain_name.clone();
+    let answer = Box::pin(call(outside, identity, &host, path)).await?;
+    let aws = match Sessions::new(&gate).get(&access(&domain, policy.as_ref())).await {
+        Ok(session) => in_aws(&session, &domain, &probe).await,
+        Err(error) => InAws::unseen(&error.to_string()),
+    };
+    let dns = match aws.domain.as_ref() {
+        Ok(Some(there)) => dns(&public_dns, &host, there).await.map(Some),
+        Ok(None) => Ok(None),
+        Err(why) => Err(why.clone()),
+    };
+    let InAws { domain, certificates, trusted, newest, mappings, stages, endpoints } = aws;
+    let path = path.to_owned();
+    let now = Timestamp::now();
     Ok(Facts {
-        now: Timestamp::now(),
-        domain: there,
+        now,
+        object,
+        domain,
         certificates,
         trusted,
         newest,
         dns,
         mappings,
-        stages: stages.into_iter().collect(),
-        endpoints: endpoints.into_iter().collect(),
-        path: path.to_owned(),
+        stages,
+        endpoints,
+        path,
         client,
-        answer: answer?,
-        object,
+        answer,
     })
 }
 
@@ -195,18 +188,68 @@ fn read_policy(path: &Path) -> anyhow::Result<Policy> {
 
 // ---- AWS
 
+/// As in [`Facts`].
+struct InAws {
+    domain: Seen<Option<Domain>>,
+    certificates: Seen<Vec<acm::Certificate>>,
+    trusted: Seen<Option<Vec<Certificate>>>,
+    newest: Seen<Option<String>>,
+    mappings: Seen<Vec<Mapping>>,
+    stages: BTreeMap<String, Seen<Option<Vec<String>>>>,
+    endpoints: BTreeMap<String, Seen<Endpoint>>,
+}
+
+impl InAws {
+    fn unseen(why: &str) -> InAws {
+        fn no<T>(why: &str) -> Seen<T> {
+            Err(why.to_owned())
+        }
+        InAws {
+            domain: no(why),
+            certificates: no(why),
+            trusted: no(why),
+            newest: no(why),
+            mappings: no(why),
+            stages: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+        }
+    }
+}
+
+async fn in_aws(session: &Session, object: &MtlsDomain, probe: &EndpointProbe) -> InAws {
+    let host = &object.spec.domain_name;
+    let domain = match seen(session.gateway.domain(host)).await {
+        Ok(domain) => domain,
+        Err(why) => return InAws::unseen(&why),
+    };
+    let there = domain.as_ref();
+    let mappings = async {
+        match there {
+            Some(_) => seen(session.gateway.mappings(host)).await,
+            None => Ok(vec![]),
+        }
+    };
+    let (certificates, (trusted, newest), mappings, endpoints) = tokio::join!(
+        Box::pin(certificates(session, host, there)),
+        Box::pin(truststore(session, there)),
+        Box::pin(mappings),
+        Box::pin(endpoints(session, object, probe)),
+    );
+    let ids: BTreeSet<_> = mappings.iter().flatten().map(|mapping| mapping.api_id.clone()).collect();
+    let stages = join_all(ids.into_iter().map(async |id| (id.clone(), stages(session, &id).await))).await;
+    let (stages, endpoints) = (stages.into_iter().collect(), endpoints.into_iter().collect());
+    InAws { domain: Ok(domain), certificates, trusted, newest, mappings, stages, endpoints }
+}
+
 async fn seen<T>(call: impl Future<Output = Result<T, Error>>) -> Seen<T> {
     Box::pin(call).await.map_err(|error| error.to_string())
 }
 
-async fn certificates(
-    session: &Session,
-    host: &str,
-    domain: Option<&Domain>,
-) -> Seen<Vec<crate::aws::acm::Certificate>> {
+async fn certificates(session: &Session, host: &str, domain: Option<&Domain>) -> Seen<Vec<acm::Certificate>> {
     match domain.filter(|domain| !domain.certificate_arn.is_empty()) {
         Some(domain) => {
-            seen(session.acm.certificate(&domain.certificate_arn)).await.map(|found| found.into_iter().collect())
+            let found = seen(session.acm.certificate(&domain.certificate_arn)).await;
+            found.map(|found| found.into_iter().collect())
         }
         None => seen(session.acm.certificates(host)).await,
     }
@@ -216,7 +259,7 @@ async fn certificates(
 async fn truststore(
     session: &Session,
     domain: Option<&Domain>,
-) -> (Seen<Option<Vec<crate::pki::certificate::Certificate>>>, Seen<Option<String>>) {
+) -> (Seen<Option<Vec<Certificate>>>, Seen<Option<String>>) {
     let used = domain.and_then(|domain| domain.truststore.as_ref());
     let place = used.and_then(|used| used.uri.strip_prefix("s3://")?.split_once('/'));
     let (Some(used), Some((bucket, key))) = (used, place) else { return (Ok(None), Ok(None)) };
@@ -262,9 +305,8 @@ async fn endpoints(session: &Session, domain: &MtlsDomain, probe: &EndpointProbe
 
 // ---- outside
 
-async fn dns(resolver: &PublicDns, host: &str, domain: Option<&Domain>) -> Seen<Option<PublicName>> {
-    let Some(domain) = domain else { return Ok(None) };
-    resolver.look(host, &domain.target.to_lowercase()).await.map(Some).map_err(|error| error.to_string())
+async fn dns(resolver: &PublicDns, host: &str, domain: &Domain) -> Seen<PublicName> {
+    resolver.look(host, &domain.target.to_lowercase()).await.map_err(|error| error.to_string())
 }
 
 async fn call(

@@ -2,7 +2,7 @@
 
 use super::facts::{Answer, Client, Endpoint, Facts, Holder, Object};
 use super::findings::findings;
-use super::report;
+use super::{report, text};
 use crate::aws::acm;
 use crate::aws::gateway::{Domain, DomainStatus, IpAddressType, Mapping, Truststore};
 use crate::outside::public_dns::PublicName;
@@ -358,13 +358,36 @@ fn what_could_not_be_read_is_no_finding_but_told() {
     let mut facts = well();
     let why = || "apigateway:GetDomainName: no answer in time".to_owned();
     (facts.domain, facts.certificates, facts.trusted) = (Err(why()), Err(why()), Err(why()));
-    (facts.newest, facts.dns, facts.mappings) = (Err(why()), Err(why()), Err(why()));
+    (facts.newest, facts.dns, facts.mappings) = (Err(why()), Err("SERVFAIL".into()), Err(why()));
     facts.stages.insert("a1".into(), Err(why()));
     facts.endpoints.insert("a1".into(), Err(why()));
     let report = report(&facts);
     assert_eq!(report.findings, []);
-    assert_eq!(report.unseen.len(), 8);
-    assert!(report.unseen.iter().all(|line| line.ends_with(&why())), "{:?}", report.unseen);
+    let of_aws = "the custom domain, the server certificate, the truststore, the newest version of the truststore, the API mappings, the API a1, \
+        the execute-api endpoint of a1";
+    assert_eq!(report.unseen, ["DNS: SERVFAIL".to_owned(), format!("{of_aws}: {}", why())]);
+}
+
+#[test]
+fn as_people_read_it() {
+    let mut facts = well();
+    facts.now = NOW + SignedDuration::from_hours(24 * 400);
+    facts.certificates = Err("acm:DescribeCertificate: no answer in time".into());
+    facts.answer = Answer::Status(403);
+    assert_eq!(
+        text(&report(&facts)),
+        "\
+mtls.example.com (MtlsDomain ns/partners)
+answered with status 403
+
+client-certificate-expired
+  cause:  the client certificate CN=client expired at 2028-01-01T00:00:00Z
+  remedy: give the caller a new one; a ClientCertificate renews itself, but the caller has to read its Secret again
+
+not looked at: the server certificate: acm:DescribeCertificate: no answer in time
+"
+    );
+    assert!(text(&report(&well())).ends_with("answered with status 200\n\nNothing found.\n"));
 }
 
 #[test]
