@@ -20,7 +20,8 @@ async fn doctor(life: &Life, args: &[&str]) -> (Value, i32) {
         .args(["--output", "json"])
         .env_clear()
         .envs(world().operator_env(&life.account, &life.prepared.bucket))
-        .env("KUBECONFIG", &world().kubernetes.kubeconfig)
+        // With the operator's own rights, as in its pod.
+        .env("KUBECONFIG", life.operator.log().with_file_name("operator.kubeconfig"))
         .output()
         .await
         .expect("it runs");
