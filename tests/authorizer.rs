@@ -1,4 +1,4 @@
-//! The Lambda authorizer of the examples passes its own test. The operator does not set authorizers up yet.
+//! The Lambda authorizer of the examples passes its own test.
 use std::{path::Path, process::Command};
 
 use sandbox::tools;

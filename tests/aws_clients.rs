@@ -10,7 +10,7 @@ use mtls_operator::aws::acm::{
 };
 use mtls_operator::aws::errors::Kind;
 use mtls_operator::aws::gate::{Call, Gate};
-use mtls_operator::aws::gateway::{DomainRequest, DomainStatus, IpAddressType, Protocol};
+use mtls_operator::aws::gateway::{Authorization, DomainRequest, DomainStatus, IpAddressType, Protocol};
 use mtls_operator::aws::quota::{Bucket, Class, Grant, Operation, Quota, Ticket};
 use mtls_operator::aws::rates::Rates;
 use mtls_operator::aws::route53::{Action, Alias, Change, RecordSet};
@@ -541,6 +541,102 @@ async fn mappings_change_in_place_and_endpoints_close() {
     };
     assert_eq!(deployed("live").await, deployed("test").await, "one deployment");
     assert_eq!(gateway.stages(Protocol::Http, "nothere").await.unwrap_err().kind, Kind::NotFound);
+}
+
+#[tokio::test]
+#[ignore = "runs in the process that in_the_local_aws starts"]
+async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_named() {
+    use aws_sdk_apigatewayv2::types::IntegrationType;
+    let account = "910000000015";
+    let (session, given) = (session(account).await, Given::new(account).await);
+    let (gateway, api) = (&session.gateway, given.api("orders").await);
+    for key in ["GET /a", "POST /b"] {
+        let kind = if key == "GET /a" { IntegrationType::HttpProxy } else { IntegrationType::AwsProxy };
+        let request = given.gateway.create_integration().api_id(&api).integration_type(kind).integration_method("ANY");
+        let request = request.integration_uri("http://back.end").payload_format_version("1.0");
+        let id = request.request_parameters("overwrite:header.x-theirs", "kept").send().await.unwrap().integration_id;
+        let target = format!("integrations/{}", id.unwrap());
+        given.gateway.create_route().api_id(&api).route_key(key).target(target).send().await.unwrap();
+    }
+    // Also where a change replaces all parameters.
+    double(&format!("config?account={account}"), json!({"page_size": 1, "parameters_merge": 0})).await;
+    let seen = gateway.integrations(Protocol::Http, &api).await.unwrap();
+    assert!(seen.len() == 2 && seen.iter().all(|i| i.takes_headers), "{seen:?}");
+    let (theirs, at) = (seen[0].parameters.clone(), &seen[0].at);
+    let ours = tags(&[("overwrite:header.x-sub", "$context.identity.clientCert.subjectDN")]);
+    gateway.change_parameters(&api, at, &ours, &BTreeSet::new(), &theirs).await.unwrap();
+    let both = ours.iter().chain(&theirs).map(|(k, v)| (k.clone(), v.clone())).collect();
+    assert_eq!(gateway.integrations(Protocol::Http, &api).await.unwrap()[0].parameters, both);
+    let gone = ours.keys().cloned().collect();
+    gateway.change_parameters(&api, at, &BTreeMap::new(), &gone, &theirs).await.unwrap();
+    assert_eq!(gateway.integrations(Protocol::Http, &api).await.unwrap(), seen);
+
+    let function = format!("arn:aws:lambda:eu-west-1:{account}:function:who");
+    gateway.create_authorizer(Protocol::Http, &api, "ours", &function).await.unwrap();
+    gateway.create_authorizer(Protocol::Http, &api, "more", &format!("{function}:live")).await.unwrap();
+    let made = gateway.authorizers(Protocol::Http, &api).await.unwrap();
+    let ours = made.iter().find(|a| a.name == "ours").unwrap();
+    assert_eq!((made.len(), ours.function.as_str(), ours.as_made), (2, function.as_str(), true));
+    let request = given.gateway.update_authorizer().api_id(&api).authorizer_id(&ours.id);
+    request.authorizer_result_ttl_in_seconds(60).identity_source("$request.header.a").send().await.unwrap();
+    let changed = async || gateway.authorizers(Protocol::Http, &api).await.unwrap() != made;
+    assert!(changed().await, "it has a cache now");
+    gateway.restore_authorizer(Protocol::Http, &api, &ours.id, &function).await.unwrap();
+    assert!(!changed().await, "as it was made");
+    let open = gateway.routes(Protocol::Http, &api).await.unwrap();
+    assert!(open.len() == 2 && open.iter().all(|r| r.authorization == Authorization::None), "{open:?}");
+    gateway.authorize(&api, &open[0].at, Some(&ours.id)).await.unwrap();
+    let asks = Authorization::Authorizer(ours.id.clone());
+    assert_eq!(gateway.routes(Protocol::Http, &api).await.unwrap()[0].authorization, asks);
+    assert_eq!(gateway.delete_authorizer(Protocol::Http, &api, &ours.id).await.unwrap_err().kind, Kind::Conflict);
+    gateway.authorize(&api, &open[0].at, None).await.unwrap();
+    assert_eq!(gateway.routes(Protocol::Http, &api).await.unwrap(), open);
+    gateway.delete_authorizer(Protocol::Http, &api, &ours.id).await.unwrap();
+    assert_eq!(gateway.authorizers(Protocol::Http, &api).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "runs in the process that in_the_local_aws starts"]
+async fn methods_of_rest_apis_ask_authorizers_through_v1() {
+    let account = "910000000016";
+    let (session, given) = (session(account).await, Given::new(account).await);
+    let gateway = &session.gateway;
+    let made = given.rest.create_rest_api().name("rest").send().await.unwrap();
+    let (api, root) = (made.id.unwrap(), made.root_resource_id.unwrap());
+    for method in ["GET", "OPTIONS"] {
+        let request = given.rest.put_method().rest_api_id(&api).resource_id(&root).http_method(method);
+        request.authorization_type("NONE").send().await.unwrap();
+        let request = given.rest.put_integration().rest_api_id(&api).resource_id(&root).http_method(method);
+        let request = request.r#type(aws_sdk_apigateway::types::IntegrationType::HttpProxy).uri("http://back.end");
+        let request =
+            request.integration_http_method("ANY").request_parameters("integration.request.header.x-theirs", "'kept'");
+        request.send().await.unwrap();
+    }
+    let seen = gateway.integrations(Protocol::Rest, &api).await.unwrap();
+    let ours = tags(&[("integration.request.header.x-sub", "context.identity.clientCert.subjectDN")]);
+    let none = BTreeMap::new();
+    gateway.change_parameters(&api, &seen[0].at, &ours, &BTreeSet::new(), &none).await.unwrap();
+    assert_eq!(gateway.integrations(Protocol::Rest, &api).await.unwrap()[0].parameters.len(), 2);
+    let gone = ours.keys().cloned().collect();
+    gateway.change_parameters(&api, &seen[0].at, &none, &gone, &none).await.unwrap();
+    assert_eq!(gateway.integrations(Protocol::Rest, &api).await.unwrap(), seen);
+
+    let function = format!("arn:aws:lambda:eu-west-1:{account}:function:who");
+    gateway.create_authorizer(Protocol::Rest, &api, "ours", &function).await.unwrap();
+    let made = gateway.authorizers(Protocol::Rest, &api).await.unwrap();
+    assert_eq!((made[0].name.as_str(), made[0].function.as_str(), made[0].as_made), ("ours", function.as_str(), true));
+    let open = gateway.routes(Protocol::Rest, &api).await.unwrap();
+    assert!(open.len() == 2 && open.iter().all(|r| r.authorization == Authorization::None), "{open:?}");
+    gateway.authorize(&api, &open[0].at, Some(&made[0].id)).await.unwrap();
+    let asks = Authorization::Authorizer(made[0].id.clone());
+    assert_eq!(gateway.routes(Protocol::Rest, &api).await.unwrap()[0].authorization, asks);
+    gateway.authorize(&api, &open[0].at, None).await.unwrap();
+    assert_eq!(gateway.routes(Protocol::Rest, &api).await.unwrap(), open);
+    gateway.restore_authorizer(Protocol::Rest, &api, &made[0].id, &format!("{function}:live")).await.unwrap();
+    let changed = gateway.authorizers(Protocol::Rest, &api).await.unwrap();
+    assert_eq!((changed[0].function.clone(), changed[0].as_made), (format!("{function}:live"), true));
+    gateway.delete_authorizer(Protocol::Rest, &api, &made[0].id).await.unwrap();
+    assert_eq!(gateway.authorizers(Protocol::Rest, &api).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use std::{env, io, iter};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::cache;
 use crate::control::{Control, Profile};
 use crate::process::{self, Process, free_port};
+use crate::tools;
 
 /// The Region of an account unless another one is set.
 pub const REGION: &str = "eu-west-1";
@@ -39,6 +40,8 @@ pub enum Error {
     },
     #[error("cannot set up Python for the local AWS")]
     Setup(#[from] cache::Error),
+    #[error("cannot set up Node.js for the local AWS")]
+    Node(#[from] tools::Error),
     #[error("no free port")]
     Port(#[source] io::Error),
     #[error("the local AWS does not run")]
@@ -51,13 +54,15 @@ pub struct Options {
     pub profile: Profile,
     /// Knobs (`sandbox/aws/README.md`) that differ from the profile.
     pub knobs: Vec<(&'static str, f64)>,
+    /// Functions in Node.js run, too; it is fetched the first time on a machine.
+    pub node: bool,
 }
 
 impl Default for Options {
     /// No delays and no quotas.
     fn default() -> Self {
         let delays = ["issue_delay", "update_settle"];
-        Self { profile: Profile::Fast, knobs: delays.map(|knob| (knob, 0.0)).to_vec() }
+        Self { profile: Profile::Fast, knobs: delays.map(|knob| (knob, 0.0)).to_vec(), node: false }
     }
 }
 
@@ -76,18 +81,22 @@ impl Aws {
     /// # Errors
     /// [`Error`].
     pub async fn start(dir: &Path, options: &Options) -> Result<Self, Error> {
-        let python = tokio::task::spawn_blocking(|| python_with("double", &Path::new(SOURCE).join("requirements.txt")))
-            .await
-            .expect("setting up Python does not panic")?;
+        let with_node = options.node;
+        let (python, node) = tokio::task::spawn_blocking(move || {
+            let python = python_with("double", &Path::new(SOURCE).join("requirements.txt"))?;
+            Ok::<_, Error>((python, with_node.then(tools::node).transpose()?))
+        })
+        .await
+        .expect("setting up Python and Node.js does not panic")?;
         loop {
-            match Self::start_with(&python, dir, options).await {
+            match Self::start_with(&python, node.as_deref(), dir, options).await {
                 Err(Error::Process(error)) if error.is_port_taken() => {}
                 started => return started,
             }
         }
     }
 
-    async fn start_with(python: &Path, dir: &Path, options: &Options) -> Result<Self, Error> {
+    async fn start_with(python: &Path, node: Option<&Path>, dir: &Path, options: &Options) -> Result<Self, Error> {
         let port = free_port().map_err(Error::Port)?;
         let mut command = Command::new(python);
         command.args(["-m", "awsdouble", "--port", &port.to_string()]).current_dir(dir);
@@ -96,6 +105,11 @@ impl Aws {
         // Without bytecode, so that the checkout stays as it is.
         command.env("PYTHONPATH", SOURCE).env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("AWSDOUBLE_PROFILE", options.profile.name());
+        if let Some(folder) = node.and_then(Path::parent) {
+            let path = env::var_os("PATH").unwrap_or_default();
+            let all = iter::once(folder.to_owned()).chain(env::split_paths(&path));
+            command.env("PATH", env::join_paths(all).expect("the parts of a PATH make a PATH"));
+        }
         for (knob, value) in &options.knobs {
             command.env(format!("AWSDOUBLE_{}", knob.to_uppercase()), value.to_string());
         }

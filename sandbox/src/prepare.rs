@@ -340,10 +340,30 @@ impl RestApi {
     }
 }
 
-/// The ARN of the function, which is made when it is not there yet.
+/// The Lambda authorizer of `examples/authorizer`, which nobody may call yet; its ARN. The double has to run Node.js.
+///
+/// # Errors
+/// [`Error`].
+pub async fn authorizer_function(account: &Account, name: &str) -> Result<String, Error> {
+    const AUTHORIZER: &str = include_str!("../../examples/authorizer/index.mjs");
+    let code = packed("index.mjs", AUTHORIZER)?;
+    function_of(account, name, Runtime::Nodejs22x, "index.handler", code).await
+}
+
+/// The ARN of the function "Hello World!", which is made when it is not there yet.
 async fn function(account: &Account) -> Result<String, Error> {
+    function_of(account, FUNCTION_NAME, Runtime::Python312, "hello.lambda_handler", packed("hello.py", FUNCTION)?).await
+}
+
+async fn function_of(
+    account: &Account,
+    name: &str,
+    runtime: Runtime,
+    handler: &str,
+    code: Vec<u8>,
+) -> Result<String, Error> {
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
-    match lambda.get_function_configuration().function_name(FUNCTION_NAME).send().await {
+    match lambda.get_function_configuration().function_name(name).send().await {
         Ok(found) => {
             return found.function_arn.ok_or(Error::Answer("GetFunctionConfiguration", "an ARN"));
         }
@@ -353,18 +373,18 @@ async fn function(account: &Account) -> Result<String, Error> {
     let call = "CreateFunction";
     let request = lambda
         .create_function()
-        .function_name(FUNCTION_NAME)
-        .runtime(Runtime::Python312)
+        .function_name(name)
+        .runtime(runtime)
         .role(format!("arn:aws:iam::{}:role/hello", account.id))
-        .handler("hello.lambda_handler")
-        .code(FunctionCode::builder().zip_file(Blob::new(packed()?)).build());
+        .handler(handler)
+        .code(FunctionCode::builder().zip_file(Blob::new(code)).build());
     request.send().await.map_err(failed(call))?.function_arn.ok_or(Error::Answer(call, "an ARN"))
 }
 
-fn packed() -> Result<Vec<u8>, Error> {
+fn packed(file: &str, text: &str) -> Result<Vec<u8>, Error> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-    archive.start_file("hello.py", SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;
-    archive.write_all(FUNCTION.as_bytes())?;
+    archive.start_file(file, SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;
+    archive.write_all(text.as_bytes())?;
     Ok(archive.finish()?.into_inner())
 }
 

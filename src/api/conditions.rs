@@ -131,8 +131,6 @@ pub enum Reason {
     // -- The spec has to change. --
     /// The spec contradicts itself or what AWS allows; the message says what to write.
     InvalidSpec,
-    /// The field is known, but this version of the operator does not do it yet.
-    NotSupportedYet,
     /// No rule of the operator's policy allows this namespace what the message names: a name, zone, Region, account, role, bucket, API or
     /// certificate. Change that, or ask whoever runs the operator for a rule that it fits.
     NotPermitted,
@@ -149,7 +147,7 @@ pub enum Reason {
     SubjectInUse,
 
     // -- Something that the spec names is missing or unusable. Absent and forbidden read the same. --
-    /// A Secret, ConfigMap, MtlsDomain or ACM certificate that the spec names is not there, or is not open to this namespace.
+    /// A Secret, ConfigMap, MtlsDomain, ACM certificate, authorizer or Lambda function that the spec names is not there, or is not open to this namespace.
     RefNotFound,
     /// A reference's kind, key or content is not what it should be: Gateway API's `InvalidCACertificateRef`.
     InvalidCACertificateRef,

@@ -20,7 +20,8 @@ pub struct Identity {
 
     /// The Lambda authorizer whose results headers may hold (`authorizerKey`). It is put on every route and method behind the mappings that
     /// has no authorization yet, except OPTIONS, and then decides who is let in. A route with another authorization is left as it is, and named
-    /// in the message of IdentityPropagated. Unset: none. This version does not serve it yet: the condition Accepted says so.
+    /// in the message of IdentityPropagated; a header with `authorizerKey` keeps that condition from becoming True then. Taken out again, it is taken
+    /// off what it was put on. On a REST API that, too, takes a deployment (`restDeployment`). Unset: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorizer: Option<Authorizer>,
 }
@@ -52,7 +53,8 @@ pub struct IdentitySource {
     #[schemars(with = "ClientCertField")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert: Option<ClientCertField>,
-    /// A key of the context that `authorizer` returns, of letters, digits and `_`, for example `commonName`. This version does not serve it yet.
+    /// A key of the context that `authorizer` returns, of letters, digits and `_`, for example `commonName`. What the authorizer returns has to
+    /// be fit for a header, and there for every caller: of a key that is missing, what the caller sent may be left.
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z][A-Za-z0-9_]*$')")
         .message("write a key of letters, digits and _, as in commonName"))]
     #[schemars(length(min = 1, max = 64))]
@@ -88,8 +90,8 @@ pub struct Authorizer {
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function_arn: Option<String>,
-    /// Authorizers that are there already, one for each mapped API. The operator only puts them on routes; their cache and the right to call their
-    /// functions are yours to set.
+    /// Authorizers that are there already, one for each mapped API. The operator only puts them on routes and methods, and leaves them there when they
+    /// are taken out here, so that nothing is opened that was closed before; their cache and the right to call their functions are yours to set.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["apiId".into()]))]
     #[schemars(with = "Vec<ExistingAuthorizer>", length(min = 1, max = 200))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,7 @@ pub mod acm;
 pub mod errors;
 pub mod gate;
 pub mod gateway;
+pub mod lambda;
 pub mod quota;
 pub mod rates;
 pub mod route53;

@@ -5,6 +5,7 @@ use super::acm::Acm;
 use super::errors::{ASSUME_ROLE, Error, Kind};
 use super::gate::{Gate, Way};
 use super::gateway::Gateway;
+use super::lambda::Lambda;
 use super::route53::Route53;
 use super::s3::S3;
 use aws_config::retry::RetryConfig;
@@ -104,6 +105,7 @@ pub struct Session {
     pub region: String,
     pub acm: Acm,
     pub gateway: Gateway,
+    lambda: Lambda,
     pub route53: Route53,
     pub s3: S3,
     config: SdkConfig,
@@ -160,6 +162,14 @@ impl Session {
         format!("{api_id}.execute-api.{}.amazonaws.com{suffix}", self.region)
     }
 
+    /// Lambda in the Region that a function's ARN names.
+    pub fn lambda(&self, function: &str) -> Lambda {
+        match region_of(function) {
+            region if region == self.region => self.lambda.clone(),
+            region => self.in_region(region).lambda,
+        }
+    }
+
     async fn of(config: SdkConfig, gate: &Gate) -> Result<Session, Error> {
         const WHO: &str = "sts:GetCallerIdentity";
         let Some(region) = config.region().map(ToString::to_string) else {
@@ -178,6 +188,7 @@ impl Session {
         Session {
             acm: Acm::new(&config, &way),
             gateway: Gateway::new(&config, &way),
+            lambda: Lambda::new(&config, &way),
             route53: Route53::new(&config, &way),
             s3: S3::new(&config, &way),
             account,
@@ -186,6 +197,16 @@ impl Session {
             config,
         }
     }
+}
+
+/// The partition of an ARN: `aws`, `aws-cn`, `aws-us-gov`.
+pub fn partition_of(arn: &str) -> &str {
+    arn.split(':').nth(1).unwrap_or_default()
+}
+
+/// The Region that an ARN says its resource is in.
+pub fn region_of(arn: &str) -> &str {
+    arn.split(':').nth(3).unwrap_or_default()
 }
 
 /// The account that an ARN says its resource is in.

@@ -1,5 +1,8 @@
 //! What is wanted: a custom resource in, checked values out. Every "your spec cannot be served" of an `MtlsDomain` is born here.
-use std::{collections::BTreeMap, time::Duration as StdDuration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration as StdDuration,
+};
 
 use jiff::SignedDuration;
 use kube::ResourceExt;
@@ -9,9 +12,9 @@ use super::clients::SelfSigned;
 use crate::{
     api::{
         AdoptionPolicy, AssumeRole, Authority, AuthorityKey, AuthorityState, BucketCreation, ClientCertField,
-        ConfigMapSelector, DefaultEndpoint, Dns, DnsVerification, Duration, ExistingCertificate, Identity,
-        IdentityHeader, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain, RestDeployment,
-        ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
+        ConfigMapSelector, DefaultEndpoint, Dns, DnsVerification, Duration, ExistingCertificate, IdentityHeader,
+        IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm,
+        UnlistedMappings, conditions::Reason,
     },
     aws::{
         acm, gateway,
@@ -21,6 +24,8 @@ use crate::{
     policy::Policy,
 };
 
+/// How the context variables begin that an authorizer sets.
+pub const AUTHORIZER_SOURCE: &str = "authorizer.";
 /// Life of a leaf whose ClientCertificate says nothing, and the least that an authority's memory allows for.
 pub const DEFAULT_LEAF: SignedDuration = SignedDuration::from_hours(2160);
 
@@ -161,9 +166,20 @@ pub struct Desired {
     pub mappings: BTreeMap<String, MappedApi>,
     /// Headers that the mapped APIs pass on, and the context variable that each comes from.
     pub identity: BTreeMap<String, String>,
+    /// Who is asked about every caller of the mapped APIs.
+    pub authorizer: Option<AuthorizerWish>,
     pub default_endpoint: DefaultEndpoint,
     pub rest_deployment: RestDeployment,
     pub ip_address_type: gateway::IpAddressType,
+}
+
+/// A Lambda authorizer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AuthorizerWish {
+    /// One that we make for this function, by its ARN.
+    Function(String),
+    /// One that is there, by the id of its API.
+    Existing(BTreeMap<String, String>),
 }
 
 /// The server certificate.
@@ -251,7 +267,6 @@ pub struct Clients {
 pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Result<Desired, Refused> {
     let spec = &domain.spec;
     let home = Home::of(domain, s);
-    not_supported_yet(domain)?;
     if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
         return Err(Refused {
             reason: Reason::WrongAccount,
@@ -281,6 +296,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
         overlap: spec.trust.overlap.as_ref().map(length),
         mappings: mappings(domain),
         identity: spec.identity.iter().flat_map(|identity| &identity.headers).filter_map(header).collect(),
+        authorizer: authorizer(domain)?,
         default_endpoint: spec.default_endpoint,
         rest_deployment: spec.rest_deployment,
         ip_address_type: match spec.ip_address_type {
@@ -298,6 +314,9 @@ pub fn mappings(domain: &MtlsDomain) -> BTreeMap<String, MappedApi> {
 
 /// A header and where its value comes from. Source of the names: API Gateway Developer Guide, "Variables for access logging".
 fn header(header: &IdentityHeader) -> Option<(String, String)> {
+    if let Some(key) = &header.from.authorizer_key {
+        return Some((header.name.clone(), format!("{AUTHORIZER_SOURCE}{key}")));
+    }
     let field = match header.from.client_cert? {
         ClientCertField::SubjectDN => "subjectDN",
         ClientCertField::IssuerDN => "issuerDN",
@@ -306,6 +325,29 @@ fn header(header: &IdentityHeader) -> Option<(String, String)> {
         ClientCertField::NotAfter => "validity.notAfter",
     };
     Some((header.name.clone(), format!("identity.clientCert.{field}")))
+}
+
+fn authorizer(domain: &MtlsDomain) -> Result<Option<AuthorizerWish>, Refused> {
+    let Some(wanted) = domain.spec.identity.as_ref().and_then(|identity| identity.authorizer.as_ref()) else {
+        return Ok(None);
+    };
+    if let Some(function) = &wanted.function_arn {
+        return Ok(Some(AuthorizerWish::Function(function.clone())));
+    }
+    let existing: BTreeMap<_, _> =
+        wanted.existing.iter().flatten().map(|a| (a.api_id.clone(), a.authorizer_id.clone())).collect();
+    let mapped: BTreeSet<_> = domain.spec.mappings.iter().map(|m| &m.api.id).collect();
+    let unnamed = mapped.iter().find(|id| !existing.contains_key(**id));
+    let unmapped = existing.keys().find(|id| !mapped.contains(id));
+    match (unnamed, unmapped) {
+        (Some(id), _) => Err(invalid(&format!(
+            "spec.identity.authorizer.existing names no authorizer for the API {id}, which spec.mappings maps: add {{apiId: {id}, authorizerId: ...}}"
+        ))),
+        (None, Some(id)) => Err(invalid(&format!(
+            "spec.identity.authorizer.existing: the API {id} is in none of spec.mappings: map it, or take it out here"
+        ))),
+        (None, None) => Ok(Some(AuthorizerWish::Existing(existing))),
+    }
 }
 
 fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refused> {
@@ -345,20 +387,6 @@ fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
             home.region, home.account
         ))),
         _ => Ok(()),
-    }
-}
-
-/// What of the schema this version does not serve is refused, so that nothing is ignored in silence.
-fn not_supported_yet(domain: &MtlsDomain) -> Result<(), Refused> {
-    let asks = |identity: &Identity| {
-        identity.authorizer.is_some() || identity.headers.iter().any(|h| h.from.authorizer_key.is_some())
-    };
-    match domain.spec.identity.as_ref().is_some_and(asks) {
-        false => Ok(()),
-        true => Err(Refused {
-            reason: Reason::NotSupportedYet,
-            message: "spec.identity.authorizer is not supported yet: leave it and authorizerKey out; clientCert needs no authorizer".into(),
-        }),
     }
 }
 

@@ -132,9 +132,25 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
         Action::UnmarkPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
         Action::TagApi { arn, tags } => gateway.tag(arn, tags).await,
         Action::UntagApi { arn, keys } => gone(gateway.untag(arn, keys).await),
-        Action::ChangeParameters { api_id, at, set, remove } => {
-            gateway.change_parameters(api_id, at, set, remove).await
+        Action::ChangeParameters { api_id, at, set, remove, others } => {
+            gateway.change_parameters(api_id, at, set, remove, others).await
         }
+        Action::CreateAuthorizer { protocol, api_id, name, function } => {
+            gateway.create_authorizer(*protocol, api_id, name, function).await
+        }
+        Action::RestoreAuthorizer { protocol, api_id, id, function } => {
+            gateway.restore_authorizer(*protocol, api_id, id, function).await
+        }
+        Action::DeleteAuthorizer { protocol, api_id, id } => {
+            gone(gateway.delete_authorizer(*protocol, api_id, id).await)
+        }
+        Action::PermitFunction { function, statement, source } => {
+            session.lambda(function).permit(function, statement, source).await
+        }
+        Action::ForbidFunction { function, statement } => {
+            gone(session.lambda(function).forbid(function, statement).await)
+        }
+        Action::Authorize { api_id, at, authorizer } => gateway.authorize(api_id, at, authorizer.as_deref()).await,
         Action::DeleteTruststoreVersion { bucket, key, version } => {
             gone(session.s3.delete_version(bucket, key, version).await)
         }

@@ -7,9 +7,11 @@ use kube::Client;
 use super::{
     clients,
     desired::{CertificateWish, Desired, DnsWish, Home, sha256},
-    observed::{Api, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice},
+    observed::{
+        Api, Authorizers, Bucket, Glance, Leaf, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice,
+    },
     plan::{
-        DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, certificates,
+        DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, authorizer, certificates,
         custom_domain::{self, is_taken_over},
         identity,
     },
@@ -20,7 +22,7 @@ use crate::{
     aws::{
         acm,
         errors::{self, Error, Kind},
-        gateway::{self, Domain, Mapping},
+        gateway::{self, Domain, Mapping, Protocol},
         route53::{RecordSet, Zone},
         s3::Content,
         session::Session,
@@ -66,7 +68,14 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Gl
         bucket(d, session),
         published(home, session, eyes.versions),
         seen(session.gateway.domain(&home.domain_name)),
-        apis(glance.apis, &d.mappings, !d.identity.is_empty(), session, Some(eyes.probe)),
+        apis(
+            home,
+            glance.apis,
+            &d.mappings,
+            Asked { headers: !d.identity.is_empty(), authorizer: d.authorizer.is_some() },
+            session,
+            Some(eyes.probe)
+        ),
         in_sync(session, eyes.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
@@ -77,7 +86,7 @@ pub async fn observe(d: &Desired, session: &Session, eyes: &Eyes<'_>, glance: Gl
         pinned(session, &domain, eyes.versions),
         public(home, &domain, eyes.public_dns),
     );
-    let apis = with_leaving(apis, &mappings, session).await;
+    let apis = with_leaving(home, apis, &mappings, session).await;
     eyes.versions.keep(&published, &domain);
     Observed {
         authorities,
@@ -116,7 +125,7 @@ pub async fn remains(
         seen(session.acm.certificates(&home.domain_name)),
         seen(session.gateway.domain(&home.domain_name)),
         versions(home, session),
-        marked_apis(mapped, session),
+        marked_apis(home, mapped, session),
     );
     // Which of two zones the records are in cannot be told: that is not the same as that there are none.
     let zones = zones.and_then(|zones| match zones.get(&home.domain_name) {
@@ -130,7 +139,7 @@ pub async fn remains(
         _ => Ok(zones),
     });
     let (records, mappings) = tokio::join!(records_of(home, session, &zones), mappings(home, session, &domain));
-    let apis = with_leaving(apis, &mappings, session).await;
+    let apis = with_leaving(home, apis, &mappings, session).await;
     let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
     Remains { zone_id, records, domain, mappings, apis, certificates, versions }
 }
@@ -292,49 +301,63 @@ async fn first_seen(
     join_all(reads).await.into_iter().collect()
 }
 
-/// The APIs as they were seen first, with the stages that are mapped. `headers`: they are wanted in each of them. Without a probe the default
-/// endpoints are not asked.
+/// What a spec asks of each API that it maps.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    headers: bool,
+    authorizer: bool,
+}
+
+/// The APIs as they were seen first, with the stages that are mapped. Without a probe the default endpoints are not asked.
 async fn apis(
+    home: &Home,
     seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
     mappings: &BTreeMap<String, MappedApi>,
-    headers: bool,
+    asked: Asked,
     session: &Session,
     probe: Option<&EndpointProbe>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let reads = seen.into_iter().map(async |(id, seen)| {
         let stages = mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
-        let read = api(seen, stages, headers, session, probe).await;
+        let read = api(home, seen, stages, asked, session, probe).await;
         (id, read)
     });
     join_all(reads).await.into_iter().collect()
 }
 
-/// The APIs that may carry marks of headers: with all that is to be known of them where they do.
-async fn marked_apis(mappings: &BTreeMap<String, MappedApi>, session: &Session) -> BTreeMap<String, Seen<Option<Api>>> {
+/// The APIs that carry our marks of headers, with all that is to be known of them. Of any other nothing but its tags is read: nobody has asked
+/// the policy whether it is for this domain.
+async fn marked_apis(
+    home: &Home,
+    mappings: &BTreeMap<String, MappedApi>,
+    session: &Session,
+) -> BTreeMap<String, Seen<Option<Api>>> {
     let mut seen = first_seen(mappings, session).await;
     seen.retain(|_, api| match api {
-        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(&api.tags)),
+        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(home, &api.tags)),
         Err(_) => true,
     });
-    apis(seen, mappings, false, session, None).await
+    apis(home, seen, mappings, Asked::default(), session, None).await
 }
 
-/// With those that only the domain maps any more, as far as they carry marks of headers.
+/// With those that only the domain maps any more, as far as they carry our marks of headers.
 async fn with_leaving(
+    home: &Home,
     mut known: BTreeMap<String, Seen<Option<Api>>>,
     mappings: &Seen<Vec<Mapping>>,
     session: &Session,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
     let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
-    known.append(&mut Box::pin(marked_apis(&left, session)).await);
+    known.append(&mut Box::pin(marked_apis(home, &left, session)).await);
     known
 }
 
 async fn api(
+    home: &Home,
     first: Seen<Option<gateway::Api>>,
     stages: BTreeSet<&str>,
-    headers: bool,
+    asked: Asked,
     session: &Session,
     probe: Option<&EndpointProbe>,
 ) -> Seen<Option<Api>> {
@@ -355,12 +378,30 @@ async fn api(
         }
         _ => None,
     };
-    let integrations = if headers || identity::is_marked(&api.tags) {
+    let integrations = if asked.headers || identity::is_marked(home, &api.tags) {
         Some(seen(session.gateway.integrations(api.protocol, id)).await)
     } else {
         None
     };
-    Ok(Some(Api { api, stages, probe, integrations }))
+    let authorizers = if asked.authorizer || identity::has_authorizer(home, &api.tags) {
+        Some(authorizers(home, api.protocol, id, session).await)
+    } else {
+        None
+    };
+    Ok(Some(Api { api, stages, probe, integrations, authorizers }))
+}
+
+async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, session: &Session) -> Seen<Authorizers> {
+    let all = seen(session.gateway.authorizers(protocol, api_id)).await?;
+    let routes = seen(session.gateway.routes(protocol, api_id)).await?;
+    let mut permitted = BTreeSet::new();
+    for ours in all.iter().filter(|a| authorizer::is_ours(home, a) && !a.function.is_empty()) {
+        let statements = seen(session.lambda(&ours.function).statements(&ours.function)).await?;
+        if statements.contains(&authorizer::statement(home, &ours.id)) {
+            permitted.insert(ours.id.clone());
+        }
+    }
+    Ok(Authorizers { all, routes, permitted })
 }
 
 /// What the default endpoint answers at these stages, the most open of them.

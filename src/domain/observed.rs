@@ -1,6 +1,6 @@
 //! What is there: the world around one `MtlsDomain` as read from Kubernetes and AWS, in plain data. No I/O here; `observe`
 //! fills it, `plan` judges it.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -184,6 +184,17 @@ pub struct Api {
     pub probe: Option<probe::Verdict>,
     /// Only looked at where headers are asked for, or marked as ours.
     pub integrations: Option<Seen<Vec<gateway::Integration>>>,
+    /// Only looked at where one is asked for, or there is one of ours.
+    pub authorizers: Option<Seen<Authorizers>>,
+}
+
+/// Who is asked about callers of an API.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Authorizers {
+    pub all: Vec<gateway::Authorizer>,
+    pub routes: Vec<gateway::Route>,
+    /// The ids of those of ours whose function API Gateway may call for them.
+    pub permitted: BTreeSet<String>,
 }
 
 impl Api {

@@ -10,6 +10,7 @@ use super::{
 use crate::{api::conditions::Reason, aws::acm, pki::compile::Compiled};
 
 mod action;
+pub mod authorizer;
 mod bucket;
 pub mod certificates;
 pub mod custom_domain;

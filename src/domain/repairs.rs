@@ -1,4 +1,4 @@
-//! Counts how often somebody else has taken headers of ours out of an API, so that nobody fights for ever. Kept by this process, and from one
+//! Counts how often somebody else has taken headers or an authorizer of ours out of an API, so that nobody fights for ever. Kept by this process, and from one
 //! spec to the next change of it: a new spec or a restart begins anew.
 
 use std::collections::BTreeMap;
@@ -14,13 +14,16 @@ pub struct Repairs {
 }
 
 impl Repairs {
-    /// Takes note of what is in place at this look; how often headers of each API have been taken away since they were first seen.
+    /// Takes note of what is in place at this look; how often each API has lost some since they were first seen.
     pub fn count(&mut self, generation: i64, there: InPlace, o: &Observed) -> BTreeMap<String, u32> {
         if self.generation != generation {
             *self = Repairs { generation, ..Repairs::default() };
         }
         let exists = |id: &str, at: &Place| match o.apis.get(id) {
-            Some(Ok(Some(api))) => api.integrations.iter().flatten().flatten().any(|i| i.at == *at),
+            Some(Ok(Some(api))) => {
+                api.integrations.iter().flatten().flatten().any(|i| i.at == *at)
+                    || api.authorizers.iter().flatten().any(|there| there.routes.iter().any(|route| route.at == *at))
+            }
             _ => false,
         };
         let mut lost: Vec<_> =

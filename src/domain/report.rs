@@ -230,6 +230,11 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
             (Standing::Unreachable, Reason::Throttled, format!("{} is throttled; trying again", error.operation))
         }
         errors::Kind::Transient => (Standing::Unreachable, Reason::Unreachable, error.to_string()),
+        errors::Kind::NotFound if error.operation == "lambda:AddPermission" => (
+            Standing::Stuck,
+            Reason::RefNotFound,
+            "spec.identity.authorizer.functionArn: there is no such function, or no such version or alias of it: make it, or name another".into(),
+        ),
         // Something changed since we looked; the next look says what.
         errors::Kind::NotFound | errors::Kind::Conflict => {
             (Standing::Working, Reason::Progressing, format!("{error}; looking again"))

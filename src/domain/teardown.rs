@@ -39,14 +39,21 @@ pub fn teardown(
     if stays(home, policy, domain) {
         return release(home, policy, domain, r, records);
     }
+    let mut blocked = None;
     for judged in r.apis.values().filter_map(|api| identity::removal(home, api, rest_deployment)) {
-        if let Verdict::Unknown(_) = judged.verdict {
-            return judged;
+        match judged.verdict {
+            Verdict::Unknown(_) => return judged,
+            Verdict::Blocked(..) => blocked = Some(judged.verdict),
+            _ => {}
         }
         actions.extend(judged.actions);
     }
-    if !actions.is_empty() {
-        return Judged { verdict: Verdict::Act("taking identity headers out of the mapped APIs".into()), actions };
+    match blocked {
+        _ if !actions.is_empty() => {
+            return Judged { verdict: Verdict::Act("taking identity headers out of the mapped APIs".into()), actions };
+        }
+        Some(verdict) => return verdict.into(),
+        None => {}
     }
     if let Some(g) = domain.filter(|g| is_ours(home, g)) {
         let mappings = match &r.mappings {

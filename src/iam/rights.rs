@@ -24,6 +24,8 @@ pub enum Feature {
     IdentityHeaders,
     /// Put a Lambda authorizer on the mapped APIs: identity.authorizer
     Authorizer,
+    /// Make that authorizer of a Lambda function: identity.authorizer.functionArn
+    AuthorizerFunction,
     /// Make the truststore's bucket: truststore.bucketCreation IfMissing
     BucketCreation,
     /// Encrypt the truststore with a KMS key: truststore.kmsKeyArn, or the default of the bucket
@@ -146,9 +148,9 @@ pub const RIGHTS: &[Right] = &[
         &["apigateway:GetAuthorizers", "apigateway:GetRoutes", "apigateway:GetResources"],
         Resource::AllApis,
     ),
-    needed_for(&[Feature::Authorizer], &["apigateway:CreateAuthorizer"], Resource::AuthorizerCollection),
+    needed_for(&[Feature::AuthorizerFunction], &["apigateway:CreateAuthorizer"], Resource::AuthorizerCollection),
     needed_for(
-        &[Feature::Authorizer],
+        &[Feature::AuthorizerFunction],
         &["apigateway:UpdateAuthorizer", "apigateway:DeleteAuthorizer"],
         Resource::Authorizers,
     ),
@@ -158,7 +160,7 @@ pub const RIGHTS: &[Right] = &[
         Resource::RoutesAndMethods,
     ),
     needed_for(
-        &[Feature::Authorizer],
+        &[Feature::AuthorizerFunction],
         &["lambda:GetPolicy", "lambda:AddPermission", "lambda:RemovePermission"],
         Resource::Function,
     ),

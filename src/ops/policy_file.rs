@@ -132,26 +132,32 @@ mod tests {
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
             text.lines().any(|shown| shown == line)
         };
+        // The clock is paused: a minute of it is thirty readings of the file, and no time at all.
+        let deadline = Duration::from_secs(60);
+        let wait_for = async |line: &str| {
+            let waiting = async {
+                while !shown(line) {
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            };
+            tokio::time::timeout(deadline, waiting).await.unwrap_or_else(|_| panic!("not shown: {line}"));
+        };
         assert_eq!(rules(&in_force), 1);
         assert!(shown("mtls_operator_policy_in_force 1") && shown("mtls_operator_policy_file_invalid 0"));
 
         publish("2", Some(TWO));
-        in_force.changed().await.unwrap();
+        tokio::time::timeout(deadline, in_force.changed()).await.expect("in time").unwrap();
         assert_eq!(rules(&in_force), 2);
         for (version, bad) in [("3", Some("rules: [{name: c}]")), ("4", Some("")), ("5", None)] {
             publish(version, bad);
-            while !shown("mtls_operator_policy_file_invalid 1") {
-                tokio::time::sleep(INTERVAL).await;
-            }
+            wait_for("mtls_operator_policy_file_invalid 1").await;
             assert_eq!((rules(&in_force), in_force.has_changed().unwrap()), (2, false), "{bad:?}");
             publish(&format!("{version}-good"), Some(TWO));
-            while !shown("mtls_operator_policy_file_invalid 0") {
-                tokio::time::sleep(INTERVAL).await;
-            }
+            wait_for("mtls_operator_policy_file_invalid 0").await;
             assert!(!in_force.has_changed().unwrap(), "the same again is no change");
         }
         publish("6", Some(ONE));
-        in_force.changed().await.unwrap();
+        tokio::time::timeout(deadline, in_force.changed()).await.expect("in time").unwrap();
         assert_eq!(rules(&in_force), 1);
         following.abort();
     }

@@ -17,6 +17,7 @@ const AT_ONCE: usize = 6;
 fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
     run(async {
         let mut life = Life::start("unkilled").await;
+        story::prepare(&life).await;
         let mark = life.mark().await;
         let told = story::tell(&mut life, None).await;
         let calls = story::calls(&life, mark).await;
@@ -37,6 +38,7 @@ fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
 
 async fn killed_at(operation: &str, skip: u64, when: When, expected: &Told) {
     let mut life = Life::start("killed").await;
+    story::prepare(&life).await;
     let point = format!("killed {when:?} {operation} number {}", skip + 1);
     let account = life.account.id.clone();
     let hold = Fault { operation, account: &account, skip, when, hold: true, ..Fault::default() };

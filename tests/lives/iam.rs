@@ -89,6 +89,7 @@ fn words(action: &str) -> String {
 fn the_printed_policy_is_enough_for_a_whole_life() {
     run(async {
         let mut life = Life::start("allowed").await;
+        story::prepare(&life).await;
         let policy = policy(&life, &story::specs(&life)).await;
         under(&mut life, &policy).await;
         let mark = life.mark().await;
@@ -118,6 +119,7 @@ fn without_any_part_of_it_a_condition_names_what_is_missing() {
 /// A life without it, until a condition names it; the action, when none does. Each life has names of its own, and with them its own policy.
 async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     let mut life = Life::start("without").await;
+    story::prepare(&life).await;
     let parts = each_left_out(&policy(&life, &story::specs(&life)).await);
     let (_, _, without) = parts.into_iter().find(|(s, a, _)| s == sid && a == action).expect("the same statements");
     under(&mut life, &without).await;

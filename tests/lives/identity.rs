@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use sandbox::{
     echo::{Echo, Echoed},
-    prepare::{add_http_route, add_rest_resource, deploy_rest, http_proxy_api, rest_orders_api, rest_proxy_api},
+    prepare::{
+        add_http_route, add_rest_resource, authorizer_function, deploy_rest, http_proxy_api, rest_orders_api,
+        rest_proxy_api,
+    },
 };
 use serde_json::{Value, json};
 
@@ -311,5 +314,283 @@ fn headers_of_others_are_left_alone_and_nobody_fights_for_ever() {
         let both = headers(&[(HEADER, "SubjectDN"), ("x-client-cert-until", "NotAfter")]);
         life.change("d", json!({"identity": both})).await;
         programmed(&life).await;
+    });
+}
+
+const NAME: &str = "x-client-cn";
+
+fn by_authorizer(authorizer: Value) -> Value {
+    let header = |name: &str, key: &str| json!({"name": name, "from": {"authorizerKey": key}});
+    json!({"headers": [header(NAME, "commonName"), header("x-client-sha256", "fingerprint")], "authorizer": authorizer})
+}
+
+/// The ids of the statements in the policy of a function.
+async fn statements(life: &Life, function: &str) -> Vec<String> {
+    let lambda = aws_sdk_lambda::Client::new(&life.account.sdk());
+    let Ok(answer) = lambda.get_policy().function_name(function).send().await else { return vec![] };
+    let policy: Value = serde_json::from_str(answer.policy().unwrap_or_default()).expect("a policy");
+    let all = policy["Statement"].as_array().expect("statements").iter();
+    all.map(|statement| statement["Sid"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// The authorizer that each route of an HTTP API asks, by its key.
+async fn asked(life: &Life, api: &str) -> BTreeMap<String, Option<String>> {
+    let all = life.gateway().get_routes().api_id(api).send().await.expect("GetRoutes").items.unwrap_or_default();
+    all.into_iter().map(|route| (route.route_key.unwrap_or_default(), route.authorizer_id)).collect()
+}
+
+async fn authorizers(life: &Life, api: &str) -> Vec<String> {
+    let all = life.gateway().get_authorizers().api_id(api).send().await.expect("GetAuthorizers");
+    all.items.unwrap_or_default().into_iter().map(|a| a.authorizer_id.unwrap_or_default()).collect()
+}
+
+/// What the back end got under `NAME`, and under the header for the fingerprint, from a caller who sends both himself.
+async fn named(life: &Life, method: &str, path: &str) -> Result<(String, String), String> {
+    let client1 = life.identity("client1").await;
+    let options = ["--request", method, "--header", "x-client-cn: root", "--header", "X-Client-Sha256: 00"];
+    let answer = life.call_with(&life.host(), path, Some(&client1), &options).await;
+    let echoed =
+        serde_json::from_str::<Echoed>(&answer.body).map_err(|_| format!("{} {}", answer.status, answer.body))?;
+    let got = |name: &str| echoed.headers.get(name).cloned().unwrap_or_default();
+    Ok((got(NAME), got("x-client-sha256")))
+}
+
+async fn fingerprint(life: &Life) -> String {
+    let status = life.certificates().get("client1").await.unwrap().status.unwrap();
+    status.fingerprint_sha256.expect("it has one").to_lowercase().replace(':', "")
+}
+
+#[test]
+fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
+    run(async {
+        let (life, echo) = (Life::start("authorizer").await, Echo::start().await.expect("a back end"));
+        let function = authorizer_function(&life.account, "who").await.expect("a function");
+        let api = http_proxy_api(&life.account, "orders", &echo.url(), true).await.expect("an API");
+        add_http_route(&life.account, &api, "OPTIONS /cors", &echo.url()).await.expect("a route");
+        let spec =
+            json!({"mappings": mapped(&api, "$default"), "identity": by_authorizer(json!({"functionArn": function}))});
+        served(&life, spec).await;
+        programmed(&life).await;
+        let who = ("client1".to_owned(), fingerprint(&life).await);
+        assert_eq!(named(&life, "GET", "/a").await.as_ref(), Ok(&who));
+        assert_eq!(asked(&life, &api).await["OPTIONS /cors"], None);
+        let first = authorizers(&life, &api).await;
+        assert_eq!((first.len(), statements(&life, &function).await.len()), (1, 1));
+
+        // A route of later, and one that somebody took it off.
+        add_http_route(&life.account, &api, "GET /late", &echo.url()).await.expect("a route");
+        eventually("the new route asks", async || match named(&life, "GET", "/late").await {
+            Ok(got) if got == who => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        programmed(&life).await;
+        // So may its right to call the function.
+        let lambda = aws_sdk_lambda::Client::new(&life.account.sdk());
+        let sid = statements(&life, &function).await.remove(0);
+        lambda.remove_permission().function_name(&function).statement_id(&sid).send().await.expect("RemovePermission");
+        eventually("it may call again", async || match named(&life, "GET", "/late").await {
+            Ok(got) if got == who => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        programmed(&life).await;
+
+        // One that somebody else authorizes is left to him, and named.
+        let foreign = life.gateway().create_authorizer().api_id(&api).name("theirs");
+        let foreign = foreign.authorizer_type(aws_sdk_apigatewayv2::types::AuthorizerType::Request);
+        let theirs =
+            foreign.authorizer_uri("arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/f/invocations");
+        let theirs = theirs.send().await.expect("CreateAuthorizer").authorizer_id.expect("an id");
+        let all = life.gateway().get_routes().api_id(&api).send().await.expect("GetRoutes").items.unwrap_or_default();
+        let late = all.iter().find(|r| r.route_key.as_deref() == Some("GET /late")).expect("it is there");
+        let request = life.gateway().update_route().api_id(&api).route_id(late.route_id().expect("an id"));
+        request.authorizer_id(&theirs).send().await.expect("UpdateRoute");
+        let told = life.condition("d", "IdentityPropagated", |c| c.reason == "ForeignOwner").await;
+        assert!(told.message.contains("route GET /late") && !told.message.contains("$default"), "{}", told.message);
+        assert_eq!(asked(&life, &api).await["GET /late"].as_ref(), Some(&theirs));
+        let request = life.gateway().delete_route().api_id(&api).route_id(late.route_id().expect("an id"));
+        request.send().await.expect("DeleteRoute");
+        life.gateway().delete_authorizer().api_id(&api).authorizer_id(&theirs).send().await.expect("DeleteAuthorizer");
+        programmed(&life).await;
+
+        // Another function is another authorizer, and nothing is left of the first.
+        let other = authorizer_function(&life.account, "who-else").await.expect("a function");
+        life.change("d", json!({"identity": by_authorizer(json!({"functionArn": other}))})).await;
+        programmed(&life).await;
+        assert_eq!(named(&life, "GET", "/a").await.as_ref(), Ok(&who));
+        let second = authorizers(&life, &api).await;
+        assert!(second.len() == 1 && second != first, "{second:?}");
+        assert_eq!((statements(&life, &function).await.len(), statements(&life, &other).await.len()), (0, 1));
+
+        // A function that is not there is said so, and what is there goes on.
+        let missing = other.replace("who-else", "nobody");
+        life.change("d", json!({"identity": by_authorizer(json!({"functionArn": missing}))})).await;
+        let told = life.condition("d", "IdentityPropagated", |c| c.reason == "RefNotFound").await;
+        assert!(told.message.contains("spec.identity.authorizer.functionArn"), "{}", told.message);
+        assert_eq!(named(&life, "GET", "/a").await.as_ref(), Ok(&who));
+
+        // Without the block nothing is left of it.
+        life.change("d", json!({"identity": null})).await;
+        eventually("it is all taken out", async || match marks(&life, &api).await {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        })
+        .await;
+        life.ready("d").await;
+        assert_eq!(authorizers(&life, &api).await, [""; 0]);
+        assert_eq!((statements(&life, &function).await.len(), statements(&life, &other).await.len()), (0, 0));
+        assert!(asked(&life, &api).await.values().all(Option::is_none));
+        assert!(parameters(&life, &api).await.iter().all(BTreeMap::is_empty));
+        assert_eq!(named(&life, "GET", "/a").await, Ok(("root".to_owned(), "00".to_owned())));
+    });
+}
+
+#[test]
+fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
+    run(async {
+        let (life, echo) = (Life::start("rest-authorizer").await, Echo::start().await.expect("a back end"));
+        let function = authorizer_function(&life.account, "who").await.expect("a function");
+        let api = rest_orders_api(&life.account, "several", &echo.url()).await.expect("an API");
+        let spec = json!({
+            "mappings": mapped(&api, "prod"), "restDeployment": "Allow",
+            "identity": by_authorizer(json!({"functionArn": function})),
+        });
+        served(&life, spec).await;
+        programmed(&life).await;
+        let who = ("client1".to_owned(), fingerprint(&life).await);
+        for method in ["GET", "POST"] {
+            assert_eq!(named(&life, method, "/orders").await.as_ref(), Ok(&who), "{method}");
+        }
+        let client1 = life.identity("client1").await;
+        let preflight = life.call_with(&life.host(), "/orders", Some(&client1), &["--request", "OPTIONS"]).await;
+        assert_eq!(preflight.status, 200, "nobody is asked about it: {}", preflight.body);
+        let sdk = aws_sdk_apigateway::Client::new(&life.account.sdk());
+        let there = async || {
+            let all = sdk.get_authorizers().rest_api_id(&api).send().await.expect("GetAuthorizers");
+            (all.items().len(), statements(&life, &function).await.len())
+        };
+        assert_eq!(there().await, (1, 1));
+
+        // As long as the deployment asks it, it stays, and may be asked.
+        life.change("d", json!({"identity": null, "restDeployment": "Never"})).await;
+        let waiting = life.condition("d", "IdentityPropagated", |c| c.reason == "WaitingForDeployment").await;
+        assert!(waiting.message.contains("stage prod"), "{}", waiting.message);
+        assert_eq!((named(&life, "GET", "/orders").await.as_ref(), there().await), (Ok(&who), (1, 1)));
+        // Also when all of it is to go.
+        life.domains().delete("d", &Default::default()).await.expect("delete");
+        life.condition("d", "DomainProgrammed", |c| c.reason == "WaitingForDeployment").await;
+        assert_eq!((named(&life, "GET", "/orders").await.as_ref(), there().await), (Ok(&who), (1, 1)));
+        deploy_rest(&life.account, &api).await.expect("somebody deploys it");
+        eventually("the end of d", async || match life.domains().get_opt("d").await.unwrap() {
+            None => Ok(()),
+            Some(left) => Err(format!("{:?}", left.status)),
+        })
+        .await;
+        assert_eq!(there().await, (0, 0));
+        let all = sdk.get_resources().rest_api_id(&api).embed("methods").send().await.expect("GetResources");
+        let methods = all.items().iter().flat_map(|r| r.resource_methods.iter().flatten());
+        for (method, what) in methods {
+            assert_eq!(what.authorization_type(), Some("NONE"), "{method}");
+            assert_eq!(what.authorizer_id(), None, "{method}");
+        }
+        let tags = sdk.get_rest_api().rest_api_id(&api).send().await.expect("GetRestApi").tags.unwrap_or_default();
+        assert!(tags.keys().all(|key| !key.starts_with("mtls-operator.io/")), "{tags:?}");
+    });
+}
+
+#[test]
+fn an_authorizer_that_is_there_is_put_on_routes_and_stays_there() {
+    run(async {
+        let (life, echo) = (Life::start("existing-auth").await, Echo::start().await.expect("a back end"));
+        let function = authorizer_function(&life.account, "who").await.expect("a function");
+        let api = http_proxy_api(&life.account, "orders", &echo.url(), true).await.expect("an API");
+        let existing = |id: &str| by_authorizer(json!({"existing": [{"apiId": api, "authorizerId": id}]}));
+        let spec = json!({"mappings": mapped(&api, "$default"), "identity": existing("zzzzzz")});
+        life.create_domain("d", spec).await;
+        let told = life.condition("d", "IdentityPropagated", |c| c.reason == "RefNotFound").await;
+        assert!(told.message.contains("zzzzzz") && told.message.contains(&api), "{}", told.message);
+        // Made as somebody would: with the right to call the function for any of the API's authorizers.
+        let request = life.gateway().create_authorizer().api_id(&api).name("theirs");
+        let request = request.authorizer_type(aws_sdk_apigatewayv2::types::AuthorizerType::Request);
+        let uri = format!(
+            "arn:aws:apigateway:{}:lambda:path/2015-03-31/functions/{function}/invocations",
+            life.account.region
+        );
+        let request =
+            request.authorizer_uri(uri).authorizer_payload_format_version("2.0").enable_simple_responses(true);
+        let made = request.authorizer_result_ttl_in_seconds(0).send().await.expect("CreateAuthorizer");
+        let theirs = made.authorizer_id.expect("an id");
+        let lambda = aws_sdk_lambda::Client::new(&life.account.sdk());
+        let source = format!("arn:aws:execute-api:{}:{}:{api}/authorizers/*", life.account.region, life.account.id);
+        let permission = lambda.add_permission().function_name(&function).statement_id("theirs").source_arn(source);
+        let permission = permission.action("lambda:InvokeFunction").principal("apigateway.amazonaws.com");
+        permission.send().await.expect("AddPermission");
+
+        life.change("d", json!({"identity": existing(&theirs)})).await;
+        life.create_certificate("client1", "d").await;
+        life.certificate_ready("client1").await;
+        programmed(&life).await;
+        let who = ("client1".to_owned(), fingerprint(&life).await);
+        assert_eq!(named(&life, "GET", "/a").await.as_ref(), Ok(&who));
+        life.delete_domain("d").await;
+        // What they closed or we did: nothing is opened.
+        assert_eq!(asked(&life, &api).await["$default"].as_ref(), Some(&theirs));
+        assert_eq!(
+            (authorizers(&life, &api).await, statements(&life, &function).await),
+            (vec![theirs], vec!["theirs".to_owned()])
+        );
+        assert!(parameters(&life, &api).await.iter().all(BTreeMap::is_empty));
+        assert_eq!(marks(&life, &api).await, [""; 0]);
+    });
+}
+
+/// examples/identity-authorizer.yaml as its comments tell it.
+#[test]
+fn the_example_with_an_authorizer_names_the_caller() {
+    run(async {
+        let (life, echo) = (Life::start("who-cn").await, Echo::start().await.expect("a back end"));
+        let function = authorizer_function(&life.account, "identity").await.expect("a function");
+        let api = http_proxy_api(&life.account, "orders", &echo.url(), true).await.expect("an API");
+        let named = "arn:aws:lambda:eu-west-1:123456789012:function:identity";
+        examples::apply(&life, "identity-authorizer.yaml", &[("a1b2c3d4e5", &api), (named, &function)]).await;
+        life.ready("partners").await;
+        life.certificate_ready("client1").await;
+        let client1 = life.identity("client1-mtls").await;
+        let answer = life.call(&life.host(), "/hello", Some(&client1)).await;
+        let got: Echoed = serde_json::from_str(&answer.body).expect("the back end answers in JSON");
+        let header = |name: &str| got.headers.get(name).cloned().unwrap_or_default();
+        assert_eq!((header(NAME), header(HEADER)), ("client1".to_owned(), "CN=client1".to_owned()));
+        assert_eq!(header("x-client-sha256").len(), 64);
+    });
+}
+
+/// Whether AWS keeps request parameters that a change does not name is not documented.
+#[test]
+fn parameters_of_others_stay_whether_a_change_replaces_all_or_not() {
+    run(async {
+        for merge in [0.0, 1.0] {
+            let (life, echo) = (Life::start("parameters").await, Echo::start().await.expect("a back end"));
+            life.control().set_knobs(&life.account.id, &[("parameters_merge", merge)]).await.expect("a knob");
+            let api = http_proxy_api(&life.account, "orders", &echo.url(), true).await.expect("an API");
+            let all = life.gateway().get_integrations().api_id(&api).send().await.expect("GetIntegrations");
+            let id = all.items.unwrap_or_default().remove(0).integration_id.expect("an id");
+            let theirs = BTreeMap::from([("overwrite:header.x-theirs".to_owned(), "kept".to_owned())]);
+            let request = life.gateway().update_integration().api_id(&api).integration_id(&id);
+            let request = request.set_request_parameters(Some(theirs.clone().into_iter().collect()));
+            request.send().await.expect("UpdateIntegration");
+            let both = headers(&[(HEADER, "SubjectDN"), ("x-client-cert-until", "NotAfter")]);
+            served(&life, json!({"mappings": mapped(&api, "$default"), "identity": both})).await;
+            programmed(&life).await;
+            assert_eq!(parameters(&life, &api).await[0].len(), 3, "merge {merge}");
+            life.change("d", json!({"identity": headers(&[(HEADER, "SubjectDN")])})).await;
+            programmed(&life).await;
+            let mut got = echoed(&life, "GET", "/").await.headers;
+            assert_eq!(got.remove(HEADER).as_deref(), Some("CN=client1"), "merge {merge}");
+            assert_eq!(got.remove("x-theirs").as_deref(), Some("kept"), "merge {merge}");
+            assert_eq!(parameters(&life, &api).await[0].len(), 2, "merge {merge}");
+            life.delete_domain("d").await;
+            assert_eq!(parameters(&life, &api).await, [theirs], "merge {merge}");
+        }
     });
 }

@@ -3,13 +3,18 @@
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use kube::{ResourceExt, api::ListParams};
-use sandbox::control::{Call, Calls};
+use sandbox::{
+    control::{Call, Calls},
+    prepare::authorizer_function,
+};
 use serde_json::{Value, json};
 
 use crate::{
     objects::{Ca, DOMAIN, create, domain_spec, truststore},
     world::{Life, eventually},
 };
+
+const FUNCTION: &str = "who";
 
 /// A partner's CA, the same in every telling.
 static PARTNER: LazyLock<Ca> = LazyLock::new(|| Ca::new("partner"));
@@ -39,7 +44,13 @@ fn changes(life: &Life) -> [(&'static str, Value); 7] {
         ("another path", json!({"mappings": [{"path": "v1", "api": api}]})),
         (
             "headers",
-            json!({"identity": {"headers": [{"name": "x-client-cert-sub", "from": {"clientCert": "SubjectDN"}}]}}),
+            json!({"identity": {
+                "headers": [
+                    {"name": "x-client-cert-sub", "from": {"clientCert": "SubjectDN"}},
+                    {"name": "x-client-cn", "from": {"authorizerKey": "commonName"}},
+                ],
+                "authorizer": {"functionArn": function(life)},
+            }}),
         ),
         ("no headers", json!({"identity": null})),
         ("IPv6", json!({"ipAddressType": "DualStack"})),
@@ -65,6 +76,16 @@ pub fn specs(life: &Life) -> Vec<Value> {
 
 fn first_trust() -> Value {
     json!({"authorities": [{"name": "partners", "generate": {}}]})
+}
+
+/// What the story needs beside what every life has: a function to authorize callers.
+pub async fn prepare(life: &Life) {
+    let made = authorizer_function(&life.account, FUNCTION).await.expect("a function");
+    assert_eq!(made, function(life));
+}
+
+fn function(life: &Life) -> String {
+    format!("arn:aws:lambda:{}:{}:function:{FUNCTION}", life.account.region, life.account.id)
 }
 
 /// Tells it. `killed_at`: a fault rule that holds a call; the operator is killed in the middle of it, and started again.
@@ -178,6 +199,19 @@ async fn there(life: &Life) -> BTreeSet<String> {
     let parameters = integrations.expect("GetIntegrations").items.unwrap_or_default().into_iter();
     let parameters = parameters.flat_map(|i| i.request_parameters.unwrap_or_default());
     all.extend(parameters.map(|(key, _)| format!("parameter {key}")));
+    let routes = life.gateway().get_routes().api_id(&life.prepared.api_id).send().await.expect("GetRoutes");
+    let asking = routes.items.unwrap_or_default().into_iter().filter(|route| route.authorizer_id.is_some());
+    all.extend(asking.map(|route| format!("route {} is authorized", route.route_key.unwrap_or_default())));
+    let authorizers = life.gateway().get_authorizers().api_id(&life.prepared.api_id).send().await;
+    let authorizers = authorizers.expect("GetAuthorizers").items.unwrap_or_default().into_iter();
+    all.extend(authorizers.map(|authorizer| format!("authorizer {}", authorizer.name.unwrap_or_default())));
+    let lambda = aws_sdk_lambda::Client::new(&life.account.sdk());
+    if let Ok(policy) = lambda.get_policy().function_name(FUNCTION).send().await {
+        let policy: Value = serde_json::from_str(policy.policy().unwrap_or_default()).expect("a policy");
+        all.extend(
+            policy["Statement"].as_array().into_iter().flatten().map(|statement| format!("{}", statement["Sid"])),
+        );
+    }
     let seen = life.gateway().get_api().api_id(&life.prepared.api_id).send().await.expect("GetApi");
     all.extend(seen.tags.unwrap_or_default().keys().map(|key| format!("tag {key}")));
     let secrets = life.secrets().list(&ListParams::default()).await.expect("a list");

@@ -8,7 +8,10 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use mtls_operator::{api::MtlsDomain, domain::plan::OWNER_TAG};
+use mtls_operator::{
+    api::MtlsDomain,
+    domain::plan::{OWNER_TAG, identity::PENDING_IDENTITY_TAG},
+};
 use sandbox::{
     control::Calls,
     operator::grant_namespaces,
@@ -212,6 +215,52 @@ fn which_apis_there_are_is_not_told_and_a_foreign_one_is_not_touched() {
             calls.iter().filter(|c| c.resource.contains(&theirs)).map(|c| c.operation.as_str()).collect();
         assert_eq!(touched, ["GetApi"].into(), "its tags were looked at");
         assert_eq!(life.writes(mark).await, [""; 0]);
+    });
+}
+
+#[test]
+fn deleting_a_domain_reaches_no_api_that_its_spec_was_given_before() {
+    run(async {
+        let bounded = Bounded::start("lastedit", &[]).await;
+        let life = &bounded.life;
+        bounded.tag_api().await;
+        let tenant = Tenant::of(life, &life.namespace).await;
+        bounded.rules(&json!([bounded.rule(json!({}))]));
+        // As the operator leaves them in the middle of its work for others.
+        let gateway = life.gateway();
+        let mut theirs = vec![];
+        for (name, key, value) in
+            [("stale", PENDING_IDENTITY_TAG, "d1"), ("served", "mtls-operator.io/header.x-sub", "c/other/d")]
+        {
+            let id = http_api(&life.account, name, None).await.unwrap();
+            let arn = format!("arn:aws:apigateway:{}::/apis/{id}", life.account.region);
+            gateway.tag_resource().resource_arn(arn).tags(key, value).send().await.unwrap();
+            theirs.push(id);
+        }
+        let mappings = json!([{"path": "", "api": {"id": life.prepared.api_id, "stage": "$default"}}]);
+        let spec = json!({
+            "domainName": life.host(), "mappings": mappings, "deletionPolicy": "Delete",
+            "trust": {"authorities": [{"name": "partners", "generate": {}}]},
+        });
+        tenant.create(json!({"name": "d"}), spec).await;
+        life.ready("d").await;
+        let mark = life.mark().await;
+        let paths = ["", "b"].iter().zip(&theirs);
+        let mapping = |(path, id)| json!({"path": path, "api": {"id": id, "stage": "$default"}});
+        let mappings: Vec<_> = paths.map(mapping).collect();
+        tenant.patch("d", json!({"spec": {"mappings": mappings, "restDeployment": "Allow"}})).await;
+        tenant.domains().delete("d", &DeleteParams::default()).await.unwrap();
+        tenant.gone("d").await;
+        assert_eq!(life.gateway_domains().await, [""; 0], "its own is deleted");
+        let which = Calls { account: &life.account.id, since: mark, ..Calls::default() };
+        for call in life.control().calls(&which).await.unwrap().calls {
+            let foreign = theirs.iter().any(|id| call.resource.contains(id.as_str()));
+            assert!(!foreign || call.operation == "GetApi", "{call:?}");
+        }
+        for id in theirs {
+            let tags = gateway.get_api().api_id(id).send().await.unwrap().tags.unwrap();
+            assert!(tags.keys().any(|key| key.starts_with("mtls-operator.io/")), "{tags:?}");
+        }
     });
 }
 

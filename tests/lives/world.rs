@@ -40,7 +40,9 @@ static WORLD: LazyLock<(World, Runtime, File)> = LazyLock::new(|| {
         let runtime = Runtime::new().expect("threads can be started");
         let (dir, lock) = folder().expect("a temporary folder");
         let world = runtime.block_on(async {
-            let world = World::start(&dir, &Options::default()).await.expect("the local world stands");
+            let world = World::start(&dir, &Options { node: true, ..Options::default() })
+                .await
+                .expect("the local world stands");
             let crds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds");
             world.kubernetes.install_crds(&crds).await.expect("the CRDs can be installed");
             world

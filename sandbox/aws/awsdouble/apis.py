@@ -6,11 +6,13 @@ UpdateStage (knob `stage_update_publishes`). Routes, integrations and authorizer
 deploys automatically. [API Gateway Developer Guide, http-api- and rest-api-disable-default-endpoint,
 http-api-stages, how-to-deploy-api; awsdocs pull request 159]. An API that is mapped to a domain name cannot be
 deleted [cloud-nuke issue 370]. ``""`` as the value removes a request parameter of an HTTP API's integration [botocore
-apigatewayv2]. GetResources shows of the methods only their names unless they are embedded. [botocore apigateway]
+apigatewayv2]. GetResources shows of the methods only their names unless they are embedded. [botocore apigateway] An authorizer without
+an identity source asks for none. [botocore, CreateAuthorizer of both]
 
 Assumed: the flag is of the whole API, whichever stage is deployed; UpdateStage of a REST API publishes the
 flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP API that was never deployed serves what is there;
-UpdateIntegration of v2 leaves request parameters alone that it does not name (knob `parameters_merge`).
+UpdateIntegration of v2 leaves request parameters alone that it does not name (knob `parameters_merge`); an authorizer that a
+route or method asks cannot be deleted (ConflictException), and one that is not there cannot be put on a route (BadRequestException).
 
 Beyond AWS, the tag ``awsdouble:id`` chooses the id of a new API, for manifests that are written before it exists.
 """
@@ -167,6 +169,55 @@ def update_integration(original: Callable, api_id: str, integration_id: str, dat
         whole = (before if knob("parameters_merge") else {}) | sent
         data = data | {"requestParameters": {k: v for k, v in whole.items() if v != ""}}
     return original(api_id, integration_id, data)
+
+
+@replaces(v2, "_create_authorizer")
+def create_authorizer(original: Callable, api_id: str, data: dict) -> Response:
+    return original(api_id, {"identitySource": []} | data if data.get("authorizerType") == "REQUEST" else data)
+
+
+@replaces(v1, "_create_authorizer")
+def v1_create_authorizer(original: Callable, api_id: str, data: dict) -> Response:
+    return original(api_id, {"identitySource": ""} | data if data.get("type") == "REQUEST" else data)
+
+
+@replaces(v1, "_update_authorizer")
+def v1_update_authorizer(original: Callable, api_id: str, authorizer_id: str, data: dict) -> Response:
+    """The seconds come as a string in the patch and go out as a number."""
+    for operation in data.get("patchOperations", []):
+        if operation.get("path") == "/authorizerResultTtlInSeconds":
+            operation["value"] = int(operation["value"])
+    return original(api_id, authorizer_id, data)
+
+
+@replaces(v2, "_delete_authorizer")
+@replaces(v1, "_delete_authorizer")
+def delete_authorizer(original: Callable, api_id: str, authorizer_id: str) -> Response:
+    methods = [m for r in v1._resources.get(api_id, {}).values() for m in r["resourceMethods"].values()]
+    asking = [*v2._routes.get(api_id, {}).values(), *methods]
+    if any(route.get("authorizerId") == authorizer_id for route in asking):
+        return conflict(f"Authorizer {authorizer_id} is referenced by a route or method")
+    return original(api_id, authorizer_id)
+
+
+@replaces(v2, "_update_route")
+def update_route(original: Callable, api_id: str, route_id: str, data: dict) -> Response:
+    wanted = data.get("authorizerId")
+    if wanted and wanted not in v2._authorizers.get(api_id, {}):
+        return bad_request(f"Invalid authorizer id {wanted}")
+    return original(api_id, route_id, data)
+
+
+@replaces(v1, "_update_method")
+def v1_update_method(original: Callable, api_id: str, resource_id: str, method: str, data: dict) -> Response:
+    patches = {p["path"]: p.get("value") for p in data.get("patchOperations", [])}
+    wanted = patches.get("/authorizerId")
+    if wanted and wanted not in v1._authorizers_v1.get(api_id, {}):
+        return bad_request("Invalid Authorizer ID")
+    response = original(api_id, resource_id, method, data)
+    if response[0] == 200 and patches.get("/authorizationType") == "NONE":
+        v1._resources[api_id][resource_id]["resourceMethods"][method].pop("authorizerId", None)
+    return response
 
 
 @replaces(v1, "_apply_patch")

@@ -334,12 +334,30 @@ def handler(e, c):
         **more,
     )["AuthorizerId"]
     route = aws.v2.get_routes(ApiId=api)["Items"][0]["RouteId"]
+    refused_id = refused(aws.v2.update_route, ApiId=api, RouteId=route, AuthorizationType="CUSTOM", AuthorizerId="none")
+    assert refused_id[0] == "BadRequestException"
     aws.v2.update_route(ApiId=api, RouteId=route, AuthorizationType="CUSTOM", AuthorizerId=authorizer)
     name = mapped(aws, api)
+    assert double.request(name, "/k/x", front)[0] == 500  # the function does not let API Gateway call it
+    permit(aws, function, api, authorizer)
     status, body = double.request(name, "/k/x", front)
     assert status == 200 and json.loads(body)["headers"]["x-cn"] == "CN=client"
     # the identity source is not there on the default endpoint
     assert double.request(f"{api}.execute-api.localhost", "/x")[0] == 401
+    assert refused(aws.v2.delete_authorizer, ApiId=api, AuthorizerId=authorizer)[0] == "ConflictException"
+    aws.v2.update_route(ApiId=api, RouteId=route, AuthorizationType="NONE", AuthorizerId="")
+    aws.v2.delete_authorizer(ApiId=api, AuthorizerId=authorizer)
+
+
+def permit(aws, function: str, api: str, authorizer: str) -> None:
+    source = f"arn:aws:execute-api:us-east-1:{aws.account}:{api}/authorizers/{authorizer}"
+    aws.lam.add_permission(
+        FunctionName=function,
+        StatementId=authorizer,
+        Action="lambda:InvokeFunction",
+        Principal="apigateway.amazonaws.com",
+        SourceArn=source,
+    )
 
 
 def test_rest_api_authorizer(double, aws, backend, front):
@@ -351,7 +369,7 @@ def handler(e, c):
     return {'principalId': 'p', 'context': {'cn': cert['subjectDN'][-9:]},
             'policyDocument': {'Version': '2012-10-17', 'Statement': [statement]}}
 """)
-    api, _ = aws.rest_api(
+    api, resource = aws.rest_api(
         backend + "/{proxy}",
         {"integration.request.header.X-Cn": "context.authorizer.cn"},
         authorizer={
@@ -360,9 +378,16 @@ def handler(e, c):
         },
     )
     name = mapped(aws, api, "prod")
+    authorizer = aws.v1.get_authorizers(restApiId=api)["items"][0]["id"]
+    assert double.request(name, "/k/x", front)[0] == 500
+    permit(aws, function, api, authorizer)
     status, body = double.request(name, "/k/x", front)
     assert status == 200 and json.loads(body)["headers"]["x-cn"] == "CN=client"
     assert double.request(name, "/k/x", front | {"x-double-client-cert-serial": "00"})[0] == 403
+    assert refused(aws.v1.delete_authorizer, restApiId=api, authorizerId=authorizer)[0] == "ConflictException"
+    none = [{"op": "replace", "path": "/authorizationType", "value": "NONE"}]
+    aws.v1.update_method(restApiId=api, resourceId=resource, httpMethod="ANY", patchOperations=none)
+    aws.v1.delete_authorizer(restApiId=api, authorizerId=authorizer)
 
 
 def test_longest_mapping_wins_and_wildcard_domain(double, aws, backend, front):

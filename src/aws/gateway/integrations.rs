@@ -17,11 +17,13 @@ pub struct Integration {
     pub takes_headers: bool,
 }
 
-/// Which integration of an API.
+/// Which integration or route of an API.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Of an HTTP API, by its id.
     Integration(String),
+    /// Of an HTTP API: what leads to an integration.
+    Route { id: String, key: String },
     /// Of a REST API: of a method of a resource.
     Method { resource_id: String, path: String, method: String },
 }
@@ -30,6 +32,7 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Place::Integration(id) => write!(f, "integration {id}"),
+            Place::Route { key, .. } => write!(f, "route {key}"),
             Place::Method { path, method, .. } => write!(f, "{method} {path}"),
         }
     }
@@ -44,21 +47,23 @@ impl Gateway {
         }
     }
 
-    /// Set these request parameters of an integration, and take those away; others stay. Of a REST API, and where no stage deploys by
-    /// itself, it is effective with the next deployment.
+    /// Set these request parameters of an integration, and take those away. `others` are those that it has beside them: whether those stay that an
+    /// HTTP API is not sent is not documented, so they are sent as they are. Of a REST API, and where no stage deploys by itself, it is
+    /// effective with the next deployment.
     pub async fn change_parameters(
         &self,
         api_id: &str,
         at: &Place,
         set: &BTreeMap<String, String>,
         remove: &BTreeSet<String>,
+        others: &BTreeMap<String, String>,
     ) -> Result<(), Error> {
         const UPDATE: &str = "apigateway:UpdateIntegration";
         match at {
             Place::Integration(id) => {
                 // An empty value takes a parameter away. Source: UpdateIntegration, requestParameters.
                 let gone = remove.iter().map(|key| (key.clone(), String::new()));
-                let all = set.clone().into_iter().chain(gone).collect();
+                let all = others.clone().into_iter().chain(set.clone()).chain(gone).collect();
                 let send = self.client.update_integration().api_id(api_id).integration_id(id);
                 self.way.call(UPDATE, send.set_request_parameters(Some(all)).send()).await?;
             }
@@ -70,6 +75,7 @@ impl Gateway {
                     self.v1.update_integration().rest_api_id(api_id).resource_id(resource_id).http_method(method);
                 self.way.call(UPDATE, send.set_patch_operations(Some(set.chain(remove).collect())).send()).await?;
             }
+            Place::Route { .. } => {} // is asked for by nobody: it has no parameters, only the integration that it leads to has
         }
         Ok(())
     }
@@ -99,32 +105,23 @@ impl Gateway {
 
     async fn rest_integrations(&self, api_id: &str) -> Result<Vec<Integration>, Error> {
         let mut all = Vec::new();
-        let mut next = None;
-        loop {
-            let send =
-                self.v1.get_resources().rest_api_id(api_id).embed("methods").limit(500).set_position(next).send();
-            let page = self.way.call("apigateway:GetResources", send).await?;
-            for resource in page.items.unwrap_or_default() {
-                let (id, path) = (resource.id.unwrap_or_default(), resource.path.unwrap_or_default());
-                for (method, what) in resource.resource_methods.unwrap_or_default() {
-                    // A method that leads nowhere yet has none.
-                    let Some(integration) = what.method_integration else { continue };
-                    all.push(Integration {
-                        at: Place::Method { resource_id: id.clone(), path: path.clone(), method },
-                        parameters: integration.request_parameters.unwrap_or_default().into_iter().collect(),
-                        // A Lambda function has the certificate in its event; an AWS service would take such a header amiss.
-                        takes_headers: matches!(
-                            integration.r#type,
-                            Some(rest::IntegrationType::Http | rest::IntegrationType::HttpProxy)
-                        ),
-                    });
-                }
-            }
-            next = page.position.filter(|position| !position.is_empty());
-            if next.is_none() {
-                all.sort_by(|a, b| a.at.cmp(&b.at));
-                return Ok(all);
+        for resource in self.resources(api_id).await? {
+            let (id, path) = (resource.id.unwrap_or_default(), resource.path.unwrap_or_default());
+            for (method, what) in resource.resource_methods.unwrap_or_default() {
+                // A method that leads nowhere yet has none.
+                let Some(integration) = what.method_integration else { continue };
+                all.push(Integration {
+                    at: Place::Method { resource_id: id.clone(), path: path.clone(), method },
+                    parameters: integration.request_parameters.unwrap_or_default().into_iter().collect(),
+                    // A Lambda function has the certificate in its event; an AWS service would take such a header amiss.
+                    takes_headers: matches!(
+                        integration.r#type,
+                        Some(rest::IntegrationType::Http | rest::IntegrationType::HttpProxy)
+                    ),
+                });
             }
         }
+        all.sort_by(|a, b| a.at.cmp(&b.at));
+        Ok(all)
     }
 }

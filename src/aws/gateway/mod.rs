@@ -2,6 +2,7 @@
 //! only v1 knows. Both count against the same quotas.
 
 mod apis;
+mod authorizers;
 mod domains;
 mod integrations;
 mod mappings;
@@ -9,6 +10,7 @@ mod others;
 mod rest;
 
 pub use apis::{Api, Protocol, Stage};
+pub use authorizers::{Authorization, Authorizer, Route};
 pub use domains::{Domain, DomainRequest, DomainStatus, IpAddressType, Truststore};
 pub use integrations::{Integration, Place};
 pub use mappings::Mapping;

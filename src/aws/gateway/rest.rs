@@ -37,6 +37,22 @@ impl Gateway {
         Ok(stages.collect())
     }
 
+    /// The resources of a REST API, with their methods.
+    pub(super) async fn resources(&self, api_id: &str) -> Result<Vec<sdk::Resource>, Error> {
+        let mut all = Vec::new();
+        let mut next = None;
+        loop {
+            let send =
+                self.v1.get_resources().rest_api_id(api_id).embed("methods").limit(500).set_position(next).send();
+            let page = self.way.call("apigateway:GetResources", send).await?;
+            all.extend(page.items.unwrap_or_default());
+            next = page.position.filter(|position| !position.is_empty());
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
     pub(super) async fn set_rest_endpoint_closed(&self, api_id: &str, closed: bool) -> Result<(), Error> {
         let patch = replace("/disableExecuteApiEndpoint", &closed.to_string());
         let send = self.v1.update_rest_api().rest_api_id(api_id).patch_operations(patch).send();
@@ -80,7 +96,7 @@ impl Gateway {
     }
 }
 
-fn replace(path: &str, value: &str) -> sdk::PatchOperation {
+pub(super) fn replace(path: &str, value: &str) -> sdk::PatchOperation {
     operation(sdk::Op::Replace, path, Some(value))
 }
 

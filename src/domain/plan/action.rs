@@ -120,6 +120,43 @@ pub enum Action {
         at: Place,
         set: BTreeMap<String, String>,
         remove: BTreeSet<String>,
+        /// Those that stay as they are.
+        others: BTreeMap<String, String>,
+    },
+    /// A Lambda authorizer for this function.
+    CreateAuthorizer {
+        protocol: Protocol,
+        api_id: String,
+        name: String,
+        function: String,
+    },
+    /// Make it again what it was created as.
+    RestoreAuthorizer {
+        protocol: Protocol,
+        api_id: String,
+        id: String,
+        function: String,
+    },
+    DeleteAuthorizer {
+        protocol: Protocol,
+        api_id: String,
+        id: String,
+    },
+    /// Let API Gateway call a function for one authorizer.
+    PermitFunction {
+        function: String,
+        statement: String,
+        source: String,
+    },
+    ForbidFunction {
+        function: String,
+        statement: String,
+    },
+    /// Put an authorizer on a route or method, or take it off.
+    Authorize {
+        api_id: String,
+        at: Place,
+        authorizer: Option<String>,
     },
     DeleteTruststoreVersion {
         bucket: String,
@@ -169,11 +206,26 @@ impl fmt::Display for Action {
                 write!(f, "mark {arn} with {}", tags.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
             }
             Action::UntagApi { arn, keys } => write!(f, "take {} off {arn}", keys.join(", ")),
-            Action::ChangeParameters { api_id, at, set, remove } => {
+            Action::ChangeParameters { api_id, at, set, remove, .. } => {
                 write!(f, "change {at} of {api_id}:")?;
                 set.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
                 remove.iter().try_for_each(|key| write!(f, " no {key}"))
             }
+            Action::CreateAuthorizer { api_id, function, .. } => {
+                write!(f, "create an authorizer of {api_id}: {function}")
+            }
+            Action::RestoreAuthorizer { api_id, id, function, .. } => {
+                write!(f, "change authorizer {id} of {api_id}: {function}")
+            }
+            Action::DeleteAuthorizer { api_id, id, .. } => write!(f, "delete authorizer {id} of {api_id}"),
+            Action::PermitFunction { function, source, .. } => write!(f, "let {source} call {function}"),
+            Action::ForbidFunction { function, statement } => {
+                write!(f, "take {statement} out of the policy of {function}")
+            }
+            Action::Authorize { api_id, at, authorizer: Some(id) } => {
+                write!(f, "put authorizer {id} on {at} of {api_id}")
+            }
+            Action::Authorize { api_id, at, authorizer: None } => write!(f, "take the authorizer off {at} of {api_id}"),
             Action::DeleteTruststoreVersion { key, version, .. } => {
                 write!(f, "delete truststore {key} version {version}")
             }

@@ -167,6 +167,7 @@ mod tests {
             stages: [("prod".to_owned(), Some(stage))].into(),
             probe,
             integrations: None,
+            authorizers: None,
         }
     }
 

@@ -1,22 +1,25 @@
-//! The step IdentityPropagated: every integration of every mapped API passes on who called, under the headers of the spec, and nothing of it
-//! stays where the spec does not want it any more. What we set is marked on the API by one tag per header ([`HEADER_TAG`]) before it is set, and
-//! the tag goes after it; a header that somebody else set is left as it is. Where a change takes a deployment to become effective, a second
-//! tag ([`PENDING_IDENTITY_TAG`]) remembers which deployments do not have it yet, so that anybody's next deployment counts.
+//! The step IdentityPropagated: every integration of every mapped API passes on who called, under the headers of the spec, an authorizer is asked
+//! where the spec has one, and nothing of it stays where the spec does not want it any more. What we set is marked on the API by one tag per
+//! header ([`HEADER_TAG`]) and one for the authorizer ([`AUTHORIZER_TAG`]) before it is set, and the tag goes after it; a header that somebody
+//! else set is left as it is. Where a change takes a deployment to become effective, another tag ([`PENDING_IDENTITY_TAG`]) remembers which
+//! deployments do not have it yet, so that anybody's next deployment counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Judged, Step, Verdict, custom_domain, references::unsupported};
+use super::{Action, Judged, Step, Verdict, authorizer, custom_domain, references::unsupported};
 use crate::{
     api::{RestDeployment, conditions::Reason},
-    aws::gateway::{Integration, Place, Protocol, Stage},
+    aws::gateway::{Authorization, Integration, Place, Protocol, Stage},
     domain::{
-        desired::{Desired, Home},
+        desired::{AUTHORIZER_SOURCE, AuthorizerWish, Desired, Home},
         observed::{Api, Observed, Seen},
     },
 };
 
 /// On an API, before the name of a header that we set there; the value is the owner's mark.
 pub const HEADER_TAG: &str = "mtls-operator.io/header.";
+/// On an API, before an authorizer of ours is made there; the value is the owner's mark.
+pub const AUTHORIZER_TAG: &str = "mtls-operator.io/authorizer";
 /// On an API between a change of its headers and its deployment: the ids of the deployments that the mapped stages had before.
 pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";
 /// The longest value of a tag. Source: API Gateway Developer Guide, "Tag restrictions".
@@ -24,29 +27,44 @@ const LONGEST_TAG: usize = 256;
 /// How often headers of one API are put back before somebody has to find out who takes them away.
 pub const MOST_REPAIRS: u32 = 3;
 
-/// A header in place: the API, the integration and the header's name.
+/// What an API is to have; of one that is not mapped nothing.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    headers: &'a BTreeMap<String, String>,
+    authorizer: Option<&'a AuthorizerWish>,
+}
+
+impl Wanted<'_> {
+    const NOTHING: Wanted<'static> = Wanted { headers: &BTreeMap::new(), authorizer: None };
+
+    fn is_nothing(&self) -> bool {
+        self.headers.is_empty() && self.authorizer.is_none()
+    }
+}
+
+/// A header in place: the API, the integration and the header's name. Or an authorizer: the API, the route and the authorizer's id.
 pub type InPlace = BTreeSet<(String, Place, String)>;
 
 /// `None`: nothing is asked for, and nothing is left to take away.
 pub(super) fn identity(d: &Desired, o: &Observed) -> Option<Judged> {
     let mut all: Vec<Judged> = Vec::new();
-    let none = BTreeMap::new();
+    let asked = Wanted { headers: &d.identity, authorizer: d.authorizer.as_ref() };
     for (id, api) in &o.apis {
         let mapped = d.mappings.values().any(|m| m.id == *id);
-        let wanted = if mapped { &d.identity } else { &none };
+        let wanted = if mapped { asked } else { Wanted::NOTHING };
         match api {
-            Err(why) if !wanted.is_empty() => all.push(Verdict::unknown(why).into()),
+            Err(why) if !wanted.is_nothing() => all.push(Verdict::unknown(why).into()),
             Ok(Some(api)) if unsupported(&api.api).is_none() => {
                 let repairs = o.repairs.get(id).copied().unwrap_or_default();
-                all.extend(of_api(&d.home, api, wanted, d.rest_deployment, repairs));
+                all.extend(of_api(&d.home, api, &wanted, d.rest_deployment, repairs));
             }
-            _ if !wanted.is_empty() => all.push(Verdict::Behind(Step::ResolvedRefs).into()),
+            _ if !wanted.is_nothing() => all.push(Verdict::Behind(Step::ResolvedRefs).into()),
             _ => {}
         }
     }
     if all.is_empty() {
         let nothing = "no API is mapped";
-        return (!d.identity.is_empty()).then(|| Verdict::done(Reason::Programmed, nothing).into());
+        return (!asked.is_nothing()).then(|| Verdict::done(Reason::Programmed, nothing).into());
     }
     if custom_domain::is_barred(d, o) {
         return Some(Verdict::Behind(Step::DomainProgrammed).into());
@@ -59,29 +77,31 @@ pub fn removal(home: &Home, api: &Seen<Option<Api>>, rest_deployment: RestDeploy
     match api {
         Err(why) => Some(Verdict::unknown(why).into()),
         Ok(None) => None,
-        Ok(Some(api)) => of_api(home, api, &BTreeMap::new(), rest_deployment, 0),
+        Ok(Some(api)) => of_api(home, api, &Wanted::NOTHING, rest_deployment, 0),
     }
 }
 
 /// What takes our marks off an API whose headers stay as they are.
 pub fn unmarking(home: &Home, api: &Api) -> Option<Action> {
     let mut keys: Vec<_> = ours(home, api).map(|name| format!("{HEADER_TAG}{name}")).collect();
+    keys.extend(has_authorizer(home, &api.api.tags).then(|| AUTHORIZER_TAG.to_owned()));
     if keys.is_empty() {
         return None;
     }
-    keys.extend(api.api.tags.get(PENDING_IDENTITY_TAG).map(|_| PENDING_IDENTITY_TAG.to_owned()));
+    let is_pending = api.api.tags.contains_key(PENDING_IDENTITY_TAG) && !others(home, api);
+    keys.extend(is_pending.then(|| PENDING_IDENTITY_TAG.to_owned()));
     Some(Action::UntagApi { arn: api.api.arn.clone(), keys })
 }
 
-/// Whether a mapping to it has to stay, because headers of ours have to be taken out of it first.
+/// Whether a mapping to it has to stay, because what is ours has to be taken out of it first.
 pub(super) fn holds(home: &Home, api: &Seen<Option<Api>>) -> bool {
     match api {
         Err(_) => true,
-        Ok(api) => api.as_ref().is_some_and(|api| ours(home, api).next().is_some()),
+        Ok(api) => api.as_ref().is_some_and(|api| is_marked(home, &api.api.tags)),
     }
 }
 
-/// The headers that are ours and in place.
+/// The headers and authorizers that are ours and in place.
 pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
     let apis = o.apis.iter().filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?)));
     let headers = apis.flat_map(|(id, api)| {
@@ -93,7 +113,21 @@ pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
             there.map(move |i| (id.clone(), i.at.clone(), name.clone()))
         })
     });
-    headers.collect()
+    let apis = o.apis.iter().filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?)));
+    let asked = apis.flat_map(|(id, api)| {
+        let authorizers = api.authorizers.iter().flatten();
+        authorizers.flat_map(move |there| {
+            there.routes.iter().filter_map(move |route| match &route.authorization {
+                Authorization::Authorizer(asked)
+                    if there.all.iter().any(|a| a.id == *asked && authorizer::is_ours(&d.home, a)) =>
+                {
+                    Some((id.clone(), route.at.clone(), asked.clone()))
+                }
+                _ => None,
+            })
+        })
+    });
+    headers.chain(asked).collect()
 }
 
 /// The names of the headers that we marked as ours.
@@ -105,71 +139,49 @@ fn marks(api: &Api) -> impl Iterator<Item = (&str, &String)> {
     api.api.tags.iter().filter_map(|(key, owner)| Some((key.strip_prefix(HEADER_TAG)?, owner)))
 }
 
-/// Whether one of our tags is on it.
-pub fn is_marked(tags: &BTreeMap<String, String>) -> bool {
-    tags.keys().any(|key| key.starts_with(HEADER_TAG) || key == PENDING_IDENTITY_TAG)
+/// Whether somebody else has headers or an authorizer there, who still has to know what is not deployed.
+fn others(home: &Home, api: &Api) -> bool {
+    api.api.tags.iter().any(|(key, owner)| is_mark(key) && *owner != home.owner)
 }
 
-fn of_api(
-    home: &Home,
-    api: &Api,
-    wanted: &BTreeMap<String, String>,
-    rest_deployment: RestDeployment,
-    repairs: u32,
-) -> Option<Judged> {
+/// Whether a header or an authorizer there is this owner's.
+pub fn is_marked(home: &Home, tags: &BTreeMap<String, String>) -> bool {
+    tags.iter().any(|(key, owner)| is_mark(key) && *owner == home.owner)
+}
+
+/// Whether an authorizer of this owner's is there, or was to be made.
+pub fn has_authorizer(home: &Home, tags: &BTreeMap<String, String>) -> bool {
+    tags.get(AUTHORIZER_TAG) == Some(&home.owner)
+}
+
+fn is_mark(key: &str) -> bool {
+    key.starts_with(HEADER_TAG) || key == AUTHORIZER_TAG
+}
+
+fn of_api(home: &Home, api: &Api, wanted: &Wanted, rest_deployment: RestDeployment, repairs: u32) -> Option<Judged> {
     let id = &api.api.id;
-    let leaving: Vec<_> = ours(home, api).filter(|name| !wanted.contains_key(*name)).map(str::to_owned).collect();
-    let pending = api.api.tags.get(PENDING_IDENTITY_TAG);
-    if wanted.is_empty() && leaving.is_empty() {
-        // Of whoever was here last; with a header of somebody else's beside it, it is theirs.
-        pending.filter(|_| marks(api).next().is_none())?;
-        let untag = Action::UntagApi { arn: api.api.arn.clone(), keys: vec![PENDING_IDENTITY_TAG.to_owned()] };
-        return Some(Judged::act(format!("headers of {id}"), vec![untag]));
+    let headers = wanted.headers;
+    let leaving: Vec<_> = ours(home, api).filter(|name| !headers.contains_key(*name)).map(str::to_owned).collect();
+    let is_ours = has_authorizer(home, &api.api.tags);
+    if headers.is_empty() && leaving.is_empty() && wanted.authorizer.is_none() && !is_ours {
+        return None;
     }
-    if let Some(Err(why)) = &api.integrations {
-        return Some(Verdict::unknown(why).into());
-    }
-    let mut tags = BTreeMap::new();
-    let (mut foreign, mut missing) = (vec![], vec![]);
-    let mut changes: BTreeMap<&Place, (BTreeMap<String, String>, BTreeSet<String>)> = BTreeMap::new();
-    for (name, source) in wanted {
-        let expression = expression(api.api.protocol, source);
-        let mark = marks(api).find(|(marked, _)| marked == name).map(|(_, owner)| owner);
-        let wrong: Vec<_> = covered(api).filter(|i| value(api, i, name) != Some(&expression)).collect();
-        let is_ours = mark == Some(&home.owner);
-        let theirs = wrong.iter().find(|i| !is_ours && (mark.is_some() || sets(i, name)));
-        if let Some(there) = theirs {
-            foreign.push(format!("{name} at {} of {id}", there.at));
-            continue;
-        }
-        if wrong.is_empty() {
-            continue;
-        }
-        if !is_ours {
-            tags.insert(format!("{HEADER_TAG}{name}"), home.owner.clone());
-        }
-        for integration in wrong {
-            missing.push(format!("{name} at {} of {id}", integration.at));
-            let (set, remove) = changes.entry(&integration.at).or_default();
-            // Under other keys the caller's own would be passed on, too.
-            remove.extend(keys(integration, name).filter(|key| **key != parameter(api, name)).cloned());
-            set.insert(parameter(api, name), expression.clone());
-        }
-    }
-    for name in &leaving {
-        for integration in
-            api.integrations.iter().flatten().flatten().filter(|i| value(api, i, name).is_some_and(|v| is_context(v)))
-        {
-            changes.entry(&integration.at).or_default().1.insert(parameter(api, name));
-        }
-    }
+    let authorizer = match (&api.integrations, &api.authorizers) {
+        (Some(Err(why)), _) | (_, Some(Err(why))) => return Some(Verdict::unknown(why).into()),
+        (_, Some(Ok(there))) => authorizer::changes(home, api, there, wanted.authorizer),
+        (_, None) => authorizer::Changes::default(),
+    };
+    let parameters = parameters(home, api, headers, &leaving);
+    let (mut tags, mut missing) = (parameters.tags, parameters.missing);
+    tags.extend(authorizer.tags);
+    missing.extend(authorizer.missing);
     if repairs > MOST_REPAIRS && !missing.is_empty() {
         return Some(
             Verdict::blocked(
                 Reason::ContestedByOther,
                 format!(
-                    "something else keeps taking away {}: have what manages that API (CloudFormation, Terraform, ...) set the header itself, or \
-                     take it out of spec.identity; until then callers can send it themselves",
+                    "something else keeps taking away {}: have what manages that API (CloudFormation, Terraform, ...) set it itself, or \
+                     take it out of spec.identity; until then callers can send such headers themselves",
                     missing.join(", ")
                 ),
             )
@@ -178,61 +190,142 @@ fn of_api(
     }
     let by_hand: Vec<_> = api.by_hand().collect();
     let may_deploy = api.api.protocol != Protocol::Rest || rest_deployment == RestDeployment::Allow;
-    let mut actions = Vec::new();
-    if !changes.is_empty() && !by_hand.is_empty() {
+    let changed = !parameters.actions.is_empty() || !authorizer.routes.is_empty();
+    if changed && !by_hand.is_empty() {
         tags.insert(PENDING_IDENTITY_TAG.to_owned(), deployments(&by_hand));
     }
     let arn = &api.api.arn;
+    let mut actions = Vec::new();
     if !tags.is_empty() {
         actions.push(Action::TagApi { arn: arn.clone(), tags });
     }
-    let changed = !changes.is_empty();
-    actions.extend(changes.into_iter().map(|(at, (set, remove))| Action::ChangeParameters {
-        api_id: id.clone(),
-        at: at.clone(),
-        set,
-        remove,
-    }));
+    actions.extend(authorizer.first);
+    actions.extend(authorizer.routes);
+    actions.extend(parameters.actions);
     // What is still served without the change: all, once there is one; else those whose deployment is one from before.
+    let pending = api.api.tags.get(PENDING_IDENTITY_TAG);
     let before: BTreeSet<_> = pending.iter().flat_map(|ids| ids.split(' ')).collect();
     let behind = |stage: &&&Stage| changed || pending.is_some() && before.contains(deployment(stage));
     let undeployed: Vec<_> = by_hand.iter().filter(behind).map(|stage| stage.name.clone()).collect();
-    let settled = undeployed.is_empty() || wanted.is_empty() || may_deploy;
+    let deployed = undeployed.is_empty() || may_deploy;
+    // Headers that nobody asks for any more do no harm until somebody deploys. An authorizer that is gone would.
+    let settled = deployed || headers.is_empty() && wanted.authorizer.is_none() && !is_ours;
     if may_deploy && !undeployed.is_empty() {
         let (protocol, api_id) = (api.api.protocol, id.clone());
         actions.push(Action::Deploy { protocol, api_id, stages: undeployed.clone() });
     }
-    let mut done: Vec<_> = leaving.iter().map(|name| format!("{HEADER_TAG}{name}")).collect();
-    if settled && (pending.is_some() || changed && !by_hand.is_empty()) {
-        done.push(PENDING_IDENTITY_TAG.to_owned());
+    let mut done = Vec::new();
+    if settled {
+        actions.extend(authorizer.last);
+        done.extend(leaving.iter().map(|name| format!("{HEADER_TAG}{name}")));
+        done.extend(authorizer.untag);
+        // Never without another mark beside it: nobody would know whose it is.
+        if (pending.is_some() || changed && !by_hand.is_empty()) && (deployed || !others(home, api)) {
+            done.push(PENDING_IDENTITY_TAG.to_owned());
+        }
     }
     if !done.is_empty() {
         actions.push(Action::UntagApi { arn: arn.clone(), keys: done });
     }
-    let verdict = if !foreign.is_empty() {
+    let from_authorizer = headers.values().any(|source| source.starts_with(AUTHORIZER_SOURCE));
+    let verdict = if let Some((reason, problem)) = authorizer.problem {
+        Verdict::blocked(reason, problem)
+    } else if !parameters.foreign.is_empty() {
         Verdict::blocked(
             Reason::ForeignOwner,
             format!(
                 "somebody else sets {}: it is left as it is. Take it away there, or choose another name in spec.identity",
-                foreign.join(", ")
+                parameters.foreign.join(", ")
+            ),
+        )
+    } else if from_authorizer && !authorizer.others.is_empty() {
+        Verdict::blocked(
+            Reason::ForeignOwner,
+            format!(
+                "{}: another authorization is there and is left as it is, so that the authorizer of spec.identity is not asked. Take that one \
+                 away, or the headers with authorizerKey",
+                authorizer.others.join(", ")
             ),
         )
     } else if !settled {
+        let what = if headers.is_empty() && wanted.authorizer.is_none() { "taken out" } else { "set" };
         Verdict::blocked(
             Reason::WaitingForDeployment,
             format!(
-                "the headers of {id} are set, but not served: it takes a deployment to stage {}, which publishes every other pending change of \
-                 {id} too. Deploy it, or set spec.restDeployment to Allow",
+                "what {id} has of spec.identity is {what}, but not served so: it takes a deployment to stage {}, which publishes every other \
+                 pending change of {id} too. Deploy it, or set spec.restDeployment to Allow",
                 undeployed.join(", ")
             ),
         )
     } else if !actions.is_empty() {
         let what = if missing.is_empty() { format!("headers of {id}") } else { missing.join(", ") };
         Verdict::Act(format!("setting {what}"))
+    } else if !authorizer.others.is_empty() {
+        let others = authorizer.others.join(", ");
+        Verdict::done(
+            Reason::Programmed,
+            format!("every integration passes the headers on; another authorization is left as it is on {others}"),
+        )
     } else {
         Verdict::done(Reason::Programmed, "every integration of the mapped APIs passes the headers on")
     };
     Some(Judged { verdict, actions })
+}
+
+/// The changes of one API's integrations.
+#[derive(Default)]
+struct Parameters {
+    /// Before anything else.
+    tags: BTreeMap<String, String>,
+    actions: Vec<Action>,
+    missing: Vec<String>,
+    /// Headers that somebody else sets.
+    foreign: Vec<String>,
+}
+
+fn parameters(home: &Home, api: &Api, headers: &BTreeMap<String, String>, leaving: &[String]) -> Parameters {
+    let id = &api.api.id;
+    let mut p = Parameters::default();
+    let mut changes: BTreeMap<&Place, (BTreeMap<String, String>, BTreeSet<String>)> = BTreeMap::new();
+    for (name, source) in headers {
+        let expression = expression(api.api.protocol, source);
+        let mark = marks(api).find(|(marked, _)| marked == name).map(|(_, owner)| owner);
+        let wrong: Vec<_> = covered(api).filter(|i| value(api, i, name) != Some(&expression)).collect();
+        let is_ours = mark == Some(&home.owner);
+        let theirs = wrong.iter().find(|i| !is_ours && (mark.is_some() || sets(i, name)));
+        if let Some(there) = theirs {
+            p.foreign.push(format!("{name} at {} of {id}", there.at));
+            continue;
+        }
+        if wrong.is_empty() {
+            continue;
+        }
+        if !is_ours {
+            p.tags.insert(format!("{HEADER_TAG}{name}"), home.owner.clone());
+        }
+        for integration in wrong {
+            p.missing.push(format!("{name} at {} of {id}", integration.at));
+            let (set, remove) = changes.entry(&integration.at).or_default();
+            // Under other keys the caller's own would be passed on, too.
+            remove.extend(keys(integration, name).filter(|key| **key != parameter(api, name)).cloned());
+            set.insert(parameter(api, name), expression.clone());
+        }
+    }
+    for name in leaving {
+        for integration in
+            api.integrations.iter().flatten().flatten().filter(|i| value(api, i, name).is_some_and(|v| is_context(v)))
+        {
+            changes.entry(&integration.at).or_default().1.insert(parameter(api, name));
+        }
+    }
+    for integration in api.integrations.iter().flatten().flatten() {
+        let Some((set, remove)) = changes.remove(&integration.at) else { continue };
+        let others = integration.parameters.iter().filter(|(key, _)| !set.contains_key(*key) && !remove.contains(*key));
+        let others = others.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let (api_id, at) = (id.clone(), integration.at.clone());
+        p.actions.push(Action::ChangeParameters { api_id, at, set, remove, others });
+    }
+    p
 }
 
 /// The integrations that headers can be mapped on.
@@ -278,7 +371,8 @@ fn expression(protocol: Protocol, source: &str) -> String {
 }
 
 fn is_context(value: &str) -> bool {
-    value.trim_start_matches('$').starts_with("context.identity.clientCert.")
+    let value = value.trim_start_matches('$');
+    ["context.identity.clientCert.", "context.authorizer."].iter().any(|source| value.starts_with(source))
 }
 
 /// A stage that nothing was deployed to yet is named, too: its first deployment is another.

@@ -117,6 +117,7 @@ pub(in crate::domain) fn desired() -> Desired {
             .map(|(path, id)| (path, MappedApi { id: id.into(), stage: "$default".into() }))
             .into(),
         identity: BTreeMap::new(),
+        authorizer: None,
         default_endpoint: DefaultEndpoint::Disable,
         rest_deployment: RestDeployment::Never,
         ip_address_type: IpAddressType::Ipv4,
@@ -473,7 +474,15 @@ impl World {
                     self.publish(&api_id);
                 }
             }
-            Action::TagApi { .. } | Action::UntagApi { .. } | Action::ChangeParameters { .. } => {
+            Action::TagApi { .. }
+            | Action::UntagApi { .. }
+            | Action::ChangeParameters { .. }
+            | Action::CreateAuthorizer { .. }
+            | Action::RestoreAuthorizer { .. }
+            | Action::DeleteAuthorizer { .. }
+            | Action::PermitFunction { .. }
+            | Action::ForbidFunction { .. }
+            | Action::Authorize { .. } => {
                 unreachable!("no headers are asked for here: see the model in plan/identity.rs")
             }
             Action::DeleteTruststoreVersion { version, .. } => {
@@ -695,6 +704,7 @@ pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, mark: Option<&str>)
         stages: [("$default".to_owned(), Some(stage))].into(),
         probe: None,
         integrations: None,
+        authorizers: None,
     }
 }
 

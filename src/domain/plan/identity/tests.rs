@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{aws::gateway, domain::simulation::desired};
+use crate::{
+    aws::gateway::{self, Authorizer, Route},
+    domain::{observed::Authorizers, simulation::desired},
+};
 
 const OURS: &str = "cluster/ns/partners";
 const SUBJECT: &str = "identity.clientCert.subjectDN";
@@ -31,6 +34,7 @@ fn api(protocol: Protocol, auto_deploy: bool, integrations: Vec<Integration>, ta
         stages: [("prod".to_owned(), Some(stage))].into(),
         probe: None,
         integrations: Some(Ok(integrations)),
+        authorizers: None,
     }
 }
 
@@ -39,7 +43,8 @@ fn wanted(names: &[&str]) -> BTreeMap<String, String> {
 }
 
 fn judge(api: &Api, names: &[&str], may: RestDeployment, repairs: u32) -> Option<Judged> {
-    of_api(&desired().home, api, &wanted(names), may, repairs)
+    let headers = wanted(names);
+    of_api(&desired().home, api, &Wanted { headers: &headers, authorizer: None }, may, repairs)
 }
 
 fn words(judged: &Option<Judged>) -> String {
@@ -112,6 +117,55 @@ fn what_others_set_stays_and_is_named() {
     }
 }
 
+/// A method asks for an authorizer, but the deployment does not yet: or still does.
+#[test]
+fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_asks_it() {
+    let function = "arn:aws:lambda:eu-west-1:1:function:who";
+    let wish = AuthorizerWish::Function(function.into());
+    let home = desired().home;
+    let probe =
+        authorizer::changes(&home, &api(Protocol::Rest, false, vec![], &[]), &Authorizers::default(), Some(&wish));
+    let Some(Action::CreateAuthorizer { name, .. }) = probe.first.first().cloned() else { panic!("{probe:?}") };
+    let ours = Authorizer { id: "z1".into(), name, function: function.into(), as_made: true };
+    let at = Place::Method { resource_id: "r".into(), path: "/a".into(), method: "GET".into() };
+    let with = |tags: &[(&str, &str)], authorization| {
+        let routes = vec![Route { at: at.clone(), authorization }];
+        let permitted = ["z1".to_owned()].into();
+        let there = Authorizers { all: vec![ours.clone()], routes, permitted };
+        Api { authorizers: Some(Ok(there)), ..api(Protocol::Rest, false, vec![], tags) }
+    };
+    let mine = (AUTHORIZER_TAG, OURS);
+    let none = BTreeMap::new();
+    let judge = |api: &Api, asked: bool, may| {
+        let wanted = Wanted { headers: &none, authorizer: asked.then_some(&wish) };
+        words(&of_api(&home, api, &wanted, may, 0))
+    };
+    let open = with(&[mine], Authorization::None);
+    assert_eq!(
+        judge(&open, true, RestDeployment::Never),
+        "WaitingForDeployment | mark arn:a1 with mtls-operator.io/pending-identity | put authorizer z1 on GET /a of a1"
+    );
+    let put = with(&[mine, (PENDING_IDENTITY_TAG, "d1")], Authorization::Authorizer("z1".into()));
+    assert_eq!(judge(&put, true, RestDeployment::Never), "WaitingForDeployment");
+    let served = with(&[mine, (PENDING_IDENTITY_TAG, "d0")], Authorization::Authorizer("z1".into()));
+    assert_eq!(judge(&served, true, RestDeployment::Never), "Act | take mtls-operator.io/pending-identity off arn:a1");
+    // Taken out: the deployment goes on asking it.
+    let settled = with(&[mine], Authorization::Authorizer("z1".into()));
+    assert_eq!(
+        judge(&settled, false, RestDeployment::Never),
+        "WaitingForDeployment | mark arn:a1 with mtls-operator.io/pending-identity | take the authorizer off GET /a of a1"
+    );
+    let off = |deployment| with(&[mine, (PENDING_IDENTITY_TAG, deployment)], Authorization::None);
+    assert_eq!(judge(&off("d1"), false, RestDeployment::Never), "WaitingForDeployment");
+    for (api, may, deploys) in
+        [(off("d0"), RestDeployment::Never, ""), (off("d1"), RestDeployment::Allow, " | deploy a1 to prod")]
+    {
+        let told = judge(&api, false, may);
+        assert!(told.starts_with(&format!("Act{deploys} | take mtls-operator-")), "{told}");
+        assert!(told.contains("| delete authorizer z1 of a1 | take mtls-operator.io/authorizer, "), "{told}");
+    }
+}
+
 #[test]
 fn what_is_taken_away_again_and_again_is_put_back_three_times() {
     let api = api(Protocol::Http, true, vec![integration("i1", &[])], &[MARK]);
@@ -125,9 +179,10 @@ fn perform(api: &mut Api, action: Action) {
     match action {
         Action::TagApi { tags, .. } => api.api.tags.extend(tags),
         Action::UntagApi { keys, .. } => api.api.tags.retain(|key, _| !keys.contains(key)),
-        Action::ChangeParameters { at, set, remove, .. } => {
+        Action::ChangeParameters { at, set, others, .. } => {
             let there = integrations.iter_mut().find(|i| i.at == at).expect("it is there");
-            there.parameters.retain(|key, _| !remove.contains(key));
+            // Whatever is not sent is gone.
+            there.parameters = others;
             there.parameters.extend(set);
         }
         Action::Deploy { stages, .. } => {
@@ -209,7 +264,7 @@ proptest! {
                 perform(&mut api, action);
             }
         }
-        prop_assert!(!is_marked(&api.api.tags), "{:?}", api.api.tags);
+        prop_assert!(api.api.tags.is_empty(), "{:?}", api.api.tags);
         prop_assert!(covered(&api).all(|i| i.parameters.values().all(|value| !is_context(value))));
         prop_assert_eq!(foreign(&api), before);
     }

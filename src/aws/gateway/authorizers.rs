@@ -1,0 +1,234 @@
+//! The authorizers of an API, of whichever kind, and which of its routes or methods ask one before they answer.
+
+use super::rest::replace;
+use super::{Gateway, Place, Protocol};
+use crate::aws::errors::Error;
+use crate::aws::session::{partition_of, region_of};
+use aws_sdk_apigateway::types as rest;
+use aws_sdk_apigatewayv2::types as sdk;
+
+/// An authorizer of an API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorizer {
+    pub id: String,
+    pub name: String,
+    /// The ARN of the Lambda function that it asks; empty when it asks none.
+    pub function: String,
+    /// It is as [`Gateway::create_authorizer`] makes one.
+    pub as_made: bool,
+}
+
+/// A route of an HTTP API, or a method of a REST API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub at: Place,
+    pub authorization: Authorization,
+}
+
+/// What lets a caller in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorization {
+    None,
+    /// A Lambda authorizer, by its id.
+    Authorizer(String),
+    /// IAM, a user pool, a JWT.
+    Other,
+}
+
+const LAMBDA_PATH: &str = ":lambda:path/2015-03-31/functions/";
+
+impl Gateway {
+    pub async fn authorizers(&self, protocol: Protocol, api_id: &str) -> Result<Vec<Authorizer>, Error> {
+        const GET: &str = "apigateway:GetAuthorizers";
+        let (mut all, mut next) = (Vec::new(), None);
+        loop {
+            if protocol == Protocol::Rest {
+                let send = self.v1.get_authorizers().rest_api_id(api_id).limit(500).set_position(next).send();
+                let page = self.way.call(GET, send).await?;
+                all.extend(page.items.unwrap_or_default().into_iter().map(|item| Authorizer {
+                    as_made: item.r#type == Some(rest::AuthorizerType::Request)
+                        && item.authorizer_result_ttl_in_seconds == Some(0)
+                        && item.identity_source.unwrap_or_default().is_empty(),
+                    id: item.id.unwrap_or_default(),
+                    name: item.name.unwrap_or_default(),
+                    function: function(&item.authorizer_uri.unwrap_or_default()),
+                }));
+                next = page.position;
+            } else {
+                let send = self.client.get_authorizers().api_id(api_id).set_next_token(next).send();
+                let page = self.way.call(GET, send).await?;
+                all.extend(page.items.unwrap_or_default().into_iter().map(|item| Authorizer {
+                    as_made: item.authorizer_type == Some(sdk::AuthorizerType::Request)
+                        && item.authorizer_result_ttl_in_seconds == Some(0)
+                        && item.identity_source.unwrap_or_default().is_empty()
+                        && item.authorizer_payload_format_version.as_deref() == Some("2.0")
+                        && item.enable_simple_responses == Some(true),
+                    id: item.authorizer_id.unwrap_or_default(),
+                    name: item.name.unwrap_or_default(),
+                    function: function(&item.authorizer_uri.unwrap_or_default()),
+                }));
+                next = page.next_token;
+            }
+            next = next.filter(|token| !token.is_empty());
+            if next.is_none() {
+                all.sort_by(|a, b| a.id.cmp(&b.id));
+                return Ok(all);
+            }
+        }
+    }
+
+    /// An authorizer that asks a Lambda function about every request, without a cache and without anything that a request has to bring. Of
+    /// an HTTP API in payload format 2.0 with simple responses. Source: API Gateway Developer Guide, "Lambda authorizers", of both kinds.
+    pub async fn create_authorizer(
+        &self,
+        protocol: Protocol,
+        api_id: &str,
+        name: &str,
+        function: &str,
+    ) -> Result<(), Error> {
+        const CREATE: &str = "apigateway:CreateAuthorizer";
+        let uri = invocation_uri(function);
+        if protocol == Protocol::Rest {
+            let send = self.v1.create_authorizer().rest_api_id(api_id).name(name).authorizer_uri(uri);
+            let send = send.r#type(rest::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
+            self.way.call(CREATE, send.send()).await?;
+        } else {
+            let send = self.client.create_authorizer().api_id(api_id).name(name).authorizer_uri(uri);
+            let send = send.authorizer_type(sdk::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
+            let send = send.authorizer_payload_format_version("2.0").enable_simple_responses(true);
+            self.way.call(CREATE, send.set_identity_source(Some(vec![])).send()).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes an authorizer what [`Gateway::create_authorizer`] would have made.
+    pub async fn restore_authorizer(
+        &self,
+        protocol: Protocol,
+        api_id: &str,
+        id: &str,
+        function: &str,
+    ) -> Result<(), Error> {
+        const UPDATE: &str = "apigateway:UpdateAuthorizer";
+        let uri = invocation_uri(function);
+        if protocol == Protocol::Rest {
+            let patches = [
+                replace("/type", "REQUEST"),
+                replace("/authorizerUri", &uri),
+                replace("/authorizerResultTtlInSeconds", "0"),
+                replace("/identitySource", ""),
+            ];
+            let send = self.v1.update_authorizer().rest_api_id(api_id).authorizer_id(id);
+            self.way.call(UPDATE, send.set_patch_operations(Some(patches.into())).send()).await?;
+        } else {
+            let send = self.client.update_authorizer().api_id(api_id).authorizer_id(id).authorizer_uri(uri);
+            let send = send.authorizer_type(sdk::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
+            let send = send.authorizer_payload_format_version("2.0").enable_simple_responses(true);
+            self.way.call(UPDATE, send.set_identity_source(Some(vec![])).send()).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn delete_authorizer(&self, protocol: Protocol, api_id: &str, id: &str) -> Result<(), Error> {
+        const DELETE: &str = "apigateway:DeleteAuthorizer";
+        if protocol == Protocol::Rest {
+            let send = self.v1.delete_authorizer().rest_api_id(api_id).authorizer_id(id).send();
+            self.way.call(DELETE, send).await?;
+        } else {
+            let send = self.client.delete_authorizer().api_id(api_id).authorizer_id(id).send();
+            self.way.call(DELETE, send).await?;
+        }
+        Ok(())
+    }
+
+    /// The routes of an HTTP API, the methods of a REST API.
+    pub async fn routes(&self, protocol: Protocol, api_id: &str) -> Result<Vec<Route>, Error> {
+        let mut all = match protocol {
+            Protocol::Rest => self.methods(api_id).await?,
+            Protocol::Http | Protocol::WebSocket => self.v2_routes(api_id).await?,
+        };
+        all.sort_by(|a, b| a.at.cmp(&b.at));
+        Ok(all)
+    }
+
+    /// Puts an authorizer on a route or a method, or takes it off. Of a REST API, and where no stage deploys by itself, it is effective with
+    /// the next deployment.
+    pub async fn authorize(&self, api_id: &str, at: &Place, authorizer: Option<&str>) -> Result<(), Error> {
+        match at {
+            Place::Route { id, .. } => {
+                let send = self.client.update_route().api_id(api_id).route_id(id);
+                let send = match authorizer {
+                    Some(authorizer) => {
+                        send.authorization_type(sdk::AuthorizationType::Custom).authorizer_id(authorizer)
+                    }
+                    None => send.authorization_type(sdk::AuthorizationType::None).authorizer_id(""),
+                };
+                self.way.call("apigateway:UpdateRoute", send.send()).await?;
+            }
+            Place::Method { resource_id, method, .. } => {
+                let patches = match authorizer {
+                    Some(authorizer) => {
+                        vec![replace("/authorizationType", "CUSTOM"), replace("/authorizerId", authorizer)]
+                    }
+                    // Without the type the id has no meaning, and API Gateway drops it.
+                    None => vec![replace("/authorizationType", "NONE")],
+                };
+                let send = self.v1.update_method().rest_api_id(api_id).resource_id(resource_id).http_method(method);
+                self.way.call("apigateway:UpdateMethod", send.set_patch_operations(Some(patches)).send()).await?;
+            }
+            Place::Integration(_) => {} // is asked for by nobody: what is authorized is the route that leads to it
+        }
+        Ok(())
+    }
+
+    async fn v2_routes(&self, api_id: &str) -> Result<Vec<Route>, Error> {
+        let (mut all, mut next) = (Vec::new(), None);
+        loop {
+            let send = self.client.get_routes().api_id(api_id).set_next_token(next).send();
+            let page = self.way.call("apigateway:GetRoutes", send).await?;
+            all.extend(page.items.unwrap_or_default().into_iter().map(|item| Route {
+                authorization: match item.authorization_type {
+                    None | Some(sdk::AuthorizationType::None) => Authorization::None,
+                    Some(sdk::AuthorizationType::Custom) => {
+                        Authorization::Authorizer(item.authorizer_id.unwrap_or_default())
+                    }
+                    Some(_) => Authorization::Other,
+                },
+                at: Place::Route { id: item.route_id.unwrap_or_default(), key: item.route_key.unwrap_or_default() },
+            }));
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn methods(&self, api_id: &str) -> Result<Vec<Route>, Error> {
+        let mut all = Vec::new();
+        for resource in self.resources(api_id).await? {
+            let (id, path) = (resource.id.unwrap_or_default(), resource.path.unwrap_or_default());
+            for (method, what) in resource.resource_methods.unwrap_or_default() {
+                all.push(Route {
+                    at: Place::Method { resource_id: id.clone(), path: path.clone(), method },
+                    authorization: match what.authorization_type.as_deref() {
+                        None | Some("NONE") => Authorization::None,
+                        Some("CUSTOM") => Authorization::Authorizer(what.authorizer_id.unwrap_or_default()),
+                        Some(_) => Authorization::Other,
+                    },
+                });
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Where API Gateway calls a function: in the Region that the function is in. Source: API Gateway API reference, CreateAuthorizer, authorizerUri.
+fn invocation_uri(function: &str) -> String {
+    let (partition, region) = (partition_of(function), region_of(function));
+    format!("arn:{partition}:apigateway:{region}{LAMBDA_PATH}{function}/invocations")
+}
+
+fn function(uri: &str) -> String {
+    let after = uri.split_once(LAMBDA_PATH).map(|(_, function)| function);
+    after.and_then(|function| function.strip_suffix("/invocations")).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,68 @@
+//! Lambda: whom a function's policy lets call it. Functions themselves are neither read nor changed.
+
+use super::errors::{Error, Kind};
+use super::gate::Way;
+use aws_config::SdkConfig;
+use aws_sdk_lambda::Client;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+#[derive(Debug, Clone)]
+pub struct Lambda {
+    client: Client,
+    way: Way,
+}
+
+/// A function's policy, as far as it counts here. Source: Lambda API reference, GetPolicy.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Policy {
+    statement: Vec<Statement>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Statement {
+    sid: Option<String>,
+}
+
+impl Lambda {
+    pub(super) fn new(config: &SdkConfig, way: &Way) -> Lambda {
+        Lambda { client: Client::new(config), way: way.clone() }
+    }
+
+    /// The ids of the statements in the policy of a function, or of its version or alias, as its ARN says. None when it has no policy and when
+    /// there is no such function, which Lambda answers alike.
+    pub async fn statements(&self, function: &str) -> Result<BTreeSet<String>, Error> {
+        const GET: &str = "lambda:GetPolicy";
+        let text = match self.way.call(GET, self.client.get_policy().function_name(function).send()).await {
+            Ok(answer) => answer.policy.unwrap_or_default(),
+            Err(e) if e.kind == Kind::NotFound => return Ok(BTreeSet::new()),
+            Err(e) => return Err(e),
+        };
+        let policy: Policy = serde_json::from_str(&text)
+            .map_err(|e| Error::ours(Kind::Transient, GET, format!("the policy of {function} cannot be read: {e}")))?;
+        Ok(policy.statement.into_iter().filter_map(|statement| statement.sid).collect())
+    }
+
+    /// Lets API Gateway call a function for `source`, an ARN of API Gateway's. [`Kind::Conflict`] when there is a statement with this id.
+    pub async fn permit(&self, function: &str, statement: &str, source: &str) -> Result<(), Error> {
+        let send = self
+            .client
+            .add_permission()
+            .function_name(function)
+            .statement_id(statement)
+            .action("lambda:InvokeFunction")
+            .principal("apigateway.amazonaws.com")
+            .source_arn(source);
+        self.way.call("lambda:AddPermission", send.send()).await?;
+        Ok(())
+    }
+
+    /// Takes a statement out again.
+    pub async fn forbid(&self, function: &str, statement: &str) -> Result<(), Error> {
+        let send = self.client.remove_permission().function_name(function).statement_id(statement);
+        self.way.call("lambda:RemovePermission", send.send()).await?;
+        Ok(())
+    }
+}

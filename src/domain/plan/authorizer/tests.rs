@@ -1,0 +1,224 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    aws::gateway::{self, Protocol, Route},
+    domain::simulation::desired,
+};
+
+const FUNCTION: &str = "arn:aws:lambda:eu-west-1:1:function:who";
+const OTHER_FUNCTION: &str = "arn:aws:lambda:eu-west-1:1:function:who:live";
+
+fn home() -> Home {
+    desired().home
+}
+
+fn api(tags: &[(&str, &str)]) -> Api {
+    Api {
+        api: gateway::Api {
+            id: "a1".into(),
+            arn: "arn:a1".into(),
+            protocol: Protocol::Http,
+            private: false,
+            endpoint_closed: true,
+            tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        },
+        stages: BTreeMap::new(),
+        probe: None,
+        integrations: None,
+        authorizers: None,
+    }
+}
+
+fn route(key: &str, authorization: Authorization) -> Route {
+    Route { at: Place::Route { id: key.to_lowercase().replace([' ', '/'], ""), key: key.into() }, authorization }
+}
+
+fn asks(id: &str) -> Authorization {
+    Authorization::Authorizer(id.into())
+}
+
+fn made(id: &str, function: &str) -> Authorizer {
+    Authorizer { id: id.into(), name: name(&home(), function), function: function.into(), as_made: true }
+}
+
+fn theirs(id: &str) -> Authorizer {
+    Authorizer { id: id.into(), name: "theirs".into(), function: FUNCTION.into(), as_made: false }
+}
+
+fn wish(function: &str) -> AuthorizerWish {
+    AuthorizerWish::Function(function.into())
+}
+
+fn words(c: &Changes) -> String {
+    let tags = c.tags.keys().map(|tag| format!("tag {tag}"));
+    let actions = c.first.iter().chain(&c.routes).chain(&c.last).map(ToString::to_string);
+    let untag = c.untag.iter().map(|tag| format!("untag {tag}"));
+    let others = c.others.iter().map(|other| format!("other on {other}"));
+    let problem = c.problem.iter().map(|(reason, _)| reason.to_string());
+    let all: Vec<_> = tags.chain(actions).chain(untag).chain(others).chain(problem).collect();
+    all.join(" | ")
+}
+
+#[test]
+fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
+    let home = home();
+    let mine: &[_] = &[(AUTHORIZER_TAG, home.owner.as_str())];
+    let open = || vec![route("GET /a", Authorization::None), route("OPTIONS /a", Authorization::None)];
+    let nothing = Authorizers { routes: open(), ..Authorizers::default() };
+    let first = words(&changes(&home, &api(&[]), &nothing, Some(&wish(FUNCTION))));
+    assert_eq!(first, format!("tag {AUTHORIZER_TAG} | create an authorizer of a1: {FUNCTION}"));
+
+    let there = Authorizers { all: vec![made("z1", FUNCTION)], ..nothing.clone() };
+    let source = "arn:aws:execute-api:eu-west-1:111111111111:a1/authorizers/z1";
+    let source = source.replace("eu-west-1", &home.region).replace("111111111111", &home.account);
+    assert_eq!(
+        words(&changes(&home, &api(mine), &there, Some(&wish(FUNCTION)))),
+        format!("let {source} call {FUNCTION} | put authorizer z1 on route GET /a of a1")
+    );
+
+    let permitted: BTreeSet<_> = ["z1".to_owned()].into();
+    let asked = vec![route("GET /a", asks("z1")), route("OPTIONS /a", Authorization::None)];
+    let done = Authorizers { all: vec![made("z1", FUNCTION)], routes: asked, permitted };
+    assert_eq!(words(&changes(&home, &api(mine), &done, Some(&wish(FUNCTION)))), "");
+    let taken_back = words(&changes(&home, &api(mine), &done, None));
+    let statement = statement(&home, "z1");
+    assert_eq!(
+        taken_back,
+        format!(
+            "take the authorizer off route GET /a of a1 | take {statement} out of the policy of {FUNCTION} | delete authorizer z1 of a1 \
+             | untag {AUTHORIZER_TAG}"
+        )
+    );
+
+    // Somebody gave it a cache.
+    let cached = Authorizer { as_made: false, ..made("z1", FUNCTION) };
+    let edited = Authorizers { all: vec![cached], ..done.clone() };
+    let restored = words(&changes(&home, &api(mine), &edited, Some(&wish(FUNCTION))));
+    assert_eq!(restored, format!("change authorizer z1 of a1: {FUNCTION}"));
+
+    // Another function is another authorizer; the old one goes once nothing asks it.
+    let both = Authorizers { all: vec![made("z1", FUNCTION), made("z2", OTHER_FUNCTION)], ..done.clone() };
+    let moved = words(&changes(&home, &api(mine), &both, Some(&wish(OTHER_FUNCTION))));
+    assert!(moved.contains("put authorizer z2 on route GET /a"), "{moved}");
+    assert!(moved.ends_with("delete authorizer z1 of a1"), "{moved}");
+}
+
+#[test]
+fn what_others_authorize_stays() {
+    let home = home();
+    let mine: &[_] = &[(AUTHORIZER_TAG, home.owner.as_str())];
+    let routes = vec![route("GET /a", asks("t1")), route("GET /b", Authorization::Other), route("GET /c", asks("z1"))];
+    let permitted: BTreeSet<_> = ["z1".to_owned()].into();
+    let there = Authorizers { all: vec![theirs("t1"), made("z1", FUNCTION)], routes, permitted };
+    assert_eq!(
+        words(&changes(&home, &api(mine), &there, Some(&wish(FUNCTION)))),
+        "other on route GET /a of a1 | other on route GET /b of a1"
+    );
+    let without = words(&changes(&home, &api(mine), &there, None));
+    assert!(!without.contains("GET /a") && !without.contains("GET /b") && !without.contains("t1"), "{without}");
+    // Of another MtlsDomain.
+    let foreign = api(&[(AUTHORIZER_TAG, "c/ns/other")]);
+    assert_eq!(words(&changes(&home, &foreign, &there, Some(&wish(FUNCTION)))), "ForeignOwner");
+}
+
+#[test]
+fn one_that_is_there_is_put_on_routes_and_never_taken_off() {
+    let home = home();
+    let wish = AuthorizerWish::Existing([("a1".to_owned(), "t1".to_owned())].into());
+    let routes = vec![route("GET /a", Authorization::None), route("GET /b", asks("t1"))];
+    let there = Authorizers { all: vec![theirs("t1")], routes, permitted: BTreeSet::new() };
+    let put = words(&changes(&home, &api(&[]), &there, Some(&wish)));
+    assert_eq!(put, "put authorizer t1 on route GET /a of a1");
+    let asked = Authorizers { routes: vec![route("GET /a", asks("t1"))], ..there.clone() };
+    assert_eq!(words(&changes(&home, &api(&[]), &asked, None)), "");
+    let gone = Authorizers { all: vec![], ..there };
+    let problem = changes(&home, &api(&[]), &gone, Some(&wish)).problem.unwrap();
+    assert!(problem.0 == Reason::RefNotFound && problem.1.contains("t1"), "{problem:?}");
+}
+
+/// What AWS does; it refuses to delete an authorizer that is asked, and to put one on a route that is not there.
+fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
+    match action {
+        Action::CreateAuthorizer { name, function, .. } => {
+            *made += 1;
+            there.all.push(Authorizer { id: format!("z{made}"), name, function, as_made: true });
+        }
+        Action::RestoreAuthorizer { id, function, .. } => {
+            let changed = there.all.iter_mut().find(|a| a.id == id).expect("it is there");
+            (changed.as_made, changed.function) = (true, function);
+        }
+        Action::PermitFunction { statement: made, .. } => {
+            let of = there.all.iter().find(|a| statement(&home(), &a.id) == made).expect("it is there");
+            assert!(there.permitted.insert(of.id.clone()));
+        }
+        Action::ForbidFunction { statement: taken, .. } => {
+            let id = there.permitted.iter().find(|id| statement(&home(), id) == taken).cloned();
+            there.permitted.remove(&id.expect("it is there"));
+        }
+        Action::DeleteAuthorizer { id, .. } => {
+            assert!(there.routes.iter().all(|r| r.authorization != asks(&id)), "it is asked");
+            assert!(!there.permitted.contains(&id), "what remembers the statement goes last");
+            there.all.retain(|a| a.id != id);
+        }
+        Action::Authorize { at, authorizer, .. } => {
+            let known = |id: &String| there.all.iter().any(|a| a.id == *id) && there.permitted.contains(id);
+            assert!(authorizer.as_ref().is_none_or(known), "callers would get 500");
+            let route = there.routes.iter_mut().find(|r| r.at == at).expect("it is there");
+            route.authorization = authorizer.map_or(Authorization::None, Authorization::Authorizer);
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn drive(api: &mut Api, there: &mut Authorizers, wish: Option<&AuthorizerWish>, budget: &mut usize, made: &mut usize) {
+    for _ in 0..5 {
+        let c = changes(&home(), api, there, wish);
+        let mut step = |act: &mut dyn FnMut()| {
+            if *budget > 0 {
+                *budget -= 1;
+                act();
+            }
+        };
+        step(&mut || api.api.tags.extend(c.tags.clone()));
+        for action in c.first.into_iter().chain(c.routes).chain(c.last) {
+            step(&mut || perform(there, action.clone(), made));
+        }
+        step(&mut || api.api.tags.retain(|key, _| !c.untag.contains(key)));
+    }
+}
+
+proptest! {
+    /// From wherever it was stopped, it ends with every open route asking one permitted authorizer and no other of ours; and without a wish
+    /// with none of ours, and what others authorize is as it was.
+    #[test]
+    fn authorizers_come_change_and_go_and_others_stay(
+        kinds in proptest::collection::vec(0..3u8, 0..5),
+        another in any::<bool>(),
+        stopped_after in 0..14usize,
+    ) {
+        let routes = kinds.iter().enumerate().map(|(i, kind)| route(&format!("GET /{i}"), match kind {
+            0 => Authorization::None,
+            1 => asks("t1"),
+            _ => Authorization::Other,
+        }));
+        let mut there = Authorizers { all: vec![theirs("t1")], routes: routes.collect(), permitted: BTreeSet::new() };
+        let (before, mut api, mut made) = (there.clone(), api(&[]), 0);
+        drive(&mut api, &mut there, Some(&wish(FUNCTION)), &mut { stopped_after }, &mut made);
+        let last = if another { OTHER_FUNCTION } else { FUNCTION };
+        drive(&mut api, &mut there, Some(&wish(last)), &mut 1000, &mut made);
+        let ours: Vec<_> = there.all.iter().filter(|a| is_ours(&home(), a)).cloned().collect();
+        prop_assert_eq!(ours.iter().map(|a| a.function.as_str()).collect::<Vec<_>>(), [last]);
+        prop_assert_eq!(&there.permitted, &BTreeSet::from([ours[0].id.clone()]));
+        for (now, then) in there.routes.iter().zip(&before.routes) {
+            let expected = if then.authorization == Authorization::None { asks(&ours[0].id) } else { then.authorization.clone() };
+            prop_assert_eq!(&now.authorization, &expected);
+        }
+        drive(&mut api, &mut there, None, &mut { stopped_after }, &mut made);
+        drive(&mut api, &mut there, None, &mut 1000, &mut made);
+        prop_assert_eq!(there, before);
+        prop_assert!(api.api.tags.is_empty(), "{:?}", api.api.tags);
+    }
+}
