@@ -98,9 +98,14 @@ fn the_printed_policy_is_enough_for_a_whole_life() {
     });
 }
 
-/// In this life no mapping changes where it leads to, and its API's stage is deployed to by API Gateway itself.
-const NOT_IN_THIS_LIFE: [(&str, &str); 3] =
-    [("Deployments", "apigateway:POST"), ("Mapping", "apigateway:PATCH"), ("Stages", "apigateway:PATCH")];
+/// In this life no mapping changes where it leads to, no authorizer differs from what was made, and the API's stage is deployed to by API Gateway
+/// itself.
+const NOT_IN_THIS_LIFE: [(&str, &str); 4] = [
+    ("Authorizers", "apigateway:PATCH"),
+    ("Deployments", "apigateway:POST"),
+    ("Mapping", "apigateway:PATCH"),
+    ("Stages", "apigateway:PATCH"),
+];
 
 #[test]
 fn without_any_part_of_it_a_condition_names_what_is_missing() {
