@@ -15,6 +15,7 @@ mod expiry;
 mod external_dns;
 mod faults;
 mod foreign;
+mod gitops;
 mod grants;
 #[path = "../chart/helm.rs"]
 mod helm;
@@ -31,6 +32,7 @@ mod rotation;
 mod self_signed;
 mod server_certificate;
 mod situations;
+mod soak;
 mod steady;
 mod story;
 mod takeover;
