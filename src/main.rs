@@ -32,6 +32,7 @@ use mtls_operator::{
         identity, lease,
         watch::{self, Watch},
     },
+    doctor,
     domain::{
         self,
         allowance::Allowance,
@@ -44,6 +45,7 @@ use mtls_operator::{
         self,
         permits::{self, Permits},
     },
+    iam,
     ops::{
         logging::{self, Format},
         metrics::{self, Metrics},
@@ -74,7 +76,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Write the CustomResourceDefinitions as YAML: to standard output, or one file each into a folder.
-    Crds { folder: Option<PathBuf> },
+    Crds {
+        folder: Option<PathBuf>,
+    },
+    IamPolicy(iam::IamPolicy),
+    Doctor(doctor::Doctor),
 }
 
 /// Without a command: run the operator. AWS credentials and Region come from where every AWS SDK takes them.
@@ -144,20 +150,20 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
-        Some(Command::Crds { folder }) => crds(folder),
-        None => start(cli.run),
+    let (result, failure) = match cli.command {
+        Some(Command::Crds { folder }) => (crds(folder), ExitCode::FAILURE),
+        Some(Command::IamPolicy(args)) => (iam_policy(args), ExitCode::FAILURE),
+        // 1 is that it found something.
+        Some(Command::Doctor(args)) => (doctor(args), ExitCode::from(2)),
+        None => (start(cli.run), ExitCode::FAILURE),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mtls-operator: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("mtls-operator: {error:#}");
+        failure
+    })
 }
 
-fn crds(folder: Option<PathBuf>) -> anyhow::Result<()> {
+fn crds(folder: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     for (name, yaml) in api::crds() {
         match &folder {
             Some(folder) => {
@@ -167,16 +173,32 @@ fn crds(folder: Option<PathBuf>) -> anyhow::Result<()> {
             None => print!("---\n{yaml}"),
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn start(run: Run) -> anyhow::Result<()> {
+fn iam_policy(args: iam::IamPolicy) -> anyhow::Result<ExitCode> {
+    let (policy, remarks) = iam::print(args)?;
+    println!("{policy}");
+    remarks.iter().for_each(|remark| eprintln!("mtls-operator: {remark}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn doctor(args: doctor::Doctor) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(doctor::run(args))
+}
+
+fn start(run: Run) -> anyhow::Result<ExitCode> {
     let level = logging::init(&run.log, run.log_format)?;
+    runtime()?.block_on(operate(run, level))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     // kube and the AWS SDK find aws-lc-rs by themselves; the probe's client takes the process's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // One thread: it issues as fast as an API server takes it with a quarter of a core, and more would wake each other up all the time
     // and keep memory of their own. What takes long (RSA keys, keystores) has threads as it needs them.
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(operate(run, level))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {

@@ -283,6 +283,13 @@ impl Control {
         self.post::<serde_json::Value>("deny", &body).await.map(drop)
     }
 
+    /// From now on whoever signs with this access key may only do what the policy (JSON) allows.
+    /// [`Error::Refused`] for a policy that the double does not understand.
+    pub async fn allow(&self, access_key: &str, policy: &serde_json::Value) -> Result<(), Error> {
+        let body = serde_json::json!({"access_key": access_key, "policy": policy});
+        self.post::<serde_json::Value>("allow", &body).await.map(drop)
+    }
+
     /// The custom domain names, with what their endpoints serve now; of one account, or (empty) of all.
     pub async fn edge(&self, account: &str) -> Result<EdgeView, Error> {
         self.get(&format!("edge?account={account}")).await

@@ -208,7 +208,8 @@ fn by_status(status: Option<u16>) -> Kind {
     }
 }
 
-fn iam_actions(operation: &'static str) -> &'static [&'static str] {
+/// The actions that an IAM policy has to allow for a call; none: the one that is called like it.
+pub fn iam_actions(operation: &'static str) -> &'static [&'static str] {
     match operation {
         "apigateway:CreateDomainName" => {
             &["apigateway:POST", "apigateway:PUT", "apigateway:AddCertificateToDomain", "iam:CreateServiceLinkedRole"]

@@ -158,7 +158,9 @@ impl Way {
     }
 }
 
-fn is_write(operation: &str) -> bool {
+/// Whether a call changes something, by its name, with or without the service.
+pub fn is_write(operation: &str) -> bool {
+    let operation = operation.split_once(':').map_or(operation, |(_, name)| name);
     !["Get", "List", "Describe", "Head", "Assume"].iter().any(|read| operation.starts_with(read))
 }
 

@@ -15,7 +15,7 @@ mod bucket;
 pub mod certificates;
 pub mod custom_domain;
 mod default_endpoint;
-mod dns;
+pub mod dns;
 pub mod identity;
 mod mappings;
 mod references;

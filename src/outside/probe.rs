@@ -64,26 +64,7 @@ pub struct EndpointProbe {
 
 impl EndpointProbe {
     pub fn new(options: &ProbeOptions) -> Result<EndpointProbe, ProbeError> {
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(ProbeError::NoProvider); // reqwest would panic
-        }
-        let connect_to = options.connect_to.as_deref().map(host_and_port).transpose()?;
-        let resolver =
-            options.resolver.map(|server| super::resolver(Some(server))).transpose().map_err(ProbeError::Resolver)?;
-        let mut client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0); // each look is a new one
-        if connect_to.is_some() {
-            client = client.no_proxy();
-        }
-        if let Some(path) = &options.ca_file {
-            client = client.tls_certs_only(certificates(path)?);
-        }
-        if connect_to.is_some() || resolver.is_some() {
-            client = client.dns_resolver(Arc::new(Names { connect_to, resolver }));
-        }
-        Ok(EndpointProbe { client: client.build().map_err(ProbeError::Client)? })
+        Ok(EndpointProbe { client: client(options, None)? })
     }
 
     /// Ask `https://<host>/<stage>/` and judge the answer. Without its stage, a REST API refuses everybody.
@@ -98,6 +79,60 @@ impl EndpointProbe {
             Err(e) => Verdict::Unreachable(reason(&e).to_owned()),
         }
     }
+}
+
+/// A client certificate, what is sent along with it, and its key. Has no Debug: it holds a private key.
+pub struct ClientIdentity(reqwest::Identity);
+
+impl ClientIdentity {
+    /// Of PEM texts, the certificate first.
+    ///
+    /// # Errors
+    /// [`ProbeError::Client`]: one of the two is damaged.
+    pub fn new(certificates: &str, key: &str) -> Result<ClientIdentity, ProbeError> {
+        let both = zeroize::Zeroizing::new(format!("{key}\n{certificates}"));
+        reqwest::Identity::from_pem(both.as_bytes()).map(ClientIdentity).map_err(ProbeError::Client)
+    }
+}
+
+/// Call `https://<host><path>` as a client with this certificate, or with none: the status of the answer, or why there is none.
+///
+/// # Errors
+/// The call cannot be made with these options.
+pub async fn call(
+    options: &ProbeOptions,
+    identity: Option<ClientIdentity>,
+    host: &str,
+    path: &str,
+) -> Result<Result<u16, &'static str>, ProbeError> {
+    let request = client(options, identity)?.get(format!("https://{host}/{}", path.trim_start_matches('/')));
+    Ok(request.send().await.map(|answer| answer.status().as_u16()).map_err(|error| reason(&error)))
+}
+
+fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<reqwest::Client, ProbeError> {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        return Err(ProbeError::NoProvider); // reqwest would panic
+    }
+    let connect_to = options.connect_to.as_deref().map(host_and_port).transpose()?;
+    let resolver =
+        options.resolver.map(|server| super::resolver(Some(server))).transpose().map_err(ProbeError::Resolver)?;
+    let mut client = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(0); // each look is a new one
+    if connect_to.is_some() {
+        client = client.no_proxy();
+    }
+    if let Some(path) = &options.ca_file {
+        client = client.tls_certs_only(certificates(path)?);
+    }
+    if connect_to.is_some() || resolver.is_some() {
+        client = client.dns_resolver(Arc::new(Names { connect_to, resolver }));
+    }
+    if let Some(ClientIdentity(identity)) = identity {
+        client = client.identity(identity);
+    }
+    client.build().map_err(ProbeError::Client)
 }
 
 /// API Gateway's type of the error is that of a closed endpoint, or is not told.

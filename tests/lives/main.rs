@@ -7,6 +7,7 @@ mod certificate;
 mod chart;
 mod cluster_faults;
 mod crash;
+mod doctor;
 mod domain;
 mod drift;
 mod examples;
@@ -20,6 +21,7 @@ mod grants;
 #[path = "../chart/helm.rs"]
 mod helm;
 mod hosted_zone;
+mod iam;
 mod identity;
 mod interop;
 mod objects;

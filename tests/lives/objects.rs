@@ -330,12 +330,16 @@ impl Ca {
     }
 
     pub fn leaf(&self, common_name: &str) -> Caller {
+        self.leaf_until(common_name, rcgen::date_time_ymd(2044, 1, 1))
+    }
+
+    pub fn leaf_until(&self, common_name: &str, not_after: OffsetDateTime) -> Caller {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![]).expect("no names");
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2044, 1, 1));
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), not_after);
         let crt = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
         Caller { crt, key: key.serialize_pem() }
     }

@@ -68,6 +68,26 @@ fn changes(life: &Life) -> [(&'static str, Value); 7] {
     ]
 }
 
+/// The MtlsDomain as it is at first and after each change.
+pub fn specs(life: &Life) -> Vec<Value> {
+    let mut spec = domain_spec(life, first_trust());
+    let mut all = vec![spec.clone()];
+    for (_, change) in changes(life) {
+        for (field, value) in change.as_object().expect("a change is an object") {
+            match value {
+                Value::Null => spec.as_object_mut().expect("a spec is an object").remove(field),
+                value => spec.as_object_mut().expect("a spec is an object").insert(field.clone(), value.clone()),
+            };
+        }
+        all.push(spec.clone());
+    }
+    all
+}
+
+fn first_trust() -> Value {
+    json!({"authorities": [{"name": "partners", "generate": {}}]})
+}
+
 /// What the story needs beside what every life has: a function to authorize callers.
 pub async fn prepare(life: &Life) {
     let made = authorizer_function(&life.account, FUNCTION).await.expect("a function");
@@ -80,8 +100,7 @@ fn function(life: &Life) -> String {
 
 /// Tells it. `killed_at`: the operator is killed in the middle of that call, and started again.
 pub async fn tell(life: &mut Life, mut killed_at: Option<Held<'_>>) -> Told {
-    let trust = json!({"authorities": [{"name": "partners", "generate": {}}]});
-    create(life, DOMAIN, "d", domain_spec(life, trust)).await;
+    create(life, DOMAIN, "d", domain_spec(life, first_trust())).await;
     life.create_certificate("client1", "d").await;
     served(life, &mut killed_at, "made").await;
     for (what, change) in changes(life) {

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ministack.core.responses import get_account_id
 from ministack.services import s3
 
-from . import clock
+from . import clock, iam
 from .config import knob
 from .patching import replaces
 from .wire import Response, aws_error
@@ -60,6 +60,8 @@ def resolve_sse_write_headers(original: Callable, headers: dict, bucket: str) ->
     if stored and ":alias/" in stored.get(_KEY_ID, ""):
         prefix, _, alias = stored[_KEY_ID].partition(":alias/")
         stored = stored | {_KEY_ID: f"{prefix}:key/{uuid.uuid5(uuid.NAMESPACE_URL, alias)}"}
+    if stored and _KEY_ID in stored and (refused := iam.refusal_besides(iam.Need("kms:GenerateDataKey", stored[_KEY_ID]))):
+        return None, refused
     return stored, error
 
 

@@ -93,12 +93,16 @@ fn timestamp(at: Option<DateTime>) -> Option<Timestamp> {
 }
 
 fn arn(region: &str, path: &str) -> String {
-    let partition = match region {
+    format!("arn:{}:apigateway:{region}::/{path}", partition(region))
+}
+
+/// The partition that a Region is in, as ARNs begin with it.
+pub fn partition(region: &str) -> &'static str {
+    match region {
         _ if region.starts_with("cn-") => "aws-cn",
         _ if region.starts_with("us-gov-") => "aws-us-gov",
         _ => "aws",
-    };
-    format!("arn:{partition}:apigateway:{region}::/{path}")
+    }
 }
 
 #[cfg(test)]

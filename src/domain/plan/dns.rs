@@ -87,7 +87,7 @@ fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> Verdict {
 }
 
 /// By a CNAME, at whatever remove, or by addresses that are all the target's (ALIAS, ANAME, flattened).
-fn leads_to(found: &PublicName, target: &str) -> bool {
+pub fn leads_to(found: &PublicName, target: &str) -> bool {
     let by_address = !found.addresses.is_empty() && found.addresses.is_subset(&found.target);
     by_address || found.cnames.iter().any(|cname| cname == target)
 }
