@@ -8,24 +8,33 @@ use crate::world::Life;
 
 /// Applies every object of an example, with the host and the API of this life, and with `others` replaced: text and what stands in its place.
 pub async fn apply(life: &Life, file: &str, others: &[(&str, &str)]) {
+    apply_in(life, &life.namespace, file, others).await;
+}
+
+/// The same in another namespace; what the API server then has.
+pub async fn apply_in(life: &Life, namespace: &str, file: &str, others: &[(&str, &str)]) -> Vec<DynamicObject> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(file);
     let mut text = std::fs::read_to_string(&path).expect("the example is there");
     let host = life.host();
     let usual = [("mtls.example.com", host.as_str()), ("a1b2c3d4e5", &life.prepared.api_id)];
-    let usual = usual.iter().filter(|(theirs, _)| others.iter().all(|(other, _)| other != theirs));
-    for (theirs, ours) in others.iter().chain(usual) {
+    for (theirs, ours) in others {
         assert!(text.contains(theirs), "{file} says nothing of {theirs}");
         text = text.replace(theirs, ours);
     }
+    for (theirs, ours) in usual {
+        text = text.replace(theirs, ours);
+    }
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("the example is YAML");
+    let mut applied = Vec::new();
     for object in objects {
         let kind = object["kind"].as_str().expect("a kind");
         let version = object["apiVersion"].as_str().expect("an apiVersion");
         let (group, version) = version.split_once('/').unwrap_or(("", version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        let api: Api<DynamicObject> = Api::namespaced_with(life.client.clone(), &life.namespace, &resource);
+        let api: Api<DynamicObject> = Api::namespaced_with(life.client.clone(), namespace, &resource);
         let name = object["metadata"]["name"].as_str().expect("a name");
         let apply = PatchParams::apply("user").force();
-        api.patch(name, &apply, &Patch::Apply(&object)).await.expect("the API server takes the example");
+        applied.push(api.patch(name, &apply, &Patch::Apply(&object)).await.expect("the API server takes the example"));
     }
+    applied
 }

@@ -14,6 +14,7 @@ mod expiry;
 mod external_dns;
 mod faults;
 mod foreign;
+mod gitops;
 mod grants;
 #[path = "../chart/helm.rs"]
 mod helm;
@@ -33,6 +34,7 @@ mod rotation;
 mod self_signed;
 mod server_certificate;
 mod situations;
+mod soak;
 mod steady;
 mod story;
 mod takeover;

@@ -1,0 +1,3 @@
+-- The operator leaves everything as it is.
+obj.spec.suspend = true
+return obj

@@ -1,0 +1,68 @@
+//! examples/gitops as Argo CD and Flux apply it: the platform team's folder, then the partner's, and what comes of a grant that is merged and
+//! taken out again.
+use kube::{Api, ResourceExt, api::DynamicObject};
+use serde_json::json;
+
+use crate::{
+    examples::apply_in,
+    grants::{GRANT, Team},
+    objects::{condition, says},
+    world::{Identity, Life, run},
+};
+
+const DOMAIN: &str = "gitops/platform/domain.yaml";
+const ACME: &str = "gitops/platform/acme.yaml";
+const ORDERS: &str = "gitops/partner/client-certificate.yaml";
+
+#[test]
+fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_change() {
+    run(async {
+        let life = Life::start_among("gitops", &["acme"], &[]).await;
+        let partner = Team::admin(&life, &life.beside("acme"));
+        let (granted, domain) = (format!("[{}]", partner.namespace), format!("namespace: {}", life.namespace));
+        let (granted, domain) = ([("[acme]", granted.as_str())], [("namespace: payments", domain.as_str())]);
+        // The partner is early.
+        apply_in(&life, &partner.namespace, ORDERS, &domain).await;
+        apply_in(&life, &life.namespace, DOMAIN, &[]).await;
+        life.ready("partners").await;
+        partner.until("acme-orders", "not granted", |o| says(o, "Accepted") == "False").await;
+        apply_in(&life, &life.namespace, ACME, &granted).await;
+        partner.ready("acme-orders").await;
+        let mut data = partner.secrets().get("acme-orders").await.expect("a Secret").data.expect("data");
+        let mut pem = |key: &str| data.remove(key).expect("it is there").0;
+        let identity = Identity { certificate: pem("tls.crt"), key: pem("tls.key") };
+        assert_eq!(life.call(&life.host(), "/", Some(&identity)).await.status, 200);
+
+        // What the operator writes is no field of theirs: the next sync changes nothing.
+        let sync = async || {
+            let mut all = apply_in(&life, &life.namespace, DOMAIN, &[]).await;
+            all.extend(apply_in(&life, &life.namespace, ACME, &granted).await);
+            all.extend(apply_in(&life, &partner.namespace, ORDERS, &domain).await);
+            let version = |o: &DynamicObject| o.resource_version();
+            all.iter().map(version).collect::<Vec<_>>()
+        };
+        life.looks(2).await;
+        let (first, second) = (sync().await, sync().await);
+        assert_eq!(first, second);
+
+        // Argo CD's action `reconcile` on the domain, and `renew` on the certificate.
+        let before = partner.until("acme-orders", "issued", |o| o["status"]["serialNumber"].is_string()).await;
+        partner.patch("acme-orders", json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}})).await;
+        partner
+            .until("acme-orders", "renewed", |o| o["status"]["serialNumber"] != before["status"]["serialNumber"])
+            .await;
+        partner.ready("acme-orders").await;
+
+        // The file is taken out: nothing is renewed any more, and the certificate says so.
+        let grants: Api<DynamicObject> = Team::admin(&life, &life.namespace).api(GRANT);
+        grants.delete("acme", &Default::default()).await.expect("a pruned grant");
+        let refused = partner.until("acme-orders", "no longer granted", |o| says(o, "Accepted") == "False").await;
+        let told = condition(&refused, "Accepted").expect("it is there");
+        assert!(told["message"].as_str().is_some_and(|m| m.contains("ClientGrant")), "{told}");
+        assert_eq!(
+            life.call(&life.host(), "/", Some(&identity)).await.status,
+            200,
+            "what was handed out works until it expires"
+        );
+    });
+}
