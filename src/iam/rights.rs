@@ -60,7 +60,7 @@ pub enum Resource {
     MutualTls,
     MappingCollection,
     Mapping,
-    /// Every API: the operator looks at whatever a domain of its own maps, whoever mapped it.
+    /// Every API and the lists of them: the operator looks at whatever a domain of its own maps, whoever mapped it.
     AllApis,
     Api,
     Deployments,
@@ -125,7 +125,16 @@ pub const RIGHTS: &[Right] = &[
     always(&["apigateway:CreateApiMapping"], Resource::MappingCollection),
     always(&["apigateway:UpdateApiMapping", "apigateway:DeleteApiMapping"], Resource::Mapping),
     // The APIs behind it.
-    always(&["apigateway:GetApi", "apigateway:GetRestApi", "apigateway:GetStages"], Resource::AllApis),
+    always(
+        &[
+            "apigateway:GetApi",
+            "apigateway:GetApis",
+            "apigateway:GetRestApi",
+            "apigateway:GetRestApis",
+            "apigateway:GetStages",
+        ],
+        Resource::AllApis,
+    ),
     needed_for(&[Feature::ClosedEndpoint], &["apigateway:UpdateApi", "apigateway:UpdateRestApi"], Resource::Api),
     needed_for(
         &[Feature::ClosedEndpoint, Feature::IdentityHeaders, Feature::Authorizer],
@@ -165,11 +174,7 @@ pub const RIGHTS: &[Right] = &[
         Resource::Function,
     ),
     // Marks on domains and APIs.
-    needed_for(
-        &[Feature::ClosedEndpoint, Feature::IdentityHeaders, Feature::Authorizer, Feature::Adoption],
-        &["apigateway:TagResource"],
-        Resource::Tags,
-    ),
+    always(&["apigateway:TagResource"], Resource::Tags),
     needed_for(
         &[Feature::ClosedEndpoint, Feature::IdentityHeaders, Feature::Authorizer, Feature::Retention],
         &["apigateway:UntagResource"],
@@ -191,6 +196,8 @@ pub const RIGHTS: &[Right] = &[
         &[
             "s3:CreateBucket",
             "s3:GetBucketTagging",
+            "s3:GetPublicAccessBlock",
+            "s3:GetBucketEncryption",
             "s3:PutPublicAccessBlock",
             "s3:PutBucketEncryption",
             "s3:PutBucketVersioning",

@@ -147,7 +147,7 @@ impl Usage {
             Resource::MutualTls => vec![gateway("/domainnames"), gateway(&format!("/domainnames/{name}"))],
             Resource::MappingCollection => vec![gateway(&format!("/domainnames/{name}/apimappings"))],
             Resource::Mapping => vec![gateway(&format!("/domainnames/{name}/apimappings/*"))],
-            Resource::AllApis => vec![gateway("/apis/*"), gateway("/restapis/*")],
+            Resource::AllApis => ["/apis", "/apis/*", "/restapis", "/restapis/*"].map(gateway).into(),
             Resource::Api => of_apis("", ""),
             Resource::Deployments => of_apis("/deployments", "/deployments"),
             Resource::Stages => of_apis("/stages/*", "/stages/*"),
