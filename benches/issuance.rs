@@ -4,7 +4,7 @@
 //! same Secret and patches the same status, with the best of several numbers of requests at once, and nothing else going on. But the
 //! operator's rate runs from the first create of a certificate to the last status, and those creates, a third write for each, take their part
 //! of the same machine, which no operator can give back. So the ceiling is measured too: all three writes by plain loops, without an operator
-//! and without a watch. On two cores that API server and etcd share with everything else it lies at about 0.7 of the bare limit: there 0.8 of
+//! and without a watch. On two cores that API server and etcd share with everything else it lies at about 0.8 of the bare limit: there 0.8 of
 //! the bare limit is out of any operator's reach, and what says how well this one does is how near it comes to the ceiling. Figures of one run
 //! can be compared with each other, not those of different machines, nor those of a machine that does something else meanwhile.
 //! Last line: `issuance certs_per_s=... bare_per_s=... ratio=... rss_mib=... writes_per_cert=... ceiling=...`: `ratio` is the operator's rate and
