@@ -1,8 +1,9 @@
-//! That docs/metrics.md, docs/events.md and docs/conditions.md list what there is. `WRITE_DOCS=1 cargo test --lib docs` writes the lists anew.
+//! That docs/reference.md, docs/metrics.md, docs/events.md and docs/conditions.md list what there is. `WRITE_DOCS=1 cargo test --lib docs` writes the lists anew.
 use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use prometheus_client::encoding::text::encode;
+use serde_json::Value;
 
 use super::{
     metrics::{Controller, Metrics, PREFIX, Stage},
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::{
     api::{
+        self,
         conditions::{ConditionType, Reason},
         events::EventReason,
     },
@@ -57,6 +59,44 @@ fn every_condition_and_reason_is_listed() {
     }
     list.push('\n');
     assert_lists("conditions.md", &list);
+}
+
+/// The fields of a schema, each with its type and what its doc comment says.
+fn fields(schema: &Value, path: &str, list: &mut String) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let items = field.get("items");
+        let path = format!("{path}.{name}{}", if items.is_some() { "[]" } else { "" });
+        let of = items.unwrap_or(field);
+        let mut type_ = of["type"].as_str().unwrap_or("object").to_owned();
+        if let Some(words) = of["enum"].as_array() {
+            type_ = words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" \\| ");
+        }
+        if let Some(default) = field.get("default").filter(|default| !default.is_object()) {
+            write!(type_, ", default `{}`", default.to_string().trim_matches('"')).unwrap();
+        }
+        let said = field["description"].as_str().unwrap_or_default().replace('|', "\\|").replace('\n', " ");
+        writeln!(list, "| `{}` | {type_} | {said} |", path.trim_start_matches('.')).unwrap();
+        // Kubernetes' own, the same everywhere.
+        if !path.ends_with(".conditions[]") {
+            fields(of, &path, list);
+        }
+    }
+}
+
+#[test]
+fn every_field_is_listed() {
+    let mut list = String::new();
+    for crd in api::definitions() {
+        let (kind, crd) = (crd.spec.names.kind.clone(), serde_json::to_value(crd).unwrap());
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        writeln!(list, "\n## {kind}\n").unwrap();
+        for part in ["spec", "status"] {
+            writeln!(list, "| {part} | type | |\n|---|---|---|").unwrap();
+            fields(&schema[part], "", &mut list);
+            list.push('\n');
+        }
+    }
+    assert_lists("reference.md", &list);
 }
 
 /// All that `/metrics` can show, with a series of each.
