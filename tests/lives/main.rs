@@ -34,6 +34,7 @@ mod quota;
 mod rates;
 mod readings;
 mod renewal;
+mod replicas;
 mod rotation;
 mod self_signed;
 mod server_certificate;
