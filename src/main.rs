@@ -116,15 +116,8 @@ struct Run {
     /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or *=unlimited.
     #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
     aws_rate: Vec<RateOverride>,
-    /// DNS server (address:port) that names are looked up at. Unset: the system's.
-    #[arg(long, env = "MTLS_OPERATOR_DNS_RESOLVER")]
-    dns_resolver: Option<SocketAddr>,
-    /// HOST:PORT that probes of execute-api endpoints connect to, as curl's --connect-to. Unset: the endpoint itself.
-    #[arg(long, env = "MTLS_OPERATOR_PROBE_CONNECT_TO")]
-    probe_connect_to: Option<String>,
-    /// PEM file with the certificates that probes trust. Unset: the system's.
-    #[arg(long, env = "MTLS_OPERATOR_PROBE_CA_FILE")]
-    probe_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    outside: ProbeOptions,
     /// Where /livez, /readyz, /metrics and /loglevel are served (docs/metrics.md).
     #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -303,11 +296,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             }
             // Read only now: everything is looked at anew by whoever has just become the leader.
             let cluster_id = identity::cluster_id(client.clone(), run.cluster_id.as_deref()).await.context("give --cluster-id where namespaces may not be read")?;
-            let probe = EndpointProbe::new(&ProbeOptions {
-                connect_to: run.probe_connect_to,
-                ca_file: run.probe_ca_file,
-                resolver: run.dns_resolver,
-            })?;
+            let probe = EndpointProbe::new(&run.outside)?;
             let events = Events::new(client.clone(), &host);
             let bypasses = Arc::new(Bypasses::default());
             let permits =
@@ -322,7 +311,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 sessions: Sessions::new(&gate),
                 gate,
                 probe,
-                public_dns: PublicDns::new(run.dns_resolver)?,
+                public_dns: PublicDns::new(run.outside.resolver)?,
                 events: events.clone(),
                 metrics: metrics.clone(),
                 pulse: pulse.clone(),

@@ -13,7 +13,6 @@ use facts::Facts;
 use findings::{Finding, findings};
 use serde::Serialize;
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,15 +42,8 @@ pub struct Doctor {
     /// The operator's policy file: for the external ids of roles to take on.
     #[arg(long, env = "MTLS_OPERATOR_POLICY")]
     policy: Option<PathBuf>,
-    /// DNS server (address:port) that names are looked up at. Unset: the system's.
-    #[arg(long, env = "MTLS_OPERATOR_DNS_RESOLVER")]
-    dns_resolver: Option<SocketAddr>,
-    /// HOST:PORT that HTTPS calls connect to, as curl's --connect-to. Unset: where DNS says.
-    #[arg(long, env = "MTLS_OPERATOR_PROBE_CONNECT_TO")]
-    probe_connect_to: Option<String>,
-    /// PEM file with the certificates that HTTPS calls trust. Unset: the system's.
-    #[arg(long, env = "MTLS_OPERATOR_PROBE_CA_FILE")]
-    probe_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    outside: ProbeOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,14 +70,12 @@ struct Report<'a> {
 /// # Errors
 /// Nothing at all could be looked at.
 pub async fn run(args: Doctor) -> anyhow::Result<ExitCode> {
-    let outside =
-        ProbeOptions { connect_to: args.probe_connect_to, ca_file: args.probe_ca_file, resolver: args.dns_resolver };
     let caller = match (args.cert, args.key, args.certificate) {
         (Some(cert), Some(key), _) => look::Caller::Files { cert, key },
         (_, _, Some(name)) => look::Caller::Object(name),
         _ => look::Caller::Nobody,
     };
-    let facts = look::look(&args.domain, caller, &args.path, args.policy.as_deref(), &outside).await?;
+    let facts = look::look(&args.domain, caller, &args.path, args.policy.as_deref(), &args.outside).await?;
     let report = report(&facts);
     match args.output {
         Output::Text => print!("{}", text(&report)),

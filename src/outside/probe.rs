@@ -1,5 +1,6 @@
 //! Looks at an API's default endpoint from outside, over HTTPS, as somebody would who goes around the custom domain.
 
+use clap::Args;
 use hickory_resolver::TokioResolver;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::error::Error as StdError;
@@ -10,16 +11,19 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the world is reached; all unset: as everybody reaches it.
-#[derive(Debug, Clone, Default, PartialEq)]
+// Not a doc comment, which would become what the help says of the whole command.
+// How the world is reached; all unset: as everybody reaches it. TLS and HTTP name the host that is called, wherever the connection goes.
+#[derive(Args, Debug, Clone, Default, PartialEq)]
 pub struct ProbeOptions {
-    /// `HOST:PORT` that connections go to, whatever host is probed; TLS and HTTP still name the probed one. As curl's
-    /// `--connect-to`.
-    pub connect_to: Option<String>,
-    /// PEM certificates that are trusted, instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The DNS server that names are looked up at, instead of the system's.
+    /// DNS server (address:port) that names are looked up at. Unset: the system's.
+    #[arg(long = "dns-resolver", env = "MTLS_OPERATOR_DNS_RESOLVER", value_name = "DNS_RESOLVER")]
     pub resolver: Option<SocketAddr>,
+    /// HOST:PORT that HTTPS calls (probes of execute-api endpoints, and the doctor's) connect to, as curl's --connect-to. Unset: where DNS says.
+    #[arg(long = "probe-connect-to", env = "MTLS_OPERATOR_PROBE_CONNECT_TO", value_name = "PROBE_CONNECT_TO")]
+    pub connect_to: Option<String>,
+    /// PEM file with the certificates that HTTPS calls trust. Unset: the system's.
+    #[arg(long = "probe-ca-file", env = "MTLS_OPERATOR_PROBE_CA_FILE", value_name = "PROBE_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
