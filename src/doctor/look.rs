@@ -262,8 +262,9 @@ async fn truststore(
     domain: Option<&Domain>,
 ) -> (Seen<Option<Vec<Certificate>>>, Seen<Option<String>>) {
     let used = domain.and_then(|domain| domain.truststore.as_ref());
-    let place = used.and_then(|used| used.uri.strip_prefix("s3://")?.split_once('/'));
-    let (Some(used), Some((bucket, key))) = (used, place) else { return (Ok(None), Ok(None)) };
+    let Some((used, (bucket, key))) = used.and_then(|used| Some((used, used.place()?))) else {
+        return (Ok(None), Ok(None));
+    };
     let newest = seen(session.s3.head(bucket, key)).await.map(|object| object.map(|object| object.version));
     let version = match (&used.version, &newest) {
         (Some(version), _) => version.clone(),

@@ -460,9 +460,7 @@ async fn published(home: &Home, sight: &Sight<'_>, versions: &Versions) -> Seen<
 async fn pinned(sight: &Sight<'_>, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Pinned>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
     let Some(used) = domain.as_ref().and_then(|g| g.truststore.as_ref()) else { return Ok(None) };
-    let Some((bucket, key)) = used.uri.strip_prefix("s3://").and_then(|path| path.split_once('/')) else {
-        return Ok(None);
-    };
+    let Some((bucket, key)) = used.place() else { return Ok(None) };
     let version = match &used.version {
         Some(version) => version.clone(),
         // Not pinned: what was newest at its last update, as far as anybody can tell.

@@ -45,6 +45,13 @@ pub struct Truststore {
     pub warnings: Vec<String>,
 }
 
+impl Truststore {
+    /// Bucket and key.
+    pub fn place(&self) -> Option<(&str, &str)> {
+        self.uri.strip_prefix("s3://")?.split_once('/')
+    }
+}
+
 /// Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DomainStatus {
