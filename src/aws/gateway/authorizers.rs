@@ -1,5 +1,6 @@
 //! The authorizers of an API, of whichever kind, and which of its routes or methods ask one before they answer.
 
+use super::others::PAGE;
 use super::rest::replace;
 use super::{Gateway, Place, Protocol};
 use crate::aws::errors::Error;
@@ -43,7 +44,7 @@ impl Gateway {
         let (mut all, mut next) = (Vec::new(), None);
         loop {
             if protocol == Protocol::Rest {
-                let send = self.v1.get_authorizers().rest_api_id(api_id).limit(500).set_position(next).send();
+                let send = self.v1.get_authorizers().rest_api_id(api_id).limit(PAGE).set_position(next).send();
                 let page = self.way.call(GET, send).await?;
                 all.extend(page.items.unwrap_or_default().into_iter().map(|item| Authorizer {
                     as_made: item.r#type == Some(rest::AuthorizerType::Request)

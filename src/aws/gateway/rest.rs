@@ -76,7 +76,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send =
-                self.v1.get_resources().rest_api_id(api_id).embed("methods").limit(500).set_position(next).send();
+                self.v1.get_resources().rest_api_id(api_id).embed("methods").limit(PAGE).set_position(next).send();
             let page = self.way.call("apigateway:GetResources", send).await?;
             all.extend(page.items.unwrap_or_default());
             next = page.position.filter(|position| !position.is_empty());

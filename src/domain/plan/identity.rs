@@ -103,31 +103,24 @@ pub(super) fn holds(home: &Home, api: &Seen<Option<Api>>) -> bool {
 
 /// The headers and authorizers that are ours and in place.
 pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
-    let apis = o.apis.iter().filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?)));
-    let headers = apis.flat_map(|(id, api)| {
-        let ours: BTreeSet<_> = ours(&d.home, api).collect();
-        let headers = d.identity.iter().filter(move |(name, _)| ours.contains(name.as_str()));
-        headers.flat_map(move |(name, source)| {
-            let there =
-                covered(api).filter(move |i| value(api, i, name) == Some(&expression(api.api.protocol, source)));
-            there.map(move |i| (id.clone(), i.at.clone(), name.clone()))
-        })
-    });
-    let apis = o.apis.iter().filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?)));
-    let asked = apis.flat_map(|(id, api)| {
-        let authorizers = api.authorizers.iter().flatten();
-        authorizers.flat_map(move |there| {
-            there.routes.iter().filter_map(move |route| match &route.authorization {
-                Authorization::Authorizer(asked)
-                    if there.all.iter().any(|a| a.id == *asked && authorizer::is_ours(&d.home, a)) =>
-                {
+    let mut all = InPlace::new();
+    for (id, api) in o.apis.iter().filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?))) {
+        for (name, source) in ours(&d.home, api).filter_map(|name| d.identity.get_key_value(name)) {
+            let expression = expression(api.api.protocol, source);
+            let there = covered(api).filter(|i| value(api, i, name) == Some(&expression));
+            all.extend(there.map(|i| (id.clone(), i.at.clone(), name.clone())));
+        }
+        for there in api.authorizers.iter().flatten() {
+            let is_ours = |asked: &String| there.all.iter().any(|a| a.id == *asked && authorizer::is_ours(&d.home, a));
+            all.extend(there.routes.iter().filter_map(|route| match &route.authorization {
+                Authorization::Authorizer(asked) if is_ours(asked) => {
                     Some((id.clone(), route.at.clone(), asked.clone()))
                 }
                 _ => None,
-            })
-        })
-    });
-    headers.chain(asked).collect()
+            }));
+        }
+    }
+    all
 }
 
 /// The names of the headers that we marked as ours.
@@ -163,7 +156,7 @@ fn of_api(home: &Home, api: &Api, wanted: &Wanted, rest_deployment: RestDeployme
     let headers = wanted.headers;
     let leaving: Vec<_> = ours(home, api).filter(|name| !headers.contains_key(*name)).map(str::to_owned).collect();
     let is_ours = has_authorizer(home, &api.api.tags);
-    if headers.is_empty() && leaving.is_empty() && wanted.authorizer.is_none() && !is_ours {
+    if wanted.is_nothing() && leaving.is_empty() && !is_ours {
         return None;
     }
     let authorizer = match (&api.integrations, &api.authorizers) {
@@ -209,7 +202,7 @@ fn of_api(home: &Home, api: &Api, wanted: &Wanted, rest_deployment: RestDeployme
     let undeployed: Vec<_> = by_hand.iter().filter(behind).map(|stage| stage.name.clone()).collect();
     let deployed = undeployed.is_empty() || may_deploy;
     // Headers that nobody asks for any more do no harm until somebody deploys. An authorizer that is gone would.
-    let settled = deployed || headers.is_empty() && wanted.authorizer.is_none() && !is_ours;
+    let settled = deployed || wanted.is_nothing() && !is_ours;
     if may_deploy && !undeployed.is_empty() {
         let (protocol, api_id) = (api.api.protocol, id.clone());
         actions.push(Action::Deploy { protocol, api_id, stages: undeployed.clone() });
@@ -248,7 +241,7 @@ fn of_api(home: &Home, api: &Api, wanted: &Wanted, rest_deployment: RestDeployme
             ),
         )
     } else if !settled {
-        let what = if headers.is_empty() && wanted.authorizer.is_none() { "taken out" } else { "set" };
+        let what = if wanted.is_nothing() { "taken out" } else { "set" };
         Verdict::blocked(
             Reason::WaitingForDeployment,
             format!(
