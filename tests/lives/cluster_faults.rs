@@ -6,10 +6,7 @@ use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Namespace, Secret},
 };
-use kube::{
-    Api,
-    api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams},
-};
+use kube::{Api, api::ObjectMeta};
 use mtls_operator::api::MtlsDomain;
 use sandbox::{
     api_proxy::{Act, ApiProxy, Rule},
@@ -283,25 +280,6 @@ fn a_deleted_namespace_takes_everything_in_aws_with_it() {
         let left = (life.gateway_domains().await, life.server_certificates().await, life.object_versions().await);
         assert_eq!(left, (vec![], vec![], vec![]));
     });
-}
-
-/// Takes the object away with the operator not looking, and leaves what it made: as a new cluster has it that only the manifests come to.
-async fn taken_out(life: &Life, kind: &str, name: &str) -> DynamicObject {
-    let api = api(life, kind);
-    let mut object = api.get(name).await.expect("the object");
-    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    api.patch(name, &PatchParams::default(), &free).await.expect("without finalizers");
-    let orphan =
-        DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
-    api.delete(name, &orphan).await.expect("deleted");
-    eventually("it is gone", async || match api.get_opt(name).await.map_err(|e| e.to_string())? {
-        None => Ok(()),
-        Some(_) => Err("there".into()),
-    })
-    .await;
-    object.data.as_object_mut().expect("an object").remove("status");
-    object.metadata = ObjectMeta { name: Some(name.into()), ..Default::default() };
-    object
 }
 
 #[test]

@@ -12,7 +12,10 @@ use k8s_openapi::{
     api::{core::v1::Secret, events::v1::Event},
 };
 use kube::{
-    api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, WatchEvent, WatchParams},
+    api::{
+        Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, Patch, PatchParams,
+        PropagationPolicy, WatchEvent, WatchParams,
+    },
     core::Resource,
 };
 use rcgen::{
@@ -53,6 +56,24 @@ pub async fn change(life: &Life, kind: &str, name: &str, spec: Value) {
 
 pub async fn delete(life: &Life, kind: &str, name: &str) {
     api(life, kind).delete(name, &Default::default()).await.expect("the API server takes the deletion");
+}
+
+/// Takes the object away with the operator not looking, and leaves what it made: as a new cluster has it that only the manifests come to.
+pub async fn taken_out(life: &Life, kind: &str, name: &str) -> DynamicObject {
+    let api = api(life, kind);
+    let mut object = api.get(name).await.expect("the object");
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    api.patch(name, &PatchParams::default(), &free).await.expect("without finalizers");
+    let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    api.delete(name, &orphan).await.expect("deleted");
+    eventually("it is gone", async || match api.get_opt(name).await.map_err(|e| e.to_string())? {
+        None => Ok(()),
+        Some(_) => Err("there".into()),
+    })
+    .await;
+    object.data.as_object_mut().expect("an object").remove("status");
+    object.metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+    object
 }
 
 /// With the API of this life behind everything, and these authorities.
@@ -347,15 +368,16 @@ impl Ca {
 
 // ---- AWS
 
-/// The truststore that the domain pins: version, and the object's text of just that version.
+/// The truststore that the domain of this life pins: version, and the object's text of just that version.
 pub async fn truststore(life: &Life) -> (String, String) {
+    truststore_of(life, &life.host()).await
+}
+
+/// The same of the domain of that name.
+pub async fn truststore_of(life: &Life, host: &str) -> (String, String) {
     let sdk = life.account.sdk();
-    let domain = aws_sdk_apigatewayv2::Client::new(&sdk)
-        .get_domain_name()
-        .domain_name(life.host())
-        .send()
-        .await
-        .expect("the domain");
+    let domain =
+        aws_sdk_apigatewayv2::Client::new(&sdk).get_domain_name().domain_name(host).send().await.expect("the domain");
     let used = domain.mutual_tls_authentication.expect("mutual TLS is on");
     let (uri, version) = (used.truststore_uri.expect("a URI"), used.truststore_version.expect("a version is pinned"));
     let (bucket, key) = uri.strip_prefix("s3://").and_then(|path| path.split_once('/')).expect("an S3 URI");

@@ -8,7 +8,7 @@ use std::sync::{
 use futures::{StreamExt, stream};
 use kube::{
     ResourceExt,
-    api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    api::{DynamicObject, ListParams},
 };
 use serde_json::{Value, json};
 
@@ -280,21 +280,7 @@ async fn a_restore_without_any_status_forgets_nothing() {
     let mark = life.mark().await;
     let mut saved = vec![];
     for (kind, name) in [(DOMAIN, "partners"), (CERTIFICATE, "client1")] {
-        let api: Api<DynamicObject> = api(&life, kind);
-        let mut object = api.get(name).await.expect("the object");
-        let gone = json!({"metadata": {"finalizers": null}});
-        api.patch(name, &PatchParams::default(), &Patch::Merge(gone)).await.expect("without finalizers");
-        let orphan =
-            DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
-        api.delete(name, &orphan).await.expect("deleted");
-        eventually("it is gone", async || match api.get_opt(name).await.map_err(|e| e.to_string())? {
-            None => Ok(()),
-            Some(_) => Err("there".into()),
-        })
-        .await;
-        object.data.as_object_mut().expect("an object").remove("status");
-        object.metadata = kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() };
-        saved.push((kind, object));
+        saved.push((kind, taken_out(&life, kind, name).await));
     }
     for (kind, object) in saved {
         api(&life, kind).create(&Default::default(), &object).await.expect("restored");

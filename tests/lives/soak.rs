@@ -16,7 +16,7 @@ use sandbox::control::{Fault, When};
 use serde_json::{Value, json};
 
 use crate::{
-    objects::{Ca, DOMAIN, create, holds},
+    objects::{Ca, DOMAIN, create, holds, truststore_of},
     world::{Life, run},
 };
 
@@ -298,13 +298,7 @@ impl Soak {
         let mappings = gateway.get_api_mappings().domain_name(&host).max_results("100").send().await.expect("mappings");
         let paths = mappings.items.unwrap_or_default().into_iter().map(|m| m.api_mapping_key.unwrap_or_default());
         same(name, &paths.collect::<BTreeSet<_>>(), &wished.paths)?;
-        let used = domain.mutual_tls_authentication.expect("mutual TLS is on");
-        let uri = used.truststore_uri.expect("a truststore");
-        let (bucket, key) = uri.strip_prefix("s3://").and_then(|path| path.split_once('/')).expect("an S3 URI");
-        let request = self.life.s3().get_object().bucket(bucket).key(key);
-        let request = request.version_id(used.truststore_version.expect("pinned"));
-        let bytes = request.send().await.expect("the version").body.collect().await.expect("its content").into_bytes();
-        let text = String::from_utf8_lossy(&bytes);
+        let (_, text) = truststore_of(&self.life, &host).await;
         same(name, text.matches("BEGIN CERTIFICATE").count(), 1 + wished.partners.len())?;
         same(name, wished.partners.iter().all(|i| holds(&text, &self.partners[*i].pem)), true)
     }

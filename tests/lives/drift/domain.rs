@@ -13,27 +13,26 @@ use crate::{
     world::{Life, eventually},
 };
 
-/// An update with the configuration as it is, but for what `change` says.
-async fn update(life: &Life, change: impl FnOnce(DomainNameConfigurationBuilder) -> DomainNameConfigurationBuilder) {
+/// The configuration as it is.
+async fn configuration(life: &Life) -> DomainNameConfigurationBuilder {
     let now = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
-    let config = DomainNameConfiguration::builder()
-        .set_certificate_arn(now.certificate_arn)
-        .set_endpoint_type(now.endpoint_type)
-        .set_security_policy(now.security_policy)
-        .set_ip_address_type(now.ip_address_type);
-    let request = life.gateway().update_domain_name().domain_name(life.host());
-    request.domain_name_configurations(change(config).build()).send().await.unwrap();
-}
-
-/// The same with another truststore.
-async fn trust(life: &Life, uri: &str, version: &str) {
-    let now = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
-    let config = DomainNameConfiguration::builder()
+    DomainNameConfiguration::builder()
         .set_certificate_arn(now.certificate_arn)
         .set_endpoint_type(now.endpoint_type)
         .set_security_policy(now.security_policy)
         .set_ip_address_type(now.ip_address_type)
-        .build();
+}
+
+/// An update with the configuration as it is, but for what `change` says.
+async fn update(life: &Life, change: impl FnOnce(DomainNameConfigurationBuilder) -> DomainNameConfigurationBuilder) {
+    let config = change(configuration(life).await).build();
+    let request = life.gateway().update_domain_name().domain_name(life.host());
+    request.domain_name_configurations(config).send().await.unwrap();
+}
+
+/// The same with another truststore.
+async fn trust(life: &Life, uri: &str, version: &str) {
+    let config = configuration(life).await.build();
     let mut input = MutualTlsAuthenticationInput::builder().truststore_uri(uri);
     if !version.is_empty() {
         input = input.truststore_version(version);
@@ -144,13 +143,7 @@ pub async fn rows() -> Figures {
         .await;
     table
         .put_back("another routing mode", EveryMinute, theirs, update_back, async |life| {
-            let now = life.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
-            let config = DomainNameConfiguration::builder()
-                .set_certificate_arn(now.certificate_arn)
-                .set_endpoint_type(now.endpoint_type)
-                .set_security_policy(now.security_policy)
-                .set_ip_address_type(now.ip_address_type)
-                .build();
+            let config = configuration(life).await.build();
             let request = life.gateway().update_domain_name().domain_name(life.host());
             let request = request.domain_name_configurations(config);
             request.routing_mode(RoutingMode::RoutingRuleThenApiMapping).send().await.unwrap();
