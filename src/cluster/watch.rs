@@ -2,8 +2,9 @@
 //! change after that to whoever subscribed. Reads only.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, hash_map::RandomState},
     fmt::Debug,
+    hash::{BuildHasher, Hash},
     sync::{Arc, Mutex},
 };
 
@@ -128,20 +129,18 @@ impl<K: Watched> Watch<K> {
     pub fn subscribe_when<T, F>(&self, key: F) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K, T, F>
     where
         F: Fn(&K) -> T + Send + 'static,
-        T: PartialEq + Send + 'static,
+        T: Hash,
     {
-        let (store, mut last) = (self.store.clone(), std::collections::HashMap::new());
+        // Hashes only: there are several subscribers, and of thousands of objects the words would be a tenth of the memory. Two that are the
+        // same by chance, once in 10^19 times, cost one wake.
+        let (store, hasher, mut last) = (self.store.clone(), RandomState::new(), HashMap::<u64, u64>::new());
         self.subscribe().filter(move |object| {
             let uid = &object.meta().uid;
             // That it is gone is always news, and the last of it.
             let gone = store.get(&ObjectRef::from_obj(&**object)).is_none_or(|there| there.meta().uid != *uid);
-            let now = key(object);
-            let is_news = gone || last.get(uid) != Some(&now);
-            if gone {
-                last.remove(uid);
-            } else {
-                last.insert(uid.clone(), now);
-            }
+            let uid = hasher.hash_one(uid);
+            let before = if gone { last.remove(&uid) } else { last.insert(uid, hasher.hash_one(key(object))) };
+            let is_news = gone || before != last.get(&uid).copied();
             futures::future::ready(is_news)
         })
     }

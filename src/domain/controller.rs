@@ -157,7 +157,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .with_config(Config::default().concurrency(CONCURRENCY))
         // One that goes, or comes, may settle a dispute about a name.
         .watches_shared_stream(
-            watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.clone())),
+            watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.is_some())),
             move |changed| rivals(&changed, &all),
         )
         .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), move |c| asked(&c, &for_certificates))

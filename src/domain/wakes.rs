@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What of a domain makes a look worth its calls: not our own writes of its status.
-#[derive(PartialEq)]
+#[derive(Hash)]
 pub(super) struct Interest {
     generation: Option<i64>,
     deleting: bool,

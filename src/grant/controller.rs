@@ -1,5 +1,5 @@
 //! Says how a `ClientGrant` stands: whether its domain is there, and what is in use of it. Writes its status and nothing else.
-use std::{sync::Arc, time::Duration};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -82,24 +82,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 }
 
 /// What of a certificate a grant counts, and whether it may have gone from one to another.
-#[derive(PartialEq)]
-struct Counted {
-    generation: Option<i64>,
-    deleting: bool,
-    not_after: Option<Timestamp>,
-    accepted: Option<String>,
-}
-
-fn counted(c: &certificate::controller::Guard) -> Option<Counted> {
+fn counted(c: &certificate::controller::Guard) -> Option<impl Hash + use<>> {
     let c = c.0.as_ref().ok()?;
-    let status = c.status.clone().unwrap_or_default();
-    let accepted = status.conditions.into_iter().find(|c| c.type_ == ConditionType::Accepted.as_str());
-    Some(Counted {
-        generation: c.metadata.generation,
-        deleting: c.metadata.deletion_timestamp.is_some(),
-        not_after: status.not_after.map(|t| t.0),
-        accepted: accepted.map(|c| c.message),
-    })
+    let status = c.status.as_ref();
+    let mut conditions = status.iter().flat_map(|s| &s.conditions);
+    let accepted = conditions.find(|c| c.type_ == ConditionType::Accepted.as_str()).map(|c| c.message.clone());
+    let not_after = status.and_then(|s| s.not_after.as_ref()).map(|t| t.0);
+    Some((c.metadata.generation, c.metadata.deletion_timestamp.is_some(), not_after, accepted))
 }
 
 fn failed(object: Arc<Guard>, error: &Error, _: Arc<Ctx>) -> Next {
