@@ -26,7 +26,7 @@ use mtls_operator::{
         rates::{RateOverride, Rates},
         session::Sessions,
     },
-    certificate::{self, issuers::Issuers, uses::Uses},
+    certificate::{self, issuers::Issuers, later::Later, uses::Uses},
     cluster::{
         events::Events,
         identity, lease,
@@ -337,6 +337,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 secrets: secrets.store(),
                 issuers: Issuers::default(),
                 uses: Uses::default(),
+                later: Later::default(),
                 started: Instant::now(),
                 propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 memory: Mutex::new(HashMap::new()),

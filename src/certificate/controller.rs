@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, channel::mpsc::UnboundedReceiver, stream};
+use futures::{
+    Stream, StreamExt,
+    channel::mpsc::{UnboundedReceiver, unbounded},
+    stream,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
@@ -26,6 +30,7 @@ use super::{
     desired::{self, Desired, RENEW},
     execute::{self, Hands},
     issuers::Issuers,
+    later::Later,
     observe::{self, Eyes},
     observed::Observed,
     plan::{self, Act, Plan, lines_after_issue},
@@ -70,8 +75,10 @@ const SOON: Duration = Duration::from_millis(50);
 /// First wait after a failure, then twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
+/// Before anything that the clock brings.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// Between two looks at a renewal that is due and has to wait.
-const OVERDUE: Duration = Duration::from_secs(60);
+const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 /// How long a look waits at most for the watch to show the status that the look before it wrote.
 const LATE_WATCH: Duration = Duration::from_secs(5);
 /// How old a certificate is when all of the same age are known.
@@ -79,8 +86,8 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// After a start it takes domains so long to be looked at for the first time. That nothing is known of them until then is not worth a word
 /// in the status of each of their certificates.
 const FIRST_LOOKS: Duration = Duration::from_secs(10);
-/// Nothing is far enough away to sleep longer than this.
-const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
+/// How often is asked which of those that were far away are due.
+const DUE: Duration = Duration::from_secs(5);
 
 pub type Guard = DeserializeGuard<ClientCertificate>;
 
@@ -95,6 +102,7 @@ pub struct Ctx {
     pub secrets: Store<PartialObjectMeta<Secret>>,
     pub issuers: Issuers,
     pub uses: Uses,
+    pub later: Later,
     pub permits: Arc<Permits>,
     /// When it began to lead.
     pub started: Instant,
@@ -128,14 +136,19 @@ pub struct Watches {
 
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
-    let (by_domain, by_rival, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
-    let (by_grant, by_namespace, by_place) = (ctx.clone(), ctx.clone(), ctx.clone());
+    let (by_domain, by_other, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
+    let (by_grant, by_namespace) = (ctx.clone(), ctx.clone());
     let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
     let (used, pulse) = (ctx.clone(), ctx.pulse.clone());
     pulse.beat(metrics::Controller::Certificate);
-    let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| note_uses(c, &used));
+    // The same news for those whom it may make room for: what a subscriber remembers of each of thousands is kept once.
+    let (to_others, changed) = unbounded();
+    let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| {
+        note_uses(c, &used);
+        let _ = to_others.unbounded_send(c.clone());
+    });
     let looks = Controller::for_shared_stream(certificates, ctx.certificates.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches_shared_stream(
@@ -144,15 +157,14 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
             }),
             move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
         )
-        // One that goes may free a subject.
-        .watches_shared_stream(watches.certificates.subscribe(), move |c| rivals(&c, &by_rival))
-        .watches_shared_stream(watches.certificates.subscribe_when(wanted_place), move |c| of_places(&c, &by_place))
+        .watches_shared_stream(changed, move |c| rivals(&c, &by_other).into_iter().chain(of_places(&c, &by_other)))
         .watches_shared_stream(watches.grants.subscribe_when(permits::said), move |g| of_grant(&g, &by_grant))
         .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
             of_namespace(&n.name_any(), &by_namespace)
         })
         .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
         .reconcile_on(trusts)
+        .reconcile_on(when_due(ctx.clone()))
         .reconcile_on(pulse::ticks())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx.clone())
@@ -167,7 +179,7 @@ fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
     Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
 }
 
-/// Of a self-signed certificate that goes: the others of its domain.
+/// Of a self-signed certificate that goes, and may free a subject: the others of its domain.
 fn rivals(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let goes = going.meta().deletion_timestamp.is_some() || !is_there(going, ctx);
     let Ok(changed) = &going.0 else { return vec![] };
@@ -179,11 +191,6 @@ fn rivals(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
             && desired::domain_key(c) == desired::domain_key(changed)
             && c.uid() != changed.uid()
     })
-}
-
-/// What of a certificate may take a place from others or leave it to them.
-fn wanted_place(c: &Guard) -> (Option<i64>, bool) {
-    (c.meta().generation, c.meta().deletion_timestamp.is_some())
 }
 
 /// The younger ones that share places of a grant with one that came, changed or goes.
@@ -238,10 +245,27 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
         return;
     }
     ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
+    ctx.later.remove(&cert.uid().unwrap_or_default());
     ctx.permits.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
         ctx.events.publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note).await;
     }
+}
+
+/// Those for which it is time. Also takes out of the memory what it needs no longer.
+fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + Send {
+    let looks = stream::unfold(ctx, async |ctx| {
+        tokio::time::sleep(DUE).await;
+        ctx.forget_old_writes();
+        let due = ctx.later.due(Timestamp::now());
+        let those = if due.is_empty() {
+            vec![]
+        } else {
+            those(&ctx, |c| c.metadata.uid.as_ref().is_some_and(|uid| due.contains(uid)))
+        };
+        Some((stream::iter(those), ctx))
+    });
+    looks.flatten()
 }
 
 fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
@@ -283,6 +307,11 @@ impl Memory {
         self.wrote_over.take_if(|(over, at)| over.as_ref() != version || now.duration_since(*at) > LATE_WATCH);
         self.wrote_over.is_some()
     }
+
+    fn is_worth_keeping(&self, now: Instant) -> bool {
+        let wrote_lately = self.wrote_over.as_ref().is_some_and(|(_, at)| now.duration_since(*at) <= LATE_WATCH);
+        wrote_lately || self.is_new || self.failures > 0
+    }
 }
 
 impl Ctx {
@@ -313,11 +342,25 @@ impl Ctx {
         known.is_some_and(|m| m.is_behind(cert.metadata.resource_version.as_ref(), Instant::now()))
     }
 
+    /// What the watch has shown long since is nothing to keep of thousands.
+    fn forget_old_writes(&self) {
+        let mut memory = self.memory.lock().expect("nobody panics while holding it");
+        memory.retain(|_, m| m.is_worth_keeping(Instant::now()));
+        memory.shrink_to_fit();
+    }
+
     /// Makes no entry: of thousands with which all is well there is nothing to keep.
     fn succeeded(&self, uid: &str) {
         if let Some(known) = self.memory.lock().expect("nobody panics while holding it").get_mut(uid) {
             known.failures = 0;
         }
+    }
+
+    /// Nothing else may wake the certificate until then.
+    fn look_again(&self, uid: &str, at: Option<Timestamp>, now: Timestamp) -> Next {
+        let near = at.filter(|at| !self.later.put(uid, *at, now));
+        let wait = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SHORTEST_WAIT);
+        near.map_or_else(Next::await_change, |at| Next::requeue(wait(at)))
     }
 
     async fn write(
@@ -444,7 +487,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
             say(&accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
             ctx.succeeded(&uid);
-            Ok(until(Some(renewal), &terms, now))
+            Ok(ctx.look_again(&uid, next_look(Some(renewal), &terms, now), now))
         }
         Ok(None) => {
             let revision = observed.revision();
@@ -452,7 +495,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
             say(&accepted, &plan.lines, leaf).await?;
             ctx.succeeded(&uid);
-            Ok(until(plan.look_again.or(plan.renewal), &terms, now))
+            Ok(ctx.look_again(&uid, next_look(plan.look_again.or(plan.renewal), &terms, now), now))
         }
         Err(error) => {
             let message = describe(&error, &d);
@@ -558,16 +601,12 @@ fn describe(error: &execute::Error, d: &Desired) -> String {
     format!("cannot issue into the Secret {}: {error}{cause}", d.secret_name)
 }
 
-/// Until what comes next, or the end of the grant, which is to be told whatever comes before.
-fn until(next: Option<Timestamp>, terms: &Option<Terms>, now: Timestamp) -> Next {
-    let sleep = |until: Timestamp| {
-        let sleep = Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO);
-        sleep.clamp(Duration::from_secs(1), LONGEST_SLEEP)
-    };
+/// When what comes next does, or the grant ends, which is to be told whatever comes before.
+fn next_look(next: Option<Timestamp>, terms: &Option<Terms>, now: Timestamp) -> Option<Timestamp> {
     // Of what is overdue something is in the way, and its end wakes us.
-    let next = next.map(|next| if next <= now { OVERDUE } else { sleep(next) });
-    let end = terms.as_ref().and_then(|terms| terms.not_after).map(sleep);
-    [next, end].into_iter().flatten().min().map_or_else(Next::await_change, Next::requeue)
+    let next = next.map(|next| if next <= now { now + OVERDUE } else { next });
+    let end = terms.as_ref().and_then(|terms| terms.not_after);
+    [next, end].into_iter().flatten().min()
 }
 
 #[cfg(test)]

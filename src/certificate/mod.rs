@@ -5,6 +5,7 @@ pub mod controller;
 pub mod desired;
 pub mod execute;
 pub mod issuers;
+pub mod later;
 pub mod observe;
 pub mod observed;
 pub mod plan;
