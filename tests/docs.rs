@@ -1,0 +1,228 @@
+//! That the pages say what is so: what they link to is there, the manifests that they quote are those of examples/, and the conditions, reasons,
+//! fields' values and flags that they name exist.
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use kube::Resource;
+use mtls_operator::api::{
+    self, ClientCertificate, ClientGrant, MtlsDomain,
+    conditions::{ConditionType, Reason},
+    events::EventReason,
+};
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in std::fs::read_dir(root().join(folder)).expect("the folder is there").flatten() {
+        let name = Path::new(folder).join(entry.file_name());
+        if entry.path().is_dir() {
+            found.extend(files(name.to_str().expect("UTF-8"), ending));
+        } else if name.to_string_lossy().ends_with(ending) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+/// Of a file's path in the repository.
+fn text(file: &Path) -> String {
+    std::fs::read_to_string(root().join(file)).expect("it can be read")
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut all = vec![PathBuf::from("README.md"), PathBuf::from("CHANGELOG.md")];
+    all.extend(["docs", "examples", "sandbox/aws"].iter().flat_map(|folder| files(folder, ".md")));
+    all
+}
+
+/// What stands in the page's blocks of this language, and the rest of it.
+fn blocks(page: &str, language: &str) -> (Vec<String>, String) {
+    let (mut found, mut rest) = (vec![], String::new());
+    let mut parts = page.split("```");
+    rest.push_str(parts.next().unwrap_or_default());
+    while let Some(block) = parts.next() {
+        if let Some(code) = block.strip_prefix(language) {
+            found.push(code.trim_start_matches('\n').to_owned());
+        }
+        rest.push_str(parts.next().unwrap_or_default());
+    }
+    (found, rest)
+}
+
+/// What stands between single backticks.
+fn spans(page: &str) -> Vec<String> {
+    let (_, prose) = blocks(page, "");
+    let lines = prose.lines().filter(|line| !line.starts_with("    "));
+    lines.flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned)).collect()
+}
+
+/// The anchor that a heading has. Source: GitHub's own pages, which leave out all but letters, digits, blanks, dashes and underscores.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn what_is_linked_is_there() {
+    let mut links = 0;
+    for page in pages() {
+        let (_, prose) = blocks(&text(&page), "");
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let there = if file.is_empty() { page.clone() } else { page.parent().expect("a folder").join(file) };
+            assert!(root().join(&there).exists(), "{} links to {link}, which is not there", page.display());
+            if !heading.is_empty() {
+                let headings: Vec<_> = text(&there)
+                    .lines()
+                    .filter(|l| l.starts_with('#'))
+                    .map(|l| anchor(l.trim_start_matches('#')))
+                    .collect();
+                assert!(
+                    headings.iter().any(|h| h == heading),
+                    "{}: no heading for {link}: {headings:?}",
+                    page.display()
+                );
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 50, "only {links} links were seen");
+}
+
+#[test]
+fn every_page_is_in_the_list() {
+    let index = text(Path::new("docs/README.md"));
+    for page in files("docs", ".md") {
+        let name = page.strip_prefix("docs").expect("it is there").to_str().expect("UTF-8").to_owned();
+        assert!(name == "README.md" || index.contains(&format!("({name})")), "docs/README.md does not list {name}");
+    }
+}
+
+#[test]
+fn walkthroughs_quote_the_examples() {
+    let examples: Vec<_> = files("examples", ".yaml").iter().map(|file| text(file)).collect();
+    for page in files("docs/walkthroughs", ".md") {
+        let (quoted, _) = blocks(&text(&page), "yaml");
+        assert!(!quoted.is_empty(), "{} shows no manifest", page.display());
+        for block in quoted {
+            assert!(
+                examples.iter().any(|example| example.contains(&block)),
+                "{}: no file of examples/ has this:\n{block}",
+                page.display()
+            );
+        }
+    }
+}
+
+/// Whether all that is in the one is in the other.
+fn contains(all: &Value, part: &Value) -> Result<(), String> {
+    match (all, part) {
+        (Value::Object(all), Value::Object(part)) => part.iter().try_for_each(|(key, value)| {
+            let there = all.get(key).ok_or_else(|| format!("there is no field {key}"))?;
+            contains(there, value).map_err(|error| format!("{key}: {error}"))
+        }),
+        (Value::Array(all), Value::Array(part)) => all.iter().zip(part).try_for_each(|(a, p)| contains(a, p)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads it as the operator does, and says which field of it there is not.
+fn read<K: Resource<DynamicType = ()> + serde::Serialize + serde::de::DeserializeOwned>(
+    object: &Value,
+) -> Result<(), String> {
+    let read: K = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
+    contains(&serde_json::to_value(read).expect("plain data")["spec"], &object["spec"])
+}
+
+#[test]
+fn manifests_on_every_page_are_understood() {
+    let mut seen = 0;
+    for page in pages() {
+        for block in blocks(&text(&page), "yaml").0 {
+            // Extracts are not whole objects.
+            let Ok(objects) = serde_saphyr::from_multiple::<Value>(&block) else { continue };
+            for object in objects {
+                let result = match object["kind"].as_str() {
+                    Some("MtlsDomain") => read::<MtlsDomain>(&object),
+                    Some("ClientCertificate") => read::<ClientCertificate>(&object),
+                    Some("ClientGrant") => read::<ClientGrant>(&object),
+                    _ => continue,
+                };
+                seen += 1;
+                assert_eq!(result, Ok(()), "{}: {block}", page.display());
+            }
+        }
+    }
+    assert!(seen >= 5, "only {seen} objects were seen");
+}
+
+/// The values that fields with a closed list take.
+fn choices(schema: &Value, into: &mut BTreeSet<String>) {
+    into.extend(schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
+    schema["properties"].as_object().into_iter().flatten().for_each(|(_, field)| choices(field, into));
+    if schema["items"].is_object() {
+        choices(&schema["items"], into);
+    }
+}
+
+/// How the names of AWS's operations begin, of which there is no list here.
+const VERBS: [&str; 8] = ["Create", "Delete", "Describe", "Get", "List", "Put", "Request", "Update"];
+
+#[test]
+fn conditions_and_reasons_that_are_named_exist() {
+    let mut known: BTreeSet<String> = ["True", "False", "Unknown"].map(str::to_owned).into();
+    known.extend(ConditionType::ALL.iter().map(|c| c.as_str().to_owned()));
+    known.extend(Reason::ALL.iter().map(|r| r.as_str().to_owned()));
+    known.extend(EventReason::all().map(|r| r.as_str().to_owned()));
+    for crd in api::definitions() {
+        known.insert(crd.spec.names.kind.clone());
+        let crd = serde_json::to_value(crd).expect("plain data");
+        choices(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut known);
+    }
+    let (mut named, mut unknown) = (0, BTreeSet::new());
+    for page in files("docs", ".md") {
+        for word in spans(&text(&page)) {
+            let is_word = word.starts_with(|c: char| c.is_ascii_uppercase())
+                && word.chars().skip(1).any(|c| c.is_ascii_lowercase())
+                && word.chars().all(|c| c.is_ascii_alphabetic());
+            if is_word && !VERBS.iter().any(|verb| word.starts_with(verb)) {
+                unknown.extend((!known.contains(&word)).then(|| format!("{}: {word}", page.display())));
+                named += 1;
+            }
+        }
+    }
+    assert_eq!(unknown, BTreeSet::new());
+    assert!(named > 40, "only {named} words were seen");
+}
+
+#[test]
+fn flags_that_are_named_exist() {
+    let mut help = String::new();
+    for arguments in [&["--help"][..], &["doctor", "--help"], &["iam-policy", "--help"], &["crds", "--help"]] {
+        let program = Command::new(env!("CARGO_BIN_EXE_mtls-operator")).args(arguments).output().expect("it runs");
+        help.push_str(&String::from_utf8_lossy(&program.stdout));
+    }
+    let known: BTreeSet<_> =
+        help.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).filter(|w| w.starts_with("--")).collect();
+    let mut named = 0;
+    for page in pages() {
+        for span in spans(&text(&page)) {
+            // Of other programs a page quotes whole commands.
+            let Some(flag) = span.split([' ', '=']).next().filter(|flag| flag.starts_with("--")) else { continue };
+            assert!(known.contains(flag), "{}: mtls-operator has no {flag}", page.display());
+            named += 1;
+        }
+    }
+    assert!(named > 10, "only {named} flags were seen");
+}
