@@ -1,0 +1,239 @@
+//! Where the suite runs: the account that `REAL_AWS_ACCOUNT` and `REAL_AWS_ZONE` name, or an account of the local AWS. How its endpoints are called,
+//! and how long anything may take there.
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use kube::Client;
+use sandbox::{
+    aws::{Options, REGION},
+    echo::Echo,
+    kubernetes::Kubernetes,
+    operator::{Operator, OperatorOptions},
+    prepare::hosted_zone,
+    world::World,
+};
+
+/// How everything is called that any run makes.
+pub const ALL_RUNS: &str = "mtls-real-";
+/// What the operator's marks name as the cluster, in every run.
+const NAMESPACE: &str = "real-aws";
+
+pub struct Account {
+    pub id: String,
+    pub region: String,
+    pub sdk: SdkConfig,
+    pub zone: String,
+    pub zone_id: String,
+    /// How everything is called that this run makes.
+    pub run: String,
+    /// How long any step may take.
+    pub patience: Duration,
+    /// An HTTP server that answers GET with 200.
+    pub backend: String,
+    dir: PathBuf,
+    operator_env: Vec<(String, String)>,
+    place: Place,
+}
+
+enum Place {
+    Real(Kubernetes),
+    Local { world: Box<World>, _backend: Echo },
+}
+
+/// A client certificate and its key, PEM.
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+fn setting(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Account {
+    pub async fn open(dir: &Path) -> Account {
+        let account = match (setting("REAL_AWS_ACCOUNT"), setting("REAL_AWS_ZONE")) {
+            (Some(id), Some(zone)) => Account::real(dir, id, zone).await,
+            (None, None) => Account::local(dir).await,
+            _ => panic!("set REAL_AWS_ACCOUNT (12 digits) and REAL_AWS_ZONE (a public hosted zone's name), or neither"),
+        };
+        account.kubernetes().install_crds(&root().join("crds")).await.expect("the CRDs can be installed");
+        account.kubernetes().namespace(NAMESPACE).await.expect("a namespace");
+        account
+    }
+
+    /// With the credentials and the Region of the environment, which must be those of the account that was named: nothing may happen to another.
+    async fn real(dir: &Path, id: String, zone: String) -> Account {
+        let http =
+            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+        let sdk = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
+        let region = sdk.region().expect("no Region: set AWS_REGION").to_string();
+        let caller = aws_sdk_sts::Client::new(&sdk).get_caller_identity().send().await.expect("credentials that work");
+        let whose = caller.account.unwrap_or_default();
+        assert_eq!(whose, id, "the credentials are of account {whose}, REAL_AWS_ACCOUNT names {id}");
+        let zones = aws_sdk_route53::Client::new(&sdk).list_hosted_zones_by_name().dns_name(&zone).send().await;
+        let zones = zones.expect("ListHostedZonesByName").hosted_zones;
+        let is_it = |z: &&aws_sdk_route53::types::HostedZone| {
+            z.name.trim_end_matches('.') == zone && !z.config.as_ref().is_some_and(|c| c.private_zone)
+        };
+        let zone_id = zones.iter().find(is_it).expect("the account has the public hosted zone of REAL_AWS_ZONE").id();
+        let zone_id = zone_id.trim_start_matches("/hostedzone/").to_owned();
+        let keys = sdk.credentials_provider().expect("there are credentials").provide_credentials().await;
+        let keys = keys.expect("credentials");
+        let mut operator_env = vec![
+            ("AWS_REGION".to_owned(), region.clone()),
+            ("AWS_ACCESS_KEY_ID".to_owned(), keys.access_key_id().to_owned()),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), keys.secret_access_key().to_owned()),
+            ("MTLS_OPERATOR_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        ];
+        operator_env.extend(keys.session_token().map(|token| ("AWS_SESSION_TOKEN".to_owned(), token.to_owned())));
+        let kubernetes = Kubernetes::start(dir).await.expect("a local Kubernetes");
+        Account {
+            id,
+            region,
+            sdk,
+            zone,
+            zone_id,
+            run: run(),
+            patience: Duration::from_secs(45 * 60),
+            backend: "https://checkip.amazonaws.com".to_owned(),
+            dir: dir.to_owned(),
+            operator_env,
+            place: Place::Real(kubernetes),
+        }
+    }
+
+    async fn local(dir: &Path) -> Account {
+        let world = World::start(dir, &Options::default()).await.expect("the local world stands");
+        let account = world.aws.new_account();
+        let zone = format!("z{}.example.com", account.id);
+        let zone_id = hosted_zone(&account, &zone).await.expect("a hosted zone");
+        let echo = Echo::start().await.expect("a backend");
+        Account {
+            id: account.id.clone(),
+            region: REGION.to_owned(),
+            sdk: account.sdk(),
+            zone,
+            zone_id,
+            run: run(),
+            patience: Duration::from_secs(60),
+            backend: echo.url(),
+            dir: dir.to_owned(),
+            operator_env: world.operator_env(&account, ""),
+            place: Place::Local { world: Box::new(world), _backend: echo },
+        }
+    }
+
+    pub fn place(&self) -> String {
+        let where_ = match self.place {
+            Place::Real(_) => "the real account",
+            Place::Local { .. } => "an account of the local AWS (REAL_AWS_ACCOUNT and REAL_AWS_ZONE are not set)",
+        };
+        format!("{where_} {} in {}, zone {}, names {}*", self.id, self.region, self.zone, self.run)
+    }
+
+    fn kubernetes(&self) -> &Kubernetes {
+        match &self.place {
+            Place::Real(kubernetes) => kubernetes,
+            Place::Local { world, .. } => &world.kubernetes,
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        self.kubernetes().admin()
+    }
+
+    pub fn namespace(&self) -> &'static str {
+        NAMESPACE
+    }
+
+    /// A name of this run in the zone.
+    pub fn host(&self, name: &str) -> String {
+        format!("{}-{name}.{}", self.run, self.zone)
+    }
+
+    pub async fn operator(&self) -> Operator {
+        let mut env = self.operator_env.clone();
+        env.push(("MTLS_OPERATOR_CLUSTER_ID".into(), self.run.clone()));
+        env.push(("MTLS_OPERATOR_TRUSTSTORE_BUCKET".into(), self.run.clone()));
+        let options = OperatorOptions {
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),
+            dir: self.dir.join("operator"),
+            namespace: NAMESPACE.into(),
+            watch: vec![NAMESPACE.into()],
+            env,
+            args: vec![],
+        };
+        Operator::start(self.kubernetes(), options).await.expect("the operator starts")
+    }
+
+    /// The status of `https://<host><path>`, asked of `front`, which is a host too; "000" when there was no answer.
+    pub async fn status(
+        &self,
+        host: &str,
+        front: &str,
+        path: &str,
+        caller: Option<&Identity>,
+        more: &[&str],
+    ) -> String {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut curl = tokio::process::Command::new("curl");
+        curl.args([
+            "--silent",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "20",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+        ]);
+        let front = match &self.place {
+            Place::Real(_) => format!("{front}:443"),
+            Place::Local { world, .. } => {
+                curl.arg("--cacert").arg(world.ca_file());
+                world.edge.address().to_string()
+            }
+        };
+        curl.arg("--connect-to").arg(format!("::{front}"));
+        if let Some(caller) = caller {
+            for (option, name, content) in [("--cert", "crt", &caller.certificate), ("--key", "key", &caller.key)] {
+                let file = dir.path().join(name);
+                std::fs::write(&file, content).expect("a file");
+                curl.arg(option).arg(file);
+            }
+        }
+        let out = curl.args(more).arg(format!("https://{host}{path}")).output().await.expect("curl is there");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too long.
+    pub async fn eventually<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+        let started = Instant::now();
+        loop {
+            match look().await {
+                Ok(found) => return found,
+                Err(seen) if started.elapsed() > self.patience => {
+                    panic!("{what}: not within {:?}; last seen: {seen}", self.patience)
+                }
+                Err(_) => tokio::time::sleep(self.patience / 600).await,
+            }
+        }
+    }
+}
+
+fn run() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    format!("{ALL_RUNS}{now:x}")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,247 @@
+//! What a user does: the quickstart from nothing to nothing, and a custom domain that serves taken over and given back. On the way what the local
+//! AWS assumes is tried, where there is what it takes.
+use aws_sdk_acm::types::ValidationMethod;
+use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, DomainNameStatus, EndpointType, SecurityPolicy};
+use aws_sdk_route53::types::{
+    AliasTarget, Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams},
+};
+use mtls_operator::api::{ClientCertificate, MtlsDomain};
+use rcgen::{CertificateParams, DnType, KeyPair};
+use serde_json::{Value, json};
+
+use crate::{
+    account::{Account, Identity},
+    assumptions::{self, Findings},
+};
+
+pub async fn all(account: &Account, findings: &mut Findings) {
+    let _operator = account.operator().await;
+    let api = assumptions::mock_api(account, "api").await;
+    quickstart(account, &api).await;
+    assumptions::without_a_domain(account, findings).await;
+    let domain = by_hand(account, &api, findings).await;
+    assumptions::with_a_domain(account, &domain, findings).await;
+    take_over(account, &api, &domain).await;
+    assumptions::at_the_end(account, &domain, findings).await;
+}
+
+/// From nothing to an endpoint that asks for a certificate, and back.
+async fn quickstart(account: &Account, api: &str) {
+    let host = account.host("quick");
+    let spec = json!({
+        "domainName": host,
+        "truststore": {"bucketCreation": "IfMissing"},
+        "trust": {"authorities": [{"name": "partners", "generate": {}}]},
+        "mappings": [{"path": "", "api": {"id": api, "stage": "prod"}}],
+        "dns": {"route53": {"hostedZoneId": account.zone_id}},
+    });
+    create(account, "MtlsDomain", "quick", spec).await;
+    let spec = json!({"domainRef": {"name": "quick"}, "subject": {"commonName": "client1"}, "secretName": "client1"});
+    create(account, "ClientCertificate", "client1", spec).await;
+    ready(account, "MtlsDomain", "quick").await;
+    ready(account, "ClientCertificate", "client1").await;
+
+    let secret = Api::<Secret>::namespaced(account.client(), account.namespace()).get("client1").await.expect("it is");
+    let text = |key: &str| String::from_utf8(secret.data.as_ref().expect("data")[key].0.clone()).expect("PEM");
+    let client1 = Identity { certificate: text("tls.crt"), key: text("tls.key") };
+    let front = regional(account, &host).await;
+    let status = async |caller: Option<&Identity>| account.status(&host, &front, "/", caller, &[]).await;
+    account.eventually("client1 is answered", async || expect("200", &status(Some(&client1)).await)).await;
+    assert_eq!(status(None).await, "000", "without a certificate");
+    assert_eq!(status(Some(&self_signed("client1"))).await, "403", "with the same name by nobody's authority");
+    let closed = execute_api(account, api);
+    assert_eq!(account.status(&closed, &closed, "/prod/", None, &[]).await, "403", "the API's own endpoint");
+
+    delete::<ClientCertificate>(account, "client1").await;
+    delete::<MtlsDomain>(account, "quick").await;
+    println!("quickstart: {host} answered client1 and nobody else, and is gone");
+}
+
+/// A custom domain without mutual TLS that answers everybody, made by hand.
+pub struct ByHand {
+    pub host: String,
+    /// What its name is an alias of.
+    pub front: String,
+}
+
+async fn by_hand(account: &Account, api: &str, findings: &mut Findings) -> ByHand {
+    let host = account.host("hand");
+    let certificate = certificate(account, &host).await;
+    let config = DomainNameConfiguration::builder()
+        .certificate_arn(&certificate)
+        .endpoint_type(EndpointType::Regional)
+        .security_policy(SecurityPolicy::Tls12)
+        .build();
+    let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
+    account
+        .eventually("CreateDomainName", async || {
+            let request = gateway.create_domain_name().domain_name(&host).domain_name_configurations(config.clone());
+            request.send().await.map(|_| ()).map_err(|e| format!("{e:?}"))
+        })
+        .await;
+    settled(account, &host).await;
+    assumptions::of_certificates_in_use(account, &certificate, findings).await;
+    let mapping = gateway.create_api_mapping().domain_name(&host).api_id(api).stage("prod").send().await;
+    let mapping = mapping.expect("CreateApiMapping").api_mapping_id.expect("an id");
+    let known = gateway.get_api_mapping().domain_name(&host).api_mapping_id(mapping).send().await;
+    findings.note("mapping-known-before-listed", known.is_ok(), format!("{known:?}"));
+
+    let domain = gateway.get_domain_name().domain_name(&host).send().await.expect("GetDomainName");
+    let config = domain.domain_name_configurations.expect("one").remove(0);
+    let front = config.api_gateway_domain_name.expect("a name");
+    let target = AliasTarget::builder()
+        .dns_name(&front)
+        .hosted_zone_id(config.hosted_zone_id.expect("a zone"))
+        .evaluate_target_health(false)
+        .build()
+        .expect("complete");
+    let alias = ResourceRecordSet::builder().name(&host).r#type(RrType::A).alias_target(target).build();
+    change_record(account, ChangeAction::Upsert, alias.expect("complete")).await;
+    let status = async || expect("200", &account.status(&host, &front, "/", None, &[]).await);
+    account.eventually("everybody is answered", status).await;
+    ByHand { host, front }
+}
+
+/// The domain gets mutual TLS in place, and stays as it is then when the object goes.
+async fn take_over(account: &Account, api: &str, domain: &ByHand) {
+    let caller = self_signed("caller");
+    let spec = json!({
+        "domainName": domain.host,
+        "adoptionPolicy": "Unowned",
+        "trust": {"authorities": [{"name": "caller", "pem": caller.certificate}]},
+        "mappings": [{"path": "", "api": {"id": api, "stage": "prod"}}],
+        "dns": {"route53": {"hostedZoneId": account.zone_id}},
+    });
+    create(account, "MtlsDomain", "hand", spec).await;
+    ready(account, "MtlsDomain", "hand").await;
+    let status = async |caller: Option<&Identity>| account.status(&domain.host, &domain.front, "/", caller, &[]).await;
+    account.eventually("the caller is answered", async || expect("200", &status(Some(&caller)).await)).await;
+    assert_eq!(status(None).await, "000", "without a certificate");
+    delete::<MtlsDomain>(account, "hand").await;
+    assert_eq!(status(Some(&caller)).await, "200", "given back as it is");
+    println!("take-over: {} got mutual TLS in place, and was given back", domain.host);
+}
+
+// ---- Kubernetes
+
+async fn create(account: &Account, kind: &str, name: &str, spec: Value) {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mtls-operator.io", "v1alpha1", kind));
+    let api = Api::<DynamicObject>::namespaced_with(account.client(), account.namespace(), &resource);
+    let object = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
+    api.create(&PostParams::default(), &object).await.expect("the API server takes it");
+}
+
+async fn ready(account: &Account, kind: &str, name: &str) {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mtls-operator.io", "v1alpha1", kind));
+    let api = Api::<DynamicObject>::namespaced_with(account.client(), account.namespace(), &resource);
+    account
+        .eventually(&format!("{kind} {name} is Ready"), async || {
+            let object = api.get(name).await.map_err(|e| e.to_string())?;
+            let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let is_ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+            if is_ready { Ok(()) } else { Err(json!(conditions).to_string()) }
+        })
+        .await;
+}
+
+async fn delete<K>(account: &Account, name: &str)
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let api = Api::<K>::namespaced(account.client(), account.namespace());
+    api.delete(name, &DeleteParams::default()).await.expect("it can be deleted");
+    account
+        .eventually(&format!("{name} is gone"), async || {
+            let left = api.get_opt(name).await.map_err(|e| e.to_string())?;
+            left.map_or(Ok(()), |left| Err(format!("{left:?}")))
+        })
+        .await;
+}
+
+// ---- AWS
+
+fn expect(wanted: &str, status: &str) -> Result<(), String> {
+    if status == wanted { Ok(()) } else { Err(status.to_owned()) }
+}
+
+pub fn execute_api(account: &Account, api: &str) -> String {
+    format!("{api}.execute-api.{}.amazonaws.com", account.region)
+}
+
+/// The custom domain's own name in AWS.
+async fn regional(account: &Account, host: &str) -> String {
+    let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
+    let domain = gateway.get_domain_name().domain_name(host).send().await.expect("GetDomainName");
+    let config = domain.domain_name_configurations.expect("one").remove(0);
+    config.api_gateway_domain_name.expect("a name")
+}
+
+/// Waits until the domain takes changes.
+pub async fn settled(account: &Account, host: &str) {
+    let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
+    account
+        .eventually(&format!("{host} is AVAILABLE"), async || {
+            let domain = gateway.get_domain_name().domain_name(host).send().await.map_err(|e| format!("{e:?}"))?;
+            let config = domain.domain_name_configurations.unwrap_or_default().pop();
+            let status = config.and_then(|c| c.domain_name_status);
+            if status == Some(DomainNameStatus::Available) { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+}
+
+/// An ISSUED certificate, by a record in the zone.
+async fn certificate(account: &Account, host: &str) -> String {
+    let acm = aws_sdk_acm::Client::new(&account.sdk);
+    let request = acm.request_certificate().domain_name(host).validation_method(ValidationMethod::Dns);
+    let arn = request.send().await.expect("RequestCertificate").certificate_arn.expect("an ARN");
+    let described = async || {
+        let answer = acm.describe_certificate().certificate_arn(&arn).send().await.map_err(|e| format!("{e:?}"))?;
+        answer.certificate.ok_or_else(|| "no certificate".to_owned())
+    };
+    let validation = account
+        .eventually("the validation record", async || {
+            let options = described().await?.domain_validation_options.unwrap_or_default();
+            options.first().and_then(|o| o.resource_record.clone()).ok_or_else(|| format!("{options:?}"))
+        })
+        .await;
+    let value = ResourceRecord::builder().value(&validation.value).build().expect("complete");
+    let record = ResourceRecordSet::builder().name(&validation.name).r#type(RrType::Cname).ttl(60);
+    change_record(account, ChangeAction::Upsert, record.resource_records(value).build().expect("complete")).await;
+    account
+        .eventually("the certificate is ISSUED", async || {
+            let status = described().await?.status;
+            if status.as_ref().is_some_and(|s| s.as_str() == "ISSUED") { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+    arn
+}
+
+pub async fn change_record(account: &Account, action: ChangeAction, record: ResourceRecordSet) {
+    let change = Change::builder().action(action).resource_record_set(record).build().expect("complete");
+    let batch = ChangeBatch::builder().changes(change).build().expect("complete");
+    let request = aws_sdk_route53::Client::new(&account.sdk).change_resource_record_sets();
+    let request = request.hosted_zone_id(&account.zone_id).change_batch(batch);
+    request.send().await.expect("ChangeResourceRecordSets");
+}
+
+/// A certificate that is itself in the truststore, or nowhere.
+pub fn self_signed(common_name: &str) -> Identity {
+    self_signed_until(common_name, rcgen::date_time_ymd(2045, 1, 1))
+}
+
+pub fn self_signed_until(common_name: &str, not_after: time::OffsetDateTime) -> Identity {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), not_after);
+    let certificate = params.self_signed(&key).expect("a certificate").pem();
+    Identity { certificate, key: key.serialize_pem() }
+}
