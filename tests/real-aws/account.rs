@@ -42,7 +42,7 @@ pub struct Account {
 }
 
 enum Place {
-    Real(Kubernetes),
+    Real(Box<Kubernetes>),
     Local { world: Box<World>, _backend: Echo },
 }
 
@@ -105,7 +105,7 @@ impl Account {
             backend: "https://checkip.amazonaws.com".to_owned(),
             dir: dir.to_owned(),
             operator_env,
-            place: Place::Real(kubernetes),
+            place: Place::Real(Box::new(kubernetes)),
         }
     }
 
