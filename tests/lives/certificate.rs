@@ -178,7 +178,10 @@ async fn a_leaf_is_renewed_on_time_and_without_a_gap() {
     ready_domain(&life).await;
     let mut spec = certificate_spec("client1");
     (spec["duration"], spec["renewBefore"]) = (json!("1h"), json!("59m50s"));
-    create(&life, CERTIFICATE, "client1", spec).await;
+    create(&life, CERTIFICATE, "client1", spec.clone()).await;
+    // In 22 to 45 seconds: until then it waits elsewhere than one whose time is near.
+    spec["renewBefore"] = json!("59m15s");
+    create(&life, CERTIFICATE, "client2", spec).await;
     let (first, old) = issued(&life, "client1", 1).await;
     let recorder = Recorder::start(&life, CERTIFICATE, "client1").await;
     let (second, new) = issued(&life, "client1", 2).await;
@@ -194,6 +197,7 @@ async fn a_leaf_is_renewed_on_time_and_without_a_gap() {
     for caller in [Caller::of(&old), Caller::of(&new)] {
         assert_eq!(caller.calls(&life).await, "200", "both are good until they expire");
     }
+    issued(&life, "client2", 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

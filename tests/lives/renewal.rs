@@ -49,26 +49,6 @@ async fn a_renewal_is_had_by_annotation_and_deleting_does_not_revoke() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_comes_by_itself_in_its_time() {
-    let life = Life::start("in-time").await;
-    ready_domain(&life).await;
-    let mut spec = certificate_spec("client1");
-    // In 22 to 45 seconds: long enough that nothing but the time brings it.
-    (spec["duration"], spec["renewBefore"]) = (json!("1h"), json!("59m15s"));
-    create(&life, CERTIFICATE, "client1", spec).await;
-    let (first, _) = issued(&life, "client1", 1).await;
-    let (second, _) = issued(&life, "client1", 2).await;
-    assert_eq!(superseded(&second), [serial(&first)]);
-    let time = |object: &Value, field: &str| object["status"][field].as_str().map(str::to_owned).expect("a time");
-    let (due, begin) = (time(&first, "renewalTime"), time(&second, "notBefore"));
-    let [due, begin] = [due, begin].map(|t| t.parse::<jiff::Timestamp>().expect("a time"));
-    assert!(
-        begin + jiff::SignedDuration::from_mins(15) >= due,
-        "begins at {begin}, less what clocks are given; due at {due}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_fails_keeps_the_leaf_and_says_why() {
     let life = Life::start("fails").await;
     ready_domain(&life).await;
