@@ -101,7 +101,7 @@ impl Account {
             zone,
             zone_id,
             run: run(),
-            patience: Duration::from_secs(45 * 60),
+            patience: Duration::from_secs(90 * 60),
             backend: "https://checkip.amazonaws.com".to_owned(),
             dir: dir.to_owned(),
             operator_env,
