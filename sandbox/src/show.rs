@@ -7,6 +7,7 @@ pub fn env(stage: &Stage) -> String {
     let mut lines = vec![("KUBECONFIG".to_owned(), world.kubernetes.kubeconfig.display().to_string())];
     lines.extend(stage.env.iter().cloned());
     lines.extend([
+        ("AWS_DEFAULT_REGION".to_owned(), stage.account.region.clone()), // version 1 of the AWS CLI reads no other
         ("SANDBOX_EDGE".to_owned(), world.edge.address().to_string()),
         ("SANDBOX_CA".to_owned(), world.ca_file().display().to_string()),
         ("SANDBOX_DNS".to_owned(), world.dns.address().to_string()),
