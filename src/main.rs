@@ -30,6 +30,7 @@ use mtls_operator::{
     cluster::{
         events::Events,
         identity, lease,
+        look::Turns,
         watch::{self, Watch},
     },
     doctor,
@@ -323,6 +324,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 policy,
                 namespaces: namespaces.store(),
                 permits: permits.clone(),
+                turns: Turns::new(domain::controller::AT_ONCE),
                 memory: Mutex::new(HashMap::new()),
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {

@@ -1,7 +1,8 @@
-//! One look at one object, whatever its kind: within a limit of time, and with one set of ways to fail.
+//! One look at one object, whatever its kind: when it is its turn, within a limit of time, and with one set of ways to fail.
 use std::time::Duration;
 
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The Kubernetes client has no limit of its own.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -36,6 +37,29 @@ impl Error {
     }
 }
 
+/// Whose turn it is when many want to look: first come, first served. A `Controller` with a limit of its own takes of those that wait whichever
+/// it finds first in a hash table (kube-runtime 5.0, `Scheduler::pending`): while there are always some, others wait for ever.
+#[derive(Debug)]
+pub struct Turns(Semaphore);
+
+impl Turns {
+    /// So many at a time.
+    pub fn new(at_once: usize) -> Turns {
+        Turns(Semaphore::new(at_once))
+    }
+
+    /// Waits for one's turn, which lasts as long as what this returns; `None`: nobody is to begin any more. What was known of the object before
+    /// may be old then.
+    pub async fn next(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.acquire().await.ok()
+    }
+
+    /// From now on nobody begins.
+    pub fn end(&self) {
+        self.0.close();
+    }
+}
+
 /// Looks at what the guard holds, on the heap: the futures of a look are larger than a thread's stack likes.
 pub async fn look<'a, K, T, F>(object: &'a DeserializeGuard<K>, look: impl FnOnce(&'a K) -> F) -> Result<T, Error>
 where
@@ -44,5 +68,34 @@ where
     match &object.0 {
         Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
         Ok(object) => tokio::time::timeout(LONGEST, Box::pin(look(object))).await.unwrap_or(Err(Error::TooLong)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn turns_are_taken_in_the_order_in_which_they_were_asked_for() {
+        let (turns, order) = (Arc::new(Turns::new(1)), Arc::new(Mutex::new(vec![])));
+        let first = turns.next().await.expect("nobody else is there");
+        let waiting: Vec<_> = (0..100)
+            .map(|n| {
+                let (turns, order) = (turns.clone(), order.clone());
+                tokio::spawn(async move {
+                    let _turn = turns.next().await.expect("it comes");
+                    order.lock().unwrap().push(n);
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        drop(first);
+        futures::future::join_all(waiting).await;
+        assert_eq!(*order.lock().unwrap(), (0..100).collect::<Vec<_>>());
+        let held = turns.next().await;
+        turns.end();
+        assert!(held.is_some() && turns.next().await.is_none(), "what has begun goes on");
     }
 }

@@ -15,7 +15,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         Controller,
-        controller::{Action as Next, Config},
+        controller::Action as Next,
         reflector::{ObjectRef, Store},
     },
 };
@@ -54,7 +54,7 @@ use crate::{
     cluster::{
         events::Events,
         finalizer,
-        look::{self, Error},
+        look::{self, Error, Turns},
         status,
         watch::Watch,
     },
@@ -74,7 +74,7 @@ use crate::{
 };
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
-const CONCURRENCY: u16 = 32;
+pub const AT_ONCE: usize = 32;
 /// While AWS is working on something: first look again after this, then twice as long each time.
 const FIRST_POLL: Duration = Duration::from_millis(100);
 /// ... but never longer than this.
@@ -107,6 +107,7 @@ pub struct Ctx {
     /// Empty as long as nothing needs their labels.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     pub permits: Arc<Permits>,
+    pub turns: Turns,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -153,8 +154,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
     let (for_certificates, for_namespaces, for_foreign) = (ctx.clone(), ctx.clone(), ctx.clone());
-    Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
-        .with_config(Config::default().concurrency(CONCURRENCY))
+    let ending = ctx.clone();
+    let looks = Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
         // One that goes, or comes, may settle a dispute about a name.
         .watches_shared_stream(
             watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.is_some())),
@@ -185,10 +186,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .reconcile_on(bypasses)
         .reconcile_on(pulse::ticks())
         .reconcile_all_on(changes(ctx.policy.clone()))
-        .graceful_shutdown_on(stop.cancelled_owned())
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, failed, ctx)
-        .for_each(async |_| pulse.beat(metrics::Controller::Domain))
-        .await;
+        .for_each(async |_| pulse.beat(metrics::Controller::Domain));
+    tokio::join!(looks, async {
+        stop.cancelled().await;
+        ending.turns.end();
+    });
     pulse.end(metrics::Controller::Domain);
 }
 
@@ -203,6 +207,9 @@ fn in_line(domain: &MtlsDomain) -> String {
 }
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
+    let Some(_turn) = ctx.turns.next().await else { return Ok(Next::await_change()) };
+    // It may have changed while others were looked at. Of one that is gone there is nothing more to do.
+    let Some(object) = ctx.domains.get(&ObjectRef::from_obj(&*object)) else { return Ok(Next::await_change()) };
     let started = Instant::now();
     let result = look::look(&object, |domain| look(domain, &ctx)).await;
     if let (Ok(_), Ok(domain)) = (&result, &object.0) {
