@@ -562,16 +562,16 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
     }
     // Also where a change replaces all parameters.
     double(&format!("config?account={account}"), json!({"page_size": 1, "parameters_merge": 0})).await;
-    let seen = gateway.integrations(Protocol::Http, &api).await.unwrap();
+    let seen = gateway.integrations(&api).await.unwrap();
     assert!(seen.len() == 2 && seen.iter().all(|i| i.takes_headers), "{seen:?}");
     let (theirs, at) = (seen[0].parameters.clone(), &seen[0].at);
     let ours = tags(&[("overwrite:header.x-sub", "$context.identity.clientCert.subjectDN")]);
     gateway.change_parameters(&api, at, &ours, &BTreeSet::new(), &theirs).await.unwrap();
     let both = ours.iter().chain(&theirs).map(|(k, v)| (k.clone(), v.clone())).collect();
-    assert_eq!(gateway.integrations(Protocol::Http, &api).await.unwrap()[0].parameters, both);
+    assert_eq!(gateway.integrations(&api).await.unwrap()[0].parameters, both);
     let gone = ours.keys().cloned().collect();
     gateway.change_parameters(&api, at, &BTreeMap::new(), &gone, &theirs).await.unwrap();
-    assert_eq!(gateway.integrations(Protocol::Http, &api).await.unwrap(), seen);
+    assert_eq!(gateway.integrations(&api).await.unwrap(), seen);
 
     let function = format!("arn:aws:lambda:eu-west-1:{account}:function:who");
     gateway.create_authorizer(Protocol::Http, &api, "ours", &function).await.unwrap();
@@ -585,14 +585,14 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
     assert!(changed().await, "it has a cache now");
     gateway.restore_authorizer(Protocol::Http, &api, &ours.id, &function).await.unwrap();
     assert!(!changed().await, "as it was made");
-    let open = gateway.routes(Protocol::Http, &api).await.unwrap();
+    let open = gateway.routes(&api).await.unwrap();
     assert!(open.len() == 2 && open.iter().all(|r| r.authorization == Authorization::None), "{open:?}");
     gateway.authorize(&api, &open[0].at, Some(&ours.id)).await.unwrap();
     let asks = Authorization::Authorizer(ours.id.clone());
-    assert_eq!(gateway.routes(Protocol::Http, &api).await.unwrap()[0].authorization, asks);
+    assert_eq!(gateway.routes(&api).await.unwrap()[0].authorization, asks);
     assert_eq!(gateway.delete_authorizer(Protocol::Http, &api, &ours.id).await.unwrap_err().kind, Kind::Conflict);
     gateway.authorize(&api, &open[0].at, None).await.unwrap();
-    assert_eq!(gateway.routes(Protocol::Http, &api).await.unwrap(), open);
+    assert_eq!(gateway.routes(&api).await.unwrap(), open);
     gateway.delete_authorizer(Protocol::Http, &api, &ours.id).await.unwrap();
     assert_eq!(gateway.authorizers(Protocol::Http, &api).await.unwrap().len(), 1);
 }
@@ -614,26 +614,26 @@ async fn methods_of_rest_apis_ask_authorizers_through_v1() {
             request.integration_http_method("ANY").request_parameters("integration.request.header.x-theirs", "'kept'");
         request.send().await.unwrap();
     }
-    let seen = gateway.integrations(Protocol::Rest, &api).await.unwrap();
+    let seen = gateway.methods(&api).await.unwrap().integrations;
     let ours = tags(&[("integration.request.header.x-sub", "context.identity.clientCert.subjectDN")]);
     let none = BTreeMap::new();
     gateway.change_parameters(&api, &seen[0].at, &ours, &BTreeSet::new(), &none).await.unwrap();
-    assert_eq!(gateway.integrations(Protocol::Rest, &api).await.unwrap()[0].parameters.len(), 2);
+    assert_eq!(gateway.methods(&api).await.unwrap().integrations[0].parameters.len(), 2);
     let gone = ours.keys().cloned().collect();
     gateway.change_parameters(&api, &seen[0].at, &none, &gone, &none).await.unwrap();
-    assert_eq!(gateway.integrations(Protocol::Rest, &api).await.unwrap(), seen);
+    assert_eq!(gateway.methods(&api).await.unwrap().integrations, seen);
 
     let function = format!("arn:aws:lambda:eu-west-1:{account}:function:who");
     gateway.create_authorizer(Protocol::Rest, &api, "ours", &function).await.unwrap();
     let made = gateway.authorizers(Protocol::Rest, &api).await.unwrap();
     assert_eq!((made[0].name.as_str(), made[0].function.as_str(), made[0].as_made), ("ours", function.as_str(), true));
-    let open = gateway.routes(Protocol::Rest, &api).await.unwrap();
+    let open = gateway.methods(&api).await.unwrap().routes;
     assert!(open.len() == 2 && open.iter().all(|r| r.authorization == Authorization::None), "{open:?}");
     gateway.authorize(&api, &open[0].at, Some(&made[0].id)).await.unwrap();
     let asks = Authorization::Authorizer(made[0].id.clone());
-    assert_eq!(gateway.routes(Protocol::Rest, &api).await.unwrap()[0].authorization, asks);
+    assert_eq!(gateway.methods(&api).await.unwrap().routes[0].authorization, asks);
     gateway.authorize(&api, &open[0].at, None).await.unwrap();
-    assert_eq!(gateway.routes(Protocol::Rest, &api).await.unwrap(), open);
+    assert_eq!(gateway.methods(&api).await.unwrap().routes, open);
     gateway.restore_authorizer(Protocol::Rest, &api, &made[0].id, &format!("{function}:live")).await.unwrap();
     let changed = gateway.authorizers(Protocol::Rest, &api).await.unwrap();
     assert_eq!((changed[0].function.clone(), changed[0].as_made), (format!("{function}:live"), true));

@@ -383,20 +383,20 @@ async fn api(
         None
     };
     let authorizers = if asked.authorizer || identity::has_authorizer(home, &api.tags) {
-        Some(sight.authorizers(home, id, authorizers(home, api.protocol, id, sight.session)).await)
+        Some(authorizers(home, api.protocol, id, sight).await)
     } else {
         None
     };
     Ok(Some(Api { api, stages, probe, integrations, authorizers }))
 }
 
-async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, session: &Session) -> Result<Authorizers, Error> {
-    let all = session.gateway.authorizers(protocol, api_id).await?;
-    let routes = session.gateway.routes(protocol, api_id).await?;
+/// The authorizers of an API, the routes that ask them, and what else there is to be known of those that are ours.
+async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, sight: &Sight<'_>) -> Seen<Authorizers> {
+    let all = sight.authorizers(protocol, api_id).await?;
+    let routes = sight.routes(protocol, api_id).await?;
     let mut permitted = BTreeSet::new();
     for ours in all.iter().filter(|a| authorizer::is_ours(home, a) && !a.function.is_empty()) {
-        let statements = session.lambda(&ours.function).statements(&ours.function).await?;
-        if statements.contains(&authorizer::statement(home, &ours.id)) {
+        if sight.statements(&ours.function).await?.contains(&authorizer::statement(home, &ours.id)) {
             permitted.insert(ours.id.clone());
         }
     }

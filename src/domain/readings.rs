@@ -2,7 +2,7 @@
 //! for what is due: a list that all domains of an account and Region share, and from time to time something of the object's own. When it shows
 //! anything else, or anything was written since, everything is read anew: nothing is ever done because of a kept reading. Reads only.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex},
     time::Duration,
@@ -10,11 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    desired::Home,
-    observe::unseen,
-    observed::{Authorizers, Seen},
-};
+use super::{observe::unseen, observed::Seen};
 use crate::{
     aws::{
         acm,
@@ -83,8 +79,10 @@ pub struct Kept {
     mappings: Slots<String, Vec<Mapping>>,
     stages: Slots<String, Option<Vec<gateway::Stage>>>,
     integrations: Slots<String, Vec<gateway::Integration>>,
-    /// By whose of them are ours, too.
-    authorizers: Slots<(String, String), Authorizers>,
+    routes: Slots<String, Vec<gateway::Route>>,
+    methods: Slots<String, Arc<gateway::Methods>>,
+    authorizers: Slots<String, Vec<gateway::Authorizer>>,
+    statements: Slots<String, BTreeSet<String>>,
     probes: Slots<String, Option<Verdict>>,
     buckets: Slots<String, Option<s3::Bucket>>,
     tags: Slots<String, BTreeMap<String, String>>,
@@ -237,19 +235,36 @@ impl<'a> Sight<'a> {
     }
 
     pub async fn integrations(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Integration>> {
-        let read = self.session.gateway.integrations(protocol, api_id);
+        if protocol == Protocol::Rest {
+            return Ok(self.methods(api_id).await?.integrations.clone());
+        }
+        let read = self.session.gateway.integrations(api_id);
         self.kept.integrations.get(api_id.to_owned(), self.seldom, read).await
     }
 
-    /// The authorizers of an API, and what else there is to be known of those that are ours.
-    pub async fn authorizers(
-        &self,
-        home: &Home,
-        api_id: &str,
-        read: impl Future<Output = Result<Authorizers, Error>>,
-    ) -> Seen<Authorizers> {
-        let key = (home.owner.clone(), api_id.to_owned());
-        self.kept.authorizers.get(key, self.seldom, read).await
+    /// The routes of an API, the methods of a REST API.
+    pub async fn routes(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Route>> {
+        if protocol == Protocol::Rest {
+            return Ok(self.methods(api_id).await?.routes.clone());
+        }
+        self.kept.routes.get(api_id.to_owned(), self.seldom, self.session.gateway.routes(api_id)).await
+    }
+
+    /// Of a REST API, where one reading says what its methods are and where they lead.
+    async fn methods(&self, api_id: &str) -> Seen<Arc<gateway::Methods>> {
+        let read = async { self.session.gateway.methods(api_id).await.map(Arc::new) };
+        self.kept.methods.get(api_id.to_owned(), self.seldom, read).await
+    }
+
+    pub async fn authorizers(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Authorizer>> {
+        let read = self.session.gateway.authorizers(protocol, api_id);
+        self.kept.authorizers.get(api_id.to_owned(), self.seldom, read).await
+    }
+
+    /// The ids of the statements in the policy of a Lambda function.
+    pub async fn statements(&self, function: &str) -> Seen<BTreeSet<String>> {
+        let read = async { self.session.lambda(function).statements(function).await };
+        self.kept.statements.get(function.to_owned(), self.seldom, read).await
     }
 
     /// What a default endpoint answered, at all of the stages that are asked at.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sandbox::{
+    control::Calls,
     echo::{Echo, Echoed},
     prepare::{
         add_http_route, add_rest_resource, authorizer_function, deploy_rest, http_proxy_api, rest_orders_api,
@@ -471,6 +472,14 @@ fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
             (all.items().len(), statements(&life, &function).await.len())
         };
         assert_eq!(there().await, (1, 1));
+        // What the methods are and where they lead is one reading, whoever asks for which half of it. One more may just be under way.
+        life.looks(1).await;
+        let read = async |operation: &str| {
+            let which = Calls { account: &life.account.id, service: "apigateway", operation, ..Calls::default() };
+            life.control().stats(&which).await.expect("the journal").calls
+        };
+        let (resources, authorizers) = (read("GetResources").await, read("GetAuthorizers").await);
+        assert!(resources <= authorizers, "{resources} readings of the resources, {authorizers} of the authorizers");
 
         // As long as the deployment asks it, it stays, and may be asked.
         life.change("d", json!({"identity": null, "restDeployment": "Never"})).await;

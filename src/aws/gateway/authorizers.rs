@@ -142,14 +142,28 @@ impl Gateway {
         Ok(())
     }
 
-    /// The routes of an HTTP API, the methods of a REST API.
-    pub async fn routes(&self, protocol: Protocol, api_id: &str) -> Result<Vec<Route>, Error> {
-        let mut all = match protocol {
-            Protocol::Rest => self.methods(api_id).await?,
-            Protocol::Http | Protocol::WebSocket => self.v2_routes(api_id).await?,
-        };
-        all.sort_by(|a, b| a.at.cmp(&b.at));
-        Ok(all)
+    /// The routes of an HTTP API. What stands for them in a REST API is among its [`Gateway::methods`].
+    pub async fn routes(&self, api_id: &str) -> Result<Vec<Route>, Error> {
+        let (mut all, mut next) = (Vec::new(), None);
+        loop {
+            let send = self.client.get_routes().api_id(api_id).set_next_token(next).send();
+            let page = self.way.call("apigateway:GetRoutes", send).await?;
+            all.extend(page.items.unwrap_or_default().into_iter().map(|item| Route {
+                authorization: match item.authorization_type {
+                    None | Some(sdk::AuthorizationType::None) => Authorization::None,
+                    Some(sdk::AuthorizationType::Custom) => {
+                        Authorization::Authorizer(item.authorizer_id.unwrap_or_default())
+                    }
+                    Some(_) => Authorization::Other,
+                },
+                at: Place::Route { id: item.route_id.unwrap_or_default(), key: item.route_key.unwrap_or_default() },
+            }));
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                all.sort_by(|a: &Route, b| a.at.cmp(&b.at));
+                return Ok(all);
+            }
+        }
     }
 
     /// Puts an authorizer on a route or a method, or takes it off. Of a REST API, and where no stage deploys by itself, it is effective with
@@ -180,46 +194,6 @@ impl Gateway {
             Place::Integration(_) => {} // is asked for by nobody: what is authorized is the route that leads to it
         }
         Ok(())
-    }
-
-    async fn v2_routes(&self, api_id: &str) -> Result<Vec<Route>, Error> {
-        let (mut all, mut next) = (Vec::new(), None);
-        loop {
-            let send = self.client.get_routes().api_id(api_id).set_next_token(next).send();
-            let page = self.way.call("apigateway:GetRoutes", send).await?;
-            all.extend(page.items.unwrap_or_default().into_iter().map(|item| Route {
-                authorization: match item.authorization_type {
-                    None | Some(sdk::AuthorizationType::None) => Authorization::None,
-                    Some(sdk::AuthorizationType::Custom) => {
-                        Authorization::Authorizer(item.authorizer_id.unwrap_or_default())
-                    }
-                    Some(_) => Authorization::Other,
-                },
-                at: Place::Route { id: item.route_id.unwrap_or_default(), key: item.route_key.unwrap_or_default() },
-            }));
-            next = page.next_token.filter(|token| !token.is_empty());
-            if next.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
-    async fn methods(&self, api_id: &str) -> Result<Vec<Route>, Error> {
-        let mut all = Vec::new();
-        for resource in self.resources(api_id).await? {
-            let (id, path) = (resource.id.unwrap_or_default(), resource.path.unwrap_or_default());
-            for (method, what) in resource.resource_methods.unwrap_or_default() {
-                all.push(Route {
-                    at: Place::Method { resource_id: id.clone(), path: path.clone(), method },
-                    authorization: match what.authorization_type.as_deref() {
-                        None | Some("NONE") => Authorization::None,
-                        Some("CUSTOM") => Authorization::Authorizer(what.authorizer_id.unwrap_or_default()),
-                        Some(_) => Authorization::Other,
-                    },
-                });
-            }
-        }
-        Ok(all)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The integrations of an API, of whichever kind: what each passes on to its back end.
 
+use super::Gateway;
 use super::rest::operation;
-use super::{Gateway, Protocol};
 use crate::aws::errors::Error;
 use aws_sdk_apigateway::types as rest;
 use aws_sdk_apigatewayv2::types as sdk;
@@ -39,11 +39,28 @@ impl std::fmt::Display for Place {
 }
 
 impl Gateway {
-    /// All integrations of the API; [`Kind::NotFound`](crate::aws::errors::Kind::NotFound) when there is no such API.
-    pub async fn integrations(&self, protocol: Protocol, api_id: &str) -> Result<Vec<Integration>, Error> {
-        match protocol {
-            Protocol::Rest => self.rest_integrations(api_id).await,
-            Protocol::Http | Protocol::WebSocket => self.v2_integrations(api_id).await,
+    /// All integrations of an HTTP API; [`Kind::NotFound`](crate::aws::errors::Kind::NotFound) when there is no such API. Those of a REST API
+    /// are among its [`Gateway::methods`].
+    pub async fn integrations(&self, api_id: &str) -> Result<Vec<Integration>, Error> {
+        let mut all = Vec::new();
+        let mut next = None;
+        loop {
+            let send = self.client.get_integrations().api_id(api_id).set_next_token(next).send();
+            let page = self.way.call("apigateway:GetIntegrations", send).await?;
+            all.extend(page.items.unwrap_or_default().into_iter().map(|item| Integration {
+                at: Place::Integration(item.integration_id.unwrap_or_default()),
+                parameters: item.request_parameters.unwrap_or_default().into_iter().collect(),
+                // Those with a subtype call an AWS service, whose parameters are other ones.
+                takes_headers: item.integration_subtype.is_none()
+                    && matches!(
+                        item.integration_type,
+                        Some(sdk::IntegrationType::HttpProxy | sdk::IntegrationType::AwsProxy)
+                    ),
+            }));
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(all);
+            }
         }
     }
 
@@ -78,50 +95,5 @@ impl Gateway {
             Place::Route { .. } => {} // is asked for by nobody: it has no parameters, only the integration that it leads to has
         }
         Ok(())
-    }
-
-    async fn v2_integrations(&self, api_id: &str) -> Result<Vec<Integration>, Error> {
-        let mut all = Vec::new();
-        let mut next = None;
-        loop {
-            let send = self.client.get_integrations().api_id(api_id).set_next_token(next).send();
-            let page = self.way.call("apigateway:GetIntegrations", send).await?;
-            all.extend(page.items.unwrap_or_default().into_iter().map(|item| Integration {
-                at: Place::Integration(item.integration_id.unwrap_or_default()),
-                parameters: item.request_parameters.unwrap_or_default().into_iter().collect(),
-                // Those with a subtype call an AWS service, whose parameters are other ones.
-                takes_headers: item.integration_subtype.is_none()
-                    && matches!(
-                        item.integration_type,
-                        Some(sdk::IntegrationType::HttpProxy | sdk::IntegrationType::AwsProxy)
-                    ),
-            }));
-            next = page.next_token.filter(|token| !token.is_empty());
-            if next.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
-    async fn rest_integrations(&self, api_id: &str) -> Result<Vec<Integration>, Error> {
-        let mut all = Vec::new();
-        for resource in self.resources(api_id).await? {
-            let (id, path) = (resource.id.unwrap_or_default(), resource.path.unwrap_or_default());
-            for (method, what) in resource.resource_methods.unwrap_or_default() {
-                // A method that leads nowhere yet has none.
-                let Some(integration) = what.method_integration else { continue };
-                all.push(Integration {
-                    at: Place::Method { resource_id: id.clone(), path: path.clone(), method },
-                    parameters: integration.request_parameters.unwrap_or_default().into_iter().collect(),
-                    // A Lambda function has the certificate in its event; an AWS service would take such a header amiss.
-                    takes_headers: matches!(
-                        integration.r#type,
-                        Some(rest::IntegrationType::Http | rest::IntegrationType::HttpProxy)
-                    ),
-                });
-            }
-        }
-        all.sort_by(|a, b| a.at.cmp(&b.at));
-        Ok(all)
     }
 }

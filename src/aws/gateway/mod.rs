@@ -15,6 +15,7 @@ pub use domains::{Domain, DomainRequest, DomainStatus, IpAddressType, Truststore
 pub use integrations::{Integration, Place};
 pub use mappings::Mapping;
 pub use others::OtherDomain;
+pub use rest::Methods;
 
 use super::errors::Error;
 use super::gate::Way;

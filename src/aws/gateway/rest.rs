@@ -1,10 +1,42 @@
 //! REST APIs, through the v1 API: what a change of one is, and what makes it effective, is another than with HTTP APIs.
 
 use super::others::PAGE;
-use super::{Api, Gateway, Protocol, Stage, timestamp};
+use super::{Api, Authorization, Gateway, Integration, Place, Protocol, Route, Stage, timestamp};
 use crate::aws::errors::{Error, Kind};
 use aws_sdk_apigateway::types as sdk;
 use std::collections::{BTreeMap, HashMap};
+
+/// The methods of a REST API, as one reading of its resources has them: what an HTTP API keeps in integrations and routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Methods {
+    pub integrations: Vec<Integration>,
+    pub routes: Vec<Route>,
+}
+
+impl Methods {
+    fn add(&mut self, resource: sdk::Resource) {
+        let (id, path) = (resource.id.unwrap_or_default(), resource.path.unwrap_or_default());
+        for (method, what) in resource.resource_methods.unwrap_or_default() {
+            let at = Place::Method { resource_id: id.clone(), path: path.clone(), method };
+            let authorization = match what.authorization_type.as_deref() {
+                None | Some("NONE") => Authorization::None,
+                Some("CUSTOM") => Authorization::Authorizer(what.authorizer_id.unwrap_or_default()),
+                Some(_) => Authorization::Other,
+            };
+            // A method that leads nowhere yet has none.
+            self.integrations.extend(what.method_integration.map(|integration| Integration {
+                at: at.clone(),
+                parameters: integration.request_parameters.unwrap_or_default().into_iter().collect(),
+                // A Lambda function has the certificate in its event; an AWS service would take such a header amiss.
+                takes_headers: matches!(
+                    integration.r#type,
+                    Some(sdk::IntegrationType::Http | sdk::IntegrationType::HttpProxy)
+                ),
+            }));
+            self.routes.push(Route { at, authorization });
+        }
+    }
+}
 
 impl Gateway {
     pub(super) async fn rest_api(&self, id: &str) -> Result<Option<Api>, Error> {
@@ -70,17 +102,19 @@ impl Gateway {
         Ok(stages.collect())
     }
 
-    /// The resources of a REST API, with their methods.
-    pub(super) async fn resources(&self, api_id: &str) -> Result<Vec<sdk::Resource>, Error> {
-        let mut all = Vec::new();
+    /// What the methods of a REST API are and lead to; [`Kind::NotFound`] when there is no such API.
+    pub async fn methods(&self, api_id: &str) -> Result<Methods, Error> {
+        let mut all = Methods::default();
         let mut next = None;
         loop {
             let send =
                 self.v1.get_resources().rest_api_id(api_id).embed("methods").limit(PAGE).set_position(next).send();
             let page = self.way.call("apigateway:GetResources", send).await?;
-            all.extend(page.items.unwrap_or_default());
+            page.items.unwrap_or_default().into_iter().for_each(|resource| all.add(resource));
             next = page.position.filter(|position| !position.is_empty());
             if next.is_none() {
+                all.integrations.sort_by(|a, b| a.at.cmp(&b.at));
+                all.routes.sort_by(|a, b| a.at.cmp(&b.at));
                 return Ok(all);
             }
         }
