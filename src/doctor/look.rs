@@ -7,7 +7,7 @@ use crate::api::{ClientCertificate, DefaultEndpoint, MtlsDomain};
 use crate::aws::acm;
 use crate::aws::errors::Error;
 use crate::aws::gate::Gate;
-use crate::aws::gateway::{Domain, Mapping};
+use crate::aws::gateway::{self, Domain, Mapping};
 use crate::aws::quota::Quota;
 use crate::aws::rates::Rates;
 use crate::aws::session::{Session, Sessions};
@@ -230,14 +230,21 @@ async fn in_aws(session: &Session, object: &MtlsDomain, probe: &EndpointProbe) -
             None => Ok(vec![]),
         }
     };
-    let (certificates, (trusted, newest), mappings, endpoints) = tokio::join!(
+    let (certificates, (trusted, newest), mappings) = tokio::join!(
         Box::pin(certificates(session, host, there)),
         Box::pin(truststore(session, there)),
         Box::pin(mappings),
-        Box::pin(endpoints(session, object, probe)),
     );
-    let ids: BTreeSet<_> = mappings.iter().flatten().map(|mapping| mapping.api_id.clone()).collect();
-    let stages = join_all(ids.into_iter().map(async |id| (id.clone(), stages(session, &id).await))).await;
+    let behind: BTreeSet<_> = mappings.iter().flatten().map(|mapping| mapping.api_id.as_str()).collect();
+    let named: BTreeSet<_> = object.spec.mappings.iter().map(|m| (m.api.id.as_str(), m.api.stage.as_str())).collect();
+    let ids: BTreeSet<_> = behind.iter().copied().chain(named.iter().map(|(id, _)| *id)).collect();
+    let apis = join_all(ids.into_iter().map(async |id| (id, seen(session.gateway.api(id)).await))).await;
+    let apis: BTreeMap<_, _> = apis.into_iter().collect();
+    let stages = behind.into_iter().map(async |id| (id.to_owned(), stages(session, &apis[id]).await));
+    let endpoints = named.into_iter().map(async |(id, stage)| {
+        (id.to_owned(), endpoint(&apis[id], &session.execute_api_host(id), stage, probe).await)
+    });
+    let (stages, endpoints) = tokio::join!(join_all(stages), join_all(endpoints));
     let (stages, endpoints) = (stages.into_iter().collect(), endpoints.into_iter().collect());
     InAws { domain: Ok(domain), certificates, trusted, newest, mappings, stages, endpoints }
 }
@@ -280,29 +287,23 @@ async fn truststore(
     (trusted, newest)
 }
 
-async fn stages(session: &Session, id: &str) -> Seen<Option<Vec<String>>> {
-    let Some(api) = seen(session.gateway.api(id)).await? else { return Ok(None) };
-    let stages = seen(session.gateway.stages(api.protocol, id)).await?;
+async fn stages(session: &Session, api: &Seen<Option<gateway::Api>>) -> Seen<Option<Vec<String>>> {
+    let Some(api) = api.as_ref().map_err(Clone::clone)? else { return Ok(None) };
+    let stages = seen(session.gateway.stages(api.protocol, &api.id)).await?;
     Ok(Some(stages.into_iter().map(|stage| stage.name).collect()))
 }
 
-/// The default endpoints of the APIs that the spec maps. One that is not there has none.
-async fn endpoints(session: &Session, domain: &MtlsDomain, probe: &EndpointProbe) -> Vec<(String, Seen<Endpoint>)> {
-    let mapped: BTreeSet<_> = domain.spec.mappings.iter().map(|m| (m.api.id.clone(), m.api.stage.clone())).collect();
-    let looks = mapped.into_iter().map(async |(id, stage)| {
-        let endpoint = match seen(session.gateway.api(&id)).await {
-            Err(why) => Err(why),
-            Ok(Some(api)) if !api.endpoint_closed => Ok(Endpoint::Open),
-            Ok(None) => Ok(Endpoint::Closed),
-            Ok(Some(_)) => match probe.probe(&session.execute_api_host(&id), &stage).await {
-                Verdict::Answered(status) => Ok(Endpoint::Answers(status)),
-                Verdict::Refused(_) => Ok(Endpoint::Closed),
-                Verdict::Unreachable(why) => Err(why),
-            },
-        };
-        (id, endpoint)
-    });
-    join_all(looks).await
+/// The default endpoint of an API, asked at one stage. One that is not there has none.
+async fn endpoint(api: &Seen<Option<gateway::Api>>, host: &str, stage: &str, probe: &EndpointProbe) -> Seen<Endpoint> {
+    match api.as_ref().map_err(Clone::clone)? {
+        Some(api) if !api.endpoint_closed => Ok(Endpoint::Open),
+        None => Ok(Endpoint::Closed),
+        Some(_) => match probe.probe(host, stage).await {
+            Verdict::Answered(status) => Ok(Endpoint::Answers(status)),
+            Verdict::Refused(_) => Ok(Endpoint::Closed),
+            Verdict::Unreachable(why) => Err(why),
+        },
+    }
 }
 
 // ---- outside

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use sandbox::control::CertificateState;
+use sandbox::control::{Calls, CertificateState};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -138,6 +138,12 @@ fn what_is_wrong_with_a_domain_is_named() {
             assert_eq!(found(life, &args).await, expected, "{word}");
         };
         life.operator.kill(); // it would put all of this right
+        let mark = life.mark().await;
+        assert_eq!(found(&life, &args).await, words(&[]), "all is well");
+        let account = life.account.id.clone();
+        let reads = Calls { account: &account, operation: "GetApi", since: mark, ..Calls::default() };
+        let reads = life.control().stats(&reads).await.expect("the journal");
+        assert_eq!(reads.calls, 1, "its one API is read once");
 
         let gateway = life.gateway();
         let update = gateway.update_api().api_id(&life.prepared.api_id).disable_execute_api_endpoint(false);
