@@ -329,7 +329,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {
                 client: client.clone(),
-                events,
+                events: events.clone(),
                 metrics: metrics.clone(),
                 pulse: pulse.clone(),
                 permits: permits.clone(),
@@ -354,6 +354,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             };
             let grant_ctx = Arc::new(grant::controller::Ctx {
                 client: client.clone(),
+                events,
                 metrics: metrics.clone(),
                 pulse: pulse.clone(),
                 grants: grants.store(),

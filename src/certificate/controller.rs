@@ -42,7 +42,7 @@ use crate::{
     api::{
         ClientCertificate, ClientCertificateStatus, Issuance, MtlsDomain,
         conditions::{ConditionType, Reason},
-        events::{EventReason, Notice},
+        events::Notice,
     },
     cluster::{
         events::Events,
@@ -50,7 +50,7 @@ use crate::{
         status,
         watch::Watch,
     },
-    conditions::{Acceptance, Line, Standing, transitions},
+    conditions::{Acceptance, Line, Standing},
     domain::{
         self,
         desired::{Refused, length},
@@ -377,16 +377,7 @@ impl Ctx {
                 self.metrics.turned(metrics::Controller::Certificate, cert, old, new, &mut m.is_new);
             });
         }
-        // That all went well at once is what the object itself says; Events are for what went otherwise. One for each of a thousand
-        // certificates would be a third of all that is written for it.
-        let is_first = old.conditions.is_empty();
-        for t in transitions(&old.conditions, &new.conditions) {
-            let told = t.type_ == "Ready" && (t.status == "False" || t.status == "True" && !is_first);
-            let reason = Reason::parse(&t.reason).filter(|_| told).and_then(EventReason::of_condition);
-            if let Some(reason) = reason {
-                self.events.publish(&cert.object_ref(&()), reason, "Reconcile", &t.message).await;
-            }
-        }
+        self.events.publish_ready(&cert.object_ref(&()), &old.conditions, &new.conditions).await;
         Ok(())
     }
 }

@@ -1,13 +1,17 @@
 //! Kubernetes Events: what people read in `kubectl describe`. Writes Events, and nothing depends on them.
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
 use super::MANAGER;
-use crate::{api::events::EventReason, ops::logging::chain};
+use crate::{
+    api::{conditions::Reason, events::EventReason},
+    conditions::transitions,
+    ops::logging::chain,
+};
 
 /// The API server's limits for an Event (`ValidateEventCreate` in kubernetes/pkg/apis/core/validation/events.go).
 const NOTE_BYTES: usize = 1024;
@@ -38,6 +42,19 @@ impl Events {
         };
         if let Err(error) = self.0.publish(&event, object).await {
             tracing::warn!(error = %chain(&error), reason = reason.as_str(), "cannot publish an Event");
+        }
+    }
+
+    /// What has become of Ready since the conditions were `old`: that it is not, and then that it is again. That all went well at once is what
+    /// the object itself says: one Event for each of a thousand certificates would be a third of all that is written for it.
+    pub async fn publish_ready(&self, object: &ObjectReference, old: &[Condition], new: &[Condition]) {
+        let is_first = old.is_empty();
+        for t in transitions(old, new) {
+            let told = t.type_ == "Ready" && (t.status == "False" || t.status == "True" && !is_first);
+            let reason = Reason::parse(&t.reason).filter(|_| told).and_then(EventReason::of_condition);
+            if let Some(reason) = reason {
+                self.publish(object, reason, "Reconcile", &t.message).await;
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Says how a `ClientGrant` stands: whether its domain is there, and what is in use of it. Writes its status and nothing else.
+//! Says how a `ClientGrant` stands: whether its domain is there, and what is in use of it. Writes its status and Events, and nothing else.
 use std::{hash::Hash, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{
-    Client, ResourceExt,
+    Client, Resource, ResourceExt,
     runtime::{
         Controller,
         controller::{Action as Next, Config},
@@ -24,6 +24,7 @@ use crate::{
     },
     certificate::{self, desired::domain_key},
     cluster::{
+        events::Events,
         look::{self, Error},
         status,
         watch::Watch,
@@ -45,6 +46,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
 pub struct Ctx {
     pub client: Client,
+    pub events: Events,
     pub metrics: Metrics,
     pub pulse: Pulse,
     pub grants: Store<Guard>,
@@ -126,6 +128,7 @@ async fn look(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> {
         latest_expiry: expiries.max_by_key(|t| t.0),
     };
     status::write(&ctx.client, grant, &old, &new).await?;
+    ctx.events.publish_ready(&grant.object_ref(&()), &old.conditions, &new.conditions).await;
     let end = grant.spec.not_after.as_ref().map(|t| t.0).filter(|end| now < *end);
     Ok(match end.and_then(|end| Duration::try_from(end.duration_since(now)).ok()) {
         Some(left) => Next::requeue(left.clamp(DEBOUNCE, LONGEST_SLEEP)),

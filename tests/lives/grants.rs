@@ -198,3 +198,29 @@ fn self_signed_ones_leave_the_truststore_with_the_label_of_their_namespace() {
         assert_eq!(acme.api(CERTIFICATE).get("client").await.unwrap().name_any(), "client");
     });
 }
+
+#[test]
+fn a_grant_without_its_domain_says_so_once_and_again_when_the_domain_is_there() {
+    run(async {
+        let life = Life::start("grantevents").await;
+        let unready = |o: &Value| condition(o, "Ready").is_some_and(|c| c["reason"] == "RefNotFound");
+        create(&life, GRANT, "early", granting("acme", json!({}))).await;
+        until_object(&life, GRANT, "early", "no domain", unready).await;
+        let note = event(&life, "early", "RefNotFound").await;
+        assert!(note.contains("no MtlsDomain partners"), "{note}");
+        // What changes nothing is not told again.
+        change(&life, GRANT, "early", json!({"maxCertificates": 3})).await;
+        until_object(&life, GRANT, "early", "looked at again", |o| o["status"]["observedGeneration"] == 2).await;
+        assert_eq!(events_about(&life, "early").await, ["RefNotFound"]);
+
+        ready_domain(&life).await;
+        grant_says(&life, "early", 0).await;
+        event(&life, "early", "Ready").await;
+        create(&life, GRANT, "late", granting("acme", json!({}))).await;
+        grant_says(&life, "late", 0).await;
+        let mut told = events_about(&life, "early").await;
+        told.sort();
+        assert_eq!(told, ["Ready", "RefNotFound"]);
+        assert_eq!(events_about(&life, "late").await, [""; 0], "all went well at once");
+    });
+}
