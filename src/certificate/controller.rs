@@ -37,6 +37,7 @@ use super::{
     report::{self, Leaf},
     self_signed,
     uses::Uses,
+    wakes::{is_there, of_domain, of_grant, of_namespace, of_places, rivals, touched_by, when_due, worth_a_look},
 };
 use crate::{
     api::{
@@ -86,8 +87,6 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// After a start it takes domains so long to be looked at for the first time. That nothing is known of them until then is not worth a word
 /// in the status of each of their certificates.
 const FIRST_LOOKS: Duration = Duration::from_secs(10);
-/// How often is asked which of those that were far away are due.
-const DUE: Duration = Duration::from_secs(5);
 
 pub type Guard = DeserializeGuard<ClientCertificate>;
 
@@ -136,18 +135,18 @@ pub struct Watches {
 
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
-    let (by_domain, by_other, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
+    let (by_domain, by_rival, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
     let (by_grant, by_namespace) = (ctx.clone(), ctx.clone());
     let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
     let (used, pulse) = (ctx.clone(), ctx.pulse.clone());
     pulse.beat(metrics::Controller::Certificate);
-    // The same news for those whom it may make room for: what a subscriber remembers of each of thousands is kept once.
-    let (to_others, changed) = unbounded();
+    // News of the same stream: what a subscriber remembers of each of thousands is kept once.
+    let (share_places, sharing) = unbounded();
     let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| {
         note_uses(c, &used);
-        let _ = to_others.unbounded_send(c.clone());
+        let _ = share_places.unbounded_send(c.clone());
     });
     let looks = Controller::for_shared_stream(certificates, ctx.certificates.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -157,7 +156,9 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
             }),
             move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
         )
-        .watches_shared_stream(changed, move |c| rivals(&c, &by_other).into_iter().chain(of_places(&c, &by_other)))
+        // One that goes may free a subject.
+        .watches_shared_stream(watches.certificates.subscribe(), move |c| rivals(&c, &by_rival))
+        .reconcile_on(of_places(sharing, ctx.clone()))
         .watches_shared_stream(watches.grants.subscribe_when(permits::said), move |g| of_grant(&g, &by_grant))
         .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
             of_namespace(&n.name_any(), &by_namespace)
@@ -173,69 +174,10 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     pulse.end(metrics::Controller::Certificate);
 }
 
-fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
-    let meta = &c.0.as_ref().ok()?.metadata;
-    let renew = meta.annotations.as_ref().and_then(|a| a.get(RENEW)).cloned();
-    Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
-}
-
-/// Of a self-signed certificate that goes, and may free a subject: the others of its domain.
-fn rivals(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
-    let goes = going.meta().deletion_timestamp.is_some() || !is_there(going, ctx);
-    let Ok(changed) = &going.0 else { return vec![] };
-    if !goes || changed.spec.issuance != Issuance::SelfSigned {
-        return vec![];
-    }
-    those(ctx, |c| {
-        c.spec.issuance == Issuance::SelfSigned
-            && desired::domain_key(c) == desired::domain_key(changed)
-            && c.uid() != changed.uid()
-    })
-}
-
-/// The younger ones that share places of a grant with one that came, changed or goes.
-fn of_places(changed: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
-    let Ok(cert) = &changed.0 else { return vec![] };
-    let key = desired::domain_key(cert);
-    if !is_foreign(cert) || !ctx.permits.has_places(&key) {
-        return vec![];
-    }
-    those(ctx, |other| {
-        is_foreign(other)
-            && desired::domain_key(other) == key
-            && other.uid() != cert.uid()
-            && other.creation_timestamp() >= cert.creation_timestamp()
-    })
-}
-
-/// The certificates that a grant may be for; of one that cannot be read, all that are for a domain beside it.
-fn of_grant(grant: &permits::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
-    let namespace = grant.meta().namespace.as_ref();
-    let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
-    those(ctx, |c| {
-        let key = desired::domain_key(c);
-        is_foreign(c) && Some(&key.0) == namespace && domain.is_none_or(|domain| *domain == key.1)
-    })
-}
-
-/// Those of a namespace that take a grant, and those that they share places with.
-fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
-    let state = ctx.certificates.state();
-    let there = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
-    let foreign: Vec<_> = there.filter(|c| c.0.as_ref().is_ok_and(is_foreign)).collect();
-    let keys: BTreeSet<_> = foreign.iter().filter_map(|c| Some(desired::domain_key(c.0.as_ref().ok()?))).collect();
-    let others = keys.iter().filter(|key| ctx.permits.has_places(key)).flat_map(|key| of_domain(ctx, key));
-    foreign.iter().map(|c| ObjectRef::from_obj(&***c)).chain(others).collect()
-}
-
 /// Before the look, so that nothing which happens to a Secret after it is missed.
 fn note_uses(c: &Guard, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
     if is_there(c, ctx) { ctx.uses.add(cert) } else { ctx.uses.remove(cert) }
-}
-
-fn is_there(c: &Guard, ctx: &Ctx) -> bool {
-    ctx.certificates.get(&ObjectRef::from_obj(c)).is_some_and(|there| there.uid() == c.uid())
 }
 
 /// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
@@ -250,50 +192,6 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
         ctx.events.publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note).await;
     }
-}
-
-/// Those for which it is time. Also takes out of the memory what it needs no longer.
-fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + Send {
-    let looks = stream::unfold(ctx, async |ctx| {
-        tokio::time::sleep(DUE).await;
-        ctx.forget_old_writes();
-        let due = ctx.later.due(Timestamp::now());
-        let those = if due.is_empty() {
-            vec![]
-        } else {
-            those(&ctx, |c| c.metadata.uid.as_ref().is_some_and(|uid| due.contains(uid)))
-        };
-        Some((stream::iter(those), ctx))
-    });
-    looks.flatten()
-}
-
-fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
-    those(ctx, |c| desired::domain_key(c) == *key)
-}
-
-/// The certificates of which this is true, as far as they can be read.
-fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRef<Guard>> {
-    let state = ctx.certificates.state();
-    state.iter().filter(|c| c.0.as_ref().is_ok_and(&wanted)).map(|c| ObjectRef::from_obj(&**c)).collect()
-}
-
-/// Those that use the Secret, or are issued with it.
-fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
-    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    let users = ctx.uses.of(&namespace, &name).into_iter().map(|user| ObjectRef::new(&user).within(&namespace));
-    let there = users.filter(|user| ctx.certificates.get(user).is_some());
-    let mut touched: Vec<_> = there.filter(|user| !ctx.wrote(user, secret)).collect();
-    for domain in ctx.domains.state() {
-        let Ok(domain) = &domain.0 else { continue };
-        let issues = |d: &MtlsDomain| {
-            domain::desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&name)))
-        };
-        if domain.namespace().as_ref() == Some(&namespace) && issues(domain) {
-            touched.extend(of_domain(ctx, &(namespace.clone(), domain.name_any())));
-        }
-    }
-    touched
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
@@ -327,7 +225,7 @@ impl Ctx {
     }
 
     /// Whether what is there of the Secret is what the last look at that certificate wrote.
-    fn wrote(&self, cert: &ObjectRef<Guard>, secret: &PartialObjectMeta<Secret>) -> bool {
+    pub(super) fn wrote(&self, cert: &ObjectRef<Guard>, secret: &PartialObjectMeta<Secret>) -> bool {
         let is_there = self.secrets.get(&ObjectRef::from_obj(secret)).is_some();
         let uid = self.certificates.get(cert).and_then(|cert| cert.uid());
         let memory = self.memory.lock().expect("nobody panics while holding it");
@@ -343,7 +241,7 @@ impl Ctx {
     }
 
     /// What the watch has shown long since is nothing to keep of thousands.
-    fn forget_old_writes(&self) {
+    pub(super) fn forget_old_writes(&self) {
         let mut memory = self.memory.lock().expect("nobody panics while holding it");
         memory.retain(|_, m| m.is_worth_keeping(Instant::now()));
         memory.shrink_to_fit();

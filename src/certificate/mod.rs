@@ -14,3 +14,4 @@ mod self_signed;
 #[cfg(test)]
 mod simulation;
 pub mod uses;
+mod wakes;

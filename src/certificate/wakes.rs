@@ -1,0 +1,150 @@
+//! What wakes a certificate up: which change of what concerns which ClientCertificates. Reads the watches' stores only.
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{FutureExt, Stream, StreamExt, channel::mpsc::UnboundedReceiver, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Resource, ResourceExt, api::PartialObjectMeta, runtime::reflector::ObjectRef};
+
+use super::{
+    controller::{Ctx, Guard},
+    desired::{self, RENEW},
+};
+use crate::{
+    api::{ClientCertificate, Issuance, MtlsDomain},
+    domain::{self, served::DomainKey},
+    grant::permits::{self, is_foreign},
+};
+
+/// How often is asked which of those that were far away are due.
+const DUE: Duration = Duration::from_secs(5);
+/// Changes of places within this time are one.
+const GATHER: Duration = Duration::from_secs(1);
+/// Of those that share places so many are woken, and after that time so many more.
+const FEW: usize = 20;
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
+    let meta = &c.0.as_ref().ok()?.metadata;
+    let renew = meta.annotations.as_ref().and_then(|a| a.get(RENEW)).cloned();
+    Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
+}
+
+/// Of a self-signed certificate that goes: the others of its domain.
+pub(super) fn rivals(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let goes = going.meta().deletion_timestamp.is_some() || !is_there(going, ctx);
+    let Ok(changed) = &going.0 else { return vec![] };
+    if !goes || changed.spec.issuance != Issuance::SelfSigned {
+        return vec![];
+    }
+    those(ctx, |c| {
+        c.spec.issuance == Issuance::SelfSigned
+            && desired::domain_key(c) == desired::domain_key(changed)
+            && c.uid() != changed.uid()
+    })
+}
+
+/// Those that share places of a grant with ones that came, changed or went. Each change may concern all of thousands: they are gathered, and woken
+/// a few at a time, so that a tenant who changes many of his keeps nobody else waiting.
+pub(super) fn of_places(
+    changed: UnboundedReceiver<Arc<Guard>>,
+    ctx: Arc<Ctx>,
+) -> impl Stream<Item = ObjectRef<Guard>> + Send {
+    let shared = |changed: &Guard, ctx: &Ctx| {
+        let cert = changed.0.as_ref().ok().filter(|cert| is_foreign(cert))?;
+        Some(desired::domain_key(cert)).filter(|key| ctx.permits.has_places(key))
+    };
+    let few = stream::unfold((changed, VecDeque::new()), move |(mut changed, mut waiting)| {
+        let ctx = ctx.clone();
+        async move {
+            if waiting.is_empty() {
+                let mut keys = BTreeSet::new();
+                while keys.is_empty() {
+                    keys.extend(shared(&*changed.next().await?, &ctx));
+                }
+                tokio::time::sleep(GATHER).await;
+                while let Some(Some(more)) = changed.next().now_or_never() {
+                    keys.extend(shared(&more, &ctx));
+                }
+                waiting.extend(those(&ctx, |c| is_foreign(c) && keys.contains(&desired::domain_key(c))));
+            } else {
+                tokio::time::sleep(PAUSE).await;
+            }
+            let some: Vec<_> = waiting.drain(..waiting.len().min(FEW)).collect();
+            Some((stream::iter(some), (changed, waiting)))
+        }
+    });
+    few.flatten()
+}
+
+/// Those for which it is time. Also takes out of the memory what it needs no longer.
+pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + Send {
+    let looks = stream::unfold(ctx, async |ctx| {
+        tokio::time::sleep(DUE).await;
+        ctx.forget_old_writes();
+        let due = ctx.later.due(Timestamp::now());
+        let those = if due.is_empty() {
+            vec![]
+        } else {
+            those(&ctx, |c| c.metadata.uid.as_ref().is_some_and(|uid| due.contains(uid)))
+        };
+        Some((stream::iter(those), ctx))
+    });
+    looks.flatten()
+}
+
+/// The certificates that a grant may be for; of one that cannot be read, all that are for a domain beside it.
+pub(super) fn of_grant(grant: &permits::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let namespace = grant.meta().namespace.as_ref();
+    let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
+    those(ctx, |c| {
+        let key = desired::domain_key(c);
+        is_foreign(c) && Some(&key.0) == namespace && domain.is_none_or(|domain| *domain == key.1)
+    })
+}
+
+/// Those of a namespace that take a grant, and those that they share places with.
+pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+    let state = ctx.certificates.state();
+    let there = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
+    let foreign: Vec<_> = there.filter(|c| c.0.as_ref().is_ok_and(is_foreign)).collect();
+    let keys: BTreeSet<_> = foreign.iter().filter_map(|c| Some(desired::domain_key(c.0.as_ref().ok()?))).collect();
+    let others = keys.iter().filter(|key| ctx.permits.has_places(key)).flat_map(|key| of_domain(ctx, key));
+    foreign.iter().map(|c| ObjectRef::from_obj(&***c)).chain(others).collect()
+}
+
+pub(super) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
+    those(ctx, |c| desired::domain_key(c) == *key)
+}
+
+/// The certificates of which this is true, as far as they can be read.
+fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRef<Guard>> {
+    let state = ctx.certificates.state();
+    state.iter().filter(|c| c.0.as_ref().is_ok_and(&wanted)).map(|c| ObjectRef::from_obj(&**c)).collect()
+}
+
+/// Those that use the Secret, or are issued with it.
+pub(super) fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    let users = ctx.uses.of(&namespace, &name).into_iter().map(|user| ObjectRef::new(&user).within(&namespace));
+    let there = users.filter(|user| ctx.certificates.get(user).is_some());
+    let mut touched: Vec<_> = there.filter(|user| !ctx.wrote(user, secret)).collect();
+    for domain in ctx.domains.state() {
+        let Ok(domain) = &domain.0 else { continue };
+        let issues = |d: &MtlsDomain| {
+            domain::desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&name)))
+        };
+        if domain.namespace().as_ref() == Some(&namespace) && issues(domain) {
+            touched.extend(of_domain(ctx, &(namespace.clone(), domain.name_any())));
+        }
+    }
+    touched
+}
+
+pub(super) fn is_there(c: &Guard, ctx: &Ctx) -> bool {
+    ctx.certificates.get(&ObjectRef::from_obj(c)).is_some_and(|there| there.uid() == c.uid())
+}
