@@ -40,6 +40,14 @@ pub struct Trust {
     pub overlap: Option<Duration>,
 }
 
+/// Field by field, since an empty list is the same as none: a server-side apply of a manifest without the list takes it away. Spelled out with `has()`
+/// because the API server takes what `?` selects for unbounded and refuses the rule's cost.
+const SAME_AUTHORITY: &str = "(has(self.commonName) ? has(oldSelf.commonName) && self.commonName == oldSelf.commonName : !has(oldSelf.commonName)) \
+     && (has(self.organizations) && size(self.organizations) > 0 \
+     ? has(oldSelf.organizations) && self.organizations == oldSelf.organizations : !has(oldSelf.organizations) || size(oldSelf.organizations) == 0) \
+     && self.duration == oldSelf.duration \
+     && (has(self.privateKey) ? has(oldSelf.privateKey) && self.privateKey == oldSelf.privateKey : !has(oldSelf.privateKey))";
+
 /// One authority, from exactly one source: `generate`, `secretRef`, `configMapRef`, `configMapSelector` or `pem`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[x_kube(validation = Rule::new("[has(self.generate), has(self.secretRef), has(self.configMapRef), has(self.configMapSelector), has(self.pem)].filter(x, x).size() == 1")
@@ -61,7 +69,7 @@ pub struct Authority {
     /// Have the operator make this authority and keep it in the Secret `<MtlsDomain>.<authority>-ca`. Immutable: to have other values,
     /// add an authority under another name and point `issuingAuthority` at it. Back that Secret up: without its key nothing can be
     /// issued under this authority again.
-    #[x_kube(validation = Rule::new("self == oldSelf")
+    #[x_kube(validation = Rule::new(SAME_AUTHORITY)
         .message("generate is immutable: add an authority under another name and point issuingAuthority at it"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<GeneratedAuthority>,
@@ -208,4 +216,18 @@ pub enum BucketCreation {
     Never,
     /// Create it when it is not there: versioned, private, encrypted, tagged.
     IfMissing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_field_of_a_generated_authority_can_be_changed() {
+        let schema = schemars::schema_for!(GeneratedAuthority);
+        let fields = schema.get("properties").and_then(|all| all.as_object()).expect("it has fields");
+        for field in fields.keys() {
+            assert!(SAME_AUTHORITY.contains(&format!("self.{field} == oldSelf.{field}")), "{field}");
+        }
+    }
 }
