@@ -340,6 +340,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 issuers: Issuers::default(),
                 uses: Uses::default(),
                 later: Later::default(),
+                turns: Turns::new(certificate::controller::AT_ONCE),
                 started: Instant::now(),
                 propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 memory: Mutex::new(HashMap::new()),

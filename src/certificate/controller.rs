@@ -1,13 +1,13 @@
 //! Runs the rooms of a `ClientCertificate` one after the other, wakes up when its Secret, its issuer or its domain's trust changes, and
 //! says when to look again.
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use futures::{
-    Stream, StreamExt,
+    StreamExt,
     channel::mpsc::{UnboundedReceiver, unbounded},
     stream,
 };
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     claims,
-    desired::{self, Desired, RENEW},
+    desired::{self, Desired},
     execute::{self, Hands},
     issuers::Issuers,
     later::Later,
@@ -41,13 +41,13 @@ use super::{
 };
 use crate::{
     api::{
-        ClientCertificate, ClientCertificateStatus, Issuance, MtlsDomain,
+        ClientCertificate, ClientCertificateStatus,
         conditions::{ConditionType, Reason},
         events::Notice,
     },
     cluster::{
         events::Events,
-        look::{self, Error},
+        look::{self, Error, Turns},
         status,
         watch::Watch,
     },
@@ -70,7 +70,10 @@ use crate::{
 };
 
 /// Certificates that are looked at at the same time.
-const CONCURRENCY: u16 = 32;
+pub const AT_ONCE: usize = 32;
+/// That wait for their turn. The others wait where no order is kept, and half a kilobyte less of each: it is by bulk that there are so many, and
+/// that ends.
+const WAITING: u16 = 512;
 /// Until the next look while the watch is behind.
 const SOON: Duration = Duration::from_millis(50);
 /// First wait after a failure, then twice as long each time.
@@ -103,6 +106,7 @@ pub struct Ctx {
     pub uses: Uses,
     pub later: Later,
     pub permits: Arc<Permits>,
+    pub turns: Turns,
     /// When it began to lead.
     pub started: Instant,
     /// How long a truststore version must have been in use before every server of AWS has it.
@@ -149,7 +153,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         let _ = share_places.unbounded_send(c.clone());
     });
     let looks = Controller::for_shared_stream(certificates, ctx.certificates.clone())
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .with_config(Config::default().concurrency(WAITING))
         .watches_shared_stream(
             watches.domains.subscribe_when(|d| {
                 d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
@@ -167,10 +171,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         .reconcile_on(trusts)
         .reconcile_on(when_due(ctx.clone()))
         .reconcile_on(pulse::ticks())
-        .graceful_shutdown_on(stop.cancelled_owned())
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, failed, ctx.clone())
         .for_each(async |_| pulse.beat(metrics::Controller::Certificate));
-    tokio::join!(looks, deletions);
+    tokio::join!(looks, deletions, async {
+        stop.cancelled().await;
+        ctx.turns.end();
+    });
     pulse.end(metrics::Controller::Certificate);
 }
 
@@ -281,7 +288,10 @@ impl Ctx {
 }
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let started = std::time::Instant::now();
+    let Some(_turn) = ctx.turns.next().await else { return Ok(Next::await_change()) };
+    // It may have changed while others were looked at, or gone.
+    let Some(object) = ctx.certificates.get(&ObjectRef::from_obj(&*object)) else { return Ok(Next::await_change()) };
+    let started = Instant::now();
     let result = look::look(&object, |cert| look(cert, &ctx)).await;
     ctx.metrics.reconciled(metrics::Controller::Certificate, &result, started.elapsed());
     result
