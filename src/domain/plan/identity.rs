@@ -47,7 +47,7 @@ pub type InPlace = BTreeSet<(String, Place, String)>;
 
 /// `None`: nothing is asked for, and nothing is left to take away.
 pub(super) fn identity(d: &Desired, o: &Observed) -> Option<Judged> {
-    let mut all: Vec<Judged> = Vec::new();
+    let (mut all, mut remarks): (Vec<Judged>, Vec<String>) = Default::default();
     let asked = Wanted { headers: &d.identity, authorizer: d.authorizer.as_ref() };
     for (id, api) in &o.apis {
         let mapped = d.mappings.values().any(|m| m.id == *id);
@@ -56,7 +56,7 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<Judged> {
             Err(why) if !wanted.is_nothing() => all.push(Verdict::unknown(why).into()),
             Ok(Some(api)) if unsupported(&api.api).is_none() => {
                 let repairs = o.repairs.get(id).copied().unwrap_or_default();
-                all.extend(of_api(&d.home, api, &wanted, d.rest_deployment, repairs));
+                all.extend(of_api(&d.home, api, &wanted, d.rest_deployment, repairs, &mut remarks));
             }
             _ if !wanted.is_nothing() => all.push(Verdict::Behind(Step::ResolvedRefs).into()),
             _ => {}
@@ -69,7 +69,11 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<Judged> {
     if custom_domain::is_barred(d, o) {
         return Some(Verdict::Behind(Step::DomainProgrammed).into());
     }
-    Judged::of_all(all)
+    let mut judged = Judged::of_all(all)?;
+    if let Verdict::Done(_, message) = &mut judged.verdict {
+        remarks.iter().for_each(|remark| *message += &format!("; {remark}"));
+    }
+    Some(judged)
 }
 
 /// What takes our headers out of an API again that is to have none, and our marks off; `None`: there are none, or the API is gone.
@@ -77,7 +81,7 @@ pub fn removal(home: &Home, api: &Seen<Option<Api>>, rest_deployment: RestDeploy
     match api {
         Err(why) => Some(Verdict::unknown(why).into()),
         Ok(None) => None,
-        Ok(Some(api)) => of_api(home, api, &Wanted::NOTHING, rest_deployment, 0),
+        Ok(Some(api)) => of_api(home, api, &Wanted::NOTHING, rest_deployment, 0, &mut vec![]),
     }
 }
 
@@ -151,7 +155,15 @@ fn is_mark(key: &str) -> bool {
     key.starts_with(HEADER_TAG) || key == AUTHORIZER_TAG
 }
 
-fn of_api(home: &Home, api: &Api, wanted: &Wanted, rest_deployment: RestDeployment, repairs: u32) -> Option<Judged> {
+/// `remarks` are told of an API even where all is as it should be.
+fn of_api(
+    home: &Home,
+    api: &Api,
+    wanted: &Wanted,
+    rest_deployment: RestDeployment,
+    repairs: u32,
+    remarks: &mut Vec<String>,
+) -> Option<Judged> {
     let id = &api.api.id;
     let headers = wanted.headers;
     let leaving: Vec<_> = ours(home, api).filter(|name| !headers.contains_key(*name)).map(str::to_owned).collect();
@@ -253,15 +265,19 @@ fn of_api(home: &Home, api: &Api, wanted: &Wanted, rest_deployment: RestDeployme
     } else if !actions.is_empty() {
         let what = if missing.is_empty() { format!("headers of {id}") } else { missing.join(", ") };
         Verdict::Act(format!("setting {what}"))
-    } else if !authorizer.others.is_empty() {
-        let others = authorizer.others.join(", ");
-        Verdict::done(
-            Reason::Programmed,
-            format!("every integration passes the headers on; another authorization is left as it is on {others}"),
-        )
     } else {
         Verdict::done(Reason::Programmed, "every integration of the mapped APIs passes the headers on")
     };
+    let at = |what: &[String]| what.join(", ");
+    let others = Some(&authorizer.others).filter(|others| !others.is_empty());
+    let unmarked = Some(&parameters.unmarked).filter(|unmarked| !unmarked.is_empty());
+    remarks.extend(others.map(|others| format!("another authorization is left as it is on {}", at(others))));
+    remarks.extend(unmarked.map(|unmarked| {
+        format!(
+            "without our mark (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any more: {}",
+            at(unmarked)
+        )
+    }));
     Some(Judged { verdict, actions })
 }
 
@@ -274,6 +290,8 @@ struct Parameters {
     missing: Vec<String>,
     /// Headers that somebody else sets.
     foreign: Vec<String>,
+    /// Headers that are as they should be and not marked as ours.
+    unmarked: Vec<String>,
 }
 
 fn parameters(home: &Home, api: &Api, headers: &BTreeMap<String, String>, leaving: &[String]) -> Parameters {
@@ -291,6 +309,10 @@ fn parameters(home: &Home, api: &Api, headers: &BTreeMap<String, String>, leavin
             continue;
         }
         if wrong.is_empty() {
+            // Whether we set it or somebody else, nobody can tell.
+            if !is_ours && covered(api).next().is_some() {
+                p.unmarked.push(format!("{name} of {id}"));
+            }
             continue;
         }
         if !is_ours {

@@ -1,12 +1,13 @@
 //! Rows of the mapped APIs: the flag of the default endpoint, and the parameters by which the back end learns who called.
 use aws_sdk_apigateway::types::{Op, PatchOperation};
+use mtls_operator::domain::plan::identity::HEADER_TAG;
 use sandbox::prepare::{http_proxy_api, rest_proxy_api};
 use serde_json::json;
 
 use super::{
     Figures,
     Notice::{EveryMinute, EveryQuarter},
-    Table,
+    THEIRS, Table,
 };
 use crate::world::Life;
 
@@ -80,6 +81,33 @@ pub async fn rows() -> Figures {
                 request.http_method(method).patch_operations(patch).send().await.unwrap();
             },
         )
+        .await;
+    // Whose such a header is nobody can tell any more, so nobody's mark is put there.
+    let arn = format!("arn:aws:apigateway:{}::/apis/{http}", table.life.account.region);
+    let tag = format!("{HEADER_TAG}{HEADER}");
+    let mark = async |life: &Life, owner: &str| {
+        life.gateway().tag_resource().resource_arn(&arn).tags(&tag, owner).send().await.unwrap();
+    };
+    let unmarked = format!(
+        "without our mark (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any more: {HEADER} of {http}"
+    );
+    let says = ("IdentityPropagated", "True", "Programmed", unmarked.as_str());
+    let back = async |life: &Life| mark(life, &life.owner("d")).await;
+    table
+        .reported(
+            "the tag of a header taken off an API",
+            EveryMinute,
+            &["UntagResource"],
+            says,
+            async |life| {
+                life.gateway().untag_resource().resource_arn(&arn).tag_keys(&tag).send().await.unwrap();
+            },
+            back,
+        )
+        .await;
+    let theirs = async |life: &Life| mark(life, THEIRS).await;
+    table
+        .reported("another owner's tag of a header on an API", EveryMinute, &["TagResource"], says, theirs, back)
         .await;
     // Once more, and it is clear that somebody means it.
     table.put_back("the same again", EveryQuarter, both.0, both.1, async |life| set(life, &http, "").await).await;

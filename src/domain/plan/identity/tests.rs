@@ -44,7 +44,7 @@ fn wanted(names: &[&str]) -> BTreeMap<String, String> {
 
 fn judge(api: &Api, names: &[&str], may: RestDeployment, repairs: u32) -> Option<Judged> {
     let headers = wanted(names);
-    of_api(&desired().home, api, &Wanted { headers: &headers, authorizer: None }, may, repairs)
+    of_api(&desired().home, api, &Wanted { headers: &headers, authorizer: None }, may, repairs, &mut vec![])
 }
 
 fn words(judged: &Option<Judged>) -> String {
@@ -138,7 +138,7 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     let none = BTreeMap::new();
     let judge = |api: &Api, asked: bool, may| {
         let wanted = Wanted { headers: &none, authorizer: asked.then_some(&wish) };
-        words(&of_api(&home, api, &wanted, may, 0))
+        words(&of_api(&home, api, &wanted, may, 0, &mut vec![]))
     };
     let open = with(&[mine], Authorization::None);
     assert_eq!(
