@@ -105,6 +105,7 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
             gateway.create_domain(request, &tags).await
         }
         Action::UpdateDomain(request) => gateway.update_domain(request).await,
+        Action::RestoreSecurityPolicy { name } => gateway.restore_security_policy(name).await,
         Action::AdoptDomain { arn } => {
             let tags = [(OWNER_TAG, home.owner.clone()), (ADOPTED_TAG, "true".to_owned())];
             gateway.tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into()).await
@@ -185,7 +186,7 @@ fn gone(result: Result<(), crate::aws::errors::Error>) -> Result<(), crate::aws:
 async fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
     let operation = match action {
         Action::CreateDomain(_) => Operation::CreateDomainName,
-        Action::UpdateDomain(_) => Operation::UpdateDomainName,
+        Action::UpdateDomain(_) | Action::RestoreSecurityPolicy { .. } => Operation::UpdateDomainName,
         Action::DeleteDomain { .. } => Operation::DeleteDomainName,
         Action::Deploy { .. } => Operation::CreateDeployment,
         _ => return Ok(()),

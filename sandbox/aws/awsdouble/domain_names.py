@@ -15,12 +15,16 @@ changes either certificate, which ends that status; that one too many is TooMany
 DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it; that
 GetDomainName and GetApiMappings of v2 refuse domain names that only v1 manages.
 
-UpdateDomainName of v1 is not there, MiniStack has none.
+UpdateDomainName of v1, which MiniStack has not, changes the security policy and nothing else: as v2 does it, with a time of UPDATING, also of a
+domain name that v2 refuses; with mutual TLS on there is no other policy than TLS_1_2, and that refusal's message is assumed.
+[API Gateway Developer Guide: apigateway-custom-domain-tls-version]
 """
 
+import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from urllib.parse import unquote
 
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import acm as ms_acm
@@ -266,6 +270,31 @@ def v1_create_domain_name(original: Callable, data: dict) -> Response:
 def v1_get_domain_name(original: Callable, name: str) -> Response:
     record = v1._domain_names.get(name)
     return v1._v1_response(_v1_view(record)) if record else original(name)
+
+
+@replaces(v1, "handle_request")
+async def v1_handle_request(original: Callable, method: str, path: str, headers: dict, body: bytes, query: dict) -> Response:
+    parts = path.strip("/").split("/")
+    if method == "PATCH" and parts[0] == "domainnames" and len(parts) == 2:
+        return v1_update_domain_name(unquote(parts[1]), json.loads(body).get("patchOperations") or [])
+    return await original(method, path, headers, body, query)
+
+
+def v1_update_domain_name(name: str, operations: list[dict]) -> Response:
+    record, key = v1._domain_names.get(name), _key(name)
+    if record is None:
+        return v1._get_domain_name(name)
+    if status(key)[0] == "UPDATING":
+        return conflict("There is already an update in progress")
+    if [(o.get("op"), o.get("path")) for o in operations] != [("replace", "/securityPolicy")]:
+        return bad_request("Only the security policy can be changed here")
+    before, policy = latest(key), operations[0]["value"]
+    if before and before.truststore and policy != "TLS_1_2":
+        return bad_request("Mutual TLS needs the security policy TLS_1_2")
+    record["securityPolicy"] = policy
+    if before:
+        _serving[key] = [s for s in (current(key), replace(before, since=clock.now() + knob("update_settle"))) if s]
+    return v1._v1_response(_v1_view(record))
 
 
 @replaces(v2, "_get_domain_name")

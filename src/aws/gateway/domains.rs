@@ -2,11 +2,15 @@
 //! and a domain that is deleted and made again is an outage.
 
 use super::Gateway;
+use super::rest::replace;
 use crate::aws::errors::{Error, Kind};
 use crate::aws::route53::normalise;
 use aws_sdk_apigatewayv2::operation::get_domain_name::GetDomainNameOutput;
 use aws_sdk_apigatewayv2::types as sdk;
 use std::collections::BTreeMap;
+
+/// The only TLS policy that mutual TLS allows: TLS 1.2 and, despite its name, 1.3.
+pub const MUTUAL_TLS_POLICY: &str = "TLS_1_2";
 
 /// A custom domain as API Gateway shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +32,7 @@ pub struct Domain {
     pub ip_address_type: IpAddressType,
     /// `REGIONAL`, the only one that we manage, or `EDGE`, ...
     pub endpoint_type: String,
-    /// `TLS_1_2`, the only one that mutual TLS allows, or another.
+    /// [`MUTUAL_TLS_POLICY`] or another.
     pub security_policy: String,
     /// `API_MAPPING_ONLY` unless somebody set up routing rules.
     pub routing_mode: String,
@@ -66,6 +70,16 @@ pub enum DomainStatus {
 }
 
 impl DomainStatus {
+    fn of(word: &str) -> DomainStatus {
+        match word {
+            "AVAILABLE" => DomainStatus::Available,
+            "UPDATING" => DomainStatus::Updating,
+            "PENDING_CERTIFICATE_REIMPORT" => DomainStatus::PendingCertificateReimport,
+            "PENDING_OWNERSHIP_VERIFICATION" => DomainStatus::PendingOwnershipVerification,
+            other => DomainStatus::Other(other.to_owned()),
+        }
+    }
+
     /// API Gateway's own word.
     pub fn as_str(&self) -> &str {
         match self {
@@ -169,6 +183,16 @@ impl Gateway {
         Ok(())
     }
 
+    /// Sets the TLS policy to the one that mutual TLS allows, through v1: a domain with another is none of v2's. What else it has stays, but v2 has to
+    /// be asked for that again. [`Kind::Conflict`] while another update is in progress. The same quota as [`Gateway::update_domain`].
+    /// Source: API Gateway Developer Guide, "Choose a security policy for your custom domain".
+    pub async fn restore_security_policy(&self, name: &str) -> Result<(), Error> {
+        let patch = replace("/securityPolicy", MUTUAL_TLS_POLICY);
+        let send = self.v1.update_domain_name().domain_name(name).patch_operations(patch).send();
+        self.way.call("apigateway:UpdateDomainName", send).await?;
+        Ok(())
+    }
+
     /// Takes all mappings of the domain with it. Own quota: 1 per 30 s.
     pub async fn delete_domain(&self, name: &str) -> Result<(), Error> {
         let send = self.client.delete_domain_name().domain_name(name).send();
@@ -218,13 +242,7 @@ fn domain(name: &str, arn: String, answer: GetDomainNameOutput) -> Domain {
                 warnings: mutual_tls.truststore_warnings.unwrap_or_default(),
             })
         }),
-        status: match configuration.domain_name_status.as_ref().map_or("", |s| s.as_str()) {
-            "AVAILABLE" => DomainStatus::Available,
-            "UPDATING" => DomainStatus::Updating,
-            "PENDING_CERTIFICATE_REIMPORT" => DomainStatus::PendingCertificateReimport,
-            "PENDING_OWNERSHIP_VERIFICATION" => DomainStatus::PendingOwnershipVerification,
-            other => DomainStatus::Other(other.to_owned()),
-        },
+        status: DomainStatus::of(configuration.domain_name_status.as_ref().map_or("", |s| s.as_str())),
         status_message: configuration.domain_name_status_message.filter(|message| !message.is_empty()),
         target: normalise(&configuration.api_gateway_domain_name.unwrap_or_default()),
         hosted_zone_id: configuration.hosted_zone_id.unwrap_or_default(),
@@ -251,7 +269,7 @@ fn only_v1(
         certificate_arn: answer.regional_certificate_arn.unwrap_or_default(),
         ownership_certificate_arn: None,
         truststore: None,
-        status: DomainStatus::Other(answer.domain_name_status.map_or(String::new(), |s| s.as_str().to_owned())),
+        status: DomainStatus::of(answer.domain_name_status.as_ref().map_or("", |s| s.as_str())),
         status_message: None,
         target: normalise(&answer.regional_domain_name.or(answer.distribution_domain_name).unwrap_or_default()),
         hosted_zone_id: answer.regional_hosted_zone_id.or(answer.distribution_hosted_zone_id).unwrap_or_default(),

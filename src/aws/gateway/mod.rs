@@ -11,7 +11,7 @@ mod rest;
 
 pub use apis::{Api, Protocol, Stage};
 pub use authorizers::{Authorization, Authorizer, Route};
-pub use domains::{Domain, DomainRequest, DomainStatus, IpAddressType, Truststore};
+pub use domains::{Domain, DomainRequest, DomainStatus, IpAddressType, MUTUAL_TLS_POLICY, Truststore};
 pub use integrations::{Integration, Place};
 pub use mappings::Mapping;
 pub use others::OtherDomain;

@@ -51,6 +51,10 @@ pub enum Action {
     CreateDomain(DomainRequest),
     /// Always the one full configuration, always in place.
     UpdateDomain(DomainRequest),
+    /// Set its TLS policy back to the one that mutual TLS allows, which an update of the rest cannot do.
+    RestoreSecurityPolicy {
+        name: String,
+    },
     /// Put our mark on a domain that has none.
     AdoptDomain {
         arn: String,
@@ -192,6 +196,7 @@ impl fmt::Display for Action {
             Action::UpdateDomain(r) => {
                 write!(f, "update domain {} to truststore version {}", r.name, r.truststore_version)
             }
+            Action::RestoreSecurityPolicy { name } => write!(f, "set the TLS policy of domain {name} back"),
             Action::AdoptDomain { arn } => write!(f, "take over {arn}"),
             Action::MarkDomain { arn } => write!(f, "put our mark back on {arn}"),
             Action::ReleaseDomain { arn } | Action::ReleaseCertificate { arn } => write!(f, "take our mark off {arn}"),

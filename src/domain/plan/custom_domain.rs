@@ -7,7 +7,7 @@ use crate::{
     api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateStatus},
-        gateway::{Domain, DomainRequest, DomainStatus},
+        gateway::{Domain, DomainRequest, DomainStatus, MUTUAL_TLS_POLICY},
     },
     domain::{
         desired::{Desired, Home},
@@ -67,6 +67,12 @@ pub(super) fn domain(
     }
     if g.status == DomainStatus::Updating {
         return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
+    }
+    if g.security_policy != MUTUAL_TLS_POLICY {
+        return Judged::act(
+            format!("setting the TLS policy of the custom domain {} back to {MUTUAL_TLS_POLICY}", g.name),
+            vec![Action::RestoreSecurityPolicy { name: g.name.clone() }],
+        );
     }
     // What it has serves for an update of the rest, as long as API Gateway takes it.
     let in_use = o.certificate(&g.certificate_arn).filter(|c| c.status == CertificateStatus::Issued);
@@ -194,8 +200,8 @@ fn not_ours(g: &Domain, standing: &Standing) -> Verdict {
     Verdict::blocked(Reason::ForeignOwner, format!("the custom domain {} exists already and {whose}", g.name))
 }
 
-/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should change: of one that we made, what
-/// takes other calls than its update.
+/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should change. Of one that is ours: what takes
+/// a migration, during which it is another domain for a while.
 /// Source: API Gateway Developer Guide, "Configuring mutual TLS authentication" and "Set the routing mode".
 fn unmanageable(g: &Domain, standing: &Standing) -> Option<String> {
     let name = &g.name;
@@ -206,9 +212,9 @@ fn unmanageable(g: &Domain, standing: &Standing) -> Option<String> {
             g.endpoint_type
         ));
     }
-    if g.security_policy != "TLS_1_2" {
+    if g.security_policy != MUTUAL_TLS_POLICY && *standing == Standing::Unowned {
         return Some(format!(
-            "the custom domain {name} has the TLS policy {}, and mutual TLS needs TLS_1_2: change that first",
+            "the custom domain {name} has the TLS policy {}, and mutual TLS needs {MUTUAL_TLS_POLICY}: change that first",
             g.security_policy
         ));
     }
@@ -276,7 +282,13 @@ fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now:
 pub(super) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
     match domain {
         Err(why) => Err(Verdict::unknown(why)),
-        Ok(Some(g)) if is_ours(home, g) && unmanageable(g, &standing(home, g)).is_none() => Ok(g),
+        Ok(Some(g))
+            if is_ours(home, g)
+                && unmanageable(g, &standing(home, g)).is_none()
+                && g.security_policy == MUTUAL_TLS_POLICY =>
+        {
+            Ok(g)
+        }
         Ok(_) => Err(Verdict::Behind(Step::DomainProgrammed)),
     }
 }
@@ -335,6 +347,26 @@ mod tests {
         domain_of(&mut o).routing_mode = "ROUTING_RULE_THEN_API_MAPPING".into();
         assert!(matches!(&planned(&d, &o)[..], [update] if update.starts_with("update domain")));
         domain_of(&mut o).tags.insert(ADOPTED_TAG.into(), "true".into());
+        assert_eq!(planned(&d, &o), [""; 0]);
+    }
+
+    #[test]
+    fn another_tls_policy_is_put_right_on_a_domain_that_is_ours_and_left_on_any_other() {
+        let (mut d, mut o) = settled();
+        domain_of(&mut o).security_policy = "TLS_1_0".into();
+        domain_of(&mut o).truststore = None; // as v1 shows it
+        let back = format!("set the TLS policy of domain {} back", d.home.domain_name);
+        assert_eq!(planned(&d, &o), [back.as_str()]);
+        domain_of(&mut o).tags.insert(ADOPTED_TAG.into(), "true".into());
+        assert_eq!(planned(&d, &o), [back.as_str()]);
+        domain_of(&mut o).status = DomainStatus::Updating;
+        assert_eq!(planned(&d, &o), [""; 0]);
+        domain_of(&mut o).status = DomainStatus::Available;
+        domain_of(&mut o).endpoint_type = "EDGE".into();
+        assert_eq!(planned(&d, &o), [""; 0]);
+        domain_of(&mut o).endpoint_type = "REGIONAL".into();
+        d.adoption = AdoptionPolicy::Unowned;
+        domain_of(&mut o).tags.clear();
         assert_eq!(planned(&d, &o), [""; 0]);
     }
 }

@@ -18,7 +18,10 @@ use crate::{
     api::{AdoptionPolicy, AuthorityState, DefaultEndpoint, MappedApi, MtlsDomainStatus, RestDeployment},
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
-        gateway::{self, Domain, DomainRequest, DomainStatus, IpAddressType, Mapping, Protocol, Stage, Truststore},
+        gateway::{
+            self, Domain, DomainRequest, DomainStatus, IpAddressType, MUTUAL_TLS_POLICY, Mapping, Protocol, Stage,
+            Truststore,
+        },
         route53::{self, Alias, Change, RecordSet, Zone},
     },
     outside::{probe, public_dns::PublicName},
@@ -418,6 +421,11 @@ impl World {
                 g.truststore =
                     Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
                 (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
+            }
+            Action::RestoreSecurityPolicy { .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
+                (g.security_policy, g.status) = (MUTUAL_TLS_POLICY.into(), DomainStatus::Updating);
             }
             Action::AdoptDomain { .. } => {
                 let g = self.domain.as_mut().expect("there");
