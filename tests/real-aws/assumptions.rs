@@ -339,6 +339,12 @@ pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Fi
     let warnings = trust(account, host, "empty", "nothing\n").await;
     let holds = warnings.as_ref().is_ok_and(|warnings| !warnings.is_empty());
     findings.note("truststore-empty", holds, format!("{warnings:?}"));
+
+    let policy = PatchOperation::builder().op(Op::Replace).path("/securityPolicy").value("TLS_1_0").build();
+    let rest = aws_sdk_apigateway::Client::new(&account.sdk);
+    let changed = rest.update_domain_name().domain_name(host).patch_operations(policy).send().await;
+    let (holds, seen) = refusal(&changed, "BadRequestException");
+    findings.note("policy-with-mutual-tls", holds, seen);
     off(account, host).await;
 }
 

@@ -13,11 +13,11 @@ AVAILABLE once; that an ownership certificate is judged like the certificate its
 a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one that
 changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and LimitExceededException in v1; that
 DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it; that
-GetDomainName and GetApiMappings of v2 refuse domain names that only v1 manages.
+GetDomainName and GetApiMappings of v2 refuse domain names that only v1 manages; that v1 refuses another policy than
+TLS_1_2 while mutual TLS is on.
 
 UpdateDomainName of v1, which MiniStack has not, changes the security policy and nothing else: as v2 does it, with a time of UPDATING, also of a
-domain name that v2 refuses; with mutual TLS on there is no other policy than TLS_1_2, and that refusal's message is assumed.
-[API Gateway Developer Guide: apigateway-custom-domain-tls-version]
+domain name that v2 refuses. [API Gateway Developer Guide: apigateway-custom-domain-tls-version]
 """
 
 import json
