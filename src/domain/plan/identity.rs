@@ -105,11 +105,11 @@ pub(super) fn holds(home: &Home, api: &Seen<Option<Api>>) -> bool {
     }
 }
 
-/// The headers and authorizers that are ours and in place.
+/// The headers that are in place, whether or not their mark is, and the authorizers that are ours and asked.
 pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
     let mut all = InPlace::new();
     for (id, api) in o.apis.iter().filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?))) {
-        for (name, source) in ours(&d.home, api).filter_map(|name| d.identity.get_key_value(name)) {
+        for (name, source) in &d.identity {
             let expression = expression(api.api.protocol, source);
             let there = covered(api).filter(|i| value(api, i, name) == Some(&expression));
             all.extend(there.map(|i| (id.clone(), i.at.clone(), name.clone())));
