@@ -125,6 +125,17 @@ fn walkthroughs_quote_the_examples() {
     }
 }
 
+/// Some ids have digits only: without quotes YAML makes a number of such a one, and the API server refuses it.
+#[test]
+fn examples_quote_the_ids_of_apis() {
+    for file in files("examples", ".yaml") {
+        let example = text(&file);
+        let fields = example.lines().filter(|line| !line.starts_with('#') && line.contains("a1b2c3d4e5"));
+        let bare: Vec<_> = fields.filter(|line| !line.contains("\"a1b2c3d4e5\"")).collect();
+        assert_eq!(bare, Vec::<&str>::new(), "{}", file.display());
+    }
+}
+
 /// Whether all that is in the one is in the other.
 fn contains(all: &Value, part: &Value) -> Result<(), String> {
     match (all, part) {
