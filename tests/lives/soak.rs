@@ -67,6 +67,11 @@ fn soak() {
         let (certificates, seed) = (setting("SOAK_CERTIFICATES", 2_000), setting("SOAK_SEED", fastrand::u64(..)));
         println!("SOAK_SEED={seed}");
         let life = Life::start_with("soak", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "20s")]).await;
+        // An account's quota of custom domains, which can be raised, is 120.
+        life.control()
+            .set_knobs(&life.account.id, &[("domain_limit", 2.0 * domains as f64)])
+            .await
+            .expect("the double answers");
         let partners = (0..PARTNERS).map(|i| Ca::new(&format!("partner {i}"))).collect();
         let random = fastrand::Rng::with_seed(seed);
         let mut soak = Soak { life, random, partners, domains: [].into(), certificates: [].into(), created: 0 };
