@@ -266,7 +266,7 @@ fn of_api(
         let what = if missing.is_empty() { format!("headers of {id}") } else { missing.join(", ") };
         Verdict::Act(format!("setting {what}"))
     } else {
-        Verdict::done(Reason::Programmed, "every integration of the mapped APIs passes the headers on")
+        Verdict::done(Reason::Programmed, "every integration of the mapped APIs that takes headers passes them on")
     };
     let at = |what: &[String]| what.join(", ");
     let others = Some(&authorizer.others).filter(|others| !others.is_empty());
