@@ -35,6 +35,9 @@ use tokio::runtime::Runtime;
 /// How long anything may take, on a machine that does much else.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
+/// How often is looked whether it is so: on two cores, what looks more often takes them from what it waits for.
+const POLL: Duration = Duration::from_millis(200);
+
 /// The world, on a runtime that outlives every test: its edge and DNS server run there.
 static WORLD: LazyLock<(World, Runtime, File)> = LazyLock::new(|| {
     std::thread::spawn(|| {
@@ -465,7 +468,7 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, 
             Err(seen) if started.elapsed() > DEADLINE => {
                 panic!("{what}: not within {DEADLINE:?}; logs are in {}; last seen: {seen}", world().dir.display())
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(_) => tokio::time::sleep(POLL).await,
         }
     }
 }
