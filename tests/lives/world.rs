@@ -33,7 +33,7 @@ use sandbox::{
 use tokio::runtime::Runtime;
 
 /// How long anything may take, on a machine that does much else.
-pub const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// How often is looked whether it is so: on two cores, what looks more often takes them from what it waits for.
 const POLL: Duration = Duration::from_millis(200);
@@ -374,8 +374,9 @@ impl Life {
     pub async fn server_certificates(&self) -> Vec<String> {
         let kinds = [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::EcSecp384r1, KeyAlgorithm::Rsa2048];
         let includes = Filters::builder().set_key_types(Some(kinds.to_vec())).build();
-        let all = self.acm().list_certificates().includes(includes).send().await.expect("ListCertificates");
-        all.certificate_summary_list().iter().filter_map(|c| c.certificate_arn().map(str::to_owned)).collect()
+        let all = self.acm().list_certificates().includes(includes).into_paginator().items().send();
+        let all = all.collect::<Result<Vec<_>, _>>().await.expect("ListCertificates");
+        all.into_iter().filter_map(|c| c.certificate_arn).collect()
     }
 
     /// The versions of all objects in the bucket, newest first; delete markers do not count.
