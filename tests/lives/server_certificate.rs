@@ -1,7 +1,7 @@
 //! The server certificate: requested, replaced, watched, given up and tried again; or one that is in ACM already, which is only read.
 use aws_sdk_acm::{
     primitives::Blob,
-    types::{CertificateDetail, KeyAlgorithm, ValidationMethod},
+    types::{CertificateDetail, ValidationMethod},
 };
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType};
 use jiff::{SignedDuration, Timestamp};
@@ -132,17 +132,6 @@ fn count(writes: &[String], operation: &str) -> usize {
     writes.iter().filter(|w| w.starts_with(operation)).count()
 }
 
-/// The certificates of the account, sorted.
-async fn all_certificates(life: &Life) -> Vec<String> {
-    let kinds = [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::Rsa2048, KeyAlgorithm::Rsa4096];
-    let includes = aws_sdk_acm::types::Filters::builder().set_key_types(Some(kinds.to_vec())).build();
-    let all = life.acm().list_certificates().includes(includes).send().await.expect("ListCertificates");
-    let mut arns: Vec<_> =
-        all.certificate_summary_list().iter().filter_map(|c| c.certificate_arn().map(str::to_owned)).collect();
-    arns.sort();
-    arns
-}
-
 #[test]
 fn an_existing_certificate_is_used_and_otherwise_left_alone() {
     run(async {
@@ -181,7 +170,7 @@ fn an_existing_certificate_is_used_and_otherwise_left_alone() {
         assert_eq!(count(&writes, "UpdateDomainName"), 3, "one for each change: {writes:?}");
         let touches = |w: &&String| w.contains("Certificate") || w.contains("CNAME");
         assert_eq!(writes.iter().filter(touches).collect::<Vec<_>>(), [""; 0], "only read");
-        assert_eq!(all_certificates(&life).await, theirs);
+        assert_eq!(life.server_certificates().await, theirs);
         for arn in theirs {
             let tags = life.acm().list_tags_for_certificate().certificate_arn(arn).send().await.unwrap();
             assert_eq!(tags.tags(), []);
@@ -247,7 +236,7 @@ fn ours_is_replaced_by_an_existing_one_and_back() {
         let ours = in_use(&life).await.0;
         let theirs = public(&life, &life.host()).await;
         let only = async |arn: &str| {
-            eventually("the other one's end", async || match all_certificates(&life).await {
+            eventually("the other one's end", async || match life.server_certificates().await {
                 all if all == [arn] => Ok(()),
                 all => Err(format!("{all:?}")),
             })
@@ -264,7 +253,7 @@ fn ours_is_replaced_by_an_existing_one_and_back() {
         let new = in_use(&life).await.0;
         assert!(new != theirs && new != ours);
         assert_eq!(life.writes(mark).await, ["RequestCertificate", "UpdateDomainName"], "the record is there still");
-        assert_eq!(all_certificates(&life).await.len(), 2, "theirs stays");
+        assert_eq!(life.server_certificates().await.len(), 2, "theirs stays");
     });
 }
 
@@ -313,13 +302,13 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
 
         // In use still, says ACM: it stays, and nobody tries to delete it or waits for that.
         life.looks(2).await;
-        assert_eq!(all_certificates(&life).await.len(), 2);
+        assert_eq!(life.server_certificates().await.len(), 2);
         life.operator.kill();
         life.operator.restart().unwrap();
         life.looks(2).await;
         assert_eq!(count(&life.writes(mark).await, "DeleteCertificate"), 0);
         control.advance(&account, std::time::Duration::from_secs(3601)).await.unwrap();
-        eventually("the old one's end", async || match all_certificates(&life).await {
+        eventually("the old one's end", async || match life.server_certificates().await {
             all if all == [new.as_str()] => Ok(()),
             all => Err(format!("{all:?}")),
         })
@@ -358,7 +347,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
         let mark = life.mark().await;
         life.create_domain("d", json!({})).await;
         let in_vain = async |known: &[String]| {
-            let new = eventually("another request", async || match all_certificates(&life).await {
+            let new = eventually("another request", async || match life.server_certificates().await {
                 all if all.len() == known.len() + 1 => Ok(all.into_iter().find(|arn| !known.contains(arn)).unwrap()),
                 all => Err(format!("{all:?}")),
             })
@@ -375,7 +364,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
         let condition = refused(&life, "CertificateFailed", "CAA_ERROR").await;
         assert!(condition.message.contains("amazon.com") && condition.message.contains(&first), "{condition:?}");
         life.looks(2).await;
-        assert_eq!(all_certificates(&life).await, [first.as_str()], "not before three days have gone");
+        assert_eq!(life.server_certificates().await, [first.as_str()], "not before three days have gone");
 
         ends(&first, "FAILED", "CAA_ERROR", DAY * 8).await;
         let second = in_vain(std::slice::from_ref(&first)).await;
@@ -384,14 +373,14 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
         let record = described(&life, &second).await.domain_validation_options()[0].resource_record().unwrap().clone();
         refused(&life, "CertificateFailed", &format!("{} CNAME {}", record.name(), record.value())).await;
         life.looks(2).await;
-        assert_eq!(all_certificates(&life).await.len(), 2, "not before four days have gone");
+        assert_eq!(life.server_certificates().await.len(), 2, "not before four days have gone");
         ends(&second, "VALIDATION_TIMED_OUT", "", DAY * 9 / 2).await;
         let third = in_vain(&[first, second]).await;
 
         control.set_knobs(&life.account.id, &[("issue_delay", 0.0)]).await.unwrap();
         life.ready("d").await;
         assert_eq!(in_use(&life).await.0, third);
-        eventually("the end of those in vain", async || match all_certificates(&life).await {
+        eventually("the end of those in vain", async || match life.server_certificates().await {
             all if all == [third.as_str()] => Ok(()),
             all => Err(format!("{all:?}")),
         })
@@ -493,7 +482,7 @@ fn a_request_that_acm_does_not_list_yet_is_one_certificate_and_few_calls() {
         let mark = life.mark().await;
         life.create_domain("d", json!({})).await;
         life.ready("d").await;
-        assert_eq!(all_certificates(&life).await, [in_use(&life).await.0]);
+        assert_eq!(life.server_certificates().await, [in_use(&life).await.0]);
         let writes = life.writes(mark).await;
         assert!(count(&writes, "RequestCertificate") < 10, "{writes:?}");
     });
@@ -507,7 +496,7 @@ fn whoever_deletes_our_certificates_makes_us_request_no_more_than_twelve_in_a_da
         life.control().set_knobs(&life.account.id, &[("issue_delay", 1e9)]).await.unwrap();
         life.create_domain("d", json!({})).await;
         for n in 1..=12 {
-            let arn = eventually(&format!("request {n}"), async || match &all_certificates(&life).await[..] {
+            let arn = eventually(&format!("request {n}"), async || match &life.server_certificates().await[..] {
                 [arn] => Ok(arn.clone()),
                 all => Err(format!("{all:?}")),
             })
@@ -517,6 +506,6 @@ fn whoever_deletes_our_certificates_makes_us_request_no_more_than_twelve_in_a_da
         let queued = life.condition("d", "CertificateIssued", |c| c.reason == "Queued").await;
         assert_eq!(queued.status, "Unknown", "{queued:?}");
         life.looks(2).await;
-        assert_eq!(all_certificates(&life).await, [""; 0]);
+        assert_eq!(life.server_certificates().await, [""; 0]);
     });
 }

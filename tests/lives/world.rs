@@ -370,13 +370,16 @@ impl Life {
         request.change_batch(batch).send().await.expect("the record can be changed");
     }
 
-    /// The ARNs of all certificates of the account.
+    /// The ARNs of all certificates of the account, sorted.
     pub async fn server_certificates(&self) -> Vec<String> {
-        let kinds = [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::EcSecp384r1, KeyAlgorithm::Rsa2048];
+        let kinds =
+            [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::EcSecp384r1, KeyAlgorithm::Rsa2048, KeyAlgorithm::Rsa4096];
         let includes = Filters::builder().set_key_types(Some(kinds.to_vec())).build();
         let all = self.acm().list_certificates().includes(includes).into_paginator().items().send();
         let all = all.collect::<Result<Vec<_>, _>>().await.expect("ListCertificates");
-        all.into_iter().filter_map(|c| c.certificate_arn).collect()
+        let mut arns: Vec<_> = all.into_iter().filter_map(|c| c.certificate_arn).collect();
+        arns.sort();
+        arns
     }
 
     /// The versions of all objects in the bucket, newest first; delete markers do not count.
