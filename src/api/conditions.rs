@@ -56,8 +56,8 @@ pub enum ConditionType {
     DNSProgrammed,
     /// MtlsDomain: no mapped API answers on its execute-api endpoint.
     BypassClosed,
-    /// MtlsDomain, only while `spec.identity` asks for it or something of it is left to take away: every integration of the mapped APIs passes the
-    /// headers on, and callers cannot send them themselves.
+    /// MtlsDomain, only while `spec.identity` asks for it or something of it is left to take away: every integration of the mapped APIs that
+    /// takes headers passes them on, and callers cannot send them themselves.
     IdentityPropagated,
     /// ClientCertificate: the certificate and its key are in the Secret, as the spec says and not due for renewal.
     Issued,
