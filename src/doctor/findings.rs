@@ -5,7 +5,8 @@ use crate::aws::acm::CertificateStatus;
 use crate::aws::gateway::{DomainStatus, Mapping};
 use crate::domain::plan::dns::leads_to;
 use crate::pki::certificate::Certificate;
-use crate::pki::lint::{self, MAX_CHAIN, Reason};
+use crate::pki::chain::{MAX_CHAIN, chain};
+use crate::pki::lint;
 use serde::Serialize;
 
 /// Something that keeps callers out, or lets them in past mutual TLS.
@@ -191,14 +192,10 @@ fn validity(f: &Facts) -> Vec<Finding> {
             "wait, or set the clock right of whoever issued it",
         ));
     }
-    let own = std::slice::from_ref(c);
-    let weak = lint::lint("", own, own, None, c.not_before)
-        .into_iter()
-        .find(|said| matches!(said.reason, Reason::WeakKey | Reason::WeakSignature | Reason::UnsupportedAlgorithm));
-    if let Some(said) = weak {
+    if let Some((_, message)) = lint::weakness(c) {
         found.extend(finding(
             "client-certificate-weak",
-            format!("the client certificate {} {}", c.subject, said.message),
+            format!("the client certificate {} {message}", c.subject),
             "issue the caller another one",
         ));
     }
@@ -216,7 +213,7 @@ fn trust(f: &Facts) -> Vec<Finding> {
     let Some(issuer) = issuers.iter().max_by_key(|issuer| issuer.not_after) else {
         return untrusted(f, client, trusted);
     };
-    match issuer.chain(trusted) {
+    match chain(issuer, trusted) {
         Err(chain) => {
             let last = &chain[chain.len() - 1];
             finding(
@@ -255,8 +252,8 @@ fn untrusted(f: &Facts, client: &Client, trusted: &[Certificate]) -> Vec<Finding
     let sent = client.others.iter().find(|other| c.is_issued_by(other));
     let leads_there = |issuer: &&Certificate| {
         let all: Vec<_> = trusted.iter().chain(&client.others).cloned().collect();
-        let chain = issuer.chain(&all).unwrap_or_else(|chain| chain);
-        chain.iter().any(|link| trusted.contains(link))
+        let links = chain(issuer, &all).unwrap_or_else(|links| links);
+        links.iter().any(|link| trusted.contains(link))
     };
     if let Some(issuer) = sent.filter(leads_there) {
         return finding(

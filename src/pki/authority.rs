@@ -1,6 +1,7 @@
 //! Certificate authorities: making a self-signed one, and loading one that can issue.
 
 use super::certificate::{Certificate, ParseError, parse_pem_bundle};
+use super::chain::chain;
 use super::keys::{self, Encoding, KeyError, KeyKind};
 use super::leaf::{Problem, subject_part};
 use super::signing::{Draft, Subject, sign};
@@ -142,7 +143,7 @@ impl Issuer {
         if !known.contains(&algorithm) {
             return Err(IssuerError::UnsupportedKey);
         }
-        let chain = authority.chain(&pool).map_err(|chain| {
+        let chain = chain(&authority, &pool).map_err(|chain| {
             let last = &chain[chain.len() - 1];
             IssuerError::ChainIncomplete { subject: last.subject.clone(), issuer: last.issuer.clone() }
         })?;

@@ -1,5 +1,6 @@
 //! Facts about X.509 certificates, and reading them from PEM. Pure: decides nothing, knows no time.
 
+use super::constraints::NameConstraints;
 use super::keys::{KeyStrength, begin_of_key};
 use super::name;
 use aws_lc_rs::signature::{
@@ -12,6 +13,7 @@ use x509_cert::der::pem::{LineEnding, encode_string};
 use x509_parser::{
     asn1_rs::BitString,
     extensions::{GeneralName, ParsedExtension},
+    oid_registry::OID_X509_EXT_NAME_CONSTRAINTS,
     pem::Pem,
     prelude::{FromDer, X509Certificate},
     verify::verify_signature,
@@ -43,6 +45,12 @@ pub struct Certificate {
     pub may_sign: bool,
     /// Issuer is subject, and the signature verifies with its own key.
     pub self_signed: bool,
+    /// How many authorities may stand between it and a client certificate, as basicConstraints says; `None`: any number.
+    pub path_len: Option<u32>,
+    /// Its extended key usage is absent, or names clientAuth or any usage.
+    pub client_auth: bool,
+    /// Which names certificates below it may have; `None`: any.
+    pub name_constraints: Option<NameConstraints>,
     pub subject_key_id: Option<Vec<u8>>,
     /// Of its issuer's key; lower-case hex.
     pub authority_key_id: Option<String>,
@@ -115,6 +123,9 @@ impl Certificate {
                 Err(_) => false,
             },
             self_signed: false,
+            path_len: None,
+            client_auth: true,
+            name_constraints: None,
             subject_key_id: None,
             authority_key_id: None,
             spki_sha256: sha256(spki.raw),
@@ -144,6 +155,14 @@ impl Certificate {
                             _ => certificate.other_names = true,
                         }
                     }
+                }
+                ParsedExtension::BasicConstraints(basic) => certificate.path_len = basic.path_len_constraint,
+                ParsedExtension::ExtendedKeyUsage(usage) => certificate.client_auth = usage.any || usage.client_auth,
+                ParsedExtension::NameConstraints(names) => {
+                    certificate.name_constraints = Some(NameConstraints::of(names));
+                }
+                _ if extension.oid == OID_X509_EXT_NAME_CONSTRAINTS => {
+                    certificate.name_constraints = Some(NameConstraints::unreadable());
                 }
                 _ => {}
             }
@@ -185,26 +204,6 @@ impl Certificate {
     /// One `CERTIFICATE` block, lines of 64, with a newline at the end.
     pub fn to_pem(&self) -> String {
         encode_string("CERTIFICATE", LineEnding::LF, &self.der).expect("a certificate is far below 4 GB")
-    }
-
-    /// The chain from this certificate up to its self-signed root, itself first, found among `pool`. `Err` holds as much of
-    /// it as there is. Of several issuers that fit, the one that lives longest counts.
-    pub fn chain(&self, pool: &[Certificate]) -> Result<Vec<Certificate>, Vec<Certificate>> {
-        let mut chain = vec![self.clone()];
-        loop {
-            let last = &chain[chain.len() - 1];
-            if last.self_signed {
-                return Ok(chain);
-            }
-            let next = pool
-                .iter()
-                .filter(|candidate| !chain.contains(candidate) && last.is_issued_by(candidate))
-                .max_by_key(|candidate| candidate.not_after);
-            match next {
-                Some(next) => chain.push(next.clone()),
-                None => return Err(chain),
-            }
-        }
     }
 }
 

@@ -2,9 +2,12 @@
 //! comes out that no living leaf misses its issuer in, unless somebody said Distrusted or overlap.
 
 use super::certificate::Certificate;
-use super::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity, SourceError, lint};
+use super::chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures};
+use super::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Pools, Reason, Severity, SourceError, is_other_key, lint};
 use super::truststore::{Bundle, Entry, identity};
 use jiff::{SignedDuration, Timestamp};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 
 /// One authority of the spec.
 #[derive(Clone, Debug)]
@@ -52,10 +55,11 @@ pub struct Compiled {
 /// The next truststore. Compiling again with the result as `previous` gives the same bytes, until a certificate begins, expires
 /// or its `keep_until` passes.
 pub fn compile(input: &CompileInput<'_>) -> Compiled {
-    let mut compiled = pass(input);
+    let signatures = Signatures::default();
+    let mut compiled = pass(input, &signatures);
     // What leaves can be what made something else stay; that then leaves in the next pass, and not at the next look.
     for _ in 0..MAX_PASSES {
-        let next = pass(&CompileInput { previous: Some(&compiled.bundle), ..input.clone() });
+        let next = pass(&CompileInput { previous: Some(&compiled.bundle), ..input.clone() }, &signatures);
         let settled = next.bundle == compiled.bundle;
         compiled = Compiled { distrusts: compiled.distrusts, ..next };
         if settled {
@@ -68,7 +72,7 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
 /// Each pass takes away at least one certificate that only another one kept; more than a chain's length was never seen.
 const MAX_PASSES: usize = 8;
 
-fn pass(input: &CompileInput<'_>) -> Compiled {
+fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     let now = input.now;
     let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
     let distrusted = Distrusted::find(input.sources, before);
@@ -84,22 +88,25 @@ fn pass(input: &CompileInput<'_>) -> Compiled {
         .filter(|source| source.state == State::Active)
         .map(|source| Offer::new(source, &is_distrusted, &mut findings))
         .collect();
-    let everything = accepted(&offers);
-    for offer in &mut offers {
-        offer.lint(&everything, &living, now, &mut findings);
-    }
-    refuse_reused_subjects(&mut offers, &living, input, &mut findings);
-    refuse_broken_chains(&mut offers, &mut findings);
+    lint_offers(&mut offers, &living, signatures, now, &mut findings);
+    refuse_reused_subjects(&mut offers, &living, input, signatures, &mut findings);
+    refuse_broken_chains(&mut offers, signatures, &mut findings);
 
     let listed = accepted(&offers);
+    let there = living.iter().map(|entry| &entry.certificate);
+    let twins = Twins { pool: Pool::new(listed.iter().chain(there), Prefer::Shortest, signatures), now };
     let mut entries = Entries::default();
     for offer in &offers {
         if offer.verdict == Verdict::Accepted {
             for certificate in &offer.certificates {
-                entries.offer(offer, certificate, &living, now);
+                entries.offer(offer, certificate, &living, &twins);
+            }
+            // Trusted as long as nothing better is known: API Gateway knows whether the expired authority matters.
+            for entry in living.iter().filter(|entry| offer.stranded.contains(&entry.certificate)) {
+                entries.keep((*entry).clone());
             }
         } else {
-            let carried = with_issuers(offer.last_good(&living), &living);
+            let carried = with_issuers(offer.last_good(&living), &living, signatures);
             // Another authority lists it: it stands there.
             for entry in carried.into_iter().filter(|entry| !contains(&listed, &entry.certificate)) {
                 let max_leaf = offer.max_leaf().filter(|_| offer.lists(&entry.certificate));
@@ -116,7 +123,7 @@ fn pass(input: &CompileInput<'_>) -> Compiled {
     // No certificate without its chain, as long as the truststore of now has it.
     let kept =
         living.iter().copied().filter(|entry| entries.list.iter().any(|kept| kept.certificate == entry.certificate));
-    for entry in with_issuers(kept.collect::<Vec<_>>().into_iter(), &living) {
+    for entry in with_issuers(kept.collect::<Vec<_>>().into_iter(), &living, signatures) {
         entries.keep(entry.clone());
     }
     if entries.list.is_empty() && !living.is_empty() {
@@ -132,12 +139,14 @@ fn pass(input: &CompileInput<'_>) -> Compiled {
         );
         findings.push(whole(Reason::TooLarge, message));
     }
-    let published: Vec<Certificate> = bundle.entries.iter().map(|entry| entry.certificate.clone()).collect();
+    findings.extend(offers.iter().flat_map(|offer| offer.redundant(&bundle, now)));
+    let published = bundle.entries.iter().map(|entry| &entry.certificate);
+    let published = Pool::new(published, Prefer::Shortest, signatures);
     let may_issue = |source: &Source| {
         let head = source.certificates.as_ref().ok().and_then(|own| own.first());
         head.filter(|head| now < head.not_after)
             .and_then(|head| bundle.find(head))
-            .is_some_and(|entry| entry.keep_until.is_none() && entry.certificate.chain(&published).is_ok())
+            .is_some_and(|entry| entry.keep_until.is_none() && published.best(&entry.certificate, MAX_CHAIN).is_some())
     };
     let refused = input.sources.iter().filter(|source| source.issues && !may_issue(source));
     let refused_issuers = refused.map(|source| source.authority.clone()).collect();
@@ -153,8 +162,10 @@ fn pass(input: &CompileInput<'_>) -> Compiled {
 /// One Active authority on its way into the bundle.
 struct Offer<'a> {
     source: &'a Source,
-    /// Without what is distrusted; expired ones are taken out by [`Offer::lint`].
+    /// Without those that are distrusted; [`Offer::lint`] takes out those that expired or are not sound.
     certificates: Vec<Certificate>,
+    /// Those below an authority that has expired: not published, and kept where they are in the truststore.
+    stranded: Vec<Certificate>,
     verdict: Verdict,
 }
 
@@ -169,7 +180,7 @@ enum Verdict {
 
 impl<'a> Offer<'a> {
     fn new(source: &'a Source, is_distrusted: &dyn Fn(&Certificate) -> bool, findings: &mut Vec<Finding>) -> Offer<'a> {
-        let mut offer = Offer { source, certificates: Vec::new(), verdict: Verdict::Accepted };
+        let mut offer = Offer { source, certificates: Vec::new(), stranded: Vec::new(), verdict: Verdict::Accepted };
         match &source.certificates {
             Err(error) => {
                 findings.push(error.finding(&source.authority));
@@ -203,18 +214,52 @@ impl<'a> Offer<'a> {
         contains(&self.certificates, certificate)
     }
 
-    fn lint(&mut self, pool: &[Certificate], living: &[&Entry], now: Timestamp, findings: &mut Vec<Finding>) {
+    fn lint(&mut self, pools: Pools<'_>, living: &[&Entry], now: Timestamp, findings: &mut Vec<Finding>) {
         if self.verdict != Verdict::Accepted {
             return;
         }
-        let found = lint(&self.source.authority, &self.certificates, pool, self.max_leaf(), now);
-        self.certificates.retain(|certificate| now < certificate.not_after);
-        // Nothing of it is valid any more: as if it were broken, so that a slip does not shut out whoever is in now.
-        let slip = self.certificates.is_empty() && self.last_good(living).next().is_some();
-        if slip || found.iter().any(|finding| finding.severity == Severity::Refused) {
+        let linted = lint(&self.source.authority, &self.certificates, pools, self.max_leaf(), now);
+        if linted.findings.iter().any(|finding| finding.severity == Severity::Refused) {
+            self.verdict = Verdict::LastGood;
+            self.certificates.retain(|certificate| now < certificate.not_after);
+        } else {
+            (self.certificates, self.stranded) = (linted.sound, linted.stranded);
+        }
+        // Nothing of it is left: as if it were broken, so that a slip does not shut out the callers of now.
+        if self.certificates.is_empty() && self.last_good(living).next().is_some() {
             self.verdict = Verdict::LastGood;
         }
-        findings.extend(found);
+        findings.extend(linted.findings);
+    }
+
+    /// A finding for each certificate in whose place another one of its name and key, from the same source, is trusted.
+    fn redundant(&self, bundle: &Bundle, now: Timestamp) -> Vec<Finding> {
+        let own = self.source.certificates.iter().flatten();
+        let valid = own.filter(|certificate| now < certificate.not_after && self.verdict == Verdict::Accepted);
+        let mut findings: Vec<Finding> = Vec::new();
+        for certificate in valid {
+            let trusted = bundle.find(certificate).map(|entry| &entry.certificate);
+            let Some(twin) = trusted.filter(|twin| *twin != certificate && self.certificates.contains(twin)) else {
+                continue;
+            };
+            let by = if twin.self_signed { "itself" } else { &twin.issuer };
+            let message = format!(
+                "of issuer {} is left out: the one of the same name and key that is signed by {by} is trusted in its place, and \
+                 callers of both get in",
+                certificate.issuer
+            );
+            let finding = Finding {
+                severity: Severity::Dropped,
+                authority: self.source.authority.clone(),
+                subject: certificate.subject.clone(),
+                reason: Reason::Redundant,
+                message,
+            };
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+        findings
     }
 
     /// What this authority has in the truststore now and nobody has replaced yet.
@@ -228,29 +273,52 @@ impl<'a> Offer<'a> {
     }
 }
 
+fn lint_offers(
+    offers: &mut [Offer<'_>],
+    living: &[&Entry],
+    signatures: &Signatures,
+    now: Timestamp,
+    findings: &mut Vec<Finding>,
+) {
+    // An authority that gives one subject two keys is refused, and nobody's chain leads through it: its certificates, which
+    // may be many, are not tried as issuers.
+    let is_plain = |offer: &&Offer<'_>| {
+        let mut keys: HashMap<&str, &str> = HashMap::new();
+        offer.certificates.iter().all(|c| *keys.entry(&c.subject_key).or_insert(&c.spki_sha256) == c.spki_sha256)
+    };
+    let accepting = offers.iter().filter(|offer| offer.verdict == Verdict::Accepted).filter(is_plain);
+    let everything: Vec<Certificate> = accepting.flat_map(|offer| offer.certificates.clone()).collect();
+    let all = Pool::new(&everything, Prefer::Shortest, signatures);
+    let valid = everything.iter().filter(|certificate| now < certificate.not_after);
+    let valid = Pool::new(valid, Prefer::Shortest, signatures);
+    for offer in offers {
+        offer.lint(Pools { valid: &valid, all: &all }, living, now, findings);
+    }
+}
+
 /// API Gateway refuses two certificates with one subject. Whoever is in the truststore and stays has the subject, then whoever
 /// comes first in the spec.
 fn refuse_reused_subjects(
     offers: &mut [Offer<'_>],
     living: &[&Entry],
     input: &CompileInput<'_>,
+    signatures: &Signatures,
     findings: &mut Vec<Finding>,
 ) {
     let stays = |entry: &Entry| {
-        let listed =
-            offers.iter().any(|o| o.verdict == Verdict::Accepted && contains(&o.certificates, &entry.certificate));
+        let lists =
+            |o: &Offer<'_>| contains(&o.certificates, &entry.certificate) || o.stranded.contains(&entry.certificate);
+        let listed = offers.iter().any(|o| o.verdict == Verdict::Accepted && lists(o));
         let carried =
             offers.iter().any(|o| o.verdict == Verdict::LastGood && o.last_good(living).any(|kept| kept == entry));
         listed || carried || keep_until(entry, input).is_some_and(|until| input.now < until)
     };
     let staying = living.iter().copied().filter(|entry| stays(entry));
     let mut taken: Vec<Certificate> =
-        with_issuers(staying, living).into_iter().map(|entry| entry.certificate.clone()).collect();
+        with_issuers(staying, living, signatures).into_iter().map(|entry| entry.certificate.clone()).collect();
     for offer in offers.iter_mut().filter(|offer| offer.verdict == Verdict::Accepted) {
         for certificate in &offer.certificates {
-            let (subject, key) = identity(certificate);
-            let holder = taken.iter().find(|other| other.subject_key == subject);
-            if holder.is_some_and(|holder| holder.spki_sha256 != key) && !contains(&taken, certificate) {
+            if taken.iter().any(|other| is_other_key(other, certificate)) && !contains(&taken, certificate) {
                 offer.verdict = Verdict::Reused;
                 let message = "is the subject of another certificate that is trusted already, with another key, and API Gateway \
                                refuses two: the old one stays, the new one is not published. Give the new authority another subject";
@@ -269,13 +337,20 @@ fn refuse_reused_subjects(
     }
 }
 
-/// An authority may lean on another's root; when that one is not published, its own chain is broken.
-fn refuse_broken_chains(offers: &mut [Offer<'_>], findings: &mut Vec<Finding>) {
+/// An authority may lean on another's root; when that one is not published, its own chain is broken. Certificates of which a
+/// twin has a whole chain do not count: the twin is published.
+fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findings: &mut Vec<Finding>) {
     loop {
-        let pool = accepted(offers);
-        let stop = |certificate: &Certificate| certificate.chain(&pool).err().and_then(|mut chain| chain.pop());
+        let listed = accepted(offers);
+        let pool = Pool::new(&listed, Prefer::Shortest, signatures);
+        let whole: HashSet<_> = listed.iter().filter(|c| pool.best(c, MAX_CHAIN).is_some()).map(identity).collect();
+        let stop = |certificate: &Certificate| match pool.chain(certificate, MAX_CHAIN) {
+            Err(Broken::Incomplete(mut chain) | Broken::TooLong(mut chain)) => chain.pop(),
+            Ok(_) => None,
+        };
         let mut broken = offers.iter_mut().filter(|offer| offer.verdict == Verdict::Accepted).filter_map(|offer| {
-            let (certificate, stop) = offer.certificates.iter().find_map(|c| Some((c.clone(), stop(c)?)))?;
+            let certificate = offer.certificates.iter().find(|c| !whole.contains(&identity(c)))?.clone();
+            let stop = stop(&certificate)?;
             Some((offer, certificate, stop))
         });
         let Some((offer, certificate, stop)) = broken.next() else {
@@ -303,16 +378,22 @@ fn accepted(offers: &[Offer<'_>]) -> Vec<Certificate> {
 }
 
 /// These entries, each followed by its issuers among `living`.
-fn with_issuers<'e>(entries: impl Iterator<Item = &'e Entry>, living: &[&'e Entry]) -> Vec<&'e Entry> {
+fn with_issuers<'e>(
+    entries: impl Iterator<Item = &'e Entry>,
+    living: &[&'e Entry],
+    signatures: &Signatures,
+) -> Vec<&'e Entry> {
+    let pool = Pool::new(living.iter().map(|entry| &entry.certificate), Prefer::Shortest, signatures);
     let mut all: Vec<&Entry> = entries.collect();
     let mut at = 0;
     while at < all.len() {
         let certificate = &all[at].certificate;
         at += 1;
-        if certificate.self_signed || all.iter().any(|entry| certificate.is_issued_by(&entry.certificate)) {
+        if certificate.self_signed || all.iter().any(|entry| signatures.issued(certificate, &entry.certificate)) {
             continue;
         }
-        all.extend(living.iter().find(|entry| certificate.is_issued_by(&entry.certificate)).copied());
+        let issuer = pool.issuer(certificate, MAX_CHAIN);
+        all.extend(living.iter().find(|entry| Some(&entry.certificate) == issuer).copied());
     }
     all
 }
@@ -401,22 +482,24 @@ struct Entries {
 }
 
 impl Entries {
-    /// A certificate that the spec lists. Of two certificates of one name and key, the one that lives longer counts: leaves need it.
-    fn offer(&mut self, offer: &Offer<'_>, certificate: &Certificate, living: &[&Entry], now: Timestamp) {
+    /// A certificate that the spec lists. Of several of one name and key the best twin counts.
+    fn offer(&mut self, offer: &Offer<'_>, certificate: &Certificate, living: &[&Entry], twins: &Twins<'_>) {
         let max_leaf = offer.max_leaf();
         if let Some(entry) = self.list.iter_mut().find(|entry| entry.identity() == identity(certificate)) {
             entry.max_leaf = entry.max_leaf.max(max_leaf);
             entry.keep_until = None;
-            entry.certificate = longer(&entry.certificate, certificate, now).clone();
+            entry.certificate = twins.better(&entry.certificate, certificate).clone();
             return;
         }
         // Carried forward for want of better; what the spec lists goes first.
         self.list.retain(|entry| entry.certificate.subject_key != certificate.subject_key);
         let there = living.iter().find(|entry| entry.identity() == identity(certificate));
+        let max_leaf = max_leaf.max(there.and_then(|entry| entry.max_leaf));
+        let best = |entry: &'_ &Entry| twins.better(certificate, &entry.certificate).clone();
         self.list.push(Entry {
             authority: offer.source.authority.clone(),
-            certificate: there.map_or(certificate, |entry| longer(certificate, &entry.certificate, now)).clone(),
-            max_leaf: max_leaf.max(there.and_then(|entry| entry.max_leaf)),
+            certificate: there.map_or_else(|| certificate.clone(), best),
+            max_leaf,
             keep_until: None,
         });
     }
@@ -446,9 +529,24 @@ impl Entries {
     }
 }
 
-fn longer<'c>(one: &'c Certificate, other: &'c Certificate, now: Timestamp) -> &'c Certificate {
-    let rank = |certificate: &Certificate| (certificate.not_before <= now, certificate.not_after);
-    if rank(other) > rank(one) { other } else { one }
+/// The choice between certificates of one name and key, of which API Gateway takes one.
+struct Twins<'p> {
+    pool: Pool<'p>,
+    now: Timestamp,
+}
+
+impl Twins<'_> {
+    /// Prefers a whole chain, then a certificate that is valid already, then the shortest chain (a self-signed certificate
+    /// is one by itself, which nothing can break), then the chain that expires last.
+    fn better<'c>(&self, one: &'c Certificate, other: &'c Certificate) -> &'c Certificate {
+        let rank = |certificate: &Certificate| {
+            let began = certificate.not_before <= self.now;
+            let route = self.pool.best(certificate, MAX_CHAIN);
+            let (length, end) = route.map_or((0, certificate.not_after), |route| (route.certificates, route.end));
+            (route.is_some(), began, Reverse(length), end)
+        };
+        if rank(other) > rank(one) { other } else { one }
+    }
 }
 
 fn contains(certificates: &[Certificate], certificate: &Certificate) -> bool {

@@ -2,6 +2,7 @@
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, key_id, later};
 use super::certificate::Certificate;
+use super::constraints::{self, Violation};
 use super::name::normal_form;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
@@ -81,6 +82,10 @@ pub enum IssueError {
     IssuerNotYetValid { subject: String },
     #[error("the authority's subject ({subject}) cannot be written as an issuer byte for byte")]
     IssuerName { subject: String },
+    #[error(
+        "no caller would get in with it: {0}; change what is asked for, or give the domain an authority without that constraint"
+    )]
+    Constrained(#[from] Violation),
     #[error("the certificate could not be written")]
     Write(#[from] builder::Error),
 }
@@ -204,6 +209,9 @@ pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp
     // x509-cert sorts the values of a multi-valued RDN; an authority that did not would get leaves that do not chain.
     if certificate.issuer_der != authority.subject_der || !certificate.is_issued_by(authority) {
         return Err(IssueError::IssuerName { subject: subject() });
+    }
+    if let Some(violation) = constraints::of_leaf(&certificate, issuer.chain()) {
+        return Err(violation.into());
     }
     let chain_pem = std::iter::once(&certificate).chain(issuer.intermediates()).map(Certificate::to_pem).collect();
     Ok(Leaf { chain_pem, ca_pem: issuer.ca_pem(), certificate })

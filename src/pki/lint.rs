@@ -3,15 +3,17 @@
 //! Rules without another source: "Configuring mutual TLS authentication", API Gateway Developer Guide.
 
 use super::certificate::{Certificate, ParseError, SignatureClass};
+use super::chain::{Broken, MAX_CHAIN, Pool};
+use super::constraints;
 use super::keys::KeyStrength;
+use super::truststore::identity;
 use jiff::{SignedDuration, Timestamp};
+use std::collections::HashSet;
 
 /// Certificates in one truststore. Reported by users of API Gateway, on no AWS page that we know.
 pub const MAX_CERTIFICATES: usize = 1000;
 /// Bytes of one truststore object. Reported by users of API Gateway, on no AWS page that we know.
 pub const MAX_BYTES: usize = 1_000_000;
-/// Certificates from the issuing authority up to and including the root.
-pub const MAX_CHAIN: usize = 4;
 /// A certificate that ends within this time is warned about: AWS does not.
 pub const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -65,9 +67,15 @@ pub enum Reason {
     Expired,
     /// Another entry of the spec distrusts it, or its issuer.
     Distrusted,
+    /// The chain above it has expired.
+    IssuerExpired,
+    /// Another certificate of the same name and key is trusted in its place.
+    Redundant,
     NotYetValid,
     Version1,
     ExpiresSoon,
+    /// An authority says of itself, or of those below it, that no client certificate may stand there.
+    Constrained,
 }
 
 /// Why an authority's certificates are not to be had.
@@ -91,32 +99,73 @@ impl SourceError {
     }
 }
 
-/// Judges one authority's certificates. `pool`: all certificates that chains may go through, these included. `max_leaf`: the
-/// longest life of a leaf when the authority issues.
+/// The certificates that chains may go through.
+#[derive(Clone, Copy)]
+pub struct Pools<'a> {
+    /// Those that have not expired.
+    pub valid: &'a Pool<'a>,
+    /// Those that have as well.
+    pub all: &'a Pool<'a>,
+}
+
+/// One authority's certificates, judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Linted {
+    pub findings: Vec<Finding>,
+    /// The certificates that may be published, those of one name and key all of them.
+    pub sound: Vec<Certificate>,
+    /// Those that cannot be published because the chain above them has expired.
+    pub stranded: Vec<Certificate>,
+}
+
+/// Judges one authority's certificates. `max_leaf`: the longest life of a leaf when the authority issues.
 pub fn lint(
     authority: &str,
     certificates: &[Certificate],
-    pool: &[Certificate],
+    pools: Pools<'_>,
     max_leaf: Option<SignedDuration>,
     now: Timestamp,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (at, certificate) in certificates.iter().enumerate() {
+) -> Linted {
+    let mut linted = Linted::default();
+    let valid = |certificate: &Certificate| now < certificate.not_after;
+    // Names and keys that had a whole chain before a certificate expired, that of a twin included.
+    let once: HashSet<_> =
+        certificates.iter().filter(|c| pools.all.best(c, MAX_CHAIN).is_some()).map(identity).collect();
+    let problem = |c: &Certificate| refusal(c, pools, once.contains(&identity(c)));
+    let problems: Vec<_> = certificates.iter().map(|c| valid(c).then(|| problem(c)).flatten()).collect();
+    let has_sound_twin = |certificate: &Certificate| {
+        let judged = certificates.iter().zip(&problems);
+        judged
+            .into_iter()
+            .any(|(twin, problem)| identity(twin) == identity(certificate) && valid(twin) && problem.is_none())
+    };
+    for (at, (certificate, problem)) in certificates.iter().zip(&problems).enumerate() {
         let earlier = &certificates[..at];
         if earlier.contains(certificate) {
             continue;
         }
         let mut add = |severity, reason, message: String| {
             let (authority, subject) = (authority.to_owned(), certificate.subject.clone());
-            findings.push(Finding { severity, authority, subject, reason, message });
+            linted.findings.push(Finding { severity, authority, subject, reason, message });
         };
-        if now >= certificate.not_after {
+        if !valid(certificate) {
             let message = format!("expired at {}: replace it", certificate.not_after);
             add(Severity::Dropped, Reason::Expired, message);
             continue;
         }
-        if let Some((reason, message)) = refusal(certificate, earlier, pool) {
-            add(Severity::Refused, reason, message);
+        if earlier.iter().any(|other| is_other_key(other, certificate)) {
+            let message = "has the subject of another certificate here, with another key: API Gateway refuses that; give one \
+                           of them another subject";
+            add(Severity::Refused, Reason::DuplicateSubject, message.to_owned());
+            continue;
+        }
+        if let Some((reason, message)) = problem {
+            // A certificate that another one of its name and key makes redundant is no reason to refuse anything.
+            if !has_sound_twin(certificate) {
+                let stranded = *reason == Reason::IssuerExpired;
+                add(if stranded { Severity::Dropped } else { Severity::Refused }, *reason, message.clone());
+                linted.stranded.extend(stranded.then(|| certificate.clone()));
+            }
             continue;
         }
         if now < certificate.not_before {
@@ -132,16 +181,35 @@ pub fn lint(
                 "has a P-521 key, which API Gateway's documentation does not name: P-256 and P-384 are sure to work";
             add(Severity::Warning, Reason::UnprovenAlgorithm, message.to_owned());
         }
+        if let Some(violation) = violation(certificate, pools) {
+            let message = format!("admits no client certificate: {violation}. API Gateway may refuse its callers");
+            add(Severity::Warning, Reason::Constrained, message);
+        }
         let soon = max_leaf.unwrap_or_default().max(EXPIRES_SOON);
         if certificate.not_after.duration_since(now) < soon {
             let message = format!("expires at {}: add its successor, AWS does not warn", certificate.not_after);
             add(Severity::Warning, Reason::ExpiresSoon, message);
         }
+        linted.sound.push(certificate.clone());
     }
-    findings
+    linted
 }
 
-fn refusal(certificate: &Certificate, earlier: &[Certificate], pool: &[Certificate]) -> Option<(Reason, String)> {
+/// One subject, two keys.
+pub(crate) fn is_other_key(one: &Certificate, other: &Certificate) -> bool {
+    one.subject_key == other.subject_key && one.spki_sha256 != other.spki_sha256
+}
+
+/// The constraint that no client certificate under this one can keep. A self-signed client certificate is no authority, and
+/// is not asked for what authorities have to be.
+fn violation(certificate: &Certificate, pools: Pools<'_>) -> Option<constraints::Violation> {
+    let authority = certificate.is_ca || !certificate.self_signed;
+    let chain = pools.valid.chain(certificate, MAX_CHAIN).ok().filter(|_| authority)?;
+    constraints::of_authorities(&chain)
+}
+
+/// Why API Gateway takes no certificate with this key, or signed in this way.
+pub fn weakness(certificate: &Certificate) -> Option<(Reason, String)> {
     match certificate.key {
         KeyStrength::Rsa(bits) if bits < 2048 => {
             return Some((Reason::WeakKey, format!("has an RSA key of {bits} bits: use 2048 or more")));
@@ -155,56 +223,68 @@ fn refusal(certificate: &Certificate, earlier: &[Certificate], pool: &[Certifica
         }
     }
     match certificate.signature {
-        SignatureClass::Sha2 => {}
+        SignatureClass::Sha2 => None,
         SignatureClass::Sha1 => {
             let message = "is signed with SHA-1: have it signed with SHA-256 or stronger";
-            return Some((Reason::WeakSignature, message.to_owned()));
+            Some((Reason::WeakSignature, message.to_owned()))
         }
         SignatureClass::Other => {
             let message =
                 "is signed in a way that API Gateway does not support: use SHA-256 or stronger with RSA or ECDSA";
-            return Some((Reason::UnsupportedAlgorithm, message.to_owned()));
+            Some((Reason::UnsupportedAlgorithm, message.to_owned()))
         }
+    }
+}
+
+/// `once`: its chain was whole before a certificate of it expired.
+fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(Reason, String)> {
+    if let Some(weakness) = weakness(certificate) {
+        return Some(weakness);
     }
     if !certificate.is_ca && !certificate.self_signed {
         let message = "is neither an authority (CA:TRUE) nor self-signed: give the certificate of its issuer";
         return Some((Reason::NotAnAuthority, format!("{message}, {}", certificate.issuer)));
     }
-    let duplicate = |other: &&Certificate| {
-        other.subject_key == certificate.subject_key && other.spki_sha256 != certificate.spki_sha256
+    let broken = pools.valid.chain(certificate, MAX_CHAIN).err()?;
+    if once {
+        let message = "is left out: its chain has expired; add a valid one, or take it out";
+        return Some((Reason::IssuerExpired, message.to_owned()));
+    }
+    if let Broken::TooLong(chain) = broken {
+        let message = format!(
+            "is {} certificates below its root, and API Gateway takes chains of {MAX_CHAIN} in all: leave it out, or have it \
+             issued nearer to the root",
+            chain.len() - 1
+        );
+        return Some((Reason::ChainTooDeep, message));
+    }
+    let (Broken::Incomplete(chain) | Broken::TooLong(chain)) = broken;
+    let last = chain.last().unwrap_or(certificate);
+    let message = if last == certificate {
+        format!("has no issuer here: add it, {}, and what leads up to the root", last.issuer)
+    } else {
+        format!("has no whole chain to its root: it stops at {}; add its issuer, {}", last.subject, last.issuer)
     };
-    if earlier.iter().any(|other| duplicate(&other)) {
-        let message = "has the subject of another certificate here, with another key: API Gateway refuses that";
-        return Some((Reason::DuplicateSubject, format!("{message}; give one of them another subject")));
-    }
-    match certificate.chain(pool) {
-        Ok(chain) if chain.len() > MAX_CHAIN => {
-            let message = format!(
-                "is {} certificates below its root, and API Gateway takes chains of {MAX_CHAIN} in all: leave it out, or have it \
-                     issued nearer to the root",
-                chain.len() - 1
-            );
-            Some((Reason::ChainTooDeep, message))
-        }
-        Ok(_) => None,
-        Err(chain) => {
-            let last = &chain[chain.len() - 1];
-            let message = if last == certificate {
-                format!("has no issuer here: add it, {}, and what leads up to the root", last.issuer)
-            } else {
-                format!("has no whole chain to its root: it stops at {}; add its issuer, {}", last.subject, last.issuer)
-            };
-            Some((Reason::ChainIncomplete, message))
-        }
-    }
+    Some((Reason::ChainIncomplete, message))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::certificate::parse_pem_bundle;
+    use super::super::chain::{Prefer, Signatures};
     use super::*;
     use std::path::Path;
     use std::process::Command;
+
+    fn judge(own: &[Certificate], max_leaf: Option<SignedDuration>, now: Timestamp) -> Vec<Finding> {
+        let signatures = Signatures::default();
+        let pool = |from| {
+            let own = own.iter().filter(move |certificate| from < certificate.not_after);
+            Pool::new(own, Prefer::Shortest, &signatures)
+        };
+        let (all, valid) = (pool(Timestamp::MIN), pool(now));
+        lint("a", own, Pools { valid: &valid, all: &all }, max_leaf, now).findings
+    }
 
     fn openssl(dir: &Path, line: &str) {
         let line = line.replace("@/", &format!("{}/", dir.display()));
@@ -249,20 +329,19 @@ mod tests {
         for (args, expected) in cases {
             let c = self_signed(&args);
             let now = c.not_before;
-            let found = lint("a", std::slice::from_ref(&c), std::slice::from_ref(&c), None, now);
+            let found = judge(std::slice::from_ref(&c), None, now);
             let found: Vec<_> = found.into_iter().map(|finding| (finding.severity, finding.reason)).collect();
             assert_eq!(found, expected, "{args}");
         }
         let c = self_signed(&format!("{EC} {year}"));
-        let judge = |max_leaf, now| -> Vec<Reason> {
-            let own = std::slice::from_ref(&c);
-            lint("a", own, own, max_leaf, now).into_iter().map(|finding| finding.reason).collect()
+        let reasons = |max_leaf, now| -> Vec<Reason> {
+            judge(std::slice::from_ref(&c), max_leaf, now).into_iter().map(|finding| finding.reason).collect()
         };
         let (early, day) = (c.not_before - SignedDuration::from_secs(1), SignedDuration::from_hours(24));
-        assert_eq!(judge(None, early), [Reason::NotYetValid]);
-        assert_eq!(judge(None, c.not_after), [Reason::Expired]);
-        assert_eq!(judge(Some(day * 90), c.not_after - day * 89), [Reason::ExpiresSoon]);
-        assert_eq!(judge(Some(day * 90), c.not_after - day * 90), []);
+        assert_eq!(reasons(None, early), [Reason::NotYetValid]);
+        assert_eq!(reasons(None, c.not_after), [Reason::Expired]);
+        assert_eq!(reasons(Some(day * 90), c.not_after - day * 89), [Reason::ExpiresSoon]);
+        assert_eq!(reasons(Some(day * 90), c.not_after - day * 90), []);
     }
 
     #[test]
@@ -271,7 +350,7 @@ mod tests {
         openssl(dir.path(), &format!("req -nodes {EC} -keyout @/key -out @/csr -subj /CN=x"));
         openssl(dir.path(), "x509 -req -days 365 -in @/csr -signkey @/key -out @/c.pem");
         let c = [read(dir.path(), "c")];
-        let found = lint("a", &c, &c, None, c[0].not_before);
+        let found = judge(&c, None, c[0].not_before);
         assert_eq!(found.iter().map(|finding| finding.reason).collect::<Vec<_>>(), [Reason::Version1]);
     }
 
@@ -308,7 +387,7 @@ mod tests {
         for (names, expected) in cases {
             let own: Vec<Certificate> = names.iter().map(|name| read(dir.path(), name)).collect();
             let now = own.iter().map(|certificate| certificate.not_before).max().unwrap();
-            let found = lint("a", &own, &own, None, now);
+            let found = judge(&own, None, now);
             let found: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.reason)).collect();
             assert_eq!(found, expected, "{names:?}");
         }

@@ -2,7 +2,9 @@
 
 pub mod authority;
 pub mod certificate;
+pub mod chain;
 pub mod compile;
+pub mod constraints;
 pub mod csr;
 #[cfg(test)]
 mod hostile;

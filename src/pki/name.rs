@@ -1,6 +1,6 @@
 //! X.509 names: the RFC 4514 string for people, and the normal form that names are compared by.
 
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{RelativeDistinguishedName, X509Name};
 
 /// RFC 4514, most specific part first, as API Gateway's `clientCert.subjectDN` shows it: `CN=client1,O=Acme,C=DE`.
 /// Always one line: control characters are escaped.
@@ -29,8 +29,12 @@ pub(crate) fn text(name: &X509Name<'_>) -> String {
 /// The normal form in which two names are the same name: string types, case and repeated spaces do not count (RFC 5280,
 /// section 7.1, as OpenSSL and the JDK compare).
 pub(crate) fn normal_form(name: &X509Name<'_>) -> String {
-    let mut form = String::new();
-    for rdn in name.iter_rdn() {
+    rdns(name).iter().map(|rdn| format!("{rdn},")).collect()
+}
+
+/// The relative distinguished names of a name, each in its normal form, from the root down.
+pub(crate) fn rdns(name: &X509Name<'_>) -> Vec<String> {
+    let normal = |rdn: &RelativeDistinguishedName<'_>| {
         let mut parts: Vec<String> = rdn
             .iter()
             .map(|part| {
@@ -45,10 +49,9 @@ pub(crate) fn normal_form(name: &X509Name<'_>) -> String {
             })
             .collect();
         parts.sort();
-        form.push_str(&parts.join("+"));
-        form.push(',');
-    }
-    form
+        parts.join("+")
+    };
+    name.iter_rdn().map(normal).collect()
 }
 
 /// Lower-case hex without separators.

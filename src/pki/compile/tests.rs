@@ -4,6 +4,7 @@ use super::super::certificate::ParseError;
 use super::*;
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -390,7 +391,7 @@ fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves
         let Some(entry) = published.bundle.find(&certificates[0]) else {
             continue;
         };
-        let Ok(chain) = certificates[0].chain(certificates) else {
+        let Ok(chain) = super::super::chain::chain(&certificates[0], certificates) else {
             continue;
         };
         let end = chain.iter().map(|certificate| certificate.not_after).min().unwrap();
@@ -473,4 +474,126 @@ proptest! {
             published = Some(next);
         }
     }
+}
+
+/// A certificate by the numbers of its name and its issuer's, and the day on which it expires.
+type Link = (usize, usize, i64);
+
+/// Names with one key each.
+const NAMES: usize = 6;
+/// Days on which certificates of the property below expire.
+const ENDS: [i64; 3] = [100, 200, 300];
+
+static LINKS: LazyLock<HashMap<Link, Certificate>> = LazyLock::new(|| {
+    let keys: Vec<KeyPair> = (0..NAMES).map(|_| KeyPair::generate().unwrap()).collect();
+    let all = (0..NAMES).flat_map(|of| (0..NAMES).flat_map(move |by| ENDS.map(|end| (of, by, end))));
+    let made = all.map(|(of, by, end)| {
+        let issuer = (of != by).then(|| (format!("N{by}"), &keys[by]));
+        let issuer = issuer.as_ref().map(|(name, key)| (name.as_str(), *key));
+        ((of, by, end), authority(&format!("N{of}"), &keys[of], end, issuer))
+    });
+    let mut links: HashMap<Link, Certificate> = made.collect();
+    // The leaves, of the longest life, stand beside them under a number that no name has.
+    for (by, key) in keys.iter().enumerate() {
+        let leaf = authority(&format!("leaf{by}"), &KeyPair::generate().unwrap(), 3650, Some((&format!("N{by}"), key)));
+        links.insert((NAMES + by, by, 3650), leaf);
+    }
+    links
+});
+
+/// OpenSSL's verdict on the leaf under a name, with these certificates as trusted ones.
+fn openssl_accepts(trusted: &str, under: usize, at: Timestamp, partial: bool) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name)
+    };
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args(["verify", "-attime", &at.as_second().to_string()]);
+    if partial {
+        openssl.arg("-partial_chain");
+    }
+    openssl.arg("-CAfile").arg(file("trusted", trusted));
+    openssl.arg(file("leaf", &LINKS[&(NAMES + under, under, 3650)].to_pem()));
+    openssl.output().unwrap().status.success()
+}
+
+/// Whether a chain of at most `longest` valid certificates leads from a name up to a self-signed one.
+fn leads_up(from: usize, links: &[Link], on: i64, longest: usize) -> bool {
+    let mut own = links.iter().filter(|(of, _, end)| *of == from && on < *end);
+    longest > 0 && own.any(|(of, by, _)| of == by || leads_up(*by, links, on, longest - 1))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// Within API Gateway's limits OpenSSL accepts from the truststore what it accepts from the source, now and after any one
+    /// certificate of the source has expired, whether the truststore is compiled for the first time then or again.
+    #[test]
+    fn what_openssl_accepts_from_the_source_it_accepts_from_the_truststore(
+        links in prop::collection::vec((0..NAMES, 0..NAMES, prop::sample::select(&ENDS[..])), 1..9), later in prop::sample::select(&ENDS[..]),
+    ) {
+        let sound = links.iter().all(|(of, ..)| leads_up(*of, &links, 0, MAX_CHAIN));
+        prop_assume!(sound);
+        let certificates: Vec<&Certificate> = links.iter().map(|link| &LINKS[link]).collect();
+        let source = [source("a", &certificates)];
+        let text: String = certificates.iter().map(|c| c.to_pem()).collect();
+        let first = run(&source, None, day(0));
+        let now = day(later) + SignedDuration::from_secs(1);
+        let (fresh, again) = (run(&source, None, now), run(&source, Some(&first.bundle), now));
+        for under in 0..NAMES {
+            for (at, on, compiled) in [(day(0), 0, &first), (now, later, &fresh), (now, later, &again)] {
+                if leads_up(under, &links, on, MAX_CHAIN) {
+                    prop_assert!(openssl_accepts(&text, under, at, true), "the source itself: {links:?} N{under}");
+                    prop_assert!(openssl_accepts(&compiled.bundle.render(), under, at, false), "{links:?} N{under} at {at}: {compiled:#?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_redundant_certificate_is_left_out_with_a_warning() {
+    let [issuing, cross, new, old] = [(0, 1, 300), (1, 2, 300), (1, 1, 200), (2, 2, 100)].map(|link| &LINKS[&link]);
+    let file = source("le", &[issuing, cross, new, old]);
+    let all = run(std::slice::from_ref(&file), None, start());
+    assert_eq!(names(&all), ["le:CN=N0", "le:CN=N1", "le:CN=N2"]);
+    assert_eq!(all.bundle.entries[1].certificate, *new, "self-signed first");
+    assert_eq!(reasons(&all), [("le", Reason::Redundant)]);
+    let later = run(std::slice::from_ref(&file), Some(&all.bundle), day(100));
+    assert_eq!(names(&later), ["le:CN=N0", "le:CN=N1"]);
+    assert_eq!(reasons(&later), [("le", Reason::Expired), ("le", Reason::Redundant)]);
+    let absent = run(&[source("le", &[issuing, cross, new])], None, start());
+    assert_eq!((names(&absent).len(), reasons(&absent)), (2, vec![("le", Reason::Redundant)]));
+    // A truststore that was published with the cross-signed one gets the whole chain before the old root ends.
+    let published = run(&[source("le", &[issuing, cross, old])], None, start());
+    assert_eq!(published.bundle.entries[1].certificate, *cross);
+    assert_eq!(run(&[file], Some(&published.bundle), start()).bundle.render(), all.bundle.render());
+}
+
+#[test]
+fn below_an_expired_root_nothing_is_published_and_the_living_stay() {
+    let [a, a_root, b, b_root] = [(0, 1, 300), (1, 1, 100), (2, 3, 300), (3, 3, 300)].map(|link| &LINKS[&link]);
+    let both = [source("both", &[a, a_root, b, b_root])];
+    let fresh = run(&both, None, day(100));
+    assert_eq!(names(&fresh), ["both:CN=N2", "both:CN=N3"]);
+    assert_eq!(reasons(&fresh), [("both", Reason::IssuerExpired), ("both", Reason::Expired)]);
+    let first = run(&both, None, start());
+    let again = run(&both, Some(&first.bundle), day(100));
+    assert_eq!(names(&again), ["both:CN=N2", "both:CN=N3", "both:CN=N0"]);
+}
+
+/// Certificates of one name, none of which signed another: before signatures were remembered and issuers looked up by their
+/// name, four hundred took a minute.
+#[test]
+fn many_certificates_of_one_name_cost_few_signatures() {
+    let key = KeyPair::generate().unwrap();
+    let signer = KeyPair::generate().unwrap();
+    let many: Vec<Certificate> = (0..400).map(|n| authority("X", &key, 1000 + n, Some(("X", &signer)))).collect();
+    let signatures = Signatures::default();
+    let source = [source("x", &many.iter().collect::<Vec<_>>())];
+    let compiled = pass(&CompileInput { sources: &source, previous: None, overlap: None, now: start() }, &signatures);
+    assert!(
+        compiled.bundle.entries.is_empty() && compiled.findings.iter().all(|f| f.reason == Reason::ChainIncomplete)
+    );
+    assert_eq!(signatures.verified(), 0, "each says of itself whether its own key signed it");
 }

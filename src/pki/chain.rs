@@ -1,0 +1,216 @@
+//! Chains: the way from a certificate through its issuers up to a self-signed root. Owns the search and the memory of
+//! verified signatures; reads certificates only, knows no time.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::certificate::Certificate;
+use super::name;
+
+/// Certificates from the issuing authority up to and including the root that API Gateway takes. Source: "Configuring mutual
+/// TLS authentication", API Gateway Developer Guide.
+pub const MAX_CHAIN: usize = 4;
+/// Certificates in the longest chain that is searched for, to say that it is too long.
+const DEEPEST: usize = 16;
+/// Issuers that are tried for one certificate: certificates of one name cost no more signatures than these.
+const MAX_CANDIDATES: usize = 64;
+
+/// Verdicts on signatures, each verified once: whether a certificate was signed with a key.
+#[derive(Default)]
+pub struct Signatures {
+    /// By the certificate's fingerprint, then by the key's SHA-256.
+    verdicts: RefCell<HashMap<String, HashMap<String, bool>>>,
+}
+
+impl Signatures {
+    /// [`Certificate::is_issued_by`], remembered.
+    pub fn issued(&self, certificate: &Certificate, issuer: &Certificate) -> bool {
+        if certificate.issuer_key != issuer.subject_key {
+            return false;
+        }
+        // Its own key: verified when the certificate was read.
+        if certificate.spki_sha256 == issuer.spki_sha256 {
+            return certificate.self_signed;
+        }
+        let mut verdicts = self.verdicts.borrow_mut();
+        let of_certificate = match verdicts.get_mut(&certificate.fingerprint_sha256) {
+            Some(there) => there,
+            None => verdicts.entry(certificate.fingerprint_sha256.clone()).or_default(),
+        };
+        match of_certificate.get(&issuer.spki_sha256) {
+            Some(verdict) => *verdict,
+            None => {
+                let verdict = certificate.is_issued_by(issuer);
+                of_certificate.insert(issuer.spki_sha256.clone(), verdict);
+                verdict
+            }
+        }
+    }
+
+    /// The number of signatures that were verified.
+    #[cfg(test)]
+    pub(crate) fn verified(&self) -> usize {
+        self.verdicts.borrow().values().map(HashMap::len).sum()
+    }
+}
+
+/// The certificates that chains may go through.
+pub struct Pool<'p> {
+    by_subject: HashMap<&'p str, Vec<&'p Certificate>>,
+    signatures: &'p Signatures,
+    prefer: Prefer,
+    /// The best way up from a certificate of the pool, by the number of certificates it may have and its fingerprint.
+    routes: RefCell<HashMap<usize, HashMap<&'p str, Option<Route<'p>>>>>,
+}
+
+/// The best of several chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// The one with the fewest certificates, then the one that expires last: whatever certificates of one name and key are
+    /// chosen by it, the chains through them stay as short as they were.
+    Shortest,
+    /// The one that expires last, then the one with the fewest certificates.
+    LatestEnd,
+}
+
+/// A chain that was found, without the certificate that it starts from.
+#[derive(Clone, Copy)]
+pub struct Route<'p> {
+    /// `None`: the certificate is self-signed.
+    pub issuer: Option<&'p Certificate>,
+    /// All certificates of the chain, the first and the root included.
+    pub certificates: usize,
+    /// The moment at which the first of them expires.
+    pub end: Timestamp,
+}
+
+/// Why there is no chain: as much of it as there is, the certificate itself first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The issuer of the last one is not in the pool.
+    Incomplete(Vec<Certificate>),
+    /// It is whole, and longer than asked for.
+    TooLong(Vec<Certificate>),
+}
+
+impl<'p> Pool<'p> {
+    pub fn new(
+        certificates: impl IntoIterator<Item = &'p Certificate>,
+        prefer: Prefer,
+        signatures: &'p Signatures,
+    ) -> Pool<'p> {
+        let mut by_subject: HashMap<&str, Vec<&Certificate>> = HashMap::new();
+        for certificate in certificates {
+            let there = by_subject.entry(&certificate.subject_key).or_default();
+            if !there.contains(&certificate) {
+                there.push(certificate);
+            }
+        }
+        Pool { by_subject, signatures, prefer, routes: RefCell::default() }
+    }
+
+    /// The certificates whose key signed this one, those whose key identifier is the one that it names first.
+    fn issuers(&self, certificate: &Certificate) -> Vec<&'p Certificate> {
+        let mut candidates = self.by_subject.get(certificate.issuer_key.as_str()).cloned().unwrap_or_default();
+        candidates.retain(|candidate| *candidate != certificate);
+        candidates.sort_by_key(|candidate| Reverse(key_ids(certificate, candidate)));
+        candidates.truncate(MAX_CANDIDATES);
+        candidates.retain(|candidate| self.signatures.issued(certificate, candidate));
+        candidates
+    }
+
+    /// The issuer through which the best chain of at most `longest` certificates goes, or any where there is none.
+    pub fn issuer(&self, certificate: &Certificate, longest: usize) -> Option<&'p Certificate> {
+        let best = self.best(certificate, longest).and_then(|route| route.issuer);
+        best.or_else(|| self.issuers(certificate).first().copied())
+    }
+
+    /// The chain from this certificate up to its self-signed root, itself first, at most `longest` certificates.
+    pub fn chain(&self, certificate: &Certificate, longest: usize) -> Result<Vec<Certificate>, Broken> {
+        let whole = |longest| {
+            let (mut chain, mut route, mut left) =
+                (vec![certificate.clone()], self.best(certificate, longest)?, longest);
+            while let Some(issuer) = route.issuer {
+                chain.push(issuer.clone());
+                left -= 1;
+                route = self.route(issuer, left)?;
+            }
+            Some(chain)
+        };
+        whole(longest).ok_or_else(|| match whole(DEEPEST.max(longest)) {
+            Some(chain) => Broken::TooLong(chain),
+            None => Broken::Incomplete(self.start(certificate)),
+        })
+    }
+
+    /// As much of a chain as there is.
+    fn start(&self, certificate: &Certificate) -> Vec<Certificate> {
+        let mut chain = vec![certificate.clone()];
+        while let Some(next) = self.issuers(&chain[chain.len() - 1]).into_iter().find(|next| !chain.contains(next)) {
+            chain.push(next.clone());
+        }
+        chain
+    }
+
+    /// The best chain of at most `longest` certificates. The bound ends circles of cross-signed authorities too.
+    pub fn best(&self, certificate: &Certificate, longest: usize) -> Option<Route<'p>> {
+        if longest > 0 && certificate.self_signed {
+            return Some(Route { issuer: None, certificates: 1, end: certificate.not_after });
+        }
+        if longest < 2 {
+            return None;
+        }
+        let routes = self.issuers(certificate).into_iter().filter_map(|issuer| {
+            let above = self.route(issuer, longest - 1)?;
+            let end = above.end.min(certificate.not_after);
+            let route = Route { issuer: Some(issuer), certificates: above.certificates + 1, end };
+            Some((key_ids(certificate, issuer) != KeyIds::Differ, route))
+        });
+        let least = Timestamp::MIN;
+        let best = routes.max_by_key(|(agree, route)| match self.prefer {
+            Prefer::Shortest => (*agree, least, Reverse(route.certificates), route.end),
+            Prefer::LatestEnd => (*agree, route.end, Reverse(route.certificates), least),
+        });
+        best.map(|(_, route)| route)
+    }
+
+    /// [`Pool::best`] of a certificate of the pool, searched for once.
+    fn route(&self, certificate: &'p Certificate, longest: usize) -> Option<Route<'p>> {
+        let fingerprint = certificate.fingerprint_sha256.as_str();
+        let known = self.routes.borrow().get(&longest).and_then(|routes| routes.get(fingerprint).copied());
+        known.unwrap_or_else(|| {
+            let route = self.best(certificate, longest);
+            self.routes.borrow_mut().entry(longest).or_default().insert(fingerprint, route);
+            route
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum KeyIds {
+    Differ,
+    Unknown,
+    Agree,
+}
+
+/// OpenSSL takes an issuer whose key identifier is another than the certificate names for none; so it comes last here.
+fn key_ids(certificate: &Certificate, issuer: &Certificate) -> KeyIds {
+    match (&certificate.authority_key_id, &issuer.subject_key_id) {
+        (Some(named), Some(there)) if *named == name::hex(there) => KeyIds::Agree,
+        (Some(_), Some(_)) => KeyIds::Differ,
+        _ => KeyIds::Unknown,
+    }
+}
+
+/// [`Pool::chain`] of one certificate among `pool`: the one that expires last of those that API Gateway takes,
+/// else a longer one. `Err`: as much of it as there is.
+pub fn chain(certificate: &Certificate, pool: &[Certificate]) -> Result<Vec<Certificate>, Vec<Certificate>> {
+    let signatures = Signatures::default();
+    match Pool::new(pool, Prefer::LatestEnd, &signatures).chain(certificate, MAX_CHAIN) {
+        Ok(chain) | Err(Broken::TooLong(chain)) => Ok(chain),
+        Err(Broken::Incomplete(chain)) => Err(chain),
+    }
+}

@@ -1,0 +1,333 @@
+//! Constraints: what authorities say of the certificates below them (keyUsage, extended key usage, path length, name
+//! constraints). Pure. Source: RFC 5280, sections 4.2.1.3, 4.2.1.9, 4.2.1.10 and 4.2.1.12.
+
+use x509_parser::{
+    extensions::{self, GeneralName, GeneralSubtree},
+    prelude::FromDer,
+    x509::X509Name,
+};
+
+use super::certificate::Certificate;
+use super::name;
+
+/// The name constraints of an authority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameConstraints {
+    permitted: Vec<Subtree>,
+    excluded: Vec<Subtree>,
+}
+
+/// A set of names, by the form of the names in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Subtree {
+    Dns(String),
+    Uri(String),
+    Email(String),
+    /// Relative distinguished names in their normal form, from the root down.
+    Directory(Vec<String>),
+    /// IP addresses and others that no certificate of ours carries.
+    Other,
+    /// Could not be read: nothing is known to be permitted.
+    Unreadable,
+}
+
+impl NameConstraints {
+    pub(crate) fn of(extension: &extensions::NameConstraints<'_>) -> NameConstraints {
+        let read = |trees: &Option<Vec<GeneralSubtree<'_>>>| trees.iter().flatten().map(Subtree::of).collect();
+        NameConstraints { permitted: read(&extension.permitted_subtrees), excluded: read(&extension.excluded_subtrees) }
+    }
+
+    /// The constraints of an extension that cannot be read: they permit nothing.
+    pub(crate) fn unreadable() -> NameConstraints {
+        NameConstraints { permitted: vec![Subtree::Unreadable], excluded: vec![] }
+    }
+
+    /// The first of a certificate's names that these constraints do not admit.
+    fn refuses(&self, certificate: &Certificate) -> Option<String> {
+        names(certificate).into_iter().find(|name| !self.admits(name)).map(|name| name.text())
+    }
+
+    fn admits(&self, name: &Name<'_>) -> bool {
+        let permitted: Vec<_> = self.permitted.iter().filter(|tree| tree.concerns(name)).collect();
+        (permitted.is_empty() || permitted.iter().any(|tree| tree.holds(name)))
+            && !self.excluded.iter().any(|tree| tree.concerns(name) && tree.holds(name))
+    }
+}
+
+impl Subtree {
+    fn of(tree: &GeneralSubtree<'_>) -> Subtree {
+        match &tree.base {
+            GeneralName::DNSName(name) => Subtree::Dns(name.to_ascii_lowercase()),
+            GeneralName::URI(host) => Subtree::Uri(host.to_ascii_lowercase()),
+            GeneralName::RFC822Name(address) => Subtree::Email((*address).to_owned()),
+            GeneralName::DirectoryName(name) => Subtree::Directory(name::rdns(name)),
+            GeneralName::Invalid(..) => Subtree::Unreadable,
+            _ => Subtree::Other,
+        }
+    }
+
+    fn concerns(&self, name: &Name<'_>) -> bool {
+        matches!(
+            (self, name),
+            (Subtree::Dns(_), Name::Dns(_))
+                | (Subtree::Uri(_), Name::Uri(_))
+                | (Subtree::Email(_), Name::Email(_))
+                | (Subtree::Directory(_), Name::Subject(..))
+                | (Subtree::Unreadable, _)
+        )
+    }
+
+    fn holds(&self, name: &Name<'_>) -> bool {
+        match (self, name) {
+            (Subtree::Dns(base), Name::Dns(name)) => is_below(&name.to_ascii_lowercase(), base),
+            (Subtree::Uri(base), Name::Uri(uri)) => host(uri).is_some_and(|host| is_host_of(&host, base)),
+            (Subtree::Email(base), Name::Email(address)) => match (address.rsplit_once('@'), base.rsplit_once('@')) {
+                (Some((local, host)), Some((base_local, base_host))) => {
+                    local == base_local && host.eq_ignore_ascii_case(base_host)
+                }
+                (Some((_, host)), None) => is_host_of(&host.to_ascii_lowercase(), &base.to_ascii_lowercase()),
+                (None, _) => false,
+            },
+            (Subtree::Directory(base), Name::Subject(_, rdns)) => rdns.starts_with(base),
+            _ => false,
+        }
+    }
+}
+
+/// A name of a certificate that name constraints are about.
+enum Name<'c> {
+    Subject(&'c str, Vec<String>),
+    Dns(&'c str),
+    Uri(&'c str),
+    Email(&'c str),
+}
+
+impl Name<'_> {
+    fn text(&self) -> String {
+        match self {
+            Name::Subject(subject, _) => format!("the subject {subject}"),
+            Name::Dns(name) => format!("the DNS name {name}"),
+            Name::Uri(uri) => format!("the URI {uri}"),
+            Name::Email(address) => format!("the e-mail address {address}"),
+        }
+    }
+}
+
+fn names(certificate: &Certificate) -> Vec<Name<'_>> {
+    let subject = X509Name::from_der(&certificate.subject_der).map(|(_, name)| name::rdns(&name)).unwrap_or_default();
+    // An empty subject is in every subtree (RFC 5280, section 4.2.1.10).
+    let subject = (!subject.is_empty()).then_some(Name::Subject(&certificate.subject, subject));
+    let alternative = certificate
+        .dns_names
+        .iter()
+        .map(|name| Name::Dns(name))
+        .chain(certificate.uris.iter().map(|uri| Name::Uri(uri)))
+        .chain(certificate.email_addresses.iter().map(|address| Name::Email(address)));
+    subject.into_iter().chain(alternative).collect()
+}
+
+/// A DNS name is in a subtree when labels on its left make it of the base; OpenSSL takes a leading dot too.
+fn is_below(name: &str, base: &str) -> bool {
+    let base = base.strip_prefix('.').unwrap_or(base);
+    base.is_empty() || name == base || name.strip_suffix(base).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// A host is the base itself, or below it where the base begins with a dot.
+fn is_host_of(host: &str, base: &str) -> bool {
+    match base.strip_prefix('.') {
+        Some(domain) => host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        None => host == base,
+    }
+}
+
+/// The host of a URI, in lower case; `None` where it has none, as in `urn:x:y`.
+fn host(uri: &str) -> Option<String> {
+    let (_, rest) = uri.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = if host.starts_with('[') { host } else { host.split(':').next().unwrap_or_default() };
+    (!host.is_empty()).then(|| host.to_ascii_lowercase())
+}
+
+/// An authority of a chain, and which of its constraints a certificate below it breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the authority {authority} {constraint}")]
+pub struct Violation {
+    /// RFC 4514 subject of the authority.
+    pub authority: String,
+    /// What it says, and what breaks it.
+    pub constraint: String,
+}
+
+/// The first constraint that a client certificate under `chain[0]` breaks, whatever its names. `chain`: from the issuing
+/// authority up to the root.
+pub fn of_authorities(chain: &[Certificate]) -> Option<Violation> {
+    let violated = chain.iter().enumerate().find_map(|(at, authority)| {
+        let constraint = of_authority(authority, &chain[..at])?;
+        Some((authority, constraint))
+    });
+    violated.map(|(authority, constraint)| Violation { authority: authority.subject.clone(), constraint })
+}
+
+/// The first constraint of `chain`, from its issuing authority up to the root, that this client certificate breaks.
+pub fn of_leaf(leaf: &Certificate, chain: &[Certificate]) -> Option<Violation> {
+    of_authorities(chain).or_else(|| {
+        chain.iter().find_map(|authority| {
+            let name = authority.name_constraints.as_ref()?.refuses(leaf)?;
+            let constraint = format!("has name constraints (nameConstraints) that do not admit {name}");
+            Some(Violation { authority: authority.subject.clone(), constraint })
+        })
+    })
+}
+
+/// `below`: the authorities between it and the client certificate.
+fn of_authority(authority: &Certificate, below: &[Certificate]) -> Option<String> {
+    if !authority.may_sign {
+        return Some("may not sign certificates: its keyUsage has no keyCertSign".to_owned());
+    }
+    if !authority.is_ca && authority.version == 3 {
+        return Some("is no authority: its basicConstraints do not say CA:TRUE".to_owned());
+    }
+    if !authority.client_auth {
+        let constraint = "is not for client certificates: its extended key usage has no clientAuth";
+        return Some(constraint.to_owned());
+    }
+    // A certificate that an authority issued to itself, for a new key, does not count.
+    let counted = below.iter().filter(|certificate| certificate.subject_key != certificate.issuer_key).count();
+    if let Some(longest) = authority.path_len.filter(|longest| counted > usize::try_from(*longest).unwrap_or(0)) {
+        return Some(format!("allows {longest} authorities below it (pathLen), and there are {counted}"));
+    }
+    let constraints = authority.name_constraints.as_ref()?;
+    let name = below.iter().find_map(|certificate| constraints.refuses(certificate))?;
+    Some(format!("has name constraints (nameConstraints) that do not admit {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, process::Command};
+
+    use super::super::{
+        authority::Issuer,
+        certificate::parse_pem_bundle,
+        leaf::{self, IssueError, LeafRequest, tests::request, tests::spki},
+    };
+    use super::*;
+    use crate::pki::keys::KeyKind;
+
+    fn openssl(dir: &Path, args: &[&str]) -> bool {
+        Command::new("openssl").args(args).current_dir(dir).output().unwrap().status.success()
+    }
+
+    /// A certificate `name`.pem with these extensions, signed by `by` or itself.
+    fn made(dir: &Path, name: &str, subject: &str, by: Option<&str>, extensions: &str) -> Certificate {
+        std::fs::write(dir.join("ext"), extensions).unwrap();
+        let (key, csr, out) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        let curve = "ec_paramgen_curve:P-256";
+        let new = ["req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", curve, "-keyout", &key, "-out", &csr];
+        assert!(openssl(dir, &[&new[..], &["-subj", subject]].concat()), "{subject}");
+        let (ca, ca_key) = by.map_or_else(Default::default, |by| (format!("{by}.pem"), format!("{by}.key")));
+        let signer = match by {
+            Some(_) => vec!["-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"],
+            None => vec!["-signkey", &key],
+        };
+        let sign = ["x509", "-req", "-in", &csr, "-days", "365", "-extfile", "ext", "-out", &out];
+        assert!(openssl(dir, &[&sign[..], &signer].concat()), "{extensions}");
+        parse_pem_bundle(&std::fs::read_to_string(dir.join(out)).unwrap()).unwrap().remove(0)
+    }
+
+    const CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n";
+    const LEAF: &str = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n";
+
+    /// What the root says, what the issuing authority says, the leaf's names, and what is told of it; empty: nothing.
+    const CASES: &[(&str, &str, &str, &str)] = &[
+        ("", "", "", ""),
+        ("basicConstraints=critical,CA:TRUE,pathlen:0", "", "", "CN=Root allows 0 authorities below it (pathLen)"),
+        ("basicConstraints=critical,CA:TRUE,pathlen:1", "basicConstraints=critical,CA:TRUE,pathlen:0", "", ""),
+        ("", "extendedKeyUsage=serverAuth", "", "CN=Issuing,O=Acme is not for client certificates"),
+        ("extendedKeyUsage=serverAuth", "extendedKeyUsage=clientAuth", "", "CN=Root is not for client certificates"),
+        ("", "extendedKeyUsage=serverAuth,clientAuth", "", ""),
+        ("", "keyUsage=critical,digitalSignature,cRLSign", "", "may not sign certificates: its keyUsage"),
+        ("nameConstraints=critical,permitted;DNS:acme.example", "", "subjectAltName=DNS:a.acme.example", ""),
+        (
+            "nameConstraints=critical,permitted;DNS:acme.example",
+            "",
+            "subjectAltName=DNS:acme.example.org",
+            "the DNS name",
+        ),
+        ("nameConstraints=critical,permitted;DNS:acme.example", "", "subjectAltName=DNS:xacme.example", "the DNS name"),
+        ("nameConstraints=critical,permitted;DNS:acme.example", "", "subjectAltName=URI:spiffe://x/y", ""),
+        ("", "nameConstraints=critical,excluded;DNS:acme.example", "subjectAltName=DNS:b.ACME.example", "the DNS name"),
+        (
+            "nameConstraints=critical,permitted;URI:.acme.example",
+            "",
+            "subjectAltName=URI:https://x.acme.example:1/p",
+            "",
+        ),
+        (
+            "nameConstraints=critical,permitted;URI:acme.example",
+            "",
+            "subjectAltName=URI:https://x.acme.example/",
+            "the URI",
+        ),
+        ("nameConstraints=critical,permitted;email:acme.example", "", "subjectAltName=email:a@acme.example", ""),
+        (
+            "nameConstraints=critical,permitted;email:acme.example",
+            "",
+            "subjectAltName=email:a@b.acme.example",
+            "the e-mail",
+        ),
+        (
+            "nameConstraints=critical,permitted;email:a@acme.example",
+            "",
+            "subjectAltName=email:b@acme.example",
+            "the e-mail",
+        ),
+        ("nameConstraints=critical,permitted;dirName:here", "", "", ""),
+        ("nameConstraints=critical,excluded;dirName:here", "", "", "the subject CN=Issuing,O=Acme"),
+        ("", "nameConstraints=critical,excluded;dirName:here", "", "the subject CN=caller,O=Acme"),
+        ("nameConstraints=critical,permitted;IP:10.0.0.0/255.0.0.0", "", "subjectAltName=DNS:a.example", ""),
+    ];
+
+    /// Extensions of which a later line takes the place of an earlier one of its name.
+    fn extensions(base: &str, more: &str) -> String {
+        let (name, _) = more.split_once('=').unwrap_or((more, ""));
+        let kept: Vec<_> = base.lines().filter(|line| name.is_empty() || !line.starts_with(name)).collect();
+        format!("{}\n{more}\n[here]\nO=Acme\n", kept.join("\n"))
+    }
+
+    #[test]
+    fn openssl_and_we_agree_on_who_may_stand_where() {
+        for (root, issuing, leaf, told) in CASES {
+            let dir = tempfile::tempdir().unwrap();
+            let at = dir.path();
+            let root = made(at, "root", "/CN=Root", None, &extensions(CA, root));
+            let issuing = made(at, "issuing", "/O=Acme/CN=Issuing", Some("root"), &extensions(CA, issuing));
+            let leaf_extensions = extensions(LEAF, leaf);
+            let leaf = made(at, "leaf", "/O=Acme/CN=caller", Some("issuing"), &leaf_extensions);
+            let found = of_leaf(&leaf, &[issuing.clone(), root.clone()]).map(|violation| violation.to_string());
+            let openssl = openssl(
+                at,
+                &["verify", "-purpose", "sslclient", "-CAfile", "root.pem", "-untrusted", "issuing.pem", "leaf.pem"],
+            );
+            assert_eq!(found.is_none(), openssl, "{leaf_extensions}: {found:?}");
+            assert!(found.unwrap_or_default().contains(told), "{told}");
+            // What is issued under the same authority says the same before anything is written.
+            let read = |name: &str| std::fs::read_to_string(at.join(name)).unwrap();
+            let issuer = Issuer::from_pem(&read("issuing.pem"), &read("issuing.key"), Some(&read("root.pem")));
+            let Ok(issuer) = issuer else { continue };
+            let asked = LeafRequest {
+                organizations: vec!["Acme".to_owned()],
+                dns_names: leaf.dns_names.clone(),
+                uris: leaf.uris.clone(),
+                email_addresses: leaf.email_addresses.clone(),
+                ..request("caller")
+            };
+            let now = leaf.not_before + jiff::SignedDuration::from_mins(1);
+            match leaf::issue(&asked, &spki(KeyKind::EcdsaP256), &issuer, now) {
+                Ok(_) => assert!(told.is_empty(), "{told}"),
+                Err(IssueError::Constrained(violation)) => assert!(violation.to_string().contains(told), "{violation}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
