@@ -1,23 +1,24 @@
 //! Tables for the single rules, and a model: random histories in which no living leaf may lose its issuer.
 
 use super::super::certificate::ParseError;
+use super::super::lint::MAX_CERTIFICATES;
 use super::*;
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use std::sync::LazyLock;
 
-const DAY: SignedDuration = SignedDuration::from_hours(24);
+pub(super) const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-fn start() -> Timestamp {
+pub(super) fn start() -> Timestamp {
     "2026-11-24T12:00:00Z".parse().unwrap()
 }
 
-fn day(days: i64) -> Timestamp {
+pub(super) fn day(days: i64) -> Timestamp {
     start() + DAY * i32::try_from(days).unwrap()
 }
 
 /// An authority of `key`, valid from 1 day before the start for `days`, by `issuer` or itself.
-fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&str, &KeyPair)>) -> Certificate {
+pub(super) fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&str, &KeyPair)>) -> Certificate {
     let params = |name: &str| {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -35,22 +36,22 @@ fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&str, &KeyPai
     Certificate::from_der(made.der()).unwrap()
 }
 
-struct Pool {
-    a: Certificate,
-    a_rekeyed: Certificate,
-    a_renewed: Certificate,
-    b: Certificate,
-    b_rekeyed: Certificate,
-    c: Certificate,
-    root: Certificate,
-    root_rekeyed: Certificate,
-    int1: Certificate,
-    int1_rekeyed: Certificate,
-    int2: Certificate,
-    short: Certificate,
+pub(super) struct Pool {
+    pub a: Certificate,
+    pub a_rekeyed: Certificate,
+    pub a_renewed: Certificate,
+    pub b: Certificate,
+    pub b_rekeyed: Certificate,
+    pub c: Certificate,
+    pub root: Certificate,
+    pub root_rekeyed: Certificate,
+    pub int1: Certificate,
+    pub int1_rekeyed: Certificate,
+    pub int2: Certificate,
+    pub short: Certificate,
 }
 
-static POOL: LazyLock<Pool> = LazyLock::new(|| {
+pub(super) static POOL: LazyLock<Pool> = LazyLock::new(|| {
     let key = || KeyPair::generate().unwrap();
     let (a, root, root2) = (key(), key(), key());
     Pool {
@@ -90,33 +91,35 @@ fn content(number: usize) -> Vec<Certificate> {
     contents[number].iter().map(|certificate| (*certificate).clone()).collect()
 }
 
-fn source(authority: &str, certificates: &[&Certificate]) -> Source {
+pub(super) fn source(authority: &str, certificates: &[&Certificate]) -> Source {
     Source {
         authority: authority.to_owned(),
         state: State::Active,
         issues: false,
         longest_leaf: None,
         certificates: Ok(certificates.iter().map(|certificate| (*certificate).clone()).collect()),
+        completing: vec![],
+        client: false,
     }
 }
 
-fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
+pub(super) fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
     Source { issues: true, longest_leaf: Some(DAY * 90), ..source(authority, certificates) }
 }
 
-fn distrusted(source: Source) -> Source {
+pub(super) fn distrusted(source: Source) -> Source {
     Source { state: State::Distrusted, ..source }
 }
 
-fn broken(authority: &str) -> Source {
+pub(super) fn broken(authority: &str) -> Source {
     Source { certificates: Err(SourceError::Unreadable(ParseError::NotPem)), ..source(authority, &[]) }
 }
 
-fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
+pub(super) fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
     compile(&CompileInput { sources, previous, overlap: None, now })
 }
 
-fn names(compiled: &Compiled) -> Vec<String> {
+pub(super) fn names(compiled: &Compiled) -> Vec<String> {
     let name = |entry: &Entry| {
         let until = entry.keep_until.map(|until| format!("<{}", until.duration_since(start()).as_hours() / 24));
         format!("{}:{}{}", entry.authority, entry.certificate.subject, until.unwrap_or_default())
@@ -124,7 +127,7 @@ fn names(compiled: &Compiled) -> Vec<String> {
     compiled.bundle.entries.iter().map(name).collect()
 }
 
-fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
+pub(super) fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
     compiled.findings.iter().map(|finding| (finding.authority.as_str(), finding.reason)).collect()
 }
 
@@ -195,7 +198,7 @@ fn a_shared_root_remembers_the_leaves_of_both() {
 fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
     let p = &*POOL;
     let entry = Entry { authority: "a".to_owned(), certificate: p.int2.clone(), max_leaf: None, keep_until: None };
-    let foreign = Bundle { entries: vec![entry] };
+    let foreign = Bundle { entries: vec![entry], ..Bundle::default() };
     let next = run(&[issuing("a", &[&p.int2])], Some(&foreign), start());
     assert_eq!(names(&next), ["a:CN=I2"]);
     assert_eq!(next.refused_issuers, ["a"]);
@@ -342,16 +345,24 @@ fn expired_leaves_and_the_last_one_stays() {
 }
 
 #[test]
-fn too_many_adds_nothing() {
+fn too_many_go_in_as_far_as_they_fit_and_the_rest_is_named() {
     let p = &*POOL;
     let key = KeyPair::generate().unwrap();
     let many: Vec<Certificate> = (0..MAX_CERTIFICATES).map(|n| authority(&format!("n{n}"), &key, 3650, None)).collect();
     let first = run(&[source("a", &[&p.a])], None, start());
     let sources = [issuing("a", &[&p.a]), issuing("many", &many.iter().collect::<Vec<_>>())];
     let next = run(&sources, Some(&first.bundle), start());
-    assert_eq!(names(&next), ["a:CN=A"]);
-    assert_eq!(reasons(&next), [("", Reason::TooLarge)]);
-    assert_eq!(next.refused_issuers, ["many"]);
+    assert_eq!(next.bundle.entries.len(), MAX_CERTIFICATES);
+    assert_eq!(reasons(&next), [("many", Reason::TooLarge)]);
+    assert_eq!(next.findings[0].subject, format!("CN=n{}", MAX_CERTIFICATES - 1));
+    assert!(next.refused_issuers.is_empty(), "its first certificate is in");
+    // What is trusted already does not make way, wherever the new one stands in the spec.
+    let sources = [sources.as_slice(), &[issuing("b", &[&p.b])]].concat();
+    let [a, many, b] = &sources[..] else { unreachable!() };
+    let more = run(&[b.clone(), a.clone(), many.clone()], Some(&next.bundle), start());
+    assert_eq!(reasons(&more), [("b", Reason::TooLarge), ("many", Reason::TooLarge)]);
+    assert_eq!(more.bundle.render(), next.bundle.render());
+    assert_eq!(more.refused_issuers, ["b"]);
 }
 
 #[derive(Clone, Debug)]
