@@ -53,6 +53,8 @@ fn source(at: usize, certificates: Vec<Certificate>) -> Source {
         issues: false,
         longest_leaf: None,
         certificates: Ok(certificates),
+        completing: vec![],
+        client: false,
     }
 }
 

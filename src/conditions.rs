@@ -68,6 +68,26 @@ pub enum Acceptance {
     Unclear(Line),
 }
 
+/// Maximum bytes of a text in a status, other than a condition's message: whoever makes a certificate decides how long its names are.
+pub const MAX_TEXT: usize = 1024;
+/// Maximum length of a condition's message. Source: metav1.Condition.
+const MAX_MESSAGE: usize = 32_768;
+
+/// A text as a status may show it.
+pub fn shown(text: &str) -> String {
+    cut(text, MAX_TEXT)
+}
+
+/// The text; of one that is longer than `most` bytes as much as there is room for before an ellipsis.
+pub fn cut(text: &str, most: usize) -> String {
+    const ELLIPSIS: &str = "…";
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most.saturating_sub(ELLIPSIS.len()));
+    format!("{}{ELLIPSIS}", &text[..end])
+}
+
 /// Parts of a message, the first `most` of them: a condition holds 32768 characters at the most, and nobody reads more at a time.
 pub fn listed<'a>(parts: impl ExactSizeIterator<Item = &'a str>, most: usize) -> String {
     let more = parts.len().saturating_sub(most);
@@ -199,7 +219,7 @@ pub fn set(
         type_: type_.as_str().into(),
         status: status.as_str().into(),
         reason: reason.as_str().into(),
-        message: message.into(),
+        message: cut(message, MAX_MESSAGE),
         observed_generation: Some(generation),
         last_transition_time,
     };
@@ -302,6 +322,16 @@ mod tests {
         let suspended = write(&drift, 2, &Acceptance::Suspended, &[], at(50));
         assert_eq!(summary(&suspended), is("True", false, false), "suspended: as it was");
         assert_eq!(suspended[0].reason, "Suspended");
+    }
+
+    #[test]
+    fn a_text_of_any_length_is_cut_between_characters() {
+        assert_eq!((cut("Größe", 7), cut("Größe", 6), cut("", 0)), ("Größe".into(), "Gr…".into(), String::new()));
+        assert_eq!(super::shown(&"ö".repeat(512)), "ö".repeat(512), "1,024 bytes");
+        assert_eq!(super::shown(&"ö".repeat(513)), format!("{}…", "ö".repeat(510)));
+        let long = Line { message: "m".repeat(1 << 20), ..line(ConditionType::ResolvedRefs, Standing::Stuck) };
+        let written = write(&[], 1, &Acceptance::Accepted, &[long], at(0));
+        assert!(written.iter().all(|c| c.message.len() <= 32_768), "as much as a condition may hold");
     }
 
     #[test]

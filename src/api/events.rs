@@ -56,7 +56,8 @@ impl EventReason {
             AuthoritySourceBroken | RefNotPermitted | AuthorityNotFound | AuthorityKeyLost => true,
             AuthoritySubjectReused | ApiNotFound | StageNotFound | ApiNotSupported | HostedZoneNotFound => true,
             BucketNotFound | BucketInOtherRegion | BucketNotVersioned | ForeignOwner | ContestedByOther => true,
-            PermissionDenied | CertificateFailed | TruststoreRejected | TrustInUse | DomainRejected => true,
+            PermissionDenied | CertificateFailed | TruststoreRejected | TruststoreFull | TrustInUse => true,
+            DomainRejected => true,
             AwsRejected | QuotaExceeded | SecretNotOwned | DomainGone | StillAnswering | OtherDomain => true,
         };
         Some(Self { word: reason.as_str(), is_warning, when: reason.meaning() })

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{desired::Desired, observed::*, self_signed};
 use crate::{
     api::conditions::{ConditionType, Reason},
-    conditions::{Line, Standing},
+    conditions::{self, Line, Standing},
     domain::{clients::next_secret, served::Trust},
     pki::{
         authority::Issuer,
@@ -176,7 +176,11 @@ fn in_secret(leaf: &Certificate) -> Line {
     line(
         Standing::Done,
         Reason::Issued,
-        format!("the Secret holds {} with serial number {}", leaf.subject, leaf.serial_text()),
+        format!(
+            "the Secret holds {} with serial number {}",
+            conditions::shown(&leaf.subject),
+            conditions::shown(&leaf.serial_text())
+        ),
     )
 }
 
@@ -189,9 +193,17 @@ fn line(standing: Standing, reason: Reason, message: String) -> Line {
     Line { type_: ConditionType::Issued, standing, reason, message }
 }
 
+/// Why a self-signed certificate cannot be trusted, and the way out.
+pub(super) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: ask for fewer or shorter names, \
+                               or have certificates or authorities removed that are not needed any more";
+
 fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> Line {
     let who = if d.self_signed { "it" } else { "its issuer" };
+    let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.lets_in(leaf));
     let (standing, reason, message) = match (trust, leaf) {
+        (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => {
+            (Standing::Stuck, Reason::TruststoreFull, FULL.to_owned())
+        }
         (_, None) => (Standing::Working, Reason::WaitingForCertificate, "nothing is issued yet".to_owned()),
         (None, _) if domain_gone => (Standing::Stuck, Reason::DomainGone, "the MtlsDomain is not there".to_owned()),
         (None, _) => (

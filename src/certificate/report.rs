@@ -29,10 +29,10 @@ pub fn report(
     };
     if let Some(Leaf { certificate, renewal, revision }) = leaf {
         new.previous = previous(old, certificate, now);
-        new.serial_number = Some(certificate.serial_text());
-        new.issuer_key_id = certificate.authority_key_id.clone();
+        new.serial_number = Some(conditions::shown(&certificate.serial_text()));
+        new.issuer_key_id = certificate.authority_key_id.as_deref().map(conditions::shown);
         new.fingerprint_sha256 = Some(certificate.fingerprint_sha256.clone());
-        new.issuer = Some(certificate.issuer.clone());
+        new.issuer = Some(conditions::shown(&certificate.issuer));
         new.not_before = Some(conditions::in_seconds(certificate.not_before));
         new.not_after = Some(conditions::in_seconds(certificate.not_after));
         new.renewal_time = Some(conditions::in_seconds(renewal));
@@ -48,10 +48,11 @@ fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp
         let issuer_key_id = old.issuer_key_id.clone().unwrap_or_default();
         all.push(PreviousLeaf { issuer_key_id, serial_number: serial_number.clone(), not_after: not_after.clone() });
     }
-    let is_current = |leaf: &PreviousLeaf| {
-        leaf.serial_number == current.serial_text()
-            && leaf.issuer_key_id == current.authority_key_id.clone().unwrap_or_default()
-    };
+    let (serial_number, issuer_key_id) = (
+        conditions::shown(&current.serial_text()),
+        current.authority_key_id.as_deref().map(conditions::shown).unwrap_or_default(),
+    );
+    let is_current = |leaf: &PreviousLeaf| leaf.serial_number == serial_number && leaf.issuer_key_id == issuer_key_id;
     all.retain(|leaf| now < leaf.not_after.0 && !is_current(leaf));
     all
 }

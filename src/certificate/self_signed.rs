@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     desired::Desired,
     observed::{Held, Observed},
-    plan::Act,
+    plan::{Act, FULL},
 };
 use crate::{
     domain::{clients, served::Trust},
@@ -40,6 +40,7 @@ pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: 
     };
     match o.trust.as_ref().map(|trust| trust.since(&leaf)) {
         None => step(None, "the domain does not serve yet", None),
+        Some(None) if o.trust.as_ref().is_some_and(|trust| trust.has_no_room(&d.entry)) => step(None, FULL, None),
         Some(None) => step(None, "the domain does not trust the next certificate yet", None),
         Some(Some(since)) if now < since + propagation => step(
             None,

@@ -227,7 +227,7 @@ impl Ctx {
     /// Nothing is known of it any more, and its place in the queue is free.
     pub(super) fn forget(&self, domain: &MtlsDomain) {
         let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
-        self.served.set(&key, None, Timestamp::now());
+        self.served.set(&key, None, None, Timestamp::now());
         self.bypasses.forget(&key);
         self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&in_line(domain));

@@ -85,8 +85,13 @@ impl Observed {
 /// The content of an authority's Secret, ConfigMap or `pem`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// Its certificates, or what is wrong with them, and whether the private key of the first one is there too.
-    Read { certificates: Result<Vec<Certificate>, ParseError>, key: Key },
+    /// Its certificates, or what is wrong with them; those that only complete their chains; and whether the private key of the first
+    /// one is there too.
+    Read {
+        certificates: Result<Vec<Certificate>, ParseError>,
+        completing: Result<Vec<Certificate>, ParseError>,
+        key: Key,
+    },
     /// What a label selector finds, by the names of the objects.
     Several(BTreeMap<String, Source>),
     /// The object or the key in it is not there; the text names both.

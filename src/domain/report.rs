@@ -283,19 +283,31 @@ fn truststore(g: &Domain, plan: &Plan, o: &Observed, now: Timestamp) -> Option<T
         uri: used.uri.clone(),
         version: used.version.clone(),
         sha256: published.filter(|p| Some(&p.version) == used.version.as_ref()).map(|p| p.sha256.clone()),
-        warnings: used.warnings.iter().cloned().chain(findings.map(told)).collect(),
+        warnings: warnings(
+            used.warnings.iter().map(|warning| conditions::shown(warning)).chain(findings.map(told)).collect(),
+        ),
         authorities: bundle
             .entries
             .iter()
             .map(|e| AuthorityStatus {
-                name: e.authority.clone(),
-                subject: e.certificate.subject.clone(),
+                name: conditions::shown(&e.authority),
+                subject: conditions::shown(&e.certificate.subject),
                 not_after: Some(conditions::in_seconds(e.certificate.not_after)),
                 // Of others we do not know.
                 living_leaves: e.max_leaf.map(|_| living_leaves(&e.certificate, o, now)),
             })
             .collect(),
     })
+}
+
+/// Maximum number of warnings in the status of a truststore: an object of any more does not fit into etcd.
+const MOST_WARNINGS: usize = 100;
+
+fn warnings(mut all: Vec<String>) -> Vec<String> {
+    let more = all.len().saturating_sub(MOST_WARNINGS);
+    all.truncate(MOST_WARNINGS);
+    all.extend((more > 0).then(|| format!("and {more} more")));
+    all
 }
 
 /// The same, with the other ways to the mapped APIs; as long as nothing is known of them, what was said last still stands.
@@ -325,7 +337,7 @@ pub fn with_bypasses(
 fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
     let key_id = authority.subject_key_id.iter().flatten().map(|byte| format!("{byte:02x}")).collect::<String>();
     let is_of = |leaf: &&Leaf| match &leaf.issuer {
-        LeafIssuer::Name(name) => *name == authority.subject,
+        LeafIssuer::Name(name) => *name == conditions::shown(&authority.subject),
         LeafIssuer::KeyId(id) => !id.is_empty() && *id == key_id,
     };
     let living = o.leaves.iter().filter(|leaf| now < leaf.not_after).filter(is_of);

@@ -1,7 +1,7 @@
 //! What each domain lets in right now, as the last look at AWS found it: what ClientCertificates wait for. Kept in memory only, so that
 //! nobody decides by a status; after a restart nothing is known until each domain has been looked at once.
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -18,7 +18,11 @@ pub type DomainKey = (String, String);
 
 /// What a domain lets in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trust(Arc<Vec<Trusted>>);
+pub struct Trust {
+    trusted: Arc<Vec<Trusted>>,
+    /// Entries of self-signed certificates of which one does not fit into the truststore.
+    without_room: Arc<BTreeSet<String>>,
+}
 
 /// One certificate of the truststore that the domain uses.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +37,24 @@ impl Trust {
     pub fn of(bundle: &Bundle, before: Option<&Trust>, now: Timestamp) -> Self {
         let since = |c: &Certificate| before.and_then(|b| b.since(c)).unwrap_or(now);
         let entries = bundle.entries.iter();
-        Trust(Arc::new(entries.map(|e| Trusted { since: since(&e.certificate), entry: e.clone() }).collect()))
+        let trusted = entries.map(|e| Trusted { since: since(&e.certificate), entry: e.clone() }).collect();
+        let without_room = before.map(|before| before.without_room.clone()).unwrap_or_default();
+        Trust { trusted: Arc::new(trusted), without_room }
+    }
+
+    /// The same, with the entries of which a certificate does not fit.
+    pub fn without_room(self, entries: &BTreeSet<String>) -> Self {
+        Trust { without_room: Arc::new(entries.clone()), ..self }
+    }
+
+    /// Whether the truststore is full and a self-signed certificate of this entry does not fit.
+    pub fn has_no_room(&self, entry: &str) -> bool {
+        self.without_room.contains(entry)
     }
 
     /// Whether the domain lets this leaf in, as far as its issuer goes.
     pub fn lets_in(&self, leaf: &Certificate) -> bool {
-        self.0.iter().any(|trusted| leaf.is_issued_by(&trusted.entry.certificate))
+        self.trusted.iter().any(|trusted| leaf.is_issued_by(&trusted.entry.certificate))
     }
 
     /// Whether a new leaf of that life may be handed out under `authority`: trusted, and remembered for long enough.
@@ -47,24 +63,24 @@ impl Trust {
         let is_it = |trusted: &Certificate| {
             (&trusted.subject_key, &trusted.spki_sha256) == (&authority.subject_key, &authority.spki_sha256)
         };
-        let known = self.0.iter().find(|trusted| is_it(&trusted.entry.certificate));
+        let known = self.trusted.iter().find(|trusted| is_it(&trusted.entry.certificate));
         known.is_some_and(|trusted| trusted.entry.max_leaf.is_some_and(|max| life <= max))
     }
 
     /// Whether leaves of that life may be handed out under every authority that issues.
     pub fn allows_everywhere(&self, life: SignedDuration) -> bool {
-        let issuing = self.0.iter().map(|t| &t.entry).filter(|e| e.certificate.is_ca && e.keep_until.is_none());
+        let issuing = self.trusted.iter().map(|t| &t.entry).filter(|e| e.certificate.is_ca && e.keep_until.is_none());
         issuing.filter_map(|e| e.max_leaf).min().is_some_and(|least| life <= least)
     }
 
     /// Since when it has been in use; `None`: it is not.
     pub fn since(&self, certificate: &Certificate) -> Option<Timestamp> {
-        self.0.iter().find(|trusted| trusted.entry.certificate == *certificate).map(|trusted| trusted.since)
+        self.trusted.iter().find(|trusted| trusted.entry.certificate == *certificate).map(|trusted| trusted.since)
     }
 
     /// The entry that has this subject (in its normal form), which API Gateway takes only once.
     pub fn holder(&self, subject_key: &str) -> Option<&Entry> {
-        self.0.iter().map(|trusted| &trusted.entry).find(|entry| entry.certificate.subject_key == subject_key)
+        self.trusted.iter().map(|trusted| &trusted.entry).find(|entry| entry.certificate.subject_key == subject_key)
     }
 }
 
@@ -91,11 +107,22 @@ impl Served {
         self.trust.lock().expect("nobody panics while holding it").contains_key(domain)
     }
 
-    /// What the domain is seen to use `now`; `None`: there is no such domain any more.
-    pub fn set(&self, domain: &DomainKey, bundle: Option<&Bundle>, now: Timestamp) {
+    /// What the domain is seen to use `now`; `None`: there is no such domain any more. `without_room`: the entries of which a certificate
+    /// does not fit; `None`: not known, and as it was.
+    pub fn set(
+        &self,
+        domain: &DomainKey,
+        bundle: Option<&Bundle>,
+        without_room: Option<&BTreeSet<String>>,
+        now: Timestamp,
+    ) {
         let mut all = self.trust.lock().expect("nobody panics while holding it");
         let before = all.get(domain).cloned();
         let trust = bundle.map(|bundle| Trust::of(bundle, before.iter().flatten().next(), now));
+        let trust = trust.map(|trust| match without_room {
+            Some(entries) => trust.without_room(entries),
+            None => trust,
+        });
         all.insert(domain.clone(), trust.clone());
         if before != Some(trust) {
             let _ = self.changed.unbounded_send(domain.clone()); // nobody listens once the operator stops

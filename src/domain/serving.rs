@@ -92,7 +92,7 @@ pub(super) async fn serve(
     if observed.records_in_sync == Ok(true) {
         ctx.remember(&uid, |m| m.change = None);
     }
-    tell_served(d, &observed, ctx);
+    tell_served(d, &observed, &plan, ctx);
     let next = || if is_quiet(&plan) && !in_vain { ctx.quiet(&uid) } else { ctx.settled(&uid) };
     let key = (d.home.namespace.clone(), d.home.name.clone());
     let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
@@ -188,13 +188,14 @@ fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
 }
 
 /// Tells the ClientCertificates what is let in, once that is certain: while a domain is UPDATING it serves what it did before.
-fn tell_served(d: &Desired, o: &Observed, ctx: &Ctx) {
+fn tell_served(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
     match (&o.domain, &o.pinned) {
         (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => {
-            ctx.served.set(&key, Some(&pinned.bundle), Timestamp::now())
+            let without_room = plan.truststore.as_ref().map(|compiled| &compiled.without_room);
+            ctx.served.set(&key, Some(&pinned.bundle), without_room, Timestamp::now())
         }
-        (Ok(None), _) => ctx.served.set(&key, None, Timestamp::now()),
+        (Ok(None), _) => ctx.served.set(&key, None, None, Timestamp::now()),
         _ => {}
     }
 }

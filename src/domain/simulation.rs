@@ -76,7 +76,7 @@ prop_compose! {
             uri: if moved || bucket < 3 { "s3://elsewhere/partners.pem".into() } else { URI.into() },
             version: format!("v{i}"),
             owner: owner.map(Into::into),
-            body: Bundle { entries: entries(owner, content) }.render(),
+            body: Bundle { entries: entries(owner, content), ..Bundle::default() }.render(),
             kms_key: encrypted.then(|| KMS_KEY.into()),
         }).collect();
         match bucket {
@@ -395,7 +395,9 @@ fn a_selection_that_cannot_be_seen_keeps_what_it_had() {
         let request = AuthorityRequest { common_name: name.into(), ..request() };
         parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem)
     };
-    let read = |name: &str| (name.to_owned(), Source::Read { certificates: partner(name), key: Key::Absent });
+    let read = |name: &str| {
+        (name.to_owned(), Source::Read { certificates: partner(name), completing: Ok(vec![]), key: Key::Absent })
+    };
     let mut w = empty();
     w.converge(&desired());
     let mut o = w.observed();

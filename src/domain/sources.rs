@@ -1,5 +1,5 @@
 //! Reads where the certificates of authorities come from: Secrets, ConfigMaps and the spec itself. Kubernetes reads only, nothing is judged.
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use futures::future::join_all;
 use k8s_openapi::{
@@ -57,7 +57,7 @@ fn of_config_map(map: &ConfigMap, key: &str) -> Source {
 }
 
 fn only_trusted(pem: &str) -> Source {
-    Source::Read { certificates: certificate::parse_pem_bundle(pem), key: Key::Absent }
+    Source::Read { certificates: certificate::parse_pem_bundle(pem), completing: Ok(vec![]), key: Key::Absent }
 }
 
 fn unseen(error: &crate::cluster::Error) -> Source {
@@ -71,15 +71,16 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
     let (tls_crt, ca_crt) = (text("tls.crt"), text("ca.crt"));
     // A Secret of type kubernetes.io/tls cannot do without the entry.
     let tls_key = text("tls.key").filter(|key| !key.trim().is_empty());
-    let parts: Vec<_> = tls_crt.iter().chain(&ca_crt).map(|pem| certificate::parse_pem_bundle(pem)).collect();
-    if parts.is_empty() {
-        return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt"));
-    }
-    let certificates = parts.into_iter().collect::<Result<Vec<_>, _>>().map(|parts| parts.concat());
+    let read = |pem: &Cow<'_, str>| certificate::parse_pem_bundle(pem);
+    let (certificates, completing) = match (&tls_crt, &ca_crt) {
+        (Some(tls_crt), ca_crt) => (read(tls_crt), ca_crt.as_ref().map_or(Ok(vec![]), read)),
+        (None, Some(ca_crt)) => (read(ca_crt), Ok(vec![])),
+        (None, None) => return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt")),
+    };
     let key = match (&tls_crt, &tls_key) {
         (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt.as_deref()).is_ok() => Key::Fits,
         (Some(_), Some(_)) => Key::Misfit,
         _ => Key::Absent,
     };
-    Source::Read { certificates, key }
+    Source::Read { certificates, completing, key }
 }

@@ -3,11 +3,15 @@
 
 use super::certificate::Certificate;
 use super::chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures};
-use super::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Pools, Reason, Severity, SourceError, is_other_key, lint};
+use super::lint::{Finding, Pools, Reason, Severity, SourceError, is_other_key, lint};
 use super::truststore::{Bundle, Entry, identity};
+use distrust::Distrusted;
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+mod distrust;
+mod fill;
 
 /// One authority of the spec.
 #[derive(Clone, Debug)]
@@ -21,13 +25,54 @@ pub struct Source {
     pub longest_leaf: Option<SignedDuration>,
     /// The issuing certificate first, then its chain up to the root; for trust-only authorities in any order.
     pub certificates: Result<Vec<Certificate>, SourceError>,
+    /// Certificates that count only as far as they complete the chains of `certificates`: `ca.crt` beside `tls.crt`.
+    pub completing: Vec<Certificate>,
+    /// The certificate of a single client, which goes into the truststore after all authorities.
+    pub client: bool,
+}
+
+impl Source {
+    /// What it stands for: without what lies beside its certificates and in no chain of theirs. Nothing when it cannot be read.
+    fn own(&self, signatures: &Signatures) -> Vec<Certificate> {
+        let strangers = self.strangers(signatures);
+        self.listed().filter(|certificate| !strangers.contains(certificate)).cloned().collect()
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Certificate> {
+        let beside = self.completing.iter().filter(|_| self.certificates.is_ok());
+        self.certificates.iter().flatten().chain(beside)
+    }
+
+    /// Those of `completing` that lie on no way up from its certificates, each once. All ways count, those of other certificates of
+    /// the same name and key too.
+    fn strangers(&self, signatures: &Signatures) -> Vec<&Certificate> {
+        let mut chain: Vec<&Certificate> = self.certificates.iter().flatten().collect();
+        let mut rest: Vec<&Certificate> = Vec::new();
+        for certificate in self.completing.iter().filter(|_| self.certificates.is_ok()) {
+            if !rest.contains(&certificate) {
+                rest.push(certificate);
+            }
+        }
+        let mut at = 0;
+        while at < chain.len() && !rest.is_empty() {
+            let below = chain[at];
+            at += 1;
+            let joins = |c: &&Certificate| identity(c) == identity(below) || signatures.issued(below, c);
+            let (found, left) = rest.into_iter().partition(joins);
+            rest = left;
+            chain.extend::<Vec<_>>(found);
+        }
+        rest
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Active,
-    /// Out of the truststore at once, whatever hangs on it.
+    /// Out of the truststore at once, whatever hangs on it; its keys are remembered.
     Distrusted,
+    /// What the truststore has under its name leaves at once; nothing is remembered.
+    Withdrawn,
 }
 
 /// Everything that decides what a truststore holds.
@@ -50,6 +95,8 @@ pub struct Compiled {
     pub refused_issuers: Vec<String>,
     /// The truststore of now holds something that is Distrusted.
     pub distrusts: bool,
+    /// Names of the clients' sources of which a certificate does not fit into the truststore.
+    pub without_room: BTreeSet<String>,
 }
 
 /// The next truststore. Compiling again with the result as `previous` gives the same bytes, until a certificate begins, expires
@@ -75,18 +122,18 @@ const MAX_PASSES: usize = 8;
 fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     let now = input.now;
     let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
-    let distrusted = Distrusted::find(input.sources, before);
+    let distrusted = Distrusted::find(input.sources, input.previous, signatures, now);
     let is_distrusted = |certificate: &Certificate| distrusted.holds(certificate);
     // What is there now and may stay.
     let living: Vec<&Entry> =
         before.iter().filter(|entry| now < entry.certificate.not_after && !is_distrusted(&entry.certificate)).collect();
 
-    let mut findings = Vec::new();
+    let mut findings = distrusted.findings.clone();
     let mut offers: Vec<Offer<'_>> = input
         .sources
         .iter()
         .filter(|source| source.state == State::Active)
-        .map(|source| Offer::new(source, &is_distrusted, &mut findings))
+        .map(|source| Offer::new(source, &is_distrusted, &living, signatures, now, &mut findings))
         .collect();
     lint_offers(&mut offers, &living, signatures, now, &mut findings);
     refuse_reused_subjects(&mut offers, &living, input, signatures, &mut findings);
@@ -130,15 +177,9 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
         entries.list = living.iter().copied().cloned().collect();
         findings.push(whole(Reason::WouldBeEmpty, "nothing would be left: the last certificates stay".to_owned()));
     }
-    entries.settle(input.sources, placed);
-    let mut bundle = Bundle { entries: entries.list };
-    if bundle.entries.len() > MAX_CERTIFICATES || bundle.render().len() > MAX_BYTES {
-        bundle.entries.retain(|entry| living.iter().any(|there| there.identity() == entry.identity()));
-        let message = format!(
-            "more than {MAX_CERTIFICATES} certificates or {MAX_BYTES} bytes: nothing new is added. Remove authorities"
-        );
-        findings.push(whole(Reason::TooLarge, message));
-    }
+    entries.settle(input.sources, placed, signatures);
+    let mut bundle = Bundle { entries: entries.list, distrusted: distrusted.remembered.clone() };
+    fill::fill(&mut bundle, &living, input.sources, &mut findings);
     findings.extend(offers.iter().flat_map(|offer| offer.redundant(&bundle, now)));
     let published = bundle.entries.iter().map(|entry| &entry.certificate);
     let published = Pool::new(published, Prefer::Shortest, signatures);
@@ -156,7 +197,10 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
         }
     }
     let distrusts = before.iter().any(|entry| is_distrusted(&entry.certificate));
-    Compiled { bundle, findings, refused_issuers, distrusts }
+    let is_client = |name: &String| input.sources.iter().any(|source| source.client && source.authority == *name);
+    let too_large = findings.iter().filter(|finding| finding.reason == Reason::TooLarge);
+    let without_room = too_large.map(|finding| finding.authority.clone()).filter(is_client).collect();
+    Compiled { bundle, findings, refused_issuers, distrusts, without_room }
 }
 
 /// One Active authority on its way into the bundle.
@@ -179,30 +223,64 @@ enum Verdict {
 }
 
 impl<'a> Offer<'a> {
-    fn new(source: &'a Source, is_distrusted: &dyn Fn(&Certificate) -> bool, findings: &mut Vec<Finding>) -> Offer<'a> {
+    fn new(
+        source: &'a Source,
+        is_distrusted: &dyn Fn(&Certificate) -> bool,
+        living: &[&Entry],
+        signatures: &Signatures,
+        now: Timestamp,
+        findings: &mut Vec<Finding>,
+    ) -> Offer<'a> {
         let mut offer = Offer { source, certificates: Vec::new(), stranded: Vec::new(), verdict: Verdict::Accepted };
-        match &source.certificates {
-            Err(error) => {
-                findings.push(error.finding(&source.authority));
-                offer.verdict = Verdict::LastGood;
+        if let Err(error) = &source.certificates {
+            findings.push(error.finding(&source.authority));
+            offer.verdict = Verdict::LastGood;
+        }
+        let (strangers, mut told) = (source.strangers(signatures), Vec::new());
+        let unedited = !strangers.is_empty() && offer.is_unedited(is_distrusted, living, now);
+        let stays = |certificate: &Certificate| {
+            let own = living.iter().filter(|e| e.authority == source.authority && e.keep_until.is_none());
+            unedited && own.into_iter().any(|entry| entry.identity() == identity(certificate))
+        };
+        for certificate in source.listed() {
+            let is_stranger = strangers.contains(&certificate);
+            if is_stranger && told.contains(&certificate) {
+                continue;
             }
-            Ok(certificates) => {
-                for certificate in certificates {
-                    if is_distrusted(certificate) {
-                        findings.push(Finding {
-                            severity: Severity::Dropped,
-                            authority: source.authority.clone(),
-                            subject: certificate.subject.clone(),
-                            reason: Reason::Distrusted,
-                            message: "is left out: another entry of the spec distrusts it, or its issuer".to_owned(),
-                        });
-                    } else {
-                        offer.certificates.push(certificate.clone());
-                    }
+            let mut add = |severity, reason, message: &str| {
+                let (authority, subject) = (source.authority.clone(), certificate.subject.clone());
+                findings.push(Finding { severity, authority, subject, reason, message: message.to_owned() });
+            };
+            if is_stranger && !stays(certificate) {
+                let message = "stands in ca.crt and does not complete the chain of tls.crt: this authority does not bring it \
+                               into the truststore. To trust it, list it in an authority of its own";
+                told.push(certificate);
+                add(Severity::Dropped, Reason::Unrelated, message);
+            } else if is_distrusted(certificate) {
+                let message = "is left out: another entry of the spec distrusts it, or its issuer";
+                add(Severity::Dropped, Reason::Distrusted, message);
+            } else {
+                if is_stranger {
+                    told.push(certificate);
+                    let message = "stands in ca.crt and does not complete the chain of tls.crt. An earlier release trusted it, \
+                                   and it leaves the truststore as soon as this authority changes: to keep it, list it in an \
+                                   authority of its own; to end it, take it out of ca.crt";
+                    add(Severity::Warning, Reason::WouldBeRefused, message);
                 }
+                offer.certificates.push(certificate.clone());
             }
         }
         offer
+    }
+
+    /// Whether the source is as the truststore of now has it: everything valid that it lists is there, and it lists everything that
+    /// stands there under its name.
+    fn is_unedited(&self, is_distrusted: &dyn Fn(&Certificate) -> bool, living: &[&Entry], now: Timestamp) -> bool {
+        let valid = |certificate: &&Certificate| now < certificate.not_after && !is_distrusted(certificate);
+        let is_there = |c: &Certificate| living.iter().any(|entry| entry.identity() == identity(c));
+        let own = |entry: &&&Entry| entry.authority == self.source.authority && entry.keep_until.is_none();
+        let is_listed = |entry: &&Entry| self.source.listed().any(|c| identity(c) == entry.identity());
+        self.source.listed().filter(valid).all(is_there) && living.iter().filter(own).all(is_listed)
     }
 
     fn max_leaf(&self) -> Option<SignedDuration> {
@@ -234,8 +312,8 @@ impl<'a> Offer<'a> {
 
     /// A finding for each certificate in whose place another one of its name and key, from the same source, is trusted.
     fn redundant(&self, bundle: &Bundle, now: Timestamp) -> Vec<Finding> {
-        let own = self.source.certificates.iter().flatten();
-        let valid = own.filter(|certificate| now < certificate.not_after && self.verdict == Verdict::Accepted);
+        let valid =
+            self.source.listed().filter(|certificate| now < certificate.not_after && self.verdict == Verdict::Accepted);
         let mut findings: Vec<Finding> = Vec::new();
         for certificate in valid {
             let trusted = bundle.find(certificate).map(|entry| &entry.certificate);
@@ -416,65 +494,6 @@ fn end_of(now: Timestamp, life: SignedDuration) -> Timestamp {
     Timestamp::from_second(whole + (step - whole.rem_euclid(step)) % step).unwrap_or(Timestamp::MAX)
 }
 
-/// Certificates that must go.
-#[derive(Default)]
-struct Distrusted {
-    /// Those of Distrusted authorities, in whatever certificate their name and key come. An issuer above them stays when an Active
-    /// authority needs it too.
-    listed: Vec<Certificate>,
-    /// What was issued under those; another authority may have issued a twin that stays.
-    hanging: Vec<Certificate>,
-}
-
-impl Distrusted {
-    fn find(sources: &[Source], before: &[Entry]) -> Distrusted {
-        let active = || sources.iter().filter(|source| source.state == State::Active);
-        let mut others: Vec<Certificate> =
-            active().flat_map(|source| source.certificates.clone().unwrap_or_default()).collect();
-        let (mut heads, mut above) = (Vec::new(), Vec::new());
-        for source in sources.iter().filter(|source| source.state == State::Distrusted) {
-            let own = source.certificates.clone().unwrap_or_default();
-            // What it brought earlier goes too, unless that is listed by another one by now.
-            let there = before.iter().filter(|entry| entry.authority == source.authority);
-            let earlier = there.map(|entry| &entry.certificate).filter(|c| !contains(&others, c) && !contains(&own, c));
-            let all: Vec<Certificate> = own.iter().chain(earlier).cloned().collect();
-            for (at, certificate) in all.iter().enumerate() {
-                // What is listed is judged by what is listed with it.
-                let below = if at < own.len() { &own } else { &all };
-                let is_above = below.iter().any(|other| !other.self_signed && other.is_issued_by(certificate));
-                if is_above { &mut above } else { &mut heads }.push(certificate.clone());
-            }
-        }
-        if heads.is_empty() {
-            return Distrusted::default();
-        }
-        let carried = before.iter().filter(|entry| active().any(|source| source.authority == entry.authority));
-        others.extend(carried.map(|entry| entry.certificate.clone()));
-        above.retain(|certificate| {
-            !others.iter().any(|other| {
-                identity(other) == identity(certificate)
-                    || (!contains(&heads, other) && other.is_issued_by(certificate))
-            })
-        });
-        others.extend(before.iter().map(|entry| entry.certificate.clone()));
-        let mut gone = Distrusted { listed: heads.clone(), hanging: Vec::new() };
-        gone.listed.extend(above);
-        while let Some(head) = heads.pop() {
-            for certificate in &others {
-                if !certificate.self_signed && !gone.holds(certificate) && certificate.is_issued_by(&head) {
-                    gone.hanging.push(certificate.clone());
-                    heads.push(certificate.clone());
-                }
-            }
-        }
-        gone
-    }
-
-    fn holds(&self, certificate: &Certificate) -> bool {
-        contains(&self.listed, certificate) || self.hanging.contains(certificate)
-    }
-}
-
 /// The bundle in the making: each subject once.
 #[derive(Default)]
 struct Entries {
@@ -511,14 +530,15 @@ impl Entries {
         }
     }
 
-    /// What outlives a Distrusted authority stands under the name of the one that needs it, else it would go with the next look.
+    /// What outlives a Distrusted authority, or a withdrawn one, stands under the name of the one that needs it, else it would go with the next look.
     /// And whatever no authority of the spec has placed is put in order, by name and subject.
-    fn settle(&mut self, sources: &[Source], placed: usize) {
+    fn settle(&mut self, sources: &[Source], placed: usize, signatures: &Signatures) {
         let distrusted =
-            |name: &str| sources.iter().any(|source| source.state == State::Distrusted && source.authority == name);
+            |name: &str| sources.iter().any(|source| source.state != State::Active && source.authority == name);
         while let Some((at, name)) = self.list.iter().enumerate().find_map(|(at, entry)| {
             let certificate = &entry.certificate;
-            let needs = |other: &&Entry| !distrusted(&other.authority) && other.certificate.is_issued_by(certificate);
+            let needs =
+                |other: &&Entry| !distrusted(&other.authority) && signatures.issued(&other.certificate, certificate);
             let by = self.list.iter().filter(|_| distrusted(&entry.authority)).find(needs)?;
             Some((at, by.authority.clone()))
         }) {

@@ -59,6 +59,7 @@ pub enum Reason {
     DuplicateSubject,
     /// The subject belongs to another key that is trusted already and still needed.
     SubjectReused,
+    /// It does not fit into the truststore beside what comes first.
     TooLarge,
     /// The result would have been an empty truststore.
     WouldBeEmpty,
@@ -71,6 +72,18 @@ pub enum Reason {
     IssuerExpired,
     /// Another certificate of the same name and key is trusted in its place.
     Redundant,
+    /// A Distrusted authority's source cannot be read, and nothing is remembered of it: its distrust has no effect.
+    DistrustUnread,
+    /// A Distrusted authority's source cannot be read, or no longer lists what it listed: what it distrusted stays distrusted.
+    DistrustKept,
+    /// A Distrusted authority has never kept anything out of the truststore.
+    DistrustsNothing,
+    /// A Distrusted authority lists a single client's certificate, which its issuer answers for.
+    DistrustsLeaf,
+    /// It stands beside an authority's certificate and is not in its chain.
+    Unrelated,
+    /// A rule of this release leaves it out; it is trusted already and stays until its authority is edited.
+    WouldBeRefused,
     NotYetValid,
     Version1,
     ExpiresSoon,
@@ -83,6 +96,9 @@ pub enum Reason {
 pub enum SourceError {
     #[error("its source is missing")]
     Missing,
+    /// The Kubernetes API did not answer: nothing is known, and nothing is held against the authority.
+    #[error("its source could not be read")]
+    Unseen,
     #[error(transparent)]
     Unreadable(#[from] ParseError),
 }
@@ -90,7 +106,7 @@ pub enum SourceError {
 impl SourceError {
     pub(crate) fn finding(&self, authority: &str) -> Finding {
         let reason = match self {
-            SourceError::Missing => Reason::SourceMissing,
+            SourceError::Missing | SourceError::Unseen => Reason::SourceMissing,
             SourceError::Unreadable(ParseError::PrivateKey) => Reason::PrivateKeyFound,
             SourceError::Unreadable(_) => Reason::Unreadable,
         };

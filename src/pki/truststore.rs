@@ -2,12 +2,19 @@
 
 use super::certificate::{Certificate, ParseError, parse_pem_bundle};
 use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
 
 /// The content of one truststore object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle {
     pub entries: Vec<Entry>,
+    /// Keys that Distrusted authorities have distrusted so far; empty in a bundle that we did not write.
+    pub distrusted: DistrustedKeys,
 }
+
+/// By the authority's name in the spec (as in [`Entry::authority`]) and the key ([`Certificate::spki_sha256`]): whether the distrust
+/// ever kept a certificate out of the truststore.
+pub type DistrustedKeys = BTreeMap<String, BTreeMap<String, bool>>;
 
 /// One certificate of the truststore, and why it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +41,23 @@ impl Entry {
     pub(crate) fn order(&self) -> (&str, &str, &str) {
         (&self.authority, &self.certificate.subject, &self.certificate.fingerprint_sha256)
     }
+
+    /// Its part of the object. The comment's last field, the subject, is for people.
+    pub(crate) fn render(&self) -> String {
+        let mut text = "#".to_owned();
+        if !self.authority.is_empty() {
+            text.push_str(&format!(" authority: {} ", encode(&self.authority)));
+        }
+        if let Some(max_leaf) = self.max_leaf {
+            text.push_str(&format!(" max-leaf: {} ", duration_text(max_leaf)));
+        }
+        if let Some(keep_until) = self.keep_until {
+            text.push_str(&format!(" keep-until: {keep_until} "));
+        }
+        text.push_str(&format!(" subject: {}\n", ascii(&self.certificate.subject)));
+        text.push_str(&self.certificate.to_pem());
+        text
+    }
 }
 
 pub(crate) fn identity(certificate: &Certificate) -> (&str, &str) {
@@ -46,22 +70,24 @@ impl Bundle {
         self.entries.iter().find(|entry| entry.identity() == identity(certificate))
     }
 
-    /// The object's bytes: ASCII only; the same bundle gives the same bytes. The comment's last field, the subject, is for people.
+    /// The object's bytes: ASCII only; the same bundle gives the same bytes.
     pub fn render(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.render_distrusted();
         for entry in &self.entries {
-            text.push('#');
-            if !entry.authority.is_empty() {
-                text.push_str(&format!(" authority: {} ", encode(&entry.authority)));
+            text.push_str(&entry.render());
+        }
+        text
+    }
+
+    /// The lines before the first entry. Releases that do not know these lines skip them: of the comments before a certificate they
+    /// read the last one only.
+    pub(crate) fn render_distrusted(&self) -> String {
+        let mut text = String::new();
+        for (authority, keys) in &self.distrusted {
+            for (key, took_effect) in keys {
+                let effect = if *took_effect { "" } else { "  effect: none" };
+                text.push_str(&format!("# authority: {}  distrusted: {key}{effect}\n", encode(authority)));
             }
-            if let Some(max_leaf) = entry.max_leaf {
-                text.push_str(&format!(" max-leaf: {} ", duration_text(max_leaf)));
-            }
-            if let Some(keep_until) = entry.keep_until {
-                text.push_str(&format!(" keep-until: {keep_until} "));
-            }
-            text.push_str(&format!(" subject: {}\n", ascii(&entry.certificate.subject)));
-            text.push_str(&entry.certificate.to_pem());
         }
         text
     }
@@ -72,6 +98,10 @@ impl Bundle {
         let mut bundle = Bundle::default();
         if text.trim().is_empty() {
             return Ok(bundle);
+        }
+        bundle.distrusted = distrusted(text);
+        if !bundle.distrusted.is_empty() && !text.contains("-----BEGIN ") {
+            return Ok(bundle); // all that was trusted is distrusted
         }
         let mut comments = Vec::new();
         let mut comment = Comment::default();
@@ -90,6 +120,28 @@ impl Bundle {
         }
         Ok(bundle)
     }
+}
+
+/// What the comments before the first certificate say of distrusted keys.
+fn distrusted(text: &str) -> DistrustedKeys {
+    let mut all = DistrustedKeys::new();
+    for line in text.lines().take_while(|line| !line.contains("-----BEGIN ")) {
+        let (mut authority, mut key, mut took_effect) = (String::new(), "", true);
+        for field in line.strip_prefix('#').unwrap_or_default().trim_end().split("  ") {
+            match field.trim_start().split_once(": ") {
+                Some(("authority", value)) => authority = decode(value),
+                Some(("distrusted", value)) => key = value,
+                Some(("effect", value)) => took_effect = value != "none",
+                Some(("subject", _)) => break,
+                _ => {}
+            }
+        }
+        let is_key = key.len() == 64 && key.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if is_key && !authority.is_empty() {
+            all.entry(authority).or_default().insert(key.to_owned(), took_effect);
+        }
+    }
+    all
 }
 
 #[derive(Default)]
@@ -208,7 +260,37 @@ mod tests {
             ..entry("partners", certificate)
         };
         let line = "# authority: partners  max-leaf: 2160h  keep-until: 2027-02-22T12:00:00Z  subject: CN=Gr\\C3\\B6\\C3\\9Fe\n";
-        assert_eq!(Bundle { entries: vec![full] }.render(), format!("{line}{pem}"));
+        let bundle = Bundle { entries: vec![full], ..Bundle::default() };
+        assert_eq!(bundle.render(), format!("{line}{pem}"));
+        // Distrusted keys come first: what stands directly above a certificate is about that one.
+        let (one, other) = ("1".repeat(64), "f".repeat(64));
+        let keys = [(other.clone(), false), (one.clone(), true)].into();
+        let bundle = Bundle {
+            distrusted: [("b/x".to_owned(), [(one.clone(), true)].into()), ("b".into(), keys)].into(),
+            ..bundle
+        };
+        let lines = format!(
+            "# authority: b  distrusted: {one}\n# authority: b  distrusted: {other}  effect: none\n# authority: b/x  distrusted: {one}\n"
+        );
+        assert_eq!(bundle.render(), format!("{lines}{line}{pem}"));
+        assert_eq!(Bundle::parse(&bundle.render()), Ok(bundle.clone()));
+        let nothing_left = Bundle { entries: vec![], ..bundle };
+        assert_eq!(Bundle::parse(&nothing_left.render()), Ok(nothing_left));
+    }
+
+    #[test]
+    fn only_lines_of_ours_are_read_as_distrust() {
+        let (key, pem) = ("a".repeat(64), certificate("a").to_pem());
+        let lines = [
+            format!("# distrusted: {key}"),
+            format!("# authority: x  distrusted: {}", &key[1..]),
+            format!("# authority: x  distrusted: {}", key.to_uppercase()),
+            format!("# authority: x  subject: CN=y  distrusted: {key}"),
+            format!("authority: x  distrusted: {key}"),
+        ];
+        let text = format!("{}\n{pem}# authority: x  distrusted: {key}\n{pem}", lines.join("\n"));
+        let read = Bundle::parse(&text).unwrap();
+        assert!(read.distrusted.is_empty() && read.entries.len() == 1, "{read:?}");
     }
 
     #[test]
@@ -226,7 +308,7 @@ mod tests {
         let strange = certificate("-----BEGIN CERTIFICATE-----");
         let entries = vec![entry("-----BEGIN CERTIFICATE-----", strange), entry("b", certificate("b"))];
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), Bundle { entries: entries.clone() }.render()).unwrap();
+        std::fs::write(file.path(), Bundle { entries: entries.clone(), ..Bundle::default() }.render()).unwrap();
         let out = std::process::Command::new("openssl")
             .args(["storeutl", "-noout", "-certs"])
             .arg(file.path())
@@ -234,14 +316,22 @@ mod tests {
             .unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(text.contains("Total found: 2"), "{text}");
-        assert_eq!(Bundle::parse(&Bundle { entries: entries.clone() }.render()).unwrap().entries, entries);
+        assert_eq!(
+            Bundle::parse(&Bundle { entries: entries.clone(), ..Bundle::default() }.render()).unwrap().entries,
+            entries
+        );
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
         #[test]
         fn what_is_rendered_reads_back(
-            list in prop::collection::vec((any::<String>(), "\\PC{1,64}", prop::option::of(0i64..1_000_000_000), prop::option::of(0i64..9_000_000_000)), 0..4)
+            list in prop::collection::vec((any::<String>(), "\\PC{1,64}", prop::option::of(0i64..1_000_000_000), prop::option::of(0i64..9_000_000_000)), 0..4),
+            distrusted in prop::collection::btree_map(
+                prop_oneof!["[a-z0-9/-]{1,20}", any::<String>().prop_filter("a name", |name| !name.is_empty())],
+                prop::collection::btree_map("[0-9a-f]{64}", any::<bool>(), 1..3),
+                0..3,
+            ),
         ) {
             let mut entries: Vec<Entry> = Vec::new();
             for (authority, name, max_leaf, keep_until) in list {
@@ -251,14 +341,14 @@ mod tests {
                     ..entry(&authority, certificate(&name))
                 });
             }
-            let bundle = Bundle { entries };
+            let bundle = Bundle { entries, distrusted };
             let text = bundle.render();
             prop_assert!(text.is_ascii());
             prop_assert_eq!(Bundle::parse(&text).unwrap(), bundle);
         }
 
         #[test]
-        fn arbitrary_text_never_panics(text in any::<String>(), field in "# (authority|max-leaf|keep-until): [^\n]*") {
+        fn arbitrary_text_never_panics(text in any::<String>(), field in "# (authority|max-leaf|keep-until|authority: a  distrusted): [^\n]*") {
             let _ = Bundle::parse(&text);
             let _ = Bundle::parse(&format!("{field}\n-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"));
         }

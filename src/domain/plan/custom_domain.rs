@@ -2,13 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::{ADOPTED_TAG, Action, Judged, OWNER_TAG, Step, Verdict, certificates};
+use super::{ADOPTED_TAG, Action, Judged, OWNER_TAG, Step, Verdict, certificates, references::MOST_TOLD};
 use crate::{
     api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateStatus},
         gateway::{Domain, DomainRequest, DomainStatus, MUTUAL_TLS_POLICY},
     },
+    conditions,
     domain::{
         desired::{Desired, Home},
         observed::{Observed, Seen},
@@ -265,14 +266,15 @@ fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now:
     }
     let stays = |certificate| published.as_ref().is_some_and(|p| p.bundle.find(certificate).is_some());
     let certificates = pinned.bundle.entries.iter().map(|e| &e.certificate);
-    let lost: Vec<_> = certificates.filter(|c| now < c.not_after && !stays(c)).map(|c| c.subject.as_str()).collect();
+    let lost = certificates.filter(|c| now < c.not_after && !stays(c));
+    let lost: Vec<_> = lost.map(|c| conditions::shown(&c.subject)).collect();
     if lost.is_empty() {
         return Ok(());
     }
     let message = format!(
         "the custom domain {} trusts certificates that spec.trust.authorities does not list: {}. Add them, or remove them from {} first",
         g.name,
-        lost.join("; "),
+        conditions::listed(lost.iter().map(String::as_str), MOST_TOLD),
         used.uri
     );
     Err(Verdict::blocked(Reason::TrustInUse, message))

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Problems that a condition's message lists.
-const MOST_TOLD: usize = 20;
+pub(super) const MOST_TOLD: usize = 20;
 
 pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> Judged {
     let mut actions = Vec::new();
@@ -45,6 +45,12 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 ))
             }
             (Some(Source::Read { .. }), _) => {}
+            // Said below, unless what it distrusts is remembered.
+            (_, _) if wish.state == AuthorityState::Distrusted => {
+                if compiled.is_none() {
+                    unseen = unseen.or(known(d, o).err()).or(o.domain.as_ref().err());
+                }
+            }
             (Some(Source::Several(all)), _) => {
                 let missing = all.values().filter_map(|found| match found {
                     Source::Missing(what) => Some((Reason::RefNotFound, format!("authority {}: {what}", wish.name))),
@@ -52,7 +58,6 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 });
                 problems.extend(missing);
             }
-            (_, SourceWish::Generated { .. }) if wish.state == AuthorityState::Distrusted => {}
             (None | Some(Source::Missing(_)), SourceWish::Generated { .. }) => match known(d, o) {
                 Err(why) => unseen = Some(why),
                 Ok(known) if known.contains(&wish.name) => problems.push((
@@ -74,6 +79,13 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             lint::Reason::SubjectReused => Reason::AuthoritySubjectReused,
             // Said above, with the object's name; or by the truststore's own condition.
             lint::Reason::SourceMissing | lint::Reason::WouldBeEmpty => continue,
+            lint::Reason::DistrustUnread => match missing(o, &finding.authority) {
+                Some(what) => {
+                    problems.push((Reason::RefNotFound, format!("{} ({what})", told(finding))));
+                    continue;
+                }
+                None => Reason::InvalidCACertificateRef,
+            },
             _ => Reason::InvalidCACertificateRef,
         };
         problems.push((reason, told(finding)));
@@ -107,6 +119,21 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
         (None, None, true) => Verdict::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
     };
     Judged { verdict, actions }
+}
+
+/// What is not there of the source of an authority, or of one of its objects (`<authority>/<object>`).
+fn missing<'o>(o: &'o Observed, authority: &str) -> Option<&'o str> {
+    let found = match authority.split_once('/') {
+        None => o.authorities.get(authority),
+        Some((authority, object)) => match o.authorities.get(authority)? {
+            Source::Several(all) => all.get(object),
+            _ => None,
+        },
+    };
+    match found? {
+        Source::Missing(what) => Some(what),
+        _ => None,
+    }
 }
 
 /// Why no custom domain with mutual TLS can serve it. Source: API Gateway Developer Guide, "How to turn on mutual TLS authentication".

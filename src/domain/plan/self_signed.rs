@@ -17,6 +17,8 @@ pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> V
             issues: true,
             longest_leaf: certificates.iter().flatten().map(life).max(),
             certificates,
+            completing: vec![],
+            client: true,
         }
     };
     let wanted = d.self_signed.iter().map(|wish| {
@@ -24,7 +26,7 @@ pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> V
         source(wish.entry.clone(), compile::State::Active, read.cloned().ok_or(SourceError::Missing))
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
-    let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Distrusted, Ok(vec![])));
+    let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Withdrawn, Ok(vec![])));
     let hidden = previous.map(|bundle| out_of_sight(d, bundle)).unwrap_or_default();
     let hidden =
         hidden.into_iter().map(|entry| source(entry.to_owned(), compile::State::Active, Err(SourceError::Missing)));

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{Action, Judged, Step, Verdict, bucket, custom_domain, self_signed};
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
+    conditions,
     domain::{
         clients,
         desired::{AuthorityWish, Desired, SourceWish, sha256},
@@ -15,9 +16,12 @@ use crate::{
     pki::{
         compile::{self, CompileInput, Compiled},
         lint::{self, Finding, Severity, SourceError},
-        truststore::Bundle,
+        truststore::{Bundle, DistrustedKeys},
     },
 };
+
+/// Maximum bytes of a subject before the rest of a sentence: a name of any length must not hide what is said of it.
+const MAX_SUBJECT: usize = 256;
 
 /// A finding for people: whose, about which certificate, what is wrong and what to do.
 pub fn told(finding: &Finding) -> String {
@@ -26,8 +30,11 @@ pub fn told(finding: &Finding) -> String {
         None if finding.authority.is_empty() => String::new(),
         None => format!("authority {}: ", finding.authority),
     };
-    let subject = if finding.subject.is_empty() { String::new() } else { format!("{} ", finding.subject) };
-    format!("{whose}{subject}{}", finding.message)
+    let subject = match finding.subject.as_str() {
+        "" => String::new(),
+        subject => format!("{} ", conditions::cut(subject, MAX_SUBJECT)),
+    };
+    conditions::shown(&format!("{whose}{subject}{}", finding.message))
 }
 
 /// The memory of what was trusted: what is published, completed by what is in use.
@@ -38,8 +45,12 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
     let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
     let used = domain.as_ref().and_then(|g| g.truststore.as_ref());
     let previous = match pinned {
-        // The truststore moves. What an earlier move left at the new place is out of date, and must not be trusted again.
-        Some(pinned) if used.is_some_and(|t| t.uri != d.home.truststore_uri()) => Some(pinned.clone()),
+        // The truststore moves. What an earlier move left at the new place is out of date, and must not be trusted again; what is
+        // distrusted since this move began is remembered there already.
+        Some(pinned) if used.is_some_and(|t| t.uri != d.home.truststore_uri()) => {
+            let distrusted = merged_keys(published.into_iter().chain([pinned]));
+            Some(Bundle { distrusted, ..pinned.clone() })
+        }
         _ => merged(published, pinned),
     };
     let authorities = d.authorities.iter().flat_map(|wish| sources(wish, o, d, previous.as_ref()));
@@ -48,13 +59,30 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
     let mut compiled = compile::compile(&input);
     // What stands in the way of a self-signed certificate is said on its ClientCertificate.
     compiled.findings.retain(|finding| !clients::is_self_signed(&finding.authority));
+    if !compiled.without_room.is_empty() {
+        compiled.findings.push(Finding {
+            severity: Severity::Warning,
+            authority: String::new(),
+            subject: String::new(),
+            reason: lint::Reason::TooLarge,
+            message: format!(
+                "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, as their conditions say",
+                compiled.without_room.len()
+            ),
+        });
+    }
     let is_empty = |name: &str| matches!(o.authorities.get(name), Some(Source::Several(all)) if all.is_empty());
     compiled.findings.extend(d.authorities.iter().filter(|wish| is_empty(&wish.name)).map(|wish| Finding {
         severity: Severity::Warning,
         authority: wish.name.clone(),
         subject: String::new(),
         reason: lint::Reason::NothingSelected,
-        message: "no ConfigMap in this namespace has the labels of its configMapSelector".to_owned(),
+        message: match wish.state {
+            AuthorityState::Active => "no ConfigMap in this namespace has the labels of its configMapSelector".to_owned(),
+            AuthorityState::Distrusted => {
+                "no ConfigMap in this namespace has the labels of its configMapSelector: no source of this entry distrusts anything now".to_owned()
+            }
+        },
     }));
     Some(compiled)
 }
@@ -68,14 +96,27 @@ fn merged(published: Option<&Bundle>, pinned: Option<&Bundle>) -> Option<Bundle>
             all.entries.push(entry.clone());
         }
     }
+    all.distrusted = merged_keys([published, pinned].into_iter().flatten());
     Some(all)
+}
+
+fn merged_keys<'b>(bundles: impl Iterator<Item = &'b Bundle>) -> DistrustedKeys {
+    let mut all = DistrustedKeys::new();
+    for (authority, keys) in bundles.flat_map(|bundle| &bundle.distrusted) {
+        let known = all.entry(authority.clone()).or_default();
+        for (key, took_effect) in keys {
+            *known.entry(key.clone()).or_default() |= took_effect;
+        }
+    }
+    all
 }
 
 /// What a label selector finds are authorities each by itself, `<authority>/<object>`, so that one that is broken keeps what it had and
 /// the others go on changing.
 fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bundle>) -> Vec<compile::Source> {
     let part = |object: &str| format!("{}/{object}", wish.name);
-    match (o.authorities.get(&wish.name), &wish.source) {
+    let found = o.authorities.get(&wish.name);
+    let mut all = match (found, &wish.source) {
         (Some(Source::Several(all)), _) => {
             all.iter().map(|(object, found)| source(part(object), wish, Some(found), d)).collect()
         }
@@ -83,33 +124,71 @@ fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bu
         (_, SourceWish::ConfigMaps { .. }) => {
             let names: BTreeSet<_> = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority).collect();
             let parts = names.into_iter().filter(|name| name.starts_with(&part("")));
-            parts.map(|name| source(name.clone(), wish, None, d)).collect()
+            parts.map(|name| source(name.clone(), wish, found, d)).collect()
         }
         (found, _) => vec![source(wish.name.clone(), wish, found, d)],
+    };
+    if wish.state == AuthorityState::Distrusted {
+        let is_seen = !matches!(found, Some(Source::Unseen(_)));
+        all.extend(remembered(wish, &all, is_seen, previous));
     }
+    all
+}
+
+/// Parts of a Distrusted entry that its source does not have any more: what was distrusted, or stands in the truststore under its name.
+fn remembered(
+    wish: &AuthorityWish,
+    known: &[compile::Source],
+    is_seen: bool,
+    previous: Option<&Bundle>,
+) -> Vec<compile::Source> {
+    let of_entries = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority);
+    let names: BTreeSet<_> = previous.iter().flat_map(|b| b.distrusted.keys()).chain(of_entries).collect();
+    let is_part = |name: &str| name.split('/').next() == Some(&wish.name);
+    let names = names.into_iter().filter(|name| is_part(name) && !known.iter().any(|s| s.authority == **name));
+    let gone = |name: &String| compile::Source {
+        authority: name.clone(),
+        state: compile::State::Distrusted,
+        issues: false,
+        longest_leaf: None,
+        certificates: if is_seen { Ok(vec![]) } else { Err(SourceError::Unseen) },
+        completing: vec![],
+        client: false,
+    };
+    names.map(gone).collect()
 }
 
 fn source(authority: String, wish: &AuthorityWish, found: Option<&Source>, d: &Desired) -> compile::Source {
+    let state = match wish.state {
+        AuthorityState::Active => compile::State::Active,
+        AuthorityState::Distrusted => compile::State::Distrusted,
+    };
+    let mut beside = Vec::new();
     let (certificates, key) = match found {
         // The key that we made lost its certificate to another one: no reason to trust that.
         Some(Source::Read { key: Key::Misfit, .. }) if matches!(wish.source, SourceWish::Generated { .. }) => {
             (Err(SourceError::Missing), Key::Misfit)
         }
-        Some(Source::Read { certificates, key }) => (certificates.clone().map_err(SourceError::Unreadable), *key),
+        Some(Source::Read { certificates, completing, key }) => {
+            let certificates = match (certificates, completing) {
+                // What only completes a chain is not needed to distrust what is below.
+                (Err(error), _) | (Ok(_), Err(error)) if state == compile::State::Active || certificates.is_err() => {
+                    Err(SourceError::Unreadable(error.clone()))
+                }
+                (certificates, completing) => {
+                    beside.extend(completing.iter().flatten().cloned());
+                    certificates.clone().map_err(SourceError::Unreadable)
+                }
+            };
+            (certificates, *key)
+        }
+        Some(Source::Unseen(_)) => (Err(SourceError::Unseen), Key::Absent),
         _ => (Err(SourceError::Missing), Key::Absent),
     };
     // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the bundle.
     let issues = key == Key::Fits && wish.issues();
-    compile::Source {
-        authority,
-        state: match wish.state {
-            AuthorityState::Active => compile::State::Active,
-            AuthorityState::Distrusted => compile::State::Distrusted,
-        },
-        issues,
-        longest_leaf: issues.then_some(d.longest_leaf),
-        certificates,
-    }
+    let longest_leaf = issues.then_some(d.longest_leaf);
+    compile::Source { authority, state, issues, longest_leaf, certificates, completing: beside, client: false }
 }
 
 pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>) -> Judged {
@@ -137,8 +216,10 @@ fn object(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>)
     if !refs.actions.is_empty() {
         return Verdict::Behind(Step::ResolvedRefs).into();
     }
-    // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate.
-    let is_emptied = compiled.findings.iter().any(|f| f.reason == lint::Reason::WouldBeEmpty);
+    // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate. What is Distrusted goes all the same, as
+    // long as anything is left.
+    let would_be_empty = compiled.findings.iter().any(|f| f.reason == lint::Reason::WouldBeEmpty);
+    let is_emptied = would_be_empty && !compiled.distrusts;
     if is_emptied || compiled.bundle.entries.is_empty() {
         return if is_emptied || matches!(o.domain, Ok(Some(_))) {
             Verdict::blocked(

@@ -1,24 +1,25 @@
 //! Tables for the single rules, and a model: random histories in which no living leaf may lose its issuer.
 
 use super::super::certificate::ParseError;
+use super::super::lint::MAX_CERTIFICATES;
 use super::*;
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-const DAY: SignedDuration = SignedDuration::from_hours(24);
+pub(super) const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-fn start() -> Timestamp {
+pub(super) fn start() -> Timestamp {
     "2026-11-24T12:00:00Z".parse().unwrap()
 }
 
-fn day(days: i64) -> Timestamp {
+pub(super) fn day(days: i64) -> Timestamp {
     start() + DAY * i32::try_from(days).unwrap()
 }
 
 /// An authority of `key`, valid from 1 day before the start for `days`, by `issuer` or itself.
-fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&str, &KeyPair)>) -> Certificate {
+pub(super) fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&str, &KeyPair)>) -> Certificate {
     let params = |name: &str| {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -36,22 +37,22 @@ fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&str, &KeyPai
     Certificate::from_der(made.der()).unwrap()
 }
 
-struct Pool {
-    a: Certificate,
-    a_rekeyed: Certificate,
-    a_renewed: Certificate,
-    b: Certificate,
-    b_rekeyed: Certificate,
-    c: Certificate,
-    root: Certificate,
-    root_rekeyed: Certificate,
-    int1: Certificate,
-    int1_rekeyed: Certificate,
-    int2: Certificate,
-    short: Certificate,
+pub(super) struct Pool {
+    pub a: Certificate,
+    pub a_rekeyed: Certificate,
+    pub a_renewed: Certificate,
+    pub b: Certificate,
+    pub b_rekeyed: Certificate,
+    pub c: Certificate,
+    pub root: Certificate,
+    pub root_rekeyed: Certificate,
+    pub int1: Certificate,
+    pub int1_rekeyed: Certificate,
+    pub int2: Certificate,
+    pub short: Certificate,
 }
 
-static POOL: LazyLock<Pool> = LazyLock::new(|| {
+pub(super) static POOL: LazyLock<Pool> = LazyLock::new(|| {
     let key = || KeyPair::generate().unwrap();
     let (a, root, root2) = (key(), key(), key());
     Pool {
@@ -91,33 +92,35 @@ fn content(number: usize) -> Vec<Certificate> {
     contents[number].iter().map(|certificate| (*certificate).clone()).collect()
 }
 
-fn source(authority: &str, certificates: &[&Certificate]) -> Source {
+pub(super) fn source(authority: &str, certificates: &[&Certificate]) -> Source {
     Source {
         authority: authority.to_owned(),
         state: State::Active,
         issues: false,
         longest_leaf: None,
         certificates: Ok(certificates.iter().map(|certificate| (*certificate).clone()).collect()),
+        completing: vec![],
+        client: false,
     }
 }
 
-fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
+pub(super) fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
     Source { issues: true, longest_leaf: Some(DAY * 90), ..source(authority, certificates) }
 }
 
-fn distrusted(source: Source) -> Source {
+pub(super) fn distrusted(source: Source) -> Source {
     Source { state: State::Distrusted, ..source }
 }
 
-fn broken(authority: &str) -> Source {
+pub(super) fn broken(authority: &str) -> Source {
     Source { certificates: Err(SourceError::Unreadable(ParseError::NotPem)), ..source(authority, &[]) }
 }
 
-fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
+pub(super) fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
     compile(&CompileInput { sources, previous, overlap: None, now })
 }
 
-fn names(compiled: &Compiled) -> Vec<String> {
+pub(super) fn names(compiled: &Compiled) -> Vec<String> {
     let name = |entry: &Entry| {
         let until = entry.keep_until.map(|until| format!("<{}", until.duration_since(start()).as_hours() / 24));
         format!("{}:{}{}", entry.authority, entry.certificate.subject, until.unwrap_or_default())
@@ -125,7 +128,7 @@ fn names(compiled: &Compiled) -> Vec<String> {
     compiled.bundle.entries.iter().map(name).collect()
 }
 
-fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
+pub(super) fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
     compiled.findings.iter().map(|finding| (finding.authority.as_str(), finding.reason)).collect()
 }
 
@@ -196,7 +199,7 @@ fn a_shared_root_remembers_the_leaves_of_both() {
 fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
     let p = &*POOL;
     let entry = Entry { authority: "a".to_owned(), certificate: p.int2.clone(), max_leaf: None, keep_until: None };
-    let foreign = Bundle { entries: vec![entry] };
+    let foreign = Bundle { entries: vec![entry], ..Bundle::default() };
     let next = run(&[issuing("a", &[&p.int2])], Some(&foreign), start());
     assert_eq!(names(&next), ["a:CN=I2"]);
     assert_eq!(next.refused_issuers, ["a"]);
@@ -343,21 +346,132 @@ fn expired_leaves_and_the_last_one_stays() {
 }
 
 #[test]
-fn too_many_adds_nothing() {
+fn too_many_go_in_as_far_as_they_fit_and_the_rest_is_named() {
     let p = &*POOL;
     let key = KeyPair::generate().unwrap();
     let many: Vec<Certificate> = (0..MAX_CERTIFICATES).map(|n| authority(&format!("n{n}"), &key, 3650, None)).collect();
     let first = run(&[source("a", &[&p.a])], None, start());
     let sources = [issuing("a", &[&p.a]), issuing("many", &many.iter().collect::<Vec<_>>())];
     let next = run(&sources, Some(&first.bundle), start());
-    assert_eq!(names(&next), ["a:CN=A"]);
-    assert_eq!(reasons(&next), [("", Reason::TooLarge)]);
-    assert_eq!(next.refused_issuers, ["many"]);
+    assert_eq!(next.bundle.entries.len(), MAX_CERTIFICATES);
+    assert_eq!(reasons(&next), [("many", Reason::TooLarge)]);
+    assert_eq!(next.findings[0].subject, format!("CN=n{}", MAX_CERTIFICATES - 1));
+    assert!(next.refused_issuers.is_empty(), "its first certificate is in");
+    // What is trusted already does not make way, wherever the new one stands in the spec.
+    let sources = [sources.as_slice(), &[issuing("b", &[&p.b])]].concat();
+    let [a, many, b] = &sources[..] else { unreachable!() };
+    let more = run(&[b.clone(), a.clone(), many.clone()], Some(&next.bundle), start());
+    assert_eq!(reasons(&more), [("b", Reason::TooLarge), ("many", Reason::TooLarge)]);
+    assert_eq!(more.bundle.render(), next.bundle.render());
+    assert_eq!(more.refused_issuers, ["b"]);
+}
+
+fn beside(source: Source, completing: &[&Certificate]) -> Source {
+    Source { completing: completing.iter().map(|certificate| (*certificate).clone()).collect(), ..source }
+}
+
+#[test]
+fn beside_an_authority_only_what_completes_its_chain_counts() {
+    let p = &*POOL;
+    let (root, bridge) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let bridge_ = authority("Bridge", &bridge, 3650, None);
+    let [top, crossed] = [None, Some(("Bridge", &bridge))].map(|by| authority("Top", &root, 3650, by));
+    let [low, low_again] =
+        [10, 20].map(|days| authority("Low", &KeyPair::generate().unwrap(), days, Some(("Top", &root))));
+    let strangers = |own: &[&Certificate], completing: &[&Certificate]| {
+        let source = beside(source("own", own), completing);
+        source.strangers(&Signatures::default()).into_iter().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(strangers(&[&low], &[&p.b, &top, &crossed, &bridge_, &p.b]), [p.b.clone()], "every way up");
+    assert_eq!(strangers(&[&top], &[&top, &crossed, &bridge_]), [], "that of a twin, too");
+    assert_eq!(strangers(&[&low], &[&low_again, &top]), [low_again.clone()], "of one name is not of one chain");
+    assert_eq!(strangers(&[&low, &p.b], &[&top]), []);
+    assert_eq!(strangers(&[&low], &[&bridge_]), [bridge_.clone()], "what lies between is missing");
+
+    let sources = [beside(issuing("own", &[&p.int1]), &[&p.b, &p.root])];
+    let fresh = run(&sources, None, start());
+    assert_eq!(names(&fresh), ["own:CN=I1", "own:CN=Root"]);
+    assert_eq!(reasons(&fresh), [("own", Reason::Unrelated)]);
+    assert_eq!((fresh.findings[0].subject.as_str(), fresh.findings[0].severity), ("CN=B", Severity::Dropped));
+    assert!(fresh.refused_issuers.is_empty());
+    // Trusted as somebody else's it is not this one's to keep, whatever the order.
+    let other = [&[source("b", &[&p.b])], &sources[..]].concat();
+    for both in [other.clone(), vec![other[1].clone(), other[0].clone()]] {
+        let both_ = run(&both, Some(&fresh.bundle), start());
+        assert_eq!(both_.bundle.find(&p.b).map(|entry| entry.authority.as_str()), Some("b"));
+        let back = run(&sources, Some(&both_.bundle), start());
+        assert_eq!(back.bundle.render(), fresh.bundle.render());
+    }
+    // Nor does a stranger of any kind stand in the authority's way.
+    let odd = [beside(issuing("own", &[&p.int1]), &[&p.root, &p.root_rekeyed, &p.int1_rekeyed, &p.a, &p.a_rekeyed])];
+    assert_eq!(names(&run(&odd, None, start())), ["own:CN=I1", "own:CN=Root"]);
+    assert_eq!(
+        names(&run(&[distrusted(sources[0].clone()), source("b", &[&p.b])], Some(&fresh.bundle), start())),
+        ["b:CN=B"]
+    );
+}
+
+#[test]
+fn a_stranger_of_an_earlier_release_stays_until_its_authority_is_edited() {
+    let p = &*POOL;
+    for name in ["own", "cas/own"] {
+        let earlier = run(&[source(name, &[&p.int1, &p.b, &p.root]), source("c", &[&p.c])], None, start());
+        let with = |tls: &[&Certificate], ca: &[&Certificate]| [beside(source(name, tls), ca), source("c", &[&p.c])];
+        let as_it_was = with(&[&p.int1], &[&p.b, &p.root]);
+        let now = run(&as_it_was, Some(&earlier.bundle), start());
+        assert_eq!(now.bundle.render(), earlier.bundle.render(), "not a byte is written");
+        assert_eq!(reasons(&now), [(name, Reason::WouldBeRefused)]);
+        assert_eq!((now.findings[0].subject.as_str(), now.findings[0].severity), ("CN=B", Severity::Warning));
+        // Another one's edit is none of its own; neither is what has expired, or what is distrusted by now.
+        let others = [as_it_was[0].clone(), source("c", &[&p.c, &p.a])];
+        assert!(run(&others, Some(&now.bundle), start()).bundle.find(&p.b).is_some());
+        let distrust = [as_it_was[0].clone(), distrusted(source("out", &[&p.int1]))];
+        assert!(run(&distrust, Some(&now.bundle), start()).bundle.find(&p.b).is_some());
+        let short = run(&[source(name, &[&p.int1, &p.b, &p.root, &p.short])], None, start());
+        let short_ = [beside(source(name, &[&p.int1]), &[&p.b, &p.root, &p.short])];
+        assert!(run(&short_, Some(&short.bundle), day(61)).bundle.find(&p.b).is_some());
+        // Edited: it is out, and does not come back with what was there before.
+        for edited in [
+            with(&[&p.int1], &[&p.b, &p.root, &p.a]),
+            with(&[&p.int2], &[&p.b, &p.root]),
+            with(&[&p.int1, &p.int2], &[&p.b, &p.root]),
+            with(&[&p.root], &[&p.b]),
+        ] {
+            let next = run(&edited, Some(&now.bundle), start());
+            assert!(next.bundle.find(&p.b).is_none(), "{edited:?}");
+            assert!(reasons(&next).contains(&(name, Reason::Unrelated)));
+            let back = run(&as_it_was, Some(&next.bundle), start());
+            assert_eq!(names(&back), [format!("{name}:CN=I1"), format!("{name}:CN=Root"), "c:CN=C".into()]);
+        }
+        // A source that breaks is no edit.
+        let broken = run(&[broken(name), source("c", &[&p.c])], Some(&now.bundle), start());
+        assert_eq!(broken.bundle.render(), earlier.bundle.render());
+        assert_eq!(run(&as_it_was, Some(&broken.bundle), start()).bundle.render(), earlier.bundle.render());
+    }
+}
+
+/// An authority that was replaced in place, with the old one beside the new: leaves under the old one are alive.
+#[test]
+fn beside_its_successor_an_authority_stays_as_long_as_any_superseded_one() {
+    let p = &*POOL;
+    let first = run(&[issuing("own", &[&p.a])], None, start());
+    let rotated = [beside(issuing("own", &[&p.b]), &[&p.b, &p.a])];
+    let next = run(&rotated, Some(&first.bundle), day(10));
+    assert_eq!(names(&next), ["own:CN=B", "own:CN=A<100"]);
+    assert_eq!(reasons(&next), [("own", Reason::Unrelated)]);
+    assert_eq!(names(&run(&rotated, Some(&next.bundle), day(99))), ["own:CN=B", "own:CN=A<100"], "set once");
+    assert_eq!(names(&run(&rotated, Some(&next.bundle), day(100))), ["own:CN=B"]);
+    // As an earlier release left it: it is trusted for as long as it is listed.
+    let earlier = run(&[issuing("own", &[&p.b, &p.a])], Some(&first.bundle), day(10));
+    let now = run(&rotated, Some(&earlier.bundle), day(10));
+    assert_eq!(now.bundle.render(), earlier.bundle.render());
+    let edited = [beside(issuing("own", &[&p.c]), &[&p.b, &p.a])];
+    assert_eq!(names(&run(&edited, Some(&now.bundle), day(20))), ["own:CN=C", "own:CN=A<110", "own:CN=B<110"]);
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Set { slot: usize, content: usize, issues: bool, leaf_days: i32 },
+    Set { slot: usize, content: usize, beside: Option<usize>, issues: bool, leaf_days: i32 },
     Remove(usize),
     Distrust(usize),
     Break(usize),
@@ -366,8 +480,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (0usize..3, 0usize..13, any::<bool>(), 1i32..120)
-            .prop_map(|(slot, content, issues, leaf_days)| Step::Set { slot, content, issues, leaf_days }),
+        5 => (0usize..3, 0usize..13, prop::option::weighted(0.3, 0usize..13), any::<bool>(), 1i32..120)
+            .prop_map(|(slot, content, beside, issues, leaf_days)| Step::Set { slot, content, beside, issues, leaf_days }),
         2 => (0usize..3).prop_map(Step::Remove),
         1 => (0usize..3).prop_map(Step::Distrust),
         2 => (0usize..3).prop_map(Step::Break),
@@ -391,7 +505,8 @@ fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves
         let Some(entry) = published.bundle.find(&certificates[0]) else {
             continue;
         };
-        let Ok(chain) = super::super::chain::chain(&certificates[0], certificates) else {
+        let listed = [&certificates[..], &source.completing].concat();
+        let Ok(chain) = super::super::chain::chain(&certificates[0], &listed) else {
             continue;
         };
         let end = chain.iter().map(|certificate| certificate.not_after).min().unwrap();
@@ -413,10 +528,12 @@ proptest! {
         let mut now = start();
         for step in history {
             match step {
-                Step::Set { slot, content: number, issues, leaf_days } => {
+                Step::Set { slot, content: number, beside, issues, leaf_days } => {
                     let name = ["a", "b", "c"][slot];
                     let longest_leaf = Some(DAY * leaf_days);
-                    slots[slot] = Some(Source { issues, longest_leaf, certificates: Ok(content(number)), ..source(name, &[]) });
+                    let completing = beside.map(content).unwrap_or_default();
+                    let certificates = Ok(content(number));
+                    slots[slot] = Some(Source { issues, longest_leaf, certificates, completing, ..source(name, &[]) });
                 }
                 Step::Remove(slot) => slots[slot] = None,
                 Step::Distrust(slot) => if let Some(source) = &mut slots[slot] { source.state = State::Distrusted },
@@ -442,7 +559,19 @@ proptest! {
                 gone.extend(there.filter(|entry| entry.authority == source.authority).map(|entry| entry.certificate.clone()));
                 gone
             }).collect();
-            leaves.retain(|leaf| leaf.until > now && !leaf.chain.iter().any(|c| contains(&gone, c)));
+            let remembered = |c: &Certificate| next.bundle.distrusted.values().any(|keys| keys.contains_key(&c.spki_sha256));
+            leaves.retain(|leaf| leaf.until > now && !leaf.chain.iter().any(|c| contains(&gone, c) || remembered(c)));
+            prop_assert!(!next.bundle.entries.iter().any(|entry| remembered(&entry.certificate)), "{:?}", next);
+            // A distrust holds until its entry goes or is trusted, whatever becomes of the source.
+            for (authority, keys) in previous.into_iter().flat_map(|bundle| &bundle.distrusted) {
+                let stays = sources.iter().any(|s| s.state == State::Distrusted && s.authority == *authority);
+                let kept = next.bundle.distrusted.get(authority).is_some_and(|now| keys.keys().all(|key| now.contains_key(key)));
+                prop_assert_eq!(stays, kept || (!stays && next.bundle.distrusted.contains_key(authority)), "{:?}", next);
+            }
+            // A stranger comes in with nobody.
+            for entry in next.bundle.entries.iter().filter(|entry| previous.is_none_or(|p| p.find(&entry.certificate).is_none())) {
+                prop_assert!(sources.iter().any(|source| contains(&source.own(&Signatures::default()), &entry.certificate)), "{:?} in {:?}", entry, next);
+            }
             for source in sources.iter().filter(|source| source.state == State::Distrusted) {
                 let head = source.certificates.as_ref().ok().and_then(|own| own.first());
                 prop_assert!(head.is_none_or(|head| next.bundle.find(head).is_none()), "{:?}", next);
@@ -464,6 +593,7 @@ proptest! {
             prop_assert_eq!(&read, &next.bundle);
             let again = compile(&CompileInput { sources: &sources, previous: Some(&read), overlap, now });
             prop_assert_eq!(again.bundle.render(), next.bundle.render());
+            prop_assert_eq!(&again.findings, &next.findings, "an unchanged world, an unchanged status");
             let soon = now + SignedDuration::from_secs(30);
             let passes = |entry: &Entry| entry.certificate.not_after <= soon || entry.keep_until.is_some_and(|until| until <= soon);
             if !next.bundle.entries.iter().any(passes) {

@@ -1,0 +1,469 @@
+//! Certificates that must leave the truststore, and the keys that stay remembered so that no distrust ends by accident. Pure.
+
+use super::{Source, State, contains};
+use crate::pki::certificate::Certificate;
+use crate::pki::chain::Signatures;
+use crate::pki::lint::{Finding, Reason, Severity, SourceError};
+use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, identity};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Maximum number of keys that one truststore object remembers, so that their lines leave room for certificates.
+pub(super) const MAX_REMEMBERED: usize = 500;
+
+/// Certificates that must go.
+#[derive(Default)]
+pub(super) struct Distrusted {
+    /// Keys that Distrusted authorities list or listed, distrusted in whatever certificate they come.
+    keys: BTreeSet<String>,
+    /// Certificates of withdrawn sources, and issuers above a Distrusted authority that no Active authority needs: by name and key.
+    listed: Vec<Certificate>,
+    /// Certificates issued under those; a twin from another issuer stays.
+    hanging: Vec<Certificate>,
+    /// The next truststore's memory.
+    pub remembered: DistrustedKeys,
+    pub findings: Vec<Finding>,
+}
+
+impl Distrusted {
+    pub fn find(sources: &[Source], previous: Option<&Bundle>, signatures: &Signatures, now: Timestamp) -> Distrusted {
+        let before: &[Entry] = previous.map_or(&[], |bundle| &bundle.entries);
+        let active = || sources.iter().filter(|source| source.state == State::Active);
+        let mut others: Vec<Certificate> = active().flat_map(|source| source.own(signatures)).collect();
+        let (mut heads, mut above) = (Vec::new(), Vec::new());
+        let mut gone = Distrusted::default();
+        // The certificates that each Distrusted source really distrusts, as far as its source lists them now.
+        let mut judged = Vec::new();
+        for source in sources.iter().filter(|source| source.state != State::Active) {
+            let own = source.own(signatures);
+            // What it brought earlier goes too, unless that is listed by another one by now.
+            let there = before.iter().filter(|entry| entry.authority == source.authority);
+            let earlier = there.map(|entry| &entry.certificate).filter(|c| !contains(&others, c) && !contains(&own, c));
+            let all: Vec<Certificate> = own.iter().chain(earlier).cloned().collect();
+            let first = heads.len();
+            let mut named = Vec::new();
+            for (at, certificate) in all.iter().enumerate() {
+                // What is listed is judged by what is listed with it.
+                let below = if at < own.len() { &own } else { &all };
+                if below.iter().any(|other| !other.self_signed && signatures.issued(other, certificate)) {
+                    above.push(certificate.clone());
+                    continue;
+                }
+                heads.push(certificate.clone());
+                if at < own.len() {
+                    named.push(certificate.clone());
+                }
+            }
+            match source.state {
+                State::Distrusted => {
+                    gone.remember(&source.authority, &heads[first..], previous);
+                    judged.push((source, own, named));
+                }
+                State::Withdrawn | State::Active => gone.listed.extend(heads[first..].iter().cloned()),
+            }
+        }
+        if !heads.is_empty() || !gone.keys.is_empty() {
+            let carried = before.iter().filter(|entry| active().any(|source| source.authority == entry.authority));
+            others.extend(carried.map(|entry| entry.certificate.clone()));
+            above.retain(|certificate| {
+                !others.iter().any(|other| {
+                    let is_head = gone.keys.contains(&other.spki_sha256) || contains(&heads, other);
+                    identity(other) == identity(certificate) || (!is_head && signatures.issued(other, certificate))
+                })
+            });
+            others.extend(before.iter().map(|entry| entry.certificate.clone()));
+            // A remembered key may come in a certificate that its authority never listed.
+            heads.extend(others.iter().filter(|other| gone.keys.contains(&other.spki_sha256)).cloned());
+            gone.note_effects(&heads, &others, signatures);
+            gone.listed.extend(above);
+            gone.hang(heads, &others, signatures);
+        }
+        for (source, own, named) in judged {
+            gone.judge(source, &own, &named, signatures, now);
+        }
+        gone.forget_what_is_too_much(previous);
+        gone
+    }
+
+    pub fn holds(&self, certificate: &Certificate) -> bool {
+        self.keys.contains(&certificate.spki_sha256)
+            || contains(&self.listed, certificate)
+            || self.hanging.contains(certificate)
+    }
+
+    /// The keys of a Distrusted authority: those of `heads` now, and those that are remembered of it.
+    fn remember(&mut self, authority: &str, heads: &[Certificate], previous: Option<&Bundle>) {
+        let known = previous.and_then(|bundle| bundle.distrusted.get(authority));
+        let mut keys: BTreeMap<String, bool> = known.cloned().unwrap_or_default();
+        for head in heads {
+            keys.entry(head.spki_sha256.clone()).or_default();
+        }
+        self.keys.extend(keys.keys().cloned());
+        if !keys.is_empty() {
+            self.remembered.insert(authority.to_owned(), keys);
+        }
+    }
+
+    /// Notes which keys keep something out: a certificate of the key, or one issued with it, is or was to be trusted.
+    fn note_effects(&mut self, heads: &[Certificate], others: &[Certificate], signatures: &Signatures) {
+        for (key, took_effect) in self.remembered.values_mut().flatten().filter(|(_, took_effect)| !**took_effect) {
+            let of_key: Vec<_> = heads.iter().filter(|head| head.spki_sha256 == *key).collect();
+            *took_effect = others.iter().any(|other| {
+                other.spki_sha256 == *key
+                    || (!other.self_signed && of_key.iter().any(|head| signatures.issued(other, head)))
+            });
+        }
+    }
+
+    /// Everything that was issued under `heads`.
+    fn hang(&mut self, mut heads: Vec<Certificate>, others: &[Certificate], signatures: &Signatures) {
+        while let Some(head) = heads.pop() {
+            for certificate in others {
+                if !certificate.self_signed && !self.holds(certificate) && signatures.issued(certificate, &head) {
+                    self.hanging.push(certificate.clone());
+                    heads.push(certificate.clone());
+                }
+            }
+        }
+    }
+
+    /// `own`: the certificates that its source lists; `named`: those among them that are not above another.
+    fn judge(
+        &mut self,
+        source: &Source,
+        own: &[Certificate],
+        named: &[Certificate],
+        signatures: &Signatures,
+        now: Timestamp,
+    ) {
+        let keys = self.remembered.get(&source.authority);
+        let mut add = |severity, subject: &str, reason, message| {
+            let (authority, subject) = (source.authority.clone(), subject.to_owned());
+            self.findings.push(Finding { severity, authority, subject, reason, message });
+        };
+        let error = match &source.certificates {
+            Err(SourceError::Unseen) => return,
+            Err(error) => Some(error),
+            Ok(_) => None,
+        };
+        match (error, keys) {
+            (Some(error), None) => {
+                let message = format!(
+                    "the distrust has no effect yet: {error}. What this entry should keep out is still accepted. Put the \
+                     certificates to distrust there as PEM, or write them into pem of a Distrusted entry"
+                );
+                add(Severity::Refused, "", Reason::DistrustUnread, message);
+            }
+            (Some(error), Some(keys)) => {
+                let message = format!(
+                    "{error}. What this entry distrusted before stays distrusted until the entry is removed (keys: {})",
+                    keys.len()
+                );
+                add(Severity::Warning, "", Reason::DistrustKept, message);
+            }
+            (None, keys) => {
+                let is_listed = |key: &&String| own.iter().any(|certificate| certificate.spki_sha256 == **key);
+                let lost = keys.into_iter().flatten().filter(|(key, _)| !is_listed(key)).count();
+                if lost > 0 {
+                    let message = format!(
+                        "its source does not list everything that it distrusted before (keys: {lost}): that stays distrusted, in \
+                         whatever certificate it comes, until the entry is removed"
+                    );
+                    add(Severity::Warning, "", Reason::DistrustKept, message);
+                }
+            }
+        }
+        let valid = named.iter().filter(|certificate| now < certificate.not_after);
+        let (authorities, leaves): (Vec<_>, Vec<_>) = valid.partition(|c| c.is_ca || c.self_signed);
+        for leaf in leaves {
+            let message = format!(
+                "is the certificate of a single client. API Gateway judges issuers only: this certificate is accepted until {} as \
+                 long as its issuer, {}, is trusted. Distrust the issuer, or wait for the end of the certificate. A self-signed \
+                 ClientCertificate leaves the truststore when it is deleted",
+                leaf.not_after, leaf.issuer
+            );
+            add(Severity::Warning, &leaf.subject, Reason::DistrustsLeaf, message);
+        }
+        if !authorities.is_empty() && !keys.into_iter().flatten().any(|(_, took_effect)| *took_effect) {
+            let message = "takes nothing away: no certificate that it lists, and none issued under one, was in this truststore or \
+                           is listed by another entry. API Gateway accepts every certificate whose issuer is in the truststore: \
+                           list that issuer here";
+            add(Severity::Warning, "", Reason::DistrustsNothing, message.to_owned());
+        }
+        for stranger in source.strangers(signatures) {
+            let message = "stands in ca.crt and does not complete the chain of tls.crt: this entry does not distrust it. List it \
+                           in a Distrusted entry of its own";
+            add(Severity::Warning, &stranger.subject, Reason::Unrelated, message.to_owned());
+        }
+    }
+
+    /// Keys that were remembered already go first.
+    fn forget_what_is_too_much(&mut self, previous: Option<&Bundle>) {
+        let count = self.remembered.values().map(BTreeMap::len).sum::<usize>();
+        if count <= MAX_REMEMBERED {
+            return;
+        }
+        let is_new = |authority: &String, key: &String| {
+            !previous.and_then(|b| b.distrusted.get(authority)).is_some_and(|known| known.contains_key(key))
+        };
+        let all = self.remembered.iter().flat_map(|(authority, keys)| keys.keys().map(move |key| (authority, key)));
+        let mut all: Vec<_> =
+            all.map(|(authority, key)| (is_new(authority, key), authority.clone(), key.clone())).collect();
+        all.sort();
+        let mut forgotten = BTreeMap::<String, usize>::new();
+        for (_, authority, key) in all.split_off(MAX_REMEMBERED) {
+            if let Some(keys) = self.remembered.get_mut(&authority) {
+                keys.remove(&key);
+            }
+            *forgotten.entry(authority).or_default() += 1;
+        }
+        self.remembered.retain(|_, keys| !keys.is_empty());
+        for (authority, count) in forgotten {
+            let message = format!(
+                "a truststore remembers {MAX_REMEMBERED} distrusted keys at most: of this entry {count} are distrusted only as long \
+                 as its source lists them. Remove Distrusted entries that have served"
+            );
+            let subject = String::new();
+            let (severity, reason) = (Severity::Warning, Reason::TooLarge);
+            self.findings.push(Finding { severity, authority, subject, reason, message });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::*;
+    use super::super::{Compiled, Source, State};
+    use super::MAX_REMEMBERED;
+    use crate::pki::certificate::{Certificate, ParseError};
+    use crate::pki::lint::{Reason, Severity, SourceError};
+    use crate::pki::truststore::Bundle;
+    use rcgen::KeyPair;
+
+    fn failed(authority: &str, error: SourceError) -> Source {
+        Source { certificates: Err(error), ..distrusted(source(authority, &[])) }
+    }
+
+    fn unreadable() -> SourceError {
+        SourceError::Unreadable(ParseError::NotPem)
+    }
+
+    /// What is remembered, by authority and subject, and whether it took effect.
+    fn remembered(compiled: &Compiled, known: &[&Certificate]) -> Vec<String> {
+        let name = |key: &String| known.iter().find(|c| c.spki_sha256 == *key).expect("known").subject.clone();
+        let all =
+            compiled.bundle.distrusted.iter().flat_map(|(authority, keys)| keys.iter().map(move |k| (authority, k)));
+        let mut all: Vec<_> =
+            all.map(|(authority, (key, effect))| format!("{authority}:{} {effect}", name(key))).collect();
+        all.sort();
+        all
+    }
+
+    /// A second look changes nothing, not even what it says.
+    fn settled(sources: &[Source], compiled: &Compiled) {
+        let again = run(sources, Some(&Bundle::parse(&compiled.bundle.render()).unwrap()), start());
+        assert_eq!((again.bundle.render(), &again.findings), (compiled.bundle.render(), &compiled.findings));
+    }
+
+    #[test]
+    fn a_distrust_that_was_never_read_is_refused_and_one_that_was_read_holds() {
+        let p = &*POOL;
+        let trusted = [source("all", &[&p.a, &p.b])];
+        let first = run(&trusted, None, start());
+        let with = |out: Source| [&trusted[..], &[out]].concat();
+        for (error, reason) in [
+            (unreadable(), Some(Severity::Refused)),
+            (SourceError::Missing, Some(Severity::Refused)),
+            (SourceError::Unseen, None),
+        ] {
+            let next = run(&with(failed("out", error.clone())), Some(&first.bundle), start());
+            assert_eq!(next.bundle.render(), first.bundle.render(), "nobody knows what to take out");
+            let told: Vec<_> = next.findings.iter().map(|f| (f.severity, f.reason)).collect();
+            assert_eq!(told, reason.map(|severity| (severity, Reason::DistrustUnread)).into_iter().collect::<Vec<_>>());
+            settled(&with(failed("out", error)), &next);
+        }
+        let read = with(distrusted(source("out", &[&p.a])));
+        let out = run(&read, Some(&first.bundle), start());
+        assert_eq!((names(&out), out.distrusts), (vec!["all:CN=B".to_owned()], true));
+        assert_eq!(reasons(&out), [("all", Reason::Distrusted)]);
+        assert_eq!(remembered(&out, &[&p.a]), ["out:CN=A true"]);
+        settled(&read, &out);
+        // Unreadable, deleted, not to be seen, cut off, another one's: a warning, and not a byte of difference.
+        let later = [
+            (failed("out", unreadable()), Some(Reason::DistrustKept)),
+            (failed("out", SourceError::Missing), Some(Reason::DistrustKept)),
+            (failed("out", SourceError::Unseen), None),
+            (distrusted(source("out", &[])), Some(Reason::DistrustKept)),
+        ];
+        for (later, told) in later {
+            let later = with(later);
+            let next = run(&later, Some(&out.bundle), start());
+            assert_eq!((next.bundle.render(), next.distrusts), (out.bundle.render(), false), "{later:?}");
+            let of_out: Vec<_> = next.findings.iter().filter(|f| f.authority == "out").collect();
+            assert_eq!(of_out.iter().map(|f| f.reason).collect::<Vec<_>>(), told.into_iter().collect::<Vec<_>>());
+            assert!(of_out.iter().all(|f| f.severity == Severity::Warning && f.message.contains("(keys: 1)")));
+            settled(&later, &next);
+        }
+        let edited = with(distrusted(source("out", &[&p.c])));
+        let edited_ = run(&edited, Some(&out.bundle), start());
+        assert_eq!(names(&edited_), ["all:CN=B"]);
+        assert_eq!(remembered(&edited_, &[&p.a, &p.c]), ["out:CN=A true", "out:CN=C false"]);
+        assert_eq!(reasons(&edited_), [("out", Reason::DistrustKept), ("all", Reason::Distrusted)]);
+        settled(&edited, &edited_);
+        // Until the entry itself goes, or is trusted.
+        let removed = run(&trusted, Some(&out.bundle), start());
+        assert_eq!(removed.bundle.render(), first.bundle.render());
+        let active = run(&with(source("out", &[&p.c])), Some(&edited_.bundle), start());
+        assert_eq!(names(&active), ["all:CN=A", "all:CN=B", "out:CN=C"]);
+        assert!(active.bundle.distrusted.is_empty());
+    }
+
+    #[test]
+    fn a_key_is_out_in_whatever_certificate_it_comes_and_so_is_what_hangs_on_it() {
+        let p = &*POOL;
+        let (key, root) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let compromised = authority("Compromised", &key, 3650, None);
+        let bridge = authority("Bridge", &root, 3650, None);
+        let again: [Certificate; 3] = [
+            authority("Compromised", &key, 90, None),
+            authority("Another Name", &key, 3650, None),
+            authority("Compromised", &key, 3650, Some(("Bridge", &root))),
+        ];
+        let below = authority("Below", &KeyPair::generate().unwrap(), 3650, Some(("Another Name", &key)));
+        let first = run(&[source("b", &[&p.b]), source("x", &[&compromised])], None, start());
+        let out = run(&[source("b", &[&p.b]), distrusted(source("x", &[&compromised]))], Some(&first.bundle), start());
+        assert_eq!(names(&out), ["b:CN=B"]);
+        for certificate in &again {
+            let sources = [source("new", &[certificate, &bridge]), failed("x", SourceError::Missing)];
+            let next = run(&sources, Some(&out.bundle), start());
+            assert_eq!(names(&next), ["new:CN=Bridge"], "{certificate:?}");
+            settled(&sources, &next);
+        }
+        let sources = [source("new", &[&below, &again[1], &p.c]), failed("x", SourceError::Missing)];
+        let next = run(&sources, Some(&out.bundle), start());
+        assert_eq!(names(&next), ["new:CN=C"], "what was issued under another name of the key");
+        settled(&sources, &next);
+    }
+
+    #[test]
+    fn issuers_above_what_is_distrusted_are_not_remembered() {
+        let p = &*POOL;
+        let out = [distrusted(source("one", &[&p.int1, &p.root])), source("b", &[&p.b])];
+        let first = run(&[source("one", &[&p.int1, &p.root]), source("b", &[&p.b])], None, start());
+        let next = run(&out, Some(&first.bundle), start());
+        assert_eq!(
+            (names(&next), remembered(&next, &[&p.int1])),
+            (vec!["b:CN=B".into()], vec!["one:CN=I1 true".into()])
+        );
+        let two = [failed("one", SourceError::Missing), source("two", &[&p.int1, &p.int2, &p.root])];
+        let next = run(&two, Some(&next.bundle), start());
+        assert_eq!(names(&next), ["two:CN=I2", "two:CN=Root"], "the root is another's too");
+    }
+
+    #[test]
+    fn what_stood_under_its_name_is_remembered_of_an_entry_that_cannot_be_read() {
+        let p = &*POOL;
+        let first = run(&[issuing("gone", &[&p.a]), source("b", &[&p.b])], None, start());
+        let sources = [failed("gone", SourceError::Missing), source("b", &[&p.b])];
+        let next = run(&sources, Some(&first.bundle), start());
+        assert_eq!((names(&next), reasons(&next)), (vec!["b:CN=B".to_owned()], vec![("gone", Reason::DistrustKept)]));
+        settled(&sources, &next);
+        let copy = [failed("gone", SourceError::Missing), source("b", &[&p.b, &p.a])];
+        assert_eq!(names(&run(&copy, Some(&next.bundle), start())), ["b:CN=B"]);
+    }
+
+    #[test]
+    fn a_distrust_without_effect_is_told_and_one_that_had_effect_is_not() {
+        let p = &*POOL;
+        let key = KeyPair::generate().unwrap();
+        let leaf = {
+            let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+            params.is_ca = rcgen::IsCa::ExplicitNoCa;
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(rcgen::DnType::CommonName, "thief");
+            let mut by = rcgen::CertificateParams::new(vec![]).unwrap();
+            by.distinguished_name = rcgen::DistinguishedName::new();
+            by.distinguished_name.push(rcgen::DnType::CommonName, "B");
+            let made = params.signed_by(&key, &rcgen::Issuer::new(by, &key)).unwrap();
+            Certificate::from_der(made.der()).unwrap()
+        };
+        let trusted = source("all", &[&p.b, &p.int1, &p.root]);
+        let first = run(std::slice::from_ref(&trusted), None, start());
+        let with = |out: &[&Certificate]| [trusted.clone(), distrusted(source("out", out))];
+        type Case<'a> = (&'a [&'a Certificate], &'a [Reason]);
+        let cases: [Case<'_>; 6] = [
+            (&[&p.b], &[]),
+            (&[&p.root], &[]),
+            (&[&p.a], &[Reason::DistrustsNothing]),
+            (&[&p.a, &p.b], &[]),
+            (&[&leaf], &[Reason::DistrustsLeaf]),
+            (&[&leaf, &p.a], &[Reason::DistrustsLeaf, Reason::DistrustsNothing]),
+        ];
+        for (listed, expected) in cases {
+            let sources = with(listed);
+            let next = run(&sources, Some(&first.bundle), start());
+            let told = |compiled: &Compiled| -> Vec<Reason> {
+                compiled.findings.iter().filter(|f| f.authority == "out").map(|f| f.reason).collect()
+            };
+            assert_eq!(told(&next), expected, "{listed:?}");
+            settled(&sources, &next);
+            // Nothing is left of what was taken away once the others have it no more.
+            let alone = [source("all", &[&p.c]), sources[1].clone()];
+            let later = run(&alone, Some(&next.bundle), start());
+            assert_eq!(told(&later), expected, "{listed:?}");
+            settled(&alone, &later);
+        }
+        let told = run(&with(&[&leaf]), Some(&first.bundle), start());
+        let message = &told.findings[0].message;
+        assert!(
+            message.contains("its issuer, CN=B, is trusted") && message.contains("API Gateway judges issuers"),
+            "{message}"
+        );
+        // Without effect until somebody lists it.
+        let nothing = run(&with(&[&p.a]), Some(&first.bundle), start());
+        let tried = [source("all", &[&p.b, &p.a]), failed("out", SourceError::Missing)];
+        let next = run(&tried, Some(&nothing.bundle), start());
+        assert_eq!((names(&next), remembered(&next, &[&p.a])), (vec!["all:CN=B".into()], vec!["out:CN=A true".into()]));
+    }
+
+    #[test]
+    fn a_withdrawn_certificate_is_out_and_its_key_may_come_again() {
+        let p = &*POOL;
+        let client = |authority: &str, certificates: &[&Certificate]| Source {
+            client: true,
+            ..issuing(authority, certificates)
+        };
+        let first = run(&[source("b", &[&p.b]), client("client/1", &[&p.a])], None, start());
+        let withdrawn = Source { state: State::Withdrawn, ..client("client/1", &[]) };
+        let sources = [source("b", &[&p.b]), withdrawn];
+        let gone = run(&sources, Some(&first.bundle), start());
+        assert_eq!((names(&gone), gone.distrusts), (vec!["b:CN=B".to_owned()], true));
+        assert!(gone.bundle.distrusted.is_empty() && gone.findings.is_empty(), "{gone:?}");
+        // Restored under another UID with a renewed certificate of its key.
+        let renewed = [source("b", &[&p.b]), sources[1].clone(), client("client/2", &[&p.a_renewed])];
+        assert_eq!(names(&run(&renewed, Some(&gone.bundle), start())), ["b:CN=B", "client/2:CN=A"]);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_there_is_room_for() {
+        let p = &*POOL;
+        let many: Vec<Certificate> = (0..=MAX_REMEMBERED)
+            .map(|n| authority(&format!("n{n}"), &KeyPair::generate().unwrap(), 3650, None))
+            .collect();
+        let listed: Vec<_> = many.iter().collect();
+        let sources = [source("b", &[&p.b]), distrusted(source("zz", &[&p.c])), distrusted(source("out", &listed))];
+        let first = run(&sources[..2], None, start());
+        let next = run(&sources, Some(&first.bundle), start());
+        assert_eq!(next.bundle.distrusted.values().map(|keys| keys.len()).sum::<usize>(), MAX_REMEMBERED);
+        assert_eq!(next.bundle.distrusted["zz"].len(), 1, "what is remembered already stays");
+        let told: Vec<_> = next.findings.iter().filter(|f| f.reason == Reason::TooLarge).collect();
+        assert!(
+            told.len() == 1 && told[0].authority == "out" && told[0].message.contains("of this entry 2 "),
+            "{told:?}"
+        );
+        settled(&sources, &next);
+        let forgotten = many.iter().find(|c| !next.bundle.distrusted["out"].contains_key(&c.spki_sha256)).unwrap();
+        let with = [&sources[..], &[source("x", &[forgotten])]].concat();
+        assert_eq!(names(&run(&with, Some(&next.bundle), start())), ["b:CN=B"], "it is out as long as it is listed");
+    }
+}
