@@ -287,6 +287,37 @@ fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
 }
 
 #[test]
+fn a_full_truststore_is_said_and_what_works_is_kept() {
+    let line = |plan: &Plan, type_| plan.lines.iter().find(|l| l.type_ == type_).unwrap().clone();
+    let mut world = World::new(signing_itself());
+    world.domain_looks();
+    world.looks(false);
+    let full = |world: &mut World| {
+        let trust = Trust::of(&world.bundle, world.trust.as_ref(), world.now);
+        world.trust = Some(trust.without_room(&[world.d.entry.clone()].into()));
+    };
+    full(&mut world);
+    let trusted = line(&world.plan(), ConditionType::Trusted);
+    assert_eq!((trusted.standing, trusted.reason), (Standing::Stuck, Reason::TruststoreFull));
+    assert!(trusted.message.contains("the truststore of the domain is full"), "{}", trusted.message);
+    world.trust = Some(world.trust.take().unwrap().without_room(&Default::default()));
+    world.settles();
+    // The next one does not fit: the one that is handed out is trusted as before.
+    world.now = world.plan().renewal.unwrap();
+    world.looks(false);
+    full(&mut world);
+    let plan = world.plan();
+    assert_eq!(line(&plan, ConditionType::Trusted).standing, Standing::Done);
+    let issued = line(&plan, ConditionType::Issued);
+    assert_eq!(issued.standing, Standing::Done);
+    assert!(issued.message.contains("the next one: the truststore of the domain is full"), "{}", issued.message);
+    // Out of the truststore for an authority: it is said, too.
+    world.bundle.entries.retain(|entry| entry.authority != world.d.entry);
+    full(&mut world);
+    assert_eq!(line(&world.plan(), ConditionType::Trusted).reason, Reason::TruststoreFull);
+}
+
+#[test]
 fn moving_to_another_authority_waits_until_everybody_trusts_it() {
     let mut world = World::new(spec(|_| ()));
     world.settles();

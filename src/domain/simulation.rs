@@ -33,7 +33,7 @@ use crate::{
 mod model;
 
 use model::*;
-pub(super) use model::{World, certificate, desired, domain, empty, now, settled};
+pub(super) use model::{World, authority_certificate, certificate, desired, domain, empty, now, settled};
 
 prop_compose! {
     /// Any mixture of what we may have left half done, what somebody changed, and what belongs to somebody else.

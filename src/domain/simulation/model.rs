@@ -63,6 +63,11 @@ pub(super) fn request() -> AuthorityRequest {
 pub(super) static AUTHORITY: LazyLock<Vec<Certificate>> =
     LazyLock::new(|| parse_pem_bundle(&authority::generate(&request(), now()).unwrap().certificate_pem).unwrap());
 
+/// The certificate of the domain's generated authority.
+pub(in crate::domain) fn authority_certificate() -> Certificate {
+    AUTHORITY[0].clone()
+}
+
 /// What a domain trusted before it was taken over.
 pub(super) static OTHER: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
     let request = AuthorityRequest { common_name: "Other".into(), ..request() };
