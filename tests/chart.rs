@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
+#[path = "chart/archive.rs"]
+mod archive;
 #[path = "chart/helm.rs"]
 mod helm;
 
