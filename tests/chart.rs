@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 mod archive;
 #[path = "chart/helm.rs"]
 mod helm;
+#[path = "chart/pages.rs"]
+mod pages;
+#[path = "chart/values.rs"]
+mod values;
 
 use helm::{helm, here};
 use sandbox::tools;

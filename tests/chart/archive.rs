@@ -7,7 +7,7 @@ use std::{
 };
 
 use sandbox::tools;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     helm::{self, here},
@@ -50,7 +50,10 @@ fn the_chart_has_the_crds_of_the_repository() {
         write(&copy, &ours);
     }
     assert!(!ours.is_empty());
-    assert!(files(&copy) == ours, "charts/mtls-operator/files/crds is not a copy of crds: WRITE_DOCS=1 cargo test --test chart");
+    assert!(
+        files(&copy) == ours,
+        "charts/mtls-operator/files/crds is not a copy of crds: WRITE_DOCS=1 cargo test --test chart"
+    );
 }
 
 #[test]
@@ -93,8 +96,11 @@ fn a_chart_without_its_crds_is_refused() {
     let chart = tempfile::tempdir().expect("a folder");
     write(chart.path(), &rest);
     let program = helm::built("helm", "helm.sh/helm/v3/cmd/helm");
-    let template = |values| helm::rendered(&helm::run(&program, chart.path(), &["template", "partners"], values));
-    let refusal = template(&least()).expect_err("it has no CRDs");
+    let template =
+        |values: &Value| helm::rendered(&helm::run(&program, chart.path(), &["template", "partners"], values));
+    let values = least();
+    let refusal = template(&values).expect_err("it has no CRDs");
     assert!(refusal.contains("no CustomResourceDefinitions in files/crds"), "{refusal}");
-    template(&with(&json!({"crds": {"enabled": false}}))).expect("nobody asks for them");
+    let values = with(&json!({"crds": {"enabled": false}}));
+    template(&values).expect("nobody asks for them");
 }
