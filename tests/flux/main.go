@@ -4,7 +4,7 @@
 //	flux check FILE...         every Flux object of the files, read as strictly as its CustomResourceDefinition is
 //	flux health FILE           objects as JSON, one a line on stdin: what the healthCheckExprs of the Kustomizations in FILE
 //	                           say of each, and after it what kstatus says without them
-//	flux kustomize DIR         what kustomize-controller builds from DIR
+//	flux kustomize DIR         what kustomize makes of DIR
 package main
 
 import (
@@ -32,7 +32,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/kustomize/api/krusty"
-	kustypes "sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 )
@@ -204,9 +203,7 @@ func health(file string) error {
 }
 
 func kustomize(dir string) error {
-	options := krusty.MakeDefaultOptions()
-	options.LoadRestrictions = kustypes.LoadRestrictionsNone
-	built, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), dir)
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		return err
 	}
