@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 mod archive;
 #[path = "chart/helm.rs"]
 mod helm;
+#[path = "chart/install.rs"]
+mod install;
 #[path = "chart/pages.rs"]
 mod pages;
 #[path = "chart/values.rs"]
@@ -213,8 +215,13 @@ fn alerts_come_when_they_should_and_not_else() {
     let tests = std::fs::read_to_string(here("tests/chart/alerts.yaml")).expect("it is there");
     let groups = rules["groups"].as_array_mut().expect("groups").iter_mut();
     for rule in groups.flat_map(|group| group["rules"].as_array_mut().expect("rules")) {
+        let alert = rule["alert"].as_str().expect("a name").to_owned();
         let annotations = rule["annotations"].as_object_mut().expect("an alert says something");
-        assert!(annotations.remove("description").is_some() && annotations.contains_key("summary"), "{rule}");
+        assert!(annotations.remove("description").is_some() && annotations.contains_key("summary"), "{alert}");
+        // Its own section, which `pages` looks for.
+        let runbook = annotations.remove("runbook_url").expect("an alert has a runbook");
+        let section = format!("/docs/alerts.md#{}", alert.to_lowercase());
+        assert!(runbook.as_str().is_some_and(|url| url.ends_with(&section)), "{alert}: {runbook}");
     }
     write("rules.yaml", &rules.to_string());
     write("alerts.yaml", &tests);
