@@ -282,6 +282,24 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
     let dashboard: Value =
         serde_json::from_str(map["data"]["mtls-operator.json"].as_str().expect("a file")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
+    for panel in panels {
+        let (title, unit) = (&panel["title"], &panel["fieldConfig"]["defaults"]["unit"]);
+        assert!(unit.is_string(), "{title} has no unit");
+        assert!(panel["description"].as_str().is_some_and(|text| text.len() > 10), "{title} has no description");
+        for target in panel["targets"].as_array().expect("each panel asks for something") {
+            let query = target["expr"].as_str().expect("a query");
+            let metrics = asked(query);
+            for variable in ["cluster=~\"$cluster\"", "job=~\"$job\""] {
+                assert_eq!(query.matches(variable).count(), metrics.len(), "{title}: {variable} in {query}");
+            }
+        }
+    }
+    let variables = dashboard["templating"]["list"].as_array().expect("variables").iter();
+    let variables: Vec<_> = variables.map(|variable| variable["name"].as_str().expect("a name")).collect();
+    assert_eq!(variables, ["datasource", "cluster", "job", "namespace"]);
+    // To ask for what is not there is how the operator works, and no error.
+    let errors = panels.iter().find(|panel| panel["title"] == "AWS API errors").expect("it is there");
+    assert!(errors["targets"][0]["expr"].as_str().is_some_and(|query| query.contains("!~\"ok|not_found\"")));
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("each panel asks for something"));
     let rules = rules();
     let queries: Vec<_> =
@@ -293,7 +311,9 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
         for (metric, labels) in asked {
             let known = documented.get(&metric).unwrap_or_else(|| panic!("the operator has no {metric}: {query}"));
             for label in labels {
-                assert!(label == "le" || known.contains(&label), "{metric} has no label {label}: {query}");
+                // Of every series there are, whoever made it: of a histogram's buckets, and of what was scraped.
+                let given = ["le", "job", "cluster"].contains(&label.as_str());
+                assert!(given || known.contains(&label), "{metric} has no label {label}: {query}");
             }
         }
     }
