@@ -338,6 +338,13 @@ fn the_test_pod_is_not_selected() {
     let pod = &of_kind(&all, "Pod")[0]["spec"];
     assert_eq!(pod["containers"][0]["args"], json!(["--version"]));
     assert_eq!(pod["automountServiceAccountToken"], false);
+    let all = objects(&with(&json!({"networkPolicy": {"enabled": true}})));
+    let labels = &of_kind(&all, "Pod")[0]["metadata"]["labels"];
+    let isolated =
+        of_kind(&all, "NetworkPolicy").into_iter().find(|o| o["spec"]["egress"].is_null()).expect("there is one");
+    for (key, value) in isolated["spec"]["podSelector"]["matchLabels"].as_object().expect("labels") {
+        assert_eq!(labels[key], *value);
+    }
     assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
 }
 
@@ -381,7 +388,8 @@ fn notes_say_the_next_steps() {
 #[test]
 fn the_network_policy_knows_where_credentials_come_from() {
     let all = objects(&with(&json!({"networkPolicy": {"enabled": true}})));
-    let egress = of_kind(&all, "NetworkPolicy")[0]["spec"]["egress"].to_string();
+    let policies = of_kind(&all, "NetworkPolicy").into_iter();
+    let egress: String = policies.map(|policy| policy["spec"]["egress"].to_string()).collect();
     for address in ["169.254.169.254/32", "169.254.170.23/32", "fd00:ec2::254/128", "fd00:ec2::23/128"] {
         assert!(egress.contains(address), "{address}: {egress}");
     }

@@ -29,6 +29,12 @@ app.kubernetes.io/name: {{ include "mtls-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Of the Pod of `helm test`. No Service, PodDisruptionBudget or monitor of the operator may select it. */}}
+{{- define "mtls-operator.testSelector" -}}
+app.kubernetes.io/name: {{ include "mtls-operator.name" . | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{- define "mtls-operator.labels" -}}
 {{ include "mtls-operator.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
