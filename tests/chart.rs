@@ -4,8 +4,16 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
+#[path = "chart/archive.rs"]
+mod archive;
 #[path = "chart/helm.rs"]
 mod helm;
+#[path = "chart/install.rs"]
+mod install;
+#[path = "chart/pages.rs"]
+mod pages;
+#[path = "chart/values.rs"]
+mod values;
 
 use helm::{helm, here};
 use sandbox::tools;
@@ -207,8 +215,13 @@ fn alerts_come_when_they_should_and_not_else() {
     let tests = std::fs::read_to_string(here("tests/chart/alerts.yaml")).expect("it is there");
     let groups = rules["groups"].as_array_mut().expect("groups").iter_mut();
     for rule in groups.flat_map(|group| group["rules"].as_array_mut().expect("rules")) {
+        let alert = rule["alert"].as_str().expect("a name").to_owned();
         let annotations = rule["annotations"].as_object_mut().expect("an alert says something");
-        assert!(annotations.remove("description").is_some() && annotations.contains_key("summary"), "{rule}");
+        assert!(annotations.remove("description").is_some() && annotations.contains_key("summary"), "{alert}");
+        // Its own section, which `pages` looks for.
+        let runbook = annotations.remove("runbook_url").expect("an alert has a runbook");
+        let section = format!("/docs/alerts.md#{}", alert.to_lowercase());
+        assert!(runbook.as_str().is_some_and(|url| url.ends_with(&section)), "{alert}: {runbook}");
     }
     write("rules.yaml", &rules.to_string());
     write("alerts.yaml", &tests);
@@ -269,6 +282,24 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
     let dashboard: Value =
         serde_json::from_str(map["data"]["mtls-operator.json"].as_str().expect("a file")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
+    for panel in panels {
+        let (title, unit) = (&panel["title"], &panel["fieldConfig"]["defaults"]["unit"]);
+        assert!(unit.is_string(), "{title} has no unit");
+        assert!(panel["description"].as_str().is_some_and(|text| text.len() > 10), "{title} has no description");
+        for target in panel["targets"].as_array().expect("each panel asks for something") {
+            let query = target["expr"].as_str().expect("a query");
+            let metrics = asked(query);
+            for variable in ["cluster=~\"$cluster\"", "job=~\"$job\""] {
+                assert_eq!(query.matches(variable).count(), metrics.len(), "{title}: {variable} in {query}");
+            }
+        }
+    }
+    let variables = dashboard["templating"]["list"].as_array().expect("variables").iter();
+    let variables: Vec<_> = variables.map(|variable| variable["name"].as_str().expect("a name")).collect();
+    assert_eq!(variables, ["datasource", "cluster", "job", "namespace"]);
+    // To ask for what is not there is how the operator works, and no error.
+    let errors = panels.iter().find(|panel| panel["title"] == "AWS API errors").expect("it is there");
+    assert!(errors["targets"][0]["expr"].as_str().is_some_and(|query| query.contains("!~\"ok|not_found\"")));
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("each panel asks for something"));
     let rules = rules();
     let queries: Vec<_> =
@@ -280,7 +311,9 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
         for (metric, labels) in asked {
             let known = documented.get(&metric).unwrap_or_else(|| panic!("the operator has no {metric}: {query}"));
             for label in labels {
-                assert!(label == "le" || known.contains(&label), "{metric} has no label {label}: {query}");
+                // Of every series there are, whoever made it: of a histogram's buckets, and of what was scraped.
+                let given = ["le", "job", "cluster"].contains(&label.as_str());
+                assert!(given || known.contains(&label), "{metric} has no label {label}: {query}");
             }
         }
     }

@@ -1,8 +1,10 @@
 // Runs Argo CD's own engine over our health checks and actions, in upstream's layout (resource_customizations/<group>/<kind>), with their test
 // data in upstream's form: health_test.yaml and actions/action_test.yaml. One line for each test, "ok" or what is different; ends with 1 if any is.
+// With the argument "health" behind the folder: objects as JSON, one a line on stdin, and a line with the health of each.
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -47,6 +49,10 @@ var instant = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 func main() {
 	root := os.Args[1]
 	vm := lua.VM{ResourceOverrides: overrides(root)}
+	if len(os.Args) > 2 && os.Args[2] == "health" {
+		health(vm)
+		return
+	}
 	for _, kind := range kinds(root) {
 		for _, test := range read[healthTests](filepath.Join(kind, "health_test.yaml")).Tests {
 			object := load(filepath.Join(kind, test.InputPath))
@@ -93,6 +99,21 @@ func main() {
 	if failed {
 		os.Exit(1)
 	}
+}
+
+func health(vm lua.VM) {
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		object := &unstructured.Unstructured{}
+		must(object.UnmarshalJSON(lines.Bytes()))
+		script, _, err := vm.GetHealthScript(object)
+		must(err)
+		seen, err := vm.ExecuteHealthLua(object, script)
+		must(err)
+		fmt.Println(seen.Status)
+	}
+	must(lines.Err())
 }
 
 // As somebody sets them in argocd-cm.

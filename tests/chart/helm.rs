@@ -8,9 +8,12 @@ use std::{
 use sandbox::tools;
 use serde_json::Value;
 
-static HELM: LazyLock<PathBuf> = LazyLock::new(|| {
-    tools::go_program("helm", &here("tests/chart/helm"), "helm.sh/helm/v3/cmd/helm", &[]).expect("helm can be built")
-});
+static HELM: LazyLock<PathBuf> = LazyLock::new(|| built("helm", "helm.sh/helm/v3/cmd/helm"));
+
+/// One of the Helm programs that `tests/chart/helm` requires.
+pub fn built(name: &str, package: &str) -> PathBuf {
+    tools::go_program(name, &here("tests/chart/helm"), package, &[]).expect("helm can be built")
+}
 
 /// A path of the repository.
 pub fn here(path: &str) -> PathBuf {
@@ -19,16 +22,25 @@ pub fn here(path: &str) -> PathBuf {
 
 /// A command of Helm's over the chart with these values.
 pub fn helm(command: &[&str], values: &Value) -> Output {
+    run(&HELM, &here("charts/mtls-operator"), command, values)
+}
+
+/// A command of this Helm's over the chart in this folder.
+pub fn run(program: &Path, chart: &Path, command: &[&str], values: &Value) -> Output {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), values.to_string()).expect("it is written");
-    let mut helm = Command::new(&*HELM);
-    helm.args(command).args(["--kube-version", "1.35.0"]).arg(here("charts/mtls-operator"));
+    let mut helm = Command::new(program);
+    helm.args(command).args(["--kube-version", "1.35.0"]).arg(chart);
     helm.arg("--values").arg(file.path()).output().expect("helm runs")
 }
 
 /// The manifests of the release `partners` in this namespace, or what Helm has against the values.
 pub fn template(namespace: &str, values: &Value) -> Result<String, String> {
-    let out = helm(&["template", "partners", "--namespace", namespace], values);
+    rendered(&helm(&["template", "partners", "--namespace", namespace], values))
+}
+
+/// What Helm printed, or what it has against the chart or its values.
+pub fn rendered(out: &Output) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
 }

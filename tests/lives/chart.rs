@@ -63,6 +63,8 @@ fn the_operator_of_the_chart_serves_a_domain() {
             "port": port,
             // The CRDs are of the cluster, and all other lives use them.
             "crds": {"enabled": false},
+            // No controller of this world makes the default ServiceAccount, which that Pod runs as.
+            "tests": {"enabled": false},
             "networkPolicy": {"enabled": true},
             "metrics": {
                 "serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true},

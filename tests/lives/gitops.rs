@@ -1,18 +1,26 @@
 //! examples/gitops as Argo CD and Flux apply it: the platform team's folder, then the partner's, and what comes of a grant that is merged and
 //! taken out again.
 use kube::{Api, ResourceExt, api::DynamicObject};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
+    engines,
     examples::apply_in,
     grants::{GRANT, Team},
-    objects::{condition, says},
+    objects::{self, condition, says},
     world::{Identity, Life, run},
 };
 
 const DOMAIN: &str = "gitops/platform/domain.yaml";
 const ACME: &str = "gitops/platform/acme.yaml";
 const ORDERS: &str = "gitops/partner/client-certificate.yaml";
+
+/// What Argo CD and Flux say of these objects, which are as the API server has them.
+async fn health<const N: usize>(objects: [Value; N]) -> [[String; 2]; N] {
+    let all = tokio::task::spawn_blocking(move || engines::health(&objects)).await.expect("it ends");
+    let all: Vec<_> = all.into_iter().map(|[argo_cd, flux, _]| [argo_cd, flux]).collect();
+    all.try_into().expect("one of each")
+}
 
 #[test]
 fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_change() {
@@ -25,9 +33,13 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
         apply_in(&life, &partner.namespace, ORDERS, &domain).await;
         apply_in(&life, &life.namespace, DOMAIN, &[]).await;
         life.ready("partners").await;
-        partner.until("acme-orders", "not granted", |o| says(o, "Accepted") == "False").await;
+        let refused = partner.until("acme-orders", "not granted", |o| says(o, "Accepted") == "False").await;
+        let served = objects::get(&life, objects::DOMAIN, "partners").await;
+        assert_eq!(health([served, refused]).await, [["Healthy", "Current"], ["Degraded", "Failed"]]);
         apply_in(&life, &life.namespace, ACME, &granted).await;
-        partner.ready("acme-orders").await;
+        let issued = partner.ready("acme-orders").await;
+        let granted_now = objects::until(&life, GRANT, "acme", "Ready", "True", "Ready").await;
+        assert_eq!(health([issued, granted_now]).await, [["Healthy", "Current"], ["Healthy", "Current"]]);
         let mut data = partner.secrets().get("acme-orders").await.expect("a Secret").data.expect("data");
         let mut pem = |key: &str| data.remove(key).expect("it is there").0;
         let identity = Identity { certificate: pem("tls.crt"), key: pem("tls.key") };
@@ -64,5 +76,11 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
             200,
             "what was handed out works until it expires"
         );
+
+        // Suspended, and left alone: neither of them waits for that, or takes it for a failure.
+        objects::change(&life, objects::DOMAIN, "partners", json!({"suspend": true})).await;
+        let suspended = |o: &Value| condition(o, "Accepted").is_some_and(|c| c["reason"] == "Suspended");
+        let suspended = objects::until_object(&life, objects::DOMAIN, "partners", "suspended", suspended).await;
+        assert_eq!(health([suspended]).await, [["Suspended", "Current"]]);
     });
 }

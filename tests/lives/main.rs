@@ -10,6 +10,8 @@ mod crash;
 mod doctor;
 mod domain;
 mod drift;
+#[path = "../gitops/engines.rs"]
+mod engines;
 mod examples;
 mod existing;
 mod expiry;

@@ -12,6 +12,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "mtls-operator.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end -}}
+
 {{- define "mtls-operator.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "mtls-operator.fullname" .) .Values.serviceAccount.name -}}
@@ -25,6 +29,12 @@ app.kubernetes.io/name: {{ include "mtls-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Of the Pod of `helm test`. No Service, PodDisruptionBudget or monitor of the operator may select it. */}}
+{{- define "mtls-operator.testSelector" -}}
+app.kubernetes.io/name: {{ include "mtls-operator.name" . | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{- define "mtls-operator.labels" -}}
 {{ include "mtls-operator.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -35,14 +45,46 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
+{{/* The image: a registry that is set takes the place of the repository's own. */}}
 {{- define "mtls-operator.image" -}}
-{{- with .Values.image -}}
-{{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{- $repository := .Values.image.repository -}}
+{{- with default .Values.image.registry (.Values.global).imageRegistry -}}
+{{- $parts := splitList "/" $repository -}}
+{{- if and (gt (len $parts) 1) (regexMatch "[.:]|^localhost$" (first $parts)) -}}
+{{- $repository = rest $parts | join "/" -}}
+{{- end -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}
+{{- end -}}
+{{- if .Values.image.digest -}}
+{{ $repository }}@{{ .Values.image.digest }}
 {{- else -}}
-{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{ $repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
 {{- end -}}
+
+{{/* The Secrets that the image is pulled with, as a JSON list of objects. */}}
+{{- define "mtls-operator.pullSecrets" -}}
+{{- $all := list -}}
+{{- range concat (default list (.Values.global).imagePullSecrets) .Values.imagePullSecrets -}}
+{{- $all = append $all (kindIs "string" . | ternary (dict "name" .) .) -}}
+{{- end -}}
+{{- $all | uniq | toJson -}}
+{{- end -}}
+
+{{/* How a ServiceMonitor or PodMonitor scrapes. */}}
+{{- define "mtls-operator.scrape" -}}
+interval: {{ .interval }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* The namespaces to watch, as a JSON list; empty: all. */}}
@@ -53,7 +95,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 []
 {{- else -}}
-{{- default (list .Release.Namespace) .Values.watch.namespaces | uniq | toJson -}}
+{{- default (list (include "mtls-operator.namespace" .)) .Values.watch.namespaces | uniq | toJson -}}
 {{- end -}}
 {{- end -}}
 

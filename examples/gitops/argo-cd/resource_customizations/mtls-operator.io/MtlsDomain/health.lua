@@ -27,6 +27,10 @@ if ready.status == "True" then
   end
   return {status = "Healthy", message = ready.message}
 end
+-- Observed, with changes pending: the spec asks for that. A refused spec is not what anybody asks for.
+if ready.status == "False" and obj.spec.managementPolicy == "Observe" and (accepted == nil or accepted.status ~= "False") then
+  return {status = "Suspended", message = ready.reason .. ": " .. ready.message}
+end
 if ready.status == "False" then
   return {status = "Degraded", message = ready.reason .. ": " .. ready.message}
 end

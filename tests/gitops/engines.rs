@@ -1,0 +1,58 @@
+//! What Argo CD and Flux say of objects, by their own packages, which are built once on a machine.
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use sandbox::tools;
+use serde_json::Value;
+
+/// A path of the repository.
+pub fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Our health scripts and actions, in Argo CD's own layout.
+pub fn customizations() -> PathBuf {
+    here("examples/gitops/argo-cd/resource_customizations")
+}
+
+/// Argo CD's Lua engine over them.
+pub fn argo_cd(arguments: &[&str], input: &str) -> Output {
+    let engine = tools::go_program("argo-cd-lua", &here("tests/argo-cd"), ".", &[]);
+    fed(Command::new(engine.expect("Argo CD's engine can be built")).arg(customizations()).args(arguments), input)
+}
+
+/// A command of `tests/flux`, in the folder examples/.
+pub fn flux(arguments: &[&str], input: &str) -> String {
+    let program = tools::go_program("flux", &here("tests/flux"), ".", &[]).expect("Flux's packages can be built");
+    let out = fed(Command::new(program).args(arguments).current_dir(here("examples")), input);
+    assert!(out.status.success(), "flux {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("UTF-8")
+}
+
+fn fed(command: &mut Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+/// The health of each object: in Argo CD, by Flux's healthCheckExprs, and by kstatus, which Flux goes by without them.
+pub fn health(objects: &[Value]) -> Vec<[String; 3]> {
+    let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
+    let argo_cd = argo_cd(&["health"], &lines);
+    assert!(argo_cd.status.success(), "{}", String::from_utf8_lossy(&argo_cd.stderr));
+    let argo_cd = String::from_utf8(argo_cd.stdout).expect("UTF-8");
+    let flux = flux(&["health", "gitops/flux/kustomizations.yaml"], &lines);
+    let pairs = argo_cd.lines().zip(flux.lines());
+    let all: Vec<_> = pairs
+        .map(|(argo_cd, flux)| {
+            let (with, without) = flux.split_once(' ').expect("two words");
+            [argo_cd, with, without].map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(all.len(), objects.len());
+    all
+}
