@@ -68,7 +68,8 @@ pub enum Acceptance {
     Unclear(Line),
 }
 
-/// Maximum bytes of a text in a status, other than a condition's message: whoever makes a certificate decides how long its names are.
+/// Maximum bytes of a text in a status, other than a condition's message: whoever makes a certificate decides
+/// how long its names are.
 pub const MAX_TEXT: usize = 1024;
 /// Maximum length of a condition's message. Source: metav1.Condition.
 const MAX_MESSAGE: usize = 32_768;

@@ -196,8 +196,9 @@ pub enum Reason {
     CertificateFailed,
     /// API Gateway does not take the truststore, or warns of a certificate in it.
     TruststoreRejected,
-    /// The domain's truststore holds as many certificates, or bytes, as API Gateway takes, and this self-signed certificate does not fit:
-    /// authorities come first, then self-signed certificates by age. Ask for fewer or shorter names, or have others removed.
+    /// The domain's truststore holds as many certificates, or bytes, as API Gateway takes, and this
+    /// self-signed certificate does not fit: authorities come first, then self-signed certificates by age.
+    /// Ask for fewer or shorter names, or have others removed.
     TruststoreFull,
     /// Trust would be narrowed: certificates are alive that hang on what is to go; the message names them.
     TrustInUse,

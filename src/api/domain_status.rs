@@ -104,8 +104,9 @@ pub struct TruststoreState {
     /// SHA-256 of that version's bytes, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// What API Gateway warned of when it took the truststore, and what the operator itself sees coming: certificates that expire soon or
-    /// were left out.
+    /// What API Gateway warned of when it took the truststore, and what the operator itself sees:
+    /// certificates that expire soon or were left out, distrust without effect. At most 100, each of at most
+    /// 1024 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The trusted certificates, under the names of their authorities.
@@ -119,7 +120,7 @@ pub struct TruststoreState {
 pub struct AuthorityStatus {
     /// Name of the authority in the spec that it belongs to; with `configMapSelector` followed by `/` and the ConfigMap's name.
     pub name: String,
-    /// Its subject (RFC 4514).
+    /// Its subject (RFC 4514), cut to 1024 bytes.
     pub subject: String,
     /// When it expires. API Gateway does not say so by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -62,7 +62,11 @@ pub struct Authority {
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 
-    /// Active: trusted. Distrusted: out of the truststore at once, whatever hangs on it, without having to remove the entry.
+    /// Active: trusted. Distrusted: what the entry lists leaves the truststore at once, with every other
+    /// certificate of the same keys and everything issued under them, and stays out, whatever becomes of the
+    /// entry's source, until the entry is removed or Active again. A source that cannot be read from the
+    /// start sets ResolvedRefs to False: the distrust has no effect yet. API Gateway judges issuers only: to
+    /// shut out a single client, distrust its issuer, or delete its self-signed ClientCertificate.
     #[serde(default)]
     pub state: AuthorityState,
 
@@ -74,8 +78,10 @@ pub struct Authority {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<GeneratedAuthority>,
 
-    /// A Secret in this namespace. With `tls.crt` its first certificate is the authority, and with `tls.key` beside it the authority
-    /// can issue; `ca.crt`, where present, completes the chain up to the root. With `ca.crt` alone those certificates are trusted and nothing is issued.
+    /// A Secret in this namespace. With `tls.crt` its first certificate is the authority, and with `tls.key`
+    /// beside it the authority can issue; `ca.crt` beside it counts only as far as it completes the chain of
+    /// `tls.crt`: `status.truststore.warnings` names other certificates in it, which are not trusted. With
+    /// `ca.crt` alone its certificates are trusted and nothing is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
@@ -83,8 +89,9 @@ pub struct Authority {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ConfigMapKeyRef>,
 
-    /// Every ConfigMap in this namespace with these labels, for one file per partner. Trusted only, never issued from. Each counts by
-    /// itself: one that cannot be read keeps what it had last, one that is deleted or loses the labels is no longer trusted. In
+    /// Every ConfigMap in this namespace with these labels, for one file per partner. Trusted only, never
+    /// issued from. Each counts by itself: one that cannot be read keeps what it had last, one that is
+    /// deleted or loses the labels is no longer trusted (or, in a Distrusted entry, stays distrusted). In
     /// `status.truststore` they are called `<authority>/<ConfigMap>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_selector: Option<ConfigMapSelector>,
@@ -104,7 +111,8 @@ pub enum AuthorityState {
     /// Trusted.
     #[default]
     Active,
-    /// Out of the truststore at once, whatever hangs on it.
+    /// Out of the truststore at once, with everything issued under it, until the entry is removed or Active
+    /// again.
     Distrusted,
 }
 

@@ -194,8 +194,8 @@ fn line(standing: Standing, reason: Reason, message: String) -> Line {
 }
 
 /// Why a self-signed certificate cannot be trusted, and the way out.
-pub(super) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: ask for fewer or shorter names, \
-                               or have certificates or authorities removed that are not needed any more";
+pub(super) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: ask for fewer or \
+                               shorter names, or have certificates or authorities removed that are not needed any more";
 
 fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> Line {
     let who = if d.self_signed { "it" } else { "its issuer" };

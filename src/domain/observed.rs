@@ -85,8 +85,8 @@ impl Observed {
 /// The content of an authority's Secret, ConfigMap or `pem`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// Its certificates, or what is wrong with them; those that only complete their chains; and whether the private key of the first
-    /// one is there too.
+    /// Its certificates, or what is wrong with them; those that only complete their chains; and whether the
+    /// private key of the first one is there too.
     Read {
         certificates: Result<Vec<Certificate>, ParseError>,
         completing: Result<Vec<Certificate>, ParseError>,

@@ -107,8 +107,8 @@ impl Served {
         self.trust.lock().expect("nobody panics while holding it").contains_key(domain)
     }
 
-    /// What the domain is seen to use `now`; `None`: there is no such domain any more. `without_room`: the entries of which a certificate
-    /// does not fit; `None`: not known, and as it was.
+    /// What the domain is seen to use `now`; `None`: there is no such domain any more. `without_room`: the
+    /// entries of which a certificate does not fit; `None`: not known, and as it was.
     pub fn set(
         &self,
         domain: &DomainKey,

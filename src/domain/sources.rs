@@ -84,3 +84,56 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
     };
     Source::Read { certificates, completing, key }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{
+        authority::{self, AuthorityRequest},
+        certificate::{Certificate, ParseError, parse_pem_bundle},
+        keys::KeyKind,
+    };
+
+    fn made(common_name: &str) -> (String, String) {
+        let duration = jiff::SignedDuration::from_hours(24);
+        let request = AuthorityRequest {
+            common_name: common_name.into(),
+            organizations: vec![],
+            duration,
+            key: KeyKind::EcdsaP256,
+        };
+        let made = authority::generate(&request, jiff::Timestamp::now()).unwrap();
+        (made.certificate_pem, made.key_pem.to_string())
+    }
+
+    fn read(data: &[(&str, &str)]) -> Source {
+        let data = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
+        of_secret("own", &Secret { data: Some(data), ..Secret::default() })
+    }
+
+    #[test]
+    fn beside_tls_crt_what_ca_crt_holds_is_kept_apart() {
+        let ((own, key), (other, _)) = (made("Own"), made("Other"));
+        let certificate = |pem: &str| parse_pem_bundle(pem).unwrap();
+        let source = |certificates: Result<Vec<Certificate>, ParseError>, completing, key| Source::Read {
+            certificates,
+            completing,
+            key,
+        };
+        let (own_, other_, none) = (certificate(&own), certificate(&other), Ok(vec![]));
+        let cases: [(&[(&str, &str)], Source); 6] = [
+            (
+                &[("tls.crt", &own), ("tls.key", &key), ("ca.crt", &other)],
+                source(Ok(own_.clone()), Ok(other_.clone()), Key::Fits),
+            ),
+            (&[("tls.crt", &own), ("tls.key", "")], source(Ok(own_.clone()), none.clone(), Key::Absent)),
+            (&[("ca.crt", &other)], source(Ok(other_.clone()), none.clone(), Key::Absent)),
+            (&[("tls.crt", "x"), ("ca.crt", &other)], source(Err(ParseError::NotPem), Ok(other_), Key::Absent)),
+            (&[("tls.crt", &own), ("ca.crt", "x")], source(Ok(own_), Err(ParseError::NotPem), Key::Absent)),
+            (&[("tls.key", &key)], Source::Missing("the Secret own has neither tls.crt nor ca.crt".into())),
+        ];
+        for (data, expected) in cases {
+            assert_eq!(read(data), expected, "{:?}", data.iter().map(|(key, _)| key).collect::<Vec<_>>());
+        }
+    }
+}

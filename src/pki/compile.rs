@@ -25,14 +25,16 @@ pub struct Source {
     pub longest_leaf: Option<SignedDuration>,
     /// The issuing certificate first, then its chain up to the root; for trust-only authorities in any order.
     pub certificates: Result<Vec<Certificate>, SourceError>,
-    /// Certificates that count only as far as they complete the chains of `certificates`: `ca.crt` beside `tls.crt`.
+    /// Certificates that count only as far as they complete the chains of `certificates`: `ca.crt` beside
+    /// `tls.crt`.
     pub completing: Vec<Certificate>,
     /// The certificate of a single client, which goes into the truststore after all authorities.
     pub client: bool,
 }
 
 impl Source {
-    /// What it stands for: without what lies beside its certificates and in no chain of theirs. Nothing when it cannot be read.
+    /// What it stands for: without what lies beside its certificates and in no chain of theirs. Nothing when
+    /// it cannot be read.
     fn own(&self, signatures: &Signatures) -> Vec<Certificate> {
         let strangers = self.strangers(signatures);
         self.listed().filter(|certificate| !strangers.contains(certificate)).cloned().collect()
@@ -43,8 +45,8 @@ impl Source {
         self.certificates.iter().flatten().chain(beside)
     }
 
-    /// Those of `completing` that lie on no way up from its certificates, each once. All ways count, those of other certificates of
-    /// the same name and key too.
+    /// Those of `completing` that lie on no way up from its certificates, each once. All ways count, those of
+    /// other certificates of the same name and key too.
     fn strangers(&self, signatures: &Signatures) -> Vec<&Certificate> {
         let mut chain: Vec<&Certificate> = self.certificates.iter().flatten().collect();
         let mut rest: Vec<&Certificate> = Vec::new();
@@ -273,8 +275,8 @@ impl<'a> Offer<'a> {
         offer
     }
 
-    /// Whether the source is as the truststore of now has it: everything valid that it lists is there, and it lists everything that
-    /// stands there under its name.
+    /// Whether the source is as the truststore of now has it: everything valid that it lists is there, and it
+    /// lists everything that stands there under its name.
     fn is_unedited(&self, is_distrusted: &dyn Fn(&Certificate) -> bool, living: &[&Entry], now: Timestamp) -> bool {
         let valid = |certificate: &&Certificate| now < certificate.not_after && !is_distrusted(certificate);
         let is_there = |c: &Certificate| living.iter().any(|entry| entry.identity() == identity(c));
@@ -530,8 +532,9 @@ impl Entries {
         }
     }
 
-    /// What outlives a Distrusted authority, or a withdrawn one, stands under the name of the one that needs it, else it would go with the next look.
-    /// And whatever no authority of the spec has placed is put in order, by name and subject.
+    /// What outlives a Distrusted authority, or a withdrawn one, stands under the name of the one that needs
+    /// it, else it would go with the next look. And whatever no authority of the spec has placed is put in
+    /// order, by name and subject.
     fn settle(&mut self, sources: &[Source], placed: usize, signatures: &Signatures) {
         let distrusted =
             |name: &str| sources.iter().any(|source| source.state != State::Active && source.authority == name);

@@ -72,9 +72,11 @@ pub enum Reason {
     IssuerExpired,
     /// Another certificate of the same name and key is trusted in its place.
     Redundant,
-    /// A Distrusted authority's source cannot be read, and nothing is remembered of it: its distrust has no effect.
+    /// A Distrusted authority's source cannot be read, and nothing is remembered of it: its distrust has no
+    /// effect.
     DistrustUnread,
-    /// A Distrusted authority's source cannot be read, or no longer lists what it listed: what it distrusted stays distrusted.
+    /// A Distrusted authority's source cannot be read, or no longer lists what it listed: what it distrusted
+    /// stays distrusted.
     DistrustKept,
     /// A Distrusted authority has never kept anything out of the truststore.
     DistrustsNothing,

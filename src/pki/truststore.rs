@@ -12,8 +12,8 @@ pub struct Bundle {
     pub distrusted: DistrustedKeys,
 }
 
-/// By the authority's name in the spec (as in [`Entry::authority`]) and the key ([`Certificate::spki_sha256`]): whether the distrust
-/// ever kept a certificate out of the truststore.
+/// By the authority's name in the spec (as in [`Entry::authority`]) and the key
+/// ([`Certificate::spki_sha256`]): whether the distrust ever kept a certificate out of the truststore.
 pub type DistrustedKeys = BTreeMap<String, BTreeMap<String, bool>>;
 
 /// One certificate of the truststore, and why it is there.
@@ -79,8 +79,8 @@ impl Bundle {
         text
     }
 
-    /// The lines before the first entry. Releases that do not know these lines skip them: of the comments before a certificate they
-    /// read the last one only.
+    /// The lines before the first entry. Releases that do not know these lines skip them: of the comments
+    /// before a certificate they read the last one only.
     pub(crate) fn render_distrusted(&self) -> String {
         let mut text = String::new();
         for (authority, keys) in &self.distrusted {

@@ -7,6 +7,7 @@ mod certificate;
 mod chart;
 mod cluster_faults;
 mod crash;
+mod distrust;
 mod doctor;
 mod domain;
 mod drift;

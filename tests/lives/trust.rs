@@ -8,18 +8,18 @@ use crate::{
     world::{Life, eventually},
 };
 
-async fn write_config_map(life: &Life, name: &str, pem: &str) {
+pub async fn write_config_map(life: &Life, name: &str, pem: &str) {
     let maps: Api<ConfigMap> = Api::namespaced(life.client.clone(), &life.namespace);
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"ca.crt": pem}});
     maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map)).await.expect("a ConfigMap");
 }
 
-fn message(object: &Value, type_: &str) -> String {
+pub fn message(object: &Value, type_: &str) -> String {
     condition(object, type_).map(|c| c["message"].to_string()).unwrap_or_default()
 }
 
 /// The domain pins a truststore version of which this is true.
-async fn pinned(life: &Life, what: &str, held: impl Fn(&str) -> bool) -> (String, String) {
+pub async fn pinned(life: &Life, what: &str, held: impl Fn(&str) -> bool) -> (String, String) {
     eventually(&format!("the pinned truststore {what}"), async || {
         let (version, text) = truststore(life).await;
         if held(&text) { Ok((version, text)) } else { Err(text) }
@@ -27,7 +27,7 @@ async fn pinned(life: &Life, what: &str, held: impl Fn(&str) -> bool) -> (String
     .await
 }
 
-async fn answers(life: &Life, caller: &Caller, status: &str, why: &str) {
+pub async fn answers(life: &Life, caller: &Caller, status: &str, why: &str) {
     eventually(why, async || match caller.calls(life).await {
         seen if seen == status => Ok(()),
         seen => Err(seen),

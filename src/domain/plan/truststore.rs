@@ -20,8 +20,11 @@ use crate::{
     },
 };
 
-/// Maximum bytes of a subject before the rest of a sentence: a name of any length must not hide what is said of it.
+/// Maximum bytes of a subject before the rest of a sentence: a name of any length must not hide what is said
+/// of it.
 const MAX_SUBJECT: usize = 256;
+
+const NOTHING_SELECTED: &str = "no ConfigMap in this namespace has the labels of its configMapSelector";
 
 /// A finding for people: whose, about which certificate, what is wrong and what to do.
 pub fn told(finding: &Finding) -> String {
@@ -45,8 +48,8 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
     let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
     let used = domain.as_ref().and_then(|g| g.truststore.as_ref());
     let previous = match pinned {
-        // The truststore moves. What an earlier move left at the new place is out of date, and must not be trusted again; what is
-        // distrusted since this move began is remembered there already.
+        // The truststore moves. What an earlier move left at the new place is out of date, and must not be
+        // trusted again; what is distrusted since this move began is remembered there already.
         Some(pinned) if used.is_some_and(|t| t.uri != d.home.truststore_uri()) => {
             let distrusted = merged_keys(published.into_iter().chain([pinned]));
             Some(Bundle { distrusted, ..pinned.clone() })
@@ -66,7 +69,8 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
             subject: String::new(),
             reason: lint::Reason::TooLarge,
             message: format!(
-                "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, as their conditions say",
+                "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, as their \
+                 conditions say",
                 compiled.without_room.len()
             ),
         });
@@ -78,10 +82,8 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         subject: String::new(),
         reason: lint::Reason::NothingSelected,
         message: match wish.state {
-            AuthorityState::Active => "no ConfigMap in this namespace has the labels of its configMapSelector".to_owned(),
-            AuthorityState::Distrusted => {
-                "no ConfigMap in this namespace has the labels of its configMapSelector: no source of this entry distrusts anything now".to_owned()
-            }
+            AuthorityState::Active => NOTHING_SELECTED.to_owned(),
+            AuthorityState::Distrusted => format!("{NOTHING_SELECTED}: this entry lists nothing to distrust"),
         },
     }));
     Some(compiled)
@@ -135,7 +137,8 @@ fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bu
     all
 }
 
-/// Parts of a Distrusted entry that its source does not have any more: what was distrusted, or stands in the truststore under its name.
+/// Parts of a Distrusted entry that its source does not have any more: what was distrusted, or stands in the
+/// truststore under its name.
 fn remembered(
     wish: &AuthorityWish,
     known: &[compile::Source],
@@ -171,13 +174,12 @@ fn source(authority: String, wish: &AuthorityWish, found: Option<&Source>, d: &D
         }
         Some(Source::Read { certificates, completing, key }) => {
             let certificates = match (certificates, completing) {
+                (Err(error), _) => Err(SourceError::Unreadable(error.clone())),
                 // What only completes a chain is not needed to distrust what is below.
-                (Err(error), _) | (Ok(_), Err(error)) if state == compile::State::Active || certificates.is_err() => {
-                    Err(SourceError::Unreadable(error.clone()))
-                }
-                (certificates, completing) => {
+                (Ok(_), Err(error)) if state == compile::State::Active => Err(SourceError::Unreadable(error.clone())),
+                (Ok(certificates), completing) => {
                     beside.extend(completing.iter().flatten().cloned());
-                    certificates.clone().map_err(SourceError::Unreadable)
+                    Ok(certificates.clone())
                 }
             };
             (certificates, *key)
@@ -216,8 +218,8 @@ fn object(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>)
     if !refs.actions.is_empty() {
         return Verdict::Behind(Step::ResolvedRefs).into();
     }
-    // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate. What is Distrusted goes all the same, as
-    // long as anything is left.
+    // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate. What is
+    // Distrusted goes all the same, as long as anything is left.
     let would_be_empty = compiled.findings.iter().any(|f| f.reason == lint::Reason::WouldBeEmpty);
     let is_emptied = would_be_empty && !compiled.distrusts;
     if is_emptied || compiled.bundle.entries.is_empty() {
@@ -363,7 +365,8 @@ mod tests {
             plan
         }
 
-        /// Publishes and pins what is to be trusted, until nothing is left to do; then an unchanged world gives an unchanged status.
+        /// Publishes and pins what is to be trusted, until nothing is left to do; then an unchanged world
+        /// gives an unchanged status.
         fn settles(&mut self) -> Plan {
             for _ in 0..5 {
                 let plan = self.looks();

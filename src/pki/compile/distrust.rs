@@ -1,4 +1,5 @@
-//! Certificates that must leave the truststore, and the keys that stay remembered so that no distrust ends by accident. Pure.
+//! Certificates that must leave the truststore, and the keys that stay remembered so that no distrust ends by
+//! accident. Pure.
 
 use super::{Source, State, contains};
 use crate::pki::certificate::Certificate;
@@ -8,7 +9,8 @@ use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, identity};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of keys that one truststore object remembers, so that their lines leave room for certificates.
+/// Maximum number of keys that one truststore object remembers, so that their lines leave room for
+/// certificates.
 pub(super) const MAX_REMEMBERED: usize = 500;
 
 /// Certificates that must go.
@@ -16,7 +18,8 @@ pub(super) const MAX_REMEMBERED: usize = 500;
 pub(super) struct Distrusted {
     /// Keys that Distrusted authorities list or listed, distrusted in whatever certificate they come.
     keys: BTreeSet<String>,
-    /// Certificates of withdrawn sources, and issuers above a Distrusted authority that no Active authority needs: by name and key.
+    /// Certificates of withdrawn sources, and issuers above a Distrusted authority that no Active authority
+    /// needs: by name and key.
     listed: Vec<Certificate>,
     /// Certificates issued under those; a twin from another issuer stays.
     hanging: Vec<Certificate>,
@@ -104,7 +107,8 @@ impl Distrusted {
         }
     }
 
-    /// Notes which keys keep something out: a certificate of the key, or one issued with it, is or was to be trusted.
+    /// Notes which keys keep something out: a certificate of the key, or one issued with it, is or was to be
+    /// trusted.
     fn note_effects(&mut self, heads: &[Certificate], others: &[Certificate], signatures: &Signatures) {
         for (key, took_effect) in self.remembered.values_mut().flatten().filter(|(_, took_effect)| !**took_effect) {
             let of_key: Vec<_> = heads.iter().filter(|head| head.spki_sha256 == *key).collect();
@@ -149,14 +153,15 @@ impl Distrusted {
         match (error, keys) {
             (Some(error), None) => {
                 let message = format!(
-                    "the distrust has no effect yet: {error}. What this entry should keep out is still accepted. Put the \
-                     certificates to distrust there as PEM, or write them into pem of a Distrusted entry"
+                    "the distrust has no effect yet: {error}. What this entry should keep out is still accepted. \
+                     Put the certificates to distrust there as PEM, or write them into pem of a Distrusted entry"
                 );
                 add(Severity::Refused, "", Reason::DistrustUnread, message);
             }
             (Some(error), Some(keys)) => {
                 let message = format!(
-                    "{error}. What this entry distrusted before stays distrusted until the entry is removed (keys: {})",
+                    "{error}. What this entry distrusted before stays distrusted until the entry is removed \
+                     (keys: {})",
                     keys.len()
                 );
                 add(Severity::Warning, "", Reason::DistrustKept, message);
@@ -166,8 +171,8 @@ impl Distrusted {
                 let lost = keys.into_iter().flatten().filter(|(key, _)| !is_listed(key)).count();
                 if lost > 0 {
                     let message = format!(
-                        "its source does not list everything that it distrusted before (keys: {lost}): that stays distrusted, in \
-                         whatever certificate it comes, until the entry is removed"
+                        "its source does not list everything that it distrusted before (keys: {lost}): that stays \
+                         distrusted, in whatever certificate it comes, until the entry is removed"
                     );
                     add(Severity::Warning, "", Reason::DistrustKept, message);
                 }
@@ -177,22 +182,22 @@ impl Distrusted {
         let (authorities, leaves): (Vec<_>, Vec<_>) = valid.partition(|c| c.is_ca || c.self_signed);
         for leaf in leaves {
             let message = format!(
-                "is the certificate of a single client. API Gateway judges issuers only: this certificate is accepted until {} as \
-                 long as its issuer, {}, is trusted. Distrust the issuer, or wait for the end of the certificate. A self-signed \
-                 ClientCertificate leaves the truststore when it is deleted",
+                "is the certificate of a single client. API Gateway judges issuers only: this certificate is \
+                 accepted until {} as long as its issuer, {}, is trusted. Distrust the issuer, or wait for the end \
+                 of the certificate. A self-signed ClientCertificate leaves the truststore when it is deleted",
                 leaf.not_after, leaf.issuer
             );
             add(Severity::Warning, &leaf.subject, Reason::DistrustsLeaf, message);
         }
         if !authorities.is_empty() && !keys.into_iter().flatten().any(|(_, took_effect)| *took_effect) {
-            let message = "takes nothing away: no certificate that it lists, and none issued under one, was in this truststore or \
-                           is listed by another entry. API Gateway accepts every certificate whose issuer is in the truststore: \
-                           list that issuer here";
+            let message = "takes nothing away: no certificate that it lists, and none issued under one, was in this \
+                           truststore or is listed by another entry. API Gateway accepts every certificate whose issuer \
+                           is in the truststore: list that issuer here";
             add(Severity::Warning, "", Reason::DistrustsNothing, message.to_owned());
         }
         for stranger in source.strangers(signatures) {
-            let message = "stands in ca.crt and does not complete the chain of tls.crt: this entry does not distrust it. List it \
-                           in a Distrusted entry of its own";
+            let message = "stands in ca.crt and does not complete the chain of tls.crt: this entry does not distrust \
+                           it. List it in a Distrusted entry of its own";
             add(Severity::Warning, &stranger.subject, Reason::Unrelated, message.to_owned());
         }
     }
@@ -220,8 +225,8 @@ impl Distrusted {
         self.remembered.retain(|_, keys| !keys.is_empty());
         for (authority, count) in forgotten {
             let message = format!(
-                "a truststore remembers {MAX_REMEMBERED} distrusted keys at most: of this entry {count} are distrusted only as long \
-                 as its source lists them. Remove Distrusted entries that have served"
+                "a truststore remembers {MAX_REMEMBERED} distrusted keys at most: of this entry {count} are \
+                 distrusted only as long as its source lists them. Remove Distrusted entries that have served"
             );
             let subject = String::new();
             let (severity, reason) = (Severity::Warning, Reason::TooLarge);
@@ -288,7 +293,8 @@ mod tests {
         assert_eq!(reasons(&out), [("all", Reason::Distrusted)]);
         assert_eq!(remembered(&out, &[&p.a]), ["out:CN=A true"]);
         settled(&read, &out);
-        // Unreadable, deleted, not to be seen, cut off, another one's: a warning, and not a byte of difference.
+        // Unreadable, deleted, not to be seen, cut off, another one's: a warning, and not a byte of
+        // difference.
         let later = [
             (failed("out", unreadable()), Some(Reason::DistrustKept)),
             (failed("out", SourceError::Missing), Some(Reason::DistrustKept)),

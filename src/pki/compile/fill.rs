@@ -5,9 +5,10 @@ use crate::pki::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity};
 use crate::pki::truststore::{Bundle, Entry};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Takes out what does not fit, and names it: authorities first, those that are trusted already before new ones, each certificate with
-/// its chain; then the certificates of single clients, those that are trusted already first, then the oldest. What does not fit is
-/// skipped for something smaller. Authorities that are trusted already always stay.
+/// Takes out what does not fit, and names it: authorities first, those that are trusted already before new
+/// ones, each certificate with its chain; then the certificates of single clients, those that are trusted
+/// already first, then the oldest. What does not fit is skipped for something smaller. Authorities that are
+/// trusted already always stay.
 pub(super) fn fill(bundle: &mut Bundle, living: &[&Entry], sources: &[Source], findings: &mut Vec<Finding>) {
     within(MAX_CERTIFICATES, MAX_BYTES, bundle, living, sources, findings);
 }
@@ -57,8 +58,8 @@ fn within(
     }
     for at in all().filter(|at| !room.taken.contains(at)) {
         let message = format!(
-            "does not fit: a truststore holds {certificates} certificates in {bytes} bytes at the most. Remove authorities or \
-             certificates that are not needed any more"
+            "does not fit: a truststore holds {certificates} certificates in {bytes} bytes at the most. Remove \
+             authorities or certificates that are not needed any more"
         );
         findings.push(Finding {
             severity: if is_client(at) { Severity::Dropped } else { Severity::Refused },
