@@ -85,7 +85,7 @@ pub struct Authority {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
-    /// One key of a ConfigMap in this namespace, with PEM certificates. Trusted only, never issued from.
+    /// One key of a ConfigMap in this namespace, in `data` or `binaryData`, with PEM certificates. Trusted only, never issued from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ConfigMapKeyRef>,
 
@@ -98,7 +98,7 @@ pub struct Authority {
 
     /// PEM certificates, written out here: the authority and what its chain needs up to the root. Trusted only, never issued from. At most
     /// 16384 characters, about eight certificates; for long lists use ConfigMaps.
-    #[x_kube(validation = Rule::new("self.contains('BEGIN CERT') && !self.contains('PRIVATE KEY')")
+    #[x_kube(validation = Rule::new("(self.contains('BEGIN CERT') || self.contains('BEGIN X509 CERT') || self.contains('BEGIN TRUSTED CERT')) && !self.contains('PRIVATE KEY')")
         .message("write PEM certificates, beginning with -----BEGIN CERTIFICATE-----, and no private key: that belongs into a Secret (secretRef)"))]
     #[schemars(length(min = 1, max = 16384))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

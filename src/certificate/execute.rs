@@ -24,6 +24,7 @@ use crate::{
         keys::{self, Encoding, KeyError, KeyKind, KeyWish},
         keystore::{self, KeystoreError},
         leaf::{self, IssueError, Leaf, LeafRequest},
+        pem,
     },
 };
 
@@ -142,9 +143,8 @@ impl Hands<'_> {
         let data = data.clone();
         // Slow on purpose: it makes passwords hard to guess.
         let written = tokio::task::spawn_blocking(move || {
-            let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
-            let chain = parse_pem_bundle(&text(data.tls_crt)).unwrap_or_default();
-            keystore::write(&Zeroizing::new(text(data.tls_key)), &chain, &password)
+            let chain = parse_pem_bundle(data.tls_crt.unwrap_or_default()).unwrap_or_default();
+            keystore::write(Zeroizing::new(data.tls_key.unwrap_or_default()), &chain, &password)
         });
         Ok(Some(written.await??))
     }
@@ -221,10 +221,12 @@ pub(super) fn make(
 
 /// The old key where it may stay and fits, its bytes as they are unless they are to be written otherwise; else a new one.
 fn private_key(kind: KeyKind, encoding: Encoding, old: Option<Vec<u8>>) -> Result<(rcgen::KeyPair, Vec<u8>), Error> {
-    let old = old.and_then(|bytes| String::from_utf8(bytes).ok()).map(Zeroizing::new);
+    let old = old.map(Zeroizing::new);
     let kept = old.as_ref().and_then(|pem| keys::parse(pem).ok()).filter(|key| KeyKind::of(key) == Some(kind));
     match (kept, old) {
-        (Some(key), Some(pem)) if keys::encoding_of(&pem) == Some(encoding) => Ok((key, pem.as_bytes().to_vec())),
+        (Some(key), Some(pem)) if keys::encoding_of(&pem) == Some(encoding) && pem::is_plain(&pem) => {
+            Ok((key, pem.to_vec()))
+        }
         (kept, _) => {
             let key = kept.map_or_else(|| keys::generate(kind), Ok)?;
             let pem = keys::pem(&key, encoding)?.as_bytes().to_vec();
@@ -255,5 +257,10 @@ mod tests {
         );
         assert_eq!(again(KeyKind::EcdsaP384, Encoding::Pkcs8), (false, false), "a key that does not fit is replaced");
         assert!(private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(b"garbage".to_vec())).is_ok());
+        // In a shape that not every program reads it would be looked at as damaged for ever.
+        let marked = [&b"\xef\xbb\xbf"[..], &theirs[theirs.iter().position(|byte| *byte == b'-').unwrap()..]].concat();
+        let (kept, pem) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(marked)).unwrap();
+        assert_eq!(kept.subject_public_key_info(), key.subject_public_key_info());
+        assert!(pem.starts_with(b"-----BEGIN PRIVATE KEY-----\n"));
     }
 }

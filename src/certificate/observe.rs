@@ -131,9 +131,8 @@ async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) 
 }
 
 fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
-    let text = |bytes: &Option<Vec<u8>>| String::from_utf8(bytes.clone().unwrap_or_default()).unwrap_or_default();
-    let tls_key = Zeroizing::new(text(&data.tls_key));
-    parse_pem_bundle(&text(&data.tls_crt)).is_ok_and(|chain| keystore::holds(keystore, &tls_key, &chain, password))
+    let (Some(tls_crt), Some(tls_key)) = (&data.tls_crt, &data.tls_key) else { return false };
+    parse_pem_bundle(tls_crt).is_ok_and(|chain| keystore::holds(keystore, tls_key, &chain, password))
 }
 
 /// Absent and forbidden read the same.
@@ -231,20 +230,14 @@ async fn key_of(
         let message = format!("the key of the authority {name} is not there yet");
         return Ok(Err(Problem { standing: Standing::Working, reason: Reason::WaitingForAuthority, message }));
     };
-    let text = |key: &str| {
-        found
-            .data
-            .as_ref()
-            .and_then(|data| data.get(key))
-            .map(|ByteString(bytes)| String::from_utf8_lossy(bytes).into_owned())
-    };
-    let (Some(crt), Some(key)) = (text("tls.crt"), text("tls.key").map(zeroize::Zeroizing::new)) else {
+    let data = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.as_slice());
+    let (Some(crt), Some(key)) = (data("tls.crt"), data("tls.key")) else {
         return Ok(Err(problem(
             Reason::AuthorityNotFound,
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
         )));
     };
-    match Issuer::from_pem(&crt, &key, text("ca.crt").as_deref()).map(Arc::new) {
+    match Issuer::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
         Ok(issuer) => {
             eyes.issuers.put(at, found.resource_version(), &issuer);
             Ok(Ok(issuer))

@@ -56,8 +56,7 @@ pub struct Held {
 impl Held {
     /// The leaf in it, if that can be read.
     pub fn leaf(&self) -> Option<Certificate> {
-        let pem = self.data.tls_crt.as_ref()?;
-        parse_pem_bundle(std::str::from_utf8(pem).ok()?).ok()?.into_iter().next()
+        parse_pem_bundle(self.data.tls_crt.as_ref()?).ok()?.into_iter().next()
     }
 }
 

@@ -160,7 +160,7 @@ fn truststore(f: &Facts) -> Vec<Finding> {
     if let Ok(None) = f.trusted {
         found.extend(finding(
             "truststore-gone",
-            format!("the version of {} that {} uses is not there any more, or no PEM", used.uri, f.object.domain_name),
+            format!("the version of {} that {} uses is not there any more", used.uri, f.object.domain_name),
             "change something in the spec's trust, which stores a new version, and see who deletes versions (a lifecycle rule of the bucket)",
         ));
     }

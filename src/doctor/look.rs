@@ -15,8 +15,9 @@ use crate::domain::desired::access;
 use crate::domain::readings::{Kept, Sight};
 use crate::outside::probe::{self, ClientIdentity, EndpointProbe, ProbeOptions, Verdict};
 use crate::outside::public_dns::{PublicDns, PublicName};
-use crate::pki::certificate::{Certificate, parse_pem_bundle};
+use crate::pki::certificate::Certificate;
 use crate::pki::truststore::Bundle;
+use crate::pki::{keys, pem};
 use crate::policy::{self, Policy};
 use anyhow::{Context, bail};
 use futures::future::join_all;
@@ -137,12 +138,11 @@ fn full_name(object: &impl ResourceExt) -> String {
 
 /// The caller, and what to call with; neither as long as a ClientCertificate has no Secret.
 async fn client(kubernetes: &kube::Client, caller: Caller) -> anyhow::Result<(Option<Client>, Option<ClientIdentity>)> {
-    let (pem, key, holder) = match caller {
+    let (text, key, holder) = match caller {
         Caller::Nobody => return Ok((None, None)),
         Caller::Files { cert, key } => {
-            let read =
-                |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
-            (read(&cert)?, Zeroizing::new(read(&key)?), None)
+            let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+            (Zeroizing::new(read(&cert)?), Zeroizing::new(read(&key)?), None)
         }
         Caller::Object(name) => {
             let (namespace, name) = name.split_once('/').context("write --certificate as NAMESPACE/NAME")?;
@@ -154,19 +154,21 @@ async fn client(kubernetes: &kube::Client, caller: Caller) -> anyhow::Result<(Op
             let found =
                 secrets.get(secret).await.with_context(|| format!("the Secret {namespace}/{secret} of {what}"))?;
             let data = found.data.unwrap_or_default();
-            let text = |file: &str| {
+            let bytes = |file: &str| {
                 let bytes = data.get(file).with_context(|| format!("the Secret {namespace}/{secret} has no {file}"))?;
-                String::from_utf8(bytes.0.clone())
-                    .with_context(|| format!("{file} of {namespace}/{secret} is not text"))
+                anyhow::Ok(Zeroizing::new(bytes.0.clone()))
             };
-            let key =
-                text("tls.key").context("with spec.csr the key is not in the Secret: give both by --cert and --key")?;
-            (text("tls.crt")?, Zeroizing::new(key), Some(holder(&object)))
+            let key = bytes("tls.key")
+                .context("with spec.csr the key is not in the Secret: give both by --cert and --key")?;
+            (bytes("tls.crt")?, key, Some(holder(&object)))
         }
     };
-    let mut others = parse_pem_bundle(&pem).context("the client certificate")?;
+    let mut others = pem::certificates_beside_keys(&text).context("the client certificate")?;
+    // Whatever shape the files have, what is called with has the one that every TLS library reads.
+    let (chain, key) =
+        (others.iter().map(Certificate::to_pem).collect::<String>(), keys::alone(&key).context("the key")?);
     let certificate = others.remove(0);
-    let identity = ClientIdentity::new(&pem, &key).context("the client certificate and its key cannot be used")?;
+    let identity = ClientIdentity::new(&chain, &key).context("the client certificate and its key cannot be used")?;
     Ok((Some(Client { certificate, others, holder }), Some(identity)))
 }
 
@@ -280,9 +282,11 @@ async fn truststore(
         (None, Err(why)) => return (Err(why.clone()), newest),
     };
     let content = seen(session.s3.get(bucket, key, &version)).await;
-    let trusted = content.map(|content| {
-        let bundle = Bundle::parse(&String::from_utf8_lossy(&content?.bytes)).ok()?;
-        Some(bundle.entries.into_iter().map(|entry| entry.certificate).collect())
+    let trusted = content.and_then(|content| {
+        let Some(content) = content else { return Ok(None) };
+        let bundle =
+            Bundle::parse(&content.bytes).map_err(|error| format!("version {version} of {}: {error}", used.uri))?;
+        Ok(Some(bundle.entries.into_iter().map(|entry| entry.certificate).collect()))
     });
     (trusted, newest)
 }

@@ -97,7 +97,7 @@ pub async fn read(client: &Client, domain: &str, wishes: &[SelfSigned]) -> Seen<
             let is_it = |s: &&Secret| s.name_any() == *name && s.namespace().as_ref() == Some(&wish.namespace);
             let secret = secrets.iter().find(is_it)?;
             let ByteString(pem) = secret.data.as_ref()?.get("tls.crt")?;
-            let leaf = parse_pem_bundle(std::str::from_utf8(pem).ok()?).ok()?.into_iter().next()?;
+            let leaf = parse_pem_bundle(pem).ok()?.into_iter().next()?;
             let theirs = secret.labels().get(CERTIFICATE_LABEL) == Some(&wish.name);
             (theirs && leaf.self_signed && !leaf.is_ca && wish.may_say(&leaf)).then_some(leaf)
         });

@@ -444,7 +444,6 @@ async fn published(home: &Home, sight: &Sight<'_>, versions: &Versions) -> Seen<
     let Some(content) = versions.read(&home.bucket, &home.key, sight.session, &object.version).await? else {
         return Ok(None);
     };
-    let text = String::from_utf8_lossy(&content.bytes);
     Ok(Some(Published {
         version: object.version,
         owner: content.metadata.get(OWNER_METADATA).cloned(),
@@ -452,7 +451,7 @@ async fn published(home: &Home, sight: &Sight<'_>, versions: &Versions) -> Seen<
         wished_kms_key: content.metadata.get(KMS_KEY_METADATA).cloned(),
         sha256: sha256(&content.bytes),
         // What cannot be read holds no memory; it is replaced by a version that can.
-        bundle: Bundle::parse(&text).unwrap_or_default(),
+        bundle: Bundle::parse(&content.bytes).unwrap_or_default(),
     }))
 }
 
@@ -471,7 +470,7 @@ async fn pinned(sight: &Sight<'_>, domain: &Seen<Option<Domain>>, versions: &Ver
     };
     let content = versions.read(bucket, key, sight.session, &version).await?;
     Ok(content.and_then(|c| {
-        let bundle = Bundle::parse(&String::from_utf8_lossy(&c.bytes)).ok()?;
+        let bundle = Bundle::parse(&c.bytes).ok()?;
         Some(Pinned { owner: c.metadata.get(OWNER_METADATA).cloned(), bundle })
     }))
 }

@@ -1,5 +1,5 @@
 //! Reads where the certificates of authorities come from: Secrets, ConfigMaps and the spec itself. Kubernetes reads only, nothing is judged.
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use k8s_openapi::{
@@ -15,8 +15,12 @@ use super::{
 use crate::{
     api::conditions::Reason,
     cluster::apply,
-    pki::{authority::Issuer, certificate},
+    conditions::listed,
+    pki::{authority::Issuer, certificate::parse_pem_bundle, pem},
 };
+
+/// Keys of a ConfigMap that a message lists.
+const MOST_KEYS: usize = 5;
 
 /// The source of every authority, by the authority's name.
 pub async fn read(client: &Client, namespace: &str, wishes: &[AuthorityWish]) -> BTreeMap<String, Source> {
@@ -49,15 +53,28 @@ async fn source(client: &Client, namespace: &str, wish: &SourceWish) -> Source {
     }
 }
 
+/// What is not UTF-8 throughout, as with a comment in Latin-1, `kubectl` puts into `binaryData`.
 fn of_config_map(map: &ConfigMap, key: &str) -> Source {
-    match map.data.as_ref().and_then(|data| data.get(key)) {
+    let data = map.data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes);
+    let binary = map.binary_data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.as_slice());
+    match data.or(binary) {
         Some(pem) => only_trusted(pem),
-        None => Source::Missing(format!("the ConfigMap {} has no key {key}", map.name_any())),
+        None => Source::Missing(format!("the ConfigMap {} has no key {key}{}", map.name_any(), others(map))),
     }
 }
 
-fn only_trusted(pem: &str) -> Source {
-    Source::Read { certificates: certificate::parse_pem_bundle(pem), completing: Ok(vec![]), key: Key::Absent }
+/// The keys that there are instead of the one that is named.
+fn others(map: &ConfigMap) -> String {
+    let keys: BTreeSet<_> =
+        map.data.iter().flat_map(BTreeMap::keys).chain(map.binary_data.iter().flat_map(BTreeMap::keys)).collect();
+    if keys.is_empty() {
+        return String::new();
+    }
+    format!("; its keys are {}", listed(keys.iter().map(|key| key.as_str()), MOST_KEYS))
+}
+
+fn only_trusted(pem: impl AsRef<[u8]>) -> Source {
+    Source::Read { certificates: parse_pem_bundle(pem), completing: Ok(vec![]), key: Key::Absent }
 }
 
 fn unseen(error: &crate::cluster::Error) -> Source {
@@ -67,18 +84,17 @@ fn unseen(error: &crate::cluster::Error) -> Source {
 /// `tls.crt` begins with the authority; `ca.crt` completes its chain, or is all there is.
 fn of_secret(name: &str, secret: &Secret) -> Source {
     let data = secret.data.as_ref();
-    let text = |key: &str| data.and_then(|d| d.get(key)).map(|ByteString(bytes)| String::from_utf8_lossy(bytes));
-    let (tls_crt, ca_crt) = (text("tls.crt"), text("ca.crt"));
+    let bytes = |key: &str| data.and_then(|d| d.get(key)).map(|ByteString(bytes)| bytes.as_slice());
+    let (tls_crt, ca_crt) = (bytes("tls.crt"), bytes("ca.crt"));
     // A Secret of type kubernetes.io/tls cannot do without the entry.
-    let tls_key = text("tls.key").filter(|key| !key.trim().is_empty());
-    let read = |pem: &Cow<'_, str>| certificate::parse_pem_bundle(pem);
-    let (certificates, completing) = match (&tls_crt, &ca_crt) {
-        (Some(tls_crt), ca_crt) => (read(tls_crt), ca_crt.as_ref().map_or(Ok(vec![]), read)),
-        (None, Some(ca_crt)) => (read(ca_crt), Ok(vec![])),
+    let tls_key = bytes("tls.key").filter(|key| !pem::is_blank(key));
+    let (certificates, completing) = match (tls_crt, ca_crt) {
+        (Some(tls_crt), ca_crt) => (parse_pem_bundle(tls_crt), ca_crt.map_or(Ok(vec![]), parse_pem_bundle)),
+        (None, Some(ca_crt)) => (parse_pem_bundle(ca_crt), Ok(vec![])),
         (None, None) => return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt")),
     };
-    let key = match (&tls_crt, &tls_key) {
-        (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt.as_deref()).is_ok() => Key::Fits,
+    let key = match (tls_crt, tls_key) {
+        (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt).is_ok() => Key::Fits,
         (Some(_), Some(_)) => Key::Misfit,
         _ => Key::Absent,
     };
@@ -89,10 +105,72 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
 mod tests {
     use super::*;
     use crate::pki::{
-        authority::{self, AuthorityRequest},
-        certificate::{Certificate, ParseError, parse_pem_bundle},
-        keys::KeyKind,
+        authority::{self, AuthorityRequest, tests::at},
+        certificate::{Certificate, ParseError},
+        keys::{self, Encoding, KeyKind},
     };
+
+    fn bytes(data: &[(&str, &[u8])]) -> BTreeMap<String, ByteString> {
+        data.iter().map(|(key, bytes)| ((*key).to_owned(), ByteString(bytes.to_vec()))).collect()
+    }
+
+    #[test]
+    fn both_maps_of_a_config_map_are_read() {
+        let made = authority::generate(&authority::tests::request("a"), at("2026-11-24T12:00:00Z")).unwrap();
+        let pem = made.certificate_pem;
+        let latin = [b"Autoridade Certifica\xe7\xe3o\n", pem.as_bytes()].concat();
+        let map = |data: &[(&str, &str)], binary: &[(&str, &[u8])]| {
+            let text = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+            let mut map = ConfigMap { data: Some(text), binary_data: Some(bytes(binary)), ..ConfigMap::default() };
+            map.metadata.name = Some("acme".into());
+            of_config_map(&map, "ca.crt")
+        };
+        let read = only_trusted(&pem);
+        assert!(matches!(&read, Source::Read { certificates: Ok(found), .. } if found.len() == 1));
+        assert_eq!(map(&[("ca.crt", &pem)], &[]), read);
+        assert_eq!(map(&[], &[("ca.crt", &latin)]), read);
+        let missing = |told: &str| Source::Missing(format!("the ConfigMap acme has no key ca.crt{told}"));
+        assert_eq!(map(&[], &[]), missing(""));
+        assert_eq!(map(&[("ca.pem", &pem)], &[("root.crt", &latin)]), missing("; its keys are ca.pem; root.crt"));
+        let many = ["1", "2", "3", "4", "5", "6", "7"].map(|key| (key, ""));
+        assert_eq!(map(&many, &[]), missing("; its keys are 1; 2; 3; 4; 5; and 2 more"));
+        assert_eq!(of_config_map(&ConfigMap::default(), "k"), Source::Missing("the ConfigMap  has no key k".into()));
+    }
+
+    #[test]
+    fn the_key_of_a_secret_fits_in_every_shape() {
+        let now = at("2026-11-24T12:00:00Z");
+        let [made, other] = ["a", "b"].map(|name| authority::generate(&authority::tests::request(name), now).unwrap());
+        let key = made.key_pem.as_str();
+        let sec1 = keys::pem(&keys::parse(key).unwrap(), Encoding::Pkcs1).unwrap();
+        let of = |key: &[u8]| {
+            let data = bytes(&[("tls.crt", made.certificate_pem.as_bytes()), ("tls.key", key)]);
+            match of_secret("acme", &Secret { data: Some(data), ..Secret::default() }) {
+                Source::Read { certificates: Ok(_), key, .. } => key,
+                other => panic!("{other:?}"),
+            }
+        };
+        let indented: String = key.lines().map(|line| format!("  {line}\n")).collect();
+        let crlf = key.replace('\n', "\r\n");
+        let shapes: [&[u8]; 9] = [
+            key.as_bytes(),
+            sec1.as_bytes(),
+            crlf.as_bytes(),
+            indented.as_bytes(),
+            &key.replace('\n', "\\n").into_bytes(),
+            &[b"\xef\xbb\xbf", key.as_bytes()].concat(),
+            &[b"\xef\xbb\xbf", crlf.as_bytes()].concat(),
+            &[b"Schl\xfcssel\n", key.as_bytes()].concat(),
+            &[made.certificate_pem.trim_end().as_bytes(), key.as_bytes()].concat(),
+        ];
+        for shape in shapes {
+            assert_eq!(of(shape), Key::Fits, "{}", String::from_utf8_lossy(shape));
+        }
+        assert_eq!(
+            [of(other.key_pem.as_bytes()), of(b"garbage"), of(b" \n"), of(b"")],
+            [Key::Misfit, Key::Misfit, Key::Absent, Key::Absent]
+        );
+    }
 
     fn made(common_name: &str) -> (String, String) {
         let duration = jiff::SignedDuration::from_hours(24);

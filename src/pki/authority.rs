@@ -4,6 +4,7 @@ use super::certificate::{Certificate, ParseError, parse_pem_bundle};
 use super::chain::chain;
 use super::keys::{self, Encoding, KeyError, KeyKind};
 use super::leaf::{Problem, subject_part};
+use super::pem;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
@@ -124,10 +125,14 @@ pub enum IssuerError {
 
 impl Issuer {
     /// From the Secret's `tls.crt` (its first certificate is the authority), `tls.key` and `ca.crt`.
-    pub fn from_pem(tls_crt: &str, tls_key: &str, ca_crt: Option<&str>) -> Result<Issuer, IssuerError> {
+    pub fn from_pem(
+        tls_crt: impl AsRef<[u8]>,
+        tls_key: impl AsRef<[u8]>,
+        ca_crt: Option<&[u8]>,
+    ) -> Result<Issuer, IssuerError> {
         let mut pool = parse_pem_bundle(tls_crt).map_err(IssuerError::Certificate)?;
         let authority = pool.remove(0);
-        if let Some(ca_crt) = ca_crt.filter(|text| !text.trim().is_empty()) {
+        if let Some(ca_crt) = ca_crt.filter(|text| !pem::is_blank(text)) {
             pool.extend(parse_pem_bundle(ca_crt).map_err(IssuerError::Chain)?);
         }
         let key = keys::parse(tls_key)?;
@@ -207,7 +212,7 @@ pub(crate) mod tests {
         let now = at("2026-11-24T12:00:00.5Z");
         let organizations = vec!["Acme".to_owned(), "Acme Labs".to_owned()];
         let made = generate(&AuthorityRequest { organizations, ..request("Partners") }, now).unwrap();
-        let issuer = Issuer::from_pem(&made.certificate_pem, &made.key_pem, Some("")).unwrap();
+        let issuer = Issuer::from_pem(&made.certificate_pem, &made.key_pem, Some(b"")).unwrap();
         let ca = issuer.authority();
         assert_eq!(ca.subject, "CN=Partners,O=Acme Labs,O=Acme");
         assert_eq!((ca.version, ca.is_ca, ca.may_sign, ca.self_signed), (3, true, true, true));
@@ -235,7 +240,7 @@ pub(crate) mod tests {
         let now = at("2026-11-24T12:00:00Z");
         let a = generate(&request("a"), now).unwrap();
         let b = generate(&request("b"), now).unwrap();
-        let load = |crt: &str, key: &str, ca: Option<&str>| match Issuer::from_pem(crt, key, ca) {
+        let load = |crt: &str, key: &str, ca: Option<&str>| match Issuer::from_pem(crt, key, ca.map(str::as_bytes)) {
             Ok(_) => "ok".to_owned(),
             Err(error) => error.to_string(),
         };

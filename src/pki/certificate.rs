@@ -1,8 +1,9 @@
 //! Facts about X.509 certificates, and reading them from PEM. Pure: decides nothing, knows no time.
 
 use super::constraints::NameConstraints;
-use super::keys::{KeyStrength, begin_of_key};
-use super::name;
+use super::keys::KeyStrength;
+pub use super::pem::ParseError;
+use super::{name, pem};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
     ECDSA_P521_SHA512_ASN1, UnparsedPublicKey, VerificationAlgorithm,
@@ -14,7 +15,6 @@ use x509_parser::{
     asn1_rs::BitString,
     extensions::{GeneralName, ParsedExtension},
     oid_registry::OID_X509_EXT_NAME_CONSTRAINTS,
-    pem::Pem,
     prelude::{FromDer, X509Certificate},
     verify::verify_signature,
     x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
@@ -76,21 +76,6 @@ pub enum SignatureClass {
     Sha1,
     /// Ed25519, SHA-224, MD5, ...
     Other,
-}
-
-/// Why a text is not a bundle of certificates. Never quotes the text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseError {
-    #[error("it is not PEM: there is no -----BEGIN CERTIFICATE----- line (openssl x509 -inform DER converts DER)")]
-    NotPem,
-    #[error("it holds no certificate")]
-    Empty,
-    #[error(
-        "it holds a private key, which does not belong here: take it out, and replace the key if others could read it"
-    )]
-    PrivateKey,
-    #[error("PEM block {index} {problem}")]
-    Block { index: usize, problem: &'static str },
 }
 
 impl Certificate {
@@ -222,27 +207,8 @@ impl std::fmt::Debug for Certificate {
 }
 
 /// Reads every certificate of a PEM text. Text between the blocks is skipped; any other kind of block is an error.
-pub fn parse_pem_bundle(text: &str) -> Result<Vec<Certificate>, ParseError> {
-    if text.trim().is_empty() {
-        return Err(ParseError::Empty);
-    }
-    // Looked for in the lines, so that a damaged block before the key does not hide it.
-    if text.lines().any(|line| begin_of_key(line).is_some()) {
-        return Err(ParseError::PrivateKey);
-    }
-    if !text.lines().any(|line| line.starts_with("-----BEGIN ")) {
-        return Err(ParseError::NotPem);
-    }
-    let mut certificates = Vec::new();
-    for (at, block) in Pem::iter_from_buffer(text.as_bytes()).enumerate() {
-        let fail = |problem| ParseError::Block { index: at + 1, problem };
-        let block = block.map_err(|_| fail("is damaged: its base64 or its END line"))?;
-        if block.label != "CERTIFICATE" {
-            return Err(fail("is not a CERTIFICATE"));
-        }
-        certificates.push(Certificate::from_der(&block.contents).ok_or_else(|| fail("is not an X.509 certificate"))?);
-    }
-    if certificates.is_empty() { Err(ParseError::Empty) } else { Ok(certificates) }
+pub fn parse_pem_bundle(text: impl AsRef<[u8]>) -> Result<Vec<Certificate>, ParseError> {
+    Ok(pem::certificates(text.as_ref())?.into_iter().map(|(certificate, _)| certificate).collect())
 }
 
 fn is_signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> bool {
@@ -337,7 +303,7 @@ mod tests {
             .output()
             .unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        parse_pem_bundle(std::str::from_utf8(&out.stdout).unwrap()).unwrap().remove(0)
+        parse_pem_bundle(&out.stdout).unwrap().remove(0)
     }
 
     const EC: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -422,41 +388,10 @@ mod tests {
         assert!(a.is_issued_by(&a));
     }
 
-    #[test]
-    fn what_is_not_a_bundle_says_why() {
-        let good = openssl(&[&EC[..], &["-subj", "/CN=x"]].concat()).to_pem();
-        let key = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
-        let csr = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
-        let block = |index, problem| Err(ParseError::Block { index, problem });
-        let cases = [
-            ("".to_owned(), Err(ParseError::Empty)),
-            ("\n \n".to_owned(), Err(ParseError::Empty)),
-            ("hello".to_owned(), Err(ParseError::NotPem)),
-            ("\u{0}0\u{82}".to_owned(), Err(ParseError::NotPem)),
-            (format!("{good}{key}"), Err(ParseError::PrivateKey)),
-            (format!("{}\n{key}", &good[..200]), Err(ParseError::PrivateKey)),
-            (format!("{good}{csr}"), block(2, "is not a CERTIFICATE")),
-            (good[..200].to_owned(), block(1, "is damaged: its base64 or its END line")),
-            (format!("{good}{}", good.replace("MII", "!!!")), block(2, "is damaged: its base64 or its END line")),
-            (good.replacen("\nMII", "\nNII", 1), block(1, "is not an X.509 certificate")),
-            (format!("# comment\n{good}text\n{}", good.replace('\n', "\r\n")), Ok(2)),
-        ];
-        for (text, expected) in cases {
-            if let (Ok(expected), Ok(got)) = (&expected, parse_pem_bundle(&text)) {
-                assert_eq!(*expected, got.len());
-            } else {
-                assert_eq!(parse_pem_bundle(&text).map(|c| c.len()), expected, "{text}");
-            }
-        }
-    }
-
     proptest! {
         #[test]
-        fn arbitrary_text_never_panics(text in any::<String>(), bytes in any::<Vec<u8>>()) {
-            let _ = parse_pem_bundle(&text);
+        fn arbitrary_bytes_never_panic(bytes in any::<Vec<u8>>()) {
             let _ = Certificate::from_der(&bytes);
-            let block = encode_string("CERTIFICATE", LineEnding::LF, &bytes).unwrap();
-            let _ = parse_pem_bundle(&block);
         }
 
         #[test]

@@ -313,7 +313,7 @@ mod tests {
             assert!(found.unwrap_or_default().contains(told), "{told}");
             // What is issued under the same authority says the same before anything is written.
             let read = |name: &str| std::fs::read_to_string(at.join(name)).unwrap();
-            let issuer = Issuer::from_pem(&read("issuing.pem"), &read("issuing.key"), Some(&read("root.pem")));
+            let issuer = Issuer::from_pem(read("issuing.pem"), read("issuing.key"), Some(read("root.pem").as_bytes()));
             let Ok(issuer) = issuer else { continue };
             let asked = LeafRequest {
                 organizations: vec!["Acme".to_owned()],

@@ -3,11 +3,11 @@
 use super::certificate::{SignatureClass, verifies};
 use super::keys::KeyStrength;
 use super::leaf::{LeafRequest, Problem, validate};
+use super::pem::{self, Block, Kind, ParseError};
 use jiff::SignedDuration;
 use x509_parser::{
     certification_request::X509CertificationRequest,
     extensions::{GeneralName, ParsedExtension},
-    pem::Pem,
     prelude::FromDer,
     x509::X509Name,
 };
@@ -30,6 +30,10 @@ pub struct Csr {
 pub enum CsrError {
     #[error("it is not one PEM block of a certificate signing request (PKCS #10)")]
     Unreadable,
+    #[error("it holds {0} instead of a certificate signing request (PKCS #10)")]
+    Other(Kind),
+    #[error(transparent)]
+    Pem(#[from] ParseError),
     #[error(
         "its signature is not good: it is damaged, or signed in a way other than SHA-256 or stronger with RSA or ECDSA"
     )]
@@ -52,13 +56,16 @@ pub enum CsrError {
 
 /// Reads a request. Subject and alternative names count; every other extension that it asks for (keytool asks for a key identifier,
 /// others for usages) is left out of what is issued.
-pub fn read(pem: &str, duration: SignedDuration) -> Result<Csr, CsrError> {
-    let mut blocks = Pem::iter_from_buffer(pem.as_bytes());
-    let (Some(Ok(Pem { label, contents })), None) = (blocks.next(), blocks.next()) else {
-        return Err(CsrError::Unreadable);
-    };
-    let (rest, csr) = X509CertificationRequest::from_der(&contents).map_err(|_| CsrError::Unreadable)?;
-    if !["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"].contains(&label.as_str()) || !rest.is_empty() {
+pub fn read(text: impl AsRef<[u8]>, duration: SignedDuration) -> Result<Csr, CsrError> {
+    let blocks = pem::scan(text.as_ref()).collect::<Result<Vec<_>, _>>()?;
+    match blocks.iter().map(Block::kind).find(|kind| *kind != Kind::Request) {
+        Some(Kind::PrivateKey) => return Err(ParseError::PrivateKey.into()),
+        Some(kind) => return Err(CsrError::Other(kind)),
+        None => {}
+    }
+    let [block] = blocks.as_slice() else { return Err(CsrError::Unreadable) };
+    let (rest, csr) = X509CertificationRequest::from_der(&block.der).map_err(|_| CsrError::Unreadable)?;
+    if !rest.is_empty() {
         return Err(CsrError::Unreadable);
     }
     let (info, spki) = (&csr.certification_request_info, &csr.certification_request_info.subject_pki);
@@ -233,11 +240,18 @@ mod tests {
 
         let good = openssl(&format!("{EC} -subj /CN=client1"));
         let damaged = good.replacen("MI", "NI", 1);
-        for bad in ["", "hello", &good[..100], &damaged, &format!("{good}{good}")] {
+        for bad in ["", "hello", &damaged, &format!("{good}{good}")] {
             assert_eq!(read(bad, DAY), Err(CsrError::Unreadable), "{bad}");
         }
+        assert_eq!(read(&good[..100], DAY), Err(CsrError::Pem(ParseError::NoEnd { line: 1 })));
+        let (ca, key) = (
+            issuer("Partners", at("2026-11-24T12:00:00Z")),
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
+        );
+        assert_eq!(read(ca.ca_pem(), DAY), Err(CsrError::Other(Kind::Certificate)));
+        assert_eq!(read(format!("{good}{key}"), DAY), Err(CsrError::Pem(ParseError::PrivateKey)));
         // Another name under the same signature.
-        let mut der = x509_parser::pem::parse_x509_pem(good.as_bytes()).unwrap().1.contents;
+        let mut der = pem::scan(good.as_bytes()).next().unwrap().unwrap().der.to_vec();
         let at = der.windows(7).position(|part| part == b"client1").unwrap();
         der[at + 6] = b'2';
         let forged =

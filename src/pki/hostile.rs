@@ -7,32 +7,34 @@ use proptest::prelude::*;
 
 use super::{
     certificate::{Certificate, parse_pem_bundle},
-    csr, leaf,
+    csr, keys, leaf, pem,
     truststore::Bundle,
 };
 
-/// The name and text of each of a kind.
-fn corpus(kind: &str) -> Vec<(String, String)> {
+/// The name and content of each of a kind.
+fn corpus(kind: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(kind);
     let files = fs::read_dir(folder).expect("the corpus is there").map(|file| file.expect("a file").path());
     let mut all: Vec<_> = files
         .map(|path| {
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            (name, String::from_utf8_lossy(&fs::read(&path).expect("a file")).into_owned())
+            (name, fs::read(&path).expect("a file"))
         })
         .collect();
     all.sort();
     all
 }
 
+const BEGIN: &[u8] = b"-----BEGIN ";
+
 /// Panics when a certificate of the text is not in the bundle that is read from it, or not in what is written from that.
-fn truststore_is_whole(text: &str) {
+fn truststore_is_whole(text: &[u8]) {
     let Ok(bundle) = Bundle::parse(text) else {
         return; // said, so nothing is lost in silence
     };
-    let blocks = text.lines().filter(|line| line.starts_with("-----BEGIN ")).count();
-    let certificates = if blocks == 0 { vec![] } else { parse_pem_bundle(text).expect("as a bundle it could be read") };
-    assert_eq!(certificates.len(), blocks, "a block was skipped");
+    let begins = text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
+    let certificates = if begins == 0 { vec![] } else { parse_pem_bundle(text).expect("as a bundle it could be read") };
+    assert!(certificates.len() >= begins, "a block was skipped");
     let entries = |bundle: &Bundle| bundle.entries.iter().map(|e| e.certificate.clone()).collect::<Vec<Certificate>>();
     for certificate in &certificates {
         assert!(entries(&bundle).contains(certificate), "{certificate:?} is lost");
@@ -42,10 +44,27 @@ fn truststore_is_whole(text: &str) {
 }
 
 /// Panics when what is read from a request could not be asked for in a spec.
-fn request_is_sound(text: &str) {
+fn request_is_sound(text: &[u8]) {
     if let Ok(found) = csr::read(text, SignedDuration::from_hours(24)) {
         leaf::validate(&found.request).expect("it was validated");
         assert!(!found.spki.is_empty());
+    }
+}
+
+/// Panics when a block is skipped, or is not where it is said to be.
+fn blocks_are_whole(text: &[u8]) {
+    let _ = (keys::parse(text).is_ok(), pem::certificates_beside_keys(text), pem::is_plain(text));
+    let Ok(blocks) = pem::scan(text).collect::<Result<Vec<_>, _>>() else {
+        assert!(parse_pem_bundle(text).is_err(), "a text that cannot be read has certificates");
+        return;
+    };
+    assert!(blocks.len() >= text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count(), "a block was skipped");
+    for block in &blocks {
+        let part = &text[block.range.clone()];
+        assert!(part.starts_with(b"-----BEGIN") && part.ends_with(b"-----"));
+    }
+    if let Ok(certificates) = parse_pem_bundle(text) {
+        assert_eq!(certificates.len(), blocks.len(), "a certificate was skipped");
     }
 }
 
@@ -58,6 +77,19 @@ fn the_corpus_is_read_or_refused_as_its_names_say() {
             "bad" => assert!(read.is_err(), "{name}: {read:?}"),
             count => assert_eq!(read.map_err(|e| e.to_string()), Ok(count.parse().expect("a number")), "{name}"),
         }
+    }
+    for (name, text) in corpus("pem") {
+        blocks_are_whole(&text);
+        assert_eq!(
+            keys::parse(&text).is_ok(),
+            matches!(&*name, "certificate-and-key" | "key-first" | "key" | "key-sec1" | "key-parameters"),
+            "{name}"
+        );
+        assert_eq!(
+            pem::certificates_beside_keys(&text).is_ok(),
+            name.contains("certificate") || name == "key-first",
+            "{name}"
+        );
     }
     for (name, text) in corpus("csr") {
         request_is_sound(&text);
@@ -72,45 +104,50 @@ enum Damage {
     /// Bytes are taken out.
     Cut(prop::sample::Index, usize),
     /// Another byte.
-    Change(prop::sample::Index, char),
+    Change(prop::sample::Index, u8),
     /// Something is put in.
-    Insert(prop::sample::Index, &'static str),
+    Insert(prop::sample::Index, &'static [u8]),
     /// One line in the place of another.
     Move(prop::sample::Index, prop::sample::Index),
     /// A part of another text follows.
     Append(prop::sample::Index, prop::sample::Index),
 }
 
-const PIECES: [&str; 14] = [
-    "-----BEGIN CERTIFICATE-----\n",
-    "-----END CERTIFICATE-----\n",
-    "-----BEGIN CERTIFICATE REQUEST-----",
-    " -----BEGIN CERTIFICATE-----",
-    "-----BEGIN ",
-    "\r\n",
-    "\n\n",
-    "\u{feff}",
-    "\0",
-    "# authority: a  max-leaf: 99999999999999999999h  keep-until: 9999-12-31T23:59:59Z  subject: x\n",
-    "# max-leaf: -1s  keep-until: -009999-01-01T00:00:00Z\n",
-    "# authority: %2D%ZZ%\n",
-    "MIIB",
-    "=",
+const PIECES: [&[u8]; 19] = [
+    b"-----BEGIN CERTIFICATE-----\n",
+    b"-----END CERTIFICATE-----\n",
+    b"-----BEGIN CERTIFICATE REQUEST-----",
+    b" -----BEGIN CERTIFICATE-----",
+    b"-----BEGIN TRUSTED CERTIFICATE-----",
+    b"-----BEGIN X509 CRL-----",
+    b"-----BEGIN ",
+    b"\r",
+    b"\r\n",
+    b"\n\n",
+    b"\\n",
+    b"\"",
+    b"\xef\xbb\xbf",
+    b"\0",
+    b"# authority: a  max-leaf: 99999999999999999999h  keep-until: 9999-12-31T23:59:59Z  subject: x\n",
+    b"# max-leaf: -1s  keep-until: -009999-01-01T00:00:00Z\n",
+    b"# authority: %2D%ZZ%\n",
+    b"MIIB",
+    b"=",
 ];
 
 fn damage() -> impl Strategy<Value = Damage> {
     let at = any::<prop::sample::Index>;
     prop_oneof![
         (at(), 1..200usize).prop_map(|(at, length)| Damage::Cut(at, length)),
-        (at(), prop::char::range('\0', '\u{ff}')).prop_map(|(at, byte)| Damage::Change(at, byte)),
+        (at(), any::<u8>()).prop_map(|(at, byte)| Damage::Change(at, byte)),
         (at(), prop::sample::select(&PIECES[..])).prop_map(|(at, piece)| Damage::Insert(at, piece)),
         (at(), at()).prop_map(|(from, to)| Damage::Move(from, to)),
         (at(), at()).prop_map(|(which, from)| Damage::Append(which, from)),
     ]
 }
 
-fn damaged(text: &str, others: &[(String, String)], damages: &[Damage]) -> String {
-    let mut text: Vec<char> = text.chars().collect();
+fn damaged(text: &[u8], others: &[(String, Vec<u8>)], damages: &[Damage]) -> Vec<u8> {
+    let mut text = text.to_vec();
     for damage in damages {
         let place = |at: &prop::sample::Index, length: usize| if length == 0 { 0 } else { at.index(length) };
         match damage {
@@ -126,23 +163,22 @@ fn damaged(text: &str, others: &[(String, String)], damages: &[Damage]) -> Strin
             }
             Damage::Insert(at, piece) => {
                 let at = place(at, text.len());
-                text.splice(at..at, piece.chars());
+                text.splice(at..at, piece.iter().copied());
             }
             Damage::Move(from, to) => {
-                let whole: String = text.iter().collect();
-                let mut lines: Vec<_> = whole.split('\n').collect();
+                let mut lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
                 let line = lines[place(from, lines.len())];
                 lines.insert(place(to, lines.len()), line);
-                text = lines.join("\n").chars().collect();
+                text = lines.join(&b'\n');
             }
             Damage::Append(which, from) => {
-                let other: Vec<char> = others[which.index(others.len())].1.chars().collect();
+                let other = &others[which.index(others.len())].1;
                 let from = place(from, other.len());
                 text.extend(&other[from..]);
             }
         }
     }
-    text.into_iter().collect()
+    text
 }
 
 proptest! {
@@ -151,6 +187,12 @@ proptest! {
     fn damage_loses_no_certificate_in_silence(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
         let all = corpus("truststore");
         truststore_is_whole(&damaged(&all[which.index(all.len())].1, &all, &damages));
+    }
+
+    #[test]
+    fn damage_loses_no_block_in_silence(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
+        let all = [corpus("pem"), corpus("truststore")].concat();
+        blocks_are_whole(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
 use super::certificate::{Certificate, parse_pem_bundle};
 use super::keys::{self, Encoding, KeyKind, KeyWish};
 use super::leaf::{LeafRequest, subject_der};
+use super::pem;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
 use sha2::{Digest, Sha256};
@@ -119,26 +120,31 @@ impl Found {
     fn read(secret: Option<&SecretData>, key: &KeyWish) -> Result<Found, Violation> {
         let fail = |reason, message: String| Violation { reason, message };
         let secret = secret.ok_or_else(|| fail(Reason::SecretMissing, "there is no Secret yet".to_owned()))?;
-        let text = |name: &str, data: &Option<Vec<u8>>| match data {
-            Some(data) if !data.is_empty() => String::from_utf8(data.clone())
-                .map(zeroize::Zeroizing::new)
-                .map_err(|_| fail(Reason::Damaged, format!("{name} is not text"))),
-            _ => Err(fail(Reason::DataMissing, format!("the Secret has no {name}"))),
-        };
-        let (tls_crt, ca_crt) = (text("tls.crt", &secret.tls_crt)?, text("ca.crt", &secret.ca_crt)?);
+        fn data<'a>(name: &str, data: &'a Option<Vec<u8>>) -> Result<&'a [u8], Violation> {
+            let broken = |reason, message| Err(Violation { reason, message });
+            match data {
+                // Whoever mounts the Secret may read less than we do.
+                Some(data) if !pem::is_plain(data) => {
+                    broken(Reason::Damaged, format!("{name} is PEM in a shape that not every program reads"))
+                }
+                Some(data) if !data.is_empty() => Ok(data),
+                _ => broken(Reason::DataMissing, format!("the Secret has no {name}")),
+            }
+        }
+        let (tls_crt, ca_crt) = (data("tls.crt", &secret.tls_crt)?, data("ca.crt", &secret.ca_crt)?);
         let (spki, private) = match key {
             KeyWish::Requested { spki } => (spki.clone(), None),
             KeyWish::Made { .. } => {
-                let pem = text("tls.key", &secret.tls_key)?;
-                let key = keys::parse(&pem).map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
-                (key.subject_public_key_info(), Some((KeyKind::of(&key), keys::encoding_of(&pem))))
+                let pem = data("tls.key", &secret.tls_key)?;
+                let key = keys::parse(pem).map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
+                (key.subject_public_key_info(), Some((KeyKind::of(&key), keys::encoding_of(pem))))
             }
         };
-        let certificates = |name: &str, text: &str| {
+        let certificates = |name: &str, text: &[u8]| {
             parse_pem_bundle(text).map_err(|error| fail(Reason::Damaged, format!("{name}: {error}")))
         };
-        let mut intermediates = certificates("tls.crt", &tls_crt)?;
-        Ok(Found { leaf: intermediates.remove(0), intermediates, ca: certificates("ca.crt", &ca_crt)?, spki, private })
+        let mut intermediates = certificates("tls.crt", tls_crt)?;
+        Ok(Found { leaf: intermediates.remove(0), intermediates, ca: certificates("ca.crt", ca_crt)?, spki, private })
     }
 }
 
@@ -362,6 +368,14 @@ mod tests {
         Some(keys::pem(&keys::generate(KeyKind::EcdsaP256).unwrap(), Encoding::Pkcs8).unwrap().as_bytes().to_vec())
     }
 
+    fn prefix(data: &mut Option<Vec<u8>>, with: &[u8]) {
+        *data = Some([with, data.as_ref().unwrap()].concat());
+    }
+
+    fn replace(data: &mut Option<Vec<u8>>, what: &str, with: &str) {
+        *data = Some(String::from_utf8(data.take().unwrap()).unwrap().replace(what, with).into());
+    }
+
     #[test]
     fn each_rule_in_its_order() {
         type Change = fn(&mut World);
@@ -373,6 +387,12 @@ mod tests {
             ("empty ca.crt", |w| w.data().ca_crt = Some(vec![]), Some(Reason::DataMissing)),
             ("not text", |w| w.data().tls_crt = Some(vec![0xff]), Some(Reason::Damaged)),
             ("not PEM", |w| w.data().tls_crt = Some(b"x".to_vec()), Some(Reason::Damaged)),
+            ("a comment in Latin-1", |w| prefix(&mut w.data().tls_crt, b"Gr\xf6\xdfe\n"), None),
+            ("CRLF", |w| replace(&mut w.data().tls_key, "\n", "\r\n"), None),
+            // What others mount has to be in a shape that they read.
+            ("a byte order mark", |w| prefix(&mut w.data().tls_key, b"\xef\xbb\xbf"), Some(Reason::Damaged)),
+            ("indented", |w| prefix(&mut w.data().ca_crt, b" "), Some(Reason::Damaged)),
+            ("no line breaks", |w| replace(&mut w.data().tls_crt, "\n", ""), Some(Reason::Damaged)),
             ("key cut", |w| w.data().tls_key.as_mut().unwrap().truncate(60), Some(Reason::Damaged)),
             ("another key", |w| w.data().tls_key = other_key(), Some(Reason::KeyMismatch)),
             ("key kind", |w| w.key = made(KeyKind::Rsa2048, Encoding::Pkcs8), Some(Reason::KeyDiffers)),

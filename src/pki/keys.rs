@@ -1,5 +1,6 @@
 //! Private keys: making them, reading them from PEM, writing them as PEM. Touches nothing but memory.
 
+use super::pem::{self, Block, Kind, ParseError};
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
     rsa,
@@ -7,7 +8,7 @@ use aws_lc_rs::{
 };
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize};
 use x509_cert::der::pem::{LineEnding, encode_string};
-use x509_parser::{pem::Pem, prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
+use x509_parser::{prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
 /// A kind of key that we generate, as `spec.privateKey.{algorithm,size}` names it.
@@ -109,8 +110,16 @@ pub enum KeyError {
     Generate(#[source] rcgen::Error),
     #[error("there is no PEM block with a private key")]
     NoKey,
-    #[error("the private key is encrypted; only plain keys can be used")]
+    #[error(
+        "the private key is encrypted; only plain keys can be used: openssl pkey -in FILE -out NEW writes it without password"
+    )]
     Encrypted,
+    #[error("the private key is in OpenSSH's own form: ssh-keygen -p -m PEM -f FILE rewrites that file as PEM")]
+    OpenSsh,
+    #[error("it is a public key: put the private key here")]
+    Public,
+    #[error(transparent)]
+    Pem(#[from] ParseError),
     #[error("the private key is damaged or of an unknown kind")]
     Unreadable,
     #[error("the private key cannot be written in this encoding")]
@@ -130,21 +139,22 @@ pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
 }
 
 /// Reads the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1 (blocks before it, as `EC PARAMETERS`, are skipped).
-pub fn parse(pem: &str) -> Result<KeyPair, KeyError> {
-    let (label, der) = private_block(pem)?;
-    if label.contains("ENCRYPTED") || pem.contains("Proc-Type: 4,ENCRYPTED") {
-        return Err(KeyError::Encrypted);
-    }
-    KeyPair::try_from(der.as_slice()).map_err(|_| KeyError::Unreadable)
+pub fn parse(text: impl AsRef<[u8]>) -> Result<KeyPair, KeyError> {
+    KeyPair::try_from(private_block(text.as_ref())?.der.as_slice()).map_err(|_| KeyError::Unreadable)
 }
 
 /// How the first private key of a PEM file is written; `None` when there is none.
-pub fn encoding_of(pem: &str) -> Option<Encoding> {
-    match pem.lines().filter_map(begin_of_key).next()? {
+pub fn encoding_of(text: impl AsRef<[u8]>) -> Option<Encoding> {
+    match private_block(text.as_ref()).ok()?.label.as_str() {
         "PRIVATE KEY" => Some(Encoding::Pkcs8),
         "RSA PRIVATE KEY" | "EC PRIVATE KEY" => Some(Encoding::Pkcs1),
         _ => None,
     }
+}
+
+/// The first private key of a PEM file as a block of its own, in the encoding that it has, for readers that take nothing else.
+pub fn alone(text: impl AsRef<[u8]>) -> Result<Zeroizing<String>, KeyError> {
+    Ok(private_block(text.as_ref())?.to_pem())
 }
 
 /// The key as PEM. For keys that we generate, or write anew in another encoding; a key that stays as it is in a Secret is
@@ -195,24 +205,19 @@ fn ecdsa(key: &KeyPair) -> Result<EcdsaKeyPair, KeyError> {
     EcdsaKeyPair::from_private_key_der(algorithm, key.serialized_der()).map_err(|_| KeyError::Encode)
 }
 
-/// The label of a `-----BEGIN ... PRIVATE KEY-----` line.
-pub(crate) fn begin_of_key(line: &str) -> Option<&str> {
-    let label = line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
-    label.ends_with("PRIVATE KEY").then_some(label)
-}
-
-fn private_block(pem: &str) -> Result<(String, Zeroizing<Vec<u8>>), KeyError> {
-    if pem.contains("Proc-Type: 4,ENCRYPTED") {
-        return Err(KeyError::Encrypted); // its header lines are not base64: the reader would call it damaged
-    }
-    for block in Pem::iter_from_buffer(pem.as_bytes()) {
-        let Pem { label, contents } = block.map_err(|_| KeyError::Unreadable)?;
-        let contents = Zeroizing::new(contents);
-        if label.ends_with("PRIVATE KEY") {
-            return Ok((label, contents));
+/// The first private key that is not under a password. Text and blocks after it are not looked at.
+fn private_block(text: &[u8]) -> Result<Block, KeyError> {
+    let mut public = false;
+    for block in pem::scan(text) {
+        let block = block?;
+        match block.kind() {
+            Kind::PrivateKey if block.encrypted => return Err(KeyError::Encrypted),
+            Kind::PrivateKey if block.label == "OPENSSH PRIVATE KEY" => return Err(KeyError::OpenSsh),
+            Kind::PrivateKey => return Ok(block),
+            kind => public |= kind == Kind::PublicKey,
         }
     }
-    Err(KeyError::NoKey)
+    Err(if public { KeyError::Public } else { KeyError::NoKey })
 }
 
 #[cfg(test)]

@@ -491,7 +491,7 @@ pub(crate) mod tests {
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         let incomplete = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), None).map(|_| ()).unwrap_err().to_string();
         assert!(incomplete.contains("the chain stops at CN=Issuing"), "{incomplete}");
-        let ca = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), Some(&read("root.pem"))).unwrap();
+        let ca = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), Some(read("root.pem").as_bytes())).unwrap();
         assert_eq!(ca.chain().len(), 2);
         let now = ca.authority().not_before + SignedDuration::from_hours(1);
         let leaf = issue(&full(), &spki(KeyKind::EcdsaP256), &ca, now).unwrap();

@@ -14,5 +14,6 @@ pub mod keystore;
 pub mod leaf;
 pub mod lint;
 mod name;
+pub mod pem;
 mod signing;
 pub mod truststore;

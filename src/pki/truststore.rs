@@ -1,6 +1,7 @@
 //! The truststore object as text: PEM for API Gateway, with our memory in the comments between. Decides nothing.
 
-use super::certificate::{Certificate, ParseError, parse_pem_bundle};
+use super::certificate::{Certificate, ParseError};
+use super::pem;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 
@@ -94,27 +95,25 @@ impl Bundle {
 
     /// Reads an object back. A foreign one has no comments of ours: its authorities are empty. A certificate that is there twice
     /// counts once.
-    pub fn parse(text: &str) -> Result<Bundle, ParseError> {
+    pub fn parse(text: impl AsRef<[u8]>) -> Result<Bundle, ParseError> {
+        let text = text.as_ref();
         let mut bundle = Bundle::default();
-        if text.trim().is_empty() {
+        if pem::is_blank(text) {
             return Ok(bundle);
         }
-        bundle.distrusted = distrusted(text);
-        if !bundle.distrusted.is_empty() && !text.contains("-----BEGIN ") {
+        bundle.distrusted = distrusted(&String::from_utf8_lossy(text));
+        if !bundle.distrusted.is_empty() && pem::scan(text).next().is_none() {
             return Ok(bundle); // all that was trusted is distrusted
         }
-        let mut comments = Vec::new();
-        let mut comment = Comment::default();
-        for line in text.lines() {
-            if let Some(fields) = line.strip_prefix('#') {
-                comment = Comment::parse(fields);
-            } else if line.starts_with("-----BEGIN ") {
-                comments.push(std::mem::take(&mut comment));
-            }
-        }
-        for (certificate, comment) in parse_pem_bundle(text)?.into_iter().zip(comments) {
+        let mut end = 0;
+        for (certificate, block) in pem::certificates(text)? {
+            // The last comment between the block before and this one.
+            let between = String::from_utf8_lossy(&text[end..block.range.start]);
+            let lines = between.trim_start_matches('\u{feff}').lines().skip(usize::from(end > 0));
+            end = block.range.end;
+            let comment = lines.filter_map(|line| line.strip_prefix('#')).last().map(Comment::parse);
             if !bundle.entries.iter().any(|entry| entry.certificate == certificate) {
-                let Comment { authority, max_leaf, keep_until } = comment;
+                let Comment { authority, max_leaf, keep_until } = comment.unwrap_or_default();
                 bundle.entries.push(Entry { authority, certificate, max_leaf, keep_until });
             }
         }
@@ -301,6 +300,48 @@ mod tests {
         assert_eq!(Bundle::parse(&text).unwrap().entries, [entry("", a), entry("", b)]);
         assert_eq!(Bundle::parse(" \n").unwrap(), Bundle::default());
         assert_eq!(Bundle::parse("hello"), Err(ParseError::NotPem));
+    }
+
+    /// Somebody has fetched it, looked at it, and stored it again.
+    #[test]
+    fn the_memory_stays_with_its_certificate_in_every_shape() {
+        let full = |name: &str| Entry {
+            max_leaf: Some(SignedDuration::from_hours(2160)),
+            keep_until: Some(at("2027-02-22T12:00:00Z")),
+            ..entry(name, certificate(name))
+        };
+        let bundle = Bundle { entries: vec![full("a"), full("b"), entry("", certificate("c"))], ..Bundle::default() };
+        let text = bundle.render();
+        let shapes = [
+            text.replace('\n', "\r\n"),
+            format!("\u{feff}{text}"),
+            format!("\u{feff}{}", text.replace('\n', "\r\n")),
+            text.replace("-----BEGIN", "  -----BEGIN"),
+            text.replace("-----END CERTIFICATE-----\n", "-----END CERTIFICATE-----\n\n"),
+            text.replace("-----END CERTIFICATE-----\n# subject: CN=c\n", "-----END CERTIFICATE-----"),
+        ];
+        for shape in shapes {
+            assert_ne!(shape, text);
+            assert_eq!(Bundle::parse(&shape).as_ref(), Ok(&bundle), "{shape}");
+        }
+        // A comment is never one of another block, nor one in the line of a boundary.
+        let moved =
+            text.replace("-----END CERTIFICATE-----\n# authority: b", "-----END CERTIFICATE-----# authority: b");
+        assert_eq!(Bundle::parse(&moved).unwrap().entries[1].authority, "");
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_block_is_a_name() {
+        let names = [
+            "----BEGIN CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----",
+            "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA0nT",
+            "LS0tLS1CRUdJTi",
+            "-----END",
+        ];
+        let entries: Vec<_> = names.map(|name| entry(name, certificate(name))).into();
+        let text = Bundle { entries: entries.clone(), ..Bundle::default() }.render();
+        assert_eq!(Bundle::parse(&text).unwrap().entries, entries, "{text}");
     }
 
     #[test]

@@ -55,6 +55,21 @@ async fn about(life: &Life, caller: &Caller) -> BTreeSet<String> {
     found(life, &[&life.host(), "--cert", &cert, "--key", &key]).await
 }
 
+/// A caller's files as other programs write and take them: curl gets in with each.
+async fn callers_files_of_every_shape(life: &Life, caller: &Caller) {
+    let (crt, key) = (caller.crt.as_str(), caller.key.as_str());
+    let shapes = [
+        ("certificate and key in one", format!("{crt}{key}"), format!("{crt}{key}")),
+        ("the key first, with text", format!("Bag Attributes\n{key}Bag Attributes\n{crt}"), key.to_owned()),
+        ("joined", format!("{}{key}", crt.trim_end()), key.to_owned()),
+        ("a byte order mark", format!("\u{feff}{crt}"), format!("\u{feff}{key}")),
+        ("of Windows", crt.replace('\n', "\r\n"), format!("\u{feff}{}", key.replace('\n', "\r\n"))),
+    ];
+    for (name, crt, key) in shapes {
+        assert_eq!(about(life, &Caller { crt, key }).await, words(&[]), "{name}");
+    }
+}
+
 /// A chain of authorities, the first self-signed, and a caller under the last who sends all but the first along; PEM of the authorities.
 fn chain(names: &[&str]) -> (Vec<String>, Caller) {
     let (mut pems, mut above): (Vec<String>, Option<Issuer<'static, KeyPair>>) = (vec![], None);
@@ -101,6 +116,7 @@ fn what_is_wrong_with_a_caller_is_named() {
 
         assert_eq!(found(&life, &[&host, "--certificate", &client1]).await, words(&[]), "all is well");
         assert_eq!(found(&life, &[&format!("{}/d", life.namespace)]).await, words(&[]), "nobody calls");
+        callers_files_of_every_shape(&life, &partner.leaf("x")).await;
         assert_eq!(about(&life, &Ca::new("doctor-stranger").leaf("x")).await, words(&["certificate-not-trusted"]));
         assert_eq!(
             about(&life, &under_partner).await,

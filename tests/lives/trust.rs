@@ -1,6 +1,6 @@
 //! Lives of authorities: whatever they come from, they end in the truststore version that the domain pins, and leave it as designed.
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
+use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{
@@ -128,6 +128,72 @@ async fn a_broken_source_keeps_what_it_gave_last() {
         holds(&text, &renewed.pem) && !holds(&text, &acme.pem),
         "a trust-only authority is what its source says: {text}"
     );
+}
+
+/// What pipelines and editors make of one file that holds the authorities of two partners, who call all the while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_another_shape_locks_nobody_out() {
+    let life = Life::start("shapes").await;
+    let [first, second, third] = ["First CA", "Second CA", "Third CA"].map(Ca::new);
+    let written = format!("{}{}", first.pem, second.pem);
+    let joined = format!("{}{}", first.pem.trim_end(), second.pem);
+    assert!(joined.contains("-----END CERTIFICATE----------BEGIN CERTIFICATE-----"));
+    write_config_map(&life, "acme-ca", &written).await;
+    let trust = json!({"authorities": [{"name": "acme", "configMapRef": {"name": "acme-ca"}}]});
+    create(&life, DOMAIN, "partners", domain_spec(&life, trust)).await;
+    until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+    let (one, other) = (first.leaf("one"), second.leaf("other"));
+    answers(&life, &one, "200", "the first partner").await;
+    answers(&life, &other, "200", "the second partner").await;
+
+    // The same certificates: nothing is written, and nobody notices.
+    let mark = life.mark().await;
+    let indented: String = written.lines().map(|line| format!("  {line}\n")).collect();
+    for shape in
+        [&joined, &format!("\u{feff}{written}"), &indented, &written.replace('\n', "\r\n"), &joined.replace('\n', " ")]
+    {
+        write_config_map(&life, "acme-ca", shape).await;
+        life.looks(2).await;
+        until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+    }
+    assert_eq!(life.writes(mark).await, [""; 0]);
+
+    // What is lost is said, with its line, and stays trusted.
+    write_config_map(&life, "acme-ca", &format!("{}the second\u{2014}{}", first.pem, second.pem)).await;
+    let object = until(&life, DOMAIN, "partners", "ResolvedRefs", "False", "InvalidCACertificateRef").await;
+    let line = first.pem.lines().count() + 1;
+    let told = message(&object, "ResolvedRefs");
+    assert!(told.contains(&format!("authority acme: line {line}: -----BEGIN after other text")), "{told}");
+    assert_eq!((one.calls(&life).await, other.calls(&life).await), ("200".into(), "200".into()));
+    assert_eq!(life.writes(mark).await, [""; 0]);
+
+    // A comment in Latin-1: kubectl puts the file into binaryData.
+    let latin = [b"Autoridade Certifica\xe7\xe3o\n", written.as_bytes(), third.pem.as_bytes()].concat();
+    let maps: Api<ConfigMap> = Api::namespaced(life.client.clone(), &life.namespace);
+    let map = ConfigMap {
+        binary_data: Some([("ca.crt".to_owned(), ByteString(latin.clone()))].into()),
+        ..ConfigMap::default()
+    };
+    let write = async |map: ConfigMap| {
+        let patch = Patch::Apply(ConfigMap {
+            metadata: ObjectMeta { name: Some("acme-ca".into()), ..ObjectMeta::default() },
+            ..map
+        });
+        maps.patch("acme-ca", &PatchParams::apply("test").force(), &patch).await.expect("a ConfigMap");
+    };
+    write(map).await;
+    pinned(&life, "has what is in binaryData", |text| [&first, &second, &third].iter().all(|ca| holds(text, &ca.pem)))
+        .await;
+    until(&life, DOMAIN, "partners", "Ready", "True", "").await;
+    answers(&life, &third.leaf("newcomer"), "200", "the third partner").await;
+
+    // Under another name: it is said which there are.
+    write(ConfigMap { binary_data: Some([("root.crt".to_owned(), ByteString(latin))].into()), ..ConfigMap::default() })
+        .await;
+    let object = until(&life, DOMAIN, "partners", "ResolvedRefs", "False", "RefNotFound").await;
+    let told = message(&object, "ResolvedRefs");
+    assert!(told.contains("the ConfigMap acme-ca has no key ca.crt; its keys are root.crt"), "{told}");
+    assert_eq!((one.calls(&life).await, other.calls(&life).await), ("200".into(), "200".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

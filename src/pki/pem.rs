@@ -1,0 +1,562 @@
+//! The scanner of PEM: finds every block of a text in bytes, whoever wrote it and however it was copied, and says what is in the way of reading it.
+//! Nothing else looks for boundaries. A `-----BEGIN` of the text is a block or an error, never skipped.
+
+use super::certificate::Certificate;
+use base64ct::{Base64, Encoding};
+use std::ops::Range;
+use x509_cert::der::pem::{LineEnding, encode_string};
+use x509_parser::{
+    asn1_rs::{Any, Class, Tag},
+    certificate::X509Certificate,
+    certification_request::X509CertificationRequest,
+    prelude::FromDer,
+    revocation_list::CertificateRevocationList,
+    x509::SubjectPublicKeyInfo,
+};
+use zeroize::Zeroizing;
+
+const BEGIN: &[u8] = b"-----BEGIN";
+const END: &[u8] = b"-----END";
+const HYPHENS: &[u8] = b"-----";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Longest label between `-----BEGIN ` and the hyphens after it.
+const MAX_LABEL: usize = 64;
+/// Shortest base64 outside of a block that is taken for the content of one whose boundary is lost.
+const MIN_UNFRAMED: usize = 40;
+
+/// One block, from its BEGIN to its END. Has no Debug: it may hold a private key.
+pub struct Block {
+    /// The words between `-----BEGIN ` and the hyphens after them, with one space between two.
+    pub label: String,
+    /// The decoded content; empty where header lines say that it is encrypted.
+    pub der: Zeroizing<Vec<u8>>,
+    /// A private key under a password.
+    pub encrypted: bool,
+    /// The line of its BEGIN, counted from 1.
+    pub line: usize,
+    /// The bytes that it takes up in the text, both boundaries included.
+    pub range: Range<usize>,
+    /// In the shape that every program reads: each boundary is a line, and nothing but base64 and header lines between them.
+    pub plain: bool,
+}
+
+/// The kind of a block or of DER.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Certificate,
+    Request,
+    RevocationList,
+    Pkcs7,
+    Cms,
+    Pkcs12,
+    JavaKeystore,
+    PrivateKey,
+    PublicKey,
+    Other,
+}
+
+/// A reason why a text cannot be read. Names the line and the way out, and never quotes the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    #[error("it is not PEM: there is no -----BEGIN CERTIFICATE----- line")]
+    NotPem,
+    #[error("it holds no certificate")]
+    Empty,
+    #[error(
+        "it holds a private key, which does not belong here: take it out, and replace the key if others could read it"
+    )]
+    PrivateKey,
+    #[error("line {line}: UTF-16, not UTF-8: iconv -f {from} -t UTF-8 FILE converts it")]
+    Utf16 { line: usize, from: &'static str },
+    #[error("line {line}: a zero byte: this is neither PEM nor DER; export the certificates again, as PEM in UTF-8")]
+    NotText { line: usize },
+    #[error("line {line}: {kind} in binary form, not PEM: {} converts it", kind.from_der("FILE"))]
+    Der { line: usize, kind: Kind },
+    #[error(
+        "line {line}: base64 of PEM, which is encoded once too often: base64 -d FILE decodes it (what stands in a Secret's data is \
+         encoded once, in stringData not at all)"
+    )]
+    EncodedPem { line: usize },
+    #[error(
+        "line {line}: {kind} in base64 without -----BEGIN and -----END lines: base64 -d FILE >DER && {} converts it",
+        kind.from_der("DER")
+    )]
+    EncodedDer { line: usize, kind: Kind },
+    #[error("line {line}: base64 outside of a block: the -----BEGIN line before it is missing or damaged")]
+    Unframed { line: usize },
+    #[error("line {line}: a damaged boundary: write -----BEGIN CERTIFICATE-----, with five hyphens on each side")]
+    Begin { line: usize },
+    #[error(
+        "line {line}: -----BEGIN after other text: put it at the beginning of a line, or delete the block if it is commented out"
+    )]
+    BeginAmongText { line: usize },
+    #[error("line {line}: the block that begins here is cut off: it has no -----END line")]
+    NoEnd { line: usize },
+    #[error("line {line}: the block that begins here has an -----END line that is damaged or of another kind of block")]
+    End { line: usize },
+    #[error("line {line}: an -----END line without a block: the -----BEGIN line before it is missing or damaged")]
+    EndAlone { line: usize },
+    #[error("line {line}: the block that begins here is damaged: it is empty, or not base64 throughout; copy it again")]
+    Base64 { line: usize },
+    #[error("line {line}: the block that begins here is labelled as a certificate and holds {kind}: {}", kind.way_out())]
+    Mislabelled { line: usize, kind: Kind },
+    #[error(
+        "line {line}: the block that begins here is damaged: its content is not an X.509 certificate; copy it again"
+    )]
+    NotCertificate { line: usize },
+    #[error(
+        "line {line}: the settings of this TRUSTED CERTIFICATE do not allow it for TLS clients (clientAuth): leave it out, or take the \
+         settings away with openssl x509 -in FILE -out NEW"
+    )]
+    NotTrusted { line: usize },
+    #[error("line {line}: {kind} where a certificate belongs: {}", kind.way_out())]
+    Misplaced { line: usize, kind: Kind },
+}
+
+/// Every certificate of a text in which nothing else belongs, each with its block, in the text's order; at least one.
+pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError> {
+    // Looked for first, so that no damaged block before the key hides it.
+    if names_private_key(text) {
+        return Err(ParseError::PrivateKey);
+    }
+    read(text, false).map_err(|error| match error {
+        ParseError::Der { kind: Kind::PrivateKey, .. } | ParseError::EncodedDer { kind: Kind::PrivateKey, .. } => {
+            ParseError::PrivateKey
+        }
+        other => other,
+    })
+}
+
+/// Every certificate of a caller's file, in which private keys and their parameters may stand too; at least one.
+pub fn certificates_beside_keys(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
+    Ok(read(text, true)?.into_iter().map(|(certificate, _)| certificate).collect())
+}
+
+fn read(text: &[u8], keys_belong: bool) -> Result<Vec<(Certificate, Block)>, ParseError> {
+    let mut found = Vec::new();
+    let mut is_pem = false;
+    for block in scan(text) {
+        let block = block?;
+        is_pem = true;
+        match block.kind() {
+            Kind::Certificate => found.push((block.certificate()?, block)),
+            Kind::PrivateKey | Kind::Other if keys_belong => {}
+            kind => return Err(ParseError::Misplaced { line: block.line, kind }),
+        }
+    }
+    if found.is_empty() {
+        return Err(if is_pem || is_blank(text) { ParseError::Empty } else { ParseError::NotPem });
+    }
+    Ok(found)
+}
+
+/// True for a text that says nothing: white space at most, or a byte order mark.
+pub fn is_blank(text: &[u8]) -> bool {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii().is_empty()
+}
+
+/// True when every block is in the shape that every program reads, not only this one. What cannot be read at all does not count.
+pub fn is_plain(text: &[u8]) -> bool {
+    scan(text).filter_map(Result::ok).all(|block| block.plain)
+}
+
+/// The blocks of a text, one after the other; nothing after the first error.
+pub fn scan(text: &[u8]) -> Scan<'_> {
+    Scan { text, at: 0, line: 1, ended: false }
+}
+
+pub struct Scan<'a> {
+    text: &'a [u8],
+    /// The end of the last block, and its line.
+    at: usize,
+    line: usize,
+    ended: bool,
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Block, ParseError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.block().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+impl Scan<'_> {
+    fn block(&mut self) -> Result<Option<Block>, ParseError> {
+        let rest = &self.text[self.at..];
+        let begin = find(rest, BEGIN);
+        let between = &rest[..begin.unwrap_or(rest.len())];
+        look_between(between, self.at, self.line)?;
+        let Some(begin) = begin else {
+            return if self.at == 0 { encoded(between).map_or(Ok(None), Err) } else { Ok(None) };
+        };
+        let line = self.line + line_breaks(between);
+        if !ends_at_line_start(between) {
+            return Err(ParseError::BeginAmongText { line });
+        }
+        let after = &rest[begin + BEGIN.len()..];
+        let (label, content) = label(after).ok_or(ParseError::Begin { line })?;
+        let end = find(content, HYPHENS).ok_or(ParseError::NoEnd { line })?;
+        let (content, boundary) = content.split_at(end);
+        if boundary.starts_with(BEGIN) {
+            return Err(ParseError::NoEnd { line });
+        }
+        let (end_label, after_end) =
+            boundary.strip_prefix(END).and_then(self::label).ok_or(ParseError::End { line })?;
+        if end_label != label {
+            return Err(ParseError::End { line });
+        }
+        let headers_say_so = label.ends_with("PRIVATE KEY") && find(content, b"ENCRYPTED").is_some();
+        let der = if headers_say_so { Some(Zeroizing::default()) } else { decode(content) };
+        let der = der.ok_or(ParseError::Base64 { line })?;
+        let range = self.at + begin..self.text.len() - after_end.len();
+        let is_break = |byte: Option<&u8>| matches!(byte, None | Some(b'\n' | b'\r'));
+        let ends_line = |text: &[u8]| is_break(text.iter().find(|byte| !matches!(byte, b' ' | b'\t')));
+        let plain = is_break(between.last())
+            && (begin > 0 || self.at == 0)
+            && line_breaks(&self.text[range.clone()]) == line_breaks(content)
+            && (ends_line(content) && is_break(content.last()) && !content.contains(&b'\\'))
+            && ends_line(after_end);
+        self.line = line + line_breaks(&self.text[range.clone()]);
+        self.at = range.end;
+        let encrypted = headers_say_so || label == "ENCRYPTED PRIVATE KEY";
+        Ok(Some(Block { label, der, encrypted, line, range, plain }))
+    }
+}
+
+impl Block {
+    pub fn kind(&self) -> Kind {
+        match self.label.as_str() {
+            "CERTIFICATE" | "X509 CERTIFICATE" | TRUSTED_CERTIFICATE => Kind::Certificate,
+            "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => Kind::Request,
+            "X509 CRL" => Kind::RevocationList,
+            "PKCS7" | "PKCS #7 SIGNED DATA" => Kind::Pkcs7,
+            "CMS" => Kind::Cms,
+            label if label.ends_with("PRIVATE KEY") => Kind::PrivateKey,
+            label if label.ends_with("PUBLIC KEY") => Kind::PublicKey,
+            _ => Kind::Other,
+        }
+    }
+
+    /// The block as others read it: lines of 64, nothing around it.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(encode_string(&self.label, LineEnding::LF, &self.der).expect("a block is far below 4 GB"))
+    }
+
+    fn certificate(&self) -> Result<Certificate, ParseError> {
+        let line = self.line;
+        let mut der = self.der.as_slice();
+        if self.label == TRUSTED_CERTIFICATE {
+            let (certificate, allowed) = trusted(der).ok_or(ParseError::NotCertificate { line })?;
+            if !allowed {
+                return Err(ParseError::NotTrusted { line });
+            }
+            der = certificate;
+        }
+        Certificate::from_der(der).ok_or_else(|| match Kind::of_der(der) {
+            Some(Kind::Certificate) | None => ParseError::NotCertificate { line },
+            Some(kind) => ParseError::Mislabelled { line, kind },
+        })
+    }
+}
+
+const TRUSTED_CERTIFICATE: &str = "TRUSTED CERTIFICATE";
+
+/// The certificate of OpenSSL's trusted form, which settings follow: lists of usages that it is trusted for, and rejected for (X509_CERT_AUX).
+/// The second part is true when these let it vouch for TLS clients, as OpenSSL decides it.
+fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
+    const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
+    const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
+    let (settings, _) = Any::from_der(der).ok()?;
+    let certificate = &der[..der.len() - settings.len()];
+    if settings.is_empty() {
+        return Some((certificate, true));
+    }
+    let (rest, settings) = Any::from_der(settings).ok()?;
+    if !rest.is_empty() || settings.tag() != Tag::Sequence {
+        return None;
+    }
+    let mut allowed = true;
+    let mut fields = settings.data;
+    while !fields.is_empty() {
+        let (rest, field) = Any::from_der(fields).ok()?;
+        fields = rest;
+        let is_trust = match (field.class(), field.tag()) {
+            (Class::Universal, Tag::Sequence) => true,
+            (Class::ContextSpecific, Tag(0)) => false,
+            _ => continue, // a name for people, the key's id
+        };
+        let mut usages = field.data;
+        let mut names_clients = false;
+        while !usages.is_empty() {
+            let (rest, usage) = Any::from_der(usages).ok()?;
+            usages = rest;
+            names_clients |= usage.tag() == Tag::Oid && (usage.data == CLIENT_AUTH || usage.data == ANY_USAGE);
+        }
+        allowed &= names_clients == is_trust;
+    }
+    Some((certificate, allowed))
+}
+
+impl Kind {
+    /// The kind of something in DER (or BER), told by its first elements where no parser is at hand.
+    fn of_der(der: &[u8]) -> Option<Kind> {
+        if der.starts_with(b"\xfe\xed\xfe\xed") || der.starts_with(b"\xce\xce\xce\xce") {
+            return Some(Kind::JavaKeystore);
+        }
+        let content = match der {
+            [0x30, 0x81, _, content @ ..] | [0x30, 0x82, _, _, content @ ..] | [0x30, 0x83, _, _, _, content @ ..] => {
+                content
+            }
+            [0x30, length, content @ ..] if *length <= 0x80 => content,
+            _ => return None,
+        };
+        const PKCS7: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07";
+        const PKCS5: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05";
+        const PKCS12_PASSWORD: &[u8] = b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01";
+        let encrypted = |content: &[u8]| {
+            let inner = content.get(2..).unwrap_or_default();
+            content.first() == Some(&0x30) && (inner.starts_with(PKCS5) || inner.starts_with(PKCS12_PASSWORD))
+        };
+        match content {
+            [0x02, 0x01, 0x03, ..] => Some(Kind::Pkcs12),
+            [0x02, 0x01, 0x00 | 0x01, ..] => Some(Kind::PrivateKey),
+            _ if content.starts_with(PKCS7) => Some(Kind::Pkcs7),
+            _ if encrypted(content) => Some(Kind::PrivateKey),
+            _ if X509Certificate::from_der(der).is_ok() => Some(Kind::Certificate),
+            _ if X509CertificationRequest::from_der(der).is_ok() => Some(Kind::Request),
+            _ if CertificateRevocationList::from_der(der).is_ok() => Some(Kind::RevocationList),
+            _ if SubjectPublicKeyInfo::from_der(der).is_ok() => Some(Kind::PublicKey),
+            _ => None,
+        }
+    }
+
+    /// The command that makes PEM of a file with it.
+    fn from_der(self, file: &str) -> String {
+        match self {
+            Kind::Certificate | Kind::Other => format!("openssl x509 -inform DER -in {file} -out NEW"),
+            Kind::Request => format!("openssl req -inform DER -in {file} -out NEW"),
+            Kind::RevocationList => format!("openssl crl -inform DER -in {file} -out NEW"),
+            Kind::Pkcs7 | Kind::Cms => format!("openssl pkcs7 -inform DER -in {file} -print_certs -out NEW"),
+            Kind::Pkcs12 => format!("openssl pkcs12 -in {file} -nokeys -out NEW"),
+            Kind::JavaKeystore => format!("keytool -exportcert -rfc -keystore {file} -alias ALIAS -file NEW"),
+            Kind::PrivateKey => format!("openssl pkey -inform DER -in {file} -out NEW"),
+            Kind::PublicKey => format!("openssl pkey -pubin -inform DER -in {file} -out NEW"),
+        }
+    }
+
+    /// The way to certificates from a PEM block of this kind.
+    fn way_out(self) -> &'static str {
+        match self {
+            Kind::Pkcs7 => "openssl pkcs7 -in FILE -print_certs -out NEW writes its certificates as PEM",
+            Kind::Cms => "openssl cms -cmsout -noout -inform PEM -in FILE -certsout NEW writes its certificates as PEM",
+            Kind::Request => "put here what the authority made of it",
+            Kind::RevocationList => {
+                "API Gateway does not read these. Take it out, or keep the certificates with \
+                 openssl crl2pkcs7 -nocrl -certfile FILE | openssl pkcs7 -print_certs -out NEW"
+            }
+            Kind::PublicKey => "a key alone names nobody. Put the certificate here",
+            _ => {
+                "keep the certificates with openssl crl2pkcs7 -nocrl -certfile FILE | openssl pkcs7 -print_certs -out NEW"
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::Certificate => "a certificate",
+            Kind::Request => "a certificate signing request (PKCS #10)",
+            Kind::RevocationList => "a revocation list (X509 CRL)",
+            Kind::Pkcs7 => "a PKCS #7 bundle",
+            Kind::Cms => "a CMS bundle",
+            Kind::Pkcs12 => "a PKCS #12 keystore",
+            Kind::JavaKeystore => "a Java keystore",
+            Kind::PrivateKey => "a private key",
+            Kind::PublicKey => "a public key",
+            Kind::Other => "a block of another kind",
+        })
+    }
+}
+
+/// Looks through the text between two blocks (it begins at byte `at` of the whole, in line `line`) for what was meant to be one. In comments, lines
+/// that begin with #, anything may stand but a boundary: names of certificates, which others choose, stand there in truststores of ours.
+fn look_between(between: &[u8], at: usize, line: usize) -> Result<(), ParseError> {
+    let line_at = |offset: usize| line + line_breaks(&between[..offset]);
+    let zero = between.iter().position(|byte| *byte == 0);
+    if at == 0 && (between.starts_with(b"\xff\xfe") || between.starts_with(b"\xfe\xff")) {
+        return Err(ParseError::Utf16 { line, from: "UTF-16" });
+    }
+    if let (Some(begin), Some(zero)) = (find(between, b"-\0B\0E\0G\0I\0N\0"), zero) {
+        // Behind something else nothing tells the two apart but that one of them is hardly ever met with.
+        let from = if at == 0 && begin % 2 == 1 { "UTF-16BE" } else { "UTF-16LE" };
+        return Err(ParseError::Utf16 { line: line_at(zero), from });
+    }
+    let whole = (at == 0).then(|| Kind::of_der(between)).flatten();
+    if let Some(kind) = whole {
+        return Err(ParseError::Der { line: 1, kind });
+    }
+    let der = between.windows(5).position(|window| {
+        matches!(
+            window,
+            [0x30, 0x82, _, _, 0x30 | 0x02 | 0x06] | [0x30, 0x81, _, 0x30 | 0x02, _] | [0x30, _, 0x02, 0x01, 0 | 1]
+        )
+    });
+    if let Some((offset, kind)) = der.and_then(|offset| Some((offset, Kind::of_der(&between[offset..])?))) {
+        return Err(ParseError::Der { line: line_at(offset), kind });
+    }
+    if let Some(zero) = zero {
+        return Err(ParseError::NotText { line: line_at(zero) });
+    }
+    let mut offset = 0;
+    for text in between.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        if find(text, END).is_some() {
+            return Err(ParseError::EndAlone { line: line_at(offset) });
+        }
+        if !is_comment(text) {
+            look_for_base64(text, &between[offset..], || line_at(offset))?;
+        }
+        offset += text.len() + 1;
+    }
+    Ok(())
+}
+
+/// Looks for base64 of a block, or of what stands in one, in a line outside of all blocks; `rest` begins with that line, whose number is `number`.
+fn look_for_base64(line: &[u8], rest: &[u8], number: impl Fn() -> usize) -> Result<(), ParseError> {
+    /// Base64 of `-----BEGIN`.
+    const ENCODED_BEGIN: &[u8] = b"LS0tLS1CRUdJTi";
+    /// Beginnings of DER that is longer than 255 bytes, or than 127; then of private keys that are shorter.
+    const ENCODED_DER: [&[u8]; 4] = [b"MII", b"MIG", b"MHcCAQEE", b"MC4CAQAw"];
+    if find(line, ENCODED_BEGIN).is_some() {
+        return Err(ParseError::EncodedPem { line: number() });
+    }
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    let mut start = 0;
+    for word in line.split(|byte| !is_base64(byte)) {
+        if word.len() >= MIN_UNFRAMED && ENCODED_DER.iter().any(|der| word.starts_with(der)) {
+            let all = &rest[start..];
+            let length = all.iter().take_while(|byte| is_base64(byte) || byte.is_ascii_whitespace()).count();
+            let framed = all.get(length) == Some(&b'-'); // by what is left of an END line
+            let kind = decode(&all[..length]).filter(|_| !framed).and_then(|der| Kind::of_der(&der));
+            let line = number();
+            return Err(kind.map_or(ParseError::Unframed { line }, |kind| ParseError::EncodedDer { line, kind }));
+        }
+        start += word.len() + 1;
+    }
+    Ok(())
+}
+
+/// What a text without any block is when all of it is base64.
+fn encoded(text: &[u8]) -> Option<ParseError> {
+    let decoded = decode(text)?;
+    if find(&decoded, BEGIN).is_some() {
+        return Some(ParseError::EncodedPem { line: 1 });
+    }
+    Kind::of_der(&decoded).map(|kind| ParseError::EncodedDer { line: 1, kind })
+}
+
+/// True when any BEGIN, damaged or not, is of a private key. In comments only boundaries count, as in [`look_between`].
+fn names_private_key(text: &[u8]) -> bool {
+    const KEYWORD: &[u8] = b"BEGIN";
+    let mut at = 0;
+    while let Some(found) = find(&text[at..], KEYWORD) {
+        let (before, after) = (&text[..at + found], &text[at + found + KEYWORD.len()..]);
+        at += found + KEYWORD.len();
+        let near = &after[..after.len().min(MAX_LABEL)];
+        let label = near.split(|byte| !byte.is_ascii_alphanumeric() && !byte.is_ascii_whitespace()).next();
+        let words = label.unwrap_or_default().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let is_key = words.clone().zip(words.skip(1)).any(|pair| pair == (b"PRIVATE", b"KEY"));
+        let line = before.rsplit(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
+        if is_key && (before.ends_with(HYPHENS) || !is_comment(line)) {
+            return true;
+        }
+    }
+    false
+}
+
+fn is_comment(line: &[u8]) -> bool {
+    line.trim_ascii_start().first() == Some(&b'#')
+}
+
+/// The label of a boundary from behind its keyword, and the text after its last hyphen. Where spaces became line breaks, or the reverse, it is
+/// the same label.
+fn label(text: &[u8]) -> Option<(String, &[u8])> {
+    let length = find(&text[..text.len().min(MAX_LABEL + HYPHENS.len())], HYPHENS)?;
+    let words = std::str::from_utf8(&text[..length]).ok()?;
+    if !words.starts_with(|c: char| c.is_ascii_whitespace()) {
+        return None;
+    }
+    let words: Vec<_> = words.split_ascii_whitespace().collect();
+    let known = |word: &&str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"#._/+".contains(&byte));
+    (!words.is_empty() && words.iter().all(known)).then(|| (words.join(" "), &text[length + HYPHENS.len()..]))
+}
+
+/// The content of a block: base64 with any white space in it, also line breaks that were written out as \n. `None`: it is empty or damaged.
+fn decode(content: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut base64 = Zeroizing::new(String::with_capacity(content.len()));
+    let mut rest = content;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match byte {
+            b'\\' => rest = after_written_break(rest)?,
+            byte if is_space(*byte) => {}
+            byte if byte.is_ascii() => base64.push(char::from(*byte)),
+            _ => return None,
+        }
+    }
+    if base64.is_empty() {
+        return None;
+    }
+    Base64::decode_vec(&base64).ok().map(Zeroizing::new)
+}
+
+/// White space, and the mark that old DOS programs put at the end of a file.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, 0x0b | 0x1a)
+}
+
+/// The text after a line break that is written out (\n, \r, also \\n), from behind its first backslash.
+fn after_written_break(text: &[u8]) -> Option<&[u8]> {
+    let letter = text.iter().position(|byte| *byte != b'\\')?;
+    matches!(text[letter], b'n' | b'r' | b't').then(|| &text[letter + 1..])
+}
+
+/// True when nothing stands between the last line break of the text, or its beginning, and its end, but white space, quotes, or a byte order mark.
+fn ends_at_line_start(text: &[u8]) -> bool {
+    let mut at_start = true;
+    let mut rest = text;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        match byte {
+            b'\n' | b'\r' => at_start = true,
+            b'"' | b'\'' | b'`' => {}
+            byte if is_space(*byte) => {}
+            b'\\' if let Some(after) = after_written_break(tail) => {
+                at_start = true;
+                rest = after;
+            }
+            0xef if let Some(after) = tail.strip_prefix(&BYTE_ORDER_MARK[1..]) => rest = after,
+            _ => at_start = false,
+        }
+    }
+    at_start
+}
+
+/// The number of line breaks in a text: LF, CR or CRLF.
+fn line_breaks(text: &[u8]) -> usize {
+    let returns = text.iter().enumerate().filter(|(at, byte)| **byte == b'\r' && text.get(at + 1) != Some(&b'\n'));
+    text.iter().filter(|byte| **byte == b'\n').count() + returns.count()
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests;
