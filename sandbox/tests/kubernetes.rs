@@ -61,10 +61,11 @@ async fn an_api_server_with_everything_that_deletion_needs() {
     until("what it owns is gone", async || maps.get_opt("kept-too").await.unwrap().is_none()).await;
 }
 
-/// A namespace, an object with a status in it, and one that it owns.
+/// A namespace, an object in it, and one that it owns.
 async fn owner_and_owned(kubernetes: &Kubernetes) -> Vec<Value> {
     let manifest = kubernetes.kubeconfig.with_file_name("kept.yaml");
-    let object = "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: kept, namespace: payments}, status: {said: before}}";
+    let object =
+        "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: kept, namespace: payments}}";
     fs::write(&manifest, object).unwrap();
     kubectl(kubernetes, &["apply", "--filename", manifest.to_str().unwrap()]);
     let uid = kubectl(
