@@ -564,7 +564,7 @@ impl Maker<'_> {
 /// Of all that is not part of a certificate's life, in which nothing falls due.
 fn for_decades(mut object: Value) -> Value {
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-    let spec = &mut object["spec"];
+    let Some(spec) = object.get_mut("spec") else { return object };
     match kind.as_str() {
         "ClientCertificate" => spec["duration"] = LEAF_LIFE.into(),
         "ClientGrant" if !spec["maxDuration"].is_null() => spec["maxDuration"] = LEAF_LIFE.into(),
