@@ -88,6 +88,7 @@ pub async fn record(stage: &Stage) -> Recorded {
     let zone_id = hosted_zone(&stage.account, ZONE).await.expect("a zone");
     let registrars_zone_id = hosted_zone(&stage.registrar, REGISTRARS_ZONE).await.expect("a zone");
     versioned_bucket(&stage.account, BUCKET).await.expect("a bucket");
+    stage.grant(&namespaces).await;
     let mut operator = stage.operator(&namespaces).await;
     operator.restart().expect("the operator starts");
 

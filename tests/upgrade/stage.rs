@@ -13,7 +13,7 @@ use sandbox::{
     aws::{Account, Options},
     control::{Calls, Control},
     echo::Echo,
-    operator::{Operator, OperatorOptions, grant},
+    operator::{Operator, OperatorOptions, SERVICE_ACCOUNT, grant},
     process::free_port,
     world::World,
 };
@@ -75,7 +75,7 @@ impl Stage {
         self.world.aws.control()
     }
 
-    /// An operator with the rights that the chart ships in these namespaces. It does not run yet.
+    /// An operator for these namespaces. It does not run yet.
     pub async fn operator(&self, namespaces: &[String]) -> Operator {
         let mut env = self.world.operator_env(&self.account, BUCKET);
         let settings = [
@@ -93,9 +93,12 @@ impl Stage {
             env,
             args: vec![],
         };
-        let kubernetes = &self.world.kubernetes;
-        grant(kubernetes, &options.namespace, &options.watch).await.expect("the operator's rights");
-        Operator::prepare(kubernetes, sandbox::operator::SERVICE_ACCOUNT, options).await.expect("a kubeconfig")
+        Operator::prepare(&self.world.kubernetes, SERVICE_ACCOUNT, options).await.expect("a kubeconfig")
+    }
+
+    /// Lets an operator into these namespaces, by the rights that the chart ships.
+    pub async fn grant(&self, namespaces: &[String]) {
+        grant(&self.world.kubernetes, OPERATOR, namespaces).await.expect("the operator's rights");
     }
 
     /// The series that the operator shows.
