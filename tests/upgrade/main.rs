@@ -34,8 +34,10 @@ const EXPECTED: &[Expected] = &[];
 /// status, which on a busy machine is no fault of the upgrade.
 const AT_A_TIME: usize = 10;
 
-/// How often all of AWS is read about each domain before the operator counts as having found nothing to do.
+/// How often all of AWS is read about each domain without a write before the operator counts as having found nothing to do.
 const RESYNCS: usize = 3;
+/// How often at most, should it go on writing for ever.
+const MOST_RESYNCS: usize = 15;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_writes_only_what_is_expected_and_refuses_nobody() {
@@ -172,8 +174,13 @@ async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], m
     let text = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let served = of_kind(objects, "MtlsDomain").filter(|domain| domain["spec"]["suspend"] != true);
     let hosts: Vec<_> = served.filter_map(|domain| text(domain, "/spec/domainName")).collect();
-    let mut since = mark;
-    for resync in 0..RESYNCS {
+    let written = async || {
+        let to_aws = Calls { since: mark, writes: true, ..Calls::default() };
+        let calls = stage.control().calls(&to_aws).await.expect("the journal").calls.len();
+        calls + proxy.seen().iter().filter_map(to_kubernetes).count()
+    };
+    let (mut since, mut quiet, mut before) = (mark, 0, written().await);
+    for resync in 0..MOST_RESYNCS {
         since = eventually(&format!("resync {resync} of every domain"), async || {
             let reads = Calls { since, ..Calls::default() };
             let journal = stage.control().calls(&reads).await.map_err(|e| e.to_string())?;
@@ -182,6 +189,12 @@ async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], m
             if unread.is_empty() { Ok(journal.last) } else { Err(format!("nothing was read of {unread:?}")) }
         })
         .await;
+        let now = written().await;
+        quiet = if now == before { quiet + 1 } else { 0 };
+        before = now;
+        if quiet == RESYNCS {
+            break;
+        }
     }
     let secrets: Vec<_> = of_kind(objects, "ClientCertificate")
         .map(|certificate| {

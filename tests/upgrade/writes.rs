@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use crate::stage::{full_name, of_kind};
 
-/// A write that an upgrade makes.
+/// Writes that an upgrade makes: each of `what` to each of `whose`.
 #[derive(Debug)]
 pub struct Expected {
     /// As [`Write::what`].
-    pub what: &'static str,
+    pub what: &'static [&'static str],
     /// As [`Write::whose`].
-    pub whose: &'static str,
+    pub whose: &'static [&'static str],
     /// How many of them; none at all is wrong, too.
     pub at_most: usize,
     /// Why it has to be.
@@ -36,22 +36,28 @@ pub struct Write {
 
 /// Every write that is not expected, and every expected one that did not come.
 pub fn judge(writes: &[Write], expected: &[Expected]) -> Vec<String> {
-    let mut left: BTreeMap<_, _> = expected.iter().map(|e| ((e.what, e.whose), (e.at_most, e))).collect();
+    let each = expected.iter().flat_map(|e| e.what.iter().map(move |what| (e, *what)));
+    let each = each.flat_map(|(e, what)| e.whose.iter().map(move |whose| ((what, *whose), e)));
+    let expected: BTreeMap<_, _> = each.collect();
+    let mut seen: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for Write { what, whose, shown } in writes {
+        seen.entry((what.as_str(), whose.as_str())).or_default().push(shown);
+    }
     let mut wrong = vec![];
-    for write in writes {
-        match left.get_mut(&(write.what.as_str(), write.whose.as_str())) {
-            Some((more @ 1.., _)) => *more -= 1,
-            Some((_, e)) => wrong.push(format!("more than {} times: {}", e.at_most, line(write))),
-            None => wrong.push(format!("not expected: {}", line(write))),
+    for ((what, whose), all) in &seen {
+        let (times, mut shown) = (all.len(), all.clone());
+        shown.retain(|text| !text.is_empty());
+        shown.dedup();
+        let line = format!("{times} of {what:?} to {whose:?}: {}", shown.join(", "));
+        match expected.get(&(*what, *whose)) {
+            Some(e) if times <= e.at_most => {}
+            Some(e) => wrong.push(format!("more than {} expected: {line}", e.at_most)),
+            None => wrong.push(format!("not expected: {line}")),
         }
     }
-    let missing = left.into_values().filter(|(more, e)| *more == e.at_most);
-    wrong.extend(missing.map(|(_, e)| format!("did not come, so take it off the list: {} of {}", e.what, e.whose)));
+    let missing = expected.keys().filter(|key| !seen.contains_key(key));
+    wrong.extend(missing.map(|(what, whose)| format!("did not come, so take it off the list: {what:?} to {whose:?}")));
     wrong
-}
-
-fn line(Write { what, whose, shown }: &Write) -> String {
-    format!("{what} of {whose} {shown}")
 }
 
 /// A write to AWS. `objects` are the recorded ones.
@@ -158,16 +164,16 @@ mod tests {
 
     #[test]
     fn only_what_is_expected_may_come_as_often_as_it_may_and_it_has_to() {
-        let one = |what, whose, at_most| Expected { what, whose, at_most, why: "a test" };
+        let puts = |whose, at_most| Expected { what: &["AWS PutObject"], whose, at_most, why: "a test" };
         let twice = [write("AWS PutObject", "a/b"), write("AWS PutObject", "a/b")];
         assert_eq!(judge(&[], &[]), [""; 0]);
-        assert_eq!(judge(&twice, &[one("AWS PutObject", "a/b", 2)]), [""; 0]);
-        assert_eq!(judge(&twice[..1], &[one("AWS PutObject", "a/b", 2)]), [""; 0]);
-        assert_eq!(judge(&twice, &[one("AWS PutObject", "a/b", 1)]), ["more than 1 times: AWS PutObject of a/b (x)"]);
-        let other = [one("AWS PutObject", "a/c", 1)];
-        let wrong =
-            ["not expected: AWS PutObject of a/b (x)", "did not come, so take it off the list: AWS PutObject of a/c"];
-        assert_eq!(judge(&twice[..1], &other), wrong);
+        assert_eq!(judge(&twice, &[puts(&["a/b"], 2)]), [""; 0]);
+        assert_eq!(judge(&twice[..1], &[puts(&["a/b"], 2)]), [""; 0]);
+        let line = |times| format!(r#"expected: {times} of "AWS PutObject" to "a/b": (x)"#);
+        assert_eq!(judge(&twice, &[puts(&["a/b"], 1)]), [format!("more than 1 {}", line(2))]);
+        let missing = r#"did not come, so take it off the list: "AWS PutObject" to "a/c""#;
+        assert_eq!(judge(&twice[..1], &[puts(&["a/c"], 1)]), [format!("not {}", line(1)), missing.to_owned()]);
+        assert_eq!(judge(&twice[..1], &[puts(&["a/b", "a/c"], 1)]), [missing]);
     }
 
     #[test]
