@@ -340,6 +340,17 @@ impl Control {
         self.changed("domain", &body).await
     }
 
+    /// All that the account has in AWS, for [`Control::load`]. Of an account that is at rest.
+    pub async fn dump(&self, account: &str) -> Result<serde_json::Value, Error> {
+        self.get(&format!("dump?account={account}")).await
+    }
+
+    /// Replaces all that the account of the dump has by what it had then, on this double or another.
+    /// [`Error::Refused`] for a dump of a double that keeps other things.
+    pub async fn load(&self, dump: &serde_json::Value) -> Result<(), Error> {
+        self.post::<serde_json::Value>("load", dump).await.map(drop)
+    }
+
     /// Everything of all accounts as at the start.
     pub async fn reset(&self) -> Result<(), Error> {
         self.post::<serde_json::Value>("reset", &serde_json::json!({})).await.map(drop)

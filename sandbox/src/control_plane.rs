@@ -12,6 +12,7 @@ use kube::api::{Api, ListParams};
 use kube::config::KubeconfigError;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
+use crate::etcd;
 use crate::kubeconfig::{Access, write_private};
 use crate::process::{self, Process, free_port};
 use crate::tools;
@@ -142,7 +143,7 @@ async fn start_etcd(dir: &Path) -> Result<Process, Error> {
     // Sockets in the folder, not ports: none to collide, and nobody else on the machine can talk to an etcd that asks for
     // no password. Relative, because the path of a socket has an end at 108 bytes; with a "port", which is part of the
     // file's name, because etcd insists on one.
-    let socket = dir.join("etcd.sock:0");
+    let socket = dir.join(etcd::SOCKET);
     for socket in [&socket, &dir.join("etcd-peer.sock:0")] {
         match fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

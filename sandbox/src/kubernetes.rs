@@ -8,13 +8,14 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::config::Config;
 use kube::runtime::{conditions, wait};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::control_plane::{self, ControlPlane};
+use crate::etcd;
 use crate::kubeconfig::Access;
 
 /// Until a CustomResourceDefinition is served.
@@ -48,6 +49,14 @@ pub enum Error {
     },
     #[error("{path} has something in it that is no CustomResourceDefinition", path = path.display())]
     NotACrd { path: PathBuf },
+    #[error("{what} is no object that can be put back")]
+    NotAnObject { what: String },
+    #[error("cannot put {what} into etcd")]
+    Etcd {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("the API server does not serve {crd} within {CRD_DEADLINE:?}")]
     NotServed { crd: String },
 }
@@ -132,6 +141,32 @@ impl Kubernetes {
         }
         if new {
             self.control_plane.lock().await.restart_controllers().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts objects of an earlier API server back as they were there, whatever the schemas say of them now: with UID, dates, managed fields and
+    /// status; only the `resourceVersion` is another. Those of the core group and of installed CustomResourceDefinitions, owners before what they
+    /// own, or the garbage collector is quicker.
+    ///
+    /// # Errors
+    /// [`Error::NotAnObject`], [`Error::Etcd`].
+    pub async fn restore(&self, objects: &[Value]) -> Result<(), Error> {
+        for object in objects {
+            let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+            let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
+            let what = format!("{} {}/{}", object["kind"], namespace.unwrap_or_default(), name.unwrap_or_default());
+            let (Some(version), Some(kind), Some(name)) = (text("/apiVersion"), text("/kind"), name) else {
+                return Err(Error::NotAnObject { what });
+            };
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+            let mut stored = object.clone();
+            if let Some(metadata) = stored["metadata"].as_object_mut() {
+                metadata.remove("resourceVersion");
+            }
+            let key = etcd::key(&resource.group, &resource.plural, namespace, name);
+            etcd::put(&self.dir, &key, &stored).await.map_err(|source| Error::Etcd { what, source })?;
         }
         Ok(())
     }

@@ -94,13 +94,25 @@ impl Operator {
         service_account: &str,
         options: OperatorOptions,
     ) -> Result<Self, Error> {
+        let mut operator = Self::prepare(kubernetes, service_account, options).await?;
+        operator.restart()?;
+        Ok(operator)
+    }
+
+    /// The same, without starting the program: [`Operator::restart`] does.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Kubernetes`].
+    pub async fn prepare(
+        kubernetes: &Kubernetes,
+        service_account: &str,
+        options: OperatorOptions,
+    ) -> Result<Self, Error> {
         let dir = &options.dir;
         std::fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.clone(), source })?;
         let kubeconfig = dir.join("operator.kubeconfig");
         kubernetes.service_account_kubeconfig(&options.namespace, service_account, &kubeconfig).await?;
-        let mut operator = Self { options, process: None };
-        operator.restart()?;
-        Ok(operator)
+        Ok(Self { options, process: None })
     }
 
     /// Kills it if it runs, and starts it with the options it had.

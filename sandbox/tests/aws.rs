@@ -207,3 +207,28 @@ fn the_double_passes_its_own_tests() {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+#[tokio::test]
+async fn what_an_account_has_is_the_same_in_another_double() {
+    let (aws, _dir) = start().await;
+    let account = aws.new_account();
+    let prepared = prepare(&account, &Preparation::of_its_own(&account)).await.unwrap();
+    // Once the function of the API has become active.
+    let lambda = aws_sdk_lambda::Client::new(&account.sdk());
+    common::eventually("the function is active", async || {
+        let found = lambda.get_function_configuration().function_name("hello").send().await.unwrap();
+        found.state.is_some_and(|state| state.as_str() == "Active")
+    })
+    .await;
+    let dump = aws.control().dump(&account.id).await.unwrap();
+
+    let (other, _dir) = start().await;
+    let there = other.account(&account.id);
+    assert!(gateway(&there).get_api().api_id(&prepared.api_id).send().await.is_err());
+    other.control().load(&dump).await.unwrap();
+    assert_eq!(other.control().dump(&account.id).await.unwrap(), dump);
+    assert_eq!(gateway(&there).get_api().api_id(&prepared.api_id).send().await.unwrap().name.unwrap(), "hello");
+    let mut unknown = dump.clone();
+    unknown["stores"]["s3._nothing_like_it"] = serde_json::json!([]);
+    assert!(other.control().load(&unknown).await.is_err());
+}

@@ -13,7 +13,7 @@ use sandbox::control_plane;
 use sandbox::kubernetes::{Error, Kubernetes};
 use sandbox::operator::{Operator, OperatorOptions};
 use sandbox::process::Process;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -33,8 +33,8 @@ async fn an_api_server_with_everything_that_deletion_needs() {
 
     let version = first.admin().apiserver_version().await.unwrap();
     assert!(version.git_version.starts_with("v1."), "the version is not stamped: {version:?}");
-    let kubectl = kubectl(&first, &["get", "namespaces", "--output=name"]);
-    assert!(kubectl.contains("namespace/default") && kubectl.contains("namespace/kube-system"), "{kubectl}");
+    let names = kubectl(&first, &["get", "namespaces", "--output=name"]);
+    assert!(names.contains("namespace/default") && names.contains("namespace/kube-system"), "{names}");
 
     for kubernetes in [&first, &second] {
         kubernetes.namespace("payments").await.unwrap();
@@ -46,11 +46,49 @@ async fn an_api_server_with_everything_that_deletion_needs() {
     assert!(Api::<Namespace>::all(second.admin()).get_opt("only-here").await.unwrap().is_none());
     only_here.delete("only-here", &DeleteParams::default()).await.unwrap();
     until("the namespace is gone", async || only_here.get_opt("only-here").await.unwrap().is_none()).await;
+    let kept = owner_and_owned(&first).await;
     drop(first);
 
     // A second life in the same folder starts from nothing.
     let again = start(dir.path().join("a")).await;
     assert!(Api::<Namespace>::all(again.admin()).get_opt("payments").await.unwrap().is_none());
+    // Or from what the first one had.
+    again.install_crds(&again.kubeconfig.with_file_name("crds.yaml")).await.unwrap();
+    again.restore(&kept).await.unwrap();
+    assert_eq!(as_they_are(&again).await, kept);
+    kubectl(&again, &["delete", "mtlsdomain", "kept", "--namespace=payments"]);
+    let maps = Api::<ConfigMap>::namespaced(again.admin(), "payments");
+    until("what it owns is gone", async || maps.get_opt("kept-too").await.unwrap().is_none()).await;
+}
+
+/// A namespace, an object in it, and one that it owns.
+async fn owner_and_owned(kubernetes: &Kubernetes) -> Vec<Value> {
+    let manifest = kubernetes.kubeconfig.with_file_name("kept.yaml");
+    let object =
+        "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: kept, namespace: payments}}";
+    fs::write(&manifest, object).unwrap();
+    kubectl(kubernetes, &["apply", "--filename", manifest.to_str().unwrap()]);
+    let uid = kubectl(
+        kubernetes,
+        &["get", "mtlsdomain", "kept", "--namespace=payments", "--output=jsonpath={.metadata.uid}"],
+    );
+    let owner = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "name": "kept", "uid": uid});
+    let owned = json!({"metadata": {"name": "kept-too", "ownerReferences": [owner]}, "data": {"key": "value"}});
+    let maps = Api::<ConfigMap>::namespaced(kubernetes.admin(), "payments");
+    maps.create(&PostParams::default(), &serde_json::from_value(owned).unwrap()).await.unwrap();
+    as_they_are(kubernetes).await
+}
+
+/// Those three, without their resourceVersion.
+async fn as_they_are(kubernetes: &Kubernetes) -> Vec<Value> {
+    let get = |arguments: &[&str]| {
+        let shown = kubectl(kubernetes, &[&["get", "--output=json", "--show-managed-fields"], arguments].concat());
+        let mut object: Value = serde_json::from_str(&shown).unwrap();
+        object["metadata"].as_object_mut().unwrap().remove("resourceVersion").expect("it has one");
+        object
+    };
+    let there = ["--namespace=payments", "mtlsdomain", "kept"];
+    vec![get(&["namespace", "payments"]), get(&there), get(&[there[0], "configmap", "kept-too"])]
 }
 
 /// An object whose owner is deleted goes too, whether the owner is of a built-in kind or of a new one.
