@@ -8,6 +8,6 @@ fuzz_target!(|text: &[u8]| {
     for (certificate, _) in pem::certificates(text).unwrap_or_default() {
         assert!(bundle.entries.iter().any(|entry| entry.certificate == certificate), "a certificate is lost");
     }
-    let again = Bundle::parse(bundle.render()).expect("what we write can be read");
+    let again = Bundle::parse(&bundle.render()).expect("what we write can be read");
     assert_eq!(again.entries.len(), bundle.entries.len());
 });

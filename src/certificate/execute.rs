@@ -143,8 +143,8 @@ impl Hands<'_> {
         let data = data.clone();
         // Slow on purpose: it makes passwords hard to guess.
         let written = tokio::task::spawn_blocking(move || {
-            let chain = parse_pem_bundle(data.tls_crt.unwrap_or_default()).unwrap_or_default();
-            keystore::write(Zeroizing::new(data.tls_key.unwrap_or_default()), &chain, &password)
+            let chain = parse_pem_bundle(&data.tls_crt.unwrap_or_default()).unwrap_or_default();
+            keystore::write(&Zeroizing::new(data.tls_key.unwrap_or_default()), &chain, &password)
         });
         Ok(Some(written.await??))
     }

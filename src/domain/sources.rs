@@ -73,7 +73,7 @@ fn others(map: &ConfigMap) -> String {
     format!("; its keys are {}", listed(keys.iter().map(|key| key.as_str()), MOST_KEYS))
 }
 
-fn only_trusted(pem: impl AsRef<[u8]>) -> Source {
+fn only_trusted(pem: &(impl AsRef<[u8]> + ?Sized)) -> Source {
     Source::Read { certificates: parse_pem_bundle(pem), completing: Ok(vec![]), key: Key::Absent }
 }
 

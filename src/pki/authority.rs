@@ -126,8 +126,8 @@ pub enum IssuerError {
 impl Issuer {
     /// From the Secret's `tls.crt` (its first certificate is the authority), `tls.key` and `ca.crt`.
     pub fn from_pem(
-        tls_crt: impl AsRef<[u8]>,
-        tls_key: impl AsRef<[u8]>,
+        tls_crt: &(impl AsRef<[u8]> + ?Sized),
+        tls_key: &(impl AsRef<[u8]> + ?Sized),
         ca_crt: Option<&[u8]>,
     ) -> Result<Issuer, IssuerError> {
         let mut pool = parse_pem_bundle(tls_crt).map_err(IssuerError::Certificate)?;

@@ -56,7 +56,7 @@ pub enum CsrError {
 
 /// Reads a request. Subject and alternative names count; every other extension that it asks for (keytool asks for a key identifier,
 /// others for usages) is left out of what is issued.
-pub fn read(text: impl AsRef<[u8]>, duration: SignedDuration) -> Result<Csr, CsrError> {
+pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Result<Csr, CsrError> {
     let blocks = pem::scan(text.as_ref()).collect::<Result<Vec<_>, _>>()?;
     match blocks.iter().map(Block::kind).find(|kind| *kind != Kind::Request) {
         Some(Kind::PrivateKey) => return Err(ParseError::PrivateKey.into()),
@@ -248,8 +248,8 @@ mod tests {
             issuer("Partners", at("2026-11-24T12:00:00Z")),
             "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
         );
-        assert_eq!(read(ca.ca_pem(), DAY), Err(CsrError::Other(Kind::Certificate)));
-        assert_eq!(read(format!("{good}{key}"), DAY), Err(CsrError::Pem(ParseError::PrivateKey)));
+        assert_eq!(read(&ca.ca_pem(), DAY), Err(CsrError::Other(Kind::Certificate)));
+        assert_eq!(read(&format!("{good}{key}"), DAY), Err(CsrError::Pem(ParseError::PrivateKey)));
         // Another name under the same signature.
         let mut der = pem::scan(good.as_bytes()).next().unwrap().unwrap().der.to_vec();
         let at = der.windows(7).position(|part| part == b"client1").unwrap();

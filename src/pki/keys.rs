@@ -139,12 +139,12 @@ pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
 }
 
 /// Reads the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1 (blocks before it, as `EC PARAMETERS`, are skipped).
-pub fn parse(text: impl AsRef<[u8]>) -> Result<KeyPair, KeyError> {
+pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<KeyPair, KeyError> {
     KeyPair::try_from(private_block(text.as_ref())?.der.as_slice()).map_err(|_| KeyError::Unreadable)
 }
 
 /// How the first private key of a PEM file is written; `None` when there is none.
-pub fn encoding_of(text: impl AsRef<[u8]>) -> Option<Encoding> {
+pub fn encoding_of(text: &(impl AsRef<[u8]> + ?Sized)) -> Option<Encoding> {
     match private_block(text.as_ref()).ok()?.label.as_str() {
         "PRIVATE KEY" => Some(Encoding::Pkcs8),
         "RSA PRIVATE KEY" | "EC PRIVATE KEY" => Some(Encoding::Pkcs1),
@@ -153,7 +153,7 @@ pub fn encoding_of(text: impl AsRef<[u8]>) -> Option<Encoding> {
 }
 
 /// The first private key of a PEM file as a block of its own, in the encoding that it has, for readers that take nothing else.
-pub fn alone(text: impl AsRef<[u8]>) -> Result<Zeroizing<String>, KeyError> {
+pub fn alone(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Zeroizing<String>, KeyError> {
     Ok(private_block(text.as_ref())?.to_pem())
 }
 

@@ -19,7 +19,11 @@ pub enum KeystoreError {
 
 /// One entry: the private key (PEM, any encoding) and its certificates, the leaf first. With AES-256 and HMAC-SHA-256, as OpenSSL 3 and
 /// Java write it: what is older than OpenSSL 1.1.0 and Java 8u301 cannot read it. No two are the same, whatever is in them.
-pub fn write(tls_key: impl AsRef<[u8]>, chain: &[Certificate], password: &str) -> Result<Vec<u8>, KeystoreError> {
+pub fn write(
+    tls_key: &(impl AsRef<[u8]> + ?Sized),
+    chain: &[Certificate],
+    password: &str,
+) -> Result<Vec<u8>, KeystoreError> {
     let pkcs8 = keys::pkcs8(&keys::parse(tls_key)?)?;
     let built = || {
         let certificates =
@@ -33,7 +37,7 @@ pub fn write(tls_key: impl AsRef<[u8]>, chain: &[Certificate], password: &str) -
 }
 
 /// Whether this is what [`write`] would have written, but for what is random in it.
-pub fn holds(keystore: &[u8], tls_key: impl AsRef<[u8]>, chain: &[Certificate], password: &str) -> bool {
+pub fn holds(keystore: &[u8], tls_key: &(impl AsRef<[u8]> + ?Sized), chain: &[Certificate], password: &str) -> bool {
     let (Ok(store), Ok(key)) =
         (KeyStore::from_pkcs12(keystore, password, Pkcs12ImportPolicy::Strict), keys::parse(tls_key))
     else {

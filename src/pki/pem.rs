@@ -70,7 +70,7 @@ pub enum ParseError {
     Utf16 { line: usize, from: &'static str },
     #[error("line {line}: a zero byte: this is neither PEM nor DER; export the certificates again, as PEM in UTF-8")]
     NotText { line: usize },
-    #[error("line {line}: {kind} in binary form, not PEM: {} converts it", kind.from_der("FILE"))]
+    #[error("line {line}: {kind} in binary form, not PEM: {} converts it", kind.conversion("FILE"))]
     Der { line: usize, kind: Kind },
     #[error(
         "line {line}: base64 of PEM, which is encoded once too often: base64 -d FILE decodes it (what stands in a Secret's data is \
@@ -79,7 +79,7 @@ pub enum ParseError {
     EncodedPem { line: usize },
     #[error(
         "line {line}: {kind} in base64 without -----BEGIN and -----END lines: base64 -d FILE >DER && {} converts it",
-        kind.from_der("DER")
+        kind.conversion("DER")
     )]
     EncodedDer { line: usize, kind: Kind },
     #[error("line {line}: base64 outside of a block: the -----BEGIN line before it is missing or damaged")]
@@ -337,7 +337,7 @@ impl Kind {
     }
 
     /// The command that makes PEM of a file with it.
-    fn from_der(self, file: &str) -> String {
+    fn conversion(self, file: &str) -> String {
         match self {
             Kind::Certificate | Kind::Other => format!("openssl x509 -inform DER -in {file} -out NEW"),
             Kind::Request => format!("openssl req -inform DER -in {file} -out NEW"),

@@ -95,7 +95,7 @@ impl Bundle {
 
     /// Reads an object back. A foreign one has no comments of ours: its authorities are empty. A certificate that is there twice
     /// counts once.
-    pub fn parse(text: impl AsRef<[u8]>) -> Result<Bundle, ParseError> {
+    pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Bundle, ParseError> {
         let text = text.as_ref();
         let mut bundle = Bundle::default();
         if pem::is_blank(text) {

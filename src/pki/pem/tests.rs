@@ -105,11 +105,11 @@ fn every_shape_is_read() {
     for (name, shape) in SHAPES {
         let shaped = shape(&sample.certificate.to_pem());
         assert_eq!(read_all(&shaped).as_deref(), Ok(&both()[..1]), "{name}");
-        let read = keys::parse(shape(&sample.key)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let read = keys::parse(&shape(&sample.key)).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(read.serialized_der(), key, "{name}");
-        assert_eq!(keys::encoding_of(shape(&sample.key)), Some(keys::Encoding::Pkcs8), "{name}");
-        assert_eq!(*keys::alone(shape(&sample.key)).unwrap(), sample.key.replace("\r\n", "\n"), "{name}");
-        assert_eq!(csr::read(shape(&sample.request), day).as_ref(), Ok(&request), "{name}");
+        assert_eq!(keys::encoding_of(&shape(&sample.key)), Some(keys::Encoding::Pkcs8), "{name}");
+        assert_eq!(*keys::alone(&shape(&sample.key)).unwrap(), sample.key.replace("\r\n", "\n"), "{name}");
+        assert_eq!(csr::read(&shape(&sample.request), day).as_ref(), Ok(&request), "{name}");
         // And one after the other in one file, where no newline may be between the two.
         let pair = read_all(bytes(&[&shaped, &shape(&b())]));
         match *name {
@@ -401,7 +401,7 @@ fn a_private_key_that_cannot_be_used_says_why() {
         assert!(keys::encoding_of(&file).is_none() && keys::alone(&file).is_err(), "{name}");
     }
     // What follows the key is of no concern.
-    assert!(keys::parse(format!("{}-----BEGIN", sample.key)).is_ok());
+    assert!(keys::parse(&format!("{}-----BEGIN", sample.key)).is_ok());
 }
 
 /// As OpenSSL decides it: a certificate of these settings does or does not vouch for a client.
