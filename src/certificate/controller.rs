@@ -458,11 +458,12 @@ async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Re
         (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
-            let (leaf, version) = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
+            let old = plan::own_key(o);
+            let (leaf, version) = execute::issue(hands, issuer.clone(), secret, old, revision, now).await?;
             Ok(Some(Issued { leaf, revision, version }))
         }
         (Some(Act::Stage { revision }), _) => {
-            execute::stage(hands, secret, next, *revision, now).await?;
+            execute::stage(hands, plan::own_key(o), next, *revision, now).await?;
             Ok(None)
         }
         (Some(Act::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {

@@ -29,6 +29,8 @@ use crate::{
 
 /// Annotation on a leaf's Secret: how often a leaf was issued into it.
 pub const REVISION: &str = "mtls-operator.io/revision";
+/// No certificate is issued more often: an annotation that says so is somebody else's, and what it says does not count.
+const MOST_REVISIONS: i64 = 1_000_000_000;
 /// Annotation on it: the value of the annotation `mtls-operator.io/renew` that was answered last.
 pub const RENEWED: &str = "mtls-operator.io/renewed";
 /// Key of the PKCS #12 keystore in it, as cert-manager names it.
@@ -123,11 +125,15 @@ async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) 
         data,
         ours: found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
             && found.type_.as_deref() == Some(secret_type(&d.key)),
-        revision: annotation(REVISION).and_then(|r| r.parse().ok()).unwrap_or_default(),
+        revision: annotation(REVISION).and_then(|text| revision(text)).unwrap_or_default(),
         renewed: annotation(RENEWED).cloned(),
         keystore_fits,
         found,
     }
+}
+
+fn revision(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|revision| (1..=MOST_REVISIONS).contains(revision))
 }
 
 fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {

@@ -12,7 +12,7 @@ use super::{
     desired::{self, Desired},
     execute,
     observed::{Held, Observed, Problem},
-    plan::{Act, Plan, plan},
+    plan::{self, Act, Plan, plan},
     self_signed,
 };
 use crate::{
@@ -144,18 +144,16 @@ impl World {
     fn looks(&mut self, crash: bool) -> Plan {
         let plan = self.plan();
         let d = self.d.clone();
-        let made = |request, issuer, old: Option<&Kept>, now| {
-            let old = old.and_then(|kept| kept.data.tls_key.clone());
-            execute::make(&request, &d.key, old, issuer, now).unwrap().1
-        };
+        let old = plan::own_key(&self.observed());
+        let made = |request, issuer, now| execute::make(&request, &d.key, old.clone(), issuer, now).unwrap().1;
         match &plan.act {
             Some(Act::Issue(_)) => {
-                let data = made(d.request.clone(), Some(&*self.issuer), self.secret.as_ref(), self.now);
+                let data = made(d.request.clone(), Some(&*self.issuer), self.now);
                 let revision = self.observed().revision() + 1;
                 self.hand_out(Kept { data, revision, renewed: d.renew.clone() });
             }
             Some(Act::Stage { revision }) => {
-                let data = made(self_signed::request(&d, *revision), None, self.secret.as_ref(), self.now);
+                let data = made(self_signed::request(&d, *revision), None, self.now);
                 self.next = Some(Kept { data, revision: *revision, renewed: d.renew.clone() });
             }
             Some(Act::Swap) => {

@@ -8,6 +8,7 @@ use std::{
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use jiff::{SignedDuration, Timestamp};
 
+use super::clients;
 use crate::pki::{
     certificate::Certificate,
     truststore::{Bundle, Entry},
@@ -36,9 +37,18 @@ impl Trust {
         Trust(Arc::new(entries.map(|e| Trusted { since: since(&e.certificate), entry: e.clone() }).collect()))
     }
 
-    /// Whether the domain lets this leaf in, as far as its issuer goes.
+    /// Whether the domain lets this leaf in, as far as its issuer goes. A ClientCertificate's own certificate vouches for itself only.
     pub fn lets_in(&self, leaf: &Certificate) -> bool {
-        self.0.iter().any(|trusted| leaf.is_issued_by(&trusted.entry.certificate))
+        self.0.iter().any(|trusted| match clients::is_self_signed(&trusted.entry.authority) {
+            true => trusted.entry.certificate == *leaf,
+            false => leaf.is_issued_by(&trusted.entry.certificate),
+        })
+    }
+
+    /// Whether this leaf was issued under an authority of the truststore that the operator issues under, or issued under once.
+    pub fn has_issued(&self, leaf: &Certificate) -> bool {
+        let ours = |entry: &Entry| entry.max_leaf.is_some() && !clients::is_self_signed(&entry.authority);
+        self.0.iter().any(|trusted| ours(&trusted.entry) && leaf.is_issued_by(&trusted.entry.certificate))
     }
 
     /// Whether a new leaf of that life may be handed out under `authority`: trusted, and remembered for long enough.

@@ -3,6 +3,7 @@
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
 use super::certificate::{Certificate, parse_pem_bundle};
+use super::form;
 use super::keys::{self, Encoding, KeyKind, KeyWish};
 use super::leaf::{LeafRequest, subject_der};
 use jiff::{SignedDuration, Timestamp};
@@ -65,6 +66,8 @@ pub enum Reason {
     IssuerDiffers,
     /// `ca.crt` or the intermediates in `tls.crt` are not the issuer's current chain.
     ChainDiffers,
+    /// The certificate is not what a release of ours would have issued: forged, or made by somebody else who has the issuer's key.
+    FormDiffers,
     Expired,
     RenewalAsked,
     RenewalDue,
@@ -95,6 +98,7 @@ const RULES: &[Rule] = &[
     duration_differs,
     issuer_differs,
     chain_differs,
+    form_differs,
     expired,
     renewal_is_asked_for,
     renewal_is_due,
@@ -221,6 +225,16 @@ fn chain_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation
         return broken(Reason::ChainDiffers, "the intermediates in tls.crt are not the issuing authority's");
     }
     None
+}
+
+fn form_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    let Inspection { request, issuer, now, .. } = inspection;
+    let compared = match issuer {
+        Some(issuer) => form::issued_for(&found.leaf, request, issuer, *now),
+        None => form::signed_itself_for(&found.leaf, request, *now),
+    };
+    let mismatch = compared.err()?;
+    broken(Reason::FormDiffers, format!("the certificate in tls.crt is not one that the operator issued: {mismatch}"))
 }
 
 fn expired(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod certificate;
 pub mod compile;
 pub mod csr;
+pub mod form;
 #[cfg(test)]
 mod hostile;
 pub mod inspect;

@@ -1,14 +1,28 @@
 //! What the truststore takes from ClientCertificates that sign themselves. Pure.
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use crate::{
     domain::{clients, desired::Desired, observed::Observed},
-    pki::{certificate::Certificate, compile, lint::SourceError, truststore::Bundle},
+    pki::{
+        certificate::Certificate,
+        compile, form,
+        lint::SourceError,
+        truststore::{Bundle, identity},
+    },
 };
 
 /// The ClientCertificates that are trusted themselves. What one of them had before stays for `overlap`, as if it had issued it; with its
-/// ClientCertificate everything goes at once.
-pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> Vec<compile::Source> {
+/// ClientCertificate everything goes at once. And so does what no release of ours can have issued, whoever has it: such an anchor may be
+/// an authority. `others` are the sources of the authorities.
+pub(super) fn sources(
+    d: &Desired,
+    o: &Observed,
+    previous: Option<&Bundle>,
+    others: &[compile::Source],
+    now: Timestamp,
+) -> Vec<compile::Source> {
     let source = |authority: String, state, certificates: Result<Vec<Certificate>, SourceError>| {
         let life = |c: &Certificate| c.not_after.duration_since(c.not_before);
         compile::Source {
@@ -21,14 +35,39 @@ pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> V
     };
     let wanted = d.self_signed.iter().map(|wish| {
         let read = o.self_signed.as_ref().ok().and_then(|all| all.get(&wish.entry)).filter(|_| wish.secrets.is_some());
-        source(wish.entry.clone(), compile::State::Active, read.cloned().ok_or(SourceError::Missing))
+        let may_be_trusted = |c: &&Certificate| {
+            form::signed_itself_for(c, &wish.request, now).is_ok() || is_there_already(c, &wish.entry, previous)
+        };
+        let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
+        source(wish.entry.clone(), compile::State::Active, trusted.ok_or(SourceError::Missing))
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
     let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Distrusted, Ok(vec![])));
     let hidden = previous.map(|bundle| out_of_sight(d, bundle)).unwrap_or_default();
     let hidden =
         hidden.into_iter().map(|entry| source(entry.to_owned(), compile::State::Active, Err(SourceError::Missing)));
-    wanted.chain(gone).chain(hidden).collect()
+    let forged = previous.map(|bundle| forged(bundle, others)).unwrap_or_default();
+    let forged =
+        (!forged.is_empty()).then(|| source(clients::FORGED.to_owned(), compile::State::Distrusted, Ok(forged)));
+    wanted.chain(gone).chain(hidden).chain(forged).collect()
+}
+
+/// What was issued for an earlier spec, or under a wider grant, is listed as long as it is handed out: its successor has to be
+/// trusted everywhere before it is superseded, however short the overlap.
+fn is_there_already(certificate: &Certificate, entry: &str, previous: Option<&Bundle>) -> bool {
+    let mut there = previous.iter().flat_map(|bundle| &bundle.entries);
+    there.any(|e| e.authority == entry && e.certificate == *certificate) && form::signed_itself(certificate).is_ok()
+}
+
+/// What stands in this truststore for a ClientCertificate and is not what a release of ours could have issued for any. An authority
+/// that the spec lists is trusted for itself.
+fn forged(bundle: &Bundle, others: &[compile::Source]) -> Vec<Certificate> {
+    let listed = |c: &Certificate| {
+        let active = others.iter().filter(|source| source.state == compile::State::Active);
+        active.flat_map(|source| source.certificates.iter().flatten()).any(|other| identity(other) == identity(c))
+    };
+    let own = bundle.entries.iter().filter(|entry| clients::is_self_signed(&entry.authority)).map(|e| &e.certificate);
+    own.filter(|c| form::signed_itself(c).is_err() && !listed(c)).cloned().collect()
 }
 
 /// Whose certificates have to leave this truststore because their ClientCertificate is gone.
@@ -84,7 +123,7 @@ mod tests {
             name: name.into(),
             entry,
             secrets: Some([name.into(), clients::next_secret(name)]),
-            granted: None,
+            request: request(name),
         }
     }
 

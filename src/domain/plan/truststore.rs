@@ -43,7 +43,8 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         _ => merged(published, pinned),
     };
     let authorities = d.authorities.iter().flat_map(|wish| sources(wish, o, d, previous.as_ref()));
-    let sources: Vec<_> = authorities.chain(self_signed::sources(d, o, previous.as_ref())).collect();
+    let mut sources: Vec<_> = authorities.collect();
+    sources.extend(self_signed::sources(d, o, previous.as_ref(), &sources, now));
     let input = CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now };
     let mut compiled = compile::compile(&input);
     // What stands in the way of a self-signed certificate is said on its ClientCertificate.
@@ -82,7 +83,8 @@ fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bu
         // Not seen: what is there of it stays.
         (_, SourceWish::ConfigMaps { .. }) => {
             let names: BTreeSet<_> = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority).collect();
-            let parts = names.into_iter().filter(|name| name.starts_with(&part("")));
+            let is_part = |name: &&String| name.starts_with(&part("")) && !clients::is_self_signed(name);
+            let parts = names.into_iter().filter(is_part);
             parts.map(|name| source(name.clone(), wish, None, d)).collect()
         }
         (found, _) => vec![source(wish.name.clone(), wish, found, d)],
