@@ -21,7 +21,8 @@ use crate::{
     conditions::Standing,
     domain::{
         clients::{CERTIFICATE_LABEL, next_secret},
-        desired::{self, AuthorityWish},
+        desired::{self, AuthorityWish, SourceWish},
+        generated,
         served::Trust,
     },
     pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::KeyWish, keystore},
@@ -83,7 +84,7 @@ pub async fn observe(
             format!("there is no MtlsDomain {} in the namespace {}", d.domain.1, d.domain.0),
         )),
         Some(_) if d.self_signed => Ok(None),
-        Some(domain) => issuer(d, domain, eyes).await?.map(Some),
+        Some(domain) => issuer(d, domain, trust.as_ref(), eyes).await?.map(Some),
     };
     let next = match d.self_signed {
         true => eyes.secret(&d.namespace, &next_secret(&d.secret_name)).await?,
@@ -167,6 +168,7 @@ async fn password(
 async fn issuer(
     d: &Desired,
     domain: &MtlsDomain,
+    trust: Option<&Trust>,
     eyes: &Eyes<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
     let wishes = match desired::authorities(domain) {
@@ -183,11 +185,11 @@ async fn issuer(
                 format!("MtlsDomain {} has no authority {name}", d.domain.1),
             )));
         };
-        return key_of(wish, d, eyes).await;
+        return own_key_of(wish, d, domain, trust, eyes).await;
     }
     let mut able = Vec::new();
     for wish in wishes.iter().filter(|w| w.issues()) {
-        able.push((&wish.name, key_of(wish, d, eyes).await?));
+        able.push((&wish.name, own_key_of(wish, d, domain, trust, eyes).await?));
     }
     let names: Vec<_> = able.iter().filter(|(_, issuer)| issuer.is_ok()).map(|(name, _)| name.as_str()).collect();
     if names.len() > 1 {
@@ -209,6 +211,35 @@ async fn issuer(
             format!("MtlsDomain {} has no authority with a key to issue with", d.domain.1),
         )),
     })
+}
+
+/// As [`key_of`], and none that somebody else put in the place of a generated authority's. Why, the domain's condition says: the cache may
+/// only be late, so that this is a reason to wait.
+async fn own_key_of(
+    wish: &AuthorityWish,
+    d: &Desired,
+    domain: &MtlsDomain,
+    trust: Option<&Trust>,
+    eyes: &Eyes<'_>,
+) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
+    let found = key_of(wish, d, eyes).await?;
+    let (SourceWish::Generated { secret, request }, Ok(issuer)) = (&wish.source, &found) else { return Ok(found) };
+    let known = eyes.secrets.get(&ObjectRef::new(secret).within(&d.domain.0));
+    let labels = known.map(|secret| secret.labels().clone()).unwrap_or_default();
+    let record = domain.annotations().get(&generated::annotation(&wish.name));
+    let trusted = trust.into_iter().flat_map(Trust::entries);
+    let owned = generated::is_labelled(&labels, &d.domain.1, &wish.name)
+        .and_then(|()| generated::is_ours(issuer.chain(), &wish.name, request, record, trusted));
+    Ok(found.and_then(|issuer| {
+        owned.map(|()| issuer).map_err(|_| Problem {
+            standing: Standing::Working,
+            reason: Reason::WaitingForAuthority,
+            message: format!(
+                "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, if it stays so",
+                wish.name, d.domain.1
+            ),
+        })
+    }))
 }
 
 async fn key_of(

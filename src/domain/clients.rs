@@ -114,3 +114,83 @@ pub async fn read(client: &Client, domain: &str, wishes: &[SelfSigned]) -> Seen<
 fn unseen(error: &cluster::Error) -> Unseen {
     Unseen { reason: Reason::Unreachable, message: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+
+    use super::*;
+    use crate::pki::{
+        authority::tests::at,
+        keys::{KeyKind, generate},
+        leaf::{self, tests::request},
+    };
+
+    fn certificate(common_name: &str) -> Certificate {
+        let key = generate(KeyKind::EcdsaP256).unwrap();
+        leaf::self_sign(&request(common_name), &key, at("2026-11-24T12:00:00Z")).unwrap().certificate
+    }
+
+    fn secret(namespace: &str, name: &str, label: &str, tls_crt: &str) -> Secret {
+        Secret {
+            metadata: ObjectMeta {
+                namespace: Some(namespace.into()),
+                name: Some(name.into()),
+                labels: Some([(CERTIFICATE_LABEL.into(), label.into()), (TRUSTED_BY.into(), "partners".into())].into()),
+                ..ObjectMeta::default()
+            },
+            data: Some([("tls.crt".to_owned(), ByteString(tls_crt.into()))].into()),
+            ..Secret::default()
+        }
+    }
+
+    #[test]
+    fn entries_of_authorities_and_of_clientcertificates_are_told_apart() {
+        for (entry, expected, in_namespace) in [
+            ("clientcertificates/ns/client1/uid", true, Some("ns")),
+            ("clientcertificates/client1/uid", true, None),
+            (FORGED, true, None),
+            ("clientcertificates", false, None),
+            ("clientcertificates/acme", false, None),
+            ("clientcertificates/acme.example", false, None),
+            ("partners/acme", false, None),
+            ("partners", false, None),
+            ("", false, None),
+        ] {
+            assert_eq!(is_self_signed(entry), expected, "{entry}");
+            if expected {
+                assert_eq!(namespace(entry), in_namespace, "{entry}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_counts_for_the_object_that_its_name_namespace_and_label_agree_on() {
+        let [ours, next, other] = ["client1", "client1", "client2"].map(certificate);
+        let (one, both) = (ours.to_pem(), format!("{}{}", ours.to_pem(), other.to_pem()));
+        let wish = SelfSigned {
+            namespace: "acme".into(),
+            name: "client1".into(),
+            entry: "clientcertificates/acme/client1/uid".into(),
+            secrets: Some(["client1".into(), next_secret("client1")]),
+            request: request("client1"),
+        };
+        let staged = secret("acme", "client1-next", "client1", &next.to_pem());
+        let of = |secrets: &[Secret]| wish.held(secrets);
+        assert_eq!(of(&[secret("acme", "client1", "client1", &one), staged.clone()]), [ours.clone(), next]);
+        assert_eq!(of(&[secret("acme", "client1", "client1", &both)]), [ours.clone()], "the first is the leaf");
+        assert_eq!(of(&[secret("acme", "client1", "client1", &format!("{}{one}", other.to_pem()))]), [other.clone()]);
+        for (what, secret) in [
+            ("another object's label", secret("acme", "client1", "client2", &one)),
+            ("another name", secret("acme", "client2", "client1", &one)),
+            ("another namespace", secret("zeta", "client1", "client1", &one)),
+            ("the Secret of the next one's next one", secret("acme", "client1-next-next", "client1", &one)),
+            ("no certificate", secret("acme", "client1", "client1", "")),
+            ("damaged", secret("acme", "client1", "client1", &one[..100])),
+        ] {
+            assert_eq!(of(&[secret]), [], "{what}");
+        }
+        let unclear = SelfSigned { secrets: None, ..wish.clone() };
+        assert_eq!(unclear.held(&[secret("acme", "client1", "client1", &one)]), []);
+    }
+}

@@ -67,6 +67,10 @@ impl Trust {
         issuing.filter_map(|e| e.max_leaf).min().is_some_and(|least| life <= least)
     }
 
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter().map(|trusted| &trusted.entry)
+    }
+
     /// Since when it has been in use; `None`: it is not.
     pub fn since(&self, certificate: &Certificate) -> Option<Timestamp> {
         self.0.iter().find(|trusted| trusted.entry.certificate == *certificate).map(|trusted| trusted.since)
@@ -74,7 +78,7 @@ impl Trust {
 
     /// The entry that has this subject (in its normal form), which API Gateway takes only once.
     pub fn holder(&self, subject_key: &str) -> Option<&Entry> {
-        self.0.iter().map(|trusted| &trusted.entry).find(|entry| entry.certificate.subject_key == subject_key)
+        self.entries().find(|entry| entry.certificate.subject_key == subject_key)
     }
 }
 

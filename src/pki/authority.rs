@@ -33,6 +33,7 @@ pub struct AuthorityRequest {
 
 /// A certificate and its private key (PKCS#8), for a `kubernetes.io/tls` Secret.
 pub struct KeyedCertificate {
+    pub certificate: Certificate,
     pub certificate_pem: String,
     pub key_pem: Zeroizing<String>,
 }
@@ -71,7 +72,8 @@ pub fn generate(request: &AuthorityRequest, now: Timestamp) -> Result<KeyedCerti
     };
     let der = sign(draft, &key)?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
-    Ok(KeyedCertificate { certificate_pem: certificate.to_pem(), key_pem: keys::pem(&key, Encoding::Pkcs8)? })
+    let (certificate_pem, key_pem) = (certificate.to_pem(), keys::pem(&key, Encoding::Pkcs8)?);
+    Ok(KeyedCertificate { certificate, certificate_pem, key_pem })
 }
 
 /// Whether a certificate is an authority as asked for; `Err` says in what it is not. Whose key it has is not asked here.

@@ -287,9 +287,11 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
 mod tests {
     use super::super::authority::{self, tests::at, tests::issuer};
     use super::super::leaf::{
-        Leaf, issue, self_sign,
+        Leaf, extensions, issue, key_id_of, self_sign,
         tests::{request, spki},
+        usage,
     };
+    use super::super::signing::{Draft, sign};
     use super::*;
     use proptest::prelude::*;
 
@@ -465,6 +467,44 @@ mod tests {
             let mut world = World::self_signed(born(), request("client1"));
             change(&mut world);
             assert_eq!(world.reason(), expected, "{name}");
+        }
+    }
+
+    /// Everything that the other rules look at is as asked for.
+    #[test]
+    fn a_leaf_that_no_release_of_ours_has_written_is_issued_anew() {
+        let key = keys::generate(KeyKind::EcdsaP256).unwrap();
+        let spki = key.subject_public_key_info();
+        for by_itself in [true, false] {
+            for strange in [false, true] {
+                let mut world = match by_itself {
+                    true => World::self_signed(born(), request("client1")),
+                    false => World::new(born(), issuer("Partners", born()), request("client1")),
+                };
+                let subject = subject_der(&world.request).unwrap();
+                let authority = world.issuer.as_ref().map(Issuer::authority);
+                let key_id = authority.map_or_else(|| key_id_of(&spki).unwrap(), |a| a.subject_key_id.clone().unwrap());
+                let mut extensions = extensions(&world.request, &spki, key_id, usage()).unwrap();
+                if strange {
+                    extensions.remove(0); // basicConstraints
+                }
+                let draft = Draft {
+                    issuer: authority.map_or_else(|| subject.clone(), |a| a.subject_der.clone()),
+                    subject,
+                    not_before: earlier(born(), CLOCK_SLACK),
+                    not_after: later(born(), world.request.duration),
+                    extensions,
+                    spki: spki.clone(),
+                };
+                let der = sign(draft, world.issuer.as_ref().map_or(&key, Issuer::key)).unwrap();
+                let pem = Certificate::from_der(&der).unwrap().to_pem().into_bytes();
+                if by_itself {
+                    world.data().ca_crt = Some(pem.clone());
+                }
+                world.data().tls_crt = Some(pem);
+                world.data().tls_key = Some(keys::pem(&key, Encoding::Pkcs8).unwrap().as_bytes().to_vec());
+                assert_eq!(world.reason(), strange.then_some(Reason::FormDiffers), "by itself: {by_itself}");
+            }
         }
     }
 
