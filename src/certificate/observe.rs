@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
-    issuers::Issuers,
+    issuers::{Issuers, Keyed},
     observed::{Held, Observed, Problem},
 };
 use crate::{
@@ -222,31 +222,26 @@ async fn own_key_of(
     trust: Option<&Trust>,
     eyes: &Eyes<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
-    let found = key_of(wish, d, eyes).await?;
-    let (SourceWish::Generated { secret, request }, Ok(issuer)) = (&wish.source, &found) else { return Ok(found) };
-    let known = eyes.secrets.get(&ObjectRef::new(secret).within(&d.domain.0));
-    let labels = known.map(|secret| secret.labels().clone()).unwrap_or_default();
+    let Keyed { issuer, labels } = match key_of(wish, d, eyes).await? {
+        Ok(keyed) => keyed,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let SourceWish::Generated { request, .. } = &wish.source else { return Ok(Ok(issuer)) };
     let record = domain.annotations().get(&generated::annotation(&wish.name));
     let trusted = trust.into_iter().flat_map(Trust::entries);
     let owned = generated::is_labelled(&labels, &d.domain.1, &wish.name)
         .and_then(|()| generated::is_ours(issuer.chain(), &wish.name, request, record, trusted));
-    Ok(found.and_then(|issuer| {
-        owned.map(|()| issuer).map_err(|_| Problem {
-            standing: Standing::Working,
-            reason: Reason::WaitingForAuthority,
-            message: format!(
-                "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, if it stays so",
-                wish.name, d.domain.1
-            ),
-        })
+    Ok(owned.map(|()| issuer).map_err(|_| Problem {
+        standing: Standing::Working,
+        reason: Reason::WaitingForAuthority,
+        message: format!(
+            "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, if it stays so",
+            wish.name, d.domain.1
+        ),
     }))
 }
 
-async fn key_of(
-    wish: &AuthorityWish,
-    d: &Desired,
-    eyes: &Eyes<'_>,
-) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
+async fn key_of(wish: &AuthorityWish, d: &Desired, eyes: &Eyes<'_>) -> Result<Result<Keyed, Problem>, cluster::Error> {
     let (name, domain) = (&wish.name, &d.domain.1);
     if wish.state == AuthorityState::Distrusted {
         return Ok(Err(problem(
@@ -261,8 +256,8 @@ async fn key_of(
         )));
     };
     let at = (d.domain.0.as_str(), secret.as_str());
-    if let Some(issuer) = eyes.issuers.get(at, eyes.version(at.0, at.1).as_deref()) {
-        return Ok(Ok(issuer));
+    if let Some(keyed) = eyes.issuers.get(at, eyes.version(at.0, at.1).as_deref()) {
+        return Ok(Ok(keyed));
     }
     let Some(found) = apply::secret(eyes.client, at.0, at.1).await? else {
         let message = format!("the key of the authority {name} is not there yet");
@@ -283,8 +278,9 @@ async fn key_of(
     };
     match Issuer::from_pem(&crt, &key, text("ca.crt").as_deref()).map(Arc::new) {
         Ok(issuer) => {
-            eyes.issuers.put(at, found.resource_version(), &issuer);
-            Ok(Ok(issuer))
+            let keyed = Keyed { issuer, labels: found.labels().clone() };
+            eyes.issuers.put(at, found.resource_version(), keyed.clone());
+            Ok(Ok(keyed))
         }
         Err(error) => Ok(Err(problem(
             Reason::InvalidCACertificateRef,

@@ -116,3 +116,51 @@ impl Served {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{
+        authority::{Issuer, tests::at, tests::issuer},
+        keys::{KeyKind, generate},
+        leaf::{issue, self_sign, tests::request, tests::spki},
+    };
+
+    #[test]
+    fn a_certificate_that_signs_itself_vouches_for_itself_only() {
+        let now = at("2026-11-24T12:00:00Z");
+        let (ours, theirs) = (issuer("Partners", now), issuer("Acme", now));
+        let key = generate(KeyKind::EcdsaP256).unwrap();
+        let own = self_sign(&request("client1"), &key, now).unwrap();
+        let entry = |authority: &str, certificate: &Certificate, max_leaf| Entry {
+            authority: authority.into(),
+            certificate: certificate.clone(),
+            max_leaf,
+            keep_until: None,
+        };
+        let day = SignedDuration::from_hours(24);
+        let entries = vec![
+            entry("partners", ours.authority(), Some(day)),
+            entry("acme", theirs.authority(), None),
+            entry("clientcertificates/ns/client1/uid", &own.certificate, Some(day)),
+        ];
+        let trust = Trust::of(&Bundle { entries }, None, now);
+        let under = |issuer: &Issuer| issue(&request("a"), &spki(KeyKind::EcdsaP256), issuer, now).unwrap().certificate;
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "zeta-admin");
+        let anchor = rcgen::Issuer::from_ca_cert_der(&own.certificate.der().to_vec().into(), &key).unwrap();
+        let child = params.signed_by(&rcgen::KeyPair::generate().unwrap(), &anchor).unwrap();
+        let child = Certificate::from_der(child.der()).unwrap();
+        assert!(child.is_issued_by(&own.certificate), "by name and signature it hangs on it");
+        for (what, leaf, lets_in, has_issued) in [
+            ("under an authority of ours", &under(&ours), true, true),
+            ("under a partner's", &under(&theirs), true, false),
+            ("itself", &own.certificate, true, false),
+            ("signed with its key", &child, false, false),
+            ("a stranger's", &under(&issuer("Stranger", now)), false, false),
+        ] {
+            assert_eq!((trust.lets_in(leaf), trust.has_issued(leaf)), (lets_in, has_issued), "{what}");
+        }
+    }
+}

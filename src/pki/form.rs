@@ -2,7 +2,8 @@
 //!
 //! Owns the answer to "may the content of this Secret be believed": labels and names can be forged by whoever writes Secrets. Of
 //! a certificate only the serial number, the times, the key and the signature are its maker's choice; with those it is written
-//! once more, and everything else follows: version, usages, extensions and their order, string types, encoding.
+//! once more, and everything else follows: version, usages, extensions and their order, string types, encoding. A release that
+//! writes another form has to accept here what those before it wrote.
 
 use super::authority::{CLOCK_SLACK, Issuer, later};
 use super::certificate::Certificate;
@@ -363,6 +364,22 @@ mod tests {
             let is_rsa = matches!(kind, KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096);
             let expected = if is_rsa { Ok(()) } else { Err(Mismatch::Form) };
             assert_eq!(signed_itself_for(&enciphers, &full(), now()), expected, "{kind}");
+        }
+    }
+
+    /// Written by another program in the forms that there have been. These stay ours for good: what is not leaves truststores at once.
+    #[test]
+    fn the_kept_certificates_of_each_form_are_ours() {
+        let kept = [
+            (include_str!("forms/ecdsa-p256.pem"), full()),
+            (include_str!("forms/ecdsa-p384-revision-2.pem"), numbered("2")),
+            (include_str!("forms/rsa-2048-key-encipherment.pem"), full()),
+        ];
+        for (pem, asked) in kept {
+            let certificate = parse_pem_bundle(pem).unwrap().remove(0);
+            let said = signed_itself(&certificate).unwrap();
+            assert_eq!(said.serial_number, asked.serial_number);
+            assert_eq!(signed_itself_for(&certificate, &asked, now()), Ok(()));
         }
     }
 
