@@ -106,6 +106,8 @@ struct Site {
     certificate_names: Vec<String>,
     /// Of a domain with mutual TLS.
     truststore: Option<String>,
+    /// As [`control::Domain::leaf_anchor_issues`].
+    leaf_anchor_issues: bool,
 }
 
 /// What the handshake said about the client: the headers of its requests to the data plane, or that it is refused.
@@ -236,10 +238,11 @@ fn site(view: &EdgeView, host: &str) -> Option<Site> {
         return Some(Site {
             certificate_names: names.unwrap_or_else(|| vec![domain.domain_name.clone()]),
             truststore: domain.truststore.as_ref().map(|truststore| truststore.pem.clone()),
+            leaf_anchor_issues: domain.leaf_anchor_issues,
         });
     }
     let default_endpoint = wildcard.starts_with("*.execute-api.") && wildcard.ends_with(".amazonaws.com");
-    default_endpoint.then(|| Site { certificate_names: vec![wildcard], truststore: None })
+    default_endpoint.then(|| Site { certificate_names: vec![wildcard], truststore: None, leaf_anchor_issues: false })
 }
 
 fn caller(site: &Site, view: &EdgeView, certificate: Option<X509>) -> Caller {
@@ -247,9 +250,10 @@ fn caller(site: &Site, view: &EdgeView, certificate: Option<X509>) -> Caller {
     let mut headers = vec![header(&view.secret_header, &view.secret)?];
     if let Some(truststore) = &site.truststore {
         let leaf = certificate?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-        let verdict = trust::judge(&trust::certificates(truststore), &leaf, now.try_into().ok()?);
-        if !matches!(verdict, Ok(X509VerifyResult::OK)) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs().try_into().ok()?;
+        let truststore = trust::certificates(truststore);
+        let is_trusted = matches!(trust::judge(&truststore, &leaf, now), Ok(X509VerifyResult::OK));
+        if !is_trusted && !(site.leaf_anchor_issues && trust::is_under_a_leaf(&truststore, &leaf, now)) {
             return None;
         }
         for (name, field) in &view.certificate_headers {

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use common::{configuration, domain, truststore};
 use openssl::x509::{X509, X509VerifyResult};
 use sandbox::aws::{Account, Aws, Options};
+use sandbox::control::Control;
 use sandbox::edge::{Edge, trust};
 use sandbox::prepare::{Preparation, Prepared, prepare};
 
@@ -33,6 +34,7 @@ for n in 1 2 3 4; do new_key l$n 2048; issued l$n i$n 30 "$leaf"; done
 new_key self1 2048; request self1                                        # X.509 v1, where openssl still makes them
 openssl x509 -req -sha256 -signkey self1.key -in self1.csr -days 365 -out self1.crt
 new_key self3 ec; self_signed self3 -days 365 -addext basicConstraints=critical,CA:FALSE -addext keyUsage=critical,digitalSignature
+new_key child ec; issued child self3 30 "$leaf"                          # under one that is no authority
 new_key selfca 2048; self_signed selfca -days 365                        # CA:TRUE, which is what req -x509 makes
 new_key v1leaf 2048; request v1leaf
 openssl x509 -req -sha256 -in v1leaf.csr -CA root.crt -CAkey root.key -set_serial 01 -days 365 -out v1leaf.crt
@@ -97,6 +99,7 @@ fn verdicts_are_those_of_openssl_verify() {
         (&["self1"], &["self1"], "self1", 0, true),
         (&["self3"], &["self3"], "self3", 0, true),
         (&["selfca"], &["selfca"], "selfca", 0, true),
+        (&["self3"], &["self3"], "child", 0, false),
         (&["root", "l0"], &["root", "l0"], "l0", 0, true),
         (&["root"], &["root"], "self3", 0, false),
         (&["self1"], &["self1"], "self3", 0, false),
@@ -252,6 +255,23 @@ async fn a_domain_answers_only_to_whom_its_truststore_knows() {
     gateway.delete_domain_name().domain_name(&name).send().await.unwrap();
     assert!(world.get(&name, "lost").await.starts_with("no answer"));
     assert!(world.get("nobodys.example.com", "").await.starts_with("no answer"));
+}
+
+/// `leaf-anchor-issues-nothing` in ASSUMPTIONS.md, both ways.
+#[tokio::test]
+async fn what_hangs_on_an_anchor_that_is_no_authority_is_refused_unless_the_knob_says_otherwise() {
+    let world = World::start().await;
+    let name = format!("api.{}", world.prepared.zone);
+    domain(&world.account, &world.prepared, &name, Some(&world.pem(&["self3"]))).await;
+    let control = Control::new(world._aws.endpoint());
+    for (knob, want) in [(0.0, FORBIDDEN), (1.0, HELLO)] {
+        control.set_knobs(&world.account.id, &[("leaf_anchor_issues", knob)]).await.unwrap();
+        assert_eq!(world.get(&name, "child").await, want);
+        assert_eq!(world.get(&name, "self3").await, HELLO, "it vouches for itself");
+        for stranger in ["l0", "lost"] {
+            assert_eq!(world.get(&name, stranger).await, FORBIDDEN, "{stranger}");
+        }
+    }
 }
 
 #[tokio::test]

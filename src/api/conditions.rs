@@ -212,7 +212,9 @@ pub enum Reason {
     Unreachable,
     /// AWS asks to be called less often. Tried again by itself.
     Throttled,
-    /// There is a Secret of that name that the operator did not make: choose another `secretName`, or remove it.
+    /// There is a Secret of that name that the operator did not make. ClientCertificate: choose another `secretName`, or remove the Secret.
+    /// MtlsDomain: it has the name of a generated authority's, and lacks its labels, its subject, or the record of its key; it is not trusted
+    /// and issues nothing. Delete it, or use it on purpose: with `secretRef`, in an authority of another name.
     SecretNotOwned,
     /// The MtlsDomain exists no more, or is being deleted.
     DomainGone,

@@ -19,7 +19,8 @@ pub struct PrivateKey {
     /// or `BEGIN EC PRIVATE KEY`.
     #[serde(default)]
     pub encoding: KeyEncoding,
-    /// Whether a renewal makes a new key. Always: it does. Never: the key stays as long as it is what the spec asks for; for partners who pin it.
+    /// Whether a renewal makes a new key. Always: it does. Never: the key stays as long as it is what the spec asks for, and
+    /// the certificate beside it in the Secret is one that the operator issued; for partners who pin it.
     #[serde(default)]
     pub rotation_policy: RotationPolicy,
 }

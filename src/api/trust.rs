@@ -71,8 +71,10 @@ pub struct Authority {
     pub state: AuthorityState,
 
     /// Have the operator make this authority and keep it in the Secret `<MtlsDomain>.<authority>-ca`. Immutable: to have other values,
-    /// add an authority under another name and point `issuingAuthority` at it. Back that Secret up: without its key nothing can be
-    /// issued under this authority again.
+    /// add an authority under another name and point `issuingAuthority` at it. Back that Secret up, with its labels: without its key nothing
+    /// can be issued under this authority again. The operator records the public key in the annotation
+    /// `mtls-operator.io/generated.<authority>` of the MtlsDomain before it writes the Secret; a Secret of that name with a key that neither
+    /// the annotation nor the truststore knows is not used (`SecretNotOwned`).
     #[x_kube(validation = Rule::new(SAME_AUTHORITY)
         .message("generate is immutable: add an authority under another name and point issuingAuthority at it"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

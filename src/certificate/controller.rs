@@ -400,7 +400,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             let message = describe(&error, &d);
             tracing::warn!(certificate = %cert.name_any(), error = %logging::chain(&error), "not issued");
             let failed = |line: Line| match line.type_ {
-                ConditionType::Issued => plan::after_failure(line, plan.leaf.as_ref(), &message),
+                ConditionType::Issued => plan::after_failure(line, plan.leaf.as_ref(), error.is_final(), &message),
                 _ => line,
             };
             let lines: Vec<_> = plan.lines.into_iter().map(failed).collect();
@@ -458,11 +458,12 @@ async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Re
         (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
-            let (leaf, version) = execute::issue(hands, issuer.clone(), secret, revision, now).await?;
+            let old = plan::own_key(o);
+            let (leaf, version) = execute::issue(hands, issuer.clone(), secret, old, revision, now).await?;
             Ok(Some(Issued { leaf, revision, version }))
         }
         (Some(Act::Stage { revision }), _) => {
-            execute::stage(hands, secret, next, *revision, now).await?;
+            execute::stage(hands, plan::own_key(o), next, *revision, now).await?;
             Ok(None)
         }
         (Some(Act::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {

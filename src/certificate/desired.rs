@@ -82,10 +82,12 @@ pub fn ask(cert: &ClientCertificate) -> Result<Ask, Refused> {
     })
 }
 
-/// What the certificate of one in another namespace says at the most, as its grant allows; `None`: nothing that could be certified.
-pub fn granted(cert: &ClientCertificate, terms: &Terms) -> Option<LeafRequest> {
-    let (request, _) = asked(cert, duration(cert, terms.max_duration)).ok()?;
-    Some(LeafRequest { not_after: terms.not_after, ..request })
+/// What its certificate says and how long it lives at the most; `None`: nothing that could be certified. `max` and `terms` as in [`desired`].
+pub fn at_most(cert: &ClientCertificate, max: Option<SignedDuration>, terms: Option<&Terms>) -> Option<LeafRequest> {
+    let max = [max, terms.and_then(|terms| terms.max_duration)].into_iter().flatten().min();
+    let longest = duration(cert, max);
+    let (request, _) = asked(cert, max.map_or(longest, |max| longest.min(max))).ok()?;
+    Some(LeafRequest { not_after: terms.and_then(|terms| terms.not_after), ..request })
 }
 
 /// `max` is the domain's `clients.maxDuration`, when the domain is there and has one; `terms` is what the grant of a certificate in another

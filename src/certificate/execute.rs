@@ -47,6 +47,13 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
 }
 
+impl Error {
+    /// True when only another spec or another authority can help.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Error::Issue(IssueError::Constrained(_) | IssueError::IssuerName { .. }))
+    }
+}
+
 /// What the Secret of one `ClientCertificate` is written for and with.
 pub struct Hands<'a> {
     pub cert: &'a ClientCertificate,
@@ -56,16 +63,17 @@ pub struct Hands<'a> {
     pub client: &'a Client,
 }
 
-/// Issues into the Secret. The leaf that is in it now, and the resourceVersion of the Secret.
+/// Issues into the Secret. The leaf that is in it now, and the resourceVersion of the Secret. `old`: the key that is there and may stay.
 pub async fn issue(
     hands: &Hands<'_>,
     issuer: Arc<Issuer>,
     secret: Option<&Held>,
+    old: Option<Vec<u8>>,
     revision: i64,
     now: Timestamp,
 ) -> Result<(Certificate, Option<String>), Error> {
     let Hands { cert, d, client, .. } = hands;
-    let (request, key, old) = (d.request.clone(), d.key.clone(), secret.and_then(|s| s.data.tls_key.clone()));
+    let (request, key) = (d.request.clone(), d.key.clone());
     let make = move || make(&request, &key, old, Some(&issuer), now);
     let (certificate, data) = match d.key {
         KeyWish::Made { kind: KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096, .. } => {
@@ -81,17 +89,16 @@ pub async fn issue(
     Ok((certificate, written.resource_version()))
 }
 
-/// Makes the next self-signed certificate and its key, and keeps them beside the Secret.
+/// Makes the next self-signed certificate and its key, and keeps them beside the Secret. `old`: the key that is there and may stay.
 pub async fn stage(
     hands: &Hands<'_>,
-    secret: Option<&Held>,
+    old: Option<Vec<u8>>,
     next: Option<&Held>,
     revision: i64,
     now: Timestamp,
 ) -> Result<(), Error> {
     let d = hands.d;
     let (request, key) = (self_signed::request(d, revision), d.key.clone());
-    let old = secret.and_then(|s| s.data.tls_key.clone());
     let (_, data) = tokio::task::spawn_blocking(move || make(&request, &key, old, None, now)).await??;
     let mut wanted = hands.wanted(revision, d.renew.clone(), data, None);
     wanted.metadata.name = Some(next_secret(&d.secret_name));

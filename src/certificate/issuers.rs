@@ -1,7 +1,7 @@
 //! The authorities that issue, with their keys: read and parsed once for each version of their Secrets, not once for each of thousands of
 //! certificates. In memory only, and no longer than their Secrets are as they were.
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -15,16 +15,23 @@ pub struct Issuers(Mutex<HashMap<(String, String), Read>>);
 struct Read {
     /// The resourceVersion of the Secret.
     version: String,
-    issuer: Arc<Issuer>,
+    keyed: Keyed,
+}
+
+/// An authority that issues, and the labels of its Secret.
+#[derive(Clone)]
+pub struct Keyed {
+    pub issuer: Arc<Issuer>,
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Issuers {
     /// As it was read from that `version` of the Secret; `None`: from none, or from another one.
-    pub fn get(&self, secret: (&str, &str), version: Option<&str>) -> Option<Arc<Issuer>> {
+    pub fn get(&self, secret: (&str, &str), version: Option<&str>) -> Option<Keyed> {
         let mut all = self.0.lock().expect("nobody panics while holding it");
         let key = (secret.0.to_owned(), secret.1.to_owned());
         match all.get(&key) {
-            Some(read) if Some(read.version.as_str()) == version => Some(read.issuer.clone()),
+            Some(read) if Some(read.version.as_str()) == version => Some(read.keyed.clone()),
             _ => {
                 all.remove(&key);
                 None
@@ -32,10 +39,10 @@ impl Issuers {
         }
     }
 
-    pub fn put(&self, secret: (&str, &str), version: Option<String>, issuer: &Arc<Issuer>) {
+    pub fn put(&self, secret: (&str, &str), version: Option<String>, keyed: Keyed) {
         let Some(version) = version else { return };
         let mut all = self.0.lock().expect("nobody panics while holding it");
-        all.insert((secret.0.to_owned(), secret.1.to_owned()), Read { version, issuer: issuer.clone() });
+        all.insert((secret.0.to_owned(), secret.1.to_owned()), Read { version, keyed });
     }
 }
 
@@ -48,11 +55,15 @@ mod tests {
     fn a_key_is_kept_as_long_as_its_secret_is_as_it_was() {
         let issuers = Issuers::default();
         let one = Arc::new(issuer("Partners", at("2026-11-24T12:00:00Z")));
-        issuers.put(("ns", "ca"), Some("1".into()), &one);
-        assert!(Arc::ptr_eq(&issuers.get(("ns", "ca"), Some("1")).unwrap(), &one));
+        let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let keyed = || Keyed { issuer: one.clone(), labels: labels.clone() };
+        issuers.put(("ns", "ca"), Some("1".into()), keyed());
+        let kept = issuers.get(("ns", "ca"), Some("1")).unwrap();
+        assert!(Arc::ptr_eq(&kept.issuer, &one) && kept.labels == labels);
+        drop(kept);
         assert!(issuers.get(("ns", "other"), Some("1")).is_none());
         for another in [Some("2"), None] {
-            issuers.put(("ns", "ca"), Some("1".into()), &one);
+            issuers.put(("ns", "ca"), Some("1".into()), keyed());
             assert!(issuers.get(("ns", "ca"), another).is_none());
             assert!(issuers.get(("ns", "ca"), Some("1")).is_none(), "not in memory any more");
         }

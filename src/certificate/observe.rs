@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
-    issuers::Issuers,
+    issuers::{Issuers, Keyed},
     observed::{Held, Observed, Problem},
 };
 use crate::{
@@ -21,7 +21,8 @@ use crate::{
     conditions::Standing,
     domain::{
         clients::{CERTIFICATE_LABEL, next_secret},
-        desired::{self, AuthorityWish},
+        desired::{self, AuthorityWish, SourceWish},
+        generated,
         served::Trust,
     },
     pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::KeyWish, keystore},
@@ -29,6 +30,8 @@ use crate::{
 
 /// Annotation on a leaf's Secret: how often a leaf was issued into it.
 pub const REVISION: &str = "mtls-operator.io/revision";
+/// No certificate is issued more often: an annotation that says so is somebody else's, and what it says does not count.
+const MOST_REVISIONS: i64 = 1_000_000_000;
 /// Annotation on it: the value of the annotation `mtls-operator.io/renew` that was answered last.
 pub const RENEWED: &str = "mtls-operator.io/renewed";
 /// Key of the PKCS #12 keystore in it, as cert-manager names it.
@@ -81,7 +84,7 @@ pub async fn observe(
             format!("there is no MtlsDomain {} in the namespace {}", d.domain.1, d.domain.0),
         )),
         Some(_) if d.self_signed => Ok(None),
-        Some(domain) => issuer(d, domain, eyes).await?.map(Some),
+        Some(domain) => issuer(d, domain, trust.as_ref(), eyes).await?.map(Some),
     };
     let next = match d.self_signed {
         true => eyes.secret(&d.namespace, &next_secret(&d.secret_name)).await?,
@@ -123,11 +126,15 @@ async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) 
         data,
         ours: found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
             && found.type_.as_deref() == Some(secret_type(&d.key)),
-        revision: annotation(REVISION).and_then(|r| r.parse().ok()).unwrap_or_default(),
+        revision: annotation(REVISION).and_then(|text| revision(text)).unwrap_or_default(),
         renewed: annotation(RENEWED).cloned(),
         keystore_fits,
         found,
     }
+}
+
+fn revision(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|revision| (1..=MOST_REVISIONS).contains(revision))
 }
 
 fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
@@ -160,6 +167,7 @@ async fn password(
 async fn issuer(
     d: &Desired,
     domain: &MtlsDomain,
+    trust: Option<&Trust>,
     eyes: &Eyes<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
     let wishes = match desired::authorities(domain) {
@@ -176,11 +184,11 @@ async fn issuer(
                 format!("MtlsDomain {} has no authority {name}", d.domain.1),
             )));
         };
-        return key_of(wish, d, eyes).await;
+        return own_key_of(wish, d, domain, trust, eyes).await;
     }
     let mut able = Vec::new();
     for wish in wishes.iter().filter(|w| w.issues()) {
-        able.push((&wish.name, key_of(wish, d, eyes).await?));
+        able.push((&wish.name, own_key_of(wish, d, domain, trust, eyes).await?));
     }
     let names: Vec<_> = able.iter().filter(|(_, issuer)| issuer.is_ok()).map(|(name, _)| name.as_str()).collect();
     if names.len() > 1 {
@@ -204,11 +212,35 @@ async fn issuer(
     })
 }
 
-async fn key_of(
+/// As [`key_of`], and none that somebody else put in the place of a generated authority's. Why, the domain's condition says: the cache may
+/// only be late, so that this is a reason to wait.
+async fn own_key_of(
     wish: &AuthorityWish,
     d: &Desired,
+    domain: &MtlsDomain,
+    trust: Option<&Trust>,
     eyes: &Eyes<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
+    let Keyed { issuer, labels } = match key_of(wish, d, eyes).await? {
+        Ok(keyed) => keyed,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let SourceWish::Generated { request, .. } = &wish.source else { return Ok(Ok(issuer)) };
+    let record = domain.annotations().get(&generated::annotation(&wish.name));
+    let trusted = trust.into_iter().flat_map(Trust::entries);
+    let owned = generated::is_labelled(&labels, &d.domain.1, &wish.name)
+        .and_then(|()| generated::is_ours(issuer.chain(), &wish.name, request, record, trusted));
+    Ok(owned.map(|()| issuer).map_err(|_| Problem {
+        standing: Standing::Working,
+        reason: Reason::WaitingForAuthority,
+        message: format!(
+            "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, if it stays so",
+            wish.name, d.domain.1
+        ),
+    }))
+}
+
+async fn key_of(wish: &AuthorityWish, d: &Desired, eyes: &Eyes<'_>) -> Result<Result<Keyed, Problem>, cluster::Error> {
     let (name, domain) = (&wish.name, &d.domain.1);
     if wish.state == AuthorityState::Distrusted {
         return Ok(Err(problem(
@@ -223,8 +255,8 @@ async fn key_of(
         )));
     };
     let at = (d.domain.0.as_str(), secret.as_str());
-    if let Some(issuer) = eyes.issuers.get(at, eyes.version(at.0, at.1).as_deref()) {
-        return Ok(Ok(issuer));
+    if let Some(keyed) = eyes.issuers.get(at, eyes.version(at.0, at.1).as_deref()) {
+        return Ok(Ok(keyed));
     }
     let Some(found) = apply::secret(eyes.client, at.0, at.1).await? else {
         let message = format!("the key of the authority {name} is not there yet");
@@ -239,8 +271,9 @@ async fn key_of(
     };
     match Issuer::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
         Ok(issuer) => {
-            eyes.issuers.put(at, found.resource_version(), &issuer);
-            Ok(Ok(issuer))
+            let keyed = Keyed { issuer, labels: found.labels().clone() };
+            eyes.issuers.put(at, found.resource_version(), keyed.clone());
+            Ok(Ok(keyed))
         }
         Err(error) => Ok(Err(problem(
             Reason::InvalidCACertificateRef,

@@ -1,5 +1,6 @@
 //! Decides whether a `ClientCertificate` has what it should, and what to do if not. Pure: no I/O, no clock.
 use jiff::{SignedDuration, Timestamp};
+use rcgen::PublicKeyData;
 
 use super::{desired::Desired, observed::*, self_signed};
 use crate::{
@@ -9,7 +10,9 @@ use crate::{
     pki::{
         authority::Issuer,
         certificate::Certificate,
+        form,
         inspect::{self, Inspection, Violation},
+        keys,
     },
 };
 
@@ -57,11 +60,29 @@ pub fn lines_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certificate)
 }
 
 /// The line Issued once issuing has failed: a failed renewal keeps what works and says why, a failed first issue says why.
-pub fn after_failure(planned: Line, leaf: Option<&Certificate>, message: &str) -> Line {
+/// `is_final`: only another spec or another authority can help.
+pub fn after_failure(planned: Line, leaf: Option<&Certificate>, is_final: bool, message: &str) -> Line {
     match leaf {
         Some(leaf) if planned.standing == Standing::Done => next_one(in_secret(leaf), message),
+        _ if is_final => line(Standing::Stuck, Reason::InvalidCACertificateRef, message.to_owned()),
         _ => line(Standing::Unreachable, planned.reason, message.to_owned()),
     }
+}
+
+/// The private key in the Secret, for `rotationPolicy: Never`, when a certificate of ours vouches for it: whoever may write the
+/// Secret could have put a key into it that they know, and have it certified.
+pub(super) fn own_key(o: &Observed) -> Option<Vec<u8>> {
+    let held = o.secret.as_ref().filter(|s| s.ours)?;
+    let (leaf, pem) = (held.leaf()?, held.data.tls_key.as_ref()?);
+    let is_vouched_for = match &o.issuer {
+        Ok(Some(issuer)) => {
+            leaf.is_issued_by(issuer.authority()) || o.trust.as_ref().is_some_and(|trust| trust.has_issued(&leaf))
+        }
+        Ok(None) => form::signed_itself(&leaf).is_ok(),
+        Err(_) => false,
+    };
+    let key = keys::parse(std::str::from_utf8(pem).ok().filter(|_| is_vouched_for)?).ok()?;
+    (key.subject_public_key_info() == leaf.spki_der()).then(|| pem.clone())
 }
 
 /// How the leaf in the Secret stands.

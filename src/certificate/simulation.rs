@@ -12,7 +12,7 @@ use super::{
     desired::{self, Desired},
     execute,
     observed::{Held, Observed, Problem},
-    plan::{Act, Plan, plan},
+    plan::{self, Act, Plan, plan},
     self_signed,
 };
 use crate::{
@@ -144,18 +144,16 @@ impl World {
     fn looks(&mut self, crash: bool) -> Plan {
         let plan = self.plan();
         let d = self.d.clone();
-        let made = |request, issuer, old: Option<&Kept>, now| {
-            let old = old.and_then(|kept| kept.data.tls_key.clone());
-            execute::make(&request, &d.key, old, issuer, now).unwrap().1
-        };
+        let old = plan::own_key(&self.observed());
+        let made = |request, issuer, now| execute::make(&request, &d.key, old.clone(), issuer, now).unwrap().1;
         match &plan.act {
             Some(Act::Issue(_)) => {
-                let data = made(d.request.clone(), Some(&*self.issuer), self.secret.as_ref(), self.now);
+                let data = made(d.request.clone(), Some(&*self.issuer), self.now);
                 let revision = self.observed().revision() + 1;
                 self.hand_out(Kept { data, revision, renewed: d.renew.clone() });
             }
             Some(Act::Stage { revision }) => {
-                let data = made(self_signed::request(&d, *revision), None, self.secret.as_ref(), self.now);
+                let data = made(self_signed::request(&d, *revision), None, self.now);
                 self.next = Some(Kept { data, revision: *revision, renewed: d.renew.clone() });
             }
             Some(Act::Swap) => {
@@ -332,6 +330,50 @@ fn moving_to_another_authority_waits_until_everybody_trusts_it() {
     world.settles();
     let second = world.leaf().unwrap();
     assert!(second.is_issued_by(other.authority()) && !first.is_issued_by(other.authority()));
+}
+
+/// For partners who pin the key; but one that somebody else put there is nobody's to certify.
+#[test]
+fn a_key_that_stays_is_one_that_a_certificate_of_ours_vouches_for() {
+    let never = |issuance: &str| {
+        spec(|o| {
+            o["spec"]["issuance"] = json!(issuance);
+            o["spec"]["privateKey"] = json!({"rotationPolicy": "Never"});
+        })
+    };
+    for issuance in ["Authority", "SelfSigned"] {
+        let mut world = World::new(never(issuance));
+        world.settles();
+        let first = world.leaf().unwrap();
+        world.now = world.plan().renewal.unwrap();
+        world.settles();
+        let second = world.leaf().unwrap();
+        assert!(first != second && first.spki_sha256 == second.spki_sha256, "{issuance}: it stays");
+        if issuance == "Authority" {
+            world.issuer = Arc::new(issuer("Others", world.now));
+            world.settles();
+            assert_eq!(world.leaf().unwrap().spki_sha256, second.spki_sha256, "also under another authority");
+        }
+
+        // Under an authority of their own, or with usages of their own, and the key in any case.
+        let mut planted = World::new(never("Authority"));
+        planted.issuer = Arc::new(issuer("Mallory", planted.now));
+        planted.settles();
+        let theirs = planted.secret.clone().unwrap();
+        let mut without = theirs.clone();
+        without.data.tls_crt = None;
+        for (what, secret) in [("with a certificate", theirs.clone()), ("without one", without)] {
+            let mut world = World::new(never(issuance));
+            world.secret = Some(secret);
+            world.settles();
+            let leaf = world.leaf().unwrap();
+            assert_ne!(
+                leaf.spki_sha256,
+                planted.leaf().unwrap().spki_sha256,
+                "{issuance} {what}: somebody knows the key"
+            );
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

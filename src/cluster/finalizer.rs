@@ -1,11 +1,11 @@
-//! Our two marks on a custom resource's metadata: the finalizer, and the annotation that says where its AWS resources
-//! are. Touches nothing else of an object.
+//! Our marks on a custom resource's metadata: the finalizer, the annotation that says where its AWS resources are, and those that
+//! record keys. Touches nothing else of an object.
 
 use std::fmt::Debug;
 
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{PartialObjectMeta, Patch, PatchParams},
     core::{NamespaceResourceScope, ObjectMeta},
 };
 use serde::de::DeserializeOwned;
@@ -64,6 +64,36 @@ where
     .await
 }
 
+/// Sets an annotation, as long as it has the value that it had when the object was looked at. True when it was written; false when it
+/// has another value, or the object is gone.
+pub async fn annotate<K>(
+    client: &Client,
+    object: &K,
+    annotation: &str,
+    before: Option<&str>,
+    value: &str,
+) -> Result<bool, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    change(client, object, |meta| {
+        let there = meta.annotations.as_ref().and_then(|all| all.get(annotation)).map(String::as_str);
+        if there == before { json!({"annotations": {annotation: value}}) } else { json!({}) }
+    })
+    .await
+}
+
+/// The metadata of an object as the API server has it now; `None`: it is gone, perhaps another one has its name.
+pub async fn marks<K>(client: &Client, object: &K) -> Result<Option<PartialObjectMeta<K>>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let found = Api::<K>::namespaced(client.clone(), &namespace).get_metadata_opt(&name).await;
+    let found = found.map_err(Error::on("read the metadata of", &K::kind(&()), &namespace, &name))?;
+    Ok(found.filter(|now| now.metadata.uid == object.meta().uid))
+}
+
 /// Removes the finalizer: a deleted object is gone after that. True when something was written; that it is gone
 /// already is fine.
 pub async fn release<K>(client: &Client, object: &K) -> Result<bool, Error>
@@ -104,10 +134,9 @@ where
             Err(kube::Error::Api(answer)) if answer.is_conflict() && attempt < ATTEMPTS => (),
             Err(source) => return Err(error("change the metadata of")(source)),
         }
-        match api.get_metadata_opt(&name).await.map_err(error("read the metadata of"))? {
-            Some(now) if now.metadata.uid == object.meta().uid => meta = now.metadata,
-            // Gone; perhaps another one has its name.
-            _ => return Ok(false),
+        match marks(client, object).await? {
+            Some(now) => meta = now.metadata,
+            None => return Ok(false),
         }
     }
     unreachable!("the last attempt returns")

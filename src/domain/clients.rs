@@ -1,5 +1,5 @@
 //! The self-signed certificates of a domain's ClientCertificates, which stand in the truststore themselves: which there should be, and
-//! what is in their Secrets. Kubernetes reads only.
+//! what is in their Secrets. Kubernetes reads only; `plan::self_signed` decides what of it is trusted.
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -11,7 +11,7 @@ use crate::{
     cluster::{self, apply},
     pki::{
         certificate::{Certificate, parse_pem_bundle},
-        leaf::{self, LeafRequest},
+        leaf::LeafRequest,
     },
 };
 
@@ -30,13 +30,16 @@ pub struct SelfSigned {
     /// The Secret of what is handed out, and that of what is next; `None`: the object cannot be read, or it is not known whether it is granted,
     /// and what is trusted of it stays as it is.
     pub secrets: Option<[String; 2]>,
-    /// What the certificate of an object in another namespace says at the most, as far as it is granted: whoever may write Secrets there could
-    /// put any certificate into that one.
-    pub granted: Option<LeafRequest>,
+    /// The content of its certificate, and the longest life that the spec, the domain and the grant allow: whoever may write Secrets
+    /// in that namespace could put any certificate into that one.
+    pub request: LeafRequest,
 }
 
-/// What the names of all such entries begin with; no authority's can.
+/// First part of the names of all such entries.
 const ENTRY: &str = "clientcertificates/";
+
+/// Name under which forged anchors are distrusted. No ClientCertificate has it: no namespace is empty.
+pub const FORGED: &str = "clientcertificates//";
 
 /// Whose a self-signed certificate is in the truststore. With the UID: what comes under the same name later does not inherit. With the
 /// namespace: whoever does not watch that one knows nothing of it.
@@ -51,8 +54,10 @@ pub fn namespace(entry: &str) -> Option<&str> {
     rest.contains('/').then_some(namespace)
 }
 
+/// Whether an entry of a truststore is a ClientCertificate's. By the number of slashes: an authority's is its name, or its name and
+/// that of a ConfigMap, none of which can have a slash; even the first versions wrote a ClientCertificate's with two.
 pub fn is_self_signed(entry: &str) -> bool {
-    entry.starts_with(ENTRY)
+    entry.strip_prefix(ENTRY).is_some_and(|rest| rest.contains('/'))
 }
 
 /// Where the next self-signed certificate and its key wait until they are trusted.
@@ -61,29 +66,41 @@ pub fn next_secret(secret: &str) -> String {
 }
 
 impl SelfSigned {
-    /// `None`: it is signed by an authority, or on its way out. `granted`: of one in another namespace than the domain.
-    pub fn of(cert: &ClientCertificate, granted: Option<LeafRequest>) -> Option<SelfSigned> {
+    /// `None`: it is signed by an authority, or on its way out. Without a `request` nothing can be certified, and nothing new is trusted.
+    pub fn of(cert: &ClientCertificate, request: Option<LeafRequest>) -> Option<SelfSigned> {
         if cert.spec.issuance != Issuance::SelfSigned || cert.metadata.deletion_timestamp.is_some() {
             return None;
         }
+        let Some(request) = request else { return Some(SelfSigned::unclear(cert)) };
         let secret = cert.spec.secret_name.clone().unwrap_or_else(|| cert.name_any());
         let secrets = Some([secret.clone(), next_secret(&secret)]);
-        Some(SelfSigned { secrets, granted, ..SelfSigned::unclear(cert) })
+        Some(SelfSigned { secrets, request, ..SelfSigned::unclear(cert) })
     }
 
     /// One of which nothing is known but that it is there.
     pub fn unclear(object: &impl ResourceExt) -> SelfSigned {
         let namespace = object.namespace().unwrap_or_default();
-        SelfSigned { namespace, name: object.name_any(), entry: entry_name(object), secrets: None, granted: None }
+        let request = LeafRequest::default();
+        SelfSigned { namespace, name: object.name_any(), entry: entry_name(object), secrets: None, request }
     }
 
-    fn may_say(&self, leaf: &Certificate) -> bool {
-        self.granted.as_ref().is_none_or(|granted| leaf::says(leaf, granted))
+    /// The first certificate in each of its Secrets, as far as they carry its label. Whatever it is: labels are anybody's to write.
+    fn held(&self, secrets: &[Secret]) -> Vec<Certificate> {
+        let names = self.secrets.as_ref().into_iter().flatten();
+        let found = names.filter_map(|name| {
+            let is_it = |s: &&Secret| s.name_any() == *name && s.namespace().as_ref() == Some(&self.namespace);
+            let secret = secrets.iter().find(is_it)?;
+            let theirs = secret.labels().get(CERTIFICATE_LABEL) == Some(&self.name);
+            let ByteString(pem) = secret.data.as_ref()?.get("tls.crt").filter(|_| theirs)?;
+            parse_pem_bundle(std::str::from_utf8(pem).ok()?).ok()?.into_iter().next()
+        });
+        let mut found: Vec<_> = found.collect();
+        found.dedup(); // between the two steps of a swap
+        found
     }
 }
 
-/// The certificates of each, by the name of its entry. What is no self-signed client certificate in such a Secret was put there by
-/// somebody else, and is nobody's to trust.
+/// The certificates in the Secrets of each, by the name of its entry.
 pub async fn read(client: &Client, domain: &str, wishes: &[SelfSigned]) -> Seen<BTreeMap<String, Vec<Certificate>>> {
     let namespaces: BTreeSet<_> = wishes.iter().filter(|w| w.secrets.is_some()).map(|w| &w.namespace).collect();
     let mut secrets = Vec::new();
@@ -91,23 +108,89 @@ pub async fn read(client: &Client, domain: &str, wishes: &[SelfSigned]) -> Seen<
         let found = apply::secrets(client, namespace, &format!("{TRUSTED_BY}={domain}")).await;
         secrets.extend(found.map_err(|e| unseen(&e))?);
     }
-    let certificates = wishes.iter().map(|wish| {
-        let names = wish.secrets.as_ref().into_iter().flatten();
-        let found = names.filter_map(|name| {
-            let is_it = |s: &&Secret| s.name_any() == *name && s.namespace().as_ref() == Some(&wish.namespace);
-            let secret = secrets.iter().find(is_it)?;
-            let ByteString(pem) = secret.data.as_ref()?.get("tls.crt")?;
-            let leaf = parse_pem_bundle(pem).ok()?.into_iter().next()?;
-            let theirs = secret.labels().get(CERTIFICATE_LABEL) == Some(&wish.name);
-            (theirs && leaf.self_signed && !leaf.is_ca && wish.may_say(&leaf)).then_some(leaf)
-        });
-        let mut found: Vec<_> = found.collect();
-        found.dedup(); // between the two steps of a swap
-        (wish.entry.clone(), found)
-    });
-    Ok(certificates.collect())
+    Ok(wishes.iter().map(|wish| (wish.entry.clone(), wish.held(&secrets))).collect())
 }
 
 fn unseen(error: &cluster::Error) -> Unseen {
     Unseen { reason: Reason::Unreachable, message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+
+    use super::*;
+    use crate::pki::{
+        authority::tests::at,
+        keys::{KeyKind, generate},
+        leaf::{self, tests::request},
+    };
+
+    fn certificate(common_name: &str) -> Certificate {
+        let key = generate(KeyKind::EcdsaP256).unwrap();
+        leaf::self_sign(&request(common_name), &key, at("2026-11-24T12:00:00Z")).unwrap().certificate
+    }
+
+    fn secret(namespace: &str, name: &str, label: &str, tls_crt: &str) -> Secret {
+        Secret {
+            metadata: ObjectMeta {
+                namespace: Some(namespace.into()),
+                name: Some(name.into()),
+                labels: Some([(CERTIFICATE_LABEL.into(), label.into()), (TRUSTED_BY.into(), "partners".into())].into()),
+                ..ObjectMeta::default()
+            },
+            data: Some([("tls.crt".to_owned(), ByteString(tls_crt.into()))].into()),
+            ..Secret::default()
+        }
+    }
+
+    #[test]
+    fn entries_of_authorities_and_of_clientcertificates_are_told_apart() {
+        for (entry, expected, in_namespace) in [
+            ("clientcertificates/ns/client1/uid", true, Some("ns")),
+            ("clientcertificates/client1/uid", true, None),
+            (FORGED, true, None),
+            ("clientcertificates", false, None),
+            ("clientcertificates/acme", false, None),
+            ("clientcertificates/acme.example", false, None),
+            ("partners/acme", false, None),
+            ("partners", false, None),
+            ("", false, None),
+        ] {
+            assert_eq!(is_self_signed(entry), expected, "{entry}");
+            if expected {
+                assert_eq!(namespace(entry), in_namespace, "{entry}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_counts_for_the_object_that_its_name_namespace_and_label_agree_on() {
+        let [ours, next, other] = ["client1", "client1", "client2"].map(certificate);
+        let (one, both) = (ours.to_pem(), format!("{}{}", ours.to_pem(), other.to_pem()));
+        let wish = SelfSigned {
+            namespace: "acme".into(),
+            name: "client1".into(),
+            entry: "clientcertificates/acme/client1/uid".into(),
+            secrets: Some(["client1".into(), next_secret("client1")]),
+            request: request("client1"),
+        };
+        let staged = secret("acme", "client1-next", "client1", &next.to_pem());
+        let of = |secrets: &[Secret]| wish.held(secrets);
+        assert_eq!(of(&[secret("acme", "client1", "client1", &one), staged.clone()]), [ours.clone(), next]);
+        assert_eq!(of(&[secret("acme", "client1", "client1", &both)]), [ours.clone()], "the first is the leaf");
+        assert_eq!(of(&[secret("acme", "client1", "client1", &format!("{}{one}", other.to_pem()))]), [other.clone()]);
+        for (what, secret) in [
+            ("another object's label", secret("acme", "client1", "client2", &one)),
+            ("another name", secret("acme", "client2", "client1", &one)),
+            ("another namespace", secret("zeta", "client1", "client1", &one)),
+            ("the Secret of the next one's next one", secret("acme", "client1-next-next", "client1", &one)),
+            ("no certificate", secret("acme", "client1", "client1", "")),
+            ("damaged", secret("acme", "client1", "client1", &one[..100])),
+        ] {
+            assert_eq!(of(&[secret]), [], "{what}");
+        }
+        let unclear = SelfSigned { secrets: None, ..wish.clone() };
+        assert_eq!(unclear.held(&[secret("acme", "client1", "client1", &one)]), []);
+    }
 }

@@ -60,7 +60,7 @@ use crate::{
     },
     conditions::{Acceptance, transitions},
     grant::{
-        fit::Fit,
+        fit::{Fit, Terms},
         permits::{self, Permits},
     },
     ops::{
@@ -295,13 +295,22 @@ impl Ctx {
     }
 
     /// What the ClientCertificates of this domain ask of it.
-    fn clients(&self, theirs: &[Arc<certificate::controller::Guard>], foreign: &[Foreign]) -> Clients {
+    fn clients(
+        &self,
+        domain: &MtlsDomain,
+        theirs: &[Arc<certificate::controller::Guard>],
+        foreign: &[Foreign],
+    ) -> Clients {
+        let max = domain.spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(desired::length);
+        let trusted = |c: &ClientCertificate, terms: Option<&Terms>| {
+            SelfSigned::of(c, certificate::desired::at_most(c, max, terms))
+        };
         let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
         let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
         let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
-        let own = theirs().filter(|c| !permits::is_foreign(c)).filter_map(|c| SelfSigned::of(c, None));
+        let own = theirs().filter(|c| !permits::is_foreign(c)).filter_map(|c| trusted(c, None));
         let granted = foreign.iter().filter_map(|(c, fit)| match (c.0.as_ref().ok()?, fit) {
-            (c, Fit::Fits(terms)) => SelfSigned::of(c, Some(certificate::desired::granted(c, terms)?)),
+            (c, Fit::Fits(terms)) => trusted(c, Some(terms)),
             (c, Fit::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => Some(SelfSigned::unclear(c)),
             _ => None,
         });
@@ -395,7 +404,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (theirs, foreign) = ctx.certificates_of(domain, now);
     let refused = match claim(domain, &permission, ctx, &own_region) {
         Some(claimed) => claimed,
-        None => match desired::desired(domain, &surroundings, ctx.clients(&theirs, &foreign)) {
+        None => match desired::desired(domain, &surroundings, ctx.clients(domain, &theirs, &foreign)) {
             Ok(desired) => {
                 return serving::serve(&desired, &theirs, &permission, &session).await;
             }

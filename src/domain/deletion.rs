@@ -8,7 +8,8 @@ use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 use super::{
     controller::Ctx,
     desired::{self, Home},
-    execute::{self, AUTHORITY_LABEL, DOMAIN_LABEL, Hands},
+    execute::{self, Hands},
+    generated::{AUTHORITY_LABEL, DOMAIN_LABEL},
     observe,
     permission::Permission,
     plan::{Judged, Step, Verdict},
@@ -63,6 +64,7 @@ pub(super) async fn delete(
         quota: &ctx.gate.quota,
         allowance: &ctx.allowance,
         home,
+        domain,
         authorities: &[],
         class: Class::SpecChange,
         since: waiting_since(old).unwrap_or(now),

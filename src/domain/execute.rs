@@ -10,10 +10,12 @@ use tracing::Instrument;
 use super::{
     allowance::Allowance,
     desired::{AuthorityWish, Home, SourceWish},
+    generated,
     plan::{ADOPTED_TAG, Action, DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{Outcome, Outcomes},
 };
 use crate::{
+    api::MtlsDomain,
     aws::{
         acm::CertificateRequest,
         errors::Kind,
@@ -21,15 +23,10 @@ use crate::{
         quota::{Bucket, Class, Grant, Operation, Quota, Ticket},
         session::Session,
     },
-    cluster::apply,
+    cluster::{apply, finalizer},
     ops::logging,
     pki::authority,
 };
-
-/// Label on the Secret of a generated authority: the MtlsDomain it belongs to.
-pub const DOMAIN_LABEL: &str = "mtls-operator.io/domain";
-/// Label on the Secret of a generated authority: its name.
-pub const AUTHORITY_LABEL: &str = "mtls-operator.io/authority";
 
 /// What acting needs.
 pub struct Hands<'a> {
@@ -38,6 +35,7 @@ pub struct Hands<'a> {
     pub quota: &'a Quota,
     pub allowance: &'a Allowance,
     pub home: &'a Home,
+    pub domain: &'a MtlsDomain,
     pub authorities: &'a [AuthorityWish],
     /// For the queue.
     pub class: Class,
@@ -82,7 +80,9 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
     wait_for_turn(action, hands).await?;
     let (gateway, domain) = (&session.gateway, &home.domain_name);
     let result = match action {
-        Action::GenerateAuthority { authority } => return generate(authority, hands).await,
+        Action::GenerateAuthority { authority, recorded } => {
+            return generate(authority, recorded.as_deref(), hands).await;
+        }
         Action::RequestCertificate(request) => return request_certificate(request, hands).await,
         Action::DeleteCertificate { arn } => gone(session.acm.delete(arn).await),
         Action::ChangeRecords { zone_id, changes } => {
@@ -206,8 +206,9 @@ async fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome
     }
 }
 
-/// Makes the authority's key and certificate. Created, never replaced: a key that is there is somebody's trust.
-async fn generate(name: &str, hands: &Hands<'_>) -> Result<(), Outcome> {
+/// Makes the authority's key and certificate. Created, never replaced: a key that is there is somebody's trust. The key is on record
+/// before it is in a Secret, so that no Secret of ours is ever taken for somebody else's; `recorded` is one that got no further.
+async fn generate(name: &str, recorded: Option<&str>, hands: &Hands<'_>) -> Result<(), Outcome> {
     let wish = hands.authorities.iter().find(|a| a.name == name).map(|a| &a.source);
     let Some(SourceWish::Generated { secret, request }) = wish else {
         return Ok(()); // the plan names authorities of the spec only
@@ -217,6 +218,15 @@ async fn generate(name: &str, hands: &Hands<'_>) -> Result<(), Outcome> {
         .await
         .map_err(|_| Outcome::Cluster("making the authority's key did not end".into()))?
         .map_err(|error| Outcome::Cluster(format!("cannot make the authority {name}: {error}")))?;
+    let key = made.certificate.spki_sha256.as_str();
+    let annotation = generated::annotation(name);
+    match finalizer::annotate(hands.client, hands.domain, &annotation, recorded, key).await {
+        Ok(true) => {}
+        Ok(false) => {
+            return Err(Outcome::NotShown(format!("the key of the authority {name} could not be recorded yet")));
+        }
+        Err(error) => return Err(Outcome::Cluster(error.to_string())),
+    }
     let data = [
         ("tls.crt", made.certificate_pem.as_bytes()),
         ("tls.key", made.key_pem.as_bytes()),
@@ -226,9 +236,7 @@ async fn generate(name: &str, hands: &Hands<'_>) -> Result<(), Outcome> {
         metadata: ObjectMeta {
             name: Some(secret.clone()),
             namespace: Some(hands.home.namespace.clone()),
-            labels: Some(
-                [(DOMAIN_LABEL.into(), hands.home.name.clone()), (AUTHORITY_LABEL.into(), name.into())].into(),
-            ),
+            labels: Some(generated::labels(&hands.home.name, name)),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),

@@ -8,6 +8,7 @@ pub mod controller;
 mod deletion;
 pub mod desired;
 pub mod execute;
+pub mod generated;
 pub mod observe;
 pub mod observed;
 mod permission;

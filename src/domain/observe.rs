@@ -6,9 +6,11 @@ use kube::Client;
 
 use super::{
     clients,
-    desired::{CertificateWish, Desired, DnsWish, Home, sha256},
+    desired::{AuthorityWish, CertificateWish, Desired, DnsWish, Home, sha256},
+    generated::{self, Ownership},
     observed::{
-        Api, Authorizers, Bucket, Glance, Leaf, Made, Observed, Pinned, Published, Remains, Seen, Unseen, ZoneChoice,
+        Api, Authorizers, Bucket, Glance, Leaf, Made, Observed, Pinned, Published, Remains, Seen, Source, Unseen,
+        ZoneChoice,
     },
     plan::{
         DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, authorizer, certificates,
@@ -19,7 +21,7 @@ use super::{
     records, sources,
 };
 use crate::{
-    api::{DnsVerification, MappedApi, conditions::Reason},
+    api::{DnsVerification, MappedApi, MtlsDomain, conditions::Reason},
     aws::{
         acm,
         errors::{self, Error, Kind},
@@ -28,6 +30,7 @@ use crate::{
         s3::Content,
         session::Session,
     },
+    cluster::finalizer,
     outside::{
         probe::{self, EndpointProbe},
         public_dns::{PublicDns, PublicName},
@@ -38,6 +41,7 @@ use crate::{
 /// What a reading needs beside the session.
 pub struct Eyes<'a> {
     pub client: &'a Client,
+    pub domain: &'a MtlsDomain,
     pub probe: &'a EndpointProbe,
     /// What ClientCertificates say of the domain's leaves.
     pub leaves: Vec<Leaf>,
@@ -63,7 +67,7 @@ pub async fn observe(d: &Desired, sight: &Sight<'_>, eyes: &Eyes<'_>, glance: Gl
     let home = &d.home;
     let zones = glance.zones;
     let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
-        Box::pin(sources::read(eyes.client, &home.namespace, &d.authorities)),
+        Box::pin(sources::read(eyes.client, &home.namespace, &home.name, &d.authorities)),
         Box::pin(clients::read(eyes.client, &home.name, &d.self_signed)),
         sight.certificates(&home.domain_name),
         bucket(d, sight),
@@ -89,8 +93,9 @@ pub async fn observe(d: &Desired, sight: &Sight<'_>, eyes: &Eyes<'_>, glance: Gl
     );
     let apis = with_leaving(home, apis, &mappings, sight).await;
     eyes.versions.keep(&published, &domain);
-    Observed {
+    let mut observed = Observed {
         authorities,
+        recorded: generated::recorded(eyes.domain, &d.authorities),
         leaves: eyes.leaves.clone(),
         self_signed,
         zones,
@@ -107,6 +112,26 @@ pub async fn observe(d: &Desired, sight: &Sight<'_>, eyes: &Eyes<'_>, glance: Gl
         records_in_sync,
         public,
         repairs: BTreeMap::new(),
+    };
+    ask_for_records(d, &mut observed, eyes).await;
+    observed
+}
+
+/// The cache may not show yet what was recorded a moment ago: before a Secret counts as somebody else's, the API server is asked.
+async fn ask_for_records(d: &Desired, observed: &mut Observed, eyes: &Eyes<'_>) {
+    let is_strange = |wish: &&AuthorityWish| matches!(generated::ownership(d, observed, wish), Ownership::NotOurs(_));
+    let strange: Vec<_> = d.authorities.iter().filter(is_strange).map(|wish| wish.name.clone()).collect();
+    if strange.is_empty() {
+        return;
+    }
+    match finalizer::marks(eyes.client, eyes.domain).await {
+        Ok(Some(marks)) => observed.recorded = generated::recorded(&marks, &d.authorities),
+        Ok(None) => {}
+        Err(error) => {
+            let unseen = Unseen { reason: Reason::Unreachable, message: error.to_string() };
+            let all = strange.into_iter().map(|name| (name, Source::Unseen(unseen.clone())));
+            observed.authorities.extend(all);
+        }
     }
 }
 

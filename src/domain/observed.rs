@@ -41,6 +41,8 @@ pub struct Glance {
 pub struct Observed {
     /// The source of each authority of the spec, by the authority's name.
     pub authorities: BTreeMap<String, Source>,
+    /// The keys of generated authorities that the MtlsDomain's annotations record, by the authority's name.
+    pub recorded: BTreeMap<String, String>,
     /// The leaves of the domain's ClientCertificates, as their statuses have them. For the report: nothing is decided by it.
     pub leaves: Vec<Leaf>,
     /// The certificates in the Secrets of self-signed ClientCertificates, by the names of their entries.
@@ -94,6 +96,8 @@ pub enum Source {
     },
     /// What a label selector finds, by the names of the objects.
     Several(BTreeMap<String, Source>),
+    /// A Secret of a generated authority's name without its labels; the text says what it lacks.
+    NotOwned(String),
     /// The object or the key in it is not there; the text names both.
     Missing(String),
     /// The Kubernetes API did not answer.

@@ -8,6 +8,7 @@ use std::{
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use jiff::{SignedDuration, Timestamp};
 
+use super::clients;
 use crate::pki::{
     certificate::Certificate,
     truststore::{Bundle, Entry},
@@ -52,9 +53,18 @@ impl Trust {
         self.without_room.contains(entry)
     }
 
-    /// Whether the domain lets this leaf in, as far as its issuer goes.
+    /// Whether the domain lets this leaf in, as far as its issuer goes. A ClientCertificate's own certificate vouches for itself only.
     pub fn lets_in(&self, leaf: &Certificate) -> bool {
-        self.trusted.iter().any(|trusted| leaf.is_issued_by(&trusted.entry.certificate))
+        self.trusted.iter().any(|trusted| match clients::is_self_signed(&trusted.entry.authority) {
+            true => trusted.entry.certificate == *leaf,
+            false => leaf.is_issued_by(&trusted.entry.certificate),
+        })
+    }
+
+    /// Whether this leaf was issued under an authority of the truststore that the operator issues under, or issued under once.
+    pub fn has_issued(&self, leaf: &Certificate) -> bool {
+        let ours = |entry: &Entry| entry.max_leaf.is_some() && !clients::is_self_signed(&entry.authority);
+        self.trusted.iter().any(|trusted| ours(&trusted.entry) && leaf.is_issued_by(&trusted.entry.certificate))
     }
 
     /// Whether a new leaf of that life may be handed out under `authority`: trusted, and remembered for long enough.
@@ -73,6 +83,10 @@ impl Trust {
         issuing.filter_map(|e| e.max_leaf).min().is_some_and(|least| life <= least)
     }
 
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.trusted.iter().map(|trusted| &trusted.entry)
+    }
+
     /// Since when it has been in use; `None`: it is not.
     pub fn since(&self, certificate: &Certificate) -> Option<Timestamp> {
         self.trusted.iter().find(|trusted| trusted.entry.certificate == *certificate).map(|trusted| trusted.since)
@@ -80,7 +94,7 @@ impl Trust {
 
     /// The entry that has this subject (in its normal form), which API Gateway takes only once.
     pub fn holder(&self, subject_key: &str) -> Option<&Entry> {
-        self.trusted.iter().map(|trusted| &trusted.entry).find(|entry| entry.certificate.subject_key == subject_key)
+        self.entries().find(|entry| entry.certificate.subject_key == subject_key)
     }
 }
 
@@ -126,6 +140,54 @@ impl Served {
         all.insert(domain.clone(), trust.clone());
         if before != Some(trust) {
             let _ = self.changed.unbounded_send(domain.clone()); // nobody listens once the operator stops
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{
+        authority::{Issuer, tests::at, tests::issuer},
+        keys::{KeyKind, generate},
+        leaf::{issue, self_sign, tests::request, tests::spki},
+    };
+
+    #[test]
+    fn a_certificate_that_signs_itself_vouches_for_itself_only() {
+        let now = at("2026-11-24T12:00:00Z");
+        let (ours, theirs) = (issuer("Partners", now), issuer("Acme", now));
+        let key = generate(KeyKind::EcdsaP256).unwrap();
+        let own = self_sign(&request("client1"), &key, now).unwrap();
+        let entry = |authority: &str, certificate: &Certificate, max_leaf| Entry {
+            authority: authority.into(),
+            certificate: certificate.clone(),
+            max_leaf,
+            keep_until: None,
+        };
+        let day = SignedDuration::from_hours(24);
+        let entries = vec![
+            entry("partners", ours.authority(), Some(day)),
+            entry("acme", theirs.authority(), None),
+            entry("clientcertificates/ns/client1/uid", &own.certificate, Some(day)),
+        ];
+        let trust = Trust::of(&Bundle { entries, ..Bundle::default() }, None, now);
+        let under = |issuer: &Issuer| issue(&request("a"), &spki(KeyKind::EcdsaP256), issuer, now).unwrap().certificate;
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "zeta-admin");
+        let anchor = rcgen::Issuer::from_ca_cert_der(&own.certificate.der().to_vec().into(), &key).unwrap();
+        let child = params.signed_by(&rcgen::KeyPair::generate().unwrap(), &anchor).unwrap();
+        let child = Certificate::from_der(child.der()).unwrap();
+        assert!(child.is_issued_by(&own.certificate), "by name and signature it hangs on it");
+        for (what, leaf, lets_in, has_issued) in [
+            ("under an authority of ours", &under(&ours), true, true),
+            ("under a partner's", &under(&theirs), true, false),
+            ("itself", &own.certificate, true, false),
+            ("signed with its key", &child, false, false),
+            ("a stranger's", &under(&issuer("Stranger", now)), false, false),
+        ] {
+            assert_eq!((trust.lets_in(leaf), trust.has_issued(leaf)), (lets_in, has_issued), "{what}");
         }
     }
 }

@@ -108,6 +108,7 @@ pub(super) async fn serve(
         quota: &ctx.gate.quota,
         allowance: &ctx.allowance,
         home: &d.home,
+        domain,
         authorities: &d.authorities,
         class: class(d, &observed, &plan, old, generation),
         since: waiting_since(old).unwrap_or(now),
@@ -163,6 +164,7 @@ async fn view(
     let memory = ctx.remember(&uid, |m| m.clone());
     let eyes = Eyes {
         client: &ctx.client,
+        domain,
         probe: &ctx.probe,
         leaves: theirs.iter().flat_map(|c| leaves(c)).collect(),
         public_dns: &ctx.public_dns,

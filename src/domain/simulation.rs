@@ -39,6 +39,7 @@ prop_compose! {
     /// Any mixture of what we may have left half done, what somebody changed, and what belongs to somebody else.
     fn any_world()(
         has_key in any::<bool>(),
+        recorded in prop::bool::weighted(0.8),
         certificates in proptest::collection::vec((any::<bool>(), 0..5u8, any::<bool>(), 0..240i64), 0..4),
         domain_of in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(ADOPTED)), Just(Some(NOBODYS)), Just(Some(THEIRS))],
         without_mutual_tls in prop::bool::weighted(0.3),
@@ -55,7 +56,7 @@ prop_compose! {
         marked in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(THEIRS))],
     ) -> World {
         let mut w = empty();
-        w.has_key = has_key;
+        (w.has_key, w.recorded) = (has_key, recorded);
         for (i, (ours, status, fits, hours)) in certificates.into_iter().enumerate() {
             let status = [CertificateStatus::Issued, CertificateStatus::PendingValidation, CertificateStatus::ValidationTimedOut, CertificateStatus::Failed, CertificateStatus::Expired][status as usize].clone();
             let names = if fits { vec![NAME.to_owned()] } else { several_names() };
@@ -223,6 +224,14 @@ proptest! {
             }
         } else {
             // Of a domain that was there before: what it trusts, and the certificate that it came with.
+            // A key that nothing says is ours.
+            if blocked.contains(&Reason::SecretNotOwned) {
+                prop_assert!(start.has_key && !start.recorded && !start.trusts_authority());
+                let before = |s: &&Stored| start.versions.iter().any(|old| old.version == s.version);
+                let mut stored = w.versions.iter().filter(|s| !before(s)).map(|s| Bundle::parse(&s.body).unwrap());
+                prop_assert!(stored.all(|bundle| bundle.find(&AUTHORITY[0]).is_none()), "it was trusted");
+                return Ok(());
+            }
             let of_takeover = [Reason::TrustInUse, Reason::RefNotFound, Reason::CertificateFailed];
             let known = [
                 &[Reason::ForeignOwner, Reason::AuthorityKeyLost, Reason::NoValidCACertificate][..],

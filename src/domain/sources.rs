@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt};
 
 use super::{
     desired::{AuthorityWish, SourceWish},
+    generated,
     observed::{Key, Source, Unseen},
 };
 use crate::{
@@ -22,21 +23,44 @@ use crate::{
 /// Keys of a ConfigMap that a message lists.
 const MOST_KEYS: usize = 5;
 
-/// The source of every authority, by the authority's name.
-pub async fn read(client: &Client, namespace: &str, wishes: &[AuthorityWish]) -> BTreeMap<String, Source> {
-    let reads = wishes.iter().map(async |wish| (wish.name.clone(), source(client, namespace, &wish.source).await));
+/// The source of every authority of the MtlsDomain `domain`, by the authority's name.
+pub async fn read(
+    client: &Client,
+    namespace: &str,
+    domain: &str,
+    wishes: &[AuthorityWish],
+) -> BTreeMap<String, Source> {
+    let reads = wishes.iter().map(async |wish| {
+        let found = match &wish.source {
+            SourceWish::Generated { secret: name, .. } => {
+                let labelled = |secret: &Secret| generated::is_labelled(secret.labels(), domain, &wish.name);
+                secret(client, namespace, name, labelled).await
+            }
+            wish => source(client, namespace, wish).await,
+        };
+        (wish.name.clone(), found)
+    });
     join_all(reads).await.into_iter().collect()
+}
+
+async fn secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    is_usable: impl Fn(&Secret) -> Result<(), String>,
+) -> Source {
+    match apply::secret(client, namespace, name).await {
+        Ok(Some(secret)) => is_usable(&secret).map_or_else(Source::NotOwned, |()| of_secret(name, &secret)),
+        Ok(None) => Source::Missing(format!("there is no Secret {name} in this namespace")),
+        Err(error) => unseen(&error),
+    }
 }
 
 async fn source(client: &Client, namespace: &str, wish: &SourceWish) -> Source {
     match wish {
         SourceWish::Pem(pem) => only_trusted(pem),
         SourceWish::Generated { secret: name, .. } | SourceWish::Secret { name } => {
-            match apply::secret(client, namespace, name).await {
-                Ok(Some(secret)) => of_secret(name, &secret),
-                Ok(None) => Source::Missing(format!("there is no Secret {name} in this namespace")),
-                Err(error) => unseen(&error),
-            }
+            secret(client, namespace, name, |_| Ok(())).await
         }
         SourceWish::ConfigMap { name, key } => match apply::config_map(client, namespace, name).await {
             Ok(Some(map)) => of_config_map(&map, key),

@@ -4,6 +4,7 @@ use super::certificate::{Certificate, ParseError, parse_pem_bundle};
 use super::chain::chain;
 use super::keys::{self, Encoding, KeyError, KeyKind};
 use super::leaf::{Problem, subject_part};
+use super::name::normal_form;
 use super::pem;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +18,7 @@ use x509_cert::{
     name::Name,
     spki::SubjectPublicKeyInfoRef,
 };
+use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
 use zeroize::Zeroizing;
 
 /// New certificates begin this much before they are made, for those whose clock is behind, or when ours is ahead.
@@ -33,6 +35,7 @@ pub struct AuthorityRequest {
 
 /// A certificate and its private key (PKCS#8), for a `kubernetes.io/tls` Secret.
 pub struct KeyedCertificate {
+    pub certificate: Certificate,
     pub certificate_pem: String,
     pub key_pem: Zeroizing<String>,
 }
@@ -71,7 +74,28 @@ pub fn generate(request: &AuthorityRequest, now: Timestamp) -> Result<KeyedCerti
     };
     let der = sign(draft, &key)?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
-    Ok(KeyedCertificate { certificate_pem: certificate.to_pem(), key_pem: keys::pem(&key, Encoding::Pkcs8)? })
+    let (certificate_pem, key_pem) = (certificate.to_pem(), keys::pem(&key, Encoding::Pkcs8)?);
+    Ok(KeyedCertificate { certificate, certificate_pem, key_pem })
+}
+
+/// Whether a certificate is an authority as asked for; `Err` says in what it is not. Whose key it has is not asked here.
+pub fn is_as_asked(certificate: &Certificate, request: &AuthorityRequest) -> Result<(), &'static str> {
+    let subject =
+        Subject { common_name: &request.common_name, organizations: &request.organizations, ..Subject::default() };
+    let asked = subject.to_der().ok().and_then(|der| Some(normal_form(&X509Name::from_der(&der).ok()?.1)));
+    if asked.as_ref() != Some(&certificate.subject_key) {
+        return Err("its subject is not the one that `generate` asks for");
+    }
+    if !certificate.self_signed {
+        return Err("it is not self-signed");
+    }
+    let x509 = X509Certificate::from_der(certificate.der()).map(|(_, x509)| x509);
+    let constraints = x509.as_ref().ok().and_then(|x509| x509.basic_constraints().ok().flatten());
+    let is_leaf_only = constraints.is_some_and(|c| c.value.ca && c.value.path_len_constraint == Some(0));
+    if !is_leaf_only || !certificate.may_sign {
+        return Err("it is no authority for client certificates only (CA:TRUE with path length 0)");
+    }
+    Ok(())
 }
 
 fn extensions(spki: &[u8]) -> builder::Result<Vec<Extension>> {

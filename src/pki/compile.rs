@@ -576,7 +576,7 @@ fn contains(certificates: &[Certificate], certificate: &Certificate) -> bool {
     certificates.iter().any(|other| identity(other) == identity(certificate))
 }
 
-fn whole_seconds(duration: SignedDuration) -> SignedDuration {
+pub(super) fn whole_seconds(duration: SignedDuration) -> SignedDuration {
     SignedDuration::from_secs(duration.as_secs() + i64::from(duration.subsec_nanos() > 0))
 }
 

@@ -195,7 +195,7 @@ fn of_authority(authority: &Certificate, below: &[Certificate]) -> Option<String
     // A certificate that an authority issued to itself, for a new key, does not count.
     let counted = below.iter().filter(|certificate| certificate.subject_key != certificate.issuer_key).count();
     if let Some(longest) = authority.path_len.filter(|longest| counted > usize::try_from(*longest).unwrap_or(0)) {
-        return Some(format!("allows {longest} authorities below it (pathLen), and there are {counted}"));
+        return Some(format!("has a path length (pathLen) of {longest}, and {counted} authorities stand below it"));
     }
     let constraints = authority.name_constraints.as_ref()?;
     let name = below.iter().find_map(|certificate| constraints.refuses(certificate))?;
@@ -241,7 +241,7 @@ mod tests {
     /// What the root says, what the issuing authority says, the leaf's names, and what is told of it; empty: nothing.
     const CASES: &[(&str, &str, &str, &str)] = &[
         ("", "", "", ""),
-        ("basicConstraints=critical,CA:TRUE,pathlen:0", "", "", "CN=Root allows 0 authorities below it (pathLen)"),
+        ("basicConstraints=critical,CA:TRUE,pathlen:0", "", "", "CN=Root has a path length (pathLen) of 0"),
         ("basicConstraints=critical,CA:TRUE,pathlen:1", "basicConstraints=critical,CA:TRUE,pathlen:0", "", ""),
         ("", "extendedKeyUsage=serverAuth", "", "CN=Issuing,O=Acme is not for client certificates"),
         ("extendedKeyUsage=serverAuth", "extendedKeyUsage=clientAuth", "", "CN=Root is not for client certificates"),
@@ -313,7 +313,8 @@ mod tests {
             assert!(found.unwrap_or_default().contains(told), "{told}");
             // What is issued under the same authority says the same before anything is written.
             let read = |name: &str| std::fs::read_to_string(at.join(name)).unwrap();
-            let issuer = Issuer::from_pem(read("issuing.pem"), read("issuing.key"), Some(read("root.pem").as_bytes()));
+            let issuer =
+                Issuer::from_pem(&read("issuing.pem"), &read("issuing.key"), Some(read("root.pem").as_bytes()));
             let Ok(issuer) = issuer else { continue };
             let asked = LeafRequest {
                 organizations: vec!["Acme".to_owned()],

@@ -3,6 +3,7 @@
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
 use super::certificate::{Certificate, parse_pem_bundle};
+use super::form;
 use super::keys::{self, Encoding, KeyKind, KeyWish};
 use super::leaf::{LeafRequest, subject_der};
 use super::pem;
@@ -66,6 +67,8 @@ pub enum Reason {
     IssuerDiffers,
     /// `ca.crt` or the intermediates in `tls.crt` are not the issuer's current chain.
     ChainDiffers,
+    /// The certificate is not what a release of ours would have issued: forged, or made by somebody else who has the issuer's key.
+    FormDiffers,
     Expired,
     RenewalAsked,
     RenewalDue,
@@ -96,6 +99,7 @@ const RULES: &[Rule] = &[
     duration_differs,
     issuer_differs,
     chain_differs,
+    form_differs,
     expired,
     renewal_is_asked_for,
     renewal_is_due,
@@ -229,6 +233,16 @@ fn chain_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation
     None
 }
 
+fn form_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
+    let Inspection { request, issuer, now, .. } = inspection;
+    let compared = match issuer {
+        Some(issuer) => form::issued_for(&found.leaf, request, issuer, *now),
+        None => form::signed_itself_for(&found.leaf, request, *now),
+    };
+    let mismatch = compared.err()?;
+    broken(Reason::FormDiffers, format!("the certificate in tls.crt is not one that the operator issued: {mismatch}"))
+}
+
 fn expired(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     if inspection.now < found.leaf.not_after {
         return None;
@@ -279,9 +293,11 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
 mod tests {
     use super::super::authority::{self, tests::at, tests::issuer};
     use super::super::leaf::{
-        Leaf, issue, self_sign,
+        Leaf, extensions, issue, key_id_of, self_sign,
         tests::{request, spki},
+        usage,
     };
+    use super::super::signing::{Draft, sign};
     use super::*;
     use proptest::prelude::*;
 
@@ -471,6 +487,44 @@ mod tests {
             let mut world = World::self_signed(born(), request("client1"));
             change(&mut world);
             assert_eq!(world.reason(), expected, "{name}");
+        }
+    }
+
+    /// Everything that the other rules look at is as asked for.
+    #[test]
+    fn a_leaf_that_no_release_of_ours_has_written_is_issued_anew() {
+        let key = keys::generate(KeyKind::EcdsaP256).unwrap();
+        let spki = key.subject_public_key_info();
+        for by_itself in [true, false] {
+            for strange in [false, true] {
+                let mut world = match by_itself {
+                    true => World::self_signed(born(), request("client1")),
+                    false => World::new(born(), issuer("Partners", born()), request("client1")),
+                };
+                let subject = subject_der(&world.request).unwrap();
+                let authority = world.issuer.as_ref().map(Issuer::authority);
+                let key_id = authority.map_or_else(|| key_id_of(&spki).unwrap(), |a| a.subject_key_id.clone().unwrap());
+                let mut extensions = extensions(&world.request, &spki, key_id, usage()).unwrap();
+                if strange {
+                    extensions.remove(0); // basicConstraints
+                }
+                let draft = Draft {
+                    issuer: authority.map_or_else(|| subject.clone(), |a| a.subject_der.clone()),
+                    subject,
+                    not_before: earlier(born(), CLOCK_SLACK),
+                    not_after: later(born(), world.request.duration),
+                    extensions,
+                    spki: spki.clone(),
+                };
+                let der = sign(draft, world.issuer.as_ref().map_or(&key, Issuer::key)).unwrap();
+                let pem = Certificate::from_der(&der).unwrap().to_pem().into_bytes();
+                if by_itself {
+                    world.data().ca_crt = Some(pem.clone());
+                }
+                world.data().tls_crt = Some(pem);
+                world.data().tls_key = Some(keys::pem(&key, Encoding::Pkcs8).unwrap().as_bytes().to_vec());
+                assert_eq!(world.reason(), strange.then_some(Reason::FormDiffers), "by itself: {by_itself}");
+            }
         }
     }
 

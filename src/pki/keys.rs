@@ -6,9 +6,9 @@ use aws_lc_rs::{
     rsa,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair},
 };
-use rcgen::{KeyPair, PublicKeyData, RsaKeySize};
+use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SignatureAlgorithm};
 use x509_cert::der::pem::{LineEnding, encode_string};
-use x509_parser::{prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo};
+use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
 /// A kind of key that we generate, as `spec.privateKey.{algorithm,size}` names it.
@@ -22,18 +22,81 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// The kind of an existing key; `None` when it is one that we never generate (P-521, Ed25519, RSA of another size).
+    /// The kind of an existing key; `None` when it is one that we never generate (P-521, Ed25519, RSA of another size or
+    /// with another public exponent than 65537).
     pub fn of(key: &KeyPair) -> Option<KeyKind> {
-        match KeyStrength::of_der(&key.subject_public_key_info()) {
-            KeyStrength::EcdsaP256 => Some(KeyKind::EcdsaP256),
-            KeyStrength::EcdsaP384 => Some(KeyKind::EcdsaP384),
-            KeyStrength::Rsa(2048) => Some(KeyKind::Rsa2048),
-            KeyStrength::Rsa(3072) => Some(KeyKind::Rsa3072),
-            KeyStrength::Rsa(4096) => Some(KeyKind::Rsa4096),
-            _ => None,
+        KeyKind::of_der(&key.subject_public_key_info())
+    }
+
+    /// The kind of a public key (DER SubjectPublicKeyInfo); `None` also when it is written in another way than we write it.
+    pub(crate) fn of_der(spki: &[u8]) -> Option<KeyKind> {
+        let is_it = |shape: &&Shape| {
+            let rest = spki.strip_prefix(shape.head).and_then(|rest| rest.strip_suffix(shape.tail));
+            rest.is_some_and(|body| body.len() == shape.octets && (shape.tail.is_empty() || body[0] >= 0x80))
+        };
+        SHAPES.iter().find(is_it).map(|shape| shape.kind)
+    }
+
+    /// How it signs itself.
+    pub(crate) fn signature(self) -> &'static SignatureAlgorithm {
+        match self {
+            KeyKind::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            KeyKind::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+            KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => &rcgen::PKCS_RSA_SHA256,
         }
     }
 }
+
+/// The one DER SubjectPublicKeyInfo of a kind of key: all but the point or the modulus is fixed.
+struct Shape {
+    kind: KeyKind,
+    head: &'static [u8],
+    /// Of the point, or of the modulus, whose first bit is set.
+    octets: usize,
+    tail: &'static [u8],
+}
+
+/// An uncompressed point (RFC 5480); a modulus and the exponent 65537 under rsaEncryption with NULL (RFC 3279).
+const SHAPES: [Shape; 5] = [
+    Shape {
+        kind: KeyKind::EcdsaP256,
+        head: b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\
+            \x07\x03\x42\x00\x04",
+        octets: 64,
+        tail: &[],
+    },
+    Shape {
+        kind: KeyKind::EcdsaP384,
+        head: b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22\x03\x62\
+            \x00\x04",
+        octets: 96,
+        tail: &[],
+    },
+    Shape {
+        kind: KeyKind::Rsa2048,
+        head: b"\x30\x82\x01\x22\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x03\x82\x01\
+            \x0f\x00\x30\x82\x01\x0a\x02\x82\x01\x01\x00",
+        octets: 256,
+        tail: &EXPONENT,
+    },
+    Shape {
+        kind: KeyKind::Rsa3072,
+        head: b"\x30\x82\x01\xa2\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x03\x82\x01\
+            \x8f\x00\x30\x82\x01\x8a\x02\x82\x01\x81\x00",
+        octets: 384,
+        tail: &EXPONENT,
+    },
+    Shape {
+        kind: KeyKind::Rsa4096,
+        head: b"\x30\x82\x02\x22\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x03\x82\x02\
+            \x0f\x00\x30\x82\x02\x0a\x02\x82\x02\x01\x00",
+        octets: 512,
+        tail: &EXPONENT,
+    },
+];
+
+/// INTEGER 65537.
+const EXPONENT: [u8; 5] = [0x02, 0x03, 0x01, 0x00, 0x01];
 
 impl std::fmt::Display for KeyKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -73,11 +136,6 @@ pub enum KeyStrength {
 }
 
 impl KeyStrength {
-    /// Of a DER SubjectPublicKeyInfo.
-    pub(crate) fn of_der(spki: &[u8]) -> KeyStrength {
-        SubjectPublicKeyInfo::from_der(spki).map_or(KeyStrength::Other, |(_, spki)| KeyStrength::of(&spki))
-    }
-
     pub(crate) fn of(spki: &SubjectPublicKeyInfo<'_>) -> KeyStrength {
         if let Ok(PublicKey::RSA(rsa)) = spki.parsed() {
             let modulus = rsa.modulus;

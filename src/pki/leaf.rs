@@ -7,7 +7,6 @@ use super::name::normal_form;
 use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
-use std::collections::BTreeSet;
 use x509_cert::{
     builder,
     der::{
@@ -201,7 +200,7 @@ pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp
         subject: subject_der(request)?,
         not_before: earlier(now, CLOCK_SLACK).max(authority.not_before),
         not_after: request.end(now, Some(issuer)),
-        extensions: extensions(request, spki, issuer_key_id)?,
+        extensions: extensions(request, spki, issuer_key_id, usage())?,
         spki: spki.to_vec(),
     };
     let der = sign(draft, issuer.key())?;
@@ -226,7 +225,7 @@ pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result
         subject,
         not_before: earlier(now, CLOCK_SLACK),
         not_after: request.end(now, None),
-        extensions: extensions(request, &spki, key_id_of(&spki)?)?,
+        extensions: extensions(request, &spki, key_id_of(&spki)?, usage())?,
         spki,
     };
     let der = sign(draft, key)?;
@@ -234,26 +233,7 @@ pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result
     Ok(Leaf { chain_pem: certificate.to_pem(), ca_pem: certificate.to_pem(), certificate })
 }
 
-/// Whether a certificate says what a request asks for, whatever number it carries, and lives no longer.
-pub fn says(leaf: &Certificate, request: &LeafRequest) -> bool {
-    let number = X509Name::from_der(&leaf.subject_der).ok().and_then(|(_, name)| {
-        let number = name.iter_attributes().find(|part| part.attr_type().to_id_string() == "2.5.4.5")?;
-        number.as_str().ok().filter(|n| n.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned)
-    });
-    let numbered = LeafRequest { serial_number: number, ..request.clone() };
-    let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
-    let names = [
-        (&request.dns_names, &leaf.dns_names),
-        (&request.uris, &leaf.uris),
-        (&request.email_addresses, &leaf.email_addresses),
-    ];
-    subject_der(&numbered).is_ok_and(|subject| subject == leaf.subject_der)
-        && !leaf.other_names
-        && names.into_iter().all(|(asked, there)| sorted(asked) == sorted(there))
-        && leaf.not_after <= request.end(later(leaf.not_before, CLOCK_SLACK), None)
-}
-
-fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
+pub(super) fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
     Ok(key_id(spki)?.0.as_bytes().to_vec())
 }
 
@@ -278,14 +258,24 @@ pub fn subject_key(request: &LeafRequest) -> Option<String> {
     Some(normal_form(&name))
 }
 
-fn extensions(request: &LeafRequest, spki: &[u8], issuer_key_id: Vec<u8>) -> builder::Result<Vec<Extension>> {
+/// All that goes with clientAuth, for RSA too (RFC 5280, section 4.2.1.12).
+pub(super) fn usage() -> KeyUsage {
+    KeyUsage(KeyUsages::DigitalSignature.into())
+}
+
+/// The extensions of a leaf, in their order.
+pub(super) fn extensions(
+    request: &LeafRequest,
+    spki: &[u8],
+    issuer_key_id: Vec<u8>,
+    usage: KeyUsage,
+) -> builder::Result<Vec<Extension>> {
     let authority_key_id =
         AuthorityKeyIdentifier { key_identifier: Some(OctetString::new(issuer_key_id)?), ..Default::default() };
     let none = Name::default();
     let mut extensions = vec![
         BasicConstraints { ca: false, path_len_constraint: None }.to_extension(&none, &[])?,
-        // All that goes with clientAuth, for RSA too (RFC 5280, section 4.2.1.12).
-        KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(&none, &[])?,
+        usage.to_extension(&none, &[])?,
         ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH]).to_extension(&none, &[])?,
         key_id(spki)?.to_extension(&none, &[])?,
         authority_key_id.to_extension(&none, &[])?,

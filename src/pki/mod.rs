@@ -6,6 +6,7 @@ pub mod chain;
 pub mod compile;
 pub mod constraints;
 pub mod csr;
+pub mod form;
 #[cfg(test)]
 mod hostile;
 pub mod inspect;

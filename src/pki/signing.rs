@@ -2,7 +2,7 @@
 //! attribute and rebuilds issuer names, which goes wrong for authorities with repeated attributes (DC=com, DC=example).
 
 use jiff::Timestamp;
-use rcgen::{KeyPair, PublicKeyData, SigningKey};
+use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm, SigningKey};
 use signature::{Keypair, Signer};
 use std::time::Duration;
 use x509_cert::{
@@ -37,9 +37,36 @@ pub(crate) struct Draft {
     pub extensions: Vec<Extension>,
 }
 
-/// Writes and signs; the serial is 16 random octets, positive (RFC 5280, section 4.1.2.2). Returns DER.
+/// Octets of a serial number.
+pub(crate) const SERIAL_OCTETS: usize = 16;
+
+/// Writes and signs; the serial is random and positive (RFC 5280, section 4.1.2.2). Returns DER.
 pub(crate) fn sign(draft: Draft, key: &KeyPair) -> Result<Vec<u8>> {
-    let serial = SerialNumber::new(&random_serial()?)?;
+    write(draft, &random_serial()?, &Signing(key))
+}
+
+/// Writes a certificate that exists already once more, with the serial and the signature that it has. Returns DER, for
+/// comparison: the same octets mean that [`sign`] could have written it.
+pub(crate) fn rewrite(
+    draft: Draft,
+    serial: &[u8],
+    algorithm: &'static SignatureAlgorithm,
+    signature: &[u8],
+) -> Result<Vec<u8>> {
+    let signed = Signed { spki: draft.spki.clone(), algorithm, signature: signature.to_vec() };
+    write(draft, serial, &signed)
+}
+
+/// Whether a serial number is one that [`sign`] gives: [`SERIAL_OCTETS`] long, its first bits 01.
+pub(crate) fn is_our_serial(serial: &[u8]) -> bool {
+    serial.len() == SERIAL_OCTETS && serial[0] & 0xc0 == 0x40
+}
+
+fn write<S>(draft: Draft, serial: &[u8], signer: &S) -> Result<Vec<u8>>
+where
+    S: Signer<Sig> + Keypair<VerifyingKey = Spki> + DynSignatureAlgorithmIdentifier,
+{
+    let serial = SerialNumber::new(serial)?;
     let validity = Validity::new(time(draft.not_before)?, time(draft.not_after)?);
     let spki = SubjectPublicKeyInfoOwned::from_der(&draft.spki)?;
     let profile = Profile {
@@ -47,12 +74,12 @@ pub(crate) fn sign(draft: Draft, key: &KeyPair) -> Result<Vec<u8>> {
         subject: Name::from_der(&draft.subject)?,
         extensions: draft.extensions,
     };
-    let certificate = CertificateBuilder::new(profile, serial, validity, spki)?.build::<_, Sig>(&Signing(key))?;
+    let certificate = CertificateBuilder::new(profile, serial, validity, spki)?.build::<_, Sig>(signer)?;
     Ok(certificate.to_der()?)
 }
 
-fn random_serial() -> Result<[u8; 16]> {
-    let mut serial = [0; 16];
+fn random_serial() -> Result<[u8; SERIAL_OCTETS]> {
+    let mut serial = [0; SERIAL_OCTETS];
     aws_lc_rs::rand::fill(&mut serial).map_err(signature::Error::from_source)?;
     serial[0] = serial[0] & 0x7f | 0x40; // positive, and never shorter than 16 octets
     Ok(serial)
@@ -157,16 +184,45 @@ impl Keypair for Signing<'_> {
 
 impl DynSignatureAlgorithmIdentifier for Signing<'_> {
     fn signature_algorithm_identifier(&self) -> spki::Result<AlgorithmIdentifierOwned> {
-        let algorithm = KeyPair::algorithm(self.0);
-        let (oid, parameters) = if algorithm == &rcgen::PKCS_ECDSA_P256_SHA256 {
-            (rfc5912::ECDSA_WITH_SHA_256, None)
-        } else if algorithm == &rcgen::PKCS_ECDSA_P384_SHA384 {
-            (rfc5912::ECDSA_WITH_SHA_384, None)
-        } else if algorithm == &rcgen::PKCS_RSA_SHA256 {
-            (rfc5912::SHA_256_WITH_RSA_ENCRYPTION, Some(der::Any::null()))
-        } else {
-            return Err(spki::Error::AlgorithmParametersMissing); // P-521, Ed25519: API Gateway takes neither
-        };
-        Ok(AlgorithmIdentifierOwned { oid, parameters })
+        identifier(KeyPair::algorithm(self.0))
     }
+}
+
+/// A signer that has signed already.
+struct Signed {
+    spki: Vec<u8>,
+    algorithm: &'static SignatureAlgorithm,
+    signature: Vec<u8>,
+}
+
+impl Signer<Sig> for Signed {
+    fn try_sign(&self, _: &[u8]) -> std::result::Result<Sig, signature::Error> {
+        Ok(Sig(self.signature.clone()))
+    }
+}
+
+impl Keypair for Signed {
+    type VerifyingKey = Spki;
+    fn verifying_key(&self) -> Spki {
+        Spki(self.spki.clone())
+    }
+}
+
+impl DynSignatureAlgorithmIdentifier for Signed {
+    fn signature_algorithm_identifier(&self) -> spki::Result<AlgorithmIdentifierOwned> {
+        identifier(self.algorithm)
+    }
+}
+
+fn identifier(algorithm: &SignatureAlgorithm) -> spki::Result<AlgorithmIdentifierOwned> {
+    let (oid, parameters) = if algorithm == &rcgen::PKCS_ECDSA_P256_SHA256 {
+        (rfc5912::ECDSA_WITH_SHA_256, None)
+    } else if algorithm == &rcgen::PKCS_ECDSA_P384_SHA384 {
+        (rfc5912::ECDSA_WITH_SHA_384, None)
+    } else if algorithm == &rcgen::PKCS_RSA_SHA256 {
+        (rfc5912::SHA_256_WITH_RSA_ENCRYPTION, Some(der::Any::null()))
+    } else {
+        return Err(spki::Error::AlgorithmParametersMissing); // P-521, Ed25519: API Gateway takes neither
+    };
+    Ok(AlgorithmIdentifierOwned { oid, parameters })
 }

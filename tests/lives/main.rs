@@ -30,6 +30,7 @@ mod interop;
 mod objects;
 mod observability;
 mod partners;
+mod planted;
 mod policies;
 mod policy;
 mod quota;

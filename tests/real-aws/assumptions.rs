@@ -336,6 +336,13 @@ pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Fi
     let answered = soon(account, async || account.status(host, front, "/", Some(&caller), &[]).await == "200").await;
     findings.note("self-signed-as-it-is", answered, format!("answered {answered}"));
 
+    let (anchor, child) = crate::stories::anchor_and_child();
+    trust(account, host, "leaf-anchor", &anchor.certificate).await.expect("UpdateDomainName");
+    let trusted = soon(account, async || account.status(host, front, "/", Some(&anchor), &[]).await == "200").await;
+    let status = account.status(host, front, "/", Some(&child), &[]).await;
+    let seen = format!("the anchor answered {trusted}, what it signed {status}");
+    findings.note("leaf-anchor-issues-nothing", trusted && status == "403", seen);
+
     let warnings = trust(account, host, "empty", "nothing\n").await;
     let holds = warnings.as_ref().is_ok_and(|warnings| !warnings.is_empty());
     findings.note("truststore-empty", holds, format!("{warnings:?}"));

@@ -11,7 +11,7 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams},
 };
 use mtls_operator::api::{ClientCertificate, MtlsDomain};
-use rcgen::{CertificateParams, DnType, KeyPair};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
 use crate::{
@@ -235,6 +235,26 @@ pub async fn change_record(account: &Account, action: ChangeAction, record: Reso
 /// A certificate that is itself in the truststore, or nowhere.
 pub fn self_signed(common_name: &str) -> Identity {
     self_signed_until(common_name, rcgen::date_time_ymd(2045, 1, 1))
+}
+
+/// One as the operator makes it with `issuance: SelfSigned`, which says that it is no authority, and one that is signed with its key.
+pub fn anchor_and_child() -> (Identity, Identity) {
+    let make = |common_name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2045, 1, 1));
+        (params, KeyPair::generate().expect("a key"))
+    };
+    let ((anchor, anchor_key), (child, child_key)) = (make("anchor"), make("child"));
+    let certificate = anchor.self_signed(&anchor_key).expect("a certificate").pem();
+    let issuer = Issuer::new(anchor, &anchor_key);
+    let signed = child.signed_by(&child_key, &issuer).expect("a certificate").pem();
+    let child = Identity { certificate: signed, key: child_key.serialize_pem() };
+    (Identity { certificate, key: anchor_key.serialize_pem() }, child)
 }
 
 pub fn self_signed_until(common_name: &str, not_after: time::OffsetDateTime) -> Identity {

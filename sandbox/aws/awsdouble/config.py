@@ -42,6 +42,7 @@ KNOBS: dict[str, Knob] = {
     "parameters_merge": Knob(1, 1, "UpdateIntegration of v2: request parameters that it does not name 1 stay, 0 go"),
     "rest_date_lag": Knob(0, 0, "s that the dates of REST APIs and their stages lie back, as if it had been done earlier"),
     "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
+    "leaf_anchor_issues": Knob(0, 0, "a certificate under one in the truststore that says CA:FALSE: 0 is refused, 1 not"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3
     "versioning_delay": Knob(0, 60, "s after versioning was first enabled in which an object gets no version"),

@@ -368,6 +368,7 @@ def _edge_of(key: Key, record: dict) -> dict:
         "status": value, "statusMessage": message, "serving": serving is not None,
         "changesAt": newest.since if newest and newest is not serving else None,
         "mutualTls": bool(serving and serving.truststore),
+        "leafAnchorIssues": bool(knob("leaf_anchor_issues", key[0])),
         "truststore": serving and serving.truststore and asdict(serving.truststore),
         "certificate": cert and {
             "arn": cert["CertificateArn"], "names": cert["SubjectAlternativeNames"], "type": cert["Type"],

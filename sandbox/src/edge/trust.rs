@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use openssl::asn1::Asn1IntegerRef;
+use openssl::asn1::{Asn1IntegerRef, Asn1Time};
 use openssl::error::ErrorStack;
 use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
@@ -48,6 +48,19 @@ pub fn judge(truststore: &[X509], leaf: &X509Ref, at: i64) -> Result<X509VerifyR
     // them for its own: the caller would get no answer instead of a 403.
     drop(ErrorStack::get());
     verdict
+}
+
+/// Whether a certificate that is valid then was issued under one of the truststore that says CA:FALSE, which [`judge`] refuses.
+#[must_use]
+pub fn is_under_a_leaf(truststore: &[X509], leaf: &X509Ref, at: i64) -> bool {
+    let Ok(now) = Asn1Time::from_unix(at) else { return false };
+    let signed = |anchor: &X509| {
+        let is_named = same_name(leaf.issuer_name(), anchor.subject_name());
+        is_named && anchor.public_key().is_ok_and(|key| leaf.verify(&key).unwrap_or(false))
+    };
+    let is_under = truststore.iter().any(signed);
+    drop(ErrorStack::get());
+    is_under && leaf.not_before() <= now && now <= leaf.not_after()
 }
 
 /// Whether at most `longest` certificates of the truststore lead from this one, included, to a self-signed one.

@@ -17,6 +17,8 @@ pub enum Action {
     /// Make the key and certificate of a generated authority and keep them in their Secret.
     GenerateAuthority {
         authority: String,
+        /// The key that is on record for it, and in no Secret.
+        recorded: Option<String>,
     },
     RequestCertificate(acm::CertificateRequest),
     DeleteCertificate {
@@ -177,7 +179,7 @@ pub enum Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::GenerateAuthority { authority } => write!(f, "generate authority {authority}"),
+            Action::GenerateAuthority { authority, .. } => write!(f, "generate authority {authority}"),
             Action::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
             Action::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
             Action::ChangeRecords { zone_id, changes } => {

@@ -281,7 +281,7 @@ fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now:
 }
 
 /// The domain, when it is there, ours, and of a kind that mutual TLS is for: nobody is sent to another.
-pub(super) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
+pub(in crate::domain) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
     match domain {
         Err(why) => Err(Verdict::unknown(why)),
         Ok(Some(g))

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Judged, Verdict, custom_domain, truststore::told};
+use super::{Action, Judged, Verdict, truststore::told};
 use crate::{
     api::{AuthorityState, conditions::Reason},
     aws::gateway::{self, Protocol},
     conditions::listed,
     domain::{
         desired::{Desired, SourceWish},
+        generated::{self, Ownership},
         observed::{Api, Key, Observed, Source, Unseen},
     },
     pki::{
@@ -25,6 +26,28 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
     let mut problems = Vec::new();
     let mut unseen = None;
     for wish in &d.authorities {
+        match generated::ownership(d, o, wish) {
+            // Nothing of it is believed, so that there is nothing to put right.
+            _ if wish.state == AuthorityState::Distrusted => {}
+            Ownership::Ours => {}
+            Ownership::Unknown(why) => {
+                unseen = Some(why);
+                continue;
+            }
+            Ownership::NotOurs(why) => {
+                let secret = wish.source.secret().map_or("", String::as_str);
+                problems.push((
+                    Reason::SecretNotOwned,
+                    format!(
+                        "authority {}: the Secret {secret} is not one that the operator made: {why}. It is not trusted, and issues nothing. \
+                         Delete it (the operator then makes its own, unless one was lost: restore that), or use it on purpose, with secretRef \
+                         in an authority of another name",
+                        wish.name
+                    ),
+                ));
+                continue;
+            }
+        }
         match (o.authorities.get(&wish.name), &wish.source) {
             (Some(Source::Unseen(why)), _) => unseen = Some(why),
             (Some(Source::Read { key: Key::Misfit, .. }), _) if wish.issues() => problems.push((
@@ -44,7 +67,7 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                     ),
                 ))
             }
-            (Some(Source::Read { .. }), _) => {}
+            (Some(Source::Read { .. } | Source::NotOwned(_)), _) => {}
             // Said below, unless what it distrusts is remembered.
             (_, _) if wish.state == AuthorityState::Distrusted => {
                 if compiled.is_none() {
@@ -60,7 +83,7 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             }
             (None | Some(Source::Missing(_)), SourceWish::Generated { .. }) => match known(d, o) {
                 Err(why) => unseen = Some(why),
-                Ok(known) if known.contains(&wish.name) => problems.push((
+                Ok(known) if known.contains(wish.name.as_str()) => problems.push((
                     Reason::AuthorityKeyLost,
                     format!(
                         "authority {}: its Secret is gone while its certificate is trusted. Restore the Secret from a backup, or add an \
@@ -68,7 +91,10 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                         wish.name
                     ),
                 )),
-                Ok(_) => actions.push(Action::GenerateAuthority { authority: wish.name.clone() }),
+                Ok(_) => {
+                    let recorded = o.recorded.get(&wish.name).cloned();
+                    actions.push(Action::GenerateAuthority { authority: wish.name.clone(), recorded });
+                }
             },
             (None, _) => problems.push((Reason::RefNotFound, format!("authority {}: its source is not there", wish.name))),
             (Some(Source::Missing(what)), _) => problems.push((Reason::RefNotFound, format!("authority {}: {what}", wish.name))),
@@ -148,11 +174,170 @@ pub(super) fn unsupported(api: &gateway::Api) -> Option<&'static str> {
 }
 
 /// The authorities that have a certificate in a truststore that we published, or that our domain uses.
-fn known<'o>(d: &Desired, o: &'o Observed) -> Result<BTreeSet<String>, &'o Unseen> {
-    let (published, pinned) = (o.published.as_ref()?, o.pinned.as_ref()?);
-    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.home.owner);
-    let published = published.iter().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
-    let used = custom_domain::ours(&d.home, &o.domain).is_ok();
-    let pinned = pinned.iter().filter(|p| used || is_ours(&p.owner)).map(|p| &p.bundle);
-    Ok(published.chain(pinned).flat_map(|b| b.entries.iter().map(|e| e.authority.clone())).collect())
+fn known<'o>(d: &Desired, o: &'o Observed) -> Result<BTreeSet<&'o str>, &'o Unseen> {
+    (o.published.as_ref()?, o.pinned.as_ref()?);
+    Ok(generated::trusted(d, o).into_iter().map(|entry| entry.authority.as_str()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Verdict, plan};
+    use super::*;
+    use crate::{
+        domain::{
+            desired::AuthorityWish,
+            simulation::{self, empty, now, settled},
+        },
+        pki::{
+            authority::{self, AuthorityRequest, tests::request},
+            certificate::{Certificate, parse_pem_bundle},
+        },
+    };
+
+    fn made(common_name: &str) -> Certificate {
+        let request = AuthorityRequest { common_name: common_name.into(), ..request(common_name) };
+        parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem).unwrap().remove(0)
+    }
+
+    fn read(certificates: &[&Certificate], key: Key) -> Source {
+        Source::Read {
+            certificates: Ok(certificates.iter().map(|c| (*c).clone()).collect()),
+            completing: Ok(vec![]),
+            key,
+        }
+    }
+
+    /// The reason why ResolvedRefs is blocked, its message, and what is asked to be done.
+    fn resolved(d: &Desired, o: &Observed) -> (Option<Reason>, String, usize) {
+        let plan = plan(d, o, now());
+        let actions = plan.steps[&super::super::Step::ResolvedRefs].actions.len();
+        match &plan.steps[&super::super::Step::ResolvedRefs].verdict {
+            Verdict::Blocked(reason, message) => (Some(*reason), message.clone(), actions),
+            _ => (None, String::new(), actions),
+        }
+    }
+
+    fn trusts(d: &Desired, o: &Observed, certificate: &Certificate) -> bool {
+        let compiled = plan(d, o, now()).truststore.expect("it could be compiled");
+        compiled.bundle.find(certificate).is_some()
+    }
+
+    /// A second authority that is to be generated, `next`, with this in its Secret.
+    fn with_next(found: Source) -> (Desired, Observed) {
+        let (mut d, mut o) = settled();
+        d.authorities.push(AuthorityWish {
+            name: "next".into(),
+            state: AuthorityState::Active,
+            source: SourceWish::Generated { secret: "partners.next-ca".into(), request: request("Partners 2027") },
+        });
+        o.authorities.insert("next".into(), found);
+        (d, o)
+    }
+
+    #[test]
+    fn a_planted_secret_is_said_and_neither_trusted_nor_issued_from() {
+        let (own, twin, mallory) = (made("Partners 2027"), made("Partners 2027"), made("Mallory"));
+        let missing = Source::Missing("there is no Secret partners.next-ca in this namespace".into());
+        let (d, o) = with_next(missing);
+        assert_eq!(resolved(&d, &o), (None, String::new(), 1), "it is made");
+
+        let (d, mut o) = with_next(read(&[&own, &own], Key::Fits));
+        o.recorded.insert("next".into(), own.spki_sha256.clone());
+        assert_eq!(resolved(&d, &o), (None, String::new(), 0));
+        assert!(trusts(&d, &o, &own));
+
+        let unlabelled = Source::NotOwned("it lacks the label x=y".into());
+        for (what, found, planted) in [
+            ("another subject", read(&[&mallory, &mallory], Key::Fits), &mallory),
+            ("without a key", read(&[&mallory], Key::Absent), &mallory),
+            ("the right subject", read(&[&twin, &twin], Key::Fits), &twin),
+            ("beside what is ours", read(&[&own, &mallory], Key::Fits), &mallory),
+            ("without labels", unlabelled, &mallory),
+        ] {
+            let (d, mut o) = with_next(found);
+            o.recorded.insert("next".into(), own.spki_sha256.clone());
+            let (reason, message, actions) = resolved(&d, &o);
+            assert_eq!((reason, actions), (Some(Reason::SecretNotOwned), 0), "{what}");
+            for word in ["authority next", "partners.next-ca", "Delete it", "secretRef"] {
+                assert!(message.contains(word), "{what}: {message}");
+            }
+            assert!(!trusts(&d, &o, planted), "{what}");
+            let refused = plan(&d, &o, now()).truststore.unwrap().refused_issuers;
+            assert_eq!(refused, [""; 0], "{what}: nothing issues with it, so that nothing is refused");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_gone_is_lost_whatever_is_on_record() {
+        let (d, mut o) = settled();
+        o.authorities.insert("partners".into(), Source::Missing("no Secret".into()));
+        assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost));
+        o.recorded.clear();
+        assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost));
+        // One in its place is not it.
+        let twin = made("Partners");
+        o.authorities.insert("partners".into(), read(&[&twin, &twin], Key::Fits));
+        assert_eq!(resolved(&d, &o).0, Some(Reason::SecretNotOwned));
+        let (_, own) = settled();
+        o.authorities = own.authorities;
+        assert_eq!(resolved(&d, &o).0, None, "restored, and known by the truststore");
+        let Some(Source::Read { certificates: Ok(certificates), .. }) = o.authorities.get("partners") else { panic!() };
+        let own = certificates[0].clone();
+        o.authorities.insert("partners".into(), read(&[&own], Key::Absent));
+        assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost), "ours, without its key");
+        // Nothing was ever trusted: a key on record that got no further is made anew.
+        let mut o = empty().observed();
+        o.recorded.insert("partners".into(), own.spki_sha256.clone());
+        let again = plan(&d, &o, now());
+        let again: Vec<_> = again.actions().map(|(_, action)| action).collect();
+        let expected = Action::GenerateAuthority { authority: "partners".into(), recorded: Some(own.spki_sha256) };
+        assert!(again.contains(&&expected), "{again:?}");
+    }
+
+    #[test]
+    fn what_may_say_whose_it_is_and_cannot_be_seen_decides_nothing() {
+        let (d, mut o) = settled();
+        o.recorded.clear();
+        let unseen = || Unseen { reason: Reason::Unreachable, message: "no answer".into() };
+        o.published = Err(unseen());
+        let plan = plan(&d, &o, now());
+        assert_eq!(
+            plan.steps[&super::super::Step::ResolvedRefs].verdict,
+            Verdict::Done(Reason::ResolvedRefs, "everything the spec refers to is there".into()),
+            "the one in use says it"
+        );
+        let empty = simulation::empty().observed();
+        o.pinned = empty.pinned;
+        let verdict = super::super::plan(&d, &o, now()).steps[&super::super::Step::ResolvedRefs].verdict.clone();
+        assert_eq!(verdict, Verdict::Unknown(unseen()));
+    }
+
+    #[test]
+    fn distrust_takes_away_what_the_entry_had_whatever_is_planted_in_its_secret() {
+        let (mut d, mut o) = settled();
+        let Some(Source::Read { certificates: Ok(own), .. }) = o.authorities.get("partners").cloned() else { panic!() };
+        let other = made("Other");
+        d.authorities.push(AuthorityWish {
+            name: "other".into(),
+            state: AuthorityState::Active,
+            source: SourceWish::Pem(String::new()),
+        });
+        o.authorities.insert("other".into(), read(&[&other], Key::Absent));
+        assert!(trusts(&d, &o, &own[0]) && trusts(&d, &o, &other));
+        d.authorities[0].state = AuthorityState::Distrusted;
+        let unlabelled = Source::NotOwned("it lacks the label x=y".into());
+        for (what, found) in [
+            ("its own", read(&[&own[0], &own[0]], Key::Fits)),
+            ("somebody else's that is trusted", read(&[&other, &other], Key::Fits)),
+            ("the same without a key", read(&[&other], Key::Absent)),
+            ("the same beside its own", read(&[&own[0], &other], Key::Fits)),
+            ("without labels", unlabelled),
+            ("none", Source::Missing("no Secret".into())),
+        ] {
+            o.authorities.insert("partners".into(), found);
+            assert!(!trusts(&d, &o, &own[0]), "{what}: it stays trusted");
+            assert!(trusts(&d, &o, &other), "{what}: it takes somebody else along");
+            assert_eq!(resolved(&d, &o).0, None, "{what}");
+        }
+    }
 }

@@ -1,14 +1,28 @@
 //! What the truststore takes from ClientCertificates that sign themselves. Pure.
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use crate::{
     domain::{clients, desired::Desired, observed::Observed},
-    pki::{certificate::Certificate, compile, lint::SourceError, truststore::Bundle},
+    pki::{
+        certificate::Certificate,
+        compile, form,
+        lint::SourceError,
+        truststore::{Bundle, identity},
+    },
 };
 
 /// The ClientCertificates that are trusted themselves. What one of them had before stays for `overlap`, as if it had issued it; with its
-/// ClientCertificate everything goes at once.
-pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> Vec<compile::Source> {
+/// ClientCertificate everything goes at once. And so does what no release of ours can have issued, whoever has it: such an anchor may be
+/// an authority. `others` are the sources of the authorities.
+pub(super) fn sources(
+    d: &Desired,
+    o: &Observed,
+    previous: Option<&Bundle>,
+    others: &[compile::Source],
+    now: Timestamp,
+) -> Vec<compile::Source> {
     let source = |authority: String, state, certificates: Result<Vec<Certificate>, SourceError>| {
         let life = |c: &Certificate| c.not_after.duration_since(c.not_before);
         compile::Source {
@@ -23,14 +37,39 @@ pub(super) fn sources(d: &Desired, o: &Observed, previous: Option<&Bundle>) -> V
     };
     let wanted = d.self_signed.iter().map(|wish| {
         let read = o.self_signed.as_ref().ok().and_then(|all| all.get(&wish.entry)).filter(|_| wish.secrets.is_some());
-        source(wish.entry.clone(), compile::State::Active, read.cloned().ok_or(SourceError::Missing))
+        let may_be_trusted = |c: &&Certificate| {
+            form::signed_itself_for(c, &wish.request, now).is_ok() || is_there_already(c, &wish.entry, previous)
+        };
+        let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
+        source(wish.entry.clone(), compile::State::Active, trusted.ok_or(SourceError::Missing))
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
     let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Withdrawn, Ok(vec![])));
     let hidden = previous.map(|bundle| out_of_sight(d, bundle)).unwrap_or_default();
     let hidden =
         hidden.into_iter().map(|entry| source(entry.to_owned(), compile::State::Active, Err(SourceError::Missing)));
-    wanted.chain(gone).chain(hidden).collect()
+    let forged = previous.map(|bundle| forged(bundle, others)).unwrap_or_default();
+    let forged =
+        (!forged.is_empty()).then(|| source(clients::FORGED.to_owned(), compile::State::Withdrawn, Ok(forged)));
+    wanted.chain(gone).chain(hidden).chain(forged).collect()
+}
+
+/// What was issued for an earlier spec, or under a wider grant, is listed as long as it is handed out: its successor has to be
+/// trusted everywhere before it is superseded, however short the overlap.
+fn is_there_already(certificate: &Certificate, entry: &str, previous: Option<&Bundle>) -> bool {
+    let mut there = previous.iter().flat_map(|bundle| &bundle.entries);
+    there.any(|e| e.authority == entry && e.certificate == *certificate) && form::signed_itself(certificate).is_ok()
+}
+
+/// What stands in this truststore for a ClientCertificate and is not what a release of ours could have issued for any. An authority
+/// that the spec lists is trusted for itself.
+fn forged(bundle: &Bundle, others: &[compile::Source]) -> Vec<Certificate> {
+    let listed = |c: &Certificate| {
+        let active = others.iter().filter(|source| source.state == compile::State::Active);
+        active.flat_map(|source| source.certificates.iter().flatten()).any(|other| identity(other) == identity(c))
+    };
+    let own = bundle.entries.iter().filter(|entry| clients::is_self_signed(&entry.authority)).map(|e| &e.certificate);
+    own.filter(|c| form::signed_itself(c).is_err() && !listed(c)).cloned().collect()
 }
 
 /// Whose certificates have to leave this truststore because their ClientCertificate is gone.
@@ -61,15 +100,17 @@ mod tests {
     use super::super::truststore;
     use super::*;
     use crate::{
-        api::conditions::Reason,
+        api::{AuthorityState, conditions::Reason},
         domain::{
             clients::SelfSigned,
-            observed::{Pinned, Published, Unseen},
+            desired::{AuthorityWish, SourceWish},
+            observed::{Key, Pinned, Published, Source, Unseen},
             simulation,
         },
         pki::{
             keys::{KeyKind, generate},
             leaf::{self, LeafRequest, tests::request},
+            truststore::Entry,
         },
     };
 
@@ -86,7 +127,7 @@ mod tests {
             name: name.into(),
             entry,
             secrets: Some([name.into(), clients::next_secret(name)]),
-            granted: None,
+            request: request(name),
         }
     }
 
@@ -165,6 +206,156 @@ mod tests {
         let bundle = world.looks(now);
         assert!(!bundle.entries.iter().any(|e| [&first, &second].contains(&&e.certificate)), "{bundle:?}");
         assert!(bundle.entries.iter().any(|e| e.certificate == other) && bundle.entries.len() == 2);
+    }
+
+    /// What a hostile tenant, or a release before this one, put into the truststore under the name of an entry.
+    fn planted(world: &mut World, entry: &str, certificate: &Certificate) {
+        let life = SignedDuration::from_hours(2160);
+        let planted =
+            Entry { authority: entry.into(), certificate: certificate.clone(), max_leaf: Some(life), keep_until: None };
+        world.o.published.as_mut().unwrap().as_mut().unwrap().bundle.entries.push(planted.clone());
+        world.o.pinned.as_mut().unwrap().as_mut().unwrap().bundle.entries.push(planted);
+    }
+
+    /// An authority of its own making, which signs itself and has no basicConstraints.
+    fn forged(common_name: &str) -> Certificate {
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::DigitalSignature];
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2036, 1, 1));
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let certificate = Certificate::from_der(certificate.der()).unwrap();
+        assert!(
+            certificate.self_signed && !certificate.is_ca && certificate.may_sign,
+            "as the guard of old let through"
+        );
+        certificate
+    }
+
+    #[test]
+    fn only_what_was_asked_for_becomes_trusted() {
+        let now = simulation::now();
+        let good = certificate("client1");
+        let key = generate(KeyKind::EcdsaP256).unwrap();
+        let signed = |request: &LeafRequest| leaf::self_sign(request, &key, now).unwrap().certificate;
+        let authority = simulation::settled().1.authorities["partners"].clone();
+        let Source::Read { certificates: Ok(authority), .. } = authority else { panic!("it was read") };
+        let longer = LeafRequest { duration: SignedDuration::from_hours(2161), ..request("client1") };
+        let names = LeafRequest { dns_names: vec!["a.example".into()], ..request("client1") };
+        for (what, other) in [
+            ("a CA certificate", authority[0].clone()),
+            ("keyCertSign without basicConstraints", forged("client1")),
+            ("another object's subject", certificate("client2")),
+            ("another name too", signed(&names)),
+            ("a longer life", signed(&longer)),
+        ] {
+            let mut world = World::new();
+            world.has("client1", &[&other]);
+            let bundle = world.looks(now);
+            assert!(
+                !bundle.entries.iter().any(|e| e.authority.starts_with("clientcertificates")),
+                "{what}: {bundle:?}"
+            );
+            // And not beside what is ours, as the next one, either.
+            world.has("client1", &[&good, &other]);
+            assert!(world.trusts(now, &good));
+            assert!(
+                !world.looks(now).entries.iter().any(|e| e.certificate == other && e.authority != "partners"),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_changed_spec_makes_no_gap_however_short_the_overlap() {
+        let (now, later) = (simulation::now(), simulation::now() + SignedDuration::from_hours(1));
+        let day = SignedDuration::from_hours(24);
+        let changes: [(&str, fn(&mut LeafRequest, Timestamp)); 4] = [
+            ("another subject", |r, _| r.common_name = "client2".into()),
+            ("other names", |r, _| r.dns_names = vec!["a.example".into()]),
+            ("a shorter duration", |r, _| r.duration = SignedDuration::from_hours(24)),
+            ("a grant that ends", |r, now| r.not_after = Some(now + SignedDuration::from_hours(24))),
+        ];
+        for (what, change) in changes {
+            let mut world = World::new();
+            world.d.overlap = Some(SignedDuration::ZERO);
+            let first = certificate("client1");
+            world.has("client1", &[&first]);
+            assert!(world.trusts(now, &first));
+            change(&mut world.d.self_signed[0].request, now);
+            let wish = world.d.self_signed[0].clone();
+            assert!(world.trusts(later, &first), "{what}: nothing has taken its place yet");
+            let asked = LeafRequest { serial_number: Some("2".into()), ..wish.request.clone() };
+            let second = leaf::self_sign(&asked, &generate(KeyKind::EcdsaP256).unwrap(), later).unwrap().certificate;
+            world.o.self_signed.as_mut().unwrap().insert(wish.entry.clone(), vec![first.clone(), second.clone()]);
+            assert!(world.trusts(later, &first) && world.trusts(later, &second), "{what}: handed out and next");
+            world.o.self_signed.as_mut().unwrap().insert(wish.entry.clone(), vec![second.clone()]);
+            assert!(!world.trusts(later, &first) && world.trusts(later, &second), "{what}: swapped");
+            assert!(world.trusts(later + day - SignedDuration::from_mins(90), &second), "{what}");
+        }
+        // One that was never trusted does not become so by standing in the Secret.
+        let mut world = World::new();
+        let stranger = certificate("client2");
+        world.has("client1", &[&stranger]);
+        assert!(!world.trusts(now, &stranger));
+        // Nor by being trusted for somebody else.
+        world.has("client2", &[&stranger]);
+        assert!(world.trusts(now, &stranger));
+        world.d.self_signed.retain(|wish| wish.name != "client2");
+        world.o.self_signed.as_mut().unwrap().remove("clientcertificates/ns/client2/uid");
+        assert!(!world.trusts(now, &stranger));
+    }
+
+    #[test]
+    fn a_forged_anchor_of_a_living_truststore_leaves_at_once() {
+        let now = simulation::now();
+        let (good, anchor) = (certificate("client1"), forged("client1 too"));
+        let entry = "clientcertificates/ns/client1/uid";
+        let trusted = |entry: &str| {
+            let mut world = World::new();
+            world.has("client1", &[&good]);
+            assert!(world.trusts(now, &good));
+            planted(&mut world, entry, &anchor);
+            world
+        };
+        let leaves = |world: &mut World, what: &str| {
+            let compiled = truststore::compile(&world.d, &world.o, now).unwrap();
+            assert!(compiled.distrusts, "{what}: it does not wait for its turn among ordinary changes");
+            assert_eq!(compiled.findings, [], "{what}");
+            let bundle = world.looks(now);
+            assert!(!bundle.entries.iter().any(|e| e.certificate == anchor), "{what}");
+            assert!(bundle.entries.iter().any(|e| e.certificate == good), "{what}: nobody else notices");
+        };
+        leaves(&mut trusted(entry), "beside what is in the Secret");
+        let mut world = trusted(entry);
+        world.has("client1", &[&anchor]);
+        leaves(&mut world, "in the Secret itself, and what is ours stays until there is another");
+        let mut world = trusted(entry);
+        world.has("client1", &[]);
+        leaves(&mut world, "a Secret that is gone");
+        let mut world = trusted("clientcertificates/client1/uid");
+        leaves(&mut world, "under a name as the first versions wrote it");
+        let mut world = trusted("clientcertificates/elsewhere/client1/uid");
+        world.d.watched = Some(["ns".to_owned()].into());
+        leaves(&mut world, "of a namespace that is not watched");
+        let mut world = trusted(entry);
+        world.d.self_signed[0].secrets = None;
+        leaves(&mut world, "an object that cannot be read");
+        let mut world = trusted(entry);
+        world.o.self_signed = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
+        leaves(&mut world, "Secrets that cannot be listed");
+        // An authority that the spec lists is trusted for itself.
+        let mut world = trusted(entry);
+        let source = Source::Read { certificates: Ok(vec![anchor.clone()]), completing: Ok(vec![]), key: Key::Absent };
+        world.o.authorities.insert("pasted".into(), source);
+        world.d.authorities.push(AuthorityWish {
+            name: "pasted".into(),
+            state: AuthorityState::Active,
+            source: SourceWish::Pem(String::new()),
+        });
+        let bundle = world.looks(now);
+        assert!(bundle.entries.iter().any(|e| e.certificate == anchor && e.authority == "pasted"), "{bundle:?}");
     }
 
     #[test]

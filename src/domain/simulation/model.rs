@@ -179,6 +179,8 @@ pub(in crate::domain) fn settled() -> (Desired, Observed) {
 #[derive(Clone, Debug)]
 pub(in crate::domain) struct World {
     pub(super) has_key: bool,
+    /// An annotation of the MtlsDomain says that the key is ours.
+    pub(super) recorded: bool,
     pub(in crate::domain) certificates: Vec<acm::Certificate>,
     pub(super) records: Vec<RecordSet>,
     pub(super) bucket: Option<Bucket>,
@@ -250,6 +252,11 @@ impl World {
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
             leaves: vec![],
+            recorded: self
+                .recorded
+                .then(|| ("partners".to_owned(), AUTHORITY[0].spki_sha256.clone()))
+                .into_iter()
+                .collect(),
             self_signed: Ok(BTreeMap::new()),
             authorities: [("partners".to_owned(), if self.has_key { source } else { missing })].into(),
             zones: Ok(zones.into()),
@@ -362,7 +369,7 @@ impl World {
                     !self.has_key && !self.trusts_authority(),
                     "a key was made anew while its certificate is trusted"
                 );
-                self.has_key = true;
+                (self.has_key, self.recorded) = (true, true);
             }
             Action::RequestCertificate(r) => {
                 let (arn, pending) = (self.id("arn:"), CertificateStatus::PendingValidation);
@@ -746,6 +753,7 @@ pub(super) fn alias(target: &str) -> RecordSet {
 pub(in crate::domain) fn empty() -> World {
     World {
         has_key: false,
+        recorded: false,
         certificates: vec![],
         records: vec![],
         bucket: Some(Bucket { owner: None, versioned: true, private: true, kms_key: None, fresh: false }),
