@@ -215,6 +215,11 @@ impl Scan<'_> {
         let der = if headers_say_so { Some(Zeroizing::default()) } else { decode(content) };
         let der = der.ok_or(ParseError::Base64 { line })?;
         let range = self.at + begin..self.text.len() - after_end.len();
+        // One that shares hyphens with a boundary of this block.
+        let reach = (range.end + BEGIN.len() - 1).min(self.text.len());
+        if let Some(another) = find(&self.text[range.start + 1..reach], BEGIN) {
+            return Err(ParseError::Begin { line: line + line_breaks(&self.text[range.start..range.start + another]) });
+        }
         let is_break = |byte: Option<&u8>| matches!(byte, None | Some(b'\n' | b'\r'));
         let ends_line = |text: &[u8]| is_break(text.iter().find(|byte| !matches!(byte, b' ' | b'\t')));
         let plain = is_break(between.last())

@@ -162,6 +162,23 @@ fn what_stands_between_two_certificates() {
     }
 }
 
+/// Of ten hyphens some were lost.
+#[test]
+fn joined_boundaries_with_too_few_hyphens() {
+    for hyphens in 0..10 {
+        let joined =
+            format!("{}{}{}", a().trim_end_matches(['-', '\n']), "-".repeat(hyphens), b().trim_start_matches('-'));
+        let line = a().lines().count();
+        let expected = match hyphens {
+            0..5 => ParseError::End { line: 1 },
+            _ => ParseError::Begin { line },
+        };
+        assert_eq!(read_all(&joined), Err(expected), "{joined}");
+    }
+    let encrypted = "-----BEGIN RSA PRIVATE KEY-------BEGIN X\nProc-Type: 4,ENCRYPTED\n-----END RSA PRIVATE KEY-----\n";
+    assert_eq!(scan(encrypted.as_bytes()).next().unwrap().err(), Some(ParseError::Begin { line: 1 }));
+}
+
 /// A certificate whose boundaries, or more, were lost, behind one that is whole: said, whatever is left of it.
 #[test]
 fn no_rest_of_a_certificate_is_taken_for_text() {
@@ -223,7 +240,7 @@ fn no_rest_of_a_certificate_is_taken_for_text() {
         ),
         (
             "two in one",
-            format!("-----BEGIN CERTIFICATE-----\n{b64}{b64}\n-----END CERTIFICATE-----\n").into(),
+            format!("-----BEGIN CERTIFICATE-----\n{b64}={b64}\n-----END CERTIFICATE-----\n").into(),
             ParseError::Base64 { line },
         ),
     ];
