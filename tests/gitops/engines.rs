@@ -18,15 +18,21 @@ pub fn customizations() -> PathBuf {
     here("examples/gitops/argo-cd/resource_customizations")
 }
 
-/// Argo CD's Lua engine over them.
+/// Argo CD's engine and Flux's packages, built where they are not yet. That takes minutes and all of the machine.
+pub fn build() -> [PathBuf; 2] {
+    [("argo-cd-lua", "tests/argo-cd"), ("flux", "tests/flux")]
+        .map(|(name, source)| tools::go_program(name, &here(source), ".", &[]).expect("it can be built"))
+}
+
+/// Argo CD's Lua engine over our scripts.
 pub fn argo_cd(arguments: &[&str], input: &str) -> Output {
-    let engine = tools::go_program("argo-cd-lua", &here("tests/argo-cd"), ".", &[]);
-    fed(Command::new(engine.expect("Argo CD's engine can be built")).arg(customizations()).args(arguments), input)
+    let [engine, _] = build();
+    fed(Command::new(engine).arg(customizations()).args(arguments), input)
 }
 
 /// A command of `tests/flux`, in the folder examples/.
 pub fn flux(arguments: &[&str], input: &str) -> String {
-    let program = tools::go_program("flux", &here("tests/flux"), ".", &[]).expect("Flux's packages can be built");
+    let [_, program] = build();
     let out = fed(Command::new(program).args(arguments).current_dir(here("examples")), input);
     assert!(out.status.success(), "flux {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).expect("UTF-8")
