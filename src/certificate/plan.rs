@@ -243,3 +243,30 @@ fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&
     };
     Line { type_: ConditionType::Trusted, standing, reason, message }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        certificate::execute,
+        pki::{constraints::Violation, leaf::IssueError},
+    };
+
+    #[test]
+    fn a_failure_that_only_another_authority_ends_is_false() {
+        let violation = Violation { authority: "CN=Root".into(), constraint: "has a path length of 0".into() };
+        let constrained = execute::Error::from(IssueError::from(violation));
+        let expired = execute::Error::from(IssueError::IssuerExpired { subject: "CN=Root".into() });
+        assert_eq!(
+            [&constrained, &expired, &execute::Error::NoKey].map(execute::Error::is_final),
+            [true, false, false]
+        );
+        let planned = || line(Standing::Working, Reason::Issuing, "nothing is issued yet".into());
+        let told = |is_final| {
+            let Line { standing, reason, .. } = after_failure(planned(), None, is_final, "cannot issue");
+            (standing, reason)
+        };
+        assert_eq!(told(true), (Standing::Stuck, Reason::InvalidCACertificateRef));
+        assert_eq!(told(false), (Standing::Unreachable, Reason::Issuing));
+    }
+}
