@@ -253,7 +253,8 @@ fn caller(site: &Site, view: &EdgeView, certificate: Option<X509>) -> Caller {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs().try_into().ok()?;
         let truststore = trust::certificates(truststore);
         let is_trusted = matches!(trust::judge(&truststore, &leaf, now), Ok(X509VerifyResult::OK));
-        if !is_trusted && !(site.leaf_anchor_issues && trust::is_under_a_leaf(&truststore, &leaf, now)) {
+        let is_under_a_leaf = || site.leaf_anchor_issues && trust::is_under_a_leaf(&truststore, &leaf, now);
+        if !(is_trusted || is_under_a_leaf()) {
             return None;
         }
         for (name, field) in &view.certificate_headers {

@@ -175,7 +175,8 @@ pub(super) fn unsupported(api: &gateway::Api) -> Option<&'static str> {
 
 /// The authorities that have a certificate in a truststore that we published, or that our domain uses.
 fn known<'o>(d: &Desired, o: &'o Observed) -> Result<BTreeSet<&'o str>, &'o Unseen> {
-    (o.published.as_ref()?, o.pinned.as_ref()?);
+    o.published.as_ref()?;
+    o.pinned.as_ref()?;
     Ok(generated::trusted(d, o).into_iter().map(|entry| entry.authority.as_str()).collect())
 }
 
