@@ -181,7 +181,8 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     }
     entries.settle(input.sources, placed, signatures);
     let mut bundle = Bundle { entries: entries.list, distrusted: distrusted.remembered.clone() };
-    fill::fill(&mut bundle, &living, input.sources, &mut findings);
+    let known = input.previous.map(|bundle| bundle.distrusted.clone()).unwrap_or_default();
+    fill::fill(&mut bundle, &living, input.sources, &known, &mut findings);
     findings.extend(offers.iter().flat_map(|offer| offer.redundant(&bundle, now)));
     let published = bundle.entries.iter().map(|entry| &entry.certificate);
     let published = Pool::new(published, Prefer::Shortest, signatures);

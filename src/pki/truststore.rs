@@ -86,8 +86,7 @@ impl Bundle {
         let mut text = String::new();
         for (authority, keys) in &self.distrusted {
             for (key, took_effect) in keys {
-                let effect = if *took_effect { "" } else { "  effect: none" };
-                text.push_str(&format!("# authority: {}  distrusted: {key}{effect}\n", encode(authority)));
+                text.push_str(&distrusted_line(authority, key, *took_effect));
             }
         }
         text
@@ -119,6 +118,12 @@ impl Bundle {
         }
         Ok(bundle)
     }
+}
+
+/// The line that remembers a distrusted key.
+pub(crate) fn distrusted_line(authority: &str, key: &str, took_effect: bool) -> String {
+    let effect = if took_effect { "" } else { "  effect: none" };
+    format!("# authority: {}  distrusted: {key}{effect}\n", encode(authority))
 }
 
 /// What the comments before the first certificate say of distrusted keys.

@@ -9,10 +9,6 @@ use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, identity};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of keys that one truststore object remembers, so that their lines leave room for
-/// certificates.
-pub(super) const MAX_REMEMBERED: usize = 500;
-
 /// Certificates that must go.
 #[derive(Default)]
 pub(super) struct Distrusted {
@@ -84,7 +80,6 @@ impl Distrusted {
         for (source, own, named) in judged {
             gone.judge(source, &own, &named, signatures, now);
         }
-        gone.forget_what_is_too_much(previous);
         gone
     }
 
@@ -201,45 +196,13 @@ impl Distrusted {
             add(Severity::Warning, &stranger.subject, Reason::Unrelated, message.to_owned());
         }
     }
-
-    /// Keys that were remembered already go first.
-    fn forget_what_is_too_much(&mut self, previous: Option<&Bundle>) {
-        let count = self.remembered.values().map(BTreeMap::len).sum::<usize>();
-        if count <= MAX_REMEMBERED {
-            return;
-        }
-        let is_new = |authority: &String, key: &String| {
-            !previous.and_then(|b| b.distrusted.get(authority)).is_some_and(|known| known.contains_key(key))
-        };
-        let all = self.remembered.iter().flat_map(|(authority, keys)| keys.keys().map(move |key| (authority, key)));
-        let mut all: Vec<_> =
-            all.map(|(authority, key)| (is_new(authority, key), authority.clone(), key.clone())).collect();
-        all.sort();
-        let mut forgotten = BTreeMap::<String, usize>::new();
-        for (_, authority, key) in all.split_off(MAX_REMEMBERED) {
-            if let Some(keys) = self.remembered.get_mut(&authority) {
-                keys.remove(&key);
-            }
-            *forgotten.entry(authority).or_default() += 1;
-        }
-        self.remembered.retain(|_, keys| !keys.is_empty());
-        for (authority, count) in forgotten {
-            let message = format!(
-                "a truststore remembers {MAX_REMEMBERED} distrusted keys at most: of this entry {count} are \
-                 distrusted only as long as its source lists them. Remove Distrusted entries that have served"
-            );
-            let subject = String::new();
-            let (severity, reason) = (Severity::Warning, Reason::TooLarge);
-            self.findings.push(Finding { severity, authority, subject, reason, message });
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fill::MAX_REMEMBERED;
     use super::super::tests::*;
     use super::super::{Compiled, Source, State};
-    use super::MAX_REMEMBERED;
     use crate::pki::certificate::{Certificate, ParseError};
     use crate::pki::lint::{Reason, Severity, SourceError};
     use crate::pki::truststore::Bundle;
@@ -463,10 +426,7 @@ mod tests {
         assert_eq!(next.bundle.distrusted.values().map(|keys| keys.len()).sum::<usize>(), MAX_REMEMBERED);
         assert_eq!(next.bundle.distrusted["zz"].len(), 1, "what is remembered already stays");
         let told: Vec<_> = next.findings.iter().filter(|f| f.reason == Reason::TooLarge).collect();
-        assert!(
-            told.len() == 1 && told[0].authority == "out" && told[0].message.contains("of this entry 2 "),
-            "{told:?}"
-        );
+        assert!(told.len() == 1 && told[0].authority == "out" && told[0].message.contains(" 2 keys "), "{told:?}");
         settled(&sources, &next);
         let forgotten = many.iter().find(|c| !next.bundle.distrusted["out"].contains_key(&c.spki_sha256)).unwrap();
         let with = [&sources[..], &[source("x", &[forgotten])]].concat();

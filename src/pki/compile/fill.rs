@@ -2,15 +2,50 @@
 
 use super::Source;
 use crate::pki::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity};
-use crate::pki::truststore::{Bundle, Entry};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, distrusted_line};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Maximum number of distrusted keys that one truststore remembers.
+pub(super) const MAX_REMEMBERED: usize = 500;
+
+/// Forgets distrusted keys that there is no room for: those beyond [`MAX_REMEMBERED`], and those without which the
+/// authorities that are trusted already have room. Keys in `known`, which were remembered already, stay first.
+fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mut Vec<Finding>) {
+    let is_new = |authority: &str, key: &str| !known.get(authority).is_some_and(|keys| keys.contains_key(key));
+    let all = bundle.distrusted.iter().flat_map(|(authority, keys)| keys.keys().map(move |key| (authority, key)));
+    let mut all: Vec<_> = all.map(|(a, key)| (is_new(a, key), a.clone(), key.clone())).collect();
+    all.sort();
+    let mut forgotten = BTreeMap::<String, usize>::new();
+    let mut length = bundle.render_distrusted().len();
+    while all.len() > MAX_REMEMBERED || length > bytes {
+        let Some((_, authority, key)) = all.pop() else { break };
+        let took_effect = bundle.distrusted.get_mut(&authority).and_then(|keys| keys.remove(&key));
+        length -= took_effect.map_or(0, |effect| distrusted_line(&authority, &key, effect).len());
+        *forgotten.entry(authority).or_default() += 1;
+    }
+    bundle.distrusted.retain(|_, keys| !keys.is_empty());
+    for (authority, count) in forgotten {
+        let message = format!(
+            "the truststore has no room to remember all that this entry distrusts: {count} keys are distrusted only \
+             as long as its source lists them. Remove Distrusted entries that have served, or authorities"
+        );
+        let (severity, reason, subject) = (Severity::Warning, Reason::TooLarge, String::new());
+        findings.push(Finding { severity, authority, subject, reason, message });
+    }
+}
 
 /// Takes out what does not fit, and names it: authorities first, those that are trusted already before new
 /// ones, each certificate with its chain; then the certificates of single clients, those that are trusted
 /// already first, then the oldest. What does not fit is skipped for something smaller. Authorities that are
 /// trusted already always stay.
-pub(super) fn fill(bundle: &mut Bundle, living: &[&Entry], sources: &[Source], findings: &mut Vec<Finding>) {
-    within(MAX_CERTIFICATES, MAX_BYTES, bundle, living, sources, findings);
+pub(super) fn fill(
+    bundle: &mut Bundle,
+    living: &[&Entry],
+    sources: &[Source],
+    known: &DistrustedKeys,
+    findings: &mut Vec<Finding>,
+) {
+    within(MAX_CERTIFICATES, MAX_BYTES, bundle, living, sources, known, findings);
 }
 
 fn within(
@@ -19,16 +54,20 @@ fn within(
     bundle: &mut Bundle,
     living: &[&Entry],
     sources: &[Source],
+    known: &DistrustedKeys,
     findings: &mut Vec<Finding>,
 ) {
     let texts: Vec<usize> = bundle.entries.iter().map(|entry| entry.render().len()).collect();
+    let clients: HashSet<&str> = sources.iter().filter(|s| s.client).map(|s| s.authority.as_str()).collect();
+    let there: HashSet<_> = living.iter().map(|entry| entry.identity()).collect();
+    let stays = |entry: &Entry| !clients.contains(entry.authority.as_str()) && there.contains(&entry.identity());
+    let needed = bundle.entries.iter().zip(&texts).filter(|(entry, _)| stays(entry)).map(|(_, text)| text).sum();
+    trim(bundle, known, bytes.saturating_sub(needed), findings);
     let memory = bundle.render_distrusted().len();
     if bundle.entries.len() <= certificates && memory + texts.iter().sum::<usize>() <= bytes {
         return;
     }
     let entries = &bundle.entries;
-    let clients: HashSet<&str> = sources.iter().filter(|s| s.client).map(|s| s.authority.as_str()).collect();
-    let there: HashSet<_> = living.iter().map(|entry| entry.identity()).collect();
     let is_client = |at: usize| clients.contains(entries[at].authority.as_str());
     let is_living = |at: usize| there.contains(&entries[at].identity());
     let all = || 0..entries.len();
@@ -247,13 +286,18 @@ mod tests {
             trusted in prop::collection::vec(any::<bool>(), 15),
             most in 0usize..16,
             bytes in 0usize..14_000,
+            remembered in 0usize..12,
         ) {
             let sources: Vec<Source> = order.iter().map(|(entry, is_client)| Source { client: *is_client, ..source(&entry.authority, &[]) }).collect();
-            let whole = Bundle { entries: order.iter().map(|(entry, _)| entry.clone()).collect(), ..Bundle::default() };
+            let entries = order.iter().map(|(entry, _)| entry.clone()).collect();
+            let keys = (0..remembered).map(|n| (format!("{n:064x}"), true)).collect();
+            let distrusted: DistrustedKeys = if remembered == 0 { [].into() } else { [("out".to_owned(), keys)].into() };
+            let whole = Bundle { entries, distrusted };
+            let known: DistrustedKeys = [("out".to_owned(), [(format!("{:064x}", remembered / 2), true)].into())].into();
             let living: Vec<&Entry> = whole.entries.iter().zip(&trusted).filter(|(_, trusted)| **trusted).map(|(entry, _)| entry).collect();
             let is_client = |entry: &Entry| entry.authority.starts_with("client/");
             let (mut filled, mut findings) = (whole.clone(), vec![]);
-            within(most, bytes, &mut filled, &living, &sources, &mut findings);
+            within(most, bytes, &mut filled, &living, &sources, &known, &mut findings);
 
             let is_in = |entry: &&Entry| filled.entries.contains(entry);
             let stays = |entry: &&&Entry| !is_client(entry);
@@ -267,7 +311,14 @@ mod tests {
                 prop_assert!(issuer.as_ref().is_none_or(is_in), "without its issuer: {entry:?}");
             }
             let out: Vec<&Entry> = whole.entries.iter().filter(|entry| !is_in(entry)).collect();
-            let told: Vec<_> = findings.iter().map(|f| (f.authority.as_str(), f.severity == Severity::Refused)).collect();
+            let forgotten = remembered - filled.distrusted.get("out").map_or(0, |keys| keys.len());
+            let (of_memory, of_entries): (Vec<_>, Vec<_>) = findings.iter().partition(|f| f.authority == "out");
+            prop_assert_eq!(of_memory.len(), usize::from(forgotten > 0));
+            if forgotten > 0 && forgotten < remembered {
+                let known = format!("{:064x}", remembered / 2);
+                prop_assert!(filled.distrusted["out"].contains_key(&known), "what is remembered already stays first");
+            }
+            let told: Vec<_> = of_entries.iter().map(|f| (f.authority.as_str(), f.severity == Severity::Refused)).collect();
             prop_assert_eq!(told, out.iter().map(|e| (e.authority.as_str(), !is_client(e))).collect::<Vec<_>>());
             // Nothing is left out that would have had room for itself and its chain in place of the clients.
             let clients: usize = filled.entries.iter().filter(|e| is_client(e)).map(|e| e.render().len()).sum();
@@ -281,7 +332,7 @@ mod tests {
             // The next time the result is what is trusted.
             let now: Vec<&Entry> = filled.entries.iter().collect();
             let (mut again, mut repeated) = (whole.clone(), vec![]);
-            within(most, bytes, &mut again, &now, &sources, &mut repeated);
+            within(most, bytes, &mut again, &now, &sources, &filled.distrusted, &mut repeated);
             prop_assert_eq!(&again, &filled);
             prop_assert_eq!(repeated, findings);
         }
