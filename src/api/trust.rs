@@ -100,7 +100,7 @@ pub struct Authority {
 
     /// PEM certificates, written out here: the authority and what its chain needs up to the root. Trusted only, never issued from. At most
     /// 16384 characters, about eight certificates; for long lists use ConfigMaps.
-    // Ten letters, for every label of a certificate: a longer text, or one more, costs more than the API server allows.
+    // Ten letters, common to the labels of certificates: a longer or second text exceeds the API server's cost limit.
     #[x_kube(validation = Rule::new("self.contains('CERTIFICAT') && !self.contains('PRIVATE KEY')")
         .message("write PEM certificates, beginning with -----BEGIN CERTIFICATE-----, and no private key: that belongs into a Secret (secretRef)"))]
     #[schemars(length(min = 1, max = 16384))]

@@ -164,7 +164,7 @@ async fn client(kubernetes: &kube::Client, caller: Caller) -> anyhow::Result<(Op
         }
     };
     let mut others = pem::certificates_beside_keys(&text).context("the client certificate")?;
-    // Whatever shape the files have, what is called with has the one that every TLS library reads.
+    // In the shape that the TLS library reads.
     let (chain, key) =
         (others.iter().map(Certificate::to_pem).collect::<String>(), keys::alone(&key).context("the key")?);
     let certificate = others.remove(0);

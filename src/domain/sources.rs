@@ -77,7 +77,7 @@ async fn source(client: &Client, namespace: &str, wish: &SourceWish) -> Source {
     }
 }
 
-/// What is not UTF-8 throughout, as with a comment in Latin-1, `kubectl` puts into `binaryData`.
+/// kubectl puts a file that is not UTF-8 throughout, as with a comment in Latin-1, into `binaryData`.
 fn of_config_map(map: &ConfigMap, key: &str) -> Source {
     let data = map.data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes);
     let binary = map.binary_data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.as_slice());
@@ -87,7 +87,7 @@ fn of_config_map(map: &ConfigMap, key: &str) -> Source {
     }
 }
 
-/// The keys that there are instead of the one that is named.
+/// Lists the keys of a ConfigMap that lacks the key of the spec.
 fn others(map: &ConfigMap) -> String {
     let keys: BTreeSet<_> =
         map.data.iter().flat_map(BTreeMap::keys).chain(map.binary_data.iter().flat_map(BTreeMap::keys)).collect();

@@ -206,7 +206,7 @@ impl std::fmt::Debug for Certificate {
     }
 }
 
-/// Reads every certificate of a PEM text. Text between the blocks is skipped; any other kind of block is an error.
+/// Reads every certificate of a PEM text. Text between the blocks is skipped; a block of any other kind is an error.
 pub fn parse_pem_bundle(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Vec<Certificate>, ParseError> {
     Ok(pem::certificates(text.as_ref())?.into_iter().map(|(certificate, _)| certificate).collect())
 }

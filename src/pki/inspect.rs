@@ -127,7 +127,7 @@ impl Found {
         fn data<'a>(name: &str, data: &'a Option<Vec<u8>>) -> Result<&'a [u8], Violation> {
             let broken = |reason, message| Err(Violation { reason, message });
             match data {
-                // Whoever mounts the Secret may read less than we do.
+                // Programs that mount the Secret may read fewer shapes.
                 Some(data) if !pem::is_plain(data) => {
                     broken(Reason::Damaged, format!("{name} is PEM in a shape that not every program reads"))
                 }

@@ -168,9 +168,7 @@ pub enum KeyError {
     Generate(#[source] rcgen::Error),
     #[error("there is no PEM block with a private key")]
     NoKey,
-    #[error(
-        "the private key is encrypted; only plain keys can be used: openssl pkey -in FILE -out NEW writes it without password"
-    )]
+    #[error("the private key is encrypted; only plain keys can be used: openssl pkey -in FILE -out NEW decrypts it")]
     Encrypted,
     #[error("the private key is in OpenSSH's own form: ssh-keygen -p -m PEM -f FILE rewrites that file as PEM")]
     OpenSsh,
@@ -210,7 +208,7 @@ pub fn encoding_of(text: &(impl AsRef<[u8]> + ?Sized)) -> Option<Encoding> {
     }
 }
 
-/// The first private key of a PEM file as a block of its own, in the encoding that it has, for readers that take nothing else.
+/// The first private key of a PEM file as a block of its own, in the shape that every program reads. Its encoding stays.
 pub fn alone(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Zeroizing<String>, KeyError> {
     Ok(private_block(text.as_ref())?.to_pem())
 }
@@ -263,7 +261,7 @@ fn ecdsa(key: &KeyPair) -> Result<EcdsaKeyPair, KeyError> {
     EcdsaKeyPair::from_private_key_der(algorithm, key.serialized_der()).map_err(|_| KeyError::Encode)
 }
 
-/// The first private key that is not under a password. Text and blocks after it are not looked at.
+/// The first private key. Text and blocks after it do not matter.
 fn private_block(text: &[u8]) -> Result<Block, KeyError> {
     let mut public = false;
     for block in pem::scan(text) {

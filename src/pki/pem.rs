@@ -1,5 +1,6 @@
-//! The scanner of PEM: finds every block of a text in bytes, whoever wrote it and however it was copied, and says what is in the way of reading it.
-//! Nothing else looks for boundaries. A `-----BEGIN` of the text is a block or an error, never skipped.
+//! The PEM scanner: finds every block in a text of bytes, in the shapes that editors, templates and programs
+//! leave, and names the cause and the remedy where it cannot. No other code looks for boundaries. Each
+//! `-----BEGIN` of a text is a block or an error.
 
 use super::certificate::Certificate;
 use base64ct::{Base64, Encoding};
@@ -21,22 +22,26 @@ const HYPHENS: &[u8] = b"-----";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Longest label between `-----BEGIN ` and the hyphens after it.
 const MAX_LABEL: usize = 64;
-/// Shortest base64 outside of a block that is taken for the content of one whose boundary is lost.
+/// Most backslashes before the letter of a written-out line break, as JSON in JSON has them.
+const MAX_BACKSLASHES: usize = 8;
+/// Most white space before the # of a comment, where a BEGIN follows in the same line.
+const MAX_INDENT: usize = 256;
+/// Shortest base64 outside of a block that counts as the content of a block with a lost boundary.
 const MIN_UNFRAMED: usize = 40;
 
 /// One block, from its BEGIN to its END. Has no Debug: it may hold a private key.
 pub struct Block {
-    /// The words between `-----BEGIN ` and the hyphens after them, with one space between two.
+    /// The words of its BEGIN, separated by single spaces.
     pub label: String,
-    /// The decoded content; empty where header lines say that it is encrypted.
+    /// The decoded content. Empty for a private key with encryption headers (Proc-Type, DEK-Info).
     pub der: Zeroizing<Vec<u8>>,
-    /// A private key under a password.
+    /// A private key that is protected by a password.
     pub encrypted: bool,
     /// The line of its BEGIN, counted from 1.
     pub line: usize,
     /// The bytes that it takes up in the text, both boundaries included.
     pub range: Range<usize>,
-    /// In the shape that every program reads: each boundary is a line, and nothing but base64 and header lines between them.
+    /// Every program reads this shape: each boundary has a line of its own.
     pub plain: bool,
 }
 
@@ -68,13 +73,13 @@ pub enum ParseError {
     PrivateKey,
     #[error("line {line}: UTF-16, not UTF-8: iconv -f {from} -t UTF-8 FILE converts it")]
     Utf16 { line: usize, from: &'static str },
-    #[error("line {line}: a zero byte: this is neither PEM nor DER; export the certificates again, as PEM in UTF-8")]
+    #[error("line {line}: a zero byte: this is neither PEM nor DER. Export the certificates as PEM")]
     NotText { line: usize },
     #[error("line {line}: {kind} in binary form, not PEM: {} converts it", kind.conversion("FILE"))]
     Der { line: usize, kind: Kind },
     #[error(
-        "line {line}: base64 of PEM, which is encoded once too often: base64 -d FILE decodes it (what stands in a Secret's data is \
-         encoded once, in stringData not at all)"
+        "line {line}: base64 of PEM, encoded once too often: base64 -d FILE decodes it (data of a Secret is encoded once, \
+         stringData not at all)"
     )]
     EncodedPem { line: usize },
     #[error(
@@ -87,35 +92,35 @@ pub enum ParseError {
     #[error("line {line}: a damaged boundary: write -----BEGIN CERTIFICATE-----, with five hyphens on each side")]
     Begin { line: usize },
     #[error(
-        "line {line}: -----BEGIN after other text: put it at the beginning of a line, or delete the block if it is commented out"
+        "line {line}: -----BEGIN after other text: begin a new line with it, or delete the block if it is commented out"
     )]
     BeginAmongText { line: usize },
     #[error("line {line}: the block that begins here is cut off: it has no -----END line")]
     NoEnd { line: usize },
-    #[error("line {line}: the block that begins here has an -----END line that is damaged or of another kind of block")]
+    #[error("line {line}: the block that begins here has a damaged -----END line, or one of another kind")]
     End { line: usize },
     #[error("line {line}: an -----END line without a block: the -----BEGIN line before it is missing or damaged")]
     EndAlone { line: usize },
-    #[error("line {line}: the block that begins here is damaged: it is empty, or not base64 throughout; copy it again")]
+    #[error("line {line}: the block that begins here is damaged: it is empty or not all base64. Copy it again")]
     Base64 { line: usize },
-    #[error("line {line}: the block that begins here is labelled as a certificate and holds {kind}: {}", kind.way_out())]
+    #[error("line {line}: the block that begins here is called a certificate and holds {kind}: {}", kind.way_out())]
     Mislabelled { line: usize, kind: Kind },
     #[error(
-        "line {line}: the block that begins here is damaged: its content is not an X.509 certificate; copy it again"
+        "line {line}: the block that begins here is damaged: its content is not an X.509 certificate. Copy it again"
     )]
     NotCertificate { line: usize },
     #[error(
-        "line {line}: the settings of this TRUSTED CERTIFICATE do not allow it for TLS clients (clientAuth): leave it out, or take the \
-         settings away with openssl x509 -in FILE -out NEW"
+        "line {line}: the settings of this TRUSTED CERTIFICATE exclude TLS clients (clientAuth): leave it out, or remove \
+         the settings with openssl x509 -in FILE -out NEW"
     )]
     NotTrusted { line: usize },
     #[error("line {line}: {kind} where a certificate belongs: {}", kind.way_out())]
     Misplaced { line: usize, kind: Kind },
 }
 
-/// Every certificate of a text in which nothing else belongs, each with its block, in the text's order; at least one.
+/// Reads a text that may hold certificates only: each with its block, in the order of the text, at least one.
 pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError> {
-    // Looked for first, so that no damaged block before the key hides it.
+    // First, so that no damaged block before the key hides it.
     if names_private_key(text) {
         return Err(ParseError::PrivateKey);
     }
@@ -127,7 +132,8 @@ pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError
     })
 }
 
-/// Every certificate of a caller's file, in which private keys and their parameters may stand too; at least one.
+/// Reads a text that may hold private keys and their parameters beside certificates; at least one
+/// certificate.
 pub fn certificates_beside_keys(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
     Ok(read(text, true)?.into_iter().map(|(certificate, _)| certificate).collect())
 }
@@ -150,24 +156,25 @@ fn read(text: &[u8], keys_belong: bool) -> Result<Vec<(Certificate, Block)>, Par
     Ok(found)
 }
 
-/// True for a text that says nothing: white space at most, or a byte order mark.
+/// True for a text without content: white space at most, or a byte order mark.
 pub fn is_blank(text: &[u8]) -> bool {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii().is_empty()
 }
 
-/// True when every block is in the shape that every program reads, not only this one. What cannot be read at all does not count.
+/// True when every block has the shape that every program reads, not only this one. Blocks that cannot be
+/// read do not count.
 pub fn is_plain(text: &[u8]) -> bool {
     scan(text).filter_map(Result::ok).all(|block| block.plain)
 }
 
-/// The blocks of a text, one after the other; nothing after the first error.
+/// Iterates over the blocks of a text, up to the first error.
 pub fn scan(text: &[u8]) -> Scan<'_> {
     Scan { text, at: 0, line: 1, ended: false }
 }
 
 pub struct Scan<'a> {
     text: &'a [u8],
-    /// The end of the last block, and its line.
+    /// The end of the previous block, and the line of that end.
     at: usize,
     line: usize,
     ended: bool,
@@ -215,7 +222,7 @@ impl Scan<'_> {
         let der = if headers_say_so { Some(Zeroizing::default()) } else { decode(content) };
         let der = der.ok_or(ParseError::Base64 { line })?;
         let range = self.at + begin..self.text.len() - after_end.len();
-        // One that shares hyphens with a boundary of this block.
+        // Another BEGIN that shares hyphens with a boundary of this block.
         let reach = (range.end + BEGIN.len() - 1).min(self.text.len());
         if let Some(another) = find(&self.text[range.start + 1..reach], BEGIN) {
             return Err(ParseError::Begin { line: line + line_breaks(&self.text[range.start..range.start + another]) });
@@ -248,7 +255,7 @@ impl Block {
         }
     }
 
-    /// The block as others read it: lines of 64, nothing around it.
+    /// The block in the shape that every program reads.
     pub fn to_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(encode_string(&self.label, LineEnding::LF, &self.der).expect("a block is far below 4 GB"))
     }
@@ -272,8 +279,9 @@ impl Block {
 
 const TRUSTED_CERTIFICATE: &str = "TRUSTED CERTIFICATE";
 
-/// The certificate of OpenSSL's trusted form, which settings follow: lists of usages that it is trusted for, and rejected for (X509_CERT_AUX).
-/// The second part is true when these let it vouch for TLS clients, as OpenSSL decides it.
+/// Splits OpenSSL's trusted form into the certificate and its settings (X509_CERT_AUX): the usages that the
+/// certificate is trusted for, and rejected for. The second part is true when OpenSSL trusts it for TLS
+/// clients.
 fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
     const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
     const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
@@ -294,7 +302,7 @@ fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
         let is_trust = match (field.class(), field.tag()) {
             (Class::Universal, Tag::Sequence) => true,
             (Class::ContextSpecific, Tag(0)) => false,
-            _ => continue, // a name for people, the key's id
+            _ => continue, // an alias, the key's id
         };
         let mut usages = field.data;
         let mut names_clients = false;
@@ -309,7 +317,7 @@ fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
 }
 
 impl Kind {
-    /// The kind of something in DER (or BER), told by its first elements where no parser is at hand.
+    /// Recognizes DER (or BER) by a parser, or by its first elements.
     fn of_der(der: &[u8]) -> Option<Kind> {
         if der.starts_with(b"\xfe\xed\xfe\xed") || der.starts_with(b"\xce\xce\xce\xce") {
             return Some(Kind::JavaKeystore);
@@ -341,7 +349,7 @@ impl Kind {
         }
     }
 
-    /// The command that makes PEM of a file with it.
+    /// The command that converts a file from DER to PEM.
     fn conversion(self, file: &str) -> String {
         match self {
             Kind::Certificate | Kind::Other => format!("openssl x509 -inform DER -in {file} -out NEW"),
@@ -355,7 +363,7 @@ impl Kind {
         }
     }
 
-    /// The way to certificates from a PEM block of this kind.
+    /// The remedy for a PEM block of this kind in place of a certificate.
     fn way_out(self) -> &'static str {
         match self {
             Kind::Pkcs7 => "openssl pkcs7 -in FILE -print_certs -out NEW writes its certificates as PEM",
@@ -390,8 +398,9 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// Looks through the text between two blocks (it begins at byte `at` of the whole, in line `line`) for what was meant to be one. In comments, lines
-/// that begin with #, anything may stand but a boundary: names of certificates, which others choose, stand there in truststores of ours.
+/// Refuses a text between two blocks that holds remains of a block. `at` and `line` are its place in the
+/// whole text. In comments, lines that begin with #, only boundaries are refused: a truststore that the
+/// operator wrote has the names of certificates there, and partners choose those.
 fn look_between(between: &[u8], at: usize, line: usize) -> Result<(), ParseError> {
     let line_at = |offset: usize| line + line_breaks(&between[..offset]);
     let zero = between.iter().position(|byte| *byte == 0);
@@ -399,7 +408,7 @@ fn look_between(between: &[u8], at: usize, line: usize) -> Result<(), ParseError
         return Err(ParseError::Utf16 { line, from: "UTF-16" });
     }
     if let (Some(begin), Some(zero)) = (find(between, b"-\0B\0E\0G\0I\0N\0"), zero) {
-        // Behind something else nothing tells the two apart but that one of them is hardly ever met with.
+        // After other text the byte order is unknown; big-endian files are rare.
         let from = if at == 0 && begin % 2 == 1 { "UTF-16BE" } else { "UTF-16LE" };
         return Err(ParseError::Utf16 { line: line_at(zero), from });
     }
@@ -432,11 +441,12 @@ fn look_between(between: &[u8], at: usize, line: usize) -> Result<(), ParseError
     Ok(())
 }
 
-/// Looks for base64 of a block, or of what stands in one, in a line outside of all blocks; `rest` begins with that line, whose number is `number`.
+/// Refuses a line outside of all blocks that holds base64 of a block, or of the content of a block. `rest`
+/// begins with that line; `number` is its number.
 fn look_for_base64(line: &[u8], rest: &[u8], number: impl Fn() -> usize) -> Result<(), ParseError> {
     /// Base64 of `-----BEGIN`.
     const ENCODED_BEGIN: &[u8] = b"LS0tLS1CRUdJTi";
-    /// Beginnings of DER that is longer than 255 bytes, or than 127; then of private keys that are shorter.
+    /// First letters of DER longer than 255 bytes, longer than 127 bytes, and of shorter private keys.
     const ENCODED_DER: [&[u8]; 4] = [b"MII", b"MIG", b"MHcCAQEE", b"MC4CAQAw"];
     if find(line, ENCODED_BEGIN).is_some() {
         return Err(ParseError::EncodedPem { line: number() });
@@ -447,7 +457,7 @@ fn look_for_base64(line: &[u8], rest: &[u8], number: impl Fn() -> usize) -> Resu
         if word.len() >= MIN_UNFRAMED && ENCODED_DER.iter().any(|der| word.starts_with(der)) {
             let all = &rest[start..];
             let length = all.iter().take_while(|byte| is_base64(byte) || byte.is_ascii_whitespace()).count();
-            let framed = all.get(length) == Some(&b'-'); // by what is left of an END line
+            let framed = all.get(length) == Some(&b'-'); // the rest of an END line follows
             let kind = decode(&all[..length]).filter(|_| !framed).and_then(|der| Kind::of_der(&der));
             let line = number();
             return Err(kind.map_or(ParseError::Unframed { line }, |kind| ParseError::EncodedDer { line, kind }));
@@ -457,7 +467,7 @@ fn look_for_base64(line: &[u8], rest: &[u8], number: impl Fn() -> usize) -> Resu
     Ok(())
 }
 
-/// What a text without any block is when all of it is base64.
+/// The error for a text without any block that is base64 from beginning to end.
 fn encoded(text: &[u8]) -> Option<ParseError> {
     let decoded = decode(text)?;
     if find(&decoded, BEGIN).is_some() {
@@ -466,19 +476,21 @@ fn encoded(text: &[u8]) -> Option<ParseError> {
     Kind::of_der(&decoded).map(|kind| ParseError::EncodedDer { line: 1, kind })
 }
 
-/// True when any BEGIN, damaged or not, is of a private key. In comments only boundaries count, as in [`look_between`].
+/// True when any BEGIN, damaged or not, names a private key. In comments only boundaries count, as in
+/// [`look_between`].
 fn names_private_key(text: &[u8]) -> bool {
     const KEYWORD: &[u8] = b"BEGIN";
-    let mut at = 0;
+    let (mut at, mut line) = (0, 0);
     while let Some(found) = find(&text[at..], KEYWORD) {
         let (before, after) = (&text[..at + found], &text[at + found + KEYWORD.len()..]);
+        let line_break = before[at..].iter().rposition(|byte| matches!(byte, b'\n' | b'\r'));
+        line = line_break.map_or(line, |line_break| at + line_break + 1);
         at += found + KEYWORD.len();
         let near = &after[..after.len().min(MAX_LABEL)];
         let label = near.split(|byte| !byte.is_ascii_alphanumeric() && !byte.is_ascii_whitespace()).next();
         let words = label.unwrap_or_default().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let is_key = words.clone().zip(words.skip(1)).any(|pair| pair == (b"PRIVATE", b"KEY"));
-        let line = before.rsplit(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
-        if is_key && (before.ends_with(HYPHENS) || !is_comment(line)) {
+        if is_key && (before.ends_with(HYPHENS) || !is_comment(&before[line..before.len().min(line + MAX_INDENT)])) {
             return true;
         }
     }
@@ -489,8 +501,8 @@ fn is_comment(line: &[u8]) -> bool {
     line.trim_ascii_start().first() == Some(&b'#')
 }
 
-/// The label of a boundary from behind its keyword, and the text after its last hyphen. Where spaces became line breaks, or the reverse, it is
-/// the same label.
+/// Splits the text after the keyword of a boundary into the label and the text after the closing hyphens.
+/// Line breaks in a label count as spaces.
 fn label(text: &[u8]) -> Option<(String, &[u8])> {
     let length = find(&text[..text.len().min(MAX_LABEL + HYPHENS.len())], HYPHENS)?;
     let words = std::str::from_utf8(&text[..length]).ok()?;
@@ -502,7 +514,8 @@ fn label(text: &[u8]) -> Option<(String, &[u8])> {
     (!words.is_empty() && words.iter().all(known)).then(|| (words.join(" "), &text[length + HYPHENS.len()..]))
 }
 
-/// The content of a block: base64 with any white space in it, also line breaks that were written out as \n. `None`: it is empty or damaged.
+/// Decodes the base64 of a block, without white space and written-out line breaks (\n). `None`: empty or
+/// damaged.
 fn decode(content: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut base64 = Zeroizing::new(String::with_capacity(content.len()));
     let mut rest = content;
@@ -521,18 +534,18 @@ fn decode(content: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Base64::decode_vec(&base64).ok().map(Zeroizing::new)
 }
 
-/// White space, and the mark that old DOS programs put at the end of a file.
+/// White space, or the end-of-file mark of DOS programs.
 fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || matches!(byte, 0x0b | 0x1a)
 }
 
-/// The text after a line break that is written out (\n, \r, also \\n), from behind its first backslash.
+/// The text after a written-out line break (\n, \r, \\n), given the text after its first backslash.
 fn after_written_break(text: &[u8]) -> Option<&[u8]> {
-    let letter = text.iter().position(|byte| *byte != b'\\')?;
+    let letter = text.iter().take(MAX_BACKSLASHES).position(|byte| *byte != b'\\')?;
     matches!(text[letter], b'n' | b'r' | b't').then(|| &text[letter + 1..])
 }
 
-/// True when nothing stands between the last line break of the text, or its beginning, and its end, but white space, quotes, or a byte order mark.
+/// True when only white space, quotes and byte order marks follow the last line break of the text.
 fn ends_at_line_start(text: &[u8]) -> bool {
     let mut at_start = true;
     let mut rest = text;

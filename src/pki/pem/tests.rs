@@ -527,6 +527,35 @@ const SEPARATORS: &[(&[u8], bool)] = &[
     (b"\0", false),
 ];
 
+/// As much of one piece as a ConfigMap holds: the time must not grow with its square.
+#[test]
+fn a_megabyte_is_read_in_a_moment() {
+    let end = "\n-----END CERTIFICATE-----\n";
+    let pieces = [
+        "\\",
+        "BEGIN",
+        "# BEGIN PRIVATE KEY ",
+        "-----BEGIN ",
+        "-----",
+        "\r",
+        "0\u{2}",
+        "MIG+",
+        "\n#",
+        "\u{feff}",
+        end,
+        &a(),
+        "LS0tLS1C",
+    ];
+    for piece in pieces {
+        for before in ["", "# ", "-----BEGIN CERTIFICATE-----\n"] {
+            let text = [before.as_bytes(), &piece.as_bytes().repeat((1 << 20) / piece.len())].concat();
+            let begun = std::time::Instant::now();
+            let _ = (read_all(&text), keys::parse(&text).is_ok());
+            assert!(begun.elapsed().as_secs() < 60, "{before}{piece}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
