@@ -178,8 +178,15 @@ mod tests {
         let staged = secret("acme", "client1-next", "client1", &next.to_pem());
         let of = |secrets: &[Secret]| wish.held(secrets);
         assert_eq!(of(&[secret("acme", "client1", "client1", &one), staged.clone()]), [ours.clone(), next]);
-        assert_eq!(of(&[secret("acme", "client1", "client1", &both)]), [ours.clone()], "the first is the leaf");
-        assert_eq!(of(&[secret("acme", "client1", "client1", &format!("{}{one}", other.to_pem()))]), [other.clone()]);
+        assert_eq!(
+            of(&[secret("acme", "client1", "client1", &both)]),
+            std::slice::from_ref(&ours),
+            "the first is the leaf"
+        );
+        assert_eq!(
+            of(&[secret("acme", "client1", "client1", &format!("{}{one}", other.to_pem()))]),
+            std::slice::from_ref(&other)
+        );
         for (what, secret) in [
             ("another object's label", secret("acme", "client1", "client2", &one)),
             ("another name", secret("acme", "client2", "client1", &one)),

@@ -624,7 +624,8 @@ mod tests {
         };
         assert_eq!(with(&|_| ()), Ok(()));
         let more = |list: &mut Vec<String>, value: &str| list.push(value.to_owned());
-        let changes: Vec<(&str, Box<dyn Fn(&mut LeafRequest)>)> = vec![
+        type Change = Box<dyn Fn(&mut LeafRequest)>;
+        let changes: Vec<(&str, Change)> = vec![
             ("another name", Box::new(|r| r.common_name = "client2".into())),
             ("in capitals", Box::new(|r| r.common_name = "CLIENT1".into())),
             ("another organization", Box::new(|r| r.organizations[0] = "Zeta".into())),

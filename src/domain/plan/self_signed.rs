@@ -271,7 +271,8 @@ mod tests {
     fn a_changed_spec_makes_no_gap_however_short_the_overlap() {
         let (now, later) = (simulation::now(), simulation::now() + SignedDuration::from_hours(1));
         let day = SignedDuration::from_hours(24);
-        let changes: [(&str, fn(&mut LeafRequest, Timestamp)); 4] = [
+        type Change = fn(&mut LeafRequest, Timestamp);
+        let changes: [(&str, Change); 4] = [
             ("another subject", |r, _| r.common_name = "client2".into()),
             ("other names", |r, _| r.dns_names = vec!["a.example".into()]),
             ("a shorter duration", |r, _| r.duration = SignedDuration::from_hours(24)),

@@ -301,7 +301,7 @@ mod tests {
 
             let is_in = |entry: &&Entry| filled.entries.contains(entry);
             let stays = |entry: &&&Entry| !is_client(entry);
-            prop_assert!(living.iter().filter(stays).all(|entry| is_in(&entry)), "an authority made way");
+            prop_assert!(living.iter().filter(stays).all(&is_in), "an authority made way");
             let (size, count) = (filled.render().len(), filled.entries.len());
             let needed: Vec<&Entry> = living.iter().copied().filter(|e| !is_client(e)).collect();
             let needed_bytes: usize = needed.iter().map(|e| e.render().len()).sum();
