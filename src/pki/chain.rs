@@ -3,19 +3,18 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
 use super::certificate::Certificate;
-use super::name;
 
 /// Certificates from the issuing authority up to and including the root that API Gateway takes. Source: "Configuring mutual
 /// TLS authentication", API Gateway Developer Guide.
 pub const MAX_CHAIN: usize = 4;
 /// Certificates in the longest chain that is searched for, to say that it is too long.
 const DEEPEST: usize = 16;
-/// Issuers that are tried for one certificate: certificates of one name cost no more signatures than these.
+/// Keys that are tried for one certificate: certificates of one name cost no more signatures than these.
 const MAX_CANDIDATES: usize = 64;
 
 /// Verdicts on signatures, each verified once: whether a certificate was signed with a key.
@@ -31,8 +30,8 @@ impl Signatures {
         if certificate.issuer_key != issuer.subject_key {
             return false;
         }
-        // Its own key: verified when the certificate was read.
-        if certificate.spki_sha256 == issuer.spki_sha256 {
+        // Its own name and key: verified when the certificate was read.
+        if certificate.spki_sha256 == issuer.spki_sha256 && certificate.subject_key == issuer.subject_key {
             return certificate.self_signed;
         }
         let mut verdicts = self.verdicts.borrow_mut();
@@ -114,12 +113,18 @@ impl<'p> Pool<'p> {
 
     /// The certificates whose key signed this one, those whose key identifier is the one that it names first.
     fn issuers(&self, certificate: &Certificate) -> Vec<&'p Certificate> {
-        let mut candidates = self.by_subject.get(certificate.issuer_key.as_str()).cloned().unwrap_or_default();
-        candidates.retain(|candidate| *candidate != certificate);
-        candidates.sort_by_key(|candidate| Reverse(key_ids(certificate, candidate)));
-        candidates.truncate(MAX_CANDIDATES);
-        candidates.retain(|candidate| self.signatures.issued(certificate, candidate));
-        candidates
+        let named = self.by_subject.get(certificate.issuer_key.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let ranks: Vec<_> = named.iter().map(|candidate| key_ids(certificate, candidate)).collect();
+        let by_rank = [KeyIds::Agree, KeyIds::Unknown, KeyIds::Differ].into_iter().flat_map(|rank| {
+            named.iter().zip(&ranks).filter(move |(_, found)| **found == rank).map(|(candidate, _)| *candidate)
+        });
+        // Certificates of one key are one candidate for the signature: many of them hide nobody else's.
+        let mut keys = HashSet::new();
+        let tried = by_rank.filter(|candidate| *candidate != certificate).take_while(|candidate| {
+            keys.insert(candidate.spki_sha256.as_str());
+            keys.len() <= MAX_CANDIDATES
+        });
+        tried.filter(|candidate| self.signatures.issued(certificate, candidate)).collect()
     }
 
     /// The issuer through which the best chain of at most `longest` certificates goes, or any where there is none.
@@ -199,10 +204,18 @@ enum KeyIds {
 /// OpenSSL takes an issuer whose key identifier is another than the certificate names for none; so it comes last here.
 fn key_ids(certificate: &Certificate, issuer: &Certificate) -> KeyIds {
     match (&certificate.authority_key_id, &issuer.subject_key_id) {
-        (Some(named), Some(there)) if *named == name::hex(there) => KeyIds::Agree,
+        (Some(named), Some(there)) if is_hex_of(named, there) => KeyIds::Agree,
         (Some(_), Some(_)) => KeyIds::Differ,
         _ => KeyIds::Unknown,
     }
+}
+
+fn is_hex_of(text: &str, bytes: &[u8]) -> bool {
+    text.len() == 2 * bytes.len()
+        && text.as_bytes().chunks(2).zip(bytes).all(|(digits, byte)| {
+            let digit = |at: usize| char::from(digits[at]).to_digit(16);
+            digit(0).zip(digit(1)).is_some_and(|(high, low)| high * 16 + low == u32::from(*byte))
+        })
 }
 
 /// [`Pool::chain`] of one certificate among `pool`: the one that expires last of those that API Gateway takes,

@@ -3,6 +3,7 @@
 
 use super::certificate::Certificate;
 use super::chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures};
+use super::constraints;
 use super::lint::{Finding, Pools, Reason, Severity, SourceError, is_other_key, lint};
 use super::truststore::{Bundle, Entry, identity};
 use distrust::Distrusted;
@@ -560,14 +561,17 @@ struct Twins<'p> {
 }
 
 impl Twins<'_> {
-    /// Prefers a whole chain, then a certificate that is valid already, then the shortest chain (a self-signed certificate
+    /// Prefers a whole chain, then one that a client certificate may stand under, then a certificate that is valid already, then the shortest chain (a self-signed certificate
     /// is one by itself, which nothing can break), then the chain that expires last.
     fn better<'c>(&self, one: &'c Certificate, other: &'c Certificate) -> &'c Certificate {
         let rank = |certificate: &Certificate| {
             let began = certificate.not_before <= self.now;
             let route = self.pool.best(certificate, MAX_CHAIN);
             let (length, end) = route.map_or((0, certificate.not_after), |route| (route.certificates, route.end));
-            (route.is_some(), began, Reverse(length), end)
+            // An authority that no client certificate may stand under is no help to callers.
+            let chain = self.pool.chain(certificate, MAX_CHAIN).unwrap_or_default();
+            let usable = constraints::of_authorities(&chain).is_none();
+            (route.is_some(), usable, began, Reverse(length), end)
         };
         if rank(other) > rank(one) { other } else { one }
     }

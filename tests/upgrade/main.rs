@@ -28,7 +28,32 @@ use stage::{Caller, Identity, Stage, eventually, full_name, of_kind};
 use writes::{Expected, judge, of_event, of_objects, to_aws, to_kubernetes};
 
 /// The writes that an upgrade from the recorded release makes.
-const EXPECTED: &[Expected] = &[];
+const EXPECTED: &[Expected] = &[
+    Expected {
+        what: &["AWS PutObject", "AWS UpdateDomainName"],
+        whose: &["cross-signed/partners"],
+        at_most: 1,
+        why: "of two certificates of one name and key the self-signed one, whose chain nothing can break, takes the place",
+    },
+    Expected {
+        what: &["AWS PutObject", "AWS UpdateDomainName"],
+        whose: &["distrusted/partners"],
+        at_most: 1,
+        why: "the keys that a Distrusted entry keeps out are remembered in the truststore object from now on",
+    },
+    Expected {
+        what: &["Kubernetes PATCH mtlsdomains/status"],
+        whose: &["cross-signed/partners", "distrusted/partners"],
+        at_most: 6,
+        why: "the truststore's version and warnings, and the steps on the way",
+    },
+    Expected {
+        what: &["Kubernetes PATCH mtlsdomains/status"],
+        whose: &["eku/partners", "extra-in-ca-crt/partners", "key-usage/partners", "path-length/partners"],
+        at_most: 2,
+        why: "new warnings: constraints of authorities, and certificates that an earlier release trusted beside a chain",
+    },
+];
 
 /// How many namespaces the operator is given at a time. A certificate whose domain has not been read ten seconds after the start says so in its
 /// status, which on a busy machine is no fault of the upgrade.

@@ -9,7 +9,7 @@ use crate::{
         certificate::Certificate,
         compile, form,
         lint::SourceError,
-        truststore::{Bundle, identity},
+        truststore::{Bundle, Entry, identity},
     },
 };
 
@@ -58,7 +58,8 @@ pub(super) fn sources(
 /// trusted everywhere before it is superseded, however short the overlap.
 fn is_there_already(certificate: &Certificate, entry: &str, previous: Option<&Bundle>) -> bool {
     let mut there = previous.iter().flat_map(|bundle| &bundle.entries);
-    there.any(|e| e.authority == entry && e.certificate == *certificate) && form::signed_itself(certificate).is_ok()
+    let is_it = |e: &Entry| e.authority == entry && e.keep_until.is_none() && e.certificate == *certificate;
+    there.any(is_it) && form::signed_itself(certificate).is_ok()
 }
 
 /// What stands in this truststore for a ClientCertificate and is not what a release of ours could have issued for any. An authority
