@@ -485,7 +485,10 @@ fn with_issuers<'e>(
 fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
     let max_leaf = entry.max_leaf?;
     let until = entry.keep_until.unwrap_or_else(|| end_of(input.now, max_leaf));
-    Some(input.overlap.map_or(until, |overlap| until.min(end_of(input.now, overlap))))
+    // Without an overlap it leaves with this compile: rounded up to a second it would come and go with every upload until the
+    // domain uses one of them.
+    let end = |overlap: SignedDuration| if overlap.is_zero() { input.now } else { end_of(input.now, overlap) };
+    Some(input.overlap.map_or(until, |overlap| until.min(end(overlap))))
 }
 
 /// `now + life`, rounded up by at most 1% of the life and one hour: a compile that has to be repeated gives the same bytes.

@@ -172,6 +172,8 @@ fn overlap_shortens_it() {
     assert_eq!(names(&with(&gone.bundle, Some(DAY * 60), day(20))), ["b:CN=B", "a:CN=A<40"], "never made later");
     assert_eq!(names(&with(&gone.bundle, Some(DAY), day(20))), ["b:CN=B", "a:CN=A<21"]);
     assert_eq!(names(&with(&gone.bundle, Some(SignedDuration::ZERO), day(20))), ["b:CN=B"]);
+    let within_a_second = day(20) + SignedDuration::from_millis(1);
+    assert_eq!(names(&with(&gone.bundle, Some(SignedDuration::ZERO), within_a_second)), ["b:CN=B"], "at once");
 }
 
 #[test]
