@@ -564,9 +564,13 @@ struct Twins<'p> {
 }
 
 impl Twins<'_> {
-    /// Prefers a whole chain, then one that a client certificate may stand under, then a certificate that is valid already, then the shortest chain (a self-signed certificate
-    /// is one by itself, which nothing can break), then the chain that expires last.
+    /// Prefers a whole chain, then one that a client certificate may stand under, then a certificate that is valid already,
+    /// then the shortest chain (a self-signed certificate is one by itself, which nothing can break), then the chain that
+    /// expires last.
     fn better<'c>(&self, one: &'c Certificate, other: &'c Certificate) -> &'c Certificate {
+        if one == other {
+            return one; // as at every reconcile that changes nothing: no chain is searched for
+        }
         let rank = |certificate: &Certificate| {
             let began = certificate.not_before <= self.now;
             let route = self.pool.best(certificate, MAX_CHAIN);
