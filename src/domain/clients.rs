@@ -7,7 +7,7 @@ use kube::{Client, ResourceExt};
 
 use super::observed::{Seen, Unseen};
 use crate::{
-    api::{ClientCertificate, Issuance, conditions::Reason},
+    api::{ClientCertificate, ClientGrantSpec, Issuance, conditions::Reason},
     cluster::{self, apply},
     pki::{
         certificate::{Certificate, parse_pem_bundle},
@@ -33,13 +33,15 @@ pub struct SelfSigned {
     /// The content of its certificate, and the longest life that the spec, the domain and the grant allow: whoever may write Secrets
     /// in that namespace could put any certificate into that one.
     pub request: LeafRequest,
+    /// The grants of which one has to admit the names in any certificate of it that is trusted. `None`: any names.
+    pub grants: Option<Vec<ClientGrantSpec>>,
 }
 
 /// First part of the names of all such entries.
 const ENTRY: &str = "clientcertificates/";
 
-/// Name under which forged anchors are distrusted. No ClientCertificate has it: no namespace is empty.
-pub const FORGED: &str = "clientcertificates//";
+/// Name under which forged anchors, and those that no grant admits any more, leave. No ClientCertificate has it: no namespace is empty.
+pub const REFUSED: &str = "clientcertificates//";
 
 /// Whose a self-signed certificate is in the truststore. With the UID: what comes under the same name later does not inherit. With the
 /// namespace: whoever does not watch that one knows nothing of it.
@@ -67,21 +69,26 @@ pub fn next_secret(secret: &str) -> String {
 
 impl SelfSigned {
     /// `None`: it is signed by an authority, or on its way out. Without a `request` nothing can be certified, and nothing new is trusted.
-    pub fn of(cert: &ClientCertificate, request: Option<LeafRequest>) -> Option<SelfSigned> {
+    pub fn of(
+        cert: &ClientCertificate,
+        request: Option<LeafRequest>,
+        grants: Option<Vec<ClientGrantSpec>>,
+    ) -> Option<SelfSigned> {
         if cert.spec.issuance != Issuance::SelfSigned || cert.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let Some(request) = request else { return Some(SelfSigned::unclear(cert)) };
         let secret = cert.spec.secret_name.clone().unwrap_or_else(|| cert.name_any());
         let secrets = Some([secret.clone(), next_secret(&secret)]);
-        Some(SelfSigned { secrets, request, ..SelfSigned::unclear(cert) })
+        Some(SelfSigned { secrets, request, grants, ..SelfSigned::unclear(cert) })
     }
 
     /// One of which nothing is known but that it is there.
     pub fn unclear(object: &impl ResourceExt) -> SelfSigned {
         let namespace = object.namespace().unwrap_or_default();
         let request = LeafRequest::default();
-        SelfSigned { namespace, name: object.name_any(), entry: entry_name(object), secrets: None, request }
+        let (name, entry) = (object.name_any(), entry_name(object));
+        SelfSigned { namespace, name, entry, secrets: None, request, grants: None }
     }
 
     /// The first certificate in each of its Secrets, as far as they carry its label. Whatever it is: labels are anybody's to write.
@@ -149,7 +156,7 @@ mod tests {
         for (entry, expected, in_namespace) in [
             ("clientcertificates/ns/client1/uid", true, Some("ns")),
             ("clientcertificates/client1/uid", true, None),
-            (FORGED, true, None),
+            (REFUSED, true, None),
             ("clientcertificates", false, None),
             ("clientcertificates/acme", false, None),
             ("clientcertificates/acme.example", false, None),
@@ -174,6 +181,7 @@ mod tests {
             entry: "clientcertificates/acme/client1/uid".into(),
             secrets: Some(["client1".into(), next_secret("client1")]),
             request: request("client1"),
+            grants: None,
         };
         let staged = secret("acme", "client1-next", "client1", &next.to_pem());
         let of = |secrets: &[Secret]| wish.held(secrets);

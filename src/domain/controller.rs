@@ -303,7 +303,7 @@ impl Ctx {
     ) -> Clients {
         let max = domain.spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(desired::length);
         let trusted = |c: &ClientCertificate, terms: Option<&Terms>| {
-            SelfSigned::of(c, certificate::desired::at_most(c, max, terms))
+            SelfSigned::of(c, certificate::desired::at_most(c, max, terms), self.permits.admitting(c))
         };
         let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
         let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);

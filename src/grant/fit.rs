@@ -201,9 +201,13 @@ fn terms(grant: &ClientGrant) -> Terms {
     }
 }
 
-/// What of the certificate the grant does not admit.
-fn misfits(ask: &Ask, grant: &ClientGrantSpec, around: &Around) -> Vec<String> {
-    let r = &ask.request;
+/// True when the grant admits every name of this certificate.
+pub fn admits_names(request: &LeafRequest, grant: &ClientGrantSpec) -> bool {
+    names_outside(request, grant).is_empty()
+}
+
+/// Fields of the certificate with a name that the grant does not admit.
+fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
     let common_name = std::slice::from_ref(&r.common_name);
     let names: [(&str, Kind, &[String], &[String]); 9] = [
         ("subject.commonName", Kind::Text, common_name, &grant.common_names),
@@ -216,14 +220,21 @@ fn misfits(ask: &Ask, grant: &ClientGrantSpec, around: &Around) -> Vec<String> {
         ("uris", Kind::Uri, &r.uris, &grant.uris),
         ("emailAddresses", Kind::Mail, &r.email_addresses, &grant.email_addresses),
     ];
-    let mut parts = Vec::new();
+    let mut outside = Vec::new();
     for (field, kind, asked, granted) in names {
-        let outside = asked.iter().enumerate().filter(|(_, name)| !granted.iter().any(|p| glob::fits(kind, p, name)));
-        parts.extend(outside.map(|(at, _)| {
-            let index = if field == "subject.commonName" { String::new() } else { format!("[{at}]") };
-            if ask.by_csr { format!("spec.csr ({field}{index})") } else { format!("spec.{field}{index}") }
+        let misfits = asked.iter().enumerate().filter(|(_, name)| !granted.iter().any(|p| glob::fits(kind, p, name)));
+        outside.extend(misfits.map(|(at, _)| match field {
+            "subject.commonName" => field.to_owned(),
+            list => format!("{list}[{at}]"),
         }));
     }
+    outside
+}
+
+/// What of the certificate the grant does not admit.
+fn misfits(ask: &Ask, grant: &ClientGrantSpec, around: &Around) -> Vec<String> {
+    let name = |field| if ask.by_csr { format!("spec.csr ({field})") } else { format!("spec.{field}") };
+    let mut parts: Vec<String> = names_outside(&ask.request, grant).into_iter().map(name).collect();
     if ask.issuance != grant.issuance {
         parts.push("spec.issuance".into());
     }

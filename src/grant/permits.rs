@@ -16,7 +16,7 @@ use kube::{
 
 use super::fit::{self, Around, Ask, Fit};
 use crate::{
-    api::{ClientCertificate, ClientGrant, Issuance, MtlsDomain},
+    api::{ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain},
     certificate::{self, desired::domain_key},
     domain::{self, served::DomainKey},
     policy,
@@ -81,12 +81,25 @@ impl Permits {
 
     /// Whether one that signs itself may be granted, or may have been until it was changed.
     pub fn may_be_trusted(&self, cert: &ClientCertificate) -> bool {
+        self.of(&domain_key(cert)).iter().any(|g| g.0.as_ref().map_or(true, |g| self.lets_in(g, cert)))
+    }
+
+    /// The grants by which this self-signed certificate may be in its domain's truststore. `None`: one of them cannot be
+    /// read, or any name goes, because the domain is in its own namespace.
+    pub fn admitting(&self, cert: &ClientCertificate) -> Option<Vec<ClientGrantSpec>> {
+        if !is_foreign(cert) {
+            return None;
+        }
+        let all = self.of(&domain_key(cert));
+        let readable = all.iter().map(|g| g.0.as_ref().ok()).collect::<Option<Vec<_>>>()?;
+        Some(readable.into_iter().filter(|g| self.lets_in(g, cert)).map(|g| g.spec.clone()).collect())
+    }
+
+    fn lets_in(&self, grant: &ClientGrant, cert: &ClientCertificate) -> bool {
         let namespace = cert.namespace().unwrap_or_default();
         let labels = self.namespaces.get(&ObjectRef::new(&namespace)).map(|n| n.labels().clone());
         let here = policy::Namespace { name: &namespace, labels: labels.as_ref() };
-        let lets_in =
-            |g: &ClientGrant| g.spec.issuance == Issuance::SelfSigned && g.spec.namespaces.selects(here) != Some(false);
-        self.of(&domain_key(cert)).iter().any(|g| g.0.as_ref().map_or(true, lets_in))
+        grant.spec.issuance == Issuance::SelfSigned && grant.spec.namespaces.selects(here) != Some(false)
     }
 
     /// Whether there is a number of places that this domain's certificates have to share.

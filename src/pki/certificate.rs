@@ -10,12 +10,17 @@ use aws_lc_rs::signature::{
 };
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use x509_cert::der::pem::{LineEnding, encode_string};
+use x509_cert::der::{
+    self, Encode, Tag,
+    asn1::{Any, BitStringRef, Null, ObjectIdentifier, UintRef},
+    pem::{LineEnding, encode_string},
+};
 use x509_parser::{
     asn1_rs::BitString,
     extensions::{GeneralName, ParsedExtension},
     oid_registry::OID_X509_EXT_NAME_CONSTRAINTS,
     prelude::{FromDer, X509Certificate},
+    public_key::PublicKey,
     verify::verify_signature,
     x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
 };
@@ -54,7 +59,8 @@ pub struct Certificate {
     pub subject_key_id: Option<Vec<u8>>,
     /// Of its issuer's key; lower-case hex.
     pub authority_key_id: Option<String>,
-    /// SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex: the same for every certificate of one key.
+    /// SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex: the same for every certificate of one key. An RSA key is
+    /// hashed as RFC 3279, section 2.3.1, writes it, whatever the certificate says.
     pub spki_sha256: String,
     /// SHA-256 of the DER, lower-case hex.
     pub fingerprint_sha256: String,
@@ -113,7 +119,7 @@ impl Certificate {
             name_constraints: None,
             subject_key_id: None,
             authority_key_id: None,
-            spki_sha256: sha256(spki.raw),
+            spki_sha256: key_hash(spki),
             fingerprint_sha256: sha256(der),
             key: KeyStrength::of(spki),
             signature: SignatureClass::of(&x509.signature_algorithm),
@@ -206,9 +212,10 @@ impl std::fmt::Debug for Certificate {
     }
 }
 
-/// Reads every certificate of a PEM text. Text between the blocks is skipped; a block of any other kind is an error.
+/// Reads every certificate of a PEM text, of at most [`pem::MAX_SOURCE_BYTES`] and [`pem::MAX_SOURCE_CERTIFICATES`]. Text
+/// between the blocks is skipped; a block of any other kind is an error.
 pub fn parse_pem_bundle(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Vec<Certificate>, ParseError> {
-    Ok(pem::certificates(text.as_ref())?.into_iter().map(|(certificate, _)| certificate).collect())
+    pem::source(text.as_ref())
 }
 
 fn is_signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> bool {
@@ -283,6 +290,24 @@ fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
+/// An RSA key without the NULL parameters, or with zeros before its numbers, is the same key.
+fn key_hash(spki: &SubjectPublicKeyInfo<'_>) -> String {
+    let rewritten = match spki.parsed() {
+        Ok(PublicKey::RSA(rsa)) => rsa_spki(rsa.modulus, rsa.exponent).ok(),
+        _ => None,
+    };
+    sha256(rewritten.as_deref().unwrap_or(spki.raw))
+}
+
+fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
+    let sequence = |parts: [Vec<u8>; 2]| Any::new(Tag::Sequence, parts.concat())?.to_der();
+    let key = sequence([UintRef::new(modulus)?.to_der()?, UintRef::new(exponent)?.to_der()?])?;
+    let algorithm = sequence([RSA_ENCRYPTION.to_der()?, Null.to_der()?])?;
+    sequence([algorithm, BitStringRef::from_bytes(&key)?.to_der()?])
+}
+
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+
 fn sha256(bytes: &[u8]) -> String {
     name::hex(&Sha256::digest(bytes))
 }
@@ -292,6 +317,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::process::Command;
+    use x509_cert::der::{Decode, asn1::AnyRef};
 
     /// A self-signed certificate by the openssl CLI, as people make them.
     fn openssl(args: &[&str]) -> Certificate {
@@ -368,6 +394,40 @@ mod tests {
             // aws-lc verifies SHA-2 signatures of RSA keys from 2048 bits on only.
             assert_eq!(c.self_signed, key != KeyStrength::Rsa(1024), "{args:?}");
         }
+    }
+
+    /// A certificate of the same key, with other bytes for it: its signature does not verify.
+    fn with_key(of: &Certificate, spki: &[u8]) -> Certificate {
+        let sequence = |value: Vec<u8>| Any::new(Tag::Sequence, value).unwrap();
+        let outer = AnyRef::from_der(of.der()).unwrap();
+        let length = AnyRef::from_der_partial(outer.value()).unwrap().1.len();
+        let (tbs, rest) = outer.value().split_at(outer.value().len() - length);
+        let body = AnyRef::from_der(tbs).unwrap().value();
+        let at = body.windows(of.spki_der().len()).position(|window| window == of.spki_der()).unwrap();
+        let body = [&body[..at], spki, &body[at + of.spki_der().len()..]].concat();
+        let whole = sequence([sequence(body).to_der().unwrap(), rest.to_vec()].concat());
+        Certificate::from_der(&whole.to_der().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_key_has_one_hash_however_it_is_written() {
+        let rsa = openssl(&["-newkey", "rsa:2048", "-subj", "/CN=x"]);
+        let spki = rsa.spki_der().to_vec();
+        assert_eq!(rsa.spki_sha256, sha256(&spki), "as openssl writes it");
+        // 30 82 01 22, 30 0d, OID, 05 00: without the NULL, each two bytes shorter.
+        assert_eq!(&spki[..6], [0x30, 0x82, 0x01, 0x22, 0x30, 0x0d]);
+        let mut without_null = spki.clone();
+        without_null.drain(17..19);
+        (without_null[3], without_null[5]) = (0x20, 0x0b);
+        let other = with_key(&rsa, &without_null);
+        assert_ne!(other.spki_der(), rsa.spki_der());
+        assert_eq!((other.spki_sha256, other.key), (rsa.spki_sha256, rsa.key));
+        let ec = openssl(&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=x"]);
+        assert_eq!((ec.key, ec.spki_sha256.clone()), (KeyStrength::EcdsaP256, sha256(ec.spki_der())));
+        let mut compressed = ec.spki_der()[..27 + 32].to_vec();
+        compressed[26] = 2 + (ec.spki_der()[90] & 1);
+        (compressed[1], compressed[24]) = (57, 34);
+        assert_eq!(with_key(&ec, &compressed).key, KeyStrength::Other, "lint refuses it");
     }
 
     #[test]

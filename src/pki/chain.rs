@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use jiff::Timestamp;
 
@@ -61,8 +62,19 @@ pub struct Pool<'p> {
     by_subject: HashMap<&'p str, Vec<&'p Certificate>>,
     signatures: &'p Signatures,
     prefer: Prefer,
+    /// The issuers of each certificate that was asked for, by its fingerprint.
+    issuers: RefCell<HashMap<String, Rc<Issuers<'p>>>>,
     /// The best way up from a certificate of the pool, by the number of certificates it may have and its fingerprint.
     routes: RefCell<HashMap<usize, HashMap<&'p str, Option<Route<'p>>>>>,
+}
+
+/// The certificates of a pool that may have issued a certificate.
+#[derive(Default)]
+pub struct Issuers<'p> {
+    /// Those whose key signed it, those whose key identifier is the one that it names first.
+    pub signed: Vec<&'p Certificate>,
+    /// Those of its issuer's name whose keys were not tried, because there are too many of them.
+    pub untried: Vec<&'p Certificate>,
 }
 
 /// The best of several chains.
@@ -108,29 +120,45 @@ impl<'p> Pool<'p> {
                 there.push(certificate);
             }
         }
-        Pool { by_subject, signatures, prefer, routes: RefCell::default() }
+        Pool { by_subject, signatures, prefer, issuers: RefCell::default(), routes: RefCell::default() }
     }
 
-    /// The certificates whose key signed this one, those whose key identifier is the one that it names first.
-    fn issuers(&self, certificate: &Certificate) -> Vec<&'p Certificate> {
+    /// The issuers of this certificate in the pool, without itself; searched for once.
+    pub fn issuers(&self, certificate: &Certificate) -> Rc<Issuers<'p>> {
+        if let Some(known) = self.issuers.borrow().get(&certificate.fingerprint_sha256) {
+            return known.clone();
+        }
+        let found = Rc::new(self.search(certificate));
+        self.issuers.borrow_mut().insert(certificate.fingerprint_sha256.clone(), found.clone());
+        found
+    }
+
+    fn search(&self, certificate: &Certificate) -> Issuers<'p> {
         let named = self.by_subject.get(certificate.issuer_key.as_str()).map(Vec::as_slice).unwrap_or_default();
         let ranks: Vec<_> = named.iter().map(|candidate| key_ids(certificate, candidate)).collect();
         let by_rank = [KeyIds::Agree, KeyIds::Unknown, KeyIds::Differ].into_iter().flat_map(|rank| {
             named.iter().zip(&ranks).filter(move |(_, found)| **found == rank).map(|(candidate, _)| *candidate)
         });
         // Certificates of one key are one candidate for the signature: many of them hide nobody else's.
-        let mut keys = HashSet::new();
-        let tried = by_rank.filter(|candidate| *candidate != certificate).take_while(|candidate| {
-            keys.insert(candidate.spki_sha256.as_str());
-            keys.len() <= MAX_CANDIDATES
-        });
-        tried.filter(|candidate| self.signatures.issued(certificate, candidate)).collect()
+        let (mut keys, mut issuers) = (HashSet::new(), Issuers::default());
+        for candidate in by_rank.filter(|candidate| *candidate != certificate) {
+            let key = candidate.spki_sha256.as_str();
+            if keys.len() >= MAX_CANDIDATES && !keys.contains(key) {
+                issuers.untried.push(candidate);
+                continue;
+            }
+            keys.insert(key);
+            if self.signatures.issued(certificate, candidate) {
+                issuers.signed.push(candidate);
+            }
+        }
+        issuers
     }
 
     /// The issuer through which the best chain of at most `longest` certificates goes, or any where there is none.
     pub fn issuer(&self, certificate: &Certificate, longest: usize) -> Option<&'p Certificate> {
         let best = self.best(certificate, longest).and_then(|route| route.issuer);
-        best.or_else(|| self.issuers(certificate).first().copied())
+        best.or_else(|| self.issuers(certificate).signed.first().copied())
     }
 
     /// The chain from this certificate up to its self-signed root, itself first, at most `longest` certificates.
@@ -154,10 +182,11 @@ impl<'p> Pool<'p> {
     /// As much of a chain as there is.
     fn start(&self, certificate: &Certificate) -> Vec<Certificate> {
         let mut chain = vec![certificate.clone()];
-        while let Some(next) = self.issuers(&chain[chain.len() - 1]).into_iter().find(|next| !chain.contains(next)) {
-            chain.push(next.clone());
+        loop {
+            let issuers = self.issuers(&chain[chain.len() - 1]);
+            let Some(next) = issuers.signed.iter().find(|next| !chain.contains(next)) else { return chain };
+            chain.push((*next).clone());
         }
-        chain
     }
 
     /// The best chain of at most `longest` certificates. The bound ends circles of cross-signed authorities too.
@@ -168,7 +197,8 @@ impl<'p> Pool<'p> {
         if longest < 2 {
             return None;
         }
-        let routes = self.issuers(certificate).into_iter().filter_map(|issuer| {
+        let issuers = self.issuers(certificate);
+        let routes = issuers.signed.iter().copied().filter_map(|issuer| {
             let above = self.route(issuer, longest - 1)?;
             let end = above.end.min(certificate.not_after);
             let route = Route { issuer: Some(issuer), certificates: above.certificates + 1, end };

@@ -49,23 +49,26 @@ impl Source {
     /// Those of `completing` that lie on no way up from its certificates, each once. All ways count, those of
     /// other certificates of the same name and key too.
     fn strangers(&self, signatures: &Signatures) -> Vec<&Certificate> {
+        if self.certificates.is_err() || self.completing.is_empty() {
+            return Vec::new();
+        }
+        let pool = Pool::new(&self.completing, Prefer::Shortest, signatures);
+        let mut twins: HashMap<_, Vec<&Certificate>> = HashMap::new();
+        for certificate in &self.completing {
+            twins.entry(identity(certificate)).or_default().push(certificate);
+        }
         let mut chain: Vec<&Certificate> = self.certificates.iter().flatten().collect();
-        let mut rest: Vec<&Certificate> = Vec::new();
-        for certificate in self.completing.iter().filter(|_| self.certificates.is_ok()) {
-            if !rest.contains(&certificate) {
-                rest.push(certificate);
-            }
-        }
+        let mut joined = HashSet::new();
         let mut at = 0;
-        while at < chain.len() && !rest.is_empty() {
-            let below = chain[at];
+        while let Some(below) = chain.get(at).copied() {
             at += 1;
-            let joins = |c: &&Certificate| identity(c) == identity(below) || signatures.issued(below, c);
-            let (found, left) = rest.into_iter().partition(joins);
-            rest = left;
-            chain.extend::<Vec<_>>(found);
+            let issuers = (!below.self_signed).then(|| pool.issuers(below));
+            let issuers = issuers.iter().flat_map(|issuers| &issuers.signed);
+            let twins = twins.get(&identity(below)).into_iter().flatten();
+            chain.extend(issuers.chain(twins).filter(|c| joined.insert(c.fingerprint_sha256.as_str())));
         }
-        rest
+        // Each once.
+        self.completing.iter().filter(|c| joined.insert(c.fingerprint_sha256.as_str())).collect()
     }
 }
 

@@ -144,6 +144,10 @@ impl KeyStrength {
             return KeyStrength::Rsa((modulus.len() - zeros) * 8 - top as usize);
         }
         let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
+        // A compressed point is the same key in other bytes: a distrust by its hash would miss it.
+        let bits = &spki.subject_public_key;
+        let is_plain = bits.unused_bits == 0 && bits.data.first() == Some(&4);
+        let curve = curve.filter(|_| is_plain);
         match (spki.algorithm.algorithm.to_id_string().as_str(), curve.map(|oid| oid.to_id_string()).as_deref()) {
             ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => KeyStrength::EcdsaP256,
             ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => KeyStrength::EcdsaP384,

@@ -82,6 +82,8 @@ pub enum Reason {
     DistrustsNothing,
     /// A Distrusted authority lists a single client's certificate, which its issuer answers for.
     DistrustsLeaf,
+    /// A Distrusted authority lists it as the issuer of another certificate, and another authority needs it.
+    DistrustSpares,
     /// It stands beside an authority's certificate and is not in its chain.
     Unrelated,
     /// A rule of this release leaves it out; it is trusted already and stays until its authority is edited.

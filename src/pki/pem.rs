@@ -60,6 +60,11 @@ pub enum Kind {
     Other,
 }
 
+/// Maximum length of one source of certificates, in bytes: as much as the Kubernetes API takes in one object.
+pub const MAX_SOURCE_BYTES: usize = 1024 * 1024;
+/// Maximum number of certificates in one source.
+pub const MAX_SOURCE_CERTIFICATES: usize = 500;
+
 /// A reason why a text cannot be read. Names the line and the way out, and never quotes the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
@@ -71,6 +76,10 @@ pub enum ParseError {
         "it holds a private key, which does not belong here: take it out, and replace the key if others could read it"
     )]
     PrivateKey,
+    #[error("it has more than {MAX_SOURCE_BYTES} bytes: split it into several authorities")]
+    TooLong,
+    #[error("it holds more than {MAX_SOURCE_CERTIFICATES} certificates: split it into several authorities")]
+    TooMany,
     #[error("line {line}: UTF-16, not UTF-8: iconv -f {from} -t UTF-8 FILE converts it")]
     Utf16 { line: usize, from: &'static str },
     #[error("line {line}: a zero byte: this is neither PEM nor DER. Export the certificates as PEM")]
@@ -130,6 +139,17 @@ pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError
         }
         other => other,
     })
+}
+
+/// Reads one source of certificates: [`certificates`], within the limits of a source. Nothing of a longer one is parsed.
+pub fn source(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
+    if text.len() > MAX_SOURCE_BYTES {
+        return Err(ParseError::TooLong);
+    }
+    if text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count() > MAX_SOURCE_CERTIFICATES {
+        return Err(ParseError::TooMany);
+    }
+    Ok(certificates(text)?.into_iter().map(|(certificate, _)| certificate).collect())
 }
 
 /// Reads a text that may hold private keys and their parameters beside certificates; at least one

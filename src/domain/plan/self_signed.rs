@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::{
-    domain::{clients, desired::Desired, observed::Observed},
+    domain::{
+        clients::{self, SelfSigned},
+        desired::Desired,
+        observed::Observed,
+    },
+    grant::fit,
     pki::{
         certificate::Certificate,
         compile, form,
@@ -38,7 +43,8 @@ pub(super) fn sources(
     let wanted = d.self_signed.iter().map(|wish| {
         let read = o.self_signed.as_ref().ok().and_then(|all| all.get(&wish.entry)).filter(|_| wish.secrets.is_some());
         let may_be_trusted = |c: &&Certificate| {
-            form::signed_itself_for(c, &wish.request, now).is_ok() || is_there_already(c, &wish.entry, previous)
+            let is_asked_for = form::signed_itself_for(c, &wish.request, now).is_ok();
+            (is_asked_for || is_there_already(c, wish, previous)) && may_stay(c, Some(wish))
         };
         let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
         source(wish.entry.clone(), compile::State::Active, trusted.ok_or(SourceError::Missing))
@@ -48,29 +54,39 @@ pub(super) fn sources(
     let hidden = previous.map(|bundle| out_of_sight(d, bundle)).unwrap_or_default();
     let hidden =
         hidden.into_iter().map(|entry| source(entry.to_owned(), compile::State::Active, Err(SourceError::Missing)));
-    let forged = previous.map(|bundle| forged(bundle, others)).unwrap_or_default();
-    let forged =
-        (!forged.is_empty()).then(|| source(clients::FORGED.to_owned(), compile::State::Withdrawn, Ok(forged)));
-    wanted.chain(gone).chain(hidden).chain(forged).collect()
+    let refused = previous.map(|bundle| refused(d, bundle, others)).unwrap_or_default();
+    let refused =
+        (!refused.is_empty()).then(|| source(clients::REFUSED.to_owned(), compile::State::Withdrawn, Ok(refused)));
+    wanted.chain(gone).chain(hidden).chain(refused).collect()
 }
 
-/// What was issued for an earlier spec, or under a wider grant, is listed as long as it is handed out: its successor has to be
-/// trusted everywhere before it is superseded, however short the overlap.
-fn is_there_already(certificate: &Certificate, entry: &str, previous: Option<&Bundle>) -> bool {
+/// A certificate that was issued for an earlier spec is listed as long as it is handed out: its successor has to be trusted
+/// everywhere before it is superseded, however short the overlap. A grant still has to admit its names.
+fn is_there_already(certificate: &Certificate, wish: &SelfSigned, previous: Option<&Bundle>) -> bool {
     let mut there = previous.iter().flat_map(|bundle| &bundle.entries);
-    let is_it = |e: &Entry| e.authority == entry && e.keep_until.is_none() && e.certificate == *certificate;
-    there.any(is_it) && form::signed_itself(certificate).is_ok()
+    let is_it = |e: &Entry| e.authority == wish.entry && e.keep_until.is_none() && e.certificate == *certificate;
+    there.any(is_it)
 }
 
-/// What stands in this truststore for a ClientCertificate and is not what a release of ours could have issued for any. An authority
-/// that the spec lists is trusted for itself.
-fn forged(bundle: &Bundle, others: &[compile::Source]) -> Vec<Certificate> {
+/// Whether a release of the operator could have issued it for itself, and a grant admits its names, be they those of the
+/// spec or of an earlier one.
+fn may_stay(certificate: &Certificate, wish: Option<&SelfSigned>) -> bool {
+    let Ok(said) = form::signed_itself(certificate) else { return false };
+    let grants = wish.and_then(|wish| wish.grants.as_ref());
+    grants.is_none_or(|grants| grants.iter().any(|grant| fit::admits_names(&said, grant)))
+}
+
+/// Certificates in this truststore that may not stay for any ClientCertificate. An authority that the spec lists is trusted
+/// for itself.
+fn refused(d: &Desired, bundle: &Bundle, others: &[compile::Source]) -> Vec<Certificate> {
     let listed = |c: &Certificate| {
         let active = others.iter().filter(|source| source.state == compile::State::Active);
         active.flat_map(|source| source.certificates.iter().flatten()).any(|other| identity(other) == identity(c))
     };
-    let own = bundle.entries.iter().filter(|entry| clients::is_self_signed(&entry.authority)).map(|e| &e.certificate);
-    own.filter(|c| form::signed_itself(c).is_err() && !listed(c)).cloned().collect()
+    let wish = |entry: &Entry| d.self_signed.iter().find(|wish| wish.entry == entry.authority);
+    let own = bundle.entries.iter().filter(|entry| clients::is_self_signed(&entry.authority));
+    let refused = own.filter(|entry| !may_stay(&entry.certificate, wish(entry)) && !listed(&entry.certificate));
+    refused.map(|entry| entry.certificate.clone()).collect()
 }
 
 /// Whose certificates have to leave this truststore because their ClientCertificate is gone.
@@ -97,13 +113,13 @@ fn is_in_sight(d: &Desired, entry: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use jiff::{SignedDuration, Timestamp};
+    use serde_json::json;
 
     use super::super::truststore;
     use super::*;
     use crate::{
-        api::{AuthorityState, conditions::Reason},
+        api::{AuthorityState, ClientGrantSpec, conditions::Reason},
         domain::{
-            clients::SelfSigned,
             desired::{AuthorityWish, SourceWish},
             observed::{Key, Pinned, Published, Source, Unseen},
             simulation,
@@ -129,6 +145,7 @@ mod tests {
             entry,
             secrets: Some([name.into(), clients::next_secret(name)]),
             request: request(name),
+            grants: None,
         }
     }
 
@@ -392,6 +409,40 @@ mod tests {
         world.has("client1", &[&second]);
         assert!(world.trusts(now, &first) && world.trusts(now, &second));
         assert!(!world.trusts(first.not_after, &first));
+    }
+
+    /// A tenant can hold up the successor: it must not keep names that its grant no longer admits.
+    #[test]
+    fn names_that_no_grant_admits_any_more_leave_at_once() {
+        let now = simulation::now();
+        let grant = |name: &str| {
+            let spec =
+                json!({"domainRef": {"name": "partners"}, "namespaces": {"names": ["ns"]}, "commonNames": [name]});
+            serde_json::from_value::<ClientGrantSpec>(spec).unwrap()
+        };
+        let (earlier, next) = (certificate("payments"), certificate("client1"));
+        let mut world = World::new();
+        world.has("client1", &[&earlier]);
+        world.d.self_signed[0].request = request("payments");
+        world.d.self_signed[0].grants = Some(vec![grant("*")]);
+        assert!(world.trusts(now, &earlier));
+        // The spec changed: it stays until its successor is trusted, and for the overlap.
+        world.d.self_signed[0].request = request("client1");
+        assert!(world.trusts(now, &earlier));
+        for (grants, stays) in [
+            (None, true),
+            (Some(vec![grant("client1"), grant("payments")]), true),
+            (Some(vec![grant("client1")]), false),
+            (Some(vec![]), false),
+        ] {
+            let mut world = World { d: world.d.clone(), o: world.o.clone() };
+            world.d.self_signed[0].grants = grants.clone();
+            assert_eq!(world.trusts(now, &earlier), stays, "handed out still: {grants:?}");
+            let mut world = World { d: world.d.clone(), o: world.o.clone() };
+            world.o.self_signed.as_mut().unwrap().insert(wish("client1").entry, vec![next.clone()]);
+            assert_eq!(world.trusts(now, &next), grants != Some(vec![]), "{grants:?}");
+            assert_eq!(world.trusts(now, &earlier), stays, "superseded: {grants:?}");
+        }
     }
 
     /// The first versions wrote `clientcertificates/<name>/<uid>`.

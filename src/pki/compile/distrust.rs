@@ -3,11 +3,11 @@
 
 use super::{Source, State, contains};
 use crate::pki::certificate::Certificate;
-use crate::pki::chain::Signatures;
+use crate::pki::chain::{Pool, Prefer, Signatures};
 use crate::pki::lint::{Finding, Reason, Severity, SourceError};
 use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, identity};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Certificates that must go.
 #[derive(Default)]
@@ -17,8 +17,8 @@ pub(super) struct Distrusted {
     /// Certificates of withdrawn sources, and issuers above a Distrusted authority that no Active authority
     /// needs: by name and key.
     listed: Vec<Certificate>,
-    /// Certificates issued under those; a twin from another issuer stays.
-    hanging: Vec<Certificate>,
+    /// Fingerprints of certificates issued under those; a twin from another issuer stays.
+    hanging: HashSet<String>,
     /// The next truststore's memory.
     pub remembered: DistrustedKeys,
     pub findings: Vec<Finding>,
@@ -41,15 +41,19 @@ impl Distrusted {
             let all: Vec<Certificate> = own.iter().chain(earlier).cloned().collect();
             let first = heads.len();
             let mut named = Vec::new();
+            let pool = Pool::new(&all, Prefer::Shortest, signatures);
+            // What is listed is judged by what is listed with it.
+            let above_own = issuers_of(&all[..own.len()], &pool);
+            let above_all = issuers_of(&all, &pool);
             for (at, certificate) in all.iter().enumerate() {
-                // What is listed is judged by what is listed with it.
-                let below = if at < own.len() { &own } else { &all };
-                if below.iter().any(|other| !other.self_signed && signatures.issued(other, certificate)) {
-                    above.push(certificate.clone());
+                let is_own = at < own.len();
+                let issued = if is_own { &above_own } else { &above_all };
+                if issued.contains(certificate.fingerprint_sha256.as_str()) {
+                    above.push((is_own.then(|| source.authority.clone()), certificate.clone()));
                     continue;
                 }
                 heads.push(certificate.clone());
-                if at < own.len() {
+                if is_own {
                     named.push(certificate.clone());
                 }
             }
@@ -64,18 +68,24 @@ impl Distrusted {
         if !heads.is_empty() || !gone.keys.is_empty() {
             let carried = before.iter().filter(|entry| active().any(|source| source.authority == entry.authority));
             others.extend(carried.map(|entry| entry.certificate.clone()));
-            above.retain(|certificate| {
-                !others.iter().any(|other| {
-                    let is_head = gone.keys.contains(&other.spki_sha256) || contains(&heads, other);
-                    identity(other) == identity(certificate) || (!is_head && signatures.issued(other, certificate))
-                })
-            });
+            let listed_heads: HashSet<_> = heads.iter().map(identity).collect();
+            let is_head = |c: &&Certificate| gone.keys.contains(&c.spki_sha256) || listed_heads.contains(&identity(c));
+            let pool = Pool::new(above.iter().map(|(_, certificate)| certificate), Prefer::Shortest, signatures);
+            let needed = issuers_of(others.iter().filter(|other| !is_head(other)), &pool);
+            let listed: HashSet<_> = others.iter().map(identity).collect();
+            let stays =
+                |c: &Certificate| listed.contains(&identity(c)) || needed.contains(c.fingerprint_sha256.as_str());
+            let (spared, left): (Vec<_>, Vec<_>) =
+                above.iter().cloned().partition(|(_, certificate)| stays(certificate));
+            gone.tell_spared(&spared, now);
             others.extend(before.iter().map(|entry| entry.certificate.clone()));
             // A remembered key may come in a certificate that its authority never listed.
             heads.extend(others.iter().filter(|other| gone.keys.contains(&other.spki_sha256)).cloned());
-            gone.note_effects(&heads, &others, signatures);
-            gone.listed.extend(above);
-            gone.hang(heads, &others, signatures);
+            let heads = heads;
+            let below = Below::new(&heads, &others, signatures);
+            gone.note_effects(&heads, &others, &below);
+            gone.listed.extend(left.into_iter().map(|(_, certificate)| certificate));
+            gone.hang(&heads, &below);
         }
         for (source, own, named) in judged {
             gone.judge(source, &own, &named, signatures, now);
@@ -86,7 +96,7 @@ impl Distrusted {
     pub fn holds(&self, certificate: &Certificate) -> bool {
         self.keys.contains(&certificate.spki_sha256)
             || contains(&self.listed, certificate)
-            || self.hanging.contains(certificate)
+            || self.hanging.contains(&certificate.fingerprint_sha256)
     }
 
     /// The keys of a Distrusted authority: those of `heads` now, and those that are remembered of it.
@@ -104,25 +114,43 @@ impl Distrusted {
 
     /// Notes which keys keep something out: a certificate of the key, or one issued with it, is or was to be
     /// trusted.
-    fn note_effects(&mut self, heads: &[Certificate], others: &[Certificate], signatures: &Signatures) {
-        for (key, took_effect) in self.remembered.values_mut().flatten().filter(|(_, took_effect)| !**took_effect) {
-            let of_key: Vec<_> = heads.iter().filter(|head| head.spki_sha256 == *key).collect();
-            *took_effect = others.iter().any(|other| {
-                other.spki_sha256 == *key
-                    || (!other.self_signed && of_key.iter().any(|head| signatures.issued(other, head)))
-            });
+    fn note_effects(&mut self, heads: &[Certificate], others: &[Certificate], below: &Below<'_>) {
+        let there: HashSet<&str> = others.iter().map(|other| other.spki_sha256.as_str()).collect();
+        let issued: HashSet<&str> =
+            heads.iter().filter(|head| !below.of(head).is_empty()).map(|head| head.spki_sha256.as_str()).collect();
+        for (key, took_effect) in self.remembered.values_mut().flatten() {
+            *took_effect |= there.contains(key.as_str()) || issued.contains(key.as_str());
         }
     }
 
     /// Everything that was issued under `heads`.
-    fn hang(&mut self, mut heads: Vec<Certificate>, others: &[Certificate], signatures: &Signatures) {
-        while let Some(head) = heads.pop() {
-            for certificate in others {
-                if !certificate.self_signed && !self.holds(certificate) && signatures.issued(certificate, &head) {
-                    self.hanging.push(certificate.clone());
-                    heads.push(certificate.clone());
+    fn hang(&mut self, heads: &[Certificate], below: &Below<'_>) {
+        let mut reached: Vec<&Certificate> = heads.iter().collect();
+        while let Some(head) = reached.pop() {
+            for certificate in below.of(head) {
+                if !self.holds(certificate) {
+                    self.hanging.insert(certificate.fingerprint_sha256.clone());
+                    reached.push(certificate);
                 }
             }
+        }
+    }
+
+    /// Warns of certificates that a Distrusted entry lists above another one of its own and that stay trusted,
+    /// because another authority needs them.
+    fn tell_spared(&mut self, spared: &[(Option<String>, Certificate)], now: Timestamp) {
+        for (authority, certificate) in spared {
+            let Some(authority) = authority.clone().filter(|_| now < certificate.not_after) else { continue };
+            let message = "stays trusted: it stands in this entry as the issuer of another certificate, and another \
+                           authority needs it. To distrust it and all that it issued, list it in a Distrusted entry \
+                           of its own";
+            self.findings.push(Finding {
+                severity: Severity::Warning,
+                authority,
+                subject: certificate.subject.clone(),
+                reason: Reason::DistrustSpares,
+                message: message.to_owned(),
+            });
         }
     }
 
@@ -198,12 +226,43 @@ impl Distrusted {
     }
 }
 
+/// Fingerprints of the issuers, in this pool, of these certificates.
+fn issuers_of<'c, 'p>(certificates: impl IntoIterator<Item = &'c Certificate>, pool: &Pool<'p>) -> HashSet<&'p str> {
+    let issued = certificates.into_iter().filter(|certificate| !certificate.self_signed);
+    issued.flat_map(|c| pool.issuers(c).signed.clone()).map(|c| c.fingerprint_sha256.as_str()).collect()
+}
+
+/// Certificates by the issuer that signed them. An issuer that was not tried, among very many of one name, counts as
+/// theirs: no number of keys lets a certificate escape a distrust.
+struct Below<'a>(HashMap<&'a str, Vec<&'a Certificate>>);
+
+impl<'a> Below<'a> {
+    fn new(heads: &'a [Certificate], others: &'a [Certificate], signatures: &'a Signatures) -> Self {
+        let pool = Pool::new(heads.iter().chain(others), Prefer::Shortest, signatures);
+        let mut below: HashMap<&str, Vec<&Certificate>> = HashMap::new();
+        let mut seen = HashSet::new();
+        for other in others.iter().filter(|c| !c.self_signed && seen.insert(c.fingerprint_sha256.as_str())) {
+            let issuers = pool.issuers(other);
+            for issuer in issuers.signed.iter().chain(&issuers.untried) {
+                below.entry(issuer.fingerprint_sha256.as_str()).or_default().push(other);
+            }
+        }
+        Below(below)
+    }
+
+    fn of(&self, issuer: &Certificate) -> &[&'a Certificate] {
+        self.0.get(issuer.fingerprint_sha256.as_str()).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fill::MAX_REMEMBERED;
     use super::super::tests::*;
     use super::super::{Compiled, Source, State};
+    use super::Distrusted;
     use crate::pki::certificate::{Certificate, ParseError};
+    use crate::pki::chain::Signatures;
     use crate::pki::lint::{Reason, Severity, SourceError};
     use crate::pki::truststore::Bundle;
     use rcgen::KeyPair;
@@ -327,6 +386,61 @@ mod tests {
         let two = [failed("one", SourceError::Missing), source("two", &[&p.int1, &p.int2, &p.root])];
         let next = run(&two, Some(&next.bundle), start());
         assert_eq!(names(&next), ["two:CN=I2", "two:CN=Root"], "the root is another's too");
+    }
+
+    #[test]
+    fn an_issuer_that_stays_trusted_beside_what_is_distrusted_is_told() {
+        let p = &*POOL;
+        let trusted = source("all", &[&p.int1, &p.int2, &p.root, &p.b]);
+        let first = run(std::slice::from_ref(&trusted), None, start());
+        let with = |out: &[&Certificate]| [trusted.clone(), distrusted(source("out", out))];
+        let told = |compiled: &Compiled| -> Vec<(String, Reason)> {
+            let of_out = compiled.findings.iter().filter(|f| f.authority == "out");
+            of_out.map(|f| (f.subject.clone(), f.reason)).collect()
+        };
+        let sources = with(&[&p.int1, &p.root]);
+        let next = run(&sources, Some(&first.bundle), start());
+        assert_eq!(names(&next), ["all:CN=I2", "all:CN=Root", "all:CN=B"]);
+        assert_eq!(told(&next), [("CN=Root".to_owned(), Reason::DistrustSpares)]);
+        settled(&sources, &next);
+        let alone = run(&with(&[&p.root]), Some(&first.bundle), start());
+        assert_eq!((names(&alone), told(&alone)), (vec!["all:CN=B".to_owned()], vec![]));
+        // Nobody else lists or needs it: it goes with the rest, and nothing is to be said.
+        let trusted = source("all", &[&p.b]);
+        let unneeded = run(&[trusted, distrusted(source("out", &[&p.int1, &p.root]))], Some(&first.bundle), start());
+        assert_eq!(names(&unneeded), ["all:CN=B"]);
+        assert!(told(&unneeded).is_empty(), "{:?}", told(&unneeded));
+    }
+
+    /// Hundreds of keys under one name: the work grows with the certificates, and what cannot be tried is distrusted.
+    #[test]
+    fn many_keys_of_one_name_cost_little_and_let_nothing_through() {
+        let p = &*POOL;
+        let keys: Vec<KeyPair> = (0..150).map(|_| KeyPair::generate().unwrap()).collect();
+        let heads: Vec<Certificate> = keys.iter().map(|key| authority("Same", key, 3650, None)).collect();
+        // Without key identifiers, which would tell the issuer at once.
+        let children: Vec<Certificate> = keys
+            .iter()
+            .enumerate()
+            .map(|(n, key)| unidentified(authority(&format!("child {n}"), &key, 3650, Some(("Same", key)))))
+            .collect();
+        let (heads, children): (Vec<_>, Vec<_>) = (heads.iter().collect(), children.iter().collect());
+        let sources = [source("b", &[&p.b]), source("all", &children), distrusted(source("out", &heads))];
+        let signatures = Signatures::default();
+        let found = Distrusted::find(&sources, None, &signatures, start());
+        let slipped: Vec<_> = children.iter().filter(|child| !found.holds(child)).collect();
+        assert!(slipped.is_empty() && !found.holds(&p.b), "{slipped:?}");
+        assert!(signatures.verified() <= 64 * 150, "{}", signatures.verified());
+        let beside = Source { completing: heads.into_iter().cloned().collect(), ..source("all", &children) };
+        let signatures = Signatures::default();
+        beside.strangers(&signatures);
+        assert!(signatures.verified() <= 64 * 150, "{}", signatures.verified());
+    }
+
+    fn unidentified(mut certificate: Certificate) -> Certificate {
+        certificate.authority_key_id = None;
+        certificate.spki_sha256 = format!("of {}", certificate.subject);
+        certificate
     }
 
     #[test]

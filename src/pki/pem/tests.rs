@@ -639,6 +639,19 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+#[test]
+fn a_source_beyond_its_limits_is_not_parsed() {
+    let pem = SAMPLES[0].certificate.to_pem();
+    let count = |n: usize| pem.repeat(n);
+    assert_eq!(source(count(MAX_SOURCE_CERTIFICATES).as_bytes()).unwrap().len(), MAX_SOURCE_CERTIFICATES);
+    assert_eq!(source(count(MAX_SOURCE_CERTIFICATES + 1).as_bytes()), Err(ParseError::TooMany));
+    let padded = |bytes: usize| format!("{}{pem}", " ".repeat(bytes - pem.len() - 1) + "\n");
+    assert_eq!(source(padded(MAX_SOURCE_BYTES).as_bytes()).unwrap().len(), 1);
+    assert_eq!(source(padded(MAX_SOURCE_BYTES + 1).as_bytes()), Err(ParseError::TooLong));
+    assert!(ParseError::TooMany.to_string().contains("more than 500 certificates"));
+    assert!(certificates(count(1000).as_bytes()).is_ok(), "a truststore holds more");
+}
+
 /// A change of some bytes.
 #[derive(Clone, Debug)]
 enum Change {
