@@ -14,3 +14,10 @@ pub mod ops;
 pub mod outside;
 pub mod pki;
 pub mod policy;
+
+/// Number of cases of a property test: `usual`, unless the variable `PROPTEST_CASES` asks for a longer run.
+#[cfg(test)]
+pub(crate) fn cases(usual: u32) -> proptest::prelude::ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    proptest::prelude::ProptestConfig::with_cases(asked.unwrap_or(usual))
+}

@@ -407,7 +407,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(crate::cases(150))]
     /// Whatever happens in whatever order, in the end it serves; `looks` checks that nothing is handed out too early.
     #[test]
     fn from_any_state_it_ends_in_one_that_serves(by_itself in any::<bool>(), events in prop::collection::vec(event(), 0..25)) {

@@ -734,7 +734,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
+        #![proptest_config(crate::cases(400))]
         /// Whatever octet is changed before it is signed: what is still ours differs in its serial and its times only.
         #[test]
         fn no_other_octet_is_free(at in any::<prop::sample::Index>(), octet in any::<u8>()) {

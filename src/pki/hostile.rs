@@ -182,7 +182,7 @@ fn damaged(text: &[u8], others: &[(String, Vec<u8>)], damages: &[Damage]) -> Vec
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(crate::cases(500))]
     #[test]
     fn damage_loses_no_certificate_in_silence(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
         let all = corpus("truststore");

@@ -586,7 +586,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::cases(64))]
         /// Whatever is asked for: what was just issued needs nothing, and its renewal lies between issue and end.
         #[test]
         fn just_issued_needs_nothing(

@@ -369,7 +369,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100))]
+        #![proptest_config(crate::cases(100))]
         #[test]
         fn what_is_rendered_reads_back(
             list in prop::collection::vec((any::<String>(), "\\PC{1,64}", prop::option::of(0i64..1_000_000_000), prop::option::of(0i64..9_000_000_000)), 0..4),

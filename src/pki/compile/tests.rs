@@ -525,7 +525,7 @@ fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(crate::cases(200))]
     #[test]
     fn no_living_leaf_loses_its_issuer(history in prop::collection::vec(step(), 1..25), overlap in prop::option::weighted(0.2, 0i32..40)) {
         let overlap = overlap.map(|days| DAY * days);
@@ -666,7 +666,7 @@ fn leads_up(from: usize, links: &[Link], on: i64, longest: usize) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(crate::cases(40))]
     /// Within API Gateway's limits OpenSSL accepts from the truststore what it accepts from the source, now and after any one
     /// certificate of the source has expired, whether the truststore is compiled for the first time then or again.
     #[test]

@@ -557,7 +557,7 @@ fn a_megabyte_is_read_in_a_moment() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(crate::cases(300))]
 
     /// Any list of certificates, each in a shape of its own, reads back as exactly these; with something between them that is none of the
     /// shapes, as these or as an error, and never as fewer.
@@ -670,7 +670,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(crate::cases(60))]
 
     /// Whatever OpenSSL still reads of a text that was changed, we read too, or an error.
     #[test]
