@@ -11,40 +11,56 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether `*` may stand for the character behind `before`.
-    fn is_inner(self, before: &str, c: char) -> bool {
-        c != '*'
-            && match self {
-                Kind::Text => !['.', '/', ':', '@'].contains(&c),
-                Kind::Dns => c != '.',
-                Kind::Mail => c != '@' && (c != '.' || !before.contains('@')),
-                // A percent sign may hide any of them from us and not from who reads the certificate.
-                Kind::Uri => {
-                    !['/', ':', '@', '?', '#', '%'].contains(&c) && (c != '.' || before.matches('/').nth(2).is_some())
-                }
-            }
+    /// For each character of a name, whether `*` may stand for it.
+    fn inner(self, name: &[char]) -> Vec<bool> {
+        let (mut in_path, mut slashes, mut behind_at) = (false, 0, false);
+        let inner = name.iter().map(|c| {
+            let inner = *c != '*'
+                && match self {
+                    Kind::Text => !['.', '/', ':', '@'].contains(c),
+                    Kind::Dns => *c != '.',
+                    Kind::Mail => *c != '@' && (*c != '.' || !behind_at),
+                    // A percent sign may hide any of them from us and not from who reads the certificate.
+                    Kind::Uri => !['/', ':', '@', '?', '#', '%'].contains(c) && (*c != '.' || in_path),
+                };
+            slashes += usize::from(*c == '/');
+            in_path = slashes > 2;
+            behind_at |= *c == '@';
+            inner
+        });
+        inner.collect()
     }
 }
 
+/// Whether a name is one that the pattern stands for. Takes time in proportion to the length of the name.
 pub fn fits(kind: Kind, pattern: &str, value: &str) -> bool {
     let Some((before, _)) = pattern.split_once('*') else { return pattern == value };
     // Also before anything is done for long values that somebody else chose.
     if !value.starts_with(before) || (kind == Kind::Uri && value.split('/').any(|part| part == "." || part == "..")) {
         return false;
     }
-    // reached[i]: the pattern so far stands for the first i characters.
-    let characters: Vec<(char, bool)> =
-        value.char_indices().map(|(at, c)| (c, kind.is_inner(&value[..at], c))).collect();
-    let mut reached = vec![false; characters.len() + 1];
-    reached[0] = true;
-    for p in pattern.chars() {
-        let mut next = vec![false; characters.len() + 1];
-        for (i, (c, inner)) in characters.iter().enumerate() {
-            next[i + 1] = if p == '*' { *inner && (reached[i] || next[i]) } else { p == *c && reached[i] };
-        }
-        reached = next;
+    let name: Vec<char> = value.chars().collect();
+    let inner = kind.inner(&name);
+    let parts: Vec<Vec<char>> = pattern.split('*').map(|part| part.chars().collect()).collect();
+    let (first, last) = (&parts[0], &parts[parts.len() - 1]);
+    if name.len() < first.len() + last.len() || !name.ends_with(last) {
+        return false;
     }
-    reached.last() == Some(&true)
+    let end = name.len() - last.len();
+    let mut at = first.len();
+    // Each part between two stars at its first place: where a later one would do, so does this one, since no star passes
+    // over a character that divides.
+    for part in &parts[1..parts.len() - 1] {
+        let Some(found) = next(&name[..end], &inner, at, part) else { return false };
+        at = found + part.len();
+    }
+    at < end && inner[at..end].iter().all(|inner| *inner)
+}
+
+/// The first place of a part behind a star that begins at `from`: one character later at least.
+fn next(name: &[char], inner: &[bool], from: usize, part: &[char]) -> Option<usize> {
+    let reach = inner[from..name.len()].iter().take_while(|inner| **inner).count();
+    (from + 1..=from + reach).find(|at| name[*at..].starts_with(part))
 }
 
 #[cfg(test)]
@@ -93,7 +109,39 @@ mod tests {
         }
     }
 
+    /// Tries every way to share the name out among the stars.
+    fn by_every_way(kind: Kind, pattern: &[char], name: &[char], inner: &[bool]) -> bool {
+        match pattern {
+            [] => name.is_empty(),
+            ['*', rest @ ..] => {
+                let reach = inner.iter().take_while(|inner| **inner).count();
+                (1..=reach).any(|taken| by_every_way(kind, rest, &name[taken..], &inner[taken..]))
+            }
+            [c, rest @ ..] => name.first() == Some(c) && by_every_way(kind, rest, &name[1..], &inner[1..]),
+        }
+    }
+
+    #[test]
+    fn a_long_name_takes_no_time() {
+        let pattern = "spiffe://acme/*".to_owned() + &"a*".repeat(500) + "b";
+        let name = "spiffe://acme/".to_owned() + &"a".repeat(100_000);
+        assert!(!fits(Kind::Uri, &pattern, &name));
+        assert!(fits(Kind::Uri, &pattern, &(name + "b")));
+    }
+
     proptest! {
+        #[test]
+        fn a_name_fits_if_there_is_any_way(
+            pattern in "[ab./:@*é]{0,9}", name in "[ab./:@*%é]{0,12}", uri in any::<bool>(), kind in 0..4usize,
+        ) {
+            let kind = [Kind::Text, Kind::Dns, Kind::Mail, Kind::Uri][kind];
+            let [pattern, name] = [pattern, name].map(|text| if uri { format!("s://{text}") } else { text });
+            let [p, n]: [Vec<char>; 2] = [&pattern, &name].map(|text| text.chars().collect());
+            let dots = kind == Kind::Uri && pattern.contains('*') && name.split('/').any(|part| [".", ".."].contains(&part));
+            let expected = if pattern.contains('*') { by_every_way(kind, &p, &n, &kind.inner(&n)) } else { p == n };
+            prop_assert_eq!(fits(kind, &pattern, &name), expected && !dots, "{:?} {} {}", kind, pattern, name);
+        }
+
         /// Whatever it stands for, a name that fits is divided as the pattern is.
         #[test]
         fn a_star_never_stands_for_what_divides(pattern in "[ab./:@*]{0,8}", value in "[ab./:@*]{0,10}") {
