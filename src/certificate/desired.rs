@@ -71,6 +71,7 @@ pub fn ask(cert: &ClientCertificate) -> Result<Ask, Refused> {
     let duration = cert.spec.duration.as_ref().map(length);
     let (request, _) = asked(cert, duration.unwrap_or(DEFAULT_LEAF))?;
     Ok(Ask {
+        uid: cert.uid().unwrap_or_default(),
         created: cert.creation_timestamp().map(|t| t.0),
         namespace: cert.namespace().expect("ClientCertificate is namespaced"),
         name: cert.name_any(),

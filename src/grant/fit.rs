@@ -22,6 +22,7 @@ const MOST_TOLD: usize = 10;
 /// What a ClientCertificate asks for. In the order of their places: the oldest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
+    pub uid: String,
     pub created: Option<Timestamp>,
     pub namespace: String,
     pub name: String,
@@ -51,6 +52,8 @@ pub struct Around<'a> {
     /// By namespace; none: they are not known.
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     pub now: Timestamp,
+    /// [`names_outside`] of a certificate and a grant: a tenant chooses how long the names are, so that it is worth a memory.
+    pub names_outside: &'a dyn Fn(&Ask, &ClientGrant) -> Arc<[String]>,
 }
 
 /// Whether a certificate is granted.
@@ -135,7 +138,7 @@ fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Aro
         if selected == Some(false) {
             continue;
         }
-        let parts = misfits(ask, &grant.spec, around);
+        let parts = misfits(ask, grant, around);
         if !parts.is_empty() {
             let is_nearer = nearest.as_ref().is_none_or(|(_, best)| parts.len() < best.len());
             // What grants say is for those that they are made for.
@@ -207,7 +210,7 @@ pub fn admits_names(request: &LeafRequest, grant: &ClientGrantSpec) -> bool {
 }
 
 /// Fields of the certificate with a name that the grant does not admit.
-fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
+pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
     let common_name = std::slice::from_ref(&r.common_name);
     let names: [(&str, Kind, &[String], &[String]); 9] = [
         ("subject.commonName", Kind::Text, common_name, &grant.common_names),
@@ -232,9 +235,10 @@ fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
 }
 
 /// What of the certificate the grant does not admit.
-fn misfits(ask: &Ask, grant: &ClientGrantSpec, around: &Around) -> Vec<String> {
-    let name = |field| if ask.by_csr { format!("spec.csr ({field})") } else { format!("spec.{field}") };
-    let mut parts: Vec<String> = names_outside(&ask.request, grant).into_iter().map(name).collect();
+fn misfits(ask: &Ask, grant: &ClientGrant, around: &Around) -> Vec<String> {
+    let name = |field: &String| if ask.by_csr { format!("spec.csr ({field})") } else { format!("spec.{field}") };
+    let mut parts: Vec<String> = (around.names_outside)(ask, grant).iter().map(name).collect();
+    let grant = &grant.spec;
     if ask.issuance != grant.issuance {
         parts.push("spec.issuance".into());
     }
@@ -274,6 +278,7 @@ mod tests {
 
     fn ask(name: &str) -> Ask {
         Ask {
+            uid: name.into(),
             created: Some(Timestamp::UNIX_EPOCH),
             namespace: "a".into(),
             name: name.into(),
@@ -292,6 +297,7 @@ mod tests {
             issuing: Some("main"),
             labels: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
+            names_outside: &|ask, grant| names_outside(&ask.request, &grant.spec).into(),
         }
     }
 

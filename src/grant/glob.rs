@@ -17,11 +17,11 @@ impl Kind {
         let inner = name.iter().map(|c| {
             let inner = *c != '*'
                 && match self {
-                    Kind::Text => !['.', '/', ':', '@'].contains(c),
+                    Kind::Text => !matches!(c, '.' | '/' | ':' | '@'),
                     Kind::Dns => *c != '.',
                     Kind::Mail => *c != '@' && (*c != '.' || !behind_at),
                     // A percent sign may hide any of them from us and not from who reads the certificate.
-                    Kind::Uri => !['/', ':', '@', '?', '#', '%'].contains(c) && (*c != '.' || in_path),
+                    Kind::Uri => !matches!(c, '/' | ':' | '@' | '?' | '#' | '%') && (*c != '.' || in_path),
                 };
             slashes += usize::from(*c == '/');
             in_path = slashes > 2;

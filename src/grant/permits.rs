@@ -39,6 +39,8 @@ struct Read {
     generation: Option<i64>,
     /// `None`: nothing that could be certified.
     ask: Option<Arc<Ask>>,
+    /// What grants do not admit of it, by the grant's UID, and in which generation of the grant.
+    outside: HashMap<String, (Option<i64>, Arc<[String]>)>,
 }
 
 /// Whether it takes a grant.
@@ -130,7 +132,26 @@ impl Permits {
         let domain = self.domains.get(&ObjectRef::new(&key.1).within(&key.0));
         let issuing = domain.as_ref().and_then(|d| issuing(d.0.as_ref().ok()?));
         let unreadable = grants.len() < all.len();
-        judge(&Around { grants, unreadable, issuing: issuing.as_deref(), labels, now })
+        let names_outside = |ask: &Ask, grant: &ClientGrant| self.outside(ask, grant);
+        let issuing = issuing.as_deref();
+        judge(&Around { grants, unreadable, issuing, labels, now, names_outside: &names_outside })
+    }
+
+    /// [`fit::names_outside`], once for each generation of the certificate and the grant.
+    fn outside(&self, ask: &Ask, grant: &ClientGrant) -> Arc<[String]> {
+        let (uid, generation) = (grant.uid().unwrap_or_default(), grant.metadata.generation);
+        let mut asks = self.asks.lock().expect("nobody panics while holding it");
+        let is_of = |read: &&mut Read| read.ask.as_ref().is_some_and(|known| std::ptr::eq(&**known, ask));
+        let known = asks.get_mut(&ask.uid).filter(is_of);
+        let judged = known.as_ref().and_then(|read| read.outside.get(&uid)).filter(|(at, _)| *at == generation);
+        if let Some((_, outside)) = judged {
+            return outside.clone();
+        }
+        let outside: Arc<[String]> = fit::names_outside(&ask.request, &grant.spec).into();
+        if let Some(read) = known {
+            read.outside.insert(uid, (generation, outside.clone()));
+        }
+        outside
     }
 
     fn asking(&self, key: &DomainKey) -> (Vec<Certificate>, Vec<Arc<Ask>>) {
@@ -150,7 +171,7 @@ impl Permits {
             _ => {
                 let ask = certificate::desired::ask(cert).ok().map(Arc::new);
                 let mut asks = self.asks.lock().expect("nobody panics while holding it");
-                asks.insert(uid, Read { generation, ask: ask.clone() });
+                asks.insert(uid, Read { generation, ask: ask.clone(), outside: HashMap::new() });
                 ask
             }
         }
