@@ -20,6 +20,7 @@ use kube::{
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 use sandbox::control::{Call, Calls, Control};
 use serde_json::{Value, json};
@@ -338,9 +339,21 @@ impl Ca {
         Ca::of(common_name, (now + from).into(), (now + to).into())
     }
 
+    /// One with URIs, as long as the list makes it.
+    pub fn with_uris(common_name: &str, uris: &[String]) -> Ca {
+        let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("ASCII"));
+        let (from, to) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2045, 1, 1));
+        Ca::named(common_name, uris.iter().map(uri).collect(), from, to)
+    }
+
     fn of(common_name: &str, not_before: OffsetDateTime, not_after: OffsetDateTime) -> Ca {
+        Ca::named(common_name, vec![], not_before, not_after)
+    }
+
+    fn named(common_name: &str, names: Vec<SanType>, not_before: OffsetDateTime, not_after: OffsetDateTime) -> Ca {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![]).expect("no names");
+        params.subject_alt_names = names;
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
