@@ -66,7 +66,7 @@ const LEASE: &str = "mtls-operator";
 
 /// API Gateway custom domains behind mutual TLS, kept as MtlsDomain and ClientCertificate objects say.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -119,8 +119,9 @@ struct Run {
     aws_rate: Vec<RateOverride>,
     #[command(flatten)]
     outside: ProbeOptions,
-    /// Where /livez, /readyz, /metrics and /loglevel are served (docs/metrics.md).
-    #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
+    /// Address and port that /livez, /readyz, /metrics and /loglevel are served at (docs/metrics.md). [::] is every address of the machine, IPv6
+    /// and IPv4; on a machine without IPv6 it means 0.0.0.0.
+    #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
     /// Whether each ClientCertificate has metrics of its own, three series; false where there are very many.
     #[arg(long, env = "MTLS_OPERATOR_METRICS_PER_CERTIFICATE", default_value_t = true, action = ArgAction::Set)]
@@ -268,8 +269,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         each_certificate: run.metrics_per_certificate,
     }));
 
-    let listener =
-        tokio::net::TcpListener::bind(run.listen).await.with_context(|| format!("cannot listen at {}", run.listen))?;
+    let listener = probes::listen(run.listen).with_context(|| format!("cannot listen at {}", run.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
     let (to_sync, end_of_probes, pulse) = (synced.clone(), stop.clone(), Pulse::default());
     let (watched, beats, candidate) = (synced.clone(), pulse.clone(), leadership.clone());
@@ -422,6 +422,46 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn parsed(flags: &[&str]) -> Cli {
+        Cli::try_parse_from([&["mtls-operator"], flags].concat()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The chart's extraArgs stand behind its own.
+    #[test]
+    fn the_last_of_a_flag_wins_and_lists_add_up() {
+        let run = parsed(&[
+            "--listen=[::]:8080",
+            "--metrics-per-certificate=true",
+            "--log-format=json",
+            "--drift-interval=15m",
+            "--dns-resolver=127.0.0.1:53",
+            "--watch-namespace=a,b",
+            "--aws-rate=*=unlimited",
+            "--listen=127.0.0.1:9090",
+            "--metrics-per-certificate=false",
+            "--log-format=compact",
+            "--drift-interval=30m",
+            "--dns-resolver=127.0.0.2:53",
+            "--watch-namespace=c",
+            "--aws-rate=CreateDomainName=1/60:1",
+        ])
+        .run;
+        assert_eq!(run.listen.to_string(), "127.0.0.1:9090");
+        assert!(!run.metrics_per_certificate);
+        assert_eq!(run.log_format, Format::Compact);
+        assert_eq!(run.drift_interval, Duration::from_secs(1800));
+        assert_eq!(run.outside.resolver.map(|r| r.to_string()).as_deref(), Some("127.0.0.2:53"));
+        assert_eq!(run.watch_namespace, ["a", "b", "c"]);
+        assert_eq!(run.aws_rate.len(), 2);
+        let doctor = ["doctor", "a.example.com", "--path=/a", "--output=text", "--path=/b", "--output=json"];
+        assert!(Cli::try_parse_from([&["mtls-operator"][..], &doctor].concat()).is_ok());
+    }
+
+    #[test]
+    fn it_listens_at_every_address_unless_told_otherwise() {
+        assert_eq!(parsed(&[]).run.listen.to_string(), "[::]:8080");
     }
 
     #[test]

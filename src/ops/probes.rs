@@ -1,7 +1,8 @@
 //! One HTTP listener for liveness, readiness and metrics, and for the level of the log.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -13,6 +14,7 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,43 @@ pub struct Shown {
     /// The same, of what only a restart mends: a loop that hangs, a task that died.
     pub stuck: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub level: Level,
+}
+
+/// Connections that wait to be accepted; the kernel caps it.
+const BACKLOG: i32 = 1024;
+
+/// Listens at `address`. `[::]` takes IPv4 connections too; on a machine without IPv6 it becomes `0.0.0.0`.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_with(address, bind)
+}
+
+fn listen_with<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    match bind(address) {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && is_without_ipv6(&error) => {
+            let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            tracing::info!(%address, %instead, "this machine has no IPv6: listening on IPv4 alone");
+            bind(instead)
+        }
+        other => other,
+    }
+}
+
+/// The kernel was built or started without IPv6, or no interface may have an address of it.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    if address.is_ipv6() {
+        // Whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Serves /livez, /readyz, /metrics and /loglevel until `stop`.
@@ -158,6 +197,28 @@ mod tests {
 
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(10), server).await.expect("stops").unwrap().unwrap();
+    }
+
+    /// IPv4 reaches what listens at `[::]`, with IPv6 on the machine and without.
+    #[tokio::test]
+    async fn every_address_is_every_family() {
+        let listener = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("IPv4");
+    }
+
+    #[test]
+    fn without_ipv6_it_listens_on_ipv4() {
+        let without = |errno: i32| {
+            move |address: SocketAddr| {
+                if address.is_ipv6() { Err(io::Error::from_raw_os_error(errno)) } else { Ok(address.to_string()) }
+            }
+        };
+        let at = |address: &str, errno| listen_with(address.parse().unwrap(), without(errno)).map_err(|e| e.kind());
+        assert_eq!(at("[::]:8080", 97), Ok("0.0.0.0:8080".to_owned()), "EAFNOSUPPORT");
+        assert_eq!(at("[::]:8080", 99), Ok("0.0.0.0:8080".to_owned()), "EADDRNOTAVAIL");
+        assert_eq!(at("[::]:8080", 98), Err(io::ErrorKind::AddrInUse), "another one's port is no lack of IPv6");
+        assert!(at("[::1]:8080", 97).is_err(), "asked for this one address");
     }
 
     #[test]
