@@ -14,3 +14,4 @@ pub mod ops;
 pub mod outside;
 pub mod pki;
 pub mod policy;
+pub mod proxy;

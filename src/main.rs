@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use futures::{StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::{Client, Config, api::PartialObjectMeta};
+use kube::{Client, api::PartialObjectMeta};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,7 @@ use mtls_operator::{
         public_dns::PublicDns,
     },
     policy::Policy,
+    proxy::Proxies,
 };
 
 /// Name of the Lease, the same for every replica.
@@ -209,11 +210,15 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         }
         None => policy_file::none(&metrics),
     };
-    let config = Config::infer().await.context("no Kubernetes configuration")?;
+    let proxies = Proxies::from_env()?;
+    let config = proxies.kubernetes_config().await?;
     let own_namespace = run.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
     let host = run.pod_name.or_else(host_name).unwrap_or_else(|| "mtls-operator".into());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?run.watch_namespace, "starting");
+    if let Some(proxy) = proxies.shown() {
+        tracing::info!(proxy, "HTTPS_PROXY is set: AWS is called through a proxy, what is probed is not");
+    }
 
     let (served, trust_changes) = Served::new();
     let served = Arc::new(served);
