@@ -9,16 +9,19 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode, header},
+    response::{AppendHeaders, IntoResponse, Response},
     routing::get,
 };
-use prometheus_client::{encoding::text::encode, registry::Registry};
+use prometheus_client::registry::Registry;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::logging::{self, Level};
+use super::{
+    exposition::{self, Format},
+    logging::{self, Level},
+};
 
 /// What is asked for.
 pub struct Shown {
@@ -91,19 +94,17 @@ fn verdict(problem: Option<String>) -> (StatusCode, String) {
     }
 }
 
-/// On a thread of its own: what thousands of objects take to write holds up no look.
-async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
+/// On a thread of its own: what thousands of objects take to write holds up no reconcile.
+async fn metrics(State(shown): State<Arc<Shown>>, headers: HeaderMap) -> Response {
+    let (format, packed) = (Format::accepted(&headers), exposition::gzip_accepted(&headers));
     let written = tokio::task::spawn_blocking(move || {
-        let mut text = String::new();
-        encode(&mut text, &shown.registry).map(|()| text)
+        let text = format.write(&shown.registry).ok()?;
+        if packed { exposition::gzip(&text).ok() } else { Some(text.into_bytes()) }
     });
-    match written.await {
-        Ok(Ok(text)) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
-        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    let Ok(Some(body)) = written.await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let kind = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept, accept-encoding")];
+    let coding = packed.then_some([(header::CONTENT_ENCODING, "gzip")]);
+    (kind, coding.map(AppendHeaders), body).into_response()
 }
 
 /// From within the Pod only, which is where `kubectl port-forward` comes out: so it takes a right to that, and no other Pod can do it.
@@ -233,6 +234,36 @@ mod tests {
         ] {
             assert_eq!(is_local(peer.parse().unwrap()), local, "{peer}");
         }
+    }
+
+    #[tokio::test]
+    async fn metrics_come_as_they_are_asked_for() {
+        use std::io::Read;
+        use tower::ServiceExt;
+        let get = async |asked: &[(&str, &str)]| {
+            let (_, registry) = Metrics::new();
+            let level = logging::tests::level("info");
+            let shown = Shown { registry, unready: Box::new(|| None), stuck: Box::new(|| None), level };
+            let mut request = axum::extract::Request::get("/metrics");
+            for (name, value) in asked {
+                request = request.header(*name, *value);
+            }
+            let answer = app(shown).oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+            let header = |name| answer.headers().get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
+            let (kind, coding) = (header(header::CONTENT_TYPE), header(header::CONTENT_ENCODING));
+            assert_eq!(header(header::VARY), "accept, accept-encoding");
+            (kind, coding, axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap())
+        };
+        let (kind, coding, body) = get(&[]).await;
+        assert_eq!((kind.as_str(), coding.as_str()), ("text/plain; version=0.0.4; charset=utf-8", ""));
+        assert!(!String::from_utf8_lossy(&body).contains("# EOF"));
+        let (kind, coding, body) =
+            get(&[("accept", "application/openmetrics-text;version=1.0.0"), ("accept-encoding", "gzip")]).await;
+        let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!((kind.as_str(), coding.as_str()), (open_metrics, "gzip"));
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+        assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
     #[tokio::test]
