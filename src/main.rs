@@ -79,6 +79,7 @@ struct Cli {
 enum Command {
     /// Write the CustomResourceDefinitions as YAML: to standard output, or one file each into a folder.
     Crds {
+        /// Folder that gets one file for each CustomResourceDefinition. Unset: standard output.
         folder: Option<PathBuf>,
     },
     IamPolicy(iam::IamPolicy),
@@ -462,6 +463,51 @@ mod tests {
         assert_eq!(run.aws_rate.len(), 2);
         let doctor = ["doctor", "a.example.com", "--path=/a", "--output=text", "--path=/b", "--output=json"];
         assert!(Cli::try_parse_from([&["mtls-operator"][..], &doctor].concat()).is_ok());
+    }
+
+    /// The arguments of a command, as rows of a table.
+    fn rows(command: &clap::Command, list: &mut String) {
+        use std::fmt::Write;
+        list.push_str("\n| argument | variable | default | |\n|---|---|---|---|\n");
+        for argument in command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
+            let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+            let value = value.unwrap_or_else(|| argument.get_id().to_string().to_uppercase());
+            let repeated = matches!(argument.get_action(), ArgAction::Append).then_some(", ...").unwrap_or_default();
+            let name =
+                argument.get_long().map_or(format!("{value}{repeated}"), |long| format!("--{long} {value}{repeated}"));
+            let code = |text: String| if text.is_empty() { text } else { format!("`{text}`") };
+            let env = argument.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let default: Vec<_> = argument.get_default_values().iter().map(|v| v.to_string_lossy()).collect();
+            let mut help = argument.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+            let choices = argument.get_possible_values();
+            if !choices.is_empty() && argument.get_action().takes_values() {
+                let choices: Vec<_> = choices.iter().map(|choice| format!("`{}`", choice.get_name())).collect();
+                write!(help, " ({})", choices.join(", ")).unwrap();
+            }
+            let row = [code(name), code(env), code(default.join(",")), help];
+            writeln!(list, "| {} |", row.join(" | ")).unwrap();
+        }
+        list.push('\n');
+    }
+
+    #[test]
+    fn every_flag_is_listed() {
+        const BEGIN: &str = "<!-- Generated: WRITE_DOCS=1 cargo test --bin mtls-operator -->\n";
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/flags.md");
+        let (cli, mut list) = (Cli::command(), String::from("\n## The operator\n"));
+        rows(&cli, &mut list);
+        for command in cli.get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            list.push_str(&format!("## mtls-operator {}\n\n{}.\n", command.get_name(), about.trim_end_matches('.')));
+            rows(command, &mut list);
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, now) = text.split_once(BEGIN).expect("the mark at the beginning of the list");
+        if std::env::var_os("WRITE_DOCS").is_some() {
+            std::fs::write(&path, format!("{before}{BEGIN}{list}")).unwrap();
+        } else {
+            assert!(now == list, "docs/flags.md is stale: WRITE_DOCS=1 cargo test --bin mtls-operator");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::world::{Life, run, world};
 
-/// An address that is nowhere, from which only the proxy has answers.
+/// An address that is nowhere, from which only the proxy has answers: what is on this machine is never asked through one.
 const AWS: &str = "192.0.2.1:4566";
 
 /// A proxy in front of the local AWS; the hosts that it is asked for. Nothing else can be had through it.
@@ -27,18 +27,21 @@ async fn proxy() -> (String, Arc<Mutex<BTreeSet<String>>>) {
             let (aws, seen) = (aws.clone(), seen.clone());
             tokio::spawn(async move {
                 let mut head = vec![];
-                while !head.ends_with(b"\r\n") {
+                while !head.ends_with(b"\r\n\r\n") {
                     let Ok(byte) = caller.read_u8().await else { return };
                     head.push(byte);
                 }
-                let line = String::from_utf8_lossy(&head).into_owned();
-                let target = line.split(' ').nth(1).unwrap_or_default().trim_start_matches("http://");
-                let host = target.split('/').next().unwrap_or_default().to_owned();
+                // As every proxy does: what was asked for whole becomes a path, one request for each connection.
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let host = target.trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
+                let head = head.replacen(&format!("http://{host}"), "", 1);
+                let head = head.replacen("\r\n", "\r\nconnection: close\r\n", 1);
                 let is_aws = host == AWS;
                 seen.lock().expect("no panic").insert(host);
                 if is_aws {
                     let mut there = TcpStream::connect(aws).await.expect("the local AWS");
-                    there.write_all(&head).await.expect("the first line");
+                    there.write_all(head.as_bytes()).await.expect("the head");
                     let _ = copy_bidirectional(&mut caller, &mut there).await;
                 }
             });
@@ -47,7 +50,6 @@ async fn proxy() -> (String, Arc<Mutex<BTreeSet<String>>>) {
     (address, hosts)
 }
 
-/// The API server and the probes are on this machine, and the edge refuses to be seen through a proxy.
 #[test]
 fn aws_is_called_through_the_proxy_and_nothing_else_is() {
     run(async {
