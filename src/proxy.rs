@@ -329,7 +329,7 @@ mod tests {
 
         let one = read(&[("https_proxy", &at_secure)]).unwrap();
         assert_eq!(ask(&one, tls.clone(), None).await, account);
-        assert_eq!(secure.seen(), [connect.clone()]);
+        assert_eq!(secure.seen(), std::slice::from_ref(&connect));
         let same = read(&[("https_proxy", &at_secure), ("http_proxy", &at_secure)]).unwrap();
         assert_eq!(ask(&same, tls.clone(), None).await, account);
         assert_eq!(secure.seen(), [connect]);

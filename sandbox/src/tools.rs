@@ -377,6 +377,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_given_or_chosen_is_not_replaced_by_the_archive() {
+        let assets = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/bin/true", assets.path().join("etcd")).unwrap();
+        fs::write(assets.path().join("kubectl"), "no program").unwrap();
+        let given = Wanted { assets: Some(assets.path().into()), version: pinned_version().into(), is_pinned: true };
+        assert_eq!(given.given("etcd"), Some(assets.path().join("etcd")));
+        assert_eq!((given.given("kubectl"), given.given("kube-apiserver")), (None, None));
+        assert!(!given.archive_is_of_use());
+        let chosen = Wanted { assets: None, version: "v1.34.2".into(), is_pinned: false };
+        assert!(!chosen.archive_is_of_use());
+        // What the archive lacks is built, under a name of its own.
+        let rest: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| !envtest::PROGRAMS.contains(name)).collect();
+        assert!(cache_name("v1.35.4", &rest).ends_with("-kube-controller-manager"));
+        assert!(!cache_name("v1.35.4", &PROGRAMS).contains("etcd"));
+    }
+
+    #[test]
     fn versions_are_read() {
         for (text, expected) in
             [("1.26.8 linux/amd64", Some(26)), ("1.25.0", Some(25)), ("1.27rc1", Some(27)), ("devel", None)]
