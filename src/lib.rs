@@ -14,6 +14,7 @@ pub mod ops;
 pub mod outside;
 pub mod pki;
 pub mod policy;
+pub mod proxy;
 
 /// Number of cases of a property test: `usual`, unless the variable `PROPTEST_CASES` asks for a longer run.
 #[cfg(test)]

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use futures::{StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::{Client, Config, api::PartialObjectMeta};
+use kube::{Client, api::PartialObjectMeta};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,7 @@ use mtls_operator::{
         public_dns::PublicDns,
     },
     policy::Policy,
+    proxy::Proxies,
 };
 
 /// Name of the Lease, the same for every replica.
@@ -66,7 +67,7 @@ const LEASE: &str = "mtls-operator";
 
 /// API Gateway custom domains behind mutual TLS, kept as MtlsDomain and ClientCertificate objects say.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -78,6 +79,7 @@ struct Cli {
 enum Command {
     /// Write the CustomResourceDefinitions as YAML: to standard output, or one file each into a folder.
     Crds {
+        /// Folder that gets one file for each CustomResourceDefinition. Unset: standard output.
         folder: Option<PathBuf>,
     },
     IamPolicy(iam::IamPolicy),
@@ -119,8 +121,9 @@ struct Run {
     aws_rate: Vec<RateOverride>,
     #[command(flatten)]
     outside: ProbeOptions,
-    /// Where /livez, /readyz, /metrics and /loglevel are served (docs/metrics.md).
-    #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
+    /// Address and port that /livez, /readyz, /metrics and /loglevel are served at (docs/metrics.md). [::] is every address of the machine, IPv6
+    /// and IPv4; on a machine without IPv6 it means 0.0.0.0.
+    #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
     /// Whether each ClientCertificate has metrics of its own, three series; false where there are very many.
     #[arg(long, env = "MTLS_OPERATOR_METRICS_PER_CERTIFICATE", default_value_t = true, action = ArgAction::Set)]
@@ -208,11 +211,15 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         }
         None => policy_file::none(&metrics),
     };
-    let config = Config::infer().await.context("no Kubernetes configuration")?;
+    let proxies = Proxies::from_env()?;
+    let config = proxies.kubernetes_config().await?;
     let own_namespace = run.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
     let host = run.pod_name.or_else(host_name).unwrap_or_else(|| "mtls-operator".into());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?run.watch_namespace, "starting");
+    if let Some(proxy) = proxies.shown() {
+        tracing::info!(proxy, "HTTPS_PROXY is set: AWS is called through a proxy, what is probed is not");
+    }
 
     let (served, trust_changes) = Served::new();
     let served = Arc::new(served);
@@ -268,8 +275,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         each_certificate: run.metrics_per_certificate,
     }));
 
-    let listener =
-        tokio::net::TcpListener::bind(run.listen).await.with_context(|| format!("cannot listen at {}", run.listen))?;
+    let listener = probes::listen(run.listen).with_context(|| format!("cannot listen at {}", run.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
     let (to_sync, end_of_probes, pulse) = (synced.clone(), stop.clone(), Pulse::default());
     let (watched, beats, candidate) = (synced.clone(), pulse.clone(), leadership.clone());
@@ -422,6 +428,91 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn parsed(flags: &[&str]) -> Cli {
+        Cli::try_parse_from([&["mtls-operator"], flags].concat()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The chart's extraArgs stand behind its own.
+    #[test]
+    fn the_last_of_a_flag_wins_and_lists_add_up() {
+        let run = parsed(&[
+            "--listen=[::]:8080",
+            "--metrics-per-certificate=true",
+            "--log-format=json",
+            "--drift-interval=15m",
+            "--dns-resolver=127.0.0.1:53",
+            "--watch-namespace=a,b",
+            "--aws-rate=*=unlimited",
+            "--listen=127.0.0.1:9090",
+            "--metrics-per-certificate=false",
+            "--log-format=compact",
+            "--drift-interval=30m",
+            "--dns-resolver=127.0.0.2:53",
+            "--watch-namespace=c",
+            "--aws-rate=CreateDomainName=1/60:1",
+        ])
+        .run;
+        assert_eq!(run.listen.to_string(), "127.0.0.1:9090");
+        assert!(!run.metrics_per_certificate);
+        assert_eq!(run.log_format, Format::Compact);
+        assert_eq!(run.drift_interval, Duration::from_secs(1800));
+        assert_eq!(run.outside.resolver.map(|r| r.to_string()).as_deref(), Some("127.0.0.2:53"));
+        assert_eq!(run.watch_namespace, ["a", "b", "c"]);
+        assert_eq!(run.aws_rate.len(), 2);
+        let doctor = ["doctor", "a.example.com", "--path=/a", "--output=text", "--path=/b", "--output=json"];
+        assert!(Cli::try_parse_from([&["mtls-operator"][..], &doctor].concat()).is_ok());
+    }
+
+    /// The arguments of a command, as rows of a table.
+    fn rows(command: &clap::Command, list: &mut String) {
+        use std::fmt::Write;
+        list.push_str("\n| argument | variable | default | |\n|---|---|---|---|\n");
+        for argument in command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
+            let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+            let value = value.unwrap_or_else(|| argument.get_id().to_string().to_uppercase());
+            let repeated = matches!(argument.get_action(), ArgAction::Append).then_some(", ...").unwrap_or_default();
+            let name =
+                argument.get_long().map_or(format!("{value}{repeated}"), |long| format!("--{long} {value}{repeated}"));
+            let code = |text: String| if text.is_empty() { text } else { format!("`{text}`") };
+            let env = argument.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let default: Vec<_> = argument.get_default_values().iter().map(|v| v.to_string_lossy()).collect();
+            let mut help = argument.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+            let choices = argument.get_possible_values();
+            if !choices.is_empty() && argument.get_action().takes_values() {
+                let choices: Vec<_> = choices.iter().map(|choice| format!("`{}`", choice.get_name())).collect();
+                write!(help, " ({})", choices.join(", ")).unwrap();
+            }
+            let row = [code(name), code(env), code(default.join(",")), help];
+            writeln!(list, "| {} |", row.join(" | ")).unwrap();
+        }
+        list.push('\n');
+    }
+
+    #[test]
+    fn every_flag_is_listed() {
+        const BEGIN: &str = "<!-- Generated: WRITE_DOCS=1 cargo test --bin mtls-operator -->\n";
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/flags.md");
+        let (cli, mut list) = (Cli::command(), String::from("\n## The operator\n"));
+        rows(&cli, &mut list);
+        for command in cli.get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            list.push_str(&format!("## mtls-operator {}\n\n{}.\n", command.get_name(), about.trim_end_matches('.')));
+            rows(command, &mut list);
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, now) = text.split_once(BEGIN).expect("the mark at the beginning of the list");
+        if std::env::var_os("WRITE_DOCS").is_some() {
+            std::fs::write(&path, format!("{before}{BEGIN}{list}")).unwrap();
+        } else {
+            assert!(now == list, "docs/flags.md is stale: WRITE_DOCS=1 cargo test --bin mtls-operator");
+        }
+    }
+
+    #[test]
+    fn it_listens_at_every_address_unless_told_otherwise() {
+        assert_eq!(parsed(&[]).run.listen.to_string(), "[::]:8080");
     }
 
     #[test]

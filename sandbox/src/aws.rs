@@ -212,17 +212,7 @@ pub fn unused_account_id() -> String {
 /// # Errors
 /// [`Error`].
 pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
-    let wanted =
-        std::fs::read(requirements).map_err(|source| Error::Requirements { path: requirements.to_owned(), source })?;
-    // A venv belongs to the interpreter that made it, which an update of the machine takes away.
-    let output = Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"]).output();
-    let output = output.map_err(Error::Python)?;
-    if !output.status.success() {
-        return Err(Error::PythonRefuses(String::from_utf8_lossy(&output.stderr).into_owned()));
-    }
-    let hash = Sha256::new().chain_update(&wanted).chain_update(&output.stdout).finalize();
-    let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let venv = cache::build_once(&format!("python-{what}-{hash}"), |dir| {
+    let venv = cache::build_once(&venv_name(what, requirements)?, |dir| {
         let step = |label: &str, program: &Path, arguments: &[&str]| {
             let mut command = Command::new(program);
             command.args(arguments).arg(if label.ends_with("venv") { dir } else { requirements });
@@ -234,4 +224,28 @@ pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
         Ok(())
     })?;
     Ok(venv.join("bin/python"))
+}
+
+/// What has to be installed before the local AWS can start, and how long that takes; None when it is there.
+///
+/// # Errors
+/// [`Error`].
+pub fn to_wait_for() -> Result<Option<String>, Error> {
+    let name = venv_name("double", &Path::new(SOURCE).join("requirements.txt"))?;
+    let missing = !cache::directory()?.join(name).exists();
+    Ok(missing.then(|| "Python packages of the local AWS: from PyPI, once on this machine: about a minute".to_owned()))
+}
+
+fn venv_name(what: &str, requirements: &Path) -> Result<String, Error> {
+    let wanted =
+        std::fs::read(requirements).map_err(|source| Error::Requirements { path: requirements.to_owned(), source })?;
+    // A venv belongs to the interpreter that made it, which an update of the machine takes away.
+    let output = Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"]).output();
+    let output = output.map_err(Error::Python)?;
+    if !output.status.success() {
+        return Err(Error::PythonRefuses(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    let hash = Sha256::new().chain_update(&wanted).chain_update(&output.stdout).finalize();
+    let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("python-{what}-{hash}"))
 }

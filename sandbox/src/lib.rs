@@ -8,6 +8,7 @@ pub mod control_plane;
 pub mod dns;
 pub mod echo;
 pub mod edge;
+mod envtest;
 mod etcd;
 mod kubeconfig;
 pub mod kubernetes;

@@ -116,6 +116,11 @@ fn build_operator() -> anyhow::Result<PathBuf> {
         .status()
         .context("cannot run cargo")?;
     ensure!(status.success(), "the operator does not build");
+    operator_binary()
+}
+
+/// Where cargo puts the operator: beside this program.
+fn operator_binary() -> anyhow::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("mtls-operator"))
 }
 

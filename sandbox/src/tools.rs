@@ -1,4 +1,4 @@
-//! The programs of Kubernetes: taken from `KUBEBUILDER_ASSETS`, or built once from their Go modules into the cache.
+//! The programs of Kubernetes: taken from `KUBEBUILDER_ASSETS`, else from envtest's archive, else built once from their Go modules.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::{env, fs, io};
 use sha2::{Digest, Sha256};
 
 use crate::requirements::{is_executable, on_path};
-use crate::{cache, process};
+use crate::{cache, envtest, process};
 
 /// What a sandbox runs, and the Go package that each is.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -55,24 +55,32 @@ enum BuildError {
     NoEtcd(String),
 }
 
+/// How long the programs take that are built, all of them.
+const BUILD: &str = "built from Go modules, once on this machine: about 7 minutes on two cores";
+
 /// Makes `bin` a folder with etcd, kube-apiserver, kube-controller-manager and kubectl in it. The first call on a machine
 /// takes minutes and reports its progress on stderr.
 ///
-/// `KUBEBUILDER_ASSETS` is honoured for what it has, `SANDBOX_KUBERNETES_VERSION` chooses what the rest is built from.
+/// `KUBEBUILDER_ASSETS` is honoured for what it has, and the rest is built; `SANDBOX_KUBERNETES_VERSION` chooses what from. With
+/// neither, and nothing built yet, envtest's archive is used where the network has it, and what it lacks is built.
 ///
 /// # Errors
 /// All of [`Error`].
 pub fn link_into(bin: &Path) -> Result<(), Error> {
-    let given = env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let given = |name: &str| given.as_ref().map(|folder| folder.join(name)).filter(|path| is_executable(path));
-    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| given(name).is_none()).collect();
-    let built = if missing.is_empty() { PathBuf::new() } else { build(&missing)?.join("bin") };
+    let wanted = Wanted::new()?;
+    let archive = if wanted.archive_is_of_use() { envtest::programs() } else { None };
+    let found = |name: &str| {
+        let in_archive = archive.as_ref().map(|folder| folder.join(name)).filter(|path| is_executable(path));
+        wanted.given(name).or(in_archive)
+    };
+    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| found(name).is_none()).collect();
+    let built = if missing.is_empty() { PathBuf::new() } else { build(&wanted.version, &missing)?.join("bin") };
 
     fs::create_dir_all(bin).map_err(|source| Error::Link { path: bin.into(), source })?;
     for (name, _) in PROGRAMS {
         let link = bin.join(name);
         let failed = |source| Error::Link { path: link.clone(), source };
-        let target = std::path::absolute(given(name).unwrap_or_else(|| built.join(name))).map_err(failed)?;
+        let target = std::path::absolute(found(name).unwrap_or_else(|| built.join(name))).map_err(failed)?;
         match fs::remove_file(&link) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => std::os::unix::fs::symlink(target, &link).map_err(failed)?,
@@ -86,22 +94,86 @@ fn pinned_version() -> &'static str {
     required(GO_MOD, "k8s.io/kubernetes").expect("go.mod requires k8s.io/kubernetes, a test looks")
 }
 
-fn build(programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
-    let version = match env::var("SANDBOX_KUBERNETES_VERSION") {
-        Ok(version) if !version.is_empty() => version,
-        _ => pinned_version().to_owned(),
-    };
-    // v1.35.4: "v1." and two numbers or a pre-release. It becomes part of a file name and of a command line.
+/// What the environment says of the programs.
+struct Wanted {
+    /// `KUBEBUILDER_ASSETS`.
+    assets: Option<PathBuf>,
+    /// `SANDBOX_KUBERNETES_VERSION`, else the pinned one.
+    version: String,
+    is_pinned: bool,
+}
+
+impl Wanted {
+    fn new() -> Result<Self, Error> {
+        let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        let chosen = set("SANDBOX_KUBERNETES_VERSION").map(|version| version.to_string_lossy().into_owned());
+        let (is_pinned, version) = (chosen.is_none(), chosen.unwrap_or_else(|| pinned_version().to_owned()));
+        staging(&version)?;
+        Ok(Self { assets: set("KUBEBUILDER_ASSETS").map(PathBuf::from), version, is_pinned })
+    }
+
+    fn given(&self, name: &str) -> Option<PathBuf> {
+        self.assets.as_ref().map(|folder| folder.join(name)).filter(|path| is_executable(path))
+    }
+
+    fn is_built(&self, programs: &[(&str, &str)]) -> bool {
+        cache::directory().is_ok_and(|cache| cache.join(cache_name(&self.version, programs)).exists())
+    }
+
+    /// Not against what somebody chose, and not in place of what is there already.
+    fn archive_is_of_use(&self) -> bool {
+        self.assets.is_none() && self.is_pinned && !self.is_built(&PROGRAMS)
+    }
+}
+
+/// What has to be fetched or built before Kubernetes can start, and how long that takes; None when everything is there.
+///
+/// # Errors
+/// [`Error::Version`].
+pub fn to_wait_for() -> Result<Option<String>, Error> {
+    let wanted = Wanted::new()?;
+    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| wanted.given(name).is_none()).collect();
+    let names = |programs: &[(&str, &str)]| programs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    if missing.is_empty() || wanted.is_built(&missing) {
+        return Ok(None);
+    }
+    if !wanted.archive_is_of_use() {
+        return Ok(Some(format!("{}: {BUILD}", names(&missing))));
+    }
+    let (rest, archived): (Vec<_>, Vec<_>) =
+        PROGRAMS.into_iter().partition(|(name, _)| !envtest::PROGRAMS.contains(name));
+    match (envtest::is_cached(), wanted.is_built(&rest)) {
+        (true, true) => Ok(None),
+        (true, false) => Ok(Some(format!("{}: {BUILD}", names(&rest)))),
+        (false, _) => Ok(Some(format!(
+            "{}: envtest's archive, 50 MB, where the network has it (known within 3 s), else as the rest; {}: {BUILD}",
+            names(&archived),
+            names(&rest)
+        ))),
+    }
+}
+
+/// The version of the staging modules: v0.35.4 of v1.35.4. "v1." and two numbers or a pre-release: it becomes part of a file name and
+/// of a command line.
+fn staging(version: &str) -> Result<String, Error> {
     let rest =
         version.strip_prefix("v1.").filter(|rest| rest.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c)));
-    let staging = format!("v0.{}", rest.ok_or_else(|| Error::Version(version.clone()))?);
+    Ok(format!("v0.{}", rest.ok_or_else(|| Error::Version(version.to_owned()))?))
+}
 
+fn cache_name(version: &str, programs: &[(&str, &str)]) -> String {
     let hash = Sha256::digest([GO_MOD, GO_SUM].concat());
     let mut name = format!("kubernetes-{version}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
     if programs.len() < PROGRAMS.len() {
-        // Some come from KUBEBUILDER_ASSETS: what is built is another thing than the whole.
+        // The others come from elsewhere: what is built is another thing than the whole.
         name.extend(programs.iter().flat_map(|(program, _)| ["-", program]));
     }
+    name
+}
+
+fn build(version: &str, programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
+    let staging = staging(version)?;
+    let name = cache_name(version, programs);
     let built = cache::build_once(&name, |dir| {
         let go = go()?;
         let pinned = version == pinned_version();
@@ -109,9 +181,9 @@ fn build(programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
             fs::write(dir.join("go.mod"), GO_MOD)?;
             fs::write(dir.join("go.sum"), GO_SUM)?;
         } else {
-            fs::write(dir.join("go.mod"), go_mod_of(&go, dir, &version, &staging)?)?;
+            fs::write(dir.join("go.mod"), go_mod_of(&go, dir, version, &staging)?)?;
         }
-        compile(&go, dir, &version, if pinned { "-mod=readonly" } else { "-mod=mod" }, programs)
+        compile(&go, dir, version, if pinned { "-mod=readonly" } else { "-mod=mod" }, programs)
     })?;
     Ok(built)
 }
@@ -119,11 +191,7 @@ fn build(programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
 fn compile(go: &Path, dir: &Path, version: &str, modules: &str, programs: &[(&str, &str)]) -> Result<(), BoxedError> {
     let names: Vec<_> = programs.iter().map(|(name, _)| *name).collect();
     let packages: Vec<_> = programs.iter().map(|(_, package)| *package).collect();
-    cache::say(&format!(
-        "building {} {version} in {}: once on this machine, about 7 minutes on two cores",
-        names.join(", "),
-        dir.display()
-    ));
+    cache::say(&format!("{} {version}: {BUILD} (in {})", names.join(", "), dir.display()));
 
     let list_log = dir.join("modules.log");
     let mut list = go_command(go, dir);
@@ -306,6 +374,23 @@ mod tests {
             let tools = include_str!("../kubernetes/tools.go");
             assert!(tools.contains(&format!("_ \"{package}\"")), "{package} is not in tools.go");
         }
+    }
+
+    #[test]
+    fn what_was_given_or_chosen_is_not_replaced_by_the_archive() {
+        let assets = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/bin/true", assets.path().join("etcd")).unwrap();
+        fs::write(assets.path().join("kubectl"), "no program").unwrap();
+        let given = Wanted { assets: Some(assets.path().into()), version: pinned_version().into(), is_pinned: true };
+        assert_eq!(given.given("etcd"), Some(assets.path().join("etcd")));
+        assert_eq!((given.given("kubectl"), given.given("kube-apiserver")), (None, None));
+        assert!(!given.archive_is_of_use());
+        let chosen = Wanted { assets: None, version: "v1.34.2".into(), is_pinned: false };
+        assert!(!chosen.archive_is_of_use());
+        // What the archive lacks is built, under a name of its own.
+        let rest: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| !envtest::PROGRAMS.contains(name)).collect();
+        assert!(cache_name("v1.35.4", &rest).ends_with("-kube-controller-manager"));
+        assert!(!cache_name("v1.35.4", &PROGRAMS).contains("etcd"));
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use crate::{
     aws::{self, Account, Aws},
     control::Control,
+    control_plane,
     dns::Dns,
     edge::{self, Edge},
     kubernetes::{self, Kubernetes},
-    requirements,
+    requirements, tools,
 };
 
 /// Why the world does not stand.
@@ -38,6 +39,17 @@ pub struct World {
     pub aws: Aws,
     pub edge: Edge,
     pub dns: Dns,
+}
+
+/// What has to be fetched or built before a world can start, each with how long it takes. Empty when everything is there.
+///
+/// # Errors
+/// Of [`Error`]: something is missing on this machine, or the environment asks for what there is not.
+pub fn to_wait_for() -> Result<Vec<String>, Error> {
+    requirements::check()?;
+    let kubernetes =
+        tools::to_wait_for().map_err(|error| kubernetes::Error::from(control_plane::Error::from(error)))?;
+    Ok([kubernetes, aws::to_wait_for()?].into_iter().flatten().collect())
 }
 
 impl World {

@@ -1,5 +1,5 @@
 //! A session: one account, one Region, the clients of the services. Reads the environment as every AWS SDK does (credentials,
-//! Region, `AWS_ENDPOINT_URL`) and nothing else.
+//! Region, `AWS_ENDPOINT_URL`), the proxies that it names ([`crate::proxy`]), and nothing else.
 
 use super::acm::Acm;
 use super::errors::{ASSUME_ROLE, Error, Kind};
@@ -8,14 +8,14 @@ use super::gateway::Gateway;
 use super::lambda::Lambda;
 use super::route53::Route53;
 use super::s3::S3;
+use crate::proxy::Proxies;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::TlsContext;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -23,6 +23,8 @@ use tokio::sync::{Mutex, OnceCell};
 
 /// How long a call may take. There is one attempt: who repeats a call looks again first.
 pub const ATTEMPT: Duration = Duration::from_secs(5);
+
+const WHO: &str = "sts:GetCallerIdentity";
 
 /// Where calls go, and as whom they are made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -116,11 +118,10 @@ impl Session {
     /// A session with the credentials of the environment, in `region` or the environment's own. Asks STS which account it is,
     /// so credentials that do not work fail here.
     pub async fn connect(region: Option<&str>, gate: &Gate) -> Result<Session, Error> {
-        // With the SDK's own HTTPS client switched off (it brings a second TLS stack) nothing else supplies one.
-        let http =
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+        let proxies = Proxies::from_env().map_err(|error| Error::ours(Kind::Invalid, WHO, error.to_string()))?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
+            // With the SDK's own HTTPS client switched off (it brings a second TLS stack) nothing else supplies one.
+            .http_client(proxies.http_client(TlsContext::default()))
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).build());
         if let Some(region) = region {
@@ -171,7 +172,6 @@ impl Session {
     }
 
     async fn of(config: SdkConfig, gate: &Gate) -> Result<Session, Error> {
-        const WHO: &str = "sts:GetCallerIdentity";
         let Some(region) = config.region().map(ToString::to_string) else {
             return Err(Error::ours(Kind::Invalid, WHO, "no Region is set: set AWS_REGION"));
         };

@@ -19,13 +19,14 @@ use crate::pki::certificate::Certificate;
 use crate::pki::truststore::Bundle;
 use crate::pki::{keys, pem};
 use crate::policy::{self, Policy};
+use crate::proxy::Proxies;
 use anyhow::{Context, bail};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
-use kube::{Api, Config, ResourceExt};
+use kube::{Api, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -50,7 +51,7 @@ pub async fn look(
     policy: Option<&Path>,
     outside: &ProbeOptions,
 ) -> anyhow::Result<Facts> {
-    let config = Config::infer().await.context("no Kubernetes configuration")?;
+    let config = Proxies::from_env()?.kubernetes_config().await?;
     let own_namespace = config.default_namespace.clone();
     let kubernetes = kube::Client::try_from(config).context("cannot use the Kubernetes configuration")?;
     let domain = find(&kubernetes, &own_namespace, name).await?;

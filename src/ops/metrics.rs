@@ -22,6 +22,7 @@ use crate::{
     api::conditions::{ConditionType, Reason},
     cluster::look,
     conditions::Truth,
+    ops::process::Process,
 };
 
 /// The prefix of all that is not named by a convention of its own.
@@ -185,6 +186,7 @@ impl Metrics {
             self.reconcile_seconds.clone(),
         );
         registry.register("leader_election_master_status", "1 while this process leads, else 0", self.leader.clone());
+        registry.register_collector(Box::new(Process));
     }
 
     fn register_own(&self, registry: &mut Registry) {

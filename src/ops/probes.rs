@@ -1,22 +1,27 @@
 //! One HTTP listener for liveness, readiness and metrics, and for the level of the log.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
 use axum::{
     Router,
     extract::{ConnectInfo, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode, header},
+    response::{AppendHeaders, IntoResponse, Response},
     routing::get,
 };
-use prometheus_client::{encoding::text::encode, registry::Registry};
+use prometheus_client::registry::Registry;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::logging::{self, Level};
+use super::{
+    exposition::{self, Format},
+    logging::{self, Level},
+};
 
 /// What is asked for.
 pub struct Shown {
@@ -26,6 +31,43 @@ pub struct Shown {
     /// The same, of what only a restart mends: a loop that hangs, a task that died.
     pub stuck: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub level: Level,
+}
+
+/// Connections that wait to be accepted; the kernel caps it.
+const BACKLOG: i32 = 1024;
+
+/// Listens at `address`. `[::]` takes IPv4 connections too; on a machine without IPv6 it becomes `0.0.0.0`.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_with(address, bind)
+}
+
+fn listen_with<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    match bind(address) {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && is_without_ipv6(&error) => {
+            let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            tracing::info!(%address, %instead, "this machine has no IPv6: listening on IPv4 alone");
+            bind(instead)
+        }
+        other => other,
+    }
+}
+
+/// The kernel was built or started without IPv6, or no interface may have an address of it.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    if address.is_ipv6() {
+        // Whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Serves /livez, /readyz, /metrics and /loglevel until `stop`.
@@ -52,19 +94,17 @@ fn verdict(problem: Option<String>) -> (StatusCode, String) {
     }
 }
 
-/// On a thread of its own: what thousands of objects take to write holds up no look.
-async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
+/// On a thread of its own: what thousands of objects take to write holds up no reconcile.
+async fn metrics(State(shown): State<Arc<Shown>>, headers: HeaderMap) -> Response {
+    let (format, packed) = (Format::accepted(&headers), exposition::gzip_accepted(&headers));
     let written = tokio::task::spawn_blocking(move || {
-        let mut text = String::new();
-        encode(&mut text, &shown.registry).map(|()| text)
+        let text = format.write(&shown.registry).ok()?;
+        if packed { exposition::gzip(&text).ok() } else { Some(text.into_bytes()) }
     });
-    match written.await {
-        Ok(Ok(text)) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
-        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    let Ok(Some(body)) = written.await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let kind = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept, accept-encoding")];
+    let coding = packed.then_some([(header::CONTENT_ENCODING, "gzip")]);
+    (kind, coding.map(AppendHeaders), body).into_response()
 }
 
 /// From within the Pod only, which is where `kubectl port-forward` comes out: so it takes a right to that, and no other Pod can do it.
@@ -160,6 +200,28 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), server).await.expect("stops").unwrap().unwrap();
     }
 
+    /// IPv4 reaches what listens at `[::]`, with IPv6 on the machine and without.
+    #[tokio::test]
+    async fn every_address_is_every_family() {
+        let listener = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("IPv4");
+    }
+
+    #[test]
+    fn without_ipv6_it_listens_on_ipv4() {
+        let without = |errno: i32| {
+            move |address: SocketAddr| {
+                if address.is_ipv6() { Err(io::Error::from_raw_os_error(errno)) } else { Ok(address.to_string()) }
+            }
+        };
+        let at = |address: &str, errno| listen_with(address.parse().unwrap(), without(errno)).map_err(|e| e.kind());
+        assert_eq!(at("[::]:8080", 97), Ok("0.0.0.0:8080".to_owned()), "EAFNOSUPPORT");
+        assert_eq!(at("[::]:8080", 99), Ok("0.0.0.0:8080".to_owned()), "EADDRNOTAVAIL");
+        assert_eq!(at("[::]:8080", 98), Err(io::ErrorKind::AddrInUse), "another one's port is no lack of IPv6");
+        assert!(at("[::1]:8080", 97).is_err(), "asked for this one address");
+    }
+
     #[test]
     fn the_level_is_for_the_pod_itself() {
         for (peer, local) in [
@@ -172,6 +234,36 @@ mod tests {
         ] {
             assert_eq!(is_local(peer.parse().unwrap()), local, "{peer}");
         }
+    }
+
+    #[tokio::test]
+    async fn metrics_come_as_they_are_asked_for() {
+        use std::io::Read;
+        use tower::ServiceExt;
+        let get = async |asked: &[(&str, &str)]| {
+            let (_, registry) = Metrics::new();
+            let level = logging::tests::level("info");
+            let shown = Shown { registry, unready: Box::new(|| None), stuck: Box::new(|| None), level };
+            let mut request = axum::extract::Request::get("/metrics");
+            for (name, value) in asked {
+                request = request.header(*name, *value);
+            }
+            let answer = app(shown).oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+            let header = |name| answer.headers().get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
+            let (kind, coding) = (header(header::CONTENT_TYPE), header(header::CONTENT_ENCODING));
+            assert_eq!(header(header::VARY), "accept, accept-encoding");
+            (kind, coding, axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap())
+        };
+        let (kind, coding, body) = get(&[]).await;
+        assert_eq!((kind.as_str(), coding.as_str()), ("text/plain; version=0.0.4; charset=utf-8", ""));
+        assert!(!String::from_utf8_lossy(&body).contains("# EOF"));
+        let (kind, coding, body) =
+            get(&[("accept", "application/openmetrics-text;version=1.0.0"), ("accept-encoding", "gzip")]).await;
+        let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!((kind.as_str(), coding.as_str()), (open_metrics, "gzip"));
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+        assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
     #[tokio::test]

@@ -123,10 +123,8 @@ fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<re
     let mut client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
+        .no_proxy() // callers have none, and one of the cluster's might answer in the endpoint's place
         .pool_max_idle_per_host(0); // each look is a new one
-    if connect_to.is_some() {
-        client = client.no_proxy();
-    }
     if let Some(path) = &options.ca_file {
         client = client.tls_certs_only(certificates(path)?);
     }
@@ -368,6 +366,31 @@ mod tests {
         // Without connect_to the probed host itself is asked for.
         let direct = ProbeOptions { resolver: Some(resolver), ..ProbeOptions::default() };
         assert_eq!(look(direct).await, unreachable("the name does not resolve"));
+    }
+
+    /// In a process of its own, for the environment is all of a process's.
+    #[tokio::test]
+    async fn a_proxy_of_the_environment_is_not_for_probes() {
+        const INNER: &str = "MTLS_OPERATOR_TEST_PROBE";
+        const NAME: &str = "outside::probe::tests::a_proxy_of_the_environment_is_not_for_probes";
+        if std::env::var_os(INNER).is_some() {
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            // Found at this machine, where it may well be refused; the outer process says whether a proxy was asked.
+            let here = ProbeOptions { resolver: Some(dns(HOST).await), ..ProbeOptions::default() };
+            assert!(matches!(look(here).await, Verdict::Unreachable(_)));
+            return;
+        }
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = format!("http://{}", proxy.local_addr().unwrap());
+        let variables = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].map(|name| (name, &at));
+        let mut inner = tokio::process::Command::new(std::env::current_exe().unwrap());
+        let inner = inner.args(["--exact", NAME]).env(INNER, "1").envs(variables).env_remove("NO_PROXY");
+        let run = tokio::select! {
+            run = inner.env_remove("no_proxy").output() => run.unwrap(),
+            _ = proxy.accept() => panic!("the probe asked the proxy"),
+        };
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success() && said.contains("1 passed"), "{said}");
     }
 
     #[test]

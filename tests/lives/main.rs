@@ -33,6 +33,7 @@ mod partners;
 mod planted;
 mod policies;
 mod policy;
+mod proxy;
 mod quota;
 #[path = "../../benches/common/rates.rs"]
 mod rates;

@@ -1,6 +1,11 @@
 //! What the operator shows of itself, asked as Prometheus and the kubelet ask: series that come and go with the objects, the words of Events,
 //! probes, and the level of the log.
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::DeleteParams};
@@ -10,6 +15,7 @@ use sandbox::{
     kubernetes::Kubernetes,
     operator::{Operator, OperatorOptions},
     process::free_port,
+    tools,
 };
 use serde_json::json;
 
@@ -76,6 +82,20 @@ impl Port {
         })
         .await;
     }
+}
+
+/// Prometheus's own tool has no complaint about them.
+fn promtool_accepts(metrics: &str) {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/chart/promtool");
+    let package = "github.com/prometheus/prometheus/cmd/promtool";
+    let program = tools::go_program("promtool", &source, package, &["remove_all_sd"]).expect("promtool can be built");
+    let mut promtool = Command::new(program);
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().expect("it starts");
+    promtool.stdin.take().expect("a pipe").write_all(metrics.as_bytes()).expect("it reads");
+    let out = promtool.wait_with_output().expect("it ends");
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && said.trim().is_empty(), "{said}\n{metrics}");
 }
 
 #[test]
@@ -151,6 +171,9 @@ fn series_and_events_tell_an_objects_life() {
             r#"mtls_operator_reconcile_stage_duration_seconds_count{controller="mtlsdomain",stage="execute"} "#,
             r#"mtls_operator_aws_api_calls_total{service="apigateway",operation="CreateDomainName",outcome="ok",error_code=""} 1"#,
             r#"mtls_operator_aws_api_call_duration_seconds_count{service="acm",operation="RequestCertificate"} "#,
+            "process_cpu_seconds_total ",
+            "process_resident_memory_bytes ",
+            "process_start_time_seconds ",
         ])
         .await;
         let series = port.series().await.expect("the metrics");
@@ -158,6 +181,9 @@ fn series_and_events_tell_an_objects_life() {
         assert!(
             !series.iter().any(|line| line.starts_with("mtls_operator_condition_reason") && line.contains(&domain))
         );
+
+        let (_, text) = port.get("/metrics").await.expect("the metrics");
+        tokio::task::spawn_blocking(move || promtool_accepts(&text)).await.expect("no complaint");
 
         life.certificates().delete("client1", &DeleteParams::default()).await.expect("it can be deleted");
         port.forgets(ns, "client1").await;
