@@ -43,7 +43,10 @@ impl Stage {
             match (method.as_str(), object) {
                 ("POST", _) => (201, body),
                 (_, Some(object)) => (200, serde_json::to_value(object).unwrap()),
-                _ if path.ends_with("/secrets") => (200, json!({"metadata": {}, "items": []})),
+                _ if path.ends_with("/secrets") => (
+                    200,
+                    json!({"metadata": {}, "items": [{"metadata": {"name": "partners.acme-ca", "namespace": "shop"}}]}),
+                ),
                 _ => cluster::fake::refusal(404, "NotFound"),
             }
         });
@@ -123,6 +126,9 @@ fn meaning(path: &str, body: &Value) -> String {
     }
     if path.ends_with("/events") {
         return format!("event {}", body["reason"].as_str().unwrap());
+    }
+    if path.contains("/secrets/") {
+        return "a Secret".into();
     }
     if path.contains("/events/") {
         return String::new(); // the same Event again, counted
@@ -275,7 +281,7 @@ async fn reconciles() {
             None,
             &[],
         ),
-        ("deleted", deleted(|_| {}), None, None, None, &["read AWS", "PATCH release"]),
+        ("deleted", deleted(|_| {}), None, None, None, &["read AWS", "DELETE a Secret", "PATCH release"]),
         (
             "deleted, and its secrets stay",
             deleted(|o| o["spec"]["deletionPolicy"] = json!("Retain")),
@@ -291,7 +297,7 @@ async fn reconciles() {
             None,
             None,
             None,
-            &["read AWS", "PATCH release"],
+            &["read AWS", "DELETE a Secret", "PATCH release"],
         ),
         ("abandoned, not deleted", domain(abandon), None, None, None, &first_writes),
         ("deleted, was only observed", deleted(observe), None, None, None, &retained),
@@ -326,7 +332,7 @@ async fn reconciles() {
             Some(older(|_| {})),
             None,
             None,
-            &["read AWS", "PATCH release"],
+            &["read AWS", "DELETE a Secret", "PATCH release"],
         ),
     ];
     for (what, object, other, policy, team, expected) in cases {
