@@ -216,4 +216,48 @@ mod tests {
             assert!(text.contains(&format!("error_code=\"{code}\"}} {count}\n")), "{code}: {text}");
         }
     }
+
+    #[test]
+    fn what_changes_something_is_known_by_its_name() {
+        for (operation, expected) in [
+            ("apigateway:GetDomainName", false),
+            ("acm:ListCertificates", false),
+            ("acm:DescribeCertificate", false),
+            ("s3:HeadObject", false),
+            ("sts:AssumeRole", false),
+            ("GetApis", false),
+            ("s3:PutObject", true),
+            ("acm:RequestCertificate", true),
+            ("apigateway:CreateDomainName", true),
+            ("route53:ChangeResourceRecordSets", true),
+            ("lambda:AddPermission", true),
+            ("apigateway:UntagResource", true),
+            ("DeleteApi", true),
+        ] {
+            assert_eq!(is_write(operation), expected, "{operation}");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_does_not_lead_reads_and_does_not_write() {
+        let made = |may_write: bool, operation: &'static str| {
+            let quota = Quota::new(Rates::with(&["*=unlimited".parse().unwrap()]));
+            let way = Way { gate: Gate::new(quota, move || may_write), account: String::new(), region: String::new() };
+            let mut sent = false;
+            let send = async {
+                sent = true;
+                Ok::<_, SdkError<GetCallerIdentityError, HttpResponse>>(())
+            };
+            let result = futures::executor::block_on(way.call(operation, send));
+            (sent, result.map_err(|e| e.kind))
+        };
+        for (may_write, operation, expected) in [
+            (true, "s3:PutObject", (true, Ok(()))),
+            (true, "s3:GetObject", (true, Ok(()))),
+            (false, "s3:GetObject", (true, Ok(()))),
+            (false, "s3:PutObject", (false, Err(Kind::Transient))),
+        ] {
+            assert_eq!(made(may_write, operation), expected, "{may_write} {operation}");
+        }
+    }
 }

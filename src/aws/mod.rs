@@ -3,6 +3,8 @@
 
 pub mod acm;
 pub mod errors;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod gate;
 pub mod gateway;
 pub mod lambda;

@@ -207,6 +207,11 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
 }
 
 impl Memory {
+    #[cfg(test)]
+    pub(super) fn set_wrote(&mut self, version: &str) {
+        self.wrote_secret = Some(version.to_owned());
+    }
+
     /// Whether an object of this version is the one that we wrote over a moment ago.
     fn is_behind(&mut self, version: Option<&String>, now: Instant) -> bool {
         self.wrote_over.take_if(|(over, at)| over.as_ref() != version || now.duration_since(*at) > LATE_WATCH);
@@ -227,7 +232,7 @@ impl Ctx {
     fn retry(&self, uid: &str) -> Duration {
         self.remember(uid, |m| {
             m.failures += 1;
-            FIRST_RETRY.saturating_mul(1 << (m.failures - 1).min(10)).min(LAST_RETRY)
+            retry_after(m.failures)
         })
     }
 
@@ -237,7 +242,7 @@ impl Ctx {
         let uid = self.certificates.get(cert).and_then(|cert| cert.uid());
         let memory = self.memory.lock().expect("nobody panics while holding it");
         let wrote = uid.and_then(|uid| memory.get(&uid)?.wrote_secret.as_ref());
-        is_there && wrote.is_some() && wrote == secret.metadata.resource_version.as_ref()
+        is_own_write(is_there, wrote, secret.metadata.resource_version.as_ref())
     }
 
     /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
@@ -287,6 +292,16 @@ impl Ctx {
     }
 }
 
+/// Delay before the next reconcile of a certificate after so many failures in a row.
+fn retry_after(failures: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LAST_RETRY)
+}
+
+/// True when the Secret `is_there`, in the version that we `wrote` last.
+fn is_own_write(is_there: bool, wrote: Option<&String>, version: Option<&String>) -> bool {
+    is_there && wrote.is_some() && wrote == version
+}
+
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let Some(_turn) = ctx.turns.next().await else { return Ok(Next::await_change()) };
     // It may have changed while others were looked at, or gone.
@@ -298,11 +313,11 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
 }
 
 async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
-    if cert.metadata.deletion_timestamp.is_some() {
-        return Ok(Next::await_change());
-    }
-    if ctx.is_behind(cert) {
-        return Ok(Next::requeue(SOON));
+    let start = start(cert, || ctx.is_behind(cert));
+    match start {
+        Start::Nothing => return Ok(Next::await_change()),
+        Start::AwaitCache => return Ok(Next::requeue(SOON)),
+        Start::Suspend | Start::Go => {}
     }
     let now = Timestamp::now();
     let generation = cert.metadata.generation.unwrap_or_default();
@@ -310,30 +325,23 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let say = async |acceptance: &Acceptance, lines: &[Line], leaf: Option<Leaf<'_>>| {
         ctx.write(cert, &old, &report::report(&old, generation, acceptance, lines, leaf, now)).await
     };
-    if cert.spec.suspend {
+    if start == Start::Suspend {
         say(&Acceptance::Suspended, &[], None).await?;
         return Ok(Next::await_change());
     }
-    let terms = match is_foreign(cert).then(|| ctx.permits.fit(cert, now)).flatten() {
-        Some(Fit::Misfits(message)) => {
-            let message = format!("{message}. Until then nothing is issued or renewed; a Secret that is there stays");
-            say(&Acceptance::Refused { reason: Reason::RefNotPermitted, message, stalled: false }, &[], None).await?;
+    let terms = match admission(cert, || ctx.permits.fit(cert, now)) {
+        Admission::Refused(refused) => {
+            say(&refused, &[], None).await?;
             return Ok(Next::await_change());
         }
-        Some(Fit::Unknown(message)) => {
-            let (type_, standing, reason) = (ConditionType::Accepted, Standing::Unreachable, Reason::Unreachable);
-            say(&Acceptance::Unclear(Line { type_, standing, reason, message }), &[], None).await?;
+        Admission::Unclear(unclear) => {
+            say(&unclear, &[], None).await?;
             return Ok(Next::requeue(ctx.retry(&cert.uid().unwrap_or_default())));
         }
-        Some(Fit::Fits(terms)) => Some(terms),
-        None => None,
+        Admission::Allowed(terms) => terms,
     };
-    // Places go by age, which is known in whole seconds: who has one is certain only when nobody can come with the same age any more.
-    if terms.as_ref().is_some_and(|terms| terms.is_counted) {
-        let settled = cert.creation_timestamp().map_or(now, |t| t.0 + SETTLED);
-        if now < settled {
-            return Ok(Next::requeue(Duration::try_from(settled.duration_since(now)).unwrap_or(SOON).max(SOON)));
-        }
+    if let Some(wait) = unsettled(cert, terms.as_ref(), now) {
+        return Ok(Next::requeue(wait));
     }
     let accepted = match &terms {
         Some(terms) => Acceptance::Granted(terms.grant.clone()),
@@ -341,18 +349,16 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     };
     let key = desired::domain_key(cert);
     let domain = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0)).and_then(|d| d.0.clone().ok());
-    // What cannot be certified at all is not held against a domain that it may not know of.
-    let domain = domain.filter(|_| terms.is_some() || !is_foreign(cert));
+    let domain = domain.filter(|_| may_know_domain(cert, terms.as_ref()));
     let max = domain.as_ref().and_then(|d| d.spec.clients.as_ref()).and_then(|c| c.max_duration.as_ref()).map(length);
     let d = match desired::desired(cert, max, terms.as_ref()) {
         Ok(desired) => desired,
-        Err(Refused { reason, message }) => {
-            say(&Acceptance::Refused { reason, message, stalled: reason != Reason::DurationNotAllowed }, &[], None)
-                .await?;
+        Err(refused) => {
+            say(&not_served(refused), &[], None).await?;
             return Ok(Next::await_change());
         }
     };
-    if domain.is_some() && !ctx.served.is_known(&d.domain) && ctx.started.elapsed() < FIRST_LOOKS {
+    if awaits_domain(domain.is_some(), ctx.served.is_known(&d.domain), ctx.started.elapsed()) {
         return Ok(Next::requeue(FIRST_LOOKS)); // or when the domain has been looked at
     }
     let trust = ctx.served.trust(&d.domain);
@@ -414,19 +420,104 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     }
 }
 
+/// First decision of a reconcile of a certificate.
+#[derive(Debug, PartialEq)]
+enum Start {
+    /// The certificate is deleted: its Secret goes with it or stays, as its owner reference says.
+    Nothing,
+    /// The cache has yet to show the status that was written last.
+    AwaitCache,
+    Suspend,
+    Go,
+}
+
+fn start(cert: &ClientCertificate, is_behind: impl FnOnce() -> bool) -> Start {
+    if cert.metadata.deletion_timestamp.is_some() {
+        Start::Nothing
+    } else if is_behind() {
+        Start::AwaitCache
+    } else if cert.spec.suspend {
+        Start::Suspend
+    } else {
+        Start::Go
+    }
+}
+
+/// Answer to whether a certificate may be issued.
+#[derive(Debug, PartialEq)]
+enum Admission {
+    /// By the terms of a grant; `None`: it takes none, or asks for nothing that could be certified.
+    Allowed(Option<Terms>),
+    Refused(Acceptance),
+    Unclear(Acceptance),
+}
+
+/// `fit`: what the grants say of a certificate in another namespace than its domain's.
+fn admission(cert: &ClientCertificate, fit: impl FnOnce() -> Option<Fit>) -> Admission {
+    match is_foreign(cert).then(fit).flatten() {
+        Some(Fit::Misfits(message)) => {
+            let message = format!("{message}. Until then nothing is issued or renewed; a Secret that is there stays");
+            Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, message, stalled: false })
+        }
+        Some(Fit::Unknown(message)) => {
+            let (type_, standing, reason) = (ConditionType::Accepted, Standing::Unreachable, Reason::Unreachable);
+            Admission::Unclear(Acceptance::Unclear(Line { type_, standing, reason, message }))
+        }
+        Some(Fit::Fits(terms)) => Admission::Allowed(Some(terms)),
+        None => Admission::Allowed(None),
+    }
+}
+
+/// Delay until the slots of a grant are settled. Slots go to the oldest certificates, and ages are known in whole
+/// seconds: until then, another certificate may come with the same age. `None`: the slots are settled.
+fn unsettled(cert: &ClientCertificate, terms: Option<&Terms>, now: Timestamp) -> Option<Duration> {
+    terms.filter(|terms| terms.is_counted)?;
+    let settled = cert.creation_timestamp().map_or(now, |t| t.0 + SETTLED);
+    let wait = || Duration::try_from(settled.duration_since(now)).unwrap_or(SOON).max(SOON);
+    (now < settled).then(wait)
+}
+
+/// True when a certificate may learn of its domain: of another namespace, only one that is granted. One that asks for
+/// nothing that could be certified has no grant, and learns nothing.
+fn may_know_domain(cert: &ClientCertificate, terms: Option<&Terms>) -> bool {
+    terms.is_some() || !is_foreign(cert)
+}
+
+/// A spec that cannot be served; only of its duration the domain may come to think otherwise.
+fn not_served(Refused { reason, message }: Refused) -> Acceptance {
+    Acceptance::Refused { reason, message, stalled: reason != Reason::DurationNotAllowed }
+}
+
+/// True while a certificate waits for its domain's first reconcile after a start: until then its trust is not known.
+fn awaits_domain(is_there: bool, is_known: bool, since_start: Duration) -> bool {
+    is_there && !is_known && since_start < FIRST_LOOKS
+}
+
 /// A self-signed certificate whose subject somebody else has in the truststore, or will have.
 fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, ctx: &Ctx) -> Option<Refused> {
     if !d.self_signed {
         return None; // before anything that looks at each of thousands
     }
-    let state = ctx.certificates.state();
-    let now = Timestamp::now();
-    // One that is not granted has a claim on nothing.
-    let has_claim = |c: &&ClientCertificate| {
-        !is_foreign(c) || matches!(ctx.permits.fit(c, now), Some(Fit::Fits(_) | Fit::Unknown(_)))
-    };
-    let same = |c: &&ClientCertificate| claims::wants_the_same(cert, c);
-    let all = state.iter().filter_map(|c| c.0.as_ref().ok()).filter(same).filter(has_claim);
+    let (state, now) = (ctx.certificates.state(), Timestamp::now());
+    let all = state.iter().filter_map(|c| c.0.as_ref().ok());
+    contested(cert, d, trust, all, |c| ctx.permits.fit(c, now))
+}
+
+/// True for a certificate with a claim on its subject: of another namespace, one that is or may be granted.
+fn has_claim(cert: &ClientCertificate, fit: impl FnOnce() -> Option<Fit>) -> bool {
+    !is_foreign(cert) || matches!(fit(), Some(Fit::Fits(_) | Fit::Unknown(_)))
+}
+
+/// Refusal of a self-signed certificate because an older one of `all` with a claim on its subject, or an authority,
+/// has it. `fit`: what the grants say of a certificate.
+fn contested<'a>(
+    cert: &ClientCertificate,
+    d: &Desired,
+    trust: Option<&Trust>,
+    all: impl Iterator<Item = &'a ClientCertificate>,
+    fit: impl Fn(&ClientCertificate) -> Option<Fit>,
+) -> Option<Refused> {
+    let all = all.filter(|c| claims::wants_the_same(cert, c) && has_claim(c, || fit(c)));
     // Who has it in another namespace is not this namespace's to know.
     let older = claims::older(cert, all).map(|c| match c.namespace() == cert.namespace() {
         true => format!("ClientCertificate {}", c.name_any()),
@@ -510,18 +601,4 @@ fn next_look(next: Option<Timestamp>, terms: &Option<Terms>, now: Timestamp) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_look_waits_for_its_own_last_write_and_not_for_ever() {
-        let (now, [one, two]) = (Instant::now(), ["1", "2"].map(str::to_owned));
-        let mut memory = Memory::default();
-        assert!(!memory.is_behind(Some(&one), now), "nothing was written");
-        memory.wrote_over = Some((Some(one.clone()), now));
-        assert!(memory.is_behind(Some(&one), now), "the watch still shows what it was written over");
-        assert!(!memory.is_behind(Some(&two), now) && memory.wrote_over.is_none(), "it came");
-        memory.wrote_over = Some((Some(one.clone()), now));
-        assert!(!memory.is_behind(Some(&one), now + LATE_WATCH * 2), "a write that changed nothing never comes");
-    }
-}
+pub(crate) mod tests;

@@ -76,13 +76,7 @@ pub async fn observe(
         None => None,
     };
     let issuer = match domain {
-        None if secret.is_some() => {
-            Err(problem(Reason::DomainGone, format!("the MtlsDomain {} is gone; the Secret is kept", d.domain.1)))
-        }
-        None => Err(problem(
-            Reason::RefNotFound,
-            format!("there is no MtlsDomain {} in the namespace {}", d.domain.1, d.domain.0),
-        )),
+        None => Err(no_domain(d, secret.is_some())),
         Some(_) if d.self_signed => Ok(None),
         Some(domain) => issuer(d, domain, trust.as_ref(), eyes).await?.map(Some),
     };
@@ -96,6 +90,15 @@ pub async fn observe(
     };
     let trust = trust.filter(|_| domain.is_some());
     Ok(Observed { domain_gone: domain.is_none(), issuer, secret, next, last_revision, password, trust })
+}
+
+/// Problem of a certificate without its domain. `is_issued`: a Secret of its name exists.
+fn no_domain(d: &Desired, is_issued: bool) -> Problem {
+    let (namespace, name) = &d.domain;
+    match is_issued {
+        true => problem(Reason::DomainGone, format!("the MtlsDomain {name} is gone; the Secret is kept")),
+        false => problem(Reason::RefNotFound, format!("there is no MtlsDomain {name} in the namespace {namespace}")),
+    }
 }
 
 fn problem(reason: Reason, message: String) -> Problem {
@@ -124,13 +127,17 @@ async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) 
     let annotation = |key: &str| found.annotations().get(key);
     Held {
         data,
-        ours: found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
-            && found.type_.as_deref() == Some(secret_type(&d.key)),
+        ours: is_ours(d, &found),
         revision: annotation(REVISION).and_then(|text| revision(text)).unwrap_or_default(),
         renewed: annotation(RENEWED).cloned(),
         keystore_fits,
         found,
     }
+}
+
+/// True for a Secret that carries our label for this very certificate and has the type that it needs.
+fn is_ours(d: &Desired, found: &Secret) -> bool {
+    found.labels().get(CERTIFICATE_LABEL) == Some(&d.name) && found.type_.as_deref() == Some(secret_type(&d.key))
 }
 
 fn revision(text: &str) -> Option<i64> {
@@ -148,19 +155,22 @@ async fn password(
     at: &SecretKeyRef,
     eyes: &Eyes<'_>,
 ) -> Result<Result<Zeroizing<String>, Problem>, cluster::Error> {
-    let found = eyes.secret(&d.namespace, &at.name).await?;
+    Ok(password_in(eyes.secret(&d.namespace, &at.name).await?, at))
+}
+
+/// The password in a Secret; an empty one is none.
+fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Zeroizing<String>, Problem> {
     let bytes = found.and_then(|secret| Some(secret.data?.remove(&at.key)?.0));
-    Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|p| !p.is_empty()).map(Zeroizing::new).ok_or_else(
-        || {
-            problem(
-                Reason::RefNotFound,
-                format!(
-                    "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with a password in its key {}",
-                    at.name, at.key
-                ),
-            )
-        },
-    ))
+    let password = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|p| !p.is_empty());
+    password.map(Zeroizing::new).ok_or_else(|| {
+        problem(
+            Reason::RefNotFound,
+            format!(
+                "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with a password in its key {}",
+                at.name, at.key
+            ),
+        )
+    })
 }
 
 /// The authority that the spec names, or the domain's issuing one, or the only one that can issue.
@@ -188,28 +198,33 @@ async fn issuer(
     }
     let mut able = Vec::new();
     for wish in wishes.iter().filter(|w| w.issues()) {
-        able.push((&wish.name, own_key_of(wish, d, domain, trust, eyes).await?));
+        able.push((wish.name.clone(), own_key_of(wish, d, domain, trust, eyes).await?));
     }
+    Ok(only_one(able, &d.domain.1))
+}
+
+/// The only one of the authorities that can issue, by name; of none why, and of several the names. `domain`: the name of
+/// the MtlsDomain.
+fn only_one(mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>, domain: &str) -> Result<Arc<Issuer>, Problem> {
     let names: Vec<_> = able.iter().filter(|(_, issuer)| issuer.is_ok()).map(|(name, _)| name.as_str()).collect();
     if names.len() > 1 {
-        return Ok(Err(problem(
+        return Err(problem(
             Reason::AuthorityNotFound,
             format!(
-                "several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain {}, or spec.authority here",
-                names.join(", "),
-                d.domain.1
+                "several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain {domain}, or spec.authority here",
+                names.join(", ")
             ),
-        )));
+        ));
     }
     // The one that can, or else why the only one cannot.
     let only = able.iter().position(|(_, issuer)| issuer.is_ok()).or((able.len() == 1).then_some(0));
-    Ok(match only {
+    match only {
         Some(only) => able.swap_remove(only).1,
         None => Err(problem(
             Reason::AuthorityNotFound,
-            format!("MtlsDomain {} has no authority with a key to issue with", d.domain.1),
+            format!("MtlsDomain {domain} has no authority with a key to issue with"),
         )),
-    })
+    }
 }
 
 /// As [`key_of`], and none that somebody else put in the place of a generated authority's. Why, the domain's condition says: the cache may
@@ -279,5 +294,235 @@ async fn key_of(wish: &AuthorityWish, d: &Desired, eyes: &Eyes<'_>) -> Result<Re
             Reason::InvalidCACertificateRef,
             format!("the authority {name} of MtlsDomain {domain} cannot issue: {error}"),
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        certificate::{
+            controller::tests::{certificate, domain, secret},
+            desired::desired,
+        },
+        cluster::fake::{self, store},
+        conditions::Standing,
+        pki::{
+            authority::{self, tests::at, tests::request},
+            truststore::{Bundle, Entry},
+        },
+    };
+
+    const NOW: &str = "2026-11-24T12:00:00Z";
+
+    fn wanted() -> Desired {
+        desired(&certificate(|_| {}), None, None).unwrap()
+    }
+
+    fn by_csr() -> Desired {
+        let key = KeyWish::Requested { spki: crate::pki::leaf::tests::spki(crate::pki::keys::KeyKind::EcdsaP256) };
+        Desired { key, ..wanted() }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_ours_by_its_label_for_this_certificate_and_its_type() {
+        let labelled = |name: &'static str| {
+            move |s: &mut Secret| s.metadata.labels = Some([(CERTIFICATE_LABEL.to_owned(), name.to_owned())].into())
+        };
+        let opaque = |s: &mut Secret| {
+            labelled("client1")(s);
+            s.type_ = Some("Opaque".into());
+        };
+        let other_label = |s: &mut Secret| s.metadata.labels = Some([("a".to_owned(), "client1".to_owned())].into());
+        let of = |change: &dyn Fn(&mut Secret)| secret("client1", &[("tls.crt", "x")], change);
+        for (what, d, found, expected) in [
+            ("ours", wanted(), of(&labelled("client1")), true),
+            ("another certificate's", wanted(), of(&labelled("client2")), false),
+            ("without a label", wanted(), of(&|_| {}), false),
+            ("with another label", wanted(), of(&other_label), false),
+            ("of another type", wanted(), of(&opaque), false),
+            ("without a key, for one by CSR", by_csr(), of(&opaque), true),
+            ("with a key, for one by CSR", by_csr(), of(&labelled("client1")), false),
+        ] {
+            assert_eq!(held(&d, found, None).await.ours, expected, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_secret_says_of_its_leaf() {
+        let annotated = |all: &[(&str, &str)]| {
+            let all: std::collections::BTreeMap<_, _> =
+                all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            secret("client1", &[("tls.crt", "c"), ("tls.key", "k"), ("ca.crt", "a")], |s| {
+                s.metadata.annotations = Some(all)
+            })
+        };
+        let found = held(&wanted(), annotated(&[(REVISION, "3"), (RENEWED, "now")]), None).await;
+        assert_eq!((found.revision, found.renewed.as_deref(), found.keystore_fits), (3, Some("now"), false));
+        let data = |bytes: &Option<Vec<u8>>| bytes.clone().map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(
+            [&found.data.tls_crt, &found.data.tls_key, &found.data.ca_crt].map(data),
+            ["c", "k", "a"].map(|t| Some(t.to_owned()))
+        );
+        for text in ["0", "-1", "1000000001", "9223372036854775807", "x", ""] {
+            assert_eq!(held(&wanted(), annotated(&[(REVISION, text)]), None).await.revision, 0, "{text}");
+        }
+        assert_eq!(held(&wanted(), annotated(&[(REVISION, "1000000000")]), None).await.revision, MOST_REVISIONS);
+    }
+
+    #[test]
+    fn an_empty_password_is_none() {
+        let at = SecretKeyRef { name: "p".into(), key: "password".into() };
+        let of = |found: Option<Secret>| password_in(found, &at).map(|p| p.to_string()).map_err(|p| p.reason);
+        let with = |data: &[(&str, &str)]| Some(secret("p", data, |_| {}));
+        assert_eq!(of(with(&[("password", "s3cret")])), Ok("s3cret".into()));
+        for found in [None, with(&[]), with(&[("password", "")]), with(&[("other", "s3cret")])] {
+            assert_eq!(of(found), Err(Reason::RefNotFound));
+        }
+    }
+
+    #[test]
+    fn without_its_domain_a_certificate_says_whether_anything_is_issued() {
+        assert_eq!(no_domain(&wanted(), true).reason, Reason::DomainGone);
+        assert_eq!(no_domain(&wanted(), false).reason, Reason::RefNotFound);
+    }
+
+    #[test]
+    fn of_several_authorities_one_has_to_be_named() {
+        let can = |name: &str| (name.to_owned(), Ok(Arc::new(authority::tests::issuer(name, at(NOW)))));
+        let cannot = |name: &str, reason| (name.to_owned(), Err(problem(reason, "m".into())));
+        let lost = Reason::InvalidCACertificateRef;
+        let of =
+            |able| only_one(able, "partners").map(|i| i.authority().subject.clone()).map_err(|p| (p.reason, p.message));
+        assert_eq!(of(vec![can("a")]).unwrap(), "CN=a");
+        assert_eq!(of(vec![cannot("a", lost), can("b")]).unwrap(), "CN=b");
+        assert_eq!(of(vec![cannot("a", lost)]).unwrap_err(), (lost, "m".into()), "why the only one cannot");
+        assert_eq!(of(vec![cannot("a", lost), cannot("b", lost)]).unwrap_err().0, Reason::AuthorityNotFound);
+        assert_eq!(of(vec![]).unwrap_err().0, Reason::AuthorityNotFound);
+        let (reason, message) = of(vec![can("a"), cannot("x", lost), can("b")]).unwrap_err();
+        assert!(reason == Reason::AuthorityNotFound && message.contains("(a, b)"), "{message}");
+    }
+
+    /// The observed state with these Secrets, for a domain with these authorities.
+    async fn read(d: &Desired, authorities: serde_json::Value, secrets: Vec<Secret>, trust: Option<Trust>) -> Observed {
+        let domain = domain(|o| o["spec"]["trust"]["authorities"] = authorities).0.unwrap();
+        let there = secrets.clone();
+        let client = fake::client(move |_, path, _| {
+            let found = there.iter().find(|s| path.ends_with(&format!("/secrets/{}", s.name_any())));
+            found.map_or(fake::refusal(404, "NotFound"), |s| (200, serde_json::to_value(s).unwrap()))
+        });
+        let metadata = |s: &Secret| {
+            let value = json!({"metadata": serde_json::to_value(&s.metadata).unwrap()});
+            serde_json::from_value::<PartialObjectMeta<Secret>>(value).unwrap()
+        };
+        let store = store(secrets.iter().map(metadata).collect());
+        let eyes = Eyes { client: &client, secrets: &store, issuers: &Issuers::default() };
+        observe(d, Some(&domain), trust, 0, &eyes).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_an_active_authority_with_its_own_key_issues() {
+        let made = authority::generate(&request("acme"), at(NOW)).unwrap();
+        let other = authority::generate(&request("other"), at(NOW)).unwrap();
+        let (crt, key) = (made.certificate_pem.as_str(), made.key_pem.as_str());
+        let by_hand = |data: &[(&str, &str)]| secret("ca", data, |_| {});
+        let whole = || by_hand(&[("tls.crt", crt), ("tls.key", key)]);
+        let secret_ref = json!([{"name": "acme", "secretRef": {"name": "ca"}}]);
+        let generated = json!([{"name": "acme", "generate": {"commonName": "acme"}}]);
+        let labelled = |labels: bool| {
+            secret("partners.acme-ca", &[("tls.crt", crt), ("tls.key", key)], |s| {
+                s.metadata.labels = labels.then(|| generated::labels("partners", "acme"));
+            })
+        };
+        let certificate = parse_pem_bundle(crt).unwrap().remove(0);
+        let trust = |authority: &str| {
+            let (authority, certificate) = (authority.to_owned(), certificate.clone());
+            let entry = Entry { authority, certificate, max_leaf: None, keep_until: None };
+            Some(Trust::of(&Bundle { entries: vec![entry], ..Bundle::default() }, None, at(NOW)))
+        };
+        let named = Desired { authority: Some("missing".into()), ..wanted() };
+        for (what, d, authorities, secrets, trust, expected) in [
+            ("its key is there", wanted(), secret_ref.clone(), vec![whole()], None, Ok(())),
+            ("another is named", named, secret_ref.clone(), vec![whole()], None, Err(Reason::AuthorityNotFound)),
+            ("no Secret", wanted(), secret_ref.clone(), vec![], None, Err(Reason::WaitingForAuthority)),
+            (
+                "no key",
+                wanted(),
+                secret_ref.clone(),
+                vec![by_hand(&[("tls.crt", crt)])],
+                None,
+                Err(Reason::AuthorityNotFound),
+            ),
+            (
+                "another's key",
+                wanted(),
+                secret_ref,
+                vec![by_hand(&[("tls.crt", crt), ("tls.key", other.key_pem.as_str())])],
+                None,
+                Err(Reason::InvalidCACertificateRef),
+            ),
+            (
+                "distrusted",
+                Desired { authority: Some("acme".into()), ..wanted() },
+                json!([{"name": "acme", "state": "Distrusted", "secretRef": {"name": "ca"}}]),
+                vec![whole()],
+                None,
+                Err(Reason::AuthorityNotFound),
+            ),
+            (
+                "trusted only",
+                Desired { authority: Some("acme".into()), ..wanted() },
+                json!([{"name": "acme", "pem": crt}]),
+                vec![whole()],
+                None,
+                Err(Reason::AuthorityNotFound),
+            ),
+            (
+                "generated and in the truststore",
+                wanted(),
+                generated.clone(),
+                vec![labelled(true)],
+                trust("acme"),
+                Ok(()),
+            ),
+            (
+                "generated, and nowhere on record",
+                wanted(),
+                generated.clone(),
+                vec![labelled(true)],
+                None,
+                Err(Reason::WaitingForAuthority),
+            ),
+            (
+                "generated, and trusted for another",
+                wanted(),
+                generated.clone(),
+                vec![labelled(true)],
+                trust("b"),
+                Err(Reason::WaitingForAuthority),
+            ),
+            (
+                "generated, without our labels",
+                wanted(),
+                generated,
+                vec![labelled(false)],
+                trust("acme"),
+                Err(Reason::WaitingForAuthority),
+            ),
+        ] {
+            let found = read(&d, authorities, secrets, trust).await.issuer;
+            let told = found.as_ref().err().map(|problem| problem.message.clone()).unwrap_or_default();
+            assert_eq!(told.ends_with("is Distrusted"), what == "distrusted", "{what}: {told}");
+            let found = found.map(|issuer| assert!(issuer.is_some(), "{what}")).map_err(|problem| problem.reason);
+            assert_eq!(found, expected, "{what}");
+        }
+        let d = Desired { self_signed: true, ..wanted() };
+        let observed = read(&d, json!([]), vec![secret("client1-next", &[], |_| {})], None).await;
+        assert!(matches!(observed.issuer, Ok(None)) && observed.next.is_some());
+        let observed = read(&wanted(), json!([]), vec![secret("client1-next", &[], |_| {})], None).await;
+        assert!(observed.next.is_none(), "only a self-signed one has one");
+        assert_eq!(observed.issuer.err().unwrap().standing, Standing::Stuck);
     }
 }

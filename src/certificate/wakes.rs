@@ -148,3 +148,130 @@ pub(super) fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<O
 pub(super) fn is_there(c: &Guard, ctx: &Ctx) -> bool {
     ctx.certificates.get(&ObjectRef::from_obj(c)).is_some_and(|there| there.uid() == c.uid())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::certificate::controller::tests::{Stage, There, certificate, domain, grant, guard, secret};
+
+    fn named(name: &'static str, namespace: &'static str, change: fn(&mut Value)) -> Guard {
+        guard(certificate(|o| {
+            for field in ["name", "uid"] {
+                o["metadata"][field] = json!(name);
+            }
+            o["metadata"]["namespace"] = json!(namespace);
+            change(o);
+        }))
+    }
+
+    fn names(refs: impl IntoIterator<Item = ObjectRef<Guard>>) -> Vec<String> {
+        let mut names: Vec<_> = refs.into_iter().map(|r| r.name).collect();
+        names.sort();
+        names
+    }
+
+    fn self_signed(o: &mut Value) {
+        o["spec"]["issuance"] = json!("SelfSigned");
+    }
+
+    fn deleted(o: &mut Value) {
+        self_signed(o);
+        o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+    }
+
+    #[test]
+    fn a_certificate_is_worth_a_reconcile_when_its_spec_its_end_or_a_request_is_new() {
+        let of = |change: fn(&mut Value)| worth_a_look(&named("a", "shop", change));
+        let before = of(|_| {});
+        type Change = fn(&mut Value);
+        let changes: [(&str, Change, bool); 5] = [
+            ("our status", |o| o["status"] = json!({"revision": 1}), false),
+            ("an annotation", |o| o["metadata"]["annotations"] = json!({"a": "b"}), false),
+            ("a request for a renewal", |o| o["metadata"]["annotations"] = json!({RENEW: "now"}), true),
+            ("the spec", |o| o["metadata"]["generation"] = json!(2), true),
+            ("its deletion", |o| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z"), true),
+        ];
+        for (what, change, expected) in changes {
+            assert_eq!(of(change) != before, expected, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_goes_wakes_those_that_may_want_its_subject() {
+        let there = || There {
+            certificates: vec![
+                named("a", "shop", self_signed),
+                named("b", "shop", self_signed),
+                named("c", "shop", |_| {}),
+                named("d", "shop", |o| {
+                    self_signed(o);
+                    o["spec"]["domainRef"]["name"] = json!("other");
+                }),
+                named("going", "shop", deleted),
+            ],
+            ..There::default()
+        };
+        let ctx = Stage::new(there()).ctx;
+        assert_eq!(names(rivals(&named("going", "shop", deleted), &ctx)), ["a", "b"], "it is deleted");
+        assert_eq!(names(rivals(&named("gone", "shop", self_signed), &ctx)), ["a", "b", "going"], "it is gone");
+        assert_eq!(names(rivals(&named("a", "shop", self_signed), &ctx)), [""; 0], "it stays");
+        assert_eq!(names(rivals(&named("gone", "shop", |_| {}), &ctx)), [""; 0], "it is in no truststore");
+        assert!(is_there(&named("a", "shop", |_| {}), &ctx));
+        let anew = named("a", "shop", |o| o["metadata"]["uid"] = json!("another"));
+        assert!(!is_there(&anew, &ctx), "another object has its name");
+    }
+
+    #[tokio::test]
+    async fn a_grant_wakes_the_certificates_of_other_namespaces_that_it_may_be_for() {
+        let stage = Stage::new(There {
+            certificates: vec![
+                named("a", "acme", |_| {}),
+                named("b", "acme", |o| o["spec"]["domainRef"]["name"] = json!("other")),
+                named("c", "shop", |_| {}),
+                named("d", "acme", |o| o["spec"]["domainRef"]["namespace"] = json!("elsewhere")),
+            ],
+            ..There::default()
+        });
+        assert_eq!(names(of_grant(&grant(|_| {}), &stage.ctx)), ["a"]);
+        assert_eq!(names(of_grant(&grant(|o| o["spec"] = json!(1)), &stage.ctx)), ["a", "b"], "it cannot be read");
+        assert_eq!(names(of_namespace("acme", &stage.ctx)), ["a", "b", "d"]);
+        assert_eq!(names(of_namespace("shop", &stage.ctx)), [""; 0], "its own take no grant");
+        assert_eq!(names(of_domain(&stage.ctx, &("shop".into(), "partners".into()))), ["a", "c"]);
+    }
+
+    #[tokio::test]
+    async fn those_that_share_places_wake_with_their_namespace() {
+        let certificates = vec![named("a", "acme", |_| {}), named("b", "zeta", |_| {})];
+        let with = |grants| Stage::new(There { certificates: certificates.clone(), grants, ..There::default() });
+        let places = grant(|o| o["spec"]["maxCertificates"] = json!(1));
+        assert_eq!(names(of_namespace("acme", &with(vec![places]).ctx)), ["a", "a", "b"]);
+        assert_eq!(names(of_namespace("acme", &with(vec![grant(|_| {})]).ctx)), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_secret_wakes_who_holds_it_and_who_is_issued_with_it() {
+        let stage = Stage::new(There {
+            certificates: vec![
+                named("client1", "shop", |_| {}),
+                named("b", "shop", |_| {}),
+                named("c", "acme", |_| {}),
+            ],
+            domains: vec![domain(|_| {}), domain(|o| o["metadata"]["namespace"] = json!("acme"))],
+            secrets: vec![secret("client1", &[], |_| {}), secret("acme-ca", &[], |_| {})],
+            ..There::default()
+        });
+        let metadata = |name: &str, version: &str| {
+            let meta = json!({"metadata": {"name": name, "namespace": "shop", "resourceVersion": version}});
+            serde_json::from_value::<PartialObjectMeta<Secret>>(meta).unwrap()
+        };
+        let touched = |name: &str, version: &str| names(touched_by(&stage.ctx, &metadata(name, version)));
+        assert_eq!(touched("client1", "7"), ["client1"]);
+        assert_eq!(touched("acme-ca", "7"), ["b", "c", "client1"], "all that are for the domain that issues with it");
+        assert_eq!(touched("nobodys", "7"), [""; 0]);
+        stage.ctx.memory.lock().unwrap().entry("client1".into()).or_default().set_wrote("7");
+        assert_eq!(touched("client1", "7"), [""; 0], "our own write");
+        assert_eq!(touched("client1", "8"), ["client1"]);
+    }
+}

@@ -3,7 +3,14 @@
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
-use kube::{Client, client::Body};
+use kube::{
+    Client, Resource,
+    client::Body,
+    runtime::{
+        reflector::{self, Store},
+        watcher::Event,
+    },
+};
 use serde_json::Value;
 
 /// `answer` gets method, path and the JSON of the body (null when empty), and gives HTTP status and body.
@@ -29,4 +36,15 @@ pub fn refusal(code: u16, reason: &str) -> (u16, Value) {
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason,
     });
     (code, body)
+}
+
+/// A synced store with these objects.
+pub fn store<K: Resource<DynamicType = ()> + Clone + 'static>(all: Vec<K>) -> Store<K> {
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&Event::Init);
+    for one in all {
+        writer.apply_watcher_event(&Event::InitApply(one));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+    store
 }

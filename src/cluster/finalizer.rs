@@ -256,4 +256,32 @@ mod tests {
         *server.meta.lock().unwrap() = None;
         assert!(!release(&client, &object).await.unwrap());
     }
+
+    #[test]
+    fn an_object_is_abandoned_by_its_own_name_only() {
+        let with = |annotations: Value| {
+            let mut meta = meta();
+            meta["annotations"] = annotations;
+            is_abandoned(&serde_json::from_value::<ConfigMap>(json!({"metadata": meta})).unwrap())
+        };
+        assert!(with(json!({ABANDON: "x"})));
+        for other in
+            [json!({}), json!({ABANDON: "y"}), json!({ABANDON: ""}), json!({ABANDON: "true"}), json!({HOME: "x"})]
+        {
+            assert!(!with(other.clone()), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_annotation_is_set_only_while_it_is_as_it_was_seen() {
+        let (server, client) = Server::with(Some(meta()));
+        let object = server.object();
+        assert!(!annotate(&client, &object, "a", None, "c").await.unwrap(), "it is there");
+        assert!(!annotate(&client, &object, "a", Some("z"), "c").await.unwrap(), "it is another");
+        assert_eq!(*server.writes.lock().unwrap(), 0);
+        assert!(annotate(&client, &object, "a", Some("b"), "c").await.unwrap());
+        assert!(!annotate(&client, &object, "a", Some("b"), "d").await.unwrap(), "the cache is old: read again");
+        assert!(annotate(&client, &object, "new", None, "v").await.unwrap());
+        assert_eq!(server.object().metadata.annotations.unwrap()["a"], "c");
+    }
 }

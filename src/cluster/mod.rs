@@ -12,7 +12,7 @@ pub mod status;
 pub mod watch;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 
 use kube::core::Status;
 

@@ -28,20 +28,20 @@ use super::{
     claims,
     clients::{SelfSigned, TRUSTED_BY},
     deletion,
-    desired::{self, Clients, Home, Refused, Surroundings},
+    desired::{self, Clients, Desired, Home, Refused, Surroundings},
     observe::{self, Versions},
     permission::{Permission, before_aws},
     reach,
     readings::{Readings, Tiers},
     repairs::Repairs,
     report,
-    served::Served,
+    served::{DomainKey, Served},
     serving,
     wakes::{asked, changes, of_namespace, readers, referring, rivals, trusting, wanted_life, worth_a_look},
 };
 use crate::{
     api::{
-        ClientCertificate, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
+        ClientCertificate, ClientGrantSpec, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
         conditions::Reason,
         events::{EventReason, Notice},
     },
@@ -58,7 +58,7 @@ use crate::{
         status,
         watch::Watch,
     },
-    conditions::{Acceptance, transitions},
+    conditions::{Acceptance, Transition, transitions},
     grant::{
         fit::{Fit, Terms},
         permits::{self, Permits},
@@ -237,7 +237,7 @@ impl Ctx {
     pub(super) fn poll(&self, uid: &str) -> Duration {
         self.remember(uid, |m| {
             m.polls += 1;
-            FIRST_POLL.saturating_mul(1 << (m.polls - 1).min(10)).min(LAST_POLL)
+            poll_after(m.polls)
         })
     }
 
@@ -261,10 +261,7 @@ impl Ctx {
     /// The status that the next one is computed from: the last one written, unless somebody else has changed it since.
     fn last_status(&self, domain: &MtlsDomain) -> MtlsDomainStatus {
         let written = self.remember(&domain.uid().unwrap_or_default(), |m| m.written.clone());
-        match written {
-            Some((written, before)) if domain.status == before => written,
-            _ => domain.status.clone().unwrap_or_default(),
-        }
+        current(written, domain.status.as_ref())
     }
 
     pub(super) async fn write(
@@ -281,13 +278,7 @@ impl Ctx {
             });
         }
         for t in transitions(&old.conditions, &new.conditions) {
-            let told = match (t.type_.as_str(), t.status.as_str()) {
-                ("Stalled", _) => false, // Accepted says why
-                ("Ready", "True") | ("BypassDetected", _) => true,
-                (_, status) => status == "False",
-            };
-            let reason = Reason::parse(&t.reason).filter(|_| told).and_then(EventReason::of_condition);
-            if let Some(reason) = reason {
+            if let Some(reason) = event_of(&t) {
                 self.events.publish(&domain.object_ref(&()), reason, "Reconcile", &t.message).await;
             }
         }
@@ -301,27 +292,7 @@ impl Ctx {
         theirs: &[Arc<certificate::controller::Guard>],
         foreign: &[Foreign],
     ) -> Clients {
-        let max = domain.spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(desired::length);
-        let trusted = |c: &ClientCertificate, terms: Option<&Terms>| {
-            SelfSigned::of(c, certificate::desired::at_most(c, max, terms), self.permits.admitting(c))
-        };
-        let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
-        let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
-        let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
-        let own = theirs().filter(|c| !permits::is_foreign(c)).filter_map(|c| trusted(c, None));
-        let granted = foreign.iter().filter_map(|(c, fit)| match (c.0.as_ref().ok()?, fit) {
-            (c, Fit::Fits(terms)) => trusted(c, Some(terms)),
-            (c, Fit::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => Some(SelfSigned::unclear(c)),
-            _ => None,
-        });
-        // One that cannot be read may be one of ours: what it has keeps its trust.
-        let state = self.certificates.state();
-        let unreadable = state.iter().filter(|c| c.0.is_err()).map(|c| SelfSigned::unclear(&**c));
-        Clients {
-            longest: lives.max().unwrap_or(desired::DEFAULT_LEAF),
-            self_signed: own.chain(granted).chain(unreadable).collect(),
-            watched: self.watched.clone(),
-        }
+        clients_of(domain, theirs, foreign, &self.certificates.state(), self.watched.clone(), &|c| self.permits.admitting(c))
     }
 
     /// Its own namespace's certificates and those of others that are granted, and again the ones of others, with what that is about.
@@ -331,13 +302,82 @@ impl Ctx {
         now: Timestamp,
     ) -> (Vec<Arc<certificate::controller::Guard>>, Vec<Foreign>) {
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-        let of_it = |c: &ClientCertificate| certificate::desired::domain_key(c) == key && !permits::is_foreign(c);
-        let state = self.certificates.state();
-        let own = state.into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it));
         let foreign = self.permits.of_domain(&key, now);
-        let granted = foreign.iter().filter(|(_, fit)| !matches!(fit, Fit::Misfits(_))).map(|(c, _)| c.clone());
-        (own.chain(granted).collect(), foreign)
+        (certificates_for(&key, self.certificates.state(), &foreign), foreign)
     }
+}
+
+/// Delay before the next reconcile after so many in a row that found AWS still working.
+fn poll_after(polls: u32) -> Duration {
+    FIRST_POLL.saturating_mul(1 << polls.saturating_sub(1).min(10)).min(LAST_POLL)
+}
+
+/// The status that holds: the one `written` last while the cache still shows the one that it replaced, else the one
+/// `shown`.
+fn current(
+    written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
+    shown: Option<&MtlsDomainStatus>,
+) -> MtlsDomainStatus {
+    match written {
+        Some((written, before)) if before.as_ref() == shown => written,
+        _ => shown.cloned().unwrap_or_default(),
+    }
+}
+
+/// The reason of the Event about a condition that has turned; `None`: it is worth none.
+fn event_of(turned: &Transition) -> Option<EventReason> {
+    let is_told = match (turned.type_.as_str(), turned.status.as_str()) {
+        ("Stalled", _) => false, // Accepted says why
+        ("Ready", "True") | ("BypassDetected", _) => true,
+        (_, status) => status == "False",
+    };
+    Reason::parse(&turned.reason).filter(|_| is_told).and_then(EventReason::of_condition)
+}
+
+/// Requests of the ClientCertificates of `domain`. `theirs` are its own namespace's and those of others that may be
+/// granted, `foreign` are those of others, and `all` are those of every domain; `admitting` gives the grants for one of another
+/// namespace.
+fn clients_of(
+    domain: &MtlsDomain,
+    theirs: &[Arc<certificate::controller::Guard>],
+    foreign: &[Foreign],
+    all: &[Arc<certificate::controller::Guard>],
+    watched: Option<BTreeSet<String>>,
+    admitting: &dyn Fn(&ClientCertificate) -> Option<Vec<ClientGrantSpec>>,
+) -> Clients {
+    let max = domain.spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(desired::length);
+    let trusted = |c: &ClientCertificate, terms: Option<&Terms>| {
+        SelfSigned::of(c, certificate::desired::at_most(c, max, terms), admitting(c))
+    };
+    let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
+    let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
+    let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
+    let own = theirs().filter(|c| !permits::is_foreign(c)).filter_map(|c| trusted(c, None));
+    let granted = foreign.iter().filter_map(|(c, fit)| match (c.0.as_ref().ok()?, fit) {
+        (c, Fit::Fits(terms)) => trusted(c, Some(terms)),
+        (c, Fit::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => Some(SelfSigned::unclear(c)),
+        _ => None,
+    });
+    // One that cannot be read may be one of ours: what it has keeps its trust.
+    let unreadable = all.iter().filter(|c| c.0.is_err()).map(|c| SelfSigned::unclear(&**c));
+    Clients {
+        longest: lives.max().unwrap_or(desired::DEFAULT_LEAF),
+        self_signed: own.chain(granted).chain(unreadable).collect(),
+        watched,
+    }
+}
+
+/// The certificates for a domain: those of its own namespace, and those of others unless they are certain not to be
+/// granted.
+fn certificates_for(
+    domain: &DomainKey,
+    all: Vec<Arc<certificate::controller::Guard>>,
+    foreign: &[Foreign],
+) -> Vec<Arc<certificate::controller::Guard>> {
+    let of_it = |c: &ClientCertificate| certificate::desired::domain_key(c) == *domain && !permits::is_foreign(c);
+    let own = all.into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it));
+    let granted = foreign.iter().filter(|(_, fit)| !matches!(fit, Fit::Misfits(_))).map(|(c, _)| c.clone());
+    own.chain(granted).collect()
 }
 
 /// A certificate of another namespace, and whether it is granted.
@@ -346,30 +386,31 @@ type Foreign = (Arc<certificate::controller::Guard>, Fit);
 async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
     let generation = domain.metadata.generation.unwrap_or_default();
-    let deleting = domain.metadata.deletion_timestamp.is_some();
-    if deleting && !finalizer::is_held(domain) {
-        ctx.forget(domain);
-        return Ok(Next::await_change());
-    }
-    if deleting && finalizer::is_abandoned(domain) {
-        let note = format!(
-            "nothing was deleted in AWS, as {} asks for; there may be left: {}",
-            finalizer::ABANDON,
-            deletion::left(domain)
-        );
-        ctx.events.publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note).await;
-        return deletion::let_go(domain, ctx).await;
-    }
     let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-    if domain.spec.suspend {
-        ctx.bypasses.forget(&key);
-        let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
-        ctx.write(domain, &old, &new).await?;
-        return Ok(Next::await_change());
+    match start(domain) {
+        Start::Forget => {
+            ctx.forget(domain);
+            return Ok(Next::await_change());
+        }
+        Start::Abandon => {
+            let note = format!(
+                "nothing was deleted in AWS, as {} asks for; there may be left: {}",
+                finalizer::ABANDON,
+                deletion::left(domain)
+            );
+            ctx.events.publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note).await;
+            return deletion::let_go(domain, ctx).await;
+        }
+        Start::Suspend => {
+            ctx.bypasses.forget(&key);
+            let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
+            ctx.write(domain, &old, &new).await?;
+            return Ok(Next::await_change());
+        }
+        Start::Leave => return deletion::leave(domain, ctx).await,
+        Start::CallAws => {}
     }
-    if deleting && domain.spec.management_policy == ManagementPolicy::Observe {
-        return deletion::leave(domain, ctx).await;
-    }
+    let deleting = domain.metadata.deletion_timestamp.is_some();
     let permission = Permission::of(domain, &old, ctx, now);
     let named = reach::of(domain, &before_aws(domain, &ctx.cluster_id), deleting);
     if let Some(next) = permission.ends(&named, None).await? {
@@ -393,28 +434,83 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     if let Some(next) = permission.ends(&reach::of(domain, &home, deleting), None).await? {
         return Ok(next);
     }
-    if let Some(moved) = moved(domain, &home) {
-        let new = report::with_conditions(&old, generation, &moved, &[], now);
-        ctx.write(domain, &old, &new).await?;
-        return Ok(ctx.settled(&uid));
-    }
-    if deleting {
-        return deletion::delete(domain, &home, &permission, &session, &old, ctx, now).await;
+    match course(domain, &home) {
+        Course::Refuse(moved) => {
+            let new = report::with_conditions(&old, generation, &moved, &[], now);
+            ctx.write(domain, &old, &new).await?;
+            return Ok(ctx.settled(&uid));
+        }
+        Course::Delete => return deletion::delete(domain, &home, &permission, &session, &old, ctx, now).await,
+        Course::Serve => {}
     }
     let (theirs, foreign) = ctx.certificates_of(domain, now);
-    let refused = match claim(domain, &permission, ctx, &own_region) {
-        Some(claimed) => claimed,
-        None => match desired::desired(domain, &surroundings, ctx.clients(domain, &theirs, &foreign)) {
-            Ok(desired) => {
-                return serving::serve(&desired, &theirs, &permission, &session).await;
-            }
-            Err(Refused { reason, message }) => Acceptance::Refused { reason, message, stalled: true },
-        },
+    let wanted = || desired::desired(domain, &surroundings, ctx.clients(domain, &theirs, &foreign));
+    let refused = match admit(claim(domain, &permission, ctx, &own_region), wanted) {
+        Ok(desired) => return serving::serve(&desired, &theirs, &permission, &session).await,
+        Err(refused) => refused,
     };
     ctx.bypasses.forget(&key);
     let new = report::with_conditions(&old, generation, &refused, &[], now);
     ctx.write(domain, &old, &new).await?;
     Ok(ctx.settled(&uid))
+}
+
+/// Course of a reconcile before it calls AWS, as the object's own metadata and spec say.
+#[derive(Debug, PartialEq)]
+enum Start {
+    /// The object is deleted and has nothing in AWS: only the memory of it goes.
+    Forget,
+    /// The object is deleted, and its owner has let go of what it has in AWS.
+    Abandon,
+    /// Everything stays as it is.
+    Suspend,
+    /// The object is deleted and was only observed: nothing in AWS is touched.
+    Leave,
+    /// AWS is called, as far as the operator's policy allows.
+    CallAws,
+}
+
+fn start(domain: &MtlsDomain) -> Start {
+    let deleting = domain.metadata.deletion_timestamp.is_some();
+    if deleting && !finalizer::is_held(domain) {
+        Start::Forget
+    } else if deleting && finalizer::is_abandoned(domain) {
+        Start::Abandon
+    } else if domain.spec.suspend {
+        Start::Suspend
+    } else if deleting && domain.spec.management_policy == ManagementPolicy::Observe {
+        Start::Leave
+    } else {
+        Start::CallAws
+    }
+}
+
+/// Course of a reconcile once the account and Region of the domain are known and allowed.
+#[derive(Debug, PartialEq)]
+enum Course {
+    /// The object's resources are in another place: none is changed in either.
+    Refuse(Acceptance),
+    Delete,
+    Serve,
+}
+
+fn course(domain: &MtlsDomain, home: &Home) -> Course {
+    match moved(domain, home) {
+        Some(moved) => Course::Refuse(moved),
+        None if domain.metadata.deletion_timestamp.is_some() => Course::Delete,
+        None => Course::Serve,
+    }
+}
+
+/// Returns the desired state, or the refusal: another object has the domain name (`claimed`), or the spec is invalid.
+fn admit(
+    claimed: Option<Acceptance>,
+    wanted: impl FnOnce() -> Result<Desired, Refused>,
+) -> Result<Desired, Acceptance> {
+    match claimed {
+        Some(claimed) => Err(claimed),
+        None => wanted().map_err(|Refused { reason, message }| Acceptance::Refused { reason, message, stalled: true }),
+    }
 }
 
 /// Resources of this object stand in another account or Region.
@@ -438,17 +534,33 @@ async fn sessions(domain: &MtlsDomain, policy: Option<&Policy>, ctx: &Ctx) -> Re
         let region = session.region.clone();
         return Ok((session, region));
     }
-    match ctx.sessions.get(&Access::default()).await {
-        Ok(own) => Ok((session, own.region)),
-        Err(error) if error.kind == Kind::Invalid => Ok((session, String::new())),
-        Err(error) => Err(error),
+    let own = ctx.sessions.get(&Access::default()).await.map(|own| own.region);
+    Ok((session, own_region(own)?))
+}
+
+/// The Region of the domains that name none; empty when the operator has none of its own.
+fn own_region(own: Result<String, errors::Error>) -> Result<String, errors::Error> {
+    match own {
+        Err(error) if error.kind == Kind::Invalid => Ok(String::new()),
+        own => own,
     }
 }
 
 fn claim(domain: &MtlsDomain, permission: &Permission, ctx: &Ctx, own_region: &str) -> Option<Acceptance> {
     let state = ctx.domains.state();
     let all = state.iter().filter_map(|d| d.0.as_ref().ok());
-    let all = all.filter(|d| d.spec.domain_name == domain.spec.domain_name && !permission.is_refused(d));
+    contested(domain, all, |other| permission.is_refused(other), own_region)
+}
+
+/// Refusal of `domain` because an older one of `all` has its domain name. One that the policy certainly denies has no
+/// claim on it.
+fn contested<'a>(
+    domain: &MtlsDomain,
+    all: impl Iterator<Item = &'a MtlsDomain>,
+    is_refused: impl Fn(&MtlsDomain) -> bool,
+    own_region: &str,
+) -> Option<Acceptance> {
+    let all = all.filter(|d| d.spec.domain_name == domain.spec.domain_name && !is_refused(d));
     let older = claims::older(domain, all, own_region)?;
     // Whose name it is in another namespace is not this namespace's to know.
     let who = if older.namespace() == domain.namespace() {
@@ -462,3 +574,6 @@ fn claim(domain: &MtlsDomain, permission: &Permission, ctx: &Ctx, own_region: &s
         stalled: false,
     })
 }
+
+#[cfg(test)]
+pub(in crate::domain) mod tests;

@@ -183,14 +183,19 @@ fn gone(result: Result<(), crate::aws::errors::Error>) -> Result<(), crate::aws:
     }
 }
 
+/// The scarce call that an action makes; `None`: all of its calls are plentiful.
+fn scarce(action: &Action) -> Option<Operation> {
+    match action {
+        Action::CreateDomain(_) => Some(Operation::CreateDomainName),
+        Action::UpdateDomain(_) | Action::RestoreSecurityPolicy { .. } => Some(Operation::UpdateDomainName),
+        Action::DeleteDomain { .. } => Some(Operation::DeleteDomainName),
+        Action::Deploy { .. } => Some(Operation::CreateDeployment),
+        _ => None,
+    }
+}
+
 async fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
-    let operation = match action {
-        Action::CreateDomain(_) => Operation::CreateDomainName,
-        Action::UpdateDomain(_) | Action::RestoreSecurityPolicy { .. } => Operation::UpdateDomainName,
-        Action::DeleteDomain { .. } => Operation::DeleteDomainName,
-        Action::Deploy { .. } => Operation::CreateDeployment,
-        _ => return Ok(()),
-    };
+    let Some(operation) = scarce(action) else { return Ok(()) };
     let bucket = Bucket::new(&hands.session.account, &hands.session.region, operation);
     let ticket = Ticket {
         object: format!("{}/{}", hands.home.namespace, hands.home.name),
@@ -250,5 +255,238 @@ async fn generate(name: &str, recorded: Option<&str>, hands: &Hands<'_>) -> Resu
         }
         Err(error) if error.is_conflict() => Ok(()), // it is there: the next look reads it
         Err(error) => Err(Outcome::Cluster(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        aws::{
+            fake,
+            gate::Gate,
+            gateway::{DomainRequest, IpAddressType, Protocol},
+            rates::Rates,
+        },
+        cluster,
+        domain::simulation::{desired, now},
+    };
+
+    /// The outcome of the actions and the AWS calls that they made. AWS answers each with `status`.
+    async fn executed(rates: &str, status: u16, actions: &[(Step, Action)]) -> (Done, Vec<String>) {
+        let gate = Gate::new(Quota::new(Rates::with(&[rates.parse().unwrap()])), || true);
+        let calls = Arc::new(Mutex::new(vec![]));
+        let log = calls.clone();
+        let session = fake::session(&gate, move |call, _| {
+            log.lock().unwrap().push(call.to_owned());
+            let arn = json!({"CertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1"});
+            let code = match status {
+                403 => "AccessDeniedException",
+                404 => "ResourceNotFoundException",
+                _ => "InternalFailure",
+            };
+            let body = match call.contains(".s3.") {
+                _ if status == 200 => arn.to_string(),
+                true => format!("<Error><Code>{code}</Code></Error>"),
+                false => json!({"__type": code, "message": "m"}).to_string(),
+            };
+            (status, body)
+        });
+        let client = cluster::fake::client(|_, _, _| cluster::fake::refusal(404, "NotFound"));
+        let d = desired();
+        let domain = serde_json::from_value(json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+            "metadata": {"name": "partners", "namespace": "ns"}, "spec": {"domainName": "api.example.com"},
+        }));
+        let hands = Hands {
+            client: &client,
+            session: &session,
+            quota: &gate.quota,
+            allowance: &Allowance::default(),
+            home: &d.home,
+            domain: &domain.unwrap(),
+            authorities: &d.authorities,
+            class: Class::Distrust,
+            since: now(),
+            now: now(),
+        };
+        let done = execute(actions.iter().map(|(step, action)| (*step, action)), &hands).await;
+        let calls = std::mem::take(&mut *calls.lock().unwrap());
+        (done, calls)
+    }
+
+    fn request() -> DomainRequest {
+        DomainRequest {
+            name: "api.example.com".into(),
+            certificate_arn: "arn".into(),
+            ownership_certificate_arn: None,
+            truststore_uri: "s3://b/k".into(),
+            truststore_version: "v".into(),
+            ip_address_type: IpAddressType::Ipv4,
+        }
+    }
+
+    fn scarce_actions() -> Vec<(Action, Operation)> {
+        let (api_id, stages) = ("a1".to_owned(), vec!["prod".to_owned()]);
+        vec![
+            (Action::CreateDomain(request()), Operation::CreateDomainName),
+            (Action::UpdateDomain(request()), Operation::UpdateDomainName),
+            (Action::RestoreSecurityPolicy { name: "api.example.com".into() }, Operation::UpdateDomainName),
+            (Action::DeleteDomain { name: "api.example.com".into() }, Operation::DeleteDomainName),
+            (Action::Deploy { protocol: Protocol::Http, api_id, stages }, Operation::CreateDeployment),
+        ]
+    }
+
+    #[tokio::test]
+    async fn what_is_scarce_is_asked_for_in_the_queue_and_not_made_before_its_turn() {
+        for (action, operation) in scarce_actions() {
+            assert_eq!(scarce(&action), Some(operation), "{action}");
+            // A bucket begins empty.
+            let (done, calls) = executed("acm=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
+            let queued = done.outcomes.get(&Step::DomainProgrammed).is_some_and(Outcome::is_queued);
+            assert!(queued && done.effects == 0 && calls.is_empty(), "{action}: {done:?} {calls:?}");
+            let (done, calls) = executed("*=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
+            assert!(done.effects == 1 && done.outcomes.is_empty() && calls.len() == 1, "{action}: {done:?} {calls:?}");
+        }
+        for action in [Action::MarkDomain { arn: "a".into() }, Action::EnableVersioning { bucket: "b".into() }] {
+            assert_eq!(scarce(&action), None, "{action}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_deleted_and_is_not_there_is_deleted() {
+        let arn = || "arn:aws:apigateway:eu-west-1::/apis/a1".to_owned();
+        let (api_id, protocol) = ("a1".to_owned(), Protocol::Http);
+        let function = "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned();
+        let deletions = [
+            Action::DeleteCertificate { arn: arn() },
+            Action::ReleaseDomain { arn: arn() },
+            Action::ReleaseCertificate { arn: arn() },
+            Action::DeleteDomain { name: "api.example.com".into() },
+            Action::DeleteMapping { id: "m".into(), path: String::new() },
+            Action::UntagApi { arn: arn(), keys: vec!["k".into()] },
+            Action::DeleteAuthorizer { protocol, api_id: api_id.clone(), id: "z".into() },
+            Action::ForbidFunction { function, statement: "s".into() },
+            Action::DeleteTruststoreVersion { bucket: "b".into(), key: "k".into(), version: "v".into() },
+        ];
+        for action in deletions {
+            let (done, calls) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
+            assert!(done.effects == 1 && done.outcomes.is_empty() && !calls.is_empty(), "{action}: {done:?}");
+            let (done, _) = executed("*=unlimited", 403, &[(Step::DomainProgrammed, action.clone())]).await;
+            assert!(done.effects == 0 && done.outcomes.len() == 1, "{action}: {done:?}");
+        }
+        for action in [
+            Action::MarkDomain { arn: arn() },
+            Action::UpdateMapping { id: "m".into(), path: String::new(), api_id, stage: "s".into() },
+        ] {
+            let (done, _) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
+            assert!(done.effects == 0 && done.outcomes.len() == 1, "{action} is no deletion: {done:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_step_ends_at_its_first_failure_and_the_others_go_on() {
+        let tag = |arn: &str| Action::MarkDomain { arn: arn.into() };
+        let (mapped, programmed) = (Step::MappingsProgrammed, Step::DomainProgrammed);
+        let actions = [(programmed, tag("a")), (programmed, tag("b")), (mapped, tag("c"))];
+        let (done, calls) = executed("*=unlimited", 500, &actions).await;
+        let made = |arn: &str| calls.iter().any(|call| call.ends_with(&format!("/tags/{arn}")));
+        assert_eq!([made("a"), made("b"), made("c")], [true, false, true], "{calls:?}");
+        assert_eq!(done.outcomes.keys().copied().collect::<Vec<_>>(), [programmed, mapped]);
+        assert_eq!(done.effects, 0);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_not_requested_without_end() {
+        let wanted = CertificateRequest {
+            domain_name: "api.example.com".into(),
+            names: vec![],
+            key_algorithm: crate::aws::acm::KeyAlgorithm::Rsa2048,
+            idempotency_token: "t".into(),
+            tags: BTreeMap::new(),
+        };
+        let (step, again) = (Step::CertificateIssued, Step::TruststorePublished);
+        let actions =
+            [(step, Action::RequestCertificate(wanted.clone())), (again, Action::RequestCertificate(wanted.clone()))];
+        let (done, calls) = executed("*=unlimited", 200, &actions).await;
+        assert!(done.effects == 1 && calls.len() == 2, "{done:?}");
+        assert!(matches!(done.outcomes[&again], Outcome::NotShown(_)), "the same one again: {done:?}");
+
+        let allowance = Allowance::default();
+        let object = "ns/partners";
+        for n in 0..12 {
+            assert!(allowance.note(object, &n.to_string(), now()));
+        }
+        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
+        let session = fake::session(&gate, |call, _| panic!("{call} is one too many"));
+        let client = cluster::fake::client(|_, _, _| cluster::fake::refusal(404, "NotFound"));
+        let d = desired();
+        let domain: MtlsDomain = serde_json::from_value(json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+            "metadata": {"name": "partners", "namespace": "ns"}, "spec": {"domainName": "api.example.com"},
+        }))
+        .unwrap();
+        let hands = Hands {
+            client: &client,
+            session: &session,
+            quota: &gate.quota,
+            allowance: &allowance,
+            home: &d.home,
+            domain: &domain,
+            authorities: &d.authorities,
+            class: Class::Drift,
+            since: now(),
+            now: now(),
+        };
+        let done = execute([(step, &Action::RequestCertificate(wanted))].into_iter(), &hands).await;
+        assert!(done.outcomes[&step].is_queued(), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn the_key_of_a_generated_authority_is_on_record_before_it_is_in_a_secret() {
+        for (recorded, expected) in
+            [(true, &["PATCH mtlsdomains", "POST secrets"][..]), (false, &["PATCH mtlsdomains"])]
+        {
+            let log = Arc::new(Mutex::new(vec![]));
+            let said = log.clone();
+            let client = cluster::fake::client(move |method, path, body| {
+                let kind = path.split('/').find(|part| ["secrets", "mtlsdomains"].contains(part)).unwrap();
+                said.lock().unwrap().push(format!("{method} {kind}"));
+                match method.as_str() {
+                    "PATCH" if !recorded => cluster::fake::refusal(404, "NotFound"),
+                    "PATCH" => (200, json!({"metadata": {}})),
+                    _ => (201, body),
+                }
+            });
+            let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
+            let session = fake::session(&gate, |call, _| panic!("{call} is none of this"));
+            let d = desired();
+            let domain: MtlsDomain = serde_json::from_value(json!({
+                "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+                "metadata": {"name": "partners", "namespace": "ns", "resourceVersion": "1"},
+                "spec": {"domainName": "api.example.com"},
+            }))
+            .unwrap();
+            let hands = Hands {
+                client: &client,
+                session: &session,
+                quota: &gate.quota,
+                allowance: &Allowance::default(),
+                home: &d.home,
+                domain: &domain,
+                authorities: &d.authorities,
+                class: Class::Drift,
+                since: now(),
+                now: now(),
+            };
+            let action = Action::GenerateAuthority { authority: "partners".into(), recorded: None };
+            let done = execute([(Step::ResolvedRefs, &action)].into_iter(), &hands).await;
+            assert_eq!(*log.lock().unwrap(), expected);
+            assert_eq!((done.effects, done.outcomes.len()), if recorded { (1, 0) } else { (0, 1) });
+        }
     }
 }

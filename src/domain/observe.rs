@@ -153,8 +153,17 @@ pub async fn remains(
         versions(home, sight),
         marked_apis(home, mapped, sight),
     );
-    // Which of two zones the records are in cannot be told: that is not the same as that there are none.
-    let zones = zones.and_then(|zones| match zones.get(&home.domain_name) {
+    let zones = zones.and_then(|zones| unambiguous(home, zones));
+    let (records, mappings) = tokio::join!(records_of(home, sight, &zones), mappings(home, sight, &domain));
+    let apis = with_leaving(home, apis, &mappings, sight).await;
+    let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
+    Remains { zone_id, records, domain, mappings, apis, certificates, versions }
+}
+
+/// The zones of a domain that is deleted. Which of two the records are in cannot be told: that is not the same as that
+/// there are none.
+fn unambiguous(home: &Home, zones: BTreeMap<String, ZoneChoice>) -> Seen<BTreeMap<String, ZoneChoice>> {
+    match zones.get(&home.domain_name) {
         Some(ZoneChoice::Ambiguous(ids)) => Err(Unseen {
             reason: Reason::HostedZoneNotFound,
             message: format!(
@@ -163,11 +172,7 @@ pub async fn remains(
             ),
         }),
         _ => Ok(zones),
-    });
-    let (records, mappings) = tokio::join!(records_of(home, sight, &zones), mappings(home, sight, &domain));
-    let apis = with_leaving(home, apis, &mappings, sight).await;
-    let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
-    Remains { zone_id, records, domain, mappings, apis, certificates, versions }
+    }
 }
 
 /// Why a call did not answer.
@@ -200,21 +205,35 @@ async fn zones(home: &Home, names: &[String], sight: &Sight<'_>) -> Seen<BTreeMa
         None => None,
     };
     let names: BTreeSet<_> = names.iter().chain([&home.domain_name]).collect();
-    let fits = |name: &str| given.as_ref().is_some_and(|z| !z.private && records::is_inside(name, &z.name));
+    let fits = |name: &str| given.as_ref().is_some_and(|zone| is_in_zone(name, zone));
     let all = match zone_id {
         Some(_) if names.iter().all(|name| fits(name) || **name == home.domain_name) => vec![],
         _ => sight.zones().await?,
     };
-    let choice = |name: &String| match &given {
-        Some(zone) if fits(name) => ZoneChoice::Found(zone.clone()),
-        _ if zone_id.is_some() && *name == home.domain_name => ZoneChoice::Missing,
-        _ => best_zone(name, &all),
+    let choice = |name: &String| match zone_id {
+        Some(_) => given_zone(home, name, given.as_ref(), &all),
+        None => best_zone(name, &all),
     };
     Ok(names.into_iter().map(|name| (name.clone(), choice(name))).collect())
 }
 
+/// True for a public zone that contains `name`.
+fn is_in_zone(name: &str, zone: &Zone) -> bool {
+    !zone.private && records::is_inside(name, &zone.name)
+}
+
+/// The zone of a name where the spec names one (`given`, when it is there): the domain's own name is in that one or in
+/// none, any other where it fits best.
+fn given_zone(home: &Home, name: &str, given: Option<&Zone>, all: &[Zone]) -> ZoneChoice {
+    match given {
+        Some(zone) if is_in_zone(name, zone) => ZoneChoice::Found(zone.clone()),
+        _ if name == home.domain_name => ZoneChoice::Missing,
+        _ => best_zone(name, all),
+    }
+}
+
 fn best_zone(name: &str, zones: &[Zone]) -> ZoneChoice {
-    let fitting: Vec<_> = zones.iter().filter(|z| !z.private && records::is_inside(name, &z.name)).collect();
+    let fitting: Vec<_> = zones.iter().filter(|zone| is_in_zone(name, zone)).collect();
     let Some(longest) = fitting.iter().map(|z| z.name.len()).max() else { return ZoneChoice::Missing };
     let mut best: Vec<_> = fitting.into_iter().filter(|z| z.name.len() == longest).collect();
     best.sort_by(|a, b| a.id.cmp(&b.id));
@@ -230,14 +249,7 @@ async fn named(
     certificates: &Seen<Vec<acm::Certificate>>,
     domain: &Seen<Option<Domain>>,
 ) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
-    let mut arns = BTreeSet::new();
-    if let CertificateWish::Existing { arn, ownership_arn } = &d.certificate {
-        arns.extend(ownership_arn.iter().chain([arn]));
-    }
-    let is_ours = |g: &Domain| custom_domain::is_ours(&d.home, g) || is_taken_over(d, g);
-    if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
-        arns.extend(g.ownership_certificate_arn.iter().chain([&g.certificate_arn]).filter(|arn| !arn.is_empty()));
-    }
+    let arns = named_arns(d, domain);
     let reads = arns.into_iter().map(async |arn| {
         let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
         let read = match listed {
@@ -249,6 +261,19 @@ async fn named(
     join_all(reads).await.into_iter().collect()
 }
 
+/// The certificates that the spec names, and those that a domain of ours, or one to be taken over, has.
+fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<&'a String> {
+    let mut arns = BTreeSet::new();
+    if let CertificateWish::Existing { arn, ownership_arn } = &d.certificate {
+        arns.extend(ownership_arn.iter().chain([arn]));
+    }
+    let is_ours = |g: &Domain| custom_domain::is_ours(&d.home, g) || is_taken_over(d, g);
+    if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
+        arns.extend(g.ownership_certificate_arn.iter().chain([&g.certificate_arn]).filter(|arn| !arn.is_empty()));
+    }
+    arns
+}
+
 /// What stands at the validation records of our certificates, in the zones that they belong into.
 async fn validation(
     home: &Home,
@@ -257,16 +282,23 @@ async fn validation(
     certificates: &Seen<Vec<acm::Certificate>>,
 ) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
     let (zones, certificates) = (zones.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?);
-    let ours = certificates.iter().filter(|c| certificates::is_ours(home, c));
-    let wanted: BTreeSet<_> = ours
-        .flat_map(|c| &c.validation)
-        .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))
-        .collect();
-    let reads = wanted.into_iter().map(async |(zone, name)| {
+    let reads = validation_names(home, zones, certificates).into_iter().map(async |(zone, name)| {
         let records = sight.records(zone, name).await?;
         Ok((name.clone(), records))
     });
     join_all(reads).await.into_iter().collect()
+}
+
+/// The names of the validation records of our certificates, each with the id of the zone that it belongs into.
+fn validation_names<'a>(
+    home: &Home,
+    zones: &'a BTreeMap<String, ZoneChoice>,
+    certificates: &'a [acm::Certificate],
+) -> BTreeSet<(&'a String, &'a String)> {
+    let ours = certificates.iter().filter(|c| certificates::is_ours(home, c));
+    ours.flat_map(|c| &c.validation)
+        .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))
+        .collect()
 }
 
 async fn records_of(
@@ -359,11 +391,21 @@ async fn marked_apis(
     sight: &Sight<'_>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let mut seen = first_seen(mappings, sight).await;
-    seen.retain(|_, api| match api {
+    seen.retain(|_, api| may_be_marked(home, api));
+    apis(home, seen, mappings, Asked::default(), sight, None).await
+}
+
+/// True unless an API is known to carry no ownership tag of our headers.
+fn may_be_marked(home: &Home, api: &Seen<Option<gateway::Api>>) -> bool {
+    match api {
         Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(home, &api.tags)),
         Err(_) => true,
-    });
-    apis(home, seen, mappings, Asked::default(), sight, None).await
+    }
+}
+
+/// True when the API's flag disables its default endpoint, and no deployment is pending that makes it effective.
+fn is_said_to_be_closed(api: &gateway::Api) -> bool {
+    api.endpoint_closed && api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED)
 }
 
 /// With those that only the domain maps any more, as far as they carry our marks of headers.
@@ -393,9 +435,8 @@ async fn api(
     let Some(all) = sight.stages(api.protocol, id).await? else { return Ok(None) }; // gone since
     let named = |name: &str| all.iter().find(|stage| stage.name == name).cloned();
     let stages: BTreeMap<_, _> = stages.into_iter().map(|name| (name.to_owned(), named(name))).collect();
-    let published = api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
     let probe = match probe {
-        Some(probe) if api.endpoint_closed && published => {
+        Some(probe) if is_said_to_be_closed(&api) => {
             let there = stages.values().flatten().map(|stage| stage.name.as_str());
             let at = stages.keys().fold(id.to_owned(), |at, stage| format!("{at} {stage}"));
             sight.probe(at, answers(&sight.session.execute_api_host(id), there, probe)).await
@@ -434,7 +475,10 @@ async fn answers<'a>(
     stages: impl Iterator<Item = &'a str>,
     probe: &EndpointProbe,
 ) -> Option<probe::Verdict> {
-    let answers = join_all(stages.map(|stage| Box::pin(probe.probe(host, stage)))).await;
+    most_open(join_all(stages.map(|stage| Box::pin(probe.probe(host, stage)))).await)
+}
+
+fn most_open(answers: Vec<probe::Verdict>) -> Option<probe::Verdict> {
     answers.into_iter().min_by_key(|answer| match answer {
         probe::Verdict::Answered(_) => 0,
         probe::Verdict::Unreachable(_) => 1,
@@ -550,6 +594,10 @@ async fn versions(home: &Home, sight: &Sight<'_>) -> Seen<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        aws::fake,
+        domain::{readings::Kept, simulation},
+    };
 
     fn zone(id: &str, name: &str, private: bool) -> Zone {
         Zone { id: id.into(), name: name.into(), private }
@@ -570,5 +618,272 @@ mod tests {
         assert_eq!(best_zone("example.org", &zones), ZoneChoice::Missing);
         let twins = [zone("Z2", "example.com", false), zone("Z1", "example.com", false)];
         assert_eq!(best_zone("a.example.com", &twins), ZoneChoice::Ambiguous(vec!["Z1".into(), "Z2".into()]));
+    }
+
+    #[test]
+    fn a_zone_that_the_spec_names_is_the_only_one_for_the_domain_itself() {
+        let home = home();
+        let all = [zone("Z1", "example.com", false), zone("Z2", "example.org", false)];
+        let of = |name: &str, given: Option<&Zone>| given_zone(&home, name, given, &all);
+        let (api, private, other) = (
+            zone("Z3", "api.example.com", false),
+            zone("Z4", "api.example.com", true),
+            zone("Z5", "example.net", false),
+        );
+        assert_eq!(of("api.example.com", Some(&api)), ZoneChoice::Found(api.clone()));
+        for (what, given) in [("gone", None), ("private", Some(&private)), ("another name's", Some(&other))] {
+            assert_eq!(of("api.example.com", given), ZoneChoice::Missing, "{what}");
+            assert_eq!(of("www.example.org", given), ZoneChoice::Found(all[1].clone()), "{what}");
+        }
+        assert_eq!(of("www.example.org", Some(&api)), ZoneChoice::Found(all[1].clone()));
+    }
+
+    #[test]
+    fn a_deleted_domain_whose_records_may_be_in_two_zones_waits_for_the_spec() {
+        let home = home();
+        let with = |name: &str, choice| BTreeMap::from([(name.to_owned(), choice)]);
+        let two = || ZoneChoice::Ambiguous(vec!["Z1".into(), "Z2".into()]);
+        assert_eq!(unambiguous(&home, with("api.example.com", two())).unwrap_err().reason, Reason::HostedZoneNotFound);
+        for zones in [
+            with("www.example.org", two()),
+            with("api.example.com", ZoneChoice::Missing),
+            with("api.example.com", ZoneChoice::Found(zone("Z1", "example.com", false))),
+        ] {
+            assert_eq!(unambiguous(&home, zones.clone()), Ok(zones));
+        }
+    }
+
+    fn home() -> Home {
+        simulation::desired().home
+    }
+
+    fn error(kind: Kind, operation: &'static str) -> Error {
+        Error { kind, operation, code: None, message: "m".into(), source: None }
+    }
+
+    #[test]
+    fn why_a_read_did_not_answer() {
+        for (kind, operation, reason, message) in [
+            (Kind::Denied, "acm:ListCertificates", Reason::PermissionDenied, "allow it in its IAM policy"),
+            (Kind::Throttled, "acm:ListCertificates", Reason::Throttled, "throttled"),
+            (Kind::Transient, "acm:ListCertificates", Reason::Unreachable, "acm:ListCertificates: m"),
+            (
+                Kind::NotFound,
+                "route53:ListResourceRecordSets",
+                Reason::Unreachable,
+                "route53:ListResourceRecordSets: m",
+            ),
+            (Kind::Conflict, "route53:ListResourceRecordSets", Reason::Unreachable, ": m"),
+            (Kind::Invalid, "s3:HeadBucket", Reason::AwsRejected, "s3:HeadBucket: m"),
+        ] {
+            let found = unseen(&error(kind, operation));
+            assert_eq!(found.reason, reason, "{kind:?}");
+            assert!(found.message.contains(message) && !found.message.contains("looking again"), "{}", found.message);
+        }
+    }
+
+    #[test]
+    fn the_certificates_of_a_domain_are_read_when_it_is_ours_or_to_be_taken_over() {
+        let (d, o) = simulation::settled();
+        let mut adopting = d.clone();
+        adopting.adoption = crate::api::AdoptionPolicy::Unowned;
+        let mut existing = d.clone();
+        existing.certificate = CertificateWish::Existing { arn: "a".into(), ownership_arn: Some("b".into()) };
+        let domain = o.domain.clone();
+        let arn = domain.as_ref().unwrap().as_ref().unwrap().certificate_arn.clone();
+        let with = |tags: &[(&str, &str)]| {
+            let mut domain = domain.clone().unwrap().unwrap();
+            domain.tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            domain.ownership_certificate_arn = Some("o".into());
+            Ok(Some(domain))
+        };
+        let foreign = [(OWNER_TAG, "other/ns/partners")];
+        for (what, d, domain, expected) in [
+            ("ours", &d, domain.clone(), vec![arn.as_str()]),
+            ("nobody's", &d, with(&[]), vec![]),
+            ("nobody's, to be taken over", &adopting, with(&[]), vec![arn.as_str(), "o"]),
+            ("somebody else's", &adopting, with(&foreign), vec![]),
+            ("not there", &d, Ok(None), vec![]),
+            ("named by the spec", &existing, Ok(None), vec!["a", "b"]),
+            ("named by the spec, beside those in use", &existing, domain.clone(), vec!["a", arn.as_str(), "b"]),
+        ] {
+            let expected: BTreeSet<_> = expected.into_iter().map(str::to_owned).collect();
+            assert_eq!(named_arns(d, &domain).into_iter().cloned().collect::<BTreeSet<_>>(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn only_our_certificates_validation_records_are_looked_at() {
+        let (d, o) = simulation::settled();
+        let (zones, mut certificates) = (o.zones.unwrap(), o.certificates.unwrap());
+        let ids = |certificates: &[acm::Certificate]| validation_names(&d.home, &zones, certificates).len();
+        assert_eq!(ids(&certificates), 1);
+        assert!(validation_names(&d.home, &BTreeMap::new(), &certificates).is_empty(), "no zone");
+        certificates[0].tags.clear();
+        assert_eq!(ids(&certificates), 0);
+    }
+
+    fn api(change: impl FnOnce(&mut gateway::Api)) -> gateway::Api {
+        let mut api = gateway::Api {
+            id: "a1".into(),
+            arn: "arn".into(),
+            protocol: Protocol::Http,
+            private: false,
+            endpoint_closed: true,
+            tags: BTreeMap::new(),
+        };
+        change(&mut api);
+        api
+    }
+
+    #[test]
+    fn a_default_endpoint_is_probed_once_it_is_closed_for_good() {
+        let mark =
+            |value: &'static str| move |api: &mut gateway::Api| drop(api.tags.insert(PENDING_TAG.into(), value.into()));
+        for (what, api, expected) in [
+            ("closed", api(|_| {}), true),
+            ("open", api(|api| api.endpoint_closed = false), false),
+            ("closed, not yet in effect", api(mark("cluster/ns/partners")), false),
+            ("closed and deployed", api(mark(DEPLOYED)), true),
+        ] {
+            assert_eq!(is_said_to_be_closed(&api), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_most_open_answer_of_all_stages_counts() {
+        use probe::Verdict::{Answered, Refused, Unreachable};
+        let unreachable = || Unreachable("m".into());
+        assert_eq!(most_open(vec![]), None);
+        assert_eq!(most_open(vec![Refused(404), unreachable(), Answered(200)]), Some(Answered(200)));
+        assert_eq!(most_open(vec![Refused(404), unreachable()]), Some(unreachable()));
+        assert_eq!(most_open(vec![Refused(404)]), Some(Refused(404)));
+    }
+
+    #[test]
+    fn of_an_api_that_is_left_nothing_but_its_tags_is_read_unless_it_carries_our_marks() {
+        let home = home();
+        assert!(!may_be_marked(&home, &Ok(Some(api(|_| {})))) && !may_be_marked(&home, &Ok(None)));
+        assert!(may_be_marked(&home, &Err(Unseen { reason: Reason::Unreachable, message: "m".into() })));
+    }
+
+    fn xml(text: &str) -> fake::Answer {
+        (200, vec![], text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_change_that_route_53_knows_no_more_is_in_sync() {
+        let status = |word: &str| {
+            format!(
+                "<GetChangeResponse><ChangeInfo><Id>C1</Id><Status>{word}</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt></ChangeInfo></GetChangeResponse>"
+            )
+        };
+        let of =
+            async |answer: fake::Answer, change| in_sync(&fake::answering(vec![("/change/", answer)]), change).await;
+        assert_eq!(of(xml(&status("INSYNC")), Some("C1")).await, Ok(true));
+        assert_eq!(of(xml(&status("PENDING")), Some("C1")).await, Ok(false));
+        assert_eq!(of((404, vec![], String::new()), Some("C1")).await, Ok(true));
+        assert!(of((500, vec![], String::new()), Some("C1")).await.is_err());
+        assert_eq!(of((500, vec![], String::new()), None).await, Ok(true), "none is under way");
+    }
+
+    #[tokio::test]
+    async fn mappings_are_read_of_a_domain_of_ours_only() {
+        let (d, o) = simulation::settled();
+        let items = r#"{"items": [{"apiId": "a1", "apiMappingId": "m1", "stage": "s"}]}"#;
+        let (session, kept) = (fake::answering(vec![("/apimappings", xml(items))]), Kept::default());
+        let sight = Sight::fresh(&session, &kept);
+        let ours = o.domain.unwrap().unwrap();
+        let mut foreign = ours.clone();
+        foreign.tags.clear();
+        let read = async |domain| mappings(&d.home, &sight, &domain).await.map(|all| all.len());
+        assert_eq!(read(Ok(Some(ours))).await, Ok(1));
+        assert_eq!(read(Ok(Some(foreign))).await, Ok(0));
+        assert_eq!(read(Ok(None)).await, Ok(0));
+        let why = Unseen { reason: Reason::Unreachable, message: "m".into() };
+        assert_eq!(read(Err(why.clone())).await, Err(why));
+    }
+
+    #[tokio::test]
+    async fn only_versions_with_our_mark_are_ours() {
+        let listed = "<ListVersionsResult><Version><Key>partners.pem</Key><VersionId>ours</VersionId></Version>\
+            <Version><Key>partners.pem</Key><VersionId>theirs</VersionId></Version>\
+            <Version><Key>partners.pem</Key><VersionId>nobodys</VersionId></Version>\
+            <DeleteMarker><Key>partners.pem</Key><VersionId>marker</VersionId></DeleteMarker></ListVersionsResult>";
+        let body = |owner: Option<&'static str>| {
+            (200, owner.map(|owner| ("x-amz-meta-owner", owner)).into_iter().collect(), String::new())
+        };
+        let answers = |region: &'static str| {
+            let ours = body(Some("cluster/ns/partners"));
+            vec![
+                ("?versioning", xml("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")),
+                ("HEAD", (200, vec![("x-amz-bucket-region", region)], String::new())),
+                ("versions", xml(listed)),
+                ("versionId=ours", ours.clone()),
+                ("versionId=theirs", body(Some("other/ns/partners"))),
+                ("versionId=nobodys", body(None)),
+                ("versionId=marker", ours),
+            ]
+        };
+        let read = async |home: &Home, region| {
+            let (session, kept) = (fake::answering(answers(region)), Kept::default());
+            versions(home, &Sight::fresh(&session, &kept)).await
+        };
+        let home = home();
+        assert_eq!(read(&home, "eu-west-1").await, Ok(vec!["ours".to_owned()]));
+        assert_eq!(read(&home, "us-east-1").await, Ok(vec![]), "we never store anything there");
+        assert_eq!(read(&Home { bucket: String::new(), ..home }, "eu-west-1").await, Ok(vec![]));
+    }
+
+    #[tokio::test]
+    async fn the_settings_of_a_bucket_are_kept_only_where_we_made_it() {
+        let answers = |owner: &str, region: &'static str| {
+            vec![
+                ("?versioning", xml("<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>")),
+                (
+                    "?tagging",
+                    xml(&format!(
+                        "<Tagging><TagSet><Tag><Key>{OWNER_TAG}</Key><Value>{owner}</Value></Tag></TagSet></Tagging>"
+                    )),
+                ),
+                ("HEAD", (200, vec![("x-amz-bucket-region", region)], String::new())),
+            ]
+        };
+        let read = async |creates, owner: &str, region| {
+            let (session, kept) = (fake::answering(answers(owner, region)), Kept::default());
+            let d = Desired { create_bucket: creates, ..simulation::desired() };
+            let found = bucket(&d, &Sight::fresh(&session, &kept)).await.unwrap().unwrap();
+            assert!(!found.versioned);
+            found.made.map(|made| made.owner)
+        };
+        let ours = "cluster/ns/another";
+        assert_eq!(read(true, ours, "eu-west-1").await.as_deref(), Some(ours), "whichever MtlsDomain it was made for");
+        assert_eq!(read(false, ours, "eu-west-1").await, None, "the spec does not let us make one");
+        assert_eq!(read(true, ours, "us-east-1").await, None);
+        assert_eq!(read(true, "other/ns/partners", "eu-west-1").await, None, "another cluster's");
+    }
+
+    #[tokio::test]
+    async fn a_version_is_read_once_and_what_has_none_each_time() {
+        let content = (200, vec![("x-amz-meta-owner", "o")], "x".to_owned());
+        let there = fake::answering(vec![("GET", content)]);
+        let gone = fake::answering(vec![]);
+        let versions = Versions::default();
+        assert!(versions.read("b", "k", &there, "v1").await.unwrap().is_some());
+        assert!(versions.read("b", "k", &gone, "v1").await.unwrap().is_some(), "a version never changes");
+        assert!(versions.read("b", "k", &gone, "v2").await.unwrap().is_none());
+        assert!(versions.read("b", "k", &there, "").await.unwrap().is_some());
+        assert!(versions.read("b", "k", &gone, "").await.unwrap().is_none());
+        let domain = |version: &str| {
+            let mut domain = simulation::settled().1.domain.unwrap().unwrap();
+            domain.truststore.as_mut().unwrap().version = Some(version.into());
+            Ok(Some(domain))
+        };
+        versions.keep(&Ok(None), &domain("v1"));
+        assert!(versions.read("b", "k", &gone, "v1").await.unwrap().is_some(), "it is in use");
+        versions.keep(&Ok(None), &Err(Unseen { reason: Reason::Unreachable, message: "m".into() }));
+        assert!(versions.read("b", "k", &gone, "v1").await.unwrap().is_some(), "for all that is known");
+        versions.keep(&Ok(None), &domain("v2"));
+        assert!(versions.read("b", "k", &gone, "v1").await.unwrap().is_none(), "forgotten");
     }
 }

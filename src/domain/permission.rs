@@ -1,6 +1,6 @@
 //! Whether the operator's policy allows what one look at an `MtlsDomain` is about to do: asked before the first call to AWS, again when AWS has
 //! said which account it is, and again when zones and APIs have been found. Writes the status of one that is not allowed.
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action as Next};
@@ -38,34 +38,18 @@ impl<'a> Permission<'a> {
 
     /// Whether this is certain to be allowed.
     pub fn allows(&self, reach: &[Reach]) -> bool {
-        matches!(self.fit(self.domain, reach), Fit::Fits)
+        is_allowed(&self.fit(self.domain, reach))
     }
 
     /// Ends the look when this is not allowed, and says so; `None`: it is. `unseen` is what the answer may hang on.
     pub async fn ends(&self, reach: &[Reach], unseen: Option<&Unseen>) -> Result<Option<Next>, Error> {
         let Permission { ctx, domain, old, now, .. } = *self;
         let (uid, generation) = (domain.uid().unwrap_or_default(), domain.metadata.generation.unwrap_or_default());
-        let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-        let (new, next) = match self.fit(domain, reach) {
-            Fit::Fits => return Ok(None),
-            Fit::Unknown => {
-                let labels = Unseen {
-                    reason: Reason::Unreachable,
-                    message: "the labels of the namespace, by which the operator's policy goes, are not known yet"
-                        .into(),
-                };
-                (report::unclear(old, generation, unseen.unwrap_or(&labels), now), Next::requeue(ctx.poll(&uid)))
-            }
-            Fit::Misfits(mut message) => {
-                ctx.bypasses.forget(&key);
-                if domain.metadata.deletion_timestamp.is_some() {
-                    message = format!(
-                        "{message}. Until then nothing is deleted in AWS; to leave everything there as it is, annotate this object with {}: {}",
-                        finalizer::ABANDON,
-                        key.1
-                    );
-                }
-                let refused = Acceptance::Refused { reason: Reason::NotPermitted, message, stalled: false };
+        let (new, next) = match answer(domain, self.fit(domain, reach), unseen) {
+            Answer::Allowed => return Ok(None),
+            Answer::Unclear(unseen) => (report::unclear(old, generation, &unseen, now), Next::requeue(ctx.poll(&uid))),
+            Answer::Refused(refused) => {
+                ctx.bypasses.forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
                 (report::with_conditions(old, generation, &refused, &[], now), ctx.settled(&uid))
             }
         };
@@ -76,14 +60,63 @@ impl<'a> Permission<'a> {
     /// Whether another object is certain to be refused, so that its claim on a name is none.
     pub fn is_refused(&self, other: &MtlsDomain) -> bool {
         let reach = reach::of(other, &before_aws(other, &self.ctx.cluster_id), false);
-        matches!(self.fit(other, &reach), Fit::Misfits(_))
+        is_certainly_refused(&self.fit(other, &reach))
     }
 
     fn fit(&self, domain: &MtlsDomain, reach: &[Reach]) -> Fit {
-        let Some(policy) = self.policy() else { return Fit::Fits };
-        let name = domain.namespace().unwrap_or_default();
-        let labels = self.ctx.labels(&name);
-        policy.fit(Namespace { name: &name, labels: labels.as_ref() }, reach)
+        fit(self.policy(), domain, reach, |namespace| self.ctx.labels(namespace))
+    }
+}
+
+/// The policy's answer for all that `domain` reaches for; without a policy everything is allowed. `labels`: those of a
+/// namespace, as far as they are known.
+fn fit(
+    policy: Option<&Policy>,
+    domain: &MtlsDomain,
+    reach: &[Reach],
+    labels: impl FnOnce(&str) -> Option<BTreeMap<String, String>>,
+) -> Fit {
+    let Some(policy) = policy else { return Fit::Fits };
+    let name = domain.namespace().unwrap_or_default();
+    policy.fit(Namespace { name: &name, labels: labels(&name).as_ref() }, reach)
+}
+
+/// True only for what the policy certainly allows: an unknown answer is not allowed.
+fn is_allowed(fit: &Fit) -> bool {
+    matches!(fit, Fit::Fits)
+}
+
+/// True only for what the policy certainly denies: with an unknown answer a domain keeps its claim on a name.
+fn is_certainly_refused(fit: &Fit) -> bool {
+    matches!(fit, Fit::Misfits(_))
+}
+
+/// Consequence of the policy's answer for a reconcile.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Allowed,
+    /// The answer hangs on something that could not be read.
+    Unclear(Unseen),
+    Refused(Acceptance),
+}
+
+fn answer(domain: &MtlsDomain, fit: Fit, unseen: Option<&Unseen>) -> Answer {
+    match fit {
+        Fit::Fits => Answer::Allowed,
+        Fit::Unknown => Answer::Unclear(unseen.cloned().unwrap_or_else(|| Unseen {
+            reason: Reason::Unreachable,
+            message: "the labels of the namespace, by which the operator's policy goes, are not known yet".into(),
+        })),
+        Fit::Misfits(mut message) => {
+            if domain.metadata.deletion_timestamp.is_some() {
+                message = format!(
+                    "{message}. Until then nothing is deleted in AWS; to leave everything there as it is, annotate this object with {}: {}",
+                    finalizer::ABANDON,
+                    domain.name_any()
+                );
+            }
+            Answer::Refused(Acceptance::Refused { reason: Reason::NotPermitted, message, stalled: false })
+        }
     }
 }
 
@@ -92,4 +125,86 @@ pub(super) fn before_aws(domain: &MtlsDomain, cluster_id: &str) -> Home {
     let aws = domain.spec.aws.clone().unwrap_or_default();
     let (account, region) = (aws.account_id.unwrap_or_default(), aws.region.unwrap_or_default());
     Home::of(domain, &Surroundings { cluster_id, account: &account, region: &region, truststore_bucket: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::policy::{self, Thing};
+
+    fn domain(spec: Value) -> MtlsDomain {
+        let metadata = json!({"name": "partners", "namespace": "shop"});
+        let mut object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain"});
+        (object["metadata"], object["spec"]) = (metadata, spec);
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn going(mut domain: MtlsDomain) -> MtlsDomain {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        domain.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
+        domain
+    }
+
+    #[test]
+    fn only_what_is_certain_to_be_allowed_is_allowed() {
+        for (fit, allowed, refused) in
+            [(Fit::Fits, true, false), (Fit::Unknown, false, false), (Fit::Misfits("m".into()), false, true)]
+        {
+            assert_eq!((is_allowed(&fit), is_certainly_refused(&fit)), (allowed, refused), "{fit:?}");
+        }
+    }
+
+    #[test]
+    fn a_reconcile_goes_on_only_with_what_is_allowed() {
+        let domain = domain(json!({"domainName": "a.example.com"}));
+        let zones = Unseen { reason: Reason::Throttled, message: "the zones".into() };
+        assert_eq!(answer(&domain, Fit::Fits, None), Answer::Allowed);
+        assert_eq!(answer(&domain, Fit::Fits, Some(&zones)), Answer::Allowed, "it hangs on nothing that failed");
+        assert_eq!(answer(&domain, Fit::Unknown, Some(&zones)), Answer::Unclear(zones.clone()));
+        let Answer::Unclear(labels) = answer(&domain, Fit::Unknown, None) else { panic!("not known") };
+        assert!(labels.reason == Reason::Unreachable && labels.message.contains("the labels of the namespace"));
+        let refused = |domain: &MtlsDomain| match answer(domain, Fit::Misfits("m".into()), Some(&zones)) {
+            Answer::Refused(Acceptance::Refused { reason: Reason::NotPermitted, message, stalled: false }) => message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(&domain), "m");
+        assert!(refused(&going(domain)).ends_with("annotate this object with mtls-operator.io/abandon: partners"));
+    }
+
+    #[test]
+    fn the_policy_is_asked_about_the_namespace_with_its_labels() {
+        let domain = domain(json!({"domainName": "a.example.com"}));
+        let reach = [Reach { part: "p".into(), thing: Thing::Name("a.example.com".into()) }];
+        let of = |text: &str, labels: Option<&str>| {
+            let policy = policy::parse(text).unwrap();
+            fit(Some(&policy), &domain, &reach, |namespace| {
+                assert_eq!(namespace, "shop");
+                labels.map(|team| [("team".to_owned(), team.to_owned())].into())
+            })
+        };
+        let by_label = "rules: [{name: a, namespaces: {matchLabels: {team: a}}}]";
+        assert_eq!(of(by_label, Some("a")), Fit::Fits);
+        assert!(matches!(of(by_label, Some("b")), Fit::Misfits(_)));
+        assert_eq!(of(by_label, None), Fit::Unknown);
+        assert!(matches!(of("rules: [{name: a, namespaces: {names: [other]}}]", None), Fit::Misfits(_)));
+        assert_eq!(fit(None, &domain, &reach, |_| None), Fit::Fits, "without a policy");
+    }
+
+    #[test]
+    fn before_aws_has_answered_only_the_spec_says_where_things_are() {
+        let spec = json!({
+            "domainName": "a.example.com", "aws": {"accountId": "123456789012", "region": "eu-west-1"},
+            "truststore": {"bucket": "b"},
+        });
+        let home = before_aws(&domain(spec), "c");
+        assert_eq!(
+            (home.account.as_str(), home.region.as_str(), home.bucket.as_str()),
+            ("123456789012", "eu-west-1", "b")
+        );
+        let home = before_aws(&domain(json!({"domainName": "a.example.com"})), "c");
+        assert_eq!((home.account.as_str(), home.region.as_str(), home.bucket.as_str()), ("", "", ""));
+        assert_eq!(home.owner, "c/shop/partners");
+    }
 }

@@ -135,6 +135,11 @@ impl<K: Eq + Hash, V: Clone> Slots<K, V> {
     }
 }
 
+/// The oldest reading of a tier that counts: none from before `settled`, since when nothing was written.
+fn oldest(now: Instant, tier: Duration, settled: Instant) -> Instant {
+    now.checked_sub(tier).unwrap_or(settled).max(settled)
+}
+
 /// A session as one look uses it: what it asks for is read now, or was read recently enough.
 pub struct Sight<'a> {
     pub session: &'a Session,
@@ -157,7 +162,7 @@ impl<'a> Sight<'a> {
     /// Everything was read so recently, and not before `settled`.
     pub fn calm(session: &'a Session, kept: &'a Kept, tiers: Tiers, settled: Instant) -> Self {
         let now = Instant::now();
-        let since = |tier: Duration| now.checked_sub(tier).unwrap_or(settled).max(settled);
+        let since = |tier: Duration| oldest(now, tier, settled);
         let (often, sometimes, seldom) = (since(tiers.often), since(tiers.sometimes), since(tiers.seldom));
         Sight { session, kept, calm: true, often, sometimes, seldom }
     }
@@ -330,6 +335,52 @@ mod tests {
             let (kind, operation, message) = (Kind::Transient, "s3:HeadBucket", "down".to_owned());
             if self.is_down { Err(Error { kind, operation, message, code: None, source: None }) } else { Ok(count) }
         }
+    }
+
+    #[test]
+    fn a_reading_from_before_our_own_write_does_not_count() {
+        let (start, minute) = (Instant::now(), Duration::from_secs(60));
+        let at = |minutes| start + minute * minutes;
+        for (now, settled, expected) in [(10, 0, 9), (10, 9, 9), (10, 10, 10), (1, 0, 0)] {
+            assert_eq!(oldest(at(now), minute, at(settled)), at(expected), "{now} {settled}");
+        }
+        let century = Duration::from_secs(100 * 366 * 24 * 3600);
+        assert_eq!(oldest(at(10), century, at(3)), at(3), "before the machine was started");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_calm_pass_reads_anew_what_was_read_before_it_settled() {
+        use crate::aws::{fake, gate::Gate, quota::Quota, rates::Rates};
+        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let log = calls.clone();
+        let session = fake::session(&gate, move |call, _| {
+            log.lock().unwrap().push(call.split('?').next().unwrap().rsplit('/').next().unwrap().to_owned());
+            match call {
+                _ if call.contains("/domainnames?") || call.ends_with("/domainnames") => {
+                    (200, r#"{"items": [{"domainName": "listed.example.com"}]}"#.into())
+                }
+                _ => (404, "{}".into()),
+            }
+        });
+        let (kept, tiers) = (Kept::default(), Tiers::within(Duration::from_secs(900)));
+        let calls = move || std::mem::take(&mut *calls.lock().unwrap());
+        let start = Instant::now();
+        let calm = |settled| Sight::calm(&session, &kept, tiers, settled);
+        assert!(calm(start).domain("listed.example.com").await.unwrap().is_some());
+        assert_eq!(calls(), ["domainnames"]);
+        assert!(calm(start).domain("listed.example.com").await.unwrap().is_some());
+        assert_eq!(calls(), [""; 0], "the list is young enough");
+        assert_eq!(calm(start).domain("other.example.com").await, Ok(None));
+        assert_eq!(calls(), ["other.example.com"], "not all kinds of domains are in the list");
+        advance(Duration::from_secs(1)).await;
+        calm(Instant::now()).domain("listed.example.com").await.unwrap();
+        assert_eq!(calls(), ["domainnames"], "something was written since it was read");
+        advance(tiers.often + Duration::from_secs(1)).await;
+        calm(start).domain("listed.example.com").await.unwrap();
+        assert_eq!(calls(), ["domainnames"], "it is too old");
+        assert_eq!(Sight::fresh(&session, &kept).domain("listed.example.com").await, Ok(None));
+        assert_eq!(calls(), ["listed.example.com"], "a live pass asks for the domain itself");
     }
 
     #[tokio::test(start_paused = true)]

@@ -351,3 +351,251 @@ pub fn blind(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Time
     let lines: Vec<_> = Step::ALL.into_iter().map(|step| line(step, &judged, None)).collect();
     with_conditions(old, generation, &Acceptance::Accepted, &lines, now)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        aws::errors::{Error, Kind},
+        domain::{
+            plan::{Action, plan},
+            simulation::{now, settled},
+        },
+    };
+
+    fn error(kind: Kind, operation: &'static str) -> Error {
+        Error { kind, operation, code: None, message: "m".into(), source: None }
+    }
+
+    fn unseen(reason: Reason) -> Unseen {
+        Unseen { reason, message: "m".into() }
+    }
+
+    #[test]
+    fn what_somebody_has_to_put_right_is_false_and_what_passes_is_unknown() {
+        let of = |verdict: Verdict, outcome: Option<&Outcome>| {
+            let line = line(Step::DomainProgrammed, &verdict.into(), outcome);
+            (line.standing, line.reason)
+        };
+        for (reason, expected) in [
+            (Reason::PermissionDenied, Standing::Stuck),
+            (Reason::HostedZoneNotFound, Standing::Stuck),
+            (Reason::Unreachable, Standing::Unreachable),
+            (Reason::Throttled, Standing::Unreachable),
+            (Reason::AwsRejected, Standing::Unreachable),
+        ] {
+            assert_eq!(of(Verdict::Unknown(unseen(reason)), None), (expected, reason));
+        }
+        let failed = Outcome::Failed(error(Kind::Denied, "acm:RequestCertificate"));
+        let text = || "m".to_owned();
+        for (what, verdict, outcome, expected) in [
+            ("done", Verdict::Done(Reason::Programmed, text()), None, (Standing::Done, Reason::Programmed)),
+            (
+                "done, and the rest failed",
+                Verdict::Done(Reason::Programmed, text()),
+                Some(&failed),
+                (Standing::Done, Reason::Programmed),
+            ),
+            ("acted", Verdict::Act(text()), None, (Standing::Working, Reason::Progressing)),
+            ("acted and failed", Verdict::Act(text()), Some(&failed), (Standing::Stuck, Reason::PermissionDenied)),
+            (
+                "waits",
+                Verdict::Wait(Reason::WaitingForDomain, text()),
+                None,
+                (Standing::Working, Reason::WaitingForDomain),
+            ),
+            (
+                "behind",
+                Verdict::Behind(Step::TruststorePublished),
+                None,
+                (Standing::Working, Reason::WaitingForTruststore),
+            ),
+            ("blocked", Verdict::Blocked(Reason::ForeignOwner, text()), None, (Standing::Stuck, Reason::ForeignOwner)),
+            (
+                "blocked, and the rest failed",
+                Verdict::Blocked(Reason::ForeignOwner, text()),
+                Some(&failed),
+                (Standing::Stuck, Reason::ForeignOwner),
+            ),
+            (
+                "as the spec wants it",
+                Verdict::Blocked(Reason::KeptOpen, text()),
+                None,
+                (Standing::Waived, Reason::KeptOpen),
+            ),
+        ] {
+            assert_eq!(of(verdict, outcome), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_an_aws_error_means_to_the_one_who_waits() {
+        for (kind, operation, standing, reason, told) in [
+            (Kind::Denied, errors::ASSUME_ROLE, Standing::Stuck, Reason::PermissionDenied, "trust policy"),
+            (Kind::Denied, "acm:ListCertificates", Standing::Stuck, Reason::PermissionDenied, "acm:ListCertificates"),
+            (
+                Kind::Conflict,
+                "apigateway:CreateDomainName",
+                Standing::Stuck,
+                Reason::ForeignOwner,
+                "another AWS account",
+            ),
+            (Kind::Conflict, "apigateway:UpdateDomainName", Standing::Working, Reason::Progressing, "looking again"),
+            (Kind::NotFound, "apigateway:UpdateDomainName", Standing::Working, Reason::Progressing, "looking again"),
+            (Kind::NotFound, "lambda:AddPermission", Standing::Stuck, Reason::RefNotFound, "functionArn"),
+            (Kind::Throttled, "acm:ListCertificates", Standing::Unreachable, Reason::Throttled, "throttled"),
+            (Kind::Transient, "acm:ListCertificates", Standing::Unreachable, Reason::Unreachable, "m"),
+            (Kind::Invalid, "acm:RequestCertificate", Standing::Stuck, Reason::AwsRejected, "m"),
+        ] {
+            let found = refusal(&error(kind, operation));
+            assert_eq!((found.0, found.1), (standing, reason), "{operation} {kind:?}");
+            assert!(found.2.contains(told), "{}", found.2);
+        }
+    }
+
+    #[test]
+    fn an_outcome_says_what_is_waited_for_and_whether_it_passes() {
+        let queued = |ahead, seconds| Outcome::Queued { ahead, about: Duration::from_secs(seconds) };
+        for (outcome, standing, reason, told, passing) in [
+            (queued(0, 5000), Standing::Working, Reason::Queued, ": next", true),
+            (queued(1, 300), Standing::Working, Reason::Queued, "within 5 minutes", true),
+            (queued(9, 301), Standing::Working, Reason::Queued, "within 30 minutes", true),
+            (queued(99, 1801), Standing::Working, Reason::Queued, "in more than 30 minutes", true),
+            (Outcome::NotLeading, Standing::Unreachable, Reason::Unreachable, "lease", true),
+            (Outcome::NotShown("n".into()), Standing::Working, Reason::Progressing, "n", true),
+            (Outcome::Cluster("c".into()), Standing::Unreachable, Reason::Unreachable, "c", true),
+            (
+                Outcome::Failed(error(Kind::Transient, "acm:ListCertificates")),
+                Standing::Unreachable,
+                Reason::Unreachable,
+                "m",
+                true,
+            ),
+            (
+                Outcome::Failed(error(Kind::Conflict, "apigateway:CreateDomainName")),
+                Standing::Stuck,
+                Reason::ForeignOwner,
+                "another",
+                false,
+            ),
+        ] {
+            let found = explain(&outcome);
+            assert_eq!((found.0, found.1, passes(&outcome)), (standing, reason, passing), "{outcome:?}");
+            assert!(found.2.contains(told), "{}", found.2);
+        }
+    }
+
+    #[test]
+    fn what_is_being_deleted_is_never_done() {
+        let of = |verdict: Verdict| {
+            let line = deletion_line(&verdict.into(), None);
+            (line.standing, line.reason)
+        };
+        assert_eq!(of(Verdict::Done(Reason::Programmed, "m".into())), (Standing::Working, Reason::Deleting));
+        assert_eq!(of(Verdict::Act("m".into())), (Standing::Working, Reason::Deleting));
+        assert_eq!(of(Verdict::Blocked(Reason::ForeignOwner, "m".into())), (Standing::Stuck, Reason::ForeignOwner));
+        let denied = unseen(Reason::PermissionDenied);
+        assert_eq!(of(Verdict::Unknown(denied)), (Standing::Stuck, Reason::PermissionDenied));
+    }
+
+    fn condition_of(status: &MtlsDomainStatus, type_: ConditionType) -> (String, String) {
+        let found = status.conditions.iter().find(|c| c.type_ == type_.as_str());
+        found.map(|c| (c.status.clone(), c.reason.clone())).unwrap_or_default()
+    }
+
+    #[test]
+    fn only_observed_a_domain_says_what_would_be_done_and_is_not_ready() {
+        let (d, mut o) = settled();
+        o.domain.as_mut().unwrap().as_mut().unwrap().ip_address_type = crate::aws::gateway::IpAddressType::Dualstack;
+        let plan = plan(&d, &o, now());
+        let told: Vec<_> = plan.actions().map(|(_, action): (_, &Action)| action.to_string()).collect();
+        assert_eq!(told.len(), 1);
+        let old = MtlsDomainStatus::default();
+        let new = observing(&old, 1, &d.home, &plan, &o, now());
+        assert_eq!(new.plan, told);
+        let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        assert_eq!(condition_of(&new, ConditionType::DomainProgrammed), is("False", "Observing"));
+        assert_eq!(condition_of(&new, ConditionType::TruststorePublished), is("True", "Published"));
+        assert_eq!(condition_of(&new, ConditionType::Ready), is("False", "Observing"));
+        let served = report(&new, 1, &d.home, &plan, &o, &Outcomes::new(), now());
+        assert!(served.plan.is_empty(), "what was planned before is done now");
+    }
+
+    #[test]
+    fn what_could_not_be_seen_stays_in_the_status_as_it_was() {
+        let (d, o) = settled();
+        let plan_of = |o: &Observed| plan(&d, o, now());
+        let seen = report(&MtlsDomainStatus::default(), 1, &d.home, &plan_of(&o), &o, &Outcomes::new(), now());
+        assert!(seen.truststore.is_some() && seen.certificate.is_some() && seen.target_domain_name.is_some());
+        assert_eq!(seen.mappings.len(), 3);
+        type Change = fn(&mut Observed);
+        let changes: [(&str, Change); 4] = [
+            ("the domain", |o| o.domain = Err(Unseen { reason: Reason::Unreachable, message: "m".into() })),
+            ("the certificates", |o| o.certificates = Err(Unseen { reason: Reason::Unreachable, message: "m".into() })),
+            ("the mappings", |o| o.mappings = Err(Unseen { reason: Reason::Unreachable, message: "m".into() })),
+            ("the truststore", |o| o.pinned = Err(Unseen { reason: Reason::Unreachable, message: "m".into() })),
+        ];
+        for (what, change) in changes {
+            let mut o = o.clone();
+            change(&mut o);
+            let new = report(&seen, 1, &d.home, &plan_of(&o), &o, &Outcomes::new(), now());
+            let facts = |s: &MtlsDomainStatus| {
+                (s.truststore.clone(), s.certificate.clone(), s.target_domain_name.clone(), s.mappings.clone())
+            };
+            assert_eq!(facts(&new), facts(&seen), "{what}");
+        }
+        let mut gone = o.clone();
+        (gone.domain, gone.pinned, gone.mappings) = (Ok(None), Ok(None), Ok(vec![]));
+        let new = report(&seen, 1, &d.home, &plan_of(&gone), &gone, &Outcomes::new(), now());
+        assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
+        let mut foreign = o.clone();
+        foreign.domain.as_mut().unwrap().as_mut().unwrap().tags.clear();
+        let new = report(&seen, 1, &d.home, &plan_of(&foreign), &foreign, &Outcomes::new(), now());
+        assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
+    }
+
+    #[test]
+    fn bypasses_are_told_while_they_are_known_and_there() {
+        let old = MtlsDomainStatus::default();
+        let way = [Bypass { domain: "plain.example.com".into(), api_id: "a1".into() }];
+        let found = with_bypasses(old.clone(), 1, Some(&way), now());
+        assert_eq!(condition_of(&found, ConditionType::BypassDetected).0, "True");
+        assert_eq!(with_bypasses(found.clone(), 1, None, now()), found, "nothing is known: as it was");
+        assert_eq!(with_bypasses(found, 1, Some(&[]), now()).conditions, old.conditions);
+    }
+
+    #[test]
+    fn living_leaves_are_those_of_the_authority_that_have_not_expired() {
+        let (_, mut o) = settled();
+        let authority = crate::domain::simulation::authority_certificate();
+        let hour = jiff::SignedDuration::from_hours(1);
+        let key_id: String = authority.subject_key_id.iter().flatten().map(|byte| format!("{byte:02x}")).collect();
+        let leaf = |holder: &str, issuer: LeafIssuer, end| Leaf { holder: holder.into(), issuer, not_after: end };
+        let name = || LeafIssuer::Name(authority.subject.clone());
+        o.leaves = vec![
+            leaf("a", name(), now() + hour),
+            leaf("a", LeafIssuer::KeyId(key_id.clone()), now() + hour),
+            leaf("b", LeafIssuer::KeyId(key_id), now() + hour),
+            leaf("c", name(), now()),
+            leaf("d", LeafIssuer::Name("CN=Other".into()), now() + hour),
+            leaf("e", LeafIssuer::KeyId(String::new()), now() + hour),
+        ];
+        assert_eq!(living_leaves(&authority, &o, now()), 2);
+        let mut nameless = authority.clone();
+        nameless.subject_key_id = None;
+        assert_eq!(living_leaves(&nameless, &o, now()), 1, "no id is nobody's");
+    }
+
+    #[test]
+    fn when_nothing_can_be_looked_at_every_step_says_so() {
+        let new = blind(&MtlsDomainStatus::default(), 1, &unseen(Reason::PermissionDenied), now());
+        for step in Step::ALL {
+            assert_eq!(condition_of(&new, condition(step)), ("False".into(), "PermissionDenied".into()));
+        }
+        let new = unclear(&MtlsDomainStatus::default(), 1, &unseen(Reason::Unreachable), now());
+        assert_eq!(condition_of(&new, ConditionType::Accepted), ("Unknown".into(), "Unreachable".into()));
+        assert_eq!(condition_of(&new, ConditionType::ResolvedRefs), (String::new(), String::new()));
+    }
+}

@@ -1,5 +1,5 @@
 //! One look at an `MtlsDomain` that is to be served: observe, plan, execute, report, and when to look again. Writes its status and Events.
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -14,12 +14,12 @@ use super::{
     desired::{self, Desired},
     execute::{self, Hands},
     observe::{self, Eyes},
-    observed::{Glance, Leaf, LeafIssuer, Observed, Pinned},
+    observed::{Glance, Leaf, LeafIssuer, Observed, Pinned, Seen},
     permission::Permission,
     plan::{self, Action, Plan, Verdict},
     reach,
     readings::Sight,
-    report::{self, Outcome},
+    report::{self, Outcome, Outcomes},
 };
 use crate::{
     api::{
@@ -31,6 +31,7 @@ use crate::{
     cluster::{finalizer, look::Error},
     conditions::Truth,
     ops::metrics::{Controller, Stage},
+    pki::truststore::Bundle,
     policy::Reach,
 };
 
@@ -49,14 +50,14 @@ pub(super) async fn serve(
     let Permission { ctx, domain, old, now, .. } = *permission;
     let uid = domain.uid().unwrap_or_default();
     let generation = domain.metadata.generation.unwrap_or_default();
-    let observing = domain.spec.management_policy == ManagementPolicy::Observe;
+    let writes = writes(domain);
     let timed = |stage, since: Instant| ctx.metrics.stage(Controller::Domain, stage, since.elapsed());
     let begun = Instant::now();
     let kept = ctx.readings.of(&desired::access(domain, permission.policy()));
     // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is looked at anew.
-    let quiet = ctx.remember(&uid, |m| m.quiet_since).filter(|(of, _)| *of == generation);
+    let quiet = cached_since(ctx.remember(&uid, |m| m.quiet_since), generation);
     let calm = match quiet {
-        Some((_, since)) => {
+        Some(since) => {
             let sight = Sight::calm(session, &kept, ctx.tiers.of(&uid), since);
             let glance = observe::glance(d, &sight).await;
             match permission.allows(&reached(d, domain, &glance)) {
@@ -80,27 +81,27 @@ pub(super) async fn serve(
             }
             let view = view(d, theirs, permission, &sight, glance).await;
             // Before anything is done: what was read until then is old news from then on.
-            ctx.remember(&uid, |m| m.quiet_since = is_quiet(&view.plan).then_some((generation, began)));
+            ctx.remember(&uid, |m| m.quiet_since = quiet_since(&view.plan, generation, began));
             view
         }
     };
     timed(Stage::Observe, begun);
-    if !observing {
+    if writes {
         // Before anything is written to AWS: that it is ours to clean up, and where.
         finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
     }
-    if observed.records_in_sync == Ok(true) {
-        ctx.remember(&uid, |m| m.change = None);
-    }
+    ctx.remember(&uid, |m| m.change = pending_change(m.change.take(), &observed.records_in_sync));
     tell_served(d, &observed, &plan, ctx);
-    let next = || if is_quiet(&plan) && !in_vain { ctx.quiet(&uid) } else { ctx.settled(&uid) };
     let key = (d.home.namespace.clone(), d.home.name.clone());
     let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
-    if observing {
+    if !writes {
         let new = report::observing(old, generation, &d.home, &plan, &observed, now);
         let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
         ctx.write(domain, old, &new).await?;
-        return Ok(next());
+        return Ok(match rest(&plan, in_vain) {
+            Again::Cached => ctx.quiet(&uid),
+            _ => ctx.settled(&uid),
+        });
     }
     let hands = Hands {
         client: &ctx.client,
@@ -128,17 +129,66 @@ pub(super) async fn serve(
         ctx.events.publish(&domain.object_ref(&()), notice, "Watch", &message).await;
     }
     timed(Stage::Report, begun);
+    Ok(match again(&plan, done.effects, &done.outcomes, in_vain) {
+        Again::AtOnce => {
+            ctx.remember(&uid, |m| m.polls = 0);
+            Next::requeue(Duration::ZERO)
+        }
+        Again::Poll => Next::requeue(ctx.poll(&uid)),
+        Again::Cached => ctx.quiet(&uid),
+        Again::Resync => ctx.settled(&uid),
+    })
+}
+
+/// True when the operator writes to AWS for this domain.
+fn writes(domain: &MtlsDomain) -> bool {
+    domain.spec.management_policy != ManagementPolicy::Observe
+}
+
+/// Start of the time in sync, when it is of this generation of the domain; `None`: cached reads do not count.
+fn cached_since(quiet: Option<(i64, Instant)>, generation: i64) -> Option<Instant> {
+    quiet.filter(|(of, _)| *of == generation).map(|(_, since)| since)
+}
+
+/// Start of the time in sync after a live pass that began at `began`; `None`: the plan does something or waits.
+fn quiet_since(plan: &Plan, generation: i64, began: Instant) -> Option<(i64, Instant)> {
+    is_quiet(plan).then_some((generation, began))
+}
+
+/// The change of the records that is asked about next time: none once Route 53 is known to have all of it.
+fn pending_change(before: Option<String>, in_sync: &Seen<bool>) -> Option<String> {
+    before.filter(|_| *in_sync != Ok(true))
+}
+
+/// Time of the next reconcile when no event comes first.
+#[derive(Debug, PartialEq)]
+enum Again {
+    /// Something was done: the next thing follows.
+    AtOnce,
+    /// AWS is working on something, or did not answer.
+    Poll,
+    /// All is well: soon, from the cache.
+    Cached,
+    /// Somebody else has to do something, or the cache was of no use.
+    Resync,
+}
+
+fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, in_vain: bool) -> Again {
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn it is.
     let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
-    Ok(if done.effects > 0 {
-        ctx.remember(&uid, |m| m.polls = 0);
-        Next::requeue(Duration::ZERO)
-    } else if waits || done.outcomes.values().any(passes) {
-        Next::requeue(ctx.poll(&uid))
+    if effects > 0 {
+        Again::AtOnce
+    } else if waits || outcomes.values().any(passes) {
+        Again::Poll
     } else {
-        next()
-    })
+        rest(plan, in_vain)
+    }
+}
+
+/// Next reconcile when nothing is to be done now. `in_vain`: a cached pass was tried and was inconclusive.
+fn rest(plan: &Plan, in_vain: bool) -> Again {
+    if is_quiet(plan) && !in_vain { Again::Cached } else { Again::Resync }
 }
 
 /// Whether everything is as it should be.
@@ -189,19 +239,39 @@ fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
     held.into_iter().chain(previous).collect()
 }
 
-/// Tells the ClientCertificates what is let in, once that is certain: while a domain is UPDATING it serves what it did before.
+/// Tells the ClientCertificates what is let in, once that is certain.
 fn tell_served(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
-    match (&o.domain, &o.pinned) {
-        (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => {
-            let without_room = plan.truststore.as_ref().map(|compiled| &compiled.without_room);
-            ctx.served.set(&key, Some(&pinned.bundle), without_room, Timestamp::now())
+    match trust_in_use(o, plan) {
+        InUse::Bundle(bundle, without_room) => {
+            ctx.served.set(&key, Some(bundle), without_room, Timestamp::now());
         }
-        (Ok(None), _) => ctx.served.set(&key, None, None, Timestamp::now()),
-        _ => {}
+        InUse::NoDomain => ctx.served.set(&key, None, None, Timestamp::now()),
+        InUse::Unknown => {}
     }
 }
 
+/// Truststore that a domain uses.
+#[derive(Debug, PartialEq)]
+enum InUse<'a> {
+    /// The truststore that it uses, and the entries of which a certificate does not fit into the next one.
+    Bundle(&'a Bundle, Option<&'a BTreeSet<String>>),
+    NoDomain,
+    /// The trust from before, as far as is known: an UPDATING domain serves its previous truststore.
+    Unknown,
+}
+
+fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
+    match (&o.domain, &o.pinned) {
+        (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => {
+            InUse::Bundle(&pinned.bundle, plan.truststore.as_ref().map(|compiled| &compiled.without_room))
+        }
+        (Ok(None), _) => InUse::NoDomain,
+        _ => InUse::Unknown,
+    }
+}
+
+/// Reason why the domain needs a scarce call. It decides the position in the queue.
 fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
     let withdrawn = |pinned: &Pinned| !plan::self_signed::withdrawn(d, &pinned.bundle).is_empty();
     let served = old.conditions.iter().any(|c| {
@@ -231,4 +301,228 @@ pub(super) fn is_queued(old: &MtlsDomainStatus) -> bool {
     let is_it =
         |c: &Condition| c.type_ == ConditionType::DomainProgrammed.as_str() && c.reason == Reason::Queued.as_str();
     old.conditions.iter().any(is_it)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            desired::SourceWish,
+            observed::{Key, Source, Unseen},
+        },
+        *,
+    };
+    use crate::{
+        api::AuthorityState,
+        aws::errors::{self, Kind},
+        conditions,
+        domain::{
+            desired::AuthorityWish,
+            plan::{Judged, Step},
+            simulation::{empty, now, settled},
+        },
+        pki::truststore::Entry,
+    };
+
+    fn planned(d: &Desired, o: &Observed) -> Plan {
+        plan::plan(d, o, now())
+    }
+
+    fn unseen() -> Unseen {
+        Unseen { reason: Reason::Unreachable, message: "no answer".into() }
+    }
+
+    fn updating(o: &mut Observed) {
+        o.domain.as_mut().unwrap().as_mut().unwrap().status = DomainStatus::Updating;
+    }
+
+    #[test]
+    fn trust_is_published_only_when_it_is_certain_to_be_in_use() {
+        let (d, settled) = settled();
+        let bundle = settled.pinned.as_ref().unwrap().as_ref().unwrap().bundle.clone();
+        type Change = fn(&mut Observed);
+        let cases: [(&str, Change, Option<Option<&Bundle>>); 9] = [
+            ("in use", |_| {}, Some(Some(&bundle))),
+            ("UPDATING", updating, None),
+            ("no domain", |o| o.domain = Ok(None), Some(None)),
+            (
+                "no domain, and an old version that cannot be read",
+                |o| (o.domain, o.pinned) = (Ok(None), Err(unseen())),
+                Some(None),
+            ),
+            ("the domain cannot be read", |o| o.domain = Err(unseen()), None),
+            ("the version cannot be read", |o| o.pinned = Err(unseen()), None),
+            ("no mutual TLS", |o| o.pinned = Ok(None), None),
+            ("neither can be read", |o| (o.domain, o.pinned) = (Err(unseen()), Err(unseen())), None),
+            ("what is published next is not in use yet", |o| o.published = Ok(None), Some(Some(&bundle))),
+        ];
+        for (what, change, expected) in cases {
+            let mut o = settled.clone();
+            change(&mut o);
+            let plan = planned(&d, &o);
+            let found = match trust_in_use(&o, &plan) {
+                InUse::Bundle(bundle, without_room) => {
+                    assert_eq!(without_room.is_some(), plan.truststore.is_some(), "{what}");
+                    Some(Some(bundle))
+                }
+                InUse::NoDomain => Some(None),
+                InUse::Unknown => None,
+            };
+            assert_eq!(found, expected, "{what}");
+        }
+    }
+
+    fn status(conditions: &[(ConditionType, Truth, Reason, i64)]) -> MtlsDomainStatus {
+        let mut status = MtlsDomainStatus::default();
+        for (type_, truth, reason, generation) in conditions {
+            conditions::set(&mut status.conditions, *generation, *type_, *truth, *reason, "m", now());
+        }
+        status
+    }
+
+    #[test]
+    fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() {
+        let ready = |truth, generation| status(&[(ConditionType::Ready, truth, Reason::Ready, generation)]);
+        let served = ready(Truth::True, 2);
+        let (d, o) = settled();
+        assert_eq!(class(&d, &o, &planned(&d, &o), &served, 2), Class::Drift);
+        for (what, old) in [
+            ("never reconciled", status(&[])),
+            ("an earlier generation was Ready", ready(Truth::True, 1)),
+            ("it is not Ready", ready(Truth::False, 2)),
+            ("another condition is True", status(&[(ConditionType::Accepted, Truth::True, Reason::Ready, 2)])),
+        ] {
+            assert_eq!(class(&d, &o, &planned(&d, &o), &old, 2), Class::SpecChange, "{what}");
+        }
+        let other = crate::pki::authority::tests::issuer("Other", now());
+        let distrusted = AuthorityWish {
+            name: "other".into(),
+            state: AuthorityState::Distrusted,
+            source: SourceWish::Pem(other.authority().to_pem()),
+        };
+        let mut without = d.clone();
+        without.authorities.push(distrusted);
+        let mut seen = o.clone();
+        let entry = Entry {
+            authority: "other".into(),
+            certificate: other.authority().clone(),
+            max_leaf: None,
+            keep_until: None,
+        };
+        for bundle in [
+            &mut seen.published.as_mut().unwrap().as_mut().unwrap().bundle,
+            &mut seen.pinned.as_mut().unwrap().as_mut().unwrap().bundle,
+        ] {
+            bundle.entries.push(entry.clone());
+        }
+        let source = Source::Read {
+            certificates: Ok(vec![other.authority().clone()]),
+            completing: Ok(vec![]),
+            key: Key::Absent,
+        };
+        seen.authorities.insert("other".into(), source);
+        let plan = planned(&without, &seen);
+        assert!(plan.truststore.as_ref().unwrap().distrusts);
+        assert_eq!(class(&without, &seen, &plan, &served, 2), Class::Distrust, "a distrusted authority");
+        assert_eq!(class(&without, &seen, &plan, &status(&[]), 2), Class::Distrust, "whatever the status says");
+        // A ClientCertificate that signed itself is gone.
+        let mut withdrawn = o.clone();
+        let own = Entry { authority: "clientcertificates/ns/client1/uid".into(), ..entry };
+        withdrawn.pinned.as_mut().unwrap().as_mut().unwrap().bundle.entries.push(own);
+        let nothing = Plan { truststore: None, ..planned(&d, &o) };
+        assert_eq!(class(&d, &withdrawn, &nothing, &served, 2), Class::Distrust, "a deleted ClientCertificate");
+        let mut new = empty();
+        new.converge(&d);
+        new.domain = None;
+        let o = new.observed();
+        let plan = planned(&d, &o);
+        assert!(plan.actions().any(|(_, action)| matches!(action, Action::CreateDomain(_))));
+        assert_eq!(class(&d, &o, &plan, &served, 2), Class::Creation);
+    }
+
+    #[test]
+    fn a_place_in_the_queue_is_kept_in_the_status() {
+        let of = |truth, reason| status(&[(ConditionType::DomainProgrammed, truth, reason, 1)]);
+        let queued = of(Truth::Unknown, Reason::Queued);
+        for (what, old, since, queues) in [
+            ("it waits for its turn", queued, true, true),
+            ("it waits for something else", of(Truth::Unknown, Reason::Progressing), true, false),
+            ("it is as it should be", of(Truth::True, Reason::Programmed), false, false),
+            ("it is stuck", of(Truth::False, Reason::DomainRejected), false, false),
+            ("nothing is known", status(&[]), false, false),
+            (
+                "another step waits",
+                status(&[(ConditionType::BypassClosed, Truth::Unknown, Reason::Queued, 1)]),
+                false,
+                false,
+            ),
+        ] {
+            assert_eq!((waiting_since(&old).is_some(), is_queued(&old)), (since, queues), "{what}");
+        }
+    }
+
+    fn with(verdict: Verdict) -> Plan {
+        let (d, o) = settled();
+        let mut plan = planned(&d, &o);
+        plan.steps.insert(Step::DomainProgrammed, Judged::from(verdict));
+        plan
+    }
+
+    fn failed(kind: Kind, operation: &'static str) -> Outcome {
+        Outcome::Failed(errors::Error { kind, operation, code: None, message: "m".into(), source: None })
+    }
+
+    #[test]
+    fn when_a_domain_is_reconciled_again() {
+        let done = || with(Verdict::Done(Reason::Programmed, "m".into()));
+        let blocked = |reason| with(Verdict::Blocked(reason, "m".into()));
+        let wait = || with(Verdict::Wait(Reason::WaitingForDomain, "m".into()));
+        let queued = Outcome::Queued { ahead: 1, about: Duration::ZERO };
+        let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
+        let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
+        let acts = || with(Verdict::Act("m".into()));
+        for (what, plan, effects, outcome, in_vain, expected) in [
+            ("all is well", done(), 0, None, false, Again::Cached),
+            ("all is well, and the cache did not show it", done(), 0, None, true, Again::Resync),
+            ("something was done", done(), 1, None, false, Again::AtOnce),
+            ("something was done, another thing failed", wait(), 1, Some(throttled.clone()), false, Again::AtOnce),
+            ("AWS is at it", wait(), 0, None, false, Again::Poll),
+            ("AWS does not answer", with(Verdict::Unknown(unseen())), 0, None, false, Again::Poll),
+            ("a call failed", acts(), 0, Some(throttled), false, Again::Poll),
+            ("it stands in the queue, and is woken", acts(), 0, Some(queued), false, Again::Resync),
+            ("another account has the name", acts(), 0, Some(taken), false, Again::Resync),
+            ("somebody else has to act", blocked(Reason::ForeignOwner), 0, None, false, Again::Resync),
+            ("the spec keeps the endpoint open", blocked(Reason::KeptOpen), 0, None, false, Again::Cached),
+            ("a step is behind", with(Verdict::Behind(Step::TruststorePublished)), 0, None, false, Again::Resync),
+        ] {
+            let outcomes = outcome.map(|outcome| (Step::DomainProgrammed, outcome)).into_iter().collect();
+            assert_eq!(again(&plan, effects, &outcomes, in_vain), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn cached_reads_count_for_a_generation_in_sync_and_from_before_its_live_pass() {
+        let (began, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let in_sync = with(Verdict::Done(Reason::Programmed, "m".into()));
+        let mut busy = in_sync.clone();
+        let tag = Action::MarkDomain { arn: "a".into() };
+        busy.steps.insert(
+            Step::DomainProgrammed,
+            Judged { actions: vec![tag], ..in_sync.steps[&Step::DomainProgrammed].clone() },
+        );
+        assert_eq!(quiet_since(&in_sync, 2, began), Some((2, began)));
+        assert_eq!(quiet_since(&busy, 2, began), None, "something is to be done");
+        assert_eq!(quiet_since(&with(Verdict::Wait(Reason::WaitingForDomain, "m".into())), 2, began), None);
+        assert_eq!(cached_since(Some((2, later)), 2), Some(later));
+        assert_eq!(cached_since(Some((1, later)), 2), None, "the spec has changed");
+        assert_eq!(cached_since(None, 2), None);
+    }
+
+    #[test]
+    fn a_change_of_records_is_asked_about_until_it_is_in_sync() {
+        for (in_sync, expected) in [(Ok(true), None), (Ok(false), Some("c1")), (Err(unseen()), Some("c1"))] {
+            assert_eq!(pending_change(Some("c1".into()), &in_sync).as_deref(), expected);
+            assert_eq!(pending_change(None, &in_sync), None);
+        }
+    }
 }

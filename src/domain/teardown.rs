@@ -159,3 +159,200 @@ fn record_removal(home: &Home, r: &Remains, records: &[RecordSet]) -> Option<Act
     let zone_id = r.zone_id.clone()?;
     (!changes.is_empty()).then_some(Action::ChangeRecords { zone_id, changes })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::UnlistedMappings,
+        domain::{
+            observed::Unseen,
+            plan::{ADOPTED_TAG, OWNER_TAG},
+            simulation::{desired, empty},
+        },
+    };
+
+    /// A domain in sync: its placement, the mapping paths of its spec, and what is left of it.
+    fn whole() -> (Home, Vec<String>, Remains) {
+        let (d, mut world) = (desired(), empty());
+        world.converge(&d);
+        (d.home.clone(), d.mappings.keys().cloned().collect(), world.remains())
+    }
+
+    fn unseen() -> Unseen {
+        Unseen { reason: Reason::Unreachable, message: "no answer".into() }
+    }
+
+    fn domain_of(r: &mut Remains) -> &mut Domain {
+        r.domain.as_mut().unwrap().as_mut().unwrap()
+    }
+
+    fn shown(judged: &Judged) -> (&'static str, Vec<String>) {
+        let verdict = match &judged.verdict {
+            Verdict::Done(..) => "done",
+            Verdict::Act(_) => "acts",
+            Verdict::Wait(..) => "waits",
+            Verdict::Behind(_) => "behind",
+            Verdict::Blocked(..) => "blocked",
+            Verdict::Unknown(_) => "unknown",
+        };
+        let first = |action: &Action| format!("{action:?}").split([' ', '(']).next().unwrap_or_default().to_owned();
+        (verdict, judged.actions.iter().map(first).collect())
+    }
+
+    #[test]
+    fn what_of_a_domain_is_taken_away() {
+        let unlisted = |fate| move |home: &mut Home, _: &mut Remains| home.unlisted_mappings = Some(fate);
+        let drop_orders: fn(&mut Vec<String>) = |listed| listed.retain(|path| path != "orders");
+        let all: fn(&mut Vec<String>) = |_| {};
+        let whole_domain =
+            ["ChangeRecords", "DeleteMapping", "DeleteMapping", "DeleteMapping", "DeleteDomain"].as_slice();
+        let not_domain = &whole_domain[..4];
+        type Change = Box<dyn Fn(&mut Home, &mut Remains)>;
+        let foreign = |_: &mut Home, r: &mut Remains| {
+            domain_of(r).tags.insert(OWNER_TAG.into(), "other/ns/partners".into());
+        };
+        let adopted = |_: &mut Home, r: &mut Remains| {
+            domain_of(r).tags.insert(ADOPTED_TAG.into(), "true".into());
+        };
+        let elsewhere = |r: &mut Remains| domain_of(r).truststore = None;
+        let rest = ["ChangeRecords", "DeleteTruststoreVersion", "DeleteCertificate"].as_slice();
+        let released = ["ChangeRecords", "ReleaseCertificate", "ReleaseDomain"].as_slice();
+        let cases: Vec<(&str, Change, fn(&mut Vec<String>), Option<DeletionPolicy>, (&str, &[&str]))> = vec![
+            ("all of it", Box::new(|_, _| {}), all, None, ("acts", whole_domain)),
+            (
+                "one that we made takes what is not listed along",
+                Box::new(|_, _| {}),
+                drop_orders,
+                None,
+                ("acts", whole_domain),
+            ),
+            (
+                "kept unlisted mappings keep the domain",
+                Box::new(unlisted(UnlistedMappings::Keep)),
+                drop_orders,
+                None,
+                ("blocked", &[]),
+            ),
+            ("nothing is unlisted", Box::new(unlisted(UnlistedMappings::Keep)), all, None, ("acts", whole_domain)),
+            (
+                "unlisted mappings go",
+                Box::new(unlisted(UnlistedMappings::Delete)),
+                drop_orders,
+                None,
+                ("acts", whole_domain),
+            ),
+            (
+                "taken over, deleted all the same, and what is not listed is somebody's",
+                Box::new(adopted),
+                drop_orders,
+                Some(DeletionPolicy::Delete),
+                ("blocked", &[]),
+            ),
+            (
+                "taken over and deleted all the same",
+                Box::new(adopted),
+                all,
+                Some(DeletionPolicy::Delete),
+                ("acts", whole_domain),
+            ),
+            (
+                "while API Gateway is at it, only what is around it",
+                Box::new(|_, r| domain_of(r).status = DomainStatus::Updating),
+                all,
+                None,
+                ("waits", not_domain),
+            ),
+            ("taken over: it stays", Box::new(adopted), all, None, ("acts", released)),
+            ("retained", Box::new(|_, _| {}), all, Some(DeletionPolicy::Retain), ("acts", released)),
+            ("somebody else's, with our truststore", Box::new(foreign), all, None, ("acts", &released[..2])),
+            (
+                "somebody else's, without our truststore",
+                Box::new(move |home, r| (foreign(home, r), elsewhere(r)).1),
+                all,
+                None,
+                ("waits", &rest[..2]),
+            ),
+            (
+                "nobody's, with our truststore",
+                Box::new(|_, r| domain_of(r).tags.clear()),
+                all,
+                Some(DeletionPolicy::Delete),
+                ("acts", &released[..2]),
+            ),
+            ("the domain is gone", Box::new(|_, r| gone(r)), all, None, ("acts", rest)),
+            (
+                "the certificate is in use for a while",
+                Box::new(|_, r| r.domain = Ok(None)),
+                all,
+                None,
+                ("waits", &rest[..2]),
+            ),
+            (
+                "the zone is gone, and the records with it",
+                Box::new(|_, r| (gone(r), r.zone_id = None).1),
+                all,
+                None,
+                ("acts", &rest[1..]),
+            ),
+            (
+                "nothing of ours is left",
+                Box::new(|_, r| {
+                    gone(r);
+                    (r.records, r.certificates, r.versions) = (Ok(vec![]), Ok(vec![]), Ok(vec![]));
+                }),
+                all,
+                None,
+                ("done", &[]),
+            ),
+            (
+                "somebody else's certificate stays",
+                Box::new(|_, r| {
+                    gone(r);
+                    (r.records, r.versions) = (Ok(vec![]), Ok(vec![]));
+                    r.certificates.as_mut().unwrap()[0].tags.clear();
+                }),
+                all,
+                None,
+                ("done", &[]),
+            ),
+            ("the records cannot be seen", Box::new(|_, r| r.records = Err(unseen())), all, None, ("unknown", &[])),
+            ("the domain cannot be seen", Box::new(|_, r| r.domain = Err(unseen())), all, None, ("unknown", &[])),
+            ("the mappings cannot be seen", Box::new(|_, r| r.mappings = Err(unseen())), all, None, ("unknown", &[])),
+            (
+                "the certificates cannot be seen",
+                Box::new(|_, r| (gone(r), r.certificates = Err(unseen())).1),
+                all,
+                None,
+                ("unknown", &rest[..1]),
+            ),
+            (
+                "the versions cannot be seen",
+                Box::new(|_, r| (gone(r), r.versions = Err(unseen())).1),
+                all,
+                None,
+                ("unknown", &rest[..1]),
+            ),
+            (
+                "retained, and the certificates cannot be seen",
+                Box::new(|_, r| r.certificates = Err(unseen())),
+                all,
+                Some(DeletionPolicy::Retain),
+                ("unknown", &[]),
+            ),
+        ];
+        for (what, change, list, policy, (verdict, actions)) in cases {
+            let (mut home, mut listed, mut remains) = whole();
+            change(&mut home, &mut remains);
+            list(&mut listed);
+            let judged = teardown(&home, policy, RestDeployment::Never, &listed, &remains);
+            let expected = (verdict, actions.iter().map(|a| (*a).to_owned()).collect());
+            assert_eq!(shown(&judged), expected, "{what}: {judged:?}");
+        }
+    }
+
+    fn gone(r: &mut Remains) {
+        r.domain = Ok(None);
+        r.certificates.iter_mut().flatten().for_each(|c| c.in_use = false);
+    }
+}

@@ -1,5 +1,8 @@
 //! What wakes a domain up: which change of what concerns which MtlsDomains. Reads the watches' stores only.
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use futures::{Stream, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -16,7 +19,7 @@ use super::{
     served::DomainKey,
 };
 use crate::{
-    api::{Issuance, MtlsDomain},
+    api::{ClientCertificate, Issuance, MtlsDomain},
     certificate,
     cluster::{finalizer, watch::Watch},
     grant::{fit::Fit, permits},
@@ -54,19 +57,34 @@ pub(super) fn asked(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<Obj
     let cert = c.0.as_ref().ok()?;
     let key = certificate::desired::domain_key(cert);
     let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
-    if permits::is_foreign(cert) {
-        let is_let_in = match cert.spec.issuance {
-            Issuance::SelfSigned => ctx.permits.may_be_trusted(cert),
-            Issuance::Authority => matches!(ctx.permits.fit(cert, Timestamp::now()), Some(Fit::Fits(_))),
-        };
-        if !is_let_in {
-            return None; // it is not for those whom nobody let in to have AWS called
-        }
-    }
+    let fit = || ctx.permits.fit(cert, Timestamp::now());
+    let is_let_in = || is_let_in(cert, || ctx.permits.may_be_trusted(cert), fit);
     let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
     let life = certificate::desired::duration(cert, max.as_ref().map(desired::length));
     let allowed = || ctx.served.trust(&key).is_some_and(|trust| trust.allows_everywhere(life));
-    (cert.spec.issuance == Issuance::SelfSigned || !allowed()).then_some(domain)
+    asks(cert, is_let_in, allowed).then_some(domain)
+}
+
+/// True when a certificate of another namespace may make its domain call AWS. `may_be_trusted`: a grant may allow it
+/// to sign itself.
+fn is_let_in(
+    cert: &ClientCertificate,
+    may_be_trusted: impl FnOnce() -> bool,
+    fit: impl FnOnce() -> Option<Fit>,
+) -> bool {
+    match cert.spec.issuance {
+        Issuance::SelfSigned => may_be_trusted(),
+        Issuance::Authority => matches!(fit(), Some(Fit::Fits(_))),
+    }
+}
+
+/// True when the domain has to call AWS for a certificate. `is_let_in`: asked for one of another namespace only;
+/// `allowed`: the domain allows leaves of this duration already.
+fn asks(cert: &ClientCertificate, is_let_in: impl FnOnce() -> bool, allowed: impl FnOnce() -> bool) -> bool {
+    if permits::is_foreign(cert) && !is_let_in() {
+        return false; // it is not for those whom nobody let in to have AWS called
+    }
+    cert.spec.issuance == Issuance::SelfSigned || !allowed()
 }
 
 pub(super) fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
@@ -89,7 +107,10 @@ pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> 
 
 /// The domains of other namespaces that self-signed certificates of this one are for.
 fn asking(namespace: &str, ctx: &Ctx) -> BTreeSet<DomainKey> {
-    let state = ctx.certificates.state();
+    asked_by(namespace, &ctx.certificates.state())
+}
+
+fn asked_by(namespace: &str, state: &[Arc<certificate::controller::Guard>]) -> BTreeSet<DomainKey> {
     let theirs = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
     let foreign = theirs.filter_map(|c| c.0.as_ref().ok()).filter(|c| permits::is_foreign(c));
     foreign.filter(|c| c.spec.issuance == Issuance::SelfSigned).map(certificate::desired::domain_key).collect()
@@ -137,4 +158,168 @@ pub(super) fn referring(
     let state = all.state();
     let there = state.iter().filter(|d| d.meta().namespace == namespace && d.0.as_ref().is_ok_and(&refers));
     there.map(|d| ObjectRef::from_obj(&**d)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{cluster::fake::store, grant::fit::Terms};
+
+    fn certificate(namespace: &str, issuance: &str) -> ClientCertificate {
+        serde_json::from_value(json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
+            "metadata": {"name": "c", "namespace": namespace, "generation": 3},
+            "spec": {
+                "domainRef": {"name": "partners", "namespace": "shop"}, "issuance": issuance, "duration": "2h",
+                "subject": {"commonName": "c"},
+            },
+        }))
+        .unwrap()
+    }
+
+    fn domain(namespace: &str, name: &str, change: impl FnOnce(&mut Value)) -> Guard {
+        let mut object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+            "metadata": {"name": name, "namespace": namespace, "uid": format!("{namespace}/{name}"), "generation": 1},
+            "spec": {"domainName": "a.example.com"},
+        });
+        change(&mut object);
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn names(refs: Vec<ObjectRef<Guard>>) -> Vec<String> {
+        let mut names: Vec<_> =
+            refs.into_iter().map(|r| format!("{}/{}", r.namespace.unwrap_or_default(), r.name)).collect();
+        names.sort();
+        names
+    }
+
+    fn terms() -> Terms {
+        Terms { grant: "g".into(), authority: None, max_duration: None, not_after: None, is_counted: false }
+    }
+
+    #[test]
+    fn a_certificate_that_nobody_let_in_makes_no_calls_to_aws() {
+        let (fits, misfits) = (Some(Fit::Fits(terms())), Some(Fit::Misfits("m".into())));
+        let unknown = Some(Fit::Unknown("m".into()));
+        for (issuance, may_be_trusted, fit, expected) in [
+            ("Authority", false, fits.clone(), true),
+            ("Authority", true, misfits.clone(), false),
+            ("Authority", true, unknown.clone(), false),
+            ("Authority", true, None, false),
+            ("SelfSigned", true, misfits, true),
+            ("SelfSigned", true, unknown, true),
+            ("SelfSigned", false, fits, false),
+        ] {
+            let cert = certificate("acme", issuance);
+            let found = is_let_in(&cert, || may_be_trusted, || fit.clone());
+            assert_eq!(found, expected, "{issuance} {may_be_trusted} {fit:?}");
+        }
+        // Namespace, issuance, let in, leaves of its life are allowed already.
+        for (namespace, issuance, is_let_in, allowed, expected) in [
+            ("shop", "SelfSigned", false, true, true),
+            ("shop", "Authority", false, true, false),
+            ("shop", "Authority", false, false, true),
+            ("acme", "SelfSigned", true, true, true),
+            ("acme", "SelfSigned", false, false, false),
+            ("acme", "Authority", true, false, true),
+            ("acme", "Authority", true, true, false),
+            ("acme", "Authority", false, false, false),
+        ] {
+            let cert = certificate(namespace, issuance);
+            let found = asks(&cert, || is_let_in, || allowed);
+            assert_eq!(found, expected, "{namespace} {issuance} {is_let_in} {allowed}");
+        }
+    }
+
+    fn hash(interest: Option<impl std::hash::Hash>) -> Option<u64> {
+        use std::hash::{DefaultHasher, Hasher};
+        let mut hasher = DefaultHasher::new();
+        interest.map(|interest| {
+            interest.hash(&mut hasher);
+            hasher.finish()
+        })
+    }
+
+    #[test]
+    fn a_domain_is_worth_a_reconcile_when_anything_but_our_own_writes_has_changed() {
+        let of = |change: fn(&mut Value)| hash(worth_a_look(&domain("shop", "partners", change)));
+        let before = of(|_| {});
+        assert!(before.is_some());
+        for (what, change, expected) in [
+            ("our status", (|o| o["status"] = json!({"observedGeneration": 1})) as fn(&mut Value), false),
+            ("our annotation", |o| o["metadata"]["annotations"] = json!({finalizer::HOME: "1/eu-west-1"}), false),
+            ("a label", |o| o["metadata"]["labels"] = json!({"a": "b"}), false),
+            ("the spec", |o| o["metadata"]["generation"] = json!(2), true),
+            (
+                "the abandon annotation",
+                |o| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"}),
+                true,
+            ),
+            ("its deletion", |o| o["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"), true),
+        ] {
+            assert_eq!(of(change) != before, expected, "{what}");
+        }
+        assert_eq!(
+            hash(worth_a_look(&domain("shop", "partners", |o| o["spec"] = json!(1)))),
+            None,
+            "it cannot be read"
+        );
+    }
+
+    #[test]
+    fn a_certificate_is_news_to_its_domain_when_its_life_or_its_end_is() {
+        let of = |namespace: &str, change: fn(&mut ClientCertificate)| {
+            let mut cert = certificate(namespace, "Authority");
+            change(&mut cert);
+            wanted_life(&kube::core::DeserializeGuard(Ok(cert)))
+        };
+        type Change = fn(&mut ClientCertificate);
+        let changes: [(&str, Change, [bool; 2]); 3] = [
+            ("its generation", |c| c.metadata.generation = Some(4), [false, true]),
+            ("its duration", |c| c.spec.duration = None, [true, true]),
+            (
+                "its deletion",
+                |c| {
+                    let at = Timestamp::UNIX_EPOCH;
+                    c.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
+                },
+                [true, true],
+            ),
+        ];
+        for (what, change, expected) in changes {
+            let news = ["shop", "acme"].map(|namespace| of(namespace, change) != of(namespace, |_| {}));
+            assert_eq!(news, expected, "{what}: in the domain's namespace, and in another");
+        }
+    }
+
+    #[test]
+    fn domains_that_want_one_name_wake_each_other() {
+        let me = domain("a", "me", |_| {});
+        let all = store(vec![
+            domain("a", "me", |_| {}),
+            domain("b", "same", |_| {}),
+            domain("b", "other", |o| o["spec"]["domainName"] = json!("b.example.com")),
+            domain("b", "unreadable", |o| o["spec"] = json!(1)),
+        ]);
+        assert_eq!(names(rivals(&me, &all)), ["b/same"]);
+        assert_eq!(names(rivals(&domain("b", "unreadable", |o| o["spec"] = json!(1)), &all)), [""; 0]);
+        let all = names(referring(&all, Some("b".into()), |_| true));
+        assert_eq!(all, ["b/other", "b/same"], "of that namespace, as far as they can be read");
+    }
+
+    #[test]
+    fn a_namespace_asks_those_domains_that_its_own_self_signed_certificates_are_for() {
+        let guard = |cert| Arc::new(kube::core::DeserializeGuard(Ok(cert)));
+        let all = [
+            guard(certificate("acme", "SelfSigned")),
+            guard(certificate("acme", "Authority")),
+            guard(certificate("shop", "SelfSigned")),
+        ];
+        assert_eq!(asked_by("acme", &all), [("shop".to_owned(), "partners".to_owned())].into());
+        assert!(asked_by("acme", &all[1..]).is_empty(), "an authority's leaf is in no truststore");
+        assert!(asked_by("shop", &all).is_empty(), "its own namespace's are found by the domain itself");
+    }
 }

@@ -187,3 +187,150 @@ fn issuing(domain: &MtlsDomain) -> Option<String> {
     let mut able = all.into_iter().filter(|a| a.issues());
     able.next().filter(|_| able.next().is_none()).map(|only| only.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        certificate::controller::tests::{certificate, domain, grant, guard},
+        cluster::fake::store,
+    };
+
+    fn permits(grants: Vec<Guard>, certificates: Vec<certificate::controller::Guard>) -> Permits {
+        Permits::new(store(grants), store(certificates), store(vec![domain(|_| {})]), store(vec![]))
+    }
+
+    fn named(name: &'static str, change: impl FnOnce(&mut Value)) -> Guard {
+        grant(|o| {
+            o["metadata"]["name"] = json!(name);
+            change(o);
+        })
+    }
+
+    fn foreign(name: &'static str, change: impl FnOnce(&mut Value)) -> ClientCertificate {
+        certificate(|o| {
+            for field in ["name", "uid"] {
+                o["metadata"][field] = json!(name);
+            }
+            o["metadata"]["namespace"] = json!("acme");
+            change(o);
+        })
+    }
+
+    fn key() -> DomainKey {
+        ("shop".into(), "partners".into())
+    }
+
+    fn deleted(o: &mut Value) {
+        o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+    }
+
+    #[test]
+    fn grants_count_beside_their_domain_until_they_are_deleted() {
+        let grants = vec![
+            named("a", |_| {}),
+            named("other-domain", |o| o["spec"]["domainRef"]["name"] = json!("other")),
+            named("other-namespace", |o| o["metadata"]["namespace"] = json!("elsewhere")),
+            named("deleted", deleted),
+            named("unreadable", |o| o["spec"] = json!(1)),
+            named("unreadable-deleted", |o| {
+                deleted(o);
+                o["spec"] = json!(1);
+            }),
+        ];
+        let permits = permits(grants, vec![]);
+        let mut found: Vec<_> = permits.of(&key()).iter().map(|g| g.name_any()).collect();
+        found.sort();
+        assert_eq!(found, ["a", "unreadable"]);
+    }
+
+    #[test]
+    fn a_certificate_is_granted_by_what_there_is() {
+        let now = Timestamp::now();
+        let cert = foreign("client1", |_| {});
+        let of = |grants: Vec<Guard>| match permits(grants, vec![guard(cert.clone())]).fit(&cert, now) {
+            Some(Fit::Fits(_)) => "fits",
+            Some(Fit::Misfits(_)) => "misfits",
+            Some(Fit::Unknown(_)) => "unknown",
+            None => "nothing",
+        };
+        assert_eq!(of(vec![]), "misfits");
+        assert_eq!(of(vec![named("a", |_| {})]), "fits");
+        assert_eq!(of(vec![named("a", deleted)]), "misfits");
+        assert_eq!(of(vec![named("a", |o| o["spec"] = json!(1))]), "unknown");
+        let by_label = |o: &mut Value| o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}});
+        assert_eq!(of(vec![named("a", by_label)]), "unknown");
+        let bad = foreign("bad", |o| o["spec"]["csr"] = json!("x"));
+        assert_eq!(permits(vec![named("a", |_| {})], vec![]).fit(&bad, now), None, "nothing that could be certified");
+    }
+
+    #[test]
+    fn those_that_ask_are_of_other_namespaces_and_not_deleted() {
+        let certificates = vec![
+            guard(foreign("client1", |_| {})),
+            guard(foreign("client2", deleted)),
+            guard(foreign("client3", |o| o["spec"]["domainRef"]["name"] = json!("other"))),
+            guard(certificate(|o| o["metadata"]["name"] = json!("client4"))),
+        ];
+        let found = permits(vec![named("a", |_| {})], certificates).of_domain(&key(), Timestamp::now());
+        assert_eq!(found.iter().map(|(c, _)| c.name_any()).collect::<Vec<_>>(), ["client1"]);
+        assert!(matches!(found[0].1, Fit::Fits(_)));
+    }
+
+    #[test]
+    fn one_that_signs_itself_may_be_trusted_by_a_grant_that_lets_it() {
+        let cert = foreign("client1", |o| o["spec"]["issuance"] = json!("SelfSigned"));
+        let self_signed = |o: &mut Value| o["spec"]["issuance"] = json!("SelfSigned");
+        for (what, grant, expected) in [
+            ("self-signed", named("a", self_signed), true),
+            ("by an authority", named("a", |_| {}), false),
+            ("unreadable", named("a", |o| o["spec"] = json!(1)), true),
+            ("deleted", named("a", |o| (self_signed(o), deleted(o)).1), false),
+            (
+                "of another namespace",
+                named("a", |o| {
+                    self_signed(o);
+                    o["spec"]["namespaces"] = json!({"names": ["zeta"]});
+                }),
+                false,
+            ),
+            (
+                "by labels that are not known",
+                named("a", |o| {
+                    self_signed(o);
+                    o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}});
+                }),
+                true,
+            ),
+        ] {
+            assert_eq!(permits(vec![grant], vec![]).may_be_trusted(&cert), expected, "{what}");
+        }
+        assert!(!permits(vec![], vec![]).may_be_trusted(&cert));
+    }
+
+    #[test]
+    fn places_are_shared_where_a_grant_has_a_number_of_them() {
+        let places = |o: &mut Value| o["spec"]["maxCertificates"] = json!(2);
+        assert!(permits(vec![named("a", |_| {}), named("b", places)], vec![]).has_places(&key()));
+        assert!(!permits(vec![named("a", |_| {})], vec![]).has_places(&key()));
+        assert!(!permits(vec![named("a", |o| (places(o), deleted(o)).1)], vec![]).has_places(&key()));
+        assert!(needs_labels(&named("a", |o| o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}}))));
+        assert!(!needs_labels(&named("a", |_| {})));
+        assert_ne!(said(&named("a", |_| {})), said(&named("a", deleted)));
+        assert_ne!(said(&named("a", |_| {})), said(&named("a", |o| o["metadata"]["generation"] = json!(2))));
+        assert_eq!(said(&named("a", |_| {})), said(&named("a", |o| o["status"] = json!({"certificates": 1}))));
+    }
+
+    #[test]
+    fn the_authority_that_issues_is_the_named_one_or_the_only_one() {
+        let of = |trust: Value| issuing(domain(|o| o["spec"]["trust"] = trust).0.as_ref().unwrap());
+        let one = |name: &str| json!({"name": name, "secretRef": {"name": name}});
+        let pem = json!({"name": "p", "pem": "x"});
+        assert_eq!(of(json!({"authorities": [one("a"), pem.clone()]})).as_deref(), Some("a"));
+        assert_eq!(of(json!({"authorities": [one("a"), one("b")]})), None);
+        assert_eq!(of(json!({"authorities": [one("a"), one("b")], "issuingAuthority": "b"})).as_deref(), Some("b"));
+        assert_eq!(of(json!({"authorities": [pem]})), None);
+    }
+}

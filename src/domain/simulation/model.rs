@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    pub(super) fn remains(&self) -> Remains {
+    pub(in crate::domain) fn remains(&self) -> Remains {
         Remains {
             zone_id: Some("Z1".into()),
             records: Ok(self.records_at(&[NAME, &records::marker_name(NAME)])),

@@ -1,0 +1,579 @@
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::*;
+use crate::{
+    aws::{
+        fake::{self, ACCOUNT, REGION},
+        quota::Quota,
+        rates::Rates,
+    },
+    cluster::{self, fake::store},
+    domain::{clients::entry_name, simulation::now},
+    outside::probe::ProbeOptions,
+    pki::authority::tests::issuer,
+    policy,
+};
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// A controller whose Kubernetes and AWS are functions. AWS has nothing at first, and remembers nothing.
+pub(in crate::domain) struct Stage {
+    pub ctx: Arc<Ctx>,
+    /// Every write, in order, and that AWS was read at all.
+    log: Log,
+}
+
+impl Stage {
+    /// `policy`: the text of one; `team`: the value of the label `team` of the namespace, when it is known.
+    fn new(domains: Vec<Guard>, policy: Option<&str>, team: Option<&str>) -> Stage {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let log = Log::default();
+        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
+        let said = log.clone();
+        let session = fake::session(&gate, move |call, _| {
+            note(&said, if is_read(call) { "read AWS".to_owned() } else { format!("write {call}") });
+            answer(call)
+        });
+        let (told, objects) = (log.clone(), domains.clone());
+        let client = cluster::fake::client(move |method, path, body| {
+            let name = path.trim_end_matches("/status").rsplit('/').next().unwrap_or_default();
+            let object = objects.iter().find(|d| d.name_any() == name).and_then(|d| d.0.as_ref().ok());
+            note(&told, format!("{method} {}", meaning(path, &body)));
+            match (method.as_str(), object) {
+                ("POST", _) => (201, body),
+                (_, Some(object)) => (200, serde_json::to_value(object).unwrap()),
+                _ if path.ends_with("/secrets") => (
+                    200,
+                    json!({"metadata": {}, "items": [{"metadata": {"name": "partners.acme-ca", "namespace": "shop"}}]}),
+                ),
+                _ => cluster::fake::refusal(404, "NotFound"),
+            }
+        });
+        let namespaces = team.map(|team| {
+            let labels = json!({"name": "shop", "labels": {"team": team}});
+            serde_json::from_value::<PartialObjectMeta<Namespace>>(json!({"metadata": labels})).unwrap()
+        });
+        let (domains, namespaces) = (store(domains), store(namespaces.into_iter().collect()));
+        let certificates = store::<certificate::controller::Guard>(vec![]);
+        let (metrics, _) = Metrics::new();
+        let policy = policy.map(|text| Arc::new(policy::parse(text).unwrap()));
+        let permits = Permits::new(store(vec![]), certificates.clone(), domains.clone(), namespaces.clone());
+        let ctx = Ctx {
+            client: client.clone(),
+            cluster_id: "cluster".into(),
+            truststore_bucket: None,
+            watched: None,
+            tiers: Tiers::within(Duration::from_secs(900)),
+            readings: Readings::default(),
+            sessions: Sessions::of(session),
+            gate,
+            probe: EndpointProbe::new(&ProbeOptions::default()).unwrap(),
+            public_dns: PublicDns::new(Some(([127, 0, 0, 1], 1).into())).unwrap(),
+            events: Events::new(client, "test"),
+            metrics,
+            pulse: Pulse::default(),
+            domains,
+            certificates,
+            served: Arc::new(Served::new().0),
+            allowance: Allowance::default(),
+            bypasses: Arc::default(),
+            policy: watch::channel(policy).1,
+            namespaces,
+            permits: Arc::new(permits),
+            turns: Turns::new(1),
+            memory: Mutex::default(),
+        };
+        Stage { ctx: Arc::new(ctx), log }
+    }
+
+    fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+}
+
+/// Reads of AWS are noted once, as they come in any order.
+fn note(log: &Log, what: String) {
+    let mut log = log.lock().unwrap();
+    if !what.ends_with(' ') && log.last() != Some(&what) {
+        log.push(what);
+    }
+}
+
+fn is_read(call: &str) -> bool {
+    let (first, operation) = (call.split(' ').next().unwrap(), call.rsplit('.').next().unwrap());
+    let reads = ["List", "Describe", "Get"].iter().any(|verb| operation.starts_with(verb));
+    ["GET", "HEAD"].contains(&first) || call.contains(" CertificateManager.") && reads
+}
+
+fn answer(call: &str) -> (u16, String) {
+    match call.rsplit('.').next().unwrap() {
+        "ListCertificates" => (200, "{}".into()),
+        "RequestCertificate" => {
+            (200, json!({"CertificateArn": format!("arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1")}).to_string())
+        }
+        _ if call.starts_with("PUT") => (200, String::new()),
+        _ => (404, "{}".into()),
+    }
+}
+
+/// Meaning of a write to the API server, in a few words.
+fn meaning(path: &str, body: &Value) -> String {
+    if path.ends_with("/status") {
+        let conditions = body[1]["value"]["conditions"].as_array().cloned().unwrap_or_default();
+        let accepted = conditions.iter().find(|c| c["type"] == "Accepted").cloned().unwrap_or_default();
+        return format!("status {}", accepted["reason"].as_str().unwrap_or_default());
+    }
+    if path.ends_with("/events") {
+        return format!("event {}", body["reason"].as_str().unwrap());
+    }
+    if path.contains("/secrets/") {
+        return "a Secret".into();
+    }
+    if path.contains("/events/") {
+        return String::new(); // the same Event again, counted
+    }
+    match body["metadata"]["finalizers"].as_array() {
+        Some(all) if all.iter().any(|f| f == finalizer::FINALIZER) => {
+            format!("hold {}", body["metadata"]["annotations"][finalizer::HOME].as_str().unwrap_or_default())
+        }
+        Some(_) => "release".into(),
+        None => String::new(),
+    }
+}
+
+fn domain(change: impl FnOnce(&mut Value)) -> MtlsDomain {
+    let mut object = json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+        "metadata": {
+            "name": "partners", "namespace": "shop", "uid": "u", "generation": 1, "resourceVersion": "1",
+            "creationTimestamp": "2026-01-02T00:00:00Z",
+        },
+        "spec": {
+            "domainName": "mtls.example.com", "dns": {"external": {"verify": "None"}},
+            "truststore": {"bucket": "truststores", "bucketCreation": "IfMissing"},
+            "trust": {"authorities": [{"name": "acme", "pem": issuer("Acme", now()).authority().to_pem()}]},
+        },
+    });
+    change(&mut object);
+    serde_json::from_value(object).unwrap()
+}
+
+/// Deleted, and held by our finalizer.
+fn deleted(change: impl FnOnce(&mut Value)) -> MtlsDomain {
+    domain(|o| {
+        o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+        o["metadata"]["finalizers"] = json!([finalizer::FINALIZER]);
+        change(o);
+    })
+}
+
+fn guard(domain: MtlsDomain) -> Guard {
+    DeserializeGuard(Ok(domain))
+}
+
+/// The futures of a reconcile are larger than the stack of a test's thread likes.
+fn on_a_large_stack<F: Future<Output = ()> + 'static>(test: fn() -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let thread = std::thread::Builder::new().stack_size(64 << 20);
+    thread.spawn(move || runtime.block_on(test())).unwrap().join().unwrap();
+}
+
+#[test]
+fn what_a_reconcile_does_before_anything_is_written_to_aws() {
+    on_a_large_stack(reconciles);
+}
+
+async fn reconciles() {
+    let held = "PATCH hold 123456789012/eu-west-1";
+    let first_writes = [
+        "read AWS",
+        held,
+        "write POST acm.eu-west-1.amazonaws.com/ CertificateManager.RequestCertificate",
+        "write PUT truststores.s3.eu-west-1.amazonaws.com/",
+        "PATCH status Accepted",
+    ];
+    let older = |change: fn(&mut Value)| {
+        guard(domain(|o| {
+            o["metadata"]["name"] = json!("older");
+            o["metadata"]["uid"] = json!("older");
+            o["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+            change(o);
+        }))
+    };
+    let elsewhere = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::HOME: "123456789012/us-east-1"});
+    let observe = |o: &mut Value| o["spec"]["managementPolicy"] = json!("Observe");
+    let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
+    let abandon = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"});
+    let other_account = |o: &mut Value| o["spec"]["aws"] = json!({"accountId": "999999999999"});
+    let everything = "rules: [{name: a, namespaces: {}}]";
+    let by_label = "rules: [{name: a, namespaces: {matchLabels: {team: a}}}]";
+    let by_zone = "rules: [{name: a, namespaces: {}, domainSuffixes: [example.org]}]";
+    let retained = ["POST event Retained", "PATCH release"];
+    type Case<'a> = (&'a str, MtlsDomain, Option<Guard>, Option<&'a str>, Option<&'a str>, &'a [&'a str]);
+    let cases: Vec<Case> = vec![
+        ("a new domain is held before the first write", domain(|_| {}), None, None, None, &first_writes),
+        (
+            "only observed: nothing is written or held",
+            domain(observe),
+            None,
+            None,
+            None,
+            &["read AWS", "PATCH status Accepted"],
+        ),
+        ("suspended", domain(suspend), None, None, None, &["PATCH status Suspended"]),
+        (
+            "its resources are elsewhere",
+            domain(elsewhere),
+            None,
+            None,
+            None,
+            &["PATCH status HomeChanged", "POST event HomeChanged"],
+        ),
+        (
+            "another account",
+            domain(other_account),
+            None,
+            None,
+            None,
+            &["PATCH status WrongAccount", "POST event WrongAccount"],
+        ),
+        (
+            "an older one has the name",
+            domain(|_| {}),
+            Some(older(|_| {})),
+            None,
+            None,
+            &["PATCH status DomainNameClaimed", "POST event DomainNameClaimed"],
+        ),
+        (
+            "an older one has another name",
+            domain(|_| {}),
+            Some(older(|o| o["spec"]["domainName"] = json!("b.example.com"))),
+            None,
+            None,
+            &first_writes,
+        ),
+        ("the policy allows it", domain(|_| {}), None, Some(everything), None, &first_writes),
+        ("the policy allows it by label", domain(|_| {}), None, Some(by_label), Some("a"), &first_writes),
+        (
+            "the policy does not",
+            domain(|_| {}),
+            None,
+            Some(by_zone),
+            None,
+            &["PATCH status NotPermitted", "POST event NotPermitted"],
+        ),
+        (
+            "the policy does not by label",
+            domain(|_| {}),
+            None,
+            Some(by_label),
+            Some("b"),
+            &["PATCH status NotPermitted", "POST event NotPermitted"],
+        ),
+        ("the policy's answer is not known", domain(|_| {}), None, Some(by_label), None, &["PATCH status Unreachable"]),
+        (
+            "deleted, and nothing was made",
+            deleted(|o| o["metadata"]["finalizers"] = json!(["other/one"])),
+            None,
+            None,
+            None,
+            &[],
+        ),
+        ("deleted", deleted(|_| {}), None, None, None, &["read AWS", "DELETE a Secret", "PATCH release"]),
+        (
+            "deleted, and its secrets stay",
+            deleted(|o| o["spec"]["deletionPolicy"] = json!("Retain")),
+            None,
+            None,
+            None,
+            &["read AWS", "POST event Retained", "PATCH release"],
+        ),
+        ("deleted and abandoned", deleted(abandon), None, None, None, &["POST event Abandoned", "PATCH release"]),
+        (
+            "abandoned by an annotation that came with a copied manifest",
+            deleted(|o| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "other"})),
+            None,
+            None,
+            None,
+            &["read AWS", "DELETE a Secret", "PATCH release"],
+        ),
+        ("abandoned, not deleted", domain(abandon), None, None, None, &first_writes),
+        ("deleted, was only observed", deleted(observe), None, None, None, &retained),
+        ("deleted while suspended", deleted(suspend), None, None, None, &["PATCH status Suspended"]),
+        (
+            "deleted elsewhere",
+            deleted(elsewhere),
+            None,
+            None,
+            None,
+            &["PATCH status HomeChanged", "POST event HomeChanged"],
+        ),
+        (
+            "deleted, and the policy does not allow it",
+            deleted(|_| {}),
+            None,
+            Some(by_zone),
+            None,
+            &["PATCH status NotPermitted", "POST event NotPermitted"],
+        ),
+        (
+            "deleted, and the policy's answer is not known",
+            deleted(|_| {}),
+            None,
+            Some(by_label),
+            None,
+            &["PATCH status Unreachable"],
+        ),
+        (
+            "deleted, and an older one has the name",
+            deleted(|_| {}),
+            Some(older(|_| {})),
+            None,
+            None,
+            &["read AWS", "DELETE a Secret", "PATCH release"],
+        ),
+    ];
+    for (what, object, other, policy, team, expected) in cases {
+        let stage = Stage::new([Some(guard(object.clone())), other].into_iter().flatten().collect(), policy, team);
+        Box::pin(look(&object, &stage.ctx)).await.unwrap();
+        assert_eq!(stage.log(), expected, "{what}");
+        // What a domain lets in is told to its ClientCertificates once AWS has been asked.
+        let served = expected.contains(&"PATCH status Accepted");
+        let key = ("shop".to_owned(), "partners".to_owned());
+        let known = object.metadata.deletion_timestamp.is_none() && stage.ctx.served.is_known(&key);
+        assert_eq!(known, served, "{what}");
+    }
+}
+
+#[test]
+fn what_an_object_says_before_aws_is_called() {
+    let observe = |o: &mut Value| o["spec"]["managementPolicy"] = json!("Observe");
+    let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
+    let abandon = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"});
+    let gone = |o: &mut Value| o["metadata"]["finalizers"] = json!([]);
+    for (what, object, expected) in [
+        ("new", domain(|_| {}), Start::CallAws),
+        ("observed", domain(observe), Start::CallAws),
+        ("abandoned", domain(abandon), Start::CallAws),
+        ("suspended", domain(suspend), Start::Suspend),
+        ("deleted", deleted(|_| {}), Start::CallAws),
+        ("deleted without our finalizer", deleted(gone), Start::Forget),
+        ("deleted and abandoned", deleted(abandon), Start::Abandon),
+        ("deleted and suspended", deleted(suspend), Start::Suspend),
+        ("deleted and observed", deleted(observe), Start::Leave),
+        ("deleted, abandoned and suspended", deleted(|o| (abandon(o), suspend(o)).0), Start::Abandon),
+        ("deleted, observed and suspended", deleted(|o| (observe(o), suspend(o)).0), Start::Suspend),
+        ("deleted and observed, without our finalizer", deleted(|o| (observe(o), gone(o)).0), Start::Forget),
+    ] {
+        assert_eq!(start(&object), expected, "{what}");
+    }
+}
+
+#[test]
+fn resources_in_another_place_are_neither_changed_nor_deleted() {
+    let surroundings = Surroundings { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
+    let at = |place: &'static str| move |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::HOME: place});
+    for (what, object, expected) in [
+        ("nothing is made yet", domain(|_| {}), "Serve"),
+        ("here", domain(at("123456789012/eu-west-1")), "Serve"),
+        ("another account", domain(at("999999999999/eu-west-1")), "HomeChanged"),
+        ("another Region", domain(at("123456789012/us-east-1")), "HomeChanged"),
+        ("deleted", deleted(|_| {}), "Delete"),
+        ("deleted here", deleted(at("123456789012/eu-west-1")), "Delete"),
+        ("deleted, and in another Region", deleted(at("123456789012/us-east-1")), "HomeChanged"),
+    ] {
+        let found = match course(&object, &Home::of(&object, &surroundings)) {
+            Course::Refuse(Acceptance::Refused { reason, stalled: true, .. }) => reason.as_str(),
+            Course::Refuse(other) => panic!("{what}: {other:?}"),
+            Course::Delete => "Delete",
+            Course::Serve => "Serve",
+        };
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
+#[test]
+fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
+    let with = |name: &'static str, namespace: &'static str, created: &'static str| {
+        domain(|o| {
+            for field in ["name", "uid"] {
+                o["metadata"][field] = json!(name);
+            }
+            o["metadata"]["namespace"] = json!(namespace);
+            o["metadata"]["creationTimestamp"] = json!(created);
+        })
+    };
+    let me = with("me", "shop", "2026-01-02T00:00:00Z");
+    let older = with("older", "shop", "2026-01-01T00:00:00Z");
+    let foreign = with("older", "acme", "2026-01-01T00:00:00Z");
+    let younger = with("younger", "acme", "2026-01-03T00:00:00Z");
+    let told = |all: &[&MtlsDomain], refused: &str| {
+        let found = contested(&me, all.iter().copied(), |d| d.name_any() == refused, REGION);
+        found.map(|found| match found {
+            Acceptance::Refused { reason: Reason::DomainNameClaimed, message, stalled: false } => message,
+            other => panic!("{other:?}"),
+        })
+    };
+    let message = |who: &str| Some(format!("spec.domainName: {who} has mtls.example.com already"));
+    assert_eq!(told(&[&me, &younger], ""), None);
+    assert_eq!(told(&[&me, &older, &younger], ""), message("the older MtlsDomain older"));
+    assert_eq!(told(&[&me, &foreign], ""), message("an older MtlsDomain"), "of another namespace no name is told");
+    assert_eq!(told(&[&me, &older], "older"), None, "what the policy refuses has a claim on nothing");
+    assert_eq!(told(&[&me, &older], "me"), message("the older MtlsDomain older"));
+
+    let surroundings = Surroundings { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
+    let clients = || clients_of(&me, &[], &[], &[], None, &|_| None);
+    let wanted = || desired::desired(&me, &surroundings, clients());
+    assert!(admit(None, wanted).is_ok());
+    let claimed = Acceptance::Suspended;
+    assert_eq!(admit(Some(claimed.clone()), wanted).unwrap_err(), claimed);
+    let wrong = || Err(Refused { reason: Reason::WrongAccount, message: "m".into() });
+    let refused = Acceptance::Refused { reason: Reason::WrongAccount, message: "m".into(), stalled: true };
+    assert_eq!(admit(None, wrong).unwrap_err(), refused);
+}
+
+#[test]
+fn an_operator_without_a_region_serves_those_that_name_one() {
+    let error = |kind| errors::Error {
+        kind,
+        operation: "sts:GetCallerIdentity",
+        code: None,
+        message: "m".into(),
+        source: None,
+    };
+    assert_eq!(own_region(Ok(REGION.into())).unwrap(), REGION);
+    assert_eq!(own_region(Err(error(Kind::Invalid))).unwrap(), "");
+    for kind in [Kind::Denied, Kind::Transient, Kind::Throttled] {
+        assert_eq!(own_region(Err(error(kind))).unwrap_err().kind, kind);
+    }
+}
+
+#[test]
+fn the_status_that_holds_is_our_last_one_until_the_cache_shows_another() {
+    let status = |generation| MtlsDomainStatus { observed_generation: Some(generation), ..MtlsDomainStatus::default() };
+    let (before, written, other) = (status(1), status(2), status(3));
+    for (memory, shown, expected) in [
+        (None, None, MtlsDomainStatus::default()),
+        (None, Some(&before), before.clone()),
+        (Some((written.clone(), None)), None, written.clone()),
+        (Some((written.clone(), Some(before.clone()))), Some(&before), written.clone()),
+        (Some((written.clone(), Some(before.clone()))), Some(&written), written.clone()),
+        (Some((written.clone(), Some(before.clone()))), Some(&other), other.clone()),
+        (Some((written.clone(), None)), Some(&other), other.clone()),
+    ] {
+        assert_eq!(current(memory, shown), expected);
+    }
+}
+
+#[test]
+fn events_are_about_what_went_wrong_and_that_all_is_well_again() {
+    for (type_, status, reason, expected) in [
+        ("Ready", "True", Reason::Ready, true),
+        ("Ready", "False", Reason::PermissionDenied, true),
+        ("Ready", "Unknown", Reason::PermissionDenied, false),
+        ("BypassDetected", "True", Reason::OtherDomain, true),
+        ("Stalled", "True", Reason::InvalidSpec, false),
+        ("Accepted", "False", Reason::InvalidSpec, true),
+        ("ResolvedRefs", "True", Reason::RefNotFound, false),
+        ("DNSProgrammed", "False", Reason::Queued, false),
+    ] {
+        let (type_, status, reason) = (type_.to_owned(), status.to_owned(), reason.as_str().to_owned());
+        let turned = Transition { type_, status, reason, message: "m".into() };
+        assert_eq!(event_of(&turned).is_some(), expected, "{turned:?}");
+    }
+}
+
+#[test]
+fn aws_is_polled_ever_less_often() {
+    let waits = [1, 2, 3, 8, 9, 1000].map(|polls| poll_after(polls).as_millis());
+    assert_eq!(waits, [100, 200, 400, 12_800, 15_000, 15_000]);
+}
+
+fn certificate(name: &str, namespace: &str, change: impl FnOnce(&mut Value)) -> Arc<certificate::controller::Guard> {
+    let mut object = json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
+        "metadata": {"name": name, "namespace": namespace, "uid": name},
+        "spec": {
+            "domainRef": {"name": "partners", "namespace": "shop"}, "issuance": "SelfSigned",
+            "subject": {"commonName": name},
+        },
+    });
+    change(&mut object);
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn terms(max: Option<i64>) -> Terms {
+    let max_duration = max.map(jiff::SignedDuration::from_hours);
+    Terms { grant: "g".into(), authority: None, max_duration, not_after: None, is_counted: false }
+}
+
+#[test]
+fn only_granted_certificates_of_other_namespaces_count() {
+    let me = domain(|_| {});
+    let key = ("shop".to_owned(), "partners".to_owned());
+    let own = certificate("own", "shop", |_| {});
+    let other = certificate("other", "shop", |o| o["spec"]["domainRef"] = json!({"name": "another"}));
+    let leaf = certificate("leaf", "shop", |o| {
+        o["spec"]["issuance"] = json!("Authority");
+        o["spec"]["duration"] = json!("5000h");
+    });
+    let damaged = certificate("damaged", "acme", |o| o["spec"] = json!(1));
+    let names = ["fits", "misfits", "unknown", "leaf2"];
+    let [fits, misfits, unknown, leaf2] = names.map(|name| {
+        certificate(name, "acme", |o| {
+            if name == "leaf2" {
+                o["spec"]["issuance"] = json!("Authority");
+                o["spec"]["duration"] = json!("9000h");
+            }
+        })
+    });
+    let foreign = [
+        (fits.clone(), Fit::Fits(terms(Some(1)))),
+        (misfits.clone(), Fit::Misfits("m".into())),
+        (unknown.clone(), Fit::Unknown("m".into())),
+        (leaf2.clone(), Fit::Misfits("m".into())),
+    ];
+    let all = [&own, &other, &leaf, &damaged, &fits, &misfits, &unknown, &leaf2].map(Clone::clone);
+    let theirs = certificates_for(&key, all.to_vec(), &foreign);
+    let named = |all: &[Arc<certificate::controller::Guard>]| all.iter().map(|c| c.name_any()).collect::<Vec<_>>();
+    assert_eq!(named(&theirs), ["own", "leaf", "fits", "unknown"]);
+
+    let clients = clients_of(&me, &theirs, &foreign, &all, None, &|_| None);
+    assert_eq!(clients.longest.as_hours(), 5000, "of those that an authority issues, and that may be granted");
+    let entries: Vec<_> = clients.self_signed.iter().map(|wish| (wish.entry.clone(), wish.secrets.is_some())).collect();
+    let entry = |c: &Arc<certificate::controller::Guard>, known| (entry_name(&**c), known);
+    assert_eq!(entries, [entry(&own, true), entry(&fits, true), entry(&unknown, false), entry(&damaged, false)]);
+    assert_eq!(clients.self_signed[1].request.duration.as_hours(), 1, "no longer than the grant allows");
+    assert_eq!(clients_of(&me, &[], &[], &[], None, &|_| None).longest, desired::DEFAULT_LEAF);
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_unless_only_another_object_can_help() {
+    let object = Arc::new(guard(domain(|_| {})));
+    let stage = Stage::new(vec![(*object).clone()], None, None);
+    assert_eq!(failed(object.clone(), &Error::TooLong, stage.ctx.clone()), Next::requeue(FIRST_POLL));
+    let bad: Guard =
+        serde_json::from_value(json!({"metadata": {"name": "partners", "namespace": "shop"}, "spec": 1})).unwrap();
+    let error = Error::Unreadable(Box::new(bad.0.unwrap_err()));
+    assert_eq!(failed(object, &error, stage.ctx.clone()), Next::await_change());
+}
+
+#[test]
+fn an_object_is_reconciled_as_it_is_now_and_only_while_there_is_a_turn() {
+    on_a_large_stack(as_it_is_now);
+}
+
+async fn as_it_is_now() {
+    let suspended = guard(domain(|o| o["spec"]["suspend"] = json!(true)));
+    let stage = Stage::new(vec![suspended], None, None);
+    let (then, gone) =
+        (Arc::new(guard(domain(|_| {}))), Arc::new(guard(domain(|o| o["metadata"]["name"] = json!("gone")))));
+    reconcile(then.clone(), stage.ctx.clone()).await.unwrap();
+    assert_eq!(stage.log(), ["PATCH status Suspended"], "not as it was when it was queued");
+    assert_eq!(reconcile(gone, stage.ctx.clone()).await.unwrap(), Next::await_change());
+    stage.ctx.turns.end();
+    assert_eq!(reconcile(then, stage.ctx.clone()).await.unwrap(), Next::await_change());
+    assert_eq!(stage.log(), [""; 0]);
+}
