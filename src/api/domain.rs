@@ -166,10 +166,11 @@ pub struct ServerCertificate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateRequest {
-    /// Kind of key: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers that know nothing else. A change requests another certificate and
-    /// puts it in the first one's place.
-    #[serde(default)]
-    pub key_algorithm: ServerKeyAlgorithm,
+    /// Kind of key: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers that know nothing else. Unset: EC_prime256v1. A change requests
+    /// another certificate and puts it in the first one's place.
+    #[schemars(with = "ServerKeyAlgorithm")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_algorithm: Option<ServerKeyAlgorithm>,
     /// More host names for the certificate, besides `domainName`, each in a public hosted zone of the account unless DNS is external. A
     /// change requests another certificate and puts it in the first one's place. ACM's default quota is 10 names a certificate, at most 100.
     #[x_kube(validation = super::host_names())]
@@ -306,9 +307,10 @@ pub struct ExternalDns {
     /// How the operator convinces itself that callers get to the domain. PublicDNS: it asks public DNS, where a CNAME of `status.targetDomainName`
     /// counts, at whatever remove, and so do its addresses and nothing but its addresses (ALIAS, ANAME, flattened CNAME). Resolvers may go on
     /// saying for minutes that a new record is not there. None: not at all, for names that the operator's resolver cannot see; DNSProgrammed is
-    /// then taken for true.
-    #[serde(default)]
-    pub verify: DnsVerification,
+    /// then taken for true. Unset: PublicDNS.
+    #[schemars(with = "DnsVerification")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<DnsVerification>,
 }
 
 /// How records made elsewhere are checked.
