@@ -57,6 +57,8 @@ pub struct MtlsDomainSpec {
     pub trust: Trust,
 
     /// The S3 object with the trusted certificates. Unset: in the operator's bucket.
+    // As `dns.external`.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truststore: Option<Truststore>,
 
@@ -155,6 +157,8 @@ pub struct AwsPlace {
 pub struct ServerCertificate {
     /// Have the operator request one from ACM, prove the names by DNS records, and watch it. What ACM cannot issue is requested again by
     /// itself, after three days at first and once a week at last, at once when the failed one is deleted in ACM.
+    // As `dns.external`.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<CertificateRequest>,
     /// Use one that is in ACM already. The operator only reads it: it is not tagged, deleted or renewed, and a warning is given before it expires.
@@ -280,6 +284,8 @@ pub struct Dns {
     /// the names of the server certificate are, which must stay for its renewals, and the one that callers come by. Records that the operator
     /// made in Route 53 before stay as they are, even when this object is deleted, for callers may still come by them: delete them, with the
     /// TXT record `_mtls-operator.<name>`, when they are no longer needed.
+    // The field with a default stands in etcd since earlier releases: with a merge by fields a server-side apply of `{}` would leave a null.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalDns>,
 }

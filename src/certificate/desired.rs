@@ -1,7 +1,7 @@
 //! What is wanted of a `ClientCertificate`: the custom resource in, checked values out. Every "your spec cannot be served" is born here.
 use std::collections::BTreeMap;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use crate::{
@@ -30,6 +30,7 @@ pub const RENEW: &str = "mtls-operator.io/renew";
 pub struct Desired {
     pub namespace: String,
     pub name: String,
+    pub created: Option<Timestamp>,
     pub domain: DomainKey,
     /// It signs itself, and is trusted itself.
     pub self_signed: bool,
@@ -130,6 +131,7 @@ pub fn desired(
         labels: template.labels,
         annotations: template.annotations,
         owned: spec.deletion_policy == DeletionPolicy::Delete,
+        created: cert.creation_timestamp().map(|t| t.0),
         namespace,
         name,
     })

@@ -27,6 +27,7 @@ use super::{
     bypass::Bypasses,
     claims,
     clients::{SelfSigned, TRUSTED_BY},
+    credentials::ServiceAccount,
     deletion,
     desired::{self, Clients, Home, Refused, Surroundings},
     observe::{self, Versions},
@@ -79,6 +80,8 @@ pub const AT_ONCE: usize = 32;
 const FIRST_POLL: Duration = Duration::from_millis(100);
 /// ... but never longer than this.
 const LAST_POLL: Duration = Duration::from_secs(15);
+/// ... and than this while somebody else has to make something first.
+const LAST_SELDOM_POLL: Duration = Duration::from_secs(300);
 
 pub type Guard = DeserializeGuard<MtlsDomain>;
 
@@ -95,6 +98,7 @@ pub struct Ctx {
     pub gate: Gate,
     pub probe: EndpointProbe,
     pub public_dns: PublicDns,
+    pub service_account: Arc<ServiceAccount>,
     pub events: Events,
     pub metrics: Metrics,
     pub pulse: Pulse,
@@ -241,6 +245,14 @@ impl Ctx {
         })
     }
 
+    /// How long until the next look while somebody has to make something first that nothing here hears of.
+    pub(super) fn poll_seldom(&self, uid: &str) -> Duration {
+        self.remember(uid, |m| {
+            m.polls += 1;
+            FIRST_POLL.saturating_mul(1 << (m.polls - 1).min(12)).min(LAST_SELDOM_POLL)
+        })
+    }
+
     /// The next look when there is nothing to be done before something changes.
     pub(super) fn settled(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
@@ -364,7 +376,11 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     if domain.spec.suspend {
         ctx.bypasses.forget(&key);
         let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
-        ctx.write(domain, &old, &new).await?;
+        if deleting {
+            deletion::wait(domain, &old, new, deletion::SUSPENDED, ctx, now).await?;
+        } else {
+            ctx.write(domain, &old, &new).await?;
+        }
         return Ok(Next::await_change());
     }
     if deleting && domain.spec.management_policy == ManagementPolicy::Observe {
@@ -378,8 +394,16 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (session, own_region) = match sessions(domain, permission.policy(), ctx).await {
         Ok(found) => found,
         Err(error) => {
-            let new = report::blind(&old, generation, &observe::unseen(&error), now);
-            ctx.write(domain, &old, &new).await?;
+            let (unseen, remedy) = (observe::unseen(&error), ctx.service_account.remedy(&error).await);
+            let new = match &remedy {
+                Some(remedy) => report::without_credentials(&old, generation, remedy, now),
+                None => report::blind(&old, generation, &unseen, now),
+            };
+            if deleting {
+                deletion::wait(domain, &old, new, remedy.as_ref().unwrap_or(&unseen.message), ctx, now).await?;
+            } else {
+                ctx.write(domain, &old, &new).await?;
+            }
             return Ok(Next::requeue(ctx.poll(&uid)));
         }
     };
@@ -393,9 +417,14 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     if let Some(next) = permission.ends(&reach::of(domain, &home, deleting), None).await? {
         return Ok(next);
     }
-    if let Some(moved) = moved(domain, &home) {
-        let new = report::with_conditions(&old, generation, &moved, &[], now);
-        ctx.write(domain, &old, &new).await?;
+    if let Some(Refused { reason, message }) = moved(domain, &home) {
+        let refused = Acceptance::Refused { reason, message: message.clone(), stalled: true };
+        let new = report::with_conditions(&old, generation, &refused, &[], now);
+        if deleting {
+            deletion::wait(domain, &old, new, &message, ctx, now).await?;
+        } else {
+            ctx.write(domain, &old, &new).await?;
+        }
         return Ok(ctx.settled(&uid));
     }
     if deleting {
@@ -418,16 +447,15 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
 }
 
 /// Resources of this object stand in another account or Region.
-fn moved(domain: &MtlsDomain, home: &Home) -> Option<Acceptance> {
+fn moved(domain: &MtlsDomain, home: &Home) -> Option<Refused> {
     let before = finalizer::home(domain).filter(|before| *before != home.place())?;
-    Some(Acceptance::Refused {
+    Some(Refused {
         reason: Reason::HomeChanged,
         message: format!(
             "the resources of this object are in {before}, but account and Region are {} now; nothing is done in either. Go back to {before}, or \
              delete this object there first",
             home.place()
         ),
-        stalled: true,
     })
 }
 

@@ -77,7 +77,9 @@ pub enum DnsWish {
 impl DnsWish {
     fn of(spec: Option<&Dns>) -> Self {
         match spec {
-            Some(Dns { external: Some(external), .. }) => DnsWish::External { verify: external.verify.unwrap_or_default() },
+            Some(Dns { external: Some(external), .. }) => {
+                DnsWish::External { verify: external.verify.unwrap_or_default() }
+            }
             Some(Dns { route53: Some(route53), .. }) => DnsWish::Route53 {
                 zone_id: route53.hosted_zone_id.clone(),
                 role_arn: route53.assume_role.as_ref().map(|role| role.role_arn.clone()),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     controller::Ctx,
-    desired::{self, Desired},
+    desired::{self, Desired, Refused},
     execute::{self, Hands},
     observe::{self, Eyes},
     observed::{Glance, Leaf, LeafIssuer, Observed, Pinned},
@@ -29,7 +29,7 @@ use crate::{
     aws::{gateway::DomainStatus, quota::Class, session::Session},
     certificate,
     cluster::{finalizer, look::Error},
-    conditions::Truth,
+    conditions::{Acceptance, Truth},
     ops::metrics::{Controller, Stage},
     policy::Reach,
 };
@@ -85,6 +85,13 @@ pub(super) async fn serve(
         }
     };
     timed(Stage::Observe, begun);
+    let created = domain.creation_timestamp().map(|t| t.0);
+    if let Some(Refused { reason, message }) = plan::without_trust(d, &observed, created, now) {
+        tell_served(d, &observed, &plan, ctx);
+        let refused = Acceptance::Refused { reason, message, stalled: false };
+        ctx.write(domain, old, &report::with_conditions(old, generation, &refused, &[], now)).await?;
+        return Ok(ctx.settled(&uid));
+    }
     if !observing {
         // Before anything is written to AWS: that it is ours to clean up, and where.
         finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
@@ -110,6 +117,7 @@ pub(super) async fn serve(
         home: &d.home,
         domain,
         authorities: &d.authorities,
+        said: &old.conditions,
         class: class(d, &observed, &plan, old, generation),
         since: waiting_since(old).unwrap_or(now),
         now,
@@ -131,9 +139,12 @@ pub(super) async fn serve(
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn it is.
     let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
+    let is_missing = done.outcomes.values().any(report::is_missing);
     Ok(if done.effects > 0 {
         ctx.remember(&uid, |m| m.polls = 0);
         Next::requeue(Duration::ZERO)
+    } else if !waits && done.outcomes.values().filter(|outcome| passes(outcome)).all(report::is_missing) && is_missing {
+        Next::requeue(ctx.poll_seldom(&uid))
     } else if waits || done.outcomes.values().any(passes) {
         Next::requeue(ctx.poll(&uid))
     } else {

@@ -56,7 +56,8 @@ async fn a_server_side_apply_takes_what_kubectl_apply_made() {
 fn examples() -> Vec<(String, Vec<Value>)> {
     let mut found = vec![("what may be empty".to_owned(), hollow())];
     for folder in ["", "gitops/platform", "gitops/partner"] {
-        let mut files: Vec<_> = std::fs::read_dir(root().join("examples").join(folder)).unwrap().flatten().map(|f| f.path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(root().join("examples").join(folder)).unwrap().flatten().map(|f| f.path()).collect();
         files.retain(|file| file.extension().is_some_and(|e| e == "yaml"));
         files.sort();
         for file in files {
@@ -73,16 +74,18 @@ fn examples() -> Vec<(String, Vec<Value>)> {
 }
 
 fn hollow() -> Vec<Value> {
-    let object = |kind: &str, name: &str, spec: Value| {
-        json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-    };
+    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
     let authority = |name: &str, generate: Value| json!({"name": name, "generate": generate});
     let generated = [authority("a", json!({})), authority("b", json!({"privateKey": {}}))];
     let domain = json!({"domainName": "empty.example.com", "aws": {}, "serverCertificate": {"request": {}}, "truststore": {}, "dns": {"external": {}},
         "trust": {"issuingAuthority": "a", "authorities": generated}, "clients": {}});
     let route53 = json!({"domainName": "empty2.example.com", "dns": {"route53": {}}, "trust": {"authorities": [authority("a", json!({"organizations": []}))]}});
     let certificate = json!({"domainRef": {"name": "empty"}, "subject": {"commonName": "empty"}, "privateKey": {}, "secretTemplate": {}, "keystores": {}});
-    vec![object("MtlsDomain", "empty", domain), object("MtlsDomain", "empty2", route53), object("ClientCertificate", "empty", certificate)]
+    vec![
+        object("MtlsDomain", "empty", domain),
+        object("MtlsDomain", "empty2", route53),
+        object("ClientCertificate", "empty", certificate),
+    ]
 }
 
 fn in_namespace(namespace: &str, mut all: Vec<Value>) -> Vec<Value> {

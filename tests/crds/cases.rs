@@ -68,6 +68,16 @@ pub fn grant() -> Vec<Creation> {
         ("no place", spec(json!({"maxCertificates": 0})), "greater than or equal to 1"),
         ("no time", spec(json!({"notAfter": "tomorrow"})), "date-time"),
         ("all namespaces", spec(json!({"namespaces": {"names": null}})), ""),
+        (
+            "a pattern of namespaces",
+            spec(json!({"namespaces": {"names": ["*"]}})),
+            "write the names of namespaces, as in acme, without *",
+        ),
+        (
+            "a namespace in upper case",
+            spec(json!({"namespaces": {"names": ["acme", "Beta"]}})),
+            "write the names of namespaces, as in acme, without *",
+        ),
     ]
 }
 

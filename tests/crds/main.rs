@@ -75,17 +75,24 @@ fn messages(schema: &Value) -> Vec<String> {
 /// after a client-side one then takes the field away and leaves a null, which the API server refuses (kubernetes/kubernetes#135841).
 #[test]
 fn no_default_stands_in_an_object_that_may_be_empty() {
-    let hollow = |required: &[&str]| {
-        json!({"type": "object", "required": required, "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "string"}}})
+    let hollow = |required: &[&str]| json!({"type": "object", "required": required, "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "string"}}});
+    let of = |schema: Value| {
+        defaults_in_hollow_objects(
+            "spec",
+            &json!({"type": "object", "properties": {"all": {"type": "array", "items": schema}}}),
+        )
     };
-    let of = |schema: Value| defaults_in_hollow_objects("spec", &json!({"type": "object", "properties": {"all": {"type": "array", "items": schema}}}));
     assert_eq!(of(hollow(&[])), ["spec.all[].a"], "the walk finds one");
     assert_eq!(of(hollow(&["b"])), [""; 0], "it is never empty");
     for crd in api::definitions() {
         let crd = serde_json::to_value(&crd).unwrap();
         let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        assert_eq!(defaults_in_hollow_objects(kind, schema), [""; 0], "set the default in code, and say it in the field's doc");
+        assert_eq!(
+            defaults_in_hollow_objects(kind, schema),
+            [""; 0],
+            "set the default in code, and say it in the field's doc"
+        );
     }
 }
 
@@ -95,7 +102,8 @@ fn defaults_in_hollow_objects(path: &str, schema: &Value) -> Vec<String> {
     let is_hollow = schema["required"].as_array().is_none_or(Vec::is_empty);
     let own = members.into_iter().flatten().filter(|(_, of)| is_hollow && of.get("default").is_some());
     let own = own.map(|(name, _)| format!("{path}.{name}"));
-    let below = members.into_iter().flatten().flat_map(|(name, of)| defaults_in_hollow_objects(&format!("{path}.{name}"), of));
+    let below =
+        members.into_iter().flatten().flat_map(|(name, of)| defaults_in_hollow_objects(&format!("{path}.{name}"), of));
     let (each, any) = (&schema["items"], &schema["additionalProperties"]);
     let each = if each.is_object() { defaults_in_hollow_objects(&format!("{path}[]"), each) } else { vec![] };
     let any = if any.is_object() { defaults_in_hollow_objects(&format!("{path}{{}}"), any) } else { vec![] };
