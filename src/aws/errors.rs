@@ -116,7 +116,8 @@ impl Error {
         };
         let mut said: Vec<String> = chain(at).map(|e| stable(&e.to_string())).collect();
         said.dedup();
-        is_final.then(|| said.join(": "))
+        // Of each place that was looked at the SDK says the same first.
+        is_final.then(|| said.join(": ").replace("the credential provider was not enabled: ", ""))
     }
 
     /// The action that an IAM policy has to allow for this call. Where a call needs several, the one AWS's message names.
@@ -440,7 +441,7 @@ mod tests {
         let refused = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity (request id: 0a1b)";
         assert_eq!(
             said(None, Some(CredentialsError::not_loaded("no providers in chain provided credentials"))).as_deref(),
-            Some("the credential provider was not enabled: no providers in chain provided credentials")
+            Some("no providers in chain provided credentials")
         );
         assert_eq!(
             said(None, Some(CredentialsError::provider_error(refused))).as_deref(),

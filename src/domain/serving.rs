@@ -88,6 +88,7 @@ pub(super) async fn serve(
     let created = domain.creation_timestamp().map(|t| t.0);
     if let Some(Refused { reason, message }) = plan::without_trust(d, &observed, created, now) {
         tell_served(d, &observed, &plan, ctx);
+        ctx.bypasses.forget(&(d.home.namespace.clone(), d.home.name.clone()));
         let refused = Acceptance::Refused { reason, message, stalled: false };
         ctx.write(domain, old, &report::with_conditions(old, generation, &refused, &[], now)).await?;
         return Ok(ctx.settled(&uid));

@@ -439,7 +439,7 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         })
         .await;
         let log = std::fs::read_to_string(life.operator.log()).expect("the log");
-        let refused = log.lines().filter(|line| line.contains("\"refused\"") && line.contains("AddPermission"));
+        let refused = log.lines().filter(|line| line.contains(": refused ") && line.contains("AddPermission"));
         assert_eq!(refused.count(), 1, "logged once");
         assert_eq!(named(&life, "GET", "/a").await.as_ref(), Ok(&who));
 

@@ -33,14 +33,17 @@ async fn without_credentials_it_says_whose_role_is_missing_and_goes_on_when_it_i
     .await;
     create(&life, DOMAIN, "partners", domain_spec(&life, generated())).await;
     let refused = until(&life, DOMAIN, "partners", "Ready", "False", "CredentialsMissing").await;
-    assert_eq!((says(&refused, "CertificateIssued"), reason(&refused, "CertificateIssued")), ("False".into(), "CredentialsMissing".into()));
+    assert_eq!(
+        (says(&refused, "CertificateIssued"), reason(&refused, "CertificateIssued")),
+        ("False".into(), "CredentialsMissing".into())
+    );
     assert_eq!(says(&refused, "Accepted"), "True");
     let told = message(&refused, "Ready");
     let account = format!("ServiceAccount {}/mtls-operator", life.namespace);
-    for part in [account.as_str(), "eks.amazonaws.com/role-arn", "Pod Identity association", "no providers in chain provided credentials"] {
+    for part in [account.as_str(), "eks.amazonaws.com/role-arn", "Pod Identity association", "no credentials found"] {
         assert!(told.contains(part), "{part}: {told}");
     }
-    assert_eq!(event(&life, "partners", "CredentialsMissing").await, told);
+    assert!(told.starts_with(&event(&life, "partners", "CredentialsMissing").await), "{told}");
     assert_eq!(logged(&life, "no usable AWS credentials"), 1, "once");
 
     // A policy that keeps the operator from asking who it is is another matter.
@@ -70,7 +73,9 @@ async fn without_credentials_it_says_whose_role_is_missing_and_goes_on_when_it_i
 /// The credentials of this life's account.
 fn keys(life: &Life) -> Vec<(String, String)> {
     let all = world().operator_env(&life.account, &life.prepared.bucket);
-    all.into_iter().filter(|(name, _)| name.starts_with("AWS_") && (name.contains("KEY") || name.contains("TOKEN"))).collect()
+    all.into_iter()
+        .filter(|(name, _)| name.starts_with("AWS_") && (name.contains("KEY") || name.contains("TOKEN")))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,14 +86,16 @@ async fn a_deletion_that_waits_says_for_what() {
     let suspended = until_object(&life, DOMAIN, "partners", "suspended", |o| reason(o, "Ready") == "Suspended").await;
     assert_eq!(says(&suspended, "Ready"), "True", "as it was");
     let waits = |what: &'static str| {
-        move |o: &Value| reason(o, "Ready") == "Deleting" && says(o, "Ready") == "False" && message(o, "Ready").contains(what)
+        move |o: &Value| {
+            reason(o, "Ready") == "Deleting" && says(o, "Ready") == "False" && message(o, "Ready").contains(what)
+        }
     };
     delete(&life, DOMAIN, "partners").await;
     let waiting = until_object(&life, DOMAIN, "partners", "suspended", waits("spec.suspend is true")).await;
     assert_eq!(says(&waiting, "DomainProgrammed"), "True", "nothing is deleted yet");
     assert!(event(&life, "partners", "DeletionWaits").await.contains("spec.suspend is true"));
 
-    control().set_knobs(&life.account.id, &[("in_use_linger", 1e9)]).await.expect("a knob");
+    control().set_knobs(&life.account.id, &[("in_use_linger", 20.0)]).await.expect("a knob");
     change(&life, DOMAIN, "partners", json!({"suspend": false})).await;
     let waiting = until_object(&life, DOMAIN, "partners", "in use", waits("is in use")).await;
     for type_ in ["CertificateIssued", "TruststorePublished", "MappingsProgrammed", "DNSProgrammed"] {
@@ -100,7 +107,6 @@ async fn a_deletion_that_waits_says_for_what() {
     let arn = waiting["status"]["certificate"]["arn"].as_str().expect("an ARN");
     let there = acm.describe_certificate().certificate_arn(arn).send().await.expect("it is there").certificate;
     assert_eq!(there.expect("a certificate").status, Some(CertificateStatus::Issued));
-    control().set_knobs(&life.account.id, &[("in_use_linger", 0.0)]).await.expect("a knob");
     life.domain_gone("partners").await;
 }
 
