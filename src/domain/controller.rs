@@ -285,6 +285,8 @@ impl Ctx {
         old: &MtlsDomainStatus,
         new: &MtlsDomainStatus,
     ) -> Result<(), Error> {
+        let waiting = report::waiting_deletion(domain, new, Timestamp::now());
+        let (new, waits) = (waiting.as_ref().unwrap_or(new), waiting.is_some());
         if status::write(&self.client, domain, old, new).await? {
             self.remember(&domain.uid().unwrap_or_default(), |m| {
                 m.written = Some((new.clone(), domain.status.clone()));
@@ -302,6 +304,9 @@ impl Ctx {
             if let Some(reason) = reason {
                 self.events.publish(&domain.object_ref(&()), reason, "Reconcile", &t.message).await;
             }
+        }
+        if waits {
+            deletion::tell_of_waiting(domain, old, new, self).await;
         }
         Ok(())
     }
@@ -376,11 +381,7 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     if domain.spec.suspend {
         ctx.bypasses.forget(&key);
         let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
-        if deleting {
-            deletion::wait(domain, &old, new, deletion::SUSPENDED, ctx, now).await?;
-        } else {
-            ctx.write(domain, &old, &new).await?;
-        }
+        ctx.write(domain, &old, &new).await?;
         return Ok(Next::await_change());
     }
     if deleting && domain.spec.management_policy == ManagementPolicy::Observe {
@@ -394,16 +395,11 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (session, own_region) = match sessions(domain, permission.policy(), ctx).await {
         Ok(found) => found,
         Err(error) => {
-            let (unseen, remedy) = (observe::unseen(&error), ctx.service_account.remedy(&error).await);
-            let new = match &remedy {
-                Some(remedy) => report::without_credentials(&old, generation, remedy, now),
-                None => report::blind(&old, generation, &unseen, now),
+            let new = match ctx.service_account.remedy(&error).await {
+                Some(remedy) => report::without_credentials(&old, generation, &remedy, now),
+                None => report::blind(&old, generation, &observe::unseen(&error), now),
             };
-            if deleting {
-                deletion::wait(domain, &old, new, remedy.as_ref().unwrap_or(&unseen.message), ctx, now).await?;
-            } else {
-                ctx.write(domain, &old, &new).await?;
-            }
+            ctx.write(domain, &old, &new).await?;
             return Ok(Next::requeue(ctx.poll(&uid)));
         }
     };
@@ -417,14 +413,9 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     if let Some(next) = permission.ends(&reach::of(domain, &home, deleting), None).await? {
         return Ok(next);
     }
-    if let Some(Refused { reason, message }) = moved(domain, &home) {
-        let refused = Acceptance::Refused { reason, message: message.clone(), stalled: true };
-        let new = report::with_conditions(&old, generation, &refused, &[], now);
-        if deleting {
-            deletion::wait(domain, &old, new, &message, ctx, now).await?;
-        } else {
-            ctx.write(domain, &old, &new).await?;
-        }
+    if let Some(moved) = moved(domain, &home) {
+        let new = report::with_conditions(&old, generation, &moved, &[], now);
+        ctx.write(domain, &old, &new).await?;
         return Ok(ctx.settled(&uid));
     }
     if deleting {
@@ -447,15 +438,16 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
 }
 
 /// Resources of this object stand in another account or Region.
-fn moved(domain: &MtlsDomain, home: &Home) -> Option<Refused> {
+fn moved(domain: &MtlsDomain, home: &Home) -> Option<Acceptance> {
     let before = finalizer::home(domain).filter(|before| *before != home.place())?;
-    Some(Refused {
+    Some(Acceptance::Refused {
         reason: Reason::HomeChanged,
         message: format!(
             "the resources of this object are in {before}, but account and Region are {} now; nothing is done in either. Go back to {before}, or \
              delete this object there first",
             home.place()
         ),
+        stalled: true,
     })
 }
 

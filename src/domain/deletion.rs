@@ -26,10 +26,6 @@ use crate::{
     conditions::Acceptance,
 };
 
-/// Why the deletion of a suspended object does not go on.
-pub(super) const SUSPENDED: &str =
-    "the object is to be deleted, and spec.suspend is true: nothing is deleted in AWS until spec.suspend is false";
-
 pub(super) async fn delete(
     domain: &MtlsDomain,
     home: &Home,
@@ -95,24 +91,8 @@ pub(super) async fn delete(
     })
 }
 
-/// The status of an object whose deletion waits for something that has nothing to do with AWS, or is out of its reach.
-pub(super) async fn wait(
-    domain: &MtlsDomain,
-    old: &MtlsDomainStatus,
-    new: MtlsDomainStatus,
-    why: &str,
-    ctx: &Ctx,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let generation = domain.metadata.generation.unwrap_or_default();
-    let new = report::deleting(new, generation, why, false, now);
-    ctx.write(domain, old, &new).await?;
-    tell_of_waiting(domain, old, &new, ctx).await;
-    Ok(())
-}
-
 /// An Event, whenever it waits for something else than before.
-async fn tell_of_waiting(domain: &MtlsDomain, old: &MtlsDomainStatus, new: &MtlsDomainStatus, ctx: &Ctx) {
+pub(super) async fn tell_of_waiting(domain: &MtlsDomain, old: &MtlsDomainStatus, new: &MtlsDomainStatus, ctx: &Ctx) {
     if let Some(why) = report::waits_for(new).filter(|why| report::waits_for(old) != Some(why)) {
         ctx.events.publish(&domain.object_ref(&()), Notice::DeletionWaits, "Delete", why).await;
     }

@@ -7,7 +7,6 @@ use kube::{ResourceExt, runtime::controller::Action as Next};
 
 use super::{
     controller::Ctx,
-    deletion,
     desired::{Home, Surroundings},
     observed::Unseen,
     reach, report,
@@ -47,7 +46,7 @@ impl<'a> Permission<'a> {
         let Permission { ctx, domain, old, now, .. } = *self;
         let (uid, generation) = (domain.uid().unwrap_or_default(), domain.metadata.generation.unwrap_or_default());
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-        let (new, why, next) = match self.fit(domain, reach) {
+        let (new, next) = match self.fit(domain, reach) {
             Fit::Fits => return Ok(None),
             Fit::Unknown => {
                 let labels = Unseen {
@@ -55,9 +54,7 @@ impl<'a> Permission<'a> {
                     message: "the labels of the namespace, by which the operator's policy goes, are not known yet"
                         .into(),
                 };
-                let unseen = unseen.unwrap_or(&labels);
-                let new = report::unclear(old, generation, unseen, now);
-                (new, unseen.message.clone(), Next::requeue(ctx.poll(&uid)))
+                (report::unclear(old, generation, unseen.unwrap_or(&labels), now), Next::requeue(ctx.poll(&uid)))
             }
             Fit::Misfits(mut message) => {
                 ctx.bypasses.forget(&key);
@@ -68,16 +65,11 @@ impl<'a> Permission<'a> {
                         key.1
                     );
                 }
-                let why = message.clone();
                 let refused = Acceptance::Refused { reason: Reason::NotPermitted, message, stalled: false };
-                (report::with_conditions(old, generation, &refused, &[], now), why, ctx.settled(&uid))
+                (report::with_conditions(old, generation, &refused, &[], now), ctx.settled(&uid))
             }
         };
-        if domain.metadata.deletion_timestamp.is_some() {
-            deletion::wait(domain, old, new, &why, ctx, now).await?;
-        } else {
-            ctx.write(domain, old, &new).await?;
-        }
+        ctx.write(domain, old, &new).await?;
         Ok(Some(next))
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{
-        AuthorityStatus, MappingState, MtlsDomainStatus, TruststoreState,
+        AuthorityStatus, MappingState, MtlsDomain, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
@@ -151,6 +151,20 @@ pub fn deleting(
     let gone = if goes { GONE.as_slice() } else { &[] };
     conditions::deleting(&mut status.conditions, generation, gone, why, now);
     status
+}
+
+/// The status of an object that is being deleted while something else than the deletion decides what Ready says, which is what the deletion waits
+/// for. `None`: it is not being deleted, or the status says so already.
+pub fn waiting_deletion(domain: &MtlsDomain, status: &MtlsDomainStatus, now: Timestamp) -> Option<MtlsDomainStatus> {
+    const SUSPENDED: &str =
+        "the object is to be deleted, and spec.suspend is true: nothing is deleted in AWS until spec.suspend is false";
+    let ready = status.conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str())?;
+    if domain.metadata.deletion_timestamp.is_none() || ready.reason == Reason::Deleting.as_str() {
+        return None;
+    }
+    let why = if domain.spec.suspend { SUSPENDED } else { &ready.message };
+    let generation = status.observed_generation.unwrap_or_default();
+    Some(deleting(status.clone(), generation, why, false, now))
 }
 
 /// What a deletion does or waits for, as the status says it.
