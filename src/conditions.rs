@@ -8,6 +8,19 @@ use crate::api::conditions::{ConditionType, Reason};
 pub const QUIET: SignedDuration = SignedDuration::from_mins(2);
 /// How long nothing may be seen before Ready is no longer vouched for.
 pub const BLIND: SignedDuration = SignedDuration::from_mins(10);
+/// How long after its creation an object may wait for another one that is applied with it before that counts as missing.
+pub const FRESH: SignedDuration = SignedDuration::from_secs(30);
+/// Message of Ready while all is well.
+const READY: &str = "everything is as the spec says";
+/// Beginning of Ready's message while the state of a step cannot be observed.
+const LAST_SEEN: &str = "AWS or the API server is out of reach, and this is the last state seen: ";
+/// Beginning of Ready's message while the object is suspended.
+const SUSPENDED: &str = "suspended; the last state seen: ";
+
+/// When an object is no longer fresh; `None`: it is not any more.
+pub fn fresh_until(created: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    created.map(|created| created + FRESH).filter(|end| now < *end)
+}
 
 /// A condition's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,8 +131,18 @@ pub fn write(
                 Reason::Suspended,
                 "spec.suspend is true: everything is left as it is",
             );
-            if !old.iter().any(|c| c.type_ == ConditionType::Ready.as_str()) {
-                put(ConditionType::Ready, Truth::Unknown, Reason::Suspended, "suspended before the first look");
+            let is = |type_: ConditionType| move |c: &&Condition| c.type_ == type_.as_str();
+            match old.iter().find(is(ConditionType::Ready)) {
+                None => put(ConditionType::Ready, Truth::Unknown, Reason::Suspended, "suspended before the first look"),
+                // Only the reason is new: the status and the generation that it is about stay. An object that an earlier release suspended
+                // is left as it is.
+                Some(_) if old.iter().find(is(ConditionType::Accepted)).is_some_and(is_suspended) => {}
+                Some(_) => {
+                    for ready in new.iter_mut().filter(|c| c.type_ == ConditionType::Ready.as_str()) {
+                        ready.reason = Reason::Suspended.as_str().into();
+                        ready.message = cut(&format!("{SUSPENDED}{}", as_seen(&ready.message)), MAX_MESSAGE);
+                    }
+                }
             }
         }
         Acceptance::Refused { reason, message, stalled } => {
@@ -176,7 +199,7 @@ fn summarize<'a>(
         return None;
     }
     let Some(first) = open.first() else {
-        set(new, generation, ConditionType::Ready, Truth::True, Reason::Ready, "everything is as the spec says", now);
+        set(new, generation, ConditionType::Ready, Truth::True, Reason::Ready, READY, now);
         return None;
     };
     let blind = open.iter().any(|l| l.standing == Standing::Unreachable);
@@ -192,8 +215,34 @@ fn summarize<'a>(
     let lasted = since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
     if !keeps || (blind && lasted > BLIND) {
         set(new, generation, ConditionType::Ready, Truth::Unknown, first.reason, &first.message, now);
+    } else {
+        for ready in new.iter_mut().filter(|c| c.type_ == ConditionType::Ready.as_str()) {
+            let seen = as_seen(&ready.message);
+            ready.message = if blind { cut(&format!("{LAST_SEEN}{seen}"), MAX_MESSAGE) } else { seen.to_owned() };
+        }
     }
     (!keeps || lasted > QUIET).then_some((ConditionType::Reconciling, first.reason, first.message.as_str()))
+}
+
+/// The message of Ready without what was put before it.
+fn as_seen(message: &str) -> &str {
+    let message = message.strip_prefix(SUSPENDED).unwrap_or(message);
+    message.strip_prefix(LAST_SEEN).unwrap_or(message)
+}
+
+fn is_suspended(c: &Condition) -> bool {
+    c.reason == Reason::Suspended.as_str()
+}
+
+/// Ready of an object that is being deleted, and of each of `gone` that is there, whose subject is being deleted with it: False. `why`: what the
+/// deletion does or waits for.
+pub fn deleting(conditions: &mut Vec<Condition>, generation: i64, gone: &[ConditionType], why: &str, now: Timestamp) {
+    for type_ in gone {
+        if conditions.iter().any(|c| c.type_ == type_.as_str()) {
+            set(conditions, generation, *type_, Truth::False, Reason::Deleting, "it is deleted with this object", now);
+        }
+    }
+    set(conditions, generation, ConditionType::Ready, Truth::False, Reason::Deleting, why, now);
 }
 
 /// A time in whole seconds, as the API server keeps it: anything finer would differ from what is read back.
@@ -323,6 +372,75 @@ mod tests {
         let suspended = write(&drift, 2, &Acceptance::Suspended, &[], at(50));
         assert_eq!(summary(&suspended), is("True", false, false), "suspended: as it was");
         assert_eq!(suspended[0].reason, "Suspended");
+    }
+
+    fn ready(conditions: &[Condition]) -> &Condition {
+        conditions.iter().find(|c| c.type_ == "Ready").unwrap()
+    }
+
+    #[test]
+    fn ready_says_that_it_shows_the_last_state_seen() {
+        let go = |old: &[Condition], standing, now| {
+            write(old, 1, &Acceptance::Accepted, &[line(ConditionType::Trusted, standing)], at(now))
+        };
+        let served = go(&[], Standing::Done, 0);
+        let blind = go(&served, Standing::Unreachable, 10);
+        assert_eq!(ready(&blind).message, format!("{LAST_SEEN}{READY}"));
+        assert_eq!(ready(&blind).reason, "Ready");
+        assert_eq!(go(&blind, Standing::Unreachable, 20), blind, "the same outage, byte for byte");
+        assert_eq!(ready(&go(&blind, Standing::Working, 30)).message, READY, "in reach again, and at work");
+        assert_eq!(ready(&go(&blind, Standing::Done, 30)).message, READY);
+        let stuck = go(&served, Standing::Stuck, 10);
+        let blind = go(&stuck, Standing::Unreachable, 20);
+        assert_eq!(
+            (ready(&blind).status.as_str(), ready(&blind).message.as_str()),
+            ("False", &*format!("{LAST_SEEN}m"))
+        );
+        assert_eq!(go(&blind, Standing::Unreachable, 30), blind);
+        assert_eq!(ready(&go(&blind, Standing::Unreachable, 20 + 601)).message, "m", "no longer vouched for");
+    }
+
+    #[test]
+    fn suspended_shows_in_the_reason_of_ready() {
+        let lines = [line(ConditionType::Trusted, Standing::Done)];
+        let served = write(&[], 1, &Acceptance::Accepted, &lines, at(0));
+        let suspended = write(&served, 2, &Acceptance::Suspended, &[], at(10));
+        let told = ready(&suspended);
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "Suspended"));
+        assert_eq!(told.message, format!("{SUSPENDED}{READY}"));
+        assert_eq!(told.observed_generation, Some(1), "what was seen is what it is about");
+        assert_eq!(told.last_transition_time, ready(&served).last_transition_time);
+        assert_eq!(write(&suspended, 2, &Acceptance::Suspended, &[], at(20)), suspended);
+        let again = write(&suspended, 3, &Acceptance::Accepted, &lines, at(30));
+        assert_eq!((ready(&again).reason.as_str(), ready(&again).message.as_str()), ("Ready", READY));
+        // As an earlier release left it.
+        let mut before = suspended.clone();
+        before.iter_mut().filter(|c| c.type_ == "Ready").for_each(|c| *c = ready(&served).clone());
+        assert_eq!(write(&before, 2, &Acceptance::Suspended, &[], at(40)), before, "an upgrade writes nothing");
+    }
+
+    #[test]
+    fn a_deletion_is_false_for_all_that_goes() {
+        let lines =
+            [line(ConditionType::CertificateIssued, Standing::Done), line(ConditionType::BypassClosed, Standing::Done)];
+        let mut all = write(&[], 1, &Acceptance::Accepted, &lines, at(0));
+        let gone = [ConditionType::CertificateIssued, ConditionType::IdentityPropagated];
+        deleting(&mut all, 2, &gone, "waiting for ACM", at(5));
+        let says = |type_: &str| all.iter().find(|c| c.type_ == type_).map(|c| (c.status.as_str(), c.reason.as_str()));
+        assert_eq!(says("CertificateIssued"), Some(("False", "Deleting")));
+        assert_eq!(says("IdentityPropagated"), None, "it was not there");
+        assert_eq!(says("BypassClosed").map(|c| c.0), Some("True"), "it stays closed");
+        assert_eq!((says("Ready"), ready(&all).message.as_str()), (Some(("False", "Deleting")), "waiting for ACM"));
+        let once = all.clone();
+        deleting(&mut all, 2, &gone, "waiting for ACM", at(50));
+        assert_eq!(all, once);
+    }
+
+    #[test]
+    fn an_object_is_fresh_for_half_a_minute() {
+        assert_eq!(fresh_until(Some(at(0)), at(29)), Some(at(30)));
+        assert_eq!(fresh_until(Some(at(0)), at(30)), None);
+        assert_eq!(fresh_until(None, at(0)), None);
     }
 
     #[test]

@@ -39,6 +39,7 @@ use mtls_operator::{
         allowance::Allowance,
         bypass::Bypasses,
         clients::TRUSTED_BY,
+        credentials::{self, ServiceAccount},
         readings::{Readings, Tiers},
         served::Served,
     },
@@ -308,6 +309,10 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             let bypasses = Arc::new(Bypasses::default());
             let permits =
                 Arc::new(Permits::new(grants.store(), certificates.store(), domains.store(), namespaces.store()));
+            let sessions = Sessions::new(&gate);
+            let service_account = Arc::new(ServiceAccount::new(client.clone()));
+            let (asked, account) = (sessions.clone(), service_account.clone());
+            background.spawn(async move { credentials::check(asked, &account).await });
             let domain_ctx = Arc::new(domain::controller::Ctx {
                 client: client.clone(),
                 cluster_id,
@@ -315,7 +320,8 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 watched: (!run.watch_namespace.is_empty()).then(|| run.watch_namespace.iter().cloned().collect()),
                 tiers: Tiers::within(run.drift_interval),
                 readings: Readings::default(),
-                sessions: Sessions::new(&gate),
+                sessions,
+                service_account,
                 gate,
                 probe,
                 public_dns: PublicDns::new(run.outside.resolver)?,
@@ -372,6 +378,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 grants: grants.clone(),
                 certificates: certificates.clone(),
                 domains: domains.clone(),
+                namespaces: namespaces.clone(),
             };
             let certificate_watches = certificate::controller::Watches {
                 certificates,

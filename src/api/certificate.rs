@@ -29,6 +29,7 @@ use super::{DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
     printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domainRef.name"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.notAfter"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
     printcolumn(name = "Serial", type_ = "string", json_path = ".status.serialNumber", priority = 1),
@@ -109,6 +110,8 @@ pub struct ClientCertificateSpec {
     pub renew_before_percentage: Option<i32>,
 
     /// The private key that the operator makes. Unset: ECDSA P-256, a new one at each renewal.
+    // As `dns.external` of the MtlsDomain.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
 
@@ -248,6 +251,10 @@ pub struct ClientCertificateStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+
+    /// Name of the Secret that holds the certificate, in this namespace. Objects of an earlier release get it with their next change or renewal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
 
     /// Serial number in lower-case hexadecimal, two digits a byte, joined by colons, as API Gateway tells it to back ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -192,6 +192,9 @@ pub enum Reason {
     ContestedByOther,
     /// The operator's role lacks a right; the message names the IAM action.
     PermissionDenied,
+    /// The operator has no AWS credentials, or AWS does not accept them. Give its ServiceAccount an IAM role, by the annotation
+    /// `eks.amazonaws.com/role-arn` or by a Pod Identity association, and restart its Pods; the message has the cause.
+    CredentialsMissing,
     /// The certificate cannot be had: ACM failed, it expired, was revoked, or does not cover the name; the message says which.
     CertificateFailed,
     /// API Gateway does not take the truststore, or warns of a certificate in it.

@@ -57,6 +57,8 @@ pub struct MtlsDomainSpec {
     pub trust: Trust,
 
     /// The S3 object with the trusted certificates. Unset: in the operator's bucket.
+    // As `dns.external`.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truststore: Option<Truststore>,
 
@@ -155,6 +157,8 @@ pub struct AwsPlace {
 pub struct ServerCertificate {
     /// Have the operator request one from ACM, prove the names by DNS records, and watch it. What ACM cannot issue is requested again by
     /// itself, after three days at first and once a week at last, at once when the failed one is deleted in ACM.
+    // As `dns.external`.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<CertificateRequest>,
     /// Use one that is in ACM already. The operator only reads it: it is not tagged, deleted or renewed, and a warning is given before it expires.
@@ -166,10 +170,11 @@ pub struct ServerCertificate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateRequest {
-    /// Kind of key: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers that know nothing else. A change requests another certificate and
-    /// puts it in the first one's place.
-    #[serde(default)]
-    pub key_algorithm: ServerKeyAlgorithm,
+    /// Kind of key: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers that know nothing else. Unset: EC_prime256v1. A change requests
+    /// another certificate and puts it in the first one's place.
+    #[schemars(with = "ServerKeyAlgorithm")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_algorithm: Option<ServerKeyAlgorithm>,
     /// More host names for the certificate, besides `domainName`, each in a public hosted zone of the account unless DNS is external. A
     /// change requests another certificate and puts it in the first one's place. ACM's default quota is 10 names a certificate, at most 100.
     #[x_kube(validation = super::host_names())]
@@ -279,6 +284,8 @@ pub struct Dns {
     /// the names of the server certificate are, which must stay for its renewals, and the one that callers come by. Records that the operator
     /// made in Route 53 before stay as they are, even when this object is deleted, for callers may still come by them: delete them, with the
     /// TXT record `_mtls-operator.<name>`, when they are no longer needed.
+    // The field with a default stands in etcd since earlier releases: with a merge by fields a server-side apply of `{}` would leave a null.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalDns>,
 }
@@ -306,9 +313,10 @@ pub struct ExternalDns {
     /// How the operator convinces itself that callers get to the domain. PublicDNS: it asks public DNS, where a CNAME of `status.targetDomainName`
     /// counts, at whatever remove, and so do its addresses and nothing but its addresses (ALIAS, ANAME, flattened CNAME). Resolvers may go on
     /// saying for minutes that a new record is not there. None: not at all, for names that the operator's resolver cannot see; DNSProgrammed is
-    /// then taken for true.
-    #[serde(default)]
-    pub verify: DnsVerification,
+    /// then taken for true. Unset: PublicDNS.
+    #[schemars(with = "DnsVerification")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<DnsVerification>,
 }
 
 /// How records made elsewhere are checked.

@@ -23,6 +23,11 @@ pub enum Notice {
     SubjectChanges,
     /// ClientCertificate: it could not be issued or renewed; the note says why. Tried again by itself.
     NotIssued,
+    /// ClientCertificate: it was renewed, or issued again because the spec or the authority changed; the note says until when it is valid.
+    Renewed,
+    /// MtlsDomain: its deletion does not go on before something else happens; the note says what: `suspend` set to false, the certificate no
+    /// longer in use, API mappings removed, a rule of the operator's policy.
+    DeletionWaits,
 }
 }
 
@@ -56,7 +61,8 @@ impl EventReason {
             AuthoritySourceBroken | RefNotPermitted | AuthorityNotFound | AuthorityKeyLost => true,
             AuthoritySubjectReused | ApiNotFound | StageNotFound | ApiNotSupported | HostedZoneNotFound => true,
             BucketNotFound | BucketInOtherRegion | BucketNotVersioned | ForeignOwner | ContestedByOther => true,
-            PermissionDenied | CertificateFailed | TruststoreRejected | TruststoreFull | TrustInUse => true,
+            PermissionDenied | CredentialsMissing | CertificateFailed | TruststoreRejected | TruststoreFull
+            | TrustInUse => true,
             DomainRejected => true,
             AwsRejected | QuotaExceeded | SecretNotOwned | DomainGone | StillAnswering | OtherDomain => true,
         };
@@ -90,6 +96,7 @@ impl From<Notice> for EventReason {
             Notice::Abandoned | Notice::RenewalPending | Notice::RenewalFailed => true,
             Notice::CertificateExpiring | Notice::NotIssued => true,
             Notice::Retained | Notice::CertificateRenewed | Notice::StillAccepted | Notice::SubjectChanges => false,
+            Notice::Renewed | Notice::DeletionWaits => false,
         };
         Self { word: notice.as_str(), is_warning, when: notice.meaning() }
     }

@@ -9,20 +9,23 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = super::key_size())]
 #[serde(rename_all = "camelCase")]
 pub struct PrivateKey {
-    /// ECDSA or RSA. Ed25519 is missing because API Gateway is not known to accept it.
-    #[serde(default)]
-    pub algorithm: KeyAlgorithm,
+    /// ECDSA or RSA. Unset: ECDSA. Ed25519 is missing because API Gateway is not known to accept it.
+    #[schemars(with = "KeyAlgorithm")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<KeyAlgorithm>,
     /// Bits: 256 (P-256) or 384 (P-384) for ECDSA; 2048, 3072 or 4096 for RSA. Unset: 256 for ECDSA, 2048 for RSA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<i32>,
     /// How `tls.key` is written. PKCS8: `BEGIN PRIVATE KEY`, understood by everything current. PKCS1, for older software: `BEGIN RSA PRIVATE KEY`
-    /// or `BEGIN EC PRIVATE KEY`.
-    #[serde(default)]
-    pub encoding: KeyEncoding,
+    /// or `BEGIN EC PRIVATE KEY`. Unset: PKCS8.
+    #[schemars(with = "KeyEncoding")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<KeyEncoding>,
     /// Whether a renewal makes a new key. Always: it does. Never: the key stays as long as it is what the spec asks for, and
-    /// the certificate beside it in the Secret is one that the operator issued; for partners who pin it.
-    #[serde(default)]
-    pub rotation_policy: RotationPolicy,
+    /// the certificate beside it in the Secret is one that the operator issued; for partners who pin it. Unset: Always.
+    #[schemars(with = "RotationPolicy")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_policy: Option<RotationPolicy>,
 }
 
 /// The private key of an authority that the operator makes.
@@ -30,9 +33,10 @@ pub struct PrivateKey {
 #[x_kube(validation = super::key_size())]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityKey {
-    /// ECDSA or RSA. Ed25519 is missing because API Gateway is not known to accept it.
-    #[serde(default)]
-    pub algorithm: KeyAlgorithm,
+    /// ECDSA or RSA. Unset: ECDSA. Ed25519 is missing because API Gateway is not known to accept it.
+    #[schemars(with = "KeyAlgorithm")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<KeyAlgorithm>,
     /// Bits: 256 (P-256) or 384 (P-384) for ECDSA; 2048, 3072 or 4096 for RSA. Unset: 256 for ECDSA, 2048 for RSA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<i32>,

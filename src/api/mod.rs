@@ -76,7 +76,7 @@ fn api_id() -> Rule {
 /// For the size of a key beside its algorithm.
 fn key_size() -> Rule {
     Rule::new(
-        "!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048, 3072, 4096] : self.size in [256, 384])",
+        "!has(self.size) || (has(self.algorithm) && self.algorithm == 'RSA' ? self.size in [2048, 3072, 4096] : self.size in [256, 384])",
     )
     .message("write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA")
     .field_path(".size")

@@ -44,7 +44,9 @@ pub struct AssumeRole {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Namespaces {
-    /// Their names.
+    /// Their names, each exactly: `*` stands for nothing here. Unset: whatever their names.
+    #[x_kube(validation = Rule::new("self.all(n, n.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))")
+        .message("write the names of namespaces, as in acme, without *: to admit every namespace leave names out, to admit some use matchLabels"))]
     #[schemars(length(max = 100), inner(length(min = 1, max = 63)))]
     #[serde(default, deserialize_with = "listed", skip_serializing_if = "Option::is_none")]
     pub names: Option<Vec<String>>,

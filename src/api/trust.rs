@@ -40,13 +40,19 @@ pub struct Trust {
     pub overlap: Option<Duration>,
 }
 
-/// Field by field, since an empty list is the same as none: a server-side apply of a manifest without the list takes it away. Spelled out with `has()`
-/// because the API server takes what `?` selects for unbounded and refuses the rule's cost.
+/// Field by field, with unset standing for the default on both sides: a server-side apply of a manifest without a field removes the field, which an
+/// earlier release's schema filled in. An empty list is the same as none. Spelled out with `has()` because the API server takes what `?` selects
+/// for unbounded and refuses the rule's cost.
 const SAME_AUTHORITY: &str = "(has(self.commonName) ? has(oldSelf.commonName) && self.commonName == oldSelf.commonName : !has(oldSelf.commonName)) \
      && (has(self.organizations) && size(self.organizations) > 0 \
      ? has(oldSelf.organizations) && self.organizations == oldSelf.organizations : !has(oldSelf.organizations) || size(oldSelf.organizations) == 0) \
-     && self.duration == oldSelf.duration \
-     && (has(self.privateKey) ? has(oldSelf.privateKey) && self.privateKey == oldSelf.privateKey : !has(oldSelf.privateKey))";
+     && (has(self.duration) ? self.duration : '87600h') == (has(oldSelf.duration) ? oldSelf.duration : '87600h') \
+     && (has(self.privateKey) && has(self.privateKey.algorithm) ? self.privateKey.algorithm : 'ECDSA') \
+     == (has(oldSelf.privateKey) && has(oldSelf.privateKey.algorithm) ? oldSelf.privateKey.algorithm : 'ECDSA') \
+     && (has(self.privateKey) && has(self.privateKey.size) ? self.privateKey.size \
+     : has(self.privateKey) && has(self.privateKey.algorithm) && self.privateKey.algorithm == 'RSA' ? 2048 : 256) \
+     == (has(oldSelf.privateKey) && has(oldSelf.privateKey.size) ? oldSelf.privateKey.size \
+     : has(oldSelf.privateKey) && has(oldSelf.privateKey.algorithm) && oldSelf.privateKey.algorithm == 'RSA' ? 2048 : 256)";
 
 /// One authority, from exactly one source: `generate`, `secretRef`, `configMapRef`, `configMapSelector` or `pem`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -134,19 +140,15 @@ pub struct GeneratedAuthority {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub organizations: Vec<String>,
 
-    /// How long the authority lives, at least 24h. No certificate under it outlives it.
+    /// How long the authority lives, at least 24h. Unset: 87600h (ten years). No certificate under it outlives it.
     #[x_kube(validation = super::duration_of_at_least("24h", "87600h"))]
-    #[schemars(length(max = 25), extend("default" = "87600h"))]
-    #[serde(default = "ten_years")]
-    pub duration: Duration,
+    #[schemars(length(max = 25))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
 
     /// The authority's key. Unset: ECDSA P-256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<AuthorityKey>,
-}
-
-fn ten_years() -> Duration {
-    std::time::Duration::from_secs(87_600 * 3600).into()
 }
 
 /// One key of a ConfigMap in this namespace.
@@ -205,9 +207,10 @@ pub struct Truststore {
     /// Whether the operator may create the bucket. Never: it must be there, with versioning enabled. IfMissing: it is created when it is
     /// not there: versioned, all public access blocked, encrypted (with `kmsKeyArn` when given), tagged as the operator's; and these settings
     /// are put back when somebody changes them, as long as the tag is there. The operator never deletes a bucket, nor changes one that it did
-    /// not make. S3 may take up to 15 minutes to give a new bucket's objects versions.
-    #[serde(default)]
-    pub bucket_creation: BucketCreation,
+    /// not make. S3 may take up to 15 minutes to give a new bucket's objects versions. Unset: Never.
+    #[schemars(with = "BucketCreation")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket_creation: Option<BucketCreation>,
 
     /// KMS key to encrypt the object with. Unset: as the bucket does by default. Another key means another version of the same bytes, to
     /// which the domain is moved; an alias is followed when a version is stored, not later. The operator's role needs
@@ -238,7 +241,9 @@ mod tests {
         let schema = schemars::schema_for!(GeneratedAuthority);
         let fields = schema.get("properties").and_then(|all| all.as_object()).expect("it has fields");
         for field in fields.keys() {
-            assert!(SAME_AUTHORITY.contains(&format!("self.{field} == oldSelf.{field}")), "{field}");
+            for side in ["self", "oldSelf"] {
+                assert!(SAME_AUTHORITY.contains(&format!("has({side}.{field})")), "{field}");
+            }
         }
     }
 }

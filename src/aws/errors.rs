@@ -3,8 +3,9 @@
 //! Services answer with codes that their models do not declare, so codes are compared as strings. Text is looked at only where
 //! the code says nothing ([`BY_TEXT`]). What is shown is stable: no request ids, session names or times.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
-use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use std::error::Error as StdError;
 use std::sync::Arc;
 
@@ -99,6 +100,26 @@ impl Error {
         Error { kind, operation, code, message, source: Some(Arc::new(error)) }
     }
 
+    /// Why this process has no credentials that AWS accepts, in words that do not change; `None`: the call failed for another reason. A denial
+    /// by a policy shows that the credentials are good.
+    pub fn without_credentials(&self) -> Option<String> {
+        if self.code.as_deref().is_some_and(|code| UNUSABLE.contains(&code)) {
+            return Some(format!("{self}"));
+        }
+        let source = self.source.as_deref()?;
+        let at = chain(source).find_map(|e| e.downcast_ref::<CredentialsError>())?;
+        let is_final = match at {
+            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => true,
+            CredentialsError::ProviderTimedOut(_) => false,
+            // Who gives them out said no, or did not answer.
+            _ => !chain(at).any(|e| e.is::<ConnectorError>() || e.is::<std::io::Error>()),
+        };
+        let mut said: Vec<String> = chain(at).map(|e| stable(&e.to_string())).collect();
+        said.dedup();
+        // Of each place that was looked at the SDK says the same first.
+        is_final.then(|| said.join(": ").replace("the credential provider was not enabled: ", ""))
+    }
+
     /// The action that an IAM policy has to allow for this call. Where a call needs several, the one AWS's message names.
     /// Source: Service Authorization Reference; API Gateway's actions are HTTP verbs.
     pub fn iam_action(&self) -> &'static str {
@@ -150,6 +171,17 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("RequestTimeTooSkewed", Kind::Transient),
     ("RequestTimeout", Kind::Transient),
     ("RequestTimeoutException", Kind::Transient),
+];
+
+/// Codes by which AWS says that it does not accept the credentials themselves.
+const UNUSABLE: &[&str] = &[
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
 ];
 
 /// Codes that say nothing more than "no", where only the text tells: code, a part of the text, kind. Messages as AWS's users
@@ -396,6 +428,38 @@ mod tests {
             ),
         ] {
             assert_eq!(stable(said), shown);
+        }
+    }
+
+    #[test]
+    fn credentials_are_missing_when_there_are_none_or_aws_does_not_accept_them() {
+        let said = |code: Option<&str>, source: Option<CredentialsError>| {
+            let source = source.map(|e| Arc::new(e) as Arc<dyn StdError + Send + Sync>);
+            let code = code.map(str::to_owned);
+            Error { code, source, ..Error::ours(Kind::Transient, "sts:GetCallerIdentity", "no") }.without_credentials()
+        };
+        let refused = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity (request id: 0a1b)";
+        assert_eq!(
+            said(None, Some(CredentialsError::not_loaded("no providers in chain provided credentials"))).as_deref(),
+            Some("no providers in chain provided credentials")
+        );
+        assert_eq!(
+            said(None, Some(CredentialsError::provider_error(refused))).as_deref(),
+            Some(
+                "an error occurred while loading credentials: AccessDenied: Not authorized to perform \
+                 sts:AssumeRoleWithWebIdentity"
+            )
+        );
+        assert_eq!(said(Some("InvalidClientTokenId"), None).as_deref(), Some("sts:GetCallerIdentity: no"));
+        let unanswered = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "10.0.0.1:443");
+        for (code, source) in [
+            (None, None),
+            (Some("AccessDenied"), None),
+            (Some("ThrottlingException"), None),
+            (None, Some(CredentialsError::provider_error(unanswered))),
+            (None, Some(CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)))),
+        ] {
+            assert_eq!(said(code, source), None, "{code:?}");
         }
     }
 

@@ -18,11 +18,13 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use aws_smithy_http_client::tls::TlsContext;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex, OnceCell};
 
 /// How long a call may take. There is one attempt: who repeats a call looks again first.
 pub const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long the search for credentials may take once a call got no answer.
+const CREDENTIALS: Duration = Duration::from_secs(10);
 
 const WHO: &str = "sts:GetCallerIdentity";
 
@@ -49,10 +51,17 @@ pub struct RoleToAssume {
 #[derive(Debug, Clone)]
 pub struct Sessions {
     gate: Gate,
-    /// With the credentials of the environment, by Region.
-    own: Arc<Mutex<HashMap<Option<String>, Session>>>,
+    /// With the credentials of the environment.
+    own: Arc<Mutex<Own>>,
     /// With a role. Each is connected on its own: a role that STS does not answer for keeps nobody else waiting.
     assumed: Arc<std::sync::Mutex<HashMap<Access, Arc<OnceCell<Session>>>>>,
+}
+
+/// The sessions with the credentials of the environment, by Region, and the last failure to make one.
+#[derive(Debug, Default)]
+struct Own {
+    sessions: HashMap<Option<String>, Session>,
+    failed: Option<(Instant, Error)>,
 }
 
 impl Sessions {
@@ -88,20 +97,30 @@ impl Sessions {
     #[cfg(test)]
     pub(crate) fn of(session: Session) -> Sessions {
         let sessions = Sessions::new(&session.gate);
-        Sessions { own: Arc::new(Mutex::new([(None, session)].into())), ..sessions }
+        let own = Own { sessions: [(None, session)].into(), failed: None };
+        Sessions { own: Arc::new(Mutex::new(own)), ..sessions }
     }
 
     async fn own(&self, region: Option<&str>) -> Result<Session, Error> {
+        let asked = Instant::now();
         let mut own = self.own.lock().await;
         let key = region.map(str::to_owned);
-        if let Some(session) = own.get(&key) {
+        if let Some(session) = own.sessions.get(&key) {
             return Ok(session.clone());
         }
-        let session = match (region, own.values().next()) {
-            (Some(region), Some(other)) => other.in_region(region),
-            _ => Session::connect(region, &self.gate).await?,
+        let session = match (region, own.sessions.values().next(), &own.failed) {
+            (Some(region), Some(other), _) => other.in_region(region),
+            // Somebody else was told while this one waited: asking one after the other would take all of them too long.
+            (_, None, Some((at, error))) if *at > asked && error.kind == Kind::Transient => return Err(error.clone()),
+            _ => match Session::connect(region, &self.gate).await {
+                Ok(session) => session,
+                Err(error) => {
+                    own.failed = Some((Instant::now(), error.clone()));
+                    return Err(error);
+                }
+            },
         };
-        own.insert(key, session.clone());
+        own.sessions.insert(key, session.clone());
         Ok(session)
     }
 }
@@ -183,7 +202,10 @@ impl Session {
             return Err(Error::ours(Kind::Invalid, WHO, "no Region is set: set AWS_REGION"));
         };
         let way = Way { gate: gate.clone(), account: String::new(), region: region.clone() };
-        let answer = way.call(WHO, aws_sdk_sts::Client::new(&config).get_caller_identity().send()).await?;
+        let answer = match way.call(WHO, aws_sdk_sts::Client::new(&config).get_caller_identity().send()).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(without_credentials(&config, error).await),
+        };
         let Some(account) = answer.account else {
             return Err(Error::ours(Kind::Transient, WHO, "the answer names no account"));
         };
@@ -203,6 +225,16 @@ impl Session {
             gate: gate.clone(),
             config,
         }
+    }
+}
+
+/// The failure of a call that got no answer: to find out that there are no credentials may take longer than the call may.
+async fn without_credentials(config: &SdkConfig, error: Error) -> Error {
+    let provider = config.credentials_provider().filter(|_| error.code.is_none() && error.kind == Kind::Transient);
+    let Some(provider) = provider else { return error };
+    match tokio::time::timeout(CREDENTIALS, provider.provide_credentials()).await {
+        Ok(Err(cause)) => Error { message: "no usable credentials".into(), source: Some(Arc::new(cause)), ..error },
+        _ => error,
     }
 }
 

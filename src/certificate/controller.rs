@@ -390,14 +390,19 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             ctx.remember(&uid, |m| m.wrote_secret = version);
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
-            say(&accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision })).await?;
+            let secret = d.secret_name.as_str();
+            say(&accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision, secret })).await?;
+            if let Some(note) = report::after_renewal(&old, &leaf) {
+                ctx.events.publish(&cert.object_ref(&()), Notice::Renewed, "Renew", &note).await;
+            }
             ctx.succeeded(&uid);
             Ok(ctx.look_again(&uid, next_look(Some(renewal), &terms, now), now))
         }
         Ok(None) => {
             let revision = observed.revision();
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
-            let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision });
+            let secret = d.secret_name.as_str();
+            let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision, secret });
             say(&accepted, &plan.lines, leaf).await?;
             ctx.succeeded(&uid);
             Ok(ctx.look_again(&uid, next_look(plan.look_again.or(plan.renewal), &terms, now), now))

@@ -1,7 +1,7 @@
 //! What is wanted of a `ClientCertificate`: the custom resource in, checked values out. Every "your spec cannot be served" is born here.
 use std::collections::BTreeMap;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use crate::{
@@ -30,6 +30,7 @@ pub const RENEW: &str = "mtls-operator.io/renew";
 pub struct Desired {
     pub namespace: String,
     pub name: String,
+    pub created: Option<Timestamp>,
     pub domain: DomainKey,
     /// It signs itself, and is trusted itself.
     pub self_signed: bool,
@@ -131,6 +132,7 @@ pub fn desired(
         labels: template.labels,
         annotations: template.annotations,
         owned: spec.deletion_policy == DeletionPolicy::Delete,
+        created: cert.creation_timestamp().map(|t| t.0),
         namespace,
         name,
     })
@@ -170,17 +172,17 @@ fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(Leaf
     };
     leaf::validate(&request).map_err(|p| refused(Reason::InvalidSpec, format!("spec.{}: {}", p.field, p.message)))?;
     let PrivateKey { algorithm, size, encoding, rotation_policy } = spec.private_key.clone().unwrap_or_default();
-    let kind = key_kind(algorithm, size).ok_or_else(|| {
+    let kind = key_kind(algorithm.unwrap_or_default(), size).ok_or_else(|| {
         refused(
             Reason::InvalidSpec,
             "spec.privateKey.size: write 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA".into(),
         )
     })?;
-    let encoding = match encoding {
+    let encoding = match encoding.unwrap_or_default() {
         KeyEncoding::PKCS8 => Encoding::Pkcs8,
         KeyEncoding::PKCS1 => Encoding::Pkcs1,
     };
-    Ok((request, KeyWish::Made { kind, encoding, keep: rotation_policy == RotationPolicy::Never }))
+    Ok((request, KeyWish::Made { kind, encoding, keep: rotation_policy == Some(RotationPolicy::Never) }))
 }
 
 fn refused(reason: Reason, message: String) -> Refused {

@@ -121,6 +121,18 @@ fn issuing(
         (Err(Problem { standing, message, .. }), Some(leaf)) if *standing != Standing::Stuck => {
             return next_one(in_secret(leaf), message).into();
         }
+        (Err(Problem { standing, reason, message }), None) => {
+            // Manifests that are applied together come one after the other.
+            let fresh = conditions::fresh_until(d.created, now).filter(|_| o.domain_gone);
+            return match fresh {
+                Some(_) => Issuing {
+                    act: None,
+                    line: line(Standing::Working, Reason::WaitingForDomainTrust, format!("{message} yet")),
+                    look_again: fresh,
+                },
+                None => line(*standing, *reason, message.clone()).into(),
+            };
+        }
         (Err(Problem { standing, reason, message }), _) => return line(*standing, *reason, message.clone()).into(),
     };
     let (act, open, look_again) = match issuer {

@@ -12,6 +12,8 @@ pub struct Leaf<'a> {
     pub certificate: &'a Certificate,
     pub renewal: Timestamp,
     pub revision: i64,
+    /// The Secret's name.
+    pub secret: &'a str,
 }
 
 pub fn report(
@@ -27,7 +29,7 @@ pub fn report(
         conditions: conditions::write(&old.conditions, generation, acceptance, lines, now),
         ..old.clone()
     };
-    if let Some(Leaf { certificate, renewal, revision }) = leaf {
+    if let Some(Leaf { certificate, renewal, revision, secret }) = leaf {
         new.previous = previous(old, certificate, now);
         new.serial_number = Some(conditions::shown(&certificate.serial_text()));
         new.issuer_key_id = certificate.authority_key_id.as_deref().map(conditions::shown);
@@ -37,6 +39,10 @@ pub fn report(
         new.not_after = Some(conditions::in_seconds(certificate.not_after));
         new.renewal_time = Some(conditions::in_seconds(renewal));
         new.revision = Some(revision);
+        // Along with another change only: an upgrade does not write to each of thousands for it.
+        if new != *old {
+            new.secret_name = Some(secret.to_owned());
+        }
     }
     new
 }
@@ -55,6 +61,14 @@ fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp
     let is_current = |leaf: &PreviousLeaf| leaf.serial_number == serial_number && leaf.issuer_key_id == issuer_key_id;
     all.retain(|leaf| now < leaf.not_after.0 && !is_current(leaf));
     all
+}
+
+/// What is to be said once a certificate has taken the place of another one; `None`: it is the first.
+pub fn after_renewal(old: &ClientCertificateStatus, leaf: &Certificate) -> Option<String> {
+    let before = old.serial_number.as_ref()?;
+    let (serial, end) = (conditions::shown(&leaf.serial_text()), conditions::in_seconds(leaf.not_after).0);
+    (*before != serial)
+        .then(|| format!("the Secret holds a new certificate with serial number {serial}, valid until {end}"))
 }
 
 /// What is to be said once the object is gone: `None` when nothing of it is alive.
@@ -98,11 +112,15 @@ mod tests {
         let issuer = issuer("Partners", born);
         let write = |old: &ClientCertificateStatus, revision: i64, now: Timestamp| {
             let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, now).unwrap().certificate;
-            let shown = Leaf { certificate: &leaf, renewal: leaf.not_after, revision };
+            let shown = Leaf { certificate: &leaf, renewal: leaf.not_after, revision, secret: "client1-mtls" };
             report(old, 1, &Acceptance::Accepted, &[], Some(shown), now)
         };
         let first = write(&ClientCertificateStatus::default(), 1, born);
         assert!(first.previous.is_empty());
+        let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, born).unwrap().certificate;
+        assert_eq!(after_renewal(&ClientCertificateStatus::default(), &leaf), None, "the first");
+        let told = after_renewal(&first, &leaf).unwrap();
+        assert!(told.contains(&leaf.serial_text()) && told.contains(&leaf.not_after.to_string()), "{told}");
         let second = write(&first, 2, born + day * 60);
         let serials =
             |s: &ClientCertificateStatus| s.previous.iter().map(|p| Some(p.serial_number.clone())).collect::<Vec<_>>();
@@ -120,10 +138,15 @@ mod tests {
         let issuer = issuer("Partners", now);
         let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, now).unwrap().certificate;
         let write = |old: &ClientCertificateStatus| {
-            let shown = Leaf { certificate: &leaf, renewal: leaf.not_after, revision: 1 };
+            let shown = Leaf { certificate: &leaf, renewal: leaf.not_after, revision: 1, secret: "client1-mtls" };
             report(old, 1, &Acceptance::Accepted, &[], Some(shown), now)
         };
         let once = write(&ClientCertificateStatus::default());
         assert_eq!(write(&once), once);
+        assert_eq!(once.secret_name.as_deref(), Some("client1-mtls"));
+        let before = ClientCertificateStatus { secret_name: None, ..once.clone() };
+        assert_eq!(write(&before), before, "an upgrade writes nothing");
+        let changed = ClientCertificateStatus { observed_generation: Some(0), ..before };
+        assert_eq!(write(&changed), once, "but for objects that change anyway");
     }
 }

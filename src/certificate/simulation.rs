@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::conditions::{ConditionType, Reason},
-    conditions::Standing,
+    conditions::{self, Standing},
     domain::served::Trust,
     pki::{
         authority::{Issuer, tests::at, tests::issuer},
@@ -445,4 +445,31 @@ proptest! {
         world.settles();
         prop_assert_eq!(world.issued, issued);
     }
+}
+
+#[test]
+fn a_domain_that_is_not_there_is_missing_only_after_half_a_minute() {
+    let mut world = World::new(spec(|_| ()));
+    let created = world.now;
+    world.d.created = Some(created);
+    let plan_at = |world: &World, seconds: i64| {
+        let message = "there is no MtlsDomain partners in the namespace payments".to_owned();
+        let problem = Problem { standing: Standing::Stuck, reason: Reason::RefNotFound, message };
+        let o = Observed { domain_gone: true, issuer: Err(problem), ..world.observed() };
+        plan(&world.d, &o, PROPAGATION, created + SignedDuration::from_secs(seconds))
+    };
+    let issued = |plan: &Plan| {
+        let line = plan.lines.iter().find(|l| l.type_ == ConditionType::Issued).unwrap();
+        (line.standing, line.reason)
+    };
+    for seconds in [0, 29] {
+        let early = plan_at(&world, seconds);
+        assert_eq!(issued(&early), (Standing::Working, Reason::WaitingForDomainTrust));
+        assert_eq!(early.look_again, Some(created + conditions::FRESH), "nothing else may be heard");
+        assert!(early.act.is_none());
+    }
+    let late = plan_at(&world, 30);
+    assert_eq!((issued(&late), late.look_again), ((Standing::Stuck, Reason::RefNotFound), None));
+    world.d.created = None;
+    assert_eq!(issued(&plan_at(&world, 0)), (Standing::Stuck, Reason::RefNotFound));
 }

@@ -122,6 +122,7 @@ pub fn elect(
         held,
         mine: None,
         seen: None,
+        logged: None,
     };
     (Leadership(leadership), tokio::spawn(candidate.run(stop)))
 }
@@ -168,6 +169,8 @@ struct Candidate {
     mine: Option<Lease>,
     /// The resourceVersion of somebody else's Lease, and since when it is that one.
     seen: Option<(String, Instant)>,
+    /// Who leads, as the log says.
+    logged: Option<String>,
 }
 
 impl Candidate {
@@ -216,12 +219,21 @@ impl Candidate {
         }
     }
 
-    fn extend(&self, sent: Instant) {
+    /// Once for each holder.
+    fn log_leader(&mut self, holder: Option<String>) {
+        if self.logged != holder {
+            tracing::info!(leader = holder.as_deref().unwrap_or_default(), "another process leads; standing by");
+            self.logged = holder;
+        }
+    }
+
+    fn extend(&mut self, sent: Instant) {
         let until = sent + HELD;
         self.held.send_modify(|term| match term {
             Some(term) if Instant::now() < term.until => term.until = until,
             _ => {
                 tracing::info!(identity = self.me, "acquired the Lease");
+                self.logged = None;
                 *term = Some(Term { since: sent, until });
             }
         });
@@ -250,6 +262,7 @@ impl Candidate {
                 }
                 let silent = self.seen.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
                 if step(lease.spec.as_ref(), &self.me, silent) == Step::Wait {
+                    self.log_leader(lease.spec.and_then(|spec| spec.holder_identity));
                     return Ok(Attempt::Taken);
                 }
                 // Carries the resourceVersion that was read: of two takers one wins.

@@ -149,11 +149,15 @@ async fn client(kubernetes: &kube::Client, caller: Caller) -> anyhow::Result<(Op
             let (namespace, name) = name.split_once('/').context("write --certificate as NAMESPACE/NAME")?;
             let what = format!("the ClientCertificate {namespace}/{name}");
             let api = Api::<ClientCertificate>::namespaced(kubernetes.clone(), namespace);
-            let object = api.get(name).await.with_context(|| what.clone())?;
+            let object = api.get_opt(name).await.with_context(|| what.clone())?;
+            let object = object.with_context(|| format!("there is no ClientCertificate {namespace}/{name}"))?;
             let secret = object.spec.secret_name.as_deref().unwrap_or(name);
             let secrets = Api::<Secret>::namespaced(kubernetes.clone(), namespace);
-            let found =
-                secrets.get(secret).await.with_context(|| format!("the Secret {namespace}/{secret} of {what}"))?;
+            let found = secrets.get_opt(secret).await;
+            let found = found.with_context(|| format!("the Secret {namespace}/{secret} of {what}"))?;
+            let found = found.with_context(|| {
+                format!("there is no Secret {namespace}/{secret} of {what} yet; kubectl describe clientcertificate says what it waits for")
+            })?;
             let data = found.data.unwrap_or_default();
             let bytes = |file: &str| {
                 let bytes = data.get(file).with_context(|| format!("the Secret {namespace}/{secret} has no {file}"))?;

@@ -27,6 +27,7 @@ use super::{
     bypass::Bypasses,
     claims,
     clients::{SelfSigned, TRUSTED_BY},
+    credentials::ServiceAccount,
     deletion,
     desired::{self, Clients, Desired, Home, Refused, Surroundings},
     observe::{self, Versions},
@@ -79,6 +80,8 @@ pub const AT_ONCE: usize = 32;
 const FIRST_POLL: Duration = Duration::from_millis(100);
 /// ... but never longer than this.
 const LAST_POLL: Duration = Duration::from_secs(15);
+/// ... and than this while somebody else has to make something first.
+const LAST_SELDOM_POLL: Duration = Duration::from_secs(300);
 
 pub type Guard = DeserializeGuard<MtlsDomain>;
 
@@ -95,6 +98,7 @@ pub struct Ctx {
     pub gate: Gate,
     pub probe: EndpointProbe,
     pub public_dns: PublicDns,
+    pub service_account: Arc<ServiceAccount>,
     pub events: Events,
     pub metrics: Metrics,
     pub pulse: Pulse,
@@ -241,6 +245,14 @@ impl Ctx {
         })
     }
 
+    /// How long until the next look while somebody has to make something first that nothing here hears of.
+    pub(super) fn poll_seldom(&self, uid: &str) -> Duration {
+        self.remember(uid, |m| {
+            m.polls += 1;
+            FIRST_POLL.saturating_mul(1 << (m.polls - 1).min(12)).min(LAST_SELDOM_POLL)
+        })
+    }
+
     /// The next look when there is nothing to be done before something changes.
     pub(super) fn settled(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
@@ -270,6 +282,8 @@ impl Ctx {
         old: &MtlsDomainStatus,
         new: &MtlsDomainStatus,
     ) -> Result<(), Error> {
+        let waiting = report::waiting_deletion(domain, new, Timestamp::now());
+        let (new, waits) = (waiting.as_ref().unwrap_or(new), waiting.is_some());
         if status::write(&self.client, domain, old, new).await? {
             self.remember(&domain.uid().unwrap_or_default(), |m| {
                 m.written = Some((new.clone(), domain.status.clone()));
@@ -282,6 +296,9 @@ impl Ctx {
                 self.events.publish(&domain.object_ref(&()), reason, "Reconcile", &t.message).await;
             }
         }
+        if waits {
+            deletion::tell_of_waiting(domain, old, new, self).await;
+        }
         Ok(())
     }
 
@@ -292,7 +309,9 @@ impl Ctx {
         theirs: &[Arc<certificate::controller::Guard>],
         foreign: &[Foreign],
     ) -> Clients {
-        clients_of(domain, theirs, foreign, &self.certificates.state(), self.watched.clone(), &|c| self.permits.admitting(c))
+        clients_of(domain, theirs, foreign, &self.certificates.state(), self.watched.clone(), &|c| {
+            self.permits.admitting(c)
+        })
     }
 
     /// Its own namespace's certificates and those of others that are granted, and again the ones of others, with what that is about.
@@ -419,7 +438,10 @@ async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (session, own_region) = match sessions(domain, permission.policy(), ctx).await {
         Ok(found) => found,
         Err(error) => {
-            let new = report::blind(&old, generation, &observe::unseen(&error), now);
+            let new = match ctx.service_account.remedy(&error).await {
+                Some(remedy) => report::without_credentials(&old, generation, &remedy, now),
+                None => report::blind(&old, generation, &observe::unseen(&error), now),
+            };
             ctx.write(domain, &old, &new).await?;
             return Ok(Next::requeue(ctx.poll(&uid)));
         }

@@ -66,6 +66,7 @@ pub(super) async fn delete(
         home,
         domain,
         authorities: &[],
+        said: &old.conditions,
         class: Class::SpecChange,
         since: waiting_since(old).unwrap_or(now),
         now,
@@ -73,8 +74,14 @@ pub(super) async fn delete(
     let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &hands).await;
     let line = report::deletion_line(&judged, done.outcomes.get(&Step::DomainProgrammed));
     let generation = domain.metadata.generation.unwrap_or_default();
+    let why = line.message.clone();
     let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[line], now);
+    let goes = remains.domain.as_ref().is_ok_and(|g| !teardown::stays(home, policy, g.as_ref()));
+    let new = report::deleting(new, generation, &why, goes, now);
     ctx.write(domain, old, &new).await?;
+    if matches!(judged.verdict, Verdict::Wait(..) | Verdict::Blocked(..)) {
+        tell_of_waiting(domain, old, &new, ctx).await;
+    }
     Ok(match &judged {
         _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
         Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
@@ -82,6 +89,13 @@ pub(super) async fn delete(
         _ if done.outcomes.values().any(Outcome::is_queued) => ctx.settled(&uid),
         _ => Next::requeue(ctx.poll(&uid)),
     })
+}
+
+/// An Event, whenever it waits for something else than before.
+pub(super) async fn tell_of_waiting(domain: &MtlsDomain, old: &MtlsDomainStatus, new: &MtlsDomainStatus, ctx: &Ctx) {
+    if let Some(why) = report::waits_for(new).filter(|why| report::waits_for(old) != Some(why)) {
+        ctx.events.publish(&domain.object_ref(&()), Notice::DeletionWaits, "Delete", why).await;
+    }
 }
 
 /// One that was only observed.

@@ -28,6 +28,8 @@ use crate::{
 pub const AUTHORIZER_SOURCE: &str = "authorizer.";
 /// Life of a leaf whose ClientCertificate says nothing, and the least that an authority's memory allows for.
 pub const DEFAULT_LEAF: SignedDuration = SignedDuration::from_hours(2160);
+/// Life of a generated authority whose spec says nothing.
+const DEFAULT_AUTHORITY: SignedDuration = SignedDuration::from_hours(87_600);
 
 /// Why a spec cannot be served, ready for the condition Accepted. The message names the field and the way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +77,9 @@ pub enum DnsWish {
 impl DnsWish {
     fn of(spec: Option<&Dns>) -> Self {
         match spec {
-            Some(Dns { external: Some(external), .. }) => DnsWish::External { verify: external.verify },
+            Some(Dns { external: Some(external), .. }) => {
+                DnsWish::External { verify: external.verify.unwrap_or_default() }
+            }
             Some(Dns { route53: Some(route53), .. }) => DnsWish::Route53 {
                 zone_id: route53.hosted_zone_id.clone(),
                 role_arn: route53.assume_role.as_ref().map(|role| role.role_arn.clone()),
@@ -292,7 +296,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
     Ok(Desired {
         adoption: spec.adoption_policy,
         certificate: certificate(domain, &home)?,
-        create_bucket: truststore.bucket_creation == BucketCreation::IfMissing,
+        create_bucket: truststore.bucket_creation == Some(BucketCreation::IfMissing),
         kms_key: truststore.kms_key_arn,
         authorities,
         self_signed: clients.self_signed,
@@ -368,7 +372,7 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refu
     names.push(home.domain_name.clone());
     names.sort();
     names.dedup();
-    let key_algorithm = match request.key_algorithm {
+    let key_algorithm = match request.key_algorithm.unwrap_or_default() {
         ServerKeyAlgorithm::EcPrime256v1 => acm::KeyAlgorithm::EcPrime256v1,
         ServerKeyAlgorithm::EcSecp384r1 => acm::KeyAlgorithm::EcSecp384r1,
         ServerKeyAlgorithm::Rsa2048 => acm::KeyAlgorithm::Rsa2048,
@@ -408,7 +412,7 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
             request: AuthorityRequest {
                 common_name: generate.common_name.clone().unwrap_or_else(|| a.name.clone()),
                 organizations: generate.organizations.clone(),
-                duration: length(&generate.duration),
+                duration: generate.duration.as_ref().map_or(DEFAULT_AUTHORITY, length),
                 key: authority_key(generate.private_key.as_ref()).ok_or_else(|| {
                     invalid(&format!(
                         "authority {}: privateKey: write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA",
@@ -456,7 +460,7 @@ fn is_label(key: &str, value: &str) -> bool {
 }
 
 fn authority_key(key: Option<&AuthorityKey>) -> Option<KeyKind> {
-    key_kind(key.map_or(ApiKeyAlgorithm::ECDSA, |k| k.algorithm), key.and_then(|k| k.size))
+    key_kind(key.and_then(|k| k.algorithm).unwrap_or_default(), key.and_then(|k| k.size))
 }
 
 /// The kind of key that an algorithm and size of a spec mean; `None` when they do not go together.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Client, api::ObjectMeta};
 use tracing::Instrument;
 
@@ -12,7 +12,7 @@ use super::{
     desired::{AuthorityWish, Home, SourceWish},
     generated,
     plan::{ADOPTED_TAG, Action, DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
-    report::{Outcome, Outcomes},
+    report::{self, Outcome, Outcomes},
 };
 use crate::{
     api::MtlsDomain,
@@ -37,6 +37,8 @@ pub struct Hands<'a> {
     pub home: &'a Home,
     pub domain: &'a MtlsDomain,
     pub authorities: &'a [AuthorityWish],
+    /// What the status says: a failure that stands there has been logged.
+    pub said: &'a [Condition],
     /// For the queue.
     pub class: Class,
     pub since: Timestamp,
@@ -66,7 +68,11 @@ pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Han
             Ok(()) => done.effects += 1,
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
-                    tracing::warn!(domain = %hands.home.domain_name, action = %action, error = %logging::chain(error), "refused");
+                    let (domain, error) = (&hands.home.domain_name, logging::chain(error));
+                    match report::stands_in(hands.said, step, &outcome) {
+                        true => tracing::debug!(%domain, %action, %error, "refused again"),
+                        false => tracing::warn!(%domain, %action, %error, "refused"),
+                    }
                 }
                 done.outcomes.insert(step, outcome);
             }
@@ -310,6 +316,7 @@ mod tests {
             home: &d.home,
             domain: &domain.unwrap(),
             authorities: &d.authorities,
+            said: &[],
             class: Class::Distrust,
             since: now(),
             now: now(),
@@ -438,6 +445,7 @@ mod tests {
             home: &d.home,
             domain: &domain,
             authorities: &d.authorities,
+            said: &[],
             class: Class::Drift,
             since: now(),
             now: now(),
@@ -479,6 +487,7 @@ mod tests {
                 home: &d.home,
                 domain: &domain,
                 authorities: &d.authorities,
+                said: &[],
                 class: Class::Drift,
                 since: now(),
                 now: now(),

@@ -5,6 +5,7 @@ pub mod bypass;
 pub mod claims;
 pub mod clients;
 pub mod controller;
+pub mod credentials;
 mod deletion;
 pub mod desired;
 pub mod execute;

@@ -23,7 +23,7 @@ pub mod self_signed;
 mod truststore;
 
 pub use action::Action;
-pub use truststore::told;
+pub use truststore::{told, without_trust};
 
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";

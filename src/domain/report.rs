@@ -6,6 +6,7 @@ mod dns;
 
 pub use certificate::notices;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
     bypass::Bypass,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{
-        AuthorityStatus, MappingState, MtlsDomainStatus, TruststoreState,
+        AuthorityStatus, MappingState, MtlsDomain, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
@@ -129,6 +130,61 @@ pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Ti
     with_conditions(old, generation, &acceptance, &[], now)
 }
 
+/// Conditions of what goes with the custom domain.
+const GONE: [ConditionType; 5] = [
+    ConditionType::CertificateIssued,
+    ConditionType::TruststorePublished,
+    ConditionType::MappingsProgrammed,
+    ConditionType::DNSProgrammed,
+    ConditionType::IdentityPropagated,
+];
+
+/// The status of an object that is being deleted: Ready is False, and its message is `why`, what the deletion does or waits for. `goes`: what the
+/// object has in AWS is deleted with it, and does not stay.
+pub fn deleting(
+    mut status: MtlsDomainStatus,
+    generation: i64,
+    why: &str,
+    goes: bool,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let gone = if goes { GONE.as_slice() } else { &[] };
+    conditions::deleting(&mut status.conditions, generation, gone, why, now);
+    status
+}
+
+/// The status of an object that is being deleted while something else than the deletion decides what Ready says, which is what the deletion waits
+/// for. `None`: it is not being deleted, or the status says so already.
+pub fn waiting_deletion(domain: &MtlsDomain, status: &MtlsDomainStatus, now: Timestamp) -> Option<MtlsDomainStatus> {
+    const SUSPENDED: &str =
+        "the object is to be deleted, and spec.suspend is true: nothing is deleted in AWS until spec.suspend is false";
+    let ready = status.conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str())?;
+    if domain.metadata.deletion_timestamp.is_none() || ready.reason == Reason::Deleting.as_str() {
+        return None;
+    }
+    let why = if domain.spec.suspend { SUSPENDED } else { &ready.message };
+    let generation = status.observed_generation.unwrap_or_default();
+    Some(deleting(status.clone(), generation, why, false, now))
+}
+
+/// What a deletion does or waits for, as the status says it.
+pub fn waits_for(status: &MtlsDomainStatus) -> Option<&str> {
+    let is_it = |c: &&Condition| c.type_ == ConditionType::Ready.as_str() && c.reason == Reason::Deleting.as_str();
+    status.conditions.iter().find(is_it).map(|c| c.message.as_str())
+}
+
+/// The status when the operator has no AWS credentials; `remedy` says what to do about that.
+pub fn without_credentials(old: &MtlsDomainStatus, generation: i64, remedy: &str, now: Timestamp) -> MtlsDomainStatus {
+    let unseen = Unseen { reason: Reason::CredentialsMissing, message: remedy.to_owned() };
+    let judged = Judged::from(Verdict::Unknown(unseen));
+    let of_step = |step| match (step, line(step, &judged, None)) {
+        (Step::CertificateIssued, line) => Line { standing: Standing::Stuck, ..line },
+        (_, line) => line,
+    };
+    let lines: Vec<_> = Step::ALL.into_iter().map(of_step).collect();
+    with_conditions(old, generation, &Acceptance::Accepted, &lines, now)
+}
+
 /// The one line of an object that is being deleted.
 pub fn deletion_line(judged: &Judged, outcome: Option<&Outcome>) -> Line {
     let line = line(Step::DomainProgrammed, judged, outcome);
@@ -182,6 +238,17 @@ fn waiting_for(step: Step) -> (Reason, &'static str) {
             (Reason::WaitingForDNS, "the DNS records, so that callers have another way in")
         }
     }
+}
+
+/// Whether the conditions say already what became of this step.
+pub fn stands_in(conditions: &[Condition], step: Step, outcome: &Outcome) -> bool {
+    let (type_, (_, reason, message)) = (condition(step).as_str(), explain(outcome));
+    conditions.iter().any(|c| c.type_ == type_ && c.reason == reason.as_str() && c.message == message)
+}
+
+/// Whether somebody has to make the thing first: to ask again and again is of no use, and to look now and then is.
+pub fn is_missing(outcome: &Outcome) -> bool {
+    explain(outcome).1 == Reason::RefNotFound
 }
 
 /// Whether it is worth looking again soon: not at a name that another account has, because each try spends a turn at AWS's quota.

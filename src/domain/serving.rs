@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     controller::Ctx,
-    desired::{self, Desired},
+    desired::{self, Desired, Refused},
     execute::{self, Hands},
     observe::{self, Eyes},
     observed::{Glance, Leaf, LeafIssuer, Observed, Pinned, Seen},
@@ -29,7 +29,7 @@ use crate::{
     aws::{gateway::DomainStatus, quota::Class, session::Session},
     certificate,
     cluster::{finalizer, look::Error},
-    conditions::Truth,
+    conditions::{Acceptance, Truth},
     ops::metrics::{Controller, Stage},
     pki::truststore::Bundle,
     policy::Reach,
@@ -86,6 +86,14 @@ pub(super) async fn serve(
         }
     };
     timed(Stage::Observe, begun);
+    let created = domain.creation_timestamp().map(|t| t.0);
+    if let Some(Refused { reason, message }) = plan::without_trust(d, &observed, created, now) {
+        tell_served(d, &observed, &plan, ctx);
+        ctx.bypasses.forget(&(d.home.namespace.clone(), d.home.name.clone()));
+        let refused = Acceptance::Refused { reason, message, stalled: false };
+        ctx.write(domain, old, &report::with_conditions(old, generation, &refused, &[], now)).await?;
+        return Ok(ctx.settled(&uid));
+    }
     if writes {
         // Before anything is written to AWS: that it is ours to clean up, and where.
         finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
@@ -111,6 +119,7 @@ pub(super) async fn serve(
         home: &d.home,
         domain,
         authorities: &d.authorities,
+        said: &old.conditions,
         class: class(d, &observed, &plan, old, generation),
         since: waiting_since(old).unwrap_or(now),
         now,
@@ -135,6 +144,7 @@ pub(super) async fn serve(
             Next::requeue(Duration::ZERO)
         }
         Again::Poll => Next::requeue(ctx.poll(&uid)),
+        Again::Seldom => Next::requeue(ctx.poll_seldom(&uid)),
         Again::Cached => ctx.quiet(&uid),
         Again::Resync => ctx.settled(&uid),
     })
@@ -167,6 +177,8 @@ enum Again {
     AtOnce,
     /// AWS is working on something, or did not answer.
     Poll,
+    /// Something has to be made first that no event tells of.
+    Seldom,
     /// All is well: soon, from the cache.
     Cached,
     /// Somebody else has to do something, or the cache was of no use.
@@ -177,8 +189,11 @@ fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, in_vain: bool) -> Aga
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn it is.
     let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
+    let missing = || outcomes.values().filter(|outcome| passes(outcome));
     if effects > 0 {
         Again::AtOnce
+    } else if !waits && missing().count() > 0 && missing().all(report::is_missing) {
+        Again::Seldom
     } else if waits || outcomes.values().any(passes) {
         Again::Poll
     } else {
@@ -480,6 +495,7 @@ mod tests {
         let queued = Outcome::Queued { ahead: 1, about: Duration::ZERO };
         let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
         let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
+        let missing = failed(Kind::NotFound, "lambda:AddPermission");
         let acts = || with(Verdict::Act("m".into()));
         for (what, plan, effects, outcome, in_vain, expected) in [
             ("all is well", done(), 0, None, false, Again::Cached),
@@ -489,6 +505,8 @@ mod tests {
             ("AWS is at it", wait(), 0, None, false, Again::Poll),
             ("AWS does not answer", with(Verdict::Unknown(unseen())), 0, None, false, Again::Poll),
             ("a call failed", acts(), 0, Some(throttled), false, Again::Poll),
+            ("what is referred to is not there", acts(), 0, Some(missing.clone()), false, Again::Seldom),
+            ("it is not there, and AWS is at something else", wait(), 0, Some(missing), false, Again::Poll),
             ("it stands in the queue, and is woken", acts(), 0, Some(queued), false, Again::Resync),
             ("another account has the name", acts(), 0, Some(taken), false, Again::Resync),
             ("somebody else has to act", blocked(Reason::ForeignOwner), 0, None, false, Again::Resync),

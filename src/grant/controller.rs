@@ -3,8 +3,10 @@ use std::{hash::Hash, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Client, Resource, ResourceExt,
+    api::PartialObjectMeta,
     runtime::{
         Controller,
         controller::{Action as Next, Config},
@@ -29,7 +31,7 @@ use crate::{
         status,
         watch::Watch,
     },
-    conditions::{self, Acceptance, Line, Standing},
+    conditions::{self, Acceptance, Line, Standing, Truth},
     domain,
     ops::{
         logging,
@@ -58,11 +60,12 @@ pub struct Watches {
     pub grants: Watch<Guard>,
     pub certificates: Watch<certificate::controller::Guard>,
     pub domains: Watch<domain::controller::Guard>,
+    pub namespaces: Watch<PartialObjectMeta<Namespace>>,
 }
 
 /// Runs until `stop`; looks that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
-    let (by_certificate, by_domain) = (ctx.clone(), ctx.clone());
+    let (by_certificate, by_domain, by_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let pulse = ctx.pulse.clone();
     pulse.beat(metrics::Controller::Grant);
     let refs = |all: Vec<Arc<Guard>>| all.into_iter().map(|g| ObjectRef::from_obj(&*g)).collect::<Vec<_>>();
@@ -74,6 +77,9 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         })
         .watches_shared_stream(watches.domains.subscribe_when(|d| d.0.is_ok()), move |d| {
             refs(by_domain.permits.of(&(d.namespace().unwrap_or_default(), d.name_any())))
+        })
+        .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |_| {
+            refs(by_namespace.grants.state())
         })
         .reconcile_on(pulse::ticks())
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -121,12 +127,18 @@ async fn look(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> {
     let line = Line { type_: ConditionType::ResolvedRefs, standing, reason, message };
     let old = grant.status.clone().unwrap_or_default();
     let generation = grant.metadata.generation.unwrap_or_default();
-    let new = ClientGrantStatus {
+    let nobody = is_there && ctx.permits.is_for_nobody(grant);
+    let mut new = ClientGrantStatus {
         observed_generation: Some(generation),
         conditions: conditions::write(&old.conditions, generation, &Acceptance::Accepted, &[line], now),
         certificates: Some(u32::try_from(covered.len()).unwrap_or(u32::MAX)),
         latest_expiry: expiries.max_by_key(|t| t.0),
     };
+    if nobody {
+        let (type_, message) =
+            (ConditionType::Ready, "spec.namespaces: no namespace of the cluster has such a name and such labels");
+        conditions::set(&mut new.conditions, generation, type_, Truth::True, Reason::Ready, message, now);
+    }
     status::write(&ctx.client, grant, &old, &new).await?;
     ctx.events.publish_ready(&grant.object_ref(&()), &old.conditions, &new.conditions).await;
     let end = grant.spec.not_after.as_ref().map(|t| t.0).filter(|end| now < *end);

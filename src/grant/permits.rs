@@ -16,7 +16,7 @@ use kube::{
 
 use super::fit::{self, Around, Ask, Fit};
 use crate::{
-    api::{ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain},
+    api::{ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain, Namespaces},
     certificate::{self, desired::domain_key},
     domain::{self, served::DomainKey},
     policy,
@@ -119,6 +119,13 @@ impl Permits {
         self.grants.state().iter().filter(beside).cloned().collect()
     }
 
+    /// Whether a grant is for none of the namespaces that there are; false as well while they are not known.
+    pub fn is_for_nobody(&self, grant: &ClientGrant) -> bool {
+        let namespaces = self.namespaces.state();
+        let known = namespaces.iter().map(|n| (n.name_any(), n.labels().clone()));
+        selects_none(&grant.spec.namespaces, &known.collect())
+    }
+
     pub fn forget(&self, cert: &ClientCertificate) {
         self.asks.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
     }
@@ -176,6 +183,13 @@ impl Permits {
             }
         }
     }
+}
+
+/// Whether none of the namespaces is selected, by their names and labels; an empty map: they are not known.
+fn selects_none(wanted: &Namespaces, known: &BTreeMap<String, BTreeMap<String, String>>) -> bool {
+    let selects =
+        |(name, labels): (&String, _)| wanted.selects(policy::Namespace { name, labels: Some(labels) }) == Some(true);
+    wanted.names.as_ref().is_some_and(Vec::is_empty) || (!known.is_empty() && !known.iter().any(selects))
 }
 
 /// The authority that issues when a certificate names none.
@@ -332,5 +346,27 @@ mod tests {
         assert_eq!(of(json!({"authorities": [one("a"), one("b")]})), None);
         assert_eq!(of(json!({"authorities": [one("a"), one("b")], "issuingAuthority": "b"})).as_deref(), Some("b"));
         assert_eq!(of(json!({"authorities": [pem]})), None);
+    }
+
+    #[test]
+    fn a_grant_for_none_of_the_namespaces_is_found_once_they_are_known() {
+        let labels = |partner: &str| BTreeMap::from([("example.com/partner".to_owned(), partner.to_owned())]);
+        let known = BTreeMap::from([("acme".to_owned(), labels("yes")), ("beta".to_owned(), BTreeMap::new())]);
+        let of = |names: Option<&[&str]>, partner: Option<&str>| Namespaces {
+            names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            match_labels: partner.map(labels),
+        };
+        for (wanted, nobody) in [
+            (of(None, None), false),
+            (of(Some(&["acme"]), None), false),
+            (of(Some(&["acmee"]), None), true),
+            (of(Some(&[]), None), true),
+            (of(None, Some("yes")), false),
+            (of(None, Some("no")), true),
+            (of(Some(&["beta"]), Some("yes")), true),
+        ] {
+            assert_eq!(selects_none(&wanted, &known), nobody, "{wanted:?}");
+        }
+        assert!(!selects_none(&of(Some(&["acmee"]), None), &BTreeMap::new()), "they are not known");
     }
 }

@@ -209,7 +209,7 @@ fn features(domain: &MtlsDomain) -> BTreeSet<Feature> {
         (Feature::IdentityHeaders, spec.identity.is_some()),
         (Feature::Authorizer, authorizer(domain).is_some()),
         (Feature::AuthorizerFunction, authorizer(domain).is_some_and(|authorizer| authorizer.function_arn.is_some())),
-        (Feature::BucketCreation, truststore.bucket_creation == BucketCreation::IfMissing),
+        (Feature::BucketCreation, truststore.bucket_creation == Some(BucketCreation::IfMissing)),
         (Feature::KmsKey, truststore.kms_key_arn.is_some()),
         (Feature::Adoption, adopts),
         (Feature::Deletion, spec.deletion_policy != Some(DeletionPolicy::Retain)),

@@ -68,6 +68,16 @@ pub fn grant() -> Vec<Creation> {
         ("no place", spec(json!({"maxCertificates": 0})), "greater than or equal to 1"),
         ("no time", spec(json!({"notAfter": "tomorrow"})), "date-time"),
         ("all namespaces", spec(json!({"namespaces": {"names": null}})), ""),
+        (
+            "a pattern of namespaces",
+            spec(json!({"namespaces": {"names": ["*"]}})),
+            "write the names of namespaces, as in acme, without *",
+        ),
+        (
+            "a namespace in upper case",
+            spec(json!({"namespaces": {"names": ["acme", "Beta"]}})),
+            "write the names of namespaces, as in acme, without *",
+        ),
     ]
 }
 
@@ -341,6 +351,13 @@ pub fn domain_changes() -> Vec<Change> {
         ("a generated authority's empty list, left out", authorities(json!([{"name": "a", "generate": {"organizations": []}}])), authorities(json!([{"name": "a", "generate": {}}])), ""),
         ("a generated authority's empty list, written out", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "generate": {"organizations": []}}])), ""),
         ("a generated authority's default, written out", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "generate": {"duration": "87600h"}}])), ""),
+        ("a generated authority's default, left out", authorities(json!([{"name": "a", "generate": {"duration": "87600h"}}])), authorities(json!([{"name": "a", "generate": {}}])), ""),
+        ("a generated authority's key, written out", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "ECDSA", "size": 256}}}])), ""),
+        ("a generated authority's key, left out", authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "ECDSA", "size": 256}}}])), authorities(json!([{"name": "a", "generate": {"privateKey": {}}}])), ""),
+        ("a generated authority's RSA key, written out", authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "RSA"}}}])), authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "RSA", "size": 2048}}}])), ""),
+        ("a generated authority's RSA key, left out", authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "RSA"}}}])), authorities(json!([{"name": "a", "generate": {"privateKey": {}}}])), "generate is immutable"),
+        ("a generated authority's larger key, left out", authorities(json!([{"name": "a", "generate": {"privateKey": {"size": 384}}}])), authorities(json!([{"name": "a", "generate": {}}])), "generate is immutable"),
+        ("a generated authority's life, left out", authorities(json!([{"name": "a", "generate": {"duration": "24h"}}])), authorities(json!([{"name": "a", "generate": {}}])), "generate is immutable"),
         ("generated to referenced", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "secretRef": {"name": "s"}}])), "generate cannot be added to or taken from"),
         ("referenced to generated", authorities(json!([{"name": "a", "secretRef": {"name": "s"}}])), authorities(json!([{"name": "a", "generate": {}}])), "generate cannot be added to or taken from"),
         ("another authority", authorities(json!([{"name": "a", "generate": {}}])), issuing_b, ""),
@@ -399,6 +416,7 @@ pub fn certificate() -> Vec<Creation> {
         ("all of its life", json!({"spec": {"renewBeforePercentage": 100}}), "less than or equal to 99"),
         // key and Secret
         ("RSA", json!({"spec": {"privateKey": {"algorithm": "RSA", "size": 4096}}}), ""),
+        ("a size alone", json!({"spec": {"privateKey": {"size": 384}}}), ""),
         ("an RSA key of a curve's size", json!({"spec": {"privateKey": {"algorithm": "RSA", "size": 256}}}), "write size 256 or 384 for ECDSA"),
         ("Ed25519", json!({"spec": {"privateKey": {"algorithm": "Ed25519"}}}), "supported values"),
         ("a Secret's name in upper case", json!({"spec": {"secretName": "Client1"}}), "write a Secret's name"),

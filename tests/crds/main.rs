@@ -1,5 +1,6 @@
 //! The custom resources as the API server takes them: the files in crds/, and every rule of the schemas.
 
+mod applied;
 mod cases;
 
 use std::path::Path;
@@ -68,6 +69,45 @@ fn messages(schema: &Value) -> Vec<String> {
         Value::Array(items) => items.iter().flat_map(messages).collect(),
         _ => Vec::new(),
     }
+}
+
+/// A default inside an object that may be written `{}` fills in a field that the manifest does not have. A server-side apply of the same manifest
+/// after a client-side one then takes the field away and leaves a null, which the API server refuses (kubernetes/kubernetes#135841).
+#[test]
+fn no_default_stands_in_an_object_that_may_be_empty() {
+    let hollow = |required: &[&str]| json!({"type": "object", "required": required, "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "string"}}});
+    let of = |schema: Value| {
+        defaults_in_hollow_objects(
+            "spec",
+            &json!({"type": "object", "properties": {"all": {"type": "array", "items": schema}}}),
+        )
+    };
+    assert_eq!(of(hollow(&[])), ["spec.all[].a"], "the walk finds one");
+    assert_eq!(of(hollow(&["b"])), [""; 0], "it is never empty");
+    for crd in api::definitions() {
+        let crd = serde_json::to_value(&crd).unwrap();
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        assert_eq!(
+            defaults_in_hollow_objects(kind, schema),
+            [""; 0],
+            "set the default in code, and say it in the field's doc"
+        );
+    }
+}
+
+/// The paths of all defaults whose object has no required member.
+fn defaults_in_hollow_objects(path: &str, schema: &Value) -> Vec<String> {
+    let members = schema["properties"].as_object();
+    let is_hollow = schema["required"].as_array().is_none_or(Vec::is_empty);
+    let own = members.into_iter().flatten().filter(|(_, of)| is_hollow && of.get("default").is_some());
+    let own = own.map(|(name, _)| format!("{path}.{name}"));
+    let below =
+        members.into_iter().flatten().flat_map(|(name, of)| defaults_in_hollow_objects(&format!("{path}.{name}"), of));
+    let (each, any) = (&schema["items"], &schema["additionalProperties"]);
+    let each = if each.is_object() { defaults_in_hollow_objects(&format!("{path}[]"), each) } else { vec![] };
+    let any = if any.is_object() { defaults_in_hollow_objects(&format!("{path}{{}}"), any) } else { vec![] };
+    own.chain(below).chain(each).chain(any).collect()
 }
 
 /// The API server takes the files of crds/ (structure, rule cost), and then does what their rules say.

@@ -213,5 +213,9 @@ fn what_it_cannot_look_at_is_told() {
         assert!(unseen.contains("acm:DescribeCertificate") && unseen.contains("s3:HeadObject"), "{unseen}");
         let (said, code) = doctor(&life, &["nobody.example.com"]).await;
         assert!(code == 2 && said.to_string().contains("there is no MtlsDomain for nobody.example.com"), "{said}");
+        let missing = format!("{}/nobody", life.namespace);
+        let (said, code) = doctor(&life, &[&host, "--certificate", &missing]).await;
+        let told = format!("mtls-operator: there is no ClientCertificate {missing}");
+        assert_eq!((code, said.as_str().map(str::trim)), (2, Some(told.as_str())), "a sentence");
     });
 }

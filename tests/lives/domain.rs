@@ -167,7 +167,13 @@ fn a_mapping_that_the_spec_does_not_list_goes_unless_it_is_to_be_kept() {
 
         // A domain that carries somebody else's mapping is not deleted.
         life.domains().delete("d", &DeleteParams::default()).await.unwrap();
-        life.condition("d", "Ready", |c| c.status == "False" && c.reason == "ForeignOwner").await;
+        life.condition("d", "DomainProgrammed", |c| c.status == "False" && c.reason == "ForeignOwner").await;
+        let ready = life.condition("d", "Ready", |c| c.status == "False" && c.reason == "Deleting").await;
+        assert!(
+            ready.message.contains("still has API mappings") && ready.message.contains("intruder"),
+            "{}",
+            ready.message
+        );
         assert_eq!(life.mapped().await.len(), 2);
         let id = life.mapping_id("intruder").await;
         life.gateway().delete_api_mapping().domain_name(life.host()).api_mapping_id(id).send().await.unwrap();

@@ -128,6 +128,9 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     assert_ne!(says(&object, "Ready"), "False", "never False at birth");
     until(&life, DOMAIN, "partners", "CertificateIssued", "True", "").await;
     life.looks(2).await;
+    // Half a minute is enough for the first self-signed certificate.
+    let object = until(&life, DOMAIN, "partners", "Accepted", "False", "InvalidSpec").await;
+    assert!(condition(&object, "Ready").expect("Ready")["message"].to_string().contains("there is nobody to trust"));
     assert_eq!(life.gateway_domains().await, [""; 0]);
 
     let [acme, other] = ["Acme CA", "Other CA"].map(Ca::new);

@@ -84,5 +84,14 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
         let suspended = |o: &Value| condition(o, "Accepted").is_some_and(|c| c["reason"] == "Suspended");
         let suspended = objects::until_object(&life, objects::DOMAIN, "partners", "suspended", suspended).await;
         assert_eq!(health([suspended]).await, [["Suspended", "Current"]]);
+
+        // A certificate that is applied before its domain is no failure; a deletion that waits is under way, and says why.
+        let early = json!({"domainRef": {"name": "later"}, "subject": {"commonName": "early"}});
+        objects::create(&life, objects::CERTIFICATE, "early", early).await;
+        let early = objects::until(&life, objects::CERTIFICATE, "early", "Ready", "Unknown", "").await;
+        objects::delete(&life, objects::DOMAIN, "partners").await;
+        let waiting = objects::until(&life, objects::DOMAIN, "partners", "Ready", "False", "Deleting").await;
+        assert_eq!(health([early]).await, [["Progressing", "InProgress"]]);
+        assert_eq!(health([waiting]).await[0][0], "Progressing");
     });
 }

@@ -180,8 +180,14 @@ fn self_signed_ones_leave_the_truststore_with_the_label_of_their_namespace() {
         create(&life, GRANT, "acme", granting("", by_label)).await;
         acme.request("client", asking(&life, "acme-1", json!({"issuance": "SelfSigned"}))).await;
         acme.refused("client", NO_GRANT).await;
+        let is_for_nobody = |o: &Value| {
+            let ready = condition(o, "Ready");
+            ready.is_some_and(|c| c["message"].as_str().is_some_and(|m| m.contains("no namespace of the cluster")))
+        };
+        until_object(&life, GRANT, "acme", "for nobody", is_for_nobody).await;
         label(&life, &acme.namespace, Some("yes")).await;
         acme.ready("client").await;
+        until_object(&life, GRANT, "acme", "for somebody", |o| !is_for_nobody(o)).await;
         let caller = Caller::of(&acme.secrets().get("client").await.unwrap());
         assert_eq!(caller.calls(&life).await, "200");
         assert!(holds(&truststore(&life).await.1, &caller.crt));

@@ -429,6 +429,18 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         life.change("d", json!({"identity": by_authorizer(json!({"functionArn": missing}))})).await;
         let told = life.condition("d", "IdentityPropagated", |c| c.reason == "RefNotFound").await;
         assert!(told.message.contains("spec.identity.authorizer.functionArn"), "{}", told.message);
+        // It asks again, and does not say so again.
+        let mark = life.mark().await;
+        eventually("it has asked three times more", async || {
+            let which =
+                Calls { account: &life.account.id, since: mark, operation: "AddPermission", ..Calls::default() };
+            let calls = life.control().calls(&which).await.map_err(|e| e.to_string())?.calls.len();
+            if calls >= 3 { Ok(()) } else { Err(format!("{calls} calls")) }
+        })
+        .await;
+        let log = std::fs::read_to_string(life.operator.log()).expect("the log");
+        let refused = log.lines().filter(|line| line.contains(": refused ") && line.contains("AddPermission"));
+        assert_eq!(refused.count(), 1, "logged once");
         assert_eq!(named(&life, "GET", "/a").await.as_ref(), Ok(&who));
 
         // Without the block nothing is left of it.

@@ -45,6 +45,7 @@ mod self_signed;
 mod server_certificate;
 mod situations;
 mod soak;
+mod speak;
 mod steady;
 mod story;
 mod takeover;

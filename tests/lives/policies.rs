@@ -222,7 +222,8 @@ fn an_abandoned_domain_goes_without_aws() {
         life.ready("d").await;
         life.control().deny(&life.account.id, &["*"]).await.unwrap();
         life.domains().delete("d", &DeleteParams::default()).await.unwrap();
-        life.condition("d", "Ready", |c| c.status == "False" && c.reason == "PermissionDenied").await;
+        life.condition("d", "DomainProgrammed", |c| c.status == "False" && c.reason == "PermissionDenied").await;
+        life.condition("d", "Ready", |c| c.status == "False" && c.reason == "Deleting").await;
 
         let annotate = async |name: &str| {
             let patch = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/abandon": name}}}));

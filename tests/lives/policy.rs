@@ -88,7 +88,11 @@ impl Bounded {
             c.status == "False" && c.reason == "NotPermitted" && c.message.contains(words)
         };
         let message = self.life.condition(name, "Accepted", refused).await.message;
-        self.life.condition(name, "Ready", refused).await;
+        // Of an object that is being deleted Ready says just that.
+        let waits = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+            refused(c) || (c.status == "False" && c.reason == "Deleting" && c.message.contains(words))
+        };
+        self.life.condition(name, "Ready", waits).await;
         let conditions = self.life.domains().get(name).await.unwrap().status.unwrap().conditions;
         assert!(!conditions.iter().any(|c| c.type_ == "Stalled"), "a policy may change: {conditions:?}");
         message

@@ -59,6 +59,12 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         life.ready("d").await;
         let first_holder = holder(&life).await.expect("somebody leads");
         let mut second = second(&life).await;
+        eventually("the standby says who leads", async || {
+            let log = std::fs::read_to_string(second.log()).map_err(|e| e.to_string())?;
+            let says = |line: &&str| line.contains("another process leads") && line.contains(&first_holder);
+            if log.lines().filter(says).count() == 1 { Ok(()) } else { Err(log) }
+        })
+        .await;
 
         // Both run; one leads, and drift is put back once.
         let mark = life.mark().await;

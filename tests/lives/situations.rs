@@ -142,6 +142,8 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
     })
     .await;
     assert_eq!(summary(&blind), ["True", "", ""], "as it was");
+    let ready = condition(&blind, "Ready").expect("Ready");
+    assert!(ready["message"].as_str().is_some_and(|m| m.contains("this is the last state seen")), "{ready}");
     assert!(looked_at(&blind));
     kstatus_says(&blind, "Current").await;
     // A certificate needs no AWS.

@@ -70,6 +70,7 @@ impl Stage {
             gate,
             probe: EndpointProbe::new(&ProbeOptions::default()).unwrap(),
             public_dns: PublicDns::new(Some(([127, 0, 0, 1], 1).into())).unwrap(),
+            service_account: Arc::new(ServiceAccount::new(client.clone())),
             events: Events::new(client, "test"),
             metrics,
             pulse: Pulse::default(),

@@ -10,7 +10,7 @@ use crate::{
     conditions,
     domain::{
         clients,
-        desired::{AuthorityWish, Desired, SourceWish, sha256},
+        desired::{AuthorityWish, Desired, Refused, SourceWish, sha256},
         generated::{self, Ownership},
         observed::{Key, Observed, Published, Source},
     },
@@ -260,6 +260,20 @@ fn object(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>)
             vec![Action::PutTruststore { bucket: bucket.clone(), key: key.clone(), body, kms_key: d.kms_key.clone() }],
         ),
     }
+}
+
+/// Why a domain without anybody to trust is not served: API Gateway needs a certificate. A domain that has a truststore keeps it, and what it
+/// trusts there is to be listed or taken away first. One that has just been made may wait for its first self-signed certificate.
+pub fn without_trust(d: &Desired, o: &Observed, created: Option<Timestamp>, now: Timestamp) -> Option<Refused> {
+    let is_empty = d.authorities.is_empty() && d.self_signed.is_empty();
+    let is_known = matches!(&o.domain, Ok(domain) if domain.as_ref().is_none_or(|g| g.truststore.is_none()));
+    let refused = Refused {
+        reason: Reason::InvalidSpec,
+        message: "spec.trust: there is nobody to trust, and API Gateway needs a certificate: add an authority to spec.trust.authorities, or \
+                  create a ClientCertificate for this domain with issuance SelfSigned"
+            .into(),
+    };
+    (is_empty && is_known && conditions::fresh_until(created, now).is_none()).then_some(refused)
 }
 
 /// Why the object at our key is not ours to store a version over.

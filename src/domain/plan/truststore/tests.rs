@@ -361,3 +361,27 @@ fn no_name_makes_a_status_long_or_hides_what_is_said_of_it() {
     );
     assert!(warnings.iter().all(|warning| warning.len() <= 1024));
 }
+
+#[test]
+fn a_domain_without_anybody_to_trust_is_refused_unless_it_has_a_truststore() {
+    let (mut d, mut o) = settled();
+    d.authorities.clear();
+    d.self_signed.clear();
+    let now = now();
+    let long_ago = Some(now - SignedDuration::from_secs(30));
+    assert_eq!(without_trust(&d, &o, long_ago, now), None, "what it trusts is to be taken over, or stays");
+    if let Ok(Some(domain)) = &mut o.domain {
+        domain.truststore = None;
+    }
+    let refused = without_trust(&d, &o, long_ago, now).unwrap();
+    assert_eq!(refused.reason, Reason::InvalidSpec);
+    assert!(refused.message.starts_with("spec.trust: there is nobody to trust"), "{}", refused.message);
+    o.domain = Ok(None);
+    assert_eq!(without_trust(&d, &o, long_ago, now), Some(refused));
+    assert_eq!(without_trust(&d, &o, Some(now), now), None, "its first self-signed certificate may come yet");
+    o.domain = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
+    assert_eq!(without_trust(&d, &o, long_ago, now), None, "nobody knows");
+    o.domain = Ok(None);
+    d.authorities = settled().0.authorities;
+    assert_eq!(without_trust(&d, &o, long_ago, now), None);
+}
