@@ -302,14 +302,21 @@ async fn reconciles() {
         ),
         ("abandoned, not deleted", domain(abandon), None, None, None, &first_writes),
         ("deleted, was only observed", deleted(observe), None, None, None, &retained),
-        ("deleted while suspended", deleted(suspend), None, None, None, &["PATCH status Suspended"]),
+        (
+            "deleted while suspended",
+            deleted(suspend),
+            None,
+            None,
+            None,
+            &["PATCH status Suspended", "POST event DeletionWaits"],
+        ),
         (
             "deleted elsewhere",
             deleted(elsewhere),
             None,
             None,
             None,
-            &["PATCH status HomeChanged", "POST event HomeChanged"],
+            &["PATCH status HomeChanged", "POST event HomeChanged", "POST event DeletionWaits"],
         ),
         (
             "deleted, and the policy does not allow it",
@@ -317,7 +324,7 @@ async fn reconciles() {
             None,
             Some(by_zone),
             None,
-            &["PATCH status NotPermitted", "POST event NotPermitted"],
+            &["PATCH status NotPermitted", "POST event NotPermitted", "POST event DeletionWaits"],
         ),
         (
             "deleted, and the policy's answer is not known",
@@ -325,7 +332,7 @@ async fn reconciles() {
             None,
             Some(by_label),
             None,
-            &["PATCH status Unreachable"],
+            &["PATCH status Unreachable", "POST event DeletionWaits"],
         ),
         (
             "deleted, and an older one has the name",
