@@ -55,7 +55,9 @@ pub fn session_with(gate: &Gate, answer: impl Fn(&str, &str) -> Answer + Send + 
     Session::with(config, ACCOUNT.to_owned(), REGION.to_owned(), gate)
 }
 
-struct Connector(Arc<dyn Fn(&str, &str) -> Answer + Send + Sync>);
+type Function = dyn Fn(&str, &str) -> Answer + Send + Sync;
+
+struct Connector(Arc<Function>);
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

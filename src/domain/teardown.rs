@@ -218,7 +218,9 @@ mod tests {
         let elsewhere = |r: &mut Remains| domain_of(r).truststore = None;
         let rest = ["ChangeRecords", "DeleteTruststoreVersion", "DeleteCertificate"].as_slice();
         let released = ["ChangeRecords", "ReleaseCertificate", "ReleaseDomain"].as_slice();
-        let cases: Vec<(&str, Change, fn(&mut Vec<String>), Option<DeletionPolicy>, (&str, &[&str]))> = vec![
+        type Listed = fn(&mut Vec<String>);
+        type Case<'a> = (&'a str, Change, Listed, Option<DeletionPolicy>, (&'a str, &'a [&'a str]));
+        let cases: Vec<Case> = vec![
             ("all of it", Box::new(|_, _| {}), all, None, ("acts", whole_domain)),
             (
                 "one that we made takes what is not listed along",
