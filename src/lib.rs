@@ -4,17 +4,17 @@
 pub mod api;
 pub mod aws;
 pub mod certificate;
-pub mod cluster;
 pub mod conditions;
 pub mod doctor;
 pub mod domain;
 pub mod grant;
 pub mod iam;
-pub mod ops;
-pub mod outside;
+pub mod k8s;
 pub mod pki;
 pub mod policy;
+pub mod probe;
 pub mod proxy;
+pub mod telemetry;
 
 /// Number of cases of a property test: `usual`, unless the variable `PROPTEST_CASES` asks for a longer run.
 #[cfg(test)]

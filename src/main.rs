@@ -27,12 +27,6 @@ use mtls_operator::{
         session::Sessions,
     },
     certificate::{self, issuers::Issuers, later::Later, uses::Uses},
-    cluster::{
-        events::Events,
-        identity, lease,
-        look::Turns,
-        watch::{self, Watch},
-    },
     doctor,
     domain::{
         self,
@@ -48,19 +42,25 @@ use mtls_operator::{
         permits::{self, Permits},
     },
     iam,
-    ops::{
+    k8s::{
+        events::Events,
+        identity, lease,
+        look::Turns,
+        watch::{self, Watch},
+    },
+    policy::Policy,
+    probe::{
+        https::{EndpointProbe, ProbeOptions},
+        public_dns::PublicDns,
+    },
+    proxy::Proxies,
+    telemetry::{
         logging::{self, Format},
         metrics::{self, Metrics},
         objects::Objects,
         policy_file, probes,
         pulse::Pulse,
     },
-    outside::{
-        probe::{EndpointProbe, ProbeOptions},
-        public_dns::PublicDns,
-    },
-    policy::Policy,
-    proxy::Proxies,
 };
 
 /// Name of the Lease, the same for every replica.

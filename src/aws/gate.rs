@@ -168,7 +168,7 @@ pub fn is_write(operation: &str) -> bool {
 mod tests {
     use super::*;
     use crate::aws::rates::Rates;
-    use crate::ops::logging::{Format, tests::logged};
+    use crate::telemetry::logging::{Format, tests::logged};
     use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
     use prometheus_client::encoding::text::encode;
 

@@ -45,12 +45,6 @@ use crate::{
         conditions::{ConditionType, Reason},
         events::Notice,
     },
-    cluster::{
-        events::Events,
-        look::{self, Error, Turns},
-        status,
-        watch::Watch,
-    },
     conditions::{Acceptance, Line, Standing},
     domain::{
         self,
@@ -61,12 +55,18 @@ use crate::{
         fit::{Fit, Terms},
         permits::{self, Permits, is_foreign},
     },
-    ops::{
+    k8s::{
+        events::Events,
+        look::{self, Error, Turns},
+        status,
+        watch::Watch,
+    },
+    pki::{certificate::Certificate, inspect},
+    telemetry::{
         logging,
         metrics::{self, Metrics},
         pulse::{self, Pulse},
     },
-    pki::{certificate::Certificate, inspect},
 };
 
 /// Certificates that are looked at at the same time.
@@ -375,7 +375,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let uid = cert.uid().unwrap_or_default();
     let done = match act(&hands, &plan, &observed, now).await {
         // Somebody wrote the Secret first: look at what they wrote.
-        Err(execute::Error::Cluster(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
+        Err(execute::Error::Kubernetes(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
         done => done,
     };
     if let (Ok(_), Some(Act::Stage { revision: 2.. })) = (&done, &plan.act) {

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     api::ClientCertificate,
-    cluster::{self, apply},
     domain::clients::{CERTIFICATE_LABEL, TRUSTED_BY, next_secret},
+    k8s::{self, apply},
     pki::{
         authority::Issuer,
         certificate::{Certificate, parse_pem_bundle},
@@ -44,7 +44,7 @@ pub enum Error {
     #[error("making the key did not end")]
     Task(#[from] tokio::task::JoinError),
     #[error(transparent)]
-    Cluster(#[from] cluster::Error),
+    Kubernetes(#[from] k8s::Error),
 }
 
 impl Error {
@@ -252,7 +252,7 @@ mod tests {
     use crate::{
         api::SecretKeyRef,
         certificate::{controller::tests::certificate, desired::desired},
-        cluster::fake,
+        k8s::fake,
     };
 
     #[test]
@@ -343,8 +343,7 @@ mod tests {
         });
         let mut kept = secret.clone();
         kept.metadata.managed_fields = Some(vec![
-            serde_json::from_value(json!({"manager": cluster::MANAGER, "operation": "Apply", "fieldsV1": fields}))
-                .unwrap(),
+            serde_json::from_value(json!({"manager": k8s::MANAGER, "operation": "Apply", "fieldsV1": fields})).unwrap(),
         ]);
         kept
     }

@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
-    cluster::{self, apply},
     conditions::Standing,
     domain::{
         clients::{CERTIFICATE_LABEL, next_secret},
@@ -25,6 +24,7 @@ use crate::{
         generated,
         served::Trust,
     },
+    k8s::{self, apply},
     pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::KeyWish, keystore},
 };
 
@@ -48,7 +48,7 @@ pub struct Eyes<'a> {
 impl Eyes<'_> {
     /// From the API server itself, but no question is asked about one that the watch knows nothing of: what is new wakes us, and to create
     /// what is there already is refused.
-    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, cluster::Error> {
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, k8s::Error> {
         match self.version(namespace, name) {
             Some(_) => apply::secret(self.client, namespace, name).await,
             None => Ok(None),
@@ -66,7 +66,7 @@ pub async fn observe(
     trust: Option<Trust>,
     last_revision: i64,
     eyes: &Eyes<'_>,
-) -> Result<Observed, cluster::Error> {
+) -> Result<Observed, k8s::Error> {
     let password = match &d.keystore {
         Some(at) => Some(password(d, at, eyes).await?),
         None => None,
@@ -154,7 +154,7 @@ async fn password(
     d: &Desired,
     at: &SecretKeyRef,
     eyes: &Eyes<'_>,
-) -> Result<Result<Zeroizing<String>, Problem>, cluster::Error> {
+) -> Result<Result<Zeroizing<String>, Problem>, k8s::Error> {
     Ok(password_in(eyes.secret(&d.namespace, &at.name).await?, at))
 }
 
@@ -179,7 +179,7 @@ async fn issuer(
     domain: &MtlsDomain,
     trust: Option<&Trust>,
     eyes: &Eyes<'_>,
-) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
+) -> Result<Result<Arc<Issuer>, Problem>, k8s::Error> {
     let wishes = match desired::authorities(domain) {
         Ok(wishes) => wishes,
         Err(refused) => {
@@ -235,7 +235,7 @@ async fn own_key_of(
     domain: &MtlsDomain,
     trust: Option<&Trust>,
     eyes: &Eyes<'_>,
-) -> Result<Result<Arc<Issuer>, Problem>, cluster::Error> {
+) -> Result<Result<Arc<Issuer>, Problem>, k8s::Error> {
     let Keyed { issuer, labels } = match key_of(wish, d, eyes).await? {
         Ok(keyed) => keyed,
         Err(problem) => return Ok(Err(problem)),
@@ -255,7 +255,7 @@ async fn own_key_of(
     }))
 }
 
-async fn key_of(wish: &AuthorityWish, d: &Desired, eyes: &Eyes<'_>) -> Result<Result<Keyed, Problem>, cluster::Error> {
+async fn key_of(wish: &AuthorityWish, d: &Desired, eyes: &Eyes<'_>) -> Result<Result<Keyed, Problem>, k8s::Error> {
     let (name, domain) = (&wish.name, &d.domain.1);
     if wish.state == AuthorityState::Distrusted {
         return Ok(Err(problem(
@@ -307,8 +307,8 @@ mod tests {
             controller::tests::{certificate, domain, secret},
             desired::desired,
         },
-        cluster::fake::{self, store},
         conditions::Standing,
+        k8s::fake::{self, store},
         pki::{
             authority::{self, tests::at, tests::request},
             truststore::{Bundle, Entry},

@@ -2,8 +2,8 @@
 
 use crate::aws::acm;
 use crate::aws::gateway::{Domain, Mapping};
-use crate::outside::public_dns::PublicName;
 use crate::pki::certificate::Certificate;
+use crate::probe::public_dns::PublicName;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;

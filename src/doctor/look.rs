@@ -13,12 +13,12 @@ use crate::aws::rates::Rates;
 use crate::aws::session::{Session, Sessions};
 use crate::domain::desired::access;
 use crate::domain::readings::{Kept, Sight};
-use crate::outside::probe::{self, ClientIdentity, EndpointProbe, ProbeOptions, Verdict};
-use crate::outside::public_dns::{PublicDns, PublicName};
 use crate::pki::certificate::Certificate;
 use crate::pki::truststore::Bundle;
 use crate::pki::{keys, pem};
 use crate::policy::{self, Policy};
+use crate::probe::https::{self, ClientIdentity, EndpointProbe, ProbeOptions, ProbeResult};
+use crate::probe::public_dns::{PublicDns, PublicName};
 use crate::proxy::Proxies;
 use anyhow::{Context, bail};
 use futures::future::join_all;
@@ -308,9 +308,9 @@ async fn endpoint(api: &Seen<Option<gateway::Api>>, host: &str, stage: &str, pro
         Some(api) if !api.endpoint_closed => Ok(Endpoint::Open),
         None => Ok(Endpoint::Closed),
         Some(_) => match probe.probe(host, stage).await {
-            Verdict::Answered(status) => Ok(Endpoint::Answers(status)),
-            Verdict::Refused(_) => Ok(Endpoint::Closed),
-            Verdict::Unreachable(why) => Err(why),
+            ProbeResult::Answered(status) => Ok(Endpoint::Answers(status)),
+            ProbeResult::Refused(_) => Ok(Endpoint::Closed),
+            ProbeResult::Unreachable(why) => Err(why),
         },
     }
 }
@@ -327,7 +327,7 @@ async fn call(
     host: &str,
     path: &str,
 ) -> anyhow::Result<Answer> {
-    Ok(match probe::call(outside, identity, host, path).await? {
+    Ok(match https::call(outside, identity, host, path).await? {
         Ok(status) => Answer::Status(status),
         Err(why) => Answer::None(why.to_owned()),
     })

@@ -7,7 +7,7 @@ mod look;
 #[cfg(test)]
 mod tests;
 
-use crate::outside::probe::ProbeOptions;
+use crate::probe::https::ProbeOptions;
 use clap::{Args, ValueEnum};
 use facts::Facts;
 use findings::{Finding, findings};

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::served::DomainKey;
 use crate::{
     aws::{errors, session::Session},
-    ops::logging,
+    telemetry::logging,
 };
 
 /// Between two domains: a tenth of API Gateway's calls at the most.

@@ -8,7 +8,7 @@ use kube::{Client, ResourceExt};
 use super::observed::{Seen, Unseen};
 use crate::{
     api::{ClientCertificate, ClientGrantSpec, Issuance, conditions::Reason},
-    cluster::{self, apply},
+    k8s::{self, apply},
     pki::{
         certificate::{Certificate, parse_pem_bundle},
         leaf::LeafRequest,
@@ -118,7 +118,7 @@ pub async fn read(client: &Client, domain: &str, wishes: &[SelfSigned]) -> Seen<
     Ok(wishes.iter().map(|wish| (wish.entry.clone(), wish.held(&secrets))).collect())
 }
 
-fn unseen(error: &cluster::Error) -> Unseen {
+fn unseen(error: &k8s::Error) -> Unseen {
     Unseen { reason: Reason::Unreachable, message: error.to_string() }
 }
 

@@ -52,26 +52,26 @@ use crate::{
         session::{Access, Session, Sessions},
     },
     certificate,
-    cluster::{
+    conditions::{Acceptance, Transition, transitions},
+    grant::{
+        fit::{Fit, Terms},
+        permits::{self, Permits},
+    },
+    k8s::{
         events::Events,
         finalizer,
         look::{self, Error, Turns},
         status,
         watch::Watch,
     },
-    conditions::{Acceptance, Transition, transitions},
-    grant::{
-        fit::{Fit, Terms},
-        permits::{self, Permits},
-    },
-    ops::{
+    policy::Policy,
+    probe::{https::EndpointProbe, public_dns::PublicDns},
+    telemetry::{
         logging,
         metrics::{self, Metrics},
         policy_file::InForce,
         pulse::{self, Pulse},
     },
-    outside::{probe::EndpointProbe, public_dns::PublicDns},
-    policy::Policy,
 };
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.

@@ -10,7 +10,7 @@ use crate::{
         errors::{Error, Kind},
         session::{Access, Sessions},
     },
-    ops::logging,
+    telemetry::logging,
 };
 
 /// First wait after a failure, then twice as long each time.

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     api::{MtlsDomain, MtlsDomainStatus, events::Notice},
     aws::{quota::Class, session::Session},
-    cluster::{apply, finalizer, look::Error},
     conditions::Acceptance,
+    k8s::{apply, finalizer, look::Error},
 };
 
 pub(super) async fn delete(

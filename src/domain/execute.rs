@@ -23,9 +23,9 @@ use crate::{
         quota::{Bucket, Class, Grant, Operation, Quota, Ticket},
         session::Session,
     },
-    cluster::{apply, finalizer},
-    ops::logging,
+    k8s::{apply, finalizer},
     pki::authority,
+    telemetry::logging,
 };
 
 /// What acting needs.
@@ -227,8 +227,8 @@ async fn generate(name: &str, recorded: Option<&str>, hands: &Hands<'_>) -> Resu
     let (request, now) = (request.clone(), hands.now);
     let made = tokio::task::spawn_blocking(move || authority::generate(&request, now))
         .await
-        .map_err(|_| Outcome::Cluster("making the authority's key did not end".into()))?
-        .map_err(|error| Outcome::Cluster(format!("cannot make the authority {name}: {error}")))?;
+        .map_err(|_| Outcome::Kubernetes("making the authority's key did not end".into()))?
+        .map_err(|error| Outcome::Kubernetes(format!("cannot make the authority {name}: {error}")))?;
     let key = made.certificate.spki_sha256.as_str();
     let annotation = generated::annotation(name);
     match finalizer::annotate(hands.client, hands.domain, &annotation, recorded, key).await {
@@ -236,7 +236,7 @@ async fn generate(name: &str, recorded: Option<&str>, hands: &Hands<'_>) -> Resu
         Ok(false) => {
             return Err(Outcome::NotShown(format!("the key of the authority {name} could not be recorded yet")));
         }
-        Err(error) => return Err(Outcome::Cluster(error.to_string())),
+        Err(error) => return Err(Outcome::Kubernetes(error.to_string())),
     }
     let data = [
         ("tls.crt", made.certificate_pem.as_bytes()),
@@ -260,7 +260,7 @@ async fn generate(name: &str, recorded: Option<&str>, hands: &Hands<'_>) -> Resu
             Ok(())
         }
         Err(error) if error.is_conflict() => Ok(()), // it is there: the next look reads it
-        Err(error) => Err(Outcome::Cluster(error.to_string())),
+        Err(error) => Err(Outcome::Kubernetes(error.to_string())),
     }
 }
 
@@ -278,8 +278,8 @@ mod tests {
             gateway::{DomainRequest, IpAddressType, Protocol},
             rates::Rates,
         },
-        cluster,
         domain::simulation::{desired, now},
+        k8s,
     };
 
     /// The outcome of the actions and the AWS calls that they made. AWS answers each with `status`.
@@ -302,7 +302,7 @@ mod tests {
             };
             (status, body)
         });
-        let client = cluster::fake::client(|_, _, _| cluster::fake::refusal(404, "NotFound"));
+        let client = k8s::fake::client(|_, _, _| k8s::fake::refusal(404, "NotFound"));
         let d = desired();
         let domain = serde_json::from_value(json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
@@ -430,7 +430,7 @@ mod tests {
         }
         let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
         let session = fake::session(&gate, |call, _| panic!("{call} is one too many"));
-        let client = cluster::fake::client(|_, _, _| cluster::fake::refusal(404, "NotFound"));
+        let client = k8s::fake::client(|_, _, _| k8s::fake::refusal(404, "NotFound"));
         let d = desired();
         let domain: MtlsDomain = serde_json::from_value(json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
@@ -461,11 +461,11 @@ mod tests {
         {
             let log = Arc::new(Mutex::new(vec![]));
             let said = log.clone();
-            let client = cluster::fake::client(move |method, path, body| {
+            let client = k8s::fake::client(move |method, path, body| {
                 let kind = path.split('/').find(|part| ["secrets", "mtlsdomains"].contains(part)).unwrap();
                 said.lock().unwrap().push(format!("{method} {kind}"));
                 match method.as_str() {
-                    "PATCH" if !recorded => cluster::fake::refusal(404, "NotFound"),
+                    "PATCH" if !recorded => k8s::fake::refusal(404, "NotFound"),
                     "PATCH" => (200, json!({"metadata": {}})),
                     _ => (201, body),
                 }

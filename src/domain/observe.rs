@@ -30,12 +30,12 @@ use crate::{
         s3::Content,
         session::Session,
     },
-    cluster::finalizer,
-    outside::{
-        probe::{self, EndpointProbe},
+    k8s::finalizer,
+    pki::truststore::Bundle,
+    probe::{
+        https::{self, EndpointProbe},
         public_dns::{PublicDns, PublicName},
     },
-    pki::truststore::Bundle,
 };
 
 /// What a reading needs beside the session.
@@ -474,15 +474,15 @@ async fn answers<'a>(
     host: &str,
     stages: impl Iterator<Item = &'a str>,
     probe: &EndpointProbe,
-) -> Option<probe::Verdict> {
+) -> Option<https::ProbeResult> {
     most_open(join_all(stages.map(|stage| Box::pin(probe.probe(host, stage)))).await)
 }
 
-fn most_open(answers: Vec<probe::Verdict>) -> Option<probe::Verdict> {
+fn most_open(answers: Vec<https::ProbeResult>) -> Option<https::ProbeResult> {
     answers.into_iter().min_by_key(|answer| match answer {
-        probe::Verdict::Answered(_) => 0,
-        probe::Verdict::Unreachable(_) => 1,
-        probe::Verdict::Refused(_) => 2,
+        https::ProbeResult::Answered(_) => 0,
+        https::ProbeResult::Unreachable(_) => 1,
+        https::ProbeResult::Refused(_) => 2,
     })
 }
 
@@ -752,7 +752,7 @@ mod tests {
 
     #[test]
     fn the_most_open_answer_of_all_stages_counts() {
-        use probe::Verdict::{Answered, Refused, Unreachable};
+        use https::ProbeResult::{Answered, Refused, Unreachable};
         let unreachable = || Unreachable("m".into());
         assert_eq!(most_open(vec![]), None);
         assert_eq!(most_open(vec![Refused(404), unreachable(), Answered(200)]), Some(Answered(200)));

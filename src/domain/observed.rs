@@ -11,11 +11,11 @@ use crate::{
         gateway::{self, Domain, Mapping},
         route53,
     },
-    outside::{probe, public_dns::PublicName},
     pki::{
         certificate::{Certificate, ParseError},
         truststore::Bundle,
     },
+    probe::{https, public_dns::PublicName},
 };
 
 /// A reading that succeeded, or why it did not. A failed reading is never "nothing there".
@@ -201,7 +201,7 @@ pub struct Api {
     /// The stages that the spec maps; `None`: there is no such stage.
     pub stages: BTreeMap<String, Option<gateway::Stage>>,
     /// What the default endpoint answered at these stages, the most open of them; only looked at once it is said to be closed.
-    pub probe: Option<probe::Verdict>,
+    pub probe: Option<https::ProbeResult>,
     /// Only looked at where headers are asked for, or marked as ours.
     pub integrations: Option<Seen<Vec<gateway::Integration>>>,
     /// Only looked at where one is asked for, or there is one of ours.

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     api::{MtlsDomain, MtlsDomainStatus, conditions::Reason},
-    cluster::{finalizer, look::Error},
     conditions::Acceptance,
+    k8s::{finalizer, look::Error},
     policy::{Fit, Namespace, Policy, Reach},
 };
 

@@ -20,7 +20,7 @@ use crate::{
         s3,
         session::{Access, Session},
     },
-    outside::probe::Verdict,
+    probe::https::ProbeResult,
 };
 
 /// How old a reading may be. What is read once for all of an account is read most often, what changes least and concerns callers least most
@@ -83,7 +83,7 @@ pub struct Kept {
     methods: Slots<String, Arc<gateway::Methods>>,
     authorizers: Slots<String, Vec<gateway::Authorizer>>,
     statements: Slots<String, BTreeSet<String>>,
-    probes: Slots<String, Option<Verdict>>,
+    probes: Slots<String, Option<ProbeResult>>,
     buckets: Slots<String, Option<s3::Bucket>>,
     tags: Slots<String, BTreeMap<String, String>>,
     blocks: Slots<String, bool>,
@@ -273,7 +273,7 @@ impl<'a> Sight<'a> {
     }
 
     /// What a default endpoint answered, at all of the stages that are asked at.
-    pub async fn probe(&self, at: String, probe: impl Future<Output = Option<Verdict>>) -> Option<Verdict> {
+    pub async fn probe(&self, at: String, probe: impl Future<Output = Option<ProbeResult>>) -> Option<ProbeResult> {
         self.kept.probes.get(at, self.sometimes, async { Ok(probe.await) }).await.ok().flatten()
     }
 

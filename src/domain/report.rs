@@ -38,7 +38,7 @@ pub enum Outcome {
     NotShown(String),
     Failed(errors::Error),
     /// The Kubernetes API refused or did not answer.
-    Cluster(String),
+    Kubernetes(String),
 }
 
 impl Outcome {
@@ -271,7 +271,7 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
             (Standing::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into())
         }
         Outcome::NotShown(what) => (Standing::Working, Reason::Progressing, what.clone()),
-        Outcome::Cluster(why) => (Standing::Unreachable, Reason::Unreachable, why.clone()),
+        Outcome::Kubernetes(why) => (Standing::Unreachable, Reason::Unreachable, why.clone()),
         Outcome::Failed(error) => refusal(error),
     }
 }
@@ -532,7 +532,7 @@ mod tests {
             (queued(99, 1801), Standing::Working, Reason::Queued, "in more than 30 minutes", true),
             (Outcome::NotLeading, Standing::Unreachable, Reason::Unreachable, "lease", true),
             (Outcome::NotShown("n".into()), Standing::Working, Reason::Progressing, "n", true),
-            (Outcome::Cluster("c".into()), Standing::Unreachable, Reason::Unreachable, "c", true),
+            (Outcome::Kubernetes("c".into()), Standing::Unreachable, Reason::Unreachable, "c", true),
             (
                 Outcome::Failed(error(Kind::Transient, "acm:ListCertificates")),
                 Standing::Unreachable,

@@ -28,11 +28,11 @@ use crate::{
     },
     aws::{gateway::DomainStatus, quota::Class, session::Session},
     certificate,
-    cluster::{finalizer, look::Error},
     conditions::{Acceptance, Truth},
-    ops::metrics::{Controller, Stage},
+    k8s::{finalizer, look::Error},
     pki::truststore::Bundle,
     policy::Reach,
+    telemetry::metrics::{Controller, Stage},
 };
 
 /// What is there, and what is to be done about it.

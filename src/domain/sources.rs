@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     api::conditions::Reason,
-    cluster::apply,
     conditions::listed,
+    k8s::apply,
     pki::{authority::Issuer, certificate::parse_pem_bundle, pem},
 };
 
@@ -101,7 +101,7 @@ fn only_trusted(pem: &(impl AsRef<[u8]> + ?Sized)) -> Source {
     Source::Read { certificates: parse_pem_bundle(pem), completing: Ok(vec![]), key: Key::Absent }
 }
 
-fn unseen(error: &crate::cluster::Error) -> Source {
+fn unseen(error: &crate::k8s::Error) -> Source {
     Source::Unseen(Unseen { reason: Reason::Unreachable, message: error.to_string() })
 }
 

@@ -21,9 +21,9 @@ use super::{
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
     certificate,
-    cluster::{finalizer, watch::Watch},
     grant::{fit::Fit, permits},
-    ops::policy_file::InForce,
+    k8s::{finalizer, watch::Watch},
+    telemetry::policy_file::InForce,
 };
 
 /// What of a domain makes a look worth its calls: not our own writes of its status.
@@ -165,7 +165,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{cluster::fake::store, grant::fit::Terms};
+    use crate::{grant::fit::Terms, k8s::fake::store};
 
     fn certificate(namespace: &str, issuance: &str) -> ClientCertificate {
         serde_json::from_value(json!({

@@ -25,15 +25,15 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     certificate::{self, desired::domain_key},
-    cluster::{
+    conditions::{self, Acceptance, Line, Standing, Truth},
+    domain,
+    k8s::{
         events::Events,
         look::{self, Error},
         status,
         watch::Watch,
     },
-    conditions::{self, Acceptance, Line, Standing, Truth},
-    domain,
-    ops::{
+    telemetry::{
         logging,
         metrics::{self, Metrics},
         pulse::{self, Pulse},

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::{
         certificate::controller::tests::{certificate, domain, grant, guard},
-        cluster::fake::store,
+        k8s::fake::store,
     };
 
     fn permits(grants: Vec<Guard>, certificates: Vec<certificate::controller::Guard>) -> Permits {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     api::ClientGrant,
-    cluster::{self, fake::store},
+    k8s::{self, fake::store},
     pki::{
         authority::{self, tests::request},
         certificate::parse_pem_bundle,
@@ -34,7 +34,7 @@ impl Stage {
         let log = Arc::<Mutex<Vec<String>>>::default();
         let (said, secrets, refuses) = (log.clone(), there.secrets.clone(), there.refuses);
         let objects = there.certificates.clone();
-        let client = cluster::fake::client(move |method, path, body| {
+        let client = k8s::fake::client(move |method, path, body| {
             let name = path.trim_end_matches("/status").rsplit('/').next().unwrap_or_default();
             let (write, is_secret) = (method != "GET", path.contains("/secrets"));
             if write {
@@ -43,13 +43,11 @@ impl Stage {
             let secret = secrets.iter().find(|s| s.name_any() == name);
             let object = objects.iter().find(|c| c.name_any() == name).and_then(|c| c.0.as_ref().ok());
             match (secret, object) {
-                _ if write && is_secret && refuses.is_some() => {
-                    refuses.map(|(c, r)| cluster::fake::refusal(c, r)).unwrap()
-                }
+                _ if write && is_secret && refuses.is_some() => refuses.map(|(c, r)| k8s::fake::refusal(c, r)).unwrap(),
                 _ if method == "POST" => (201, body),
                 (Some(secret), _) if is_secret => (200, serde_json::to_value(secret).unwrap()),
                 (_, Some(object)) if !is_secret => (200, serde_json::to_value(object).unwrap()),
-                _ => cluster::fake::refusal(404, "NotFound"),
+                _ => k8s::fake::refusal(404, "NotFound"),
             }
         });
         let metadata = |s: &Secret| {

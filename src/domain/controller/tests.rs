@@ -8,11 +8,11 @@ use crate::{
         quota::Quota,
         rates::Rates,
     },
-    cluster::{self, fake::store},
     domain::{clients::entry_name, simulation::now},
-    outside::probe::ProbeOptions,
+    k8s::{self, fake::store},
     pki::authority::tests::issuer,
     policy,
+    probe::https::ProbeOptions,
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -36,7 +36,7 @@ impl Stage {
             answer(call)
         });
         let (told, objects) = (log.clone(), domains.clone());
-        let client = cluster::fake::client(move |method, path, body| {
+        let client = k8s::fake::client(move |method, path, body| {
             let name = path.trim_end_matches("/status").rsplit('/').next().unwrap_or_default();
             let object = objects.iter().find(|d| d.name_any() == name).and_then(|d| d.0.as_ref().ok());
             note(&told, format!("{method} {}", meaning(path, &body)));
@@ -47,7 +47,7 @@ impl Stage {
                     200,
                     json!({"metadata": {}, "items": [{"metadata": {"name": "partners.acme-ca", "namespace": "shop"}}]}),
                 ),
-                _ => cluster::fake::refusal(404, "NotFound"),
+                _ => k8s::fake::refusal(404, "NotFound"),
             }
         });
         let namespaces = team.map(|team| {

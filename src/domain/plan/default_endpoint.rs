@@ -14,7 +14,7 @@ use crate::{
         desired::Desired,
         observed::{Api, Observed},
     },
-    outside::probe,
+    probe::https,
 };
 
 /// How long a change of a stage may take until the endpoint answers accordingly. A guess: AWS names no time.
@@ -67,11 +67,11 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
     };
     let fresh = api.there().any(|stage| stage.updated_at.is_some_and(|at| now.duration_since(at) < TAKES_EFFECT));
     match &api.probe {
-        Some(probe::Verdict::Refused(_)) => Judged {
+        Some(https::ProbeResult::Refused(_)) => Judged {
             verdict: Verdict::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint"),
             actions: unmark(),
         },
-        Some(probe::Verdict::Answered(status)) => {
+        Some(https::ProbeResult::Answered(status)) => {
             let still =
                 format!("the execute-api endpoint of {id} is set to be closed, but still answers with status {status}");
             match rest_deployment {
@@ -98,7 +98,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
         }
         unseen => {
             let why = match unseen {
-                Some(probe::Verdict::Unreachable(why)) => format!(": {why}"),
+                Some(https::ProbeResult::Unreachable(why)) => format!(": {why}"),
                 _ => String::new(),
             };
             Judged {
@@ -147,7 +147,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
     /// A REST API with the stage prod, which was touched `ago` seconds ago.
-    fn rest(closed: bool, mark: Option<&str>, probe: Option<probe::Verdict>, ago: i64) -> Api {
+    fn rest(closed: bool, mark: Option<&str>, probe: Option<https::ProbeResult>, ago: i64) -> Api {
         let stage = gateway::Stage {
             name: "prod".into(),
             auto_deploy: false,
@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn the_states_of_a_rest_api() {
-        let (refused, answered) = (Some(probe::Verdict::Refused(403)), Some(probe::Verdict::Answered(200)));
-        let blind = Some(probe::Verdict::Unreachable("no way out".into()));
+        let (refused, answered) = (Some(https::ProbeResult::Refused(403)), Some(https::ProbeResult::Answered(200)));
+        let blind = Some(https::ProbeResult::Unreachable("no way out".into()));
         let ours = Some("lives/ns/d");
         let close_by_touch = "Act MarkPending CloseEndpoint TouchStage UnmarkPending";
         let close_by_deployment = "Act MarkPending CloseEndpoint Deploy MarkDeployed";

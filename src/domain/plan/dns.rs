@@ -9,7 +9,7 @@ use crate::{
         observed::Observed,
         records::{self, RecordPlan},
     },
-    outside::public_dns::PublicName,
+    probe::public_dns::PublicName,
 };
 
 pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {

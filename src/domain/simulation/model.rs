@@ -24,13 +24,13 @@ use crate::{
         },
         route53::{self, Alias, Change, RecordSet, Zone},
     },
-    outside::{probe, public_dns::PublicName},
     pki::{
         authority::{self, AuthorityRequest},
         certificate::{Certificate, parse_pem_bundle},
         keys::KeyKind,
         truststore::{Bundle, Entry},
     },
+    probe::{https, public_dns::PublicName},
 };
 
 pub(super) const NAME: &str = "api.example.com";
@@ -240,9 +240,9 @@ impl World {
         let apis = self.apis.iter().map(|(id, api)| {
             let settled = api.api.endpoint_closed && api.api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
             let answer = match self.refusing.contains(id) {
-                _ if !self.probes => probe::Verdict::Unreachable("no way out".into()),
-                true => probe::Verdict::Refused(404),
-                false => probe::Verdict::Answered(200),
+                _ if !self.probes => https::ProbeResult::Unreachable("no way out".into()),
+                true => https::ProbeResult::Refused(404),
+                false => https::ProbeResult::Answered(200),
             };
             (id.clone(), Ok(Some(Api { probe: settled.then_some(answer), ..api.clone() })))
         });

@@ -150,7 +150,7 @@ mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
-    use crate::cluster::fake;
+    use crate::k8s::fake;
 
     /// An API server with one object's metadata; `None` when there is none.
     #[derive(Clone)]

@@ -20,9 +20,9 @@ use prometheus_client::{
 
 use crate::{
     api::conditions::{ConditionType, Reason},
-    cluster::look,
     conditions::Truth,
-    ops::process::Process,
+    k8s::look,
+    telemetry::process::Process,
 };
 
 /// The prefix of all that is not named by a convention of its own.

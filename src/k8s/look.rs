@@ -15,7 +15,7 @@ pub enum Error {
     #[error("the look took too long")]
     TooLong,
     #[error(transparent)]
-    Cluster(#[from] super::Error),
+    Kubernetes(#[from] super::Error),
 }
 
 impl Error {
@@ -27,7 +27,7 @@ impl Error {
         match self {
             Error::Unreadable(_) => "Unreadable",
             Error::TooLong => "TooLong",
-            Error::Cluster(_) => "KubernetesApi",
+            Error::Kubernetes(_) => "KubernetesApi",
         }
     }
 

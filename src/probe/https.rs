@@ -48,7 +48,7 @@ pub enum ProbeError {
 
 /// What the endpoint said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbeResult {
     /// What a closed endpoint answers: 404 (HTTP APIs), or 403 with `ForbiddenException` (REST APIs). An open one may answer the
     /// same, an HTTP API without a route for `/` 404 and a REST API that wants an API key 403, so this counts only together with the
     /// API's own flag.
@@ -72,15 +72,15 @@ impl EndpointProbe {
     }
 
     /// Ask `https://<host>/<stage>/` and judge the answer. Without its stage, a REST API refuses everybody.
-    pub async fn probe(&self, host: &str, stage: &str) -> Verdict {
+    pub async fn probe(&self, host: &str, stage: &str) -> ProbeResult {
         let path = if stage == "$default" { String::new() } else { format!("{stage}/") };
         match self.client.get(format!("https://{host}/{path}")).send().await {
             Ok(answer) => match answer.status().as_u16() {
-                404 => Verdict::Refused(404),
-                403 if is_forbidden(answer.headers().get("x-amzn-errortype")) => Verdict::Refused(403),
-                other => Verdict::Answered(other),
+                404 => ProbeResult::Refused(404),
+                403 if is_forbidden(answer.headers().get("x-amzn-errortype")) => ProbeResult::Refused(403),
+                other => ProbeResult::Answered(other),
             },
-            Err(e) => Verdict::Unreachable(reason(&e).to_owned()),
+            Err(e) => ProbeResult::Unreachable(reason(&e).to_owned()),
         }
     }
 }
@@ -307,7 +307,7 @@ mod tests {
         address
     }
 
-    async fn look(options: ProbeOptions) -> Verdict {
+    async fn look(options: ProbeOptions) -> ProbeResult {
         EndpointProbe::new(&options).unwrap().probe(HOST, "$default").await
     }
 
@@ -315,21 +315,21 @@ mod tests {
         ProbeOptions { connect_to: Some(address.to_string()), ca_file: Some(ca.path().to_owned()), resolver: None }
     }
 
-    fn unreachable(why: &str) -> Verdict {
-        Verdict::Unreachable(why.to_owned())
+    fn unreachable(why: &str) -> ProbeResult {
+        ProbeResult::Unreachable(why.to_owned())
     }
 
     #[tokio::test]
     async fn an_answer_is_judged_by_its_status() {
         for (answer, verdict) in [
-            ("404 Not Found", Verdict::Refused(404)),
-            ("403 Forbidden", Verdict::Refused(403)),
-            ("403 Forbidden\r\nx-amzn-errortype: ForbiddenException", Verdict::Refused(403)),
-            ("403 Forbidden\r\nx-amzn-errortype: MissingAuthenticationTokenException", Verdict::Answered(403)),
-            ("200 OK", Verdict::Answered(200)),
-            ("401 Unauthorized", Verdict::Answered(401)),
-            ("302 Found", Verdict::Answered(302)),
-            ("503 Service Unavailable", Verdict::Answered(503)),
+            ("404 Not Found", ProbeResult::Refused(404)),
+            ("403 Forbidden", ProbeResult::Refused(403)),
+            ("403 Forbidden\r\nx-amzn-errortype: ForbiddenException", ProbeResult::Refused(403)),
+            ("403 Forbidden\r\nx-amzn-errortype: MissingAuthenticationTokenException", ProbeResult::Answered(403)),
+            ("200 OK", ProbeResult::Answered(200)),
+            ("401 Unauthorized", ProbeResult::Answered(401)),
+            ("302 Found", ProbeResult::Answered(302)),
+            ("503 Service Unavailable", ProbeResult::Answered(503)),
         ] {
             let (address, ca) = endpoint(HOST, answer).await;
             let probe = EndpointProbe::new(&through(address, &ca)).unwrap();
@@ -361,7 +361,7 @@ mod tests {
             resolver: Some(resolver),
         };
         let resolver = dns("edge.example.com").await;
-        assert_eq!(look(at("edge.example.com", resolver)).await, Verdict::Refused(404));
+        assert_eq!(look(at("edge.example.com", resolver)).await, ProbeResult::Refused(404));
         assert_eq!(look(at("none.example.com", resolver)).await, unreachable("the name does not resolve"));
         // Without connect_to the probed host itself is asked for.
         let direct = ProbeOptions { resolver: Some(resolver), ..ProbeOptions::default() };
@@ -377,7 +377,7 @@ mod tests {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             // Found at this machine, where it may well be refused; the outer process says whether a proxy was asked.
             let here = ProbeOptions { resolver: Some(dns(HOST).await), ..ProbeOptions::default() };
-            assert!(matches!(look(here).await, Verdict::Unreachable(_)));
+            assert!(matches!(look(here).await, ProbeResult::Unreachable(_)));
             return;
         }
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::logging::chain;
+use crate::telemetry::logging::chain;
 
 /// Others may take a Lease that they have seen unchanged for this long.
 const DURATION: Duration = Duration::from_secs(12);
@@ -316,7 +316,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cluster::fake;
+    use crate::k8s::fake;
 
     fn spec(holder: &str, seconds: Option<i32>) -> LeaseSpec {
         LeaseSpec { holder_identity: Some(holder.into()), lease_duration_seconds: seconds, ..LeaseSpec::default() }

@@ -56,7 +56,7 @@ mod tests {
     use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
     use super::*;
-    use crate::cluster::fake;
+    use crate::k8s::fake;
 
     fn status(phase: &str, message: Option<&str>) -> PodStatus {
         PodStatus { phase: Some(phase.into()), message: message.map(Into::into), ..PodStatus::default() }

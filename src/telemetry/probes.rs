@@ -139,7 +139,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::ops::{
+    use crate::telemetry::{
         metrics::{Controller, Metrics},
         pulse::Pulse,
     };

@@ -112,7 +112,7 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::ops::metrics::{Controller, Metrics};
+    use crate::telemetry::metrics::{Controller, Metrics};
 
     fn headers(name: HeaderName, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])

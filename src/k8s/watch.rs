@@ -28,7 +28,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::merge::Merge;
-use crate::ops::logging::chain;
+use crate::telemetry::logging::chain;
 
 /// Objects in one answer to a list: what is not kept of them is in memory until the next.
 const PAGE: u32 = 100;
@@ -316,7 +316,7 @@ mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
-    use crate::cluster::merge::tests::{NAMESPACES, object, show};
+    use crate::k8s::merge::tests::{NAMESPACES, object, show};
 
     type Events = UnboundedSender<(usize, watcher::Result<Event<ConfigMap>>)>;
 

@@ -16,8 +16,8 @@ use crate::{
         events::EventReason,
     },
     aws::gate::Calls,
-    cluster::look,
     conditions::{Truth, set},
+    k8s::look,
 };
 
 const BEGIN: &str = "<!-- Generated: WRITE_DOCS=1 cargo test --lib docs -->\n";

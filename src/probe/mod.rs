@@ -8,7 +8,7 @@ use hickory_resolver::{
     net::{NetError, runtime::TokioRuntimeProvider},
 };
 
-pub mod probe;
+pub mod https;
 pub mod public_dns;
 
 /// How long a DNS server may take; then it is asked once more, and may have found out meanwhile.

@@ -10,7 +10,7 @@ use super::MANAGER;
 use crate::{
     api::{conditions::Reason, events::EventReason},
     conditions::transitions,
-    ops::logging::chain,
+    telemetry::logging::chain,
 };
 
 /// The API server's limits for an Event (`ValidateEventCreate` in kubernetes/pkg/apis/core/validation/events.go).
