@@ -109,7 +109,7 @@ pub fn listed<'a>(parts: impl ExactSizeIterator<Item = &'a str>, most: usize) ->
     if more == 0 { told } else { format!("{told}; and {more} more") }
 }
 
-/// The conditions after a look. `lines` are the steps in their order; none of them is touched unless the spec is served.
+/// The conditions after a reconcile. `lines` are the steps in their order; none of them is touched unless the spec is served.
 pub fn write(
     old: &[Condition],
     generation: i64,
@@ -133,7 +133,9 @@ pub fn write(
             );
             let is = |type_: ConditionType| move |c: &&Condition| c.type_ == type_.as_str();
             match old.iter().find(is(ConditionType::Ready)) {
-                None => put(ConditionType::Ready, Truth::Unknown, Reason::Suspended, "suspended before the first look"),
+                None => {
+                    put(ConditionType::Ready, Truth::Unknown, Reason::Suspended, "suspended before the first reconcile")
+                }
                 // Only the reason is new: the status and the generation that it is about stay. An object that an earlier release suspended
                 // is left as it is.
                 Some(_) if old.iter().find(is(ConditionType::Accepted)).is_some_and(is_suspended) => {}
@@ -340,7 +342,7 @@ mod tests {
             )
         };
         let first = go(&[], 1, Working, 0);
-        assert_eq!(summary(&first), is("Unknown", true, false), "first look");
+        assert_eq!(summary(&first), is("Unknown", true, false), "first reconcile");
         let served = go(&first, 1, Done, 10);
         assert_eq!(summary(&served), is("True", false, false));
         let drift = go(&served, 1, Working, 20);
@@ -351,7 +353,11 @@ mod tests {
         assert_eq!(summary(&blind), is("True", false, false), "out of reach");
         assert_eq!(summary(&go(&blind, 1, Unreachable, 30 + 121)), is("True", true, false));
         assert_eq!(summary(&go(&blind, 1, Unreachable, 30 + 601)), is("Unknown", true, false));
-        assert_eq!(summary(&go(&[], 1, Unreachable, 0)), is("Unknown", true, false), "out of reach at the first look");
+        assert_eq!(
+            summary(&go(&[], 1, Unreachable, 0)),
+            is("Unknown", true, false),
+            "out of reach at the first reconcile"
+        );
         let stuck = go(&served, 1, Stuck, 40);
         assert_eq!(summary(&stuck), is("False", false, false));
         assert_eq!(summary(&go(&stuck, 1, Unreachable, 50)), is("False", false, false), "as it was");

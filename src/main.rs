@@ -45,7 +45,7 @@ use mtls_operator::{
     k8s::{
         events::Events,
         identity, lease,
-        look::Turns,
+        reconcile::Turns,
         watch::{self, Watch},
     },
     policy::Policy,
@@ -302,7 +302,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             for s in &synced {
                 tokio::select! { () = s.wait() => {}, () = stop.cancelled() => {} }
             }
-            // Read only now: everything is looked at anew by whoever has just become the leader.
+            // Read only now: everything is read again by whoever has just become the leader.
             let cluster_id = identity::cluster_id(client.clone(), run.cluster_id.as_deref()).await.context("give --cluster-id where namespaces may not be read")?;
             let probe = EndpointProbe::new(&run.outside)?;
             let events = Events::new(client.clone(), &host);

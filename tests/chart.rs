@@ -60,7 +60,7 @@ fn lint_finds_nothing() {
     assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
 }
 
-/// Argo CD renders at every look, and shows whatever differs.
+/// Argo CD renders at every reconcile, and shows whatever differs.
 #[test]
 fn the_same_values_render_the_same_bytes() {
     let values = with(&json!({"replicaCount": 3, "metrics": {"podMonitor": {"enabled": true}}}));

@@ -34,10 +34,10 @@ const DOMAIN: &str = "partners";
 const NAMESPACE: &str = "bench";
 /// How long anything but the issuing itself may take.
 pub const DEADLINE: Duration = Duration::from_secs(120);
-/// So long without a look, and the operator is idle.
+/// So long without a reconcile, and the operator is idle.
 const QUIET: Duration = Duration::from_secs(2);
 /// The metric that counts looks at certificates.
-const LOOKS: &str = "controller_runtime_reconcile_total{controller=\"clientcertificate\"";
+const RECONCILES: &str = "controller_runtime_reconcile_total{controller=\"clientcertificate\"";
 /// Certificates that are created at the same time.
 const CREATORS: usize = 32;
 
@@ -172,16 +172,16 @@ impl Bench {
     }
 
     /// Waits until the operator has looked at certificates at least so many times since it was started, and no longer does; since when.
-    pub async fn quiet(&self, looks: usize) -> Result<Instant> {
+    pub async fn quiet(&self, reconciles: usize) -> Result<Instant> {
         let (mut last, mut since) = (0.0, Instant::now());
-        while last < looks as f64 || since.elapsed() < QUIET {
-            let now = self.metric(LOOKS).await?;
+        while last < reconciles as f64 || since.elapsed() < QUIET {
+            let now = self.metric(RECONCILES).await?;
             if now != last {
                 (last, since) = (now, Instant::now());
             }
             ensure!(
                 since.elapsed() < DEADLINE,
-                "after {last} looks at certificates the operator does no more, of {looks}"
+                "after {last} looks at certificates the operator does no more, of {reconciles}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal};
 /// How much of a log an error quotes.
 const TAIL: usize = 20;
 
-/// How long one look at whether a child is ready may take.
-const LOOK: Duration = Duration::from_secs(5);
+/// How long one reconcile at whether a child is ready may take.
+const POLL: Duration = Duration::from_secs(5);
 
 /// Why a process did not start, or did not do what it was started for.
 #[derive(Debug, thiserror::Error)]
@@ -119,8 +119,8 @@ impl Process {
             if let Some(status) = self.ended()? {
                 return Err(self.ended_error(status));
             }
-            // One look may hang (another process has the port and says nothing): the child is looked at again then.
-            let left = deadline.saturating_sub(start.elapsed()).min(LOOK);
+            // One reconcile may hang (another process has the port and says nothing): the child is reconciled again then.
+            let left = deadline.saturating_sub(start.elapsed()).min(POLL);
             if tokio::time::timeout(left, ready()).await.unwrap_or(false) {
                 return Ok(());
             }

@@ -239,7 +239,7 @@ pub struct Pkcs12Keystore {
     pub password_secret_ref: SecretKeyRef,
 }
 
-/// What is, as of the last look.
+/// What is, as of the last reconcile.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientCertificateStatus {

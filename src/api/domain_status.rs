@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is, as of the last look.
+/// What is, as of the last reconcile.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MtlsDomainStatus {
@@ -125,7 +125,7 @@ pub struct AuthorityStatus {
     /// When it expires. API Gateway does not say so by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// How many ClientCertificates have an unexpired certificate under it, superseded ones included, as of the last look at this domain.
+    /// How many ClientCertificates have an unexpired certificate under it, superseded ones included, as of the last reconcile of this domain.
     /// Unset where the operator cannot know, because it does not issue there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub living_leaves: Option<i32>,

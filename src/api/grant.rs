@@ -130,7 +130,7 @@ pub struct GrantedDomain {
     pub name: String,
 }
 
-/// What is, as of the last look.
+/// What is, as of the last reconcile.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientGrantStatus {

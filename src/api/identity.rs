@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What back ends learn about the caller. The operator writes it into every integration of every mapped API, as far as it is not a default
-/// of API Gateway already. Routes and methods that are added later are covered at the operator's next look, within minutes: until then, and
+/// of API Gateway already. Routes and methods that are added later are covered at the operator's next reconcile, within minutes: until then, and
 /// whenever the condition IdentityPropagated is not True, a caller may send such a header itself and the back end must not believe it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[x_kube(validation = Rule::new("has(self.authorizer) || !self.headers.exists(h, has(h.from.authorizerKey))")

@@ -1,5 +1,5 @@
 //! Turns at AWS's quotas. Who wants a scarce call (a domain name operation every 30 seconds) draws a ticket and is woken when it
-//! is about its turn; then it looks again and plans, so that ten changes while it waited are one call. What is plentiful just waits.
+//! is about its turn; then it reconciles again and plans, so that ten changes while it waited are one call. What is plentiful just waits.
 //!
 //! The queue is not kept: who waits knows since when and asks again after a restart, which restores the order.
 
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long those are waited for that stood in a line before a restart: until all of AWS's 120 domains of an account have been looked at.
 const REUNION: Duration = Duration::from_secs(180);
-/// A ticket is called this much of an interval before its turn, so that its look does not take of it.
+/// A ticket is called this much of an interval before its turn, so that its reconcile does not take of it.
 const AHEAD: f64 = 0.1;
 /// A scarce call is made once it has been asked for in the same words for this much of an interval, so that changes that come one after
 /// the other are one call, the first of them included; but after a whole interval whatever comes.
@@ -241,8 +241,8 @@ impl Quota {
         self.retain(object, |_| false);
     }
 
-    /// A look at the object, which began then, has ended: what it was called for before that and did not ask for again, it does not want.
-    pub fn looked(&self, object: &str, began: Instant) {
+    /// A reconcile of the object, which began then, has ended: what it was called for before that and did not ask for again, it does not want.
+    pub fn reconciled(&self, object: &str, began: Instant) {
         self.retain(object, |w| w.called.is_none_or(|called| called > began));
     }
 
@@ -323,7 +323,7 @@ impl Quota {
         }
     }
 
-    /// The objects whose turn it is about to be, as it comes; each should look again and ask again. For one listener.
+    /// The objects whose turn it is about to be, as it comes; each should reconcile again and ask again. For one listener.
     pub fn turns(&self) -> impl Stream<Item = String> + Send + use<> {
         futures::stream::unfold(self.clone(), |quota| async move {
             let object = quota.next_turn().await;

@@ -63,11 +63,11 @@ impl S3 {
 
     /// The bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account's has, or rights are missing.
     pub async fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
-        const LOOK: &str = "s3:HeadBucket";
-        let look = self.client.head_bucket().bucket(name).expected_bucket_owner(&self.way.account);
+        const HEAD: &str = "s3:HeadBucket";
+        let head = self.client.head_bucket().bucket(name).expected_bucket_owner(&self.way.account);
         // A bucket of another Region answers with a redirect, which says where it is.
         let send = async {
-            match look.send().await {
+            match head.send().await {
                 Ok(found) => Ok(found.bucket_region),
                 Err(e) => {
                     let elsewhere = e
@@ -79,7 +79,7 @@ impl S3 {
                 }
             }
         };
-        let region = match self.way.call(LOOK, send).await {
+        let region = match self.way.call(HEAD, send).await {
             Ok(region) => region.unwrap_or_else(|| self.way.region.clone()),
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),

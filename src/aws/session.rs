@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex, OnceCell};
 
-/// How long a call may take. There is one attempt: who repeats a call looks again first.
+/// How long a call may take. There is one attempt: who repeats a call reconciles again first.
 pub const ATTEMPT: Duration = Duration::from_secs(5);
 /// How long the search for credentials may take once a call got no answer.
 const CREDENTIALS: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
 //! Runs the rooms of a `ClientCertificate` one after the other, wakes up when its Secret, its issuer or its domain's trust changes, and
-//! says when to look again.
+//! says when to reconcile again.
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -57,7 +57,7 @@ use crate::{
     },
     k8s::{
         events::Events,
-        look::{self, Error, Turns},
+        reconcile::{self, Error, Turns},
         status,
         watch::Watch,
     },
@@ -74,22 +74,22 @@ pub const AT_ONCE: usize = 32;
 /// That wait for their turn. The others wait where no order is kept, and half a kilobyte less of each: it is by bulk that there are so many, and
 /// that ends.
 const WAITING: u16 = 512;
-/// Until the next look while the watch is behind.
+/// Until the next reconcile while the watch is behind.
 const SOON: Duration = Duration::from_millis(50);
 /// First wait after a failure, then twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 /// Before anything that the clock brings.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-/// Between two looks at a renewal that is due and has to wait.
+/// Between two reconciles of a renewal that is due and has to wait.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
-/// How long a look waits at most for the watch to show the status that the look before it wrote.
+/// How long a reconcile waits at most for the watch to show the status that the reconcile before it wrote.
 const LATE_WATCH: Duration = Duration::from_secs(5);
 /// How old a certificate is when all of the same age are known.
 const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// After a start it takes domains so long to be looked at for the first time. That nothing is known of them until then is not worth a word
 /// in the status of each of their certificates.
-const FIRST_LOOKS: Duration = Duration::from_secs(10);
+const FIRST_RECONCILES: Duration = Duration::from_secs(10);
 
 pub type Guard = DeserializeGuard<ClientCertificate>;
 
@@ -114,7 +114,7 @@ pub struct Ctx {
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
-/// What is kept of one object between two looks, by UID. All of it may be lost: it saves writes and decides nothing.
+/// What is kept of one object between two reconciles, by UID. All of it may be lost: it saves writes and decides nothing.
 #[derive(Default)]
 pub struct Memory {
     /// Failures in a row.
@@ -137,7 +137,7 @@ pub struct Watches {
     pub served: UnboundedReceiver<DomainKey>,
 }
 
-/// Runs until `stop`; looks that are under way are finished.
+/// Runs until `stop`; reconciles that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let (by_domain, by_rival, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
     let (by_grant, by_namespace) = (ctx.clone(), ctx.clone());
@@ -152,7 +152,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         note_uses(c, &used);
         let _ = share_places.unbounded_send(c.clone());
     });
-    let looks = Controller::for_shared_stream(certificates, ctx.certificates.clone())
+    let controller = Controller::for_shared_stream(certificates, ctx.certificates.clone())
         .with_config(Config::default().concurrency(WAITING))
         .watches_shared_stream(
             watches.domains.subscribe_when(|d| {
@@ -174,14 +174,14 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, failed, ctx.clone())
         .for_each(async |_| pulse.beat(metrics::Controller::Certificate));
-    tokio::join!(looks, deletions, async {
+    tokio::join!(controller, deletions, async {
         stop.cancelled().await;
         ctx.turns.end();
     });
     pulse.end(metrics::Controller::Certificate);
 }
 
-/// Before the look, so that nothing which happens to a Secret after it is missed.
+/// Before the reconcile, so that nothing which happens to a Secret after it is missed.
 fn note_uses(c: &Guard, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
     if is_there(c, ctx) { ctx.uses.add(cert) } else { ctx.uses.remove(cert) }
@@ -202,7 +202,7 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "look failed");
+    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
     if error.is_final() { Next::await_change() } else { Next::requeue(ctx.retry(&object.uid().unwrap_or_default())) }
 }
 
@@ -236,7 +236,7 @@ impl Ctx {
         })
     }
 
-    /// Whether what is there of the Secret is what the last look at that certificate wrote.
+    /// Whether what is there of the Secret is what the last reconcile of that certificate wrote.
     pub(super) fn wrote(&self, cert: &ObjectRef<Guard>, secret: &PartialObjectMeta<Secret>) -> bool {
         let is_there = self.secrets.get(&ObjectRef::from_obj(secret)).is_some();
         let uid = self.certificates.get(cert).and_then(|cert| cert.uid());
@@ -267,7 +267,7 @@ impl Ctx {
     }
 
     /// Nothing else may wake the certificate until then.
-    fn look_again(&self, uid: &str, at: Option<Timestamp>, now: Timestamp) -> Next {
+    fn requeue_at(&self, uid: &str, at: Option<Timestamp>, now: Timestamp) -> Next {
         let near = at.filter(|at| !self.later.put(uid, *at, now));
         let wait = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SHORTEST_WAIT);
         near.map_or_else(Next::await_change, |at| Next::requeue(wait(at)))
@@ -307,12 +307,12 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     // It may have changed while others were looked at, or gone.
     let Some(object) = ctx.certificates.get(&ObjectRef::from_obj(&*object)) else { return Ok(Next::await_change()) };
     let started = Instant::now();
-    let result = look::look(&object, |cert| look(cert, &ctx)).await;
+    let result = reconcile::with_deadline(&object, |cert| reconcile_certificate(cert, &ctx)).await;
     ctx.metrics.reconciled(metrics::Controller::Certificate, &result, started.elapsed());
     result
 }
 
-async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
+async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let start = start(cert, || ctx.is_behind(cert));
     match start {
         Start::Nothing => return Ok(Next::await_change()),
@@ -359,7 +359,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         }
     };
     if awaits_domain(domain.is_some(), ctx.served.is_known(&d.domain), ctx.started.elapsed()) {
-        return Ok(Next::requeue(FIRST_LOOKS)); // or when the domain has been looked at
+        return Ok(Next::requeue(FIRST_RECONCILES)); // or when the domain has been looked at
     }
     let trust = ctx.served.trust(&d.domain);
     if let Some(Refused { reason, message }) = subject_in_use(cert, &d, trust.as_ref(), ctx) {
@@ -384,7 +384,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
         ctx.events.publish(&cert.object_ref(&()), Notice::SubjectChanges, "Renew", note).await;
     }
     match done {
-        // What it waits for now is for the next look to say.
+        // What it waits for now is for the next reconcile to say.
         Ok(None) if matches!(plan.act, Some(Act::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
         Ok(Some(Issued { leaf, revision, version })) => {
             ctx.remember(&uid, |m| m.wrote_secret = version);
@@ -396,7 +396,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
                 ctx.events.publish(&cert.object_ref(&()), Notice::Renewed, "Renew", &note).await;
             }
             ctx.succeeded(&uid);
-            Ok(ctx.look_again(&uid, next_look(Some(renewal), &terms, now), now))
+            Ok(ctx.requeue_at(&uid, next_reconcile(Some(renewal), &terms, now), now))
         }
         Ok(None) => {
             let revision = observed.revision();
@@ -405,7 +405,7 @@ async fn look(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
             let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision, secret });
             say(&accepted, &plan.lines, leaf).await?;
             ctx.succeeded(&uid);
-            Ok(ctx.look_again(&uid, next_look(plan.look_again.or(plan.renewal), &terms, now), now))
+            Ok(ctx.requeue_at(&uid, next_reconcile(plan.requeue_at.or(plan.renewal), &terms, now), now))
         }
         Err(error) => {
             let message = describe(&error, &d);
@@ -495,7 +495,7 @@ fn not_served(Refused { reason, message }: Refused) -> Acceptance {
 
 /// True while a certificate waits for its domain's first reconcile after a start: until then its trust is not known.
 fn awaits_domain(is_there: bool, is_known: bool, since_start: Duration) -> bool {
-    is_there && !is_known && since_start < FIRST_LOOKS
+    is_there && !is_known && since_start < FIRST_RECONCILES
 }
 
 /// A self-signed certificate whose subject somebody else has in the truststore, or will have.
@@ -598,7 +598,7 @@ fn describe(error: &execute::Error, d: &Desired) -> String {
 }
 
 /// When what comes next does, or the grant ends, which is to be told whatever comes before.
-fn next_look(next: Option<Timestamp>, terms: &Option<Terms>, now: Timestamp) -> Option<Timestamp> {
+fn next_reconcile(next: Option<Timestamp>, terms: &Option<Terms>, now: Timestamp) -> Option<Timestamp> {
     // Of what is overdue something is in the way, and its end wakes us.
     let next = next.map(|next| if next <= now { now + OVERDUE } else { next });
     let end = terms.as_ref().and_then(|terms| terms.not_after);

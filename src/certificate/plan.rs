@@ -26,7 +26,7 @@ pub struct Plan {
     /// The leaf that the Secret holds.
     pub leaf: Option<Certificate>,
     /// Before the renewal there is something to look at, although nothing may be heard of it.
-    pub look_again: Option<Timestamp>,
+    pub requeue_at: Option<Timestamp>,
 }
 
 /// What to do with the Secret.
@@ -49,9 +49,9 @@ pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timesta
     // What somebody else keeps under that name is none of our business.
     let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(Held::leaf);
     let renewal = leaf.as_ref().map(|leaf| inspect::renewal_time(leaf, d.renew_before));
-    let Issuing { act, line, look_again } = issuing(d, o, leaf.as_ref(), propagation, now);
+    let Issuing { act, line, requeue_at } = issuing(d, o, leaf.as_ref(), propagation, now);
     let lines = vec![line, trusted(d, o.trust.as_ref(), o.domain_gone, leaf.as_ref())];
-    Plan { act, lines, renewal, leaf, look_again }
+    Plan { act, lines, renewal, leaf, requeue_at }
 }
 
 /// The lines once a leaf has just been issued.
@@ -89,12 +89,12 @@ pub(super) fn own_key(o: &Observed) -> Option<Vec<u8>> {
 struct Issuing {
     act: Option<Act>,
     line: Line,
-    look_again: Option<Timestamp>,
+    requeue_at: Option<Timestamp>,
 }
 
 impl From<Line> for Issuing {
     fn from(line: Line) -> Self {
-        Issuing { act: None, line, look_again: None }
+        Issuing { act: None, line, requeue_at: None }
     }
 }
 
@@ -128,19 +128,19 @@ fn issuing(
                 Some(_) => Issuing {
                     act: None,
                     line: line(Standing::Working, Reason::WaitingForDomainTrust, format!("{message} yet")),
-                    look_again: fresh,
+                    requeue_at: fresh,
                 },
                 None => line(*standing, *reason, message.clone()).into(),
             };
         }
         (Err(Problem { standing, reason, message }), _) => return line(*standing, *reason, message.clone()).into(),
     };
-    let (act, open, look_again) = match issuer {
+    let (act, open, requeue_at) = match issuer {
         Some(issuer) => by_authority(d, o, issuer, usable, propagation, now),
         None => {
-            let self_signed::Step { act, open, look_again } = self_signed::next(d, o, propagation, now);
+            let self_signed::Step { act, open, requeue_at } = self_signed::next(d, o, propagation, now);
             let open = open.map(|(why, waits)| (why, Some(waits)));
-            (act, open, look_again)
+            (act, open, requeue_at)
         }
     };
     let line = match (open, leaf) {
@@ -155,7 +155,7 @@ fn issuing(
             }
         }
     };
-    Issuing { act, line, look_again }
+    Issuing { act, line, requeue_at }
 }
 
 /// A Secret of a name that we need and that is not ours.
@@ -169,7 +169,7 @@ fn foreign(d: &Desired, o: &Observed) -> Option<String> {
 
 type Open = Option<(Violation, Option<String>)>;
 
-/// What to do, why the Secret does not hold what it should and what is waited for, and when to look again.
+/// What to do, why the Secret does not hold what it should and what is waited for, and when to reconcile again.
 fn by_authority(
     d: &Desired,
     o: &Observed,

@@ -16,12 +16,12 @@ use crate::{
     },
 };
 
-/// What comes next, why nothing better does, and when to look again although nothing is heard.
+/// What comes next, why nothing better does, and when to reconcile again although nothing is heard.
 pub(super) struct Step {
     pub act: Option<Act>,
     /// Why the Secret does not hold what it should, and what is waited for.
     pub open: Option<(Violation, String)>,
-    pub look_again: Option<Timestamp>,
+    pub requeue_at: Option<Timestamp>,
 }
 
 /// `propagation`: how long a truststore version must have been in use before every server of AWS has it.
@@ -30,9 +30,9 @@ pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: 
     let Some(violation) = broken(d, held, now) else {
         // The swap is done; what was swapped in may still lie beside it.
         let act = Some(if o.next.is_some() { Act::Unstage } else { Act::Complete });
-        return Step { act, open: None, look_again: None };
+        return Step { act, open: None, requeue_at: None };
     };
-    let step = |act, waits: &str, look_again| Step { act, open: Some((violation, waits.to_owned())), look_again };
+    let step = |act, waits: &str, requeue_at| Step { act, open: Some((violation, waits.to_owned())), requeue_at };
     let staged = o.next.as_ref().and_then(|next| Some((next, next.leaf()?)));
     let fitting = staged.filter(|(next, leaf)| broken(d, Some(next), now).is_none() && !is_shadowed(d, o, leaf));
     let Some((_, leaf)) = fitting else {

@@ -118,7 +118,7 @@ impl World {
     }
 
     /// The domain publishes what is to be trusted by now, and it is in use.
-    fn domain_looks(&mut self) {
+    fn domain_reconciles(&mut self) {
         let entry = |authority: &str, certificate: Certificate, max_leaf| Entry {
             authority: authority.to_owned(),
             certificate,
@@ -140,8 +140,8 @@ impl World {
         self.trust = Some(Trust::of(&self.bundle, self.trust.as_ref(), now));
     }
 
-    /// A look at the certificate; `crash`: killed in the middle of what it does.
-    fn looks(&mut self, crash: bool) -> Plan {
+    /// A reconcile of the certificate; `crash`: killed in the middle of what it does.
+    fn reconcile(&mut self, crash: bool) -> Plan {
         let plan = self.plan();
         let d = self.d.clone();
         let old = plan::own_key(&self.observed());
@@ -182,13 +182,13 @@ impl World {
     /// Until nothing is to be done any more, as the controllers would: waits only as long as something is said to come.
     fn settles(&mut self) {
         for _ in 0..20 {
-            self.domain_looks();
-            let plan = self.looks(false);
+            self.domain_reconciles();
+            let plan = self.reconcile(false);
             if plan.act == Some(Act::Complete) {
                 self.serves();
                 return;
             }
-            self.now = plan.look_again.filter(|again| self.now < *again).unwrap_or(self.now);
+            self.now = plan.requeue_at.filter(|again| self.now < *again).unwrap_or(self.now);
         }
         panic!("not settled: {:?}", self.plan());
     }
@@ -247,7 +247,7 @@ fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
     world.settles();
     let first = world.leaf().unwrap();
     (world.secret, world.revision, world.trust) = (None, 0, None);
-    world.looks(false);
+    world.reconcile(false);
     assert_eq!(world.next.as_ref().unwrap().held().leaf().unwrap().subject, first.subject);
     world.settles();
     assert_eq!(world.leaf().unwrap().subject, "CN=client1,serialNumber=2");
@@ -288,8 +288,8 @@ fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
 fn a_full_truststore_is_said_and_what_works_is_kept() {
     let line = |plan: &Plan, type_| plan.lines.iter().find(|l| l.type_ == type_).unwrap().clone();
     let mut world = World::new(signing_itself());
-    world.domain_looks();
-    world.looks(false);
+    world.domain_reconciles();
+    world.reconcile(false);
     let full = |world: &mut World| {
         let trust = Trust::of(&world.bundle, world.trust.as_ref(), world.now);
         world.trust = Some(trust.without_room(&[world.d.entry.clone()].into()));
@@ -302,7 +302,7 @@ fn a_full_truststore_is_said_and_what_works_is_kept() {
     world.settles();
     // The next one does not fit: the one that is handed out is trusted as before.
     world.now = world.plan().renewal.unwrap();
-    world.looks(false);
+    world.reconcile(false);
     full(&mut world);
     let plan = world.plan();
     assert_eq!(line(&plan, ConditionType::Trusted).standing, Standing::Done);
@@ -323,9 +323,9 @@ fn moving_to_another_authority_waits_until_everybody_trusts_it() {
     let other = Arc::new(issuer("Others", world.now));
     world.issuer = other.clone();
     assert!(world.plan().act.is_none(), "the domain does not trust it");
-    world.domain_looks();
+    world.domain_reconciles();
     let plan = world.plan();
-    assert_eq!((plan.act, plan.look_again), (None, Some(world.now + PROPAGATION)));
+    assert_eq!((plan.act, plan.requeue_at), (None, Some(world.now + PROPAGATION)));
     world.now += PROPAGATION;
     world.settles();
     let second = world.leaf().unwrap();
@@ -378,8 +378,8 @@ fn a_key_that_stays_is_one_that_a_certificate_of_ours_vouches_for() {
 
 #[derive(Clone, Debug)]
 enum Event {
-    Look { crash: bool },
-    DomainLooks,
+    Reconcile { crash: bool },
+    DomainReconciles,
     DomainUnknown,
     TimePasses(i64),
     SecretLost,
@@ -392,8 +392,8 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => any::<bool>().prop_map(|crash| Event::Look { crash }),
-        4 => Just(Event::DomainLooks),
+        4 => any::<bool>().prop_map(|crash| Event::Reconcile { crash }),
+        4 => Just(Event::DomainReconciles),
         1 => Just(Event::DomainUnknown),
         4 => (1i64..200).prop_map(Event::TimePasses),
         1 => (1i64..9_000_000).prop_map(Event::TimePasses),
@@ -408,7 +408,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #![proptest_config(crate::cases(150))]
-    /// Whatever happens in whatever order, in the end it serves; `looks` checks that nothing is handed out too early.
+    /// Whatever happens in whatever order, in the end it serves; `reconcile` checks that nothing is handed out too early.
     #[test]
     fn from_any_state_it_ends_in_one_that_serves(by_itself in any::<bool>(), events in prop::collection::vec(event(), 0..25)) {
         let base = |names: u8, renew: Option<u8>| spec(|o| {
@@ -422,8 +422,8 @@ proptest! {
         let mut world = World::new(base(names, renew));
         for event in events {
             match event {
-                Event::Look { crash } => drop(world.looks(crash)),
-                Event::DomainLooks => world.domain_looks(),
+                Event::Reconcile { crash } => drop(world.reconcile(crash)),
+                Event::DomainReconciles => world.domain_reconciles(),
                 Event::DomainUnknown => world.trust = None,
                 Event::TimePasses(seconds) => world.now += SignedDuration::from_secs(seconds),
                 Event::SecretLost => world.secret = None,
@@ -465,11 +465,11 @@ fn a_domain_that_is_not_there_is_missing_only_after_half_a_minute() {
     for seconds in [0, 29] {
         let early = plan_at(&world, seconds);
         assert_eq!(issued(&early), (Standing::Working, Reason::WaitingForDomainTrust));
-        assert_eq!(early.look_again, Some(created + conditions::FRESH), "nothing else may be heard");
+        assert_eq!(early.requeue_at, Some(created + conditions::FRESH), "nothing else may be heard");
         assert!(early.act.is_none());
     }
     let late = plan_at(&world, 30);
-    assert_eq!((issued(&late), late.look_again), ((Standing::Stuck, Reason::RefNotFound), None));
+    assert_eq!((issued(&late), late.requeue_at), ((Standing::Stuck, Reason::RefNotFound), None));
     world.d.created = None;
     assert_eq!(issued(&plan_at(&world, 0)), (Standing::Stuck, Reason::RefNotFound));
 }

@@ -1,5 +1,5 @@
-//! Which certificates have to do with which Secret, by the Secrets' names: of thousands of each, a change of one finds the other without a
-//! look at every pair. In memory, and kept up by whoever hears of the certificates. Only what names do not say by themselves is kept: as a
+//! Which certificates have to do with which Secret, by the Secrets' names: of thousands of each, a change of one finds the other
+//! without a scan of every pair. In memory, and kept up by whoever hears of the certificates. Only what names do not say by themselves is kept: as a
 //! rule a certificate and its Secret have the same.
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -83,7 +83,7 @@ pub(super) fn of_places(
 
 /// Those for which it is time. Also takes out of the memory what it needs no longer.
 pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + Send {
-    let looks = stream::unfold(ctx, async |ctx| {
+    let reconciles = stream::unfold(ctx, async |ctx| {
         tokio::time::sleep(DUE).await;
         ctx.forget_old_writes();
         let due = ctx.later.due(Timestamp::now());
@@ -94,7 +94,7 @@ pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + 
         };
         Some((stream::iter(those), ctx))
     });
-    looks.flatten()
+    reconciles.flatten()
 }
 
 /// The certificates that a grant may be for; of one that cannot be read, all that are for a domain beside it.

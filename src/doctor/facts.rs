@@ -1,4 +1,4 @@
-//! What there is to judge, in plain data: no I/O, no clock. `look` fills it, `findings` judges it.
+//! What there is to judge, in plain data: no I/O, no clock. `gather` fills it, `findings` judges it.
 
 use crate::aws::acm;
 use crate::aws::gateway::{Domain, Mapping};

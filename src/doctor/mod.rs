@@ -1,9 +1,9 @@
-//! `mtls-operator doctor`: why callers are refused. [`look`] reads the cluster and AWS and calls the domain as a client would, [`facts`] is what it
+//! `mtls-operator doctor`: why callers are refused. [`gather`] reads the cluster and AWS and calls the domain as a client would, [`facts`] is what it
 //! found, [`findings`] says what of it is wrong and what to do. Writes nothing anywhere: the gate of its AWS calls lets no write pass.
 
 mod facts;
 mod findings;
-mod look;
+mod gather;
 #[cfg(test)]
 mod tests;
 
@@ -71,11 +71,11 @@ struct Report<'a> {
 /// Nothing at all could be looked at.
 pub async fn run(args: Doctor) -> anyhow::Result<ExitCode> {
     let caller = match (args.cert, args.key, args.certificate) {
-        (Some(cert), Some(key), _) => look::Caller::Files { cert, key },
-        (_, _, Some(name)) => look::Caller::Object(name),
-        _ => look::Caller::Nobody,
+        (Some(cert), Some(key), _) => gather::Caller::Files { cert, key },
+        (_, _, Some(name)) => gather::Caller::Object(name),
+        _ => gather::Caller::Nobody,
     };
-    let facts = look::look(&args.domain, caller, &args.path, args.policy.as_deref(), &args.outside).await?;
+    let facts = gather::gather(&args.domain, caller, &args.path, args.policy.as_deref(), &args.outside).await?;
     let report = report(&facts);
     match args.output {
         Output::Text => print!("{}", text(&report)),

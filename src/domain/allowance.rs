@@ -33,13 +33,13 @@ impl Allowance {
         })
     }
 
-    fn of<T>(&self, object: &str, now: Timestamp, look: impl FnOnce(&mut Vec<(Timestamp, String)>) -> T) -> T {
+    fn of<T>(&self, object: &str, now: Timestamp, update: impl FnOnce(&mut Vec<(Timestamp, String)>) -> T) -> T {
         let mut all = self.0.lock().expect("nobody panics while holding it");
         for made in all.values_mut() {
             made.retain(|(at, _)| now < *at + DAY);
         }
         all.retain(|name, made| name == object || !made.is_empty());
-        look(all.entry(object.to_owned()).or_default())
+        update(all.entry(object.to_owned()).or_default())
     }
 }
 

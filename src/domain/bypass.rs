@@ -38,7 +38,7 @@ pub struct Bypasses {
     known: Mutex<Known>,
     /// There is a place that was not there before.
     begun: Notify,
-    /// Somebody is to look again.
+    /// Somebody is to reconcile again.
     changed: Notify,
 }
 

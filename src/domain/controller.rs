@@ -60,7 +60,7 @@ use crate::{
     k8s::{
         events::Events,
         finalizer,
-        look::{self, Error, Turns},
+        reconcile::{self, Error, Turns},
         status,
         watch::Watch,
     },
@@ -76,7 +76,7 @@ use crate::{
 
 /// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
 pub const AT_ONCE: usize = 32;
-/// While AWS is working on something: first look again after this, then twice as long each time.
+/// While AWS is working on something: requeue first after this, then twice as long each time.
 const FIRST_POLL: Duration = Duration::from_millis(100);
 /// ... but never longer than this.
 const LAST_POLL: Duration = Duration::from_secs(15);
@@ -85,7 +85,7 @@ const LAST_SELDOM_POLL: Duration = Duration::from_secs(300);
 
 pub type Guard = DeserializeGuard<MtlsDomain>;
 
-/// What all looks share.
+/// What all reconciles share.
 pub struct Ctx {
     pub client: Client,
     pub cluster_id: String,
@@ -115,7 +115,7 @@ pub struct Ctx {
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
-/// What is kept of one object between two looks. All of it may be lost: it saves calls and decides nothing.
+/// What is kept of one object between two reconciles. All of it may be lost: it saves calls and decides nothing.
 #[derive(Clone, Default)]
 pub struct Memory {
     /// Looks in a row that found AWS still working.
@@ -123,7 +123,7 @@ pub struct Memory {
     /// Our last change of the records, until it is in sync.
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
-    /// Of which generation everything was as it should be at a look, and when that began: nothing was written since.
+    /// Of which generation everything was as it should be at a reconcile, and when that began: nothing was written since.
     pub(super) quiet_since: Option<(i64, Instant)>,
     pub(super) repairs: Repairs,
     /// It has not been Ready yet, as far as we have seen it from its beginning.
@@ -142,7 +142,7 @@ pub struct Watches {
     pub grants: Watch<permits::Guard>,
 }
 
-/// Runs until `stop`; looks that are under way are finished.
+/// Runs until `stop`; reconciles that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let state = ctx.domains.state();
     let queued =
@@ -159,7 +159,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
     let (for_certificates, for_namespaces, for_foreign) = (ctx.clone(), ctx.clone(), ctx.clone());
     let ending = ctx.clone();
-    let looks = Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
+    let controller = Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
         // One that goes, or comes, may settle a dispute about a name.
         .watches_shared_stream(
             watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.is_some())),
@@ -193,7 +193,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, failed, ctx)
         .for_each(async |_| pulse.beat(metrics::Controller::Domain));
-    tokio::join!(looks, async {
+    tokio::join!(controller, async {
         stop.cancelled().await;
         ending.turns.end();
     });
@@ -201,7 +201,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "look failed");
+    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
     if error.is_final() { Next::await_change() } else { Next::requeue(ctx.poll(&object.uid().unwrap_or_default())) }
 }
 
@@ -215,9 +215,9 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     // It may have changed while others were looked at. Of one that is gone there is nothing more to do.
     let Some(object) = ctx.domains.get(&ObjectRef::from_obj(&*object)) else { return Ok(Next::await_change()) };
     let started = Instant::now();
-    let result = look::look(&object, |domain| look(domain, &ctx)).await;
+    let result = reconcile::with_deadline(&object, |domain| reconcile_domain(domain, &ctx)).await;
     if let (Ok(_), Ok(domain)) = (&result, &object.0) {
-        ctx.gate.quota.looked(&in_line(domain), started);
+        ctx.gate.quota.reconciled(&in_line(domain), started);
     }
     ctx.metrics.reconciled(metrics::Controller::Domain, &result, started.elapsed());
     result
@@ -237,7 +237,7 @@ impl Ctx {
         self.gate.quota.withdraw(&in_line(domain));
     }
 
-    /// How long until the next look while AWS is working.
+    /// How long until the next reconcile while AWS is working.
     pub(super) fn poll(&self, uid: &str) -> Duration {
         self.remember(uid, |m| {
             m.polls += 1;
@@ -245,7 +245,7 @@ impl Ctx {
         })
     }
 
-    /// How long until the next look while somebody has to make something first that nothing here hears of.
+    /// How long until the next reconcile while somebody has to make something first that nothing here hears of.
     pub(super) fn poll_seldom(&self, uid: &str) -> Duration {
         self.remember(uid, |m| {
             m.polls += 1;
@@ -253,13 +253,13 @@ impl Ctx {
         })
     }
 
-    /// The next look when there is nothing to be done before something changes.
+    /// The next reconcile when there is nothing to be done before something changes.
     pub(super) fn settled(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
         Next::requeue(self.tiers.of(uid).sometimes)
     }
 
-    /// The next look when all is well: soon, because it is likely to cost no call of AWS.
+    /// The next reconcile when all is well: soon, because it is likely to cost no call of AWS.
     pub(super) fn quiet(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
         Next::requeue(self.tiers.of(uid).often)
@@ -402,7 +402,7 @@ fn certificates_for(
 /// A certificate of another namespace, and whether it is granted.
 type Foreign = (Arc<certificate::controller::Guard>, Fit);
 
-async fn look(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
     let generation = domain.metadata.generation.unwrap_or_default();
     let key = (domain.namespace().unwrap_or_default(), domain.name_any());

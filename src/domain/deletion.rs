@@ -1,4 +1,4 @@
-//! One look at an `MtlsDomain` that is being deleted: tears down what it has in AWS, then lets go of it. Takes the Secrets of its generated
+//! One reconcile of an `MtlsDomain` that is being deleted: tears down what it has in AWS, then lets go of it. Takes the Secrets of its generated
 //! authorities with it.
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{
     api::{MtlsDomain, MtlsDomainStatus, events::Notice},
     aws::{quota::Class, session::Session},
     conditions::Acceptance,
-    k8s::{apply, finalizer, look::Error},
+    k8s::{apply, finalizer, reconcile::Error},
 };
 
 pub(super) async fn delete(

@@ -259,7 +259,7 @@ async fn generate(name: &str, recorded: Option<&str>, hands: &Hands<'_>) -> Resu
             tracing::info!(authority = name, "generated");
             Ok(())
         }
-        Err(error) if error.is_conflict() => Ok(()), // it is there: the next look reads it
+        Err(error) if error.is_conflict() => Ok(()), // it is there: the next reconcile reads it
         Err(error) => Err(Outcome::Kubernetes(error.to_string())),
     }
 }

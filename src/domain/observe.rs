@@ -48,7 +48,7 @@ pub struct Eyes<'a> {
     pub public_dns: &'a PublicDns,
     /// Versions of truststore objects that were read before: a version never changes.
     pub versions: &'a Versions,
-    /// Our last change of records that was not in sync at the last look.
+    /// Our last change of records that was not in sync at the last reconcile.
     pub pending_change: Option<String>,
 }
 
@@ -324,7 +324,7 @@ async fn public(home: &Home, domain: &Seen<Option<Domain>>, dns: &PublicDns) -> 
     let domain = domain.as_ref().map_err(Clone::clone)?;
     match (&home.dns, domain) {
         (DnsWish::External { verify: DnsVerification::PublicDNS }, Some(g)) => {
-            let found = Box::pin(dns.look(&home.domain_name, &g.target.to_lowercase())).await;
+            let found = Box::pin(dns.resolve(&home.domain_name, &g.target.to_lowercase())).await;
             found.map(Some).map_err(|why| Unseen { reason: Reason::Unreachable, message: why.to_string() })
         }
         _ => Ok(None),
@@ -678,7 +678,7 @@ mod tests {
         ] {
             let found = unseen(&error(kind, operation));
             assert_eq!(found.reason, reason, "{kind:?}");
-            assert!(found.message.contains(message) && !found.message.contains("looking again"), "{}", found.message);
+            assert!(found.message.contains(message) && !found.message.contains("trying again"), "{}", found.message);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Whether the operator's policy allows what one look at an `MtlsDomain` is about to do: asked before the first call to AWS, again when AWS has
+//! Whether the operator's policy allows what one reconcile of an `MtlsDomain` is about to do: asked before the first call to AWS, again when AWS has
 //! said which account it is, and again when zones and APIs have been found. Writes the status of one that is not allowed.
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,11 +14,11 @@ use super::{
 use crate::{
     api::{MtlsDomain, MtlsDomainStatus, conditions::Reason},
     conditions::Acceptance,
-    k8s::{finalizer, look::Error},
+    k8s::{finalizer, reconcile::Error},
     policy::{Fit, Namespace, Policy, Reach},
 };
 
-/// The policy as it is at the beginning of a look; one that changes meanwhile brings about another look.
+/// The policy as it is at the beginning of a reconcile; one that changes meanwhile brings about another reconcile.
 pub(super) struct Permission<'a> {
     pub ctx: &'a Ctx,
     pub domain: &'a MtlsDomain,
@@ -41,7 +41,7 @@ impl<'a> Permission<'a> {
         is_allowed(&self.fit(self.domain, reach))
     }
 
-    /// Ends the look when this is not allowed, and says so; `None`: it is. `unseen` is what the answer may hang on.
+    /// Ends the reconcile when this is not allowed, and says so; `None`: it is. `unseen` is what the answer may hang on.
     pub async fn ends(&self, reach: &[Reach], unseen: Option<&Unseen>) -> Result<Option<Next>, Error> {
         let Permission { ctx, domain, old, now, .. } = *self;
         let (uid, generation) = (domain.uid().unwrap_or_default(), domain.metadata.generation.unwrap_or_default());

@@ -72,7 +72,7 @@ pub enum Verdict {
     Done(Reason, String),
     /// We are on it now.
     Act(String),
-    /// Somebody else is working on it: nothing to do but look again.
+    /// Somebody else is working on it: nothing to do but reconcile again.
     Wait(Reason, String),
     /// What it builds on does not exist yet.
     Behind(Step),

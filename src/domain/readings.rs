@@ -1,4 +1,4 @@
-//! What was read of AWS a while ago, kept for looks that expect no news. As long as that shows an object as it should be, AWS is asked only
+//! What was read of AWS a while ago, kept for reconciles that expect no news. As long as that shows an object as it should be, AWS is asked only
 //! for what is due: a list that all domains of an account and Region share, and from time to time something of the object's own. When it shows
 //! anything else, or anything was written since, everything is read anew: nothing is ever done because of a kept reading. Reads only.
 use std::{
@@ -27,7 +27,7 @@ use crate::{
 /// seldom.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiers {
-    /// Custom domains, APIs and certificates, as the lists of the account and Region have them; and between two looks at an object.
+    /// Custom domains, APIs and certificates, as the lists of the account and Region have them; and between two reconciles of an object.
     pub often: Duration,
     /// Mappings, records, hosted zones; what the default endpoint answers.
     pub sometimes: Duration,
@@ -140,7 +140,7 @@ fn oldest(now: Instant, tier: Duration, settled: Instant) -> Instant {
     now.checked_sub(tier).unwrap_or(settled).max(settled)
 }
 
-/// A session as one look uses it: what it asks for is read now, or was read recently enough.
+/// A session as one reconcile uses it: what it asks for is read now, or was read recently enough.
 pub struct Sight<'a> {
     pub session: &'a Session,
     kept: &'a Kept,

@@ -14,7 +14,7 @@ pub struct Repairs {
 }
 
 impl Repairs {
-    /// Takes note of what is in place at this look; how often each API has lost some since they were first seen.
+    /// Takes note of what is in place at this reconcile; how often each API has lost some since they were first seen.
     pub fn count(&mut self, generation: i64, there: InPlace, o: &Observed) -> BTreeMap<String, u32> {
         if self.generation != generation {
             *self = Repairs { generation, ..Repairs::default() };
@@ -28,7 +28,7 @@ impl Repairs {
         };
         let mut lost: Vec<_> =
             self.last.iter().filter(|h| !there.contains(h) && exists(&h.0, &h.1)).map(|h| h.0.clone()).collect();
-        lost.dedup(); // at one look all that one API lost is one loss
+        lost.dedup(); // at one reconcile all that one API lost is one loss
         for id in lost {
             *self.counts.entry(id).or_default() += 1;
         }

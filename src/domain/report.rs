@@ -63,7 +63,7 @@ pub fn condition(step: Step) -> ConditionType {
     }
 }
 
-/// The status after a look at a served spec.
+/// The status after a reconcile of a served spec.
 pub fn report(
     old: &MtlsDomainStatus,
     generation: i64,
@@ -251,7 +251,7 @@ pub fn is_missing(outcome: &Outcome) -> bool {
     explain(outcome).1 == Reason::RefNotFound
 }
 
-/// Whether it is worth looking again soon: not at a name that another account has, because each try spends a turn at AWS's quota.
+/// Whether it is worth trying again soon: not at a name that another account has, because each try spends a turn at AWS's quota.
 pub fn passes(outcome: &Outcome) -> bool {
     explain(outcome).1 != Reason::ForeignOwner
 }
@@ -308,9 +308,9 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
             Reason::RefNotFound,
             "spec.identity.authorizer.functionArn: there is no such function, or no such version or alias of it: make it, or name another".into(),
         ),
-        // Something changed since we looked; the next look says what.
+        // Something changed since we looked; the next reconcile says what.
         errors::Kind::NotFound | errors::Kind::Conflict => {
-            (Standing::Working, Reason::Progressing, format!("{error}; looking again"))
+            (Standing::Working, Reason::Progressing, format!("{error}; trying again"))
         }
         errors::Kind::Invalid => (Standing::Stuck, Reason::AwsRejected, error.to_string()),
     }
@@ -509,8 +509,8 @@ mod tests {
                 Reason::ForeignOwner,
                 "another AWS account",
             ),
-            (Kind::Conflict, "apigateway:UpdateDomainName", Standing::Working, Reason::Progressing, "looking again"),
-            (Kind::NotFound, "apigateway:UpdateDomainName", Standing::Working, Reason::Progressing, "looking again"),
+            (Kind::Conflict, "apigateway:UpdateDomainName", Standing::Working, Reason::Progressing, "trying again"),
+            (Kind::NotFound, "apigateway:UpdateDomainName", Standing::Working, Reason::Progressing, "trying again"),
             (Kind::NotFound, "lambda:AddPermission", Standing::Stuck, Reason::RefNotFound, "functionArn"),
             (Kind::Throttled, "acm:ListCertificates", Standing::Unreachable, Reason::Throttled, "throttled"),
             (Kind::Transient, "acm:ListCertificates", Standing::Unreachable, Reason::Unreachable, "m"),

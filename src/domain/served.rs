@@ -1,4 +1,4 @@
-//! What each domain lets in right now, as the last look at AWS found it: what ClientCertificates wait for. Kept in memory only, so that
+//! What each domain lets in right now, as the last reconcile at AWS found it: what ClientCertificates wait for. Kept in memory only, so that
 //! nobody decides by a status; after a restart nothing is known until each domain has been looked at once.
 use std::{
     collections::{BTreeSet, HashMap},

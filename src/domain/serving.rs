@@ -1,4 +1,4 @@
-//! One look at an `MtlsDomain` that is to be served: observe, plan, execute, report, and when to look again. Writes its status and Events.
+//! One reconcile of an `MtlsDomain` that is to be served: observe, plan, execute, report, and when to reconcile again. Writes its status and Events.
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -29,7 +29,7 @@ use crate::{
     aws::{gateway::DomainStatus, quota::Class, session::Session},
     certificate,
     conditions::{Acceptance, Truth},
-    k8s::{finalizer, look::Error},
+    k8s::{finalizer, reconcile::Error},
     pki::truststore::Bundle,
     policy::Reach,
     telemetry::metrics::{Controller, Stage},
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     let timed = |stage, since: Instant| ctx.metrics.stage(Controller::Domain, stage, since.elapsed());
     let begun = Instant::now();
     let kept = ctx.readings.of(&desired::access(domain, permission.policy()));
-    // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is looked at anew.
+    // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is read again.
     let quiet = cached_since(ctx.remember(&uid, |m| m.quiet_since), generation);
     let calm = match quiet {
         Some(since) => {

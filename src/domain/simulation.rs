@@ -188,7 +188,7 @@ proptest! {
         if may_deploy { d.rest_deployment = RestDeployment::Allow; }
         let killed = kills.len();
         for after in kills {
-            w.killed_look(&d, after);
+            w.killed_reconcile(&d, after);
         }
         w.converge(&d);
         // A domain that carries no mark at the end was left alone.
@@ -381,16 +381,16 @@ proptest! {
 }
 
 #[test]
-fn from_nothing_it_takes_few_looks() {
+fn from_nothing_it_takes_few_reconciles() {
     let (d, mut w) = (desired(), empty());
-    let mut looks = 0;
+    let mut reconciles = 0;
     while !plan(&d, &w.observed(), w.clock).steps.values().all(|j| j.verdict.is_done()) {
         for (_, action) in plan(&d, &w.observed(), w.clock).actions() {
             w.perform(action.clone());
         }
         w.time_passes();
-        looks += 1;
-        assert!(looks < 12, "{:?}", plan(&d, &w.observed(), w.clock).steps);
+        reconciles += 1;
+        assert!(reconciles < 12, "{:?}", plan(&d, &w.observed(), w.clock).steps);
     }
 }
 

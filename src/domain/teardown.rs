@@ -120,7 +120,7 @@ pub fn stays(home: &Home, policy: Option<DeletionPolicy>, domain: Option<&Domain
     }
 }
 
-/// Takes our marks off and leaves everything else as it is, the domain last: until then the next look knows what to go on with. The mark on
+/// Takes our marks off and leaves everything else as it is, the domain last: until then the next reconcile knows what to go on with. The mark on
 /// versions of the truststore object cannot be taken off; it holds nobody up.
 fn release(
     home: &Home,

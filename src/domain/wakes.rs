@@ -26,7 +26,7 @@ use crate::{
     telemetry::policy_file::InForce,
 };
 
-/// What of a domain makes a look worth its calls: not our own writes of its status.
+/// What of a domain makes a reconcile worth its calls: not our own writes of its status.
 #[derive(Hash)]
 pub(super) struct Interest {
     generation: Option<i64>,

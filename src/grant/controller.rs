@@ -29,7 +29,7 @@ use crate::{
     domain,
     k8s::{
         events::Events,
-        look::{self, Error},
+        reconcile::{self, Error},
         status,
         watch::Watch,
     },
@@ -63,7 +63,7 @@ pub struct Watches {
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
 }
 
-/// Runs until `stop`; looks that are under way are finished.
+/// Runs until `stop`; reconciles that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let (by_certificate, by_domain, by_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let pulse = ctx.pulse.clone();
@@ -100,18 +100,18 @@ fn counted(c: &certificate::controller::Guard) -> Option<impl Hash + use<>> {
 }
 
 fn failed(object: Arc<Guard>, error: &Error, _: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "look failed");
+    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
     if error.is_final() { Next::await_change() } else { Next::requeue(RETRY) }
 }
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
-    let result = look::look(&object, |grant| look(grant, &ctx)).await;
+    let result = reconcile::with_deadline(&object, |grant| reconcile_grant(grant, &ctx)).await;
     ctx.metrics.reconciled(metrics::Controller::Grant, &result, started.elapsed());
     result
 }
 
-async fn look(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> {
+async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> {
     let now = Timestamp::now();
     let key = (grant.namespace().unwrap_or_default(), grant.spec.domain_ref.name.clone());
     let is_there = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0)).is_some();

@@ -51,7 +51,7 @@ pub async fn config_maps(client: &Client, namespace: &str, selector: &str) -> Re
 /// overwritten at all is for the caller to know.
 ///
 /// Where nothing was found it is a plain create, the cheapest write there is; if something is there after all, the
-/// answer is a conflict: look again. Otherwise server-side apply.
+/// answer is a conflict: reconcile again. Otherwise server-side apply.
 pub async fn write_secret(client: &Client, mut wanted: Secret, found: Option<&Secret>) -> Result<Secret, Error> {
     wanted.labels_mut().insert(MANAGED_BY.into(), MANAGER.into());
     let (namespace, name) = (wanted.namespace().unwrap_or_default(), wanted.name_any());

@@ -24,7 +24,7 @@ pub const HOME: &str = "mtls-operator.io/home";
 /// that nobody can get into any more.
 pub const ABANDON: &str = "mtls-operator.io/abandon";
 
-/// How often to look again after somebody else wrote in between.
+/// How often to retry after somebody else wrote in between.
 const ATTEMPTS: usize = 4;
 
 /// The account and Region where the AWS resources of `object` are, once it has any.

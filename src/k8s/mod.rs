@@ -6,8 +6,8 @@ pub mod events;
 pub mod finalizer;
 pub mod identity;
 pub mod lease;
-pub mod look;
 mod merge;
+pub mod reconcile;
 pub mod status;
 pub mod watch;
 
@@ -46,7 +46,7 @@ impl Error {
         }
     }
 
-    /// Somebody else wrote first, or it exists already: look again, then try again.
+    /// Somebody else wrote first, or it exists already: reconcile again, then try again.
     pub fn is_conflict(&self) -> bool {
         self.answer().is_some_and(|s| s.is_conflict() || s.is_already_exists())
     }

@@ -110,7 +110,7 @@ pub struct Compiled {
 pub fn compile(input: &CompileInput<'_>) -> Compiled {
     let signatures = Signatures::default();
     let mut compiled = pass(input, &signatures);
-    // What leaves can be what made something else stay; that then leaves in the next pass, and not at the next look.
+    // What leaves can be what made something else stay; that then leaves in the next pass, and not at the next reconcile.
     for _ in 0..MAX_PASSES {
         let next = pass(&CompileInput { previous: Some(&compiled.bundle), ..input.clone() }, &signatures);
         let settled = next.bundle == compiled.bundle;
@@ -541,7 +541,7 @@ impl Entries {
     }
 
     /// What outlives a Distrusted authority, or a withdrawn one, stands under the name of the one that needs
-    /// it, else it would go with the next look. And whatever no authority of the spec has placed is put in
+    /// it, else it would go with the next reconcile. And whatever no authority of the spec has placed is put in
     /// order, by name and subject.
     fn settle(&mut self, sources: &[Source], placed: usize, signatures: &Signatures) {
         let distrusted =

@@ -124,7 +124,7 @@ fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<re
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy() // callers have none, and one of the cluster's might answer in the endpoint's place
-        .pool_max_idle_per_host(0); // each look is a new one
+        .pool_max_idle_per_host(0); // each reconcile is a new one
     if let Some(path) = &options.ca_file {
         client = client.tls_certs_only(certificates(path)?);
     }
@@ -307,7 +307,7 @@ mod tests {
         address
     }
 
-    async fn look(options: ProbeOptions) -> ProbeResult {
+    async fn probed(options: ProbeOptions) -> ProbeResult {
         EndpointProbe::new(&options).unwrap().probe(HOST, "$default").await
     }
 
@@ -343,13 +343,13 @@ mod tests {
         let (address, ca) = endpoint(HOST, "404 Not Found").await;
         let (_, other_ca) = endpoint(HOST, "404 Not Found").await;
         let untrusted = "its certificate is from an authority that is not trusted here";
-        assert_eq!(look(through(address, &other_ca)).await, unreachable(untrusted));
+        assert_eq!(probed(through(address, &other_ca)).await, unreachable(untrusted));
         let (misnamed, its_ca) = endpoint("other.example.com", "404 Not Found").await;
-        assert_eq!(look(through(misnamed, &its_ca)).await, unreachable("its certificate is for another name"));
+        assert_eq!(probed(through(misnamed, &its_ca)).await, unreachable("its certificate is for another name"));
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert_eq!(look(through(free, &ca)).await, unreachable("connection refused"));
+        assert_eq!(probed(through(free, &ca)).await, unreachable("connection refused"));
         let nowhere = ProbeOptions { connect_to: Some("no-such-host.invalid:443".into()), ..ProbeOptions::default() };
-        assert_eq!(look(nowhere).await, unreachable("the name does not resolve"));
+        assert_eq!(probed(nowhere).await, unreachable("the name does not resolve"));
     }
 
     #[tokio::test]
@@ -361,11 +361,11 @@ mod tests {
             resolver: Some(resolver),
         };
         let resolver = dns("edge.example.com").await;
-        assert_eq!(look(at("edge.example.com", resolver)).await, ProbeResult::Refused(404));
-        assert_eq!(look(at("none.example.com", resolver)).await, unreachable("the name does not resolve"));
+        assert_eq!(probed(at("edge.example.com", resolver)).await, ProbeResult::Refused(404));
+        assert_eq!(probed(at("none.example.com", resolver)).await, unreachable("the name does not resolve"));
         // Without connect_to the probed host itself is asked for.
         let direct = ProbeOptions { resolver: Some(resolver), ..ProbeOptions::default() };
-        assert_eq!(look(direct).await, unreachable("the name does not resolve"));
+        assert_eq!(probed(direct).await, unreachable("the name does not resolve"));
     }
 
     /// In a process of its own, for the environment is all of a process's.
@@ -377,7 +377,7 @@ mod tests {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             // Found at this machine, where it may well be refused; the outer process says whether a proxy was asked.
             let here = ProbeOptions { resolver: Some(dns(HOST).await), ..ProbeOptions::default() };
-            assert!(matches!(look(here).await, ProbeResult::Unreachable(_)));
+            assert!(matches!(probed(here).await, ProbeResult::Unreachable(_)));
             return;
         }
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -55,7 +55,7 @@ impl PublicDns {
     }
 
     /// What `name` leads to, next to what `target` is.
-    pub async fn look(&self, name: &str, target: &str) -> Result<PublicName, NoAnswer> {
+    pub async fn resolve(&self, name: &str, target: &str) -> Result<PublicName, NoAnswer> {
         let mut found = PublicName { cnames: self.cnames(name).await?, ..PublicName::default() };
         if found.cnames.iter().any(|cname| cname == target) {
             return Ok(found); // nothing else needs to be known
@@ -119,7 +119,7 @@ mod tests {
     async fn a_server_that_is_not_there_is_no_answer() {
         let free = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let dns = PublicDns::new(Some(free)).unwrap();
-        let said = dns.look("mtls.example.com", "d-1.execute-api.eu-west-1.amazonaws.com").await.unwrap_err();
+        let said = dns.resolve("mtls.example.com", "d-1.execute-api.eu-west-1.amazonaws.com").await.unwrap_err();
         assert_eq!(said.to_string(), "DNS does not say what mtls.example.com is: the DNS server does not answer");
     }
 }

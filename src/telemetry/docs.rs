@@ -17,7 +17,7 @@ use crate::{
     },
     aws::gate::Calls,
     conditions::{Truth, set},
-    k8s::look,
+    k8s::reconcile,
 };
 
 const BEGIN: &str = "<!-- Generated: WRITE_DOCS=1 cargo test --lib docs -->\n";
@@ -102,7 +102,7 @@ fn every_field_is_listed() {
 /// All that `/metrics` can show, with a series of each.
 fn everything() -> String {
     let (metrics, mut registry) = Metrics::new();
-    metrics.reconciled(Controller::Domain, &Err::<(), _>(look::Error::TooLong), Duration::ZERO);
+    metrics.reconciled(Controller::Domain, &Err::<(), _>(reconcile::Error::TooLong), Duration::ZERO);
     metrics.stage(Controller::Domain, Stage::Observe, Duration::ZERO);
     let (now, mut conditions) = (jiff::Timestamp::now(), vec![]);
     set(&mut conditions, 1, ConditionType::Ready, Truth::Unknown, Reason::Progressing, "", now);

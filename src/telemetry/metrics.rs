@@ -21,7 +21,7 @@ use prometheus_client::{
 use crate::{
     api::conditions::{ConditionType, Reason},
     conditions::Truth,
-    k8s::look,
+    k8s::reconcile,
     telemetry::process::Process,
 };
 
@@ -57,7 +57,7 @@ impl Controller {
     }
 }
 
-/// A part of a look at an MtlsDomain.
+/// A part of a reconcile of an MtlsDomain.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
     Observe,
@@ -160,7 +160,7 @@ impl Metrics {
             for result in [SUCCESS, ERROR] {
                 me.reconciles.get_or_create(&Outcome { controller, result }).inc_by(0);
             }
-            for category in look::Error::CATEGORIES {
+            for category in reconcile::Error::CATEGORIES {
                 me.errors.get_or_create(&Failure { controller, category }).inc_by(0);
             }
         }
@@ -181,7 +181,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "controller_runtime_reconcile_time",
-            "How long a look took",
+            "How long a reconcile took",
             Unit::Seconds,
             self.reconcile_seconds.clone(),
         );
@@ -194,7 +194,7 @@ impl Metrics {
         registry.register("build", "The version that runs", build);
         registry.register_with_unit(
             "reconcile_stage_duration",
-            "How long a part of a look took",
+            "How long a part of a reconcile took",
             Unit::Seconds,
             self.stage_seconds.clone(),
         );
@@ -222,8 +222,8 @@ impl Metrics {
         );
     }
 
-    /// A look has ended.
-    pub fn reconciled<T>(&self, controller: Controller, outcome: &Result<T, look::Error>, took: Duration) {
+    /// A reconcile has ended.
+    pub fn reconciled<T>(&self, controller: Controller, outcome: &Result<T, reconcile::Error>, took: Duration) {
         let (controller, result) = (controller.name(), if outcome.is_ok() { SUCCESS } else { ERROR });
         self.reconciles.get_or_create(&Outcome { controller, result }).inc();
         if let Err(error) = outcome {
@@ -232,7 +232,7 @@ impl Metrics {
         self.reconcile_seconds.get_or_create(&Loop { controller }).observe(took.as_secs_f64());
     }
 
-    /// A part of a look has ended.
+    /// A part of a reconcile has ended.
     pub fn stage(&self, controller: Controller, stage: Stage, took: Duration) {
         let part = Part { controller: controller.name(), stage: stage.name() };
         self.stage_seconds.get_or_create(&part).observe(took.as_secs_f64());
@@ -279,7 +279,7 @@ impl Metrics {
     }
 }
 
-/// `result` of a look that did all it could.
+/// `result` of a reconcile that did all it could.
 const SUCCESS: &str = "success";
 const ERROR: &str = "error";
 
@@ -315,7 +315,7 @@ mod tests {
             ],
         );
         metrics.reconciled(Controller::Domain, &Ok(()), Duration::from_millis(30));
-        metrics.reconciled(Controller::Domain, &Err::<(), _>(look::Error::TooLong), Duration::from_secs(2));
+        metrics.reconciled(Controller::Domain, &Err::<(), _>(reconcile::Error::TooLong), Duration::from_secs(2));
         metrics.stage(Controller::Domain, Stage::Execute, Duration::from_secs(1));
         metrics.leads(true);
         metrics.policy(true, false);

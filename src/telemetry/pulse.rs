@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::metrics::Controller;
 
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A loop that gives no result for this long is stuck. All that it does at a time may be looks that take as long as one may, two minutes, and
+/// A loop that gives no result for this long is stuck. All that it does at a time may be reconciles that take as long as one may, two minutes, and
 /// nothing else gets through meanwhile.
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -77,7 +77,7 @@ mod tests {
         object
     }
 
-    /// A loop of which each look waits until `go` is told.
+    /// A loop of which each reconcile waits until `go` is told.
     fn running(names: &[&str], pulse: &Pulse) -> Arc<Notify> {
         let (store, mut writer) = reflector::store::<ConfigMap>();
         writer.apply_watcher_event(&Event::Init);
@@ -92,7 +92,7 @@ mod tests {
         tokio::spawn(async move {
             let _writer = writer;
             let forever = futures::stream::iter(objects).chain(futures::stream::pending());
-            let look = |object: Arc<ConfigMap>, wait: Arc<Notify>| async move {
+            let reconcile = |object: Arc<ConfigMap>, wait: Arc<Notify>| async move {
                 if object.name_any() == "slow" {
                     wait.notified().await;
                 }
@@ -101,7 +101,7 @@ mod tests {
             Loop::for_shared_stream(forever, store)
                 .with_config(Config::default().concurrency(1))
                 .reconcile_on(ticks())
-                .run(look, |_, _, _| Action::await_change(), wait)
+                .run(reconcile, |_, _, _| Action::await_change(), wait)
                 .for_each(async |_| pulse.beat(Controller::Domain))
                 .await;
         });

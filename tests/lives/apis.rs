@@ -107,7 +107,7 @@ fn the_example_with_a_rest_api() {
         assert_eq!(about_apis(&life, mark).await, ["TagResource", "UpdateRestApi", "UpdateStage", "UntagResource"]);
 
         // Nothing of it again, and opened by somebody it is closed at once.
-        life.looks(2).await;
+        life.reconciles(2).await;
         unseen(&life, "partners", async || {
             set_flag(&life, &api, false).await;
             deploy(&life, &api).await;
@@ -151,7 +151,7 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
         }
         life.condition("d", "Ready", |c| c.status == "False" && c.reason == "WaitingForDeployment").await;
         let mark = life.mark().await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.writes(mark).await, [""; 0], "waiting is not trying again");
 
         life.change("d", json!({"restDeployment": "Allow"})).await;
@@ -160,7 +160,7 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
         assert_eq!(execute_api(&life, &api).await, forbidden());
         let once = ["TagResource", "CreateDeployment", "TagResource", "UntagResource"];
         assert_eq!(about_apis(&life, mark).await, once);
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(about_apis(&life, mark).await, once);
 
         // Never again, and somebody deploys in the operator's place.
@@ -197,7 +197,7 @@ fn while_a_deployment_takes_effect_there_is_no_other() {
         let mark = life.mark().await;
         let answers = life.condition("d", "BypassClosed", |c| c.reason == "StillAnswering").await;
         assert_eq!(answers.status, "Unknown");
-        life.looks(3).await;
+        life.reconciles(3).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
         // It does now.
         deploy(&life, &api).await;
@@ -244,7 +244,7 @@ fn of_two_domains_on_one_api_the_one_that_closes_wins_and_either_finishes_what_t
         life.ready("keeps").await;
         let kept = life.condition("keeps", "BypassClosed", |c| c.status == "False").await;
         assert_eq!(kept.reason, "KeptOpen");
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(about_apis(&life, mark).await, [""; 0]);
         assert_eq!(execute_api(&life, &api).await, forbidden());
 
@@ -255,7 +255,7 @@ fn of_two_domains_on_one_api_the_one_that_closes_wins_and_either_finishes_what_t
             tag(&life, &api, "other/team/d").await;
             set_flag(&life, &api, true).await;
             assert_eq!(execute_api(&life, &api).await.0, 200);
-            life.looks(2).await;
+            life.reconciles(2).await;
             assert_eq!(state(&life, &api).await.1.as_deref(), Some("other/team/d"), "who keeps closes nothing");
         })
         .await;
@@ -385,7 +385,7 @@ fn what_cannot_be_served_with_mutual_tls_is_named_and_left_alone() {
             if life.endpoint_closed().await { Ok(()) } else { Err("open".to_owned()) }
         })
         .await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(about_apis(&life, mark).await, ["UpdateApi"], "the others stay as they are");
         assert_eq!(life.mapped().await.len(), 1);
     });
@@ -411,12 +411,12 @@ fn unlisted_mappings_go_from_a_domain_that_was_made_and_stay_on_one_that_was_tak
 
         let arn = format!("arn:aws:apigateway:{}::/domainnames/{}", life.account.region, life.host());
         life.gateway().tag_resource().resource_arn(arn).tags(ADOPTED_TAG, "true").send().await.unwrap();
-        life.looks(1).await;
+        life.reconciles(1).await;
         add("theirs").await;
         let named = life.condition("d", "MappingsProgrammed", |c| c.message.contains("\"theirs\"")).await;
         assert_eq!(named.status, "True");
         life.ready("d").await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.mapped().await.len(), 2);
         life.change("d", json!({"unlistedMappings": "Delete"})).await;
         eventually("it goes, the spec says so", async || {

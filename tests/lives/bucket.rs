@@ -216,7 +216,7 @@ fn another_kms_key_is_another_version_of_the_same_bytes() {
             let mark = life.mark().await;
             life.change("d", json!({"truststore": {"kmsKeyArn": wish}})).await;
             life.ready("d").await;
-            life.looks(2).await;
+            life.reconciles(2).await;
             assert_eq!(life.writes(mark).await, ["PutObject", "UpdateDomainName"], "{wish}");
             let (now, same) = truststore(&life).await;
             assert_ne!(now, version);
@@ -245,7 +245,7 @@ fn an_object_without_a_mark_is_stored_over_only_when_the_spec_says_so() {
         for part in [key, "spec.truststore.key", "spec.adoptionPolicy"] {
             assert!(published.message.contains(part), "{}", published.message);
         }
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert!(!life.writes(mark).await.iter().any(|w| w.contains("Object")));
         assert_eq!(life.object_versions().await, std::slice::from_ref(&old));
 

@@ -77,7 +77,7 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         scanned(&life).await;
         let (mark, before) = (life.mark().await, life.domains().get("d").await.unwrap());
         scanned(&life).await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
         let after = life.domains().get("d").await.unwrap();
         assert_eq!(after.metadata.resource_version, before.metadata.resource_version);
@@ -86,7 +86,7 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         life.control().deny(&life.account.id, &["apigateway:GetBasePathMappings"]).await.unwrap();
         v1(&life).delete_domain_name().domain_name(&edge).send().await.unwrap();
         scanned(&life).await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         life.condition("d", "BypassDetected", |c| c.message.contains(&edge)).await;
         life.control().deny(&life.account.id, &[]).await.unwrap();
         life.condition("d", "BypassDetected", |c| !c.message.contains(&edge)).await;

@@ -34,7 +34,7 @@ async fn with_self_signed(life: &Life) {
     create(life, CERTIFICATE, "self1", self_signed("self1")).await;
     until(life, CERTIFICATE, "self1", "Ready", "True", "").await;
     until(life, DOMAIN, "partners", "Ready", "True", "").await;
-    life.looks(1).await;
+    life.reconciles(1).await;
 }
 
 async fn renew_time(life: &Life) -> f64 {
@@ -154,7 +154,7 @@ fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
         ready_domain(&life).await;
         create(&life, CERTIFICATE, "self1", self_signed("bad-self1")).await;
         until(&life, CERTIFICATE, "self1", "Ready", "True", "").await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         let before = truststore(&life).await;
         // As if it had been written under another schema.
         let from = "\"subject\":{\"commonName\":\"bad";
@@ -175,7 +175,7 @@ fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
         until(&life, CERTIFICATE, "client1", "Ready", "True", "").await;
         change(&life, DOMAIN, "partners", json!({"ipAddressType": "DualStack"})).await;
         until(&life, DOMAIN, "partners", "Ready", "True", "").await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(truststore(&life).await, before, "what cannot be read keeps its trust");
         for (kind, name) in [(DOMAIN, "bad"), (CERTIFICATE, "bad1")] {
             assert_eq!(get(&life, kind, name).await["status"], json!({"observedGeneration": -1}), "{kind} {name}");
@@ -312,7 +312,7 @@ fn a_restore_without_secrets_says_that_the_key_is_lost_and_goes_on_serving() {
         life.operator.restart().expect("the operator starts");
         until(&life, DOMAIN, "partners", "ResolvedRefs", "False", "AuthorityKeyLost").await;
         until(&life, CERTIFICATE, "client1", "Ready", "Unknown", "WaitingForAuthority").await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert!(life.secrets().get_opt("partners.ca-ca").await.expect("an answer").is_none(), "none is made anew");
         assert_eq!(truststore(&life).await, before);
         assert_eq!(life.writes(mark).await, [""; 0]);
@@ -356,7 +356,7 @@ fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_trusts
                 "{what}"
             );
             proxy.remove(rule);
-            life.looks(2).await;
+            life.reconciles(2).await;
             assert_eq!(truststore(&life).await, before, "{what}");
             assert_eq!(life.writes(mark).await, [""; 0], "{what}");
         }
@@ -395,7 +395,7 @@ fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore(
         life.operator.set_env("MTLS_OPERATOR_WATCH_NAMESPACE", &own);
         let mark = life.mark().await;
         life.operator.restart().expect("the operator starts");
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(truststore(&life).await, before);
         assert_eq!(life.writes(mark).await, [""; 0]);
         // Trust that is not in doubt goes on changing, with theirs in it.

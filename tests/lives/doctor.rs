@@ -200,7 +200,7 @@ fn what_is_wrong_with_a_domain_is_named() {
 }
 
 #[test]
-fn what_it_cannot_look_at_is_told() {
+fn what_it_cannot_read_is_told() {
     run(async {
         let life = Life::start("blind").await;
         let host = life.host();

@@ -162,7 +162,7 @@ fn a_mapping_that_the_spec_does_not_list_goes_unless_it_is_to_be_kept() {
         life.ready("d").await;
         intrude().await;
         life.condition("d", "MappingsProgrammed", |c| c.status == "True" && c.message.contains("\"intruder\"")).await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.mapped().await.len(), 2);
 
         // A domain that carries somebody else's mapping is not deleted.

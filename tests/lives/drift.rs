@@ -31,7 +31,7 @@ pub enum Notice {
     /// With the bucket and the integrations.
     EveryQuarter,
     /// With the next thing that concerns the object, at the latest after a day or a restart.
-    NextLook,
+    NextReconcile,
 }
 
 /// What has been counted.
@@ -57,7 +57,7 @@ impl Table {
     /// Of a life with everything of others that it shall have, and `d` Ready in it.
     pub async fn of(life: Life) -> Table {
         life.ready("d").await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         let foreign = foreign(&life).await;
         Table { life, figures: Figures::default(), foreign }
     }
@@ -85,7 +85,7 @@ impl Table {
         })
         .await;
         let ready = self.life.ready("d").await;
-        self.life.looks(1).await;
+        self.life.reconciles(1).await;
         assert_eq!(self.life.writes(mark).await, expected, "{what}");
         assert_eq!(self.life.ready("d").await, ready, "{what}");
         self.noted(what, notice);
@@ -114,7 +114,7 @@ impl Table {
             c.status == status && c.reason == reason && c.message.contains(message)
         };
         self.life.condition("d", type_, says).await;
-        self.life.looks(1).await;
+        self.life.reconciles(1).await;
         let theirs: Vec<_> = theirs.iter().map(|write| self.named(write)).collect();
         assert_eq!(self.life.writes(mark).await, theirs, "{what}");
         undo(&self.life).await;

@@ -127,7 +127,7 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     let object = until(&life, DOMAIN, "partners", "TruststorePublished", "Unknown", "WaitingForAuthority").await;
     assert_ne!(says(&object, "Ready"), "False", "never False at birth");
     until(&life, DOMAIN, "partners", "CertificateIssued", "True", "").await;
-    life.looks(2).await;
+    life.reconciles(2).await;
     // Half a minute is enough for the first self-signed certificate.
     let object = until(&life, DOMAIN, "partners", "Accepted", "False", "InvalidSpec").await;
     assert!(condition(&object, "Ready").expect("Ready")["message"].to_string().contains("there is nobody to trust"));
@@ -144,7 +144,7 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
         change(&life, DOMAIN, "partners", trust(&authorities)).await;
         let object = until(&life, DOMAIN, "partners", "TruststorePublished", "False", "NoValidCACertificate").await;
         assert_eq!(says(&object, "Ready"), "False");
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(truststore(&life).await, before);
         assert_eq!(caller.calls(&life).await, "200");
     }

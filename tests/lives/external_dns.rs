@@ -121,7 +121,7 @@ fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
         assert_eq!(named.message, format!("create in public DNS: {host}. CNAME {}.", record.value));
         assert_eq!(record.r#type, "CNAME");
         life.condition("partners", "MappingsProgrammed", |c| c.status == "True").await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert!(!life.endpoint_closed().await, "callers have no other way in yet");
         let ready = life.condition("partners", "Ready", |c| c.status == "Unknown").await;
         assert_eq!(ready.reason, "WaitingForDNS", "waiting for somebody is not an error");
@@ -265,7 +265,7 @@ fn a_resolver_that_does_not_answer_is_no_answer_and_changes_nothing() {
         assert_eq!(named.status, "Unknown");
         assert!(named.message.contains(&life.host()), "{}", named.message);
         registrar.create(&record).await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         assert!(!life.endpoint_closed().await, "not knowing is not enough to close the only way in");
 
         let resolver = Forwarder::start(&at).await;

@@ -22,7 +22,7 @@ fn a_domain_with_another_owners_tag_is_left_alone() {
         assert_eq!(programmed.status, "False");
         assert!(programmed.message.contains("other/team/d"), "{}", programmed.message);
         life.condition("d", "Ready", |c| c.status == "False" && c.reason == "ForeignOwner").await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         life.delete_domain("d").await;
 
         assert_eq!(life.writes(mark).await, [""; 0]);
@@ -61,7 +61,7 @@ fn an_address_record_without_our_mark_is_left_alone_until_it_is_gone() {
         let dns = life.condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner").await;
         assert_eq!(dns.status, "False");
         assert!(dns.message.contains("192.0.2.1"), "{}", dns.message);
-        life.looks(2).await;
+        life.reconciles(2).await;
         let writes = life.writes(mark).await;
         assert_eq!(writes.iter().filter(|w| w.contains(" A ")).collect::<Vec<_>>(), [""; 0], "{writes:?}");
         assert_eq!(life.record(RrType::A).await, Some(theirs.clone()));
@@ -85,7 +85,7 @@ fn a_truststore_object_with_another_owners_mark_is_not_overwritten() {
         let published = life.condition("d", "TruststorePublished", |c| c.reason == "ForeignOwner").await;
         assert_eq!(published.status, "False");
         assert!(published.message.contains("other/team/d"), "{}", published.message);
-        life.looks(2).await;
+        life.reconciles(2).await;
         life.delete_domain("d").await;
         let writes = life.writes(mark).await;
         assert!(!writes.iter().any(|w| w.contains("Object") || w.contains("Domain")), "{writes:?}");

@@ -55,7 +55,7 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
             let version = |o: &DynamicObject| o.resource_version();
             all.iter().map(version).collect::<Vec<_>>()
         };
-        life.looks(2).await;
+        life.reconciles(2).await;
         let (first, second) = (sync().await, sync().await);
         assert_eq!(first, second);
 

@@ -216,7 +216,7 @@ fn a_grant_without_its_domain_says_so_once_and_again_when_the_domain_is_there() 
         assert!(note.contains("no MtlsDomain partners"), "{note}");
         // What changes nothing is not told again.
         change(&life, GRANT, "early", json!({"maxCertificates": 3})).await;
-        until_object(&life, GRANT, "early", "looked at again", |o| o["status"]["observedGeneration"] == 2).await;
+        until_object(&life, GRANT, "early", "reconciled again", |o| o["status"]["observedGeneration"] == 2).await;
         assert_eq!(events_about(&life, "early").await, ["RefNotFound"]);
 
         ready_domain(&life).await;

@@ -226,7 +226,7 @@ fn records_of_other_tools_and_routing_policies_are_named_and_stay() {
             message.contains("ingress.example.net") && message.contains("external-dns made for ingress/shop/web"),
             "{message}"
         );
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.record(RrType::Cname).await, Some(theirs.clone()));
 
         let value = ResourceRecord::builder().value("192.0.2.7").build().unwrap();
@@ -242,7 +242,7 @@ fn records_of_other_tools_and_routing_policies_are_named_and_stay() {
         request.change_batch(batch).send().await.unwrap();
         let dns = life.condition("d", "DNSProgrammed", |c| c.message.contains("routing policy")).await;
         assert!(dns.message.contains("192.0.2.7"), "{}", dns.message);
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.record(RrType::A).await.and_then(|r| r.set_identifier), Some("blue".to_owned()));
         life.change_record(ChangeAction::Delete, weighted).await;
         life.ready("d").await;
@@ -250,7 +250,7 @@ fn records_of_other_tools_and_routing_policies_are_named_and_stay() {
 }
 
 #[test]
-fn a_record_that_comes_between_look_and_write_is_not_overwritten() {
+fn a_record_that_comes_between_read_and_write_is_not_overwritten() {
     run(async {
         let life = Life::start("race").await;
         let name = format!("{}.", life.host());
@@ -325,7 +325,7 @@ fn a_record_that_is_right_already_is_accepted_as_it_is_and_outlives_the_domain()
         life.change_record(ChangeAction::Upsert, theirs.clone()).await;
         life.change_record(ChangeAction::Delete, marker).await;
         let mark = life.mark().await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         life.ready("d").await;
         life.change("d", json!({"ipAddressType": "DualStack"})).await;
         let dns = life.condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner").await;

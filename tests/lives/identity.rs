@@ -102,7 +102,7 @@ fn the_back_end_of_an_http_api_learns_who_called_and_nobody_else_can_say_so() {
             assert_eq!(got.remove("x-client-cert-serial"), serial, "{path}");
         }
 
-        // A route that somebody adds later: until the next look its back end hears what the caller likes.
+        // A route that somebody adds later: until the next reconcile its back end hears what the caller likes.
         add_http_route(&life.account, &api, "GET /late", &echo.url()).await.expect("a route");
         eventually("the new route is covered", async || match told(&life, "GET", "/late").await.as_deref() {
             Some("CN=client1") => Ok(()),
@@ -239,8 +239,8 @@ fn a_rest_api_waits_for_somebodys_deployment_or_is_deployed() {
         })
         .await;
         programmed(&life).await;
-        life.looks(2).await;
-        assert_eq!(deployments(life.writes(mark).await), 1, "once, not at every look");
+        life.reconciles(2).await;
+        assert_eq!(deployments(life.writes(mark).await), 1, "once, not at every reconcile");
         life.delete_domain("d").await;
         let sdk = aws_sdk_apigateway::Client::new(&life.account.sdk());
         for id in [&api, &orders] {
@@ -303,13 +303,13 @@ fn headers_of_others_are_left_alone_and_nobody_fights_for_ever() {
             })
             .await;
             programmed(&life).await;
-            life.looks(1).await;
+            life.reconciles(1).await;
         }
         set("").await;
         let contested = life.condition("d", "IdentityPropagated", |c| c.reason == "ContestedByOther").await;
         assert!(contested.message.contains(HEADER) && contested.message.contains(&api), "{}", contested.message);
         let mark = life.mark().await;
-        life.looks(3).await;
+        life.reconciles(3).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
         // A changed spec tries again.
         let both = headers(&[(HEADER, "SubjectDN"), ("x-client-cert-until", "NotAfter")]);
@@ -485,7 +485,7 @@ fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
         };
         assert_eq!(there().await, (1, 1));
         // What the methods are and where they lead is one reading, whoever asks for which half of it. One more may just be under way.
-        life.looks(1).await;
+        life.reconciles(1).await;
         let read = async |operation: &str| {
             let which = Calls { account: &life.account.id, service: "apigateway", operation, ..Calls::default() };
             life.control().stats(&which).await.expect("the journal").calls

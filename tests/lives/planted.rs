@@ -194,7 +194,7 @@ fn what_replaces_a_secret_that_is_ready_is_not_trusted_and_the_old_one_stays() {
             condition(o, "Issued").is_some_and(|c| c["reason"] == "SecretNotOwned")
         })
         .await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(second.calls(&life).await, "200", "what was trusted of it stays");
     });
 }
@@ -331,7 +331,7 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
         spec["authority"] = json!("next");
         create(&life, CERTIFICATE, "client1", spec).await;
         until(&life, CERTIFICATE, "client1", "Issued", "Unknown", "WaitingForAuthority").await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert!(life.secrets().get_opt("client1").await.unwrap().is_none(), "nothing is issued");
         assert_eq!(child(&mallory, "zeta-admin").await.calls(&life).await, "403");
         delete(&life, CERTIFICATE, "client1").await;
@@ -399,7 +399,7 @@ async fn the_record_of_a_key_is_written_first_and_one_that_got_no_further_is_rep
     let none = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/generated.ca": null}}}));
     api(&life, DOMAIN).patch("partners", &PatchParams::default(), &none).await.unwrap();
     let mark = life.mark().await;
-    life.looks(2).await;
+    life.reconciles(2).await;
     until(&life, DOMAIN, "partners", "Ready", "True", "").await;
     create(&life, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let (_, leaf) = issued(&life, "client1", 1).await;
@@ -437,7 +437,7 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
         })
         .await;
         until(&life, DOMAIN, "partners", "Ready", "True", "").await;
-        life.looks(3).await;
+        life.reconciles(3).await;
         assert_eq!(life.writes(mark).await, ["PutObject", "UpdateDomainName"], "once");
         assert_eq!(own.calls(&life).await, "200");
     }

@@ -62,7 +62,7 @@ fn observing_says_what_would_be_done_and_writes_nothing_to_aws() {
         let first = plan().await;
         assert!(first.iter().any(|line| line.contains("request certificate")), "{first:?}");
         assert!(first.iter().any(|line| line.contains("generate authority partners")), "{first:?}");
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
         assert_eq!(generated_authorities(&life).await, 0);
         let object = life.domains().get("d").await.unwrap();
@@ -81,7 +81,7 @@ fn observing_says_what_would_be_done_and_writes_nothing_to_aws() {
         life.condition("d", "MappingsProgrammed", |c| c.reason == "Observing").await;
         let drift = plan().await;
         assert!(drift.len() == 1 && drift[0].contains("create mapping"), "{drift:?}");
-        life.looks(2).await;
+        life.reconciles(2).await;
 
         // Not even to delete.
         life.delete_domain("d").await;

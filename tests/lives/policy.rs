@@ -28,7 +28,7 @@ impl Bounded {
         Bounded::start_with(name, beside, &[]).await
     }
 
-    /// The same, and looking again only at what has changed: what does not wake an object up is not seen by it.
+    /// The same, and trying again only at what has changed: what does not wake an object up is not seen by it.
     pub async fn start_waking(name: &str) -> Bounded {
         Bounded::start_with(name, &[], &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await
     }

@@ -21,7 +21,7 @@ use crate::{
 /// A domain name operation each half second, 600 calls of API Gateway a second.
 const SPEED: f64 = 60.0;
 
-/// AWS's quotas and delays are in force from now on. The operator looks again because of what it hears only.
+/// AWS's quotas and delays are in force from now on. The operator reconciles again because of what it hears only.
 async fn start(name: &str) -> Life {
     let rates = faster(SPEED);
     let env = [("MTLS_OPERATOR_AWS_RATE", rates.as_str()), ("MTLS_OPERATOR_DRIFT_INTERVAL", "5m")];

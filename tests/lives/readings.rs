@@ -89,7 +89,7 @@ fn what_a_kept_reading_shows_is_read_again_before_anything_is_done() {
         let life = Life::start_with("news", &[EVERYTHING]).await;
         life.create_domain("d", json!({})).await;
         life.ready("d").await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         let mark = life.mark().await;
         let request = life.gateway().update_api().api_id(&life.prepared.api_id);
         request.disable_execute_api_endpoint(false).send().await.unwrap();
@@ -137,7 +137,7 @@ fn where_the_lists_cannot_be_read_everything_is_asked_for_by_its_name() {
         let life = Life::start_with("unlisted", &[EVERYTHING]).await;
         life.create_domain("d", json!({})).await;
         let before = life.ready("d").await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         let lists = ["GetDomainNames", "GetApis", "GetRestApis"].map(|operation| Fault {
             operation,
             account: &life.account.id,

@@ -69,7 +69,7 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         // Both run; one leads, and drift is put back once.
         let mark = life.mark().await;
         repaired(&life, Instant::now()).await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         let made = life.writes(mark).await.into_iter().filter(|write| write == "CreateApiMapping").count();
         assert_eq!((made, holder(&life).await.as_ref()), (1, Some(&first_holder)));
 

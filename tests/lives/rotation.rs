@@ -104,7 +104,7 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
     all_answered(&life, &after).await;
     let object = until_object(&life, DOMAIN, "partners", "they are counted", counted("CN=New CA", LEAVES as u64)).await;
     assert_eq!(living_leaves(&object, "CN=Old CA"), Some(LEAVES as u64), "superseded ones live as well");
-    life.looks(2).await;
+    life.reconciles(2).await;
     assert_eq!(life.writes(mark).await, ["PutObject", "UpdateDomainName"], "one change for all");
 
     // It leaves when it is due, which somebody may bring forward.
@@ -147,7 +147,7 @@ async fn a_ca_secret_that_gets_another_key_under_the_same_subject() {
     until(&life, DOMAIN, "partners", "ResolvedRefs", "False", "AuthoritySubjectReused").await;
     create(&life, CERTIFICATE, "late", certificate_spec("late")).await;
     until(&life, CERTIFICATE, "late", "Issued", "Unknown", "WaitingForDomainTrust").await;
-    life.looks(2).await;
+    life.reconciles(2).await;
     assert!(life.secrets().get_opt("late").await.expect("an answer").is_none(), "nothing is issued");
     assert_eq!(
         life.writes(mark).await,
@@ -288,7 +288,7 @@ async fn a_restore_without_any_status_forgets_nothing() {
     life.operator.restart().expect("the operator starts");
     until(&life, DOMAIN, "partners", "Ready", "True", "").await;
     leaves(&life, |_| true).await;
-    life.looks(2).await;
+    life.reconciles(2).await;
     assert_eq!(truststore(&life).await, before);
     assert_eq!(life.writes(mark).await, [""; 0]);
     all_answered(&life, &callers).await;

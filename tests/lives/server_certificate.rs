@@ -222,7 +222,7 @@ fn an_existing_certificate_that_cannot_serve_is_named_with_the_reason() {
         let mark = life.mark().await;
         becomes(&life, CertificateState { arn: &pending, status: "EXPIRED", ..CertificateState::default() }).await;
         refused(&life, "CertificateFailed", "is EXPIRED").await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
     });
 }
@@ -301,11 +301,11 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
         assert_eq!(cnames, 1, "a name and its wildcard share a record");
 
         // In use still, says ACM: it stays, and nobody tries to delete it or waits for that.
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.server_certificates().await.len(), 2);
         life.operator.kill();
         life.operator.restart().unwrap();
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(count(&life.writes(mark).await, "DeleteCertificate"), 0);
         control.advance(&account, std::time::Duration::from_secs(3601)).await.unwrap();
         eventually("the old one's end", async || match life.server_certificates().await {
@@ -330,7 +330,7 @@ fn without_a_zone_for_every_name_nothing_is_requested() {
         let mark = life.mark().await;
         life.create_domain("d", json!({"serverCertificate": {"request": request}})).await;
         refused(&life, "HostedZoneNotFound", &format!("www.{other}")).await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(count(&life.writes(mark).await, "RequestCertificate"), 0);
         hosted_zone(&life.account, &other).await.unwrap();
         life.ready("d").await;
@@ -363,7 +363,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
         ends(&first, "FAILED", "CAA_ERROR", DAY).await;
         let condition = refused(&life, "CertificateFailed", "CAA_ERROR").await;
         assert!(condition.message.contains("amazon.com") && condition.message.contains(&first), "{condition:?}");
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.server_certificates().await, [first.as_str()], "not before three days have gone");
 
         ends(&first, "FAILED", "CAA_ERROR", DAY * 8).await;
@@ -372,7 +372,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
         ends(&second, "VALIDATION_TIMED_OUT", "", DAY * 7 / 2).await;
         let record = described(&life, &second).await.domain_validation_options()[0].resource_record().unwrap().clone();
         refused(&life, "CertificateFailed", &format!("{} CNAME {}", record.name(), record.value())).await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.server_certificates().await.len(), 2, "not before four days have gone");
         ends(&second, "VALIDATION_TIMED_OUT", "", DAY * 9 / 2).await;
         let third = in_vain(&[first, second]).await;
@@ -417,7 +417,7 @@ fn each_turn_of_a_renewal_is_in_status_and_in_one_event() {
         assert_eq!(state.warnings, [""; 0]);
         told(&life, "CertificateRenewed", "Normal", &arn).await;
 
-        life.looks(2).await;
+        life.reconciles(2).await;
         for reason in ["RenewalPending", "CertificateExpiring", "RenewalFailed", "CertificateRenewed"] {
             assert_eq!(events(&life, reason).await.len(), 1, "{reason}");
         }
@@ -463,7 +463,7 @@ fn a_domain_locked_for_its_certificate_says_so_and_takes_the_one_that_helps() {
             assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "DomainRejected"));
             assert!(condition.message.contains(message), "{}", condition.message);
         }
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.writes(mark).await, [""; 0], "nothing that would be refused");
         let other_proof = public(&life, &life.host()).await;
         let mark = life.mark().await;
@@ -505,7 +505,7 @@ fn whoever_deletes_our_certificates_makes_us_request_no_more_than_twelve_in_a_da
         }
         let queued = life.condition("d", "CertificateIssued", |c| c.reason == "Queued").await;
         assert_eq!(queued.status, "Unknown", "{queued:?}");
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.server_certificates().await, [""; 0]);
     });
 }

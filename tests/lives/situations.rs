@@ -39,17 +39,17 @@ async fn kstatus_says(object: &Value, verdict: &str) {
     assert_eq!(verdicts(&[object]).await, [verdict], "{}", object["status"]);
 }
 
-fn looked_at(object: &Value) -> bool {
+fn was_reconciled(object: &Value) -> bool {
     object["status"]["observedGeneration"] == object["metadata"]["generation"]
 }
 
-/// The row "first look, or a new generation": while it waits, and at no time Ready=False.
+/// The row "first reconcile, or a new generation": while it waits, and at no time Ready=False.
 fn waits(object: &Value) -> bool {
-    looked_at(object) && summary(object) == ["Unknown", "True", ""]
+    was_reconciled(object) && summary(object) == ["Unknown", "True", ""]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_nobody_has_looked_to_served_ready_is_never_false() {
+async fn from_unreconciled_to_served_ready_is_never_false() {
     let mut life = Life::start("birth").await;
     life.operator.kill();
     control().set_knobs(&life.account.id, &[("issue_delay", 1e9)]).await.expect("a knob");
@@ -84,7 +84,7 @@ async fn from_nobody_has_looked_to_served_ready_is_never_false() {
     for (kind, name) in kinds {
         let served = until(&life, kind, name, "Ready", "True", "").await;
         assert_eq!(summary(&served), ["True", "", ""]);
-        assert!(looked_at(&served));
+        assert!(was_reconciled(&served));
         kstatus_says(&served, "Current").await;
     }
 
@@ -144,7 +144,7 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
     assert_eq!(summary(&blind), ["True", "", ""], "as it was");
     let ready = condition(&blind, "Ready").expect("Ready");
     assert!(ready["message"].as_str().is_some_and(|m| m.contains("this is the last state seen")), "{ready}");
-    assert!(looked_at(&blind));
+    assert!(was_reconciled(&blind));
     kstatus_says(&blind, "Current").await;
     // A certificate needs no AWS.
     create(&life, CERTIFICATE, "client2", certificate_spec("client2")).await;
@@ -164,7 +164,7 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
     change(&life, DOMAIN, "partners", json!({"suspend": true})).await;
     let suspended = until(&life, DOMAIN, "partners", "Accepted", "True", "Suspended").await;
     assert_eq!(summary(&suspended), ["True", "", ""]);
-    assert!(looked_at(&suspended));
+    assert!(was_reconciled(&suspended));
     kstatus_says(&suspended, "Current").await;
 }
 
@@ -175,7 +175,7 @@ async fn what_aws_refuses_is_named_with_the_right_that_is_missing() {
     create(&life, DOMAIN, "partners", domain_spec(&life, generated())).await;
     let refused = until(&life, DOMAIN, "partners", "Ready", "False", "PermissionDenied").await;
     assert_eq!(summary(&refused), ["False", "", ""], "somebody else than the spec has to change");
-    assert!(looked_at(&refused));
+    assert!(was_reconciled(&refused));
     for type_ in ["Ready", "CertificateIssued"] {
         let message = condition(&refused, type_).expect(type_)["message"].to_string();
         assert!(message.contains("acm:RequestCertificate"), "{message}");
@@ -203,7 +203,7 @@ async fn only_a_changed_spec_helps_what_is_stalled() {
     let stalled = until(&life, DOMAIN, "partners", "Ready", "False", "HomeChanged").await;
     assert_eq!(summary(&stalled), ["False", "", "True"]);
     assert_eq!(says(&stalled, "Accepted"), "False");
-    assert!(looked_at(&stalled));
+    assert!(was_reconciled(&stalled));
     let message = condition(&stalled, "Ready").expect("Ready")["message"].to_string();
     assert!(message.contains(&life.account.id), "{message}");
     kstatus_says(&stalled, "Failed").await;
@@ -216,7 +216,7 @@ async fn only_a_changed_spec_helps_what_is_stalled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspended_before_the_first_look_says_neither_ready_nor_failed() {
+async fn suspended_before_the_first_reconcile_says_neither_ready_nor_failed() {
     let life = Life::start("asleep").await;
     let mut spec = domain_spec(&life, generated());
     spec["suspend"] = json!(true);

@@ -279,7 +279,7 @@ impl Soak {
         }
     }
 
-    /// What is not as the specs say. Drift of the last moment is noticed at the next look only.
+    /// What is not as the specs say. Drift of the last moment is noticed at the next reconcile only.
     async fn differences(&self) -> Result<(), String> {
         let life = &self.life;
         let hosts: BTreeSet<_> = life.gateway_domains().await.into_iter().collect();

@@ -31,12 +31,12 @@ fn an_unchanged_world_sees_no_write() {
         life.create_certificate("client1", "d").await;
         life.ready("d").await;
         life.certificate_ready("client1").await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         let (mark, before) = (life.mark().await, versions(&life).await);
         for expected in ["MtlsDomain d", "ClientCertificate client1", "Secret client1", "Secret d.partners-ca"] {
             assert!(before.contains_key(expected), "{before:?}");
         }
-        life.looks(3).await;
+        life.reconciles(3).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
         assert_eq!(versions(&life).await, before);
     });
@@ -50,11 +50,11 @@ fn a_restart_writes_nothing_either() {
         life.create_certificate("client1", "d").await;
         life.ready("d").await;
         life.certificate_ready("client1").await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         life.operator.stop().await.expect("it stops");
         let (mark, before) = (life.mark().await, versions(&life).await);
         life.operator.restart().expect("it starts");
-        life.looks(2).await;
+        life.reconciles(2).await;
         // Its domain is known by now, so the other certificate has been looked at, too.
         life.create_certificate("fence", "d").await;
         life.certificate_ready("fence").await;

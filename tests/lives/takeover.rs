@@ -99,7 +99,7 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         examples::apply(&life, file, &[("adoptionPolicy: Unowned", "adoptionPolicy: Never")]).await;
         let refused = life.condition("partners", "DomainProgrammed", |c| c.reason == "ForeignOwner").await;
         assert!(refused.message.contains("adoptionPolicy"), "{}", refused.message);
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
         assert_eq!(life.call(&host, "/", None).await.status, 200);
 
@@ -160,7 +160,7 @@ fn nobody_loses_access_by_a_takeover() {
         let refused = life.condition("partners", "DomainProgrammed", |c| c.reason == "TrustInUse").await;
         assert_eq!(refused.status, "False");
         assert!(refused.message.contains("CN=Old CA"), "{}", refused.message);
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert!(life.writes(mark).await.iter().all(|w| w == "PutObject"), "{:?}", life.writes(mark).await);
         assert_eq!(life.call(&host, "/", Some(&old.client)).await.status, 200);
         assert_eq!(tags(&life).await, []);

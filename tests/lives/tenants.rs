@@ -326,7 +326,7 @@ fn a_foreign_domain_is_neither_taken_over_nor_deleted() {
         eventually("the policy lets him", async || {
             let name = json!({"generateName": "probe-"});
             let probe = tenant.create(name, json!({"domainName": format!("probe.{}", life.prepared.zone), "suspend": false, "managementPolicy": "Observe"})).await;
-            let accepted = eventually("a look", async || {
+            let accepted = eventually("a reconcile", async || {
                 let status = tenant.domains().get(&probe.name_any()).await.unwrap().status.unwrap_or_default();
                 let accepted = status.conditions.into_iter().find(|c| c.type_ == "Accepted");
                 accepted.map(|c| c.status).ok_or("none".into())
@@ -398,7 +398,7 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
         tenant.patch("forged", json!({"metadata": {"finalizers": []}})).await;
         tenant.gone("forged").await;
 
-        // A home of his own making, before the first look: nothing is made, read or deleted there.
+        // A home of his own making, before the first reconcile: nothing is made, read or deleted there.
         bounded.rules(&json!([bounded.rule(json!({}))]));
         let theirs = world().aws.new_account();
         let mark = life.mark().await;

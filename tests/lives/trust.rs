@@ -153,7 +153,7 @@ async fn a_file_in_another_shape_locks_nobody_out() {
         [&joined, &format!("\u{feff}{written}"), &indented, &written.replace('\n', "\r\n"), &joined.replace('\n', " ")]
     {
         write_config_map(&life, "acme-ca", shape).await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         until(&life, DOMAIN, "partners", "Ready", "True", "").await;
     }
     assert_eq!(life.writes(mark).await, [""; 0]);

@@ -46,7 +46,7 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
         let host = life.host();
         life.create_domain("d", json!({})).await;
         life.ready("d").await;
-        life.looks(1).await;
+        life.reconciles(1).await;
         let namespace = format!("{}-b", life.namespace);
         let mut env = world().operator_env(&life.account, &life.prepared.bucket);
         env.push(("MTLS_OPERATOR_CLUSTER_ID".into(), "other".into()));
@@ -126,7 +126,7 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
         life.change("d", json!({"suspend": false})).await;
         life.ready("d").await;
         let mark = life.mark().await;
-        life.looks(2).await;
+        life.reconciles(2).await;
         assert_eq!(life.writes(mark).await, [""; 0]);
         life.operator.kill();
     });

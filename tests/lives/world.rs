@@ -260,11 +260,11 @@ impl Life {
         journal.calls.into_iter().map(line).collect()
     }
 
-    /// Waits until the operator has looked through `count` whole times from now on. Each look reads the domain: by its name, or where no news
+    /// Waits until the operator has looked through `count` whole times from now on. Each reconcile reads the domain: by its name, or where no news
     /// are expected, in the list of all; and by its name again if that brought some.
-    pub async fn looks(&self, count: usize) {
+    pub async fn reconciles(&self, count: usize) {
         let mark = self.mark().await;
-        eventually(&format!("{count} more looks"), async || {
+        eventually(&format!("{count} more reconciles"), async || {
             let which = Calls { account: &self.account.id, since: mark, service: "apigatewayv2", ..Calls::default() };
             let calls = self.control().calls(&which).await.map_err(|e| e.to_string())?.calls;
             let seen = calls.iter().filter(|c| ["GetDomainName", "GetDomainNames"].contains(&c.operation.as_str()));
@@ -464,10 +464,10 @@ fn shown(conditions: &[Condition]) -> String {
 }
 
 /// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too long.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
-        match look().await {
+        match check().await {
             Ok(found) => return found,
             Err(seen) if started.elapsed() > DEADLINE => {
                 panic!("{what}: not within {DEADLINE:?}; logs are in {}; last seen: {seen}", world().dir.display())

@@ -215,10 +215,10 @@ impl Account {
     }
 
     /// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too long.
-    pub async fn eventually<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    pub async fn eventually<T>(&self, what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
         let started = Instant::now();
         loop {
-            match look().await {
+            match check().await {
                 Ok(found) => return found,
                 Err(seen) if started.elapsed() > self.patience => {
                     panic!("{what}: not within {:?}; last seen: {seen}", self.patience)

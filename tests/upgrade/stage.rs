@@ -211,10 +211,10 @@ pub fn of_kind<'o>(objects: &'o [Value], kind: &str) -> impl Iterator<Item = &'o
 }
 
 /// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too long.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
-        match look().await {
+        match check().await {
             Ok(found) => return found,
             Err(seen) if started.elapsed() > DEADLINE => panic!("{what}: not within {DEADLINE:?}; last seen: {seen}"),
             Err(_) => tokio::time::sleep(POLL).await,

@@ -48,7 +48,7 @@ async fn a_scarce_bucket_starts_empty_and_gives_one_call_an_interval() {
     advance(Duration::from_secs(26)).await;
     assert_eq!(ask(&quota, drift("a")), wait(0, 4));
     advance(Duration::from_secs(1)).await;
-    assert_eq!(ask(&quota, drift("a")), go(3), "a little early, so that its look does not take of the interval");
+    assert_eq!(ask(&quota, drift("a")), go(3), "a little early, so that its reconcile does not take of the interval");
     assert_eq!(ask(&quota, drift("b")), wait(0, 33));
     advance(Duration::from_secs(33)).await;
     assert_eq!(ask(&quota, drift("b")), go(0));
@@ -139,10 +139,10 @@ async fn who_is_called_and_does_not_come_holds_nobody_up() {
     assert_eq!(turns.next().await.as_deref(), Some("gone"));
     assert_eq!(turns.next().await.as_deref(), Some("idle"));
     assert_eq!((Instant::now() - start).as_secs(), 87, "27 for the token, 60 of patience");
-    // One that looks and wants nothing any more makes room at once; a look that began before the call says nothing.
-    quota.looked("idle", start);
+    // One that looks and wants nothing any more makes room at once; a reconcile that began before the call says nothing.
+    quota.reconciled("idle", start);
     assert!(timeout(Duration::from_secs(1), turns.next()).await.is_err());
-    quota.looked("idle", Instant::now());
+    quota.reconciled("idle", Instant::now());
     assert_eq!(turns.next().await.as_deref(), Some("patient"));
     assert_eq!(ask(&quota, drift("patient")), go(0));
 }
@@ -258,7 +258,7 @@ async fn a_new_leader_counts_from_now_and_keeps_the_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_restart_nobody_goes_before_all_that_waited_have_been_looked_at() {
+async fn after_a_restart_none_goes_before_all_that_waited_have_been_reconciled() {
     let quota = Quota::new(Rates::default());
     let mut turns = pin!(quota.turns());
     quota.reunite(["first", "second", "idle"].map(str::to_owned).into_iter());
@@ -267,7 +267,7 @@ async fn after_a_restart_nobody_goes_before_all_that_waited_have_been_looked_at(
     advance(INTERVAL * 2).await;
     assert_eq!(ask(&quota, ticket("second", Class::Creation, 2)), wait(0, 0), "the first has not come yet");
     assert_eq!(ask(&quota, ticket("urgent", Class::Distrust, 9)), go(0), "who must lose access waits for nobody");
-    quota.looked("idle", Instant::now());
+    quota.reconciled("idle", Instant::now());
     assert!(timeout(INTERVAL, turns.next()).await.is_err());
     advance(SETTLED).await;
     assert_eq!(ask(&quota, ticket("first", Class::Creation, 1)), wait(0, 5));

@@ -335,7 +335,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
         if known {
             stage.ctx.served.set(&key, trusted.then_some(&bundle), None, long_ago);
         }
-        let found = look(&cert, &stage.ctx).await.unwrap();
+        let found = reconcile_certificate(&cert, &stage.ctx).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");
         if let Some(next) = next {
             assert_eq!(found, next, "{what}");
@@ -347,13 +347,17 @@ async fn what_a_reconcile_of_a_certificate_does() {
 async fn a_reconcile_waits_for_its_own_last_write() {
     let cert = certificate(|o| o["spec"]["suspend"] = json!(true));
     let stage = Stage::new(There { certificates: vec![guard(cert.clone())], ..There::default() });
-    look(&cert, &stage.ctx).await.unwrap();
+    reconcile_certificate(&cert, &stage.ctx).await.unwrap();
     assert_eq!(stage.log(), ["PATCH status Suspended -"]);
-    assert_eq!(look(&cert, &stage.ctx).await.unwrap(), Next::requeue(SOON), "the cache shows what was written over");
+    assert_eq!(
+        reconcile_certificate(&cert, &stage.ctx).await.unwrap(),
+        Next::requeue(SOON),
+        "the cache shows what was written over"
+    );
     assert_eq!(stage.log(), [""; 0]);
     let mut shown = cert;
     shown.metadata.resource_version = Some("2".into());
-    look(&shown, &stage.ctx).await.unwrap();
+    reconcile_certificate(&shown, &stage.ctx).await.unwrap();
     assert_eq!(stage.log(), ["PATCH status Suspended -"]);
 }
 
@@ -508,7 +512,7 @@ fn after_a_start_a_certificate_waits_a_while_for_its_domain() {
         (true, false, second, true),
         (true, true, second, false),
         (false, false, second, false),
-        (true, false, FIRST_LOOKS, false),
+        (true, false, FIRST_RECONCILES, false),
     ] {
         assert_eq!(awaits_domain(is_there, is_known, since_start), expected);
     }
@@ -535,7 +539,7 @@ fn our_own_write_of_a_secret_is_no_news() {
 }
 
 #[test]
-fn a_look_waits_for_its_own_last_write_and_not_for_ever() {
+fn a_reconcile_waits_for_its_own_last_write_but_not_forever() {
     let (now, [one, two]) = (Instant::now(), ["1", "2"].map(str::to_owned));
     let mut memory = Memory::default();
     assert!(!memory.is_behind(Some(&one), now), "nothing was written");
@@ -576,7 +580,7 @@ fn the_next_reconcile_is_at_the_renewal_or_the_end_of_the_grant() {
         (Some(100), ends(500), Some(100)),
         (None, ends(500), Some(500)),
     ] {
-        assert_eq!(next_look(next.map(at), &terms, now), expected.map(at), "{next:?} {terms:?}");
+        assert_eq!(next_reconcile(next.map(at), &terms, now), expected.map(at), "{next:?} {terms:?}");
     }
 }
 

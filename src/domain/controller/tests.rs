@@ -345,7 +345,7 @@ async fn reconciles() {
     ];
     for (what, object, other, policy, team, expected) in cases {
         let stage = Stage::new([Some(guard(object.clone())), other].into_iter().flatten().collect(), policy, team);
-        Box::pin(look(&object, &stage.ctx)).await.unwrap();
+        Box::pin(reconcile_domain(&object, &stage.ctx)).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");
         // What a domain lets in is told to its ClientCertificates once AWS has been asked.
         let served = expected.contains(&"PATCH status Accepted");

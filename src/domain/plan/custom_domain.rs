@@ -107,7 +107,7 @@ pub(super) fn domain(
                 (_, None) => return Verdict::Behind(Step::TruststorePublished).into(),
                 _ => {} // only with everything that it takes
             }
-            // The mark first: whatever happens in between, the next look knows what this is.
+            // The mark first: whatever happens in between, the next reconcile knows what this is.
             actions.push(Action::AdoptDomain { arn: g.arn.clone() });
         }
     }

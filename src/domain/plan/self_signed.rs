@@ -171,7 +171,7 @@ mod tests {
         }
 
         /// Compiles and publishes.
-        fn looks(&mut self, now: Timestamp) -> Bundle {
+        fn reconcile(&mut self, now: Timestamp) -> Bundle {
             let bundle = truststore::compile(&self.d, &self.o, now).expect("everything could be read").bundle;
             let owner = Some(self.d.home.owner.clone());
             self.o.published = Ok(Some(Published {
@@ -192,7 +192,7 @@ mod tests {
         }
 
         fn trusts(&mut self, now: Timestamp, certificate: &Certificate) -> bool {
-            self.looks(now).entries.iter().any(|e| e.certificate == *certificate)
+            self.reconcile(now).entries.iter().any(|e| e.certificate == *certificate)
         }
     }
 
@@ -215,13 +215,13 @@ mod tests {
         assert!(!world.trusts(now + hour * 2, &first) && world.trusts(now + hour * 2, &second));
         // Deleted: nothing of it is left, and nobody else notices.
         world.has("client1", &[&first, &second]);
-        world.looks(now);
+        world.reconcile(now);
         world.d.self_signed.retain(|wish| wish.name != "client1");
         assert_eq!(
             withdrawn(&world.d, &world.o.pinned.as_ref().unwrap().as_ref().unwrap().bundle),
             ["clientcertificates/ns/client1/uid"].into()
         );
-        let bundle = world.looks(now);
+        let bundle = world.reconcile(now);
         assert!(!bundle.entries.iter().any(|e| [&first, &second].contains(&&e.certificate)), "{bundle:?}");
         assert!(bundle.entries.iter().any(|e| e.certificate == other) && bundle.entries.len() == 2);
     }
@@ -270,7 +270,7 @@ mod tests {
         ] {
             let mut world = World::new();
             world.has("client1", &[&other]);
-            let bundle = world.looks(now);
+            let bundle = world.reconcile(now);
             assert!(
                 !bundle.entries.iter().any(|e| e.authority.starts_with("clientcertificates")),
                 "{what}: {bundle:?}"
@@ -279,7 +279,7 @@ mod tests {
             world.has("client1", &[&good, &other]);
             assert!(world.trusts(now, &good));
             assert!(
-                !world.looks(now).entries.iter().any(|e| e.certificate == other && e.authority != "partners"),
+                !world.reconcile(now).entries.iter().any(|e| e.certificate == other && e.authority != "partners"),
                 "{what}"
             );
         }
@@ -342,7 +342,7 @@ mod tests {
             let compiled = truststore::compile(&world.d, &world.o, now).unwrap();
             assert!(compiled.distrusts, "{what}: it does not wait for its turn among ordinary changes");
             assert_eq!(compiled.findings, [], "{what}");
-            let bundle = world.looks(now);
+            let bundle = world.reconcile(now);
             assert!(!bundle.entries.iter().any(|e| e.certificate == anchor), "{what}");
             assert!(bundle.entries.iter().any(|e| e.certificate == good), "{what}: nobody else notices");
         };
@@ -373,7 +373,7 @@ mod tests {
             state: AuthorityState::Active,
             source: SourceWish::Pem(String::new()),
         });
-        let bundle = world.looks(now);
+        let bundle = world.reconcile(now);
         assert!(bundle.entries.iter().any(|e| e.certificate == anchor && e.authority == "pasted"), "{bundle:?}");
     }
 
@@ -453,7 +453,7 @@ mod tests {
         let mut world = World::new();
         world.d.watched = Some(["ns".to_owned()].into());
         world.has("client1", &[&first]);
-        let before = world.looks(now).render().replace("clientcertificates/ns/", "clientcertificates/");
+        let before = world.reconcile(now).render().replace("clientcertificates/ns/", "clientcertificates/");
         let bundle = Bundle::parse(&before).unwrap();
         let older = |o: &mut Observed| {
             o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();

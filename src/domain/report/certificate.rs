@@ -101,8 +101,8 @@ mod tests {
         SignedDuration::from_hours(24 * n)
     }
 
-    /// One look: the status after it, and the reasons of its Events.
-    fn look(w: &World, old: &MtlsDomainStatus, now: Timestamp) -> (MtlsDomainStatus, Vec<Notice>) {
+    /// One reconcile: the status after it, and the reasons of its Events.
+    fn reported(w: &World, old: &MtlsDomainStatus, now: Timestamp) -> (MtlsDomainStatus, Vec<Notice>) {
         let (d, o) = (desired(), w.observed());
         let plan = plan(&d, &o, now);
         let new = report(old, 1, &d.home, &plan, &o, &Default::default(), now);
@@ -118,9 +118,9 @@ mod tests {
             let reason = |r: Option<&str>| r.map(str::to_owned);
             w.certificates[0].renewal = state.map(|(status, r)| Renewal { status, reason: reason(r) });
             w.certificates[0].not_after = Some(now() + days(end));
-            let (new, reasons) = look(&w, &status, now() + days(after));
+            let (new, reasons) = reported(&w, &status, now() + days(after));
             assert_eq!(reasons, told, "{after} {end}");
-            let (again, reasons) = look(&w, &new, now() + days(after));
+            let (again, reasons) = reported(&w, &new, now() + days(after));
             assert_eq!((&again, reasons), (&new, vec![]), "told once, and an unchanged status");
             status = new;
             status.certificate.clone().expect("there")
@@ -154,7 +154,7 @@ mod tests {
             idempotency_token: String::new(),
             tags: BTreeMap::new(),
         }));
-        let (new, reasons) = look(&w, &status, now() + days(80));
+        let (new, reasons) = reported(&w, &status, now() + days(80));
         assert_eq!(reasons, [Notice::CertificateExpiring]);
         let shown = new.certificate.expect("there");
         assert_eq!((shown.status.as_str(), shown.warnings.len()), ("PENDING_VALIDATION", 1));

@@ -647,8 +647,8 @@ impl World {
         }
     }
 
-    /// A look whose process is killed after so many actions.
-    pub(super) fn killed_look(&mut self, d: &Desired, after: usize) {
+    /// A reconcile whose process is killed after so many actions.
+    pub(super) fn killed_reconcile(&mut self, d: &Desired, after: usize) {
         (self.adopts, self.creates) = (d.adoption == AdoptionPolicy::Unowned, d.create_bucket);
         let plan = plan(d, &self.observed(), self.clock);
         for (_, action) in plan.actions().take(after) {

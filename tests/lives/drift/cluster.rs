@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     Figures,
-    Notice::{AtOnce, EveryMinute, NextLook},
+    Notice::{AtOnce, EveryMinute, NextReconcile},
     Table,
 };
 use crate::{
@@ -77,7 +77,7 @@ async fn reissued(table: &mut Table, what: &str, act: impl AsyncFnOnce(&Life)) {
     })
     .await;
     life.certificate_ready("client1").await;
-    life.looks(1).await;
+    life.reconciles(1).await;
     assert_eq!(life.writes(mark).await, [""; 0], "{what}");
     table.noted(what, AtOnce);
 }
@@ -178,7 +178,7 @@ pub async fn rows() -> Figures {
     table.life.end_lease().await;
     let restored = |object: &Value| says(object, "Ready") == "True" && says(object, "Issued") == "True";
     until_object(&table.life, CERTIFICATE, "client1", "Ready again", restored).await;
-    table.noted("the status of a ClientCertificate edited", NextLook);
+    table.noted("the status of a ClientCertificate edited", NextReconcile);
     table.life.ready("d").await;
     table.end().await
 }

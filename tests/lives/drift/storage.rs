@@ -67,7 +67,7 @@ async fn unused_certificate(life: &Life) {
     life.create_domain("d", json!({"truststore": {"bucket": "nowhere"}})).await;
     life.condition("d", "CertificateIssued", |c| c.status == "True").await;
     life.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound").await;
-    life.looks(1).await;
+    life.reconciles(1).await;
     let (since, first) = (life.mark().await, life.server_certificates().await);
     life.acm().delete_certificate().certificate_arn(&first[0]).send().await.unwrap();
     eventually("another certificate", async || {
@@ -76,7 +76,7 @@ async fn unused_certificate(life: &Life) {
     })
     .await;
     life.condition("d", "CertificateIssued", |c| c.status == "True" && !c.message.contains(&first[0])).await;
-    life.looks(1).await;
+    life.reconciles(1).await;
     assert_eq!(life.writes(since).await, ["DeleteCertificate", "RequestCertificate"]);
 }
 

@@ -117,8 +117,8 @@ mod tests {
         for status in [CertificateStatus::ValidationTimedOut, CertificateStatus::Failed, CertificateStatus::Revoked] {
             let (d, mut w) = (desired(), empty());
             let (mut at, mut tokens) = (vec![], vec![]);
-            for look in 0..4 * 365 {
-                let now = now() + SignedDuration::from_hours(6 * look);
+            for attempt in 0..4 * 365 {
+                let now = now() + SignedDuration::from_hours(6 * attempt);
                 for action in certificates(&d, &w.observed(), now).actions {
                     let Action::RequestCertificate(r) = &action else { panic!("{action:?}") };
                     assert!(!tokens.contains(&r.idempotency_token), "ACM would answer with the one that failed");

@@ -43,10 +43,10 @@ fn an_authority_called_clientcertificates_is_one_as_any_other() {
         let first = compile(&d, &o, now()).unwrap();
         assert!(first.bundle.find(&certificate).is_some(), "{kind}: {:?}", first.bundle);
         assert!(!first.distrusts && first.findings.is_empty(), "{kind}: {:?}", first.findings);
-        for look in 1..4 {
+        for attempt in 1..4 {
             publish(&d, &mut o, &first.bundle);
             let again = compile(&d, &o, now()).unwrap();
-            assert_eq!(again.bundle.render(), first.bundle.render(), "{kind}: look {look} uploads another one");
+            assert_eq!(again.bundle.render(), first.bundle.render(), "{kind}: look {attempt} uploads another one");
         }
         // What is wrong with it is said as of any other.
         let broken = Source::Read { certificates: parse("nothing"), completing: Ok(vec![]), key: Key::Absent };

@@ -72,7 +72,7 @@ impl World {
         self.o.authorities.insert(name.into(), source);
     }
 
-    fn looks(&mut self) -> Plan {
+    fn reconcile(&mut self) -> Plan {
         let plan = plan(&self.d, &self.o, now());
         self.status = report::report(&self.status, 1, &self.d.home, &plan, &self.o, &Default::default(), now());
         plan
@@ -82,7 +82,7 @@ impl World {
     /// gives an unchanged status.
     fn settles(&mut self) -> Plan {
         for _ in 0..5 {
-            let plan = self.looks();
+            let plan = self.reconcile();
             let body = plan.actions().find_map(|(_, action)| match action {
                 Action::PutTruststore { body, .. } => Some(body.clone()),
                 _ => None,
@@ -92,7 +92,7 @@ impl World {
                 None if plan.actions().next().is_some() => self.pins(),
                 None => {
                     let before = self.status.clone();
-                    self.looks();
+                    self.reconcile();
                     assert_eq!(self.status, before);
                     return plan;
                 }
@@ -188,7 +188,7 @@ fn whatever_becomes_of_its_source_a_distrust_stays() {
     ] {
         let mut world = World::new(&one, &other);
         world.lists("out", Distrusted, first);
-        let plan = world.looks();
+        let plan = world.reconcile();
         assert!(plan.truststore.unwrap().distrusts, "ahead of others at AWS's quota");
         world.settles();
         assert!(!world.trusts(&one) && world.trusts(&other));
@@ -254,7 +254,7 @@ fn the_memory_is_completed_by_what_is_in_use_also_when_the_truststore_moves_and_
     let mut moving = World::new(&one, &other);
     moving.d.home.key = "elsewhere.pem".into();
     moving.lists("out", Distrusted, read(&[&one]));
-    let body = moving.looks().truststore.unwrap().bundle.render();
+    let body = moving.reconcile().truststore.unwrap().bundle.render();
     moving.publishes(&body);
     moving.o.authorities.insert("out".into(), missing());
     assert!(is_out(moving));
@@ -265,7 +265,7 @@ fn the_memory_is_completed_by_what_is_in_use_also_when_the_truststore_moves_and_
     memory.owner = Some("other/ns/partners".into());
     foreign.o.published = Ok(Some(memory));
     foreign.lists("out", Distrusted, missing());
-    let compiled = foreign.looks().truststore.unwrap();
+    let compiled = foreign.reconcile().truststore.unwrap();
     assert!(compiled.bundle.find(&one).is_some() && compiled.bundle.distrusted.is_empty());
 }
 

@@ -1,4 +1,4 @@
-//! One look at one object, whatever its kind: when it is its turn, within a limit of time, and with one set of ways to fail.
+//! One reconcile of one object, whatever its kind: when it is its turn, within a limit of time, and with one set of ways to fail.
 use std::time::Duration;
 
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
@@ -7,12 +7,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// The Kubernetes client has no limit of its own.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A look that could not be finished because of the Kubernetes API: everything else becomes a condition.
+/// A reconcile that could not be finished because of the Kubernetes API: everything else becomes a condition.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the object does not match the schema that this operator was built with")]
     Unreadable(#[source] Box<InvalidObject>),
-    #[error("the look took too long")]
+    #[error("the reconcile took too long")]
     TooLong,
     #[error(transparent)]
     Kubernetes(#[from] super::Error),
@@ -60,14 +60,17 @@ impl Turns {
     }
 }
 
-/// Looks at what the guard holds, on the heap: the futures of a look are larger than a thread's stack likes.
-pub async fn look<'a, K, T, F>(object: &'a DeserializeGuard<K>, look: impl FnOnce(&'a K) -> F) -> Result<T, Error>
+/// Looks at what the guard holds, on the heap: the futures of a reconcile are larger than a thread's stack likes.
+pub async fn with_deadline<'a, K, T, F>(
+    object: &'a DeserializeGuard<K>,
+    reconcile: impl FnOnce(&'a K) -> F,
+) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>> + 'a,
 {
     match &object.0 {
         Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
-        Ok(object) => tokio::time::timeout(LONGEST, Box::pin(look(object))).await.unwrap_or(Err(Error::TooLong)),
+        Ok(object) => tokio::time::timeout(LONGEST, Box::pin(reconcile(object))).await.unwrap_or(Err(Error::TooLong)),
     }
 }
 

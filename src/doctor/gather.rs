@@ -44,7 +44,7 @@ pub enum Caller {
 
 /// # Errors
 /// There is no such MtlsDomain or client, or the cluster does not say.
-pub async fn look(
+pub async fn gather(
     name: &str,
     caller: Caller,
     path: &str,
@@ -318,7 +318,7 @@ async fn endpoint(api: &Seen<Option<gateway::Api>>, host: &str, stage: &str, pro
 // ---- outside
 
 async fn dns(resolver: &PublicDns, host: &str, domain: &Domain) -> Seen<PublicName> {
-    resolver.look(host, &domain.target.to_lowercase()).await.map_err(|error| error.to_string())
+    resolver.resolve(host, &domain.target.to_lowercase()).await.map_err(|error| error.to_string())
 }
 
 async fn call(
