@@ -45,7 +45,7 @@ use mtls_operator::{
     k8s::{
         events::Events,
         identity, lease,
-        reconcile::Turns,
+        reconcile::ConcurrencyLimit,
         watch::{self, Watch},
     },
     policy::Policy,
@@ -336,7 +336,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 policy,
                 namespaces: namespaces.store(),
                 permits: permits.clone(),
-                turns: Turns::new(domain::controller::AT_ONCE),
+                concurrency: ConcurrencyLimit::new(domain::controller::AT_ONCE),
                 memory: Mutex::new(HashMap::new()),
             });
             let certificate_ctx = Arc::new(certificate::controller::Ctx {
@@ -352,7 +352,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 issuers: Issuers::default(),
                 uses: Uses::default(),
                 later: Later::default(),
-                turns: Turns::new(certificate::controller::AT_ONCE),
+                concurrency: ConcurrencyLimit::new(certificate::controller::AT_ONCE),
                 started: Instant::now(),
                 propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 memory: Mutex::new(HashMap::new()),

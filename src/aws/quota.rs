@@ -228,8 +228,8 @@ impl Quota {
             Grant::Go { after: interval.mul_f64(missing.max(0.0)) }
         } else {
             line.waiting.insert(place, waiting);
-            let turn = interval.mul_f64((place as f64 + 1.0 - line.tokens).max(0.0));
-            Grant::Wait { ahead: place, about: turn.max(settled - now) }
+            let wait = interval.mul_f64((place as f64 + 1.0 - line.tokens).max(0.0));
+            Grant::Wait { ahead: place, about: wait.max(settled - now) }
         };
         drop(desk);
         self.inner.changed.notify_one();
@@ -324,14 +324,14 @@ impl Quota {
     }
 
     /// The objects whose turn it is about to be, as it comes; each should reconcile again and ask again. For one listener.
-    pub fn turns(&self) -> impl Stream<Item = String> + Send + use<> {
+    pub fn granted(&self) -> impl Stream<Item = String> + Send + use<> {
         futures::stream::unfold(self.clone(), |quota| async move {
-            let object = quota.next_turn().await;
+            let object = quota.next_granted().await;
             Some((object, quota))
         })
     }
 
-    async fn next_turn(&self) -> String {
+    async fn next_granted(&self) -> String {
         loop {
             let (called, again) = self.call_next();
             if let Some(object) = called {

@@ -57,7 +57,7 @@ use crate::{
     },
     k8s::{
         events::Events,
-        reconcile::{self, Error, Turns},
+        reconcile::{self, ConcurrencyLimit, Error},
         status,
         watch::Watch,
     },
@@ -106,7 +106,7 @@ pub struct Ctx {
     pub uses: Uses,
     pub later: Later,
     pub permits: Arc<Permits>,
-    pub turns: Turns,
+    pub concurrency: ConcurrencyLimit,
     /// When it began to lead.
     pub started: Instant,
     /// How long a truststore version must have been in use before every server of AWS has it.
@@ -176,7 +176,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         .for_each(async |_| pulse.beat(metrics::Controller::Certificate));
     tokio::join!(controller, deletions, async {
         stop.cancelled().await;
-        ctx.turns.end();
+        ctx.concurrency.close();
     });
     pulse.end(metrics::Controller::Certificate);
 }
@@ -284,7 +284,7 @@ impl Ctx {
             self.remember(&cert.uid().unwrap_or_default(), |m| {
                 m.wrote_over = Some((over, Instant::now()));
                 let (old, new) = (&old.conditions, &new.conditions);
-                self.metrics.turned(metrics::Controller::Certificate, cert, old, new, &mut m.is_new);
+                self.metrics.transitioned(metrics::Controller::Certificate, cert, old, new, &mut m.is_new);
             });
         }
         self.events.publish_ready(&cert.object_ref(&()), &old.conditions, &new.conditions).await;
@@ -303,7 +303,7 @@ fn is_own_write(is_there: bool, wrote: Option<&String>, version: Option<&String>
 }
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let Some(_turn) = ctx.turns.next().await else { return Ok(Next::await_change()) };
+    let Some(_permit) = ctx.concurrency.acquire().await else { return Ok(Next::await_change()) };
     // It may have changed while others were looked at, or gone.
     let Some(object) = ctx.certificates.get(&ObjectRef::from_obj(&*object)) else { return Ok(Next::await_change()) };
     let started = Instant::now();

@@ -60,7 +60,7 @@ use crate::{
     k8s::{
         events::Events,
         finalizer,
-        reconcile::{self, Error, Turns},
+        reconcile::{self, ConcurrencyLimit, Error},
         status,
         watch::Watch,
     },
@@ -111,7 +111,7 @@ pub struct Ctx {
     /// Empty as long as nothing needs their labels.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     pub permits: Arc<Permits>,
-    pub turns: Turns,
+    pub concurrency: ConcurrencyLimit,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
 
@@ -147,8 +147,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let state = ctx.domains.state();
     let queued =
         state.iter().filter_map(|d| d.0.as_ref().ok()).filter(|d| d.status.as_ref().is_some_and(serving::is_queued));
-    ctx.gate.quota.reunite(queued.map(in_line));
-    let turns = ctx.gate.quota.turns().filter_map(|object| async move {
+    ctx.gate.quota.reunite(queued.map(queue_key));
+    let granted = ctx.gate.quota.granted().filter_map(|object| async move {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))
     });
@@ -186,7 +186,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
             of_namespace(&n.name_any(), &for_namespaces)
         })
         .reconcile_on(readers(&watches.config_maps, for_maps))
-        .reconcile_on(turns)
+        .reconcile_on(granted)
         .reconcile_on(bypasses)
         .reconcile_on(pulse::ticks())
         .reconcile_all_on(changes(ctx.policy.clone()))
@@ -195,7 +195,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .for_each(async |_| pulse.beat(metrics::Controller::Domain));
     tokio::join!(controller, async {
         stop.cancelled().await;
-        ending.turns.end();
+        ending.concurrency.close();
     });
     pulse.end(metrics::Controller::Domain);
 }
@@ -206,18 +206,18 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
 }
 
 /// As tickets name it.
-fn in_line(domain: &MtlsDomain) -> String {
+fn queue_key(domain: &MtlsDomain) -> String {
     format!("{}/{}", domain.namespace().unwrap_or_default(), domain.name_any())
 }
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let Some(_turn) = ctx.turns.next().await else { return Ok(Next::await_change()) };
+    let Some(_permit) = ctx.concurrency.acquire().await else { return Ok(Next::await_change()) };
     // It may have changed while others were looked at. Of one that is gone there is nothing more to do.
     let Some(object) = ctx.domains.get(&ObjectRef::from_obj(&*object)) else { return Ok(Next::await_change()) };
     let started = Instant::now();
     let result = reconcile::with_deadline(&object, |domain| reconcile_domain(domain, &ctx)).await;
     if let (Ok(_), Ok(domain)) = (&result, &object.0) {
-        ctx.gate.quota.reconciled(&in_line(domain), started);
+        ctx.gate.quota.reconciled(&queue_key(domain), started);
     }
     ctx.metrics.reconciled(metrics::Controller::Domain, &result, started.elapsed());
     result
@@ -234,7 +234,7 @@ impl Ctx {
         self.served.set(&key, None, None, Timestamp::now());
         self.bypasses.forget(&key);
         self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
-        self.gate.quota.withdraw(&in_line(domain));
+        self.gate.quota.withdraw(&queue_key(domain));
     }
 
     /// How long until the next reconcile while AWS is working.
@@ -288,7 +288,7 @@ impl Ctx {
             self.remember(&domain.uid().unwrap_or_default(), |m| {
                 m.written = Some((new.clone(), domain.status.clone()));
                 let (old, new) = (&old.conditions, &new.conditions);
-                self.metrics.turned(metrics::Controller::Domain, domain, old, new, &mut m.is_new);
+                self.metrics.transitioned(metrics::Controller::Domain, domain, old, new, &mut m.is_new);
             });
         }
         for t in transitions(&old.conditions, &new.conditions) {

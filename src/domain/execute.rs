@@ -83,7 +83,7 @@ pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Han
 
 async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>) -> Result<(), Outcome> {
     let Hands { session, home, .. } = hands;
-    wait_for_turn(action, hands).await?;
+    wait_for_quota(action, hands).await?;
     let (gateway, domain) = (&session.gateway, &home.domain_name);
     let result = match action {
         Action::GenerateAuthority { authority, recorded } => {
@@ -200,7 +200,7 @@ fn scarce(action: &Action) -> Option<Operation> {
     }
 }
 
-async fn wait_for_turn(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
+async fn wait_for_quota(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
     let Some(operation) = scarce(action) else { return Ok(()) };
     let bucket = Bucket::new(&hands.session.account, &hands.session.region, operation);
     let ticket = Ticket {

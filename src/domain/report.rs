@@ -27,7 +27,7 @@ use crate::{
 /// What became of the first action of a step that did not simply succeed.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// It waits for its turn under AWS's quota.
+    /// It waits in the queue under AWS's quota.
     Queued {
         ahead: usize,
         about: std::time::Duration,
@@ -265,7 +265,7 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
                 (_, 301..=1800) => "within 30 minutes",
                 _ => "in more than 30 minutes",
             };
-            (Standing::Working, Reason::Queued, format!("waiting for its turn under AWS's quota: {when}"))
+            (Standing::Working, Reason::Queued, format!("queued for AWS quota: {when}"))
         }
         Outcome::NotLeading => {
             (Standing::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into())

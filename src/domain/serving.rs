@@ -460,7 +460,7 @@ mod tests {
         let of = |truth, reason| status(&[(ConditionType::DomainProgrammed, truth, reason, 1)]);
         let queued = of(Truth::Unknown, Reason::Queued);
         for (what, old, since, queues) in [
-            ("it waits for its turn", queued, true, true),
+            ("it waits in the queue", queued, true, true),
             ("it waits for something else", of(Truth::Unknown, Reason::Progressing), true, false),
             ("it is as it should be", of(Truth::True, Reason::Programmed), false, false),
             ("it is stuck", of(Truth::False, Reason::DomainRejected), false, false),

@@ -40,22 +40,22 @@ impl Error {
 /// Whose turn it is when many want to look: first come, first served. A `Controller` with a limit of its own takes of those that wait whichever
 /// it finds first in a hash table (kube-runtime 5.0, `Scheduler::pending`): while there are always some, others wait for ever.
 #[derive(Debug)]
-pub struct Turns(Semaphore);
+pub struct ConcurrencyLimit(Semaphore);
 
-impl Turns {
+impl ConcurrencyLimit {
     /// So many at a time.
-    pub fn new(at_once: usize) -> Turns {
-        Turns(Semaphore::new(at_once))
+    pub fn new(at_once: usize) -> ConcurrencyLimit {
+        ConcurrencyLimit(Semaphore::new(at_once))
     }
 
     /// Waits for one's turn, which lasts as long as what this returns; `None`: nobody is to begin any more. What was known of the object before
     /// may be old then.
-    pub async fn next(&self) -> Option<SemaphorePermit<'_>> {
+    pub async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
         self.0.acquire().await.ok()
     }
 
     /// From now on nobody begins.
-    pub fn end(&self) {
+    pub fn close(&self) {
         self.0.close();
     }
 }
@@ -81,14 +81,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn turns_are_taken_in_the_order_in_which_they_were_asked_for() {
-        let (turns, order) = (Arc::new(Turns::new(1)), Arc::new(Mutex::new(vec![])));
-        let first = turns.next().await.expect("nobody else is there");
+    async fn permits_are_given_in_the_order_of_the_requests() {
+        let (concurrency, order) = (Arc::new(ConcurrencyLimit::new(1)), Arc::new(Mutex::new(vec![])));
+        let first = concurrency.acquire().await.expect("nobody else is there");
         let waiting: Vec<_> = (0..100)
             .map(|n| {
-                let (turns, order) = (turns.clone(), order.clone());
+                let (concurrency, order) = (concurrency.clone(), order.clone());
                 tokio::spawn(async move {
-                    let _turn = turns.next().await.expect("it comes");
+                    let _permit = concurrency.acquire().await.expect("it comes");
                     order.lock().unwrap().push(n);
                 })
             })
@@ -97,8 +97,8 @@ mod tests {
         drop(first);
         futures::future::join_all(waiting).await;
         assert_eq!(*order.lock().unwrap(), (0..100).collect::<Vec<_>>());
-        let held = turns.next().await;
-        turns.end();
-        assert!(held.is_some() && turns.next().await.is_none(), "what has begun goes on");
+        let held = concurrency.acquire().await;
+        concurrency.close();
+        assert!(held.is_some() && concurrency.acquire().await.is_none(), "what has begun goes on");
     }
 }

@@ -108,7 +108,7 @@ fn everything() -> String {
     set(&mut conditions, 1, ConditionType::Ready, Truth::Unknown, Reason::Progressing, "", now);
     let old = conditions.clone();
     set(&mut conditions, 1, ConditionType::Ready, Truth::True, Reason::Ready, "", now);
-    metrics.turned(Controller::Domain, &Pod::default(), &old, &conditions, &mut true);
+    metrics.transitioned(Controller::Domain, &Pod::default(), &old, &conditions, &mut true);
     let own = registry.sub_registry_with_prefix(PREFIX);
     let calls = Calls::new();
     calls.count("acm", "RequestCertificate", &Ok(()), Duration::ZERO);

@@ -240,7 +240,7 @@ impl Metrics {
 
     /// The conditions of an object have changed. `is_new`: it has not been Ready yet, as far as this process has seen it from its
     /// beginning; for the caller to keep until the next time.
-    pub fn turned(
+    pub fn transitioned(
         &self,
         controller: Controller,
         object: &impl ResourceExt,
@@ -342,18 +342,18 @@ mod tests {
         let start = Timestamp::now() - jiff::SignedDuration::from_secs(100);
         pod.metadata.creation_timestamp = Some(crate::conditions::in_seconds(start));
         let mut conditions = vec![];
-        let mut turn = |type_, truth, reason, after| {
+        let mut transition = |type_, truth, reason, after| {
             let old = conditions.clone();
             let now = start + jiff::SignedDuration::from_secs(after);
             set(&mut conditions, 1, type_, truth, reason, "", now);
-            metrics.turned(Controller::Domain, &pod, &old, &conditions, &mut is_new);
+            metrics.transitioned(Controller::Domain, &pod, &old, &conditions, &mut is_new);
         };
-        turn(ConditionType::Ready, Truth::Unknown, Reason::Progressing, 0);
-        turn(ConditionType::DomainProgrammed, Truth::Unknown, Reason::Queued, 10);
-        turn(ConditionType::DomainProgrammed, Truth::True, Reason::Programmed, 70);
-        turn(ConditionType::Ready, Truth::True, Reason::Ready, 70);
-        turn(ConditionType::Ready, Truth::False, Reason::RefNotFound, 1000);
-        turn(ConditionType::Ready, Truth::True, Reason::Ready, 2000);
+        transition(ConditionType::Ready, Truth::Unknown, Reason::Progressing, 0);
+        transition(ConditionType::DomainProgrammed, Truth::Unknown, Reason::Queued, 10);
+        transition(ConditionType::DomainProgrammed, Truth::True, Reason::Programmed, 70);
+        transition(ConditionType::Ready, Truth::True, Reason::Ready, 70);
+        transition(ConditionType::Ready, Truth::False, Reason::RefNotFound, 1000);
+        transition(ConditionType::Ready, Truth::True, Reason::Ready, 2000);
         assert_shown(
             &registry,
             &[
@@ -368,7 +368,7 @@ mod tests {
         let old = conditions[..1].to_vec();
         let mut new = old.clone();
         set(&mut new, 1, ConditionType::Ready, Truth::True, Reason::Ready, "", Timestamp::now());
-        metrics.turned(Controller::Domain, &pod, &old, &new, &mut false);
+        metrics.transitioned(Controller::Domain, &pod, &old, &new, &mut false);
         assert!(!shown(&registry).contains("first_time_to_readiness"), "{}", shown(&registry));
     }
 }

@@ -246,7 +246,7 @@ fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     put(
         "aws_quota_place",
-        "How many others go before an MtlsDomain that waits for its turn at an operation of AWS's that has a quota",
+        "How many others go before an MtlsDomain that waits in the queue at an operation of AWS's that has a quota",
         None,
         &|place| whole(place.ahead),
     )?;
@@ -498,7 +498,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_for_a_turn_is_shown_until_it_comes() {
+    async fn a_waiting_ticket_is_shown_until_it_is_granted() {
         let w = world(true);
         wait(&w.objects.quota, "n/d", 1000);
         wait(&w.objects.quota, "n/e", 2000);

@@ -107,7 +107,7 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
         })
         .await;
         life.operator.kill();
-        let in_line = in_line(&life).await;
+        let queued = queued(&life).await;
         let mark = life.mark().await;
         life.end_lease().await;
         life.operator.restart().expect("it starts");
@@ -118,10 +118,10 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
         let made_once: BTreeSet<_> = made.iter().filter(|(_, call)| call.status == Some(201)).map(|(n, _)| n).collect();
         assert_eq!(made_once.len(), DOMAINS);
         let after: Vec<_> = made.iter().filter(|(_, call)| call.n > mark).map(|(name, _)| name).collect();
-        let after: Vec<_> = after.into_iter().filter(|name| in_line.contains(name)).collect();
+        let after: Vec<_> = after.into_iter().filter(|name| queued.contains(name)).collect();
         // The call that was under way when it was killed may have taken effect.
-        assert!(after.len() + 1 >= in_line.len() && in_line.len() > DOMAINS / 4, "{in_line:?}: {after:?}");
-        let expected: Vec<_> = in_line.iter().filter(|name| after.contains(name)).collect();
+        assert!(after.len() + 1 >= queued.len() && queued.len() > DOMAINS / 4, "{queued:?}: {after:?}");
+        let expected: Vec<_> = queued.iter().filter(|name| after.contains(name)).collect();
         assert_eq!(after, expected, "the order of the line");
 
         // One authority changes, and four times more; and somebody must lose access to the last of the domains.
@@ -169,7 +169,7 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
 }
 
 /// The domains whose statuses say that they wait for their turn, in the order in which they do.
-async fn in_line(life: &Life) -> Vec<String> {
+async fn queued(life: &Life) -> Vec<String> {
     let domains = life.domains().list(&ListParams::default()).await.expect("a list");
     let since = |name: String, conditions: &[_]| {
         let queued = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {

@@ -390,30 +390,30 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
 }
 
 #[test]
-fn each_turn_of_a_renewal_is_in_status_and_in_one_event() {
+fn each_step_of_a_renewal_is_in_status_and_in_one_event() {
     run(async {
         let life = Life::start("renewal").await;
         life.create_domain("d", json!({})).await;
         let ready = life.ready("d").await;
         let arn = in_use(&life).await.0;
         let mark = life.mark().await;
-        let turn = async |renewal: &str, reason: &str, days: i64| {
+        let renewal_step = async |renewal: &str, reason: &str, days: i64| {
             let not_after = epoch(in_days(days));
             becomes(&life, CertificateState { arn: &arn, renewal, reason, not_after, ..CertificateState::default() })
                 .await;
             shown(&life, renewal, |c| c.renewal.as_deref() == Some(renewal)).await
         };
-        assert_eq!(turn("PENDING_AUTO_RENEWAL", "", 45).await.warnings, [""; 0]);
+        assert_eq!(renewal_step("PENDING_AUTO_RENEWAL", "", 45).await.warnings, [""; 0]);
         let record = described(&life, &arn).await.domain_validation_options()[0].resource_record().unwrap().clone();
         let line = format!("{} CNAME {}", record.name(), record.value());
-        assert!(turn("PENDING_VALIDATION", "", 45).await.warnings[0].contains(&line));
+        assert!(renewal_step("PENDING_VALIDATION", "", 45).await.warnings[0].contains(&line));
         told(&life, "RenewalPending", "Warning", &line).await;
-        turn("PENDING_VALIDATION", "", 20).await;
+        renewal_step("PENDING_VALIDATION", "", 20).await;
         told(&life, "CertificateExpiring", "Warning", &arn).await;
-        let state = turn("FAILED", "CAA_ERROR", 20).await;
+        let state = renewal_step("FAILED", "CAA_ERROR", 20).await;
         assert_eq!(state.warnings.len(), 2, "{state:?}");
         told(&life, "RenewalFailed", "Warning", "CAA_ERROR").await;
-        let state = turn("SUCCESS", "", 198).await;
+        let state = renewal_step("SUCCESS", "", 198).await;
         assert_eq!(state.warnings, [""; 0]);
         told(&life, "CertificateRenewed", "Normal", &arn).await;
 

@@ -87,7 +87,7 @@ async fn the_order_is_class_then_waiting_time_then_name() {
 async fn nobody_starves() {
     for (storm, longest) in [(Class::SpecChange, 41), (Class::Distrust, 121)] {
         let quota = Quota::new(Rates::default());
-        let mut turns = pin!(quota.turns());
+        let mut granted = pin!(quota.granted());
         let start = Instant::now();
         let now = || (Instant::now() - start).as_secs() as i64;
         ask(&quota, drift("patient"));
@@ -96,7 +96,7 @@ async fn nobody_starves() {
         }
         let mut before = 0;
         loop {
-            let object = turns.next().await.unwrap();
+            let object = granted.next().await.unwrap();
             if object == "patient" {
                 break;
             }
@@ -110,77 +110,77 @@ async fn nobody_starves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_is_woken_when_its_turn_comes_and_once() {
+async fn each_is_woken_once_when_it_is_granted() {
     let quota = Quota::new(Rates::default());
-    let mut turns = pin!(quota.turns());
+    let mut granted = pin!(quota.granted());
     let start = Instant::now();
     for object in ["b", "a"] {
         ask(&quota, drift(object));
     }
-    assert_eq!(turns.next().await.as_deref(), Some("a"));
+    assert_eq!(granted.next().await.as_deref(), Some("a"));
     assert_eq!((Instant::now() - start).as_secs(), 27, "a tenth of the interval ahead");
-    assert!(timeout(Duration::from_secs(20), turns.next()).await.is_err());
+    assert!(timeout(Duration::from_secs(20), granted.next()).await.is_err());
     assert_eq!(ask(&quota, drift("a")), go(0));
-    assert_eq!(turns.next().await.as_deref(), Some("b"));
+    assert_eq!(granted.next().await.as_deref(), Some("b"));
     // Tokens come every 30 s of the clock, however late the head was.
     assert_eq!((Instant::now() - start).as_secs(), 47 + 27);
     assert_eq!(ask(&quota, drift("b")), go(3));
-    assert!(timeout(INTERVAL * 10, turns.next()).await.is_err(), "nobody waits");
+    assert!(timeout(INTERVAL * 10, granted.next()).await.is_err(), "nobody waits");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_called_and_does_not_come_holds_nobody_up() {
     let quota = Quota::new(Rates::default());
-    let mut turns = pin!(quota.turns());
+    let mut granted = pin!(quota.granted());
     let start = Instant::now();
     for object in ["gone", "idle", "patient"] {
         ask(&quota, drift(object));
     }
-    assert_eq!(turns.next().await.as_deref(), Some("gone"));
-    assert_eq!(turns.next().await.as_deref(), Some("idle"));
+    assert_eq!(granted.next().await.as_deref(), Some("gone"));
+    assert_eq!(granted.next().await.as_deref(), Some("idle"));
     assert_eq!((Instant::now() - start).as_secs(), 87, "27 for the token, 60 of patience");
     // One that looks and wants nothing any more makes room at once; a reconcile that began before the call says nothing.
     quota.reconciled("idle", start);
-    assert!(timeout(Duration::from_secs(1), turns.next()).await.is_err());
+    assert!(timeout(Duration::from_secs(1), granted.next()).await.is_err());
     quota.reconciled("idle", Instant::now());
-    assert_eq!(turns.next().await.as_deref(), Some("patient"));
+    assert_eq!(granted.next().await.as_deref(), Some("patient"));
     assert_eq!(ask(&quota, drift("patient")), go(0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_more_urgent_ticket_passes_one_that_was_called() {
     let quota = Quota::new(Rates::default());
-    let mut turns = pin!(quota.turns());
+    let mut granted = pin!(quota.granted());
     ask(&quota, drift("a"));
-    assert_eq!(turns.next().await.as_deref(), Some("a"));
+    assert_eq!(granted.next().await.as_deref(), Some("a"));
     assert_eq!(ask(&quota, ticket("z", Class::Distrust, 9)), go(3));
     assert_eq!(ask(&quota, drift("a")), wait(0, 33));
-    assert_eq!(turns.next().await.as_deref(), Some("a"), "it is called again");
+    assert_eq!(granted.next().await.as_deref(), Some("a"), "it is called again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_withdrawn_ticket_is_nobodys_turn() {
+async fn a_withdrawn_ticket_is_never_granted() {
     let quota = Quota::new(Rates::default());
-    let mut turns = pin!(quota.turns());
+    let mut granted = pin!(quota.granted());
     ask(&quota, drift("a"));
     ask(&quota, drift("b"));
     quota.withdraw("a");
     assert_eq!(ask(&quota, drift("b")), wait(0, 30));
-    assert_eq!(turns.next().await.as_deref(), Some("b"));
+    assert_eq!(granted.next().await.as_deref(), Some("b"));
 }
 
 /// The bucket is full when the first of five changes comes, and still there is one call, with the last of them.
 #[tokio::test(start_paused = true)]
 async fn changes_within_seconds_are_one_call() {
     let quota = Quota::new(Rates::default());
-    let mut turns = pin!(quota.turns());
+    let mut granted = pin!(quota.granted());
     advance(INTERVAL * 2).await;
     for words in ["1", "2", "3", "4", "5"] {
-        assert!(timeout(SETTLED - Duration::from_secs(1), turns.next()).await.is_err());
+        assert!(timeout(SETTLED - Duration::from_secs(1), granted.next()).await.is_err());
         assert_eq!(in_words(&quota, drift("a"), words), wait(0, 5));
     }
     let last = Instant::now();
-    assert_eq!(turns.next().await.as_deref(), Some("a"));
+    assert_eq!(granted.next().await.as_deref(), Some("a"));
     assert_eq!(Instant::now() - last, SETTLED);
     assert_eq!(in_words(&quota, drift("a"), "5"), go(0));
     // Who must lose access loses it now.
@@ -260,7 +260,7 @@ async fn a_new_leader_counts_from_now_and_keeps_the_line() {
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_none_goes_before_all_that_waited_have_been_reconciled() {
     let quota = Quota::new(Rates::default());
-    let mut turns = pin!(quota.turns());
+    let mut granted = pin!(quota.granted());
     quota.reunite(["first", "second", "idle"].map(str::to_owned).into_iter());
     ask(&quota, ticket("second", Class::Creation, 2));
     ask(&quota, ticket("third", Class::Creation, 3));
@@ -268,22 +268,22 @@ async fn after_a_restart_none_goes_before_all_that_waited_have_been_reconciled()
     assert_eq!(ask(&quota, ticket("second", Class::Creation, 2)), wait(0, 0), "the first has not come yet");
     assert_eq!(ask(&quota, ticket("urgent", Class::Distrust, 9)), go(0), "who must lose access waits for nobody");
     quota.reconciled("idle", Instant::now());
-    assert!(timeout(INTERVAL, turns.next()).await.is_err());
+    assert!(timeout(INTERVAL, granted.next()).await.is_err());
     advance(SETTLED).await;
     assert_eq!(ask(&quota, ticket("first", Class::Creation, 1)), wait(0, 5));
-    assert_eq!(turns.next().await.as_deref(), Some("second"), "while the first settles");
+    assert_eq!(granted.next().await.as_deref(), Some("second"), "while the first settles");
     assert_eq!(ask(&quota, ticket("second", Class::Creation, 2)), go(0));
-    assert_eq!(turns.next().await.as_deref(), Some("first"));
+    assert_eq!(granted.next().await.as_deref(), Some("first"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_is_waited_for_for_ever_after_a_restart() {
     let quota = Quota::new(Rates::default());
-    let mut turns = pin!(quota.turns());
+    let mut granted = pin!(quota.granted());
     let start = Instant::now();
     quota.reunite([String::from("gone")].into_iter());
     ask(&quota, drift("a"));
-    assert_eq!(turns.next().await.as_deref(), Some("a"));
+    assert_eq!(granted.next().await.as_deref(), Some("a"));
     assert_eq!(Instant::now() - start, REUNION);
 }
 
@@ -339,5 +339,5 @@ async fn without_a_limit_nobody_waits() {
         assert_eq!(ask(&quota, drift("a")), go(0));
         drop(quota.acquire(&update()).await);
     }
-    assert!(timeout(INTERVAL, pin!(quota.turns()).next()).await.is_err());
+    assert!(timeout(INTERVAL, pin!(quota.granted()).next()).await.is_err());
 }

@@ -71,7 +71,7 @@ impl Stage {
             uses: Uses::default(),
             later: Later::default(),
             permits: Arc::new(permits),
-            turns: Turns::new(1),
+            concurrency: ConcurrencyLimit::new(1),
             started: Instant::now(),
             propagation: SignedDuration::from_secs(90),
             memory: Mutex::default(),

@@ -82,7 +82,7 @@ impl Stage {
             policy: watch::channel(policy).1,
             namespaces,
             permits: Arc::new(permits),
-            turns: Turns::new(1),
+            concurrency: ConcurrencyLimit::new(1),
             memory: Mutex::default(),
         };
         Stage { ctx: Arc::new(ctx), log }
@@ -581,7 +581,7 @@ async fn as_it_is_now() {
     reconcile(then.clone(), stage.ctx.clone()).await.unwrap();
     assert_eq!(stage.log(), ["PATCH status Suspended"], "not as it was when it was queued");
     assert_eq!(reconcile(gone, stage.ctx.clone()).await.unwrap(), Next::await_change());
-    stage.ctx.turns.end();
+    stage.ctx.concurrency.close();
     assert_eq!(reconcile(then, stage.ctx.clone()).await.unwrap(), Next::await_change());
     assert_eq!(stage.log(), [""; 0]);
 }

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_turn_of_a_renewal_is_told_once() {
+    fn each_step_of_a_renewal_is_told_once() {
         let (mut w, mut status) = (empty(), MtlsDomainStatus::default());
         w.converge(&desired());
         let mut renewal = |after: i64, end: i64, state: Option<(RenewalStatus, Option<&str>)>, told: &[Notice]| {
