@@ -55,11 +55,12 @@ use mtls_operator::{
     },
     proxy::Proxies,
     telemetry::{
+        health,
+        heartbeat::Heartbeat,
         logging::{self, Format},
         metrics::{self, Metrics},
         objects::Objects,
-        policy_file, probes,
-        pulse::Pulse,
+        policy_file,
     },
 };
 
@@ -276,19 +277,19 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         each_certificate: run.metrics_per_certificate,
     }));
 
-    let listener = probes::listen(run.listen).with_context(|| format!("cannot listen at {}", run.listen))?;
+    let listener = health::listen(run.listen).with_context(|| format!("cannot listen at {}", run.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
-    let (to_sync, end_of_probes, pulse) = (synced.clone(), stop.clone(), Pulse::default());
-    let (watched, beats, candidate) = (synced.clone(), pulse.clone(), leadership.clone());
-    let stuck = move || {
+    let (to_sync, end_of_probes, heartbeat) = (synced.clone(), stop.clone(), Heartbeat::default());
+    let (watched, heartbeats, candidate) = (synced.clone(), heartbeat.clone(), leadership.clone());
+    let not_live = move || {
         let dead = watched.iter().find(|s| s.has_ended()).map(|s| format!("nothing watches {} any more", s.kind()));
         let out = candidate.is_over().then(|| "this process takes part in no election any more".to_owned());
-        beats.problem().or(dead).or(out)
+        heartbeats.problem().or(dead).or(out)
     };
     let unready = Box::new(move || to_sync.iter().find_map(|s| s.problem()));
-    let shown = probes::Shown { registry, unready, stuck: Box::new(stuck), level };
+    let shown = health::Shown { registry, unready, not_live: Box::new(not_live), level };
     background.spawn(async move {
-        if let Err(error) = probes::serve(listener, shown, end_of_probes).await {
+        if let Err(error) = health::serve(listener, shown, end_of_probes).await {
             tracing::error!(error = %logging::chain(&error), "probes");
         }
     });
@@ -327,7 +328,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 public_dns: PublicDns::new(run.outside.resolver)?,
                 events: events.clone(),
                 metrics: metrics.clone(),
-                pulse: pulse.clone(),
+                heartbeat: heartbeat.clone(),
                 domains: domains.store(),
                 certificates: certificates.store(),
                 served: served.clone(),
@@ -343,7 +344,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 client: client.clone(),
                 events: events.clone(),
                 metrics: metrics.clone(),
-                pulse: pulse.clone(),
+                heartbeat: heartbeat.clone(),
                 permits: permits.clone(),
                 certificates: certificates.store(),
                 domains: domains.store(),
@@ -369,7 +370,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 client: client.clone(),
                 events,
                 metrics: metrics.clone(),
-                pulse: pulse.clone(),
+                heartbeat: heartbeat.clone(),
                 grants: grants.store(),
                 domains: domains.store(),
                 permits,

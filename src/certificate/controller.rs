@@ -63,9 +63,9 @@ use crate::{
     },
     pki::{certificate::Certificate, inspect},
     telemetry::{
+        heartbeat::{self, Heartbeat},
         logging,
         metrics::{self, Metrics},
-        pulse::{self, Pulse},
     },
 };
 
@@ -97,7 +97,7 @@ pub struct Ctx {
     pub client: Client,
     pub events: Events,
     pub metrics: Metrics,
-    pub pulse: Pulse,
+    pub heartbeat: Heartbeat,
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub served: Arc<Served>,
@@ -144,8 +144,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
     let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
-    let (used, pulse) = (ctx.clone(), ctx.pulse.clone());
-    pulse.beat(metrics::Controller::Certificate);
+    let (used, heartbeat) = (ctx.clone(), ctx.heartbeat.clone());
+    heartbeat.record(metrics::Controller::Certificate);
     // News of the same stream: what a subscriber remembers of each of thousands is kept once.
     let (share_places, sharing) = unbounded();
     let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| {
@@ -170,15 +170,15 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
         .reconcile_on(trusts)
         .reconcile_on(when_due(ctx.clone()))
-        .reconcile_on(pulse::ticks())
+        .reconcile_on(heartbeat::ticks())
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, failed, ctx.clone())
-        .for_each(async |_| pulse.beat(metrics::Controller::Certificate));
+        .for_each(async |_| heartbeat.record(metrics::Controller::Certificate));
     tokio::join!(controller, deletions, async {
         stop.cancelled().await;
         ctx.concurrency.close();
     });
-    pulse.end(metrics::Controller::Certificate);
+    heartbeat.end(metrics::Controller::Certificate);
 }
 
 /// Before the reconcile, so that nothing which happens to a Secret after it is missed.

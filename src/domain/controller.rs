@@ -67,10 +67,10 @@ use crate::{
     policy::Policy,
     probe::{https::EndpointProbe, public_dns::PublicDns},
     telemetry::{
+        heartbeat::{self, Heartbeat},
         logging,
         metrics::{self, Metrics},
         policy_file::InForce,
-        pulse::{self, Pulse},
     },
 };
 
@@ -101,7 +101,7 @@ pub struct Ctx {
     pub service_account: Arc<ServiceAccount>,
     pub events: Events,
     pub metrics: Metrics,
-    pub pulse: Pulse,
+    pub heartbeat: Heartbeat,
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
     pub served: Arc<Served>,
@@ -152,8 +152,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))
     });
-    let pulse = ctx.pulse.clone();
-    pulse.beat(metrics::Controller::Domain);
+    let heartbeat = ctx.heartbeat.clone();
+    heartbeat.record(metrics::Controller::Domain);
     let bypasses = ctx.bypasses.clone().changes();
     let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
@@ -188,16 +188,16 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .reconcile_on(readers(&watches.config_maps, for_maps))
         .reconcile_on(granted)
         .reconcile_on(bypasses)
-        .reconcile_on(pulse::ticks())
+        .reconcile_on(heartbeat::ticks())
         .reconcile_all_on(changes(ctx.policy.clone()))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, failed, ctx)
-        .for_each(async |_| pulse.beat(metrics::Controller::Domain));
+        .for_each(async |_| heartbeat.record(metrics::Controller::Domain));
     tokio::join!(controller, async {
         stop.cancelled().await;
         ending.concurrency.close();
     });
-    pulse.end(metrics::Controller::Domain);
+    heartbeat.end(metrics::Controller::Domain);
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {

@@ -34,9 +34,9 @@ use crate::{
         watch::Watch,
     },
     telemetry::{
+        heartbeat::{self, Heartbeat},
         logging,
         metrics::{self, Metrics},
-        pulse::{self, Pulse},
     },
 };
 
@@ -50,7 +50,7 @@ pub struct Ctx {
     pub client: Client,
     pub events: Events,
     pub metrics: Metrics,
-    pub pulse: Pulse,
+    pub heartbeat: Heartbeat,
     pub grants: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
     pub permits: Arc<Permits>,
@@ -66,8 +66,8 @@ pub struct Watches {
 /// Runs until `stop`; reconciles that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let (by_certificate, by_domain, by_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
-    let pulse = ctx.pulse.clone();
-    pulse.beat(metrics::Controller::Grant);
+    let heartbeat = ctx.heartbeat.clone();
+    heartbeat.record(metrics::Controller::Grant);
     let refs = |all: Vec<Arc<Guard>>| all.into_iter().map(|g| ObjectRef::from_obj(&*g)).collect::<Vec<_>>();
     Controller::for_shared_stream(watches.grants.subscribe(), ctx.grants.clone())
         .with_config(Config::default().debounce(DEBOUNCE))
@@ -81,12 +81,12 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |_| {
             refs(by_namespace.grants.state())
         })
-        .reconcile_on(pulse::ticks())
+        .reconcile_on(heartbeat::ticks())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, ctx)
-        .for_each(async |_| pulse.beat(metrics::Controller::Grant))
+        .for_each(async |_| heartbeat.record(metrics::Controller::Grant))
         .await;
-    pulse.end(metrics::Controller::Grant);
+    heartbeat.end(metrics::Controller::Grant);
 }
 
 /// What of a certificate a grant counts, and whether it may have gone from one to another.

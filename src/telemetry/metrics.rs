@@ -142,7 +142,7 @@ fn long() -> Histogram {
 }
 
 impl Metrics {
-    /// The metrics, and the registry that `probes::serve` shows.
+    /// The metrics, and the registry that `health::serve` shows.
     pub fn new() -> (Self, Registry) {
         let me = Self {
             reconciles: Family::default(),

@@ -62,7 +62,7 @@ impl Stage {
             client: client.clone(),
             events: Events::new(client, "test"),
             metrics,
-            pulse: Pulse::default(),
+            heartbeat: Heartbeat::default(),
             certificates,
             domains,
             served: Arc::new(Served::new().0),

@@ -73,7 +73,7 @@ impl Stage {
             service_account: Arc::new(ServiceAccount::new(client.clone())),
             events: Events::new(client, "test"),
             metrics,
-            pulse: Pulse::default(),
+            heartbeat: Heartbeat::default(),
             domains,
             certificates,
             served: Arc::new(Served::new().0),

@@ -29,7 +29,7 @@ pub struct Shown {
     /// Asked at each probe, and answers why not yet: caches that have not synced, CRDs that are missing.
     pub unready: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// The same, of what only a restart mends: a loop that hangs, a task that died.
-    pub stuck: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    pub not_live: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub level: Level,
 }
 
@@ -80,14 +80,14 @@ pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken)
 
 fn app(shown: Shown) -> Router {
     Router::new()
-        .route("/livez", get(async |State(shown): State<Arc<Shown>>| verdict((shown.stuck)())))
-        .route("/readyz", get(async |State(shown): State<Arc<Shown>>| verdict((shown.unready)())))
+        .route("/livez", get(async |State(shown): State<Arc<Shown>>| answer((shown.not_live)())))
+        .route("/readyz", get(async |State(shown): State<Arc<Shown>>| answer((shown.unready)())))
         .route("/metrics", get(metrics))
         .route("/loglevel", get(async |State(shown): State<Arc<Shown>>| shown.level.filter() + "\n").put(set_level))
         .with_state(Arc::new(shown))
 }
 
-fn verdict(problem: Option<String>) -> (StatusCode, String) {
+fn answer(problem: Option<String>) -> (StatusCode, String) {
     match problem {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
@@ -140,8 +140,8 @@ mod tests {
 
     use super::*;
     use crate::telemetry::{
+        heartbeat::Heartbeat,
         metrics::{Controller, Metrics},
-        pulse::Pulse,
     };
 
     #[tokio::test]
@@ -150,12 +150,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (metrics, registry) = Metrics::new();
         let reason = Arc::new(Mutex::new(Some("MtlsDomain is not listed yet".to_owned())));
-        let (stop, pulse) = (CancellationToken::new(), Pulse::default());
-        let (unready, beats) = (reason.clone(), pulse.clone());
+        let (stop, heartbeat) = (CancellationToken::new(), Heartbeat::default());
+        let (unready, heartbeats) = (reason.clone(), heartbeat.clone());
         let shown = Shown {
             registry,
             unready: Box::new(move || unready.lock().unwrap().clone()),
-            stuck: Box::new(move || beats.problem()),
+            not_live: Box::new(move || heartbeats.problem()),
             level: logging::tests::level("info"),
         };
         let server = tokio::spawn(serve(listener, shown, stop.clone()));
@@ -189,7 +189,7 @@ mod tests {
 
         // Long ago: the loop hangs, and readiness is another matter.
         tokio::time::pause();
-        pulse.beat(Controller::Grant);
+        heartbeat.record(Controller::Grant);
         tokio::time::advance(Duration::from_secs(3600)).await;
         tokio::time::resume();
         let answer = ask("/livez").await;
@@ -243,7 +243,7 @@ mod tests {
         let get = async |asked: &[(&str, &str)]| {
             let (_, registry) = Metrics::new();
             let level = logging::tests::level("info");
-            let shown = Shown { registry, unready: Box::new(|| None), stuck: Box::new(|| None), level };
+            let shown = Shown { registry, unready: Box::new(|| None), not_live: Box::new(|| None), level };
             let mut request = axum::extract::Request::get("/metrics");
             for (name, value) in asked {
                 request = request.header(*name, *value);
@@ -271,7 +271,7 @@ mod tests {
         use tower::ServiceExt;
         let (_, registry) = Metrics::new();
         let level = logging::tests::level("info");
-        let shown = Shown { registry, unready: Box::new(|| None), stuck: Box::new(|| None), level: level.clone() };
+        let shown = Shown { registry, unready: Box::new(|| None), not_live: Box::new(|| None), level: level.clone() };
         let mut request = axum::extract::Request::put("/loglevel").body(axum::body::Body::from("debug")).unwrap();
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 4711))));
         assert_eq!(app(shown).oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);

@@ -19,11 +19,11 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// When each loop gave its last result. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Pulse(Arc<Mutex<BTreeMap<Controller, Instant>>>);
+pub struct Heartbeat(Arc<Mutex<BTreeMap<Controller, Instant>>>);
 
-impl Pulse {
+impl Heartbeat {
     /// A result came out of the loop, or it begins.
-    pub fn beat(&self, controller: Controller) {
+    pub fn record(&self, controller: Controller) {
         self.0.lock().expect("nobody panics while holding it").insert(controller, Instant::now());
     }
 
@@ -34,14 +34,14 @@ impl Pulse {
 
     /// Which loop is stuck, for people; `None`: none of those that run.
     pub fn problem(&self) -> Option<String> {
-        let beats = self.0.lock().expect("nobody panics while holding it");
-        let stuck = |(controller, at): (&Controller, &Instant)| {
+        let heartbeats = self.0.lock().expect("nobody panics while holding it");
+        let not_live = |(controller, at): (&Controller, &Instant)| {
             let silent = at.elapsed();
             let message =
                 format!("the reconcile loop of {} has given no result for {} s", controller.kind(), silent.as_secs());
             (silent > LONGEST).then_some(message)
         };
-        beats.iter().find_map(stuck)
+        heartbeats.iter().find_map(not_live)
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     }
 
     /// A loop of which each reconcile waits until `go` is told.
-    fn running(names: &[&str], pulse: &Pulse) -> Arc<Notify> {
+    fn running(names: &[&str], heartbeat: &Heartbeat) -> Arc<Notify> {
         let (store, mut writer) = reflector::store::<ConfigMap>();
         writer.apply_watcher_event(&Event::Init);
         for name in names {
@@ -86,9 +86,9 @@ mod tests {
         }
         writer.apply_watcher_event(&Event::InitDone);
         let objects: Vec<_> = store.state();
-        let (go, pulse) = (Arc::new(Notify::new()), pulse.clone());
+        let (go, heartbeat) = (Arc::new(Notify::new()), heartbeat.clone());
         let wait = go.clone();
-        pulse.beat(Controller::Domain);
+        heartbeat.record(Controller::Domain);
         tokio::spawn(async move {
             let _writer = writer;
             let forever = futures::stream::iter(objects).chain(futures::stream::pending());
@@ -102,7 +102,7 @@ mod tests {
                 .with_config(Config::default().concurrency(1))
                 .reconcile_on(ticks())
                 .run(reconcile, |_, _, _| Action::await_change(), wait)
-                .for_each(async |_| pulse.beat(Controller::Domain))
+                .for_each(async |_| heartbeat.record(Controller::Domain))
                 .await;
         });
         go
@@ -110,23 +110,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_lives_as_long_as_anything_comes_out_of_it() {
-        let pulse = Pulse::default();
-        running(&["quick"], &pulse);
+        let heartbeat = Heartbeat::default();
+        running(&["quick"], &heartbeat);
         tokio::time::sleep(LONGEST * 20).await;
-        assert_eq!(pulse.problem(), None, "there is nothing to do, which is no reason");
+        assert_eq!(heartbeat.problem(), None, "there is nothing to do, which is no reason");
 
-        let pulse = Pulse::default();
-        let go = running(&["slow"], &pulse);
+        let heartbeat = Heartbeat::default();
+        let go = running(&["slow"], &heartbeat);
         tokio::time::sleep(LONGEST - INTERVAL).await;
-        assert_eq!(pulse.problem(), None, "it takes long, and may");
+        assert_eq!(heartbeat.problem(), None, "it takes long, and may");
         tokio::time::sleep(INTERVAL * 2).await;
-        let problem = pulse.problem().expect("it hangs");
+        let problem = heartbeat.problem().expect("it hangs");
         assert!(problem.starts_with("the reconcile loop of MtlsDomain has given no result for 3"), "{problem}");
         go.notify_one();
         tokio::time::sleep(INTERVAL).await;
-        assert_eq!(pulse.problem(), None, "it goes on");
-        pulse.end(Controller::Domain);
+        assert_eq!(heartbeat.problem(), None, "it goes on");
+        heartbeat.end(Controller::Domain);
         tokio::time::sleep(LONGEST * 2).await;
-        assert_eq!(pulse.problem(), None, "one that has ended is not stuck");
+        assert_eq!(heartbeat.problem(), None, "one that has ended is not stuck");
     }
 }
