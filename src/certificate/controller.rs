@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     claims,
     desired::{self, Desired},
-    execute::{self, Hands},
+    execute::{self, ApplyContext},
     issuers::Issuers,
     later::Later,
-    observe::{self, Eyes},
+    observe::{self, ObserveContext},
     observed::Observed,
     plan::{self, Act, Plan, lines_after_issue},
     report::{self, Leaf},
@@ -367,13 +367,17 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         return Ok(Next::await_change());
     }
     let last_revision = old.revision.unwrap_or_default();
-    let eyes = Eyes { client: &ctx.client, secrets: &ctx.secrets, issuers: &ctx.issuers };
-    let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &eyes).await?;
+    let observe_context = ObserveContext { client: &ctx.client, secrets: &ctx.secrets, issuers: &ctx.issuers };
+    let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &observe_context).await?;
     let plan = plan::plan(&d, &observed, ctx.propagation, now);
-    let hands =
-        Hands { cert, d: &d, password: observed.password.as_ref().and_then(|p| p.as_ref().ok()), client: &ctx.client };
+    let apply_context = ApplyContext {
+        cert,
+        d: &d,
+        password: observed.password.as_ref().and_then(|p| p.as_ref().ok()),
+        client: &ctx.client,
+    };
     let uid = cert.uid().unwrap_or_default();
-    let done = match act(&hands, &plan, &observed, now).await {
+    let done = match act(&apply_context, &plan, &observed, now).await {
         // Somebody wrote the Secret first: look at what they wrote.
         Err(execute::Error::Kubernetes(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
         done => done,
@@ -548,37 +552,42 @@ struct Issued {
 }
 
 /// Does what the plan says. What was issued into the Secret, or swapped in.
-async fn act(hands: &Hands<'_>, plan: &Plan, o: &Observed, now: Timestamp) -> Result<Option<Issued>, execute::Error> {
+async fn act(
+    apply_context: &ApplyContext<'_>,
+    plan: &Plan,
+    o: &Observed,
+    now: Timestamp,
+) -> Result<Option<Issued>, execute::Error> {
     let (secret, next) = (o.secret.as_ref(), o.next.as_ref());
     match (&plan.act, &o.issuer) {
         (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
-            tracing::debug!(certificate = %hands.d.name, reason = ?violation.reason, "issuing");
+            tracing::debug!(certificate = %apply_context.d.name, reason = ?violation.reason, "issuing");
             let old = plan::own_key(o);
-            let (leaf, version) = execute::issue(hands, issuer.clone(), secret, old, revision, now).await?;
+            let (leaf, version) = execute::issue(apply_context, issuer.clone(), secret, old, revision, now).await?;
             Ok(Some(Issued { leaf, revision, version }))
         }
         (Some(Act::Stage { revision }), _) => {
-            execute::stage(hands, plan::own_key(o), next, *revision, now).await?;
+            execute::stage(apply_context, plan::own_key(o), next, *revision, now).await?;
             Ok(None)
         }
         (Some(Act::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {
             Some((next, leaf)) => {
-                execute::swap(hands, secret, next).await?;
-                execute::unstage(hands, next).await?;
+                execute::swap(apply_context, secret, next).await?;
+                execute::unstage(apply_context, next).await?;
                 Ok(Some(Issued { leaf, revision: next.revision, version: None }))
             }
             None => Ok(None), // the plan swaps in only what is there
         },
         (Some(Act::Unstage), _) => {
             if let Some(next) = next {
-                execute::unstage(hands, next).await?;
+                execute::unstage(apply_context, next).await?;
             }
             Ok(None)
         }
         (Some(Act::Complete), _) => {
             if let Some(secret) = secret {
-                execute::complete(hands, secret).await?;
+                execute::complete(apply_context, secret).await?;
             }
             Ok(None)
         }

@@ -55,7 +55,7 @@ impl Error {
 }
 
 /// What the Secret of one `ClientCertificate` is written for and with.
-pub struct Hands<'a> {
+pub struct ApplyContext<'a> {
     pub cert: &'a ClientCertificate,
     pub d: &'a Desired,
     /// The keystore's, when there is to be one.
@@ -65,14 +65,14 @@ pub struct Hands<'a> {
 
 /// Issues into the Secret. The leaf that is in it now, and the resourceVersion of the Secret. `old`: the key that is there and may stay.
 pub async fn issue(
-    hands: &Hands<'_>,
+    apply_context: &ApplyContext<'_>,
     issuer: Arc<Issuer>,
     secret: Option<&Held>,
     old: Option<Vec<u8>>,
     revision: i64,
     now: Timestamp,
 ) -> Result<(Certificate, Option<String>), Error> {
-    let Hands { cert, d, client, .. } = hands;
+    let ApplyContext { cert, d, client, .. } = apply_context;
     let (request, key) = (d.request.clone(), d.key.clone());
     let make = move || make(&request, &key, old, Some(&issuer), now);
     let (certificate, data) = match d.key {
@@ -82,8 +82,8 @@ pub async fn issue(
         // A fraction of a millisecond: cheaper than another thread, which would keep memory of its own.
         _ => make()?,
     };
-    let keystore = hands.keystore(&data).await?;
-    let wanted = hands.wanted(revision, d.renew.clone(), data, keystore);
+    let keystore = apply_context.keystore(&data).await?;
+    let wanted = apply_context.wanted(revision, d.renew.clone(), data, keystore);
     let written = apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
     tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %certificate.serial, "issued");
     Ok((certificate, written.resource_version()))
@@ -91,59 +91,59 @@ pub async fn issue(
 
 /// Makes the next self-signed certificate and its key, and keeps them beside the Secret. `old`: the key that is there and may stay.
 pub async fn stage(
-    hands: &Hands<'_>,
+    apply_context: &ApplyContext<'_>,
     old: Option<Vec<u8>>,
     next: Option<&Held>,
     revision: i64,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let d = hands.d;
+    let d = apply_context.d;
     let (request, key) = (self_signed::request(d, revision), d.key.clone());
     let (_, data) = tokio::task::spawn_blocking(move || make(&request, &key, old, None, now)).await??;
-    let mut wanted = hands.wanted(revision, d.renew.clone(), data, None);
+    let mut wanted = apply_context.wanted(revision, d.renew.clone(), data, None);
     wanted.metadata.name = Some(next_secret(&d.secret_name));
     // Whatever becomes of the Secret, this one goes with the object: nobody has it yet.
-    wanted.metadata.owner_references = hands.cert.controller_owner_ref(&()).map(|owner| vec![owner]);
-    apply::write_secret(hands.client, wanted, next.map(|s| &s.found)).await?;
+    wanted.metadata.owner_references = apply_context.cert.controller_owner_ref(&()).map(|owner| vec![owner]);
+    apply::write_secret(apply_context.client, wanted, next.map(|s| &s.found)).await?;
     Ok(())
 }
 
 /// Hands out the certificate that was kept beside the Secret, with its key.
-pub async fn swap(hands: &Hands<'_>, secret: Option<&Held>, next: &Held) -> Result<(), Error> {
-    let keystore = hands.keystore(&next.data).await?;
-    let wanted = hands.wanted(next.revision, next.renewed.clone(), next.data.clone(), keystore);
-    apply::write_secret(hands.client, wanted, secret.map(|s| &s.found)).await?;
-    tracing::info!(certificate = %hands.d.name, namespace = %hands.d.namespace, revision = next.revision, "swapped");
+pub async fn swap(apply_context: &ApplyContext<'_>, secret: Option<&Held>, next: &Held) -> Result<(), Error> {
+    let keystore = apply_context.keystore(&next.data).await?;
+    let wanted = apply_context.wanted(next.revision, next.renewed.clone(), next.data.clone(), keystore);
+    apply::write_secret(apply_context.client, wanted, secret.map(|s| &s.found)).await?;
+    tracing::info!(certificate = %apply_context.d.name, namespace = %apply_context.d.namespace, revision = next.revision, "swapped");
     Ok(())
 }
 
 /// Deletes what was kept beside the Secret.
-pub async fn unstage(hands: &Hands<'_>, next: &Held) -> Result<(), Error> {
-    Ok(apply::delete_secret(hands.client, &next.found).await?)
+pub async fn unstage(apply_context: &ApplyContext<'_>, next: &Held) -> Result<(), Error> {
+    Ok(apply::delete_secret(apply_context.client, &next.found).await?)
 }
 
 /// Brings labels, annotations, owner and keystore of a Secret of ours in line with the spec when they are not; key and leaf stay.
-pub async fn complete(hands: &Hands<'_>, held: &Held) -> Result<(), Error> {
+pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(), Error> {
     let there = held.found.data.as_ref().and_then(|data| data.get(KEYSTORE)).map(|ByteString(bytes)| bytes.clone());
     let keystore = there.filter(|_| held.keystore_fits);
     let written = apply::written_by_us(&held.found, "/f:data").contains(KEYSTORE);
-    let is_there = match &hands.d.keystore {
+    let is_there = match &apply_context.d.keystore {
         Some(_) => keystore.is_some(),
         None => !written,
     };
-    let mut wanted = hands.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
+    let mut wanted = apply_context.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
     if is_there && is_labelled_as(&wanted, &held.found) {
         return Ok(());
     }
-    if hands.d.keystore.is_some() && !is_there {
-        let keystore = hands.keystore(&held.data).await?;
+    if apply_context.d.keystore.is_some() && !is_there {
+        let keystore = apply_context.keystore(&held.data).await?;
         wanted.data.get_or_insert_default().extend(keystore.map(|bytes| (KEYSTORE.to_owned(), ByteString(bytes))));
     }
-    apply::write_secret(hands.client, wanted, Some(&held.found)).await?;
+    apply::write_secret(apply_context.client, wanted, Some(&held.found)).await?;
     Ok(())
 }
 
-impl Hands<'_> {
+impl ApplyContext<'_> {
     /// The keystore with this key and chain, when there is to be one.
     async fn keystore(&self, data: &SecretData) -> Result<Option<Vec<u8>>, Error> {
         let Some(password) = self.password.cloned() else { return Ok(None) };
@@ -296,8 +296,8 @@ mod tests {
         let client = fake::client(|_, _, _| fake::refusal(500, "InternalError"));
         let of = |change: fn(&mut serde_json::Value), renewed: Option<&str>| {
             let (cert, d) = wanted(change);
-            let hands = Hands { cert: &cert, d: &d, password: None, client: &client };
-            hands.wanted(3, renewed.map(str::to_owned), data(), None)
+            let apply_context = ApplyContext { cert: &cert, d: &d, password: None, client: &client };
+            apply_context.wanted(3, renewed.map(str::to_owned), data(), None)
         };
         let plain = of(|_| {}, None);
         assert_eq!(plain.labels(), &[(CERTIFICATE_LABEL.to_owned(), "client1".to_owned())].into());
@@ -324,8 +324,8 @@ mod tests {
         assert_eq!(template.annotations()[REVISION], "3", "ours go before the template's");
         let (cert, mut d) = wanted(|_| {});
         d.key = KeyWish::Requested { spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256) };
-        let hands = Hands { cert: &cert, d: &d, password: None, client: &client };
-        let by_csr = hands.wanted(1, None, data(), None);
+        let apply_context = ApplyContext { cert: &cert, d: &d, password: None, client: &client };
+        let by_csr = apply_context.wanted(1, None, data(), None);
         assert!(!by_csr.data.unwrap().contains_key("tls.key"), "its requester has it");
         assert_eq!(by_csr.type_.as_deref(), Some("Opaque"));
     }
@@ -388,11 +388,11 @@ mod tests {
                 (200, body)
             });
             let (cert, d) = wanted(|o| o["spec"]["secretTemplate"] = json!({"labels": {"team": "a"}}));
-            let hands = Hands { cert: &cert, d: &d, password: None, client: &client };
-            let mut found = kept(&hands.wanted(3, None, data(), None));
+            let apply_context = ApplyContext { cert: &cert, d: &d, password: None, client: &client };
+            let mut found = kept(&apply_context.wanted(3, None, data(), None));
             change(&mut found);
             let held = Held { data: data(), ours: true, revision: 3, renewed: None, keystore_fits: false, found };
-            complete(&hands, &held).await.unwrap();
+            complete(&apply_context, &held).await.unwrap();
             assert_eq!(*writes.lock().unwrap() > 0, expected, "{what}");
         }
     }
@@ -411,11 +411,11 @@ mod tests {
             let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
             let (_, data) = make(&d.request, &d.key, None, Some(&issuer), Timestamp::now()).unwrap();
             let password = Zeroizing::new("s3cret".to_owned());
-            let hands = Hands { cert: &cert, d: &d, password: Some(&password), client: &client };
+            let apply_context = ApplyContext { cert: &cert, d: &d, password: Some(&password), client: &client };
             let keystore = there.then(|| vec![1]);
-            let found = kept(&hands.wanted(3, None, data.clone(), keystore));
+            let found = kept(&apply_context.wanted(3, None, data.clone(), keystore));
             let held = Held { data, ours: true, revision: 3, renewed: None, keystore_fits: fits, found };
-            complete(&hands, &held).await.unwrap();
+            complete(&apply_context, &held).await.unwrap();
             assert_eq!(*writes.lock().unwrap() > 0, expected, "{there} {fits}");
         }
     }

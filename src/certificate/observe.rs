@@ -38,14 +38,14 @@ pub const RENEWED: &str = "mtls-operator.io/renewed";
 pub const KEYSTORE: &str = "keystore.p12";
 
 /// What it is seen with.
-pub struct Eyes<'a> {
+pub struct ObserveContext<'a> {
     pub client: &'a Client,
     /// Which Secrets there are, without what is in them.
     pub secrets: &'a Store<PartialObjectMeta<Secret>>,
     pub issuers: &'a Issuers,
 }
 
-impl Eyes<'_> {
+impl ObserveContext<'_> {
     /// From the API server itself, but no question is asked about one that the watch knows nothing of: what is new wakes us, and to create
     /// what is there already is refused.
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, k8s::Error> {
@@ -65,23 +65,23 @@ pub async fn observe(
     domain: Option<&MtlsDomain>,
     trust: Option<Trust>,
     last_revision: i64,
-    eyes: &Eyes<'_>,
+    observe_context: &ObserveContext<'_>,
 ) -> Result<Observed, k8s::Error> {
     let password = match &d.keystore {
-        Some(at) => Some(password(d, at, eyes).await?),
+        Some(at) => Some(password(d, at, observe_context).await?),
         None => None,
     };
-    let secret = match eyes.secret(&d.namespace, &d.secret_name).await? {
+    let secret = match observe_context.secret(&d.namespace, &d.secret_name).await? {
         Some(found) => Some(held(d, found, password.as_ref().and_then(|p| p.as_ref().ok())).await),
         None => None,
     };
     let issuer = match domain {
         None => Err(no_domain(d, secret.is_some())),
         Some(_) if d.self_signed => Ok(None),
-        Some(domain) => issuer(d, domain, trust.as_ref(), eyes).await?.map(Some),
+        Some(domain) => issuer(d, domain, trust.as_ref(), observe_context).await?.map(Some),
     };
     let next = match d.self_signed {
-        true => eyes.secret(&d.namespace, &next_secret(&d.secret_name)).await?,
+        true => observe_context.secret(&d.namespace, &next_secret(&d.secret_name)).await?,
         false => None,
     };
     let next = match next {
@@ -153,9 +153,9 @@ fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
 async fn password(
     d: &Desired,
     at: &SecretKeyRef,
-    eyes: &Eyes<'_>,
+    observe_context: &ObserveContext<'_>,
 ) -> Result<Result<Zeroizing<String>, Problem>, k8s::Error> {
-    Ok(password_in(eyes.secret(&d.namespace, &at.name).await?, at))
+    Ok(password_in(observe_context.secret(&d.namespace, &at.name).await?, at))
 }
 
 /// The password in a Secret; an empty one is none.
@@ -178,7 +178,7 @@ async fn issuer(
     d: &Desired,
     domain: &MtlsDomain,
     trust: Option<&Trust>,
-    eyes: &Eyes<'_>,
+    observe_context: &ObserveContext<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, k8s::Error> {
     let wishes = match desired::authorities(domain) {
         Ok(wishes) => wishes,
@@ -194,11 +194,11 @@ async fn issuer(
                 format!("MtlsDomain {} has no authority {name}", d.domain.1),
             )));
         };
-        return own_key_of(wish, d, domain, trust, eyes).await;
+        return own_key_of(wish, d, domain, trust, observe_context).await;
     }
     let mut able = Vec::new();
     for wish in wishes.iter().filter(|w| w.issues()) {
-        able.push((wish.name.clone(), own_key_of(wish, d, domain, trust, eyes).await?));
+        able.push((wish.name.clone(), own_key_of(wish, d, domain, trust, observe_context).await?));
     }
     Ok(only_one(able, &d.domain.1))
 }
@@ -234,9 +234,9 @@ async fn own_key_of(
     d: &Desired,
     domain: &MtlsDomain,
     trust: Option<&Trust>,
-    eyes: &Eyes<'_>,
+    observe_context: &ObserveContext<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, k8s::Error> {
-    let Keyed { issuer, labels } = match key_of(wish, d, eyes).await? {
+    let Keyed { issuer, labels } = match key_of(wish, d, observe_context).await? {
         Ok(keyed) => keyed,
         Err(problem) => return Ok(Err(problem)),
     };
@@ -255,7 +255,11 @@ async fn own_key_of(
     }))
 }
 
-async fn key_of(wish: &AuthorityWish, d: &Desired, eyes: &Eyes<'_>) -> Result<Result<Keyed, Problem>, k8s::Error> {
+async fn key_of(
+    wish: &AuthorityWish,
+    d: &Desired,
+    observe_context: &ObserveContext<'_>,
+) -> Result<Result<Keyed, Problem>, k8s::Error> {
     let (name, domain) = (&wish.name, &d.domain.1);
     if wish.state == AuthorityState::Distrusted {
         return Ok(Err(problem(
@@ -270,10 +274,10 @@ async fn key_of(wish: &AuthorityWish, d: &Desired, eyes: &Eyes<'_>) -> Result<Re
         )));
     };
     let at = (d.domain.0.as_str(), secret.as_str());
-    if let Some(keyed) = eyes.issuers.get(at, eyes.version(at.0, at.1).as_deref()) {
+    if let Some(keyed) = observe_context.issuers.get(at, observe_context.version(at.0, at.1).as_deref()) {
         return Ok(Ok(keyed));
     }
-    let Some(found) = apply::secret(eyes.client, at.0, at.1).await? else {
+    let Some(found) = apply::secret(observe_context.client, at.0, at.1).await? else {
         let message = format!("the key of the authority {name} is not there yet");
         return Ok(Err(Problem { standing: Standing::Working, reason: Reason::WaitingForAuthority, message }));
     };
@@ -287,7 +291,7 @@ async fn key_of(wish: &AuthorityWish, d: &Desired, eyes: &Eyes<'_>) -> Result<Re
     match Issuer::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
         Ok(issuer) => {
             let keyed = Keyed { issuer, labels: found.labels().clone() };
-            eyes.issuers.put(at, found.resource_version(), keyed.clone());
+            observe_context.issuers.put(at, found.resource_version(), keyed.clone());
             Ok(Ok(keyed))
         }
         Err(error) => Ok(Err(problem(
@@ -418,8 +422,8 @@ mod tests {
             serde_json::from_value::<PartialObjectMeta<Secret>>(value).unwrap()
         };
         let store = store(secrets.iter().map(metadata).collect());
-        let eyes = Eyes { client: &client, secrets: &store, issuers: &Issuers::default() };
-        observe(d, Some(&domain), trust, 0, &eyes).await.unwrap()
+        let observe_context = ObserveContext { client: &client, secrets: &store, issuers: &Issuers::default() };
+        observe(d, Some(&domain), trust, 0, &observe_context).await.unwrap()
     }
 
     #[tokio::test]

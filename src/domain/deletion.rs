@@ -8,7 +8,7 @@ use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 use super::{
     controller::Ctx,
     desired::{self, Home},
-    execute::{self, Hands},
+    execute::{self, ApplyContext},
     generated::{AUTHORITY_LABEL, DOMAIN_LABEL},
     observe,
     permission::Permission,
@@ -58,7 +58,7 @@ pub(super) async fn delete(
         }
         return let_go(domain, ctx).await;
     }
-    let hands = Hands {
+    let apply_context = ApplyContext {
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
@@ -71,7 +71,7 @@ pub(super) async fn delete(
         since: waiting_since(old).unwrap_or(now),
         now,
     };
-    let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &hands).await;
+    let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &apply_context).await;
     let line = report::deletion_line(&judged, done.outcomes.get(&Step::DomainProgrammed));
     let generation = domain.metadata.generation.unwrap_or_default();
     let why = line.message.clone();

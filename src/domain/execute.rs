@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What acting needs.
-pub struct Hands<'a> {
+pub struct ApplyContext<'a> {
     pub client: &'a Client,
     pub session: &'a Session,
     pub quota: &'a Quota,
@@ -56,20 +56,20 @@ pub struct Done {
 }
 
 /// Performs the actions in order, each step up to its first failure.
-pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Hands<'_>) -> Done {
+pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, apply_context: &ApplyContext<'_>) -> Done {
     let mut done = Done::default();
     for (step, action) in actions {
         if done.outcomes.contains_key(&step) {
             continue;
         }
         // Around the line that each write to AWS has in the log.
-        let span = tracing::info_span!("act", domain = %hands.home.domain_name, action = %action);
-        match Box::pin(perform(action, hands, &mut done.change)).instrument(span).await {
+        let span = tracing::info_span!("act", domain = %apply_context.home.domain_name, action = %action);
+        match Box::pin(perform(action, apply_context, &mut done.change)).instrument(span).await {
             Ok(()) => done.effects += 1,
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
-                    let (domain, error) = (&hands.home.domain_name, logging::chain(error));
-                    match report::stands_in(hands.said, step, &outcome) {
+                    let (domain, error) = (&apply_context.home.domain_name, logging::chain(error));
+                    match report::stands_in(apply_context.said, step, &outcome) {
                         true => tracing::debug!(%domain, %action, %error, "refused again"),
                         false => tracing::warn!(%domain, %action, %error, "refused"),
                     }
@@ -81,15 +81,19 @@ pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, hands: &Han
     done
 }
 
-async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>) -> Result<(), Outcome> {
-    let Hands { session, home, .. } = hands;
-    wait_for_quota(action, hands).await?;
+async fn perform(
+    action: &Action,
+    apply_context: &ApplyContext<'_>,
+    change: &mut Option<String>,
+) -> Result<(), Outcome> {
+    let ApplyContext { session, home, .. } = apply_context;
+    wait_for_quota(action, apply_context).await?;
     let (gateway, domain) = (&session.gateway, &home.domain_name);
     let result = match action {
         Action::GenerateAuthority { authority, recorded } => {
-            return generate(authority, recorded.as_deref(), hands).await;
+            return generate(authority, recorded.as_deref(), apply_context).await;
         }
-        Action::RequestCertificate(request) => return request_certificate(request, hands).await,
+        Action::RequestCertificate(request) => return request_certificate(request, apply_context).await,
         Action::DeleteCertificate { arn } => gone(session.acm.delete(arn).await),
         Action::ChangeRecords { zone_id, changes } => {
             let sent = session.route53.change(zone_id, changes).await;
@@ -169,13 +173,13 @@ async fn perform(action: &Action, hands: &Hands<'_>, change: &mut Option<String>
 }
 
 /// ACM lists a certificate some seconds after it was requested. Until then it is asked for again, with the token that yields the same one.
-async fn request_certificate(request: &CertificateRequest, hands: &Hands<'_>) -> Result<(), Outcome> {
-    let object = format!("{}/{}", hands.home.namespace, hands.home.name);
-    if let Some(about) = hands.allowance.wait(&object, hands.now) {
+async fn request_certificate(request: &CertificateRequest, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
+    let object = format!("{}/{}", apply_context.home.namespace, apply_context.home.name);
+    if let Some(about) = apply_context.allowance.wait(&object, apply_context.now) {
         return Err(Outcome::Queued { ahead: 1, about });
     }
-    let arn = hands.session.acm.request(request).await.map_err(Outcome::Failed)?;
-    match hands.allowance.note(&object, &arn, hands.now) {
+    let arn = apply_context.session.acm.request(request).await.map_err(Outcome::Failed)?;
+    match apply_context.allowance.note(&object, &arn, apply_context.now) {
         true => Ok(()),
         false => Err(Outcome::NotShown(format!("{arn} is requested; ACM does not list it yet"))),
     }
@@ -200,15 +204,15 @@ fn scarce(action: &Action) -> Option<Operation> {
     }
 }
 
-async fn wait_for_quota(action: &Action, hands: &Hands<'_>) -> Result<(), Outcome> {
+async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
     let Some(operation) = scarce(action) else { return Ok(()) };
-    let bucket = Bucket::new(&hands.session.account, &hands.session.region, operation);
+    let bucket = Bucket::new(&apply_context.session.account, &apply_context.session.region, operation);
     let ticket = Ticket {
-        object: format!("{}/{}", hands.home.namespace, hands.home.name),
-        class: hands.class,
-        since: hands.since,
+        object: format!("{}/{}", apply_context.home.namespace, apply_context.home.name),
+        class: apply_context.class,
+        since: apply_context.since,
     };
-    match hands.quota.ask(&bucket, ticket, format!("{action:?}")) {
+    match apply_context.quota.ask(&bucket, ticket, format!("{action:?}")) {
         Grant::Go { after } => {
             tokio::time::sleep(after).await;
             Ok(())
@@ -219,19 +223,19 @@ async fn wait_for_quota(action: &Action, hands: &Hands<'_>) -> Result<(), Outcom
 
 /// Makes the authority's key and certificate. Created, never replaced: a key that is there is somebody's trust. The key is on record
 /// before it is in a Secret, so that no Secret of ours is ever taken for somebody else's; `recorded` is one that got no further.
-async fn generate(name: &str, recorded: Option<&str>, hands: &Hands<'_>) -> Result<(), Outcome> {
-    let wish = hands.authorities.iter().find(|a| a.name == name).map(|a| &a.source);
+async fn generate(name: &str, recorded: Option<&str>, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
+    let wish = apply_context.authorities.iter().find(|a| a.name == name).map(|a| &a.source);
     let Some(SourceWish::Generated { secret, request }) = wish else {
         return Ok(()); // the plan names authorities of the spec only
     };
-    let (request, now) = (request.clone(), hands.now);
+    let (request, now) = (request.clone(), apply_context.now);
     let made = tokio::task::spawn_blocking(move || authority::generate(&request, now))
         .await
         .map_err(|_| Outcome::Kubernetes("making the authority's key did not end".into()))?
         .map_err(|error| Outcome::Kubernetes(format!("cannot make the authority {name}: {error}")))?;
     let key = made.certificate.spki_sha256.as_str();
     let annotation = generated::annotation(name);
-    match finalizer::annotate(hands.client, hands.domain, &annotation, recorded, key).await {
+    match finalizer::annotate(apply_context.client, apply_context.domain, &annotation, recorded, key).await {
         Ok(true) => {}
         Ok(false) => {
             return Err(Outcome::NotShown(format!("the key of the authority {name} could not be recorded yet")));
@@ -246,15 +250,15 @@ async fn generate(name: &str, recorded: Option<&str>, hands: &Hands<'_>) -> Resu
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(secret.clone()),
-            namespace: Some(hands.home.namespace.clone()),
-            labels: Some(generated::labels(&hands.home.name, name)),
+            namespace: Some(apply_context.home.namespace.clone()),
+            labels: Some(generated::labels(&apply_context.home.name, name)),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
         data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.to_vec()))).collect()),
         ..Secret::default()
     };
-    match apply::write_secret(hands.client, secret, None).await {
+    match apply::write_secret(apply_context.client, secret, None).await {
         Ok(_) => {
             tracing::info!(authority = name, "generated");
             Ok(())
@@ -308,7 +312,7 @@ mod tests {
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
             "metadata": {"name": "partners", "namespace": "ns"}, "spec": {"domainName": "api.example.com"},
         }));
-        let hands = Hands {
+        let apply_context = ApplyContext {
             client: &client,
             session: &session,
             quota: &gate.quota,
@@ -321,7 +325,7 @@ mod tests {
             since: now(),
             now: now(),
         };
-        let done = execute(actions.iter().map(|(step, action)| (*step, action)), &hands).await;
+        let done = execute(actions.iter().map(|(step, action)| (*step, action)), &apply_context).await;
         let calls = std::mem::take(&mut *calls.lock().unwrap());
         (done, calls)
     }
@@ -437,7 +441,7 @@ mod tests {
             "metadata": {"name": "partners", "namespace": "ns"}, "spec": {"domainName": "api.example.com"},
         }))
         .unwrap();
-        let hands = Hands {
+        let apply_context = ApplyContext {
             client: &client,
             session: &session,
             quota: &gate.quota,
@@ -450,7 +454,7 @@ mod tests {
             since: now(),
             now: now(),
         };
-        let done = execute([(step, &Action::RequestCertificate(wanted))].into_iter(), &hands).await;
+        let done = execute([(step, &Action::RequestCertificate(wanted))].into_iter(), &apply_context).await;
         assert!(done.outcomes[&step].is_queued(), "{done:?}");
     }
 
@@ -479,7 +483,7 @@ mod tests {
                 "spec": {"domainName": "api.example.com"},
             }))
             .unwrap();
-            let hands = Hands {
+            let apply_context = ApplyContext {
                 client: &client,
                 session: &session,
                 quota: &gate.quota,
@@ -493,7 +497,7 @@ mod tests {
                 now: now(),
             };
             let action = Action::GenerateAuthority { authority: "partners".into(), recorded: None };
-            let done = execute([(Step::ResolvedRefs, &action)].into_iter(), &hands).await;
+            let done = execute([(Step::ResolvedRefs, &action)].into_iter(), &apply_context).await;
             assert_eq!(*log.lock().unwrap(), expected);
             assert_eq!((done.effects, done.outcomes.len()), if recorded { (1, 0) } else { (0, 1) });
         }

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// What a reading needs beside the session.
-pub struct Eyes<'a> {
+pub struct ObserveContext<'a> {
     pub client: &'a Client,
     pub domain: &'a MtlsDomain,
     pub probe: &'a EndpointProbe,
@@ -63,15 +63,15 @@ pub async fn glance(d: &Desired, sight: &Sight<'_>) -> Glance {
 }
 
 /// The rest, for a spec that is allowed.
-pub async fn observe(d: &Desired, sight: &Sight<'_>, eyes: &Eyes<'_>, glance: Glance) -> Observed {
+pub async fn observe(d: &Desired, sight: &Sight<'_>, observe_context: &ObserveContext<'_>, glance: Glance) -> Observed {
     let home = &d.home;
     let zones = glance.zones;
     let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
-        Box::pin(sources::read(eyes.client, &home.namespace, &home.name, &d.authorities)),
-        Box::pin(clients::read(eyes.client, &home.name, &d.self_signed)),
+        Box::pin(sources::read(observe_context.client, &home.namespace, &home.name, &d.authorities)),
+        Box::pin(clients::read(observe_context.client, &home.name, &d.self_signed)),
         sight.certificates(&home.domain_name),
         bucket(d, sight),
-        published(home, sight, eyes.versions),
+        published(home, sight, observe_context.versions),
         sight.domain(&home.domain_name),
         apis(
             home,
@@ -79,24 +79,24 @@ pub async fn observe(d: &Desired, sight: &Sight<'_>, eyes: &Eyes<'_>, glance: Gl
             &d.mappings,
             Asked { headers: !d.identity.is_empty(), authorizer: d.authorizer.is_some() },
             sight,
-            Some(eyes.probe)
+            Some(observe_context.probe)
         ),
-        in_sync(sight.session, eyes.pending_change.as_deref()),
+        in_sync(sight.session, observe_context.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
         named(d, sight, &certificates, &domain),
         validation(home, sight, &zones, &certificates),
         records_of(home, sight, &zones),
         mappings(home, sight, &domain),
-        pinned(sight, &domain, eyes.versions),
-        public(home, &domain, eyes.public_dns),
+        pinned(sight, &domain, observe_context.versions),
+        public(home, &domain, observe_context.public_dns),
     );
     let apis = with_leaving(home, apis, &mappings, sight).await;
-    eyes.versions.keep(&published, &domain);
+    observe_context.versions.keep(&published, &domain);
     let mut observed = Observed {
         authorities,
-        recorded: generated::recorded(eyes.domain, &d.authorities),
-        leaves: eyes.leaves.clone(),
+        recorded: generated::recorded(observe_context.domain, &d.authorities),
+        leaves: observe_context.leaves.clone(),
         self_signed,
         zones,
         certificates,
@@ -113,18 +113,18 @@ pub async fn observe(d: &Desired, sight: &Sight<'_>, eyes: &Eyes<'_>, glance: Gl
         public,
         repairs: BTreeMap::new(),
     };
-    ask_for_records(d, &mut observed, eyes).await;
+    ask_for_records(d, &mut observed, observe_context).await;
     observed
 }
 
 /// The cache may not show yet what was recorded a moment ago: before a Secret counts as somebody else's, the API server is asked.
-async fn ask_for_records(d: &Desired, observed: &mut Observed, eyes: &Eyes<'_>) {
+async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: &ObserveContext<'_>) {
     let is_strange = |wish: &&AuthorityWish| matches!(generated::ownership(d, observed, wish), Ownership::NotOurs(_));
     let strange: Vec<_> = d.authorities.iter().filter(is_strange).map(|wish| wish.name.clone()).collect();
     if strange.is_empty() {
         return;
     }
-    match finalizer::marks(eyes.client, eyes.domain).await {
+    match finalizer::marks(observe_context.client, observe_context.domain).await {
         Ok(Some(marks)) => observed.recorded = generated::recorded(&marks, &d.authorities),
         Ok(None) => {}
         Err(error) => {

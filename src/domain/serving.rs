@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::{
     controller::Ctx,
     desired::{self, Desired, Refused},
-    execute::{self, Hands},
-    observe::{self, Eyes},
+    execute::{self, ApplyContext},
+    observe::{self, ObserveContext},
     observed::{Glance, Leaf, LeafIssuer, Observed, Pinned, Seen},
     permission::Permission,
     plan::{self, Action, Plan, Verdict},
@@ -111,7 +111,7 @@ pub(super) async fn serve(
             _ => ctx.settled(&uid),
         });
     }
-    let hands = Hands {
+    let apply_context = ApplyContext {
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
@@ -125,7 +125,7 @@ pub(super) async fn serve(
         now,
     };
     let begun = Instant::now();
-    let done = execute::execute(plan.actions(), &hands).await;
+    let done = execute::execute(plan.actions(), &apply_context).await;
     timed(Stage::Execute, begun);
     if let Some(change) = &done.change {
         ctx.remember(&uid, |m| m.change = Some(change.clone()));
@@ -227,7 +227,7 @@ async fn view(
     let Permission { ctx, domain, now, .. } = *permission;
     let uid = domain.uid().unwrap_or_default();
     let memory = ctx.remember(&uid, |m| m.clone());
-    let eyes = Eyes {
+    let observe_context = ObserveContext {
         client: &ctx.client,
         domain,
         probe: &ctx.probe,
@@ -236,7 +236,7 @@ async fn view(
         versions: &memory.versions,
         pending_change: memory.change.clone(),
     };
-    let mut observed = observe::observe(d, sight, &eyes, glance).await;
+    let mut observed = observe::observe(d, sight, &observe_context, glance).await;
     let in_place = plan::identity::in_place(d, &observed);
     let generation = domain.metadata.generation.unwrap_or_default();
     observed.repairs = ctx.remember(&uid, |m| m.repairs.count(generation, in_place, &observed));
