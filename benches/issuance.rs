@@ -51,7 +51,7 @@ async fn bench() -> Result<()> {
     let server_before = api_server_cpu(&bench.client).await?;
     let issued = bench.issue(count, ready).await?;
     let server = api_server_cpu(&bench.client).await? - server_before;
-    bench.quiet(count).await?;
+    bench.settled(count).await?;
     let (usage, requests) = (Usage::of(id)?, Requests::so_far(&bench.client).await?.since(&requests_before));
     bench.check(count).await?;
     bench.operator.stop().await?;

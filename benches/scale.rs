@@ -30,7 +30,7 @@ async fn bench() -> Result<()> {
 
     bench.serve_domain().await?;
     let issued = bench.issue(count, bench.ready().await?).await?;
-    bench.quiet(count).await?;
+    bench.settled(count).await?;
     bench.check(count).await?;
     let full = Usage::of(bench.operator_id()?)?;
     println!(
@@ -42,7 +42,7 @@ async fn bench() -> Result<()> {
     let before = Requests::so_far(&bench.client).await?;
     let started = Instant::now();
     bench.operator.restart()?;
-    let restart = bench.quiet(count).await? - started;
+    let restart = bench.settled(count).await? - started;
     let after = Requests::so_far(&bench.client).await?;
     let restarted = Usage::of(bench.operator_id()?)?;
     println!(

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::api::conditions::{ConditionType, Reason};
 
 /// How long a served object may be worked on before Reconciling says so.
-pub const QUIET: SignedDuration = SignedDuration::from_mins(2);
+pub const REPAIR_GRACE: SignedDuration = SignedDuration::from_mins(2);
 /// How long nothing may be seen before Ready is no longer vouched for.
 pub const BLIND: SignedDuration = SignedDuration::from_mins(10);
 /// How long after its creation an object may wait for another one that is applied with it before that counts as missing.
@@ -223,7 +223,7 @@ fn summarize<'a>(
             ready.message = if blind { cut(&format!("{LAST_SEEN}{seen}"), MAX_MESSAGE) } else { seen.to_owned() };
         }
     }
-    (!keeps || lasted > QUIET).then_some((ConditionType::Reconciling, first.reason, first.message.as_str()))
+    (!keeps || lasted > REPAIR_GRACE).then_some((ConditionType::Reconciling, first.reason, first.message.as_str()))
 }
 
 /// The message of Ready without what was put before it.

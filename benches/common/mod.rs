@@ -35,7 +35,7 @@ const NAMESPACE: &str = "bench";
 /// How long anything but the issuing itself may take.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 /// So long without a reconcile, and the operator is idle.
-const QUIET: Duration = Duration::from_secs(2);
+const SETTLED: Duration = Duration::from_secs(2);
 /// The metric that counts looks at certificates.
 const RECONCILES: &str = "controller_runtime_reconcile_total{controller=\"clientcertificate\"";
 /// Certificates that are created at the same time.
@@ -172,9 +172,9 @@ impl Bench {
     }
 
     /// Waits until the operator has looked at certificates at least so many times since it was started, and no longer does; since when.
-    pub async fn quiet(&self, reconciles: usize) -> Result<Instant> {
+    pub async fn settled(&self, reconciles: usize) -> Result<Instant> {
         let (mut last, mut since) = (0.0, Instant::now());
-        while last < reconciles as f64 || since.elapsed() < QUIET {
+        while last < reconciles as f64 || since.elapsed() < SETTLED {
             let now = self.metric(RECONCILES).await?;
             if now != last {
                 (last, since) = (now, Instant::now());

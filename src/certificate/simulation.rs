@@ -47,13 +47,13 @@ fn signing_itself() -> Desired {
 
 /// A Secret, as far as it counts.
 #[derive(Clone)]
-struct Kept {
+struct StoredSecret {
     data: SecretData,
     revision: i64,
     renewed: Option<String>,
 }
 
-impl Kept {
+impl StoredSecret {
     fn held(&self) -> Held {
         Held {
             data: self.data.clone(),
@@ -70,8 +70,8 @@ struct World {
     now: Timestamp,
     issuer: Arc<Issuer>,
     d: Desired,
-    secret: Option<Kept>,
-    next: Option<Kept>,
+    secret: Option<StoredSecret>,
+    next: Option<StoredSecret>,
     trust: Option<Trust>,
     /// What the truststore in use holds.
     bundle: Bundle,
@@ -105,8 +105,8 @@ impl World {
         Observed {
             domain_gone: false,
             issuer: Ok((!self.d.self_signed).then(|| self.issuer.clone())),
-            secret: self.secret.as_ref().map(Kept::held),
-            next: self.next.as_ref().map(Kept::held),
+            secret: self.secret.as_ref().map(StoredSecret::held),
+            next: self.next.as_ref().map(StoredSecret::held),
             last_revision: self.revision,
             password: None,
             trust: self.trust.clone(),
@@ -150,11 +150,11 @@ impl World {
             Some(Act::Issue(_)) => {
                 let data = made(d.request.clone(), Some(&*self.issuer), self.now);
                 let revision = self.observed().revision() + 1;
-                self.hand_out(Kept { data, revision, renewed: d.renew.clone() });
+                self.hand_out(StoredSecret { data, revision, renewed: d.renew.clone() });
             }
             Some(Act::Stage { revision }) => {
                 let data = made(self_signed::request(&d, *revision), None, self.now);
-                self.next = Some(Kept { data, revision: *revision, renewed: d.renew.clone() });
+                self.next = Some(StoredSecret { data, revision: *revision, renewed: d.renew.clone() });
             }
             Some(Act::Swap) => {
                 let next = self.next.clone().unwrap();
@@ -174,7 +174,7 @@ impl World {
         plan
     }
 
-    fn hand_out(&mut self, kept: Kept) {
+    fn hand_out(&mut self, kept: StoredSecret) {
         self.secret = Some(kept);
         self.issued += 1;
     }

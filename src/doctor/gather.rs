@@ -11,8 +11,8 @@ use crate::aws::gateway::{self, Domain, Mapping};
 use crate::aws::quota::Quota;
 use crate::aws::rates::Rates;
 use crate::aws::session::{Session, Sessions};
+use crate::domain::cache::{AwsReader, SessionCache};
 use crate::domain::desired::access;
-use crate::domain::readings::{Kept, Sight};
 use crate::pki::certificate::Certificate;
 use crate::pki::truststore::Bundle;
 use crate::pki::{keys, pem};
@@ -266,7 +266,7 @@ async fn certificates(session: &Session, host: &str, domain: Option<&Domain>) ->
             let found = seen(session.acm.certificate(&domain.certificate_arn)).await;
             found.map(|found| found.into_iter().collect())
         }
-        None => Sight::fresh(session, &Kept::default()).certificates(host).await.map_err(|why| why.message),
+        None => AwsReader::live(session, &SessionCache::default()).certificates(host).await.map_err(|why| why.message),
     }
 }
 

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     allowance::Allowance,
     bypass::Bypasses,
+    cache::{ReadCache, RefreshIntervals},
     claims,
     clients::{SelfSigned, TRUSTED_BY},
     credentials::ServiceAccount,
@@ -33,7 +34,6 @@ use super::{
     observe::{self, Versions},
     permission::{Permission, before_aws},
     reach,
-    readings::{Readings, Tiers},
     repairs::Repairs,
     report,
     served::{DomainKey, Served},
@@ -92,8 +92,8 @@ pub struct Ctx {
     pub truststore_bucket: Option<String>,
     /// The namespaces that are watched; `None`: all.
     pub watched: Option<BTreeSet<String>>,
-    pub tiers: Tiers,
-    pub readings: Readings,
+    pub refresh: RefreshIntervals,
+    pub cache: ReadCache,
     pub sessions: Sessions,
     pub gate: Gate,
     pub probe: EndpointProbe,
@@ -124,7 +124,7 @@ pub struct Memory {
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
     /// Of which generation everything was as it should be at a reconcile, and when that began: nothing was written since.
-    pub(super) quiet_since: Option<(i64, Instant)>,
+    pub(super) in_sync_since: Option<(i64, Instant)>,
     pub(super) repairs: Repairs,
     /// It has not been Ready yet, as far as we have seen it from its beginning.
     is_new: bool,
@@ -256,13 +256,13 @@ impl Ctx {
     /// The next reconcile when there is nothing to be done before something changes.
     pub(super) fn settled(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
-        Next::requeue(self.tiers.of(uid).sometimes)
+        Next::requeue(self.refresh.of(uid).medium)
     }
 
     /// The next reconcile when all is well: soon, because it is likely to cost no call of AWS.
-    pub(super) fn quiet(&self, uid: &str) -> Next {
+    pub(super) fn resync_soon(&self, uid: &str) -> Next {
         self.remember(uid, |m| m.polls = 0);
-        Next::requeue(self.tiers.of(uid).often)
+        Next::requeue(self.refresh.of(uid).short)
     }
 
     /// The labels of a namespace; `None`: not known.

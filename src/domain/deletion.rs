@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 
 use super::{
+    cache::AwsReader,
     controller::Ctx,
     desired::{self, Home},
     execute::{self, ApplyContext},
@@ -14,7 +15,6 @@ use super::{
     permission::Permission,
     plan::{Judged, Step, Verdict},
     reach,
-    readings::Sight,
     report::{self, Outcome},
     serving::waiting_since,
     teardown,
@@ -36,9 +36,9 @@ pub(super) async fn delete(
     now: Timestamp,
 ) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
-    let kept = ctx.readings.of(&desired::access(domain, permission.policy()));
-    let sight = Sight::fresh(session, &kept);
-    let zones = observe::zone_of_remains(home, &sight).await;
+    let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
+    let reader = AwsReader::live(session, &cache);
+    let zones = observe::zone_of_remains(home, &reader).await;
     let reach = [reach::of(domain, home, true), reach::zones(&zones)].concat();
     if let Some(next) = permission.ends(&reach, zones.as_ref().err()).await? {
         return Ok(next);
@@ -46,7 +46,7 @@ pub(super) async fn delete(
     let policy = domain.spec.deletion_policy;
     let mapped = desired::mappings(domain);
     let listed: Vec<_> = mapped.keys().cloned().collect();
-    let remains = observe::remains(home, &mapped, &sight, zones).await;
+    let remains = observe::remains(home, &mapped, &reader, zones).await;
     let judged = teardown::teardown(home, policy, domain.spec.rest_deployment, &listed, &remains);
     if judged.verdict.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.

@@ -2,6 +2,7 @@
 
 pub mod allowance;
 pub mod bypass;
+pub mod cache;
 pub mod claims;
 pub mod clients;
 pub mod controller;
@@ -15,7 +16,6 @@ pub mod observed;
 mod permission;
 pub mod plan;
 pub mod reach;
-pub mod readings;
 pub mod records;
 pub mod repairs;
 pub mod report;

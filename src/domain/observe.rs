@@ -5,11 +5,12 @@ use futures::future::join_all;
 use kube::Client;
 
 use super::{
+    cache::AwsReader,
     clients,
     desired::{AuthorityWish, CertificateWish, Desired, DnsWish, Home, sha256},
     generated::{self, Ownership},
     observed::{
-        Api, Authorizers, Bucket, Glance, Leaf, Made, Observed, Pinned, Published, Remains, Seen, Source, Unseen,
+        Api, Authorizers, Bucket, Leaf, Made, Observed, Pinned, Preflight, Published, Remains, Seen, Source, Unseen,
         ZoneChoice,
     },
     plan::{
@@ -17,7 +18,6 @@ use super::{
         custom_domain::{self, is_taken_over},
         identity,
     },
-    readings::Sight,
     records, sources,
 };
 use crate::{
@@ -57,41 +57,46 @@ pub struct ObserveContext<'a> {
 pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 /// What has to be seen before it is clear whether the spec is allowed.
-pub async fn glance(d: &Desired, sight: &Sight<'_>) -> Glance {
-    let (zones, apis) = tokio::join!(zones(&d.home, certificate_names(d), sight), first_seen(&d.mappings, sight));
-    Glance { zones, apis }
+pub async fn preflight(d: &Desired, reader: &AwsReader<'_>) -> Preflight {
+    let (zones, apis) = tokio::join!(zones(&d.home, certificate_names(d), reader), first_seen(&d.mappings, reader));
+    Preflight { zones, apis }
 }
 
 /// The rest, for a spec that is allowed.
-pub async fn observe(d: &Desired, sight: &Sight<'_>, observe_context: &ObserveContext<'_>, glance: Glance) -> Observed {
+pub async fn observe(
+    d: &Desired,
+    reader: &AwsReader<'_>,
+    observe_context: &ObserveContext<'_>,
+    preflight: Preflight,
+) -> Observed {
     let home = &d.home;
-    let zones = glance.zones;
+    let zones = preflight.zones;
     let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
         Box::pin(sources::read(observe_context.client, &home.namespace, &home.name, &d.authorities)),
         Box::pin(clients::read(observe_context.client, &home.name, &d.self_signed)),
-        sight.certificates(&home.domain_name),
-        bucket(d, sight),
-        published(home, sight, observe_context.versions),
-        sight.domain(&home.domain_name),
+        reader.certificates(&home.domain_name),
+        bucket(d, reader),
+        published(home, reader, observe_context.versions),
+        reader.domain(&home.domain_name),
         apis(
             home,
-            glance.apis,
+            preflight.apis,
             &d.mappings,
             Asked { headers: !d.identity.is_empty(), authorizer: d.authorizer.is_some() },
-            sight,
+            reader,
             Some(observe_context.probe)
         ),
-        in_sync(sight.session, observe_context.pending_change.as_deref()),
+        in_sync(reader.session, observe_context.pending_change.as_deref()),
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
-        named(d, sight, &certificates, &domain),
-        validation(home, sight, &zones, &certificates),
-        records_of(home, sight, &zones),
-        mappings(home, sight, &domain),
-        pinned(sight, &domain, observe_context.versions),
+        named(d, reader, &certificates, &domain),
+        validation(home, reader, &zones, &certificates),
+        records_of(home, reader, &zones),
+        mappings(home, reader, &domain),
+        pinned(reader, &domain, observe_context.versions),
         public(home, &domain, observe_context.public_dns),
     );
-    let apis = with_leaving(home, apis, &mappings, sight).await;
+    let apis = with_leaving(home, apis, &mappings, reader).await;
     observe_context.versions.keep(&published, &domain);
     let mut observed = Observed {
         authorities,
@@ -136,26 +141,26 @@ async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: 
 }
 
 /// The hosted zone that the records of a domain that is being deleted are in.
-pub async fn zone_of_remains(home: &Home, sight: &Sight<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
-    zones(home, &[], sight).await
+pub async fn zone_of_remains(home: &Home, reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
+    zones(home, &[], reader).await
 }
 
 /// What is left of a domain that is being deleted.
 pub async fn remains(
     home: &Home,
     mapped: &BTreeMap<String, MappedApi>,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
     zones: Seen<BTreeMap<String, ZoneChoice>>,
 ) -> Remains {
     let (certificates, domain, versions, apis) = tokio::join!(
-        sight.certificates(&home.domain_name),
-        sight.domain(&home.domain_name),
-        versions(home, sight),
-        marked_apis(home, mapped, sight),
+        reader.certificates(&home.domain_name),
+        reader.domain(&home.domain_name),
+        versions(home, reader),
+        marked_apis(home, mapped, reader),
     );
     let zones = zones.and_then(|zones| unambiguous(home, zones));
-    let (records, mappings) = tokio::join!(records_of(home, sight, &zones), mappings(home, sight, &domain));
-    let apis = with_leaving(home, apis, &mappings, sight).await;
+    let (records, mappings) = tokio::join!(records_of(home, reader, &zones), mappings(home, reader, &domain));
+    let apis = with_leaving(home, apis, &mappings, reader).await;
     let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
     Remains { zone_id, records, domain, mappings, apis, certificates, versions }
 }
@@ -198,17 +203,17 @@ fn certificate_names(d: &Desired) -> &[String] {
 }
 
 /// The zone of the domain name and of each of `names`: the one of the spec, or the public one with the longest name that they end in.
-async fn zones(home: &Home, names: &[String], sight: &Sight<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
+async fn zones(home: &Home, names: &[String], reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
     let DnsWish::Route53 { zone_id, .. } = &home.dns else { return Ok(BTreeMap::new()) };
     let given = match zone_id {
-        Some(id) => sight.zone(id).await?,
+        Some(id) => reader.zone(id).await?,
         None => None,
     };
     let names: BTreeSet<_> = names.iter().chain([&home.domain_name]).collect();
     let fits = |name: &str| given.as_ref().is_some_and(|zone| is_in_zone(name, zone));
     let all = match zone_id {
         Some(_) if names.iter().all(|name| fits(name) || **name == home.domain_name) => vec![],
-        _ => sight.zones().await?,
+        _ => reader.zones().await?,
     };
     let choice = |name: &String| match zone_id {
         Some(_) => given_zone(home, name, given.as_ref(), &all),
@@ -245,7 +250,7 @@ fn best_zone(name: &str, zones: &[Zone]) -> ZoneChoice {
 
 async fn named(
     d: &Desired,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
     certificates: &Seen<Vec<acm::Certificate>>,
     domain: &Seen<Option<Domain>>,
 ) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
@@ -254,7 +259,7 @@ async fn named(
         let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
         let read = match listed {
             Some(certificate) => Ok(Some(certificate.clone())),
-            None => sight.certificate(arn).await,
+            None => reader.certificate(arn).await,
         };
         (arn.clone(), read)
     });
@@ -277,13 +282,13 @@ fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<
 /// What stands at the validation records of our certificates, in the zones that they belong into.
 async fn validation(
     home: &Home,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
     zones: &Seen<BTreeMap<String, ZoneChoice>>,
     certificates: &Seen<Vec<acm::Certificate>>,
 ) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
     let (zones, certificates) = (zones.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?);
     let reads = validation_names(home, zones, certificates).into_iter().map(async |(zone, name)| {
-        let records = sight.records(zone, name).await?;
+        let records = reader.records(zone, name).await?;
         Ok((name.clone(), records))
     });
     join_all(reads).await.into_iter().collect()
@@ -303,12 +308,12 @@ fn validation_names<'a>(
 
 async fn records_of(
     home: &Home,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
     zones: &Seen<BTreeMap<String, ZoneChoice>>,
 ) -> Seen<Vec<RecordSet>> {
     let zones = zones.as_ref().map_err(Clone::clone)?;
     let Some(zone) = zones.get(&home.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
-    let at = async |name: &str| sight.records(&zone.id, name).await;
+    let at = async |name: &str| reader.records(&zone.id, name).await;
     let marker = records::marker_name(&home.domain_name);
     let (at_name, at_marker) = tokio::join!(at(&home.domain_name), at(&marker));
     let mut all = [at_name?, at_marker?].concat();
@@ -341,10 +346,10 @@ async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {
     }
 }
 
-async fn mappings(home: &Home, sight: &Sight<'_>, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
+async fn mappings(home: &Home, reader: &AwsReader<'_>, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
     match domain.as_ref().map_err(Clone::clone)? {
         // Somebody else's are not ours to judge, and of some kinds of domain they cannot be read.
-        Some(g) if custom_domain::is_ours(home, g) => sight.mappings(&home.domain_name).await,
+        Some(g) if custom_domain::is_ours(home, g) => reader.mappings(&home.domain_name).await,
         _ => Ok(vec![]),
     }
 }
@@ -352,10 +357,10 @@ async fn mappings(home: &Home, sight: &Sight<'_>, domain: &Seen<Option<Domain>>)
 /// Each of the APIs, without its stages.
 async fn first_seen(
     mappings: &BTreeMap<String, MappedApi>,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
 ) -> BTreeMap<String, Seen<Option<gateway::Api>>> {
     let ids: BTreeSet<_> = mappings.values().map(|mapped| mapped.id.as_str()).collect();
-    let reads = ids.into_iter().map(async |id| (id.to_owned(), sight.api(id).await));
+    let reads = ids.into_iter().map(async |id| (id.to_owned(), reader.api(id).await));
     join_all(reads).await.into_iter().collect()
 }
 
@@ -372,12 +377,12 @@ async fn apis(
     seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
     mappings: &BTreeMap<String, MappedApi>,
     asked: Asked,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
     probe: Option<&EndpointProbe>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let reads = seen.into_iter().map(async |(id, seen)| {
         let stages = mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
-        let read = api(home, seen, stages, asked, sight, probe).await;
+        let read = api(home, seen, stages, asked, reader, probe).await;
         (id, read)
     });
     join_all(reads).await.into_iter().collect()
@@ -388,11 +393,11 @@ async fn apis(
 async fn marked_apis(
     home: &Home,
     mappings: &BTreeMap<String, MappedApi>,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
-    let mut seen = first_seen(mappings, sight).await;
+    let mut seen = first_seen(mappings, reader).await;
     seen.retain(|_, api| may_be_marked(home, api));
-    apis(home, seen, mappings, Asked::default(), sight, None).await
+    apis(home, seen, mappings, Asked::default(), reader, None).await
 }
 
 /// True unless an API is known to carry no ownership tag of our headers.
@@ -413,11 +418,11 @@ async fn with_leaving(
     home: &Home,
     mut known: BTreeMap<String, Seen<Option<Api>>>,
     mappings: &Seen<Vec<Mapping>>,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
     let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
-    known.append(&mut Box::pin(marked_apis(home, &left, sight)).await);
+    known.append(&mut Box::pin(marked_apis(home, &left, reader)).await);
     known
 }
 
@@ -426,30 +431,30 @@ async fn api(
     first: Seen<Option<gateway::Api>>,
     stages: BTreeSet<&str>,
     asked: Asked,
-    sight: &Sight<'_>,
+    reader: &AwsReader<'_>,
     probe: Option<&EndpointProbe>,
 ) -> Seen<Option<Api>> {
     let Some(api) = first? else { return Ok(None) };
     let id = api.id.as_str();
     // All at once, however many are mapped.
-    let Some(all) = sight.stages(api.protocol, id).await? else { return Ok(None) }; // gone since
+    let Some(all) = reader.stages(api.protocol, id).await? else { return Ok(None) }; // gone since
     let named = |name: &str| all.iter().find(|stage| stage.name == name).cloned();
     let stages: BTreeMap<_, _> = stages.into_iter().map(|name| (name.to_owned(), named(name))).collect();
     let probe = match probe {
         Some(probe) if is_said_to_be_closed(&api) => {
             let there = stages.values().flatten().map(|stage| stage.name.as_str());
             let at = stages.keys().fold(id.to_owned(), |at, stage| format!("{at} {stage}"));
-            sight.probe(at, answers(&sight.session.execute_api_host(id), there, probe)).await
+            reader.probe(at, answers(&reader.session.execute_api_host(id), there, probe)).await
         }
         _ => None,
     };
     let integrations = if asked.headers || identity::is_marked(home, &api.tags) {
-        Some(sight.integrations(api.protocol, id).await)
+        Some(reader.integrations(api.protocol, id).await)
     } else {
         None
     };
     let authorizers = if asked.authorizer || identity::has_authorizer(home, &api.tags) {
-        Some(authorizers(home, api.protocol, id, sight).await)
+        Some(authorizers(home, api.protocol, id, reader).await)
     } else {
         None
     };
@@ -457,12 +462,12 @@ async fn api(
 }
 
 /// The authorizers of an API, the routes that ask them, and what else there is to be known of those that are ours.
-async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, sight: &Sight<'_>) -> Seen<Authorizers> {
-    let all = sight.authorizers(protocol, api_id).await?;
-    let routes = sight.routes(protocol, api_id).await?;
+async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, reader: &AwsReader<'_>) -> Seen<Authorizers> {
+    let all = reader.authorizers(protocol, api_id).await?;
+    let routes = reader.routes(protocol, api_id).await?;
     let mut permitted = BTreeSet::new();
     for ours in all.iter().filter(|a| authorizer::is_ours(home, a) && !a.function.is_empty()) {
-        if sight.statements(&ours.function).await?.contains(&authorizer::statement(home, &ours.id)) {
+        if reader.statements(&ours.function).await?.contains(&authorizer::statement(home, &ours.id)) {
             permitted.insert(ours.id.clone());
         }
     }
@@ -488,29 +493,29 @@ fn most_open(answers: Vec<https::ProbeResult>) -> Option<https::ProbeResult> {
 
 // ---- the truststore
 
-async fn bucket(d: &Desired, sight: &Sight<'_>) -> Seen<Option<Bucket>> {
+async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Bucket>> {
     let name = &d.home.bucket;
-    let Some(found) = sight.bucket(name).await? else { return Ok(None) };
+    let Some(found) = reader.bucket(name).await? else { return Ok(None) };
     let mut bucket = Bucket { region: found.region, versioned: found.versioned, made: None };
     if d.create_bucket && bucket.region == d.home.region {
-        bucket.made = made(d, sight).await?;
+        bucket.made = made(d, reader).await?;
     }
     Ok(Some(bucket))
 }
 
 /// The settings of a bucket that we made; nobody else's are asked for.
-async fn made(d: &Desired, sight: &Sight<'_>) -> Seen<Option<Made>> {
+async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Made>> {
     let name = &d.home.bucket;
-    let owner = sight.bucket_tags(name).await?.remove(OWNER_TAG);
+    let owner = reader.bucket_tags(name).await?.remove(OWNER_TAG);
     let Some(owner) = owner.filter(|owner| d.home.is_of_this_cluster(owner)) else { return Ok(None) };
-    let private = sight.public_access_is_blocked(name).await?;
-    let kms_key = sight.default_kms_key(name).await?;
+    let private = reader.public_access_is_blocked(name).await?;
+    let kms_key = reader.default_kms_key(name).await?;
     Ok(Some(Made { owner, private, kms_key }))
 }
 
-async fn published(home: &Home, sight: &Sight<'_>, versions: &Versions) -> Seen<Option<Published>> {
-    let Some(object) = sight.head(&home.bucket, &home.key).await? else { return Ok(None) };
-    let Some(content) = versions.read(&home.bucket, &home.key, sight.session, &object.version).await? else {
+async fn published(home: &Home, reader: &AwsReader<'_>, versions: &Versions) -> Seen<Option<Published>> {
+    let Some(object) = reader.head(&home.bucket, &home.key).await? else { return Ok(None) };
+    let Some(content) = versions.read(&home.bucket, &home.key, reader.session, &object.version).await? else {
         return Ok(None);
     };
     Ok(Some(Published {
@@ -525,19 +530,19 @@ async fn published(home: &Home, sight: &Sight<'_>, versions: &Versions) -> Seen<
 }
 
 /// Whatever object and version the domain says it uses: also that of a domain which is not ours yet, or from before the truststore moved.
-async fn pinned(sight: &Sight<'_>, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Pinned>> {
+async fn pinned(reader: &AwsReader<'_>, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Pinned>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
     let Some(used) = domain.as_ref().and_then(|g| g.truststore.as_ref()) else { return Ok(None) };
     let Some((bucket, key)) = used.place() else { return Ok(None) };
     let version = match &used.version {
         Some(version) => version.clone(),
         // Not pinned: what was newest at its last update, as far as anybody can tell.
-        None => match sight.head(bucket, key).await? {
+        None => match reader.head(bucket, key).await? {
             Some(object) => object.version,
             None => return Ok(None),
         },
     };
-    let content = versions.read(bucket, key, sight.session, &version).await?;
+    let content = versions.read(bucket, key, reader.session, &version).await?;
     Ok(content.and_then(|c| {
         let bundle = Bundle::parse(&c.bytes).ok()?;
         Some(Pinned { owner: c.metadata.get(OWNER_METADATA).cloned(), bundle })
@@ -572,18 +577,18 @@ impl Versions {
 }
 
 /// The versions that carry our mark; somebody else's in the same key stay.
-async fn versions(home: &Home, sight: &Sight<'_>) -> Seen<Vec<String>> {
+async fn versions(home: &Home, reader: &AwsReader<'_>) -> Seen<Vec<String>> {
     if home.bucket.is_empty() {
         return Ok(vec![]);
     }
     // In a bucket of another Region we have never stored anything.
-    match sight.bucket(&home.bucket).await? {
+    match reader.bucket(&home.bucket).await? {
         Some(bucket) if bucket.region == home.region => {}
         _ => return Ok(vec![]),
     }
-    let all = seen(sight.session.s3.versions(&home.bucket, &home.key)).await?;
+    let all = seen(reader.session.s3.versions(&home.bucket, &home.key)).await?;
     let reads = all.into_iter().filter(|v| !v.delete_marker).map(async |version| {
-        let content = seen(sight.session.s3.get(&home.bucket, &home.key, &version.id)).await?;
+        let content = seen(reader.session.s3.get(&home.bucket, &home.key, &version.id)).await?;
         let ours = content.is_some_and(|c| c.metadata.get(OWNER_METADATA) == Some(&home.owner));
         Ok(ours.then_some(version.id))
     });
@@ -596,7 +601,7 @@ mod tests {
     use super::*;
     use crate::{
         aws::fake,
-        domain::{readings::Kept, simulation},
+        domain::{cache::SessionCache, simulation},
     };
 
     fn zone(id: &str, name: &str, private: bool) -> Zone {
@@ -791,12 +796,12 @@ mod tests {
     async fn mappings_are_read_of_a_domain_of_ours_only() {
         let (d, o) = simulation::settled();
         let items = r#"{"items": [{"apiId": "a1", "apiMappingId": "m1", "stage": "s"}]}"#;
-        let (session, kept) = (fake::answering(vec![("/apimappings", xml(items))]), Kept::default());
-        let sight = Sight::fresh(&session, &kept);
+        let (session, kept) = (fake::answering(vec![("/apimappings", xml(items))]), SessionCache::default());
+        let reader = AwsReader::live(&session, &kept);
         let ours = o.domain.unwrap().unwrap();
         let mut foreign = ours.clone();
         foreign.tags.clear();
-        let read = async |domain| mappings(&d.home, &sight, &domain).await.map(|all| all.len());
+        let read = async |domain| mappings(&d.home, &reader, &domain).await.map(|all| all.len());
         assert_eq!(read(Ok(Some(ours))).await, Ok(1));
         assert_eq!(read(Ok(Some(foreign))).await, Ok(0));
         assert_eq!(read(Ok(None)).await, Ok(0));
@@ -826,8 +831,8 @@ mod tests {
             ]
         };
         let read = async |home: &Home, region| {
-            let (session, kept) = (fake::answering(answers(region)), Kept::default());
-            versions(home, &Sight::fresh(&session, &kept)).await
+            let (session, kept) = (fake::answering(answers(region)), SessionCache::default());
+            versions(home, &AwsReader::live(&session, &kept)).await
         };
         let home = home();
         assert_eq!(read(&home, "eu-west-1").await, Ok(vec!["ours".to_owned()]));
@@ -850,9 +855,9 @@ mod tests {
             ]
         };
         let read = async |creates, owner: &str, region| {
-            let (session, kept) = (fake::answering(answers(owner, region)), Kept::default());
+            let (session, kept) = (fake::answering(answers(owner, region)), SessionCache::default());
             let d = Desired { create_bucket: creates, ..simulation::desired() };
-            let found = bucket(&d, &Sight::fresh(&session, &kept)).await.unwrap().unwrap();
+            let found = bucket(&d, &AwsReader::live(&session, &kept)).await.unwrap().unwrap();
             assert!(!found.versioned);
             found.made.map(|made| made.owner)
         };

@@ -30,7 +30,7 @@ pub struct Unseen {
 
 /// What is looked at first, because only AWS knows whether the operator's policy allows it.
 #[derive(Clone, Debug)]
-pub struct Glance {
+pub struct Preflight {
     /// As in [`Observed`].
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// The APIs that the spec maps, by id; `None`: there is no such API.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     desired::{DnsWish, Home},
-    observed::{Glance, Seen, ZoneChoice},
+    observed::{Preflight, Seen, ZoneChoice},
 };
 use crate::{
     api::{AdoptionPolicy, MtlsDomain},
@@ -74,11 +74,11 @@ fn to_build(domain: &MtlsDomain) -> Vec<Reach> {
 }
 
 /// The zones and APIs of a spec, as they were found. An API that is not there carries no tag.
-pub fn found(domain: &MtlsDomain, glance: &Glance) -> Vec<Reach> {
-    let mut all = zones(&glance.zones);
+pub fn found(domain: &MtlsDomain, preflight: &Preflight) -> Vec<Reach> {
+    let mut all = zones(&preflight.zones);
     for mapping in &domain.spec.mappings {
         let id = &mapping.api.id;
-        let tags = match glance.apis.get(id) {
+        let tags = match preflight.apis.get(id) {
             Some(Ok(api)) => Some(api.as_ref().map(|api| api.tags.clone()).unwrap_or_default()),
             Some(Err(_)) | None => None,
         };
@@ -120,7 +120,7 @@ mod tests {
         aws::gateway,
         domain::{
             desired::Surroundings,
-            observed::{Glance, Unseen},
+            observed::{Preflight, Unseen},
             permission::before_aws,
         },
     };
@@ -150,11 +150,11 @@ mod tests {
         })
     }
 
-    fn glance(api: Seen<Option<gateway::Api>>) -> Glance {
+    fn preflight(api: Seen<Option<gateway::Api>>) -> Preflight {
         let zone = route53::Zone { id: "ZSECRET".into(), name: "example.com".into(), private: false };
         let zones =
             [("a.example.com".to_owned(), ZoneChoice::Found(zone)), ("b.example.org".to_owned(), ZoneChoice::Missing)];
-        Glance { zones: Ok(zones.into()), apis: [("a1b2c3".to_owned(), api)].into() }
+        Preflight { zones: Ok(zones.into()), apis: [("a1b2c3".to_owned(), api)].into() }
     }
 
     /// The paths of all fields of a schema, and what `value` has there.
@@ -184,7 +184,7 @@ mod tests {
         };
         let domain = domain(spec.clone());
         let home = before_aws(&domain, "lives");
-        let reached = format!("{:?}", [of(&domain, &home, false), found(&domain, &glance(Ok(None)))].concat());
+        let reached = format!("{:?}", [of(&domain, &home, false), found(&domain, &preflight(Ok(None)))].concat());
         let named: Vec<_> = all.iter().filter(|(path, _)| of_aws(path)).collect();
         assert!(named.len() >= 12, "{named:?}");
         for (path, value) in named {
@@ -227,7 +227,7 @@ mod tests {
         for (api, expected) in
             [(Ok(Some(there)), Some(tags)), (Ok(None), Some(BTreeMap::new())), (Err(unseen.clone()), None)]
         {
-            let all = found(&domain, &glance(api));
+            let all = found(&domain, &preflight(api));
             assert_eq!(all[1].thing, Thing::Api(expected));
             assert_eq!(all[0].thing, Thing::Zone(Some("ZSECRET".into())));
             assert!(all.iter().all(|r| !r.part.to_lowercase().contains("secret")), "{all:?}");

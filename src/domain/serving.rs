@@ -10,15 +10,15 @@ use kube::{
 use tokio::time::Instant;
 
 use super::{
+    cache::AwsReader,
     controller::Ctx,
     desired::{self, Desired, Refused},
     execute::{self, ApplyContext},
     observe::{self, ObserveContext},
-    observed::{Glance, Leaf, LeafIssuer, Observed, Pinned, Seen},
+    observed::{Leaf, LeafIssuer, Observed, Pinned, Preflight, Seen},
     permission::Permission,
     plan::{self, Action, Plan, Verdict},
     reach,
-    readings::Sight,
     report::{self, Outcome, Outcomes},
 };
 use crate::{
@@ -53,35 +53,37 @@ pub(super) async fn serve(
     let writes = writes(domain);
     let timed = |stage, since: Instant| ctx.metrics.stage(Controller::Domain, stage, since.elapsed());
     let begun = Instant::now();
-    let kept = ctx.readings.of(&desired::access(domain, permission.policy()));
+    let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
     // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is read again.
-    let quiet = cached_since(ctx.remember(&uid, |m| m.quiet_since), generation);
-    let calm = match quiet {
+    let in_sync = cached_since(ctx.remember(&uid, |m| m.in_sync_since), generation);
+    let cached = match in_sync {
         Some(since) => {
-            let sight = Sight::calm(session, &kept, ctx.tiers.of(&uid), since);
-            let glance = observe::glance(d, &sight).await;
-            match permission.allows(&reached(d, domain, &glance)) {
-                true => Some(view(d, theirs, permission, &sight, glance).await).filter(|view| is_quiet(&view.plan)),
+            let reader = AwsReader::cached(session, &cache, ctx.refresh.of(&uid), since);
+            let preflight = observe::preflight(d, &reader).await;
+            match permission.allows(&reached(d, domain, &preflight)) {
+                true => {
+                    Some(view(d, theirs, permission, &reader, preflight).await).filter(|view| is_in_sync(&view.plan))
+                }
                 false => None,
             }
         }
         None => None,
     };
-    // There were no news after all: kept readings are of no use here, for whatever reason.
-    let in_vain = quiet.is_some() && calm.is_none();
-    let View { observed, plan } = match calm {
+    // There were no news after all: cached reads are of no use here, for whatever reason.
+    let cache_was_stale = in_sync.is_some() && cached.is_none();
+    let View { observed, plan } = match cached {
         Some(view) => view,
         None => {
-            let (sight, began) = (Sight::fresh(session, &kept), Instant::now());
-            let glance = observe::glance(d, &sight).await;
+            let (reader, began) = (AwsReader::live(session, &cache), Instant::now());
+            let preflight = observe::preflight(d, &reader).await;
             let unseen =
-                glance.zones.as_ref().err().or_else(|| glance.apis.values().find_map(|api| api.as_ref().err()));
-            if let Some(next) = permission.ends(&reached(d, domain, &glance), unseen).await? {
+                preflight.zones.as_ref().err().or_else(|| preflight.apis.values().find_map(|api| api.as_ref().err()));
+            if let Some(next) = permission.ends(&reached(d, domain, &preflight), unseen).await? {
                 return Ok(next);
             }
-            let view = view(d, theirs, permission, &sight, glance).await;
+            let view = view(d, theirs, permission, &reader, preflight).await;
             // Before anything is done: what was read until then is old news from then on.
-            ctx.remember(&uid, |m| m.quiet_since = quiet_since(&view.plan, generation, began));
+            ctx.remember(&uid, |m| m.in_sync_since = in_sync_since(&view.plan, generation, began));
             view
         }
     };
@@ -106,8 +108,8 @@ pub(super) async fn serve(
         let new = report::observing(old, generation, &d.home, &plan, &observed, now);
         let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
         ctx.write(domain, old, &new).await?;
-        return Ok(match rest(&plan, in_vain) {
-            Again::Cached => ctx.quiet(&uid),
+        return Ok(match rest(&plan, cache_was_stale) {
+            Again::Cached => ctx.resync_soon(&uid),
             _ => ctx.settled(&uid),
         });
     }
@@ -138,14 +140,14 @@ pub(super) async fn serve(
         ctx.events.publish(&domain.object_ref(&()), notice, "Watch", &message).await;
     }
     timed(Stage::Report, begun);
-    Ok(match again(&plan, done.effects, &done.outcomes, in_vain) {
+    Ok(match again(&plan, done.effects, &done.outcomes, cache_was_stale) {
         Again::AtOnce => {
             ctx.remember(&uid, |m| m.polls = 0);
             Next::requeue(Duration::ZERO)
         }
         Again::Poll => Next::requeue(ctx.poll(&uid)),
         Again::Seldom => Next::requeue(ctx.poll_seldom(&uid)),
-        Again::Cached => ctx.quiet(&uid),
+        Again::Cached => ctx.resync_soon(&uid),
         Again::Resync => ctx.settled(&uid),
     })
 }
@@ -156,13 +158,13 @@ fn writes(domain: &MtlsDomain) -> bool {
 }
 
 /// Start of the time in sync, when it is of this generation of the domain; `None`: cached reads do not count.
-fn cached_since(quiet: Option<(i64, Instant)>, generation: i64) -> Option<Instant> {
-    quiet.filter(|(of, _)| *of == generation).map(|(_, since)| since)
+fn cached_since(in_sync: Option<(i64, Instant)>, generation: i64) -> Option<Instant> {
+    in_sync.filter(|(of, _)| *of == generation).map(|(_, since)| since)
 }
 
 /// Start of the time in sync after a live pass that began at `began`; `None`: the plan does something or waits.
-fn quiet_since(plan: &Plan, generation: i64, began: Instant) -> Option<(i64, Instant)> {
-    is_quiet(plan).then_some((generation, began))
+fn in_sync_since(plan: &Plan, generation: i64, began: Instant) -> Option<(i64, Instant)> {
+    is_in_sync(plan).then_some((generation, began))
 }
 
 /// The change of the records that is asked about next time: none once Route 53 is known to have all of it.
@@ -185,7 +187,7 @@ enum Again {
     Resync,
 }
 
-fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, in_vain: bool) -> Again {
+fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool) -> Again {
     let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
     // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn it is.
     let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
@@ -197,32 +199,32 @@ fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, in_vain: bool) -> Aga
     } else if waits || outcomes.values().any(passes) {
         Again::Poll
     } else {
-        rest(plan, in_vain)
+        rest(plan, cache_was_stale)
     }
 }
 
-/// Next reconcile when nothing is to be done now. `in_vain`: a cached pass was tried and was inconclusive.
-fn rest(plan: &Plan, in_vain: bool) -> Again {
-    if is_quiet(plan) && !in_vain { Again::Cached } else { Again::Resync }
+/// Next reconcile when nothing is to be done now. `cache_was_stale`: a cached pass was tried and was inconclusive.
+fn rest(plan: &Plan, cache_was_stale: bool) -> Again {
+    if is_in_sync(plan) && !cache_was_stale { Again::Cached } else { Again::Resync }
 }
 
 /// Whether everything is as it should be.
-fn is_quiet(plan: &Plan) -> bool {
+fn is_in_sync(plan: &Plan) -> bool {
     let is_fine = |verdict: &Verdict| verdict.is_done() || matches!(verdict, Verdict::Blocked(Reason::KeptOpen, _));
     plan.actions().next().is_none() && plan.steps.values().all(|judged| is_fine(&judged.verdict))
 }
 
 /// What the operator's policy has to allow.
-fn reached(d: &Desired, domain: &MtlsDomain, glance: &Glance) -> Vec<Reach> {
-    [reach::of(domain, &d.home, false), reach::found(domain, glance)].concat()
+fn reached(d: &Desired, domain: &MtlsDomain, preflight: &Preflight) -> Vec<Reach> {
+    [reach::of(domain, &d.home, false), reach::found(domain, preflight)].concat()
 }
 
 async fn view(
     d: &Desired,
     theirs: &[Arc<certificate::controller::Guard>],
     permission: &Permission<'_>,
-    sight: &Sight<'_>,
-    glance: Glance,
+    reader: &AwsReader<'_>,
+    preflight: Preflight,
 ) -> View {
     let Permission { ctx, domain, now, .. } = *permission;
     let uid = domain.uid().unwrap_or_default();
@@ -236,7 +238,7 @@ async fn view(
         versions: &memory.versions,
         pending_change: memory.change.clone(),
     };
-    let mut observed = observe::observe(d, sight, &observe_context, glance).await;
+    let mut observed = observe::observe(d, reader, &observe_context, preflight).await;
     let in_place = plan::identity::in_place(d, &observed);
     let generation = domain.metadata.generation.unwrap_or_default();
     observed.repairs = ctx.remember(&uid, |m| m.repairs.count(generation, in_place, &observed));
@@ -497,7 +499,7 @@ mod tests {
         let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
         let missing = failed(Kind::NotFound, "lambda:AddPermission");
         let acts = || with(Verdict::Act("m".into()));
-        for (what, plan, effects, outcome, in_vain, expected) in [
+        for (what, plan, effects, outcome, cache_was_stale, expected) in [
             ("all is well", done(), 0, None, false, Again::Cached),
             ("all is well, and the cache did not show it", done(), 0, None, true, Again::Resync),
             ("something was done", done(), 1, None, false, Again::AtOnce),
@@ -514,7 +516,7 @@ mod tests {
             ("a step is behind", with(Verdict::Behind(Step::TruststorePublished)), 0, None, false, Again::Resync),
         ] {
             let outcomes = outcome.map(|outcome| (Step::DomainProgrammed, outcome)).into_iter().collect();
-            assert_eq!(again(&plan, effects, &outcomes, in_vain), expected, "{what}");
+            assert_eq!(again(&plan, effects, &outcomes, cache_was_stale), expected, "{what}");
         }
     }
 
@@ -528,9 +530,9 @@ mod tests {
             Step::DomainProgrammed,
             Judged { actions: vec![tag], ..in_sync.steps[&Step::DomainProgrammed].clone() },
         );
-        assert_eq!(quiet_since(&in_sync, 2, began), Some((2, began)));
-        assert_eq!(quiet_since(&busy, 2, began), None, "something is to be done");
-        assert_eq!(quiet_since(&with(Verdict::Wait(Reason::WaitingForDomain, "m".into())), 2, began), None);
+        assert_eq!(in_sync_since(&in_sync, 2, began), Some((2, began)));
+        assert_eq!(in_sync_since(&busy, 2, began), None, "something is to be done");
+        assert_eq!(in_sync_since(&with(Verdict::Wait(Reason::WaitingForDomain, "m".into())), 2, began), None);
         assert_eq!(cached_since(Some((2, later)), 2), Some(later));
         assert_eq!(cached_since(Some((1, later)), 2), None, "the spec has changed");
         assert_eq!(cached_since(None, 2), None);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::world::{Life, eventually, run};
 
-const OFTEN: (&str, &str) = ("MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", "1s");
+const SCAN_INTERVAL: (&str, &str) = ("MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", "1s");
 
 fn v1(life: &Life) -> aws_sdk_apigateway::Client {
     aws_sdk_apigateway::Client::new(&life.account.sdk())
@@ -45,7 +45,7 @@ async fn scanned(life: &Life) {
 #[test]
 fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are_there() {
     run(async {
-        let life = Life::start_with("bypass", &[OFTEN]).await;
+        let life = Life::start_with("bypass", &[SCAN_INTERVAL]).await;
         let (http, rest) = (life.prepared.api_id.clone(), rest_api(&life.account, "rest", None).await.unwrap());
         let other = rest_api(&life.account, "other", None).await.unwrap();
         // There before the operator came: one that leads to ours, and one that does not.
@@ -104,7 +104,7 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
 #[test]
 fn one_scan_serves_all_domains_of_an_account_and_there_is_none_without_any() {
     run(async {
-        let life = Life::start_with("scans", &[OFTEN]).await;
+        let life = Life::start_with("scans", &[SCAN_INTERVAL]).await;
         assert_eq!(scans(&life, 0).await, 0, "nothing is served");
         let plain = format!("plain.{}", life.prepared.zone);
         let certificate = json!({"request": {"subjectAlternativeNames": [plain]}});

@@ -3,6 +3,7 @@
 mod apis;
 mod bucket;
 mod bypass;
+mod cache;
 mod certificate;
 mod chart;
 mod cluster_faults;
@@ -37,7 +38,6 @@ mod proxy;
 mod quota;
 #[path = "../../benches/common/rates.rs"]
 mod rates;
-mod readings;
 mod renewal;
 mod replicas;
 mod rotation;

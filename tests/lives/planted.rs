@@ -222,7 +222,7 @@ async fn trusted_before(life: &Life, entry: &str, anchor: &Caller) {
 }
 
 #[test]
-fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_sight_or_not() {
+fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_view_or_not() {
     run(async {
         let mut life = Life::start_among("forgedold", &["acme"], &[]).await;
         ready_domain(&life).await;

@@ -346,7 +346,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
         control.set_knobs(&life.account.id, &[("issue_delay", 1e9)]).await.unwrap();
         let mark = life.mark().await;
         life.create_domain("d", json!({})).await;
-        let in_vain = async |known: &[String]| {
+        let failed = async |known: &[String]| {
             let new = eventually("another request", async || match life.server_certificates().await {
                 all if all.len() == known.len() + 1 => Ok(all.into_iter().find(|arn| !known.contains(arn)).unwrap()),
                 all => Err(format!("{all:?}")),
@@ -359,7 +359,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
             let created_at = epoch(Timestamp::now() - age);
             becomes(&life, CertificateState { arn, status, reason, created_at, ..CertificateState::default() }).await;
         };
-        let first = in_vain(&[]).await;
+        let first = failed(&[]).await;
         ends(&first, "FAILED", "CAA_ERROR", DAY).await;
         let condition = refused(&life, "CertificateFailed", "CAA_ERROR").await;
         assert!(condition.message.contains("amazon.com") && condition.message.contains(&first), "{condition:?}");
@@ -367,7 +367,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
         assert_eq!(life.server_certificates().await, [first.as_str()], "not before three days have gone");
 
         ends(&first, "FAILED", "CAA_ERROR", DAY * 8).await;
-        let second = in_vain(std::slice::from_ref(&first)).await;
+        let second = failed(std::slice::from_ref(&first)).await;
         // ACM gives up after 72 hours.
         ends(&second, "VALIDATION_TIMED_OUT", "", DAY * 7 / 2).await;
         let record = described(&life, &second).await.domain_validation_options()[0].resource_record().unwrap().clone();
@@ -375,7 +375,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
         life.reconciles(2).await;
         assert_eq!(life.server_certificates().await.len(), 2, "not before four days have gone");
         ends(&second, "VALIDATION_TIMED_OUT", "", DAY * 9 / 2).await;
-        let third = in_vain(&[first, second]).await;
+        let third = failed(&[first, second]).await;
 
         control.set_knobs(&life.account.id, &[("issue_delay", 0.0)]).await.unwrap();
         life.ready("d").await;

@@ -204,7 +204,7 @@ async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], m
         let calls = stage.control().calls(&to_aws).await.expect("the journal").calls.len();
         calls + proxy.seen().iter().filter_map(to_kubernetes).count()
     };
-    let (mut since, mut quiet, mut before) = (mark, 0, written().await);
+    let (mut since, mut unchanged, mut before) = (mark, 0, written().await);
     for resync in 0..MOST_RESYNCS {
         since = eventually(&format!("resync {resync} of every domain"), async || {
             let reads = Calls { since, ..Calls::default() };
@@ -215,9 +215,9 @@ async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], m
         })
         .await;
         let now = written().await;
-        quiet = if now == before { quiet + 1 } else { 0 };
+        unchanged = if now == before { unchanged + 1 } else { 0 };
         before = now;
-        if quiet == RESYNCS {
+        if unchanged == RESYNCS {
             break;
         }
     }

@@ -51,7 +51,7 @@ pub(super) fn sources(
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
     let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Withdrawn, Ok(vec![])));
-    let hidden = previous.map(|bundle| out_of_sight(d, bundle)).unwrap_or_default();
+    let hidden = previous.map(|bundle| out_of_view(d, bundle)).unwrap_or_default();
     let hidden =
         hidden.into_iter().map(|entry| source(entry.to_owned(), compile::State::Active, Err(SourceError::Missing)));
     let refused = previous.map(|bundle| refused(d, bundle, others)).unwrap_or_default();
@@ -91,12 +91,12 @@ fn refused(d: &Desired, bundle: &Bundle, others: &[compile::Source]) -> Vec<Cert
 
 /// Whose certificates have to leave this truststore because their ClientCertificate is gone.
 pub fn withdrawn<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
-    unlisted(d, bundle).filter(|entry| is_in_sight(d, entry)).collect()
+    unlisted(d, bundle).filter(|entry| is_in_view(d, entry)).collect()
 }
 
 /// Of whose ClientCertificate nobody can say whether it is there: what they have stays as it is.
-fn out_of_sight<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
-    unlisted(d, bundle).filter(|entry| !is_in_sight(d, entry)).collect()
+fn out_of_view<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
+    unlisted(d, bundle).filter(|entry| !is_in_view(d, entry)).collect()
 }
 
 fn unlisted<'b>(d: &Desired, bundle: &'b Bundle) -> impl Iterator<Item = &'b str> {
@@ -105,7 +105,7 @@ fn unlisted<'b>(d: &Desired, bundle: &'b Bundle) -> impl Iterator<Item = &'b str
 }
 
 /// Whether its namespace is watched.
-fn is_in_sight(d: &Desired, entry: &str) -> bool {
+fn is_in_view(d: &Desired, entry: &str) -> bool {
     let Some(watched) = &d.watched else { return true };
     clients::namespace(entry).is_none_or(|namespace| watched.contains(namespace))
 }

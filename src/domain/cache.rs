@@ -1,6 +1,6 @@
 //! What was read of AWS a while ago, kept for reconciles that expect no news. As long as that shows an object as it should be, AWS is asked only
 //! for what is due: a list that all domains of an account and Region share, and from time to time something of the object's own. When it shows
-//! anything else, or anything was written since, everything is read anew: nothing is ever done because of a kept reading. Reads only.
+//! anything else, or anything was written since, everything is read anew: nothing is ever done because of a cached read. Reads only.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
@@ -26,22 +26,22 @@ use crate::{
 /// How old a reading may be. What is read once for all of an account is read most often, what changes least and concerns callers least most
 /// seldom.
 #[derive(Clone, Copy, Debug)]
-pub struct Tiers {
+pub struct RefreshIntervals {
     /// Custom domains, APIs and certificates, as the lists of the account and Region have them; and between two reconciles of an object.
-    pub often: Duration,
+    pub short: Duration,
     /// Mappings, records, hosted zones; what the default endpoint answers.
-    pub sometimes: Duration,
+    pub medium: Duration,
     /// Truststore and bucket, stages, integrations and authorizers, tags and validation of certificates.
-    pub seldom: Duration,
+    pub long: Duration,
 }
 
 /// Nothing is looked at more often than that.
 const LEAST: Duration = Duration::from_secs(1);
 
-impl Tiers {
+impl RefreshIntervals {
     /// When everything is to be looked at within `interval`.
     pub fn within(interval: Duration) -> Self {
-        Tiers { often: (interval / 15).max(LEAST), sometimes: (interval / 3).max(LEAST), seldom: interval }
+        RefreshIntervals { short: (interval / 15).max(LEAST), medium: (interval / 3).max(LEAST), long: interval }
     }
 
     /// The same for one of many objects: up to a fifth shorter, so that not all of them come at once.
@@ -49,68 +49,68 @@ impl Tiers {
         let mut hasher = DefaultHasher::new();
         object.hash(&mut hasher);
         let share = 0.8 + 0.2 * (hasher.finish() % 1000) as f64 / 1000.0;
-        let [often, sometimes, seldom] = [self.often, self.sometimes, self.seldom].map(|tier| tier.mul_f64(share));
-        Tiers { often, sometimes, seldom }
+        let [short, medium, long] = [self.short, self.medium, self.long].map(|interval| interval.mul_f64(share));
+        RefreshIntervals { short, medium, long }
     }
 }
 
 /// All that is kept, by what it was read with: other rights may see other things.
 #[derive(Default)]
-pub struct Readings(Mutex<HashMap<Access, Arc<Kept>>>);
+pub struct ReadCache(Mutex<HashMap<Access, Arc<SessionCache>>>);
 
-impl Readings {
-    pub fn of(&self, access: &Access) -> Arc<Kept> {
+impl ReadCache {
+    pub fn of(&self, access: &Access) -> Arc<SessionCache> {
         self.0.lock().expect("nobody panics while holding it").entry(access.clone()).or_default().clone()
     }
 }
 
 /// What one session has read.
 #[derive(Default)]
-pub struct Kept {
-    domains: Slots<(), Arc<BTreeMap<String, Domain>>>,
-    apis: Slots<(), Arc<BTreeMap<String, gateway::Api>>>,
-    listed: Slots<(), Arc<Vec<acm::Listed>>>,
+pub struct SessionCache {
+    domains: SingleFlight<(), Arc<BTreeMap<String, Domain>>>,
+    apis: SingleFlight<(), Arc<BTreeMap<String, gateway::Api>>>,
+    listed: SingleFlight<(), Arc<Vec<acm::Listed>>>,
     /// By what the list says: when that changes, so has the certificate.
-    details: Slots<acm::Listed, Option<acm::Certificate>>,
-    certificates: Slots<String, Option<acm::Certificate>>,
-    zones: Slots<(), Vec<Zone>>,
-    zone: Slots<String, Option<Zone>>,
-    records: Slots<(String, String), Vec<RecordSet>>,
-    mappings: Slots<String, Vec<Mapping>>,
-    stages: Slots<String, Option<Vec<gateway::Stage>>>,
-    integrations: Slots<String, Vec<gateway::Integration>>,
-    routes: Slots<String, Vec<gateway::Route>>,
-    methods: Slots<String, Arc<gateway::Methods>>,
-    authorizers: Slots<String, Vec<gateway::Authorizer>>,
-    statements: Slots<String, BTreeSet<String>>,
-    probes: Slots<String, Option<ProbeResult>>,
-    buckets: Slots<String, Option<s3::Bucket>>,
-    tags: Slots<String, BTreeMap<String, String>>,
-    blocks: Slots<String, bool>,
-    default_keys: Slots<String, Option<String>>,
-    objects: Slots<(String, String), Option<s3::Object>>,
+    details: SingleFlight<acm::Listed, Option<acm::Certificate>>,
+    certificates: SingleFlight<String, Option<acm::Certificate>>,
+    zones: SingleFlight<(), Vec<Zone>>,
+    zone: SingleFlight<String, Option<Zone>>,
+    records: SingleFlight<(String, String), Vec<RecordSet>>,
+    mappings: SingleFlight<String, Vec<Mapping>>,
+    stages: SingleFlight<String, Option<Vec<gateway::Stage>>>,
+    integrations: SingleFlight<String, Vec<gateway::Integration>>,
+    routes: SingleFlight<String, Vec<gateway::Route>>,
+    methods: SingleFlight<String, Arc<gateway::Methods>>,
+    authorizers: SingleFlight<String, Vec<gateway::Authorizer>>,
+    statements: SingleFlight<String, BTreeSet<String>>,
+    probes: SingleFlight<String, Option<ProbeResult>>,
+    buckets: SingleFlight<String, Option<s3::Bucket>>,
+    tags: SingleFlight<String, BTreeMap<String, String>>,
+    blocks: SingleFlight<String, bool>,
+    default_keys: SingleFlight<String, Option<String>>,
+    objects: SingleFlight<(String, String), Option<s3::Object>>,
 }
 
 /// Readings and when each was begun. Whoever finds one that is too old reads it, and all others wait for that.
-struct Slots<K, V>(Mutex<HashMap<K, Slot<V>>>);
-type Slot<V> = Arc<tokio::sync::Mutex<Option<(Instant, Seen<V>)>>>;
+struct SingleFlight<K, V>(Mutex<HashMap<K, Entry<V>>>);
+type Entry<V> = Arc<tokio::sync::Mutex<Option<(Instant, Seen<V>)>>>;
 
-impl<K, V> Default for Slots<K, V> {
+impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
-        Slots(Mutex::default())
+        SingleFlight(Mutex::default())
     }
 }
 
 /// What is not read again for so long is nobody's any more.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+const EVICTED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-impl<K: Eq + Hash, V: Clone> Slots<K, V> {
+impl<K: Eq + Hash, V: Clone> SingleFlight<K, V> {
     /// The reading if it was begun at `oldest` or later; else what `read` yields. A failure is kept for those only who are waiting for it.
     async fn get(&self, key: K, oldest: Instant, read: impl Future<Output = Result<V, Error>>) -> Seen<V> {
         let asked = Instant::now();
-        let slot = self.slot(key);
-        let mut kept = slot.lock().await;
-        match &*kept {
+        let entry = self.entry(key);
+        let mut cache = entry.lock().await;
+        match &*cache {
             Some((begun, Ok(value))) if *begun >= oldest => return Ok(value.clone()),
             Some((begun, Err(why))) if *begun >= asked => return Err(why.clone()),
             _ => {}
@@ -118,64 +118,64 @@ impl<K: Eq + Hash, V: Clone> Slots<K, V> {
         let begun = Instant::now();
         // On the heap: a dozen of the SDK's futures side by side are more than a thread's stack holds.
         let value = Box::pin(read).await.map_err(|error| unseen(&error));
-        *kept = Some((begun, value.clone()));
+        *cache = Some((begun, value.clone()));
         value
     }
 
-    fn slot(&self, key: K) -> Slot<V> {
+    fn entry(&self, key: K) -> Entry<V> {
         let mut all = self.0.lock().expect("nobody panics while holding it");
         if !all.contains_key(&key) {
-            let is_young = |slot: &Slot<V>| match slot.try_lock() {
-                Ok(kept) => kept.as_ref().is_some_and(|(begun, _)| begun.elapsed() < FORGOTTEN),
+            let is_young = |entry: &Entry<V>| match entry.try_lock() {
+                Ok(cache) => cache.as_ref().is_some_and(|(begun, _)| begun.elapsed() < EVICTED_AFTER),
                 Err(_) => true,
             };
-            all.retain(|_, slot| Arc::strong_count(slot) > 1 || is_young(slot));
+            all.retain(|_, entry| Arc::strong_count(entry) > 1 || is_young(entry));
         }
         all.entry(key).or_default().clone()
     }
 }
 
 /// The oldest reading of a tier that counts: none from before `settled`, since when nothing was written.
-fn oldest(now: Instant, tier: Duration, settled: Instant) -> Instant {
-    now.checked_sub(tier).unwrap_or(settled).max(settled)
+fn oldest(now: Instant, interval: Duration, settled: Instant) -> Instant {
+    now.checked_sub(interval).unwrap_or(settled).max(settled)
 }
 
 /// A session as one reconcile uses it: what it asks for is read now, or was read recently enough.
-pub struct Sight<'a> {
+pub struct AwsReader<'a> {
     pub session: &'a Session,
-    kept: &'a Kept,
+    cache: &'a SessionCache,
     /// Whether lists may stand for the single thing in them.
-    calm: bool,
+    cached: bool,
     /// The oldest reading of each tier that is good enough.
-    often: Instant,
-    sometimes: Instant,
-    seldom: Instant,
+    short: Instant,
+    medium: Instant,
+    long: Instant,
 }
 
-impl<'a> Sight<'a> {
+impl<'a> AwsReader<'a> {
     /// Everything is read now.
-    pub fn fresh(session: &'a Session, kept: &'a Kept) -> Self {
+    pub fn live(session: &'a Session, cache: &'a SessionCache) -> Self {
         let now = Instant::now();
-        Sight { session, kept, calm: false, often: now, sometimes: now, seldom: now }
+        AwsReader { session, cache, cached: false, short: now, medium: now, long: now }
     }
 
     /// Everything was read so recently, and not before `settled`.
-    pub fn calm(session: &'a Session, kept: &'a Kept, tiers: Tiers, settled: Instant) -> Self {
+    pub fn cached(session: &'a Session, cache: &'a SessionCache, refresh: RefreshIntervals, settled: Instant) -> Self {
         let now = Instant::now();
-        let since = |tier: Duration| oldest(now, tier, settled);
-        let (often, sometimes, seldom) = (since(tiers.often), since(tiers.sometimes), since(tiers.seldom));
-        Sight { session, kept, calm: true, often, sometimes, seldom }
+        let since = |interval: Duration| oldest(now, interval, settled);
+        let (short, medium, long) = (since(refresh.short), since(refresh.medium), since(refresh.long));
+        AwsReader { session, cache, cached: true, short, medium, long }
     }
 
-    pub fn is_calm(&self) -> bool {
-        self.calm
+    pub fn is_cached(&self) -> bool {
+        self.cached
     }
 
     pub async fn domain(&self, name: &str) -> Seen<Option<Domain>> {
         let gateway = &self.session.gateway;
-        if self.calm {
+        if self.cached {
             let all =
-                self.kept.domains.get((), self.often, async { gateway.all_domains().await.map(Arc::new) }).await?;
+                self.cache.domains.get((), self.short, async { gateway.all_domains().await.map(Arc::new) }).await?;
             // What is not there is asked for by its name: not all kinds of domains are in the list.
             if let Some(found) = all.get(name) {
                 return Ok(Some(found.clone()));
@@ -186,8 +186,8 @@ impl<'a> Sight<'a> {
 
     pub async fn api(&self, id: &str) -> Seen<Option<gateway::Api>> {
         let gateway = &self.session.gateway;
-        if self.calm {
-            let all = self.kept.apis.get((), self.often, async { gateway.all_apis().await.map(Arc::new) }).await?;
+        if self.cached {
+            let all = self.cache.apis.get((), self.short, async { gateway.all_apis().await.map(Arc::new) }).await?;
             if let Some(found) = all.get(id) {
                 return Ok(Some(found.clone()));
             }
@@ -198,34 +198,34 @@ impl<'a> Sight<'a> {
     /// All certificates for exactly this domain name.
     pub async fn certificates(&self, domain_name: &str) -> Seen<Vec<acm::Certificate>> {
         let acm = &self.session.acm;
-        let listed = self.kept.listed.get((), self.often, async { acm.listed().await.map(Arc::new) }).await?;
+        let listed = self.cache.listed.get((), self.short, async { acm.listed().await.map(Arc::new) }).await?;
         let mut found = Vec::new();
         for listed in listed.iter().filter(|l| l.domain_name.eq_ignore_ascii_case(domain_name)) {
             let read = acm.certificate(&listed.arn);
-            found.extend(self.kept.details.get(listed.clone(), self.seldom, read).await?);
+            found.extend(self.cache.details.get(listed.clone(), self.long, read).await?);
         }
         Ok(found)
     }
 
     pub async fn certificate(&self, arn: &str) -> Seen<Option<acm::Certificate>> {
-        self.kept.certificates.get(arn.to_owned(), self.seldom, self.session.acm.certificate(arn)).await
+        self.cache.certificates.get(arn.to_owned(), self.long, self.session.acm.certificate(arn)).await
     }
 
     pub async fn zones(&self) -> Seen<Vec<Zone>> {
-        self.kept.zones.get((), self.sometimes, self.session.route53.zones()).await
+        self.cache.zones.get((), self.medium, self.session.route53.zones()).await
     }
 
     pub async fn zone(&self, id: &str) -> Seen<Option<Zone>> {
-        self.kept.zone.get(id.to_owned(), self.sometimes, self.session.route53.zone(id)).await
+        self.cache.zone.get(id.to_owned(), self.medium, self.session.route53.zone(id)).await
     }
 
     pub async fn records(&self, zone_id: &str, name: &str) -> Seen<Vec<RecordSet>> {
         let key = (zone_id.to_owned(), name.to_owned());
-        self.kept.records.get(key, self.sometimes, self.session.route53.records(zone_id, name)).await
+        self.cache.records.get(key, self.medium, self.session.route53.records(zone_id, name)).await
     }
 
     pub async fn mappings(&self, domain: &str) -> Seen<Vec<Mapping>> {
-        self.kept.mappings.get(domain.to_owned(), self.sometimes, self.session.gateway.mappings(domain)).await
+        self.cache.mappings.get(domain.to_owned(), self.medium, self.session.gateway.mappings(domain)).await
     }
 
     /// All stages of an API; `None`: there is no such API.
@@ -236,7 +236,7 @@ impl<'a> Sight<'a> {
                 other => other.map(Some),
             }
         };
-        self.kept.stages.get(api_id.to_owned(), self.seldom, read).await
+        self.cache.stages.get(api_id.to_owned(), self.long, read).await
     }
 
     pub async fn integrations(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Integration>> {
@@ -244,7 +244,7 @@ impl<'a> Sight<'a> {
             return Ok(self.methods(api_id).await?.integrations.clone());
         }
         let read = self.session.gateway.integrations(api_id);
-        self.kept.integrations.get(api_id.to_owned(), self.seldom, read).await
+        self.cache.integrations.get(api_id.to_owned(), self.long, read).await
     }
 
     /// The routes of an API, the methods of a REST API.
@@ -252,52 +252,52 @@ impl<'a> Sight<'a> {
         if protocol == Protocol::Rest {
             return Ok(self.methods(api_id).await?.routes.clone());
         }
-        self.kept.routes.get(api_id.to_owned(), self.seldom, self.session.gateway.routes(api_id)).await
+        self.cache.routes.get(api_id.to_owned(), self.long, self.session.gateway.routes(api_id)).await
     }
 
     /// Of a REST API, where one reading says what its methods are and where they lead.
     async fn methods(&self, api_id: &str) -> Seen<Arc<gateway::Methods>> {
         let read = async { self.session.gateway.methods(api_id).await.map(Arc::new) };
-        self.kept.methods.get(api_id.to_owned(), self.seldom, read).await
+        self.cache.methods.get(api_id.to_owned(), self.long, read).await
     }
 
     pub async fn authorizers(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Authorizer>> {
         let read = self.session.gateway.authorizers(protocol, api_id);
-        self.kept.authorizers.get(api_id.to_owned(), self.seldom, read).await
+        self.cache.authorizers.get(api_id.to_owned(), self.long, read).await
     }
 
     /// The ids of the statements in the policy of a Lambda function.
     pub async fn statements(&self, function: &str) -> Seen<BTreeSet<String>> {
         let read = async { self.session.lambda(function).statements(function).await };
-        self.kept.statements.get(function.to_owned(), self.seldom, read).await
+        self.cache.statements.get(function.to_owned(), self.long, read).await
     }
 
     /// What a default endpoint answered, at all of the stages that are asked at.
     pub async fn probe(&self, at: String, probe: impl Future<Output = Option<ProbeResult>>) -> Option<ProbeResult> {
-        self.kept.probes.get(at, self.sometimes, async { Ok(probe.await) }).await.ok().flatten()
+        self.cache.probes.get(at, self.medium, async { Ok(probe.await) }).await.ok().flatten()
     }
 
     pub async fn bucket(&self, name: &str) -> Seen<Option<s3::Bucket>> {
-        self.kept.buckets.get(name.to_owned(), self.seldom, self.session.s3.bucket(name)).await
+        self.cache.buckets.get(name.to_owned(), self.long, self.session.s3.bucket(name)).await
     }
 
     pub async fn bucket_tags(&self, name: &str) -> Seen<BTreeMap<String, String>> {
-        self.kept.tags.get(name.to_owned(), self.seldom, self.session.s3.bucket_tags(name)).await
+        self.cache.tags.get(name.to_owned(), self.long, self.session.s3.bucket_tags(name)).await
     }
 
     pub async fn public_access_is_blocked(&self, bucket: &str) -> Seen<bool> {
         let read = self.session.s3.public_access_is_blocked(bucket);
-        self.kept.blocks.get(bucket.to_owned(), self.seldom, read).await
+        self.cache.blocks.get(bucket.to_owned(), self.long, read).await
     }
 
     pub async fn default_kms_key(&self, bucket: &str) -> Seen<Option<String>> {
-        self.kept.default_keys.get(bucket.to_owned(), self.seldom, self.session.s3.default_kms_key(bucket)).await
+        self.cache.default_keys.get(bucket.to_owned(), self.long, self.session.s3.default_kms_key(bucket)).await
     }
 
     /// The newest version of an object.
     pub async fn head(&self, bucket: &str, key: &str) -> Seen<Option<s3::Object>> {
         let object = (bucket.to_owned(), key.to_owned());
-        self.kept.objects.get(object, self.seldom, self.session.s3.head(bucket, key)).await
+        self.cache.objects.get(object, self.long, self.session.s3.head(bucket, key)).await
     }
 }
 
@@ -311,13 +311,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tiers_are_parts_of_the_whole_but_never_too_short() {
-        let seconds = |tiers: Tiers| [tiers.often, tiers.sometimes, tiers.seldom].map(|tier| tier.as_secs());
-        assert_eq!(seconds(Tiers::within(Duration::from_secs(900))), [60, 300, 900]);
-        assert_eq!(seconds(Tiers::within(Duration::from_secs(1))), [1, 1, 1]);
+    fn refresh_intervals_are_parts_of_the_whole_but_never_too_short() {
+        let seconds = |refresh: RefreshIntervals| {
+            [refresh.short, refresh.medium, refresh.long].map(|interval| interval.as_secs())
+        };
+        assert_eq!(seconds(RefreshIntervals::within(Duration::from_secs(900))), [60, 300, 900]);
+        assert_eq!(seconds(RefreshIntervals::within(Duration::from_secs(1))), [1, 1, 1]);
         for object in ["a", "b", "c"] {
-            let [often, sometimes, seldom] = seconds(Tiers::within(Duration::from_secs(900)).of(object));
-            assert!((48..=60).contains(&often) && (240..=300).contains(&sometimes) && (720..=900).contains(&seldom));
+            let [short, medium, long] = seconds(RefreshIntervals::within(Duration::from_secs(900)).of(object));
+            assert!((48..=60).contains(&short) && (240..=300).contains(&medium) && (720..=900).contains(&long));
         }
     }
 
@@ -363,46 +365,50 @@ mod tests {
                 _ => (404, "{}".into()),
             }
         });
-        let (kept, tiers) = (Kept::default(), Tiers::within(Duration::from_secs(900)));
+        let (cache, refresh) = (SessionCache::default(), RefreshIntervals::within(Duration::from_secs(900)));
         let calls = move || std::mem::take(&mut *calls.lock().unwrap());
         let start = Instant::now();
-        let calm = |settled| Sight::calm(&session, &kept, tiers, settled);
-        assert!(calm(start).domain("listed.example.com").await.unwrap().is_some());
+        let cached = |settled| AwsReader::cached(&session, &cache, refresh, settled);
+        assert!(cached(start).domain("listed.example.com").await.unwrap().is_some());
         assert_eq!(calls(), ["domainnames"]);
-        assert!(calm(start).domain("listed.example.com").await.unwrap().is_some());
+        assert!(cached(start).domain("listed.example.com").await.unwrap().is_some());
         assert_eq!(calls(), [""; 0], "the list is young enough");
-        assert_eq!(calm(start).domain("other.example.com").await, Ok(None));
+        assert_eq!(cached(start).domain("other.example.com").await, Ok(None));
         assert_eq!(calls(), ["other.example.com"], "not all kinds of domains are in the list");
         advance(Duration::from_secs(1)).await;
-        calm(Instant::now()).domain("listed.example.com").await.unwrap();
+        cached(Instant::now()).domain("listed.example.com").await.unwrap();
         assert_eq!(calls(), ["domainnames"], "something was written since it was read");
-        advance(tiers.often + Duration::from_secs(1)).await;
-        calm(start).domain("listed.example.com").await.unwrap();
+        advance(refresh.short + Duration::from_secs(1)).await;
+        cached(start).domain("listed.example.com").await.unwrap();
         assert_eq!(calls(), ["domainnames"], "it is too old");
-        assert_eq!(Sight::fresh(&session, &kept).domain("listed.example.com").await, Ok(None));
+        assert_eq!(AwsReader::live(&session, &cache).domain("listed.example.com").await, Ok(None));
         assert_eq!(calls(), ["listed.example.com"], "a live pass asks for the domain itself");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reading_is_used_as_long_as_it_is_young_enough() {
-        let (slots, world) = (Slots::default(), World::default());
+    async fn a_cached_read_is_used_as_long_as_it_is_young_enough() {
+        let (single_flight, world) = (SingleFlight::default(), World::default());
         let start = Instant::now();
-        assert_eq!(slots.get("a", start, world.read()).await, Ok(1));
-        assert_eq!(slots.get("a", start, world.read()).await, Ok(1));
-        assert_eq!(slots.get("b", start, world.read()).await, Ok(2));
+        assert_eq!(single_flight.get("a", start, world.read()).await, Ok(1));
+        assert_eq!(single_flight.get("a", start, world.read()).await, Ok(1));
+        assert_eq!(single_flight.get("b", start, world.read()).await, Ok(2));
         // It is as old as its beginning: what happened while it was read may not be in it.
-        assert_eq!(slots.get("a", start + Duration::from_millis(500), world.read()).await, Ok(3));
-        advance(FORGOTTEN).await;
-        assert_eq!(slots.get("c", start, world.read()).await, Ok(4));
-        assert_eq!(slots.0.lock().unwrap().keys().collect::<Vec<_>>(), [&"c"], "nobody asks for the others any more");
+        assert_eq!(single_flight.get("a", start + Duration::from_millis(500), world.read()).await, Ok(3));
+        advance(EVICTED_AFTER).await;
+        assert_eq!(single_flight.get("c", start, world.read()).await, Ok(4));
+        assert_eq!(
+            single_flight.0.lock().unwrap().keys().collect::<Vec<_>>(),
+            [&"c"],
+            "nobody asks for the others any more"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_who_want_it_now_share_what_was_begun_after_they_asked() {
-        let (slots, world) = (Slots::default(), World::default());
+        let (single_flight, world) = (SingleFlight::default(), World::default());
         let one = async |millis| {
             sleep(Duration::from_millis(millis)).await;
-            slots.get((), Instant::now(), world.read()).await
+            single_flight.get((), Instant::now(), world.read()).await
         };
         let all = join_all((0..50).map(|n| one(n * 10))).await;
         // The first read had begun when the others came; the second serves them all.
@@ -411,13 +417,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_nobodys_but_those_who_wait_for_it() {
-        let (slots, world) = (Slots::default(), World { is_down: true, ..World::default() });
+    async fn a_failure_is_shared_only_with_those_who_wait_for_it() {
+        let (single_flight, world) = (SingleFlight::default(), World { is_down: true, ..World::default() });
         let start = Instant::now();
-        let all = join_all((0..50).map(|_| slots.get((), start, world.read()))).await;
+        let all = join_all((0..50).map(|_| single_flight.get((), start, world.read()))).await;
         assert!(all.iter().all(Result::is_err));
         assert!(world.reads.load(Ordering::Relaxed) <= 2, "not one time-out after the other");
         let world = World::default();
-        assert_eq!(slots.get((), start, world.read()).await, Ok(1));
+        assert_eq!(single_flight.get((), start, world.read()).await, Ok(1));
     }
 }

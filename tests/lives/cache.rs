@@ -84,7 +84,7 @@ fn twenty_domains_where_nothing_happens_share_what_is_read() {
 }
 
 #[test]
-fn what_a_kept_reading_shows_is_read_again_before_anything_is_done() {
+fn what_a_cached_read_shows_is_read_live_before_anything_is_done() {
     run(async {
         let life = Life::start_with("news", &[EVERYTHING]).await;
         life.create_domain("d", json!({})).await;
@@ -111,7 +111,7 @@ fn what_a_kept_reading_shows_is_read_again_before_anything_is_done() {
 }
 
 #[test]
-fn a_change_of_the_spec_is_not_judged_by_kept_readings() {
+fn a_change_of_the_spec_is_not_planned_from_the_cache() {
     run(async {
         // So long that nothing is looked at because it is due.
         let life = Life::start_with("respec", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "10h")]).await;
