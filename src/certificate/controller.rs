@@ -26,18 +26,20 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    claims,
+    conflicts,
     desired::{self, Desired},
     execute::{self, ApplyContext},
     issuers::Issuers,
     later::Later,
+    mappers::{
+        change_predicate, conflicting, is_there, of_domain, of_grant, of_namespace, of_places, touched_by, when_due,
+    },
     observe::{self, ObserveContext},
     observed::Observed,
     plan::{self, Act, Plan, lines_after_issue},
     report::{self, Leaf},
     self_signed,
     uses::Uses,
-    wakes::{is_there, of_domain, of_grant, of_namespace, of_places, rivals, touched_by, when_due, worth_a_look},
 };
 use crate::{
     api::{
@@ -139,7 +141,7 @@ pub struct Watches {
 
 /// Runs until `stop`; reconciles that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
-    let (by_domain, by_rival, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
+    let (by_domain, by_conflict, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
     let (by_grant, by_namespace) = (ctx.clone(), ctx.clone());
     let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
@@ -148,7 +150,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     heartbeat.record(metrics::Controller::Certificate);
     // News of the same stream: what a subscriber remembers of each of thousands is kept once.
     let (share_places, sharing) = unbounded();
-    let certificates = watches.certificates.subscribe_when(worth_a_look).inspect(move |c| {
+    let certificates = watches.certificates.subscribe_when(change_predicate).inspect(move |c| {
         note_uses(c, &used);
         let _ = share_places.unbounded_send(c.clone());
     });
@@ -161,9 +163,11 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
             move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
         )
         // One that goes may free a subject.
-        .watches_shared_stream(watches.certificates.subscribe(), move |c| rivals(&c, &by_rival))
+        .watches_shared_stream(watches.certificates.subscribe(), move |c| conflicting(&c, &by_conflict))
         .reconcile_on(of_places(sharing, ctx.clone()))
-        .watches_shared_stream(watches.grants.subscribe_when(permits::said), move |g| of_grant(&g, &by_grant))
+        .watches_shared_stream(watches.grants.subscribe_when(permits::change_predicate), move |g| {
+            of_grant(&g, &by_grant)
+        })
         .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
             of_namespace(&n.name_any(), &by_namespace)
         })
@@ -526,9 +530,9 @@ fn contested<'a>(
     all: impl Iterator<Item = &'a ClientCertificate>,
     fit: impl Fn(&ClientCertificate) -> Option<Fit>,
 ) -> Option<Refused> {
-    let all = all.filter(|c| claims::wants_the_same(cert, c) && has_claim(c, || fit(c)));
+    let all = all.filter(|c| conflicts::wants_the_same(cert, c) && has_claim(c, || fit(c)));
     // Who has it in another namespace is not this namespace's to know.
-    let older = claims::older(cert, all).map(|c| match c.namespace() == cert.namespace() {
+    let winner = conflicts::winner(cert, all).map(|c| match c.namespace() == cert.namespace() {
         true => format!("ClientCertificate {}", c.name_any()),
         false => "ClientCertificate of another namespace".into(),
     });
@@ -538,7 +542,7 @@ fn contested<'a>(
     });
     let message = format!(
         "spec.subject: the {} has this subject in the truststore, and API Gateway takes a subject only once; choose another",
-        older.or(authority)?
+        winner.or(authority)?
     );
     Some(Refused { reason: Reason::SubjectInUse, message })
 }

@@ -1,11 +1,12 @@
 //! ClientCertificate: desired -> observe -> plan -> execute -> report.
 
-pub mod claims;
+pub mod conflicts;
 pub mod controller;
 pub mod desired;
 pub mod execute;
 pub mod issuers;
 pub mod later;
+mod mappers;
 pub mod observe;
 pub mod observed;
 pub mod plan;
@@ -14,4 +15,3 @@ mod self_signed;
 #[cfg(test)]
 mod simulation;
 pub mod uses;
-mod wakes;

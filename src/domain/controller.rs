@@ -26,11 +26,15 @@ use super::{
     allowance::Allowance,
     bypass::Bypasses,
     cache::{ReadCache, RefreshIntervals},
-    claims,
     clients::{SelfSigned, TRUSTED_BY},
+    conflicts,
     credentials::ServiceAccount,
     deletion,
     desired::{self, Clients, Desired, Home, Refused, Surroundings},
+    mappers::{
+        certificate_predicate, change_predicate, changes, conflicting, of_certificate, of_namespace, readers,
+        referring, trusting,
+    },
     observe::{self, Versions},
     permission::{Permission, before_aws},
     reach,
@@ -38,7 +42,6 @@ use super::{
     report,
     served::{DomainKey, Served},
     serving,
-    wakes::{asked, changes, of_namespace, readers, referring, rivals, trusting, wanted_life, worth_a_look},
 };
 use crate::{
     api::{
@@ -159,40 +162,44 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
     let (for_certificates, for_namespaces, for_foreign) = (ctx.clone(), ctx.clone(), ctx.clone());
     let ending = ctx.clone();
-    let controller = Controller::for_shared_stream(watches.domains.subscribe_when(worth_a_look), ctx.domains.clone())
-        // One that goes, or comes, may settle a dispute about a name.
-        .watches_shared_stream(
-            watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.is_some())),
-            move |changed| rivals(&changed, &all),
-        )
-        .watches_shared_stream(watches.certificates.subscribe_when(wanted_life), move |c| asked(&c, &for_certificates))
-        .watches_shared_stream(watches.secrets.subscribe(), move |s| {
-            let trusted_by = s.labels().get(TRUSTED_BY).cloned();
-            let mut touched = referring(&for_secrets, s.namespace(), |d| {
-                trusted_by.as_ref() == Some(&d.name_any())
-                    || desired::authorities(d)
-                        .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
-            });
-            touched
-                .extend(trusted_by.iter().flat_map(|d| trusting(&s.namespace().unwrap_or_default(), d, &for_foreign)));
-            touched
-        })
-        .watches_shared_stream(watches.grants.subscribe_when(permits::said), |g| {
-            let grant = g.0.as_ref().ok()?;
-            let name = &grant.spec.domain_ref.name;
-            Some(ObjectRef::new(name).within(&grant.namespace().unwrap_or_default()))
-        })
-        .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
-            of_namespace(&n.name_any(), &for_namespaces)
-        })
-        .reconcile_on(readers(&watches.config_maps, for_maps))
-        .reconcile_on(granted)
-        .reconcile_on(bypasses)
-        .reconcile_on(heartbeat::ticks())
-        .reconcile_all_on(changes(ctx.policy.clone()))
-        .graceful_shutdown_on(stop.clone().cancelled_owned())
-        .run(reconcile, failed, ctx)
-        .for_each(async |_| heartbeat.record(metrics::Controller::Domain));
+    let controller =
+        Controller::for_shared_stream(watches.domains.subscribe_when(change_predicate), ctx.domains.clone())
+            // One that goes, or comes, may settle a dispute about a name.
+            .watches_shared_stream(
+                watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.is_some())),
+                move |changed| conflicting(&changed, &all),
+            )
+            .watches_shared_stream(watches.certificates.subscribe_when(certificate_predicate), move |c| {
+                of_certificate(&c, &for_certificates)
+            })
+            .watches_shared_stream(watches.secrets.subscribe(), move |s| {
+                let trusted_by = s.labels().get(TRUSTED_BY).cloned();
+                let mut touched = referring(&for_secrets, s.namespace(), |d| {
+                    trusted_by.as_ref() == Some(&d.name_any())
+                        || desired::authorities(d)
+                            .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
+                });
+                touched.extend(
+                    trusted_by.iter().flat_map(|d| trusting(&s.namespace().unwrap_or_default(), d, &for_foreign)),
+                );
+                touched
+            })
+            .watches_shared_stream(watches.grants.subscribe_when(permits::change_predicate), |g| {
+                let grant = g.0.as_ref().ok()?;
+                let name = &grant.spec.domain_ref.name;
+                Some(ObjectRef::new(name).within(&grant.namespace().unwrap_or_default()))
+            })
+            .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
+                of_namespace(&n.name_any(), &for_namespaces)
+            })
+            .reconcile_on(readers(&watches.config_maps, for_maps))
+            .reconcile_on(granted)
+            .reconcile_on(bypasses)
+            .reconcile_on(heartbeat::ticks())
+            .reconcile_all_on(changes(ctx.policy.clone()))
+            .graceful_shutdown_on(stop.clone().cancelled_owned())
+            .run(reconcile, failed, ctx)
+            .for_each(async |_| heartbeat.record(metrics::Controller::Domain));
     tokio::join!(controller, async {
         stop.cancelled().await;
         ending.concurrency.close();
@@ -583,10 +590,10 @@ fn contested<'a>(
     own_region: &str,
 ) -> Option<Acceptance> {
     let all = all.filter(|d| d.spec.domain_name == domain.spec.domain_name && !is_refused(d));
-    let older = claims::older(domain, all, own_region)?;
+    let winner = conflicts::winner(domain, all, own_region)?;
     // Whose name it is in another namespace is not this namespace's to know.
-    let who = if older.namespace() == domain.namespace() {
-        format!("the older MtlsDomain {}", older.name_any())
+    let who = if winner.namespace() == domain.namespace() {
+        format!("the older MtlsDomain {}", winner.name_any())
     } else {
         "an older MtlsDomain".into()
     };

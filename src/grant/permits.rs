@@ -54,7 +54,7 @@ pub fn needs_labels(grant: &Guard) -> bool {
 }
 
 /// What of a grant makes a difference to anybody; none: it cannot be read.
-pub fn said(grant: &Guard) -> (Option<Option<i64>>, bool) {
+pub fn change_predicate(grant: &Guard) -> (Option<Option<i64>>, bool) {
     (grant.0.as_ref().ok().map(|g| g.metadata.generation), grant.meta().deletion_timestamp.is_some())
 }
 
@@ -332,9 +332,15 @@ mod tests {
         assert!(!permits(vec![named("a", |o| (places(o), deleted(o)).1)], vec![]).has_places(&key()));
         assert!(needs_labels(&named("a", |o| o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}}))));
         assert!(!needs_labels(&named("a", |_| {})));
-        assert_ne!(said(&named("a", |_| {})), said(&named("a", deleted)));
-        assert_ne!(said(&named("a", |_| {})), said(&named("a", |o| o["metadata"]["generation"] = json!(2))));
-        assert_eq!(said(&named("a", |_| {})), said(&named("a", |o| o["status"] = json!({"certificates": 1}))));
+        assert_ne!(change_predicate(&named("a", |_| {})), change_predicate(&named("a", deleted)));
+        assert_ne!(
+            change_predicate(&named("a", |_| {})),
+            change_predicate(&named("a", |o| o["metadata"]["generation"] = json!(2)))
+        );
+        assert_eq!(
+            change_predicate(&named("a", |_| {})),
+            change_predicate(&named("a", |o| o["status"] = json!({"certificates": 1})))
+        );
     }
 
     #[test]

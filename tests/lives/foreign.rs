@@ -94,7 +94,7 @@ fn a_truststore_object_with_another_owners_mark_is_not_overwritten() {
 }
 
 #[test]
-fn of_two_objects_with_one_name_the_older_has_it_until_it_is_deleted() {
+fn of_two_objects_with_one_name_the_older_wins_until_it_is_deleted() {
     run(async {
         let life = Life::start("claimed").await;
         life.create_domain("a", json!({})).await;

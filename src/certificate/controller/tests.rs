@@ -186,7 +186,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
     }
     let case = |what, cert, there, expected| Case { what, cert, there, trust: [true; 2], expected, next: None };
     let with = |domains: Vec<domain::controller::Guard>| There { domains, ..There::default() };
-    let older = |change: fn(&mut Value)| {
+    let winner = |change: fn(&mut Value)| {
         guard(certificate(|o| {
             o["spec"]["issuance"] = json!("SelfSigned");
             o["metadata"]["name"] = json!("older");
@@ -310,20 +310,20 @@ async fn what_a_reconcile_of_a_certificate_does() {
             ..case(
                 "an older one has the subject",
                 certificate(self_signed),
-                There { certificates: vec![older(|_| {})], ..with(vec![plain()]) },
+                There { certificates: vec![winner(|_| {})], ..with(vec![plain()]) },
                 &["PATCH status SubjectInUse -", "POST event SubjectInUse"],
             )
         },
         case(
             "an older one that is not granted has no claim on the subject",
             certificate(self_signed),
-            There { certificates: vec![older(|o| o["metadata"]["namespace"] = json!("acme"))], ..with(vec![plain()]) },
+            There { certificates: vec![winner(|o| o["metadata"]["namespace"] = json!("acme"))], ..with(vec![plain()]) },
             &["POST secret client1-next"],
         ),
         case(
             "one that an authority issues shares its subject",
             certificate(|_| {}),
-            There { certificates: vec![older(|_| {})], ..with(vec![plain()]) },
+            There { certificates: vec![winner(|_| {})], ..with(vec![plain()]) },
             issued,
         ),
     ];

@@ -194,7 +194,7 @@ async fn reconciles() {
         "write PUT truststores.s3.eu-west-1.amazonaws.com/",
         "PATCH status Accepted",
     ];
-    let older = |change: fn(&mut Value)| {
+    let winner = |change: fn(&mut Value)| {
         guard(domain(|o| {
             o["metadata"]["name"] = json!("older");
             o["metadata"]["uid"] = json!("older");
@@ -242,7 +242,7 @@ async fn reconciles() {
         (
             "an older one has the name",
             domain(|_| {}),
-            Some(older(|_| {})),
+            Some(winner(|_| {})),
             None,
             None,
             &["PATCH status DomainNameClaimed", "POST event DomainNameClaimed"],
@@ -250,7 +250,7 @@ async fn reconciles() {
         (
             "an older one has another name",
             domain(|_| {}),
-            Some(older(|o| o["spec"]["domainName"] = json!("b.example.com"))),
+            Some(winner(|o| o["spec"]["domainName"] = json!("b.example.com"))),
             None,
             None,
             &first_writes,
@@ -337,7 +337,7 @@ async fn reconciles() {
         (
             "deleted, and an older one has the name",
             deleted(|_| {}),
-            Some(older(|_| {})),
+            Some(winner(|_| {})),
             None,
             None,
             &["read AWS", "DELETE a Secret", "PATCH release"],
@@ -414,7 +414,7 @@ fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
         })
     };
     let me = with("me", "shop", "2026-01-02T00:00:00Z");
-    let older = with("older", "shop", "2026-01-01T00:00:00Z");
+    let winner = with("older", "shop", "2026-01-01T00:00:00Z");
     let foreign = with("older", "acme", "2026-01-01T00:00:00Z");
     let younger = with("younger", "acme", "2026-01-03T00:00:00Z");
     let told = |all: &[&MtlsDomain], refused: &str| {
@@ -426,10 +426,10 @@ fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
     };
     let message = |who: &str| Some(format!("spec.domainName: {who} has mtls.example.com already"));
     assert_eq!(told(&[&me, &younger], ""), None);
-    assert_eq!(told(&[&me, &older, &younger], ""), message("the older MtlsDomain older"));
+    assert_eq!(told(&[&me, &winner, &younger], ""), message("the older MtlsDomain older"));
     assert_eq!(told(&[&me, &foreign], ""), message("an older MtlsDomain"), "of another namespace no name is told");
-    assert_eq!(told(&[&me, &older], "older"), None, "what the policy refuses has a claim on nothing");
-    assert_eq!(told(&[&me, &older], "me"), message("the older MtlsDomain older"));
+    assert_eq!(told(&[&me, &winner], "older"), None, "what the policy refuses has a claim on nothing");
+    assert_eq!(told(&[&me, &winner], "me"), message("the older MtlsDomain older"));
 
     let surroundings = Surroundings { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
     let clients = || clients_of(&me, &[], &[], &[], None, &|_| None);

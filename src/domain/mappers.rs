@@ -34,7 +34,7 @@ pub(super) struct Interest {
     annotations: Vec<(String, String)>,
 }
 
-pub(super) fn worth_a_look(d: &Guard) -> Option<Interest> {
+pub(super) fn change_predicate(d: &Guard) -> Option<Interest> {
     let meta = &d.0.as_ref().ok()?.metadata;
     let annotations = meta.annotations.clone().unwrap_or_default();
     Some(Interest {
@@ -45,7 +45,9 @@ pub(super) fn worth_a_look(d: &Guard) -> Option<Interest> {
 }
 
 /// One of another namespace may ask for what it is not granted, in whatever field.
-pub(super) fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<SignedDuration>, Option<i64>, bool)> {
+pub(super) fn certificate_predicate(
+    c: &certificate::controller::Guard,
+) -> Option<(Option<SignedDuration>, Option<i64>, bool)> {
     let c = c.0.as_ref().ok()?;
     let generation = c.metadata.generation.filter(|_| permits::is_foreign(c));
     Some((c.spec.duration.as_ref().map(desired::length), generation, c.metadata.deletion_timestamp.is_some()))
@@ -53,15 +55,15 @@ pub(super) fn wanted_life(c: &certificate::controller::Guard) -> Option<(Option<
 
 /// The domain of a certificate that asks something of it: to trust the certificate itself, or longer leaves than it allows for. Any
 /// other is issued without a call to AWS.
-pub(super) fn asked(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<ObjectRef<Guard>> {
+pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<ObjectRef<Guard>> {
     let cert = c.0.as_ref().ok()?;
     let key = certificate::desired::domain_key(cert);
     let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
     let fit = || ctx.permits.fit(cert, Timestamp::now());
     let is_let_in = || is_let_in(cert, || ctx.permits.may_be_trusted(cert), fit);
     let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
-    let life = certificate::desired::duration(cert, max.as_ref().map(desired::length));
-    let allowed = || ctx.served.trust(&key).is_some_and(|trust| trust.allows_everywhere(life));
+    let lifetime = certificate::desired::duration(cert, max.as_ref().map(desired::length));
+    let allowed = || ctx.served.trust(&key).is_some_and(|trust| trust.allows_everywhere(lifetime));
     asks(cert, is_let_in, allowed).then_some(domain)
 }
 
@@ -87,7 +89,7 @@ fn asks(cert: &ClientCertificate, is_let_in: impl FnOnce() -> bool, allowed: imp
     cert.spec.issuance == Issuance::SelfSigned || !allowed()
 }
 
-pub(super) fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
+pub(super) fn conflicting(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
     let Ok(changed) = &changed.0 else { return vec![] };
     let same =
         |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
@@ -100,7 +102,7 @@ pub(super) fn rivals(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard
 pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let all = &ctx.domains;
     let own = referring(all, Some(namespace.to_owned()), |_| true);
-    let others = own.iter().filter_map(|d| all.get(d)).flat_map(|d| rivals(&d, all));
+    let others = own.iter().filter_map(|d| all.get(d)).flat_map(|d| conflicting(&d, all));
     let trusting = asking(namespace, ctx).into_iter().map(|(ns, name)| ObjectRef::new(&name).within(&ns));
     own.iter().cloned().chain(others).chain(trusting).collect()
 }
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_domain_is_worth_a_reconcile_when_anything_but_our_own_writes_has_changed() {
-        let of = |change: fn(&mut Value)| hash(worth_a_look(&domain("shop", "partners", change)));
+        let of = |change: fn(&mut Value)| hash(change_predicate(&domain("shop", "partners", change)));
         let before = of(|_| {});
         assert!(before.is_some());
         for (what, change, expected) in [
@@ -263,7 +265,7 @@ mod tests {
             assert_eq!(of(change) != before, expected, "{what}");
         }
         assert_eq!(
-            hash(worth_a_look(&domain("shop", "partners", |o| o["spec"] = json!(1)))),
+            hash(change_predicate(&domain("shop", "partners", |o| o["spec"] = json!(1)))),
             None,
             "it cannot be read"
         );
@@ -274,7 +276,7 @@ mod tests {
         let of = |namespace: &str, change: fn(&mut ClientCertificate)| {
             let mut cert = certificate(namespace, "Authority");
             change(&mut cert);
-            wanted_life(&kube::core::DeserializeGuard(Ok(cert)))
+            certificate_predicate(&kube::core::DeserializeGuard(Ok(cert)))
         };
         type Change = fn(&mut ClientCertificate);
         let changes: [(&str, Change, [bool; 2]); 3] = [
@@ -304,8 +306,8 @@ mod tests {
             domain("b", "other", |o| o["spec"]["domainName"] = json!("b.example.com")),
             domain("b", "unreadable", |o| o["spec"] = json!(1)),
         ]);
-        assert_eq!(names(rivals(&me, &all)), ["b/same"]);
-        assert_eq!(names(rivals(&domain("b", "unreadable", |o| o["spec"] = json!(1)), &all)), [""; 0]);
+        assert_eq!(names(conflicting(&me, &all)), ["b/same"]);
+        assert_eq!(names(conflicting(&domain("b", "unreadable", |o| o["spec"] = json!(1)), &all)), [""; 0]);
         let all = names(referring(&all, Some("b".into()), |_| true));
         assert_eq!(all, ["b/other", "b/same"], "of that namespace, as far as they can be read");
     }

@@ -5,7 +5,7 @@ use super::desired::domain_key;
 use crate::api::{ClientCertificate, Issuance};
 
 /// The object that has the claim on `me`'s subject, when that is another one.
-pub fn older<'a>(
+pub fn winner<'a>(
     me: &ClientCertificate,
     all: impl IntoIterator<Item = &'a ClientCertificate>,
 ) -> Option<&'a ClientCertificate> {
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_has_it() {
+    fn the_older_wins() {
         let (one, two) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
         let mut gone = certificate("gone", one, "fourth", "d", "SelfSigned");
         gone.metadata.deletion_timestamp = gone.metadata.creation_timestamp.clone();
@@ -60,7 +60,7 @@ mod tests {
             gone,
             certificate("g", two, "fourth", "d", "SelfSigned"),
         ];
-        let refused: Vec<_> = all.iter().filter(|c| older(c, &all).is_some()).map(|c| c.name_any()).collect();
+        let refused: Vec<_> = all.iter().filter(|c| winner(c, &all).is_some()).map(|c| c.name_any()).collect();
         assert_eq!(refused, ["a"]);
     }
 }

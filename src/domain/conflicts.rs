@@ -5,7 +5,7 @@ use crate::api::MtlsDomain;
 
 /// The object that has the claim on `me`'s domain name, when that is another one. `own_region` is the operator's own, where an object without a
 /// Region goes.
-pub fn older<'a>(
+pub fn winner<'a>(
     me: &MtlsDomain,
     all: impl IntoIterator<Item = &'a MtlsDomain>,
     own_region: &str,
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_has_it_then_the_first_namespace() {
+    fn the_older_wins_then_the_first_namespace() {
         let (old, young) = (
             domain("b", "2026-01-01T00:00:00Z", "a.example.com"),
             domain("a", "2026-01-02T00:00:00Z", "a.example.com"),
@@ -41,9 +41,9 @@ mod tests {
         let twin = domain("c", "2026-01-01T00:00:00Z", "a.example.com");
         let other = domain("a", "2025-01-01T00:00:00Z", "b.example.com");
         let all = [old.clone(), young.clone(), twin.clone(), other];
-        assert_eq!(older(&old, &all, "eu-west-1"), None);
-        assert_eq!(older(&young, &all, "eu-west-1"), Some(&old));
-        assert_eq!(older(&twin, &all, "eu-west-1"), Some(&old));
+        assert_eq!(winner(&old, &all, "eu-west-1"), None);
+        assert_eq!(winner(&young, &all, "eu-west-1"), Some(&old));
+        assert_eq!(winner(&twin, &all, "eu-west-1"), Some(&old));
     }
 
     #[test]
@@ -51,7 +51,7 @@ mod tests {
         let old = domain("b", "2026-01-01T00:00:00Z", "a.example.com");
         let mut young = domain("a", "2026-01-02T00:00:00Z", "a.example.com");
         young.spec.aws = serde_json::from_value(serde_json::json!({"region": "us-east-1"})).unwrap();
-        assert_eq!(older(&young, [&old], "eu-west-1"), None);
-        assert_eq!(older(&young, [&old], "us-east-1"), Some(&old));
+        assert_eq!(winner(&young, [&old], "eu-west-1"), None);
+        assert_eq!(winner(&young, [&old], "us-east-1"), Some(&old));
     }
 }

@@ -28,14 +28,14 @@ const GATHER: Duration = Duration::from_secs(1);
 const FEW: usize = 20;
 const PAUSE: Duration = Duration::from_millis(200);
 
-pub(super) fn worth_a_look(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
+pub(super) fn change_predicate(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
     let meta = &c.0.as_ref().ok()?.metadata;
     let renew = meta.annotations.as_ref().and_then(|a| a.get(RENEW)).cloned();
     Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
 }
 
 /// Of a self-signed certificate that goes: the others of its domain.
-pub(super) fn rivals(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+pub(super) fn conflicting(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let goes = going.meta().deletion_timestamp.is_some() || !is_there(going, ctx);
     let Ok(changed) = &going.0 else { return vec![] };
     if !goes || changed.spec.issuance != Issuance::SelfSigned {
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_worth_a_reconcile_when_its_spec_its_end_or_a_request_is_new() {
-        let of = |change: fn(&mut Value)| worth_a_look(&named("a", "shop", change));
+        let of = |change: fn(&mut Value)| change_predicate(&named("a", "shop", change));
         let before = of(|_| {});
         type Change = fn(&mut Value);
         let changes: [(&str, Change, bool); 5] = [
@@ -214,10 +214,10 @@ mod tests {
             ..There::default()
         };
         let ctx = Stage::new(there()).ctx;
-        assert_eq!(names(rivals(&named("going", "shop", deleted), &ctx)), ["a", "b"], "it is deleted");
-        assert_eq!(names(rivals(&named("gone", "shop", self_signed), &ctx)), ["a", "b", "going"], "it is gone");
-        assert_eq!(names(rivals(&named("a", "shop", self_signed), &ctx)), [""; 0], "it stays");
-        assert_eq!(names(rivals(&named("gone", "shop", |_| {}), &ctx)), [""; 0], "it is in no truststore");
+        assert_eq!(names(conflicting(&named("going", "shop", deleted), &ctx)), ["a", "b"], "it is deleted");
+        assert_eq!(names(conflicting(&named("gone", "shop", self_signed), &ctx)), ["a", "b", "going"], "it is gone");
+        assert_eq!(names(conflicting(&named("a", "shop", self_signed), &ctx)), [""; 0], "it stays");
+        assert_eq!(names(conflicting(&named("gone", "shop", |_| {}), &ctx)), [""; 0], "it is in no truststore");
         assert!(is_there(&named("a", "shop", |_| {}), &ctx));
         let anew = named("a", "shop", |o| o["metadata"]["uid"] = json!("another"));
         assert!(!is_there(&anew, &ctx), "another object has its name");
