@@ -30,12 +30,12 @@ use mtls_operator::{
     doctor,
     domain::{
         self,
+        active_trust::ActiveTrust,
         allowance::Allowance,
         bypass::Bypasses,
         cache::{ReadCache, RefreshIntervals},
         clients::TRUSTED_BY,
         credentials::{self, ServiceAccount},
-        served::Served,
     },
     grant::{
         self,
@@ -223,8 +223,8 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         tracing::info!(proxy, "HTTPS_PROXY is set: AWS is called through a proxy, what is probed is not");
     }
 
-    let (served, trust_changes) = Served::new();
-    let served = Arc::new(served);
+    let (active_trust, trust_changes) = ActiveTrust::new();
+    let active_trust = Arc::new(active_trust);
     let ns = &run.watch_namespace;
     let (domains, drive_domains) = Watch::<domain::controller::Guard>::new(&client, ns, watch::all_of_it);
     let (certificates, drive_certificates) =
@@ -331,7 +331,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 heartbeat: heartbeat.clone(),
                 domains: domains.store(),
                 certificates: certificates.store(),
-                served: served.clone(),
+                active_trust: active_trust.clone(),
                 allowance: Allowance::default(),
                 bypasses: bypasses.clone(),
                 policy,
@@ -348,7 +348,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 permits: permits.clone(),
                 certificates: certificates.store(),
                 domains: domains.store(),
-                served,
+                active_trust,
                 secrets: secrets.store(),
                 issuers: Issuers::default(),
                 uses: Uses::default(),
@@ -387,7 +387,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 secrets,
                 grants,
                 namespaces,
-                served: trust_changes,
+                active_trust: trust_changes,
             };
             let work = async {
                 tokio::join!(

@@ -50,8 +50,8 @@ use crate::{
     conditions::{Acceptance, Line, Standing},
     domain::{
         self,
+        active_trust::{ActiveTrust, DomainKey, Trust},
         desired::{Refused, length},
-        served::{DomainKey, Served, Trust},
     },
     grant::{
         fit::{Fit, Terms},
@@ -102,7 +102,7 @@ pub struct Ctx {
     pub heartbeat: Heartbeat,
     pub certificates: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
-    pub served: Arc<Served>,
+    pub active_trust: Arc<ActiveTrust>,
     pub secrets: Store<PartialObjectMeta<Secret>>,
     pub issuers: Issuers,
     pub uses: Uses,
@@ -136,7 +136,7 @@ pub struct Watches {
     pub grants: Watch<permits::Guard>,
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
     /// Domains whose trust has changed.
-    pub served: UnboundedReceiver<DomainKey>,
+    pub active_trust: UnboundedReceiver<DomainKey>,
 }
 
 /// Runs until `stop`; reconciles that are under way are finished.
@@ -145,7 +145,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let (by_grant, by_namespace) = (ctx.clone(), ctx.clone());
     let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
-    let trusts = watches.served.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
+    let trusts = watches.active_trust.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
     let (used, heartbeat) = (ctx.clone(), ctx.heartbeat.clone());
     heartbeat.record(metrics::Controller::Certificate);
     // News of the same stream: what a subscriber remembers of each of thousands is kept once.
@@ -362,10 +362,10 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             return Ok(Next::await_change());
         }
     };
-    if awaits_domain(domain.is_some(), ctx.served.is_known(&d.domain), ctx.started.elapsed()) {
+    if awaits_domain(domain.is_some(), ctx.active_trust.is_known(&d.domain), ctx.started.elapsed()) {
         return Ok(Next::requeue(FIRST_RECONCILES)); // or when the domain has been looked at
     }
-    let trust = ctx.served.trust(&d.domain);
+    let trust = ctx.active_trust.trust(&d.domain);
     if let Some(Refused { reason, message }) = subject_in_use(cert, &d, trust.as_ref(), ctx) {
         say(&Acceptance::Refused { reason, message, stalled: false }, &[], None).await?;
         return Ok(Next::await_change());

@@ -10,9 +10,9 @@ use crate::{
         conditions::Reason,
     },
     domain::{
+        active_trust::DomainKey,
         clients,
         desired::{DEFAULT_LEAF, Refused, key_kind, length},
-        served::DomainKey,
     },
     grant::fit::{Ask, Terms},
     pki::{

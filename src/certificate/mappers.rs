@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
-    domain::{self, served::DomainKey},
+    domain::{self, active_trust::DomainKey},
     grant::permits::{self, is_foreign},
 };
 

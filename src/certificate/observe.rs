@@ -19,10 +19,10 @@ use crate::{
     api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
     conditions::Standing,
     domain::{
+        active_trust::Trust,
         clients::{CERTIFICATE_LABEL, next_secret},
         desired::{self, AuthorityWish, SourceWish},
         generated,
-        served::Trust,
     },
     k8s::{self, apply},
     pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::KeyWish, keystore},

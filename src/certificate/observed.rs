@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::conditions::Reason,
     conditions::Standing,
-    domain::served::Trust,
+    domain::active_trust::Trust,
     pki::{
         authority::Issuer,
         certificate::{Certificate, parse_pem_bundle},

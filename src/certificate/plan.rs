@@ -6,7 +6,7 @@ use super::{desired::Desired, observed::*, self_signed};
 use crate::{
     api::conditions::{ConditionType, Reason},
     conditions::{self, Line, Standing},
-    domain::{clients::next_secret, served::Trust},
+    domain::{active_trust::Trust, clients::next_secret},
     pki::{
         authority::Issuer,
         certificate::Certificate,
@@ -198,7 +198,7 @@ fn by_authority(
     }
     // A first leaf has nothing to lose; one that works is not replaced by one that some servers do not know yet.
     let everywhere = trust.since(issuer.authority()).map(|since| since + propagation);
-    let moves = violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.lets_in(leaf));
+    let moves = violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.accepts(leaf));
     match everywhere.filter(|everywhere| moves && now < *everywhere) {
         Some(_) => waits(violation, "the truststore with the new authority is on its way to every server", everywhere),
         None => (Some(Act::Issue(violation.clone())), Some((violation, None)), None),
@@ -232,7 +232,7 @@ pub(super) const FULL: &str = "the truststore of the domain is full, and this ce
 
 fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> Line {
     let who = if d.self_signed { "it" } else { "its issuer" };
-    let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.lets_in(leaf));
+    let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.accepts(leaf));
     let (standing, reason, message) = match (trust, leaf) {
         (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => {
             (Standing::Stuck, Reason::TruststoreFull, FULL.to_owned())
@@ -244,7 +244,7 @@ fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&
             Reason::WaitingForDomainTrust,
             "the domain has not been looked at yet, or does not serve".to_owned(),
         ),
-        (Some(trust), Some(leaf)) if trust.lets_in(leaf) => {
+        (Some(trust), Some(leaf)) if trust.accepts(leaf) => {
             (Standing::Done, Reason::Trusted, format!("{who} is in the truststore version that the domain uses"))
         }
         (Some(_), Some(_)) => (

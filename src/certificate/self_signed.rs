@@ -8,7 +8,7 @@ use super::{
     plan::{Act, FULL},
 };
 use crate::{
-    domain::{clients, served::Trust},
+    domain::{active_trust::Trust, clients},
     pki::{
         certificate::Certificate,
         inspect::{self, Inspection, Violation},

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::conditions::{ConditionType, Reason},
     conditions::{self, Standing},
-    domain::served::Trust,
+    domain::active_trust::Trust,
     pki::{
         authority::{Issuer, tests::at, tests::issuer},
         certificate::Certificate,
@@ -196,7 +196,7 @@ impl World {
     fn serves(&self) {
         let leaf = self.leaf().expect("a leaf");
         assert!(leaf.not_before <= self.now && self.now < leaf.not_after);
-        assert!(self.trust.as_ref().unwrap().lets_in(&leaf));
+        assert!(self.trust.as_ref().unwrap().accepts(&leaf));
         assert_eq!(leaf.dns_names, self.d.request.dns_names);
     }
 }

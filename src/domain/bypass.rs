@@ -12,7 +12,7 @@ use futures::Stream;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::served::DomainKey;
+use super::active_trust::DomainKey;
 use crate::{
     aws::{errors, session::Session},
     telemetry::logging,

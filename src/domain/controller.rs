@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    active_trust::{ActiveTrust, DomainKey},
     allowance::Allowance,
     bypass::Bypasses,
     cache::{ReadCache, RefreshIntervals},
@@ -39,9 +40,7 @@ use super::{
     permission::{Permission, before_aws},
     reach,
     repairs::Repairs,
-    report,
-    served::{DomainKey, Served},
-    serving,
+    report, serving,
 };
 use crate::{
     api::{
@@ -107,7 +106,7 @@ pub struct Ctx {
     pub heartbeat: Heartbeat,
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
-    pub served: Arc<Served>,
+    pub active_trust: Arc<ActiveTrust>,
     pub allowance: Allowance,
     pub bypasses: Arc<Bypasses>,
     pub policy: InForce,
@@ -238,7 +237,7 @@ impl Ctx {
     /// Nothing is known of it any more, and its place in the queue is free.
     pub(super) fn forget(&self, domain: &MtlsDomain) {
         let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
-        self.served.set(&key, None, None, Timestamp::now());
+        self.active_trust.set(&key, None, None, Timestamp::now());
         self.bypasses.forget(&key);
         self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&queue_key(domain));

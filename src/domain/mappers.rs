@@ -14,9 +14,9 @@ use kube::{
 };
 
 use super::{
+    active_trust::DomainKey,
     controller::{Ctx, Guard},
     desired::{self, AuthorityWish},
-    served::DomainKey,
 };
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
@@ -60,16 +60,16 @@ pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> O
     let key = certificate::desired::domain_key(cert);
     let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
     let fit = || ctx.permits.fit(cert, Timestamp::now());
-    let is_let_in = || is_let_in(cert, || ctx.permits.may_be_trusted(cert), fit);
+    let is_accepted = || is_accepted(cert, || ctx.permits.may_be_trusted(cert), fit);
     let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
     let lifetime = certificate::desired::duration(cert, max.as_ref().map(desired::length));
-    let allowed = || ctx.served.trust(&key).is_some_and(|trust| trust.allows_everywhere(lifetime));
-    asks(cert, is_let_in, allowed).then_some(domain)
+    let allowed = || ctx.active_trust.trust(&key).is_some_and(|trust| trust.allows_everywhere(lifetime));
+    asks(cert, is_accepted, allowed).then_some(domain)
 }
 
 /// True when a certificate of another namespace may make its domain call AWS. `may_be_trusted`: a grant may allow it
 /// to sign itself.
-fn is_let_in(
+fn is_accepted(
     cert: &ClientCertificate,
     may_be_trusted: impl FnOnce() -> bool,
     fit: impl FnOnce() -> Option<Fit>,
@@ -80,10 +80,10 @@ fn is_let_in(
     }
 }
 
-/// True when the domain has to call AWS for a certificate. `is_let_in`: asked for one of another namespace only;
+/// True when the domain has to call AWS for a certificate. `is_accepted`: asked for one of another namespace only;
 /// `allowed`: the domain allows leaves of this duration already.
-fn asks(cert: &ClientCertificate, is_let_in: impl FnOnce() -> bool, allowed: impl FnOnce() -> bool) -> bool {
-    if permits::is_foreign(cert) && !is_let_in() {
+fn asks(cert: &ClientCertificate, is_accepted: impl FnOnce() -> bool, allowed: impl FnOnce() -> bool) -> bool {
+    if permits::is_foreign(cert) && !is_accepted() {
         return false; // it is not for those whom nobody let in to have AWS called
     }
     cert.spec.issuance == Issuance::SelfSigned || !allowed()
@@ -216,11 +216,11 @@ mod tests {
             ("SelfSigned", false, fits, false),
         ] {
             let cert = certificate("acme", issuance);
-            let found = is_let_in(&cert, || may_be_trusted, || fit.clone());
+            let found = is_accepted(&cert, || may_be_trusted, || fit.clone());
             assert_eq!(found, expected, "{issuance} {may_be_trusted} {fit:?}");
         }
         // Namespace, issuance, let in, leaves of its life are allowed already.
-        for (namespace, issuance, is_let_in, allowed, expected) in [
+        for (namespace, issuance, is_accepted, allowed, expected) in [
             ("shop", "SelfSigned", false, true, true),
             ("shop", "Authority", false, true, false),
             ("shop", "Authority", false, false, true),
@@ -231,8 +231,8 @@ mod tests {
             ("acme", "Authority", false, false, false),
         ] {
             let cert = certificate(namespace, issuance);
-            let found = asks(&cert, || is_let_in, || allowed);
-            assert_eq!(found, expected, "{namespace} {issuance} {is_let_in} {allowed}");
+            let found = asks(&cert, || is_accepted, || allowed);
+            assert_eq!(found, expected, "{namespace} {issuance} {is_accepted} {allowed}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
+pub mod active_trust;
 pub mod allowance;
 pub mod bypass;
 pub mod cache;
@@ -20,7 +21,6 @@ pub mod reach;
 pub mod records;
 pub mod repairs;
 pub mod report;
-pub mod served;
 mod serving;
 #[cfg(test)]
 mod simulation;

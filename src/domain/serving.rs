@@ -90,7 +90,7 @@ pub(super) async fn serve(
     timed(Stage::Observe, begun);
     let created = domain.creation_timestamp().map(|t| t.0);
     if let Some(Refused { reason, message }) = plan::without_trust(d, &observed, created, now) {
-        tell_served(d, &observed, &plan, ctx);
+        publish_trust(d, &observed, &plan, ctx);
         ctx.bypasses.forget(&(d.home.namespace.clone(), d.home.name.clone()));
         let refused = Acceptance::Refused { reason, message, stalled: false };
         ctx.write(domain, old, &report::with_conditions(old, generation, &refused, &[], now)).await?;
@@ -101,7 +101,7 @@ pub(super) async fn serve(
         finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
     }
     ctx.remember(&uid, |m| m.change = pending_change(m.change.take(), &observed.records_in_sync));
-    tell_served(d, &observed, &plan, ctx);
+    publish_trust(d, &observed, &plan, ctx);
     let key = (d.home.namespace.clone(), d.home.name.clone());
     let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
     if !writes {
@@ -257,13 +257,13 @@ fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
 }
 
 /// Tells the ClientCertificates what is let in, once that is certain.
-fn tell_served(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
+fn publish_trust(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
     let key = (d.home.namespace.clone(), d.home.name.clone());
     match trust_in_use(o, plan) {
         InUse::Bundle(bundle, without_room) => {
-            ctx.served.set(&key, Some(bundle), without_room, Timestamp::now());
+            ctx.active_trust.set(&key, Some(bundle), without_room, Timestamp::now());
         }
-        InUse::NoDomain => ctx.served.set(&key, None, None, Timestamp::now()),
+        InUse::NoDomain => ctx.active_trust.set(&key, None, None, Timestamp::now()),
         InUse::Unknown => {}
     }
 }

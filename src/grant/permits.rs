@@ -18,7 +18,7 @@ use super::fit::{self, Around, Ask, Fit};
 use crate::{
     api::{ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain, Namespaces},
     certificate::{self, desired::domain_key},
-    domain::{self, served::DomainKey},
+    domain::{self, active_trust::DomainKey},
     policy,
 };
 
@@ -83,7 +83,7 @@ impl Permits {
 
     /// Whether one that signs itself may be granted, or may have been until it was changed.
     pub fn may_be_trusted(&self, cert: &ClientCertificate) -> bool {
-        self.of(&domain_key(cert)).iter().any(|g| g.0.as_ref().map_or(true, |g| self.lets_in(g, cert)))
+        self.of(&domain_key(cert)).iter().any(|g| g.0.as_ref().map_or(true, |g| self.accepts(g, cert)))
     }
 
     /// The grants by which this self-signed certificate may be in its domain's truststore. `None`: one of them cannot be
@@ -94,10 +94,10 @@ impl Permits {
         }
         let all = self.of(&domain_key(cert));
         let readable = all.iter().map(|g| g.0.as_ref().ok()).collect::<Option<Vec<_>>>()?;
-        Some(readable.into_iter().filter(|g| self.lets_in(g, cert)).map(|g| g.spec.clone()).collect())
+        Some(readable.into_iter().filter(|g| self.accepts(g, cert)).map(|g| g.spec.clone()).collect())
     }
 
-    fn lets_in(&self, grant: &ClientGrant, cert: &ClientCertificate) -> bool {
+    fn accepts(&self, grant: &ClientGrant, cert: &ClientCertificate) -> bool {
         let namespace = cert.namespace().unwrap_or_default();
         let labels = self.namespaces.get(&ObjectRef::new(&namespace)).map(|n| n.labels().clone());
         let here = policy::Namespace { name: &namespace, labels: labels.as_ref() };

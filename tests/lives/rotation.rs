@@ -224,7 +224,7 @@ async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_deleted_or_moved_certificate_left_behind_is_let_in_until_it_expires() {
+async fn what_a_deleted_or_moved_certificate_left_behind_is_accepted_until_it_expires() {
     let life = Life::start("left").await;
     let trust = |names: &[&str]| {
         let all: Vec<_> = names.iter().map(|name| json!({"name": name, "generate": {"commonName": name}})).collect();

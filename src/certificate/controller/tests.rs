@@ -65,7 +65,7 @@ impl Stage {
             heartbeat: Heartbeat::default(),
             certificates,
             domains,
-            served: Arc::new(Served::new().0),
+            active_trust: Arc::new(ActiveTrust::new().0),
             secrets,
             issuers: Issuers::default(),
             uses: Uses::default(),
@@ -333,7 +333,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
         let stage = Stage::new(there);
         let long_ago = Timestamp::now() - SignedDuration::from_hours(1);
         if known {
-            stage.ctx.served.set(&key, trusted.then_some(&bundle), None, long_ago);
+            stage.ctx.active_trust.set(&key, trusted.then_some(&bundle), None, long_ago);
         }
         let found = reconcile_certificate(&cert, &stage.ctx).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");

@@ -76,7 +76,7 @@ impl Stage {
             heartbeat: Heartbeat::default(),
             domains,
             certificates,
-            served: Arc::new(Served::new().0),
+            active_trust: Arc::new(ActiveTrust::new().0),
             allowance: Allowance::default(),
             bypasses: Arc::default(),
             policy: watch::channel(policy).1,
@@ -350,7 +350,7 @@ async fn reconciles() {
         // What a domain lets in is told to its ClientCertificates once AWS has been asked.
         let served = expected.contains(&"PATCH status Accepted");
         let key = ("shop".to_owned(), "partners".to_owned());
-        let known = object.metadata.deletion_timestamp.is_none() && stage.ctx.served.is_known(&key);
+        let known = object.metadata.deletion_timestamp.is_none() && stage.ctx.active_trust.is_known(&key);
         assert_eq!(known, served, "{what}");
     }
 }

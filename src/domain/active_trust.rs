@@ -54,7 +54,7 @@ impl Trust {
     }
 
     /// Whether the domain lets this leaf in, as far as its issuer goes. A ClientCertificate's own certificate vouches for itself only.
-    pub fn lets_in(&self, leaf: &Certificate) -> bool {
+    pub fn accepts(&self, leaf: &Certificate) -> bool {
         self.trusted.iter().any(|trusted| match clients::is_self_signed(&trusted.entry.authority) {
             true => trusted.entry.certificate == *leaf,
             false => leaf.is_issued_by(&trusted.entry.certificate),
@@ -98,17 +98,17 @@ impl Trust {
     }
 }
 
-pub struct Served {
+pub struct ActiveTrust {
     /// Of every domain that was looked at: what it lets in, or that it is not there.
     trust: Mutex<HashMap<DomainKey, Option<Trust>>>,
     changed: UnboundedSender<DomainKey>,
 }
 
-impl Served {
+impl ActiveTrust {
     /// With the stream of domains whose trust has changed.
     pub fn new() -> (Self, UnboundedReceiver<DomainKey>) {
         let (changed, changes) = unbounded();
-        (Served { trust: Mutex::default(), changed }, changes)
+        (ActiveTrust { trust: Mutex::default(), changed }, changes)
     }
 
     /// `None`: not looked at yet, or there is no such domain in AWS.
@@ -180,14 +180,14 @@ mod tests {
         let child = params.signed_by(&rcgen::KeyPair::generate().unwrap(), &anchor).unwrap();
         let child = Certificate::from_der(child.der()).unwrap();
         assert!(child.is_issued_by(&own.certificate), "by name and signature it hangs on it");
-        for (what, leaf, lets_in, has_issued) in [
+        for (what, leaf, accepts, has_issued) in [
             ("under an authority of ours", &under(&ours), true, true),
             ("under a partner's", &under(&theirs), true, false),
             ("itself", &own.certificate, true, false),
             ("signed with its key", &child, false, false),
             ("a stranger's", &under(&issuer("Stranger", now)), false, false),
         ] {
-            assert_eq!((trust.lets_in(leaf), trust.has_issued(leaf)), (lets_in, has_issued), "{what}");
+            assert_eq!((trust.accepts(leaf), trust.has_issued(leaf)), (accepts, has_issued), "{what}");
         }
     }
 }
