@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_and_what_is_wished_is_no_event() {
+    fn what_is_waited_for_and_what_is_desired_is_no_event() {
         for reason in [Reason::Queued, Reason::KeptOpen, Reason::Observing, Reason::Unreachable] {
             assert_eq!(EventReason::of_condition(reason), None, "{reason}");
         }

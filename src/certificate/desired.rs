@@ -18,7 +18,7 @@ use crate::{
     pki::{
         csr,
         inspect::RenewBefore,
-        keys::{Encoding, KeyWish},
+        keys::{DesiredKey, Encoding},
         leaf::{self, LeafRequest},
     },
 };
@@ -39,7 +39,7 @@ pub struct Desired {
     /// Unset: follows the domain.
     pub authority: Option<String>,
     pub request: LeafRequest,
-    pub key: KeyWish,
+    pub key: DesiredKey,
     pub renew_before: RenewBefore,
     /// The value of [`RENEW`].
     pub renew: Option<String>,
@@ -138,7 +138,7 @@ pub fn desired(
     })
 }
 
-fn asked(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequest, KeyWish), Refused> {
+fn asked(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequest, DesiredKey), Refused> {
     match &cert.spec.csr {
         Some(csr) => requested(csr, duration),
         None => described(cert, duration),
@@ -146,13 +146,13 @@ fn asked(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequ
 }
 
 /// What `spec.csr` asks for, for the key that its requester keeps.
-fn requested(csr: &str, duration: SignedDuration) -> Result<(LeafRequest, KeyWish), Refused> {
+fn requested(csr: &str, duration: SignedDuration) -> Result<(LeafRequest, DesiredKey), Refused> {
     let csr = csr::read(csr, duration).map_err(|error| refused(Reason::InvalidSpec, format!("spec.csr: {error}")))?;
-    Ok((csr.request, KeyWish::Requested { spki: csr.spki }))
+    Ok((csr.request, DesiredKey::Requested { spki: csr.spki }))
 }
 
 /// What the other fields ask for.
-fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequest, KeyWish), Refused> {
+fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequest, DesiredKey), Refused> {
     let spec = &cert.spec;
     let Subject { common_name, organizations, organizational_units, countries, localities, provinces } =
         spec.subject.clone().unwrap_or_default();
@@ -182,7 +182,7 @@ fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(Leaf
         KeyEncoding::PKCS8 => Encoding::Pkcs8,
         KeyEncoding::PKCS1 => Encoding::Pkcs1,
     };
-    Ok((request, KeyWish::Made { kind, encoding, keep: rotation_policy == Some(RotationPolicy::Never) }))
+    Ok((request, DesiredKey::Made { kind, encoding, keep: rotation_policy == Some(RotationPolicy::Never) }))
 }
 
 fn refused(reason: Reason, message: String) -> Refused {

@@ -21,7 +21,7 @@ use crate::{
         authority::Issuer,
         certificate::{Certificate, parse_pem_bundle},
         inspect::SecretData,
-        keys::{self, Encoding, KeyError, KeyKind, KeyWish},
+        keys::{self, DesiredKey, Encoding, KeyError, KeyKind},
         keystore::{self, KeystoreError},
         leaf::{self, IssueError, Leaf, LeafRequest},
         pem,
@@ -76,7 +76,7 @@ pub async fn issue(
     let (request, key) = (d.request.clone(), d.key.clone());
     let make = move || make(&request, &key, old, Some(&issuer), now);
     let (certificate, data) = match d.key {
-        KeyWish::Made { kind: KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096, .. } => {
+        DesiredKey::Made { kind: KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096, .. } => {
             tokio::task::spawn_blocking(make).await?? // up to seconds
         }
         // A fraction of a millisecond: cheaper than another thread, which would keep memory of its own.
@@ -166,7 +166,7 @@ impl ApplyContext<'_> {
         }
         annotations.insert(REVISION.into(), revision.to_string());
         annotations.extend(renewed.map(|value| (RENEWED.to_owned(), value)));
-        let tls_key = data.tls_key.filter(|_| matches!(d.key, KeyWish::Made { .. }));
+        let tls_key = data.tls_key.filter(|_| matches!(d.key, DesiredKey::Made { .. }));
         let files = [("tls.crt", data.tls_crt), ("tls.key", tls_key), ("ca.crt", data.ca_crt), (KEYSTORE, keystore)];
         let files = files.into_iter().filter_map(|(name, bytes)| Some((name.to_owned(), ByteString(bytes?))));
         Secret {
@@ -204,13 +204,13 @@ fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
 /// The leaf, and what is to stand in its Secret. Without an issuer it signs itself.
 pub(super) fn make(
     request: &LeafRequest,
-    key: &KeyWish,
+    key: &DesiredKey,
     old: Option<Vec<u8>>,
     issuer: Option<&Issuer>,
     now: Timestamp,
 ) -> Result<(Certificate, SecretData), Error> {
     let (leaf, tls_key) = match (key, issuer) {
-        (KeyWish::Made { kind, encoding, keep }, issuer) => {
+        (DesiredKey::Made { kind, encoding, keep }, issuer) => {
             let (key, pem) = private_key(*kind, *encoding, old.filter(|_| *keep))?;
             let leaf = match issuer {
                 Some(issuer) => leaf::issue(request, &key.subject_public_key_info(), issuer, now)?,
@@ -218,8 +218,8 @@ pub(super) fn make(
             };
             (leaf, Some(pem))
         }
-        (KeyWish::Requested { spki }, Some(issuer)) => (leaf::issue(request, spki, issuer, now)?, None),
-        (KeyWish::Requested { .. }, None) => return Err(Error::NoKey),
+        (DesiredKey::Requested { spki }, Some(issuer)) => (leaf::issue(request, spki, issuer, now)?, None),
+        (DesiredKey::Requested { .. }, None) => return Err(Error::NoKey),
     };
     let Leaf { chain_pem, ca_pem, certificate } = leaf;
     let (tls_crt, ca_crt) = (Some(chain_pem.into_bytes()), Some(ca_pem.into_bytes()));
@@ -323,7 +323,7 @@ mod tests {
         );
         assert_eq!(template.annotations()[REVISION], "3", "ours go before the template's");
         let (cert, mut d) = wanted(|_| {});
-        d.key = KeyWish::Requested { spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256) };
+        d.key = DesiredKey::Requested { spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256) };
         let apply_context = ApplyContext { cert: &cert, d: &d, password: None, client: &client };
         let by_csr = apply_context.wanted(1, None, data(), None);
         assert!(!by_csr.data.unwrap().contains_key("tls.key"), "its requester has it");
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn one_that_signs_itself_needs_a_key_of_ours() {
         let (_, mut d) = wanted(|_| {});
-        d.key = KeyWish::Requested { spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256) };
+        d.key = DesiredKey::Requested { spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256) };
         let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
         assert!(matches!(make(&d.request, &d.key, None, None, Timestamp::now()), Err(Error::NoKey)));
         let (_, data) = make(&d.request, &d.key, None, Some(&issuer), Timestamp::now()).unwrap();
@@ -439,7 +439,7 @@ mod tests {
         let (_, old) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, None).unwrap();
         for keep in [true, false] {
             let (_, d) = wanted(|_| {});
-            let key = KeyWish::Made { kind: KeyKind::EcdsaP256, encoding: Encoding::Pkcs8, keep };
+            let key = DesiredKey::Made { kind: KeyKind::EcdsaP256, encoding: Encoding::Pkcs8, keep };
             let (_, data) = make(&d.request, &key, Some(old.clone()), Some(&issuer), Timestamp::now()).unwrap();
             assert_eq!(data.tls_key.as_ref() == Some(&old), keep);
         }

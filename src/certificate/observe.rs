@@ -21,11 +21,11 @@ use crate::{
     domain::{
         active_trust::Trust,
         clients::{CERTIFICATE_LABEL, next_secret},
-        desired::{self, AuthorityWish, SourceWish},
+        desired::{self, DesiredAuthority, DesiredSource},
         generated,
     },
     k8s::{self, apply},
-    pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::KeyWish, keystore},
+    pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::DesiredKey, keystore},
 };
 
 /// Annotation on a leaf's Secret: how often a leaf was issued into it.
@@ -106,10 +106,10 @@ fn problem(reason: Reason, message: String) -> Problem {
 }
 
 /// The type of the Secret, which can never change: one without a private key is not a `kubernetes.io/tls`.
-pub fn secret_type(key: &KeyWish) -> &'static str {
+pub fn secret_type(key: &DesiredKey) -> &'static str {
     match key {
-        KeyWish::Made { .. } => "kubernetes.io/tls",
-        KeyWish::Requested { .. } => "Opaque",
+        DesiredKey::Made { .. } => "kubernetes.io/tls",
+        DesiredKey::Requested { .. } => "Opaque",
     }
 }
 
@@ -180,25 +180,25 @@ async fn issuer(
     trust: Option<&Trust>,
     observe_context: &ObserveContext<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, k8s::Error> {
-    let wishes = match desired::authorities(domain) {
-        Ok(wishes) => wishes,
+    let wanted = match desired::authorities(domain) {
+        Ok(wanted) => wanted,
         Err(refused) => {
             return Ok(Err(problem(refused.reason, format!("MtlsDomain {}: {}", d.domain.1, refused.message))));
         }
     };
     let named = d.authority.as_ref().or(domain.spec.trust.issuing_authority.as_ref());
     if let Some(name) = named {
-        let Some(wish) = wishes.iter().find(|w| w.name == *name) else {
+        let Some(wanted) = wanted.iter().find(|w| w.name == *name) else {
             return Ok(Err(problem(
                 Reason::AuthorityNotFound,
                 format!("MtlsDomain {} has no authority {name}", d.domain.1),
             )));
         };
-        return own_key_of(wish, d, domain, trust, observe_context).await;
+        return own_key_of(wanted, d, domain, trust, observe_context).await;
     }
     let mut able = Vec::new();
-    for wish in wishes.iter().filter(|w| w.issues()) {
-        able.push((wish.name.clone(), own_key_of(wish, d, domain, trust, observe_context).await?));
+    for wanted in wanted.iter().filter(|w| w.issues()) {
+        able.push((wanted.name.clone(), own_key_of(wanted, d, domain, trust, observe_context).await?));
     }
     Ok(only_one(able, &d.domain.1))
 }
@@ -230,44 +230,44 @@ fn only_one(mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>, domain: &str)
 /// As [`key_of`], and none that somebody else put in the place of a generated authority's. Why, the domain's condition says: the cache may
 /// only be late, so that this is a reason to wait.
 async fn own_key_of(
-    wish: &AuthorityWish,
+    wanted: &DesiredAuthority,
     d: &Desired,
     domain: &MtlsDomain,
     trust: Option<&Trust>,
     observe_context: &ObserveContext<'_>,
 ) -> Result<Result<Arc<Issuer>, Problem>, k8s::Error> {
-    let Keyed { issuer, labels } = match key_of(wish, d, observe_context).await? {
+    let Keyed { issuer, labels } = match key_of(wanted, d, observe_context).await? {
         Ok(keyed) => keyed,
         Err(problem) => return Ok(Err(problem)),
     };
-    let SourceWish::Generated { request, .. } = &wish.source else { return Ok(Ok(issuer)) };
-    let record = domain.annotations().get(&generated::annotation(&wish.name));
+    let DesiredSource::Generated { request, .. } = &wanted.source else { return Ok(Ok(issuer)) };
+    let record = domain.annotations().get(&generated::annotation(&wanted.name));
     let trusted = trust.into_iter().flat_map(Trust::entries);
-    let owned = generated::is_labelled(&labels, &d.domain.1, &wish.name)
-        .and_then(|()| generated::is_ours(issuer.chain(), &wish.name, request, record, trusted));
+    let owned = generated::is_labelled(&labels, &d.domain.1, &wanted.name)
+        .and_then(|()| generated::is_ours(issuer.chain(), &wanted.name, request, record, trusted));
     Ok(owned.map(|()| issuer).map_err(|_| Problem {
         standing: Standing::Working,
         reason: Reason::WaitingForAuthority,
         message: format!(
             "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, if it stays so",
-            wish.name, d.domain.1
+            wanted.name, d.domain.1
         ),
     }))
 }
 
 async fn key_of(
-    wish: &AuthorityWish,
+    wanted: &DesiredAuthority,
     d: &Desired,
     observe_context: &ObserveContext<'_>,
 ) -> Result<Result<Keyed, Problem>, k8s::Error> {
-    let (name, domain) = (&wish.name, &d.domain.1);
-    if wish.state == AuthorityState::Distrusted {
+    let (name, domain) = (&wanted.name, &d.domain.1);
+    if wanted.state == AuthorityState::Distrusted {
         return Ok(Err(problem(
             Reason::AuthorityNotFound,
             format!("the authority {name} of MtlsDomain {domain} is Distrusted"),
         )));
     }
-    let Some(secret) = wish.source.secret().filter(|_| wish.issues()) else {
+    let Some(secret) = wanted.source.secret().filter(|_| wanted.issues()) else {
         return Ok(Err(problem(
             Reason::AuthorityNotFound,
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     fn by_csr() -> Desired {
-        let key = KeyWish::Requested { spki: crate::pki::leaf::tests::spki(crate::pki::keys::KeyKind::EcdsaP256) };
+        let key = DesiredKey::Requested { spki: crate::pki::leaf::tests::spki(crate::pki::keys::KeyKind::EcdsaP256) };
         Desired { key, ..wanted() }
     }
 

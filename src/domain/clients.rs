@@ -108,14 +108,14 @@ impl SelfSigned {
 }
 
 /// The certificates in the Secrets of each, by the name of its entry.
-pub async fn read(client: &Client, domain: &str, wishes: &[SelfSigned]) -> Seen<BTreeMap<String, Vec<Certificate>>> {
-    let namespaces: BTreeSet<_> = wishes.iter().filter(|w| w.secrets.is_some()).map(|w| &w.namespace).collect();
+pub async fn read(client: &Client, domain: &str, wanted: &[SelfSigned]) -> Seen<BTreeMap<String, Vec<Certificate>>> {
+    let namespaces: BTreeSet<_> = wanted.iter().filter(|w| w.secrets.is_some()).map(|w| &w.namespace).collect();
     let mut secrets = Vec::new();
     for namespace in namespaces {
         let found = apply::secrets(client, namespace, &format!("{TRUSTED_BY}={domain}")).await;
         secrets.extend(found.map_err(|e| unseen(&e))?);
     }
-    Ok(wishes.iter().map(|wish| (wish.entry.clone(), wish.held(&secrets))).collect())
+    Ok(wanted.iter().map(|wanted| (wanted.entry.clone(), wanted.held(&secrets))).collect())
 }
 
 fn unseen(error: &k8s::Error) -> Unseen {
@@ -175,7 +175,7 @@ mod tests {
     fn a_secret_counts_for_the_object_that_its_name_namespace_and_label_agree_on() {
         let [ours, next, other] = ["client1", "client1", "client2"].map(certificate);
         let (one, both) = (ours.to_pem(), format!("{}{}", ours.to_pem(), other.to_pem()));
-        let wish = SelfSigned {
+        let wanted = SelfSigned {
             namespace: "acme".into(),
             name: "client1".into(),
             entry: "clientcertificates/acme/client1/uid".into(),
@@ -184,7 +184,7 @@ mod tests {
             grants: None,
         };
         let staged = secret("acme", "client1-next", "client1", &next.to_pem());
-        let of = |secrets: &[Secret]| wish.held(secrets);
+        let of = |secrets: &[Secret]| wanted.held(secrets);
         assert_eq!(of(&[secret("acme", "client1", "client1", &one), staged.clone()]), [ours.clone(), next]);
         assert_eq!(
             of(&[secret("acme", "client1", "client1", &both)]),
@@ -205,7 +205,7 @@ mod tests {
         ] {
             assert_eq!(of(&[secret]), [], "{what}");
         }
-        let unclear = SelfSigned { secrets: None, ..wish.clone() };
+        let unclear = SelfSigned { secrets: None, ..wanted.clone() };
         assert_eq!(unclear.held(&[secret("acme", "client1", "client1", &one)]), []);
     }
 }

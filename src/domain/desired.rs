@@ -58,7 +58,7 @@ pub struct Home {
     /// `<cluster id>/<namespace>/<name>`, the value of every owner mark.
     pub owner: String,
     pub domain_name: String,
-    pub dns: DnsWish,
+    pub dns: DesiredDns,
     pub bucket: String,
     pub key: String,
     /// Unset: by whether the domain was made or taken over.
@@ -67,24 +67,24 @@ pub struct Home {
 
 /// Who makes the name point at the domain.
 #[derive(Clone, Debug, PartialEq)]
-pub enum DnsWish {
+pub enum DesiredDns {
     /// We, in this hosted zone or in the one that fits best, as this role.
     Route53 { zone_id: Option<String>, role_arn: Option<String> },
     /// Somebody else.
     External { verify: DnsVerification },
 }
 
-impl DnsWish {
+impl DesiredDns {
     fn of(spec: Option<&Dns>) -> Self {
         match spec {
             Some(Dns { external: Some(external), .. }) => {
-                DnsWish::External { verify: external.verify.unwrap_or_default() }
+                DesiredDns::External { verify: external.verify.unwrap_or_default() }
             }
-            Some(Dns { route53: Some(route53), .. }) => DnsWish::Route53 {
+            Some(Dns { route53: Some(route53), .. }) => DesiredDns::Route53 {
                 zone_id: route53.hosted_zone_id.clone(),
                 role_arn: route53.assume_role.as_ref().map(|role| role.role_arn.clone()),
             },
-            _ => DnsWish::Route53 { zone_id: None, role_arn: None },
+            _ => DesiredDns::Route53 { zone_id: None, role_arn: None },
         }
     }
 }
@@ -102,7 +102,7 @@ impl Home {
             account: s.account.to_owned(),
             region: s.region.to_owned(),
             domain_name: domain.spec.domain_name.clone(),
-            dns: DnsWish::of(domain.spec.dns.as_ref()),
+            dns: DesiredDns::of(domain.spec.dns.as_ref()),
             bucket: bucket.unwrap_or_default(),
             key: truststore.key.unwrap_or_else(|| format!("{owner}.pem")),
             unlisted_mappings: domain.spec.unlisted_mappings,
@@ -125,7 +125,7 @@ impl Home {
     /// The account that the hosted zones are in.
     pub fn route53_account(&self) -> &str {
         match &self.dns {
-            DnsWish::Route53 { role_arn: Some(role), .. } => session::account_of(role),
+            DesiredDns::Route53 { role_arn: Some(role), .. } => session::account_of(role),
             _ => &self.account,
         }
     }
@@ -156,12 +156,12 @@ pub fn authority_secret(domain: &str, authority: &str) -> String {
 pub struct Desired {
     pub home: Home,
     pub adoption: AdoptionPolicy,
-    pub certificate: CertificateWish,
+    pub certificate: DesiredCertificate,
     /// The truststore's bucket is made when it is not there.
     pub create_bucket: bool,
     /// ARN of the KMS key that the truststore is encrypted with; `None`: as the bucket does by default.
     pub kms_key: Option<String>,
-    pub authorities: Vec<AuthorityWish>,
+    pub authorities: Vec<DesiredAuthority>,
     /// ClientCertificates that are trusted themselves.
     pub self_signed: Vec<SelfSigned>,
     /// The namespaces that they are seen in; `None`: all.
@@ -173,7 +173,7 @@ pub struct Desired {
     /// Headers that the mapped APIs pass on, and the context variable that each comes from.
     pub identity: BTreeMap<String, String>,
     /// Who is asked about every caller of the mapped APIs.
-    pub authorizer: Option<AuthorizerWish>,
+    pub authorizer: Option<DesiredAuthorizer>,
     pub default_endpoint: DefaultEndpoint,
     pub rest_deployment: RestDeployment,
     pub ip_address_type: gateway::IpAddressType,
@@ -181,7 +181,7 @@ pub struct Desired {
 
 /// A Lambda authorizer.
 #[derive(Clone, Debug, PartialEq)]
-pub enum AuthorizerWish {
+pub enum DesiredAuthorizer {
     /// One that we make for this function, by its ARN.
     Function(String),
     /// One that is there, by the id of its API.
@@ -190,15 +190,15 @@ pub enum AuthorizerWish {
 
 /// The server certificate.
 #[derive(Clone, Debug, PartialEq)]
-pub enum CertificateWish {
+pub enum DesiredCertificate {
     /// One that we request. `keep`: a domain that is taken over keeps the certificate that it has, because the spec names none.
-    Request { request: RequestWish, keep: bool },
+    Request { request: DesiredRequest, keep: bool },
     /// One that is in ACM already, with the public one that proves the name where API Gateway asks for that.
     Existing { arn: String, ownership_arn: Option<String> },
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct RequestWish {
+pub struct DesiredRequest {
     /// Every name, the domain's among them, sorted.
     pub names: Vec<String>,
     pub key_algorithm: acm::KeyAlgorithm,
@@ -207,22 +207,22 @@ pub struct RequestWish {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct AuthorityWish {
+pub struct DesiredAuthority {
     pub name: String,
     pub state: AuthorityState,
-    pub source: SourceWish,
+    pub source: DesiredSource,
 }
 
-impl AuthorityWish {
+impl DesiredAuthority {
     /// Whether leaves may be issued under it, once its key is there.
     pub fn issues(&self) -> bool {
         self.state == AuthorityState::Active
-            && matches!(self.source, SourceWish::Generated { .. } | SourceWish::Secret { .. })
+            && matches!(self.source, DesiredSource::Generated { .. } | DesiredSource::Secret { .. })
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum SourceWish {
+pub enum DesiredSource {
     Generated {
         secret: String,
         request: AuthorityRequest,
@@ -242,11 +242,11 @@ pub enum SourceWish {
     Pem(String),
 }
 
-impl SourceWish {
+impl DesiredSource {
     /// The Secret that it is read from.
     pub fn secret(&self) -> Option<&String> {
         match self {
-            SourceWish::Generated { secret: name, .. } | SourceWish::Secret { name } => Some(name),
+            DesiredSource::Generated { secret: name, .. } | DesiredSource::Secret { name } => Some(name),
             _ => None,
         }
     }
@@ -254,8 +254,8 @@ impl SourceWish {
     /// Whether it is read from the ConfigMap that is called so and has these labels.
     pub fn reads_config_map(&self, called: &str, labels: &BTreeMap<String, String>) -> bool {
         match self {
-            SourceWish::ConfigMap { name, .. } => name == called,
-            SourceWish::ConfigMaps { labels: wanted, .. } => wanted.iter().all(|(k, v)| labels.get(k) == Some(v)),
+            DesiredSource::ConfigMap { name, .. } => name == called,
+            DesiredSource::ConfigMaps { labels: wanted, .. } => wanted.iter().all(|(k, v)| labels.get(k) == Some(v)),
             _ => false,
         }
     }
@@ -336,12 +336,12 @@ fn header(header: &IdentityHeader) -> Option<(String, String)> {
     Some((header.name.clone(), format!("identity.clientCert.{field}")))
 }
 
-fn authorizer(domain: &MtlsDomain) -> Result<Option<AuthorizerWish>, Refused> {
+fn authorizer(domain: &MtlsDomain) -> Result<Option<DesiredAuthorizer>, Refused> {
     let Some(wanted) = domain.spec.identity.as_ref().and_then(|identity| identity.authorizer.as_ref()) else {
         return Ok(None);
     };
     if let Some(function) = &wanted.function_arn {
-        return Ok(Some(AuthorizerWish::Function(function.clone())));
+        return Ok(Some(DesiredAuthorizer::Function(function.clone())));
     }
     let existing: BTreeMap<_, _> =
         wanted.existing.iter().flatten().map(|a| (a.api_id.clone(), a.authorizer_id.clone())).collect();
@@ -355,17 +355,17 @@ fn authorizer(domain: &MtlsDomain) -> Result<Option<AuthorizerWish>, Refused> {
         (None, Some(id)) => Err(invalid(&format!(
             "spec.identity.authorizer.existing: the API {id} is in none of spec.mappings: map it, or take it out here"
         ))),
-        (None, None) => Ok(Some(AuthorizerWish::Existing(existing))),
+        (None, None) => Ok(Some(DesiredAuthorizer::Existing(existing))),
     }
 }
 
-fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refused> {
+fn certificate(domain: &MtlsDomain, home: &Home) -> Result<DesiredCertificate, Refused> {
     let spec = domain.spec.server_certificate.as_ref();
     if let Some(existing) = spec.and_then(|c| c.existing.clone()) {
         let ExistingCertificate { arn, ownership_verification_arn: ownership_arn } = existing;
         at_home("arn", &arn, home)?;
         ownership_arn.as_ref().map_or(Ok(()), |arn| at_home("ownershipVerificationArn", arn, home))?;
-        return Ok(CertificateWish::Existing { arn, ownership_arn });
+        return Ok(DesiredCertificate::Existing { arn, ownership_arn });
     }
     let request = spec.and_then(|c| c.request.clone()).unwrap_or_default();
     let mut names = request.subject_alternative_names;
@@ -383,7 +383,7 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> Result<CertificateWish, Refu
         domain.uid().unwrap_or_default(),
         names.join("\n")
     ));
-    Ok(CertificateWish::Request { request: RequestWish { names, key_algorithm, token }, keep: spec.is_none() })
+    Ok(DesiredCertificate::Request { request: DesiredRequest { names, key_algorithm, token }, keep: spec.is_none() })
 }
 
 /// API Gateway takes certificates of the domain's own Region and account only.
@@ -400,14 +400,14 @@ fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
 }
 
 /// The authorities of a spec, in its order.
-pub fn authorities(domain: &MtlsDomain) -> Result<Vec<AuthorityWish>, Refused> {
+pub fn authorities(domain: &MtlsDomain) -> Result<Vec<DesiredAuthority>, Refused> {
     let name = domain.name_any();
     domain.spec.trust.authorities.iter().map(|a| authority(a, &name)).collect()
 }
 
-fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
+fn authority(a: &Authority, domain: &str) -> Result<DesiredAuthority, Refused> {
     let source = if let Some(generate) = &a.generate {
-        SourceWish::Generated {
+        DesiredSource::Generated {
             secret: authority_secret(domain, &a.name),
             request: AuthorityRequest {
                 common_name: generate.common_name.clone().unwrap_or_else(|| a.name.clone()),
@@ -422,9 +422,9 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
             },
         }
     } else if let Some(secret) = &a.secret_ref {
-        SourceWish::Secret { name: secret.name.clone() }
+        DesiredSource::Secret { name: secret.name.clone() }
     } else if let Some(map) = &a.config_map_ref {
-        SourceWish::ConfigMap { name: map.name.clone(), key: map.key.clone() }
+        DesiredSource::ConfigMap { name: map.name.clone(), key: map.key.clone() }
     } else if let Some(ConfigMapSelector { match_labels, key }) = &a.config_map_selector {
         if let Some(label) = match_labels.iter().find(|(key, value)| !is_label(key, value)).map(|(key, _)| key) {
             return Err(invalid(&format!(
@@ -433,16 +433,16 @@ fn authority(a: &Authority, domain: &str) -> Result<AuthorityWish, Refused> {
                 a.name
             )));
         }
-        SourceWish::ConfigMaps { labels: match_labels.clone(), key: key.clone() }
+        DesiredSource::ConfigMaps { labels: match_labels.clone(), key: key.clone() }
     } else if let Some(pem) = &a.pem {
-        SourceWish::Pem(pem.clone())
+        DesiredSource::Pem(pem.clone())
     } else {
         return Err(invalid(&format!(
             "authority {}: set exactly one of generate, secretRef, configMapRef, configMapSelector, pem",
             a.name
         )));
     };
-    Ok(AuthorityWish { name: a.name.clone(), state: a.state, source })
+    Ok(DesiredAuthority { name: a.name.clone(), state: a.state, source })
 }
 
 /// Whether the API server takes it in a selector, and as this one label.
@@ -661,8 +661,8 @@ mod tests {
             .unwrap()
             .certificate
         {
-            CertificateWish::Request { request, keep } => (request.names, keep),
-            CertificateWish::Existing { .. } => panic!("none is named"),
+            DesiredCertificate::Request { request, keep } => (request.names, keep),
+            DesiredCertificate::Existing { .. } => panic!("none is named"),
         };
         assert_eq!(of(Value::Null), (vec!["a.example.com".into()], true));
         assert_eq!(of(json!({"request": {}})), (vec!["a.example.com".into()], false));
@@ -690,10 +690,10 @@ mod tests {
     #[test]
     fn what_issues_and_what_is_read_from_where() {
         let source = |kind: &str| match kind {
-            "secret" => SourceWish::Secret { name: "s".into() },
-            "map" => SourceWish::ConfigMap { name: "m".into(), key: "k".into() },
-            "maps" => SourceWish::ConfigMaps { labels: [("a".into(), "b".into())].into(), key: "k".into() },
-            _ => SourceWish::Pem(String::new()),
+            "secret" => DesiredSource::Secret { name: "s".into() },
+            "map" => DesiredSource::ConfigMap { name: "m".into(), key: "k".into() },
+            "maps" => DesiredSource::ConfigMaps { labels: [("a".into(), "b".into())].into(), key: "k".into() },
+            _ => DesiredSource::Pem(String::new()),
         };
         let labels =
             |value: &str| BTreeMap::from([("a".to_owned(), value.to_owned()), ("c".to_owned(), String::new())]);
@@ -704,10 +704,14 @@ mod tests {
             ("maps", AuthorityState::Active, false, None, [false, true, false]),
             ("pem", AuthorityState::Active, false, None, [false; 3]),
         ] {
-            let wish = AuthorityWish { name: "a".into(), state, source: source(kind) };
-            assert_eq!((wish.issues(), wish.source.secret().map(String::as_str)), (issues, secret), "{kind} {state:?}");
+            let wanted = DesiredAuthority { name: "a".into(), state, source: source(kind) };
+            assert_eq!(
+                (wanted.issues(), wanted.source.secret().map(String::as_str)),
+                (issues, secret),
+                "{kind} {state:?}"
+            );
             let found = [("m", labels("x")), ("n", labels("b")), ("n", labels("x"))];
-            let found = found.map(|(name, labels)| wish.source.reads_config_map(name, &labels));
+            let found = found.map(|(name, labels)| wanted.source.reads_config_map(name, &labels));
             assert_eq!(found, reads, "{kind}: by name, by labels, by neither");
         }
     }

@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::{
     allowance::Allowance,
-    desired::{AuthorityWish, Home, SourceWish},
+    desired::{DesiredAuthority, DesiredSource, Home},
     generated,
     plan::{ADOPTED_TAG, Action, DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{self, Outcome, Outcomes},
@@ -36,7 +36,7 @@ pub struct ApplyContext<'a> {
     pub allowance: &'a Allowance,
     pub home: &'a Home,
     pub domain: &'a MtlsDomain,
-    pub authorities: &'a [AuthorityWish],
+    pub authorities: &'a [DesiredAuthority],
     /// What the status says: a failure that stands there has been logged.
     pub said: &'a [Condition],
     /// For the queue.
@@ -224,8 +224,8 @@ async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Re
 /// Makes the authority's key and certificate. Created, never replaced: a key that is there is somebody's trust. The key is on record
 /// before it is in a Secret, so that no Secret of ours is ever taken for somebody else's; `recorded` is one that got no further.
 async fn generate(name: &str, recorded: Option<&str>, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
-    let wish = apply_context.authorities.iter().find(|a| a.name == name).map(|a| &a.source);
-    let Some(SourceWish::Generated { secret, request }) = wish else {
+    let wanted = apply_context.authorities.iter().find(|a| a.name == name).map(|a| &a.source);
+    let Some(DesiredSource::Generated { secret, request }) = wanted else {
         return Ok(()); // the plan names authorities of the spec only
     };
     let (request, now) = (request.clone(), apply_context.now);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use kube::{Resource, ResourceExt};
 
 use super::{
-    desired::{AuthorityWish, Desired, SourceWish, sha256},
+    desired::{Desired, DesiredAuthority, DesiredSource, sha256},
     observed::{Key, Observed, Source, Unseen},
     plan::custom_domain,
 };
@@ -40,10 +40,10 @@ pub fn annotation(authority: &str) -> String {
 }
 
 /// The recorded keys of those authorities that are to be generated, by the authority's name.
-pub fn recorded(domain: &impl Resource, authorities: &[AuthorityWish]) -> BTreeMap<String, String> {
-    let generated = authorities.iter().filter(|wish| matches!(wish.source, SourceWish::Generated { .. }));
-    let record = |wish: &AuthorityWish| domain.annotations().get(&annotation(&wish.name)).cloned();
-    generated.filter_map(|wish| Some((wish.name.clone(), record(wish)?))).collect()
+pub fn recorded(domain: &impl Resource, authorities: &[DesiredAuthority]) -> BTreeMap<String, String> {
+    let generated = authorities.iter().filter(|wanted| matches!(wanted.source, DesiredSource::Generated { .. }));
+    let record = |wanted: &DesiredAuthority| domain.annotations().get(&annotation(&wanted.name)).cloned();
+    generated.filter_map(|wanted| Some((wanted.name.clone(), record(wanted)?))).collect()
 }
 
 /// The labels of the Secret of an authority.
@@ -71,16 +71,16 @@ pub enum Ownership<'o> {
 }
 
 /// Whose the Secret of this authority is, as far as it is a generated one.
-pub fn ownership<'o>(d: &Desired, o: &'o Observed, wish: &AuthorityWish) -> Ownership<'o> {
-    let SourceWish::Generated { request, .. } = &wish.source else { return Ownership::Ours };
-    let (certificates, beside) = match o.authorities.get(&wish.name) {
+pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) -> Ownership<'o> {
+    let DesiredSource::Generated { request, .. } = &wanted.source else { return Ownership::Ours };
+    let (certificates, beside) = match o.authorities.get(&wanted.name) {
         Some(Source::NotOwned(why)) => return Ownership::NotOurs(why.clone()),
         Some(Source::Read { certificates: Ok(own), completing, key: Key::Fits | Key::Absent }) => (own, completing),
         _ => return Ownership::Ours,
     };
     // A certificate of our key that another authority signed would bring that one along.
     let certificates = [&certificates[..], beside.as_deref().unwrap_or_default()].concat();
-    match is_ours(&certificates, &wish.name, request, o.recorded.get(&wish.name), trusted(d, o)) {
+    match is_ours(&certificates, &wanted.name, request, o.recorded.get(&wanted.name), trusted(d, o)) {
         Ok(()) => Ownership::Ours,
         Err(why) => match o.published.as_ref().err().or(o.pinned.as_ref().err()) {
             Some(unseen) => Ownership::Unknown(unseen),

@@ -16,7 +16,7 @@ use kube::{
 use super::{
     active_trust::DomainKey,
     controller::{Ctx, Guard},
-    desired::{self, AuthorityWish},
+    desired::{self, DesiredAuthority},
 };
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
@@ -143,7 +143,7 @@ pub(super) fn readers(
             last.remove(&key);
         }
         let reads = |d: &MtlsDomain| {
-            let by = |a: &AuthorityWish| {
+            let by = |a: &DesiredAuthority| {
                 a.source.reads_config_map(&name, &labels) || a.source.reads_config_map(&name, &before)
             };
             desired::authorities(d).is_ok_and(|all| all.iter().any(by))

@@ -7,7 +7,7 @@ use kube::Client;
 use super::{
     cache::AwsReader,
     clients,
-    desired::{AuthorityWish, CertificateWish, Desired, DnsWish, Home, sha256},
+    desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, Home, sha256},
     generated::{self, Ownership},
     observed::{
         Api, Authorizers, Bucket, Leaf, Made, Observed, Pinned, Preflight, Published, Remains, Seen, Source, Unseen,
@@ -124,8 +124,9 @@ pub async fn observe(
 
 /// The cache may not show yet what was recorded a moment ago: before a Secret counts as somebody else's, the API server is asked.
 async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: &ObserveContext<'_>) {
-    let is_strange = |wish: &&AuthorityWish| matches!(generated::ownership(d, observed, wish), Ownership::NotOurs(_));
-    let strange: Vec<_> = d.authorities.iter().filter(is_strange).map(|wish| wish.name.clone()).collect();
+    let is_strange =
+        |wanted: &&DesiredAuthority| matches!(generated::ownership(d, observed, wanted), Ownership::NotOurs(_));
+    let strange: Vec<_> = d.authorities.iter().filter(is_strange).map(|wanted| wanted.name.clone()).collect();
     if strange.is_empty() {
         return;
     }
@@ -197,14 +198,14 @@ async fn seen<T>(call: impl Future<Output = Result<T, errors::Error>>) -> Seen<T
 
 fn certificate_names(d: &Desired) -> &[String] {
     match &d.certificate {
-        CertificateWish::Request { request, .. } => &request.names,
-        CertificateWish::Existing { .. } => &[],
+        DesiredCertificate::Request { request, .. } => &request.names,
+        DesiredCertificate::Existing { .. } => &[],
     }
 }
 
 /// The zone of the domain name and of each of `names`: the one of the spec, or the public one with the longest name that they end in.
 async fn zones(home: &Home, names: &[String], reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
-    let DnsWish::Route53 { zone_id, .. } = &home.dns else { return Ok(BTreeMap::new()) };
+    let DesiredDns::Route53 { zone_id, .. } = &home.dns else { return Ok(BTreeMap::new()) };
     let given = match zone_id {
         Some(id) => reader.zone(id).await?,
         None => None,
@@ -269,7 +270,7 @@ async fn named(
 /// The certificates that the spec names, and those that a domain of ours, or one to be taken over, has.
 fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<&'a String> {
     let mut arns = BTreeSet::new();
-    if let CertificateWish::Existing { arn, ownership_arn } = &d.certificate {
+    if let DesiredCertificate::Existing { arn, ownership_arn } = &d.certificate {
         arns.extend(ownership_arn.iter().chain([arn]));
     }
     let is_ours = |g: &Domain| custom_domain::is_ours(&d.home, g) || is_taken_over(d, g);
@@ -328,7 +329,7 @@ async fn records_of(
 async fn public(home: &Home, domain: &Seen<Option<Domain>>, dns: &PublicDns) -> Seen<Option<PublicName>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
     match (&home.dns, domain) {
-        (DnsWish::External { verify: DnsVerification::PublicDNS }, Some(g)) => {
+        (DesiredDns::External { verify: DnsVerification::PublicDNS }, Some(g)) => {
             let found = Box::pin(dns.resolve(&home.domain_name, &g.target.to_lowercase())).await;
             found.map(Some).map_err(|why| Unseen { reason: Reason::Unreachable, message: why.to_string() })
         }
@@ -522,7 +523,7 @@ async fn published(home: &Home, reader: &AwsReader<'_>, versions: &Versions) -> 
         version: object.version,
         owner: content.metadata.get(OWNER_METADATA).cloned(),
         kms_key: object.kms_key,
-        wished_kms_key: content.metadata.get(KMS_KEY_METADATA).cloned(),
+        desired_kms_key: content.metadata.get(KMS_KEY_METADATA).cloned(),
         sha256: sha256(&content.bytes),
         // What cannot be read holds no memory; it is replaced by a version that can.
         bundle: Bundle::parse(&content.bytes).unwrap_or_default(),
@@ -693,7 +694,7 @@ mod tests {
         let mut adopting = d.clone();
         adopting.adoption = crate::api::AdoptionPolicy::Unowned;
         let mut existing = d.clone();
-        existing.certificate = CertificateWish::Existing { arn: "a".into(), ownership_arn: Some("b".into()) };
+        existing.certificate = DesiredCertificate::Existing { arn: "a".into(), ownership_arn: Some("b".into()) };
         let domain = o.domain.clone();
         let arn = domain.as_ref().unwrap().as_ref().unwrap().certificate_arn.clone();
         let with = |tags: &[(&str, &str)]| {

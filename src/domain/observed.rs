@@ -162,7 +162,7 @@ pub struct Published {
     /// The KMS key that it is encrypted with.
     pub kms_key: Option<String>,
     /// `spec.truststore.kmsKeyArn` as it was when we stored it: S3 resolves an alias.
-    pub wished_kms_key: Option<String>,
+    pub desired_kms_key: Option<String>,
     /// Hex SHA-256 of its bytes.
     pub sha256: String,
     pub bundle: Bundle,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    desired::{DnsWish, Home},
+    desired::{DesiredDns, Home},
     observed::{Preflight, Seen, ZoneChoice},
 };
 use crate::{
@@ -27,7 +27,7 @@ pub fn of(domain: &MtlsDomain, home: &Home, deleted: bool) -> Vec<Reach> {
     if let Some(role) = aws.assume_role {
         all.push(reach(format!("spec.aws.assumeRole.roleArn: {}", role.role_arn), Thing::Role(role.role_arn)));
     }
-    if let DnsWish::Route53 { zone_id, role_arn } = &home.dns {
+    if let DesiredDns::Route53 { zone_id, role_arn } = &home.dns {
         let zone =
             zone_id.iter().map(|id| (format!("spec.dns.route53.hostedZoneId: {id}"), Thing::Zone(Some(id.clone()))));
         let role = role_arn

@@ -223,7 +223,7 @@ fn describe(record: &RecordSet) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{aws::gateway::DomainStatus, domain::desired::DnsWish};
+    use crate::{aws::gateway::DomainStatus, domain::desired::DesiredDns};
 
     const NAME: &str = "mtls.example.com";
     const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
@@ -236,7 +236,7 @@ mod tests {
             region: "eu-west-1".into(),
             owner: "cluster/ns/partners".into(),
             domain_name: NAME.into(),
-            dns: DnsWish::Route53 { zone_id: None, role_arn: None },
+            dns: DesiredDns::Route53 { zone_id: None, role_arn: None },
             bucket: "b".into(),
             key: "k".into(),
             unlisted_mappings: None,

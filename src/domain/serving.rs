@@ -324,7 +324,7 @@ pub(super) fn is_queued(old: &MtlsDomainStatus) -> bool {
 mod tests {
     use super::{
         super::{
-            desired::SourceWish,
+            desired::DesiredSource,
             observed::{Key, Source, Unseen},
         },
         *,
@@ -334,7 +334,7 @@ mod tests {
         aws::errors::{self, Kind},
         conditions,
         domain::{
-            desired::AuthorityWish,
+            desired::DesiredAuthority,
             plan::{Judged, Step},
             simulation::{empty, now, settled},
         },
@@ -412,10 +412,10 @@ mod tests {
             assert_eq!(class(&d, &o, &planned(&d, &o), &old, 2), Class::SpecChange, "{what}");
         }
         let other = crate::pki::authority::tests::issuer("Other", now());
-        let distrusted = AuthorityWish {
+        let distrusted = DesiredAuthority {
             name: "other".into(),
             state: AuthorityState::Distrusted,
-            source: SourceWish::Pem(other.authority().to_pem()),
+            source: DesiredSource::Pem(other.authority().to_pem()),
         };
         let mut without = d.clone();
         without.authorities.push(distrusted);

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::{
-    desired::{AuthorityWish, CertificateWish, Desired, DnsWish, Home, SourceWish},
+    desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredSource, Home},
     observed::{Key, Source},
     plan::{ADOPTED_TAG, Action, DEPLOYED, Step, Verdict, plan},
     records,
@@ -144,31 +144,31 @@ prop_compose! {
     fn any_desired()(kind in 0..4u8, unowned in any::<bool>(), create_bucket in any::<bool>(), encrypted in any::<bool>()) -> Desired {
         let mut d = Desired { create_bucket, kms_key: encrypted.then(|| KMS_KEY.into()), ..desired() };
         if unowned { d.adoption = AdoptionPolicy::Unowned; }
-        let CertificateWish::Request { request, .. } = &mut d.certificate else { unreachable!("as above") };
+        let DesiredCertificate::Request { request, .. } = &mut d.certificate else { unreachable!("as above") };
         let proof = (kind == 3).then(|| "arn:public".to_owned());
         match kind {
             0 => {}
             1 => request.names = several_names(),
-            2 => d.certificate = CertificateWish::Existing { arn: "arn:public".into(), ownership_arn: proof },
-            _ => d.certificate = CertificateWish::Existing { arn: "arn:imported".into(), ownership_arn: proof },
+            2 => d.certificate = DesiredCertificate::Existing { arn: "arn:public".into(), ownership_arn: proof },
+            _ => d.certificate = DesiredCertificate::Existing { arn: "arn:imported".into(), ownership_arn: proof },
         }
         d
     }
 }
 
 /// Whether the domain may show this certificate, and how many of ours may be left with it.
-fn as_wished(d: &Desired, g: &Domain, used: &acm::Certificate) -> Option<usize> {
+fn as_desired(d: &Desired, g: &Domain, used: &acm::Certificate) -> Option<usize> {
     match &d.certificate {
         // A domain that was taken over keeps what it came with.
-        CertificateWish::Request { keep: true, .. }
+        DesiredCertificate::Request { keep: true, .. }
             if g.tags.contains_key(ADOPTED_TAG) && owner(&used.tags) != OURS =>
         {
             Some(0)
         }
-        CertificateWish::Request { request, .. } => {
+        DesiredCertificate::Request { request, .. } => {
             (owner(&used.tags) == OURS && used.names == request.names).then_some(1)
         }
-        CertificateWish::Existing { arn, ownership_arn } => {
+        DesiredCertificate::Existing { arn, ownership_arn } => {
             (used.arn == *arn && g.ownership_certificate_arn == *ownership_arn).then_some(0)
         }
     }
@@ -208,7 +208,7 @@ proptest! {
             let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is there");
             prop_assert_eq!(&used.status, &CertificateStatus::Issued);
             let left = w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count();
-            prop_assert_eq!(as_wished(&d, g, used), Some(left), "{:?}", w.certificates);
+            prop_assert_eq!(as_desired(&d, g, used), Some(left), "{:?}", w.certificates);
             let pinned = w.pinned().expect("the version is there");
             prop_assert_eq!((pinned.uri.as_str(), pinned.is_ours(), &pinned.kms_key), (URI, true, &d.kms_key));
             prop_assert!(Bundle::parse(&pinned.body).unwrap().find(&AUTHORITY[0]).is_some());
@@ -317,7 +317,7 @@ proptest! {
     #[test]
     fn where_somebody_else_makes_the_records_we_make_none(start in any_world(), follows in any::<bool>()) {
         let (mut d, mut w) = (desired(), start.clone());
-        d.home.dns = DnsWish::External { verify: DnsVerification::PublicDNS };
+        d.home.dns = DesiredDns::External { verify: DnsVerification::PublicDNS };
         let mut status = MtlsDomainStatus::default();
         for _ in 0..25 {
             let o = w.observed_from_outside();
@@ -397,9 +397,9 @@ fn from_nothing_it_takes_few_reconciles() {
 /// Nobody leaves the truststore because the API server did not answer.
 #[test]
 fn a_selection_that_cannot_be_seen_keeps_what_it_had() {
-    let selector = SourceWish::ConfigMaps { labels: BTreeMap::new(), key: "ca.crt".into() };
+    let selector = DesiredSource::ConfigMaps { labels: BTreeMap::new(), key: "ca.crt".into() };
     let mut d = desired();
-    d.authorities.push(AuthorityWish { name: "cas".into(), state: AuthorityState::Active, source: selector });
+    d.authorities.push(DesiredAuthority { name: "cas".into(), state: AuthorityState::Active, source: selector });
     let partner = |name: &str| {
         let request = AuthorityRequest { common_name: name.into(), ..request() };
         parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem)

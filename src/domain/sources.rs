@@ -9,7 +9,7 @@ use k8s_openapi::{
 use kube::{Client, ResourceExt};
 
 use super::{
-    desired::{AuthorityWish, SourceWish},
+    desired::{DesiredAuthority, DesiredSource},
     generated,
     observed::{Key, Source, Unseen},
 };
@@ -28,17 +28,17 @@ pub async fn read(
     client: &Client,
     namespace: &str,
     domain: &str,
-    wishes: &[AuthorityWish],
+    wanted: &[DesiredAuthority],
 ) -> BTreeMap<String, Source> {
-    let reads = wishes.iter().map(async |wish| {
-        let found = match &wish.source {
-            SourceWish::Generated { secret: name, .. } => {
-                let labelled = |secret: &Secret| generated::is_labelled(secret.labels(), domain, &wish.name);
+    let reads = wanted.iter().map(async |wanted| {
+        let found = match &wanted.source {
+            DesiredSource::Generated { secret: name, .. } => {
+                let labelled = |secret: &Secret| generated::is_labelled(secret.labels(), domain, &wanted.name);
                 secret(client, namespace, name, labelled).await
             }
-            wish => source(client, namespace, wish).await,
+            wanted => source(client, namespace, wanted).await,
         };
-        (wish.name.clone(), found)
+        (wanted.name.clone(), found)
     });
     join_all(reads).await.into_iter().collect()
 }
@@ -56,18 +56,18 @@ async fn secret(
     }
 }
 
-async fn source(client: &Client, namespace: &str, wish: &SourceWish) -> Source {
-    match wish {
-        SourceWish::Pem(pem) => only_trusted(pem),
-        SourceWish::Generated { secret: name, .. } | SourceWish::Secret { name } => {
+async fn source(client: &Client, namespace: &str, wanted: &DesiredSource) -> Source {
+    match wanted {
+        DesiredSource::Pem(pem) => only_trusted(pem),
+        DesiredSource::Generated { secret: name, .. } | DesiredSource::Secret { name } => {
             secret(client, namespace, name, |_| Ok(())).await
         }
-        SourceWish::ConfigMap { name, key } => match apply::config_map(client, namespace, name).await {
+        DesiredSource::ConfigMap { name, key } => match apply::config_map(client, namespace, name).await {
             Ok(Some(map)) => of_config_map(&map, key),
             Ok(None) => Source::Missing(format!("there is no ConfigMap {name} in this namespace")),
             Err(error) => unseen(&error),
         },
-        SourceWish::ConfigMaps { labels, key } => {
+        DesiredSource::ConfigMaps { labels, key } => {
             let selector: Vec<_> = labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
             match apply::config_maps(client, namespace, &selector.join(",")).await {
                 Ok(maps) => Source::Several(maps.iter().map(|map| (map.name_any(), of_config_map(map, key))).collect()),

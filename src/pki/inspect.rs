@@ -4,7 +4,7 @@
 use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
 use super::certificate::{Certificate, parse_pem_bundle};
 use super::form;
-use super::keys::{self, Encoding, KeyKind, KeyWish};
+use super::keys::{self, DesiredKey, Encoding, KeyKind};
 use super::leaf::{LeafRequest, subject_der};
 use super::pem;
 use jiff::{SignedDuration, Timestamp};
@@ -24,7 +24,7 @@ pub struct Inspection<'a> {
     /// `None`: there is no Secret.
     pub secret: Option<&'a SecretData>,
     pub request: &'a LeafRequest,
-    pub key: &'a KeyWish,
+    pub key: &'a DesiredKey,
     /// `None`: the leaf signs itself.
     pub issuer: Option<&'a Issuer>,
     pub renew_before: RenewBefore,
@@ -121,7 +121,7 @@ struct Found {
 }
 
 impl Found {
-    fn read(secret: Option<&SecretData>, key: &KeyWish) -> Result<Found, Violation> {
+    fn read(secret: Option<&SecretData>, key: &DesiredKey) -> Result<Found, Violation> {
         let fail = |reason, message: String| Violation { reason, message };
         let secret = secret.ok_or_else(|| fail(Reason::SecretMissing, "there is no Secret yet".to_owned()))?;
         fn data<'a>(name: &str, data: &'a Option<Vec<u8>>) -> Result<&'a [u8], Violation> {
@@ -137,8 +137,8 @@ impl Found {
         }
         let (tls_crt, ca_crt) = (data("tls.crt", &secret.tls_crt)?, data("ca.crt", &secret.ca_crt)?);
         let (spki, private) = match key {
-            KeyWish::Requested { spki } => (spki.clone(), None),
-            KeyWish::Made { .. } => {
+            DesiredKey::Requested { spki } => (spki.clone(), None),
+            DesiredKey::Made { .. } => {
                 let pem = data("tls.key", &secret.tls_key)?;
                 let key = keys::parse(pem).map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
                 (key.subject_public_key_info(), Some((KeyKind::of(&key), keys::encoding_of(pem))))
@@ -161,7 +161,7 @@ fn key_does_not_match(_: &Inspection<'_>, found: &Found) -> Option<Violation> {
 }
 
 fn key_is_of_another_kind(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    let (KeyWish::Made { kind, encoding, .. }, Some(private)) = (inspection.key, found.private) else {
+    let (DesiredKey::Made { kind, encoding, .. }, Some(private)) = (inspection.key, found.private) else {
         return None;
     };
     if private.0 != Some(*kind) {
@@ -305,14 +305,14 @@ mod tests {
         issuer: Option<Issuer>,
         request: LeafRequest,
         secret: Option<SecretData>,
-        key: KeyWish,
+        key: DesiredKey,
         renew_before: RenewBefore,
         renewal_asked: bool,
         now: Timestamp,
     }
 
-    fn made(kind: KeyKind, encoding: Encoding) -> KeyWish {
-        KeyWish::Made { kind, encoding, keep: false }
+    fn made(kind: KeyKind, encoding: Encoding) -> DesiredKey {
+        DesiredKey::Made { kind, encoding, keep: false }
     }
 
     impl World {
@@ -458,12 +458,12 @@ mod tests {
             ),
         ];
         for (name, change, expected) in cases {
-            let wish = LeafRequest {
+            let wanted = LeafRequest {
                 dns_names: vec!["a.example".into(), "b.example".into()],
                 uris: vec!["spiffe://x/y".into()],
                 ..request("client1")
             };
-            let mut world = World::new(born(), issuer("Partners", born()), wish);
+            let mut world = World::new(born(), issuer("Partners", born()), wanted);
             change(&mut world);
             assert_eq!(world.reason(), expected, "{name}");
         }
@@ -531,19 +531,19 @@ mod tests {
     #[test]
     fn a_requested_leaf_has_no_key_in_its_secret() {
         let mut world = World::new(born(), issuer("Partners", born()), request("client1"));
-        world.key = KeyWish::Requested { spki: world.leaf().spki_der().to_vec() };
+        world.key = DesiredKey::Requested { spki: world.leaf().spki_der().to_vec() };
         world.data().tls_key = None;
         assert_eq!(world.reason(), None);
         world.data().tls_key = Some(b"the requester's own business".to_vec());
         assert_eq!(world.reason(), None);
-        world.key = KeyWish::Requested { spki: spki(KeyKind::EcdsaP256) };
+        world.key = DesiredKey::Requested { spki: spki(KeyKind::EcdsaP256) };
         assert_eq!(world.reason(), Some(Reason::KeyMismatch));
     }
 
     #[test]
     fn an_authority_near_its_end_is_not_asked_for_ever() {
-        let wish = authority::AuthorityRequest { duration: DAY * 10, ..authority::tests::request("short") };
-        let made = authority::generate(&wish, born()).unwrap();
+        let wanted = authority::AuthorityRequest { duration: DAY * 10, ..authority::tests::request("short") };
+        let made = authority::generate(&wanted, born()).unwrap();
         let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
         let mut world = World::new(born(), ca, request("client1"));
         assert_eq!(world.leaf().not_after, world.issuer.as_ref().unwrap().not_after());
@@ -597,8 +597,8 @@ mod tests {
             pick in 0..3,
         ) {
             let now = born() + SignedDuration::from_secs(age);
-            let wish = LeafRequest { duration: SignedDuration::from_secs(seconds), ..request("client1") };
-            let mut world = World::new(now, issuer("Partners", born()), wish);
+            let wanted = LeafRequest { duration: SignedDuration::from_secs(seconds), ..request("client1") };
+            let mut world = World::new(now, issuer("Partners", born()), wanted);
             world.renew_before = match pick {
                 0 => RenewBefore::Unset,
                 1 => RenewBefore::Duration(SignedDuration::from_secs(before)),

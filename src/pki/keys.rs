@@ -112,7 +112,7 @@ impl std::fmt::Display for KeyKind {
 
 /// Whose the private key of a leaf is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyWish {
+pub enum DesiredKey {
     /// The operator makes it.
     Made {
         kind: KeyKind,

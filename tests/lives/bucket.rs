@@ -207,17 +207,17 @@ fn another_kms_key_is_another_version_of_the_same_bytes() {
         let (mut version, text) = truststore(&life).await;
         let arn = |key: &str| format!("arn:aws:kms:{}:{}:{key}", life.account.region, life.account.id);
         let object = format!("{}.pem", life.owner("d"));
-        for (wish, found) in [
+        for (wanted, found) in [
             (json!(arn("key/one")), Some("key/one")),
             (json!(arn("key/two")), Some("key/two")),
             (json!(arn("alias/three")), Some("key/")),
             (Value::Null, None),
         ] {
             let mark = life.mark().await;
-            life.change("d", json!({"truststore": {"kmsKeyArn": wish}})).await;
+            life.change("d", json!({"truststore": {"kmsKeyArn": wanted}})).await;
             life.ready("d").await;
             life.reconciles(2).await;
-            assert_eq!(life.writes(mark).await, ["PutObject", "UpdateDomainName"], "{wish}");
+            assert_eq!(life.writes(mark).await, ["PutObject", "UpdateDomainName"], "{wanted}");
             let (now, same) = truststore(&life).await;
             assert_ne!(now, version);
             assert_eq!(same, text);

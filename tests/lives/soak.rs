@@ -42,7 +42,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 /// What the spec of a domain says now.
 #[derive(Clone, Debug, Default)]
-struct Wished {
+struct DesiredState {
     partners: BTreeSet<usize>,
     dual_stack: bool,
     paths: BTreeSet<String>,
@@ -52,7 +52,7 @@ struct Soak {
     life: Life,
     random: fastrand::Rng,
     partners: Vec<Ca>,
-    domains: BTreeMap<String, Wished>,
+    domains: BTreeMap<String, DesiredState>,
     /// The certificates and the domain of each.
     certificates: BTreeMap<String, String>,
     /// Ever created.
@@ -103,7 +103,7 @@ fn soak() {
             soak.life.control().remove_fault(fault.id).await.expect("the double answers");
         }
         let settled = soak.settled().await;
-        soak.becomes_as_wished().await;
+        soak.becomes_as_desired().await;
         memory.push(soak.memory());
         println!(
             "soak minutes={minutes} domains={} certs={} edits={edits} kills={kills} settled_s={:.0} rss_mib={:.0}..{:.0}",
@@ -120,11 +120,12 @@ fn soak() {
 impl Soak {
     async fn fill(&mut self, domains: usize, certificates: usize) {
         for i in 0..domains {
-            let (name, wished) = (format!("d{i}"), Wished { paths: [String::new()].into(), ..Wished::default() });
-            let mut spec = self.spec(&wished);
+            let (name, desired) =
+                (format!("d{i}"), DesiredState { paths: [String::new()].into(), ..DesiredState::default() });
+            let mut spec = self.spec(&desired);
             spec["domainName"] = json!(self.host(&name));
             create(&self.life, DOMAIN, &name, spec).await;
-            self.domains.insert(name, wished);
+            self.domains.insert(name, desired);
         }
         for _ in 0..certificates {
             self.create().await;
@@ -135,15 +136,15 @@ impl Soak {
         format!("{domain}.{}", self.life.prepared.zone)
     }
 
-    fn spec(&self, wished: &Wished) -> Value {
+    fn spec(&self, desired: &DesiredState) -> Value {
         let partners =
-            wished.partners.iter().map(|i| json!({"name": format!("partner{i}"), "pem": self.partners[*i].pem}));
+            desired.partners.iter().map(|i| json!({"name": format!("partner{i}"), "pem": self.partners[*i].pem}));
         let own = json!({"name": "partners", "generate": {}});
         let api = json!({"id": self.life.prepared.api_id, "stage": "$default"});
         json!({
             "trust": {"authorities": std::iter::once(own).chain(partners).collect::<Vec<_>>()},
-            "ipAddressType": if wished.dual_stack { "DualStack" } else { "IPv4" },
-            "mappings": wished.paths.iter().map(|path| json!({"path": path, "api": api})).collect::<Vec<_>>(),
+            "ipAddressType": if desired.dual_stack { "DualStack" } else { "IPv4" },
+            "mappings": desired.paths.iter().map(|path| json!({"path": path, "api": api})).collect::<Vec<_>>(),
         })
     }
 
@@ -199,12 +200,12 @@ impl Soak {
     async fn edit(&mut self) {
         let name = self.any_domain();
         let (what, partner) = (self.random.u8(..3), self.random.usize(..PARTNERS));
-        let wished = self.domains.get_mut(&name).expect("it is there");
+        let desired = self.domains.get_mut(&name).expect("it is there");
         let toggled = format!("p{partner}");
         match what {
-            0 if !wished.partners.remove(&partner) => drop(wished.partners.insert(partner)),
-            1 => wished.dual_stack = !wished.dual_stack,
-            2 if !wished.paths.remove(&toggled) => drop(wished.paths.insert(toggled)),
+            0 if !desired.partners.remove(&partner) => drop(desired.partners.insert(partner)),
+            1 => desired.dual_stack = !desired.dual_stack,
+            2 if !desired.paths.remove(&toggled) => drop(desired.paths.insert(toggled)),
             _ => {}
         }
         let spec = self.spec(&self.domains[&name].clone());
@@ -271,7 +272,7 @@ impl Soak {
         }
     }
 
-    async fn becomes_as_wished(&self) {
+    async fn becomes_as_desired(&self) {
         let started = Instant::now();
         while let Err(difference) = self.differences().await {
             assert!(started.elapsed() < DEADLINE, "{difference}");
@@ -286,7 +287,7 @@ impl Soak {
         same("custom domains", hosts, self.domains.keys().map(|name| self.host(name)).collect())?;
         same("server certificates", life.server_certificates().await.len(), self.domains.len())?;
         same("the closed endpoint", life.endpoint_closed().await, true)?;
-        let checks = self.domains.iter().map(|(name, wished)| self.differences_of(name, wished));
+        let checks = self.domains.iter().map(|(name, desired)| self.differences_of(name, desired));
         stream::iter(checks).buffer_unordered(16).try_collect::<()>().await?;
         let labelled = ListParams::default().labels("mtls-operator.io/client-certificate");
         let secrets: BTreeSet<_> =
@@ -294,21 +295,21 @@ impl Soak {
         same("Secrets", secrets, self.certificates.keys().cloned().collect())
     }
 
-    async fn differences_of(&self, name: &str, wished: &Wished) -> Result<(), String> {
+    async fn differences_of(&self, name: &str, desired: &DesiredState) -> Result<(), String> {
         let (gateway, host) = (self.life.gateway(), self.host(name));
         let domain = gateway.get_domain_name().domain_name(&host).send().await.expect("it is there");
         let configuration = &domain.domain_name_configurations()[0];
         let kind = configuration.ip_address_type().expect("it has one").as_str();
-        same(name, kind, if wished.dual_stack { "dualstack" } else { "ipv4" })?;
+        same(name, kind, if desired.dual_stack { "dualstack" } else { "ipv4" })?;
         let mappings = gateway.get_api_mappings().domain_name(&host).max_results("100").send().await.expect("mappings");
         let paths = mappings.items.unwrap_or_default().into_iter().map(|m| m.api_mapping_key.unwrap_or_default());
-        same(name, &paths.collect::<BTreeSet<_>>(), &wished.paths)?;
+        same(name, &paths.collect::<BTreeSet<_>>(), &desired.paths)?;
         let (_, text) = truststore_of(&self.life, &host).await;
-        same(name, text.matches("BEGIN CERTIFICATE").count(), 1 + wished.partners.len())?;
-        same(name, wished.partners.iter().all(|i| holds(&text, &self.partners[*i].pem)), true)
+        same(name, text.matches("BEGIN CERTIFICATE").count(), 1 + desired.partners.len())?;
+        same(name, desired.partners.iter().all(|i| holds(&text, &self.partners[*i].pem)), true)
     }
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, there: T, wished: T) -> Result<(), String> {
-    if there == wished { Ok(()) } else { Err(format!("{what}: {there:?} and not {wished:?}")) }
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, there: T, desired: T) -> Result<(), String> {
+    if there == desired { Ok(()) } else { Err(format!("{what}: {there:?} and not {desired:?}")) }
 }

@@ -550,7 +550,8 @@ fn only_granted_certificates_of_other_namespaces_count() {
 
     let clients = clients_of(&me, &theirs, &foreign, &all, None, &|_| None);
     assert_eq!(clients.longest.as_hours(), 5000, "of those that an authority issues, and that may be granted");
-    let entries: Vec<_> = clients.self_signed.iter().map(|wish| (wish.entry.clone(), wish.secrets.is_some())).collect();
+    let entries: Vec<_> =
+        clients.self_signed.iter().map(|wanted| (wanted.entry.clone(), wanted.secrets.is_some())).collect();
     let entry = |c: &Arc<certificate::controller::Guard>, known| (entry_name(&**c), known);
     assert_eq!(entries, [entry(&own, true), entry(&fits, true), entry(&unknown, false), entry(&damaged, false)]);
     assert_eq!(clients.self_signed[1].request.duration.as_hours(), 1, "no longer than the grant allows");

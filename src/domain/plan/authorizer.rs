@@ -13,7 +13,7 @@ use crate::{
         session,
     },
     domain::{
-        desired::{AuthorizerWish, Home, short_hash},
+        desired::{DesiredAuthorizer, Home, short_hash},
         observed::{Api, Authorizers},
     },
 };
@@ -39,13 +39,13 @@ pub(super) struct Changes {
 }
 
 /// What changes, from what is there.
-pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wish: Option<&AuthorizerWish>) -> Changes {
+pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wanted: Option<&DesiredAuthorizer>) -> Changes {
     let mut c = Changes::default();
     let (id, mark) = (&api.api.id, api.api.tags.get(AUTHORIZER_TAG));
     let ours: Vec<_> = there.all.iter().filter(|a| is_ours(home, a)).collect();
-    let chosen = match wish {
+    let chosen = match wanted {
         None => None,
-        Some(AuthorizerWish::Existing(all)) => {
+        Some(DesiredAuthorizer::Existing(all)) => {
             let chosen = all.get(id).and_then(|wanted| there.all.iter().find(|a| a.id == *wanted));
             if let (Some(wanted), None) = (all.get(id), chosen) {
                 let has_none = format!(
@@ -56,14 +56,14 @@ pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wish: Option<
             }
             chosen
         }
-        Some(AuthorizerWish::Function(_)) if mark.is_some_and(|owner| *owner != home.owner) => {
+        Some(DesiredAuthorizer::Function(_)) if mark.is_some_and(|owner| *owner != home.owner) => {
             let taken = format!(
                 "another MtlsDomain has put its authorizer on the API {id}: take spec.identity.authorizer out of one of the two, or name \
                  the one that is there under existing"
             );
             return Changes { problem: Some((Reason::ForeignOwner, taken)), ..c };
         }
-        Some(AuthorizerWish::Function(function)) => {
+        Some(DesiredAuthorizer::Function(function)) => {
             if mark.is_none() {
                 c.tags.insert(AUTHORIZER_TAG.to_owned(), home.owner.clone());
             }
@@ -108,7 +108,7 @@ pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wish: Option<
         let (protocol, api_id) = (api.api.protocol, id.clone());
         c.last.push(Action::DeleteAuthorizer { protocol, api_id, id: leaving.id.clone() });
     }
-    if mark == Some(&home.owner) && !matches!(wish, Some(AuthorizerWish::Function(_))) {
+    if mark == Some(&home.owner) && !matches!(wanted, Some(DesiredAuthorizer::Function(_))) {
         c.untag.push(AUTHORIZER_TAG.to_owned());
     }
     c

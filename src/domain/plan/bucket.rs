@@ -81,7 +81,7 @@ mod tests {
     fn a_bucket_of_ours_is_kept_as_it_was_made_and_nobody_elses_is_touched() {
         let (ours, neighbour) = (desired().home.owner, "cluster/ns/neighbour");
         let (one, two) = (Some("arn:one"), Some("arn:two"));
-        for (owner, versioned, private, kms_key, wish, expected) in [
+        for (owner, versioned, private, kms_key, wanted, expected) in [
             (Some(&*ours), true, true, None, None, &[][..]),
             (Some(&*ours), true, true, one, one, &[]),
             (Some(&*ours), true, false, None, None, &["block public access"]),
@@ -102,7 +102,7 @@ mod tests {
             let made = owner.map(|owner| Made { owner: owner.to_owned(), private, kms_key: text(kms_key) });
             let mut o = empty().observed();
             o.bucket = Ok(Some(Bucket { region: "eu-west-1".into(), versioned, made: made.clone() }));
-            let d = Desired { create_bucket: true, kms_key: text(wish), ..desired() };
+            let d = Desired { create_bucket: true, kms_key: text(wanted), ..desired() };
             let (Ok(actions) | Err(Judged { actions, .. })) = bucket(&d, &o);
             let done: Vec<_> = actions.iter().map(ToString::to_string).collect();
             assert_eq!(done.len(), expected.len(), "{made:?} versioned: {versioned}: {done:?}");

@@ -13,7 +13,7 @@ use crate::{
         route53::{Change, RecordSet, Zone},
     },
     domain::{
-        desired::{CertificateWish, Desired, DnsWish, Home, RequestWish},
+        desired::{Desired, DesiredCertificate, DesiredDns, DesiredRequest, Home},
         observed::{Observed, Unseen, ZoneChoice},
         records,
     },
@@ -23,8 +23,8 @@ mod requests;
 pub use requests::remedy;
 
 /// For exactly the names and key that the spec says.
-fn fits(wish: &RequestWish, c: &acm::Certificate) -> bool {
-    c.names == wish.names && c.key_algorithm == wish.key_algorithm
+fn fits(wanted: &DesiredRequest, c: &acm::Certificate) -> bool {
+    c.names == wanted.names && c.key_algorithm == wanted.key_algorithm
 }
 
 /// Whether it carries our mark.
@@ -39,7 +39,7 @@ fn owned<'a>(home: &'a Home, o: &'a Observed) -> impl Iterator<Item = &'a acm::C
 /// Which certificate counts.
 enum Wanted<'a> {
     /// One that we request.
-    Requested(&'a RequestWish),
+    Requested(&'a DesiredRequest),
     /// One that is there without us: it is read, and nothing else.
     There(There<'a>),
 }
@@ -56,11 +56,11 @@ struct There<'a> {
 /// to follow, not to keep.
 fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, Verdict> {
     let request = match &d.certificate {
-        CertificateWish::Existing { arn, ownership_arn } => {
+        DesiredCertificate::Existing { arn, ownership_arn } => {
             return Ok(Wanted::There(There { arn, ownership_arn: ownership_arn.as_deref(), kept: false }));
         }
-        CertificateWish::Request { request, keep: false } => return Ok(Wanted::Requested(request)),
-        CertificateWish::Request { request, keep: true } => request,
+        DesiredCertificate::Request { request, keep: false } => return Ok(Wanted::Requested(request)),
+        DesiredCertificate::Request { request, keep: true } => request,
     };
     let domain = o.domain.as_ref().map_err(Verdict::unknown)?;
     let Some(g) = domain.as_ref().filter(|g| is_taken_over(d, g)) else { return Ok(Wanted::Requested(request)) };
@@ -78,7 +78,7 @@ fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, Verdict> {
 /// The one that the domain shall have, whatever its status: of ours, issued before pending, in use before not, then the oldest.
 pub(super) fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
     match wanted(d, o).ok()? {
-        Wanted::Requested(wish) => requested(d, wish, o),
+        Wanted::Requested(wanted) => requested(d, wanted, o),
         Wanted::There(there) => named(o, there.arn).ok()?,
     }
 }
@@ -91,11 +91,11 @@ pub(super) fn ownership<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::
     }
 }
 
-fn requested<'a>(d: &'a Desired, wish: &RequestWish, o: &'a Observed) -> Option<&'a acm::Certificate> {
+fn requested<'a>(d: &'a Desired, wanted: &DesiredRequest, o: &'a Observed) -> Option<&'a acm::Certificate> {
     let used = o.domain.as_ref().ok().and_then(Option::as_ref).map(|g| g.certificate_arn.as_str());
     owned(&d.home, o)
         .filter(|c| {
-            fits(wish, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation)
+            fits(wanted, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation)
         })
         .min_by_key(|c| {
             (c.status != CertificateStatus::Issued, used != Some(c.arn.as_str()), c.created_at, c.arn.clone())
@@ -109,7 +109,7 @@ fn named<'a>(o: &'a Observed, arn: &str) -> Result<Option<&'a acm::Certificate>,
 pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> Judged {
     match wanted(d, o) {
         Err(verdict) => verdict.into(),
-        Ok(Wanted::Requested(wish)) => ours(d, wish, o, now),
+        Ok(Wanted::Requested(wanted)) => ours(d, wanted, o, now),
         Ok(Wanted::There(there)) => match usable(d, &there, o, now) {
             Err(verdict) => verdict.into(),
             Ok(c) => {
@@ -198,13 +198,13 @@ fn covers(c: &acm::Certificate, name: &str) -> bool {
 
 // ---- one of ours
 
-fn ours(d: &Desired, wish: &RequestWish, o: &Observed, now: Timestamp) -> Judged {
+fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> Judged {
     if let Err(why) = &o.certificates {
         return Verdict::unknown(why).into();
     }
-    let Some(certificate) = requested(d, wish, o) else { return requests::request(d, wish, o, now) };
+    let Some(certificate) = requested(d, wanted, o) else { return requests::request(d, wanted, o, now) };
     let validation = match (&d.home.dns, &o.validation) {
-        (DnsWish::External { .. }, _) => Ok(vec![]),
+        (DesiredDns::External { .. }, _) => Ok(vec![]),
         (_, Ok(found)) => validation_records(d, o, certificate, found),
         (_, Err(why)) => Err(Verdict::unknown(why)),
     };
@@ -220,7 +220,7 @@ fn ours(d: &Desired, wish: &RequestWish, o: &Observed, now: Timestamp) -> Judged
         Ok(_) if certificate.validation.is_empty() || certificate.validation.iter().any(|v| v.record.is_none()) => {
             Verdict::wait(Reason::WaitingForValidation, "ACM has not named the validation record yet").into()
         }
-        Ok(_) if matches!(d.home.dns, DnsWish::External { .. }) => {
+        Ok(_) if matches!(d.home.dns, DesiredDns::External { .. }) => {
             Verdict::wait(Reason::WaitingForValidation, format!("create in public DNS: {}", lines(certificate))).into()
         }
         Ok(_) => {
@@ -233,7 +233,7 @@ fn ours(d: &Desired, wish: &RequestWish, o: &Observed, now: Timestamp) -> Judged
 /// The hosted zone that the records of `name` belong into.
 pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Zone, Verdict> {
     let zones = o.zones.as_ref().map_err(Verdict::unknown)?;
-    let DnsWish::Route53 { zone_id, .. } = &d.home.dns else {
+    let DesiredDns::Route53 { zone_id, .. } = &d.home.dns else {
         return Err(Verdict::blocked(Reason::HostedZoneNotFound, format!("the records of {name} are made elsewhere")));
     };
     let message = match (zones.get(name), zone_id) {

@@ -35,7 +35,7 @@ pub(super) fn domain(
     let version =
         o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
     let pair = certificate.map(|c| (c.arn.as_str(), ownership.map(|c| c.arn.as_str())));
-    let wished = |(arn, ownership): (&str, Option<&str>), version: &str| DomainRequest {
+    let desired = |(arn, ownership): (&str, Option<&str>), version: &str| DomainRequest {
         name: d.home.domain_name.clone(),
         certificate_arn: arn.to_owned(),
         ownership_certificate_arn: ownership.map(str::to_owned),
@@ -47,7 +47,7 @@ pub(super) fn domain(
         return match (pair, version) {
             (Some(pair), Some(version)) => Judged::act(
                 format!("creating the custom domain {}", d.home.domain_name),
-                vec![Action::CreateDomain(wished(pair, version))],
+                vec![Action::CreateDomain(desired(pair, version))],
             ),
             (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
             (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
@@ -92,7 +92,7 @@ pub(super) fn domain(
     if let Some(locked) = locked(g, has_pair(wanted)) {
         return locked.into();
     }
-    let as_wished = has_pair(wanted)
+    let as_desired = has_pair(wanted)
         && pinned == Some(wanted_version)
         && g.ip_address_type == d.ip_address_type
         && g.routing_mode == MAPPINGS_ONLY;
@@ -111,8 +111,8 @@ pub(super) fn domain(
             actions.push(Action::AdoptDomain { arn: g.arn.clone() });
         }
     }
-    if !as_wished {
-        actions.push(Action::UpdateDomain(wished(wanted, wanted_version)));
+    if !as_desired {
+        actions.push(Action::UpdateDomain(desired(wanted, wanted_version)));
     }
     if !actions.is_empty() {
         let what = if standing == Standing::Unowned { "taking over" } else { "updating" };

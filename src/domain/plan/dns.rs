@@ -5,7 +5,7 @@ use crate::{
     api::{DnsVerification, conditions::Reason},
     aws::gateway::{Domain, DomainStatus},
     domain::{
-        desired::{Desired, DnsWish},
+        desired::{Desired, DesiredDns},
         observed::Observed,
         records::{self, RecordPlan},
     },
@@ -17,7 +17,7 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
         Err(verdict) => return verdict.into(),
         Ok(g) => g,
     };
-    if let DnsWish::External { verify } = d.home.dns {
+    if let DesiredDns::External { verify } = d.home.dns {
         return external(verify, o, g).into();
     }
     let zone = match zone(d, o, &d.home.domain_name) {

@@ -11,7 +11,7 @@ use crate::{
     api::{RestDeployment, conditions::Reason},
     aws::gateway::{Authorization, Integration, Place, Protocol, Stage},
     domain::{
-        desired::{AUTHORIZER_SOURCE, AuthorizerWish, Desired, Home},
+        desired::{AUTHORIZER_SOURCE, Desired, DesiredAuthorizer, Home},
         observed::{Api, Observed, Seen},
     },
 };
@@ -31,7 +31,7 @@ pub const MOST_REPAIRS: u32 = 3;
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
     headers: &'a BTreeMap<String, String>,
-    authorizer: Option<&'a AuthorizerWish>,
+    authorizer: Option<&'a DesiredAuthorizer>,
 }
 
 impl Wanted<'_> {

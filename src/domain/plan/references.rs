@@ -8,7 +8,7 @@ use crate::{
     aws::gateway::{self, Protocol},
     conditions::listed,
     domain::{
-        desired::{Desired, SourceWish},
+        desired::{Desired, DesiredSource},
         generated::{self, Ownership},
         observed::{Api, Key, Observed, Source, Unseen},
     },
@@ -25,79 +25,79 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
     let mut actions = Vec::new();
     let mut problems = Vec::new();
     let mut unseen = None;
-    for wish in &d.authorities {
-        match generated::ownership(d, o, wish) {
+    for wanted in &d.authorities {
+        match generated::ownership(d, o, wanted) {
             // Nothing of it is believed, so that there is nothing to put right.
-            _ if wish.state == AuthorityState::Distrusted => {}
+            _ if wanted.state == AuthorityState::Distrusted => {}
             Ownership::Ours => {}
             Ownership::Unknown(why) => {
                 unseen = Some(why);
                 continue;
             }
             Ownership::NotOurs(why) => {
-                let secret = wish.source.secret().map_or("", String::as_str);
+                let secret = wanted.source.secret().map_or("", String::as_str);
                 problems.push((
                     Reason::SecretNotOwned,
                     format!(
                         "authority {}: the Secret {secret} is not one that the operator made: {why}. It is not trusted, and issues nothing. \
                          Delete it (the operator then makes its own, unless one was lost: restore that), or use it on purpose, with secretRef \
                          in an authority of another name",
-                        wish.name
+                        wanted.name
                     ),
                 ));
                 continue;
             }
         }
-        match (o.authorities.get(&wish.name), &wish.source) {
+        match (o.authorities.get(&wanted.name), &wanted.source) {
             (Some(Source::Unseen(why)), _) => unseen = Some(why),
-            (Some(Source::Read { key: Key::Misfit, .. }), _) if wish.issues() => problems.push((
+            (Some(Source::Read { key: Key::Misfit, .. }), _) if wanted.issues() => problems.push((
                 Reason::InvalidCACertificateRef,
-                format!("authority {}: the private key does not belong to its certificate", wish.name),
+                format!("authority {}: the private key does not belong to its certificate", wanted.name),
             )),
             // We made both, and the certificate without its key issues nothing.
-            (Some(Source::Read { key: Key::Absent, .. }), SourceWish::Generated { secret, .. })
-                if wish.state == AuthorityState::Active =>
+            (Some(Source::Read { key: Key::Absent, .. }), DesiredSource::Generated { secret, .. })
+                if wanted.state == AuthorityState::Active =>
             {
                 problems.push((
                     Reason::AuthorityKeyLost,
                     format!(
                         "authority {}: the Secret {secret} has no private key any more. Restore it from a backup, or add an authority under \
                          another name and make that the issuing one",
-                        wish.name
+                        wanted.name
                     ),
                 ))
             }
             (Some(Source::Read { .. } | Source::NotOwned(_)), _) => {}
             // Said below, unless what it distrusts is remembered.
-            (_, _) if wish.state == AuthorityState::Distrusted => {
+            (_, _) if wanted.state == AuthorityState::Distrusted => {
                 if compiled.is_none() {
                     unseen = unseen.or(known(d, o).err()).or(o.domain.as_ref().err());
                 }
             }
             (Some(Source::Several(all)), _) => {
                 let missing = all.values().filter_map(|found| match found {
-                    Source::Missing(what) => Some((Reason::RefNotFound, format!("authority {}: {what}", wish.name))),
+                    Source::Missing(what) => Some((Reason::RefNotFound, format!("authority {}: {what}", wanted.name))),
                     _ => None,
                 });
                 problems.extend(missing);
             }
-            (None | Some(Source::Missing(_)), SourceWish::Generated { .. }) => match known(d, o) {
+            (None | Some(Source::Missing(_)), DesiredSource::Generated { .. }) => match known(d, o) {
                 Err(why) => unseen = Some(why),
-                Ok(known) if known.contains(wish.name.as_str()) => problems.push((
+                Ok(known) if known.contains(wanted.name.as_str()) => problems.push((
                     Reason::AuthorityKeyLost,
                     format!(
                         "authority {}: its Secret is gone while its certificate is trusted. Restore the Secret from a backup, or add an \
                          authority under another name and make that the issuing one",
-                        wish.name
+                        wanted.name
                     ),
                 )),
                 Ok(_) => {
-                    let recorded = o.recorded.get(&wish.name).cloned();
-                    actions.push(Action::GenerateAuthority { authority: wish.name.clone(), recorded });
+                    let recorded = o.recorded.get(&wanted.name).cloned();
+                    actions.push(Action::GenerateAuthority { authority: wanted.name.clone(), recorded });
                 }
             },
-            (None, _) => problems.push((Reason::RefNotFound, format!("authority {}: its source is not there", wish.name))),
-            (Some(Source::Missing(what)), _) => problems.push((Reason::RefNotFound, format!("authority {}: {what}", wish.name))),
+            (None, _) => problems.push((Reason::RefNotFound, format!("authority {}: its source is not there", wanted.name))),
+            (Some(Source::Missing(what)), _) => problems.push((Reason::RefNotFound, format!("authority {}: {what}", wanted.name))),
         }
     }
     for finding in compiled.iter().flat_map(|c| &c.findings).filter(|f| f.severity == Severity::Refused) {
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
-            desired::AuthorityWish,
+            desired::DesiredAuthority,
             simulation::{self, empty, now, settled},
         },
         pki::{
@@ -226,10 +226,10 @@ mod tests {
     /// A second authority that is to be generated, `next`, with this in its Secret.
     fn with_next(found: Source) -> (Desired, Observed) {
         let (mut d, mut o) = settled();
-        d.authorities.push(AuthorityWish {
+        d.authorities.push(DesiredAuthority {
             name: "next".into(),
             state: AuthorityState::Active,
-            source: SourceWish::Generated { secret: "partners.next-ca".into(), request: request("Partners 2027") },
+            source: DesiredSource::Generated { secret: "partners.next-ca".into(), request: request("Partners 2027") },
         });
         o.authorities.insert("next".into(), found);
         (d, o)
@@ -318,10 +318,10 @@ mod tests {
         let (mut d, mut o) = settled();
         let Some(Source::Read { certificates: Ok(own), .. }) = o.authorities.get("partners").cloned() else { panic!() };
         let other = made("Other");
-        d.authorities.push(AuthorityWish {
+        d.authorities.push(DesiredAuthority {
             name: "other".into(),
             state: AuthorityState::Active,
-            source: SourceWish::Pem(String::new()),
+            source: DesiredSource::Pem(String::new()),
         });
         o.authorities.insert("other".into(), read(&[&other], Key::Absent));
         assert!(trusts(&d, &o, &own[0]) && trusts(&d, &o, &other));

@@ -40,14 +40,15 @@ pub(super) fn sources(
             client: true,
         }
     };
-    let wanted = d.self_signed.iter().map(|wish| {
-        let read = o.self_signed.as_ref().ok().and_then(|all| all.get(&wish.entry)).filter(|_| wish.secrets.is_some());
+    let wanted = d.self_signed.iter().map(|wanted| {
+        let read =
+            o.self_signed.as_ref().ok().and_then(|all| all.get(&wanted.entry)).filter(|_| wanted.secrets.is_some());
         let may_be_trusted = |c: &&Certificate| {
-            let is_asked_for = form::signed_itself_for(c, &wish.request, now).is_ok();
-            (is_asked_for || is_there_already(c, wish, previous)) && may_stay(c, Some(wish))
+            let is_asked_for = form::signed_itself_for(c, &wanted.request, now).is_ok();
+            (is_asked_for || is_there_already(c, wanted, previous)) && may_stay(c, Some(wanted))
         };
         let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
-        source(wish.entry.clone(), compile::State::Active, trusted.ok_or(SourceError::Missing))
+        source(wanted.entry.clone(), compile::State::Active, trusted.ok_or(SourceError::Missing))
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
     let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Withdrawn, Ok(vec![])));
@@ -62,17 +63,17 @@ pub(super) fn sources(
 
 /// A certificate that was issued for an earlier spec is listed as long as it is handed out: its successor has to be trusted
 /// everywhere before it is superseded, however short the overlap. A grant still has to admit its names.
-fn is_there_already(certificate: &Certificate, wish: &SelfSigned, previous: Option<&Bundle>) -> bool {
+fn is_there_already(certificate: &Certificate, wanted: &SelfSigned, previous: Option<&Bundle>) -> bool {
     let mut there = previous.iter().flat_map(|bundle| &bundle.entries);
-    let is_it = |e: &Entry| e.authority == wish.entry && e.keep_until.is_none() && e.certificate == *certificate;
+    let is_it = |e: &Entry| e.authority == wanted.entry && e.keep_until.is_none() && e.certificate == *certificate;
     there.any(is_it)
 }
 
 /// Whether a release of the operator could have issued it for itself, and a grant admits its names, be they those of the
 /// spec or of an earlier one.
-fn may_stay(certificate: &Certificate, wish: Option<&SelfSigned>) -> bool {
+fn may_stay(certificate: &Certificate, wanted: Option<&SelfSigned>) -> bool {
     let Ok(said) = form::signed_itself(certificate) else { return false };
-    let grants = wish.and_then(|wish| wish.grants.as_ref());
+    let grants = wanted.and_then(|wanted| wanted.grants.as_ref());
     grants.is_none_or(|grants| grants.iter().any(|grant| fit::admits_names(&said, grant)))
 }
 
@@ -83,9 +84,9 @@ fn refused(d: &Desired, bundle: &Bundle, others: &[compile::Source]) -> Vec<Cert
         let active = others.iter().filter(|source| source.state == compile::State::Active);
         active.flat_map(|source| source.certificates.iter().flatten()).any(|other| identity(other) == identity(c))
     };
-    let wish = |entry: &Entry| d.self_signed.iter().find(|wish| wish.entry == entry.authority);
+    let wanted = |entry: &Entry| d.self_signed.iter().find(|wanted| wanted.entry == entry.authority);
     let own = bundle.entries.iter().filter(|entry| clients::is_self_signed(&entry.authority));
-    let refused = own.filter(|entry| !may_stay(&entry.certificate, wish(entry)) && !listed(&entry.certificate));
+    let refused = own.filter(|entry| !may_stay(&entry.certificate, wanted(entry)) && !listed(&entry.certificate));
     refused.map(|entry| entry.certificate.clone()).collect()
 }
 
@@ -101,7 +102,7 @@ fn out_of_view<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
 
 fn unlisted<'b>(d: &Desired, bundle: &'b Bundle) -> impl Iterator<Item = &'b str> {
     let entries = bundle.entries.iter().map(|e| e.authority.as_str()).filter(|entry| clients::is_self_signed(entry));
-    entries.filter(|entry| !d.self_signed.iter().any(|wish| wish.entry == *entry))
+    entries.filter(|entry| !d.self_signed.iter().any(|wanted| wanted.entry == *entry))
 }
 
 /// Whether its namespace is watched.
@@ -120,7 +121,7 @@ mod tests {
     use crate::{
         api::{AuthorityState, ClientGrantSpec, conditions::Reason},
         domain::{
-            desired::{AuthorityWish, SourceWish},
+            desired::{DesiredAuthority, DesiredSource},
             observed::{Key, Pinned, Published, Source, Unseen},
             simulation,
         },
@@ -137,7 +138,7 @@ mod tests {
             .certificate
     }
 
-    fn wish(name: &str) -> SelfSigned {
+    fn wanted(name: &str) -> SelfSigned {
         let entry = format!("clientcertificates/ns/{name}/uid");
         SelfSigned {
             namespace: "ns".into(),
@@ -162,12 +163,12 @@ mod tests {
         }
 
         fn has(&mut self, name: &str, certificates: &[&Certificate]) {
-            let wish = wish(name);
-            if !self.d.self_signed.contains(&wish) {
-                self.d.self_signed.push(wish.clone());
+            let wanted = wanted(name);
+            if !self.d.self_signed.contains(&wanted) {
+                self.d.self_signed.push(wanted.clone());
             }
             let certificates = certificates.iter().map(|c| (*c).clone()).collect();
-            self.o.self_signed.as_mut().unwrap().insert(wish.entry, certificates);
+            self.o.self_signed.as_mut().unwrap().insert(wanted.entry, certificates);
         }
 
         /// Compiles and publishes.
@@ -180,7 +181,7 @@ mod tests {
                 sha256: String::new(),
                 bundle: bundle.clone(),
                 kms_key: None,
-                wished_kms_key: None,
+                desired_kms_key: None,
             }));
             self.o.pinned = Ok(Some(Pinned { owner, bundle: bundle.clone() }));
             assert_eq!(
@@ -216,7 +217,7 @@ mod tests {
         // Deleted: nothing of it is left, and nobody else notices.
         world.has("client1", &[&first, &second]);
         world.reconcile(now);
-        world.d.self_signed.retain(|wish| wish.name != "client1");
+        world.d.self_signed.retain(|wanted| wanted.name != "client1");
         assert_eq!(
             withdrawn(&world.d, &world.o.pinned.as_ref().unwrap().as_ref().unwrap().bundle),
             ["clientcertificates/ns/client1/uid"].into()
@@ -303,13 +304,13 @@ mod tests {
             world.has("client1", &[&first]);
             assert!(world.trusts(now, &first));
             change(&mut world.d.self_signed[0].request, now);
-            let wish = world.d.self_signed[0].clone();
+            let wanted = world.d.self_signed[0].clone();
             assert!(world.trusts(later, &first), "{what}: nothing has taken its place yet");
-            let asked = LeafRequest { serial_number: Some("2".into()), ..wish.request.clone() };
+            let asked = LeafRequest { serial_number: Some("2".into()), ..wanted.request.clone() };
             let second = leaf::self_sign(&asked, &generate(KeyKind::EcdsaP256).unwrap(), later).unwrap().certificate;
-            world.o.self_signed.as_mut().unwrap().insert(wish.entry.clone(), vec![first.clone(), second.clone()]);
+            world.o.self_signed.as_mut().unwrap().insert(wanted.entry.clone(), vec![first.clone(), second.clone()]);
             assert!(world.trusts(later, &first) && world.trusts(later, &second), "{what}: handed out and next");
-            world.o.self_signed.as_mut().unwrap().insert(wish.entry.clone(), vec![second.clone()]);
+            world.o.self_signed.as_mut().unwrap().insert(wanted.entry.clone(), vec![second.clone()]);
             assert!(!world.trusts(later, &first) && world.trusts(later, &second), "{what}: swapped");
             assert!(world.trusts(later + day - SignedDuration::from_mins(90), &second), "{what}");
         }
@@ -321,7 +322,7 @@ mod tests {
         // Nor by being trusted for somebody else.
         world.has("client2", &[&stranger]);
         assert!(world.trusts(now, &stranger));
-        world.d.self_signed.retain(|wish| wish.name != "client2");
+        world.d.self_signed.retain(|wanted| wanted.name != "client2");
         world.o.self_signed.as_mut().unwrap().remove("clientcertificates/ns/client2/uid");
         assert!(!world.trusts(now, &stranger));
     }
@@ -368,10 +369,10 @@ mod tests {
         let mut world = trusted(entry);
         let source = Source::Read { certificates: Ok(vec![anchor.clone()]), completing: Ok(vec![]), key: Key::Absent };
         world.o.authorities.insert("pasted".into(), source);
-        world.d.authorities.push(AuthorityWish {
+        world.d.authorities.push(DesiredAuthority {
             name: "pasted".into(),
             state: AuthorityState::Active,
-            source: SourceWish::Pem(String::new()),
+            source: DesiredSource::Pem(String::new()),
         });
         let bundle = world.reconcile(now);
         assert!(bundle.entries.iter().any(|e| e.certificate == anchor && e.authority == "pasted"), "{bundle:?}");
@@ -439,7 +440,7 @@ mod tests {
             world.d.self_signed[0].grants = grants.clone();
             assert_eq!(world.trusts(now, &earlier), stays, "handed out still: {grants:?}");
             let mut world = World { d: world.d.clone(), o: world.o.clone() };
-            world.o.self_signed.as_mut().unwrap().insert(wish("client1").entry, vec![next.clone()]);
+            world.o.self_signed.as_mut().unwrap().insert(wanted("client1").entry, vec![next.clone()]);
             assert_eq!(world.trusts(now, &next), grants != Some(vec![]), "{grants:?}");
             assert_eq!(world.trusts(now, &earlier), stays, "superseded: {grants:?}");
         }

@@ -10,7 +10,7 @@ use crate::{
     conditions,
     domain::{
         clients,
-        desired::{AuthorityWish, Desired, Refused, SourceWish, sha256},
+        desired::{Desired, DesiredAuthority, DesiredSource, Refused, sha256},
         generated::{self, Ownership},
         observed::{Key, Observed, Published, Source},
     },
@@ -57,7 +57,7 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         }
         _ => merged(published, pinned),
     };
-    let authorities = d.authorities.iter().flat_map(|wish| sources(wish, o, d, previous.as_ref()));
+    let authorities = d.authorities.iter().flat_map(|wanted| sources(wanted, o, d, previous.as_ref()));
     let mut sources: Vec<_> = authorities.collect();
     sources.extend(self_signed::sources(d, o, previous.as_ref(), &sources, now));
     let input = CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now };
@@ -78,12 +78,12 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         });
     }
     let is_empty = |name: &str| matches!(o.authorities.get(name), Some(Source::Several(all)) if all.is_empty());
-    compiled.findings.extend(d.authorities.iter().filter(|wish| is_empty(&wish.name)).map(|wish| Finding {
+    compiled.findings.extend(d.authorities.iter().filter(|wanted| is_empty(&wanted.name)).map(|wanted| Finding {
         severity: Severity::Warning,
-        authority: wish.name.clone(),
+        authority: wanted.name.clone(),
         subject: String::new(),
         reason: lint::Reason::NothingSelected,
-        message: match wish.state {
+        message: match wanted.state {
             AuthorityState::Active => NOTHING_SELECTED.to_owned(),
             AuthorityState::Distrusted => format!("{NOTHING_SELECTED}: this entry lists nothing to distrust"),
         },
@@ -117,25 +117,25 @@ fn merged_keys<'b>(bundles: impl Iterator<Item = &'b Bundle>) -> DistrustedKeys 
 
 /// What a label selector finds are authorities each by itself, `<authority>/<object>`, so that one that is broken keeps what it had and
 /// the others go on changing.
-fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bundle>) -> Vec<compile::Source> {
-    let part = |object: &str| format!("{}/{object}", wish.name);
-    let found = o.authorities.get(&wish.name);
-    let mut all = match (found, &wish.source) {
+fn sources(wanted: &DesiredAuthority, o: &Observed, d: &Desired, previous: Option<&Bundle>) -> Vec<compile::Source> {
+    let part = |object: &str| format!("{}/{object}", wanted.name);
+    let found = o.authorities.get(&wanted.name);
+    let mut all = match (found, &wanted.source) {
         (Some(Source::Several(all)), _) => {
-            all.iter().map(|(object, found)| source(part(object), wish, Some(found), d, o)).collect()
+            all.iter().map(|(object, found)| source(part(object), wanted, Some(found), d, o)).collect()
         }
         // Not seen: what is there of it stays.
-        (_, SourceWish::ConfigMaps { .. }) => {
+        (_, DesiredSource::ConfigMaps { .. }) => {
             let names: BTreeSet<_> = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority).collect();
             let is_part = |name: &&String| name.starts_with(&part("")) && !clients::is_self_signed(name);
             let parts = names.into_iter().filter(is_part);
-            parts.map(|name| source(name.clone(), wish, found, d, o)).collect()
+            parts.map(|name| source(name.clone(), wanted, found, d, o)).collect()
         }
-        (found, _) => vec![source(wish.name.clone(), wish, found, d, o)],
+        (found, _) => vec![source(wanted.name.clone(), wanted, found, d, o)],
     };
-    if wish.state == AuthorityState::Distrusted {
+    if wanted.state == AuthorityState::Distrusted {
         let is_seen = !matches!(found, Some(Source::Unseen(_)));
-        all.extend(remembered(wish, &all, is_seen, previous));
+        all.extend(remembered(wanted, &all, is_seen, previous));
     }
     all
 }
@@ -143,14 +143,14 @@ fn sources(wish: &AuthorityWish, o: &Observed, d: &Desired, previous: Option<&Bu
 /// Parts of a Distrusted entry that its source does not have any more: what was distrusted, or stands in the
 /// truststore under its name.
 fn remembered(
-    wish: &AuthorityWish,
+    wanted: &DesiredAuthority,
     known: &[compile::Source],
     is_seen: bool,
     previous: Option<&Bundle>,
 ) -> Vec<compile::Source> {
     let of_entries = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority);
     let names: BTreeSet<_> = previous.iter().flat_map(|b| b.distrusted.keys()).chain(of_entries).collect();
-    let is_part = |name: &str| name.split('/').next() == Some(&wish.name);
+    let is_part = |name: &str| name.split('/').next() == Some(&wanted.name);
     let names = names.into_iter().filter(|name| is_part(name) && !known.iter().any(|s| s.authority == **name));
     let gone = |name: &String| compile::Source {
         authority: name.clone(),
@@ -166,23 +166,23 @@ fn remembered(
 
 fn source(
     authority: String,
-    wish: &AuthorityWish,
+    wanted: &DesiredAuthority,
     found: Option<&Source>,
     d: &Desired,
     o: &Observed,
 ) -> compile::Source {
-    let state = match wish.state {
+    let state = match wanted.state {
         AuthorityState::Active => compile::State::Active,
         AuthorityState::Distrusted => compile::State::Distrusted,
     };
     let mut beside = Vec::new();
     let (certificates, key) = match found {
         // The key that we made lost its certificate to another one: no reason to trust that.
-        Some(Source::Read { key: Key::Misfit, .. }) if matches!(wish.source, SourceWish::Generated { .. }) => {
+        Some(Source::Read { key: Key::Misfit, .. }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
             (Err(SourceError::Missing), Key::Misfit)
         }
         // Not one that we made, or nobody can tell: nothing of it is believed, whether it is to be trusted or distrusted.
-        Some(Source::Read { .. }) if generated::ownership(d, o, wish) != Ownership::Ours => {
+        Some(Source::Read { .. }) if generated::ownership(d, o, wanted) != Ownership::Ours => {
             (Err(SourceError::Missing), Key::Absent)
         }
         Some(Source::Read { certificates, completing, key }) => {
@@ -201,7 +201,7 @@ fn source(
         _ => (Err(SourceError::Missing), Key::Absent),
     };
     // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the bundle.
-    let issues = key == Key::Fits && wish.issues();
+    let issues = key == Key::Fits && wanted.issues();
     let longest_leaf = issues.then_some(d.longest_leaf);
     compile::Source { authority, state, issues, longest_leaf, certificates, completing: beside, client: false }
 }
@@ -305,7 +305,7 @@ fn foreign(d: &Desired, o: &Observed, p: &Published) -> Option<Verdict> {
 fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
     // S3 answers with the key behind an alias: which one was asked for is in the object's metadata.
     let is_alias = |key: &String| key.contains(":alias/");
-    let encrypted = p.wished_kms_key == d.kms_key
+    let encrypted = p.desired_kms_key == d.kms_key
         && d.kms_key.as_ref().is_none_or(|key| is_alias(key) || p.kms_key.as_ref() == Some(key));
     let pinnable = !p.version.is_empty();
     pinnable && encrypted && p.owner.as_ref() == Some(&d.home.owner) && p.sha256 == sha256(body.as_bytes())

@@ -2,7 +2,7 @@
 use crate::{
     api::{DnsRecord, DnsState, MtlsDomainStatus},
     domain::{
-        desired::{DnsWish, Home},
+        desired::{DesiredDns, Home},
         observed::Observed,
         plan::{Plan, certificates},
     },
@@ -15,7 +15,7 @@ const ALIAS: &str = "ALIAS";
 /// What somebody else must create, as far as it is known yet: kept as it was where it cannot be seen now, and none when the operator makes the
 /// records.
 pub(super) fn records(status: &MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed) -> Option<DnsState> {
-    let DnsWish::External { .. } = home.dns else { return None };
+    let DesiredDns::External { .. } = home.dns else { return None };
     if o.certificates.is_err() || o.domain.is_err() {
         return status.dns.clone();
     }

@@ -9,7 +9,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::{
-    desired::{AuthorityWish, CertificateWish, DEFAULT_LEAF, Desired, DnsWish, Home, RequestWish, SourceWish, sha256},
+    desired::{
+        DEFAULT_LEAF, Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredRequest, DesiredSource, Home,
+        sha256,
+    },
     observed::{self, Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
     plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_TAG, PENDING_TAG, plan},
     records,
@@ -95,7 +98,7 @@ pub(in crate::domain) fn desired() -> Desired {
         region: "eu-west-1".into(),
         owner: OURS.into(),
         domain_name: NAME.into(),
-        dns: DnsWish::Route53 { zone_id: None, role_arn: None },
+        dns: DesiredDns::Route53 { zone_id: None, role_arn: None },
         bucket: "truststores".into(),
         key: "partners.pem".into(),
         unlisted_mappings: None,
@@ -103,8 +106,8 @@ pub(in crate::domain) fn desired() -> Desired {
     Desired {
         home,
         adoption: AdoptionPolicy::Never,
-        certificate: CertificateWish::Request {
-            request: RequestWish {
+        certificate: DesiredCertificate::Request {
+            request: DesiredRequest {
                 names: vec![NAME.into()],
                 key_algorithm: KeyAlgorithm::EcPrime256v1,
                 token: "t".into(),
@@ -113,10 +116,10 @@ pub(in crate::domain) fn desired() -> Desired {
         },
         create_bucket: false,
         kms_key: None,
-        authorities: vec![AuthorityWish {
+        authorities: vec![DesiredAuthority {
             name: "partners".into(),
             state: AuthorityState::Active,
-            source: SourceWish::Generated { secret: "partners.partners-ca".into(), request: request() },
+            source: DesiredSource::Generated { secret: "partners.partners-ca".into(), request: request() },
         }],
         self_signed: vec![],
         watched: None,
@@ -282,7 +285,7 @@ impl World {
                 version: s.version.clone(),
                 owner: s.owner.clone(),
                 kms_key: s.kms_key.clone(),
-                wished_kms_key: s.kms_key.clone(),
+                desired_kms_key: s.kms_key.clone(),
                 sha256: sha256(s.body.as_bytes()),
                 bundle: Bundle::parse(&s.body).unwrap_or_default(),
             })),

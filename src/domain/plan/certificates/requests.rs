@@ -8,23 +8,23 @@ use crate::{
     api::conditions::Reason,
     aws::acm::{self, CertificateStatus},
     domain::{
-        desired::{Desired, DnsWish, RequestWish, short_hash},
+        desired::{Desired, DesiredDns, DesiredRequest, short_hash},
         observed::Observed,
         plan::{Action, Judged, OWNER_TAG, Verdict},
     },
 };
 
 /// Nothing that fits is ISSUED or on its way there.
-pub(super) fn request(d: &Desired, wish: &RequestWish, o: &Observed, now: Timestamp) -> Judged {
-    if let DnsWish::Route53 { .. } = d.home.dns {
+pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> Judged {
+    if let DesiredDns::Route53 { .. } = d.home.dns {
         // Before the request, so that no certificate is left that can never be issued.
-        for name in &wish.names {
+        for name in &wanted.names {
             if let Err(verdict) = zone(d, o, name) {
                 return verdict.into();
             }
         }
     }
-    let failed: Vec<_> = owned(&d.home, o).filter(|c| fits(wish, c)).collect();
+    let failed: Vec<_> = owned(&d.home, o).filter(|c| fits(wanted, c)).collect();
     if let Some(last) = failed.iter().max_by_key(|c| (c.created_at, &c.arn))
         && last.created_at.is_none_or(|at| now < at + pause(failed.len()))
     {
@@ -39,15 +39,15 @@ pub(super) fn request(d: &Desired, wish: &RequestWish, o: &Observed, now: Timest
         .into();
     }
     // One that somebody has taken our mark off is not ours any more, like any that a user made; but our token would yield it again.
-    let others = o.certificates.iter().flatten().filter(|c| fits(wish, c) && !is_ours(&d.home, c)).count();
+    let others = o.certificates.iter().flatten().filter(|c| fits(wanted, c) && !is_ours(&d.home, c)).count();
     Judged::act(
         format!("requesting a certificate for {}", d.home.domain_name),
         vec![Action::RequestCertificate(acm::CertificateRequest {
             domain_name: d.home.domain_name.clone(),
-            names: wish.names.clone(),
-            key_algorithm: wish.key_algorithm.clone(),
+            names: wanted.names.clone(),
+            key_algorithm: wanted.key_algorithm.clone(),
             // The same token gets the same certificate for an hour, also one that has failed.
-            idempotency_token: short_hash(&format!("{}\n{}", wish.token, failed.len() + others)),
+            idempotency_token: short_hash(&format!("{}\n{}", wanted.token, failed.len() + others)),
             tags: [(OWNER_TAG.to_owned(), d.home.owner.clone())].into(),
         })],
     )

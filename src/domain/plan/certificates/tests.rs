@@ -20,7 +20,7 @@ fn foreign(arn: &str, kind: CertificateKind, names: &[&str]) -> acm::Certificate
 
 fn existing(ownership_arn: Option<&str>) -> Desired {
     let certificate =
-        CertificateWish::Existing { arn: "arn:there".into(), ownership_arn: ownership_arn.map(str::to_owned) };
+        DesiredCertificate::Existing { arn: "arn:there".into(), ownership_arn: ownership_arn.map(str::to_owned) };
     Desired { certificate, ..desired() }
 }
 
@@ -157,8 +157,8 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
         matches!(certificates(d, &w.observed(), now()).actions[..], [Action::RequestCertificate(_)])
     };
     assert!(asks(&desired(), &w));
-    let CertificateWish::Request { request, .. } = desired().certificate else { unreachable!() };
-    let spelled_out = Desired { certificate: CertificateWish::Request { request, keep: false }, ..unowned.clone() };
+    let DesiredCertificate::Request { request, .. } = desired().certificate else { unreachable!() };
+    let spelled_out = Desired { certificate: DesiredCertificate::Request { request, keep: false }, ..unowned.clone() };
     assert!(asks(&spelled_out, &w));
 
     // Taken over: by its tags, whatever the policy says now.
@@ -208,8 +208,8 @@ fn a_certificate_that_cannot_be_read_is_neither_there_nor_gone() {
 #[test]
 fn records_made_elsewhere_are_lines_to_paste() {
     let mut d = desired();
-    d.home.dns = DnsWish::External { verify: crate::api::DnsVerification::PublicDNS };
-    let CertificateWish::Request { request, .. } = &mut d.certificate else { unreachable!() };
+    d.home.dns = DesiredDns::External { verify: crate::api::DnsVerification::PublicDNS };
+    let DesiredCertificate::Request { request, .. } = &mut d.certificate else { unreachable!() };
     request.names = vec!["*.api.example.com".into(), NAME.into(), "www.example.org".into()];
     let mut w = empty();
     let o = Observed { zones: Ok(BTreeMap::new()), ..w.observed() };

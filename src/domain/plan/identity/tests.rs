@@ -121,10 +121,10 @@ fn what_others_set_stays_and_is_named() {
 #[test]
 fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_asks_it() {
     let function = "arn:aws:lambda:eu-west-1:1:function:who";
-    let wish = AuthorizerWish::Function(function.into());
+    let wanted = DesiredAuthorizer::Function(function.into());
     let home = desired().home;
     let probe =
-        authorizer::changes(&home, &api(Protocol::Rest, false, vec![], &[]), &Authorizers::default(), Some(&wish));
+        authorizer::changes(&home, &api(Protocol::Rest, false, vec![], &[]), &Authorizers::default(), Some(&wanted));
     let Some(Action::CreateAuthorizer { name, .. }) = probe.first.first().cloned() else { panic!("{probe:?}") };
     let ours = Authorizer { id: "z1".into(), name, function: function.into(), as_made: true };
     let at = Place::Method { resource_id: "r".into(), path: "/a".into(), method: "GET".into() };
@@ -137,7 +137,7 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     let mine = (AUTHORIZER_TAG, OURS);
     let none = BTreeMap::new();
     let judge = |api: &Api, asked: bool, may| {
-        let wanted = Wanted { headers: &none, authorizer: asked.then_some(&wish) };
+        let wanted = Wanted { headers: &none, authorizer: asked.then_some(&wanted) };
         words(&of_api(&home, api, &wanted, may, 0, &mut vec![]))
     };
     let open = with(&[mine], Authorization::None);

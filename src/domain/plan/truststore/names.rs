@@ -28,16 +28,16 @@ fn an_authority_called_clientcertificates_is_one_as_any_other() {
     let several = || Source::Several([("third.party".to_owned(), found())].into());
     let secret = "partners.clientcertificates-ca".to_owned();
     let kinds = [
-        ("pem", SourceWish::Pem(String::new()), found()),
-        ("secretRef", SourceWish::Secret { name: "x".into() }, keyed()),
-        ("configMapRef", SourceWish::ConfigMap { name: "x".into(), key: "ca.crt".into() }, found()),
-        ("configMapSelector", SourceWish::ConfigMaps { labels: [].into(), key: "ca.crt".into() }, several()),
-        ("generate", SourceWish::Generated { secret, request: request("clientcertificates") }, keyed()),
+        ("pem", DesiredSource::Pem(String::new()), found()),
+        ("secretRef", DesiredSource::Secret { name: "x".into() }, keyed()),
+        ("configMapRef", DesiredSource::ConfigMap { name: "x".into(), key: "ca.crt".into() }, found()),
+        ("configMapSelector", DesiredSource::ConfigMaps { labels: [].into(), key: "ca.crt".into() }, several()),
+        ("generate", DesiredSource::Generated { secret, request: request("clientcertificates") }, keyed()),
     ];
-    for (kind, wish, source) in kinds {
+    for (kind, wanted, source) in kinds {
         let (mut d, mut o) = settled();
         let name = "clientcertificates".to_owned();
-        d.authorities.push(AuthorityWish { name: name.clone(), state: AuthorityState::Active, source: wish });
+        d.authorities.push(DesiredAuthority { name: name.clone(), state: AuthorityState::Active, source: wanted });
         o.recorded.insert(name.clone(), certificate.spki_sha256.clone());
         o.authorities.insert(name.clone(), source);
         let first = compile(&d, &o, now()).unwrap();
@@ -80,8 +80,8 @@ fn its_selection_and_the_certificates_that_sign_themselves_are_told_apart() {
         keep_until: None,
     };
     let (mut d, mut o) = settled();
-    let source = SourceWish::ConfigMaps { labels: [].into(), key: "ca.crt".into() };
-    d.authorities.push(AuthorityWish { name: "clientcertificates".into(), state: AuthorityState::Active, source });
+    let source = DesiredSource::ConfigMaps { labels: [].into(), key: "ca.crt".into() };
+    d.authorities.push(DesiredAuthority { name: "clientcertificates".into(), state: AuthorityState::Active, source });
     let mut bundle = o.pinned.clone().unwrap().unwrap().bundle;
     bundle.entries.push(entry("clientcertificates/third", &certificate));
     bundle.entries.push(entry("clientcertificates/ns/client1/uid", &leaf));

@@ -63,12 +63,12 @@ impl World {
     }
 
     fn lists(&mut self, name: &str, state: AuthorityState, source: Source) {
-        let wish = match source {
-            Source::Several(_) => SourceWish::ConfigMaps { labels: [].into(), key: "ca.crt".into() },
-            _ => SourceWish::ConfigMap { name: name.into(), key: "ca.crt".into() },
+        let wanted = match source {
+            Source::Several(_) => DesiredSource::ConfigMaps { labels: [].into(), key: "ca.crt".into() },
+            _ => DesiredSource::ConfigMap { name: name.into(), key: "ca.crt".into() },
         };
-        self.d.authorities.retain(|wish| wish.name != name);
-        self.d.authorities.push(AuthorityWish { name: name.into(), state, source: wish });
+        self.d.authorities.retain(|wanted| wanted.name != name);
+        self.d.authorities.push(DesiredAuthority { name: name.into(), state, source: wanted });
         self.o.authorities.insert(name.into(), source);
     }
 
@@ -108,7 +108,7 @@ impl World {
             sha256: sha256(body.as_bytes()),
             bundle: Bundle::parse(body).unwrap(),
             kms_key: None,
-            wished_kms_key: None,
+            desired_kms_key: None,
         }));
     }
 
@@ -219,7 +219,7 @@ fn whatever_becomes_of_its_source_a_distrust_stays() {
             assert_ne!(world.status, before);
         }
         // Until the entry goes.
-        world.d.authorities.retain(|wish| wish.name != "out");
+        world.d.authorities.retain(|wanted| wanted.name != "out");
         world.settles();
         assert!(world.trusts(&one) && world.o.published.unwrap().unwrap().bundle.distrusted.is_empty());
     }
