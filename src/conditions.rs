@@ -24,25 +24,25 @@ pub fn fresh_until(created: Option<Timestamp>, now: Timestamp) -> Option<Timesta
 
 /// A condition's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Truth {
+pub enum ConditionStatus {
     True,
     False,
     Unknown,
 }
 
-impl Truth {
+impl ConditionStatus {
     pub fn as_str(self) -> &'static str {
         match self {
-            Truth::True => "True",
-            Truth::False => "False",
-            Truth::Unknown => "Unknown",
+            ConditionStatus::True => "True",
+            ConditionStatus::False => "False",
+            ConditionStatus::Unknown => "Unknown",
         }
     }
 }
 
 /// How one step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum StepStatus {
     /// True.
     Done,
     /// Unknown: we, AWS or an earlier step are at it.
@@ -50,16 +50,16 @@ pub enum Standing {
     /// Unknown: it could not be looked at or written.
     Unreachable,
     /// False: somebody has to put something right.
-    Stuck,
+    Blocked,
     /// False, and the spec wants it so: Ready does not mind.
     Waived,
 }
 
 /// One step's condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct StepCondition {
     pub type_: ConditionType,
-    pub standing: Standing,
+    pub status: StepStatus,
     pub reason: Reason,
     pub message: String,
 }
@@ -78,7 +78,7 @@ pub enum Acceptance {
         stalled: bool,
     },
     /// Whether it is allowed could not be found out: how that stands. Nothing else is touched.
-    Unclear(Line),
+    Unclear(StepCondition),
 }
 
 /// Maximum bytes of a text in a status, other than a condition's message: whoever makes a certificate decides
@@ -109,17 +109,17 @@ pub fn listed<'a>(parts: impl ExactSizeIterator<Item = &'a str>, most: usize) ->
     if more == 0 { told } else { format!("{told}; and {more} more") }
 }
 
-/// The conditions after a reconcile. `lines` are the steps in their order; none of them is touched unless the spec is served.
+/// The conditions after a reconcile. `step_conditions` are the steps in their order; none of them is touched unless the spec is served.
 pub fn write(
     old: &[Condition],
     generation: i64,
     acceptance: &Acceptance,
-    lines: &[Line],
+    step_conditions: &[StepCondition],
     now: Timestamp,
 ) -> Vec<Condition> {
     let mut new = old.to_vec();
-    let mut put = |type_: ConditionType, truth, reason: Reason, message: &str| {
-        set(&mut new, generation, type_, truth, reason, message, now);
+    let mut put = |type_: ConditionType, condition_status, reason: Reason, message: &str| {
+        set(&mut new, generation, type_, condition_status, reason, message, now);
     };
     // The two that are there only while they are True.
     let mut abnormal = None;
@@ -127,15 +127,18 @@ pub fn write(
         Acceptance::Suspended => {
             put(
                 ConditionType::Accepted,
-                Truth::True,
+                ConditionStatus::True,
                 Reason::Suspended,
                 "spec.suspend is true: everything is left as it is",
             );
             let is = |type_: ConditionType| move |c: &&Condition| c.type_ == type_.as_str();
             match old.iter().find(is(ConditionType::Ready)) {
-                None => {
-                    put(ConditionType::Ready, Truth::Unknown, Reason::Suspended, "suspended before the first reconcile")
-                }
+                None => put(
+                    ConditionType::Ready,
+                    ConditionStatus::Unknown,
+                    Reason::Suspended,
+                    "suspended before the first reconcile",
+                ),
                 // Only the reason is new: the status and the generation that it is about stay. An object that an earlier release suspended
                 // is left as it is.
                 Some(_) if old.iter().find(is(ConditionType::Accepted)).is_some_and(is_suspended) => {}
@@ -148,15 +151,15 @@ pub fn write(
             }
         }
         Acceptance::Refused { reason, message, stalled } => {
-            put(ConditionType::Accepted, Truth::False, *reason, message);
-            put(ConditionType::Ready, Truth::False, *reason, message);
+            put(ConditionType::Accepted, ConditionStatus::False, *reason, message);
+            put(ConditionType::Ready, ConditionStatus::False, *reason, message);
             if *stalled {
                 abnormal = Some((ConditionType::Stalled, *reason, "only a changed spec can help"));
             }
         }
-        Acceptance::Unclear(line) => {
-            put(ConditionType::Accepted, Truth::Unknown, line.reason, &line.message);
-            abnormal = summarize(&mut new, old, generation, std::slice::from_ref(line), now);
+        Acceptance::Unclear(step_condition) => {
+            put(ConditionType::Accepted, ConditionStatus::Unknown, step_condition.reason, &step_condition.message);
+            abnormal = summarize(&mut new, old, generation, std::slice::from_ref(step_condition), now);
         }
         Acceptance::Accepted | Acceptance::Granted(_) => {
             let by = match acceptance {
@@ -164,22 +167,22 @@ pub fn write(
                 _ => String::new(),
             };
             let message = format!("the spec is understood and allowed{by}");
-            put(ConditionType::Accepted, Truth::True, Reason::Accepted, &message);
-            for line in lines {
-                let truth = match line.standing {
-                    Standing::Done => Truth::True,
-                    Standing::Working | Standing::Unreachable => Truth::Unknown,
-                    Standing::Stuck | Standing::Waived => Truth::False,
+            put(ConditionType::Accepted, ConditionStatus::True, Reason::Accepted, &message);
+            for step_condition in step_conditions {
+                let condition_status = match step_condition.status {
+                    StepStatus::Done => ConditionStatus::True,
+                    StepStatus::Working | StepStatus::Unreachable => ConditionStatus::Unknown,
+                    StepStatus::Blocked | StepStatus::Waived => ConditionStatus::False,
                 };
-                put(line.type_, truth, line.reason, &line.message);
+                put(step_condition.type_, condition_status, step_condition.reason, &step_condition.message);
             }
-            abnormal = summarize(&mut new, old, generation, lines, now);
+            abnormal = summarize(&mut new, old, generation, step_conditions, now);
         }
     }
     for type_ in [ConditionType::Reconciling, ConditionType::Stalled] {
         match &abnormal {
             Some((wanted, reason, message)) if *wanted == type_ => {
-                set(&mut new, generation, type_, Truth::True, *reason, message, now);
+                set(&mut new, generation, type_, ConditionStatus::True, *reason, message, now);
             }
             _ => new.retain(|c| c.type_ != type_.as_str()),
         }
@@ -192,19 +195,20 @@ fn summarize<'a>(
     new: &mut Vec<Condition>,
     old: &[Condition],
     generation: i64,
-    lines: &'a [Line],
+    step_conditions: &'a [StepCondition],
     now: Timestamp,
 ) -> Option<(ConditionType, Reason, &'a str)> {
-    let open: Vec<_> = lines.iter().filter(|l| !matches!(l.standing, Standing::Done | Standing::Waived)).collect();
-    if let Some(stuck) = open.iter().find(|l| l.standing == Standing::Stuck) {
-        set(new, generation, ConditionType::Ready, Truth::False, stuck.reason, &stuck.message, now);
+    let open: Vec<_> =
+        step_conditions.iter().filter(|l| !matches!(l.status, StepStatus::Done | StepStatus::Waived)).collect();
+    if let Some(blocked) = open.iter().find(|l| l.status == StepStatus::Blocked) {
+        set(new, generation, ConditionType::Ready, ConditionStatus::False, blocked.reason, &blocked.message, now);
         return None;
     }
     let Some(first) = open.first() else {
-        set(new, generation, ConditionType::Ready, Truth::True, Reason::Ready, READY, now);
+        set(new, generation, ConditionType::Ready, ConditionStatus::True, Reason::Ready, READY, now);
         return None;
     };
-    let blind = open.iter().any(|l| l.standing == Standing::Unreachable);
+    let blind = open.iter().any(|l| l.status == StepStatus::Unreachable);
     let is_ready =
         |c: &&Condition| c.type_ == ConditionType::Ready.as_str() && c.observed_generation == Some(generation);
     let keeps = match old.iter().find(is_ready).map(|c| c.status.as_str()) {
@@ -216,7 +220,7 @@ fn summarize<'a>(
     let since = new.iter().filter(of_open).map(|c| c.last_transition_time.0).min();
     let lasted = since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
     if !keeps || (blind && lasted > BLIND) {
-        set(new, generation, ConditionType::Ready, Truth::Unknown, first.reason, &first.message, now);
+        set(new, generation, ConditionType::Ready, ConditionStatus::Unknown, first.reason, &first.message, now);
     } else {
         for ready in new.iter_mut().filter(|c| c.type_ == ConditionType::Ready.as_str()) {
             let seen = as_seen(&ready.message);
@@ -241,10 +245,18 @@ fn is_suspended(c: &Condition) -> bool {
 pub fn deleting(conditions: &mut Vec<Condition>, generation: i64, gone: &[ConditionType], why: &str, now: Timestamp) {
     for type_ in gone {
         if conditions.iter().any(|c| c.type_ == type_.as_str()) {
-            set(conditions, generation, *type_, Truth::False, Reason::Deleting, "it is deleted with this object", now);
+            set(
+                conditions,
+                generation,
+                *type_,
+                ConditionStatus::False,
+                Reason::Deleting,
+                "it is deleted with this object",
+                now,
+            );
         }
     }
-    set(conditions, generation, ConditionType::Ready, Truth::False, Reason::Deleting, why, now);
+    set(conditions, generation, ConditionType::Ready, ConditionStatus::False, Reason::Deleting, why, now);
 }
 
 /// A time in whole seconds, as the API server keeps it: anything finer would differ from what is read back.
@@ -257,7 +269,7 @@ pub fn set(
     conditions: &mut Vec<Condition>,
     generation: i64,
     type_: ConditionType,
-    status: Truth,
+    status: ConditionStatus,
     reason: Reason,
     message: &str,
     now: Timestamp,
@@ -311,8 +323,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn line(type_: ConditionType, standing: Standing) -> Line {
-        Line { type_, standing, reason: Reason::Progressing, message: "m".into() }
+    fn step_condition(type_: ConditionType, status: StepStatus) -> StepCondition {
+        StepCondition { type_, status, reason: Reason::Progressing, message: "m".into() }
     }
 
     fn shown(conditions: &[Condition], type_: ConditionType) -> Option<String> {
@@ -331,13 +343,13 @@ mod tests {
 
     #[test]
     fn the_situation_table() {
-        use Standing::*;
-        let go = |old: &[Condition], generation, standing, now| {
+        use StepStatus::*;
+        let go = |old: &[Condition], generation, status, now| {
             write(
                 old,
                 generation,
                 &Acceptance::Accepted,
-                &[line(ConditionType::ResolvedRefs, Done), line(ConditionType::Trusted, standing)],
+                &[step_condition(ConditionType::ResolvedRefs, Done), step_condition(ConditionType::Trusted, status)],
                 at(now),
             )
         };
@@ -358,14 +370,14 @@ mod tests {
             is("Unknown", true, false),
             "out of reach at the first reconcile"
         );
-        let stuck = go(&served, 1, Stuck, 40);
-        assert_eq!(summary(&stuck), is("False", false, false));
-        assert_eq!(summary(&go(&stuck, 1, Unreachable, 50)), is("False", false, false), "as it was");
+        let blocked = go(&served, 1, Blocked, 40);
+        assert_eq!(summary(&blocked), is("False", false, false));
+        assert_eq!(summary(&go(&blocked, 1, Unreachable, 50)), is("False", false, false), "as it was");
         assert_eq!(summary(&go(&served, 1, Waived, 40)), is("True", false, false));
         let refused = |stalled| Acceptance::Refused { reason: Reason::InvalidSpec, message: "m".into(), stalled };
         assert_eq!(summary(&write(&served, 2, &refused(true), &[], at(50))), is("False", false, true));
         assert_eq!(summary(&write(&served, 2, &refused(false), &[], at(50))), is("False", false, false));
-        let unclear = |standing| Acceptance::Unclear(line(ConditionType::Accepted, standing));
+        let unclear = |status| Acceptance::Unclear(step_condition(ConditionType::Accepted, status));
         let not_seen = write(&served, 1, &unclear(Unreachable), &[], at(50));
         assert_eq!(
             (summary(&not_seen), shown(&not_seen, ConditionType::Accepted)),
@@ -373,7 +385,7 @@ mod tests {
         );
         assert_eq!(shown(&not_seen, ConditionType::Trusted).as_deref(), Some("True"), "the steps are left alone");
         assert_eq!(write(&not_seen, 1, &unclear(Unreachable), &[], at(60)), not_seen);
-        assert_eq!(summary(&write(&served, 1, &unclear(Stuck), &[], at(50))), is("False", false, false));
+        assert_eq!(summary(&write(&served, 1, &unclear(Blocked), &[], at(50))), is("False", false, false));
         assert_eq!(summary(&write(&[], 1, &unclear(Unreachable), &[], at(50))), is("Unknown", true, false));
         let suspended = write(&drift, 2, &Acceptance::Suspended, &[], at(50));
         assert_eq!(summary(&suspended), is("True", false, false), "suspended: as it was");
@@ -386,30 +398,30 @@ mod tests {
 
     #[test]
     fn ready_says_that_it_shows_the_last_state_seen() {
-        let go = |old: &[Condition], standing, now| {
-            write(old, 1, &Acceptance::Accepted, &[line(ConditionType::Trusted, standing)], at(now))
+        let go = |old: &[Condition], status, now| {
+            write(old, 1, &Acceptance::Accepted, &[step_condition(ConditionType::Trusted, status)], at(now))
         };
-        let served = go(&[], Standing::Done, 0);
-        let blind = go(&served, Standing::Unreachable, 10);
+        let served = go(&[], StepStatus::Done, 0);
+        let blind = go(&served, StepStatus::Unreachable, 10);
         assert_eq!(ready(&blind).message, format!("{LAST_SEEN}{READY}"));
         assert_eq!(ready(&blind).reason, "Ready");
-        assert_eq!(go(&blind, Standing::Unreachable, 20), blind, "the same outage, byte for byte");
-        assert_eq!(ready(&go(&blind, Standing::Working, 30)).message, READY, "in reach again, and at work");
-        assert_eq!(ready(&go(&blind, Standing::Done, 30)).message, READY);
-        let stuck = go(&served, Standing::Stuck, 10);
-        let blind = go(&stuck, Standing::Unreachable, 20);
+        assert_eq!(go(&blind, StepStatus::Unreachable, 20), blind, "the same outage, byte for byte");
+        assert_eq!(ready(&go(&blind, StepStatus::Working, 30)).message, READY, "in reach again, and at work");
+        assert_eq!(ready(&go(&blind, StepStatus::Done, 30)).message, READY);
+        let blocked = go(&served, StepStatus::Blocked, 10);
+        let blind = go(&blocked, StepStatus::Unreachable, 20);
         assert_eq!(
             (ready(&blind).status.as_str(), ready(&blind).message.as_str()),
             ("False", &*format!("{LAST_SEEN}m"))
         );
-        assert_eq!(go(&blind, Standing::Unreachable, 30), blind);
-        assert_eq!(ready(&go(&blind, Standing::Unreachable, 20 + 601)).message, "m", "no longer vouched for");
+        assert_eq!(go(&blind, StepStatus::Unreachable, 30), blind);
+        assert_eq!(ready(&go(&blind, StepStatus::Unreachable, 20 + 601)).message, "m", "no longer vouched for");
     }
 
     #[test]
     fn suspended_shows_in_the_reason_of_ready() {
-        let lines = [line(ConditionType::Trusted, Standing::Done)];
-        let served = write(&[], 1, &Acceptance::Accepted, &lines, at(0));
+        let step_conditions = [step_condition(ConditionType::Trusted, StepStatus::Done)];
+        let served = write(&[], 1, &Acceptance::Accepted, &step_conditions, at(0));
         let suspended = write(&served, 2, &Acceptance::Suspended, &[], at(10));
         let told = ready(&suspended);
         assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "Suspended"));
@@ -417,7 +429,7 @@ mod tests {
         assert_eq!(told.observed_generation, Some(1), "what was seen is what it is about");
         assert_eq!(told.last_transition_time, ready(&served).last_transition_time);
         assert_eq!(write(&suspended, 2, &Acceptance::Suspended, &[], at(20)), suspended);
-        let again = write(&suspended, 3, &Acceptance::Accepted, &lines, at(30));
+        let again = write(&suspended, 3, &Acceptance::Accepted, &step_conditions, at(30));
         assert_eq!((ready(&again).reason.as_str(), ready(&again).message.as_str()), ("Ready", READY));
         // As an earlier release left it.
         let mut before = suspended.clone();
@@ -427,9 +439,11 @@ mod tests {
 
     #[test]
     fn a_deletion_is_false_for_all_that_goes() {
-        let lines =
-            [line(ConditionType::CertificateIssued, Standing::Done), line(ConditionType::BypassClosed, Standing::Done)];
-        let mut all = write(&[], 1, &Acceptance::Accepted, &lines, at(0));
+        let step_conditions = [
+            step_condition(ConditionType::CertificateIssued, StepStatus::Done),
+            step_condition(ConditionType::BypassClosed, StepStatus::Done),
+        ];
+        let mut all = write(&[], 1, &Acceptance::Accepted, &step_conditions, at(0));
         let gone = [ConditionType::CertificateIssued, ConditionType::IdentityPropagated];
         deleting(&mut all, 2, &gone, "waiting for ACM", at(5));
         let says = |type_: &str| all.iter().find(|c| c.type_ == type_).map(|c| (c.status.as_str(), c.reason.as_str()));
@@ -454,30 +468,46 @@ mod tests {
         assert_eq!((cut("Größe", 7), cut("Größe", 6), cut("", 0)), ("Größe".into(), "Gr…".into(), String::new()));
         assert_eq!(super::shown(&"ö".repeat(512)), "ö".repeat(512), "1,024 bytes");
         assert_eq!(super::shown(&"ö".repeat(513)), format!("{}…", "ö".repeat(510)));
-        let long = Line { message: "m".repeat(1 << 20), ..line(ConditionType::ResolvedRefs, Standing::Stuck) };
+        let long = StepCondition {
+            message: "m".repeat(1 << 20),
+            ..step_condition(ConditionType::ResolvedRefs, StepStatus::Blocked)
+        };
         let written = write(&[], 1, &Acceptance::Accepted, &[long], at(0));
         assert!(written.iter().all(|c| c.message.len() <= 32_768), "as much as a condition may hold");
     }
 
     #[test]
     fn the_same_again_changes_nothing() {
-        let lines =
-            [line(ConditionType::ResolvedRefs, Standing::Done), line(ConditionType::Trusted, Standing::Working)];
-        let once = write(&[], 1, &Acceptance::Accepted, &lines, at(0));
-        assert_eq!(write(&once, 1, &Acceptance::Accepted, &lines, at(1000)), once);
+        let step_conditions = [
+            step_condition(ConditionType::ResolvedRefs, StepStatus::Done),
+            step_condition(ConditionType::Trusted, StepStatus::Working),
+        ];
+        let once = write(&[], 1, &Acceptance::Accepted, &step_conditions, at(0));
+        assert_eq!(write(&once, 1, &Acceptance::Accepted, &step_conditions, at(1000)), once);
     }
 
     #[test]
     fn the_transition_time_moves_only_with_the_status() {
-        let once = write(&[], 1, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Working)], at(1));
-        let twice =
-            write(&once, 2, &Acceptance::Accepted, &[line(ConditionType::ResolvedRefs, Standing::Unreachable)], at(5));
+        let once = write(
+            &[],
+            1,
+            &Acceptance::Accepted,
+            &[step_condition(ConditionType::ResolvedRefs, StepStatus::Working)],
+            at(1),
+        );
+        let twice = write(
+            &once,
+            2,
+            &Acceptance::Accepted,
+            &[step_condition(ConditionType::ResolvedRefs, StepStatus::Unreachable)],
+            at(5),
+        );
         assert_eq!((twice[1].last_transition_time.0, twice[1].observed_generation), (at(1), Some(2)));
         let done = write(
             &twice,
             2,
             &Acceptance::Accepted,
-            &[line(ConditionType::ResolvedRefs, Standing::Done)],
+            &[step_condition(ConditionType::ResolvedRefs, StepStatus::Done)],
             at(6) + SignedDuration::from_millis(7),
         );
         assert_eq!(done[1].last_transition_time.0, at(6), "seconds, as the API server keeps them");

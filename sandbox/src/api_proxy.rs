@@ -57,7 +57,7 @@ impl Seen {
 
 /// What is done to the requests that a rule is about.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub enum ProxyAction {
     /// Neither answered nor let go until the rule is removed; then the connection is closed.
     Hold,
     /// The connection is closed without an answer.
@@ -81,13 +81,13 @@ pub struct Rule {
     pub times: u64,
     /// Before the API server hears of it, or after it has done it.
     pub when: When,
-    pub act: Act,
+    pub act: ProxyAction,
 }
 
 impl Rule {
     /// About every request with that method (None: any) and that in its path, before its effect.
     #[must_use]
-    pub fn of(method: Option<Method>, path: &str, act: Act) -> Self {
+    pub fn of(method: Option<Method>, path: &str, act: ProxyAction) -> Self {
         Self { method, path: path.into(), skip: 0, times: u64::MAX, when: When::Before, act }
     }
 
@@ -223,14 +223,14 @@ impl Shared {
     }
 
     /// What happens to a request at that moment, if anything; and the number of the rule.
-    fn fires(&self, method: &Method, uri: &Uri, when: When) -> Option<(u64, Act)> {
+    fn fires(&self, method: &Method, uri: &Uri, when: When) -> Option<(u64, ProxyAction)> {
         let mut state = self.state();
         for (id, (rule, fared)) in &mut state.rules {
             if rule.when == when && rule.is_about(method, uri) {
                 fared.matched += 1;
                 if fared.matched > rule.skip && fared.fired < rule.times {
                     fared.fired += 1;
-                    fared.held += u64::from(matches!(rule.act, Act::Hold));
+                    fared.held += u64::from(matches!(rule.act, ProxyAction::Hold));
                     return Some((*id, rule.act.clone()));
                 }
             }
@@ -245,7 +245,7 @@ impl Shared {
         self.state().seen.push(Seen { method: method.clone(), path: uri.path().to_owned(), watch });
         let mut replace = None;
         match self.fires(&method, &uri, When::Before) {
-            Some((_, Act::Replace(from, to))) => replace = Some((from, to)),
+            Some((_, ProxyAction::Replace(from, to))) => replace = Some((from, to)),
             Some((id, act)) => return self.perform(id, act).await,
             None => {}
         }
@@ -269,16 +269,16 @@ impl Shared {
         })
     }
 
-    async fn perform(&self, id: u64, act: Act) -> io::Result<Answer> {
+    async fn perform(&self, id: u64, act: ProxyAction) -> io::Result<Answer> {
         match act {
-            Act::Refuse(status, reason) => Ok(refusal(status, reason)),
-            Act::Hold => {
+            ProxyAction::Refuse(status, reason) => Ok(refusal(status, reason)),
+            ProxyAction::Hold => {
                 while self.state().rules.contains_key(&id) {
                     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                 }
                 Err(io::ErrorKind::ConnectionAborted.into())
             }
-            Act::Drop | Act::Replace(..) => Err(io::ErrorKind::ConnectionAborted.into()),
+            ProxyAction::Drop | ProxyAction::Replace(..) => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 }
@@ -320,13 +320,13 @@ mod tests {
 
     #[test]
     fn a_rule_is_about_a_method_and_the_parts_of_a_path_in_their_order() {
-        let get = |path: &str| Rule::of(Some(Method::GET), path, Act::Drop);
+        let get = |path: &str| Rule::of(Some(Method::GET), path, ProxyAction::Drop);
         let uri = Uri::from_static("/apis/mtls-operator.io/v1alpha1/namespaces/a/mtlsdomains/d/status?watch=true");
         for (path, about) in [("", true), ("/mtlsdomains/", true), ("mtlsdomains*status", true), ("status*mtls", false)]
         {
             assert_eq!(get(path).is_about(&Method::GET, &uri), about, "{path}");
             assert!(!get(path).is_about(&Method::PUT, &uri));
         }
-        assert!(Rule::of(None, "watch=true", Act::Drop).is_about(&Method::PUT, &uri));
+        assert!(Rule::of(None, "watch=true", ProxyAction::Drop).is_about(&Method::PUT, &uri));
     }
 }

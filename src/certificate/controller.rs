@@ -36,7 +36,7 @@ use super::{
     },
     observe::{self, ObserveContext},
     observed::Observed,
-    plan::{self, Act, Plan, lines_after_issue},
+    plan::{self, Action, Plan, conditions_after_issue},
     report::{self, Leaf},
     self_signed,
     uses::Uses,
@@ -47,7 +47,7 @@ use crate::{
         conditions::{ConditionType, Reason},
         events::Notice,
     },
-    conditions::{Acceptance, Line, Standing},
+    conditions::{Acceptance, StepCondition, StepStatus},
     domain::{
         self,
         active_trust::{ActiveTrust, DomainKey, Trust},
@@ -326,8 +326,8 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     let now = Timestamp::now();
     let generation = cert.metadata.generation.unwrap_or_default();
     let old = cert.status.clone().unwrap_or_default();
-    let say = async |acceptance: &Acceptance, lines: &[Line], leaf: Option<Leaf<'_>>| {
-        ctx.write(cert, &old, &report::report(&old, generation, acceptance, lines, leaf, now)).await
+    let say = async |acceptance: &Acceptance, step_conditions: &[StepCondition], leaf: Option<Leaf<'_>>| {
+        ctx.write(cert, &old, &report::report(&old, generation, acceptance, step_conditions, leaf, now)).await
     };
     if start == Start::Suspend {
         say(&Acceptance::Suspended, &[], None).await?;
@@ -381,25 +381,25 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         client: &ctx.client,
     };
     let uid = cert.uid().unwrap_or_default();
-    let done = match act(&apply_context, &plan, &observed, now).await {
+    let done = match apply(&apply_context, &plan, &observed, now).await {
         // Somebody wrote the Secret first: look at what they wrote.
         Err(execute::Error::Kubernetes(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
         done => done,
     };
-    if let (Ok(_), Some(Act::Stage { revision: 2.. })) = (&done, &plan.act) {
+    if let (Ok(_), Some(Action::Stage { revision: 2.. })) = (&done, &plan.action) {
         let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API Gateway takes a subject only once: back \
                     ends should match the CN";
         ctx.events.publish(&cert.object_ref(&()), Notice::SubjectChanges, "Renew", note).await;
     }
     match done {
         // What it waits for now is for the next reconcile to say.
-        Ok(None) if matches!(plan.act, Some(Act::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
+        Ok(None) if matches!(plan.action, Some(Action::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
         Ok(Some(Issued { leaf, revision, version })) => {
             ctx.remember(&uid, |m| m.wrote_secret = version);
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
-            let lines = lines_after_issue(&d, observed.trust.as_ref(), &leaf);
+            let step_conditions = conditions_after_issue(&d, observed.trust.as_ref(), &leaf);
             let secret = d.secret_name.as_str();
-            say(&accepted, &lines, Some(Leaf { certificate: &leaf, renewal, revision, secret })).await?;
+            say(&accepted, &step_conditions, Some(Leaf { certificate: &leaf, renewal, revision, secret })).await?;
             if let Some(note) = report::after_renewal(&old, &leaf) {
                 ctx.events.publish(&cert.object_ref(&()), Notice::Renewed, "Renew", &note).await;
             }
@@ -411,19 +411,21 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
             let secret = d.secret_name.as_str();
             let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision, secret });
-            say(&accepted, &plan.lines, leaf).await?;
+            say(&accepted, &plan.step_conditions, leaf).await?;
             ctx.succeeded(&uid);
             Ok(ctx.requeue_at(&uid, next_reconcile(plan.requeue_at.or(plan.renewal), &terms, now), now))
         }
         Err(error) => {
             let message = describe(&error, &d);
             tracing::warn!(certificate = %cert.name_any(), error = %logging::chain(&error), "not issued");
-            let failed = |line: Line| match line.type_ {
-                ConditionType::Issued => plan::after_failure(line, plan.leaf.as_ref(), error.is_final(), &message),
-                _ => line,
+            let failed = |step_condition: StepCondition| match step_condition.type_ {
+                ConditionType::Issued => {
+                    plan::after_failure(step_condition, plan.leaf.as_ref(), error.is_final(), &message)
+                }
+                _ => step_condition,
             };
-            let lines: Vec<_> = plan.lines.into_iter().map(failed).collect();
-            say(&accepted, &lines, None).await?;
+            let step_conditions: Vec<_> = plan.step_conditions.into_iter().map(failed).collect();
+            say(&accepted, &step_conditions, None).await?;
             // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
             if !issued_says(&old, &message) {
                 ctx.events.publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message).await;
@@ -473,8 +475,8 @@ fn admission(cert: &ClientCertificate, fit: impl FnOnce() -> Option<Fit>) -> Adm
             Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, message, stalled: false })
         }
         Some(Fit::Unknown(message)) => {
-            let (type_, standing, reason) = (ConditionType::Accepted, Standing::Unreachable, Reason::Unreachable);
-            Admission::Unclear(Acceptance::Unclear(Line { type_, standing, reason, message }))
+            let (type_, status, reason) = (ConditionType::Accepted, StepStatus::Unreachable, Reason::Unreachable);
+            Admission::Unclear(Acceptance::Unclear(StepCondition { type_, status, reason, message }))
         }
         Some(Fit::Fits(terms)) => Admission::Allowed(Some(terms)),
         None => Admission::Allowed(None),
@@ -556,26 +558,26 @@ struct Issued {
 }
 
 /// Does what the plan says. What was issued into the Secret, or swapped in.
-async fn act(
+async fn apply(
     apply_context: &ApplyContext<'_>,
     plan: &Plan,
     o: &Observed,
     now: Timestamp,
 ) -> Result<Option<Issued>, execute::Error> {
     let (secret, next) = (o.secret.as_ref(), o.next.as_ref());
-    match (&plan.act, &o.issuer) {
-        (Some(Act::Issue(violation)), Ok(Some(issuer))) => {
+    match (&plan.action, &o.issuer) {
+        (Some(Action::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %apply_context.d.name, reason = ?violation.reason, "issuing");
             let old = plan::own_key(o);
             let (leaf, version) = execute::issue(apply_context, issuer.clone(), secret, old, revision, now).await?;
             Ok(Some(Issued { leaf, revision, version }))
         }
-        (Some(Act::Stage { revision }), _) => {
+        (Some(Action::Stage { revision }), _) => {
             execute::stage(apply_context, plan::own_key(o), next, *revision, now).await?;
             Ok(None)
         }
-        (Some(Act::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {
+        (Some(Action::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {
             Some((next, leaf)) => {
                 execute::swap(apply_context, secret, next).await?;
                 execute::unstage(apply_context, next).await?;
@@ -583,13 +585,13 @@ async fn act(
             }
             None => Ok(None), // the plan swaps in only what is there
         },
-        (Some(Act::Unstage), _) => {
+        (Some(Action::Unstage), _) => {
             if let Some(next) = next {
                 execute::unstage(apply_context, next).await?;
             }
             Ok(None)
         }
-        (Some(Act::Complete), _) => {
+        (Some(Action::Complete), _) => {
             if let Some(secret) = secret {
                 execute::complete(apply_context, secret).await?;
             }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
-    conditions::Standing,
+    conditions::StepStatus,
     domain::{
         active_trust::Trust,
         clients::{CERTIFICATE_LABEL, next_secret},
@@ -102,7 +102,7 @@ fn no_domain(d: &Desired, is_issued: bool) -> Problem {
 }
 
 fn problem(reason: Reason, message: String) -> Problem {
-    Problem { standing: Standing::Stuck, reason, message }
+    Problem { status: StepStatus::Blocked, reason, message }
 }
 
 /// The type of the Secret, which can never change: one without a private key is not a `kubernetes.io/tls`.
@@ -246,7 +246,7 @@ async fn own_key_of(
     let owned = generated::is_labelled(&labels, &d.domain.1, &wanted.name)
         .and_then(|()| generated::is_ours(issuer.chain(), &wanted.name, request, record, trusted));
     Ok(owned.map(|()| issuer).map_err(|_| Problem {
-        standing: Standing::Working,
+        status: StepStatus::Working,
         reason: Reason::WaitingForAuthority,
         message: format!(
             "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, if it stays so",
@@ -279,7 +279,7 @@ async fn key_of(
     }
     let Some(found) = apply::secret(observe_context.client, at.0, at.1).await? else {
         let message = format!("the key of the authority {name} is not there yet");
-        return Ok(Err(Problem { standing: Standing::Working, reason: Reason::WaitingForAuthority, message }));
+        return Ok(Err(Problem { status: StepStatus::Working, reason: Reason::WaitingForAuthority, message }));
     };
     let data = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.as_slice());
     let (Some(crt), Some(key)) = (data("tls.crt"), data("tls.key")) else {
@@ -311,7 +311,7 @@ mod tests {
             controller::tests::{certificate, domain, secret},
             desired::desired,
         },
-        conditions::Standing,
+        conditions::StepStatus,
         k8s::fake::{self, store},
         pki::{
             authority::{self, tests::at, tests::request},
@@ -527,6 +527,6 @@ mod tests {
         assert!(matches!(observed.issuer, Ok(None)) && observed.next.is_some());
         let observed = read(&wanted(), json!([]), vec![secret("client1-next", &[], |_| {})], None).await;
         assert!(observed.next.is_none(), "only a self-signed one has one");
-        assert_eq!(observed.issuer.err().unwrap().standing, Standing::Stuck);
+        assert_eq!(observed.issuer.err().unwrap().status, StepStatus::Blocked);
     }
 }

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::conditions::Reason,
-    conditions::Standing,
+    conditions::StepStatus,
     domain::active_trust::Trust,
     pki::{
         authority::Issuer,
@@ -63,7 +63,7 @@ impl Held {
 /// Why something is not there, ready for a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    pub standing: Standing,
+    pub status: StepStatus,
     pub reason: Reason,
     pub message: String,
 }

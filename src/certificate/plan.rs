@@ -5,7 +5,7 @@ use rcgen::PublicKeyData;
 use super::{desired::Desired, observed::*, self_signed};
 use crate::{
     api::conditions::{ConditionType, Reason},
-    conditions::{self, Line, Standing},
+    conditions::{self, StepCondition, StepStatus},
     domain::{active_trust::Trust, clients::next_secret},
     pki::{
         authority::Issuer,
@@ -18,9 +18,9 @@ use crate::{
 
 #[derive(Debug)]
 pub struct Plan {
-    pub act: Option<Act>,
+    pub action: Option<Action>,
     /// Issued and Trusted, as they stand when nothing is issued now.
-    pub lines: Vec<Line>,
+    pub step_conditions: Vec<StepCondition>,
     /// When the leaf that is there is to be renewed.
     pub renewal: Option<Timestamp>,
     /// The leaf that the Secret holds.
@@ -31,7 +31,7 @@ pub struct Plan {
 
 /// What to do with the Secret.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum Action {
     /// Key and leaf are as they should be: bring the rest in line.
     Complete,
     /// Issue a leaf into it.
@@ -49,23 +49,28 @@ pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timesta
     // What somebody else keeps under that name is none of our business.
     let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(Held::leaf);
     let renewal = leaf.as_ref().map(|leaf| inspect::renewal_time(leaf, d.renew_before));
-    let Issuing { act, line, requeue_at } = issuing(d, o, leaf.as_ref(), propagation, now);
-    let lines = vec![line, trusted(d, o.trust.as_ref(), o.domain_gone, leaf.as_ref())];
-    Plan { act, lines, renewal, leaf, requeue_at }
+    let Issuing { action, step_condition, requeue_at } = issuing(d, o, leaf.as_ref(), propagation, now);
+    let step_conditions = vec![step_condition, trusted(d, o.trust.as_ref(), o.domain_gone, leaf.as_ref())];
+    Plan { action, step_conditions, renewal, leaf, requeue_at }
 }
 
 /// The lines once a leaf has just been issued.
-pub fn lines_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certificate) -> Vec<Line> {
+pub fn conditions_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certificate) -> Vec<StepCondition> {
     vec![in_secret(leaf), trusted(d, trust, false, Some(leaf))]
 }
 
 /// The line Issued once issuing has failed: a failed renewal keeps what works and says why, a failed first issue says why.
 /// `is_final`: only another spec or another authority can help.
-pub fn after_failure(planned: Line, leaf: Option<&Certificate>, is_final: bool, message: &str) -> Line {
+pub fn after_failure(
+    planned: StepCondition,
+    leaf: Option<&Certificate>,
+    is_final: bool,
+    message: &str,
+) -> StepCondition {
     match leaf {
-        Some(leaf) if planned.standing == Standing::Done => next_one(in_secret(leaf), message),
-        _ if is_final => line(Standing::Stuck, Reason::InvalidCACertificateRef, message.to_owned()),
-        _ => line(Standing::Unreachable, planned.reason, message.to_owned()),
+        Some(leaf) if planned.status == StepStatus::Done => next_one(in_secret(leaf), message),
+        _ if is_final => step_condition(StepStatus::Blocked, Reason::InvalidCACertificateRef, message.to_owned()),
+        _ => step_condition(StepStatus::Unreachable, planned.reason, message.to_owned()),
     }
 }
 
@@ -87,14 +92,14 @@ pub(super) fn own_key(o: &Observed) -> Option<Vec<u8>> {
 
 /// How the leaf in the Secret stands.
 struct Issuing {
-    act: Option<Act>,
-    line: Line,
+    action: Option<Action>,
+    step_condition: StepCondition,
     requeue_at: Option<Timestamp>,
 }
 
-impl From<Line> for Issuing {
-    fn from(line: Line) -> Self {
-        Issuing { act: None, line, requeue_at: None }
+impl From<StepCondition> for Issuing {
+    fn from(step_condition: StepCondition) -> Self {
+        Issuing { action: None, step_condition, requeue_at: None }
     }
 }
 
@@ -109,53 +114,59 @@ fn issuing(
         let message = format!(
             "the Secret {name} exists already and is not this certificate's; delete it, or create a ClientCertificate with another spec.secretName"
         );
-        return line(Standing::Stuck, Reason::SecretNotOwned, message).into();
+        return step_condition(StepStatus::Blocked, Reason::SecretNotOwned, message).into();
     }
-    if let Some(Err(Problem { standing, reason, message })) = &o.password {
-        return line(*standing, *reason, message.clone()).into();
+    if let Some(Err(Problem { status, reason, message })) = &o.password {
+        return step_condition(*status, *reason, message.clone()).into();
     }
     let usable = leaf.filter(|leaf| now < leaf.not_after);
     let issuer = match (&o.issuer, usable) {
         (Ok(issuer), _) => issuer.as_ref(),
         // What works is kept, whatever the next one waits for.
-        (Err(Problem { standing, message, .. }), Some(leaf)) if *standing != Standing::Stuck => {
+        (Err(Problem { status, message, .. }), Some(leaf)) if *status != StepStatus::Blocked => {
             return next_one(in_secret(leaf), message).into();
         }
-        (Err(Problem { standing, reason, message }), None) => {
+        (Err(Problem { status, reason, message }), None) => {
             // Manifests that are applied together come one after the other.
             let fresh = conditions::fresh_until(d.created, now).filter(|_| o.domain_gone);
             return match fresh {
                 Some(_) => Issuing {
-                    act: None,
-                    line: line(Standing::Working, Reason::WaitingForDomainTrust, format!("{message} yet")),
+                    action: None,
+                    step_condition: step_condition(
+                        StepStatus::Working,
+                        Reason::WaitingForDomainTrust,
+                        format!("{message} yet"),
+                    ),
                     requeue_at: fresh,
                 },
-                None => line(*standing, *reason, message.clone()).into(),
+                None => step_condition(*status, *reason, message.clone()).into(),
             };
         }
-        (Err(Problem { standing, reason, message }), _) => return line(*standing, *reason, message.clone()).into(),
-    };
-    let (act, open, requeue_at) = match issuer {
-        Some(issuer) => by_authority(d, o, issuer, usable, propagation, now),
-        None => {
-            let self_signed::Step { act, open, requeue_at } = self_signed::next(d, o, propagation, now);
-            let open = open.map(|(why, waits)| (why, Some(waits)));
-            (act, open, requeue_at)
+        (Err(Problem { status, reason, message }), _) => {
+            return step_condition(*status, *reason, message.clone()).into();
         }
     };
-    let line = match (open, leaf) {
+    let (action, open, requeue_at) = match issuer {
+        Some(issuer) => by_authority(d, o, issuer, usable, propagation, now),
+        None => {
+            let self_signed::Step { action, open, requeue_at } = self_signed::next(d, o, propagation, now);
+            let open = open.map(|(why, waits)| (why, Some(waits)));
+            (action, open, requeue_at)
+        }
+    };
+    let step_condition = match (open, leaf) {
         (None, Some(leaf)) => in_secret(leaf),
-        (None, None) => line(Standing::Working, Reason::Issuing, "nothing is issued yet".into()),
+        (None, None) => step_condition(StepStatus::Working, Reason::Issuing, "nothing is issued yet".into()),
         (Some((why, waits)), _) => {
             let reason = if waits.is_some() { Reason::WaitingForDomainTrust } else { Reason::Issuing };
             let message = waits.unwrap_or_else(|| why.message.clone());
             match usable {
                 Some(leaf) if why.reason.is_renewal() => next_one(in_secret(leaf), &message),
-                _ => line(Standing::Working, reason, message),
+                _ => step_condition(StepStatus::Working, reason, message),
             }
         }
     };
-    Issuing { act, line, requeue_at }
+    Issuing { action, step_condition, requeue_at }
 }
 
 /// A Secret of a name that we need and that is not ours.
@@ -177,7 +188,7 @@ fn by_authority(
     usable: Option<&Certificate>,
     propagation: SignedDuration,
     now: Timestamp,
-) -> (Option<Act>, Open, Option<Timestamp>) {
+) -> (Option<Action>, Open, Option<Timestamp>) {
     let inspection = Inspection {
         secret: o.secret.as_ref().map(|s| &s.data),
         request: &d.request,
@@ -188,7 +199,7 @@ fn by_authority(
         now,
     };
     let Some(violation) = inspect::needs_issue(&inspection) else {
-        return (Some(Act::Complete), None, None);
+        return (Some(Action::Complete), None, None);
     };
     let waits = |violation, what: &str, again| (None, Some((violation, Some(what.to_owned()))), again);
     // Never handed out before it is trusted, and before the truststore remembers how long it may live.
@@ -201,13 +212,13 @@ fn by_authority(
     let moves = violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.accepts(leaf));
     match everywhere.filter(|everywhere| moves && now < *everywhere) {
         Some(_) => waits(violation, "the truststore with the new authority is on its way to every server", everywhere),
-        None => (Some(Act::Issue(violation.clone())), Some((violation, None)), None),
+        None => (Some(Action::Issue(violation.clone())), Some((violation, None)), None),
     }
 }
 
-fn in_secret(leaf: &Certificate) -> Line {
-    line(
-        Standing::Done,
+fn in_secret(leaf: &Certificate) -> StepCondition {
+    step_condition(
+        StepStatus::Done,
         Reason::Issued,
         format!(
             "the Secret holds {} with serial number {}",
@@ -218,42 +229,42 @@ fn in_secret(leaf: &Certificate) -> Line {
 }
 
 /// A leaf that serves, and what the next one waits for.
-fn next_one(kept: Line, message: &str) -> Line {
-    Line { message: format!("{}; the next one: {message}", kept.message), ..kept }
+fn next_one(kept: StepCondition, message: &str) -> StepCondition {
+    StepCondition { message: format!("{}; the next one: {message}", kept.message), ..kept }
 }
 
-fn line(standing: Standing, reason: Reason, message: String) -> Line {
-    Line { type_: ConditionType::Issued, standing, reason, message }
+fn step_condition(status: StepStatus, reason: Reason, message: String) -> StepCondition {
+    StepCondition { type_: ConditionType::Issued, status, reason, message }
 }
 
 /// Why a self-signed certificate cannot be trusted, and the way out.
 pub(super) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: ask for fewer or \
                                shorter names, or have certificates or authorities removed that are not needed any more";
 
-fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> Line {
+fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> StepCondition {
     let who = if d.self_signed { "it" } else { "its issuer" };
     let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.accepts(leaf));
-    let (standing, reason, message) = match (trust, leaf) {
+    let (status, reason, message) = match (trust, leaf) {
         (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => {
-            (Standing::Stuck, Reason::TruststoreFull, FULL.to_owned())
+            (StepStatus::Blocked, Reason::TruststoreFull, FULL.to_owned())
         }
-        (_, None) => (Standing::Working, Reason::WaitingForCertificate, "nothing is issued yet".to_owned()),
-        (None, _) if domain_gone => (Standing::Stuck, Reason::DomainGone, "the MtlsDomain is not there".to_owned()),
+        (_, None) => (StepStatus::Working, Reason::WaitingForCertificate, "nothing is issued yet".to_owned()),
+        (None, _) if domain_gone => (StepStatus::Blocked, Reason::DomainGone, "the MtlsDomain is not there".to_owned()),
         (None, _) => (
-            Standing::Working,
+            StepStatus::Working,
             Reason::WaitingForDomainTrust,
             "the domain has not been looked at yet, or does not serve".to_owned(),
         ),
         (Some(trust), Some(leaf)) if trust.accepts(leaf) => {
-            (Standing::Done, Reason::Trusted, format!("{who} is in the truststore version that the domain uses"))
+            (StepStatus::Done, Reason::Trusted, format!("{who} is in the truststore version that the domain uses"))
         }
         (Some(_), Some(_)) => (
-            Standing::Working,
+            StepStatus::Working,
             Reason::WaitingForDomainTrust,
             format!("{who} is not in the truststore version that the domain uses"),
         ),
     };
-    Line { type_: ConditionType::Trusted, standing, reason, message }
+    StepCondition { type_: ConditionType::Trusted, status, reason, message }
 }
 
 #[cfg(test)]
@@ -273,12 +284,12 @@ mod tests {
             [&constrained, &expired, &execute::Error::NoKey].map(execute::Error::is_final),
             [true, false, false]
         );
-        let planned = || line(Standing::Working, Reason::Issuing, "nothing is issued yet".into());
+        let planned = || step_condition(StepStatus::Working, Reason::Issuing, "nothing is issued yet".into());
         let told = |is_final| {
-            let Line { standing, reason, .. } = after_failure(planned(), None, is_final, "cannot issue");
-            (standing, reason)
+            let StepCondition { status, reason, .. } = after_failure(planned(), None, is_final, "cannot issue");
+            (status, reason)
         };
-        assert_eq!(told(true), (Standing::Stuck, Reason::InvalidCACertificateRef));
-        assert_eq!(told(false), (Standing::Unreachable, Reason::Issuing));
+        assert_eq!(told(true), (StepStatus::Blocked, Reason::InvalidCACertificateRef));
+        assert_eq!(told(false), (StepStatus::Unreachable, Reason::Issuing));
     }
 }

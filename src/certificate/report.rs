@@ -3,7 +3,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::{ClientCertificate, ClientCertificateStatus, Issuance, PreviousLeaf},
-    conditions::{self, Acceptance, Line},
+    conditions::{self, Acceptance, StepCondition},
     pki::certificate::Certificate,
 };
 
@@ -20,13 +20,13 @@ pub fn report(
     old: &ClientCertificateStatus,
     generation: i64,
     acceptance: &Acceptance,
-    lines: &[Line],
+    step_conditions: &[StepCondition],
     leaf: Option<Leaf>,
     now: Timestamp,
 ) -> ClientCertificateStatus {
     let mut new = ClientCertificateStatus {
         observed_generation: Some(generation),
-        conditions: conditions::write(&old.conditions, generation, acceptance, lines, now),
+        conditions: conditions::write(&old.conditions, generation, acceptance, step_conditions, now),
         ..old.clone()
     };
     if let Some(Leaf { certificate, renewal, revision, secret }) = leaf {

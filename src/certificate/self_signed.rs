@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     desired::Desired,
     observed::{Held, Observed},
-    plan::{Act, FULL},
+    plan::{Action, FULL},
 };
 use crate::{
     domain::{active_trust::Trust, clients},
@@ -18,7 +18,7 @@ use crate::{
 
 /// What comes next, why nothing better does, and when to reconcile again although nothing is heard.
 pub(super) struct Step {
-    pub act: Option<Act>,
+    pub action: Option<Action>,
     /// Why the Secret does not hold what it should, and what is waited for.
     pub open: Option<(Violation, String)>,
     pub requeue_at: Option<Timestamp>,
@@ -29,14 +29,14 @@ pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: 
     let held = o.secret.as_ref();
     let Some(violation) = broken(d, held, now) else {
         // The swap is done; what was swapped in may still lie beside it.
-        let act = Some(if o.next.is_some() { Act::Unstage } else { Act::Complete });
-        return Step { act, open: None, requeue_at: None };
+        let action = Some(if o.next.is_some() { Action::Unstage } else { Action::Complete });
+        return Step { action, open: None, requeue_at: None };
     };
-    let step = |act, waits: &str, requeue_at| Step { act, open: Some((violation, waits.to_owned())), requeue_at };
+    let step = |action, waits: &str, requeue_at| Step { action, open: Some((violation, waits.to_owned())), requeue_at };
     let staged = o.next.as_ref().and_then(|next| Some((next, next.leaf()?)));
     let fitting = staged.filter(|(next, leaf)| broken(d, Some(next), now).is_none() && !is_shadowed(d, o, leaf));
     let Some((_, leaf)) = fitting else {
-        return step(Some(Act::Stage { revision: next_revision(d, o) }), "the next certificate is being made", None);
+        return step(Some(Action::Stage { revision: next_revision(d, o) }), "the next certificate is being made", None);
     };
     match o.trust.as_ref().map(|trust| trust.since(&leaf)) {
         None => step(None, "the domain does not serve yet", None),
@@ -47,7 +47,7 @@ pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: 
             "the truststore with the next certificate is on its way to every server",
             Some(since + propagation),
         ),
-        Some(Some(_)) => step(Some(Act::Swap), "the next certificate is trusted", None),
+        Some(Some(_)) => step(Some(Action::Swap), "the next certificate is trusted", None),
     }
 }
 

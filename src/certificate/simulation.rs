@@ -12,12 +12,12 @@ use super::{
     desired::{self, Desired},
     execute,
     observed::{Held, Observed, Problem},
-    plan::{self, Act, Plan, plan},
+    plan::{self, Action, Plan, plan},
     self_signed,
 };
 use crate::{
     api::conditions::{ConditionType, Reason},
-    conditions::{self, Standing},
+    conditions::{self, StepStatus},
     domain::active_trust::Trust,
     pki::{
         authority::{Issuer, tests::at, tests::issuer},
@@ -146,17 +146,17 @@ impl World {
         let d = self.d.clone();
         let old = plan::own_key(&self.observed());
         let made = |request, issuer, now| execute::make(&request, &d.key, old.clone(), issuer, now).unwrap().1;
-        match &plan.act {
-            Some(Act::Issue(_)) => {
+        match &plan.action {
+            Some(Action::Issue(_)) => {
                 let data = made(d.request.clone(), Some(&*self.issuer), self.now);
                 let revision = self.observed().revision() + 1;
                 self.hand_out(StoredSecret { data, revision, renewed: d.renew.clone() });
             }
-            Some(Act::Stage { revision }) => {
+            Some(Action::Stage { revision }) => {
                 let data = made(self_signed::request(&d, *revision), None, self.now);
                 self.next = Some(StoredSecret { data, revision: *revision, renewed: d.renew.clone() });
             }
-            Some(Act::Swap) => {
+            Some(Action::Swap) => {
                 let next = self.next.clone().unwrap();
                 let since = self.trust.as_ref().unwrap().since(&next.held().leaf().unwrap());
                 assert!(since.unwrap() + PROPAGATION <= self.now, "handed out before everybody trusts it");
@@ -165,8 +165,8 @@ impl World {
                     self.next = None;
                 }
             }
-            Some(Act::Unstage) => self.next = None,
-            Some(Act::Complete) | None => {}
+            Some(Action::Unstage) => self.next = None,
+            Some(Action::Complete) | None => {}
         }
         if !crash && let Some(kept) = &self.secret {
             self.revision = kept.revision;
@@ -184,7 +184,7 @@ impl World {
         for _ in 0..20 {
             self.domain_reconciles();
             let plan = self.reconcile(false);
-            if plan.act == Some(Act::Complete) {
+            if plan.action == Some(Action::Complete) {
                 self.serves();
                 return;
             }
@@ -255,38 +255,38 @@ fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
 
 #[test]
 fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
-    let issued = |plan: &Plan| plan.lines.iter().find(|l| l.type_ == ConditionType::Issued).unwrap().clone();
+    let issued = |plan: &Plan| plan.step_conditions.iter().find(|l| l.type_ == ConditionType::Issued).unwrap().clone();
     let mut world = World::new(spec(|_| ()));
     world.settles();
     world.now = world.plan().renewal.unwrap();
     world.trust = None;
     let waits = world.plan();
-    assert_eq!((waits.act.is_none(), issued(&waits).standing), (true, Standing::Done));
+    assert_eq!((waits.action.is_none(), issued(&waits).status), (true, StepStatus::Done));
     assert!(issued(&waits).message.contains("the next one: the domain does not serve yet"));
     // Once it has expired nothing works.
     world.now = world.leaf().unwrap().not_after;
-    assert_eq!(issued(&world.plan()).standing, Standing::Working);
+    assert_eq!(issued(&world.plan()).status, StepStatus::Working);
 
     // A changed spec is not served by what was issued for the old one.
     let mut world = World::new(spec(|_| ()));
     world.settles();
     world.d = spec(|o| o["spec"]["dnsNames"] = json!(["a.example"]));
     world.trust = None;
-    assert_eq!(issued(&world.plan()).standing, Standing::Working);
+    assert_eq!(issued(&world.plan()).status, StepStatus::Working);
     // And without its issuer nobody can tell what is missing.
     let mut o = world.observed();
     let problem =
-        |standing| Problem { standing, reason: Reason::WaitingForAuthority, message: "the key is not there".into() };
-    for (standing, expected) in [(Standing::Working, Standing::Done), (Standing::Stuck, Standing::Stuck)] {
-        o.issuer = Err(problem(standing));
+        |status| Problem { status, reason: Reason::WaitingForAuthority, message: "the key is not there".into() };
+    for (status, expected) in [(StepStatus::Working, StepStatus::Done), (StepStatus::Blocked, StepStatus::Blocked)] {
+        o.issuer = Err(problem(status));
         let plan = plan(&world.d, &o, PROPAGATION, world.now);
-        assert_eq!((issued(&plan).standing, plan.act), (expected, None));
+        assert_eq!((issued(&plan).status, plan.action), (expected, None));
     }
 }
 
 #[test]
 fn a_full_truststore_is_said_and_what_works_is_kept() {
-    let line = |plan: &Plan, type_| plan.lines.iter().find(|l| l.type_ == type_).unwrap().clone();
+    let step_condition = |plan: &Plan, type_| plan.step_conditions.iter().find(|l| l.type_ == type_).unwrap().clone();
     let mut world = World::new(signing_itself());
     world.domain_reconciles();
     world.reconcile(false);
@@ -295,8 +295,8 @@ fn a_full_truststore_is_said_and_what_works_is_kept() {
         world.trust = Some(trust.without_room(&[world.d.entry.clone()].into()));
     };
     full(&mut world);
-    let trusted = line(&world.plan(), ConditionType::Trusted);
-    assert_eq!((trusted.standing, trusted.reason), (Standing::Stuck, Reason::TruststoreFull));
+    let trusted = step_condition(&world.plan(), ConditionType::Trusted);
+    assert_eq!((trusted.status, trusted.reason), (StepStatus::Blocked, Reason::TruststoreFull));
     assert!(trusted.message.contains("the truststore of the domain is full"), "{}", trusted.message);
     world.trust = Some(world.trust.take().unwrap().without_room(&Default::default()));
     world.settles();
@@ -305,14 +305,14 @@ fn a_full_truststore_is_said_and_what_works_is_kept() {
     world.reconcile(false);
     full(&mut world);
     let plan = world.plan();
-    assert_eq!(line(&plan, ConditionType::Trusted).standing, Standing::Done);
-    let issued = line(&plan, ConditionType::Issued);
-    assert_eq!(issued.standing, Standing::Done);
+    assert_eq!(step_condition(&plan, ConditionType::Trusted).status, StepStatus::Done);
+    let issued = step_condition(&plan, ConditionType::Issued);
+    assert_eq!(issued.status, StepStatus::Done);
     assert!(issued.message.contains("the next one: the truststore of the domain is full"), "{}", issued.message);
     // Out of the truststore for an authority: it is said, too.
     world.bundle.entries.retain(|entry| entry.authority != world.d.entry);
     full(&mut world);
-    assert_eq!(line(&world.plan(), ConditionType::Trusted).reason, Reason::TruststoreFull);
+    assert_eq!(step_condition(&world.plan(), ConditionType::Trusted).reason, Reason::TruststoreFull);
 }
 
 #[test]
@@ -322,10 +322,10 @@ fn moving_to_another_authority_waits_until_everybody_trusts_it() {
     let first = world.leaf().unwrap();
     let other = Arc::new(issuer("Others", world.now));
     world.issuer = other.clone();
-    assert!(world.plan().act.is_none(), "the domain does not trust it");
+    assert!(world.plan().action.is_none(), "the domain does not trust it");
     world.domain_reconciles();
     let plan = world.plan();
-    assert_eq!((plan.act, plan.requeue_at), (None, Some(world.now + PROPAGATION)));
+    assert_eq!((plan.action, plan.requeue_at), (None, Some(world.now + PROPAGATION)));
     world.now += PROPAGATION;
     world.settles();
     let second = world.leaf().unwrap();
@@ -441,7 +441,7 @@ proptest! {
         }
         world.settles();
         let (issued, plan) = (world.issued, world.plan());
-        prop_assert_eq!(plan.act, Some(Act::Complete), "and stays so");
+        prop_assert_eq!(plan.action, Some(Action::Complete), "and stays so");
         world.settles();
         prop_assert_eq!(world.issued, issued);
     }
@@ -454,22 +454,22 @@ fn a_domain_that_is_not_there_is_missing_only_after_half_a_minute() {
     world.d.created = Some(created);
     let plan_at = |world: &World, seconds: i64| {
         let message = "there is no MtlsDomain partners in the namespace payments".to_owned();
-        let problem = Problem { standing: Standing::Stuck, reason: Reason::RefNotFound, message };
+        let problem = Problem { status: StepStatus::Blocked, reason: Reason::RefNotFound, message };
         let o = Observed { domain_gone: true, issuer: Err(problem), ..world.observed() };
         plan(&world.d, &o, PROPAGATION, created + SignedDuration::from_secs(seconds))
     };
     let issued = |plan: &Plan| {
-        let line = plan.lines.iter().find(|l| l.type_ == ConditionType::Issued).unwrap();
-        (line.standing, line.reason)
+        let step_condition = plan.step_conditions.iter().find(|l| l.type_ == ConditionType::Issued).unwrap();
+        (step_condition.status, step_condition.reason)
     };
     for seconds in [0, 29] {
         let early = plan_at(&world, seconds);
-        assert_eq!(issued(&early), (Standing::Working, Reason::WaitingForDomainTrust));
+        assert_eq!(issued(&early), (StepStatus::Working, Reason::WaitingForDomainTrust));
         assert_eq!(early.requeue_at, Some(created + conditions::FRESH), "nothing else may be heard");
-        assert!(early.act.is_none());
+        assert!(early.action.is_none());
     }
     let late = plan_at(&world, 30);
-    assert_eq!((issued(&late), late.requeue_at), ((Standing::Stuck, Reason::RefNotFound), None));
+    assert_eq!((issued(&late), late.requeue_at), ((StepStatus::Blocked, Reason::RefNotFound), None));
     world.d.created = None;
-    assert_eq!(issued(&plan_at(&world, 0)), (Standing::Stuck, Reason::RefNotFound));
+    assert_eq!(issued(&plan_at(&world, 0)), (StepStatus::Blocked, Reason::RefNotFound));
 }

@@ -13,7 +13,7 @@ use super::{
     generated::{AUTHORITY_LABEL, DOMAIN_LABEL},
     observe,
     permission::Permission,
-    plan::{Judged, Step, Verdict},
+    plan::{Step, StepPlan, StepState},
     reach,
     report::{self, Outcome},
     serving::waiting_since,
@@ -47,8 +47,8 @@ pub(super) async fn delete(
     let mapped = desired::mappings(domain);
     let listed: Vec<_> = mapped.keys().cloned().collect();
     let remains = observe::remains(home, &mapped, &reader, zones).await;
-    let judged = teardown::teardown(home, policy, domain.spec.rest_deployment, &listed, &remains);
-    if judged.verdict.is_done() {
+    let step_plan = teardown::teardown(home, policy, domain.spec.rest_deployment, &listed, &remains);
+    if step_plan.state.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.
         if remains.domain.is_ok_and(|g| teardown::stays(home, policy, g.as_ref())) {
             let note = format!("in AWS everything stays as it is, without our mark: {}", left(domain));
@@ -71,20 +71,20 @@ pub(super) async fn delete(
         since: waiting_since(old).unwrap_or(now),
         now,
     };
-    let done = execute::execute(judged.actions.iter().map(|a| (Step::DomainProgrammed, a)), &apply_context).await;
-    let line = report::deletion_line(&judged, done.outcomes.get(&Step::DomainProgrammed));
+    let done = execute::execute(step_plan.actions.iter().map(|a| (Step::DomainProgrammed, a)), &apply_context).await;
+    let step_condition = report::deletion_condition(&step_plan, done.outcomes.get(&Step::DomainProgrammed));
     let generation = domain.metadata.generation.unwrap_or_default();
-    let why = line.message.clone();
-    let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[line], now);
+    let why = step_condition.message.clone();
+    let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[step_condition], now);
     let goes = remains.domain.as_ref().is_ok_and(|g| !teardown::stays(home, policy, g.as_ref()));
     let new = report::deleting(new, generation, &why, goes, now);
     ctx.write(domain, old, &new).await?;
-    if matches!(judged.verdict, Verdict::Wait(..) | Verdict::Blocked(..)) {
+    if matches!(step_plan.state, StepState::Wait(..) | StepState::Blocked(..)) {
         tell_of_waiting(domain, old, &new, ctx).await;
     }
-    Ok(match &judged {
+    Ok(match &step_plan {
         _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
-        Judged { verdict: Verdict::Blocked(..), .. } => ctx.settled(&uid),
+        StepPlan { state: StepState::Blocked(..), .. } => ctx.settled(&uid),
         // It is woken.
         _ if done.outcomes.values().any(Outcome::is_queued) => ctx.settled(&uid),
         _ => Next::requeue(ctx.poll(&uid)),

@@ -68,80 +68,80 @@ impl Step {
 
 /// How a step stands.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
+pub enum StepState {
     Done(Reason, String),
     /// We are on it now.
-    Act(String),
+    InProgress(String),
     /// Somebody else is working on it: nothing to do but reconcile again.
     Wait(Reason, String),
     /// What it builds on does not exist yet.
-    Behind(Step),
+    WaitingFor(Step),
     /// Somebody has to put something right first.
     Blocked(Reason, String),
     /// It could not be looked at.
     Unknown(Unseen),
 }
 
-impl Verdict {
+impl StepState {
     pub fn is_done(&self) -> bool {
-        matches!(self, Verdict::Done(..))
+        matches!(self, StepState::Done(..))
     }
 
     fn done(reason: Reason, message: impl Into<String>) -> Self {
-        Verdict::Done(reason, message.into())
+        StepState::Done(reason, message.into())
     }
 
     fn wait(reason: Reason, message: impl Into<String>) -> Self {
-        Verdict::Wait(reason, message.into())
+        StepState::Wait(reason, message.into())
     }
 
     fn blocked(reason: Reason, message: impl Into<String>) -> Self {
-        Verdict::Blocked(reason, message.into())
+        StepState::Blocked(reason, message.into())
     }
 
     fn unknown(unseen: &Unseen) -> Self {
-        Verdict::Unknown(unseen.clone())
+        StepState::Unknown(unseen.clone())
     }
 }
 
 /// What to do for one step and how it stands. A blocked step may still have something to do for its other parts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judged {
-    pub verdict: Verdict,
+pub struct StepPlan {
+    pub state: StepState,
     pub actions: Vec<Action>,
 }
 
-impl Judged {
-    fn act(what: impl Into<String>, actions: Vec<Action>) -> Self {
-        Judged { verdict: Verdict::Act(what.into()), actions }
+impl StepPlan {
+    fn in_progress(what: impl Into<String>, actions: Vec<Action>) -> Self {
+        StepPlan { state: StepState::InProgress(what.into()), actions }
     }
 
     /// A step that is as many as there are APIs: everything that is to be done, and the worst of them speaks for it. `None`: there are none.
-    fn of_all(all: Vec<Judged>) -> Option<Self> {
-        let worst = |v: &Verdict| match v {
-            Verdict::Blocked(..) => 0,
-            Verdict::Unknown(_) => 1,
-            Verdict::Act(_) => 2,
-            Verdict::Wait(..) => 3,
-            Verdict::Behind(_) => 4,
-            Verdict::Done(Reason::NotVerified, _) => 5,
-            Verdict::Done(..) => 6,
+    fn of_all(all: Vec<StepPlan>) -> Option<Self> {
+        let worst = |v: &StepState| match v {
+            StepState::Blocked(..) => 0,
+            StepState::Unknown(_) => 1,
+            StepState::InProgress(_) => 2,
+            StepState::Wait(..) => 3,
+            StepState::WaitingFor(_) => 4,
+            StepState::Done(Reason::NotVerified, _) => 5,
+            StepState::Done(..) => 6,
         };
-        let (verdicts, actions): (Vec<_>, Vec<_>) = all.into_iter().map(|j| (j.verdict, j.actions)).unzip();
-        let verdict = verdicts.into_iter().min_by_key(worst)?;
-        Some(Judged { verdict, actions: actions.concat() })
+        let (states, actions): (Vec<_>, Vec<_>) = all.into_iter().map(|j| (j.state, j.actions)).unzip();
+        let state = states.into_iter().min_by_key(worst)?;
+        Some(StepPlan { state, actions: actions.concat() })
     }
 }
 
-impl From<Verdict> for Judged {
-    fn from(verdict: Verdict) -> Self {
-        Judged { verdict, actions: Vec::new() }
+impl From<StepState> for StepPlan {
+    fn from(state: StepState) -> Self {
+        StepPlan { state, actions: Vec::new() }
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub steps: BTreeMap<Step, Judged>,
+    pub steps: BTreeMap<Step, StepPlan>,
     /// The certificate that the domain shall have, if there is one.
     pub certificate: Option<acm::Certificate>,
     /// The public one beside it that proves the name, where API Gateway asks for that.
@@ -152,7 +152,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn actions(&self) -> impl Iterator<Item = (Step, &Action)> {
-        self.steps.iter().flat_map(|(step, judged)| judged.actions.iter().map(|a| (*step, a)))
+        self.steps.iter().flat_map(|(step, step_plan)| step_plan.actions.iter().map(|a| (*step, a)))
     }
 }
 
@@ -165,17 +165,17 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let mut issued = certificates::certificates(d, o, now);
     if custom_domain::is_barred(d, o) {
         // Nothing is made for a domain that is somebody else's.
-        for judged in [&mut published, &mut issued].into_iter().filter(|j| !j.actions.is_empty()) {
-            *judged = Verdict::Behind(Step::DomainProgrammed).into();
+        for step_plan in [&mut published, &mut issued].into_iter().filter(|j| !j.actions.is_empty()) {
+            *step_plan = StepState::WaitingFor(Step::DomainProgrammed).into();
         }
     }
-    let wanted = certificate.as_ref().filter(|_| issued.verdict.is_done());
-    let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published.verdict, now);
+    let wanted = certificate.as_ref().filter(|_| issued.state.is_done());
+    let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published.state, now);
     let mapped = mappings::mappings(d, o);
-    let named = dns::dns(d, o, &mapped.verdict);
-    let closed = default_endpoint::bypass(d, o, &named.verdict, now);
-    let judged = [refs, issued, published, programmed, mapped, named, closed];
-    let told = identity::identity(d, o).map(|judged| (Step::IdentityPropagated, judged));
-    let steps = Step::ALL.into_iter().zip(judged).chain(told).collect();
+    let named = dns::dns(d, o, &mapped.state);
+    let closed = default_endpoint::bypass(d, o, &named.state, now);
+    let step_plan = [refs, issued, published, programmed, mapped, named, closed];
+    let told = identity::identity(d, o).map(|step_plan| (Step::IdentityPropagated, step_plan));
+    let steps = Step::ALL.into_iter().zip(step_plan).chain(told).collect();
     Plan { steps, certificate, ownership, truststore }
 }

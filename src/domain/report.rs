@@ -12,7 +12,7 @@ use super::{
     bypass::Bypass,
     desired::Home,
     observed::{Leaf, LeafIssuer, Observed, Unseen},
-    plan::{Judged, Plan, Step, Verdict, custom_domain, told},
+    plan::{Plan, Step, StepPlan, StepState, custom_domain, told},
 };
 use crate::{
     api::{
@@ -20,7 +20,7 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     aws::{errors, gateway::Domain},
-    conditions::{self, Acceptance, Line, Standing, Truth},
+    conditions::{self, Acceptance, ConditionStatus, StepCondition, StepStatus},
     pki::{certificate::Certificate, lint::Severity},
 };
 
@@ -73,8 +73,9 @@ pub fn report(
     outcomes: &Outcomes,
     now: Timestamp,
 ) -> MtlsDomainStatus {
-    let lines: Vec<_> = plan.steps.iter().map(|(step, judged)| line(*step, judged, outcomes.get(step))).collect();
-    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
+    let step_conditions: Vec<_> =
+        plan.steps.iter().map(|(step, step_plan)| step_condition(*step, step_plan, outcomes.get(step))).collect();
+    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now);
     facts(&mut new, home, plan, o, now);
     new.plan = vec![];
     new
@@ -89,20 +90,20 @@ pub fn observing(
     o: &Observed,
     now: Timestamp,
 ) -> MtlsDomainStatus {
-    let lines: Vec<_> = plan
+    let step_conditions: Vec<_> = plan
         .steps
         .iter()
-        .map(|(step, judged)| match &judged.verdict {
-            Verdict::Act(what) => Line {
+        .map(|(step, step_plan)| match &step_plan.state {
+            StepState::InProgress(what) => StepCondition {
                 type_: condition(*step),
-                standing: Standing::Stuck,
+                status: StepStatus::Blocked,
                 reason: Reason::Observing,
                 message: format!("not done, because spec.managementPolicy is Observe: {what}"),
             },
-            _ => line(*step, judged, None),
+            _ => step_condition(*step, step_plan, None),
         })
         .collect();
-    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &lines, now);
+    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now);
     facts(&mut new, home, plan, o, now);
     new.plan = plan.actions().map(|(_, action)| action.to_string()).collect();
     new
@@ -113,20 +114,20 @@ pub fn with_conditions(
     old: &MtlsDomainStatus,
     generation: i64,
     acceptance: &Acceptance,
-    lines: &[Line],
+    step_conditions: &[StepCondition],
     now: Timestamp,
 ) -> MtlsDomainStatus {
     MtlsDomainStatus {
         observed_generation: Some(generation),
-        conditions: conditions::write(&old.conditions, generation, acceptance, lines, now),
+        conditions: conditions::write(&old.conditions, generation, acceptance, step_conditions, now),
         ..old.clone()
     }
 }
 
 /// The status when it could not be found out whether the spec is allowed.
 pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
-    let line = line(Step::ResolvedRefs, &Verdict::Unknown(unseen.clone()).into(), None);
-    let acceptance = Acceptance::Unclear(Line { type_: ConditionType::Accepted, ..line });
+    let step_condition = step_condition(Step::ResolvedRefs, &StepState::Unknown(unseen.clone()).into(), None);
+    let acceptance = Acceptance::Unclear(StepCondition { type_: ConditionType::Accepted, ..step_condition });
     with_conditions(old, generation, &acceptance, &[], now)
 }
 
@@ -176,52 +177,54 @@ pub fn waits_for(status: &MtlsDomainStatus) -> Option<&str> {
 /// The status when the operator has no AWS credentials; `remedy` says what to do about that.
 pub fn without_credentials(old: &MtlsDomainStatus, generation: i64, remedy: &str, now: Timestamp) -> MtlsDomainStatus {
     let unseen = Unseen { reason: Reason::CredentialsMissing, message: remedy.to_owned() };
-    let judged = Judged::from(Verdict::Unknown(unseen));
-    let of_step = |step| match (step, line(step, &judged, None)) {
-        (Step::CertificateIssued, line) => Line { standing: Standing::Stuck, ..line },
-        (_, line) => line,
+    let step_plan = StepPlan::from(StepState::Unknown(unseen));
+    let of_step = |step| match (step, step_condition(step, &step_plan, None)) {
+        (Step::CertificateIssued, step_condition) => StepCondition { status: StepStatus::Blocked, ..step_condition },
+        (_, step_condition) => step_condition,
     };
-    let lines: Vec<_> = Step::ALL.into_iter().map(of_step).collect();
-    with_conditions(old, generation, &Acceptance::Accepted, &lines, now)
+    let step_conditions: Vec<_> = Step::ALL.into_iter().map(of_step).collect();
+    with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)
 }
 
 /// The one line of an object that is being deleted.
-pub fn deletion_line(judged: &Judged, outcome: Option<&Outcome>) -> Line {
-    let line = line(Step::DomainProgrammed, judged, outcome);
-    match line.standing {
+pub fn deletion_condition(step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
+    let step_condition = step_condition(Step::DomainProgrammed, step_plan, outcome);
+    match step_condition.status {
         // Whatever is done here, it is not there any more.
-        Standing::Done | Standing::Working => Line { standing: Standing::Working, reason: Reason::Deleting, ..line },
-        _ => line,
+        StepStatus::Done | StepStatus::Working => {
+            StepCondition { status: StepStatus::Working, reason: Reason::Deleting, ..step_condition }
+        }
+        _ => step_condition,
     }
 }
 
-pub fn line(step: Step, judged: &Judged, outcome: Option<&Outcome>) -> Line {
-    let (standing, reason, message) = match (&judged.verdict, outcome) {
-        (Verdict::Done(reason, message), Some(outcome)) => {
+pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
+    let (status, reason, message) = match (&step_plan.state, outcome) {
+        (StepState::Done(reason, message), Some(outcome)) => {
             let (_, _, problem) = explain(outcome);
-            (Standing::Done, *reason, format!("{message}; {problem}"))
+            (StepStatus::Done, *reason, format!("{message}; {problem}"))
         }
-        (Verdict::Blocked(reason, message), _) if *reason == Reason::KeptOpen => {
-            (Standing::Waived, *reason, message.clone())
+        (StepState::Blocked(reason, message), _) if *reason == Reason::KeptOpen => {
+            (StepStatus::Waived, *reason, message.clone())
         }
-        (Verdict::Blocked(reason, message), _) => (Standing::Stuck, *reason, message.clone()),
+        (StepState::Blocked(reason, message), _) => (StepStatus::Blocked, *reason, message.clone()),
         (_, Some(outcome)) => explain(outcome),
-        (Verdict::Done(reason, message), None) => (Standing::Done, *reason, message.clone()),
-        (Verdict::Act(what), None) => (Standing::Working, Reason::Progressing, what.clone()),
-        (Verdict::Wait(reason, message), None) => (Standing::Working, *reason, message.clone()),
-        (Verdict::Behind(before), None) => {
+        (StepState::Done(reason, message), None) => (StepStatus::Done, *reason, message.clone()),
+        (StepState::InProgress(what), None) => (StepStatus::Working, Reason::Progressing, what.clone()),
+        (StepState::Wait(reason, message), None) => (StepStatus::Working, *reason, message.clone()),
+        (StepState::WaitingFor(before), None) => {
             let (reason, what) = waiting_for(*before);
-            (Standing::Working, reason, format!("waiting for {what}"))
+            (StepStatus::Working, reason, format!("waiting for {what}"))
         }
-        (Verdict::Unknown(unseen), None) => {
-            let standing = match unseen.reason {
-                Reason::PermissionDenied | Reason::HostedZoneNotFound => Standing::Stuck,
-                _ => Standing::Unreachable,
+        (StepState::Unknown(unseen), None) => {
+            let status = match unseen.reason {
+                Reason::PermissionDenied | Reason::HostedZoneNotFound => StepStatus::Blocked,
+                _ => StepStatus::Unreachable,
             };
-            (standing, unseen.reason, unseen.message.clone())
+            (status, unseen.reason, unseen.message.clone())
         }
     };
-    Line { type_: condition(step), standing, reason, message }
+    StepCondition { type_: condition(step), status, reason, message }
 }
 
 fn waiting_for(step: Step) -> (Reason, &'static str) {
@@ -256,7 +259,7 @@ pub fn passes(outcome: &Outcome) -> bool {
     explain(outcome).1 != Reason::ForeignOwner
 }
 
-fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
+fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
     match outcome {
         Outcome::Queued { ahead, about } => {
             let when = match (ahead, about.as_secs()) {
@@ -265,22 +268,22 @@ fn explain(outcome: &Outcome) -> (Standing, Reason, String) {
                 (_, 301..=1800) => "within 30 minutes",
                 _ => "in more than 30 minutes",
             };
-            (Standing::Working, Reason::Queued, format!("queued for AWS quota: {when}"))
+            (StepStatus::Working, Reason::Queued, format!("queued for AWS quota: {when}"))
         }
         Outcome::NotLeading => {
-            (Standing::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into())
+            (StepStatus::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into())
         }
-        Outcome::NotShown(what) => (Standing::Working, Reason::Progressing, what.clone()),
-        Outcome::Kubernetes(why) => (Standing::Unreachable, Reason::Unreachable, why.clone()),
+        Outcome::NotShown(what) => (StepStatus::Working, Reason::Progressing, what.clone()),
+        Outcome::Kubernetes(why) => (StepStatus::Unreachable, Reason::Unreachable, why.clone()),
         Outcome::Failed(error) => refusal(error),
     }
 }
 
 /// What an AWS error means to the one who waits.
-pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
+pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
     match error.kind {
         errors::Kind::Denied if error.operation == errors::ASSUME_ROLE => (
-            Standing::Stuck,
+            StepStatus::Blocked,
             Reason::PermissionDenied,
             format!(
                 "the operator may not take on a role: {error}. Allow {} on it in the operator's IAM policy, and the operator in the role's \
@@ -290,29 +293,29 @@ pub fn refusal(error: &errors::Error) -> (Standing, Reason, String) {
         ),
         // We looked, and this account has none: names are unique in a Region across all accounts.
         errors::Kind::Conflict if error.operation == "apigateway:CreateDomainName" => (
-            Standing::Stuck,
+            StepStatus::Blocked,
             Reason::ForeignOwner,
             "another AWS account has a custom domain of this name in this Region; it has to go there first".into(),
         ),
         errors::Kind::Denied => (
-            Standing::Stuck,
+            StepStatus::Blocked,
             Reason::PermissionDenied,
             format!("the operator may not {}: allow it in its IAM policy", error.iam_action()),
         ),
         errors::Kind::Throttled => {
-            (Standing::Unreachable, Reason::Throttled, format!("{} is throttled; trying again", error.operation))
+            (StepStatus::Unreachable, Reason::Throttled, format!("{} is throttled; trying again", error.operation))
         }
-        errors::Kind::Transient => (Standing::Unreachable, Reason::Unreachable, error.to_string()),
+        errors::Kind::Transient => (StepStatus::Unreachable, Reason::Unreachable, error.to_string()),
         errors::Kind::NotFound if error.operation == "lambda:AddPermission" => (
-            Standing::Stuck,
+            StepStatus::Blocked,
             Reason::RefNotFound,
             "spec.identity.authorizer.functionArn: there is no such function, or no such version or alias of it: make it, or name another".into(),
         ),
         // Something changed since we looked; the next reconcile says what.
         errors::Kind::NotFound | errors::Kind::Conflict => {
-            (Standing::Working, Reason::Progressing, format!("{error}; trying again"))
+            (StepStatus::Working, Reason::Progressing, format!("{error}; trying again"))
         }
-        errors::Kind::Invalid => (Standing::Stuck, Reason::AwsRejected, error.to_string()),
+        errors::Kind::Invalid => (StepStatus::Blocked, Reason::AwsRejected, error.to_string()),
     }
 }
 
@@ -394,7 +397,15 @@ pub fn with_bypasses(
                 "mapped APIs also answer, without asking for a client certificate, at {}: turn mutual TLS on there, or remove those mappings",
                 ways.join(", ")
             );
-            conditions::set(&mut status.conditions, generation, type_, Truth::True, Reason::OtherDomain, &message, now);
+            conditions::set(
+                &mut status.conditions,
+                generation,
+                type_,
+                ConditionStatus::True,
+                Reason::OtherDomain,
+                &message,
+                now,
+            );
         }
     }
     status
@@ -414,9 +425,9 @@ fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
 
 /// The status when nothing at all could be looked at.
 pub fn blind(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
-    let judged = Judged::from(Verdict::Unknown(unseen.clone()));
-    let lines: Vec<_> = Step::ALL.into_iter().map(|step| line(step, &judged, None)).collect();
-    with_conditions(old, generation, &Acceptance::Accepted, &lines, now)
+    let step_plan = StepPlan::from(StepState::Unknown(unseen.clone()));
+    let step_conditions: Vec<_> = Step::ALL.into_iter().map(|step| step_condition(step, &step_plan, None)).collect();
+    with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)
 }
 
 #[cfg(test)]
@@ -442,82 +453,98 @@ mod tests {
 
     #[test]
     fn what_somebody_has_to_put_right_is_false_and_what_passes_is_unknown() {
-        let of = |verdict: Verdict, outcome: Option<&Outcome>| {
-            let line = line(Step::DomainProgrammed, &verdict.into(), outcome);
-            (line.standing, line.reason)
+        let of = |state: StepState, outcome: Option<&Outcome>| {
+            let step_condition = step_condition(Step::DomainProgrammed, &state.into(), outcome);
+            (step_condition.status, step_condition.reason)
         };
         for (reason, expected) in [
-            (Reason::PermissionDenied, Standing::Stuck),
-            (Reason::HostedZoneNotFound, Standing::Stuck),
-            (Reason::Unreachable, Standing::Unreachable),
-            (Reason::Throttled, Standing::Unreachable),
-            (Reason::AwsRejected, Standing::Unreachable),
+            (Reason::PermissionDenied, StepStatus::Blocked),
+            (Reason::HostedZoneNotFound, StepStatus::Blocked),
+            (Reason::Unreachable, StepStatus::Unreachable),
+            (Reason::Throttled, StepStatus::Unreachable),
+            (Reason::AwsRejected, StepStatus::Unreachable),
         ] {
-            assert_eq!(of(Verdict::Unknown(unseen(reason)), None), (expected, reason));
+            assert_eq!(of(StepState::Unknown(unseen(reason)), None), (expected, reason));
         }
         let failed = Outcome::Failed(error(Kind::Denied, "acm:RequestCertificate"));
         let text = || "m".to_owned();
-        for (what, verdict, outcome, expected) in [
-            ("done", Verdict::Done(Reason::Programmed, text()), None, (Standing::Done, Reason::Programmed)),
+        for (what, state, outcome, expected) in [
+            ("done", StepState::Done(Reason::Programmed, text()), None, (StepStatus::Done, Reason::Programmed)),
             (
                 "done, and the rest failed",
-                Verdict::Done(Reason::Programmed, text()),
+                StepState::Done(Reason::Programmed, text()),
                 Some(&failed),
-                (Standing::Done, Reason::Programmed),
+                (StepStatus::Done, Reason::Programmed),
             ),
-            ("acted", Verdict::Act(text()), None, (Standing::Working, Reason::Progressing)),
-            ("acted and failed", Verdict::Act(text()), Some(&failed), (Standing::Stuck, Reason::PermissionDenied)),
+            ("acted", StepState::InProgress(text()), None, (StepStatus::Working, Reason::Progressing)),
+            (
+                "acted and failed",
+                StepState::InProgress(text()),
+                Some(&failed),
+                (StepStatus::Blocked, Reason::PermissionDenied),
+            ),
             (
                 "waits",
-                Verdict::Wait(Reason::WaitingForDomain, text()),
+                StepState::Wait(Reason::WaitingForDomain, text()),
                 None,
-                (Standing::Working, Reason::WaitingForDomain),
+                (StepStatus::Working, Reason::WaitingForDomain),
             ),
             (
                 "behind",
-                Verdict::Behind(Step::TruststorePublished),
+                StepState::WaitingFor(Step::TruststorePublished),
                 None,
-                (Standing::Working, Reason::WaitingForTruststore),
+                (StepStatus::Working, Reason::WaitingForTruststore),
             ),
-            ("blocked", Verdict::Blocked(Reason::ForeignOwner, text()), None, (Standing::Stuck, Reason::ForeignOwner)),
+            (
+                "blocked",
+                StepState::Blocked(Reason::ForeignOwner, text()),
+                None,
+                (StepStatus::Blocked, Reason::ForeignOwner),
+            ),
             (
                 "blocked, and the rest failed",
-                Verdict::Blocked(Reason::ForeignOwner, text()),
+                StepState::Blocked(Reason::ForeignOwner, text()),
                 Some(&failed),
-                (Standing::Stuck, Reason::ForeignOwner),
+                (StepStatus::Blocked, Reason::ForeignOwner),
             ),
             (
                 "as the spec wants it",
-                Verdict::Blocked(Reason::KeptOpen, text()),
+                StepState::Blocked(Reason::KeptOpen, text()),
                 None,
-                (Standing::Waived, Reason::KeptOpen),
+                (StepStatus::Waived, Reason::KeptOpen),
             ),
         ] {
-            assert_eq!(of(verdict, outcome), expected, "{what}");
+            assert_eq!(of(state, outcome), expected, "{what}");
         }
     }
 
     #[test]
     fn what_an_aws_error_means_to_the_one_who_waits() {
-        for (kind, operation, standing, reason, told) in [
-            (Kind::Denied, errors::ASSUME_ROLE, Standing::Stuck, Reason::PermissionDenied, "trust policy"),
-            (Kind::Denied, "acm:ListCertificates", Standing::Stuck, Reason::PermissionDenied, "acm:ListCertificates"),
+        for (kind, operation, status, reason, told) in [
+            (Kind::Denied, errors::ASSUME_ROLE, StepStatus::Blocked, Reason::PermissionDenied, "trust policy"),
+            (
+                Kind::Denied,
+                "acm:ListCertificates",
+                StepStatus::Blocked,
+                Reason::PermissionDenied,
+                "acm:ListCertificates",
+            ),
             (
                 Kind::Conflict,
                 "apigateway:CreateDomainName",
-                Standing::Stuck,
+                StepStatus::Blocked,
                 Reason::ForeignOwner,
                 "another AWS account",
             ),
-            (Kind::Conflict, "apigateway:UpdateDomainName", Standing::Working, Reason::Progressing, "trying again"),
-            (Kind::NotFound, "apigateway:UpdateDomainName", Standing::Working, Reason::Progressing, "trying again"),
-            (Kind::NotFound, "lambda:AddPermission", Standing::Stuck, Reason::RefNotFound, "functionArn"),
-            (Kind::Throttled, "acm:ListCertificates", Standing::Unreachable, Reason::Throttled, "throttled"),
-            (Kind::Transient, "acm:ListCertificates", Standing::Unreachable, Reason::Unreachable, "m"),
-            (Kind::Invalid, "acm:RequestCertificate", Standing::Stuck, Reason::AwsRejected, "m"),
+            (Kind::Conflict, "apigateway:UpdateDomainName", StepStatus::Working, Reason::Progressing, "trying again"),
+            (Kind::NotFound, "apigateway:UpdateDomainName", StepStatus::Working, Reason::Progressing, "trying again"),
+            (Kind::NotFound, "lambda:AddPermission", StepStatus::Blocked, Reason::RefNotFound, "functionArn"),
+            (Kind::Throttled, "acm:ListCertificates", StepStatus::Unreachable, Reason::Throttled, "throttled"),
+            (Kind::Transient, "acm:ListCertificates", StepStatus::Unreachable, Reason::Unreachable, "m"),
+            (Kind::Invalid, "acm:RequestCertificate", StepStatus::Blocked, Reason::AwsRejected, "m"),
         ] {
             let found = refusal(&error(kind, operation));
-            assert_eq!((found.0, found.1), (standing, reason), "{operation} {kind:?}");
+            assert_eq!((found.0, found.1), (status, reason), "{operation} {kind:?}");
             assert!(found.2.contains(told), "{}", found.2);
         }
     }
@@ -525,46 +552,49 @@ mod tests {
     #[test]
     fn an_outcome_says_what_is_waited_for_and_whether_it_passes() {
         let queued = |ahead, seconds| Outcome::Queued { ahead, about: Duration::from_secs(seconds) };
-        for (outcome, standing, reason, told, passing) in [
-            (queued(0, 5000), Standing::Working, Reason::Queued, ": next", true),
-            (queued(1, 300), Standing::Working, Reason::Queued, "within 5 minutes", true),
-            (queued(9, 301), Standing::Working, Reason::Queued, "within 30 minutes", true),
-            (queued(99, 1801), Standing::Working, Reason::Queued, "in more than 30 minutes", true),
-            (Outcome::NotLeading, Standing::Unreachable, Reason::Unreachable, "lease", true),
-            (Outcome::NotShown("n".into()), Standing::Working, Reason::Progressing, "n", true),
-            (Outcome::Kubernetes("c".into()), Standing::Unreachable, Reason::Unreachable, "c", true),
+        for (outcome, status, reason, told, passing) in [
+            (queued(0, 5000), StepStatus::Working, Reason::Queued, ": next", true),
+            (queued(1, 300), StepStatus::Working, Reason::Queued, "within 5 minutes", true),
+            (queued(9, 301), StepStatus::Working, Reason::Queued, "within 30 minutes", true),
+            (queued(99, 1801), StepStatus::Working, Reason::Queued, "in more than 30 minutes", true),
+            (Outcome::NotLeading, StepStatus::Unreachable, Reason::Unreachable, "lease", true),
+            (Outcome::NotShown("n".into()), StepStatus::Working, Reason::Progressing, "n", true),
+            (Outcome::Kubernetes("c".into()), StepStatus::Unreachable, Reason::Unreachable, "c", true),
             (
                 Outcome::Failed(error(Kind::Transient, "acm:ListCertificates")),
-                Standing::Unreachable,
+                StepStatus::Unreachable,
                 Reason::Unreachable,
                 "m",
                 true,
             ),
             (
                 Outcome::Failed(error(Kind::Conflict, "apigateway:CreateDomainName")),
-                Standing::Stuck,
+                StepStatus::Blocked,
                 Reason::ForeignOwner,
                 "another",
                 false,
             ),
         ] {
             let found = explain(&outcome);
-            assert_eq!((found.0, found.1, passes(&outcome)), (standing, reason, passing), "{outcome:?}");
+            assert_eq!((found.0, found.1, passes(&outcome)), (status, reason, passing), "{outcome:?}");
             assert!(found.2.contains(told), "{}", found.2);
         }
     }
 
     #[test]
     fn what_is_being_deleted_is_never_done() {
-        let of = |verdict: Verdict| {
-            let line = deletion_line(&verdict.into(), None);
-            (line.standing, line.reason)
+        let of = |state: StepState| {
+            let step_condition = deletion_condition(&state.into(), None);
+            (step_condition.status, step_condition.reason)
         };
-        assert_eq!(of(Verdict::Done(Reason::Programmed, "m".into())), (Standing::Working, Reason::Deleting));
-        assert_eq!(of(Verdict::Act("m".into())), (Standing::Working, Reason::Deleting));
-        assert_eq!(of(Verdict::Blocked(Reason::ForeignOwner, "m".into())), (Standing::Stuck, Reason::ForeignOwner));
+        assert_eq!(of(StepState::Done(Reason::Programmed, "m".into())), (StepStatus::Working, Reason::Deleting));
+        assert_eq!(of(StepState::InProgress("m".into())), (StepStatus::Working, Reason::Deleting));
+        assert_eq!(
+            of(StepState::Blocked(Reason::ForeignOwner, "m".into())),
+            (StepStatus::Blocked, Reason::ForeignOwner)
+        );
         let denied = unseen(Reason::PermissionDenied);
-        assert_eq!(of(Verdict::Unknown(denied)), (Standing::Stuck, Reason::PermissionDenied));
+        assert_eq!(of(StepState::Unknown(denied)), (StepStatus::Blocked, Reason::PermissionDenied));
     }
 
     fn condition_of(status: &MtlsDomainStatus, type_: ConditionType) -> (String, String) {

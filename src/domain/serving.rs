@@ -17,7 +17,7 @@ use super::{
     observe::{self, ObserveContext},
     observed::{Leaf, LeafIssuer, Observed, Pinned, Preflight, Seen},
     permission::Permission,
-    plan::{self, Action, Plan, Verdict},
+    plan::{self, Action, Plan, StepState},
     reach,
     report::{self, Outcome, Outcomes},
 };
@@ -28,7 +28,7 @@ use crate::{
     },
     aws::{gateway::DomainStatus, quota::Class, session::Session},
     certificate,
-    conditions::{Acceptance, Truth},
+    conditions::{Acceptance, ConditionStatus},
     k8s::{finalizer, reconcile::Error},
     pki::truststore::Bundle,
     policy::Reach,
@@ -188,7 +188,7 @@ enum Again {
 }
 
 fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool) -> Again {
-    let waits = plan.steps.values().any(|j| matches!(j.verdict, Verdict::Wait(..) | Verdict::Unknown(_)));
+    let waits = plan.steps.values().any(|j| matches!(j.state, StepState::Wait(..) | StepState::Unknown(_)));
     // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn it is.
     let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
     let missing = || outcomes.values().filter(|outcome| passes(outcome));
@@ -210,8 +210,8 @@ fn rest(plan: &Plan, cache_was_stale: bool) -> Again {
 
 /// Whether everything is as it should be.
 fn is_in_sync(plan: &Plan) -> bool {
-    let is_fine = |verdict: &Verdict| verdict.is_done() || matches!(verdict, Verdict::Blocked(Reason::KeptOpen, _));
-    plan.actions().next().is_none() && plan.steps.values().all(|judged| is_fine(&judged.verdict))
+    let is_fine = |state: &StepState| state.is_done() || matches!(state, StepState::Blocked(Reason::KeptOpen, _));
+    plan.actions().next().is_none() && plan.steps.values().all(|step_plan| is_fine(&step_plan.state))
 }
 
 /// What the operator's policy has to allow.
@@ -310,7 +310,7 @@ fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generat
 /// Since when the domain has not been as it should be, for all that is known: its place in the line, also across a restart.
 pub(super) fn waiting_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
     let programmed = old.conditions.iter().find(|c| c.type_ == ConditionType::DomainProgrammed.as_str());
-    programmed.filter(|c| c.status == Truth::Unknown.as_str()).map(|c| c.last_transition_time.0)
+    programmed.filter(|c| c.status == ConditionStatus::Unknown.as_str()).map(|c| c.last_transition_time.0)
 }
 
 /// Whether it stood in the line when its status was written.
@@ -335,7 +335,7 @@ mod tests {
         conditions,
         domain::{
             desired::DesiredAuthority,
-            plan::{Judged, Step},
+            plan::{Step, StepPlan},
             simulation::{empty, now, settled},
         },
         pki::truststore::Entry,
@@ -389,7 +389,7 @@ mod tests {
         }
     }
 
-    fn status(conditions: &[(ConditionType, Truth, Reason, i64)]) -> MtlsDomainStatus {
+    fn status(conditions: &[(ConditionType, ConditionStatus, Reason, i64)]) -> MtlsDomainStatus {
         let mut status = MtlsDomainStatus::default();
         for (type_, truth, reason, generation) in conditions {
             conditions::set(&mut status.conditions, *generation, *type_, *truth, *reason, "m", now());
@@ -400,14 +400,17 @@ mod tests {
     #[test]
     fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() {
         let ready = |truth, generation| status(&[(ConditionType::Ready, truth, Reason::Ready, generation)]);
-        let served = ready(Truth::True, 2);
+        let served = ready(ConditionStatus::True, 2);
         let (d, o) = settled();
         assert_eq!(class(&d, &o, &planned(&d, &o), &served, 2), Class::Drift);
         for (what, old) in [
             ("never reconciled", status(&[])),
-            ("an earlier generation was Ready", ready(Truth::True, 1)),
-            ("it is not Ready", ready(Truth::False, 2)),
-            ("another condition is True", status(&[(ConditionType::Accepted, Truth::True, Reason::Ready, 2)])),
+            ("an earlier generation was Ready", ready(ConditionStatus::True, 1)),
+            ("it is not Ready", ready(ConditionStatus::False, 2)),
+            (
+                "another condition is True",
+                status(&[(ConditionType::Accepted, ConditionStatus::True, Reason::Ready, 2)]),
+            ),
         ] {
             assert_eq!(class(&d, &o, &planned(&d, &o), &old, 2), Class::SpecChange, "{what}");
         }
@@ -460,16 +463,16 @@ mod tests {
     #[test]
     fn a_place_in_the_queue_is_kept_in_the_status() {
         let of = |truth, reason| status(&[(ConditionType::DomainProgrammed, truth, reason, 1)]);
-        let queued = of(Truth::Unknown, Reason::Queued);
+        let queued = of(ConditionStatus::Unknown, Reason::Queued);
         for (what, old, since, queues) in [
             ("it waits in the queue", queued, true, true),
-            ("it waits for something else", of(Truth::Unknown, Reason::Progressing), true, false),
-            ("it is as it should be", of(Truth::True, Reason::Programmed), false, false),
-            ("it is stuck", of(Truth::False, Reason::DomainRejected), false, false),
+            ("it waits for something else", of(ConditionStatus::Unknown, Reason::Progressing), true, false),
+            ("it is as it should be", of(ConditionStatus::True, Reason::Programmed), false, false),
+            ("it is stuck", of(ConditionStatus::False, Reason::DomainRejected), false, false),
             ("nothing is known", status(&[]), false, false),
             (
                 "another step waits",
-                status(&[(ConditionType::BypassClosed, Truth::Unknown, Reason::Queued, 1)]),
+                status(&[(ConditionType::BypassClosed, ConditionStatus::Unknown, Reason::Queued, 1)]),
                 false,
                 false,
             ),
@@ -478,10 +481,10 @@ mod tests {
         }
     }
 
-    fn with(verdict: Verdict) -> Plan {
+    fn with(state: StepState) -> Plan {
         let (d, o) = settled();
         let mut plan = planned(&d, &o);
-        plan.steps.insert(Step::DomainProgrammed, Judged::from(verdict));
+        plan.steps.insert(Step::DomainProgrammed, StepPlan::from(state));
         plan
     }
 
@@ -491,21 +494,21 @@ mod tests {
 
     #[test]
     fn when_a_domain_is_reconciled_again() {
-        let done = || with(Verdict::Done(Reason::Programmed, "m".into()));
-        let blocked = |reason| with(Verdict::Blocked(reason, "m".into()));
-        let wait = || with(Verdict::Wait(Reason::WaitingForDomain, "m".into()));
+        let done = || with(StepState::Done(Reason::Programmed, "m".into()));
+        let blocked = |reason| with(StepState::Blocked(reason, "m".into()));
+        let wait = || with(StepState::Wait(Reason::WaitingForDomain, "m".into()));
         let queued = Outcome::Queued { ahead: 1, about: Duration::ZERO };
         let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
         let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
         let missing = failed(Kind::NotFound, "lambda:AddPermission");
-        let acts = || with(Verdict::Act("m".into()));
+        let acts = || with(StepState::InProgress("m".into()));
         for (what, plan, effects, outcome, cache_was_stale, expected) in [
             ("all is well", done(), 0, None, false, Again::Cached),
             ("all is well, and the cache did not show it", done(), 0, None, true, Again::Resync),
             ("something was done", done(), 1, None, false, Again::AtOnce),
             ("something was done, another thing failed", wait(), 1, Some(throttled.clone()), false, Again::AtOnce),
             ("AWS is at it", wait(), 0, None, false, Again::Poll),
-            ("AWS does not answer", with(Verdict::Unknown(unseen())), 0, None, false, Again::Poll),
+            ("AWS does not answer", with(StepState::Unknown(unseen())), 0, None, false, Again::Poll),
             ("a call failed", acts(), 0, Some(throttled), false, Again::Poll),
             ("what is referred to is not there", acts(), 0, Some(missing.clone()), false, Again::Seldom),
             ("it is not there, and AWS is at something else", wait(), 0, Some(missing), false, Again::Poll),
@@ -513,7 +516,7 @@ mod tests {
             ("another account has the name", acts(), 0, Some(taken), false, Again::Resync),
             ("somebody else has to act", blocked(Reason::ForeignOwner), 0, None, false, Again::Resync),
             ("the spec keeps the endpoint open", blocked(Reason::KeptOpen), 0, None, false, Again::Cached),
-            ("a step is behind", with(Verdict::Behind(Step::TruststorePublished)), 0, None, false, Again::Resync),
+            ("a step is behind", with(StepState::WaitingFor(Step::TruststorePublished)), 0, None, false, Again::Resync),
         ] {
             let outcomes = outcome.map(|outcome| (Step::DomainProgrammed, outcome)).into_iter().collect();
             assert_eq!(again(&plan, effects, &outcomes, cache_was_stale), expected, "{what}");
@@ -523,16 +526,16 @@ mod tests {
     #[test]
     fn cached_reads_count_for_a_generation_in_sync_and_from_before_its_live_pass() {
         let (began, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
-        let in_sync = with(Verdict::Done(Reason::Programmed, "m".into()));
+        let in_sync = with(StepState::Done(Reason::Programmed, "m".into()));
         let mut busy = in_sync.clone();
         let tag = Action::MarkDomain { arn: "a".into() };
         busy.steps.insert(
             Step::DomainProgrammed,
-            Judged { actions: vec![tag], ..in_sync.steps[&Step::DomainProgrammed].clone() },
+            StepPlan { actions: vec![tag], ..in_sync.steps[&Step::DomainProgrammed].clone() },
         );
         assert_eq!(in_sync_since(&in_sync, 2, began), Some((2, began)));
         assert_eq!(in_sync_since(&busy, 2, began), None, "something is to be done");
-        assert_eq!(in_sync_since(&with(Verdict::Wait(Reason::WaitingForDomain, "m".into())), 2, began), None);
+        assert_eq!(in_sync_since(&with(StepState::Wait(Reason::WaitingForDomain, "m".into())), 2, began), None);
         assert_eq!(cached_since(Some((2, later)), 2), Some(later));
         assert_eq!(cached_since(Some((1, later)), 2), None, "the spec has changed");
         assert_eq!(cached_since(None, 2), None);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{
     desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredSource, Home},
     observed::{Key, Source},
-    plan::{ADOPTED_TAG, Action, DEPLOYED, Step, Verdict, plan},
+    plan::{ADOPTED_TAG, Action, DEPLOYED, Step, StepState, plan},
     records,
     report::report,
     teardown::teardown,
@@ -199,7 +199,7 @@ proptest! {
         prop_assert!(w.deployments <= if may_deploy { 1 + killed } else { 0 }, "{} deployments", w.deployments);
         let end = plan(&d, &w.observed(), w.clock);
         prop_assert_eq!(end.actions().count(), 0, "it never comes to rest: {:?}", end.steps);
-        let blocked: Vec<_> = end.steps.values().filter_map(|j| match &j.verdict { Verdict::Blocked(reason, _) => Some(*reason), _ => None }).collect();
+        let blocked: Vec<_> = end.steps.values().filter_map(|j| match &j.state { StepState::Blocked(reason, _) => Some(*reason), _ => None }).collect();
         if blocked.is_empty() {
             // The planner's own word is not proof: look at the model.
             let g = w.domain.as_ref().expect("the domain is there");
@@ -271,18 +271,18 @@ proptest! {
         let closed = w.apis.values().filter(|a| a.api.endpoint_closed).count();
         let listed: Vec<_> = d.mappings.keys().cloned().collect();
         for _ in 0..10 {
-            let judged = teardown(&d.home, policy, RestDeployment::Never, &listed, &w.remains());
-            for action in judged.actions {
+            let step_plan = teardown(&d.home, policy, RestDeployment::Never, &listed, &w.remains());
+            for action in step_plan.actions {
                 w.perform(action);
             }
             w.time_passes();
         }
         let end = teardown(&d.home, policy, RestDeployment::Never, &listed, &w.remains());
         let others = built.mappings.iter().any(|m| m.path == "old");
-        if matches!(end.verdict, Verdict::Blocked(Reason::ForeignOwner, _)) && others {
+        if matches!(end.state, StepState::Blocked(Reason::ForeignOwner, _)) && others {
             return Ok(()); // somebody's mapping on a domain that was taken over and is to be deleted
         }
-        prop_assert!(end.verdict.is_done() && end.actions.is_empty(), "{end:?}");
+        prop_assert!(end.state.is_done() && end.actions.is_empty(), "{end:?}");
         let left = w.domain.as_ref().map_or(NOBODYS, |g| owner(&g.tags)).to_owned();
         prop_assert_ne!(&left, OURS);
         prop_assert!(w.certificates.iter().all(|c| owner(&c.tags) != OURS));
@@ -345,8 +345,8 @@ proptest! {
         let o = w.observed_from_outside();
         let end = plan(&d, &o, w.clock);
         prop_assert_eq!(end.actions().count(), 0, "it never comes to rest: {:?}", end.steps);
-        if follows && !end.steps.values().any(|j| matches!(j.verdict, Verdict::Blocked(..))) {
-            prop_assert!(end.steps.values().all(|j| j.verdict.is_done()), "{:?}", end.steps);
+        if follows && !end.steps.values().any(|j| matches!(j.state, StepState::Blocked(..))) {
+            prop_assert!(end.steps.values().all(|j| j.state.is_done()), "{:?}", end.steps);
             prop_assert!(w.apis.values().all(|a| a.api.endpoint_closed && a.api.tags.is_empty()));
         }
         if !follows {
@@ -375,7 +375,7 @@ proptest! {
                 prop_assert!(trusted(&w));
             }
             let end = plan(&d, &w.observed(), w.clock);
-            prop_assert!(matches!(end.steps[&Step::ResolvedRefs].verdict, Verdict::Blocked(Reason::AuthorityKeyLost, _)), "{:?}", end.steps);
+            prop_assert!(matches!(end.steps[&Step::ResolvedRefs].state, StepState::Blocked(Reason::AuthorityKeyLost, _)), "{:?}", end.steps);
         }
     }
 }
@@ -384,7 +384,7 @@ proptest! {
 fn from_nothing_it_takes_few_reconciles() {
     let (d, mut w) = (desired(), empty());
     let mut reconciles = 0;
-    while !plan(&d, &w.observed(), w.clock).steps.values().all(|j| j.verdict.is_done()) {
+    while !plan(&d, &w.observed(), w.clock).steps.values().all(|j| j.state.is_done()) {
         for (_, action) in plan(&d, &w.observed(), w.clock).actions() {
             w.perform(action.clone());
         }

@@ -4,8 +4,8 @@ use super::{
     desired::Home,
     observed::Remains,
     plan::{
-        Action, Judged, Verdict, certificates,
-        custom_domain::{Standing, is_ours, keeps_unlisted, standing},
+        Action, StepPlan, StepState, certificates,
+        custom_domain::{DomainOwnership, domain_ownership, is_ours, keeps_unlisted},
         identity,
     },
     records,
@@ -26,44 +26,47 @@ pub fn teardown(
     rest_deployment: RestDeployment,
     listed: &[String],
     r: &Remains,
-) -> Judged {
+) -> StepPlan {
     let mut actions = Vec::new();
     let records = match &r.records {
-        Err(why) => return Verdict::Unknown(why.clone()).into(),
+        Err(why) => return StepState::Unknown(why.clone()).into(),
         Ok(records) => records,
     };
     let domain = match &r.domain {
-        Err(why) => return Verdict::Unknown(why.clone()).into(),
+        Err(why) => return StepState::Unknown(why.clone()).into(),
         Ok(domain) => domain.as_ref(),
     };
     if stays(home, policy, domain) {
         return release(home, policy, domain, r, records);
     }
     let mut blocked = None;
-    for judged in r.apis.values().filter_map(|api| identity::removal(home, api, rest_deployment)) {
-        match judged.verdict {
-            Verdict::Unknown(_) => return judged,
-            Verdict::Blocked(..) => blocked = Some(judged.verdict),
+    for step_plan in r.apis.values().filter_map(|api| identity::removal(home, api, rest_deployment)) {
+        match step_plan.state {
+            StepState::Unknown(_) => return step_plan,
+            StepState::Blocked(..) => blocked = Some(step_plan.state),
             _ => {}
         }
-        actions.extend(judged.actions);
+        actions.extend(step_plan.actions);
     }
     match blocked {
         _ if !actions.is_empty() => {
-            return Judged { verdict: Verdict::Act("taking identity headers out of the mapped APIs".into()), actions };
+            return StepPlan {
+                state: StepState::InProgress("taking identity headers out of the mapped APIs".into()),
+                actions,
+            };
         }
-        Some(verdict) => return verdict.into(),
+        Some(state) => return state.into(),
         None => {}
     }
     if let Some(g) = domain.filter(|g| is_ours(home, g)) {
         let mappings = match &r.mappings {
-            Err(why) => return Verdict::Unknown(why.clone()).into(),
+            Err(why) => return StepState::Unknown(why.clone()).into(),
             Ok(mappings) => mappings,
         };
         let others: Vec<_> =
             mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
         if keeps_unlisted(home, g) && !others.is_empty() {
-            return Verdict::Blocked(
+            return StepState::Blocked(
                 Reason::ForeignOwner,
                 format!(
                     "{} still has API mappings that the spec does not list: {}. Remove them, or set spec.unlistedMappings to Delete",
@@ -76,15 +79,15 @@ pub fn teardown(
         actions.extend(record_removal(home, r, records));
         actions.extend(mappings.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
         if g.status == DomainStatus::Updating {
-            let verdict = Verdict::Wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name));
-            return Judged { verdict, actions };
+            let state = StepState::Wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name));
+            return StepPlan { state, actions };
         }
         actions.push(Action::DeleteDomain { name: g.name.clone() });
-        return Judged { verdict: Verdict::Act(format!("deleting the custom domain {}", g.name)), actions };
+        return StepPlan { state: StepState::InProgress(format!("deleting the custom domain {}", g.name)), actions };
     }
     actions.extend(record_removal(home, r, records));
     let (certificates, versions) = match (&r.certificates, &r.versions) {
-        (Err(why), _) | (_, Err(why)) => return Judged { verdict: Verdict::Unknown(why.clone()), actions },
+        (Err(why), _) | (_, Err(why)) => return StepPlan { state: StepState::Unknown(why.clone()), actions },
         (Ok(certificates), Ok(versions)) => (certificates, versions),
     };
     actions.extend(versions.iter().map(|version| Action::DeleteTruststoreVersion {
@@ -95,27 +98,27 @@ pub fn teardown(
     let (used, free): (Vec<_>, Vec<_>) =
         certificates.iter().filter(|c| certificates::is_ours(home, c)).partition(|c| c.in_use);
     actions.extend(free.iter().map(|c| Action::DeleteCertificate { arn: c.arn.clone() }));
-    let verdict = match used.first() {
-        Some(certificate) => Verdict::Wait(
+    let state = match used.first() {
+        Some(certificate) => StepState::Wait(
             Reason::WaitingForCertificate,
             format!(
                 "ACM still says that {} is in use; that takes up to an hour after its domain has gone",
                 certificate.arn
             ),
         ),
-        None if actions.is_empty() => Verdict::Done(Reason::Deleting, "nothing of ours is left in AWS".into()),
-        None => Verdict::Act("deleting the certificate and the truststore".into()),
+        None if actions.is_empty() => StepState::Done(Reason::Deleting, "nothing of ours is left in AWS".into()),
+        None => StepState::InProgress("deleting the certificate and the truststore".into()),
     };
-    Judged { verdict, actions }
+    StepPlan { state, actions }
 }
 
 /// Whether the domain stays, with all that it needs: because the spec says so, because it was there before us, or because it is nobody's
 /// (any longer) and uses our truststore.
 pub fn stays(home: &Home, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
     let uses_ours = |g: &Domain| g.truststore.as_ref().is_some_and(|t| t.uri == home.truststore_uri());
-    match (policy, domain.map(|g| (standing(home, g), g))) {
-        (Some(DeletionPolicy::Retain), _) | (None, Some((Standing::Adopted, _))) => true,
-        (_, Some((Standing::Unowned | Standing::Foreign(_), g))) => uses_ours(g),
+    match (policy, domain.map(|g| (domain_ownership(home, g), g))) {
+        (Some(DeletionPolicy::Retain), _) | (None, Some((DomainOwnership::Adopted, _))) => true,
+        (_, Some((DomainOwnership::Unowned | DomainOwnership::NotOwned(_), g))) => uses_ours(g),
         _ => false,
     }
 }
@@ -128,9 +131,9 @@ fn release(
     domain: Option<&Domain>,
     r: &Remains,
     records: &[RecordSet],
-) -> Judged {
+) -> StepPlan {
     let certificates = match &r.certificates {
-        Err(why) => return Verdict::Unknown(why.clone()).into(),
+        Err(why) => return StepState::Unknown(why.clone()).into(),
         Ok(certificates) => certificates,
     };
     let changes = records::unmarking(home, records);
@@ -146,12 +149,12 @@ fn release(
     actions.extend(r.apis.values().flatten().flatten().filter_map(|api| identity::unmarking(home, api)));
     let marked = domain.filter(|g| is_ours(home, g));
     actions.extend(marked.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
-    let verdict = if actions.is_empty() {
-        Verdict::Done(Reason::Deleting, "nothing in AWS carries our mark any longer".into())
+    let state = if actions.is_empty() {
+        StepState::Done(Reason::Deleting, "nothing in AWS carries our mark any longer".into())
     } else {
-        Verdict::Act(format!("taking our marks off {} and what it needs; it stays", home.domain_name))
+        StepState::InProgress(format!("taking our marks off {} and what it needs; it stays", home.domain_name))
     };
-    Judged { verdict, actions }
+    StepPlan { state, actions }
 }
 
 fn record_removal(home: &Home, r: &Remains, records: &[RecordSet]) -> Option<Action> {
@@ -187,17 +190,17 @@ mod tests {
         r.domain.as_mut().unwrap().as_mut().unwrap()
     }
 
-    fn shown(judged: &Judged) -> (&'static str, Vec<String>) {
-        let verdict = match &judged.verdict {
-            Verdict::Done(..) => "done",
-            Verdict::Act(_) => "acts",
-            Verdict::Wait(..) => "waits",
-            Verdict::Behind(_) => "behind",
-            Verdict::Blocked(..) => "blocked",
-            Verdict::Unknown(_) => "unknown",
+    fn shown(step_plan: &StepPlan) -> (&'static str, Vec<String>) {
+        let state = match &step_plan.state {
+            StepState::Done(..) => "done",
+            StepState::InProgress(_) => "acts",
+            StepState::Wait(..) => "waits",
+            StepState::WaitingFor(_) => "behind",
+            StepState::Blocked(..) => "blocked",
+            StepState::Unknown(_) => "unknown",
         };
         let first = |action: &Action| format!("{action:?}").split([' ', '(']).next().unwrap_or_default().to_owned();
-        (verdict, judged.actions.iter().map(first).collect())
+        (state, step_plan.actions.iter().map(first).collect())
     }
 
     #[test]
@@ -343,13 +346,13 @@ mod tests {
                 ("unknown", &[]),
             ),
         ];
-        for (what, change, list, policy, (verdict, actions)) in cases {
+        for (what, change, list, policy, (state, actions)) in cases {
             let (mut home, mut listed, mut remains) = whole();
             change(&mut home, &mut remains);
             list(&mut listed);
-            let judged = teardown(&home, policy, RestDeployment::Never, &listed, &remains);
-            let expected = (verdict, actions.iter().map(|a| (*a).to_owned()).collect());
-            assert_eq!(shown(&judged), expected, "{what}: {judged:?}");
+            let step_plan = teardown(&home, policy, RestDeployment::Never, &listed, &remains);
+            let expected = (state, actions.iter().map(|a| (*a).to_owned()).collect());
+            assert_eq!(shown(&step_plan), expected, "{what}: {step_plan:?}");
         }
     }
 

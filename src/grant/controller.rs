@@ -25,7 +25,7 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     certificate::{self, desired::domain_key},
-    conditions::{self, Acceptance, Line, Standing, Truth},
+    conditions::{self, Acceptance, ConditionStatus, StepCondition, StepStatus},
     domain,
     k8s::{
         events::Events,
@@ -120,24 +120,26 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     let covered: Vec<_> = all.iter().filter(|(_, fit)| by_it(fit)).filter_map(|(c, _)| c.0.as_ref().ok()).collect();
     // For people only: what a certificate says of itself decides nothing.
     let expiries = covered.iter().filter_map(|c| c.status.as_ref()?.not_after.clone());
-    let (standing, reason, message) = match is_there {
-        true => (Standing::Done, Reason::ResolvedRefs, "the MtlsDomain is there".to_owned()),
-        false => (Standing::Stuck, Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", key.1)),
+    let (status, reason, message) = match is_there {
+        true => (StepStatus::Done, Reason::ResolvedRefs, "the MtlsDomain is there".to_owned()),
+        false => {
+            (StepStatus::Blocked, Reason::RefNotFound, format!("there is no MtlsDomain {} in this namespace", key.1))
+        }
     };
-    let line = Line { type_: ConditionType::ResolvedRefs, standing, reason, message };
+    let step_condition = StepCondition { type_: ConditionType::ResolvedRefs, status, reason, message };
     let old = grant.status.clone().unwrap_or_default();
     let generation = grant.metadata.generation.unwrap_or_default();
     let nobody = is_there && ctx.permits.is_for_nobody(grant);
     let mut new = ClientGrantStatus {
         observed_generation: Some(generation),
-        conditions: conditions::write(&old.conditions, generation, &Acceptance::Accepted, &[line], now),
+        conditions: conditions::write(&old.conditions, generation, &Acceptance::Accepted, &[step_condition], now),
         certificates: Some(u32::try_from(covered.len()).unwrap_or(u32::MAX)),
         latest_expiry: expiries.max_by_key(|t| t.0),
     };
     if nobody {
         let (type_, message) =
             (ConditionType::Ready, "spec.namespaces: no namespace of the cluster has such a name and such labels");
-        conditions::set(&mut new.conditions, generation, type_, Truth::True, Reason::Ready, message, now);
+        conditions::set(&mut new.conditions, generation, type_, ConditionStatus::True, Reason::Ready, message, now);
     }
     status::write(&ctx.client, grant, &old, &new).await?;
     ctx.events.publish_ready(&grant.object_ref(&()), &old.conditions, &new.conditions).await;

@@ -150,7 +150,7 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     let twins = Twins { pool: Pool::new(listed.iter().chain(there), Prefer::Shortest, signatures), now };
     let mut entries = Entries::default();
     for offer in &offers {
-        if offer.verdict == Verdict::Accepted {
+        if offer.state == OfferState::Accepted {
             for certificate in &offer.certificates {
                 entries.offer(offer, certificate, &living, &twins);
             }
@@ -217,11 +217,11 @@ struct Offer<'a> {
     certificates: Vec<Certificate>,
     /// Those below an authority that has expired: not published, and kept where they are in the truststore.
     stranded: Vec<Certificate>,
-    verdict: Verdict,
+    state: OfferState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum OfferState {
     Accepted,
     /// Broken, or refused by lint: what was good last stays as it is.
     LastGood,
@@ -238,10 +238,10 @@ impl<'a> Offer<'a> {
         now: Timestamp,
         findings: &mut Vec<Finding>,
     ) -> Offer<'a> {
-        let mut offer = Offer { source, certificates: Vec::new(), stranded: Vec::new(), verdict: Verdict::Accepted };
+        let mut offer = Offer { source, certificates: Vec::new(), stranded: Vec::new(), state: OfferState::Accepted };
         if let Err(error) = &source.certificates {
             findings.push(error.finding(&source.authority));
-            offer.verdict = Verdict::LastGood;
+            offer.state = OfferState::LastGood;
         }
         let (strangers, mut told) = (source.strangers(signatures), Vec::new());
         let unedited = !strangers.is_empty() && offer.is_unedited(is_distrusted, living, now);
@@ -300,27 +300,29 @@ impl<'a> Offer<'a> {
     }
 
     fn lint(&mut self, pools: Pools<'_>, living: &[&Entry], now: Timestamp, findings: &mut Vec<Finding>) {
-        if self.verdict != Verdict::Accepted {
+        if self.state != OfferState::Accepted {
             return;
         }
         let linted = lint(&self.source.authority, &self.certificates, pools, self.max_leaf(), now);
         if linted.findings.iter().any(|finding| finding.severity == Severity::Refused) {
-            self.verdict = Verdict::LastGood;
+            self.state = OfferState::LastGood;
             self.certificates.retain(|certificate| now < certificate.not_after);
         } else {
             (self.certificates, self.stranded) = (linted.sound, linted.stranded);
         }
         // Nothing of it is left: as if it were broken, so that a slip does not shut out the callers of now.
         if self.certificates.is_empty() && self.last_good(living).next().is_some() {
-            self.verdict = Verdict::LastGood;
+            self.state = OfferState::LastGood;
         }
         findings.extend(linted.findings);
     }
 
     /// A finding for each certificate in whose place another one of its name and key, from the same source, is trusted.
     fn redundant(&self, bundle: &Bundle, now: Timestamp) -> Vec<Finding> {
-        let valid =
-            self.source.listed().filter(|certificate| now < certificate.not_after && self.verdict == Verdict::Accepted);
+        let valid = self
+            .source
+            .listed()
+            .filter(|certificate| now < certificate.not_after && self.state == OfferState::Accepted);
         let mut findings: Vec<Finding> = Vec::new();
         for certificate in valid {
             let trusted = bundle.find(certificate).map(|entry| &entry.certificate);
@@ -351,7 +353,7 @@ impl<'a> Offer<'a> {
     fn last_good<'e>(&self, living: &[&'e Entry]) -> impl Iterator<Item = &'e Entry> {
         living.iter().copied().filter(|entry| {
             let superseded =
-                self.verdict == Verdict::Reused && entry.max_leaf.is_some() && !self.lists(&entry.certificate);
+                self.state == OfferState::Reused && entry.max_leaf.is_some() && !self.lists(&entry.certificate);
             let own = entry.authority == self.source.authority || self.lists(&entry.certificate);
             own && entry.keep_until.is_none() && !superseded
         })
@@ -371,7 +373,7 @@ fn lint_offers(
         let mut keys: HashMap<&str, &str> = HashMap::new();
         offer.certificates.iter().all(|c| *keys.entry(&c.subject_key).or_insert(&c.spki_sha256) == c.spki_sha256)
     };
-    let accepting = offers.iter().filter(|offer| offer.verdict == Verdict::Accepted).filter(is_plain);
+    let accepting = offers.iter().filter(|offer| offer.state == OfferState::Accepted).filter(is_plain);
     let everything: Vec<Certificate> = accepting.flat_map(|offer| offer.certificates.clone()).collect();
     let all = Pool::new(&everything, Prefer::Shortest, signatures);
     let valid = everything.iter().filter(|certificate| now < certificate.not_after);
@@ -393,18 +395,18 @@ fn refuse_reused_subjects(
     let stays = |entry: &Entry| {
         let lists =
             |o: &Offer<'_>| contains(&o.certificates, &entry.certificate) || o.stranded.contains(&entry.certificate);
-        let listed = offers.iter().any(|o| o.verdict == Verdict::Accepted && lists(o));
+        let listed = offers.iter().any(|o| o.state == OfferState::Accepted && lists(o));
         let carried =
-            offers.iter().any(|o| o.verdict == Verdict::LastGood && o.last_good(living).any(|kept| kept == entry));
+            offers.iter().any(|o| o.state == OfferState::LastGood && o.last_good(living).any(|kept| kept == entry));
         listed || carried || keep_until(entry, input).is_some_and(|until| input.now < until)
     };
     let staying = living.iter().copied().filter(|entry| stays(entry));
     let mut taken: Vec<Certificate> =
         with_issuers(staying, living, signatures).into_iter().map(|entry| entry.certificate.clone()).collect();
-    for offer in offers.iter_mut().filter(|offer| offer.verdict == Verdict::Accepted) {
+    for offer in offers.iter_mut().filter(|offer| offer.state == OfferState::Accepted) {
         for certificate in &offer.certificates {
             if taken.iter().any(|other| is_other_key(other, certificate)) && !contains(&taken, certificate) {
-                offer.verdict = Verdict::Reused;
+                offer.state = OfferState::Reused;
                 let message = "is the subject of another certificate that is trusted already, with another key, and API Gateway \
                                refuses two: the old one stays, the new one is not published. Give the new authority another subject";
                 findings.push(Finding {
@@ -416,7 +418,7 @@ fn refuse_reused_subjects(
                 });
             }
         }
-        if offer.verdict == Verdict::Accepted {
+        if offer.state == OfferState::Accepted {
             taken.extend(offer.certificates.iter().cloned());
         }
     }
@@ -433,7 +435,7 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findi
             Err(Broken::Incomplete(mut chain) | Broken::TooLong(mut chain)) => chain.pop(),
             Ok(_) => None,
         };
-        let mut broken = offers.iter_mut().filter(|offer| offer.verdict == Verdict::Accepted).filter_map(|offer| {
+        let mut broken = offers.iter_mut().filter(|offer| offer.state == OfferState::Accepted).filter_map(|offer| {
             let certificate = offer.certificates.iter().find(|c| !whole.contains(&identity(c)))?.clone();
             let stop = stop(&certificate)?;
             Some((offer, certificate, stop))
@@ -441,7 +443,7 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findi
         let Some((offer, certificate, stop)) = broken.next() else {
             return;
         };
-        offer.verdict = Verdict::LastGood;
+        offer.state = OfferState::LastGood;
         findings.push(Finding {
             severity: Severity::Refused,
             authority: offer.source.authority.clone(),
@@ -458,7 +460,7 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findi
 /// What chains may go through: all that the spec lists and nothing speaks against. What is only carried forward does not count:
 /// nobody shall begin to lean on it.
 fn accepted(offers: &[Offer<'_>]) -> Vec<Certificate> {
-    let accepting = offers.iter().filter(|offer| offer.verdict == Verdict::Accepted);
+    let accepting = offers.iter().filter(|offer| offer.state == OfferState::Accepted);
     accepting.flat_map(|offer| offer.certificates.clone()).collect()
 }
 

@@ -16,7 +16,7 @@ use crate::{
         events::EventReason,
     },
     aws::gate::Calls,
-    conditions::{Truth, set},
+    conditions::{ConditionStatus, set},
     k8s::reconcile,
 };
 
@@ -105,9 +105,9 @@ fn everything() -> String {
     metrics.reconciled(Controller::Domain, &Err::<(), _>(reconcile::Error::TooLong), Duration::ZERO);
     metrics.stage(Controller::Domain, Stage::Observe, Duration::ZERO);
     let (now, mut conditions) = (jiff::Timestamp::now(), vec![]);
-    set(&mut conditions, 1, ConditionType::Ready, Truth::Unknown, Reason::Progressing, "", now);
+    set(&mut conditions, 1, ConditionType::Ready, ConditionStatus::Unknown, Reason::Progressing, "", now);
     let old = conditions.clone();
-    set(&mut conditions, 1, ConditionType::Ready, Truth::True, Reason::Ready, "", now);
+    set(&mut conditions, 1, ConditionType::Ready, ConditionStatus::True, Reason::Ready, "", now);
     metrics.transitioned(Controller::Domain, &Pod::default(), &old, &conditions, &mut true);
     let own = registry.sub_registry_with_prefix(PREFIX);
     let calls = Calls::new();

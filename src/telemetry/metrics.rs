@@ -20,7 +20,7 @@ use prometheus_client::{
 
 use crate::{
     api::conditions::{ConditionType, Reason},
-    conditions::Truth,
+    conditions::ConditionStatus,
     k8s::reconcile,
     telemetry::process::Process,
 };
@@ -251,9 +251,9 @@ impl Metrics {
         let kind = controller.kind();
         for (now, type_) in new.iter().filter_map(|c| Some((c, ConditionType::parse(&c.type_)?))) {
             let before = old.iter().find(|c| c.type_ == now.type_);
-            let worked_on =
-                before.filter(|c| c.status == Truth::Unknown.as_str() && c.reason != Reason::Suspended.as_str());
-            if let Some(before) = worked_on.filter(|_| now.status == Truth::True.as_str()) {
+            let worked_on = before
+                .filter(|c| c.status == ConditionStatus::Unknown.as_str() && c.reason != Reason::Suspended.as_str());
+            if let Some(before) = worked_on.filter(|_| now.status == ConditionStatus::True.as_str()) {
                 let step = Step { kind, r#type: type_.as_str() };
                 let took = now.last_transition_time.0.duration_since(before.last_transition_time.0);
                 self.step_seconds.get_or_create(&step).observe(took.as_secs_f64().max(0.0));
@@ -261,7 +261,7 @@ impl Metrics {
         }
         *is_new |= old.is_empty();
         let ready = new.iter().find(|c| c.type_ == ConditionType::Ready.as_str());
-        if *is_new && ready.is_some_and(|c| c.status == Truth::True.as_str()) {
+        if *is_new && ready.is_some_and(|c| c.status == ConditionStatus::True.as_str()) {
             *is_new = false;
             let created = object.creation_timestamp().map_or_else(Timestamp::now, |t| t.0);
             let took = Timestamp::now().duration_since(created);
@@ -342,18 +342,18 @@ mod tests {
         let start = Timestamp::now() - jiff::SignedDuration::from_secs(100);
         pod.metadata.creation_timestamp = Some(crate::conditions::in_seconds(start));
         let mut conditions = vec![];
-        let mut transition = |type_, truth, reason, after| {
+        let mut transition = |type_, condition_status, reason, after| {
             let old = conditions.clone();
             let now = start + jiff::SignedDuration::from_secs(after);
-            set(&mut conditions, 1, type_, truth, reason, "", now);
+            set(&mut conditions, 1, type_, condition_status, reason, "", now);
             metrics.transitioned(Controller::Domain, &pod, &old, &conditions, &mut is_new);
         };
-        transition(ConditionType::Ready, Truth::Unknown, Reason::Progressing, 0);
-        transition(ConditionType::DomainProgrammed, Truth::Unknown, Reason::Queued, 10);
-        transition(ConditionType::DomainProgrammed, Truth::True, Reason::Programmed, 70);
-        transition(ConditionType::Ready, Truth::True, Reason::Ready, 70);
-        transition(ConditionType::Ready, Truth::False, Reason::RefNotFound, 1000);
-        transition(ConditionType::Ready, Truth::True, Reason::Ready, 2000);
+        transition(ConditionType::Ready, ConditionStatus::Unknown, Reason::Progressing, 0);
+        transition(ConditionType::DomainProgrammed, ConditionStatus::Unknown, Reason::Queued, 10);
+        transition(ConditionType::DomainProgrammed, ConditionStatus::True, Reason::Programmed, 70);
+        transition(ConditionType::Ready, ConditionStatus::True, Reason::Ready, 70);
+        transition(ConditionType::Ready, ConditionStatus::False, Reason::RefNotFound, 1000);
+        transition(ConditionType::Ready, ConditionStatus::True, Reason::Ready, 2000);
         assert_shown(
             &registry,
             &[
@@ -367,7 +367,7 @@ mod tests {
         let (metrics, registry) = Metrics::new();
         let old = conditions[..1].to_vec();
         let mut new = old.clone();
-        set(&mut new, 1, ConditionType::Ready, Truth::True, Reason::Ready, "", Timestamp::now());
+        set(&mut new, 1, ConditionType::Ready, ConditionStatus::True, Reason::Ready, "", Timestamp::now());
         metrics.transitioned(Controller::Domain, &pod, &old, &new, &mut false);
         assert!(!shown(&registry).contains("first_time_to_readiness"), "{}", shown(&registry));
     }

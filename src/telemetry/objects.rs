@@ -23,7 +23,7 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     aws::quota::{Place, Quota},
-    conditions::Truth,
+    conditions::ConditionStatus,
 };
 
 /// What the series are read from.
@@ -44,7 +44,7 @@ impl Debug for Objects {
     }
 }
 
-const STATUSES: [Truth; 3] = [Truth::True, Truth::False, Truth::Unknown];
+const STATUSES: [ConditionStatus; 3] = [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown];
 
 impl Collector for Objects {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
@@ -104,7 +104,7 @@ impl All {
     fn condition_status(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
         let help = "1 for the status that the condition has, 0 for the two others. Of ClientCertificates only Ready, and only True";
         let mut metric = encoder.encode_descriptor("condition_status", help, None, MetricType::Gauge)?;
-        let mut put = |kind, namespace, name, type_: ConditionType, status: Truth, is: bool| {
+        let mut put = |kind, namespace, name, type_: ConditionType, status: ConditionStatus, is: bool| {
             let labels = [
                 ("kind", kind),
                 ("namespace", namespace),
@@ -127,8 +127,8 @@ impl All {
                 namespace(c),
                 name(c),
                 ConditionType::Ready,
-                Truth::True,
-                ready(c) == Truth::True,
+                ConditionStatus::True,
+                ready(c) == ConditionStatus::True,
             )?;
         }
         Ok(())
@@ -138,7 +138,7 @@ impl All {
         let help = "1 for the reason of a condition that is not True. MtlsDomains and ClientGrants";
         let mut metric = encoder.encode_descriptor("condition_reason", help, None, MetricType::Gauge)?;
         for Conditions { kind, namespace, name, all } in self.conditions() {
-            let open = all.iter().filter(|c| c.status != Truth::True.as_str());
+            let open = all.iter().filter(|c| c.status != ConditionStatus::True.as_str());
             for (type_, reason) in
                 open.filter_map(|c| Some((ConditionType::parse(&c.type_)?, Reason::parse(&c.reason)?)))
             {
@@ -227,7 +227,7 @@ impl All {
 /// The ClientCertificates of one domain.
 #[derive(Default)]
 struct Sum {
-    /// By [`Truth`].
+    /// By [`ConditionStatus`].
     ready: [i64; 3],
     due: Option<Timestamp>,
 }
@@ -280,17 +280,18 @@ fn authorities(d: &MtlsDomain) -> BTreeMap<&str, Timestamp> {
     ends
 }
 
-fn ready(c: &ClientCertificate) -> Truth {
+fn ready(c: &ClientCertificate) -> ConditionStatus {
     let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
     let ready = conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str());
-    ready.and_then(|c| STATUSES.into_iter().find(|t| t.as_str() == c.status)).unwrap_or(Truth::Unknown)
+    ready.and_then(|c| STATUSES.into_iter().find(|t| t.as_str() == c.status)).unwrap_or(ConditionStatus::Unknown)
 }
 
 /// Whether it is meant to be renewed.
 fn is_kept(c: &ClientCertificate) -> bool {
     let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
-    let is_refused =
-        conditions.iter().any(|c| c.type_ == ConditionType::Accepted.as_str() && c.status == Truth::False.as_str());
+    let is_refused = conditions
+        .iter()
+        .any(|c| c.type_ == ConditionType::Accepted.as_str() && c.status == ConditionStatus::False.as_str());
     !c.spec.suspend && !is_refused
 }
 

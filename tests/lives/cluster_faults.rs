@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use kube::{Api, api::ObjectMeta};
 use mtls_operator::api::MtlsDomain;
 use sandbox::{
-    api_proxy::{Act, ApiProxy, Rule},
+    api_proxy::{ApiProxy, ProxyAction, Rule},
     control::Calls,
     operator::grant,
 };
@@ -87,7 +87,7 @@ fn a_watch_that_expires_is_begun_anew_and_misses_nothing() {
     run(async {
         let (life, proxy) = through_proxy("expired").await;
         ready_domain(&life).await;
-        let gone = Act::Refuse(StatusCode::GONE, "Expired");
+        let gone = ProxyAction::Refuse(StatusCode::GONE, "Expired");
         let rule = proxy.add(Rule { times: 12, ..Rule::of(Some(Method::GET), "watch=true", gone) });
         proxy.cut();
         let partner = Ca::new("partner");
@@ -121,7 +121,7 @@ fn a_watch_that_expires_is_begun_anew_and_misses_nothing() {
 fn while_no_status_can_be_written_the_work_goes_on_and_nothing_is_made_twice() {
     run(async {
         let (life, proxy) = through_proxy("conflict").await;
-        let conflict = Act::Refuse(StatusCode::CONFLICT, "Conflict");
+        let conflict = ProxyAction::Refuse(StatusCode::CONFLICT, "Conflict");
         let rule = proxy.add(Rule { times: 12, ..Rule::of(Some(Method::PATCH), "/status?", conflict) });
         let mark = life.mark().await;
         create(&life, DOMAIN, "partners", domain_spec(&life, generated())).await;
@@ -159,11 +159,11 @@ fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
         // As if it had been written under another schema.
         let from = "\"subject\":{\"commonName\":\"bad";
         let to = from.replace("{\"commonName\"", "[],\"subjects\":{\"commonName\"");
-        let _ = proxy.add(Rule::of(Some(Method::GET), "/clientcertificates*", Act::Replace(from.into(), to)));
+        let _ = proxy.add(Rule::of(Some(Method::GET), "/clientcertificates*", ProxyAction::Replace(from.into(), to)));
         let _ = proxy.add(Rule::of(
             Some(Method::GET),
             "/mtlsdomains*",
-            Act::Replace("\"domainName\":\"bad.".into(), "\"domainName\":7,\"was\":\"bad.".into()),
+            ProxyAction::Replace("\"domainName\":\"bad.".into(), "\"domainName\":7,\"was\":\"bad.".into()),
         ));
         life.operator.stop().await.expect("it stops");
         life.operator.restart().expect("the operator starts");
@@ -335,9 +335,9 @@ fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_trusts
         with_self_signed(&life).await;
         let before = truststore(&life).await;
         for (what, act) in [
-            ("fails", Act::Refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
-            ("is forbidden", Act::Refuse(StatusCode::FORBIDDEN, "Forbidden")),
-            ("takes its time", Act::Hold),
+            ("fails", ProxyAction::Refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
+            ("is forbidden", ProxyAction::Refuse(StatusCode::FORBIDDEN, "Forbidden")),
+            ("takes its time", ProxyAction::Hold),
         ] {
             life.operator.stop().await.expect("it stops");
             let rule = proxy.add(Rule::of(Some(Method::GET), CERTIFICATES, act));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
 use sandbox::{
-    api_proxy::{Act, Rule, Seen},
+    api_proxy::{ProxyAction, Rule, Seen},
     control::{Fault, When},
 };
 
@@ -108,7 +108,7 @@ async fn killed_at_write((method, path): &Write, skip: u64, when: When, expected
     story::prepare(&life).await;
     let point = format!("killed {when:?} {method} {path} number {}", skip + 1);
     let path = format!("/namespaces/{}/{path}?", life.namespace);
-    let rule = Rule { skip, times: 1, when, ..Rule::of(Some(method.clone()), &path, Act::Hold) };
+    let rule = Rule { skip, times: 1, when, ..Rule::of(Some(method.clone()), &path, ProxyAction::Hold) };
     let held = Held::Cluster(&proxy, proxy.add(rule));
     let told = story::tell(&mut life, Some(held)).await;
     let killed = story::was_killed(&life, held).await;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What kstatus says of each object.
-async fn verdicts(objects: &[&Value]) -> Vec<String> {
+async fn statuses(objects: &[&Value]) -> Vec<String> {
     let program = tokio::task::spawn_blocking(kstatus).await.expect("it is built");
     let mut child = tokio::process::Command::new(program)
         .stdin(Stdio::piped())
@@ -35,8 +35,8 @@ fn kstatus() -> PathBuf {
     tools::go_program("kstatus", &source, ".", &[]).expect("kstatus can be built")
 }
 
-async fn kstatus_says(object: &Value, verdict: &str) {
-    assert_eq!(verdicts(&[object]).await, [verdict], "{}", object["status"]);
+async fn kstatus_says(object: &Value, status: &str) {
+    assert_eq!(statuses(&[object]).await, [status], "{}", object["status"]);
 }
 
 fn was_reconciled(object: &Value) -> bool {

@@ -389,7 +389,9 @@ fn a_certificate_of_another_namespace_takes_a_grant() {
         Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, stalled: false, .. }) => {
             ("refused", false)
         }
-        Admission::Unclear(Acceptance::Unclear(Line { standing: Standing::Unreachable, .. })) => ("unclear", false),
+        Admission::Unclear(Acceptance::Unclear(StepCondition { status: StepStatus::Unreachable, .. })) => {
+            ("unclear", false)
+        }
         other => panic!("{other:?}"),
     };
     for (fit, expected) in [

@@ -1,7 +1,7 @@
 //! The bucket that the truststore goes into: found as it must be, or made where the spec says so, and then kept as it was made. Never changed
 //! when somebody else made it.
 
-use super::{Action, Judged, Verdict};
+use super::{Action, StepPlan, StepState};
 use crate::{
     api::conditions::Reason,
     domain::{
@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// What of its settings is to be put right while it takes a truststore; or what keeps it from taking one, and what we do about that.
-pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, Judged> {
+pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan> {
     let (bucket, account) = (&d.home.bucket, &d.home.account);
-    let blocked = |reason, message| Err(Verdict::Blocked(reason, message).into());
+    let blocked = |reason, message| Err(StepState::Blocked(reason, message).into());
     match &o.bucket {
         // S3 says no more than "no", also of a bucket that another account has.
         Err(why) if why.reason == Reason::PermissionDenied => {
@@ -21,10 +21,10 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, Judged> {
                 "bucket {bucket}: {}; or name another bucket, if this one is not account {account}'s",
                 why.message
             );
-            Err(Verdict::Unknown(Unseen { message, ..why.clone() }).into())
+            Err(StepState::Unknown(Unseen { message, ..why.clone() }).into())
         }
-        Err(why) => Err(Verdict::unknown(why).into()),
-        Ok(None) if d.create_bucket => Err(Judged::act(
+        Err(why) => Err(StepState::unknown(why).into()),
+        Ok(None) if d.create_bucket => Err(StepPlan::in_progress(
             format!("creating the bucket {bucket}"),
             vec![Action::CreateBucket { bucket: bucket.clone() }],
         )),
@@ -45,7 +45,9 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, Judged> {
         Ok(Some(found)) => match &found.made {
             Some(made) if found.versioned => Ok(settings(d, made, true)),
             // Not finished, or somebody has suspended it.
-            Some(made) => Err(Judged::act(format!("setting up the bucket {bucket}"), settings(d, made, false))),
+            Some(made) => {
+                Err(StepPlan::in_progress(format!("setting up the bucket {bucket}"), settings(d, made, false)))
+            }
             None if found.versioned => Ok(vec![]),
             None => blocked(
                 Reason::BucketNotVersioned,
@@ -103,7 +105,7 @@ mod tests {
             let mut o = empty().observed();
             o.bucket = Ok(Some(Bucket { region: "eu-west-1".into(), versioned, made: made.clone() }));
             let d = Desired { create_bucket: true, kms_key: text(wanted), ..desired() };
-            let (Ok(actions) | Err(Judged { actions, .. })) = bucket(&d, &o);
+            let (Ok(actions) | Err(StepPlan { actions, .. })) = bucket(&d, &o);
             let done: Vec<_> = actions.iter().map(ToString::to_string).collect();
             assert_eq!(done.len(), expected.len(), "{made:?} versioned: {versioned}: {done:?}");
             assert!(done.iter().zip(expected).all(|(done, expected)| done.starts_with(expected)), "{made:?}: {done:?}");

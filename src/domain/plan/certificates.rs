@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Action, Judged, OWNER_TAG, Step, Verdict, custom_domain::is_taken_over};
+use super::{Action, OWNER_TAG, Step, StepPlan, StepState, custom_domain::is_taken_over};
 use crate::{
     api::conditions::Reason,
     aws::{
@@ -54,7 +54,7 @@ struct There<'a> {
 
 /// A domain that is taken over keeps what it has while the spec says nothing of certificates. One that we requested for it since is ours
 /// to follow, not to keep.
-fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, Verdict> {
+fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> {
     let request = match &d.certificate {
         DesiredCertificate::Existing { arn, ownership_arn } => {
             return Ok(Wanted::There(There { arn, ownership_arn: ownership_arn.as_deref(), kept: false }));
@@ -62,14 +62,14 @@ fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, Verdict> {
         DesiredCertificate::Request { request, keep: false } => return Ok(Wanted::Requested(request)),
         DesiredCertificate::Request { request, keep: true } => request,
     };
-    let domain = o.domain.as_ref().map_err(Verdict::unknown)?;
+    let domain = o.domain.as_ref().map_err(StepState::unknown)?;
     let Some(g) = domain.as_ref().filter(|g| is_taken_over(d, g)) else { return Ok(Wanted::Requested(request)) };
-    let certificates = o.certificates.as_ref().map_err(Verdict::unknown)?;
+    let certificates = o.certificates.as_ref().map_err(StepState::unknown)?;
     if certificates.iter().any(|c| c.arn == g.certificate_arn && is_ours(&d.home, c)) {
         return Ok(Wanted::Requested(request));
     }
     if g.certificate_arn.is_empty() {
-        return Err(Verdict::Behind(Step::DomainProgrammed)); // edge-optimized, which is refused there
+        return Err(StepState::WaitingFor(Step::DomainProgrammed)); // edge-optimized, which is refused there
     }
     let ownership_arn = g.ownership_certificate_arn.as_deref();
     Ok(Wanted::There(There { arn: &g.certificate_arn, ownership_arn, kept: true }))
@@ -106,16 +106,16 @@ fn named<'a>(o: &'a Observed, arn: &str) -> Result<Option<&'a acm::Certificate>,
     o.named.get(arn).map_or(Ok(None), |read| read.as_ref().map(Option::as_ref))
 }
 
-pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> Judged {
+pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> StepPlan {
     match wanted(d, o) {
-        Err(verdict) => verdict.into(),
+        Err(state) => state.into(),
         Ok(Wanted::Requested(wanted)) => ours(d, wanted, o, now),
         Ok(Wanted::There(there)) => match usable(d, &there, o, now) {
-            Err(verdict) => verdict.into(),
+            Err(state) => state.into(),
             Ok(c) => {
                 let what = if there.kept { "the certificate that the domain came with, " } else { "" };
-                Judged {
-                    verdict: issued(what, c),
+                StepPlan {
+                    state: issued(what, c),
                     actions: superseded(d, o, [Some(there.arn), there.ownership_arn]).collect(),
                 }
             }
@@ -123,15 +123,15 @@ pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> Judged 
     }
 }
 
-fn issued(what: &str, c: &acm::Certificate) -> Verdict {
+fn issued(what: &str, c: &acm::Certificate) -> StepState {
     let not_after = c.not_after.map(|t| t.strftime(", valid until %Y-%m-%d").to_string()).unwrap_or_default();
-    Verdict::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
+    StepState::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
 }
 
 // ---- one that is there
 
 /// The certificate, once API Gateway can be given it for mutual TLS.
-fn usable<'a>(d: &Desired, there: &There, o: &'a Observed, now: Timestamp) -> Result<&'a acm::Certificate, Verdict> {
+fn usable<'a>(d: &Desired, there: &There, o: &'a Observed, now: Timestamp) -> Result<&'a acm::Certificate, StepState> {
     let Home { domain_name: name, .. } = &d.home;
     let (field, way_out) = match there.kept {
         true => ("the domain's certificate", "; name another one in spec.serverCertificate"),
@@ -139,7 +139,7 @@ fn usable<'a>(d: &Desired, there: &There, o: &'a Observed, now: Timestamp) -> Re
     };
     let c = valid(field, way_out, there.arn, name, o, now)?;
     let proof = "spec.serverCertificate.existing.ownershipVerificationArn";
-    let invalid = |message: String| Err(Verdict::blocked(Reason::InvalidSpec, message));
+    let invalid = |message: String| Err(StepState::blocked(Reason::InvalidSpec, message));
     let origin = match c.kind {
         CertificateKind::Requested if there.ownership_arn.is_some() && !there.kept => {
             return invalid(format!(
@@ -174,9 +174,9 @@ fn valid<'a>(
     name: &str,
     o: &'a Observed,
     now: Timestamp,
-) -> Result<&'a acm::Certificate, Verdict> {
-    let c = named(o, arn).map_err(Verdict::unknown)?.ok_or_else(|| {
-        Verdict::blocked(Reason::RefNotFound, format!("{field}: there is no certificate {arn} in ACM{way_out}"))
+) -> Result<&'a acm::Certificate, StepState> {
+    let c = named(o, arn).map_err(StepState::unknown)?.ok_or_else(|| {
+        StepState::blocked(Reason::RefNotFound, format!("{field}: there is no certificate {arn} in ACM{way_out}"))
     })?;
     let expired = c.not_after.is_some_and(|t| t <= now);
     let status = if expired { CertificateStatus::Expired } else { c.status.clone() };
@@ -187,7 +187,7 @@ fn valid<'a>(
     } else {
         return Ok(c);
     };
-    Err(Verdict::blocked(Reason::CertificateFailed, format!("{field}: {arn} {problem}{way_out}")))
+    Err(StepState::blocked(Reason::CertificateFailed, format!("{field}: {arn} {problem}{way_out}")))
 }
 
 /// By its exact name, or by a wildcard in the place of its first label.
@@ -198,43 +198,50 @@ fn covers(c: &acm::Certificate, name: &str) -> bool {
 
 // ---- one of ours
 
-fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> Judged {
+fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> StepPlan {
     if let Err(why) = &o.certificates {
-        return Verdict::unknown(why).into();
+        return StepState::unknown(why).into();
     }
     let Some(certificate) = requested(d, wanted, o) else { return requests::request(d, wanted, o, now) };
     let validation = match (&d.home.dns, &o.validation) {
         (DesiredDns::External { .. }, _) => Ok(vec![]),
         (_, Ok(found)) => validation_records(d, o, certificate, found),
-        (_, Err(why)) => Err(Verdict::unknown(why)),
+        (_, Err(why)) => Err(StepState::unknown(why)),
     };
     if certificate.status == CertificateStatus::Issued {
         // The record is what the renewal hangs on: put back when somebody removed it, without a fuss.
         let mut actions = validation.unwrap_or_default();
         actions.extend(superseded(d, o, [Some(&certificate.arn), None]));
-        return Judged { verdict: issued("", certificate), actions };
+        return StepPlan { state: issued("", certificate), actions };
     }
     match validation {
-        Err(verdict) => verdict.into(),
-        Ok(changes) if !changes.is_empty() => Judged::act("writing the validation record into Route 53", changes),
+        Err(state) => state.into(),
+        Ok(changes) if !changes.is_empty() => {
+            StepPlan::in_progress("writing the validation record into Route 53", changes)
+        }
         Ok(_) if certificate.validation.is_empty() || certificate.validation.iter().any(|v| v.record.is_none()) => {
-            Verdict::wait(Reason::WaitingForValidation, "ACM has not named the validation record yet").into()
+            StepState::wait(Reason::WaitingForValidation, "ACM has not named the validation record yet").into()
         }
         Ok(_) if matches!(d.home.dns, DesiredDns::External { .. }) => {
-            Verdict::wait(Reason::WaitingForValidation, format!("create in public DNS: {}", lines(certificate))).into()
-        }
-        Ok(_) => {
-            Verdict::wait(Reason::WaitingForValidation, "the validation record is in Route 53; ACM has not issued yet")
+            StepState::wait(Reason::WaitingForValidation, format!("create in public DNS: {}", lines(certificate)))
                 .into()
         }
+        Ok(_) => StepState::wait(
+            Reason::WaitingForValidation,
+            "the validation record is in Route 53; ACM has not issued yet",
+        )
+        .into(),
     }
 }
 
 /// The hosted zone that the records of `name` belong into.
-pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Zone, Verdict> {
-    let zones = o.zones.as_ref().map_err(Verdict::unknown)?;
+pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Zone, StepState> {
+    let zones = o.zones.as_ref().map_err(StepState::unknown)?;
     let DesiredDns::Route53 { zone_id, .. } = &d.home.dns else {
-        return Err(Verdict::blocked(Reason::HostedZoneNotFound, format!("the records of {name} are made elsewhere")));
+        return Err(StepState::blocked(
+            Reason::HostedZoneNotFound,
+            format!("the records of {name} are made elsewhere"),
+        ));
     };
     let message = match (zones.get(name), zone_id) {
         (Some(ZoneChoice::Found(zone)), _) => return Ok(zone),
@@ -252,7 +259,7 @@ pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Z
             d.home.route53_account()
         ),
     };
-    Err(Verdict::blocked(Reason::HostedZoneNotFound, message))
+    Err(StepState::blocked(Reason::HostedZoneNotFound, message))
 }
 
 /// The CNAMEs by which ACM sees that the names of a certificate are ours, and that it looks for again at each renewal: name and value
@@ -275,7 +282,7 @@ fn validation_records(
     o: &Observed,
     certificate: &acm::Certificate,
     found: &BTreeMap<String, Vec<RecordSet>>,
-) -> Result<Vec<Action>, Verdict> {
+) -> Result<Vec<Action>, StepState> {
     let mut batches: BTreeMap<&str, BTreeMap<String, Change>> = BTreeMap::new();
     for validation in &certificate.validation {
         let Some((name, value)) = &validation.record else { continue };

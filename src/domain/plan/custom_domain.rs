@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{ADOPTED_TAG, Action, Judged, OWNER_TAG, Step, Verdict, certificates, references::MOST_TOLD};
+use super::{ADOPTED_TAG, Action, OWNER_TAG, Step, StepPlan, StepState, certificates, references::MOST_TOLD};
 use crate::{
     api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
     aws::{
@@ -25,11 +25,11 @@ pub(super) fn domain(
     o: &Observed,
     certificate: Option<&acm::Certificate>,
     ownership: Option<&acm::Certificate>,
-    published: &Verdict,
+    published: &StepState,
     now: Timestamp,
-) -> Judged {
+) -> StepPlan {
     let existing = match &o.domain {
-        Err(why) => return Verdict::unknown(why).into(),
+        Err(why) => return StepState::unknown(why).into(),
         Ok(existing) => existing.as_ref(),
     };
     let version =
@@ -45,32 +45,32 @@ pub(super) fn domain(
     };
     let Some(g) = existing else {
         return match (pair, version) {
-            (Some(pair), Some(version)) => Judged::act(
+            (Some(pair), Some(version)) => StepPlan::in_progress(
                 format!("creating the custom domain {}", d.home.domain_name),
                 vec![Action::CreateDomain(desired(pair, version))],
             ),
-            (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
-            (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
+            (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
+            (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
         };
     };
-    let standing = standing(&d.home, g);
+    let domain_ownership = domain_ownership(&d.home, g);
     if is_barred(d, o) {
-        if standing == Standing::Unowned && has_lost_its_mark(d, o, g) {
-            return Judged::act(
+        if domain_ownership == DomainOwnership::Unowned && has_lost_its_mark(d, o, g) {
+            return StepPlan::in_progress(
                 format!("putting our mark back on the custom domain {}", g.name),
                 vec![Action::MarkDomain { arn: g.arn.clone() }],
             );
         }
-        return not_ours(g, &standing).into();
+        return not_ours(g, &domain_ownership).into();
     }
-    if let Some(why) = unmanageable(g, &standing) {
-        return Verdict::blocked(Reason::DomainRejected, why).into();
+    if let Some(why) = unmanageable(g, &domain_ownership) {
+        return StepState::blocked(Reason::DomainRejected, why).into();
     }
     if g.status == DomainStatus::Updating {
-        return Verdict::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
+        return StepState::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
     }
     if g.security_policy != MUTUAL_TLS_POLICY {
-        return Judged::act(
+        return StepPlan::in_progress(
             format!("setting the TLS policy of the custom domain {} back to {MUTUAL_TLS_POLICY}", g.name),
             vec![Action::RestoreSecurityPolicy { name: g.name.clone() }],
         );
@@ -82,8 +82,8 @@ pub(super) fn domain(
     let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
     let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {
         (Some(wanted), Some(version)) => (wanted, version),
-        (None, _) => return Verdict::Behind(Step::CertificateIssued).into(),
-        (_, None) => return Verdict::Behind(Step::TruststorePublished).into(),
+        (None, _) => return StepState::WaitingFor(Step::CertificateIssued).into(),
+        (_, None) => return StepState::WaitingFor(Step::TruststorePublished).into(),
     };
     // Nothing is wished for beside a public certificate, and what may be left there from before does no harm.
     let has_pair = |(arn, ownership): (&str, Option<&str>)| {
@@ -97,14 +97,14 @@ pub(super) fn domain(
         && g.ip_address_type == d.ip_address_type
         && g.routing_mode == MAPPINGS_ONLY;
     let mut actions = vec![];
-    if matches!(standing, Standing::Unowned | Standing::Adopted) {
-        if let Err(refused) = nobody_loses(&d.home, &standing, g, o, now) {
+    if matches!(domain_ownership, DomainOwnership::Unowned | DomainOwnership::Adopted) {
+        if let Err(refused) = nobody_loses(&d.home, &domain_ownership, g, o, now) {
             return refused.into();
         }
-        if standing == Standing::Unowned {
+        if domain_ownership == DomainOwnership::Unowned {
             match (pair, version) {
-                (None, _) => return Verdict::Behind(Step::CertificateIssued).into(),
-                (_, None) => return Verdict::Behind(Step::TruststorePublished).into(),
+                (None, _) => return StepState::WaitingFor(Step::CertificateIssued).into(),
+                (_, None) => return StepState::WaitingFor(Step::TruststorePublished).into(),
                 _ => {} // only with everything that it takes
             }
             // The mark first: whatever happens in between, the next reconcile knows what this is.
@@ -115,13 +115,13 @@ pub(super) fn domain(
         actions.push(Action::UpdateDomain(desired(wanted, wanted_version)));
     }
     if !actions.is_empty() {
-        let what = if standing == Standing::Unowned { "taking over" } else { "updating" };
-        return Judged::act(format!("{what} the custom domain {}", g.name), actions);
+        let what = if domain_ownership == DomainOwnership::Unowned { "taking over" } else { "updating" };
+        return StepPlan::in_progress(format!("{what} the custom domain {}", g.name), actions);
     }
     match (pair, version) {
-        (None, _) => Verdict::Behind(Step::CertificateIssued).into(),
-        (_, None) => Verdict::Behind(Step::TruststorePublished).into(),
-        _ => Verdict::done(
+        (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
+        (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
+        _ => StepState::done(
             Reason::Programmed,
             format!("{} is AVAILABLE with this certificate and truststore version", g.name),
         )
@@ -131,7 +131,7 @@ pub(super) fn domain(
 
 /// Whose a custom domain of our name is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum DomainOwnership {
     /// Ours, and we made it.
     Made,
     /// Ours, taken over.
@@ -139,24 +139,24 @@ pub enum Standing {
     /// It carries no owner's mark.
     Unowned,
     /// The owner that its mark names.
-    Foreign(String),
+    NotOwned(String),
 }
 
-pub fn standing(home: &Home, g: &Domain) -> Standing {
+pub fn domain_ownership(home: &Home, g: &Domain) -> DomainOwnership {
     match g.tags.get(OWNER_TAG) {
-        None => Standing::Unowned,
-        Some(owner) if *owner != home.owner => Standing::Foreign(owner.clone()),
-        Some(_) if g.tags.contains_key(ADOPTED_TAG) => Standing::Adopted,
-        Some(_) => Standing::Made,
+        None => DomainOwnership::Unowned,
+        Some(owner) if *owner != home.owner => DomainOwnership::NotOwned(owner.clone()),
+        Some(_) if g.tags.contains_key(ADOPTED_TAG) => DomainOwnership::Adopted,
+        Some(_) => DomainOwnership::Made,
     }
 }
 
 /// Whether there is a domain that we may not touch.
 pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
     let existing = o.domain.as_ref().ok().and_then(Option::as_ref);
-    match existing.map(|g| standing(&d.home, g)) {
-        Some(Standing::Foreign(_)) => true,
-        Some(Standing::Unowned) => d.adoption == AdoptionPolicy::Never,
+    match existing.map(|g| domain_ownership(&d.home, g)) {
+        Some(DomainOwnership::NotOwned(_)) => true,
+        Some(DomainOwnership::Unowned) => d.adoption == AdoptionPolicy::Never,
         _ => false,
     }
 }
@@ -173,15 +173,15 @@ fn has_lost_its_mark(d: &Desired, o: &Observed, g: &Domain) -> bool {
 
 /// Whether it carries our mark.
 pub fn is_ours(home: &Home, g: &Domain) -> bool {
-    matches!(standing(home, g), Standing::Made | Standing::Adopted)
+    matches!(domain_ownership(home, g), DomainOwnership::Made | DomainOwnership::Adopted)
 }
 
 /// Whether the domain was there before us, and is taken over or about to be.
 pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
-    match standing(&d.home, g) {
-        Standing::Adopted => true,
-        Standing::Unowned => d.adoption == AdoptionPolicy::Unowned,
-        Standing::Made | Standing::Foreign(_) => false,
+    match domain_ownership(&d.home, g) {
+        DomainOwnership::Adopted => true,
+        DomainOwnership::Unowned => d.adoption == AdoptionPolicy::Unowned,
+        DomainOwnership::Made | DomainOwnership::NotOwned(_) => false,
     }
 }
 
@@ -189,22 +189,22 @@ pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
 pub fn keeps_unlisted(home: &Home, g: &Domain) -> bool {
     match home.unlisted_mappings {
         Some(fate) => fate == UnlistedMappings::Keep,
-        None => standing(home, g) != Standing::Made,
+        None => domain_ownership(home, g) != DomainOwnership::Made,
     }
 }
 
-fn not_ours(g: &Domain, standing: &Standing) -> Verdict {
-    let whose = match standing {
-        Standing::Foreign(owner) => format!("belongs to {owner}; it is left alone"),
+fn not_ours(g: &Domain, domain_ownership: &DomainOwnership) -> StepState {
+    let whose = match domain_ownership {
+        DomainOwnership::NotOwned(owner) => format!("belongs to {owner}; it is left alone"),
         _ => "carries no owner's mark; it is left alone. Set spec.adoptionPolicy to Unowned to take it over".into(),
     };
-    Verdict::blocked(Reason::ForeignOwner, format!("the custom domain {} exists already and {whose}", g.name))
+    StepState::blocked(Reason::ForeignOwner, format!("the custom domain {} exists already and {whose}", g.name))
 }
 
 /// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should change. Of one that is ours: what takes
 /// a migration, during which it is another domain for a while.
 /// Source: API Gateway Developer Guide, "Configuring mutual TLS authentication" and "Set the routing mode".
-fn unmanageable(g: &Domain, standing: &Standing) -> Option<String> {
+fn unmanageable(g: &Domain, domain_ownership: &DomainOwnership) -> Option<String> {
     let name = &g.name;
     if g.endpoint_type != "REGIONAL" {
         return Some(format!(
@@ -213,13 +213,13 @@ fn unmanageable(g: &Domain, standing: &Standing) -> Option<String> {
             g.endpoint_type
         ));
     }
-    if g.security_policy != MUTUAL_TLS_POLICY && *standing == Standing::Unowned {
+    if g.security_policy != MUTUAL_TLS_POLICY && *domain_ownership == DomainOwnership::Unowned {
         return Some(format!(
             "the custom domain {name} has the TLS policy {}, and mutual TLS needs {MUTUAL_TLS_POLICY}: change that first",
             g.security_policy
         ));
     }
-    if g.routing_mode != MAPPINGS_ONLY && *standing != Standing::Made {
+    if g.routing_mode != MAPPINGS_ONLY && *domain_ownership != DomainOwnership::Made {
         return Some(format!(
             "the custom domain {name} has the routing mode {}, with which API mappings are not all that decides: set it to \
              API_MAPPING_ONLY first",
@@ -231,7 +231,7 @@ fn unmanageable(g: &Domain, standing: &Standing) -> Option<String> {
 
 /// A status that only AWS or whoever holds a certificate can end, unless the certificates are about to be replaced.
 /// Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
-fn locked(g: &Domain, has_pair: bool) -> Option<Verdict> {
+fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
     let remedy = match g.status {
         DomainStatus::Available => return None,
         DomainStatus::PendingCertificateReimport => {
@@ -244,24 +244,30 @@ fn locked(g: &Domain, has_pair: bool) -> Option<Verdict> {
     };
     let why = g.status_message.as_deref().unwrap_or("no message");
     let message = format!("{} is {}: {why}; {remedy}", g.name, g.status.as_str());
-    has_pair.then(|| Verdict::blocked(Reason::DomainRejected, message))
+    has_pair.then(|| StepState::blocked(Reason::DomainRejected, message))
 }
 
 /// A domain is taken over only when every certificate that it trusts now is in the truststore that it is to have. What has expired
 /// lets nobody in any more.
-fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now: Timestamp) -> Result<(), Verdict> {
+fn nobody_loses(
+    home: &Home,
+    domain_ownership: &DomainOwnership,
+    g: &Domain,
+    o: &Observed,
+    now: Timestamp,
+) -> Result<(), StepState> {
     let Some(used) = &g.truststore else { return Ok(()) };
-    let pinned = o.pinned.as_ref().map_err(Verdict::unknown)?;
-    let published = o.published.as_ref().map_err(Verdict::unknown)?;
+    let pinned = o.pinned.as_ref().map_err(StepState::unknown)?;
+    let published = o.published.as_ref().map_err(StepState::unknown)?;
     let Some(pinned) = pinned else {
         let message = format!(
             "the custom domain {} trusts the certificates in {}, which cannot be read, so nobody can tell who would lose access. Put that \
              object back, or turn mutual TLS off first",
             g.name, used.uri
         );
-        return Err(Verdict::blocked(Reason::TrustInUse, message));
+        return Err(StepState::blocked(Reason::TrustInUse, message));
     };
-    if *standing == Standing::Adopted && pinned.owner.as_ref() == Some(&home.owner) {
+    if *domain_ownership == DomainOwnership::Adopted && pinned.owner.as_ref() == Some(&home.owner) {
         return Ok(()); // it has moved to our truststore: what leaves that is decided there
     }
     let stays = |certificate| published.as_ref().is_some_and(|p| p.bundle.find(certificate).is_some());
@@ -277,21 +283,21 @@ fn nobody_loses(home: &Home, standing: &Standing, g: &Domain, o: &Observed, now:
         conditions::listed(lost.iter().map(String::as_str), MOST_TOLD),
         used.uri
     );
-    Err(Verdict::blocked(Reason::TrustInUse, message))
+    Err(StepState::blocked(Reason::TrustInUse, message))
 }
 
 /// The domain, when it is there, ours, and of a kind that mutual TLS is for: nobody is sent to another.
-pub(in crate::domain) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, Verdict> {
+pub(in crate::domain) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, StepState> {
     match domain {
-        Err(why) => Err(Verdict::unknown(why)),
+        Err(why) => Err(StepState::unknown(why)),
         Ok(Some(g))
             if is_ours(home, g)
-                && unmanageable(g, &standing(home, g)).is_none()
+                && unmanageable(g, &domain_ownership(home, g)).is_none()
                 && g.security_policy == MUTUAL_TLS_POLICY =>
         {
             Ok(g)
         }
-        Ok(_) => Err(Verdict::Behind(Step::DomainProgrammed)),
+        Ok(_) => Err(StepState::WaitingFor(Step::DomainProgrammed)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Action, DEPLOYED, Judged, PENDING_TAG, Step, Verdict, references::unsupported};
+use super::{Action, DEPLOYED, PENDING_TAG, Step, StepPlan, StepState, references::unsupported};
 use crate::{
     api::{DefaultEndpoint, RestDeployment, conditions::Reason},
     aws::gateway::Protocol,
@@ -20,29 +20,29 @@ use crate::{
 /// How long a change of a stage may take until the endpoint answers accordingly. A guess: AWS names no time.
 const TAKES_EFFECT: SignedDuration = SignedDuration::from_mins(1);
 
-pub(super) fn bypass(d: &Desired, o: &Observed, dns: &Verdict, now: Timestamp) -> Judged {
+pub(super) fn bypass(d: &Desired, o: &Observed, dns: &StepState, now: Timestamp) -> StepPlan {
     if d.default_endpoint == DefaultEndpoint::Keep {
-        return Verdict::blocked(
+        return StepState::blocked(
             Reason::KeptOpen,
             "spec.defaultEndpoint is Keep: callers without a certificate can use the execute-api endpoint",
         )
         .into();
     }
     let ids: BTreeSet<_> = d.mappings.values().map(|m| &m.id).collect();
-    let judged = ids.into_iter().map(|id| match o.apis.get(id) {
-        Some(Err(why)) => Verdict::unknown(why).into(),
+    let step_plan = ids.into_iter().map(|id| match o.apis.get(id) {
+        Some(Err(why)) => StepState::unknown(why).into(),
         Some(Ok(Some(api))) if unsupported(&api.api).is_none() => endpoint(api, d.rest_deployment, dns, now),
-        None | Some(Ok(_)) => Verdict::Behind(Step::ResolvedRefs).into(),
+        None | Some(Ok(_)) => StepState::WaitingFor(Step::ResolvedRefs).into(),
     });
-    Judged::of_all(judged.collect()).unwrap_or_else(|| Verdict::done(Reason::Closed, "no API is mapped").into())
+    StepPlan::of_all(step_plan.collect()).unwrap_or_else(|| StepState::done(Reason::Closed, "no API is mapped").into())
 }
 
-fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Timestamp) -> Judged {
+fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Timestamp) -> StepPlan {
     let id = &api.api.id;
     let mark_pending = Action::MarkPending { api_arn: api.api.arn.clone() };
     if !api.api.endpoint_closed {
         if !dns.is_done() {
-            return Verdict::Behind(Step::DnsProgrammed).into();
+            return StepState::WaitingFor(Step::DnsProgrammed).into();
         }
         let close = Action::CloseEndpoint { protocol: api.api.protocol, api_id: id.clone() };
         let actions = if takes_two(api) {
@@ -50,16 +50,16 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
         } else {
             vec![close]
         };
-        return Judged::act(format!("closing the execute-api endpoint of {id}"), actions);
+        return StepPlan::in_progress(format!("closing the execute-api endpoint of {id}"), actions);
     }
     let mark = api.api.tags.get(PENDING_TAG);
     let deployed = mark.is_some_and(|mark| mark == DEPLOYED);
     if mark.is_some() && !deployed {
         let actions = publish(api, rest_deployment);
         if actions.is_empty() {
-            return Verdict::Behind(Step::ResolvedRefs).into();
+            return StepState::WaitingFor(Step::ResolvedRefs).into();
         }
-        return Judged::act(format!("making the closed endpoint of {id} effective"), actions);
+        return StepPlan::in_progress(format!("making the closed endpoint of {id} effective"), actions);
     }
     let unmark = || match deployed {
         true => vec![Action::UnmarkPending { api_arn: api.api.arn.clone() }],
@@ -67,8 +67,8 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
     };
     let fresh = api.there().any(|stage| stage.updated_at.is_some_and(|at| now.duration_since(at) < TAKES_EFFECT));
     match &api.probe {
-        Some(https::ProbeResult::Refused(_)) => Judged {
-            verdict: Verdict::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint"),
+        Some(https::ProbeResult::Refused(_)) => StepPlan {
+            state: StepState::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint"),
             actions: unmark(),
         },
         Some(https::ProbeResult::Answered(status)) => {
@@ -76,11 +76,11 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
                 format!("the execute-api endpoint of {id} is set to be closed, but still answers with status {status}");
             match rest_deployment {
                 _ if deployed || api.api.protocol != Protocol::Rest => {
-                    Verdict::wait(Reason::StillAnswering, still).into()
+                    StepState::wait(Reason::StillAnswering, still).into()
                 }
-                _ if !dns.is_done() => Verdict::Behind(Step::DnsProgrammed).into(),
-                RestDeployment::Allow if fresh => Verdict::wait(Reason::StillAnswering, still).into(),
-                RestDeployment::Allow => Judged::act(
+                _ if !dns.is_done() => StepState::WaitingFor(Step::DnsProgrammed).into(),
+                RestDeployment::Allow if fresh => StepState::wait(Reason::StillAnswering, still).into(),
+                RestDeployment::Allow => StepPlan::in_progress(
                     format!("deploying {id}, so that its closed endpoint becomes effective"),
                     [mark_pending].into_iter().chain(publish(api, rest_deployment)).collect(),
                 ),
@@ -91,8 +91,8 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
                          Deploy it, or set spec.restDeployment to Allow",
                         stages.join(", ")
                     );
-                    let verdict = if fresh { Verdict::Wait } else { Verdict::Blocked };
-                    verdict(Reason::WaitingForDeployment, missing).into()
+                    let state = if fresh { StepState::Wait } else { StepState::Blocked };
+                    state(Reason::WaitingForDeployment, missing).into()
                 }
             }
         }
@@ -101,8 +101,8 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &Verdict, now: Time
                 Some(https::ProbeResult::Unreachable(why)) => format!(": {why}"),
                 _ => String::new(),
             };
-            Judged {
-                verdict: Verdict::done(
+            StepPlan {
+                state: StepState::done(
                     Reason::NotVerified,
                     format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
                 ),
@@ -173,20 +173,20 @@ mod tests {
 
     /// The verdict in a word, and the actions in a word each.
     fn told(api: &Api, rest_deployment: RestDeployment, dns: bool) -> String {
-        let dns = if dns { Verdict::done(Reason::Programmed, "") } else { Verdict::Act(String::new()) };
-        let judged = endpoint(api, rest_deployment, &dns, NOW);
-        let verdict = match judged.verdict {
-            Verdict::Done(reason, _) => format!("Done {reason}"),
-            Verdict::Wait(reason, _) => format!("Wait {reason}"),
-            Verdict::Blocked(reason, message) => {
+        let dns = if dns { StepState::done(Reason::Programmed, "") } else { StepState::InProgress(String::new()) };
+        let step_plan = endpoint(api, rest_deployment, &dns, NOW);
+        let state = match step_plan.state {
+            StepState::Done(reason, _) => format!("Done {reason}"),
+            StepState::Wait(reason, _) => format!("Wait {reason}"),
+            StepState::Blocked(reason, message) => {
                 assert!(message.contains("r1") && message.contains("prod") && message.contains("restDeployment"));
                 format!("Blocked {reason}")
             }
-            Verdict::Behind(step) => format!("Behind {step:?}"),
-            Verdict::Act(_) => "Act".into(),
-            Verdict::Unknown(_) => "Unknown".into(),
+            StepState::WaitingFor(step) => format!("WaitingFor {step:?}"),
+            StepState::InProgress(_) => "InProgress".into(),
+            StepState::Unknown(_) => "Unknown".into(),
         };
-        judged.actions.iter().fold(verdict, |all, action| {
+        step_plan.actions.iter().fold(state, |all, action| {
             let word = format!("{action:?}");
             format!("{all} {}", word.split([' ', '{']).next().unwrap_or_default())
         })
@@ -197,8 +197,8 @@ mod tests {
         let (refused, answered) = (Some(https::ProbeResult::Refused(403)), Some(https::ProbeResult::Answered(200)));
         let blind = Some(https::ProbeResult::Unreachable("no way out".into()));
         let ours = Some("lives/ns/d");
-        let close_by_touch = "Act MarkPending CloseEndpoint TouchStage UnmarkPending";
-        let close_by_deployment = "Act MarkPending CloseEndpoint Deploy MarkDeployed";
+        let close_by_touch = "InProgress MarkPending CloseEndpoint TouchStage UnmarkPending";
+        let close_by_deployment = "InProgress MarkPending CloseEndpoint Deploy MarkDeployed";
         for (may, closed, mark, probe, ago, expected) in [
             // Open, whatever was before.
             (Never, false, None, &None, 3600, close_by_touch),
@@ -206,9 +206,9 @@ mod tests {
             (Never, false, Some(DEPLOYED), &None, 3600, close_by_touch),
             (Allow, false, Some(DEPLOYED), &None, 0, close_by_deployment),
             // Somebody, perhaps another domain, was interrupted.
-            (Never, true, ours, &None, 3600, "Act TouchStage UnmarkPending"),
-            (Allow, true, ours, &None, 3600, "Act Deploy MarkDeployed"),
-            (Allow, true, Some("other/ns/d"), &None, 3600, "Act Deploy MarkDeployed"),
+            (Never, true, ours, &None, 3600, "InProgress TouchStage UnmarkPending"),
+            (Allow, true, ours, &None, 3600, "InProgress Deploy MarkDeployed"),
+            (Allow, true, Some("other/ns/d"), &None, 3600, "InProgress Deploy MarkDeployed"),
             // Deployed, and it takes its time.
             (Allow, true, Some(DEPLOYED), &answered, 5, "Wait StillAnswering"),
             (Allow, true, Some(DEPLOYED), &answered, 3600, "Wait StillAnswering"),
@@ -220,7 +220,7 @@ mod tests {
             (Never, true, None, &answered, 5, "Wait WaitingForDeployment"),
             (Never, true, None, &answered, 61, "Blocked WaitingForDeployment"),
             (Allow, true, None, &answered, 5, "Wait StillAnswering"),
-            (Allow, true, None, &answered, 61, "Act MarkPending Deploy MarkDeployed"),
+            (Allow, true, None, &answered, 61, "InProgress MarkPending Deploy MarkDeployed"),
             (Never, true, None, &refused, 61, "Done Closed"),
             (Allow, true, None, &blind, 61, "Done NotVerified"),
         ] {
@@ -229,15 +229,15 @@ mod tests {
         }
         // Before the domain's own name works, nothing that callers would notice is done.
         for api in [rest(false, None, None, 61), rest(true, None, answered.clone(), 61)] {
-            assert_eq!(told(&api, Allow, false), "Behind DnsProgrammed");
-            assert_eq!(told(&api, Never, false), "Behind DnsProgrammed");
+            assert_eq!(told(&api, Allow, false), "WaitingFor DnsProgrammed");
+            assert_eq!(told(&api, Never, false), "WaitingFor DnsProgrammed");
         }
         // Without its stage nothing can make the flag effective; the mark stays for the day that it is there.
         let mut api = rest(false, None, None, 61);
         api.stages.insert("prod".into(), None);
-        assert_eq!(told(&api, Never, true), "Act MarkPending CloseEndpoint");
+        assert_eq!(told(&api, Never, true), "InProgress MarkPending CloseEndpoint");
         (api.api.endpoint_closed, api.api.tags) = (true, [(PENDING_TAG.to_owned(), "x".to_owned())].into());
-        assert_eq!(told(&api, Allow, true), "Behind ResolvedRefs");
+        assert_eq!(told(&api, Allow, true), "WaitingFor ResolvedRefs");
     }
 
     #[test]
@@ -245,9 +245,9 @@ mod tests {
         let mut api = rest(false, None, None, 61);
         api.api.protocol = Protocol::Http;
         for may in [Never, Allow] {
-            assert_eq!(told(&api, may, true), "Act MarkPending CloseEndpoint Deploy UnmarkPending");
+            assert_eq!(told(&api, may, true), "InProgress MarkPending CloseEndpoint Deploy UnmarkPending");
         }
         api.stages.get_mut("prod").and_then(Option::as_mut).unwrap().auto_deploy = true;
-        assert_eq!(told(&api, Never, true), "Act CloseEndpoint");
+        assert_eq!(told(&api, Never, true), "InProgress CloseEndpoint");
     }
 }

@@ -1,6 +1,6 @@
 //! The step DNSProgrammed: the name points at the domain, for the first time only once something answers there.
 
-use super::{Action, Judged, Step, Verdict, certificates::zone, custom_domain::ours};
+use super::{Action, Step, StepPlan, StepState, certificates::zone, custom_domain::ours};
 use crate::{
     api::{DnsVerification, conditions::Reason},
     aws::gateway::{Domain, DomainStatus},
@@ -12,42 +12,43 @@ use crate::{
     probe::public_dns::PublicName,
 };
 
-pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
+pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
     let g = match ours(&d.home, &o.domain) {
-        Err(verdict) => return verdict.into(),
+        Err(state) => return state.into(),
         Ok(g) => g,
     };
     if let DesiredDns::External { verify } = d.home.dns {
         return external(verify, o, g).into();
     }
     let zone = match zone(d, o, &d.home.domain_name) {
-        Err(verdict) => return verdict.into(),
+        Err(state) => return state.into(),
         Ok(zone) => zone,
     };
     let there = match &o.records {
-        Err(why) => return Verdict::unknown(why).into(),
+        Err(why) => return StepState::unknown(why).into(),
         Ok(there) => there,
     };
     match records::plan(&d.home, zone, g, d.ip_address_type, there) {
         RecordPlan::Right { marked } => match &o.records_in_sync {
-            Err(why) => Verdict::unknown(why).into(),
-            Ok(false) => Verdict::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
+            Err(why) => StepState::unknown(why).into(),
+            Ok(false) => StepState::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
             Ok(true) => {
                 let how = if marked { "" } else { ", by records without our marker, which stay when this object goes" };
-                Verdict::done(Reason::Programmed, format!("{} points at {}{how}", d.home.domain_name, g.target)).into()
+                StepState::done(Reason::Programmed, format!("{} points at {}{how}", d.home.domain_name, g.target))
+                    .into()
             }
         },
         RecordPlan::Foreign(what) => {
-            Verdict::blocked(Reason::ForeignOwner, format!("the hosted zone {} has {what}", zone.name)).into()
+            StepState::blocked(Reason::ForeignOwner, format!("the hosted zone {} has {what}", zone.name)).into()
         }
         // A first record sends callers here: not before there is something that answers.
         RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => {
-            Verdict::Behind(Step::DomainProgrammed).into()
+            StepState::WaitingFor(Step::DomainProgrammed).into()
         }
-        RecordPlan::Change { first: true, .. } if matches!(mapped, Verdict::Act(_)) => {
-            Verdict::Behind(Step::MappingsProgrammed).into()
+        RecordPlan::Change { first: true, .. } if matches!(mapped, StepState::InProgress(_)) => {
+            StepState::WaitingFor(Step::MappingsProgrammed).into()
         }
-        RecordPlan::Change { changes, .. } => Judged::act(
+        RecordPlan::Change { changes, .. } => StepPlan::in_progress(
             format!("pointing {} at {}", d.home.domain_name, g.target),
             vec![Action::ChangeRecords { zone_id: zone.id.clone(), changes }],
         ),
@@ -55,17 +56,17 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &Verdict) -> Judged {
 }
 
 /// Somebody else makes the record: whether it is there, and what it must say.
-fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> Verdict {
+fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
     let (name, target) = (&g.name, g.target.to_lowercase());
     if verify == DnsVerification::None {
-        return Verdict::done(Reason::NotVerified, format!("that {name} points at {target} is not looked at"));
+        return StepState::done(Reason::NotVerified, format!("that {name} points at {target} is not looked at"));
     }
     let found = match &o.public {
-        Err(why) => return Verdict::unknown(why),
+        Err(why) => return StepState::unknown(why),
         Ok(found) => found.clone().unwrap_or_default(),
     };
     if leads_to(&found, &target) {
-        return Verdict::done(Reason::Verified, format!("{name} leads to {target} in public DNS"));
+        return StepState::done(Reason::Verified, format!("{name} leads to {target} in public DNS"));
     }
     let now = match (found.cnames.first(), found.addresses.is_empty()) {
         (Some(cname), _) => format!("; now it is a CNAME of {cname}"),
@@ -83,7 +84,7 @@ fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> Verdict {
     } else {
         format!("create in public DNS: {name}. CNAME {target}.{now}")
     };
-    Verdict::wait(Reason::WaitingForDNS, message)
+    StepState::wait(Reason::WaitingForDNS, message)
 }
 
 /// By a CNAME, at whatever remove, or by addresses that are all the target's (ALIAS, ANAME, flattened).

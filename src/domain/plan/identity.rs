@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Judged, Step, Verdict, authorizer, custom_domain, references::unsupported};
+use super::{Action, Step, StepPlan, StepState, authorizer, custom_domain, references::unsupported};
 use crate::{
     api::{RestDeployment, conditions::Reason},
     aws::gateway::{Authorization, Integration, Place, Protocol, Stage},
@@ -46,40 +46,40 @@ impl Wanted<'_> {
 pub type InPlace = BTreeSet<(String, Place, String)>;
 
 /// `None`: nothing is asked for, and nothing is left to take away.
-pub(super) fn identity(d: &Desired, o: &Observed) -> Option<Judged> {
-    let (mut all, mut remarks): (Vec<Judged>, Vec<String>) = Default::default();
+pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
+    let (mut all, mut remarks): (Vec<StepPlan>, Vec<String>) = Default::default();
     let asked = Wanted { headers: &d.identity, authorizer: d.authorizer.as_ref() };
     for (id, api) in &o.apis {
         let mapped = d.mappings.values().any(|m| m.id == *id);
         let wanted = if mapped { asked } else { Wanted::NOTHING };
         match api {
-            Err(why) if !wanted.is_nothing() => all.push(Verdict::unknown(why).into()),
+            Err(why) if !wanted.is_nothing() => all.push(StepState::unknown(why).into()),
             Ok(Some(api)) if unsupported(&api.api).is_none() => {
                 let repairs = o.repairs.get(id).copied().unwrap_or_default();
                 all.extend(of_api(&d.home, api, &wanted, d.rest_deployment, repairs, &mut remarks));
             }
-            _ if !wanted.is_nothing() => all.push(Verdict::Behind(Step::ResolvedRefs).into()),
+            _ if !wanted.is_nothing() => all.push(StepState::WaitingFor(Step::ResolvedRefs).into()),
             _ => {}
         }
     }
     if all.is_empty() {
         let nothing = "no API is mapped";
-        return (!asked.is_nothing()).then(|| Verdict::done(Reason::Programmed, nothing).into());
+        return (!asked.is_nothing()).then(|| StepState::done(Reason::Programmed, nothing).into());
     }
     if custom_domain::is_barred(d, o) {
-        return Some(Verdict::Behind(Step::DomainProgrammed).into());
+        return Some(StepState::WaitingFor(Step::DomainProgrammed).into());
     }
-    let mut judged = Judged::of_all(all)?;
-    if let Verdict::Done(_, message) = &mut judged.verdict {
+    let mut step_plan = StepPlan::of_all(all)?;
+    if let StepState::Done(_, message) = &mut step_plan.state {
         remarks.iter().for_each(|remark| *message += &format!("; {remark}"));
     }
-    Some(judged)
+    Some(step_plan)
 }
 
 /// What takes our headers out of an API again that is to have none, and our marks off; `None`: there are none, or the API is gone.
-pub fn removal(home: &Home, api: &Seen<Option<Api>>, rest_deployment: RestDeployment) -> Option<Judged> {
+pub fn removal(home: &Home, api: &Seen<Option<Api>>, rest_deployment: RestDeployment) -> Option<StepPlan> {
     match api {
-        Err(why) => Some(Verdict::unknown(why).into()),
+        Err(why) => Some(StepState::unknown(why).into()),
         Ok(None) => None,
         Ok(Some(api)) => of_api(home, api, &Wanted::NOTHING, rest_deployment, 0, &mut vec![]),
     }
@@ -163,7 +163,7 @@ fn of_api(
     rest_deployment: RestDeployment,
     repairs: u32,
     remarks: &mut Vec<String>,
-) -> Option<Judged> {
+) -> Option<StepPlan> {
     let id = &api.api.id;
     let headers = wanted.headers;
     let leaving: Vec<_> = ours(home, api).filter(|name| !headers.contains_key(*name)).map(str::to_owned).collect();
@@ -172,7 +172,7 @@ fn of_api(
         return None;
     }
     let authorizer = match (&api.integrations, &api.authorizers) {
-        (Some(Err(why)), _) | (_, Some(Err(why))) => return Some(Verdict::unknown(why).into()),
+        (Some(Err(why)), _) | (_, Some(Err(why))) => return Some(StepState::unknown(why).into()),
         (_, Some(Ok(there))) => authorizer::changes(home, api, there, wanted.authorizer),
         (_, None) => authorizer::Changes::default(),
     };
@@ -182,7 +182,7 @@ fn of_api(
     missing.extend(authorizer.missing);
     if repairs > MOST_REPAIRS && !missing.is_empty() {
         return Some(
-            Verdict::blocked(
+            StepState::blocked(
                 Reason::ContestedByOther,
                 format!(
                     "something else keeps taking away {}: have what manages that API (CloudFormation, Terraform, ...) set it itself, or \
@@ -233,10 +233,10 @@ fn of_api(
         actions.push(Action::UntagApi { arn: arn.clone(), keys: done });
     }
     let from_authorizer = headers.values().any(|source| source.starts_with(AUTHORIZER_SOURCE));
-    let verdict = if let Some((reason, problem)) = authorizer.problem {
-        Verdict::blocked(reason, problem)
+    let state = if let Some((reason, problem)) = authorizer.problem {
+        StepState::blocked(reason, problem)
     } else if !parameters.foreign.is_empty() {
-        Verdict::blocked(
+        StepState::blocked(
             Reason::ForeignOwner,
             format!(
                 "somebody else sets {}: it is left as it is. Take it away there, or choose another name in spec.identity",
@@ -244,7 +244,7 @@ fn of_api(
             ),
         )
     } else if from_authorizer && !authorizer.others.is_empty() {
-        Verdict::blocked(
+        StepState::blocked(
             Reason::ForeignOwner,
             format!(
                 "{}: another authorization is there and is left as it is, so that the authorizer of spec.identity is not asked. Take that one \
@@ -254,7 +254,7 @@ fn of_api(
         )
     } else if !settled {
         let what = if wanted.is_nothing() { "taken out" } else { "set" };
-        Verdict::blocked(
+        StepState::blocked(
             Reason::WaitingForDeployment,
             format!(
                 "what {id} has of spec.identity is {what}, but not served so: it takes a deployment to stage {}, which publishes every other \
@@ -264,9 +264,9 @@ fn of_api(
         )
     } else if !actions.is_empty() {
         let what = if missing.is_empty() { format!("headers of {id}") } else { missing.join(", ") };
-        Verdict::Act(format!("setting {what}"))
+        StepState::InProgress(format!("setting {what}"))
     } else {
-        Verdict::done(Reason::Programmed, "every integration of the mapped APIs that takes headers passes them on")
+        StepState::done(Reason::Programmed, "every integration of the mapped APIs that takes headers passes them on")
     };
     let at = |what: &[String]| what.join(", ");
     let others = Some(&authorizer.others).filter(|others| !others.is_empty());
@@ -278,7 +278,7 @@ fn of_api(
             at(unmarked)
         )
     }));
-    Some(Judged { verdict, actions })
+    Some(StepPlan { state, actions })
 }
 
 /// The changes of one API's integrations.

@@ -1,7 +1,7 @@
 //! The step MappingsProgrammed: each mapping of the spec, and none that should not be.
 
 use super::{
-    Action, Judged, Step, Verdict,
+    Action, Step, StepPlan, StepState,
     custom_domain::{keeps_unlisted, ours},
     identity,
     references::unsupported,
@@ -15,13 +15,13 @@ use crate::{
     },
 };
 
-pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
+pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
     let g = match ours(&d.home, &o.domain) {
-        Err(verdict) => return verdict.into(),
+        Err(state) => return state.into(),
         Ok(g) => g,
     };
     let there = match &o.mappings {
-        Err(why) => return Verdict::unknown(why).into(),
+        Err(why) => return StepState::unknown(why).into(),
         Ok(there) => there,
     };
     let (mut actions, mut missing, mut unseen) = (vec![], vec![], None);
@@ -58,24 +58,24 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> Judged {
             _ => missing.push(format!("{path:?} ({}/{})", mapped.id, mapped.stage)),
         }
     }
-    let verdict = if !missing.is_empty() {
-        Verdict::blocked(
+    let state = if !missing.is_empty() {
+        StepState::blocked(
             Reason::RefNotFound,
             format!("these mappings wait for their API or stage, the others are served: {}", missing.join(", ")),
         )
     } else if let Some(why) = unseen {
-        Verdict::unknown(why)
+        StepState::unknown(why)
     } else if !actions.is_empty() {
-        Verdict::Act(format!("writing the API mappings of {}", d.home.domain_name))
+        StepState::InProgress(format!("writing the API mappings of {}", d.home.domain_name))
     } else if holding {
-        Verdict::Behind(Step::IdentityPropagated)
+        StepState::WaitingFor(Step::IdentityPropagated)
     } else if !unlisted.is_empty() {
         let kept: Vec<_> = unlisted.iter().map(|m| format!("{:?}", m.path)).collect();
-        Verdict::done(Reason::Programmed, format!("all mappings are there; kept unlisted: {}", kept.join(", ")))
+        StepState::done(Reason::Programmed, format!("all mappings are there; kept unlisted: {}", kept.join(", ")))
     } else {
-        Verdict::done(Reason::Programmed, "all mappings are there, and no others")
+        StepState::done(Reason::Programmed, "all mappings are there, and no others")
     };
-    Judged { verdict, actions }
+    StepPlan { state, actions }
 }
 
 fn serves(api: &Api, stage: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Judged, Verdict, truststore::told};
+use super::{Action, StepPlan, StepState, truststore::told};
 use crate::{
     api::{AuthorityState, conditions::Reason},
     aws::gateway::{self, Protocol},
@@ -21,7 +21,7 @@ use crate::{
 /// Problems that a condition's message lists.
 pub(super) const MOST_TOLD: usize = 20;
 
-pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> Judged {
+pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> StepPlan {
     let mut actions = Vec::new();
     let mut problems = Vec::new();
     let mut unseen = None;
@@ -136,15 +136,15 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             Some(Err(why)) => unseen = Some(why),
         }
     }
-    let verdict = match (problems.first(), unseen, actions.is_empty()) {
+    let state = match (problems.first(), unseen, actions.is_empty()) {
         (Some((reason, _)), ..) => {
-            Verdict::blocked(*reason, listed(problems.iter().map(|(_, problem)| problem.as_str()), MOST_TOLD))
+            StepState::blocked(*reason, listed(problems.iter().map(|(_, problem)| problem.as_str()), MOST_TOLD))
         }
-        (None, Some(why), _) => Verdict::unknown(why),
-        (None, None, false) => Verdict::Act("generating the authority's key and certificate".into()),
-        (None, None, true) => Verdict::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
+        (None, Some(why), _) => StepState::unknown(why),
+        (None, None, false) => StepState::InProgress("generating the authority's key and certificate".into()),
+        (None, None, true) => StepState::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
     };
-    Judged { verdict, actions }
+    StepPlan { state, actions }
 }
 
 /// What is not there of the source of an authority, or of one of its objects (`<authority>/<object>`).
@@ -182,7 +182,7 @@ fn known<'o>(d: &Desired, o: &'o Observed) -> Result<BTreeSet<&'o str>, &'o Unse
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Verdict, plan};
+    use super::super::{StepState, plan};
     use super::*;
     use crate::{
         domain::{
@@ -212,8 +212,8 @@ mod tests {
     fn resolved(d: &Desired, o: &Observed) -> (Option<Reason>, String, usize) {
         let plan = plan(d, o, now());
         let actions = plan.steps[&super::super::Step::ResolvedRefs].actions.len();
-        match &plan.steps[&super::super::Step::ResolvedRefs].verdict {
-            Verdict::Blocked(reason, message) => (Some(*reason), message.clone(), actions),
+        match &plan.steps[&super::super::Step::ResolvedRefs].state {
+            StepState::Blocked(reason, message) => (Some(*reason), message.clone(), actions),
             _ => (None, String::new(), actions),
         }
     }
@@ -303,14 +303,14 @@ mod tests {
         o.published = Err(unseen());
         let plan = plan(&d, &o, now());
         assert_eq!(
-            plan.steps[&super::super::Step::ResolvedRefs].verdict,
-            Verdict::Done(Reason::ResolvedRefs, "everything the spec refers to is there".into()),
+            plan.steps[&super::super::Step::ResolvedRefs].state,
+            StepState::Done(Reason::ResolvedRefs, "everything the spec refers to is there".into()),
             "the one in use says it"
         );
         let empty = simulation::empty().observed();
         o.pinned = empty.pinned;
-        let verdict = super::super::plan(&d, &o, now()).steps[&super::super::Step::ResolvedRefs].verdict.clone();
-        assert_eq!(verdict, Verdict::Unknown(unseen()));
+        let state = super::super::plan(&d, &o, now()).steps[&super::super::Step::ResolvedRefs].state.clone();
+        assert_eq!(state, StepState::Unknown(unseen()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Action, Judged, Step, Verdict, bucket, custom_domain, self_signed};
+use super::{Action, Step, StepPlan, StepState, bucket, custom_domain, self_signed};
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
     conditions,
@@ -206,30 +206,30 @@ fn source(
     compile::Source { authority, state, issues, longest_leaf, certificates, completing: beside, client: false }
 }
 
-pub(super) fn publish(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>) -> Judged {
+pub(super) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
     match bucket::bucket(d, o) {
         Err(missing) => missing,
         // The truststore first, and without a fuss: nobody who is to be let in or kept out waits for a setting of the bucket.
         Ok(repairs) => {
-            let mut judged = object(d, o, refs, compiled);
-            judged.actions.extend(repairs);
-            judged
+            let mut step_plan = object(d, o, refs, compiled);
+            step_plan.actions.extend(repairs);
+            step_plan
         }
     }
 }
 
-fn object(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>) -> Judged {
+fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
     let (bucket, key) = (&d.home.bucket, &d.home.key);
     let published = match (&o.published, &o.pinned, &o.domain) {
-        (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return Verdict::unknown(why).into(),
+        (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return StepState::unknown(why).into(),
         (Ok(published), Ok(_), Ok(_)) => published.as_ref(),
     };
     if let Some(foreign) = published.and_then(|p| foreign(d, o, p)) {
         return foreign.into();
     }
-    let Some(compiled) = compiled else { return Verdict::Behind(Step::ResolvedRefs).into() };
+    let Some(compiled) = compiled else { return StepState::WaitingFor(Step::ResolvedRefs).into() };
     if !refs.actions.is_empty() {
-        return Verdict::Behind(Step::ResolvedRefs).into();
+        return StepState::WaitingFor(Step::ResolvedRefs).into();
     }
     // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate. What is
     // Distrusted goes all the same, as long as anything is left.
@@ -237,13 +237,13 @@ fn object(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>)
     let is_emptied = would_be_empty && !compiled.distrusts;
     if is_emptied || compiled.bundle.entries.is_empty() {
         return if is_emptied || matches!(o.domain, Ok(Some(_))) {
-            Verdict::blocked(
+            StepState::blocked(
                 Reason::NoValidCACertificate,
                 "nothing would be left in the truststore, and API Gateway needs a certificate: what the domain trusts now stays trusted. Add \
                  an authority, or delete the MtlsDomain to let nobody in",
             )
         } else {
-            Verdict::wait(Reason::WaitingForAuthority, "no authority has a certificate to trust yet")
+            StepState::wait(Reason::WaitingForAuthority, "no authority has a certificate to trust yet")
         }
         .into();
     }
@@ -253,9 +253,9 @@ fn object(d: &Desired, o: &Observed, refs: &Judged, compiled: Option<&Compiled>)
             let warnings = compiled.findings.iter().filter(|f| f.severity != Severity::Refused).count();
             let more =
                 if warnings == 0 { String::new() } else { format!("; {warnings} warnings in status.truststore") };
-            Verdict::done(Reason::Published, format!("s3://{bucket}/{key} version {}{more}", p.version)).into()
+            StepState::done(Reason::Published, format!("s3://{bucket}/{key} version {}{more}", p.version)).into()
         }
-        _ => Judged::act(
+        _ => StepPlan::in_progress(
             format!("uploading s3://{bucket}/{key}"),
             vec![Action::PutTruststore { bucket: bucket.clone(), key: key.clone(), body, kms_key: d.kms_key.clone() }],
         ),
@@ -277,13 +277,13 @@ pub fn without_trust(d: &Desired, o: &Observed, created: Option<Timestamp>, now:
 }
 
 /// Why the object at our key is not ours to store a version over.
-fn foreign(d: &Desired, o: &Observed, p: &Published) -> Option<Verdict> {
+fn foreign(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
     let uri = d.home.truststore_uri();
     match &p.owner {
         Some(owner) if *owner == d.home.owner => None,
         Some(other) => {
             let message = format!("{uri} belongs to {other}; name another key in spec.truststore.key");
-            Some(Verdict::blocked(Reason::ForeignOwner, message))
+            Some(StepState::blocked(Reason::ForeignOwner, message))
         }
         None if d.adoption == AdoptionPolicy::Unowned => None,
         // Our domain uses this object: somebody has overwritten ours.
@@ -297,7 +297,7 @@ fn foreign(d: &Desired, o: &Observed, p: &Published) -> Option<Verdict> {
                 "{uri} exists already and carries no owner's mark; it is left alone. Name another key in spec.truststore.key, or set \
                  spec.adoptionPolicy to Unowned: then new versions are stored over it, and those that are there stay"
             );
-            Some(Verdict::blocked(Reason::ForeignOwner, message))
+            Some(StepState::blocked(Reason::ForeignOwner, message))
         }
     }
 }

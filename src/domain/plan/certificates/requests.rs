@@ -10,17 +10,17 @@ use crate::{
     domain::{
         desired::{Desired, DesiredDns, DesiredRequest, short_hash},
         observed::Observed,
-        plan::{Action, Judged, OWNER_TAG, Verdict},
+        plan::{Action, OWNER_TAG, StepPlan, StepState},
     },
 };
 
 /// Nothing that fits is ISSUED or on its way there.
-pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> Judged {
+pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> StepPlan {
     if let DesiredDns::Route53 { .. } = d.home.dns {
         // Before the request, so that no certificate is left that can never be issued.
         for name in &wanted.names {
-            if let Err(verdict) = zone(d, o, name) {
-                return verdict.into();
+            if let Err(state) = zone(d, o, name) {
+                return state.into();
             }
         }
     }
@@ -28,7 +28,7 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
     if let Some(last) = failed.iter().max_by_key(|c| (c.created_at, &c.arn))
         && last.created_at.is_none_or(|at| now < at + pause(failed.len()))
     {
-        return Verdict::blocked(
+        return StepState::blocked(
             Reason::CertificateFailed,
             format!(
                 "{}. Another one is requested by itself, after three days at first and once a week at last; to have that at once, delete \
@@ -40,7 +40,7 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
     }
     // One that somebody has taken our mark off is not ours any more, like any that a user made; but our token would yield it again.
     let others = o.certificates.iter().flatten().filter(|c| fits(wanted, c) && !is_ours(&d.home, c)).count();
-    Judged::act(
+    StepPlan::in_progress(
         format!("requesting a certificate for {}", d.home.domain_name),
         vec![Action::RequestCertificate(acm::CertificateRequest {
             domain_name: d.home.domain_name.clone(),
@@ -101,7 +101,7 @@ pub fn remedy(reason: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::domain::{
-        plan::certificates::{certificates, tests::verdict},
+        plan::certificates::{certificates, tests::state},
         simulation::{desired, empty, now},
     };
 
@@ -150,14 +150,14 @@ mod tests {
             (None, "no reason given"),
         ] {
             w.certificates[0].failure = reason.map(str::to_owned);
-            let (told, message) = verdict(&d, &w);
+            let (told, message) = state(&d, &w);
             assert_eq!(told, Reason::CertificateFailed);
             assert!(message.contains(says) && message.contains(&w.certificates[0].arn), "{message}");
         }
         let c = &mut w.certificates[0];
         c.status = CertificateStatus::ValidationTimedOut;
         c.validation[0].record = Some(("_x.api.example.com".into(), "_y.acm-validations.aws.".into()));
-        let (told, message) = verdict(&d, &w);
+        let (told, message) = state(&d, &w);
         assert_eq!(told, Reason::CertificateFailed);
         assert!(message.contains("_x.api.example.com. CNAME _y.acm-validations.aws."), "{message}");
         // Of other names, or of somebody else, it is no attempt of ours.

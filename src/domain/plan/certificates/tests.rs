@@ -32,9 +32,9 @@ fn world(certificates: Vec<acm::Certificate>) -> World {
 }
 
 /// Reason and message of CertificateIssued.
-pub(super) fn verdict(d: &Desired, w: &World) -> (Reason, String) {
-    match certificates(d, &w.observed(), now()).verdict {
-        Verdict::Done(reason, message) | Verdict::Wait(reason, message) | Verdict::Blocked(reason, message) => {
+pub(super) fn state(d: &Desired, w: &World) -> (Reason, String) {
+    match certificates(d, &w.observed(), now()).state {
+        StepState::Done(reason, message) | StepState::Wait(reason, message) | StepState::Blocked(reason, message) => {
             (reason, message)
         }
         other => panic!("{other:?}"),
@@ -92,10 +92,10 @@ fn an_existing_certificate_is_judged_as_api_gateway_will() {
         ),
     ] {
         let w = world(there);
-        let (told, message) = verdict(&existing(ownership), &w);
+        let (told, message) = state(&existing(ownership), &w);
         assert!(told == reason && message.contains(says), "{reason}, {says}: {told}, {message}");
-        let judged = certificates(&existing(ownership), &w.observed(), now());
-        assert_eq!(judged.actions, [], "it is only read");
+        let step_plan = certificates(&existing(ownership), &w.observed(), now());
+        assert_eq!(step_plan.actions, [], "it is only read");
     }
 }
 
@@ -151,7 +151,7 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     let unowned = Desired { adoption: AdoptionPolicy::Unowned, ..desired() };
     let w = came_with(CertificateKind::Requested);
     assert_eq!(chosen_arn(&unowned, &w).as_deref(), Some("arn:there"));
-    assert!(verdict(&unowned, &w).1.contains("came with, arn:there is ISSUED"));
+    assert!(state(&unowned, &w).1.contains("came with, arn:there is ISSUED"));
     // Not taken over, or a certificate in the spec: one of ours.
     let asks = |d: &Desired, w: &World| {
         matches!(certificates(d, &w.observed(), now()).actions[..], [Action::RequestCertificate(_)])
@@ -176,22 +176,22 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     let mut w = came_with(CertificateKind::Requested);
     w.certificates[0].tags.insert(OWNER_TAG.to_owned(), desired().home.owner);
     w.certificates[0].key_algorithm = acm::KeyAlgorithm::EcPrime256v1;
-    assert_eq!(verdict(&unowned, &w).1, "arn:there is ISSUED");
+    assert_eq!(state(&unowned, &w).1, "arn:there is ISSUED");
 
     // Its own proof of the name stays; without one the spec has to say more.
     let mut w = came_with(CertificateKind::Imported);
-    let (reason, message) = verdict(&unowned, &w);
+    let (reason, message) = state(&unowned, &w);
     assert_eq!(reason, Reason::InvalidSpec);
     assert!(message.contains("ownershipVerificationArn") && message.contains("existing.arn"), "{message}");
     w.certificates.push(foreign("arn:proof", CertificateKind::Requested, &[NAME]));
     w.domain.as_mut().expect("there").ownership_certificate_arn = Some("arn:proof".to_owned());
-    assert_eq!(verdict(&unowned, &w).0, Reason::Issued);
+    assert_eq!(state(&unowned, &w).0, Reason::Issued);
     assert_eq!(ownership(&unowned, &w.observed()).map(|c| &*c.arn), Some("arn:proof"));
 
     // What cannot be seen is not decided.
     let mut o = w.observed();
     o.domain = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
-    assert!(matches!(certificates(&unowned, &o, now()).verdict, Verdict::Unknown(_)));
+    assert!(matches!(certificates(&unowned, &o, now()).state, StepState::Unknown(_)));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_certificate_that_cannot_be_read_is_neither_there_nor_gone() {
     let mut o = w.observed();
     o.named.insert("arn:there".into(), Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() }));
     let plan = plan(&existing(None), &o, now());
-    assert!(matches!(plan.steps[&Step::CertificateIssued].verdict, Verdict::Unknown(_)));
+    assert!(matches!(plan.steps[&Step::CertificateIssued].state, StepState::Unknown(_)));
     assert_eq!(plan.actions().count(), 0, "the domain stays as it is");
 }
 
@@ -213,15 +213,15 @@ fn records_made_elsewhere_are_lines_to_paste() {
     request.names = vec!["*.api.example.com".into(), NAME.into(), "www.example.org".into()];
     let mut w = empty();
     let o = Observed { zones: Ok(BTreeMap::new()), ..w.observed() };
-    let Judged { actions, .. } = certificates(&d, &o, now());
+    let StepPlan { actions, .. } = certificates(&d, &o, now());
     let [Action::RequestCertificate(r)] = &actions[..] else { panic!("{actions:?}") };
     w.perform(Action::RequestCertificate(r.clone()));
-    assert_eq!(verdict(&d, &w).1, "ACM has not named the validation record yet");
+    assert_eq!(state(&d, &w).1, "ACM has not named the validation record yet");
     for v in &mut w.certificates[0].validation {
         let base = v.domain.trim_start_matches("*.");
         v.record = Some((format!("_x.{base}"), format!("_y.{base}.acm-validations.aws.")));
     }
-    let (reason, message) = verdict(&d, &w);
+    let (reason, message) = state(&d, &w);
     let lines = "_x.api.example.com. CNAME _y.api.example.com.acm-validations.aws.; \
                  _x.www.example.org. CNAME _y.www.example.org.acm-validations.aws.";
     assert_eq!((reason, message), (Reason::WaitingForValidation, format!("create in public DNS: {lines}")));

@@ -42,21 +42,21 @@ fn wanted(names: &[&str]) -> BTreeMap<String, String> {
     names.iter().map(|name| ((*name).to_owned(), SUBJECT.to_owned())).collect()
 }
 
-fn judge(api: &Api, names: &[&str], may: RestDeployment, repairs: u32) -> Option<Judged> {
+fn judge(api: &Api, names: &[&str], may: RestDeployment, repairs: u32) -> Option<StepPlan> {
     let headers = wanted(names);
     of_api(&desired().home, api, &Wanted { headers: &headers, authorizer: None }, may, repairs, &mut vec![])
 }
 
-fn words(judged: &Option<Judged>) -> String {
-    let Some(Judged { verdict, actions }) = judged else { return "nothing".into() };
-    let verdict = match verdict {
-        Verdict::Done(..) => "Done".into(),
-        Verdict::Act(_) => "Act".into(),
-        Verdict::Blocked(reason, _) => reason.to_string(),
+fn words(step_plan: &Option<StepPlan>) -> String {
+    let Some(StepPlan { state, actions }) = step_plan else { return "nothing".into() };
+    let state = match state {
+        StepState::Done(..) => "Done".into(),
+        StepState::InProgress(_) => "InProgress".into(),
+        StepState::Blocked(reason, _) => reason.to_string(),
         other => format!("{other:?}"),
     };
     let actions = actions.iter().map(|action| format!(" | {action}"));
-    actions.fold(verdict, |all, action| all + &action)
+    actions.fold(state, |all, action| all + &action)
 }
 
 const MARK: (&str, &str) = ("mtls-operator.io/header.x-sub", OURS);
@@ -67,7 +67,7 @@ fn a_header_is_marked_first_and_set_on_every_integration() {
     let http = api(Protocol::Http, true, both(), &[]);
     assert_eq!(
         words(&judge(&http, &["x-sub"], RestDeployment::Never, 0)),
-        "Act | mark arn:a1 with mtls-operator.io/header.x-sub \
+        "InProgress | mark arn:a1 with mtls-operator.io/header.x-sub \
          | change integration i1 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN \
          | change integration i2 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN"
     );
@@ -75,7 +75,7 @@ fn a_header_is_marked_first_and_set_on_every_integration() {
     let by_hand = api(Protocol::Http, false, vec![integration("i1", &[])], &[]);
     assert_eq!(
         words(&judge(&by_hand, &["x-sub"], RestDeployment::Never, 0)),
-        "Act | mark arn:a1 with mtls-operator.io/header.x-sub, mtls-operator.io/pending-identity \
+        "InProgress | mark arn:a1 with mtls-operator.io/header.x-sub, mtls-operator.io/pending-identity \
          | change integration i1 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN \
          | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
     );
@@ -88,12 +88,12 @@ fn a_rest_api_is_deployed_only_if_allowed_and_anybodys_deployment_counts() {
     assert_eq!(words(&judge(&waiting, &["x-sub"], RestDeployment::Never, 0)), "WaitingForDeployment");
     assert_eq!(
         words(&judge(&waiting, &["x-sub"], RestDeployment::Allow, 0)),
-        "Act | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
+        "InProgress | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
     );
     let deployed = api(Protocol::Rest, false, vec![integration("i1", &set)], &[MARK, (PENDING_IDENTITY_TAG, "d0")]);
     assert_eq!(
         words(&judge(&deployed, &["x-sub"], RestDeployment::Never, 0)),
-        "Act | take mtls-operator.io/pending-identity off arn:a1"
+        "InProgress | take mtls-operator.io/pending-identity off arn:a1"
     );
 }
 
@@ -148,7 +148,10 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     let put = with(&[mine, (PENDING_IDENTITY_TAG, "d1")], Authorization::Authorizer("z1".into()));
     assert_eq!(judge(&put, true, RestDeployment::Never), "WaitingForDeployment");
     let served = with(&[mine, (PENDING_IDENTITY_TAG, "d0")], Authorization::Authorizer("z1".into()));
-    assert_eq!(judge(&served, true, RestDeployment::Never), "Act | take mtls-operator.io/pending-identity off arn:a1");
+    assert_eq!(
+        judge(&served, true, RestDeployment::Never),
+        "InProgress | take mtls-operator.io/pending-identity off arn:a1"
+    );
     // Taken out: the deployment goes on asking it.
     let settled = with(&[mine], Authorization::Authorizer("z1".into()));
     assert_eq!(
@@ -161,7 +164,7 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
         [(off("d0"), RestDeployment::Never, ""), (off("d1"), RestDeployment::Allow, " | deploy a1 to prod")]
     {
         let told = judge(&api, false, may);
-        assert!(told.starts_with(&format!("Act{deploys} | take mtls-operator-")), "{told}");
+        assert!(told.starts_with(&format!("InProgress{deploys} | take mtls-operator-")), "{told}");
         assert!(told.contains("| delete authorizer z1 of a1 | take mtls-operator.io/authorizer, "), "{told}");
     }
 }
@@ -169,7 +172,7 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
 #[test]
 fn what_is_taken_away_again_and_again_is_put_back_three_times() {
     let api = api(Protocol::Http, true, vec![integration("i1", &[])], &[MARK]);
-    assert!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS)).starts_with("Act"));
+    assert!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS)).starts_with("InProgress"));
     assert_eq!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS + 1)), "ContestedByOther");
 }
 
@@ -247,15 +250,15 @@ proptest! {
         }
         let end = judge(&api, &names, may, 0);
         prop_assert!(end.as_ref().is_none_or(|j| j.actions.is_empty()), "{}", words(&end));
-        match end.map(|j| j.verdict) {
+        match end.map(|j| j.state) {
             None => prop_assert!(names.is_empty()),
-            Some(Verdict::Done(..)) => {
+            Some(StepState::Done(..)) => {
                 for integration in covered(&api) {
                     prop_assert!(names.iter().all(|name| value_of(&api, integration, name)), "{api:?}");
                 }
             }
-            Some(Verdict::Blocked(Reason::ForeignOwner, _)) => prop_assert!(!before.is_empty()),
-            Some(Verdict::Blocked(Reason::WaitingForDeployment, _)) => prop_assert!(rest && !allow),
+            Some(StepState::Blocked(Reason::ForeignOwner, _)) => prop_assert!(!before.is_empty()),
+            Some(StepState::Blocked(Reason::WaitingForDeployment, _)) => prop_assert!(rest && !allow),
             other => prop_assert!(false, "{other:?}"),
         }
         prop_assert_eq!(foreign(&api), before.clone());
