@@ -31,7 +31,7 @@ use super::{
     conflicts,
     credentials::ServiceAccount,
     deletion,
-    desired::{self, Clients, Desired, Home, Refused, Surroundings},
+    desired::{self, Clients, Desired, Placement, Refused, Surroundings},
     mappers::{
         certificate_predicate, change_predicate, changes, conflicting, of_certificate, of_namespace, readers,
         referring, trusting,
@@ -458,17 +458,17 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
         region: &session.region,
         truststore_bucket: ctx.truststore_bucket.as_deref(),
     };
-    let home = Home::of(domain, &surroundings);
-    if let Some(next) = permission.ends(&reach::of(domain, &home, deleting), None).await? {
+    let placement = Placement::of(domain, &surroundings);
+    if let Some(next) = permission.ends(&reach::of(domain, &placement, deleting), None).await? {
         return Ok(next);
     }
-    match course(domain, &home) {
+    match course(domain, &placement) {
         Course::Refuse(moved) => {
             let new = report::with_conditions(&old, generation, &moved, &[], now);
             ctx.write(domain, &old, &new).await?;
             return Ok(ctx.settled(&uid));
         }
-        Course::Delete => return deletion::delete(domain, &home, &permission, &session, &old, ctx, now).await,
+        Course::Delete => return deletion::delete(domain, &placement, &permission, &session, &old, ctx, now).await,
         Course::Serve => {}
     }
     let (theirs, foreign) = ctx.certificates_of(domain, now);
@@ -522,8 +522,8 @@ enum Course {
     Serve,
 }
 
-fn course(domain: &MtlsDomain, home: &Home) -> Course {
-    match moved(domain, home) {
+fn course(domain: &MtlsDomain, placement: &Placement) -> Course {
+    match moved(domain, placement) {
         Some(moved) => Course::Refuse(moved),
         None if domain.metadata.deletion_timestamp.is_some() => Course::Delete,
         None => Course::Serve,
@@ -542,14 +542,14 @@ fn admit(
 }
 
 /// Resources of this object stand in another account or Region.
-fn moved(domain: &MtlsDomain, home: &Home) -> Option<Acceptance> {
-    let before = finalizer::home(domain).filter(|before| *before != home.place())?;
+fn moved(domain: &MtlsDomain, placement: &Placement) -> Option<Acceptance> {
+    let before = finalizer::placement(domain).filter(|before| *before != placement.location())?;
     Some(Acceptance::Refused {
         reason: Reason::HomeChanged,
         message: format!(
             "the resources of this object are in {before}, but account and Region are {} now; nothing is done in either. Go back to {before}, or \
              delete this object there first",
-            home.place()
+            placement.location()
         ),
         stalled: true,
     })

@@ -8,7 +8,7 @@ use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 use super::{
     cache::AwsReader,
     controller::Ctx,
-    desired::{self, Home},
+    desired::{self, Placement},
     execute::{self, ApplyContext},
     generated::{AUTHORITY_LABEL, DOMAIN_LABEL},
     observe,
@@ -28,7 +28,7 @@ use crate::{
 
 pub(super) async fn delete(
     domain: &MtlsDomain,
-    home: &Home,
+    placement: &Placement,
     permission: &Permission<'_>,
     session: &Session,
     old: &MtlsDomainStatus,
@@ -38,19 +38,19 @@ pub(super) async fn delete(
     let uid = domain.uid().unwrap_or_default();
     let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
     let reader = AwsReader::live(session, &cache);
-    let zones = observe::zone_of_remains(home, &reader).await;
-    let reach = [reach::of(domain, home, true), reach::zones(&zones)].concat();
+    let zones = observe::zone_of_remains(placement, &reader).await;
+    let reach = [reach::of(domain, placement, true), reach::zones(&zones)].concat();
     if let Some(next) = permission.ends(&reach, zones.as_ref().err()).await? {
         return Ok(next);
     }
     let policy = domain.spec.deletion_policy;
     let mapped = desired::mappings(domain);
     let listed: Vec<_> = mapped.keys().cloned().collect();
-    let remains = observe::remains(home, &mapped, &reader, zones).await;
-    let step_plan = teardown::teardown(home, policy, domain.spec.rest_deployment, &listed, &remains);
+    let remains = observe::remains(placement, &mapped, &reader, zones).await;
+    let step_plan = teardown::teardown(placement, policy, domain.spec.rest_deployment, &listed, &remains);
     if step_plan.state.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.
-        if remains.domain.is_ok_and(|g| teardown::stays(home, policy, g.as_ref())) {
+        if remains.domain.is_ok_and(|g| teardown::stays(placement, policy, g.as_ref())) {
             let note = format!("in AWS everything stays as it is, without our mark: {}", left(domain));
             ctx.events.publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note).await;
         } else {
@@ -63,7 +63,7 @@ pub(super) async fn delete(
         session,
         quota: &ctx.gate.quota,
         allowance: &ctx.allowance,
-        home,
+        placement,
         domain,
         authorities: &[],
         said: &old.conditions,
@@ -76,7 +76,7 @@ pub(super) async fn delete(
     let generation = domain.metadata.generation.unwrap_or_default();
     let why = step_condition.message.clone();
     let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[step_condition], now);
-    let goes = remains.domain.as_ref().is_ok_and(|g| !teardown::stays(home, policy, g.as_ref()));
+    let goes = remains.domain.as_ref().is_ok_and(|g| !teardown::stays(placement, policy, g.as_ref()));
     let new = report::deleting(new, generation, &why, goes, now);
     ctx.write(domain, old, &new).await?;
     if matches!(step_plan.state, StepState::Wait(..) | StepState::Blocked(..)) {

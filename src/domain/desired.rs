@@ -50,7 +50,7 @@ pub struct Surroundings<'a> {
 
 /// Where the resources of one MtlsDomain live and whose mark they carry: all that deleting needs, whatever else the spec says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Home {
+pub struct Placement {
     pub namespace: String,
     pub name: String,
     pub account: String,
@@ -89,7 +89,7 @@ impl DesiredDns {
     }
 }
 
-impl Home {
+impl Placement {
     /// Without a bucket there is no truststore, and the name is empty.
     pub fn of(domain: &MtlsDomain, s: &Surroundings) -> Self {
         let (namespace, name) = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
@@ -98,7 +98,7 @@ impl Home {
         let bucket = truststore
             .bucket
             .or_else(|| s.truststore_bucket.map(|t| t.replace("{account}", s.account).replace("{region}", s.region)));
-        Home {
+        Placement {
             account: s.account.to_owned(),
             region: s.region.to_owned(),
             domain_name: domain.spec.domain_name.clone(),
@@ -131,7 +131,7 @@ impl Home {
     }
 
     /// Value of the annotation `mtls-operator.io/home`.
-    pub fn place(&self) -> String {
+    pub fn location(&self) -> String {
         format!("{}/{}", self.account, self.region)
     }
 }
@@ -154,7 +154,7 @@ pub fn authority_secret(domain: &str, authority: &str) -> String {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    pub home: Home,
+    pub placement: Placement,
     pub adoption: AdoptionPolicy,
     pub certificate: DesiredCertificate,
     /// The truststore's bucket is made when it is not there.
@@ -274,7 +274,7 @@ pub struct Clients {
 /// What the spec asks for.
 pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Result<Desired, Refused> {
     let spec = &domain.spec;
-    let home = Home::of(domain, s);
+    let placement = Placement::of(domain, s);
     if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
         return Err(Refused {
             reason: Reason::WrongAccount,
@@ -284,7 +284,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
             ),
         });
     }
-    if home.bucket.is_empty() {
+    if placement.bucket.is_empty() {
         return Err(invalid(
             "spec.truststore.bucket: name a versioned bucket here, or start the operator with --truststore-bucket",
         ));
@@ -295,7 +295,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
     let longest_leaf = clients.longest.max(DEFAULT_LEAF);
     Ok(Desired {
         adoption: spec.adoption_policy,
-        certificate: certificate(domain, &home)?,
+        certificate: certificate(domain, &placement)?,
         create_bucket: truststore.bucket_creation == Some(BucketCreation::IfMissing),
         kms_key: truststore.kms_key_arn,
         authorities,
@@ -312,7 +312,7 @@ pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Resul
             IpAddressType::IPv4 => gateway::IpAddressType::Ipv4,
             IpAddressType::DualStack => gateway::IpAddressType::Dualstack,
         },
-        home,
+        placement,
     })
 }
 
@@ -359,17 +359,17 @@ fn authorizer(domain: &MtlsDomain) -> Result<Option<DesiredAuthorizer>, Refused>
     }
 }
 
-fn certificate(domain: &MtlsDomain, home: &Home) -> Result<DesiredCertificate, Refused> {
+fn certificate(domain: &MtlsDomain, placement: &Placement) -> Result<DesiredCertificate, Refused> {
     let spec = domain.spec.server_certificate.as_ref();
     if let Some(existing) = spec.and_then(|c| c.existing.clone()) {
         let ExistingCertificate { arn, ownership_verification_arn: ownership_arn } = existing;
-        at_home("arn", &arn, home)?;
-        ownership_arn.as_ref().map_or(Ok(()), |arn| at_home("ownershipVerificationArn", arn, home))?;
+        in_placement("arn", &arn, placement)?;
+        ownership_arn.as_ref().map_or(Ok(()), |arn| in_placement("ownershipVerificationArn", arn, placement))?;
         return Ok(DesiredCertificate::Existing { arn, ownership_arn });
     }
     let request = spec.and_then(|c| c.request.clone()).unwrap_or_default();
     let mut names = request.subject_alternative_names;
-    names.push(home.domain_name.clone());
+    names.push(placement.domain_name.clone());
     names.sort();
     names.dedup();
     let key_algorithm = match request.key_algorithm.unwrap_or_default() {
@@ -379,7 +379,7 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> Result<DesiredCertificate, R
     };
     let token = short_hash(&format!(
         "{}\n{}\n{}\n{key_algorithm:?}",
-        home.owner,
+        placement.owner,
         domain.uid().unwrap_or_default(),
         names.join("\n")
     ));
@@ -387,14 +387,16 @@ fn certificate(domain: &MtlsDomain, home: &Home) -> Result<DesiredCertificate, R
 }
 
 /// API Gateway takes certificates of the domain's own Region and account only.
-fn at_home(field: &str, arn: &str, home: &Home) -> Result<(), Refused> {
+fn in_placement(field: &str, arn: &str, placement: &Placement) -> Result<(), Refused> {
     let parts: Vec<_> = arn.split(':').collect();
     match parts[..] {
-        [_, _, _, region, account, ..] if region != home.region || account != home.account => Err(invalid(&format!(
-            "spec.serverCertificate.existing.{field}: the certificate is in {region} of account {account}, but the domain is in {} of account {}. \
+        [_, _, _, region, account, ..] if region != placement.region || account != placement.account => {
+            Err(invalid(&format!(
+                "spec.serverCertificate.existing.{field}: the certificate is in {region} of account {account}, but the domain is in {} of account {}. \
              API Gateway takes certificates of its own Region and account only: request or import one there, and name that",
-            home.region, home.account
-        ))),
+                placement.region, placement.account
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -620,23 +622,26 @@ mod tests {
     #[test]
     fn what_is_unset_is_what_the_operator_says() {
         let bare = domain(|o| o["spec"]["truststore"] = Value::Null);
-        let home = wanted(&bare, Some("t-{account}-{region}"), 1).unwrap().home;
-        assert_eq!(home.truststore_uri(), "s3://t-123456789012-eu-west-1/c/shop/partners.pem");
-        assert_eq!((home.place().as_str(), home.owner.as_str()), ("123456789012/eu-west-1", "c/shop/partners"));
-        assert_eq!(wanted(&domain(|_| {}), Some("other"), 1).unwrap().home.bucket, "b", "the spec goes first");
-        assert_eq!(home.route53_account(), ACCOUNT);
+        let placement = wanted(&bare, Some("t-{account}-{region}"), 1).unwrap().placement;
+        assert_eq!(placement.truststore_uri(), "s3://t-123456789012-eu-west-1/c/shop/partners.pem");
+        assert_eq!(
+            (placement.location().as_str(), placement.owner.as_str()),
+            ("123456789012/eu-west-1", "c/shop/partners")
+        );
+        assert_eq!(wanted(&domain(|_| {}), Some("other"), 1).unwrap().placement.bucket, "b", "the spec goes first");
+        assert_eq!(placement.route53_account(), ACCOUNT);
         let role = domain(|o| {
             let role = json!({"roleArn": "arn:aws:iam::999999999999:role/r"});
             o["spec"]["dns"] = json!({"route53": {"assumeRole": role}});
         });
-        assert_eq!(wanted(&role, None, 1).unwrap().home.route53_account(), "999999999999");
+        assert_eq!(wanted(&role, None, 1).unwrap().placement.route53_account(), "999999999999");
         for (owner, ours) in [
             ("c/shop/partners", true),
             ("c/other/partners", true),
             ("other/shop/partners", false),
             ("cc/shop/partners", false),
         ] {
-            assert_eq!(home.is_of_this_cluster(owner), ours, "{owner}");
+            assert_eq!(placement.is_of_this_cluster(owner), ours, "{owner}");
         }
     }
 

@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::{
     allowance::Allowance,
-    desired::{DesiredAuthority, DesiredSource, Home},
+    desired::{DesiredAuthority, DesiredSource, Placement},
     generated,
     plan::{ADOPTED_TAG, Action, DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{self, Outcome, Outcomes},
@@ -34,7 +34,7 @@ pub struct ApplyContext<'a> {
     pub session: &'a Session,
     pub quota: &'a Quota,
     pub allowance: &'a Allowance,
-    pub home: &'a Home,
+    pub placement: &'a Placement,
     pub domain: &'a MtlsDomain,
     pub authorities: &'a [DesiredAuthority],
     /// What the status says: a failure that stands there has been logged.
@@ -63,12 +63,12 @@ pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, apply_conte
             continue;
         }
         // Around the line that each write to AWS has in the log.
-        let span = tracing::info_span!("act", domain = %apply_context.home.domain_name, action = %action);
+        let span = tracing::info_span!("act", domain = %apply_context.placement.domain_name, action = %action);
         match Box::pin(perform(action, apply_context, &mut done.change)).instrument(span).await {
             Ok(()) => done.effects += 1,
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
-                    let (domain, error) = (&apply_context.home.domain_name, logging::chain(error));
+                    let (domain, error) = (&apply_context.placement.domain_name, logging::chain(error));
                     match report::stands_in(apply_context.said, step, &outcome) {
                         true => tracing::debug!(%domain, %action, %error, "refused again"),
                         false => tracing::warn!(%domain, %action, %error, "refused"),
@@ -86,9 +86,9 @@ async fn perform(
     apply_context: &ApplyContext<'_>,
     change: &mut Option<String>,
 ) -> Result<(), Outcome> {
-    let ApplyContext { session, home, .. } = apply_context;
+    let ApplyContext { session, placement, .. } = apply_context;
     wait_for_quota(action, apply_context).await?;
-    let (gateway, domain) = (&session.gateway, &home.domain_name);
+    let (gateway, domain) = (&session.gateway, &placement.domain_name);
     let result = match action {
         Action::GenerateAuthority { authority, recorded } => {
             return generate(authority, recorded.as_deref(), apply_context).await;
@@ -100,28 +100,28 @@ async fn perform(
             sent.map(|id| *change = Some(id))
         }
         Action::CreateBucket { bucket } => {
-            session.s3.create_bucket(bucket, &BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())])).await
+            session.s3.create_bucket(bucket, &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())])).await
         }
         Action::BlockPublicAccess { bucket } => session.s3.block_public_access(bucket).await,
         Action::EncryptBucket { bucket, kms_key } => session.s3.encrypt_bucket(bucket, kms_key.as_deref()).await,
         Action::EnableVersioning { bucket } => session.s3.enable_versioning(bucket).await,
         Action::PutTruststore { bucket, key, body, kms_key } => {
-            let mut metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), home.owner.clone())]);
+            let mut metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), placement.owner.clone())]);
             metadata.extend(kms_key.clone().map(|key| (KMS_KEY_METADATA.to_owned(), key)));
             session.s3.put(bucket, key, body.clone().into_bytes(), &metadata, kms_key.as_deref()).await.map(drop)
         }
         Action::CreateDomain(request) => {
-            let tags = BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())]);
+            let tags = BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())]);
             gateway.create_domain(request, &tags).await
         }
         Action::UpdateDomain(request) => gateway.update_domain(request).await,
         Action::RestoreSecurityPolicy { name } => gateway.restore_security_policy(name).await,
         Action::AdoptDomain { arn } => {
-            let tags = [(OWNER_TAG, home.owner.clone()), (ADOPTED_TAG, "true".to_owned())];
+            let tags = [(OWNER_TAG, placement.owner.clone()), (ADOPTED_TAG, "true".to_owned())];
             gateway.tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into()).await
         }
         Action::MarkDomain { arn } => {
-            gateway.tag(arn, &BTreeMap::from([(OWNER_TAG.to_owned(), home.owner.clone())])).await
+            gateway.tag(arn, &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())])).await
         }
         Action::ReleaseDomain { arn } => gone(gateway.untag(arn, &[OWNER_TAG, ADOPTED_TAG].map(str::to_owned)).await),
         Action::ReleaseCertificate { arn } => gone(session.acm.untag(arn, OWNER_TAG).await),
@@ -135,7 +135,7 @@ async fn perform(
         }
         Action::DeleteMapping { id, .. } => gone(gateway.delete_mapping(domain, id).await),
         Action::MarkPending { api_arn } => {
-            gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), home.owner.clone())])).await
+            gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), placement.owner.clone())])).await
         }
         Action::CloseEndpoint { protocol, api_id } => gateway.set_endpoint_closed(*protocol, api_id, true).await,
         Action::Deploy { protocol, api_id, stages } => gateway.deploy(*protocol, api_id, stages).await,
@@ -174,7 +174,7 @@ async fn perform(
 
 /// ACM lists a certificate some seconds after it was requested. Until then it is asked for again, with the token that yields the same one.
 async fn request_certificate(request: &CertificateRequest, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
-    let object = format!("{}/{}", apply_context.home.namespace, apply_context.home.name);
+    let object = format!("{}/{}", apply_context.placement.namespace, apply_context.placement.name);
     if let Some(about) = apply_context.allowance.wait(&object, apply_context.now) {
         return Err(Outcome::Queued { ahead: 1, about });
     }
@@ -208,7 +208,7 @@ async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Re
     let Some(operation) = scarce(action) else { return Ok(()) };
     let bucket = Bucket::new(&apply_context.session.account, &apply_context.session.region, operation);
     let ticket = Ticket {
-        object: format!("{}/{}", apply_context.home.namespace, apply_context.home.name),
+        object: format!("{}/{}", apply_context.placement.namespace, apply_context.placement.name),
         class: apply_context.class,
         since: apply_context.since,
     };
@@ -250,8 +250,8 @@ async fn generate(name: &str, recorded: Option<&str>, apply_context: &ApplyConte
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(secret.clone()),
-            namespace: Some(apply_context.home.namespace.clone()),
-            labels: Some(generated::labels(&apply_context.home.name, name)),
+            namespace: Some(apply_context.placement.namespace.clone()),
+            labels: Some(generated::labels(&apply_context.placement.name, name)),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
@@ -317,7 +317,7 @@ mod tests {
             session: &session,
             quota: &gate.quota,
             allowance: &Allowance::default(),
-            home: &d.home,
+            placement: &d.placement,
             domain: &domain.unwrap(),
             authorities: &d.authorities,
             said: &[],
@@ -446,7 +446,7 @@ mod tests {
             session: &session,
             quota: &gate.quota,
             allowance: &allowance,
-            home: &d.home,
+            placement: &d.placement,
             domain: &domain,
             authorities: &d.authorities,
             said: &[],
@@ -488,7 +488,7 @@ mod tests {
                 session: &session,
                 quota: &gate.quota,
                 allowance: &Allowance::default(),
-                home: &d.home,
+                placement: &d.placement,
                 domain: &domain,
                 authorities: &d.authorities,
                 said: &[],

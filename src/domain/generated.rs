@@ -91,9 +91,9 @@ pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) ->
 
 /// What stands in a truststore that we published, or that our domain uses, as far as those can be read.
 pub fn trusted<'o>(d: &Desired, o: &'o Observed) -> Vec<&'o Entry> {
-    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.home.owner);
+    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.placement.owner);
     let published = o.published.iter().flatten().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
-    let used = custom_domain::ours(&d.home, &o.domain).is_ok();
+    let used = custom_domain::ours(&d.placement, &o.domain).is_ok();
     let pinned = o.pinned.iter().flatten().filter(|p| used || is_ours(&p.owner)).map(|p| &p.bundle);
     published.chain(pinned).flat_map(|bundle| &bundle.entries).collect()
 }

@@ -40,7 +40,7 @@ pub(super) fn change_predicate(d: &Guard) -> Option<Interest> {
     Some(Interest {
         generation: meta.generation,
         deleting: meta.deletion_timestamp.is_some(),
-        annotations: annotations.into_iter().filter(|(key, _)| key != finalizer::HOME).collect(),
+        annotations: annotations.into_iter().filter(|(key, _)| key != finalizer::PLACEMENT).collect(),
     })
 }
 
@@ -252,7 +252,7 @@ mod tests {
         assert!(before.is_some());
         for (what, change, expected) in [
             ("our status", (|o| o["status"] = json!({"observedGeneration": 1})) as fn(&mut Value), false),
-            ("our annotation", |o| o["metadata"]["annotations"] = json!({finalizer::HOME: "1/eu-west-1"}), false),
+            ("our annotation", |o| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: "1/eu-west-1"}), false),
             ("a label", |o| o["metadata"]["labels"] = json!({"a": "b"}), false),
             ("the spec", |o| o["metadata"]["generation"] = json!(2), true),
             (

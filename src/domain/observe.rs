@@ -7,7 +7,7 @@ use kube::Client;
 use super::{
     cache::AwsReader,
     clients,
-    desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, Home, sha256},
+    desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, Placement, sha256},
     generated::{self, Ownership},
     observed::{
         Api, Authorizers, Bucket, Leaf, Made, Observed, Pinned, Preflight, Published, Remains, Seen, Source, Unseen,
@@ -58,7 +58,8 @@ pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 /// What has to be seen before it is clear whether the spec is allowed.
 pub async fn preflight(d: &Desired, reader: &AwsReader<'_>) -> Preflight {
-    let (zones, apis) = tokio::join!(zones(&d.home, certificate_names(d), reader), first_seen(&d.mappings, reader));
+    let (zones, apis) =
+        tokio::join!(zones(&d.placement, certificate_names(d), reader), first_seen(&d.mappings, reader));
     Preflight { zones, apis }
 }
 
@@ -69,17 +70,17 @@ pub async fn observe(
     observe_context: &ObserveContext<'_>,
     preflight: Preflight,
 ) -> Observed {
-    let home = &d.home;
+    let placement = &d.placement;
     let zones = preflight.zones;
     let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
-        Box::pin(sources::read(observe_context.client, &home.namespace, &home.name, &d.authorities)),
-        Box::pin(clients::read(observe_context.client, &home.name, &d.self_signed)),
-        reader.certificates(&home.domain_name),
+        Box::pin(sources::read(observe_context.client, &placement.namespace, &placement.name, &d.authorities)),
+        Box::pin(clients::read(observe_context.client, &placement.name, &d.self_signed)),
+        reader.certificates(&placement.domain_name),
         bucket(d, reader),
-        published(home, reader, observe_context.versions),
-        reader.domain(&home.domain_name),
+        published(placement, reader, observe_context.versions),
+        reader.domain(&placement.domain_name),
         apis(
-            home,
+            placement,
             preflight.apis,
             &d.mappings,
             Asked { headers: !d.identity.is_empty(), authorizer: d.authorizer.is_some() },
@@ -90,13 +91,13 @@ pub async fn observe(
     );
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
         named(d, reader, &certificates, &domain),
-        validation(home, reader, &zones, &certificates),
-        records_of(home, reader, &zones),
-        mappings(home, reader, &domain),
+        validation(placement, reader, &zones, &certificates),
+        records_of(placement, reader, &zones),
+        mappings(placement, reader, &domain),
         pinned(reader, &domain, observe_context.versions),
-        public(home, &domain, observe_context.public_dns),
+        public(placement, &domain, observe_context.public_dns),
     );
-    let apis = with_leaving(home, apis, &mappings, reader).await;
+    let apis = with_leaving(placement, apis, &mappings, reader).await;
     observe_context.versions.keep(&published, &domain);
     let mut observed = Observed {
         authorities,
@@ -142,34 +143,34 @@ async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: 
 }
 
 /// The hosted zone that the records of a domain that is being deleted are in.
-pub async fn zone_of_remains(home: &Home, reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
-    zones(home, &[], reader).await
+pub async fn zone_of_remains(placement: &Placement, reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
+    zones(placement, &[], reader).await
 }
 
 /// What is left of a domain that is being deleted.
 pub async fn remains(
-    home: &Home,
+    placement: &Placement,
     mapped: &BTreeMap<String, MappedApi>,
     reader: &AwsReader<'_>,
     zones: Seen<BTreeMap<String, ZoneChoice>>,
 ) -> Remains {
     let (certificates, domain, versions, apis) = tokio::join!(
-        reader.certificates(&home.domain_name),
-        reader.domain(&home.domain_name),
-        versions(home, reader),
-        marked_apis(home, mapped, reader),
+        reader.certificates(&placement.domain_name),
+        reader.domain(&placement.domain_name),
+        versions(placement, reader),
+        marked_apis(placement, mapped, reader),
     );
-    let zones = zones.and_then(|zones| unambiguous(home, zones));
-    let (records, mappings) = tokio::join!(records_of(home, reader, &zones), mappings(home, reader, &domain));
-    let apis = with_leaving(home, apis, &mappings, reader).await;
-    let zone_id = zones.ok().and_then(|z| z.get(&home.domain_name)?.found().map(|z| z.id.clone()));
+    let zones = zones.and_then(|zones| unambiguous(placement, zones));
+    let (records, mappings) = tokio::join!(records_of(placement, reader, &zones), mappings(placement, reader, &domain));
+    let apis = with_leaving(placement, apis, &mappings, reader).await;
+    let zone_id = zones.ok().and_then(|z| z.get(&placement.domain_name)?.found().map(|z| z.id.clone()));
     Remains { zone_id, records, domain, mappings, apis, certificates, versions }
 }
 
 /// The zones of a domain that is deleted. Which of two the records are in cannot be told: that is not the same as that
 /// there are none.
-fn unambiguous(home: &Home, zones: BTreeMap<String, ZoneChoice>) -> Seen<BTreeMap<String, ZoneChoice>> {
-    match zones.get(&home.domain_name) {
+fn unambiguous(placement: &Placement, zones: BTreeMap<String, ZoneChoice>) -> Seen<BTreeMap<String, ZoneChoice>> {
+    match zones.get(&placement.domain_name) {
         Some(ZoneChoice::Ambiguous(ids)) => Err(Unseen {
             reason: Reason::HostedZoneNotFound,
             message: format!(
@@ -204,20 +205,20 @@ fn certificate_names(d: &Desired) -> &[String] {
 }
 
 /// The zone of the domain name and of each of `names`: the one of the spec, or the public one with the longest name that they end in.
-async fn zones(home: &Home, names: &[String], reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
-    let DesiredDns::Route53 { zone_id, .. } = &home.dns else { return Ok(BTreeMap::new()) };
+async fn zones(placement: &Placement, names: &[String], reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
+    let DesiredDns::Route53 { zone_id, .. } = &placement.dns else { return Ok(BTreeMap::new()) };
     let given = match zone_id {
         Some(id) => reader.zone(id).await?,
         None => None,
     };
-    let names: BTreeSet<_> = names.iter().chain([&home.domain_name]).collect();
+    let names: BTreeSet<_> = names.iter().chain([&placement.domain_name]).collect();
     let fits = |name: &str| given.as_ref().is_some_and(|zone| is_in_zone(name, zone));
     let all = match zone_id {
-        Some(_) if names.iter().all(|name| fits(name) || **name == home.domain_name) => vec![],
+        Some(_) if names.iter().all(|name| fits(name) || **name == placement.domain_name) => vec![],
         _ => reader.zones().await?,
     };
     let choice = |name: &String| match zone_id {
-        Some(_) => given_zone(home, name, given.as_ref(), &all),
+        Some(_) => given_zone(placement, name, given.as_ref(), &all),
         None => best_zone(name, &all),
     };
     Ok(names.into_iter().map(|name| (name.clone(), choice(name))).collect())
@@ -230,10 +231,10 @@ fn is_in_zone(name: &str, zone: &Zone) -> bool {
 
 /// The zone of a name where the spec names one (`given`, when it is there): the domain's own name is in that one or in
 /// none, any other where it fits best.
-fn given_zone(home: &Home, name: &str, given: Option<&Zone>, all: &[Zone]) -> ZoneChoice {
+fn given_zone(placement: &Placement, name: &str, given: Option<&Zone>, all: &[Zone]) -> ZoneChoice {
     match given {
         Some(zone) if is_in_zone(name, zone) => ZoneChoice::Found(zone.clone()),
-        _ if name == home.domain_name => ZoneChoice::Missing,
+        _ if name == placement.domain_name => ZoneChoice::Missing,
         _ => best_zone(name, all),
     }
 }
@@ -273,7 +274,7 @@ fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<
     if let DesiredCertificate::Existing { arn, ownership_arn } = &d.certificate {
         arns.extend(ownership_arn.iter().chain([arn]));
     }
-    let is_ours = |g: &Domain| custom_domain::is_ours(&d.home, g) || is_taken_over(d, g);
+    let is_ours = |g: &Domain| custom_domain::is_ours(&d.placement, g) || is_taken_over(d, g);
     if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
         arns.extend(g.ownership_certificate_arn.iter().chain([&g.certificate_arn]).filter(|arn| !arn.is_empty()));
     }
@@ -282,13 +283,13 @@ fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<
 
 /// What stands at the validation records of our certificates, in the zones that they belong into.
 async fn validation(
-    home: &Home,
+    placement: &Placement,
     reader: &AwsReader<'_>,
     zones: &Seen<BTreeMap<String, ZoneChoice>>,
     certificates: &Seen<Vec<acm::Certificate>>,
 ) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
     let (zones, certificates) = (zones.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?);
-    let reads = validation_names(home, zones, certificates).into_iter().map(async |(zone, name)| {
+    let reads = validation_names(placement, zones, certificates).into_iter().map(async |(zone, name)| {
         let records = reader.records(zone, name).await?;
         Ok((name.clone(), records))
     });
@@ -297,40 +298,40 @@ async fn validation(
 
 /// The names of the validation records of our certificates, each with the id of the zone that it belongs into.
 fn validation_names<'a>(
-    home: &Home,
+    placement: &Placement,
     zones: &'a BTreeMap<String, ZoneChoice>,
     certificates: &'a [acm::Certificate],
 ) -> BTreeSet<(&'a String, &'a String)> {
-    let ours = certificates.iter().filter(|c| certificates::is_ours(home, c));
+    let ours = certificates.iter().filter(|c| certificates::is_ours(placement, c));
     ours.flat_map(|c| &c.validation)
         .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))
         .collect()
 }
 
 async fn records_of(
-    home: &Home,
+    placement: &Placement,
     reader: &AwsReader<'_>,
     zones: &Seen<BTreeMap<String, ZoneChoice>>,
 ) -> Seen<Vec<RecordSet>> {
     let zones = zones.as_ref().map_err(Clone::clone)?;
-    let Some(zone) = zones.get(&home.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
+    let Some(zone) = zones.get(&placement.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
     let at = async |name: &str| reader.records(&zone.id, name).await;
-    let marker = records::marker_name(&home.domain_name);
-    let (at_name, at_marker) = tokio::join!(at(&home.domain_name), at(&marker));
+    let marker = records::marker_name(&placement.domain_name);
+    let (at_name, at_marker) = tokio::join!(at(&placement.domain_name), at(&marker));
     let mut all = [at_name?, at_marker?].concat();
-    if records::is_unmarked(home, &all) {
-        for name in records::registry_names(&home.domain_name) {
+    if records::is_unmarked(placement, &all) {
+        for name in records::registry_names(&placement.domain_name) {
             all.extend(at(&name).await?);
         }
     }
     Ok(all)
 }
 
-async fn public(home: &Home, domain: &Seen<Option<Domain>>, dns: &PublicDns) -> Seen<Option<PublicName>> {
+async fn public(placement: &Placement, domain: &Seen<Option<Domain>>, dns: &PublicDns) -> Seen<Option<PublicName>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
-    match (&home.dns, domain) {
+    match (&placement.dns, domain) {
         (DesiredDns::External { verify: DnsVerification::PublicDNS }, Some(g)) => {
-            let found = Box::pin(dns.resolve(&home.domain_name, &g.target.to_lowercase())).await;
+            let found = Box::pin(dns.resolve(&placement.domain_name, &g.target.to_lowercase())).await;
             found.map(Some).map_err(|why| Unseen { reason: Reason::Unreachable, message: why.to_string() })
         }
         _ => Ok(None),
@@ -347,10 +348,10 @@ async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {
     }
 }
 
-async fn mappings(home: &Home, reader: &AwsReader<'_>, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
+async fn mappings(placement: &Placement, reader: &AwsReader<'_>, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
     match domain.as_ref().map_err(Clone::clone)? {
         // Somebody else's are not ours to judge, and of some kinds of domain they cannot be read.
-        Some(g) if custom_domain::is_ours(home, g) => reader.mappings(&home.domain_name).await,
+        Some(g) if custom_domain::is_ours(placement, g) => reader.mappings(&placement.domain_name).await,
         _ => Ok(vec![]),
     }
 }
@@ -374,7 +375,7 @@ struct Asked {
 
 /// The APIs as they were seen first, with the stages that are mapped. Without a probe the default endpoints are not asked.
 async fn apis(
-    home: &Home,
+    placement: &Placement,
     seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
     mappings: &BTreeMap<String, MappedApi>,
     asked: Asked,
@@ -383,7 +384,7 @@ async fn apis(
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let reads = seen.into_iter().map(async |(id, seen)| {
         let stages = mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
-        let read = api(home, seen, stages, asked, reader, probe).await;
+        let read = api(placement, seen, stages, asked, reader, probe).await;
         (id, read)
     });
     join_all(reads).await.into_iter().collect()
@@ -392,19 +393,19 @@ async fn apis(
 /// The APIs that carry our marks of headers, with all that is to be known of them. Of any other nothing but its tags is read: nobody has asked
 /// the policy whether it is for this domain.
 async fn marked_apis(
-    home: &Home,
+    placement: &Placement,
     mappings: &BTreeMap<String, MappedApi>,
     reader: &AwsReader<'_>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let mut seen = first_seen(mappings, reader).await;
-    seen.retain(|_, api| may_be_marked(home, api));
-    apis(home, seen, mappings, Asked::default(), reader, None).await
+    seen.retain(|_, api| may_be_marked(placement, api));
+    apis(placement, seen, mappings, Asked::default(), reader, None).await
 }
 
 /// True unless an API is known to carry no ownership tag of our headers.
-fn may_be_marked(home: &Home, api: &Seen<Option<gateway::Api>>) -> bool {
+fn may_be_marked(placement: &Placement, api: &Seen<Option<gateway::Api>>) -> bool {
     match api {
-        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(home, &api.tags)),
+        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(placement, &api.tags)),
         Err(_) => true,
     }
 }
@@ -416,19 +417,19 @@ fn is_said_to_be_closed(api: &gateway::Api) -> bool {
 
 /// With those that only the domain maps any more, as far as they carry our marks of headers.
 async fn with_leaving(
-    home: &Home,
+    placement: &Placement,
     mut known: BTreeMap<String, Seen<Option<Api>>>,
     mappings: &Seen<Vec<Mapping>>,
     reader: &AwsReader<'_>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
     let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
-    known.append(&mut Box::pin(marked_apis(home, &left, reader)).await);
+    known.append(&mut Box::pin(marked_apis(placement, &left, reader)).await);
     known
 }
 
 async fn api(
-    home: &Home,
+    placement: &Placement,
     first: Seen<Option<gateway::Api>>,
     stages: BTreeSet<&str>,
     asked: Asked,
@@ -449,13 +450,13 @@ async fn api(
         }
         _ => None,
     };
-    let integrations = if asked.headers || identity::is_marked(home, &api.tags) {
+    let integrations = if asked.headers || identity::is_marked(placement, &api.tags) {
         Some(reader.integrations(api.protocol, id).await)
     } else {
         None
     };
-    let authorizers = if asked.authorizer || identity::has_authorizer(home, &api.tags) {
-        Some(authorizers(home, api.protocol, id, reader).await)
+    let authorizers = if asked.authorizer || identity::has_authorizer(placement, &api.tags) {
+        Some(authorizers(placement, api.protocol, id, reader).await)
     } else {
         None
     };
@@ -463,12 +464,17 @@ async fn api(
 }
 
 /// The authorizers of an API, the routes that ask them, and what else there is to be known of those that are ours.
-async fn authorizers(home: &Home, protocol: Protocol, api_id: &str, reader: &AwsReader<'_>) -> Seen<Authorizers> {
+async fn authorizers(
+    placement: &Placement,
+    protocol: Protocol,
+    api_id: &str,
+    reader: &AwsReader<'_>,
+) -> Seen<Authorizers> {
     let all = reader.authorizers(protocol, api_id).await?;
     let routes = reader.routes(protocol, api_id).await?;
     let mut permitted = BTreeSet::new();
-    for ours in all.iter().filter(|a| authorizer::is_ours(home, a) && !a.function.is_empty()) {
-        if reader.statements(&ours.function).await?.contains(&authorizer::statement(home, &ours.id)) {
+    for ours in all.iter().filter(|a| authorizer::is_ours(placement, a) && !a.function.is_empty()) {
+        if reader.statements(&ours.function).await?.contains(&authorizer::statement(placement, &ours.id)) {
             permitted.insert(ours.id.clone());
         }
     }
@@ -495,10 +501,10 @@ fn most_open(answers: Vec<https::ProbeResult>) -> Option<https::ProbeResult> {
 // ---- the truststore
 
 async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Bucket>> {
-    let name = &d.home.bucket;
+    let name = &d.placement.bucket;
     let Some(found) = reader.bucket(name).await? else { return Ok(None) };
     let mut bucket = Bucket { region: found.region, versioned: found.versioned, made: None };
-    if d.create_bucket && bucket.region == d.home.region {
+    if d.create_bucket && bucket.region == d.placement.region {
         bucket.made = made(d, reader).await?;
     }
     Ok(Some(bucket))
@@ -506,17 +512,17 @@ async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Bucket>> {
 
 /// The settings of a bucket that we made; nobody else's are asked for.
 async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Made>> {
-    let name = &d.home.bucket;
+    let name = &d.placement.bucket;
     let owner = reader.bucket_tags(name).await?.remove(OWNER_TAG);
-    let Some(owner) = owner.filter(|owner| d.home.is_of_this_cluster(owner)) else { return Ok(None) };
+    let Some(owner) = owner.filter(|owner| d.placement.is_of_this_cluster(owner)) else { return Ok(None) };
     let private = reader.public_access_is_blocked(name).await?;
     let kms_key = reader.default_kms_key(name).await?;
     Ok(Some(Made { owner, private, kms_key }))
 }
 
-async fn published(home: &Home, reader: &AwsReader<'_>, versions: &Versions) -> Seen<Option<Published>> {
-    let Some(object) = reader.head(&home.bucket, &home.key).await? else { return Ok(None) };
-    let Some(content) = versions.read(&home.bucket, &home.key, reader.session, &object.version).await? else {
+async fn published(placement: &Placement, reader: &AwsReader<'_>, versions: &Versions) -> Seen<Option<Published>> {
+    let Some(object) = reader.head(&placement.bucket, &placement.key).await? else { return Ok(None) };
+    let Some(content) = versions.read(&placement.bucket, &placement.key, reader.session, &object.version).await? else {
         return Ok(None);
     };
     Ok(Some(Published {
@@ -578,19 +584,19 @@ impl Versions {
 }
 
 /// The versions that carry our mark; somebody else's in the same key stay.
-async fn versions(home: &Home, reader: &AwsReader<'_>) -> Seen<Vec<String>> {
-    if home.bucket.is_empty() {
+async fn versions(placement: &Placement, reader: &AwsReader<'_>) -> Seen<Vec<String>> {
+    if placement.bucket.is_empty() {
         return Ok(vec![]);
     }
     // In a bucket of another Region we have never stored anything.
-    match reader.bucket(&home.bucket).await? {
-        Some(bucket) if bucket.region == home.region => {}
+    match reader.bucket(&placement.bucket).await? {
+        Some(bucket) if bucket.region == placement.region => {}
         _ => return Ok(vec![]),
     }
-    let all = seen(reader.session.s3.versions(&home.bucket, &home.key)).await?;
+    let all = seen(reader.session.s3.versions(&placement.bucket, &placement.key)).await?;
     let reads = all.into_iter().filter(|v| !v.delete_marker).map(async |version| {
-        let content = seen(reader.session.s3.get(&home.bucket, &home.key, &version.id)).await?;
-        let ours = content.is_some_and(|c| c.metadata.get(OWNER_METADATA) == Some(&home.owner));
+        let content = seen(reader.session.s3.get(&placement.bucket, &placement.key, &version.id)).await?;
+        let ours = content.is_some_and(|c| c.metadata.get(OWNER_METADATA) == Some(&placement.owner));
         Ok(ours.then_some(version.id))
     });
     let read: Seen<Vec<_>> = join_all(reads).await.into_iter().collect();
@@ -628,9 +634,9 @@ mod tests {
 
     #[test]
     fn a_zone_that_the_spec_names_is_the_only_one_for_the_domain_itself() {
-        let home = home();
+        let placement = placement();
         let all = [zone("Z1", "example.com", false), zone("Z2", "example.org", false)];
-        let of = |name: &str, given: Option<&Zone>| given_zone(&home, name, given, &all);
+        let of = |name: &str, given: Option<&Zone>| given_zone(&placement, name, given, &all);
         let (api, private, other) = (
             zone("Z3", "api.example.com", false),
             zone("Z4", "api.example.com", true),
@@ -646,21 +652,24 @@ mod tests {
 
     #[test]
     fn a_deleted_domain_whose_records_may_be_in_two_zones_waits_for_the_spec() {
-        let home = home();
+        let placement = placement();
         let with = |name: &str, choice| BTreeMap::from([(name.to_owned(), choice)]);
         let two = || ZoneChoice::Ambiguous(vec!["Z1".into(), "Z2".into()]);
-        assert_eq!(unambiguous(&home, with("api.example.com", two())).unwrap_err().reason, Reason::HostedZoneNotFound);
+        assert_eq!(
+            unambiguous(&placement, with("api.example.com", two())).unwrap_err().reason,
+            Reason::HostedZoneNotFound
+        );
         for zones in [
             with("www.example.org", two()),
             with("api.example.com", ZoneChoice::Missing),
             with("api.example.com", ZoneChoice::Found(zone("Z1", "example.com", false))),
         ] {
-            assert_eq!(unambiguous(&home, zones.clone()), Ok(zones));
+            assert_eq!(unambiguous(&placement, zones.clone()), Ok(zones));
         }
     }
 
-    fn home() -> Home {
-        simulation::desired().home
+    fn placement() -> Placement {
+        simulation::desired().placement
     }
 
     fn error(kind: Kind, operation: &'static str) -> Error {
@@ -722,9 +731,9 @@ mod tests {
     fn only_our_certificates_validation_records_are_looked_at() {
         let (d, o) = simulation::settled();
         let (zones, mut certificates) = (o.zones.unwrap(), o.certificates.unwrap());
-        let ids = |certificates: &[acm::Certificate]| validation_names(&d.home, &zones, certificates).len();
+        let ids = |certificates: &[acm::Certificate]| validation_names(&d.placement, &zones, certificates).len();
         assert_eq!(ids(&certificates), 1);
-        assert!(validation_names(&d.home, &BTreeMap::new(), &certificates).is_empty(), "no zone");
+        assert!(validation_names(&d.placement, &BTreeMap::new(), &certificates).is_empty(), "no zone");
         certificates[0].tags.clear();
         assert_eq!(ids(&certificates), 0);
     }
@@ -768,9 +777,9 @@ mod tests {
 
     #[test]
     fn of_an_api_that_is_left_nothing_but_its_tags_is_read_unless_it_carries_our_marks() {
-        let home = home();
-        assert!(!may_be_marked(&home, &Ok(Some(api(|_| {})))) && !may_be_marked(&home, &Ok(None)));
-        assert!(may_be_marked(&home, &Err(Unseen { reason: Reason::Unreachable, message: "m".into() })));
+        let placement = placement();
+        assert!(!may_be_marked(&placement, &Ok(Some(api(|_| {})))) && !may_be_marked(&placement, &Ok(None)));
+        assert!(may_be_marked(&placement, &Err(Unseen { reason: Reason::Unreachable, message: "m".into() })));
     }
 
     fn xml(text: &str) -> fake::Answer {
@@ -802,7 +811,7 @@ mod tests {
         let ours = o.domain.unwrap().unwrap();
         let mut foreign = ours.clone();
         foreign.tags.clear();
-        let read = async |domain| mappings(&d.home, &reader, &domain).await.map(|all| all.len());
+        let read = async |domain| mappings(&d.placement, &reader, &domain).await.map(|all| all.len());
         assert_eq!(read(Ok(Some(ours))).await, Ok(1));
         assert_eq!(read(Ok(Some(foreign))).await, Ok(0));
         assert_eq!(read(Ok(None)).await, Ok(0));
@@ -831,14 +840,14 @@ mod tests {
                 ("versionId=marker", ours),
             ]
         };
-        let read = async |home: &Home, region| {
+        let read = async |placement: &Placement, region| {
             let (session, kept) = (fake::answering(answers(region)), SessionCache::default());
-            versions(home, &AwsReader::live(&session, &kept)).await
+            versions(placement, &AwsReader::live(&session, &kept)).await
         };
-        let home = home();
-        assert_eq!(read(&home, "eu-west-1").await, Ok(vec!["ours".to_owned()]));
-        assert_eq!(read(&home, "us-east-1").await, Ok(vec![]), "we never store anything there");
-        assert_eq!(read(&Home { bucket: String::new(), ..home }, "eu-west-1").await, Ok(vec![]));
+        let placement = placement();
+        assert_eq!(read(&placement, "eu-west-1").await, Ok(vec!["ours".to_owned()]));
+        assert_eq!(read(&placement, "us-east-1").await, Ok(vec![]), "we never store anything there");
+        assert_eq!(read(&Placement { bucket: String::new(), ..placement }, "eu-west-1").await, Ok(vec![]));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use kube::{ResourceExt, runtime::controller::Action as Next};
 
 use super::{
     controller::Ctx,
-    desired::{Home, Surroundings},
+    desired::{Placement, Surroundings},
     observed::Unseen,
     reach, report,
 };
@@ -121,10 +121,10 @@ fn answer(domain: &MtlsDomain, fit: Fit, unseen: Option<&Unseen>) -> Answer {
 }
 
 /// As far as the spec alone says where its resources go.
-pub(super) fn before_aws(domain: &MtlsDomain, cluster_id: &str) -> Home {
+pub(super) fn before_aws(domain: &MtlsDomain, cluster_id: &str) -> Placement {
     let aws = domain.spec.aws.clone().unwrap_or_default();
     let (account, region) = (aws.account_id.unwrap_or_default(), aws.region.unwrap_or_default());
-    Home::of(domain, &Surroundings { cluster_id, account: &account, region: &region, truststore_bucket: None })
+    Placement::of(domain, &Surroundings { cluster_id, account: &account, region: &region, truststore_bucket: None })
 }
 
 #[cfg(test)]
@@ -198,13 +198,13 @@ mod tests {
             "domainName": "a.example.com", "aws": {"accountId": "123456789012", "region": "eu-west-1"},
             "truststore": {"bucket": "b"},
         });
-        let home = before_aws(&domain(spec), "c");
+        let placement = before_aws(&domain(spec), "c");
         assert_eq!(
-            (home.account.as_str(), home.region.as_str(), home.bucket.as_str()),
+            (placement.account.as_str(), placement.region.as_str(), placement.bucket.as_str()),
             ("123456789012", "eu-west-1", "b")
         );
-        let home = before_aws(&domain(json!({"domainName": "a.example.com"})), "c");
-        assert_eq!((home.account.as_str(), home.region.as_str(), home.bucket.as_str()), ("", "", ""));
-        assert_eq!(home.owner, "c/shop/partners");
+        let placement = before_aws(&domain(json!({"domainName": "a.example.com"})), "c");
+        assert_eq!((placement.account.as_str(), placement.region.as_str(), placement.bucket.as_str()), ("", "", ""));
+        assert_eq!(placement.owner, "c/shop/partners");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    desired::{DesiredDns, Home},
+    desired::{DesiredDns, Placement},
     observed::{Preflight, Seen, ZoneChoice},
 };
 use crate::{
@@ -12,22 +12,25 @@ use crate::{
     policy::{Reach, Thing},
 };
 
-/// What the spec names and where its resources go. Before AWS has said where that is, `home` has an empty account, Region or bucket. Of a domain
+/// What the spec names and where its resources go. Before AWS has said where that is, `placement` has an empty account, Region or bucket. Of a domain
 /// that is being `deleted` only what deleting touches.
-pub fn of(domain: &MtlsDomain, home: &Home, deleted: bool) -> Vec<Reach> {
+pub fn of(domain: &MtlsDomain, placement: &Placement, deleted: bool) -> Vec<Reach> {
     let spec = &domain.spec;
     let aws = spec.aws.clone().unwrap_or_default();
     let mut all = vec![reach(format!("spec.domainName: {}", spec.domain_name), Thing::Name(spec.domain_name.clone()))];
-    if !home.region.is_empty() {
-        all.push(reach(format!("Region {} (spec.aws.region)", home.region), Thing::Region(home.region.clone())));
+    if !placement.region.is_empty() {
+        all.push(reach(
+            format!("Region {} (spec.aws.region)", placement.region),
+            Thing::Region(placement.region.clone()),
+        ));
     }
-    if !home.account.is_empty() {
-        all.push(reach(format!("account {} (spec.aws)", home.account), Thing::Account(home.account.clone())));
+    if !placement.account.is_empty() {
+        all.push(reach(format!("account {} (spec.aws)", placement.account), Thing::Account(placement.account.clone())));
     }
     if let Some(role) = aws.assume_role {
         all.push(reach(format!("spec.aws.assumeRole.roleArn: {}", role.role_arn), Thing::Role(role.role_arn)));
     }
-    if let DesiredDns::Route53 { zone_id, role_arn } = &home.dns {
+    if let DesiredDns::Route53 { zone_id, role_arn } = &placement.dns {
         let zone =
             zone_id.iter().map(|id| (format!("spec.dns.route53.hostedZoneId: {id}"), Thing::Zone(Some(id.clone()))));
         let role = role_arn
@@ -35,9 +38,9 @@ pub fn of(domain: &MtlsDomain, home: &Home, deleted: bool) -> Vec<Reach> {
             .map(|arn| (format!("spec.dns.route53.assumeRole.roleArn: {arn}"), Thing::Role(arn.clone())));
         all.extend(zone.chain(role).map(|(part, thing)| reach(part, thing)));
     }
-    if !home.bucket.is_empty() {
-        let object = Thing::Object { bucket: home.bucket.clone(), key: home.key.clone() };
-        all.push(reach(format!("spec.truststore: {}", home.truststore_uri()), object));
+    if !placement.bucket.is_empty() {
+        let object = Thing::Object { bucket: placement.bucket.clone(), key: placement.key.clone() };
+        all.push(reach(format!("spec.truststore: {}", placement.truststore_uri()), object));
     }
     if !deleted {
         all.extend(to_build(domain));
@@ -183,8 +186,8 @@ mod tests {
                 || path == "spec.truststore.key"
         };
         let domain = domain(spec.clone());
-        let home = before_aws(&domain, "lives");
-        let reached = format!("{:?}", [of(&domain, &home, false), found(&domain, &preflight(Ok(None)))].concat());
+        let placement = before_aws(&domain, "lives");
+        let reached = format!("{:?}", [of(&domain, &placement, false), found(&domain, &preflight(Ok(None)))].concat());
         let named: Vec<_> = all.iter().filter(|(path, _)| of_aws(path)).collect();
         assert!(named.len() >= 12, "{named:?}");
         for (path, value) in named {
@@ -197,7 +200,8 @@ mod tests {
     #[test]
     fn what_defaults_come_to_is_judged_once_it_is_known() {
         let domain = domain(json!({"domainName": "a.example.com"}));
-        let things = |home: &Home| of(&domain, home, false).into_iter().map(|r| r.thing).collect::<Vec<_>>();
+        let things =
+            |placement: &Placement| of(&domain, placement, false).into_iter().map(|r| r.thing).collect::<Vec<_>>();
         let name = Thing::Name("a.example.com".into());
         assert_eq!(things(&before_aws(&domain, "lives")), std::slice::from_ref(&name));
         let surroundings = Surroundings {
@@ -208,7 +212,7 @@ mod tests {
         };
         let object = Thing::Object { bucket: "t-123456789012-eu-west-1".into(), key: "lives/shop/d.pem".into() };
         let expected = [name, Thing::Region("eu-west-1".into()), Thing::Account("123456789012".into()), object];
-        assert_eq!(things(&Home::of(&domain, &surroundings)), expected);
+        assert_eq!(things(&Placement::of(&domain, &surroundings)), expected);
     }
 
     #[test]

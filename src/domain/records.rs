@@ -1,5 +1,5 @@
 //! The records of a domain in Route 53: what must stand there, whose it is, and the one batch that makes it so. Pure.
-use super::desired::{Home, short_hash};
+use super::desired::{Placement, short_hash};
 use crate::aws::{
     gateway::{Domain, IpAddressType},
     route53::{Action, Alias, Change, RecordSet, Zone},
@@ -25,12 +25,12 @@ pub fn marker_name(domain_name: &str) -> String {
 }
 
 /// The marker of `owner`. A hash, because DNS is public and the owner names a namespace.
-pub fn marker(home: &Home) -> RecordSet {
+pub fn marker(placement: &Placement) -> RecordSet {
     RecordSet {
-        name: marker_name(&home.domain_name),
+        name: marker_name(&placement.domain_name),
         kind: "TXT".into(),
         ttl: Some(TTL),
-        values: vec![format!("\"mtls-operator={}\"", short_hash(&home.owner))],
+        values: vec![format!("\"mtls-operator={}\"", short_hash(&placement.owner))],
         alias: None,
         routed: false,
     }
@@ -63,26 +63,26 @@ pub fn registry_names(domain_name: &str) -> [String; 2] {
 }
 
 /// Whether our marker is there.
-pub fn is_marked(home: &Home, there: &[RecordSet]) -> bool {
-    let marker = marker(home);
+pub fn is_marked(placement: &Placement, there: &[RecordSet]) -> bool {
+    let marker = marker(placement);
     there.iter().any(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values)
 }
 
 /// Whether records stand at the domain name that nobody's mark of our kind stands beside.
-pub fn is_unmarked(home: &Home, there: &[RecordSet]) -> bool {
-    let marker = marker_name(&home.domain_name);
-    at_name(home, there).next().is_some() && !there.iter().any(|r| r.name == marker && r.kind == "TXT")
+pub fn is_unmarked(placement: &Placement, there: &[RecordSet]) -> bool {
+    let marker = marker_name(&placement.domain_name);
+    at_name(placement, there).next().is_some() && !there.iter().any(|r| r.name == marker && r.kind == "TXT")
 }
 
 /// What answers, or sends elsewhere, whoever asks for the domain name's addresses.
-fn at_name<'a>(home: &'a Home, there: &'a [RecordSet]) -> impl Iterator<Item = &'a RecordSet> {
-    there.iter().filter(|r| r.name == home.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME"))
+fn at_name<'a>(placement: &'a Placement, there: &'a [RecordSet]) -> impl Iterator<Item = &'a RecordSet> {
+    there.iter().filter(|r| r.name == placement.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME"))
 }
 
 /// `there` is every record set at the domain name, at its marker, and, when that is missing, at [`registry_names`].
-pub fn plan(home: &Home, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> RecordPlan {
-    let name = &home.domain_name;
-    let marker = marker(home);
+pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> RecordPlan {
+    let name = &placement.domain_name;
+    let marker = marker(placement);
     let mark = there.iter().find(|r| r.name == marker.name && r.kind == "TXT");
     if mark.is_some_and(|m| m.values != marker.values) {
         return RecordPlan::Foreign(format!(
@@ -101,19 +101,19 @@ pub fn plan(home: &Home, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[Re
         IpAddressType::Ipv4 => &["A"],
         IpAddressType::Dualstack => &["A", "AAAA"],
     };
-    let missing = |r: &&&str| !at_name(home, there).any(|found| found.kind == **r);
-    if let Some(routed) = at_name(home, there).find(|r| r.routed) {
+    let missing = |r: &&&str| !at_name(placement, there).any(|found| found.kind == **r);
+    if let Some(routed) = at_name(placement, there).find(|r| r.routed) {
         return RecordPlan::Foreign(format!(
             "{}, one of several that a routing policy chooses from, and the operator changes none of them; delete them, or keep them and set \
              spec.dns.external",
             describe(routed)
         ));
     }
-    if mark.is_none() && at_name(home, there).next().is_some() {
-        if let Some(foreign) = at_name(home, there).find(|r| !points_at(r, g)) {
-            return RecordPlan::Foreign(format!("{}, {}", describe(foreign), whose(home, there)));
+    if mark.is_none() && at_name(placement, there).next().is_some() {
+        if let Some(foreign) = at_name(placement, there).find(|r| !points_at(r, g)) {
+            return RecordPlan::Foreign(format!("{}, {}", describe(foreign), whose(placement, there)));
         }
-        let alias = at_name(home, there).all(|r| r.kind != "CNAME");
+        let alias = at_name(placement, there).all(|r| r.kind != "CNAME");
         return match kinds.iter().find(missing).filter(|_| alias) {
             Some(kind) => RecordPlan::Foreign(format!(
                 "no {kind} {name} beside records that are right, but not ours to complete; create an alias to {} there, or delete the others to \
@@ -123,12 +123,12 @@ pub fn plan(home: &Home, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[Re
             None => RecordPlan::Right { marked: false },
         };
     }
-    let mut changes: Vec<_> = at_name(home, there)
+    let mut changes: Vec<_> = at_name(placement, there)
         .filter(|r| !kinds.contains(&&*r.kind))
         .map(|r| Change { action: Action::Delete, record: r.clone() })
         .collect();
     for record in kinds.iter().map(|kind| alias(name, kind, g)) {
-        match at_name(home, there).find(|r| r.kind == record.kind) {
+        match at_name(placement, there).find(|r| r.kind == record.kind) {
             Some(r) if points_at(r, g) => {}
             Some(_) => changes.push(Change { action: Action::Upsert, record }),
             None => changes.push(Change { action: Action::Create, record }),
@@ -145,9 +145,10 @@ pub fn plan(home: &Home, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[Re
 }
 
 /// Whose the unmarked records at the domain name are, as far as that can be told, and what to do.
-fn whose(home: &Home, there: &[RecordSet]) -> String {
-    let registry = registry_names(&home.domain_name);
-    let texts = there.iter().filter(|r| r.kind == "TXT" && (r.name == home.domain_name || registry.contains(&r.name)));
+fn whose(placement: &Placement, there: &[RecordSet]) -> String {
+    let registry = registry_names(&placement.domain_name);
+    let texts =
+        there.iter().filter(|r| r.kind == "TXT" && (r.name == placement.domain_name || registry.contains(&r.name)));
     let claim = texts.flat_map(|r| &r.values).find_map(|value| {
         let mut fields = value.trim_matches('"').split(',').filter_map(|field| field.split_once('='));
         fields.next().filter(|heritage| *heritage == ("heritage", "external-dns"))?;
@@ -157,27 +158,27 @@ fn whose(home: &Home, there: &[RecordSet]) -> String {
     match claim {
         Some(resource) => format!(
             "which external-dns made for {resource}; take the name out there, so that external-dns deletes the record and the operator can write {}",
-            home.domain_name
+            placement.domain_name
         ),
-        None => format!("which carries no mark of ours; delete it to let the operator write {}", home.domain_name),
+        None => format!("which carries no mark of ours; delete it to let the operator write {}", placement.domain_name),
     }
 }
 
 /// Deletes exactly what was read, and only what our marker stands beside.
-pub fn removal(home: &Home, there: &[RecordSet]) -> Vec<Change> {
-    let marker = marker(home);
+pub fn removal(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
+    let marker = marker(placement);
     let Some(mark) = there.iter().find(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values)
     else {
         return vec![];
     };
-    let ours = at_name(home, there)
+    let ours = at_name(placement, there)
         .filter(|r| !r.routed && r.alias.as_ref().is_some_and(|a| a.target.contains(".execute-api.")));
     ours.chain([mark]).map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
 }
 
 /// Takes our marker away and leaves what it stood beside.
-pub fn unmarking(home: &Home, there: &[RecordSet]) -> Vec<Change> {
-    let marker = marker(home);
+pub fn unmarking(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
+    let marker = marker(placement);
     let mark = there.iter().filter(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values);
     mark.map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
 }
@@ -228,8 +229,8 @@ mod tests {
     const NAME: &str = "mtls.example.com";
     const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
 
-    fn home() -> Home {
-        Home {
+    fn placement() -> Placement {
+        Placement {
             namespace: "ns".into(),
             name: "partners".into(),
             account: "123456789012".into(),
@@ -274,8 +275,8 @@ mod tests {
     #[test]
     fn only_what_is_ours_or_nobodys_is_changed() {
         use IpAddressType::{Dualstack, Ipv4};
-        let ours = marker(&home());
-        let theirs = marker(&Home { owner: "other/ns/partners".into(), ..home() });
+        let ours = marker(&placement());
+        let theirs = marker(&Placement { owner: "other/ns/partners".into(), ..placement() });
         let (a, aaaa) = (to("A", TARGET), to("AAAA", TARGET));
         let elsewhere = to("A", "d-2.execute-api.eu-west-1.amazonaws.com");
         let cname = |target: &str| values(NAME, "CNAME", target);
@@ -326,7 +327,7 @@ mod tests {
             ),
         ] {
             let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
-            let planned = match plan(&home(), &zone, &domain(), ip, &there) {
+            let planned = match plan(&placement(), &zone, &domain(), ip, &there) {
                 RecordPlan::Right { marked } => {
                     assert_eq!(marked, there.contains(&ours), "{there:?}");
                     Ok(String::new())
@@ -348,7 +349,7 @@ mod tests {
                 (Err(what), Err(part)) => assert!(what.contains(part), "{there:?}: {what}"),
                 _ => panic!("{there:?}: {planned:?} instead of {expected:?}"),
             }
-            let gone = removal(&home(), &there);
+            let gone = removal(&placement(), &there);
             assert!(gone.iter().all(|c| there.contains(&c.record) && !c.record.routed), "exactly what was read");
             assert_eq!(gone.is_empty(), !there.contains(&ours), "{there:?}");
         }
@@ -358,7 +359,7 @@ mod tests {
     fn the_apex_of_a_zone_has_name_servers_of_its_own() {
         let zone = Zone { id: "Z1".into(), name: NAME.into(), private: false };
         let there = [values(NAME, "NS", "ns1.example.net.")];
-        let planned = plan(&home(), &zone, &domain(), IpAddressType::Ipv4, &there);
+        let planned = plan(&placement(), &zone, &domain(), IpAddressType::Ipv4, &there);
         assert!(matches!(planned, RecordPlan::Change { first: true, .. }), "{planned:?}");
     }
 }

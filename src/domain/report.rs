@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
     bypass::Bypass,
-    desired::Home,
+    desired::Placement,
     observed::{Leaf, LeafIssuer, Observed, Unseen},
     plan::{Plan, Step, StepPlan, StepState, custom_domain, told},
 };
@@ -67,7 +67,7 @@ pub fn condition(step: Step) -> ConditionType {
 pub fn report(
     old: &MtlsDomainStatus,
     generation: i64,
-    home: &Home,
+    placement: &Placement,
     plan: &Plan,
     o: &Observed,
     outcomes: &Outcomes,
@@ -76,7 +76,7 @@ pub fn report(
     let step_conditions: Vec<_> =
         plan.steps.iter().map(|(step, step_plan)| step_condition(*step, step_plan, outcomes.get(step))).collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now);
-    facts(&mut new, home, plan, o, now);
+    facts(&mut new, placement, plan, o, now);
     new.plan = vec![];
     new
 }
@@ -85,7 +85,7 @@ pub fn report(
 pub fn observing(
     old: &MtlsDomainStatus,
     generation: i64,
-    home: &Home,
+    placement: &Placement,
     plan: &Plan,
     o: &Observed,
     now: Timestamp,
@@ -104,7 +104,7 @@ pub fn observing(
         })
         .collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now);
-    facts(&mut new, home, plan, o, now);
+    facts(&mut new, placement, plan, o, now);
     new.plan = plan.actions().map(|(_, action)| action.to_string()).collect();
     new
 }
@@ -320,16 +320,16 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
 }
 
 /// What people would otherwise dig for. What could not be seen stays as it was.
-fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, now: Timestamp) {
+fn facts(status: &mut MtlsDomainStatus, placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) {
     if !plan.steps.contains_key(&Step::IdentityPropagated) {
         let type_ = ConditionType::IdentityPropagated.as_str();
         status.conditions.retain(|condition| condition.type_ != type_);
     }
     if o.certificates.is_ok() && o.domain.is_ok() && o.named.values().all(Result::is_ok) {
-        status.certificate = certificate::state(home, plan, o, now);
+        status.certificate = certificate::state(placement, plan, o, now);
     }
     if let Ok(domain) = &o.domain {
-        let ours = domain.as_ref().filter(|g| custom_domain::is_ours(home, g));
+        let ours = domain.as_ref().filter(|g| custom_domain::is_ours(placement, g));
         status.target_domain_name = ours.map(|g| g.target.clone());
         status.hosted_zone_id = ours.map(|g| g.hosted_zone_id.clone());
         status.truststore = ours
@@ -341,7 +341,7 @@ fn facts(status: &mut MtlsDomainStatus, home: &Home, plan: &Plan, o: &Observed, 
             status.mappings.sort_by(|a, b| a.path.cmp(&b.path));
         }
     }
-    status.dns = dns::records(status, home, plan, o);
+    status.dns = dns::records(status, placement, plan, o);
 }
 
 fn truststore(g: &Domain, plan: &Plan, o: &Observed, now: Timestamp) -> Option<TruststoreState> {
@@ -610,13 +610,13 @@ mod tests {
         let told: Vec<_> = plan.actions().map(|(_, action): (_, &Action)| action.to_string()).collect();
         assert_eq!(told.len(), 1);
         let old = MtlsDomainStatus::default();
-        let new = observing(&old, 1, &d.home, &plan, &o, now());
+        let new = observing(&old, 1, &d.placement, &plan, &o, now());
         assert_eq!(new.plan, told);
         let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
         assert_eq!(condition_of(&new, ConditionType::DomainProgrammed), is("False", "Observing"));
         assert_eq!(condition_of(&new, ConditionType::TruststorePublished), is("True", "Published"));
         assert_eq!(condition_of(&new, ConditionType::Ready), is("False", "Observing"));
-        let served = report(&new, 1, &d.home, &plan, &o, &Outcomes::new(), now());
+        let served = report(&new, 1, &d.placement, &plan, &o, &Outcomes::new(), now());
         assert!(served.plan.is_empty(), "what was planned before is done now");
     }
 
@@ -624,7 +624,7 @@ mod tests {
     fn what_could_not_be_seen_stays_in_the_status_as_it_was() {
         let (d, o) = settled();
         let plan_of = |o: &Observed| plan(&d, o, now());
-        let seen = report(&MtlsDomainStatus::default(), 1, &d.home, &plan_of(&o), &o, &Outcomes::new(), now());
+        let seen = report(&MtlsDomainStatus::default(), 1, &d.placement, &plan_of(&o), &o, &Outcomes::new(), now());
         assert!(seen.truststore.is_some() && seen.certificate.is_some() && seen.target_domain_name.is_some());
         assert_eq!(seen.mappings.len(), 3);
         type Change = fn(&mut Observed);
@@ -637,7 +637,7 @@ mod tests {
         for (what, change) in changes {
             let mut o = o.clone();
             change(&mut o);
-            let new = report(&seen, 1, &d.home, &plan_of(&o), &o, &Outcomes::new(), now());
+            let new = report(&seen, 1, &d.placement, &plan_of(&o), &o, &Outcomes::new(), now());
             let facts = |s: &MtlsDomainStatus| {
                 (s.truststore.clone(), s.certificate.clone(), s.target_domain_name.clone(), s.mappings.clone())
             };
@@ -645,11 +645,11 @@ mod tests {
         }
         let mut gone = o.clone();
         (gone.domain, gone.pinned, gone.mappings) = (Ok(None), Ok(None), Ok(vec![]));
-        let new = report(&seen, 1, &d.home, &plan_of(&gone), &gone, &Outcomes::new(), now());
+        let new = report(&seen, 1, &d.placement, &plan_of(&gone), &gone, &Outcomes::new(), now());
         assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
         let mut foreign = o.clone();
         foreign.domain.as_mut().unwrap().as_mut().unwrap().tags.clear();
-        let new = report(&seen, 1, &d.home, &plan_of(&foreign), &foreign, &Outcomes::new(), now());
+        let new = report(&seen, 1, &d.placement, &plan_of(&foreign), &foreign, &Outcomes::new(), now());
         assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
     }
 

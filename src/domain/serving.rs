@@ -91,21 +91,21 @@ pub(super) async fn serve(
     let created = domain.creation_timestamp().map(|t| t.0);
     if let Some(Refused { reason, message }) = plan::without_trust(d, &observed, created, now) {
         publish_trust(d, &observed, &plan, ctx);
-        ctx.bypasses.forget(&(d.home.namespace.clone(), d.home.name.clone()));
+        ctx.bypasses.forget(&(d.placement.namespace.clone(), d.placement.name.clone()));
         let refused = Acceptance::Refused { reason, message, stalled: false };
         ctx.write(domain, old, &report::with_conditions(old, generation, &refused, &[], now)).await?;
         return Ok(ctx.settled(&uid));
     }
     if writes {
         // Before anything is written to AWS: that it is ours to clean up, and where.
-        finalizer::hold(&ctx.client, domain, Some(&d.home.place())).await?;
+        finalizer::hold(&ctx.client, domain, Some(&d.placement.location())).await?;
     }
     ctx.remember(&uid, |m| m.change = pending_change(m.change.take(), &observed.records_in_sync));
     publish_trust(d, &observed, &plan, ctx);
-    let key = (d.home.namespace.clone(), d.home.name.clone());
-    let bypasses = ctx.bypasses.of(&key, session, &d.home.domain_name, d.mappings.values().map(|m| m.id.clone()));
+    let key = (d.placement.namespace.clone(), d.placement.name.clone());
+    let bypasses = ctx.bypasses.of(&key, session, &d.placement.domain_name, d.mappings.values().map(|m| m.id.clone()));
     if !writes {
-        let new = report::observing(old, generation, &d.home, &plan, &observed, now);
+        let new = report::observing(old, generation, &d.placement, &plan, &observed, now);
         let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
         ctx.write(domain, old, &new).await?;
         return Ok(match rest(&plan, cache_was_stale) {
@@ -118,7 +118,7 @@ pub(super) async fn serve(
         session,
         quota: &ctx.gate.quota,
         allowance: &ctx.allowance,
-        home: &d.home,
+        placement: &d.placement,
         domain,
         authorities: &d.authorities,
         said: &old.conditions,
@@ -133,10 +133,10 @@ pub(super) async fn serve(
         ctx.remember(&uid, |m| m.change = Some(change.clone()));
     }
     let begun = Instant::now();
-    let new = report::report(old, generation, &d.home, &plan, &observed, &done.outcomes, now);
+    let new = report::report(old, generation, &d.placement, &plan, &observed, &done.outcomes, now);
     let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
     ctx.write(domain, old, &new).await?;
-    for (notice, message) in report::notices(old, &new, &d.home, &plan, &observed, now) {
+    for (notice, message) in report::notices(old, &new, &d.placement, &plan, &observed, now) {
         ctx.events.publish(&domain.object_ref(&()), notice, "Watch", &message).await;
     }
     timed(Stage::Report, begun);
@@ -216,7 +216,7 @@ fn is_in_sync(plan: &Plan) -> bool {
 
 /// What the operator's policy has to allow.
 fn reached(d: &Desired, domain: &MtlsDomain, preflight: &Preflight) -> Vec<Reach> {
-    [reach::of(domain, &d.home, false), reach::found(domain, preflight)].concat()
+    [reach::of(domain, &d.placement, false), reach::found(domain, preflight)].concat()
 }
 
 async fn view(
@@ -258,7 +258,7 @@ fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
 
 /// Tells the ClientCertificates what is let in, once that is certain.
 fn publish_trust(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
-    let key = (d.home.namespace.clone(), d.home.name.clone());
+    let key = (d.placement.namespace.clone(), d.placement.name.clone());
     match trust_in_use(o, plan) {
         InUse::Bundle(bundle, without_room) => {
             ctx.active_trust.set(&key, Some(bundle), without_room, Timestamp::now());

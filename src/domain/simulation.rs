@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::{
-    desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredSource, Home},
+    desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredSource, Placement},
     observed::{Key, Source},
     plan::{ADOPTED_TAG, Action, DEPLOYED, Step, StepState, plan},
     records,
@@ -120,7 +120,7 @@ prop_compose! {
             _ => {}
         }
         if let Some(owner) = marked {
-            w.records.push(records::marker(&Home { owner: owner.into(), ..desired().home }));
+            w.records.push(records::marker(&Placement { owner: owner.into(), ..desired().placement }));
         }
         w
     }
@@ -271,13 +271,13 @@ proptest! {
         let closed = w.apis.values().filter(|a| a.api.endpoint_closed).count();
         let listed: Vec<_> = d.mappings.keys().cloned().collect();
         for _ in 0..10 {
-            let step_plan = teardown(&d.home, policy, RestDeployment::Never, &listed, &w.remains());
+            let step_plan = teardown(&d.placement, policy, RestDeployment::Never, &listed, &w.remains());
             for action in step_plan.actions {
                 w.perform(action);
             }
             w.time_passes();
         }
-        let end = teardown(&d.home, policy, RestDeployment::Never, &listed, &w.remains());
+        let end = teardown(&d.placement, policy, RestDeployment::Never, &listed, &w.remains());
         let others = built.mappings.iter().any(|m| m.path == "old");
         if matches!(end.state, StepState::Blocked(Reason::ForeignOwner, _)) && others {
             return Ok(()); // somebody's mapping on a domain that was taken over and is to be deleted
@@ -286,7 +286,7 @@ proptest! {
         let left = w.domain.as_ref().map_or(NOBODYS, |g| owner(&g.tags)).to_owned();
         prop_assert_ne!(&left, OURS);
         prop_assert!(w.certificates.iter().all(|c| owner(&c.tags) != OURS));
-        prop_assert!(!w.records.contains(&records::marker(&d.home)));
+        prop_assert!(!w.records.contains(&records::marker(&d.placement)));
         prop_assert_eq!(w.apis.values().filter(|a| a.api.endpoint_closed).count(), closed, "a closed endpoint was opened");
         let was = built.domain.as_ref().map(|g| if g.tags.contains_key(ADOPTED_TAG) { ADOPTED } else { owner(&g.tags) });
         let (before, after) = (built.domain.as_ref(), w.domain.as_ref());
@@ -317,7 +317,7 @@ proptest! {
     #[test]
     fn where_somebody_else_makes_the_records_we_make_none(start in any_world(), follows in any::<bool>()) {
         let (mut d, mut w) = (desired(), start.clone());
-        d.home.dns = DesiredDns::External { verify: DnsVerification::PublicDNS };
+        d.placement.dns = DesiredDns::External { verify: DnsVerification::PublicDNS };
         let mut status = MtlsDomainStatus::default();
         for _ in 0..25 {
             let o = w.observed_from_outside();
@@ -329,7 +329,7 @@ proptest! {
                 prop_assert!(leads || !matches!(action, Action::CloseEndpoint { .. }), "the only way in was closed");
                 w.perform(action.clone());
             }
-            status = report(&status, 1, &d.home, &plan, &o, &BTreeMap::new(), w.clock);
+            status = report(&status, 1, &d.placement, &plan, &o, &BTreeMap::new(), w.clock);
             if follows {
                 w.create_by_hand(&status);
             }

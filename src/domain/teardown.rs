@@ -1,7 +1,7 @@
 //! Decides what to take away next once an `MtlsDomain` is deleted: the reverse order of building, nothing of anybody else's, nothing
 //! that is still in use. Pure and total, like `plan`.
 use super::{
-    desired::Home,
+    desired::Placement,
     observed::Remains,
     plan::{
         Action, StepPlan, StepState, certificates,
@@ -21,7 +21,7 @@ use crate::{
 /// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation record, buckets, closed
 /// endpoints, and what a domain that stays needs). `listed` are the paths of the spec.
 pub fn teardown(
-    home: &Home,
+    placement: &Placement,
     policy: Option<DeletionPolicy>,
     rest_deployment: RestDeployment,
     listed: &[String],
@@ -36,11 +36,11 @@ pub fn teardown(
         Err(why) => return StepState::Unknown(why.clone()).into(),
         Ok(domain) => domain.as_ref(),
     };
-    if stays(home, policy, domain) {
-        return release(home, policy, domain, r, records);
+    if stays(placement, policy, domain) {
+        return release(placement, policy, domain, r, records);
     }
     let mut blocked = None;
-    for step_plan in r.apis.values().filter_map(|api| identity::removal(home, api, rest_deployment)) {
+    for step_plan in r.apis.values().filter_map(|api| identity::removal(placement, api, rest_deployment)) {
         match step_plan.state {
             StepState::Unknown(_) => return step_plan,
             StepState::Blocked(..) => blocked = Some(step_plan.state),
@@ -58,14 +58,14 @@ pub fn teardown(
         Some(state) => return state.into(),
         None => {}
     }
-    if let Some(g) = domain.filter(|g| is_ours(home, g)) {
+    if let Some(g) = domain.filter(|g| is_ours(placement, g)) {
         let mappings = match &r.mappings {
             Err(why) => return StepState::Unknown(why.clone()).into(),
             Ok(mappings) => mappings,
         };
         let others: Vec<_> =
             mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
-        if keeps_unlisted(home, g) && !others.is_empty() {
+        if keeps_unlisted(placement, g) && !others.is_empty() {
             return StepState::Blocked(
                 Reason::ForeignOwner,
                 format!(
@@ -76,7 +76,7 @@ pub fn teardown(
             )
             .into();
         }
-        actions.extend(record_removal(home, r, records));
+        actions.extend(record_removal(placement, r, records));
         actions.extend(mappings.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
         if g.status == DomainStatus::Updating {
             let state = StepState::Wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name));
@@ -85,18 +85,18 @@ pub fn teardown(
         actions.push(Action::DeleteDomain { name: g.name.clone() });
         return StepPlan { state: StepState::InProgress(format!("deleting the custom domain {}", g.name)), actions };
     }
-    actions.extend(record_removal(home, r, records));
+    actions.extend(record_removal(placement, r, records));
     let (certificates, versions) = match (&r.certificates, &r.versions) {
         (Err(why), _) | (_, Err(why)) => return StepPlan { state: StepState::Unknown(why.clone()), actions },
         (Ok(certificates), Ok(versions)) => (certificates, versions),
     };
     actions.extend(versions.iter().map(|version| Action::DeleteTruststoreVersion {
-        bucket: home.bucket.clone(),
-        key: home.key.clone(),
+        bucket: placement.bucket.clone(),
+        key: placement.key.clone(),
         version: version.clone(),
     }));
     let (used, free): (Vec<_>, Vec<_>) =
-        certificates.iter().filter(|c| certificates::is_ours(home, c)).partition(|c| c.in_use);
+        certificates.iter().filter(|c| certificates::is_ours(placement, c)).partition(|c| c.in_use);
     actions.extend(free.iter().map(|c| Action::DeleteCertificate { arn: c.arn.clone() }));
     let state = match used.first() {
         Some(certificate) => StepState::Wait(
@@ -114,9 +114,9 @@ pub fn teardown(
 
 /// Whether the domain stays, with all that it needs: because the spec says so, because it was there before us, or because it is nobody's
 /// (any longer) and uses our truststore.
-pub fn stays(home: &Home, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
-    let uses_ours = |g: &Domain| g.truststore.as_ref().is_some_and(|t| t.uri == home.truststore_uri());
-    match (policy, domain.map(|g| (domain_ownership(home, g), g))) {
+pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
+    let uses_ours = |g: &Domain| g.truststore.as_ref().is_some_and(|t| t.uri == placement.truststore_uri());
+    match (policy, domain.map(|g| (domain_ownership(placement, g), g))) {
         (Some(DeletionPolicy::Retain), _) | (None, Some((DomainOwnership::Adopted, _))) => true,
         (_, Some((DomainOwnership::Unowned | DomainOwnership::NotOwned(_), g))) => uses_ours(g),
         _ => false,
@@ -126,7 +126,7 @@ pub fn stays(home: &Home, policy: Option<DeletionPolicy>, domain: Option<&Domain
 /// Takes our marks off and leaves everything else as it is, the domain last: until then the next reconcile knows what to go on with. The mark on
 /// versions of the truststore object cannot be taken off; it holds nobody up.
 fn release(
-    home: &Home,
+    placement: &Placement,
     policy: Option<DeletionPolicy>,
     domain: Option<&Domain>,
     r: &Remains,
@@ -136,29 +136,29 @@ fn release(
         Err(why) => return StepState::Unknown(why.clone()).into(),
         Ok(certificates) => certificates,
     };
-    let changes = records::unmarking(home, records);
+    let changes = records::unmarking(placement, records);
     let mut actions = Vec::new();
     if let (Some(zone_id), false) = (r.zone_id.clone(), changes.is_empty()) {
         actions.push(Action::ChangeRecords { zone_id, changes });
     }
-    for c in certificates.iter().filter(|c| certificates::is_ours(home, c)) {
+    for c in certificates.iter().filter(|c| certificates::is_ours(placement, c)) {
         let arn = c.arn.clone();
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
         actions.push(if stays { Action::ReleaseCertificate { arn } } else { Action::DeleteCertificate { arn } });
     }
-    actions.extend(r.apis.values().flatten().flatten().filter_map(|api| identity::unmarking(home, api)));
-    let marked = domain.filter(|g| is_ours(home, g));
+    actions.extend(r.apis.values().flatten().flatten().filter_map(|api| identity::unmarking(placement, api)));
+    let marked = domain.filter(|g| is_ours(placement, g));
     actions.extend(marked.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
     let state = if actions.is_empty() {
         StepState::Done(Reason::Deleting, "nothing in AWS carries our mark any longer".into())
     } else {
-        StepState::InProgress(format!("taking our marks off {} and what it needs; it stays", home.domain_name))
+        StepState::InProgress(format!("taking our marks off {} and what it needs; it stays", placement.domain_name))
     };
     StepPlan { state, actions }
 }
 
-fn record_removal(home: &Home, r: &Remains, records: &[RecordSet]) -> Option<Action> {
-    let changes = records::removal(home, records);
+fn record_removal(placement: &Placement, r: &Remains, records: &[RecordSet]) -> Option<Action> {
+    let changes = records::removal(placement, records);
     let zone_id = r.zone_id.clone()?;
     (!changes.is_empty()).then_some(Action::ChangeRecords { zone_id, changes })
 }
@@ -176,10 +176,10 @@ mod tests {
     };
 
     /// A domain in sync: its placement, the mapping paths of its spec, and what is left of it.
-    fn whole() -> (Home, Vec<String>, Remains) {
+    fn whole() -> (Placement, Vec<String>, Remains) {
         let (d, mut world) = (desired(), empty());
         world.converge(&d);
-        (d.home.clone(), d.mappings.keys().cloned().collect(), world.remains())
+        (d.placement.clone(), d.mappings.keys().cloned().collect(), world.remains())
     }
 
     fn unseen() -> Unseen {
@@ -205,17 +205,18 @@ mod tests {
 
     #[test]
     fn what_of_a_domain_is_taken_away() {
-        let unlisted = |fate| move |home: &mut Home, _: &mut Remains| home.unlisted_mappings = Some(fate);
+        let unlisted =
+            |fate| move |placement: &mut Placement, _: &mut Remains| placement.unlisted_mappings = Some(fate);
         let drop_orders: fn(&mut Vec<String>) = |listed| listed.retain(|path| path != "orders");
         let all: fn(&mut Vec<String>) = |_| {};
         let whole_domain =
             ["ChangeRecords", "DeleteMapping", "DeleteMapping", "DeleteMapping", "DeleteDomain"].as_slice();
         let not_domain = &whole_domain[..4];
-        type Change = Box<dyn Fn(&mut Home, &mut Remains)>;
-        let foreign = |_: &mut Home, r: &mut Remains| {
+        type Change = Box<dyn Fn(&mut Placement, &mut Remains)>;
+        let foreign = |_: &mut Placement, r: &mut Remains| {
             domain_of(r).tags.insert(OWNER_TAG.into(), "other/ns/partners".into());
         };
-        let adopted = |_: &mut Home, r: &mut Remains| {
+        let adopted = |_: &mut Placement, r: &mut Remains| {
             domain_of(r).tags.insert(ADOPTED_TAG.into(), "true".into());
         };
         let elsewhere = |r: &mut Remains| domain_of(r).truststore = None;
@@ -273,7 +274,7 @@ mod tests {
             ("somebody else's, with our truststore", Box::new(foreign), all, None, ("acts", &released[..2])),
             (
                 "somebody else's, without our truststore",
-                Box::new(move |home, r| (foreign(home, r), elsewhere(r)).1),
+                Box::new(move |placement, r| (foreign(placement, r), elsewhere(r)).1),
                 all,
                 None,
                 ("waits", &rest[..2]),
@@ -347,10 +348,10 @@ mod tests {
             ),
         ];
         for (what, change, list, policy, (state, actions)) in cases {
-            let (mut home, mut listed, mut remains) = whole();
-            change(&mut home, &mut remains);
+            let (mut placement, mut listed, mut remains) = whole();
+            change(&mut placement, &mut remains);
             list(&mut listed);
-            let step_plan = teardown(&home, policy, RestDeployment::Never, &listed, &remains);
+            let step_plan = teardown(&placement, policy, RestDeployment::Never, &listed, &remains);
             let expected = (state, actions.iter().map(|a| (*a).to_owned()).collect());
             assert_eq!(shown(&step_plan), expected, "{what}: {step_plan:?}");
         }

@@ -18,7 +18,7 @@ pub const FINALIZER: &str = "mtls-operator.io/cleanup";
 
 /// `<account>/<region>`, set before the first write to AWS and never changed: a second set of resources elsewhere cannot
 /// come to be.
-pub const HOME: &str = "mtls-operator.io/home";
+pub const PLACEMENT: &str = "mtls-operator.io/home";
 
 /// Set by a user to the object's own name: once the object is deleted, everything in AWS is let go of without a call. For an account
 /// that nobody can get into any more.
@@ -28,8 +28,8 @@ pub const ABANDON: &str = "mtls-operator.io/abandon";
 const ATTEMPTS: usize = 4;
 
 /// The account and Region where the AWS resources of `object` are, once it has any.
-pub fn home<K: Resource>(object: &K) -> Option<&str> {
-    object.meta().annotations.as_ref()?.get(HOME).map(String::as_str)
+pub fn placement<K: Resource>(object: &K) -> Option<&str> {
+    object.meta().annotations.as_ref()?.get(PLACEMENT).map(String::as_str)
 }
 
 /// Whether a user has let go of what `object` has in AWS; the name, so that an annotation that came along with a copied manifest says nothing.
@@ -42,9 +42,9 @@ pub fn is_held<K: Resource>(object: &K) -> bool {
     object.meta().finalizers.iter().flatten().any(|f| f == FINALIZER)
 }
 
-/// Adds the finalizer, and `home` where the object has none yet (one that is there stays: see [`home`]), in one write.
+/// Adds the finalizer, and `placement` where the object has none yet (one that is there stays: see [`placement`]), in one write.
 /// True when something was written. An object that is being deleted is refused by the API server.
-pub async fn hold<K>(client: &Client, object: &K, home: Option<&str>) -> Result<bool, Error>
+pub async fn hold<K>(client: &Client, object: &K, placement: Option<&str>) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
@@ -54,10 +54,10 @@ where
         if !finalizers.iter().any(|f| f == FINALIZER) {
             patch["finalizers"] = finalizers.into_iter().chain([FINALIZER.into()]).collect();
         }
-        if let Some(home) = home
-            && !meta.annotations.as_ref().is_some_and(|a| a.contains_key(HOME))
+        if let Some(placement) = placement
+            && !meta.annotations.as_ref().is_some_and(|a| a.contains_key(PLACEMENT))
         {
-            patch["annotations"] = json!({HOME: home});
+            patch["annotations"] = json!({PLACEMENT: placement});
         }
         patch
     })
@@ -217,13 +217,13 @@ mod tests {
         let held = server.object();
         assert_eq!(held.metadata.finalizers, Some(vec!["other/one".into(), FINALIZER.into()]));
         assert_eq!((is_held(&old), is_held(&held)), (false, true));
-        assert_eq!((home(&old), home(&held)), (None, Some("123456789012/eu-west-1")));
+        assert_eq!((placement(&old), placement(&held)), (None, Some("123456789012/eu-west-1")));
         assert_eq!(held.metadata.annotations.as_ref().unwrap()["a"], "b");
 
         assert!(!hold(&client, &held, Some("another/home")).await.unwrap(), "a home stays");
         // From a cache that has not seen the first: read anew, nothing to do.
         assert!(!hold(&client, &old, Some("another/home")).await.unwrap());
-        assert_eq!(home(&server.object()), Some("123456789012/eu-west-1"));
+        assert_eq!(placement(&server.object()), Some("123456789012/eu-west-1"));
 
         assert!(release(&client, &held).await.unwrap());
         assert!(!release(&client, &held).await.unwrap());
@@ -266,7 +266,7 @@ mod tests {
         };
         assert!(with(json!({ABANDON: "x"})));
         for other in
-            [json!({}), json!({ABANDON: "y"}), json!({ABANDON: ""}), json!({ABANDON: "true"}), json!({HOME: "x"})]
+            [json!({}), json!({ABANDON: "y"}), json!({ABANDON: ""}), json!({ABANDON: "true"}), json!({PLACEMENT: "x"})]
         {
             assert!(!with(other.clone()), "{other}");
         }

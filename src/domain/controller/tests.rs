@@ -136,7 +136,7 @@ fn meaning(path: &str, body: &Value) -> String {
     }
     match body["metadata"]["finalizers"].as_array() {
         Some(all) if all.iter().any(|f| f == finalizer::FINALIZER) => {
-            format!("hold {}", body["metadata"]["annotations"][finalizer::HOME].as_str().unwrap_or_default())
+            format!("hold {}", body["metadata"]["annotations"][finalizer::PLACEMENT].as_str().unwrap_or_default())
         }
         Some(_) => "release".into(),
         None => String::new(),
@@ -202,7 +202,8 @@ async fn reconciles() {
             change(o);
         }))
     };
-    let elsewhere = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::HOME: "123456789012/us-east-1"});
+    let elsewhere =
+        |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: "123456789012/us-east-1"});
     let observe = |o: &mut Value| o["spec"]["managementPolicy"] = json!("Observe");
     let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
     let abandon = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"});
@@ -382,7 +383,8 @@ fn what_an_object_says_before_aws_is_called() {
 #[test]
 fn resources_in_another_place_are_neither_changed_nor_deleted() {
     let surroundings = Surroundings { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
-    let at = |place: &'static str| move |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::HOME: place});
+    let at =
+        |place: &'static str| move |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: place});
     for (what, object, expected) in [
         ("nothing is made yet", domain(|_| {}), "Serve"),
         ("here", domain(at("123456789012/eu-west-1")), "Serve"),
@@ -392,7 +394,7 @@ fn resources_in_another_place_are_neither_changed_nor_deleted() {
         ("deleted here", deleted(at("123456789012/eu-west-1")), "Delete"),
         ("deleted, and in another Region", deleted(at("123456789012/us-east-1")), "HomeChanged"),
     ] {
-        let found = match course(&object, &Home::of(&object, &surroundings)) {
+        let found = match course(&object, &Placement::of(&object, &surroundings)) {
             Course::Refuse(Acceptance::Refused { reason, stalled: true, .. }) => reason.as_str(),
             Course::Refuse(other) => panic!("{what}: {other:?}"),
             Course::Delete => "Delete",

@@ -13,7 +13,7 @@ use crate::{
         session,
     },
     domain::{
-        desired::{DesiredAuthorizer, Home, short_hash},
+        desired::{DesiredAuthorizer, Placement, short_hash},
         observed::{Api, Authorizers},
     },
 };
@@ -39,10 +39,15 @@ pub(super) struct Changes {
 }
 
 /// What changes, from what is there.
-pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wanted: Option<&DesiredAuthorizer>) -> Changes {
+pub(super) fn changes(
+    placement: &Placement,
+    api: &Api,
+    there: &Authorizers,
+    wanted: Option<&DesiredAuthorizer>,
+) -> Changes {
     let mut c = Changes::default();
     let (id, mark) = (&api.api.id, api.api.tags.get(AUTHORIZER_TAG));
-    let ours: Vec<_> = there.all.iter().filter(|a| is_ours(home, a)).collect();
+    let ours: Vec<_> = there.all.iter().filter(|a| is_ours(placement, a)).collect();
     let chosen = match wanted {
         None => None,
         Some(DesiredAuthorizer::Existing(all)) => {
@@ -56,7 +61,7 @@ pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wanted: Optio
             }
             chosen
         }
-        Some(DesiredAuthorizer::Function(_)) if mark.is_some_and(|owner| *owner != home.owner) => {
+        Some(DesiredAuthorizer::Function(_)) if mark.is_some_and(|owner| *owner != placement.owner) => {
             let taken = format!(
                 "another MtlsDomain has put its authorizer on the API {id}: take spec.identity.authorizer out of one of the two, or name \
                  the one that is there under existing"
@@ -65,11 +70,11 @@ pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wanted: Optio
         }
         Some(DesiredAuthorizer::Function(function)) => {
             if mark.is_none() {
-                c.tags.insert(AUTHORIZER_TAG.to_owned(), home.owner.clone());
+                c.tags.insert(AUTHORIZER_TAG.to_owned(), placement.owner.clone());
             }
-            let name = name(home, function);
+            let name = name(placement, function);
             let chosen = ours.iter().find(|a| a.name == name).copied();
-            c.first.extend(bring_about(home, api, there, function, chosen));
+            c.first.extend(bring_about(placement, api, there, function, chosen));
             if chosen.is_none() {
                 c.missing.push(format!("the authorizer of {id}"));
                 return c;
@@ -102,13 +107,13 @@ pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wanted: Optio
     }
     for leaving in ours.iter().filter(|a| chosen.is_none_or(|chosen| chosen.id != a.id)) {
         if there.permitted.contains(&leaving.id) {
-            let (function, statement) = (leaving.function.clone(), statement(home, &leaving.id));
+            let (function, statement) = (leaving.function.clone(), statement(placement, &leaving.id));
             c.last.push(Action::ForbidFunction { function, statement });
         }
         let (protocol, api_id) = (api.api.protocol, id.clone());
         c.last.push(Action::DeleteAuthorizer { protocol, api_id, id: leaving.id.clone() });
     }
-    if mark == Some(&home.owner) && !matches!(wanted, Some(DesiredAuthorizer::Function(_))) {
+    if mark == Some(&placement.owner) && !matches!(wanted, Some(DesiredAuthorizer::Function(_))) {
         c.untag.push(AUTHORIZER_TAG.to_owned());
     }
     c
@@ -116,7 +121,7 @@ pub(super) fn changes(home: &Home, api: &Api, there: &Authorizers, wanted: Optio
 
 /// The authorizer for a function, as it is to be, and the right to call it: before a route asks it.
 fn bring_about(
-    home: &Home,
+    placement: &Placement,
     api: &Api,
     there: &Authorizers,
     function: &str,
@@ -124,7 +129,7 @@ fn bring_about(
 ) -> Vec<Action> {
     let (protocol, api_id, function) = (api.api.protocol, api.api.id.clone(), function.to_owned());
     let Some(chosen) = chosen else {
-        return vec![Action::CreateAuthorizer { protocol, api_id, name: name(home, &function), function }];
+        return vec![Action::CreateAuthorizer { protocol, api_id, name: name(placement, &function), function }];
     };
     let mut actions = Vec::new();
     if !chosen.as_made || chosen.function != function {
@@ -135,31 +140,31 @@ fn bring_about(
         let source = format!(
             "arn:{}:execute-api:{}:{}:{api_id}/authorizers/{}",
             session::partition_of(&function),
-            home.region,
-            home.account,
+            placement.region,
+            placement.account,
             chosen.id
         );
-        actions.push(Action::PermitFunction { function, statement: statement(home, &chosen.id), source });
+        actions.push(Action::PermitFunction { function, statement: statement(placement, &chosen.id), source });
     }
     actions
 }
 
 /// Whether it is an authorizer that was made for this MtlsDomain.
-pub fn is_ours(home: &Home, authorizer: &Authorizer) -> bool {
-    authorizer.name.starts_with(&prefix(home))
+pub fn is_ours(placement: &Placement, authorizer: &Authorizer) -> bool {
+    authorizer.name.starts_with(&prefix(placement))
 }
 
 /// The id of the statement in the policy of its function that lets API Gateway ask an authorizer of ours.
-pub fn statement(home: &Home, authorizer_id: &str) -> String {
-    format!("{}{authorizer_id}", prefix(home))
+pub fn statement(placement: &Placement, authorizer_id: &str) -> String {
+    format!("{}{authorizer_id}", prefix(placement))
 }
 
-fn name(home: &Home, function: &str) -> String {
-    format!("{}{}", prefix(home), &short_hash(function)[..12])
+fn name(placement: &Placement, function: &str) -> String {
+    format!("{}{}", prefix(placement), &short_hash(function)[..12])
 }
 
-fn prefix(home: &Home) -> String {
-    format!("mtls-operator-{}-", &short_hash(&home.owner)[..12])
+fn prefix(placement: &Placement) -> String {
+    format!("mtls-operator-{}-", &short_hash(&placement.owner)[..12])
 }
 
 /// A browser asks before it may send anything that says who it is. Source: Fetch standard, "CORS-preflight request".

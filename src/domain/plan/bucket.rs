@@ -12,7 +12,7 @@ use crate::{
 
 /// What of its settings is to be put right while it takes a truststore; or what keeps it from taking one, and what we do about that.
 pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan> {
-    let (bucket, account) = (&d.home.bucket, &d.home.account);
+    let (bucket, account) = (&d.placement.bucket, &d.placement.account);
     let blocked = |reason, message| Err(StepState::Blocked(reason, message).into());
     match &o.bucket {
         // S3 says no more than "no", also of a bucket that another account has.
@@ -35,11 +35,11 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
                  IfMissing, or name another in spec.truststore.bucket"
             ),
         ),
-        Ok(Some(found)) if found.region != d.home.region => blocked(
+        Ok(Some(found)) if found.region != d.placement.region => blocked(
             Reason::BucketInOtherRegion,
             format!(
                 "bucket {bucket} is in {}; name one in {}, the domain's Region, in spec.truststore.bucket",
-                found.region, d.home.region
+                found.region, d.placement.region
             ),
         ),
         Ok(Some(found)) => match &found.made {
@@ -61,9 +61,9 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
 
 /// What a bucket that we made lacks. Versioning comes last, so that nothing is stored before the rest is there.
 fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
-    let bucket = || d.home.bucket.clone();
+    let bucket = || d.placement.bucket.clone();
     // Others store in it too, each with the key of its own spec: the default is that of whom it was made for.
-    let is_for_us = made.owner == d.home.owner || !versioned;
+    let is_for_us = made.owner == d.placement.owner || !versioned;
     let encrypts = is_for_us && d.kms_key.is_some() && made.kms_key != d.kms_key;
     let private = (!made.private).then(|| Action::BlockPublicAccess { bucket: bucket() });
     let encrypted = encrypts.then(|| Action::EncryptBucket { bucket: bucket(), kms_key: d.kms_key.clone() });
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_bucket_of_ours_is_kept_as_it_was_made_and_nobody_elses_is_touched() {
-        let (ours, neighbour) = (desired().home.owner, "cluster/ns/neighbour");
+        let (ours, neighbour) = (desired().placement.owner, "cluster/ns/neighbour");
         let (one, two) = (Some("arn:one"), Some("arn:two"));
         for (owner, versioned, private, kms_key, wanted, expected) in [
             (Some(&*ours), true, true, None, None, &[][..]),

@@ -13,7 +13,7 @@ use crate::{
         route53::{Change, RecordSet, Zone},
     },
     domain::{
-        desired::{Desired, DesiredCertificate, DesiredDns, DesiredRequest, Home},
+        desired::{Desired, DesiredCertificate, DesiredDns, DesiredRequest, Placement},
         observed::{Observed, Unseen, ZoneChoice},
         records,
     },
@@ -28,12 +28,12 @@ fn fits(wanted: &DesiredRequest, c: &acm::Certificate) -> bool {
 }
 
 /// Whether it carries our mark.
-pub fn is_ours(home: &Home, c: &acm::Certificate) -> bool {
-    c.tags.get(OWNER_TAG) == Some(&home.owner)
+pub fn is_ours(placement: &Placement, c: &acm::Certificate) -> bool {
+    c.tags.get(OWNER_TAG) == Some(&placement.owner)
 }
 
-fn owned<'a>(home: &'a Home, o: &'a Observed) -> impl Iterator<Item = &'a acm::Certificate> {
-    o.certificates.iter().flatten().filter(|c| is_ours(home, c))
+fn owned<'a>(placement: &'a Placement, o: &'a Observed) -> impl Iterator<Item = &'a acm::Certificate> {
+    o.certificates.iter().flatten().filter(|c| is_ours(placement, c))
 }
 
 /// Which certificate counts.
@@ -65,7 +65,7 @@ fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> 
     let domain = o.domain.as_ref().map_err(StepState::unknown)?;
     let Some(g) = domain.as_ref().filter(|g| is_taken_over(d, g)) else { return Ok(Wanted::Requested(request)) };
     let certificates = o.certificates.as_ref().map_err(StepState::unknown)?;
-    if certificates.iter().any(|c| c.arn == g.certificate_arn && is_ours(&d.home, c)) {
+    if certificates.iter().any(|c| c.arn == g.certificate_arn && is_ours(&d.placement, c)) {
         return Ok(Wanted::Requested(request));
     }
     if g.certificate_arn.is_empty() {
@@ -93,7 +93,7 @@ pub(super) fn ownership<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::
 
 fn requested<'a>(d: &'a Desired, wanted: &DesiredRequest, o: &'a Observed) -> Option<&'a acm::Certificate> {
     let used = o.domain.as_ref().ok().and_then(Option::as_ref).map(|g| g.certificate_arn.as_str());
-    owned(&d.home, o)
+    owned(&d.placement, o)
         .filter(|c| {
             fits(wanted, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation)
         })
@@ -132,7 +132,7 @@ fn issued(what: &str, c: &acm::Certificate) -> StepState {
 
 /// The certificate, once API Gateway can be given it for mutual TLS.
 fn usable<'a>(d: &Desired, there: &There, o: &'a Observed, now: Timestamp) -> Result<&'a acm::Certificate, StepState> {
-    let Home { domain_name: name, .. } = &d.home;
+    let Placement { domain_name: name, .. } = &d.placement;
     let (field, way_out) = match there.kept {
         true => ("the domain's certificate", "; name another one in spec.serverCertificate"),
         false => ("spec.serverCertificate.existing.arn", ""),
@@ -203,7 +203,7 @@ fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> S
         return StepState::unknown(why).into();
     }
     let Some(certificate) = requested(d, wanted, o) else { return requests::request(d, wanted, o, now) };
-    let validation = match (&d.home.dns, &o.validation) {
+    let validation = match (&d.placement.dns, &o.validation) {
         (DesiredDns::External { .. }, _) => Ok(vec![]),
         (_, Ok(found)) => validation_records(d, o, certificate, found),
         (_, Err(why)) => Err(StepState::unknown(why)),
@@ -222,7 +222,7 @@ fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> S
         Ok(_) if certificate.validation.is_empty() || certificate.validation.iter().any(|v| v.record.is_none()) => {
             StepState::wait(Reason::WaitingForValidation, "ACM has not named the validation record yet").into()
         }
-        Ok(_) if matches!(d.home.dns, DesiredDns::External { .. }) => {
+        Ok(_) if matches!(d.placement.dns, DesiredDns::External { .. }) => {
             StepState::wait(Reason::WaitingForValidation, format!("create in public DNS: {}", lines(certificate)))
                 .into()
         }
@@ -237,7 +237,7 @@ fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> S
 /// The hosted zone that the records of `name` belong into.
 pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Zone, StepState> {
     let zones = o.zones.as_ref().map_err(StepState::unknown)?;
-    let DesiredDns::Route53 { zone_id, .. } = &d.home.dns else {
+    let DesiredDns::Route53 { zone_id, .. } = &d.placement.dns else {
         return Err(StepState::blocked(
             Reason::HostedZoneNotFound,
             format!("the records of {name} are made elsewhere"),
@@ -251,12 +251,12 @@ pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Z
                 ids.join(" and ")
             )
         }
-        (_, Some(id)) if name == d.home.domain_name => {
+        (_, Some(id)) if name == d.placement.domain_name => {
             format!("spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {name} belongs into")
         }
         _ => format!(
             "no public hosted zone in account {} is a parent of {name}; create one, or set spec.dns.route53.hostedZoneId",
-            d.home.route53_account()
+            d.placement.route53_account()
         ),
     };
     Err(StepState::blocked(Reason::HostedZoneNotFound, message))
@@ -306,7 +306,7 @@ fn superseded<'a>(d: &'a Desired, o: &'a Observed, needed: [Option<&'a str>; 2])
         Ok(domain) => Some(domain.as_ref().map(|g| g.certificate_arn.as_str()).unwrap_or_default()),
         Err(_) => None, // not known which one is in use: none may go
     };
-    owned(&d.home, o)
+    owned(&d.placement, o)
         .filter(move |c| !needed.contains(&Some(&*c.arn)) && !c.in_use && used.is_some_and(|used| used != c.arn))
         .map(|c| Action::DeleteCertificate { arn: c.arn.clone() })
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     conditions,
     domain::{
-        desired::{Desired, Home},
+        desired::{Desired, Placement},
         observed::{Observed, Seen},
         records,
     },
@@ -36,24 +36,24 @@ pub(super) fn domain(
         o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
     let pair = certificate.map(|c| (c.arn.as_str(), ownership.map(|c| c.arn.as_str())));
     let desired = |(arn, ownership): (&str, Option<&str>), version: &str| DomainRequest {
-        name: d.home.domain_name.clone(),
+        name: d.placement.domain_name.clone(),
         certificate_arn: arn.to_owned(),
         ownership_certificate_arn: ownership.map(str::to_owned),
-        truststore_uri: d.home.truststore_uri(),
+        truststore_uri: d.placement.truststore_uri(),
         truststore_version: version.to_owned(),
         ip_address_type: d.ip_address_type,
     };
     let Some(g) = existing else {
         return match (pair, version) {
             (Some(pair), Some(version)) => StepPlan::in_progress(
-                format!("creating the custom domain {}", d.home.domain_name),
+                format!("creating the custom domain {}", d.placement.domain_name),
                 vec![Action::CreateDomain(desired(pair, version))],
             ),
             (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
             (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
         };
     };
-    let domain_ownership = domain_ownership(&d.home, g);
+    let domain_ownership = domain_ownership(&d.placement, g);
     if is_barred(d, o) {
         if domain_ownership == DomainOwnership::Unowned && has_lost_its_mark(d, o, g) {
             return StepPlan::in_progress(
@@ -78,7 +78,8 @@ pub(super) fn domain(
     // What it has serves for an update of the rest, as long as API Gateway takes it.
     let in_use = o.certificate(&g.certificate_arn).filter(|c| c.status == CertificateStatus::Issued);
     let in_use = in_use.map(|c| (c.arn.as_str(), g.ownership_certificate_arn.as_deref()));
-    let pinned = g.truststore.as_ref().filter(|t| t.uri == d.home.truststore_uri()).and_then(|t| t.version.as_ref());
+    let pinned =
+        g.truststore.as_ref().filter(|t| t.uri == d.placement.truststore_uri()).and_then(|t| t.version.as_ref());
     let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
     let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {
         (Some(wanted), Some(version)) => (wanted, version),
@@ -98,7 +99,7 @@ pub(super) fn domain(
         && g.routing_mode == MAPPINGS_ONLY;
     let mut actions = vec![];
     if matches!(domain_ownership, DomainOwnership::Unowned | DomainOwnership::Adopted) {
-        if let Err(refused) = nobody_loses(&d.home, &domain_ownership, g, o, now) {
+        if let Err(refused) = nobody_loses(&d.placement, &domain_ownership, g, o, now) {
             return refused.into();
         }
         if domain_ownership == DomainOwnership::Unowned {
@@ -142,10 +143,10 @@ pub enum DomainOwnership {
     NotOwned(String),
 }
 
-pub fn domain_ownership(home: &Home, g: &Domain) -> DomainOwnership {
+pub fn domain_ownership(placement: &Placement, g: &Domain) -> DomainOwnership {
     match g.tags.get(OWNER_TAG) {
         None => DomainOwnership::Unowned,
-        Some(owner) if *owner != home.owner => DomainOwnership::NotOwned(owner.clone()),
+        Some(owner) if *owner != placement.owner => DomainOwnership::NotOwned(owner.clone()),
         Some(_) if g.tags.contains_key(ADOPTED_TAG) => DomainOwnership::Adopted,
         Some(_) => DomainOwnership::Made,
     }
@@ -154,7 +155,7 @@ pub fn domain_ownership(home: &Home, g: &Domain) -> DomainOwnership {
 /// Whether there is a domain that we may not touch.
 pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
     let existing = o.domain.as_ref().ok().and_then(Option::as_ref);
-    match existing.map(|g| domain_ownership(&d.home, g)) {
+    match existing.map(|g| domain_ownership(&d.placement, g)) {
         Some(DomainOwnership::NotOwned(_)) => true,
         Some(DomainOwnership::Unowned) => d.adoption == AdoptionPolicy::Never,
         _ => false,
@@ -164,21 +165,21 @@ pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
 /// Whether a domain without any mark is one that we made: everything else says so. It has our certificate and uses our truststore, and our
 /// marker stands beside its records. From a domain that we let go of the marker is taken before the tag.
 fn has_lost_its_mark(d: &Desired, o: &Observed, g: &Domain) -> bool {
-    let certificate = o.certificate(&g.certificate_arn).is_some_and(|c| certificates::is_ours(&d.home, c));
-    let uses_ours = g.truststore.as_ref().is_some_and(|t| t.uri == d.home.truststore_uri());
-    let stored = o.pinned.iter().flatten().any(|p| p.owner.as_ref() == Some(&d.home.owner));
-    let marker = o.records.as_ref().is_ok_and(|there| records::is_marked(&d.home, there));
+    let certificate = o.certificate(&g.certificate_arn).is_some_and(|c| certificates::is_ours(&d.placement, c));
+    let uses_ours = g.truststore.as_ref().is_some_and(|t| t.uri == d.placement.truststore_uri());
+    let stored = o.pinned.iter().flatten().any(|p| p.owner.as_ref() == Some(&d.placement.owner));
+    let marker = o.records.as_ref().is_ok_and(|there| records::is_marked(&d.placement, there));
     certificate && uses_ours && stored && marker
 }
 
 /// Whether it carries our mark.
-pub fn is_ours(home: &Home, g: &Domain) -> bool {
-    matches!(domain_ownership(home, g), DomainOwnership::Made | DomainOwnership::Adopted)
+pub fn is_ours(placement: &Placement, g: &Domain) -> bool {
+    matches!(domain_ownership(placement, g), DomainOwnership::Made | DomainOwnership::Adopted)
 }
 
 /// Whether the domain was there before us, and is taken over or about to be.
 pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
-    match domain_ownership(&d.home, g) {
+    match domain_ownership(&d.placement, g) {
         DomainOwnership::Adopted => true,
         DomainOwnership::Unowned => d.adoption == AdoptionPolicy::Unowned,
         DomainOwnership::Made | DomainOwnership::NotOwned(_) => false,
@@ -186,10 +187,10 @@ pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
 }
 
 /// What becomes of mappings that the spec does not list: on a domain taken over they stay unless the spec says otherwise.
-pub fn keeps_unlisted(home: &Home, g: &Domain) -> bool {
-    match home.unlisted_mappings {
+pub fn keeps_unlisted(placement: &Placement, g: &Domain) -> bool {
+    match placement.unlisted_mappings {
         Some(fate) => fate == UnlistedMappings::Keep,
-        None => domain_ownership(home, g) != DomainOwnership::Made,
+        None => domain_ownership(placement, g) != DomainOwnership::Made,
     }
 }
 
@@ -250,7 +251,7 @@ fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
 /// A domain is taken over only when every certificate that it trusts now is in the truststore that it is to have. What has expired
 /// lets nobody in any more.
 fn nobody_loses(
-    home: &Home,
+    placement: &Placement,
     domain_ownership: &DomainOwnership,
     g: &Domain,
     o: &Observed,
@@ -267,7 +268,7 @@ fn nobody_loses(
         );
         return Err(StepState::blocked(Reason::TrustInUse, message));
     };
-    if *domain_ownership == DomainOwnership::Adopted && pinned.owner.as_ref() == Some(&home.owner) {
+    if *domain_ownership == DomainOwnership::Adopted && pinned.owner.as_ref() == Some(&placement.owner) {
         return Ok(()); // it has moved to our truststore: what leaves that is decided there
     }
     let stays = |certificate| published.as_ref().is_some_and(|p| p.bundle.find(certificate).is_some());
@@ -287,12 +288,15 @@ fn nobody_loses(
 }
 
 /// The domain, when it is there, ours, and of a kind that mutual TLS is for: nobody is sent to another.
-pub(in crate::domain) fn ours<'a>(home: &Home, domain: &'a Seen<Option<Domain>>) -> Result<&'a Domain, StepState> {
+pub(in crate::domain) fn ours<'a>(
+    placement: &Placement,
+    domain: &'a Seen<Option<Domain>>,
+) -> Result<&'a Domain, StepState> {
     match domain {
         Err(why) => Err(StepState::unknown(why)),
         Ok(Some(g))
-            if is_ours(home, g)
-                && unmanageable(g, &domain_ownership(home, g)).is_none()
+            if is_ours(placement, g)
+                && unmanageable(g, &domain_ownership(placement, g)).is_none()
                 && g.security_policy == MUTUAL_TLS_POLICY =>
         {
             Ok(g)
@@ -363,7 +367,7 @@ mod tests {
         let (mut d, mut o) = settled();
         domain_of(&mut o).security_policy = "TLS_1_0".into();
         domain_of(&mut o).truststore = None; // as v1 shows it
-        let back = format!("set the TLS policy of domain {} back", d.home.domain_name);
+        let back = format!("set the TLS policy of domain {} back", d.placement.domain_name);
         assert_eq!(planned(&d, &o), [back.as_str()]);
         domain_of(&mut o).tags.insert(ADOPTED_TAG.into(), "true".into());
         assert_eq!(planned(&d, &o), [back.as_str()]);

@@ -13,14 +13,14 @@ use crate::{
 };
 
 pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
-    let g = match ours(&d.home, &o.domain) {
+    let g = match ours(&d.placement, &o.domain) {
         Err(state) => return state.into(),
         Ok(g) => g,
     };
-    if let DesiredDns::External { verify } = d.home.dns {
+    if let DesiredDns::External { verify } = d.placement.dns {
         return external(verify, o, g).into();
     }
-    let zone = match zone(d, o, &d.home.domain_name) {
+    let zone = match zone(d, o, &d.placement.domain_name) {
         Err(state) => return state.into(),
         Ok(zone) => zone,
     };
@@ -28,13 +28,13 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
         Err(why) => return StepState::unknown(why).into(),
         Ok(there) => there,
     };
-    match records::plan(&d.home, zone, g, d.ip_address_type, there) {
+    match records::plan(&d.placement, zone, g, d.ip_address_type, there) {
         RecordPlan::Right { marked } => match &o.records_in_sync {
             Err(why) => StepState::unknown(why).into(),
             Ok(false) => StepState::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
             Ok(true) => {
                 let how = if marked { "" } else { ", by records without our marker, which stay when this object goes" };
-                StepState::done(Reason::Programmed, format!("{} points at {}{how}", d.home.domain_name, g.target))
+                StepState::done(Reason::Programmed, format!("{} points at {}{how}", d.placement.domain_name, g.target))
                     .into()
             }
         },
@@ -49,7 +49,7 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
             StepState::WaitingFor(Step::MappingsProgrammed).into()
         }
         RecordPlan::Change { changes, .. } => StepPlan::in_progress(
-            format!("pointing {} at {}", d.home.domain_name, g.target),
+            format!("pointing {} at {}", d.placement.domain_name, g.target),
             vec![Action::ChangeRecords { zone_id: zone.id.clone(), changes }],
         ),
     }

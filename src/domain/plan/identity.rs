@@ -11,7 +11,7 @@ use crate::{
     api::{RestDeployment, conditions::Reason},
     aws::gateway::{Authorization, Integration, Place, Protocol, Stage},
     domain::{
-        desired::{AUTHORIZER_SOURCE, Desired, DesiredAuthorizer, Home},
+        desired::{AUTHORIZER_SOURCE, Desired, DesiredAuthorizer, Placement},
         observed::{Api, Observed, Seen},
     },
 };
@@ -56,7 +56,7 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
             Err(why) if !wanted.is_nothing() => all.push(StepState::unknown(why).into()),
             Ok(Some(api)) if unsupported(&api.api).is_none() => {
                 let repairs = o.repairs.get(id).copied().unwrap_or_default();
-                all.extend(of_api(&d.home, api, &wanted, d.rest_deployment, repairs, &mut remarks));
+                all.extend(of_api(&d.placement, api, &wanted, d.rest_deployment, repairs, &mut remarks));
             }
             _ if !wanted.is_nothing() => all.push(StepState::WaitingFor(Step::ResolvedRefs).into()),
             _ => {}
@@ -77,31 +77,31 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
 }
 
 /// What takes our headers out of an API again that is to have none, and our marks off; `None`: there are none, or the API is gone.
-pub fn removal(home: &Home, api: &Seen<Option<Api>>, rest_deployment: RestDeployment) -> Option<StepPlan> {
+pub fn removal(placement: &Placement, api: &Seen<Option<Api>>, rest_deployment: RestDeployment) -> Option<StepPlan> {
     match api {
         Err(why) => Some(StepState::unknown(why).into()),
         Ok(None) => None,
-        Ok(Some(api)) => of_api(home, api, &Wanted::NOTHING, rest_deployment, 0, &mut vec![]),
+        Ok(Some(api)) => of_api(placement, api, &Wanted::NOTHING, rest_deployment, 0, &mut vec![]),
     }
 }
 
 /// What takes our marks off an API whose headers stay as they are.
-pub fn unmarking(home: &Home, api: &Api) -> Option<Action> {
-    let mut keys: Vec<_> = ours(home, api).map(|name| format!("{HEADER_TAG}{name}")).collect();
-    keys.extend(has_authorizer(home, &api.api.tags).then(|| AUTHORIZER_TAG.to_owned()));
+pub fn unmarking(placement: &Placement, api: &Api) -> Option<Action> {
+    let mut keys: Vec<_> = ours(placement, api).map(|name| format!("{HEADER_TAG}{name}")).collect();
+    keys.extend(has_authorizer(placement, &api.api.tags).then(|| AUTHORIZER_TAG.to_owned()));
     if keys.is_empty() {
         return None;
     }
-    let is_pending = api.api.tags.contains_key(PENDING_IDENTITY_TAG) && !others(home, api);
+    let is_pending = api.api.tags.contains_key(PENDING_IDENTITY_TAG) && !others(placement, api);
     keys.extend(is_pending.then(|| PENDING_IDENTITY_TAG.to_owned()));
     Some(Action::UntagApi { arn: api.api.arn.clone(), keys })
 }
 
 /// Whether a mapping to it has to stay, because what is ours has to be taken out of it first.
-pub(super) fn holds(home: &Home, api: &Seen<Option<Api>>) -> bool {
+pub(super) fn holds(placement: &Placement, api: &Seen<Option<Api>>) -> bool {
     match api {
         Err(_) => true,
-        Ok(api) => api.as_ref().is_some_and(|api| is_marked(home, &api.api.tags)),
+        Ok(api) => api.as_ref().is_some_and(|api| is_marked(placement, &api.api.tags)),
     }
 }
 
@@ -115,7 +115,8 @@ pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
             all.extend(there.map(|i| (id.clone(), i.at.clone(), name.clone())));
         }
         for there in api.authorizers.iter().flatten() {
-            let is_ours = |asked: &String| there.all.iter().any(|a| a.id == *asked && authorizer::is_ours(&d.home, a));
+            let is_ours =
+                |asked: &String| there.all.iter().any(|a| a.id == *asked && authorizer::is_ours(&d.placement, a));
             all.extend(there.routes.iter().filter_map(|route| match &route.authorization {
                 Authorization::Authorizer(asked) if is_ours(asked) => {
                     Some((id.clone(), route.at.clone(), asked.clone()))
@@ -128,8 +129,8 @@ pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
 }
 
 /// The names of the headers that we marked as ours.
-fn ours<'a>(home: &'a Home, api: &'a Api) -> impl Iterator<Item = &'a str> {
-    marks(api).filter(|(_, owner)| **owner == home.owner).map(|(name, _)| name)
+fn ours<'a>(placement: &'a Placement, api: &'a Api) -> impl Iterator<Item = &'a str> {
+    marks(api).filter(|(_, owner)| **owner == placement.owner).map(|(name, _)| name)
 }
 
 fn marks(api: &Api) -> impl Iterator<Item = (&str, &String)> {
@@ -137,18 +138,18 @@ fn marks(api: &Api) -> impl Iterator<Item = (&str, &String)> {
 }
 
 /// Whether somebody else has headers or an authorizer there, who still has to know what is not deployed.
-fn others(home: &Home, api: &Api) -> bool {
-    api.api.tags.iter().any(|(key, owner)| is_mark(key) && *owner != home.owner)
+fn others(placement: &Placement, api: &Api) -> bool {
+    api.api.tags.iter().any(|(key, owner)| is_mark(key) && *owner != placement.owner)
 }
 
 /// Whether a header or an authorizer there is this owner's.
-pub fn is_marked(home: &Home, tags: &BTreeMap<String, String>) -> bool {
-    tags.iter().any(|(key, owner)| is_mark(key) && *owner == home.owner)
+pub fn is_marked(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
+    tags.iter().any(|(key, owner)| is_mark(key) && *owner == placement.owner)
 }
 
 /// Whether an authorizer of this owner's is there, or was to be made.
-pub fn has_authorizer(home: &Home, tags: &BTreeMap<String, String>) -> bool {
-    tags.get(AUTHORIZER_TAG) == Some(&home.owner)
+pub fn has_authorizer(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
+    tags.get(AUTHORIZER_TAG) == Some(&placement.owner)
 }
 
 fn is_mark(key: &str) -> bool {
@@ -157,7 +158,7 @@ fn is_mark(key: &str) -> bool {
 
 /// `remarks` are told of an API even where all is as it should be.
 fn of_api(
-    home: &Home,
+    placement: &Placement,
     api: &Api,
     wanted: &Wanted,
     rest_deployment: RestDeployment,
@@ -166,17 +167,17 @@ fn of_api(
 ) -> Option<StepPlan> {
     let id = &api.api.id;
     let headers = wanted.headers;
-    let leaving: Vec<_> = ours(home, api).filter(|name| !headers.contains_key(*name)).map(str::to_owned).collect();
-    let is_ours = has_authorizer(home, &api.api.tags);
+    let leaving: Vec<_> = ours(placement, api).filter(|name| !headers.contains_key(*name)).map(str::to_owned).collect();
+    let is_ours = has_authorizer(placement, &api.api.tags);
     if wanted.is_nothing() && leaving.is_empty() && !is_ours {
         return None;
     }
     let authorizer = match (&api.integrations, &api.authorizers) {
         (Some(Err(why)), _) | (_, Some(Err(why))) => return Some(StepState::unknown(why).into()),
-        (_, Some(Ok(there))) => authorizer::changes(home, api, there, wanted.authorizer),
+        (_, Some(Ok(there))) => authorizer::changes(placement, api, there, wanted.authorizer),
         (_, None) => authorizer::Changes::default(),
     };
-    let parameters = parameters(home, api, headers, &leaving);
+    let parameters = parameters(placement, api, headers, &leaving);
     let (mut tags, mut missing) = (parameters.tags, parameters.missing);
     tags.extend(authorizer.tags);
     missing.extend(authorizer.missing);
@@ -225,7 +226,7 @@ fn of_api(
         done.extend(leaving.iter().map(|name| format!("{HEADER_TAG}{name}")));
         done.extend(authorizer.untag);
         // Never without another mark beside it: nobody would know whose it is.
-        if (pending.is_some() || changed && !by_hand.is_empty()) && (deployed || !others(home, api)) {
+        if (pending.is_some() || changed && !by_hand.is_empty()) && (deployed || !others(placement, api)) {
             done.push(PENDING_IDENTITY_TAG.to_owned());
         }
     }
@@ -294,7 +295,7 @@ struct Parameters {
     unmarked: Vec<String>,
 }
 
-fn parameters(home: &Home, api: &Api, headers: &BTreeMap<String, String>, leaving: &[String]) -> Parameters {
+fn parameters(placement: &Placement, api: &Api, headers: &BTreeMap<String, String>, leaving: &[String]) -> Parameters {
     let id = &api.api.id;
     let mut p = Parameters::default();
     let mut changes: BTreeMap<&Place, (BTreeMap<String, String>, BTreeSet<String>)> = BTreeMap::new();
@@ -302,7 +303,7 @@ fn parameters(home: &Home, api: &Api, headers: &BTreeMap<String, String>, leavin
         let expression = expression(api.api.protocol, source);
         let mark = marks(api).find(|(marked, _)| marked == name).map(|(_, owner)| owner);
         let wrong: Vec<_> = covered(api).filter(|i| value(api, i, name) != Some(&expression)).collect();
-        let is_ours = mark == Some(&home.owner);
+        let is_ours = mark == Some(&placement.owner);
         let theirs = wrong.iter().find(|i| !is_ours && (mark.is_some() || sets(i, name)));
         if let Some(there) = theirs {
             p.foreign.push(format!("{name} at {} of {id}", there.at));
@@ -316,7 +317,7 @@ fn parameters(home: &Home, api: &Api, headers: &BTreeMap<String, String>, leavin
             continue;
         }
         if !is_ours {
-            p.tags.insert(format!("{HEADER_TAG}{name}"), home.owner.clone());
+            p.tags.insert(format!("{HEADER_TAG}{name}"), placement.owner.clone());
         }
         for integration in wrong {
             p.missing.push(format!("{name} at {} of {id}", integration.at));

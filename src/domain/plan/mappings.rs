@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
-    let g = match ours(&d.home, &o.domain) {
+    let g = match ours(&d.placement, &o.domain) {
         Err(state) => return state.into(),
         Ok(g) => g,
     };
@@ -28,11 +28,11 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
     // Only over its mapping is an API found again whose headers have to be taken away.
     let held = |m: &Mapping| {
         let listed = d.mappings.values().any(|mapped| mapped.id == m.api_id);
-        !listed && o.apis.get(&m.api_id).is_some_and(|api| identity::holds(&d.home, api))
+        !listed && o.apis.get(&m.api_id).is_some_and(|api| identity::holds(&d.placement, api))
     };
     let mut holding = false;
     let unlisted: Vec<_> = there.iter().filter(|m| !d.mappings.contains_key(&m.path)).collect();
-    if !keeps_unlisted(&d.home, g) {
+    if !keeps_unlisted(&d.placement, g) {
         let (stay, go): (Vec<&Mapping>, Vec<&Mapping>) = unlisted.iter().partition(|m| held(m));
         holding |= !stay.is_empty();
         actions.extend(go.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
@@ -66,7 +66,7 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
     } else if let Some(why) = unseen {
         StepState::unknown(why)
     } else if !actions.is_empty() {
-        StepState::InProgress(format!("writing the API mappings of {}", d.home.domain_name))
+        StepState::InProgress(format!("writing the API mappings of {}", d.placement.domain_name))
     } else if holding {
         StepState::WaitingFor(Step::IdentityPropagated)
     } else if !unlisted.is_empty() {

@@ -122,7 +122,7 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 Reason::ApiNotFound,
                 format!(
                     "mapping {path:?}: there is no HTTP or REST API {} in {} of account {}",
-                    mapped.id, d.home.region, d.home.account
+                    mapped.id, d.placement.region, d.placement.account
                 ),
             )),
             Some(Ok(Some(Api { api, .. }))) if let Some(why) = unsupported(api) => {

@@ -174,7 +174,7 @@ mod tests {
         /// Compiles and publishes.
         fn reconcile(&mut self, now: Timestamp) -> Bundle {
             let bundle = truststore::compile(&self.d, &self.o, now).expect("everything could be read").bundle;
-            let owner = Some(self.d.home.owner.clone());
+            let owner = Some(self.d.placement.owner.clone());
             self.o.published = Ok(Some(Published {
                 version: "v".into(),
                 owner: owner.clone(),

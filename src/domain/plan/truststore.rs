@@ -44,14 +44,14 @@ pub fn told(finding: &Finding) -> String {
 /// The memory of what was trusted: what is published, completed by what is in use.
 pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
     let (published, pinned, domain) = (o.published.as_ref().ok()?, o.pinned.as_ref().ok()?, o.domain.as_ref().ok()?);
-    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.home.owner);
+    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.placement.owner);
     let published = published.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
     let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
     let used = domain.as_ref().and_then(|g| g.truststore.as_ref());
     let previous = match pinned {
         // The truststore moves. What an earlier move left at the new place is out of date, and must not be
         // trusted again; what is distrusted since this move began is remembered there already.
-        Some(pinned) if used.is_some_and(|t| t.uri != d.home.truststore_uri()) => {
+        Some(pinned) if used.is_some_and(|t| t.uri != d.placement.truststore_uri()) => {
             let distrusted = merged_keys(published.into_iter().chain([pinned]));
             Some(Bundle { distrusted, ..pinned.clone() })
         }
@@ -219,7 +219,7 @@ pub(super) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Opti
 }
 
 fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
-    let (bucket, key) = (&d.home.bucket, &d.home.key);
+    let (bucket, key) = (&d.placement.bucket, &d.placement.key);
     let published = match (&o.published, &o.pinned, &o.domain) {
         (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return StepState::unknown(why).into(),
         (Ok(published), Ok(_), Ok(_)) => published.as_ref(),
@@ -278,16 +278,16 @@ pub fn without_trust(d: &Desired, o: &Observed, created: Option<Timestamp>, now:
 
 /// Why the object at our key is not ours to store a version over.
 fn foreign(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
-    let uri = d.home.truststore_uri();
+    let uri = d.placement.truststore_uri();
     match &p.owner {
-        Some(owner) if *owner == d.home.owner => None,
+        Some(owner) if *owner == d.placement.owner => None,
         Some(other) => {
             let message = format!("{uri} belongs to {other}; name another key in spec.truststore.key");
             Some(StepState::blocked(Reason::ForeignOwner, message))
         }
         None if d.adoption == AdoptionPolicy::Unowned => None,
         // Our domain uses this object: somebody has overwritten ours.
-        None if custom_domain::ours(&d.home, &o.domain)
+        None if custom_domain::ours(&d.placement, &o.domain)
             .is_ok_and(|g| g.truststore.as_ref().is_some_and(|t| t.uri == uri)) =>
         {
             None
@@ -308,7 +308,7 @@ fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
     let encrypted = p.desired_kms_key == d.kms_key
         && d.kms_key.as_ref().is_none_or(|key| is_alias(key) || p.kms_key.as_ref() == Some(key));
     let pinnable = !p.version.is_empty();
-    pinnable && encrypted && p.owner.as_ref() == Some(&d.home.owner) && p.sha256 == sha256(body.as_bytes())
+    pinnable && encrypted && p.owner.as_ref() == Some(&d.placement.owner) && p.sha256 == sha256(body.as_bytes())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::{
     aws::acm::{self, CertificateStatus, RenewalStatus},
     conditions,
     domain::{
-        desired::Home,
+        desired::Placement,
         observed::Observed,
         plan::{Plan, certificates, custom_domain},
     },
@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// What status says of the certificate that the domain shall have.
-pub(super) fn state(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> Option<CertificateState> {
+pub(super) fn state(placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) -> Option<CertificateState> {
     plan.certificate.as_ref().map(|c| CertificateState {
         arn: c.arn.clone(),
         status: c.status.as_str().to_owned(),
         not_after: c.not_after.map(conditions::in_seconds),
         renewal: c.renewal.as_ref().map(|r| r.status.as_str().to_owned()),
-        warnings: worries(home, plan, o, now).into_iter().map(|(_, message)| message).collect(),
+        warnings: worries(placement, plan, o, now).into_iter().map(|(_, message)| message).collect(),
     })
 }
 
@@ -30,7 +30,7 @@ pub(super) fn state(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> O
 pub fn notices(
     old: &MtlsDomainStatus,
     new: &MtlsDomainStatus,
-    home: &Home,
+    placement: &Placement,
     plan: &Plan,
     o: &Observed,
     now: Timestamp,
@@ -38,7 +38,7 @@ pub fn notices(
     let warnings = |status: &MtlsDomainStatus| status.certificate.iter().flat_map(|c| c.warnings.clone()).collect();
     let (before, after): (Vec<_>, Vec<_>) = (warnings(old), warnings(new));
     let is_new = |message: &String| after.contains(message) && !before.contains(message);
-    let mut notices = worries(home, plan, o, now);
+    let mut notices = worries(placement, plan, o, now);
     notices.retain(|(_, message)| is_new(message));
     if let (Some(old), Some(new)) = (&old.certificate, &new.certificate)
         && let (Some(before), Some(after)) = (&old.not_after, &new.not_after)
@@ -52,8 +52,8 @@ pub fn notices(
 
 /// Of the certificate that the domain shall have, of the one that proves the name, and of the one in use as long as that is another:
 /// what will go wrong unless somebody does something. An Event's reason and the text.
-fn worries(home: &Home, plan: &Plan, o: &Observed, now: Timestamp) -> Vec<(Notice, String)> {
-    let ours = o.domain.iter().flatten().find(|g| custom_domain::is_ours(home, g));
+fn worries(placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) -> Vec<(Notice, String)> {
+    let ours = o.domain.iter().flatten().find(|g| custom_domain::is_ours(placement, g));
     let used = ours.and_then(|g| o.certificate(&g.certificate_arn));
     let watched: BTreeMap<_, _> =
         plan.certificate.iter().chain(&plan.ownership).chain(used).map(|c| (c.arn.as_str(), c)).collect();
@@ -105,8 +105,8 @@ mod tests {
     fn reported(w: &World, old: &MtlsDomainStatus, now: Timestamp) -> (MtlsDomainStatus, Vec<Notice>) {
         let (d, o) = (desired(), w.observed());
         let plan = plan(&d, &o, now);
-        let new = report(old, 1, &d.home, &plan, &o, &Default::default(), now);
-        let notices = notices(old, &new, &d.home, &plan, &o, now);
+        let new = report(old, 1, &d.placement, &plan, &o, &Default::default(), now);
+        let notices = notices(old, &new, &d.placement, &plan, &o, now);
         (new, notices.into_iter().map(|(notice, _)| notice).collect())
     }
 
@@ -148,8 +148,8 @@ mod tests {
         w.certificates[0].not_after = Some(now() + days(100));
         w.certificates[0].names.push("old.example.com".to_owned());
         w.perform(crate::domain::plan::Action::RequestCertificate(acm::CertificateRequest {
-            domain_name: desired().home.domain_name,
-            names: vec![desired().home.domain_name],
+            domain_name: desired().placement.domain_name,
+            names: vec![desired().placement.domain_name],
             key_algorithm: acm::KeyAlgorithm::EcPrime256v1,
             idempotency_token: String::new(),
             tags: BTreeMap::new(),

@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::{
     desired::{
-        DEFAULT_LEAF, Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredRequest, DesiredSource, Home,
-        sha256,
+        DEFAULT_LEAF, Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredRequest, DesiredSource,
+        Placement, sha256,
     },
     observed::{self, Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
     plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_TAG, PENDING_TAG, plan},
@@ -91,7 +91,7 @@ pub(super) fn owner(tags: &BTreeMap<String, String>) -> &str {
 }
 
 pub(in crate::domain) fn desired() -> Desired {
-    let home = Home {
+    let placement = Placement {
         namespace: "ns".into(),
         name: "partners".into(),
         account: "123456789012".into(),
@@ -104,7 +104,7 @@ pub(in crate::domain) fn desired() -> Desired {
         unlisted_mappings: None,
     };
     Desired {
-        home,
+        placement,
         adoption: AdoptionPolicy::Never,
         certificate: DesiredCertificate::Request {
             request: DesiredRequest {

@@ -11,8 +11,8 @@ use crate::{
 const FUNCTION: &str = "arn:aws:lambda:eu-west-1:1:function:who";
 const OTHER_FUNCTION: &str = "arn:aws:lambda:eu-west-1:1:function:who:live";
 
-fn home() -> Home {
-    desired().home
+fn placement() -> Placement {
+    desired().placement
 }
 
 fn api(tags: &[(&str, &str)]) -> Api {
@@ -41,7 +41,7 @@ fn asks(id: &str) -> Authorization {
 }
 
 fn made(id: &str, function: &str) -> Authorizer {
-    Authorizer { id: id.into(), name: name(&home(), function), function: function.into(), as_made: true }
+    Authorizer { id: id.into(), name: name(&placement(), function), function: function.into(), as_made: true }
 }
 
 fn theirs(id: &str) -> Authorizer {
@@ -64,27 +64,27 @@ fn words(c: &Changes) -> String {
 
 #[test]
 fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
-    let home = home();
-    let mine: &[_] = &[(AUTHORIZER_TAG, home.owner.as_str())];
+    let placement = placement();
+    let mine: &[_] = &[(AUTHORIZER_TAG, placement.owner.as_str())];
     let open = || vec![route("GET /a", Authorization::None), route("OPTIONS /a", Authorization::None)];
     let nothing = Authorizers { routes: open(), ..Authorizers::default() };
-    let first = words(&changes(&home, &api(&[]), &nothing, Some(&wanted(FUNCTION))));
+    let first = words(&changes(&placement, &api(&[]), &nothing, Some(&wanted(FUNCTION))));
     assert_eq!(first, format!("tag {AUTHORIZER_TAG} | create an authorizer of a1: {FUNCTION}"));
 
     let there = Authorizers { all: vec![made("z1", FUNCTION)], ..nothing.clone() };
     let source = "arn:aws:execute-api:eu-west-1:111111111111:a1/authorizers/z1";
-    let source = source.replace("eu-west-1", &home.region).replace("111111111111", &home.account);
+    let source = source.replace("eu-west-1", &placement.region).replace("111111111111", &placement.account);
     assert_eq!(
-        words(&changes(&home, &api(mine), &there, Some(&wanted(FUNCTION)))),
+        words(&changes(&placement, &api(mine), &there, Some(&wanted(FUNCTION)))),
         format!("let {source} call {FUNCTION} | put authorizer z1 on route GET /a of a1")
     );
 
     let permitted: BTreeSet<_> = ["z1".to_owned()].into();
     let asked = vec![route("GET /a", asks("z1")), route("OPTIONS /a", Authorization::None)];
     let done = Authorizers { all: vec![made("z1", FUNCTION)], routes: asked, permitted };
-    assert_eq!(words(&changes(&home, &api(mine), &done, Some(&wanted(FUNCTION)))), "");
-    let taken_back = words(&changes(&home, &api(mine), &done, None));
-    let statement = statement(&home, "z1");
+    assert_eq!(words(&changes(&placement, &api(mine), &done, Some(&wanted(FUNCTION)))), "");
+    let taken_back = words(&changes(&placement, &api(mine), &done, None));
+    let statement = statement(&placement, "z1");
     assert_eq!(
         taken_back,
         format!(
@@ -96,46 +96,46 @@ fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
     // Somebody gave it a cache.
     let cached = Authorizer { as_made: false, ..made("z1", FUNCTION) };
     let edited = Authorizers { all: vec![cached], ..done.clone() };
-    let restored = words(&changes(&home, &api(mine), &edited, Some(&wanted(FUNCTION))));
+    let restored = words(&changes(&placement, &api(mine), &edited, Some(&wanted(FUNCTION))));
     assert_eq!(restored, format!("change authorizer z1 of a1: {FUNCTION}"));
 
     // Another function is another authorizer; the old one goes once nothing asks it.
     let both = Authorizers { all: vec![made("z1", FUNCTION), made("z2", OTHER_FUNCTION)], ..done.clone() };
-    let moved = words(&changes(&home, &api(mine), &both, Some(&wanted(OTHER_FUNCTION))));
+    let moved = words(&changes(&placement, &api(mine), &both, Some(&wanted(OTHER_FUNCTION))));
     assert!(moved.contains("put authorizer z2 on route GET /a"), "{moved}");
     assert!(moved.ends_with("delete authorizer z1 of a1"), "{moved}");
 }
 
 #[test]
 fn what_others_authorize_stays() {
-    let home = home();
-    let mine: &[_] = &[(AUTHORIZER_TAG, home.owner.as_str())];
+    let placement = placement();
+    let mine: &[_] = &[(AUTHORIZER_TAG, placement.owner.as_str())];
     let routes = vec![route("GET /a", asks("t1")), route("GET /b", Authorization::Other), route("GET /c", asks("z1"))];
     let permitted: BTreeSet<_> = ["z1".to_owned()].into();
     let there = Authorizers { all: vec![theirs("t1"), made("z1", FUNCTION)], routes, permitted };
     assert_eq!(
-        words(&changes(&home, &api(mine), &there, Some(&wanted(FUNCTION)))),
+        words(&changes(&placement, &api(mine), &there, Some(&wanted(FUNCTION)))),
         "other on route GET /a of a1 | other on route GET /b of a1"
     );
-    let without = words(&changes(&home, &api(mine), &there, None));
+    let without = words(&changes(&placement, &api(mine), &there, None));
     assert!(!without.contains("GET /a") && !without.contains("GET /b") && !without.contains("t1"), "{without}");
     // Of another MtlsDomain.
     let foreign = api(&[(AUTHORIZER_TAG, "c/ns/other")]);
-    assert_eq!(words(&changes(&home, &foreign, &there, Some(&wanted(FUNCTION)))), "ForeignOwner");
+    assert_eq!(words(&changes(&placement, &foreign, &there, Some(&wanted(FUNCTION)))), "ForeignOwner");
 }
 
 #[test]
 fn one_that_is_there_is_put_on_routes_and_never_taken_off() {
-    let home = home();
+    let placement = placement();
     let wanted = DesiredAuthorizer::Existing([("a1".to_owned(), "t1".to_owned())].into());
     let routes = vec![route("GET /a", Authorization::None), route("GET /b", asks("t1"))];
     let there = Authorizers { all: vec![theirs("t1")], routes, permitted: BTreeSet::new() };
-    let put = words(&changes(&home, &api(&[]), &there, Some(&wanted)));
+    let put = words(&changes(&placement, &api(&[]), &there, Some(&wanted)));
     assert_eq!(put, "put authorizer t1 on route GET /a of a1");
     let asked = Authorizers { routes: vec![route("GET /a", asks("t1"))], ..there.clone() };
-    assert_eq!(words(&changes(&home, &api(&[]), &asked, None)), "");
+    assert_eq!(words(&changes(&placement, &api(&[]), &asked, None)), "");
     let gone = Authorizers { all: vec![], ..there };
-    let problem = changes(&home, &api(&[]), &gone, Some(&wanted)).problem.unwrap();
+    let problem = changes(&placement, &api(&[]), &gone, Some(&wanted)).problem.unwrap();
     assert!(problem.0 == Reason::RefNotFound && problem.1.contains("t1"), "{problem:?}");
 }
 
@@ -151,11 +151,11 @@ fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
             (changed.as_made, changed.function) = (true, function);
         }
         Action::PermitFunction { statement: made, .. } => {
-            let of = there.all.iter().find(|a| statement(&home(), &a.id) == made).expect("it is there");
+            let of = there.all.iter().find(|a| statement(&placement(), &a.id) == made).expect("it is there");
             assert!(there.permitted.insert(of.id.clone()));
         }
         Action::ForbidFunction { statement: taken, .. } => {
-            let id = there.permitted.iter().find(|id| statement(&home(), id) == taken).cloned();
+            let id = there.permitted.iter().find(|id| statement(&placement(), id) == taken).cloned();
             there.permitted.remove(&id.expect("it is there"));
         }
         Action::DeleteAuthorizer { id, .. } => {
@@ -181,7 +181,7 @@ fn drive(
     made: &mut usize,
 ) {
     for _ in 0..5 {
-        let c = changes(&home(), api, there, wanted);
+        let c = changes(&placement(), api, there, wanted);
         let mut step = |act: &mut dyn FnMut()| {
             if *budget > 0 {
                 *budget -= 1;
@@ -215,7 +215,7 @@ proptest! {
         drive(&mut api, &mut there, Some(&wanted(FUNCTION)), &mut { stopped_after }, &mut made);
         let last = if another { OTHER_FUNCTION } else { FUNCTION };
         drive(&mut api, &mut there, Some(&wanted(last)), &mut 1000, &mut made);
-        let ours: Vec<_> = there.all.iter().filter(|a| is_ours(&home(), a)).cloned().collect();
+        let ours: Vec<_> = there.all.iter().filter(|a| is_ours(&placement(), a)).cloned().collect();
         prop_assert_eq!(ours.iter().map(|a| a.function.as_str()).collect::<Vec<_>>(), [last]);
         prop_assert_eq!(&there.permitted, &BTreeSet::from([ours[0].id.clone()]));
         for (now, then) in there.routes.iter().zip(&before.routes) {

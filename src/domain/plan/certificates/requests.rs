@@ -16,7 +16,7 @@ use crate::{
 
 /// Nothing that fits is ISSUED or on its way there.
 pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> StepPlan {
-    if let DesiredDns::Route53 { .. } = d.home.dns {
+    if let DesiredDns::Route53 { .. } = d.placement.dns {
         // Before the request, so that no certificate is left that can never be issued.
         for name in &wanted.names {
             if let Err(state) = zone(d, o, name) {
@@ -24,7 +24,7 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
             }
         }
     }
-    let failed: Vec<_> = owned(&d.home, o).filter(|c| fits(wanted, c)).collect();
+    let failed: Vec<_> = owned(&d.placement, o).filter(|c| fits(wanted, c)).collect();
     if let Some(last) = failed.iter().max_by_key(|c| (c.created_at, &c.arn))
         && last.created_at.is_none_or(|at| now < at + pause(failed.len()))
     {
@@ -39,16 +39,16 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         .into();
     }
     // One that somebody has taken our mark off is not ours any more, like any that a user made; but our token would yield it again.
-    let others = o.certificates.iter().flatten().filter(|c| fits(wanted, c) && !is_ours(&d.home, c)).count();
+    let others = o.certificates.iter().flatten().filter(|c| fits(wanted, c) && !is_ours(&d.placement, c)).count();
     StepPlan::in_progress(
-        format!("requesting a certificate for {}", d.home.domain_name),
+        format!("requesting a certificate for {}", d.placement.domain_name),
         vec![Action::RequestCertificate(acm::CertificateRequest {
-            domain_name: d.home.domain_name.clone(),
+            domain_name: d.placement.domain_name.clone(),
             names: wanted.names.clone(),
             key_algorithm: wanted.key_algorithm.clone(),
             // The same token gets the same certificate for an hour, also one that has failed.
             idempotency_token: short_hash(&format!("{}\n{}", wanted.token, failed.len() + others)),
-            tags: [(OWNER_TAG.to_owned(), d.home.owner.clone())].into(),
+            tags: [(OWNER_TAG.to_owned(), d.placement.owner.clone())].into(),
         })],
     )
 }

@@ -164,17 +164,17 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     // Taken over: by its tags, whatever the policy says now.
     let mut w = came_with(CertificateKind::Requested);
     let tags = &mut w.domain.as_mut().expect("there").tags;
-    tags.extend([(OWNER_TAG.to_owned(), desired().home.owner), (ADOPTED_TAG.to_owned(), "true".to_owned())]);
+    tags.extend([(OWNER_TAG.to_owned(), desired().placement.owner), (ADOPTED_TAG.to_owned(), "true".to_owned())]);
     assert_eq!(chosen_arn(&desired(), &w).as_deref(), Some("arn:there"));
     w.domain.as_mut().expect("there").tags.insert(OWNER_TAG.to_owned(), "other".to_owned());
     assert!(asks(&unowned, &w), "somebody else's");
     let tags = &mut w.domain.as_mut().expect("there").tags;
-    *tags = [(OWNER_TAG.to_owned(), desired().home.owner)].into();
+    *tags = [(OWNER_TAG.to_owned(), desired().placement.owner)].into();
     assert!(asks(&unowned, &w), "made by us: somebody else's certificate has come into it");
 
     // What we requested since is followed as ours.
     let mut w = came_with(CertificateKind::Requested);
-    w.certificates[0].tags.insert(OWNER_TAG.to_owned(), desired().home.owner);
+    w.certificates[0].tags.insert(OWNER_TAG.to_owned(), desired().placement.owner);
     w.certificates[0].key_algorithm = acm::KeyAlgorithm::EcPrime256v1;
     assert_eq!(state(&unowned, &w).1, "arn:there is ISSUED");
 
@@ -208,7 +208,7 @@ fn a_certificate_that_cannot_be_read_is_neither_there_nor_gone() {
 #[test]
 fn records_made_elsewhere_are_lines_to_paste() {
     let mut d = desired();
-    d.home.dns = DesiredDns::External { verify: crate::api::DnsVerification::PublicDNS };
+    d.placement.dns = DesiredDns::External { verify: crate::api::DnsVerification::PublicDNS };
     let DesiredCertificate::Request { request, .. } = &mut d.certificate else { unreachable!() };
     request.names = vec!["*.api.example.com".into(), NAME.into(), "www.example.org".into()];
     let mut w = empty();

@@ -44,7 +44,7 @@ fn wanted(names: &[&str]) -> BTreeMap<String, String> {
 
 fn judge(api: &Api, names: &[&str], may: RestDeployment, repairs: u32) -> Option<StepPlan> {
     let headers = wanted(names);
-    of_api(&desired().home, api, &Wanted { headers: &headers, authorizer: None }, may, repairs, &mut vec![])
+    of_api(&desired().placement, api, &Wanted { headers: &headers, authorizer: None }, may, repairs, &mut vec![])
 }
 
 fn words(step_plan: &Option<StepPlan>) -> String {
@@ -122,9 +122,13 @@ fn what_others_set_stays_and_is_named() {
 fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_asks_it() {
     let function = "arn:aws:lambda:eu-west-1:1:function:who";
     let wanted = DesiredAuthorizer::Function(function.into());
-    let home = desired().home;
-    let probe =
-        authorizer::changes(&home, &api(Protocol::Rest, false, vec![], &[]), &Authorizers::default(), Some(&wanted));
+    let placement = desired().placement;
+    let probe = authorizer::changes(
+        &placement,
+        &api(Protocol::Rest, false, vec![], &[]),
+        &Authorizers::default(),
+        Some(&wanted),
+    );
     let Some(Action::CreateAuthorizer { name, .. }) = probe.first.first().cloned() else { panic!("{probe:?}") };
     let ours = Authorizer { id: "z1".into(), name, function: function.into(), as_made: true };
     let at = Place::Method { resource_id: "r".into(), path: "/a".into(), method: "GET".into() };
@@ -138,7 +142,7 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     let none = BTreeMap::new();
     let judge = |api: &Api, asked: bool, may| {
         let wanted = Wanted { headers: &none, authorizer: asked.then_some(&wanted) };
-        words(&of_api(&home, api, &wanted, may, 0, &mut vec![]))
+        words(&of_api(&placement, api, &wanted, may, 0, &mut vec![]))
     };
     let open = with(&[mine], Authorization::None);
     assert_eq!(

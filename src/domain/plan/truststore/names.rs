@@ -13,7 +13,7 @@ fn made(common_name: &str) -> Certificate {
 }
 
 fn publish(d: &Desired, o: &mut Observed, bundle: &Bundle) {
-    let owner = Some(d.home.owner.clone());
+    let owner = Some(d.placement.owner.clone());
     o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
     o.pinned = Ok(Some(Pinned { owner, bundle: bundle.clone() }));
 }

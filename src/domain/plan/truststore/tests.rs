@@ -74,7 +74,7 @@ impl World {
 
     fn reconcile(&mut self) -> Plan {
         let plan = plan(&self.d, &self.o, now());
-        self.status = report::report(&self.status, 1, &self.d.home, &plan, &self.o, &Default::default(), now());
+        self.status = report::report(&self.status, 1, &self.d.placement, &plan, &self.o, &Default::default(), now());
         plan
     }
 
@@ -104,7 +104,7 @@ impl World {
     fn publishes(&mut self, body: &str) {
         self.o.published = Ok(Some(Published {
             version: short_hash(body),
-            owner: Some(self.d.home.owner.clone()),
+            owner: Some(self.d.placement.owner.clone()),
             sha256: sha256(body.as_bytes()),
             bundle: Bundle::parse(body).unwrap(),
             kms_key: None,
@@ -115,8 +115,8 @@ impl World {
     fn pins(&mut self) {
         let Published { version, bundle, .. } = self.o.published.clone().unwrap().unwrap();
         let used = self.o.domain.as_mut().unwrap().as_mut().unwrap().truststore.as_mut().unwrap();
-        (used.uri, used.version) = (self.d.home.truststore_uri(), Some(version));
-        self.o.pinned = Ok(Some(Pinned { owner: Some(self.d.home.owner.clone()), bundle }));
+        (used.uri, used.version) = (self.d.placement.truststore_uri(), Some(version));
+        self.o.pinned = Ok(Some(Pinned { owner: Some(self.d.placement.owner.clone()), bundle }));
     }
 
     fn trusts(&self, certificate: &Certificate) -> bool {
@@ -248,11 +248,11 @@ fn the_memory_is_completed_by_what_is_in_use_also_when_the_truststore_moves_and_
     overwritten.o.published.as_mut().unwrap().as_mut().unwrap().bundle = Bundle::default();
     assert!(is_out(overwritten));
     let mut moves = distrusts();
-    (moves.d.home.key, moves.o.published) = ("elsewhere.pem".into(), Ok(None));
+    (moves.d.placement.key, moves.o.published) = ("elsewhere.pem".into(), Ok(None));
     assert!(is_out(moves), "it moves");
     // Distrusted while it moves: published at the new place, and the domain still uses the old one.
     let mut moving = World::new(&one, &other);
-    moving.d.home.key = "elsewhere.pem".into();
+    moving.d.placement.key = "elsewhere.pem".into();
     moving.lists("out", Distrusted, read(&[&one]));
     let body = moving.reconcile().truststore.unwrap().bundle.render();
     moving.publishes(&body);
