@@ -94,7 +94,7 @@ struct Run {
     /// Watch this namespace only; can be given several times (in the environment: separated by commas). Unset: all.
     #[arg(long, env = "MTLS_OPERATOR_WATCH_NAMESPACE", value_delimiter = ',')]
     watch_namespace: Vec<String>,
-    /// Names this cluster in every owner's mark. Unset: the UID of the namespace kube-system. Never change it while objects exist.
+    /// Names this cluster in every ownership tag. Unset: the UID of the namespace kube-system. Never change it while objects exist.
     #[arg(long, env = "MTLS_OPERATOR_CLUSTER_ID")]
     cluster_id: Option<String>,
     /// Namespace of the Lease. Unset: the one that the operator runs in.

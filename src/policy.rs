@@ -63,7 +63,7 @@ pub struct Rule {
     /// The Lambda functions that a spec may name, as `kmsKeys`.
     #[serde(default)]
     pub functions: Vec<String>,
-    /// Whether a spec may take over what exists in AWS and carries no owner's mark.
+    /// Whether a spec may take over what exists in AWS and carries no ownership tag.
     #[serde(default)]
     pub adoption: AdoptionPolicy,
 }
@@ -138,7 +138,7 @@ pub enum Thing {
     Function(String),
     /// The tags of an API; of one that is not there none, so that nobody learns which are there.
     Api(Option<BTreeMap<String, String>>),
-    /// To take over what carries no owner's mark.
+    /// To take over what carries no ownership tag.
     Adoption,
 }
 

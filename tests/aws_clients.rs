@@ -329,8 +329,8 @@ async fn an_object_has_versions_and_only_its_own() {
     // A bucket of somebody else.
     let stranger = Given::new("910000000093").await;
     stranger.bucket("clients-strangers", true).await;
-    let foreign = s3.bucket("clients-strangers").await;
-    assert!(matches!(&foreign, Err(e) if e.kind == Kind::Denied) || matches!(foreign, Ok(None)), "{foreign:?}");
+    let not_owned = s3.bucket("clients-strangers").await;
+    assert!(matches!(&not_owned, Err(e) if e.kind == Kind::Denied) || matches!(not_owned, Ok(None)), "{not_owned:?}");
 }
 
 #[tokio::test]

@@ -100,14 +100,14 @@ pub struct MtlsDomainSpec {
     pub identity: Option<Identity>,
 
     /// What to do about resources in AWS that exist already. Never: they are not touched, and the conditions say ForeignOwner. Unowned: those
-    /// without any owner's mark are taken over, as long as nobody loses access by it. With Never, a custom domain that loses the tag is given it
+    /// without any ownership tag are taken over, as long as nobody loses access by it. With Never, a custom domain that loses the tag is given it
     /// back while everything else says that the operator made it: it has the operator's certificate and truststore, and its TXT marker stands in
     /// Route 53. A certificate that loses the tag is replaced and left alone; records that lose the marker stay as they are, also when this
     /// object goes.
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
 
-    /// What becomes of the resources in AWS once this object is deleted. Delete: they are deleted. Retain: they stay and carry no owner's mark
+    /// What becomes of the resources in AWS once this object is deleted. Delete: they are deleted. Retain: they stay and carry no ownership tag
     /// any longer. Unset: what the operator made is deleted, what it took over stays. Buckets, the ACM validation record and the closed default
     /// endpoints stay in any case.
     #[schemars(with = "DeletionPolicy")]
@@ -345,7 +345,7 @@ pub enum AdoptionPolicy {
     /// They are not touched, and the conditions say ForeignOwner.
     #[default]
     Never,
-    /// Those without any owner's mark are taken over, as long as nobody loses access by it.
+    /// Those without any ownership tag are taken over, as long as nobody loses access by it.
     Unowned,
 }
 

@@ -195,9 +195,9 @@ pub struct Truststore {
     pub bucket: Option<String>,
 
     /// The object's key in the bucket. Unset: `<cluster id>/<namespace>/<name>.pem`. Two MtlsDomains must not share one. An object
-    /// that is there already and carries no owner's mark is stored over, as a new version, only with `adoptionPolicy: Unowned`;
+    /// that is there already and carries no ownership tag is stored over, as a new version, only with `adoptionPolicy: Unowned`;
     /// versions that the operator did not store are never deleted. When bucket or key change later, what the operator stored at the old place
-    /// stays there, with its mark.
+    /// stays there, with its ownership tag.
     #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.startsWith('s3://')")
         .message("write the key without s3:// or bucket and without a leading slash, as in payments/partners.pem"))]
     #[schemars(length(min = 1, max = 512))]

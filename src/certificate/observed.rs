@@ -42,7 +42,7 @@ impl Observed {
 /// The Secret that holds a leaf and its key.
 pub struct Held {
     pub data: SecretData,
-    /// It carries our mark for this very certificate, and is of the type that it needs.
+    /// It carries the ownership tag for this very certificate, and is of the type that it needs.
     pub ours: bool,
     /// How often a leaf was issued into it.
     pub revision: i64,

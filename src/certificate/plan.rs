@@ -110,7 +110,7 @@ fn issuing(
     propagation: SignedDuration,
     now: Timestamp,
 ) -> Issuing {
-    if let Some(name) = foreign(d, o) {
+    if let Some(name) = not_owned(d, o) {
         let message = format!(
             "the Secret {name} exists already and is not this certificate's; delete it, or create a ClientCertificate with another spec.secretName"
         );
@@ -170,12 +170,12 @@ fn issuing(
 }
 
 /// A Secret of a name that we need and that is not ours.
-fn foreign(d: &Desired, o: &Observed) -> Option<String> {
-    let is_foreign = |held: &Option<Held>| held.as_ref().is_some_and(|s| !s.ours);
-    if is_foreign(&o.secret) {
+fn not_owned(d: &Desired, o: &Observed) -> Option<String> {
+    let is_not_owned = |held: &Option<Held>| held.as_ref().is_some_and(|s| !s.ours);
+    if is_not_owned(&o.secret) {
         return Some(d.secret_name.clone());
     }
-    is_foreign(&o.next).then(|| next_secret(&d.secret_name))
+    is_not_owned(&o.next).then(|| next_secret(&d.secret_name))
 }
 
 type Open = Option<(Violation, Option<String>)>;

@@ -51,7 +51,7 @@ pub(super) async fn delete(
     if step_plan.state.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.
         if remains.domain.is_ok_and(|g| teardown::stays(placement, policy, g.as_ref())) {
-            let note = format!("in AWS everything stays as it is, without our mark: {}", left(domain));
+            let note = format!("in AWS everything stays as it is, without the ownership tag: {}", left(domain));
             ctx.events.publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note).await;
         } else {
             delete_authorities(domain, ctx).await?;

@@ -55,7 +55,7 @@ pub struct Placement {
     pub name: String,
     pub account: String,
     pub region: String,
-    /// `<cluster id>/<namespace>/<name>`, the value of every owner mark.
+    /// `<cluster id>/<namespace>/<name>`, the value of every ownership tag.
     pub owner: String,
     pub domain_name: String,
     pub dns: DesiredDns,

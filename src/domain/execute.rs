@@ -120,7 +120,7 @@ async fn perform(
             let tags = [(OWNER_TAG, placement.owner.clone()), (ADOPTED_TAG, "true".to_owned())];
             gateway.tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into()).await
         }
-        Action::MarkDomain { arn } => {
+        Action::TagDomain { arn } => {
             gateway.tag(arn, &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())])).await
         }
         Action::ReleaseDomain { arn } => gone(gateway.untag(arn, &[OWNER_TAG, ADOPTED_TAG].map(str::to_owned)).await),
@@ -134,16 +134,16 @@ async fn perform(
             gateway.update_mapping(domain, &mapping).await
         }
         Action::DeleteMapping { id, .. } => gone(gateway.delete_mapping(domain, id).await),
-        Action::MarkPending { api_arn } => {
+        Action::TagPending { api_arn } => {
             gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), placement.owner.clone())])).await
         }
         Action::CloseEndpoint { protocol, api_id } => gateway.set_endpoint_closed(*protocol, api_id, true).await,
         Action::Deploy { protocol, api_id, stages } => gateway.deploy(*protocol, api_id, stages).await,
         Action::TouchStage { api_id, stage, description } => gateway.touch_stage(api_id, stage, description).await,
-        Action::MarkDeployed { api_arn } => {
+        Action::TagDeployed { api_arn } => {
             gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), DEPLOYED.to_owned())])).await
         }
-        Action::UnmarkPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
+        Action::UntagPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
         Action::TagApi { arn, tags } => gateway.tag(arn, tags).await,
         Action::UntagApi { arn, keys } => gone(gateway.untag(arn, keys).await),
         Action::ChangeParameters { api_id, at, set, remove, others } => {
@@ -363,7 +363,7 @@ mod tests {
             let (done, calls) = executed("*=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
             assert!(done.effects == 1 && done.outcomes.is_empty() && calls.len() == 1, "{action}: {done:?} {calls:?}");
         }
-        for action in [Action::MarkDomain { arn: "a".into() }, Action::EnableVersioning { bucket: "b".into() }] {
+        for action in [Action::TagDomain { arn: "a".into() }, Action::EnableVersioning { bucket: "b".into() }] {
             assert_eq!(scarce(&action), None, "{action}");
         }
     }
@@ -391,7 +391,7 @@ mod tests {
             assert!(done.effects == 0 && done.outcomes.len() == 1, "{action}: {done:?}");
         }
         for action in [
-            Action::MarkDomain { arn: arn() },
+            Action::TagDomain { arn: arn() },
             Action::UpdateMapping { id: "m".into(), path: String::new(), api_id, stage: "s".into() },
         ] {
             let (done, _) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
@@ -401,7 +401,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_step_ends_at_its_first_failure_and_the_others_go_on() {
-        let tag = |arn: &str| Action::MarkDomain { arn: arn.into() };
+        let tag = |arn: &str| Action::TagDomain { arn: arn.into() };
         let (mapped, programmed) = (Step::MappingsProgrammed, Step::DomainProgrammed);
         let actions = [(programmed, tag("a")), (programmed, tag("b")), (mapped, tag("c"))];
         let (done, calls) = executed("*=unlimited", 500, &actions).await;

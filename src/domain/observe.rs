@@ -131,8 +131,8 @@ async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: 
     if strange.is_empty() {
         return;
     }
-    match finalizer::marks(observe_context.client, observe_context.domain).await {
-        Ok(Some(marks)) => observed.recorded = generated::recorded(&marks, &d.authorities),
+    match finalizer::metadata(observe_context.client, observe_context.domain).await {
+        Ok(Some(metadata)) => observed.recorded = generated::recorded(&metadata, &d.authorities),
         Ok(None) => {}
         Err(error) => {
             let unseen = Unseen { reason: Reason::Unreachable, message: error.to_string() };
@@ -158,7 +158,7 @@ pub async fn remains(
         reader.certificates(&placement.domain_name),
         reader.domain(&placement.domain_name),
         versions(placement, reader),
-        marked_apis(placement, mapped, reader),
+        tagged_apis(placement, mapped, reader),
     );
     let zones = zones.and_then(|zones| unambiguous(placement, zones));
     let (records, mappings) = tokio::join!(records_of(placement, reader, &zones), mappings(placement, reader, &domain));
@@ -316,10 +316,10 @@ async fn records_of(
     let zones = zones.as_ref().map_err(Clone::clone)?;
     let Some(zone) = zones.get(&placement.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
     let at = async |name: &str| reader.records(&zone.id, name).await;
-    let marker = records::marker_name(&placement.domain_name);
-    let (at_name, at_marker) = tokio::join!(at(&placement.domain_name), at(&marker));
-    let mut all = [at_name?, at_marker?].concat();
-    if records::is_unmarked(placement, &all) {
+    let ownership_record = records::ownership_record_name(&placement.domain_name);
+    let (at_name, at_ownership_record) = tokio::join!(at(&placement.domain_name), at(&ownership_record));
+    let mut all = [at_name?, at_ownership_record?].concat();
+    if records::lacks_ownership_record(placement, &all) {
         for name in records::registry_names(&placement.domain_name) {
             all.extend(at(&name).await?);
         }
@@ -390,9 +390,9 @@ async fn apis(
     join_all(reads).await.into_iter().collect()
 }
 
-/// The APIs that carry our marks of headers, with all that is to be known of them. Of any other nothing but its tags is read: nobody has asked
+/// The APIs that carry the ownership tags of headers, with all that is to be known of them. Of any other nothing but its tags is read: nobody has asked
 /// the policy whether it is for this domain.
-async fn marked_apis(
+async fn tagged_apis(
     placement: &Placement,
     mappings: &BTreeMap<String, MappedApi>,
     reader: &AwsReader<'_>,
@@ -405,17 +405,17 @@ async fn marked_apis(
 /// True unless an API is known to carry no ownership tag of our headers.
 fn may_be_marked(placement: &Placement, api: &Seen<Option<gateway::Api>>) -> bool {
     match api {
-        Ok(api) => api.as_ref().is_some_and(|api| identity::is_marked(placement, &api.tags)),
+        Ok(api) => api.as_ref().is_some_and(|api| identity::has_ownership_tag(placement, &api.tags)),
         Err(_) => true,
     }
 }
 
 /// True when the API's flag disables its default endpoint, and no deployment is pending that makes it effective.
 fn is_said_to_be_closed(api: &gateway::Api) -> bool {
-    api.endpoint_closed && api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED)
+    api.endpoint_closed && api.tags.get(PENDING_TAG).is_none_or(|tag| tag == DEPLOYED)
 }
 
-/// With those that only the domain maps any more, as far as they carry our marks of headers.
+/// With those that only the domain maps any more, as far as they carry the ownership tags of headers.
 async fn with_leaving(
     placement: &Placement,
     mut known: BTreeMap<String, Seen<Option<Api>>>,
@@ -424,7 +424,7 @@ async fn with_leaving(
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
     let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
-    known.append(&mut Box::pin(marked_apis(placement, &left, reader)).await);
+    known.append(&mut Box::pin(tagged_apis(placement, &left, reader)).await);
     known
 }
 
@@ -450,7 +450,7 @@ async fn api(
         }
         _ => None,
     };
-    let integrations = if asked.headers || identity::is_marked(placement, &api.tags) {
+    let integrations = if asked.headers || identity::has_ownership_tag(placement, &api.tags) {
         Some(reader.integrations(api.protocol, id).await)
     } else {
         None
@@ -583,7 +583,7 @@ impl Versions {
     }
 }
 
-/// The versions that carry our mark; somebody else's in the same key stay.
+/// The versions that carry the ownership tag; somebody else's in the same key stay.
 async fn versions(placement: &Placement, reader: &AwsReader<'_>) -> Seen<Vec<String>> {
     if placement.bucket.is_empty() {
         return Ok(vec![]);
@@ -753,13 +753,13 @@ mod tests {
 
     #[test]
     fn a_default_endpoint_is_probed_once_it_is_closed_for_good() {
-        let mark =
+        let tag =
             |value: &'static str| move |api: &mut gateway::Api| drop(api.tags.insert(PENDING_TAG.into(), value.into()));
         for (what, api, expected) in [
             ("closed", api(|_| {}), true),
             ("open", api(|api| api.endpoint_closed = false), false),
-            ("closed, not yet in effect", api(mark("cluster/ns/partners")), false),
-            ("closed and deployed", api(mark(DEPLOYED)), true),
+            ("closed, not yet in effect", api(tag("cluster/ns/partners")), false),
+            ("closed and deployed", api(tag(DEPLOYED)), true),
         ] {
             assert_eq!(is_said_to_be_closed(&api), expected, "{what}");
         }

@@ -63,7 +63,7 @@ pub struct Observed {
     pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
-    /// The APIs that the spec maps, by id; `None`: there is no such API. With those that the domain still maps and that carry our marks.
+    /// The APIs that the spec maps, by id; `None`: there is no such API. With those that the domain still maps and that carry the ownership tags.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
     /// Every record set at the domain name and at its owner marker; when that is missing, also where another tool may say whose they are.
     pub records: Seen<Vec<route53::RecordSet>>,
@@ -144,7 +144,7 @@ pub struct Bucket {
 /// What is kept of a bucket that the operator made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Made {
-    /// The owner's mark: which MtlsDomain it was made for.
+    /// The ownership tag: which MtlsDomain it was made for.
     pub owner: String,
     /// All public access is blocked.
     pub private: bool,
@@ -157,7 +157,7 @@ pub struct Made {
 pub struct Published {
     /// Empty when it was stored while the bucket gave no versions: nothing that can be pinned.
     pub version: String,
-    /// The owner mark of the object, if it carries one.
+    /// The ownership tag of the object, if it carries one.
     pub owner: Option<String>,
     /// The KMS key that it is encrypted with.
     pub kms_key: Option<String>,
@@ -171,7 +171,7 @@ pub struct Published {
 /// The truststore version that a domain uses.
 #[derive(Clone, Debug)]
 pub struct Pinned {
-    /// The owner mark of the object, if it carries one.
+    /// The ownership tag of the object, if it carries one.
     pub owner: Option<String>,
     pub bundle: Bundle,
 }
@@ -238,9 +238,9 @@ pub struct Remains {
     pub records: Seen<Vec<route53::RecordSet>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
-    /// The APIs that the spec or the domain maps and that may carry our marks, by id.
+    /// The APIs that the spec or the domain maps and that may carry the ownership tags, by id.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
     pub certificates: Seen<Vec<acm::Certificate>>,
-    /// The versions of the truststore object that carry our mark.
+    /// The versions of the truststore object that carry the ownership tag.
     pub versions: Seen<Vec<String>>,
 }

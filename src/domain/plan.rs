@@ -27,7 +27,7 @@ pub use truststore::{told, without_trust};
 
 /// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
-/// On a domain beside the owner's mark: it was there before, and was taken over.
+/// On a domain beside the ownership tag: it was there before, and was taken over.
 pub const ADOPTED_TAG: &str = "mtls-operator.io/adopted";
 /// S3 keeps metadata keys in lower case and without `/`.
 pub const OWNER_METADATA: &str = "owner";
@@ -36,7 +36,7 @@ pub const KMS_KEY_METADATA: &str = "kms-key";
 /// On an API between a change and what makes it effective: a deployment, or a touched stage.
 pub const PENDING_TAG: &str = "mtls-operator.io/pending-deployment";
 /// Its value once a REST API has been deployed and until its endpoint is seen refusing callers, so that it is deployed once and not
-/// again while that takes effect. Until then the value is the owner's mark.
+/// again while that takes effect. Until then the value is the ownership tag.
 pub const DEPLOYED: &str = "deployed";
 
 /// Each step is a condition type, in the order in which they come true.

@@ -11,23 +11,23 @@ const TTL: i64 = 300;
 /// What to do about the records of the domain name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordPlan {
-    /// `marked`: and ours, so that they go with the domain.
-    Right { marked: bool },
+    /// `owned`: and ours, so that they go with the domain.
+    Right { owned: bool },
     /// `first`: nothing of ours stands there yet.
     Change { changes: Vec<Change>, first: bool },
     /// What is there is not ours to change; the text says what it is and the way out, after "the hosted zone has".
-    Foreign(String),
+    NotOwned(String),
 }
 
 /// Name of the TXT record that says whose the records of `domain_name` are.
-pub fn marker_name(domain_name: &str) -> String {
+pub fn ownership_record_name(domain_name: &str) -> String {
     format!("_mtls-operator.{domain_name}")
 }
 
 /// The marker of `owner`. A hash, because DNS is public and the owner names a namespace.
-pub fn marker(placement: &Placement) -> RecordSet {
+pub fn ownership_record(placement: &Placement) -> RecordSet {
     RecordSet {
-        name: marker_name(&placement.domain_name),
+        name: ownership_record_name(&placement.domain_name),
         kind: "TXT".into(),
         ttl: Some(TTL),
         values: vec![format!("\"mtls-operator={}\"", short_hash(&placement.owner))],
@@ -63,15 +63,15 @@ pub fn registry_names(domain_name: &str) -> [String; 2] {
 }
 
 /// Whether our marker is there.
-pub fn is_marked(placement: &Placement, there: &[RecordSet]) -> bool {
-    let marker = marker(placement);
-    there.iter().any(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values)
+pub fn has_ownership_record(placement: &Placement, there: &[RecordSet]) -> bool {
+    let ownership_record = ownership_record(placement);
+    there.iter().any(|r| r.name == ownership_record.name && r.kind == "TXT" && r.values == ownership_record.values)
 }
 
 /// Whether records stand at the domain name that nobody's mark of our kind stands beside.
-pub fn is_unmarked(placement: &Placement, there: &[RecordSet]) -> bool {
-    let marker = marker_name(&placement.domain_name);
-    at_name(placement, there).next().is_some() && !there.iter().any(|r| r.name == marker && r.kind == "TXT")
+pub fn lacks_ownership_record(placement: &Placement, there: &[RecordSet]) -> bool {
+    let ownership_record = ownership_record_name(&placement.domain_name);
+    at_name(placement, there).next().is_some() && !there.iter().any(|r| r.name == ownership_record && r.kind == "TXT")
 }
 
 /// What answers, or sends elsewhere, whoever asks for the domain name's addresses.
@@ -82,17 +82,17 @@ fn at_name<'a>(placement: &'a Placement, there: &'a [RecordSet]) -> impl Iterato
 /// `there` is every record set at the domain name, at its marker, and, when that is missing, at [`registry_names`].
 pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> RecordPlan {
     let name = &placement.domain_name;
-    let marker = marker(placement);
-    let mark = there.iter().find(|r| r.name == marker.name && r.kind == "TXT");
-    if mark.is_some_and(|m| m.values != marker.values) {
-        return RecordPlan::Foreign(format!(
-            "another owner's marker, TXT {}: the records of {name} belong to another MtlsDomain, perhaps of another cluster; delete it there, or \
+    let ownership_record = ownership_record(placement);
+    let registered = there.iter().find(|r| r.name == ownership_record.name && r.kind == "TXT");
+    if registered.is_some_and(|m| m.values != ownership_record.values) {
+        return RecordPlan::NotOwned(format!(
+            "the ownership record of another owner, TXT {}: the records of {name} belong to another MtlsDomain, perhaps of another cluster; delete it there, or \
              the marker if there is none",
-            marker.name
+            ownership_record.name
         ));
     }
     if let Some(delegation) = there.iter().find(|r| r.name == *name && r.kind == "NS" && *name != zone.name) {
-        return RecordPlan::Foreign(format!(
+        return RecordPlan::NotOwned(format!(
             "{}: that name is a zone of its own, elsewhere. Say where with spec.dns.route53.hostedZoneId and assumeRole, or with spec.dns.external",
             describe(delegation)
         ));
@@ -103,24 +103,24 @@ pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, t
     };
     let missing = |r: &&&str| !at_name(placement, there).any(|found| found.kind == **r);
     if let Some(routed) = at_name(placement, there).find(|r| r.routed) {
-        return RecordPlan::Foreign(format!(
+        return RecordPlan::NotOwned(format!(
             "{}, one of several that a routing policy chooses from, and the operator changes none of them; delete them, or keep them and set \
              spec.dns.external",
             describe(routed)
         ));
     }
-    if mark.is_none() && at_name(placement, there).next().is_some() {
-        if let Some(foreign) = at_name(placement, there).find(|r| !points_at(r, g)) {
-            return RecordPlan::Foreign(format!("{}, {}", describe(foreign), whose(placement, there)));
+    if registered.is_none() && at_name(placement, there).next().is_some() {
+        if let Some(not_owned) = at_name(placement, there).find(|r| !points_at(r, g)) {
+            return RecordPlan::NotOwned(format!("{}, {}", describe(not_owned), whose(placement, there)));
         }
         let alias = at_name(placement, there).all(|r| r.kind != "CNAME");
         return match kinds.iter().find(missing).filter(|_| alias) {
-            Some(kind) => RecordPlan::Foreign(format!(
+            Some(kind) => RecordPlan::NotOwned(format!(
                 "no {kind} {name} beside records that are right, but not ours to complete; create an alias to {} there, or delete the others to \
                  let the operator write all",
                 g.target
             )),
-            None => RecordPlan::Right { marked: false },
+            None => RecordPlan::Right { owned: false },
         };
     }
     let mut changes: Vec<_> = at_name(placement, there)
@@ -135,11 +135,11 @@ pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, t
         }
     }
     if changes.is_empty() {
-        return RecordPlan::Right { marked: mark.is_some() };
+        return RecordPlan::Right { owned: registered.is_some() };
     }
-    let first = mark.is_none();
+    let first = registered.is_none();
     if first {
-        changes.push(Change { action: Action::Create, record: marker });
+        changes.push(Change { action: Action::Create, record: ownership_record });
     }
     RecordPlan::Change { changes, first }
 }
@@ -160,27 +160,34 @@ fn whose(placement: &Placement, there: &[RecordSet]) -> String {
             "which external-dns made for {resource}; take the name out there, so that external-dns deletes the record and the operator can write {}",
             placement.domain_name
         ),
-        None => format!("which carries no mark of ours; delete it to let the operator write {}", placement.domain_name),
+        None => format!(
+            "which carries no ownership record of this operator; delete it to let the operator write {}",
+            placement.domain_name
+        ),
     }
 }
 
 /// Deletes exactly what was read, and only what our marker stands beside.
 pub fn removal(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
-    let marker = marker(placement);
-    let Some(mark) = there.iter().find(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values)
+    let ownership_record = ownership_record(placement);
+    let Some(registered) = there
+        .iter()
+        .find(|r| r.name == ownership_record.name && r.kind == "TXT" && r.values == ownership_record.values)
     else {
         return vec![];
     };
     let ours = at_name(placement, there)
         .filter(|r| !r.routed && r.alias.as_ref().is_some_and(|a| a.target.contains(".execute-api.")));
-    ours.chain([mark]).map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
+    ours.chain([registered]).map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
 }
 
 /// Takes our marker away and leaves what it stood beside.
-pub fn unmarking(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
-    let marker = marker(placement);
-    let mark = there.iter().filter(|r| r.name == marker.name && r.kind == "TXT" && r.values == marker.values);
-    mark.map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
+pub fn ownership_removal(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
+    let ownership_record = ownership_record(placement);
+    let registered = there
+        .iter()
+        .filter(|r| r.name == ownership_record.name && r.kind == "TXT" && r.values == ownership_record.values);
+    registered.map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
 }
 
 /// What it takes for the validation CNAME to be there. It is the same for every certificate of that name in the account.
@@ -275,8 +282,8 @@ mod tests {
     #[test]
     fn only_what_is_ours_or_nobodys_is_changed() {
         use IpAddressType::{Dualstack, Ipv4};
-        let ours = marker(&placement());
-        let theirs = marker(&Placement { owner: "other/ns/partners".into(), ..placement() });
+        let ours = ownership_record(&placement());
+        let theirs = ownership_record(&Placement { owner: "other/ns/partners".into(), ..placement() });
         let (a, aaaa) = (to("A", TARGET), to("AAAA", TARGET));
         let elsewhere = to("A", "d-2.execute-api.eu-west-1.amazonaws.com");
         let cname = |target: &str| values(NAME, "CNAME", target);
@@ -308,8 +315,16 @@ mod tests {
             (vec![routed(a.clone())], Ipv4, Err("routing policy")),
             // wrong, and somebody else's
             (vec![elsewhere.clone()], Ipv4, Err("A mtls.example.com (an alias to d-2.")),
-            (vec![values(NAME, "A", "192.0.2.1")], Ipv4, Err("A mtls.example.com (192.0.2.1), which carries no mark")),
-            (vec![cname("x.example.net")], Ipv4, Err("CNAME mtls.example.com (x.example.net), which carries no mark")),
+            (
+                vec![values(NAME, "A", "192.0.2.1")],
+                Ipv4,
+                Err("A mtls.example.com (192.0.2.1), which carries no ownership record"),
+            ),
+            (
+                vec![cname("x.example.net")],
+                Ipv4,
+                Err("CNAME mtls.example.com (x.example.net), which carries no ownership record"),
+            ),
             (vec![elsewhere.clone(), registry(NAME)], Ipv4, Err("which external-dns made for ingress/shop/web")),
             (
                 vec![elsewhere.clone(), registry("a-mtls.example.com")],
@@ -317,9 +332,13 @@ mod tests {
                 Err("external-dns made for ingress/shop/web"),
             ),
             (vec![elsewhere.clone(), registry("cname-mtls.example.com")], Ipv4, Err("external-dns made for")),
-            (vec![elsewhere, here], Ipv4, Err("carries no mark of ours")),
-            (vec![theirs.clone()], Ipv4, Err("another owner's marker, TXT _mtls-operator.mtls.example.com")),
-            (vec![theirs, a], Ipv4, Err("another owner's marker")),
+            (vec![elsewhere, here], Ipv4, Err("carries no ownership record of this operator")),
+            (
+                vec![theirs.clone()],
+                Ipv4,
+                Err("the ownership record of another owner, TXT _mtls-operator.mtls.example.com"),
+            ),
+            (vec![theirs, a], Ipv4, Err("the ownership record of another owner")),
             (
                 vec![values(NAME, "NS", "ns1.example.net.")],
                 Ipv4,
@@ -328,11 +347,11 @@ mod tests {
         ] {
             let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
             let planned = match plan(&placement(), &zone, &domain(), ip, &there) {
-                RecordPlan::Right { marked } => {
-                    assert_eq!(marked, there.contains(&ours), "{there:?}");
+                RecordPlan::Right { owned } => {
+                    assert_eq!(owned, there.contains(&ours), "{there:?}");
                     Ok(String::new())
                 }
-                RecordPlan::Foreign(what) => Err(what),
+                RecordPlan::NotOwned(what) => Err(what),
                 RecordPlan::Change { changes, first } => {
                     assert_eq!(first, !there.contains(&ours), "{there:?}");
                     let shown = |c: &Change| format!("{:?} {}", c.action, c.record.kind);

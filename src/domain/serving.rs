@@ -528,7 +528,7 @@ mod tests {
         let (began, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         let in_sync = with(StepState::Done(Reason::Programmed, "m".into()));
         let mut busy = in_sync.clone();
-        let tag = Action::MarkDomain { arn: "a".into() };
+        let tag = Action::TagDomain { arn: "a".into() };
         busy.steps.insert(
             Step::DomainProgrammed,
             StepPlan { actions: vec![tag], ..in_sync.steps[&Step::DomainProgrammed].clone() },

@@ -53,7 +53,7 @@ prop_compose! {
         touch_publishes in any::<bool>(),
         probes in any::<bool>(),
         record in 0..4u8,
-        marked in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(THEIRS))],
+        tagged in prop_oneof![Just(None), Just(Some(OURS)), Just(Some(THEIRS))],
     ) -> World {
         let mut w = empty();
         (w.has_key, w.recorded) = (has_key, recorded);
@@ -104,11 +104,11 @@ prop_compose! {
             w.domain = Some(g);
             w.mappings = mappings.into_iter().enumerate().map(|(i, (path, (api_id, stage)))| Mapping { id: format!("m{i}"), path, api_id, stage }).collect();
         }
-        for (id, (closed, auto_deploy, mark, refusing)) in ["a1", "a2", "r1"].into_iter().zip(apis) {
-            w.apis.insert(id.into(), api(id, closed, auto_deploy, mark));
+        for (id, (closed, auto_deploy, tag, refusing)) in ["a1", "a2", "r1"].into_iter().zip(apis) {
+            w.apis.insert(id.into(), api(id, closed, auto_deploy, tag));
             // A flag that is set and was never made effective is a REST API's to have: of others somebody else has to deploy it. And one
             // that was deployed is effective.
-            if refusing || closed && (id.starts_with('a') || mark == Some(DEPLOYED)) {
+            if refusing || closed && (id.starts_with('a') || tag == Some(DEPLOYED)) {
                 w.refusing.insert(id.into());
             }
         }
@@ -119,8 +119,8 @@ prop_compose! {
             3 => w.records.push(RecordSet { kind: "CNAME".into(), ttl: Some(60), values: vec!["x.example.net".into()], alias: None, ..alias("") }),
             _ => {}
         }
-        if let Some(owner) = marked {
-            w.records.push(records::marker(&Placement { owner: owner.into(), ..desired().placement }));
+        if let Some(owner) = tagged {
+            w.records.push(records::ownership_record(&Placement { owner: owner.into(), ..desired().placement }));
         }
         w
     }
@@ -191,10 +191,10 @@ proptest! {
             w.killed_reconcile(&d, after);
         }
         w.converge(&d);
-        // A domain that carries no mark at the end was left alone.
+        // A domain that carries no ownership tag at the end was left alone.
         let nobodys = w.domain.as_ref().is_some_and(|g| owner(&g.tags) == NOBODYS);
         let left = if nobodys { &[THEIRS, NOBODYS][..] } else { &[THEIRS] };
-        prop_assert_eq!(w.foreign(left), start.foreign(left), "somebody else's things were touched");
+        prop_assert_eq!(w.not_owned(left), start.not_owned(left), "somebody else's things were touched");
         // One for the endpoint, and one more for each process that died before it could write down that it had deployed.
         prop_assert!(w.deployments <= if may_deploy { 1 + killed } else { 0 }, "{} deployments", w.deployments);
         let end = plan(&d, &w.observed(), w.clock);
@@ -286,7 +286,7 @@ proptest! {
         let left = w.domain.as_ref().map_or(NOBODYS, |g| owner(&g.tags)).to_owned();
         prop_assert_ne!(&left, OURS);
         prop_assert!(w.certificates.iter().all(|c| owner(&c.tags) != OURS));
-        prop_assert!(!w.records.contains(&records::marker(&d.placement)));
+        prop_assert!(!w.records.contains(&records::ownership_record(&d.placement)));
         prop_assert_eq!(w.apis.values().filter(|a| a.api.endpoint_closed).count(), closed, "a closed endpoint was opened");
         let was = built.domain.as_ref().map(|g| if g.tags.contains_key(ADOPTED_TAG) { ADOPTED } else { owner(&g.tags) });
         let (before, after) = (built.domain.as_ref(), w.domain.as_ref());

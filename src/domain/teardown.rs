@@ -123,7 +123,7 @@ pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Opti
     }
 }
 
-/// Takes our marks off and leaves everything else as it is, the domain last: until then the next reconcile knows what to go on with. The mark on
+/// Removes the ownership tags and leaves everything else as it is, the domain last: until then the next reconcile knows what to go on with. The mark on
 /// versions of the truststore object cannot be taken off; it holds nobody up.
 fn release(
     placement: &Placement,
@@ -136,7 +136,7 @@ fn release(
         Err(why) => return StepState::Unknown(why.clone()).into(),
         Ok(certificates) => certificates,
     };
-    let changes = records::unmarking(placement, records);
+    let changes = records::ownership_removal(placement, records);
     let mut actions = Vec::new();
     if let (Some(zone_id), false) = (r.zone_id.clone(), changes.is_empty()) {
         actions.push(Action::ChangeRecords { zone_id, changes });
@@ -146,13 +146,16 @@ fn release(
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
         actions.push(if stays { Action::ReleaseCertificate { arn } } else { Action::DeleteCertificate { arn } });
     }
-    actions.extend(r.apis.values().flatten().flatten().filter_map(|api| identity::unmarking(placement, api)));
-    let marked = domain.filter(|g| is_ours(placement, g));
-    actions.extend(marked.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
+    actions.extend(r.apis.values().flatten().flatten().filter_map(|api| identity::untagging(placement, api)));
+    let tagged = domain.filter(|g| is_ours(placement, g));
+    actions.extend(tagged.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
     let state = if actions.is_empty() {
-        StepState::Done(Reason::Deleting, "nothing in AWS carries our mark any longer".into())
+        StepState::Done(Reason::Deleting, "nothing in AWS carries the ownership tag any longer".into())
     } else {
-        StepState::InProgress(format!("taking our marks off {} and what it needs; it stays", placement.domain_name))
+        StepState::InProgress(format!(
+            "removing the ownership tags from {} and what it needs; it stays",
+            placement.domain_name
+        ))
     };
     StepPlan { state, actions }
 }

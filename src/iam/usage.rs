@@ -230,7 +230,7 @@ fn other_names(domain: &MtlsDomain) -> &[String] {
     }
 }
 
-/// The name itself, and below it and the certificate's other names what begins with an underscore: ACM's validation records and our mark.
+/// The name itself, and below it and the certificate's other names what begins with an underscore: ACM's validation records and our ownership tag.
 fn record_names(domain: &MtlsDomain) -> BTreeSet<String> {
     let name = &domain.spec.domain_name;
     let below = |name: &String| format!("_{ANY}.{}", name.trim_start_matches("*."));

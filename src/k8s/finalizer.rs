@@ -1,4 +1,4 @@
-//! Our marks on a custom resource's metadata: the finalizer, the annotation that says where its AWS resources are, and those that
+//! Our ownership tags on a custom resource's metadata: the finalizer, the annotation that says where its AWS resources are, and those that
 //! record keys. Touches nothing else of an object.
 
 use std::fmt::Debug;
@@ -84,7 +84,7 @@ where
 }
 
 /// The metadata of an object as the API server has it now; `None`: it is gone, perhaps another one has its name.
-pub async fn marks<K>(client: &Client, object: &K) -> Result<Option<PartialObjectMeta<K>>, Error>
+pub async fn metadata<K>(client: &Client, object: &K) -> Result<Option<PartialObjectMeta<K>>, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
@@ -134,7 +134,7 @@ where
             Err(kube::Error::Api(answer)) if answer.is_conflict() && attempt < ATTEMPTS => (),
             Err(source) => return Err(error("change the metadata of")(source)),
         }
-        match marks(client, object).await? {
+        match metadata(client, object).await? {
             Some(now) => meta = now.metadata,
             None => return Ok(false),
         }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn holds_and_releases_once_and_leaves_the_marks_of_others() {
+    async fn holds_and_releases_once_and_leaves_the_metadata_of_others() {
         let (server, client) = Server::with(Some(meta()));
         let old = server.object();
         assert!(hold(&client, &old, Some("123456789012/eu-west-1")).await.unwrap());

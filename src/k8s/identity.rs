@@ -1,4 +1,4 @@
-//! Which cluster this is: the first part of every owner's mark that we leave in AWS. Reads one Namespace.
+//! Which cluster this is: the first part of every ownership tag that we leave in AWS. Reads one Namespace.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, api::PartialObjectMeta};

@@ -1,5 +1,5 @@
 //! Everything said to the Kubernetes API server: reading, writing, watching, and who leads. Knows our field manager and
-//! our marks, but neither of our kinds.
+//! our ownership tags, but neither of our kinds.
 
 pub mod apply;
 pub mod events;

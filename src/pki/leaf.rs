@@ -457,7 +457,7 @@ pub(crate) mod tests {
 
     /// Root and intermediate made by openssl, with repeated attributes and a multi-valued RDN.
     #[test]
-    fn a_foreign_intermediate_issues() {
+    fn a_third_party_intermediate_issues() {
         let dir = tempfile::tempdir().unwrap();
         let run = |line: &str| {
             let line = line.replace("@/", &format!("{}/", dir.path().display()));

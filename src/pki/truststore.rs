@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_bundle_is_read() {
+    fn a_third_party_bundle_is_read() {
         let (a, b) = (certificate("a"), certificate("b"));
         let text =
             format!("Bag Attributes\n# subject: x  max-leaf: 9h\n{}\n{}\n{}", a.to_pem(), b.to_pem(), a.to_pem());

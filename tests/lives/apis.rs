@@ -71,7 +71,7 @@ async fn knobs(life: &Life, values: &[(&str, f64)]) {
     life.control().set_knobs(&life.account.id, values).await.expect("a knob");
 }
 
-/// Waits until the flag is set and its mark is off.
+/// Waits until the flag is set and its ownership tag is off.
 async fn closed(life: &Life, api: &str) {
     eventually("the mark is off", async || {
         let state = state(life, api).await;

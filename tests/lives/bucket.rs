@@ -149,9 +149,9 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         life.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound").await;
         // Another account's.
         let stranger = crate::world::world().aws.new_account();
-        let foreign = format!("foreign-{}", stranger.id);
-        sandbox::prepare::versioned_bucket(&stranger, &foreign).await.unwrap();
-        life.change("d", json!({"truststore": {"bucket": foreign, "bucketCreation": "IfMissing"}})).await;
+        let not_owned = format!("foreign-{}", stranger.id);
+        sandbox::prepare::versioned_bucket(&stranger, &not_owned).await.unwrap();
+        life.change("d", json!({"truststore": {"bucket": not_owned, "bucketCreation": "IfMissing"}})).await;
         let published = life.condition("d", "TruststorePublished", |c| c.reason == "PermissionDenied").await;
         assert!(published.message.contains(&format!("not account {}'s", life.account.id)), "{}", published.message);
         let writes = life.writes(mark).await;
@@ -162,7 +162,7 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         enable_versioning(&life, &plain).await;
         life.ready("d").await;
         let s3 = life.s3();
-        assert!(s3.get_bucket_tagging().bucket(&plain).send().await.is_err(), "it carries no mark");
+        assert!(s3.get_bucket_tagging().bucket(&plain).send().await.is_err(), "it carries no ownership tag");
         // A wrong bucket in the spec does not keep the object from being deleted.
         life.change("d", json!({"truststore": {"bucket": far, "bucketCreation": "IfMissing"}})).await;
         life.condition("d", "TruststorePublished", |c| c.reason == "BucketInOtherRegion").await;
@@ -191,7 +191,7 @@ fn nothing_is_pinned_while_a_new_bucket_gives_no_versions() {
         life.ready("d").await;
         let pinned = life.gateway_domain().await.mutual_tls_authentication.unwrap().truststore_version.unwrap();
         assert!(!pinned.is_empty() && pinned != "null", "{pinned}");
-        // What got no version carries our mark as well, and goes with the rest.
+        // What got no version carries the ownership tag as well, and goes with the rest.
         life.delete_domain("d").await;
         let left = life.s3().list_object_versions().bucket(&bucket).send().await.unwrap();
         assert_eq!(left.versions().len(), 0, "{left:?}");
@@ -231,7 +231,7 @@ fn another_kms_key_is_another_version_of_the_same_bytes() {
 }
 
 #[test]
-fn an_object_without_a_mark_is_stored_over_only_when_the_spec_says_so() {
+fn an_object_without_an_owner_is_stored_over_only_when_the_spec_says_so() {
     run(async {
         let life = Life::start("older").await;
         let (bucket, key) = (life.prepared.bucket.clone(), "truststore.pem");

@@ -19,7 +19,7 @@ fn allowed(operation: &str, domains: usize) -> Option<(usize, f64)> {
         "ListHostedZones" => of_all(5.0),
         "HeadBucket" | "GetBucketVersioning" | "GetStages" => of_all(15.0),
         "GetApiMappings" => of_each(1, 5.0),
-        // The validation record, the alias and the owner's mark.
+        // The validation record, the alias and the ownership tag.
         "ListResourceRecordSets" => of_each(3, 5.0),
         "HeadObject" | "DescribeCertificate" | "ListTagsForCertificate" => of_each(1, 15.0),
         _ => None,

@@ -40,14 +40,14 @@ pub struct Figures {
     rows: usize,
     repaired: usize,
     reported: usize,
-    foreign_touched: usize,
+    not_owned_touched: usize,
 }
 
 /// One life and the rows that it has been through.
 pub struct Table {
     pub life: Life,
     figures: Figures,
-    foreign: BTreeSet<String>,
+    not_owned: BTreeSet<String>,
 }
 
 /// A condition that says so: type, status, reason, a part of the message.
@@ -58,8 +58,8 @@ impl Table {
     pub async fn of(life: Life) -> Table {
         life.ready("d").await;
         life.reconciles(1).await;
-        let foreign = foreign(&life).await;
-        Table { life, figures: Figures::default(), foreign }
+        let not_owned = not_owned(&life).await;
+        Table { life, figures: Figures::default(), not_owned }
     }
 
     /// What somebody does (`theirs`, as the journal has it) is put back by the writes `ours`, and no others.
@@ -139,10 +139,10 @@ impl Table {
 
     /// The figures, with how much of others is not as it was.
     pub async fn end(self) -> Figures {
-        let now = foreign(&self.life).await;
-        let touched: Vec<_> = self.foreign.symmetric_difference(&now).collect();
+        let now = not_owned(&self.life).await;
+        let touched: Vec<_> = self.not_owned.symmetric_difference(&now).collect();
         assert!(touched.is_empty(), "{touched:?}");
-        Figures { foreign_touched: touched.len(), ..self.figures }
+        Figures { not_owned_touched: touched.len(), ..self.figures }
     }
 }
 
@@ -168,7 +168,7 @@ fn what_somebody_changes_or_deletes_is_put_back_or_reported_and_nothing_else_is_
             sum(|f| f.rows),
             sum(|f| f.repaired),
             sum(|f| f.reported),
-            sum(|f| f.foreign_touched)
+            sum(|f| f.not_owned_touched)
         );
     });
 }
@@ -244,7 +244,7 @@ async fn there(life: &Life) -> BTreeSet<String> {
 }
 
 /// What is not ours, as the lives make it.
-async fn foreign(life: &Life) -> BTreeSet<String> {
+async fn not_owned(life: &Life) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for domain in life.gateway().get_domain_names().send().await.expect("GetDomainNames").items() {
         if domain.domain_name() != Some(&life.host()) {
@@ -264,6 +264,6 @@ async fn foreign(life: &Life) -> BTreeSet<String> {
         let objects = life.s3().list_object_versions().bucket(bucket).send().await.expect("ListObjectVersions");
         all.insert(format!("{bucket} {:?} {:?}", versioning.status(), objects.versions()));
     }
-    all.extend(cluster::foreign(life).await);
+    all.extend(cluster::not_owned(life).await);
     all
 }

@@ -321,7 +321,7 @@ fn a_record_that_is_right_already_is_accepted_as_it_is_and_outlives_the_domain()
             .build()
             .unwrap();
         let theirs = ResourceRecordSet::builder().name(&name).r#type(RrType::A).alias_target(target).build().unwrap();
-        // As if it had been there first: without our marker.
+        // As if it had been there first: without the operator's ownership record.
         life.change_record(ChangeAction::Upsert, theirs.clone()).await;
         life.change_record(ChangeAction::Delete, marker).await;
         let mark = life.mark().await;

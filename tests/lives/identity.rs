@@ -283,8 +283,8 @@ fn headers_of_others_are_left_alone_and_nobody_fights_for_ever() {
             json!({"mappings": mapped(&api, "$default"), "identity": headers(&[(HEADER, "SubjectDN")])}),
         )
         .await;
-        let foreign = life.condition("d", "IdentityPropagated", |c| c.reason == "ForeignOwner").await;
-        assert!(foreign.message.contains(HEADER) && foreign.message.contains(&api), "{}", foreign.message);
+        let not_owned = life.condition("d", "IdentityPropagated", |c| c.reason == "ForeignOwner").await;
+        assert!(not_owned.message.contains(HEADER) && not_owned.message.contains(&api), "{}", not_owned.message);
         assert_eq!(parameters(&life, &api).await[0][&format!("overwrite:header.{HEADER}")], "'fixed'");
         set("").await;
         programmed(&life).await;
@@ -398,10 +398,10 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         programmed(&life).await;
 
         // One that somebody else authorizes is left to him, and named.
-        let foreign = life.gateway().create_authorizer().api_id(&api).name("theirs");
-        let foreign = foreign.authorizer_type(aws_sdk_apigatewayv2::types::AuthorizerType::Request);
+        let not_owned = life.gateway().create_authorizer().api_id(&api).name("theirs");
+        let not_owned = not_owned.authorizer_type(aws_sdk_apigatewayv2::types::AuthorizerType::Request);
         let theirs =
-            foreign.authorizer_uri("arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/f/invocations");
+            not_owned.authorizer_uri("arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/f/invocations");
         let theirs = theirs.send().await.expect("CreateAuthorizer").authorizer_id.expect("an id");
         let all = life.gateway().get_routes().api_id(&api).send().await.expect("GetRoutes").items.unwrap_or_default();
         let late = all.iter().find(|r| r.route_key.as_deref() == Some("GET /late")).expect("it is there");

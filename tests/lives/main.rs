@@ -19,7 +19,6 @@ mod existing;
 mod expiry;
 mod external_dns;
 mod faults;
-mod foreign;
 mod gitops;
 mod grants;
 #[path = "../chart/helm.rs"]
@@ -28,6 +27,7 @@ mod hosted_zone;
 mod iam;
 mod identity;
 mod interop;
+mod not_owned;
 mod objects;
 mod observability;
 mod partners;

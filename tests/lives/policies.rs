@@ -19,7 +19,7 @@ async fn generated_authorities(life: &Life) -> usize {
 }
 
 #[test]
-fn a_retained_domain_goes_on_serving_without_our_marks_and_can_be_taken_back() {
+fn a_retained_domain_goes_on_serving_without_our_ownership_tags_and_can_be_taken_back() {
     run(async {
         let life = Life::start("retained").await;
         life.create_domain("d", json!({"deletionPolicy": "Retain"})).await;

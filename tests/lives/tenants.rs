@@ -117,7 +117,7 @@ fn nothing_outside_of_the_policy_is_called_for() {
         let zone = &life.prepared.zone;
         let theirs = world().aws.new_account();
         let there = format!("z{}.example.org", life.account.id);
-        let foreign_zone = hosted_zone(&life.account, &there).await.unwrap();
+        let zone_of_others = hosted_zone(&life.account, &there).await.unwrap();
         bounded.rules(&json!([bounded.rule(json!({
             "roles": [{"arn": format!("arn:aws:iam::{}:role/own", life.account.id)}],
             "kmsKeys": [format!("arn:aws:kms:eu-west-1:{}:key/own", life.account.id)],
@@ -133,7 +133,7 @@ fn nothing_outside_of_the_policy_is_called_for() {
                 json!({"serverCertificate": {"request": {"subjectAlternativeNames": [format!("www.{there}")]}}}),
                 "subjectAlternativeNames",
             ),
-            (json!({"dns": {"route53": {"hostedZoneId": foreign_zone}}}), "spec.dns.route53.hostedZoneId"),
+            (json!({"dns": {"route53": {"hostedZoneId": zone_of_others}}}), "spec.dns.route53.hostedZoneId"),
             (json!({"dns": {"route53": {"hostedZoneId": "ZNOTTHERE"}}}), "spec.dns.route53.hostedZoneId"),
             (json!({"dns": {"route53": {"assumeRole": role(account)}}}), "spec.dns.route53.assumeRole"),
             (json!({"aws": {"assumeRole": role(account)}}), "spec.aws.assumeRole"),
@@ -171,8 +171,8 @@ fn nothing_outside_of_the_policy_is_called_for() {
             assert!(!message.contains("own-*") && !message.contains("role/own"), "{message}");
             told.push(message);
         }
-        let foreign = told[3].replace(&foreign_zone, "ZNOTTHERE");
-        assert_eq!(foreign, told[4], "whether a zone is there is not told");
+        let not_owned = told[3].replace(&zone_of_others, "ZNOTTHERE");
+        assert_eq!(not_owned, told[4], "whether a zone is there is not told");
         for n in 0..rows.len() {
             tenant.domains().delete(&format!("attack-{n}"), &DeleteParams::default()).await.unwrap();
             tenant.gone(&format!("attack-{n}")).await;
@@ -186,7 +186,7 @@ fn nothing_outside_of_the_policy_is_called_for() {
 }
 
 #[test]
-fn which_apis_there_are_is_not_told_and_a_foreign_one_is_not_touched() {
+fn which_apis_there_are_is_not_told_and_one_of_others_is_not_touched() {
     run(async {
         let bounded = Bounded::start("apioracle", &[]).await;
         let life = &bounded.life;
@@ -253,8 +253,8 @@ fn deleting_a_domain_reaches_no_api_that_its_spec_was_given_before() {
         assert_eq!(life.gateway_domains().await, [""; 0], "its own is deleted");
         let which = Calls { account: &life.account.id, since: mark, ..Calls::default() };
         for call in life.control().calls(&which).await.unwrap().calls {
-            let foreign = theirs.iter().any(|id| call.resource.contains(id.as_str()));
-            assert!(!foreign || call.operation == "GetApi", "{call:?}");
+            let not_owned = theirs.iter().any(|id| call.resource.contains(id.as_str()));
+            assert!(!not_owned || call.operation == "GetApi", "{call:?}");
         }
         for id in theirs {
             let tags = gateway.get_api().api_id(id).send().await.unwrap().tags.unwrap();
@@ -264,7 +264,7 @@ fn deleting_a_domain_reaches_no_api_that_its_spec_was_given_before() {
 }
 
 #[test]
-fn a_foreign_domain_is_neither_taken_over_nor_deleted() {
+fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
     run(async {
         let bounded = Bounded::start("victim", &["attacker"]).await;
         let life = &bounded.life;
@@ -371,10 +371,10 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
                 {"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1},
             ],
         });
-        let foreign = json!({"domainName": "mtls.example.org", "deletionPolicy": "Delete"});
+        let not_owned = json!({"domainName": "mtls.example.org", "deletionPolicy": "Delete"});
         let object = json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": "forged"},
-            "spec": foreign, "status": claims,
+            "spec": not_owned, "status": claims,
         });
         let mark = life.mark().await;
         let made =

@@ -107,7 +107,7 @@ fn nobody_gets_somebody_elses_name() {
 }
 
 #[test]
-fn foreign_secrets_are_neither_read_nor_written_and_foreign_objects_not_told_of() {
+fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_told_of() {
     run(async {
         let life = Life::start_among("reach", &["acme"], &[]).await;
         ready_domain(&life).await;

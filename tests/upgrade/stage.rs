@@ -24,7 +24,7 @@ use tempfile::TempDir;
 /// The account that everything is in, and the one of somebody else, whose zone the operator cannot see.
 pub const ACCOUNT: &str = "123456789012";
 pub const REGISTRAR: &str = "210987654321";
-/// In every owner's mark in the recorded AWS.
+/// In every ownership tag in the recorded AWS.
 pub const CLUSTER_ID: &str = "upgrade";
 pub const BUCKET: &str = "truststores-123456789012";
 /// The operator's own namespace, which is not recorded.

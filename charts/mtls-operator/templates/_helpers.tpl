@@ -102,7 +102,7 @@ metricRelabelings:
 {{/* What only the user can know. */}}
 {{- define "mtls-operator.check" -}}
 {{- if and (eq .Values.watch.scope "Namespaces") (not .Values.clusterId) -}}
-{{- fail "clusterId: name this cluster, as in --set clusterId=prod-eu; it stands in every owner's mark in AWS and must never change" -}}
+{{- fail "clusterId: name this cluster, as in --set clusterId=prod-eu; it stands in every ownership tag in AWS and must never change" -}}
 {{- end -}}
 {{- if not .Values.policy.mode -}}
 {{- fail "policy.mode: choose Rules (and write policy.rules), or AllowAll, with which whoever may create an MtlsDomain may use all of the operator's rights in AWS" -}}

@@ -57,19 +57,19 @@ pub enum Action {
     RestoreSecurityPolicy {
         name: String,
     },
-    /// Put our mark on a domain that has none.
+    /// Puts the ownership tag on a domain that has none.
     AdoptDomain {
         arn: String,
     },
-    /// Put our mark back on a domain that we made.
-    MarkDomain {
+    /// Restores the ownership tag on a domain that we made.
+    TagDomain {
         arn: String,
     },
-    /// Take our mark off a domain that stays.
+    /// Removes the ownership tag from a domain that stays.
     ReleaseDomain {
         arn: String,
     },
-    /// Take our mark off a certificate that stays.
+    /// Removes the ownership tag from a certificate that stays.
     ReleaseCertificate {
         arn: String,
     },
@@ -91,7 +91,7 @@ pub enum Action {
         id: String,
         path: String,
     },
-    MarkPending {
+    TagPending {
         api_arn: String,
     },
     CloseEndpoint {
@@ -110,10 +110,10 @@ pub enum Action {
         stage: String,
         description: String,
     },
-    MarkDeployed {
+    TagDeployed {
         api_arn: String,
     },
-    UnmarkPending {
+    UntagPending {
         api_arn: String,
     },
     TagApi {
@@ -200,22 +200,24 @@ impl fmt::Display for Action {
             }
             Action::RestoreSecurityPolicy { name } => write!(f, "set the TLS policy of domain {name} back"),
             Action::AdoptDomain { arn } => write!(f, "take over {arn}"),
-            Action::MarkDomain { arn } => write!(f, "put our mark back on {arn}"),
-            Action::ReleaseDomain { arn } | Action::ReleaseCertificate { arn } => write!(f, "take our mark off {arn}"),
+            Action::TagDomain { arn } => write!(f, "restore the ownership tag on {arn}"),
+            Action::ReleaseDomain { arn } | Action::ReleaseCertificate { arn } => {
+                write!(f, "remove the ownership tag from {arn}")
+            }
             Action::DeleteDomain { name } => write!(f, "delete domain {name}"),
             Action::CreateMapping { path, api_id, stage } => write!(f, "create mapping {path:?} to {api_id}/{stage}"),
             Action::UpdateMapping { path, api_id, stage, .. } => {
                 write!(f, "change mapping {path:?} to {api_id}/{stage}")
             }
             Action::DeleteMapping { path, .. } => write!(f, "delete mapping {path:?}"),
-            Action::MarkPending { api_arn } => write!(f, "mark {api_arn} as not deployed"),
+            Action::TagPending { api_arn } => write!(f, "tag {api_arn} as not deployed"),
             Action::CloseEndpoint { api_id, .. } => write!(f, "close the execute-api endpoint of {api_id}"),
             Action::Deploy { api_id, stages, .. } => write!(f, "deploy {api_id} to {}", stages.join(", ")),
             Action::TouchStage { api_id, stage, .. } => write!(f, "touch {api_id}/{stage}"),
-            Action::MarkDeployed { api_arn } => write!(f, "mark {api_arn} as deployed"),
-            Action::UnmarkPending { api_arn } => write!(f, "unmark {api_arn}"),
+            Action::TagDeployed { api_arn } => write!(f, "tag {api_arn} as deployed"),
+            Action::UntagPending { api_arn } => write!(f, "untag {api_arn}"),
             Action::TagApi { arn, tags } => {
-                write!(f, "mark {arn} with {}", tags.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+                write!(f, "tag {arn} with {}", tags.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
             }
             Action::UntagApi { arn, keys } => write!(f, "take {} off {arn}", keys.join(", ")),
             Action::ChangeParameters { api_id, at, set, remove, .. } => {

@@ -1,5 +1,5 @@
 //! What it takes on one API that a Lambda authorizer is asked about every caller: the authorizer, API Gateway's right to call its function, and
-//! the routes and methods that it stands on. An authorizer of ours is known by its name, which is made of the owner's mark and the function:
+//! the routes and methods that it stands on. An authorizer of ours is known by its name, which is made of the ownership tag and the function:
 //! another function is another authorizer, and the old one stays until nothing that is served asks it. Routes that somebody else authorizes are
 //! left as they are.
 
@@ -46,7 +46,7 @@ pub(super) fn changes(
     wanted: Option<&DesiredAuthorizer>,
 ) -> Changes {
     let mut c = Changes::default();
-    let (id, mark) = (&api.api.id, api.api.tags.get(AUTHORIZER_TAG));
+    let (id, tag) = (&api.api.id, api.api.tags.get(AUTHORIZER_TAG));
     let ours: Vec<_> = there.all.iter().filter(|a| is_ours(placement, a)).collect();
     let chosen = match wanted {
         None => None,
@@ -61,7 +61,7 @@ pub(super) fn changes(
             }
             chosen
         }
-        Some(DesiredAuthorizer::Function(_)) if mark.is_some_and(|owner| *owner != placement.owner) => {
+        Some(DesiredAuthorizer::Function(_)) if tag.is_some_and(|owner| *owner != placement.owner) => {
             let taken = format!(
                 "another MtlsDomain has put its authorizer on the API {id}: take spec.identity.authorizer out of one of the two, or name \
                  the one that is there under existing"
@@ -69,7 +69,7 @@ pub(super) fn changes(
             return Changes { problem: Some((Reason::ForeignOwner, taken)), ..c };
         }
         Some(DesiredAuthorizer::Function(function)) => {
-            if mark.is_none() {
+            if tag.is_none() {
                 c.tags.insert(AUTHORIZER_TAG.to_owned(), placement.owner.clone());
             }
             let name = name(placement, function);
@@ -113,7 +113,7 @@ pub(super) fn changes(
         let (protocol, api_id) = (api.api.protocol, id.clone());
         c.last.push(Action::DeleteAuthorizer { protocol, api_id, id: leaving.id.clone() });
     }
-    if mark == Some(&placement.owner) && !matches!(wanted, Some(DesiredAuthorizer::Function(_))) {
+    if tag == Some(&placement.owner) && !matches!(wanted, Some(DesiredAuthorizer::Function(_))) {
         c.untag.push(AUTHORIZER_TAG.to_owned());
     }
     c

@@ -27,7 +27,7 @@ fn fits(wanted: &DesiredRequest, c: &acm::Certificate) -> bool {
     c.names == wanted.names && c.key_algorithm == wanted.key_algorithm
 }
 
-/// Whether it carries our mark.
+/// Whether it carries the ownership tag.
 pub fn is_ours(placement: &Placement, c: &acm::Certificate) -> bool {
     c.tags.get(OWNER_TAG) == Some(&placement.owner)
 }

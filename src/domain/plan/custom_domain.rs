@@ -55,10 +55,10 @@ pub(super) fn domain(
     };
     let domain_ownership = domain_ownership(&d.placement, g);
     if is_barred(d, o) {
-        if domain_ownership == DomainOwnership::Unowned && has_lost_its_mark(d, o, g) {
+        if domain_ownership == DomainOwnership::Unowned && has_lost_its_tag(d, o, g) {
             return StepPlan::in_progress(
-                format!("putting our mark back on the custom domain {}", g.name),
-                vec![Action::MarkDomain { arn: g.arn.clone() }],
+                format!("restoring the ownership tag on the custom domain {}", g.name),
+                vec![Action::TagDomain { arn: g.arn.clone() }],
             );
         }
         return not_ours(g, &domain_ownership).into();
@@ -137,9 +137,9 @@ pub enum DomainOwnership {
     Made,
     /// Ours, taken over.
     Adopted,
-    /// It carries no owner's mark.
+    /// It carries no ownership tag.
     Unowned,
-    /// The owner that its mark names.
+    /// The owner that its ownership tag names.
     NotOwned(String),
 }
 
@@ -162,17 +162,17 @@ pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
     }
 }
 
-/// Whether a domain without any mark is one that we made: everything else says so. It has our certificate and uses our truststore, and our
+/// Whether a domain without any ownership tag is one that we made: everything else says so. It has our certificate and uses our truststore, and our
 /// marker stands beside its records. From a domain that we let go of the marker is taken before the tag.
-fn has_lost_its_mark(d: &Desired, o: &Observed, g: &Domain) -> bool {
+fn has_lost_its_tag(d: &Desired, o: &Observed, g: &Domain) -> bool {
     let certificate = o.certificate(&g.certificate_arn).is_some_and(|c| certificates::is_ours(&d.placement, c));
     let uses_ours = g.truststore.as_ref().is_some_and(|t| t.uri == d.placement.truststore_uri());
     let stored = o.pinned.iter().flatten().any(|p| p.owner.as_ref() == Some(&d.placement.owner));
-    let marker = o.records.as_ref().is_ok_and(|there| records::is_marked(&d.placement, there));
-    certificate && uses_ours && stored && marker
+    let ownership_record = o.records.as_ref().is_ok_and(|there| records::has_ownership_record(&d.placement, there));
+    certificate && uses_ours && stored && ownership_record
 }
 
-/// Whether it carries our mark.
+/// Whether it carries the ownership tag.
 pub fn is_ours(placement: &Placement, g: &Domain) -> bool {
     matches!(domain_ownership(placement, g), DomainOwnership::Made | DomainOwnership::Adopted)
 }
@@ -197,7 +197,7 @@ pub fn keeps_unlisted(placement: &Placement, g: &Domain) -> bool {
 fn not_ours(g: &Domain, domain_ownership: &DomainOwnership) -> StepState {
     let whose = match domain_ownership {
         DomainOwnership::NotOwned(owner) => format!("belongs to {owner}; it is left alone"),
-        _ => "carries no owner's mark; it is left alone. Set spec.adoptionPolicy to Unowned to take it over".into(),
+        _ => "carries no ownership tag; it is left alone. Set spec.adoptionPolicy to Unowned to take it over".into(),
     };
     StepState::blocked(Reason::ForeignOwner, format!("the custom domain {} exists already and {whose}", g.name))
 }
@@ -322,17 +322,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_mark_is_put_back_only_where_all_else_says_that_we_made_the_domain() {
+    fn a_lost_ownership_tag_is_restored_only_where_all_else_says_that_we_made_the_domain() {
         let (d, settled) = settled();
         let mut lost = settled.clone();
         domain_of(&mut lost).tags.clear();
         assert_eq!(
             (planned(&d, &settled).len(), planned(&d, &lost)),
-            (0, vec!["put our mark back on arn:domain".into()])
+            (0, vec!["restore the ownership tag on arn:domain".into()])
         );
         type Take = fn(&mut Observed);
         let less: [(&str, Take); 6] = [
-            ("another owner's mark", |o| drop(domain_of(o).tags.insert(OWNER_TAG.into(), "other/ns/partners".into()))),
+            ("the ownership tag of another owner", |o| {
+                drop(domain_of(o).tags.insert(OWNER_TAG.into(), "other/ns/partners".into()))
+            }),
             ("the certificate is somebody else's", |o| o.certificates.as_mut().unwrap()[0].tags.clear()),
             ("without mutual TLS", |o| domain_of(o).truststore = None),
             ("the truststore object is not ours", |o| o.pinned.as_mut().unwrap().as_mut().unwrap().owner = None),

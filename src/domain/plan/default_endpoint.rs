@@ -39,37 +39,37 @@ pub(super) fn bypass(d: &Desired, o: &Observed, dns: &StepState, now: Timestamp)
 
 fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Timestamp) -> StepPlan {
     let id = &api.api.id;
-    let mark_pending = Action::MarkPending { api_arn: api.api.arn.clone() };
+    let tag_pending = Action::TagPending { api_arn: api.api.arn.clone() };
     if !api.api.endpoint_closed {
         if !dns.is_done() {
             return StepState::WaitingFor(Step::DnsProgrammed).into();
         }
         let close = Action::CloseEndpoint { protocol: api.api.protocol, api_id: id.clone() };
         let actions = if takes_two(api) {
-            [mark_pending, close].into_iter().chain(publish(api, rest_deployment)).collect()
+            [tag_pending, close].into_iter().chain(publish(api, rest_deployment)).collect()
         } else {
             vec![close]
         };
         return StepPlan::in_progress(format!("closing the execute-api endpoint of {id}"), actions);
     }
-    let mark = api.api.tags.get(PENDING_TAG);
-    let deployed = mark.is_some_and(|mark| mark == DEPLOYED);
-    if mark.is_some() && !deployed {
+    let tag = api.api.tags.get(PENDING_TAG);
+    let deployed = tag.is_some_and(|tag| tag == DEPLOYED);
+    if tag.is_some() && !deployed {
         let actions = publish(api, rest_deployment);
         if actions.is_empty() {
             return StepState::WaitingFor(Step::ResolvedRefs).into();
         }
         return StepPlan::in_progress(format!("making the closed endpoint of {id} effective"), actions);
     }
-    let unmark = || match deployed {
-        true => vec![Action::UnmarkPending { api_arn: api.api.arn.clone() }],
+    let untag = || match deployed {
+        true => vec![Action::UntagPending { api_arn: api.api.arn.clone() }],
         false => vec![],
     };
     let fresh = api.there().any(|stage| stage.updated_at.is_some_and(|at| now.duration_since(at) < TAKES_EFFECT));
     match &api.probe {
         Some(https::ProbeResult::Refused(_)) => StepPlan {
             state: StepState::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint"),
-            actions: unmark(),
+            actions: untag(),
         },
         Some(https::ProbeResult::Answered(status)) => {
             let still =
@@ -82,7 +82,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                 RestDeployment::Allow if fresh => StepState::wait(Reason::StillAnswering, still).into(),
                 RestDeployment::Allow => StepPlan::in_progress(
                     format!("deploying {id}, so that its closed endpoint becomes effective"),
-                    [mark_pending].into_iter().chain(publish(api, rest_deployment)).collect(),
+                    [tag_pending].into_iter().chain(publish(api, rest_deployment)).collect(),
                 ),
                 RestDeployment::Never => {
                     let stages: Vec<_> = api.there().map(|stage| stage.name.as_str()).collect();
@@ -107,7 +107,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                     format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
                 ),
                 // Not at the first failed look after a deployment: what answers then is no reason for another one.
-                actions: if fresh { vec![] } else { unmark() },
+                actions: if fresh { vec![] } else { untag() },
             }
         }
     }
@@ -121,7 +121,7 @@ fn takes_two(api: &Api) -> bool {
 /// What makes the flag effective, and then says so in the mark; nothing as long as there is no stage that could do it.
 fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
     let (id, arn, protocol) = (&api.api.id, &api.api.arn, api.api.protocol);
-    let unmark = Action::UnmarkPending { api_arn: arn.clone() };
+    let untag = Action::UntagPending { api_arn: arn.clone() };
     let deploy = || {
         let stages = api.by_hand().map(|stage| stage.name.clone()).collect();
         Action::Deploy { protocol, api_id: id.clone(), stages }
@@ -130,11 +130,11 @@ fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
         (Protocol::Rest, None) => vec![],
         (Protocol::Rest, Some(stage)) if rest_deployment == RestDeployment::Never => {
             let (api_id, stage, description) = (id.clone(), stage.name.clone(), stage.description.clone());
-            vec![Action::TouchStage { api_id, stage, description }, unmark]
+            vec![Action::TouchStage { api_id, stage, description }, untag]
         }
-        (Protocol::Rest, Some(_)) => vec![deploy(), Action::MarkDeployed { api_arn: arn.clone() }],
-        (_, Some(_)) => vec![deploy(), unmark],
-        (_, None) => vec![unmark],
+        (Protocol::Rest, Some(_)) => vec![deploy(), Action::TagDeployed { api_arn: arn.clone() }],
+        (_, Some(_)) => vec![deploy(), untag],
+        (_, None) => vec![untag],
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
     /// A REST API with the stage prod, which was touched `ago` seconds ago.
-    fn rest(closed: bool, mark: Option<&str>, probe: Option<https::ProbeResult>, ago: i64) -> Api {
+    fn rest(closed: bool, tag: Option<&str>, probe: Option<https::ProbeResult>, ago: i64) -> Api {
         let stage = gateway::Stage {
             name: "prod".into(),
             auto_deploy: false,
@@ -162,7 +162,7 @@ mod tests {
                 protocol: Protocol::Rest,
                 private: false,
                 endpoint_closed: closed,
-                tags: mark.map(|mark| (PENDING_TAG.to_owned(), mark.to_owned())).into_iter().collect(),
+                tags: tag.map(|tag| (PENDING_TAG.to_owned(), tag.to_owned())).into_iter().collect(),
             },
             stages: [("prod".to_owned(), Some(stage))].into(),
             probe,
@@ -197,35 +197,35 @@ mod tests {
         let (refused, answered) = (Some(https::ProbeResult::Refused(403)), Some(https::ProbeResult::Answered(200)));
         let blind = Some(https::ProbeResult::Unreachable("no way out".into()));
         let ours = Some("lives/ns/d");
-        let close_by_touch = "InProgress MarkPending CloseEndpoint TouchStage UnmarkPending";
-        let close_by_deployment = "InProgress MarkPending CloseEndpoint Deploy MarkDeployed";
-        for (may, closed, mark, probe, ago, expected) in [
+        let close_by_touch = "InProgress TagPending CloseEndpoint TouchStage UntagPending";
+        let close_by_deployment = "InProgress TagPending CloseEndpoint Deploy TagDeployed";
+        for (may, closed, tag, probe, ago, expected) in [
             // Open, whatever was before.
             (Never, false, None, &None, 3600, close_by_touch),
             (Allow, false, None, &None, 3600, close_by_deployment),
             (Never, false, Some(DEPLOYED), &None, 3600, close_by_touch),
             (Allow, false, Some(DEPLOYED), &None, 0, close_by_deployment),
             // Somebody, perhaps another domain, was interrupted.
-            (Never, true, ours, &None, 3600, "InProgress TouchStage UnmarkPending"),
-            (Allow, true, ours, &None, 3600, "InProgress Deploy MarkDeployed"),
-            (Allow, true, Some("other/ns/d"), &None, 3600, "InProgress Deploy MarkDeployed"),
+            (Never, true, ours, &None, 3600, "InProgress TouchStage UntagPending"),
+            (Allow, true, ours, &None, 3600, "InProgress Deploy TagDeployed"),
+            (Allow, true, Some("other/ns/d"), &None, 3600, "InProgress Deploy TagDeployed"),
             // Deployed, and it takes its time.
             (Allow, true, Some(DEPLOYED), &answered, 5, "Wait StillAnswering"),
             (Allow, true, Some(DEPLOYED), &answered, 3600, "Wait StillAnswering"),
             (Never, true, Some(DEPLOYED), &answered, 3600, "Wait StillAnswering"),
-            (Allow, true, Some(DEPLOYED), &refused, 5, "Done Closed UnmarkPending"),
+            (Allow, true, Some(DEPLOYED), &refused, 5, "Done Closed UntagPending"),
             (Allow, true, Some(DEPLOYED), &blind, 5, "Done NotVerified"),
-            (Allow, true, Some(DEPLOYED), &blind, 3600, "Done NotVerified UnmarkPending"),
+            (Allow, true, Some(DEPLOYED), &blind, 3600, "Done NotVerified UntagPending"),
             // Touched, or closed by somebody who did not deploy.
             (Never, true, None, &answered, 5, "Wait WaitingForDeployment"),
             (Never, true, None, &answered, 61, "Blocked WaitingForDeployment"),
             (Allow, true, None, &answered, 5, "Wait StillAnswering"),
-            (Allow, true, None, &answered, 61, "InProgress MarkPending Deploy MarkDeployed"),
+            (Allow, true, None, &answered, 61, "InProgress TagPending Deploy TagDeployed"),
             (Never, true, None, &refused, 61, "Done Closed"),
             (Allow, true, None, &blind, 61, "Done NotVerified"),
         ] {
-            let api = rest(closed, mark, probe.clone(), ago);
-            assert_eq!(told(&api, may, true), expected, "{may:?} closed={closed} {mark:?} {probe:?} {ago} s");
+            let api = rest(closed, tag, probe.clone(), ago);
+            assert_eq!(told(&api, may, true), expected, "{may:?} closed={closed} {tag:?} {probe:?} {ago} s");
         }
         // Before the domain's own name works, nothing that callers would notice is done.
         for api in [rest(false, None, None, 61), rest(true, None, answered.clone(), 61)] {
@@ -235,7 +235,7 @@ mod tests {
         // Without its stage nothing can make the flag effective; the mark stays for the day that it is there.
         let mut api = rest(false, None, None, 61);
         api.stages.insert("prod".into(), None);
-        assert_eq!(told(&api, Never, true), "InProgress MarkPending CloseEndpoint");
+        assert_eq!(told(&api, Never, true), "InProgress TagPending CloseEndpoint");
         (api.api.endpoint_closed, api.api.tags) = (true, [(PENDING_TAG.to_owned(), "x".to_owned())].into());
         assert_eq!(told(&api, Allow, true), "WaitingFor ResolvedRefs");
     }
@@ -245,7 +245,7 @@ mod tests {
         let mut api = rest(false, None, None, 61);
         api.api.protocol = Protocol::Http;
         for may in [Never, Allow] {
-            assert_eq!(told(&api, may, true), "InProgress MarkPending CloseEndpoint Deploy UnmarkPending");
+            assert_eq!(told(&api, may, true), "InProgress TagPending CloseEndpoint Deploy UntagPending");
         }
         api.stages.get_mut("prod").and_then(Option::as_mut).unwrap().auto_deploy = true;
         assert_eq!(told(&api, Never, true), "InProgress CloseEndpoint");

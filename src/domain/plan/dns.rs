@@ -29,16 +29,20 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
         Ok(there) => there,
     };
     match records::plan(&d.placement, zone, g, d.ip_address_type, there) {
-        RecordPlan::Right { marked } => match &o.records_in_sync {
+        RecordPlan::Right { owned } => match &o.records_in_sync {
             Err(why) => StepState::unknown(why).into(),
             Ok(false) => StepState::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
             Ok(true) => {
-                let how = if marked { "" } else { ", by records without our marker, which stay when this object goes" };
+                let how = if owned {
+                    ""
+                } else {
+                    ", by records without the operator's ownership record, which stay when this object goes"
+                };
                 StepState::done(Reason::Programmed, format!("{} points at {}{how}", d.placement.domain_name, g.target))
                     .into()
             }
         },
-        RecordPlan::Foreign(what) => {
+        RecordPlan::NotOwned(what) => {
             StepState::blocked(Reason::ForeignOwner, format!("the hosted zone {} has {what}", zone.name)).into()
         }
         // A first record sends callers here: not before there is something that answers.

@@ -16,9 +16,9 @@ use crate::{
     },
 };
 
-/// On an API, before the name of a header that we set there; the value is the owner's mark.
+/// On an API, before the name of a header that we set there; the value is the ownership tag.
 pub const HEADER_TAG: &str = "mtls-operator.io/header.";
-/// On an API, before an authorizer of ours is made there; the value is the owner's mark.
+/// On an API, before an authorizer of ours is made there; the value is the ownership tag.
 pub const AUTHORIZER_TAG: &str = "mtls-operator.io/authorizer";
 /// On an API between a change of its headers and its deployment: the ids of the deployments that the mapped stages had before.
 pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";
@@ -76,7 +76,7 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
     Some(step_plan)
 }
 
-/// What takes our headers out of an API again that is to have none, and our marks off; `None`: there are none, or the API is gone.
+/// What takes our headers out of an API again that is to have none, and our ownership tags off; `None`: there are none, or the API is gone.
 pub fn removal(placement: &Placement, api: &Seen<Option<Api>>, rest_deployment: RestDeployment) -> Option<StepPlan> {
     match api {
         Err(why) => Some(StepState::unknown(why).into()),
@@ -85,8 +85,8 @@ pub fn removal(placement: &Placement, api: &Seen<Option<Api>>, rest_deployment: 
     }
 }
 
-/// What takes our marks off an API whose headers stay as they are.
-pub fn unmarking(placement: &Placement, api: &Api) -> Option<Action> {
+/// What takes our ownership tags off an API whose headers stay as they are.
+pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
     let mut keys: Vec<_> = ours(placement, api).map(|name| format!("{HEADER_TAG}{name}")).collect();
     keys.extend(has_authorizer(placement, &api.api.tags).then(|| AUTHORIZER_TAG.to_owned()));
     if keys.is_empty() {
@@ -101,7 +101,7 @@ pub fn unmarking(placement: &Placement, api: &Api) -> Option<Action> {
 pub(super) fn holds(placement: &Placement, api: &Seen<Option<Api>>) -> bool {
     match api {
         Err(_) => true,
-        Ok(api) => api.as_ref().is_some_and(|api| is_marked(placement, &api.api.tags)),
+        Ok(api) => api.as_ref().is_some_and(|api| has_ownership_tag(placement, &api.api.tags)),
     }
 }
 
@@ -130,21 +130,21 @@ pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
 
 /// The names of the headers that we marked as ours.
 fn ours<'a>(placement: &'a Placement, api: &'a Api) -> impl Iterator<Item = &'a str> {
-    marks(api).filter(|(_, owner)| **owner == placement.owner).map(|(name, _)| name)
+    ownership_tags(api).filter(|(_, owner)| **owner == placement.owner).map(|(name, _)| name)
 }
 
-fn marks(api: &Api) -> impl Iterator<Item = (&str, &String)> {
+fn ownership_tags(api: &Api) -> impl Iterator<Item = (&str, &String)> {
     api.api.tags.iter().filter_map(|(key, owner)| Some((key.strip_prefix(HEADER_TAG)?, owner)))
 }
 
 /// Whether somebody else has headers or an authorizer there, who still has to know what is not deployed.
 fn others(placement: &Placement, api: &Api) -> bool {
-    api.api.tags.iter().any(|(key, owner)| is_mark(key) && *owner != placement.owner)
+    api.api.tags.iter().any(|(key, owner)| is_ownership_tag(key) && *owner != placement.owner)
 }
 
 /// Whether a header or an authorizer there is this owner's.
-pub fn is_marked(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
-    tags.iter().any(|(key, owner)| is_mark(key) && *owner == placement.owner)
+pub fn has_ownership_tag(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
+    tags.iter().any(|(key, owner)| is_ownership_tag(key) && *owner == placement.owner)
 }
 
 /// Whether an authorizer of this owner's is there, or was to be made.
@@ -152,7 +152,7 @@ pub fn has_authorizer(placement: &Placement, tags: &BTreeMap<String, String>) ->
     tags.get(AUTHORIZER_TAG) == Some(&placement.owner)
 }
 
-fn is_mark(key: &str) -> bool {
+fn is_ownership_tag(key: &str) -> bool {
     key.starts_with(HEADER_TAG) || key == AUTHORIZER_TAG
 }
 
@@ -236,12 +236,12 @@ fn of_api(
     let from_authorizer = headers.values().any(|source| source.starts_with(AUTHORIZER_SOURCE));
     let state = if let Some((reason, problem)) = authorizer.problem {
         StepState::blocked(reason, problem)
-    } else if !parameters.foreign.is_empty() {
+    } else if !parameters.not_owned.is_empty() {
         StepState::blocked(
             Reason::ForeignOwner,
             format!(
                 "somebody else sets {}: it is left as it is. Take it away there, or choose another name in spec.identity",
-                parameters.foreign.join(", ")
+                parameters.not_owned.join(", ")
             ),
         )
     } else if from_authorizer && !authorizer.others.is_empty() {
@@ -271,12 +271,12 @@ fn of_api(
     };
     let at = |what: &[String]| what.join(", ");
     let others = Some(&authorizer.others).filter(|others| !others.is_empty());
-    let unmarked = Some(&parameters.unmarked).filter(|unmarked| !unmarked.is_empty());
+    let untagged = Some(&parameters.untagged).filter(|untagged| !untagged.is_empty());
     remarks.extend(others.map(|others| format!("another authorization is left as it is on {}", at(others))));
-    remarks.extend(unmarked.map(|unmarked| {
+    remarks.extend(untagged.map(|untagged| {
         format!(
-            "without our mark (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any more: {}",
-            at(unmarked)
+            "without the ownership tag (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any more: {}",
+            at(untagged)
         )
     }));
     Some(StepPlan { state, actions })
@@ -290,9 +290,9 @@ struct Parameters {
     actions: Vec<Action>,
     missing: Vec<String>,
     /// Headers that somebody else sets.
-    foreign: Vec<String>,
+    not_owned: Vec<String>,
     /// Headers that are as they should be and not marked as ours.
-    unmarked: Vec<String>,
+    untagged: Vec<String>,
 }
 
 fn parameters(placement: &Placement, api: &Api, headers: &BTreeMap<String, String>, leaving: &[String]) -> Parameters {
@@ -301,18 +301,18 @@ fn parameters(placement: &Placement, api: &Api, headers: &BTreeMap<String, Strin
     let mut changes: BTreeMap<&Place, (BTreeMap<String, String>, BTreeSet<String>)> = BTreeMap::new();
     for (name, source) in headers {
         let expression = expression(api.api.protocol, source);
-        let mark = marks(api).find(|(marked, _)| marked == name).map(|(_, owner)| owner);
+        let tag = ownership_tags(api).find(|(tagged, _)| tagged == name).map(|(_, owner)| owner);
         let wrong: Vec<_> = covered(api).filter(|i| value(api, i, name) != Some(&expression)).collect();
-        let is_ours = mark == Some(&placement.owner);
-        let theirs = wrong.iter().find(|i| !is_ours && (mark.is_some() || sets(i, name)));
+        let is_ours = tag == Some(&placement.owner);
+        let theirs = wrong.iter().find(|i| !is_ours && (tag.is_some() || sets(i, name)));
         if let Some(there) = theirs {
-            p.foreign.push(format!("{name} at {} of {id}", there.at));
+            p.not_owned.push(format!("{name} at {} of {id}", there.at));
             continue;
         }
         if wrong.is_empty() {
             // Whether we set it or somebody else, nobody can tell.
             if !is_ours && covered(api).next().is_some() {
-                p.unmarked.push(format!("{name} of {id}"));
+                p.untagged.push(format!("{name} of {id}"));
             }
             continue;
         }

@@ -224,8 +224,8 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
         (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return StepState::unknown(why).into(),
         (Ok(published), Ok(_), Ok(_)) => published.as_ref(),
     };
-    if let Some(foreign) = published.and_then(|p| foreign(d, o, p)) {
-        return foreign.into();
+    if let Some(not_owned) = published.and_then(|p| not_owned(d, o, p)) {
+        return not_owned.into();
     }
     let Some(compiled) = compiled else { return StepState::WaitingFor(Step::ResolvedRefs).into() };
     if !refs.actions.is_empty() {
@@ -277,7 +277,7 @@ pub fn without_trust(d: &Desired, o: &Observed, created: Option<Timestamp>, now:
 }
 
 /// Why the object at our key is not ours to store a version over.
-fn foreign(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
+fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
     let uri = d.placement.truststore_uri();
     match &p.owner {
         Some(owner) if *owner == d.placement.owner => None,
@@ -294,7 +294,7 @@ fn foreign(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
         }
         None => {
             let message = format!(
-                "{uri} exists already and carries no owner's mark; it is left alone. Name another key in spec.truststore.key, or set \
+                "{uri} exists already and carries no ownership tag; it is left alone. Name another key in spec.truststore.key, or set \
                  spec.adoptionPolicy to Unowned: then new versions are stored over it, and those that are there stay"
             );
             Some(StepState::blocked(Reason::ForeignOwner, message))

@@ -241,7 +241,7 @@ impl World {
             .pinned()
             .map(|s| Pinned { owner: s.owner.clone(), bundle: Bundle::parse(&s.body).unwrap_or_default() });
         let apis = self.apis.iter().map(|(id, api)| {
-            let settled = api.api.endpoint_closed && api.api.tags.get(PENDING_TAG).is_none_or(|mark| mark == DEPLOYED);
+            let settled = api.api.endpoint_closed && api.api.tags.get(PENDING_TAG).is_none_or(|tag| tag == DEPLOYED);
             let answer = match self.refusing.contains(id) {
                 _ if !self.probes => https::ProbeResult::Unreachable("no way out".into()),
                 true => https::ProbeResult::Refused(404),
@@ -293,7 +293,7 @@ impl World {
             domain: Ok(self.domain.clone()),
             mappings: Ok(self.mappings.clone()),
             apis: apis.collect(),
-            records: Ok(self.records_at(&[NAME, &records::marker_name(NAME)])),
+            records: Ok(self.records_at(&[NAME, &records::ownership_record_name(NAME)])),
             records_in_sync: Ok(true),
             public: Ok(None),
             repairs: BTreeMap::new(),
@@ -328,7 +328,7 @@ impl World {
     pub(in crate::domain) fn remains(&self) -> Remains {
         Remains {
             zone_id: Some("Z1".into()),
-            records: Ok(self.records_at(&[NAME, &records::marker_name(NAME)])),
+            records: Ok(self.records_at(&[NAME, &records::ownership_record_name(NAME)])),
             domain: Ok(self.domain.clone()),
             mappings: Ok(self.mappings.clone()),
             apis: BTreeMap::new(),
@@ -447,7 +447,7 @@ impl World {
                 assert_eq!(owner(&g.tags), NOBODYS, "somebody else's domain was taken over");
                 g.tags.extend(tags(ADOPTED));
             }
-            Action::MarkDomain { .. } => {
+            Action::TagDomain { .. } => {
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!(owner(&g.tags), NOBODYS, "somebody else's domain was taken");
                 g.tags.insert(OWNER_TAG.into(), OURS.into());
@@ -481,9 +481,9 @@ impl World {
                 let i = self.mappings.iter().position(|m| m.id == id).expect("there");
                 self.mappings.remove(i);
             }
-            Action::MarkPending { api_arn } => drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), OURS.into())),
-            Action::UnmarkPending { api_arn } => drop(self.api(&api_arn).tags.remove(PENDING_TAG)),
-            Action::MarkDeployed { api_arn } => {
+            Action::TagPending { api_arn } => drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), OURS.into())),
+            Action::UntagPending { api_arn } => drop(self.api(&api_arn).tags.remove(PENDING_TAG)),
+            Action::TagDeployed { api_arn } => {
                 drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), DEPLOYED.into()));
             }
             Action::CloseEndpoint { api_id, protocol } => {
@@ -629,7 +629,7 @@ impl World {
     }
 
     /// Everything in it that carries somebody else's mark, or none; `of_domain`: the owners whose domain counts.
-    pub(super) fn foreign(&self, of_domain: &[&str]) -> String {
+    pub(super) fn not_owned(&self, of_domain: &[&str]) -> String {
         let tag = |tags: &BTreeMap<String, String>| owner(tags) != OURS;
         let domain = self.domain.as_ref().filter(|g| of_domain.contains(&owner(&g.tags)));
         let domain = domain.map(|g| (&g.certificate_arn, &g.truststore, g.ip_address_type, &self.mappings));
@@ -717,7 +717,7 @@ pub(in crate::domain) fn domain(owner: &str, arn: &str, version: &str) -> Domain
 }
 
 /// REST when the id begins with r. It was deployed an hour ago.
-pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, mark: Option<&str>) -> Api {
+pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, tag: Option<&str>) -> Api {
     let protocol = if id.starts_with('r') { Protocol::Rest } else { Protocol::Http };
     let stage = Stage {
         name: "$default".into(),
@@ -733,7 +733,7 @@ pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, mark: Option<&str>)
             protocol,
             private: false,
             endpoint_closed: closed,
-            tags: mark.map(|mark| (PENDING_TAG.to_owned(), mark.to_owned())).into_iter().collect(),
+            tags: tag.map(|tag| (PENDING_TAG.to_owned(), tag.to_owned())).into_iter().collect(),
         },
         stages: [("$default".to_owned(), Some(stage))].into(),
         probe: None,

@@ -201,8 +201,8 @@ fn a_shared_root_remembers_the_leaves_of_both() {
 fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
     let p = &*POOL;
     let entry = Entry { authority: "a".to_owned(), certificate: p.int2.clone(), max_leaf: None, keep_until: None };
-    let foreign = Bundle { entries: vec![entry], ..Bundle::default() };
-    let next = run(&[issuing("a", &[&p.int2])], Some(&foreign), start());
+    let unrelated = Bundle { entries: vec![entry], ..Bundle::default() };
+    let next = run(&[issuing("a", &[&p.int2])], Some(&unrelated), start());
     assert_eq!(names(&next), ["a:CN=I2"]);
     assert_eq!(next.refused_issuers, ["a"]);
 }

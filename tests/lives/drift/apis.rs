@@ -89,7 +89,7 @@ pub async fn rows() -> Figures {
         life.gateway().tag_resource().resource_arn(&arn).tags(&tag, owner).send().await.unwrap();
     };
     let unmarked = format!(
-        "without our mark (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any more: {HEADER} of {http}"
+        "without the ownership tag (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any more: {HEADER} of {http}"
     );
     let says = ("IdentityPropagated", "True", "Programmed", unmarked.as_str());
     let back = async |life: &Life| mark(life, &life.owner("d")).await;

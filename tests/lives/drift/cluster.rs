@@ -35,7 +35,7 @@ pub async fn marks(life: &Life) -> BTreeSet<String> {
 }
 
 /// The Secret of somebody else, where the life has one.
-pub async fn foreign(life: &Life) -> Option<String> {
+pub async fn not_owned(life: &Life) -> Option<String> {
     let theirs = life.secrets().get_opt("theirs").await.expect("an answer");
     theirs.map(|secret| format!("Secret theirs {:?} {:?}", secret.resource_version(), secret.data))
 }

@@ -112,7 +112,7 @@ pub async fn rows() -> Figures {
             "the marker deleted",
             EveryFiveMinutes,
             &[&change("DELETE")],
-            ("DNSProgrammed", "True", "Programmed", "without our marker"),
+            ("DNSProgrammed", "True", "Programmed", "without the operator's ownership record"),
             async |life| life.change_record(ChangeAction::Delete, mark.clone()).await,
             &back,
         )
@@ -122,7 +122,7 @@ pub async fn rows() -> Figures {
             "the marker changed",
             EveryFiveMinutes,
             &[&change("UPSERT")],
-            ("DNSProgrammed", "False", "ForeignOwner", "another owner's marker"),
+            ("DNSProgrammed", "False", "ForeignOwner", "the ownership record of another owner"),
             async |life| {
                 let theirs = record(&mark.name, RrType::Txt, "\"mtls-operator=theirs\"");
                 life.change_record(ChangeAction::Upsert, theirs).await;

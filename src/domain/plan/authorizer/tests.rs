@@ -120,8 +120,8 @@ fn what_others_authorize_stays() {
     let without = words(&changes(&placement, &api(mine), &there, None));
     assert!(!without.contains("GET /a") && !without.contains("GET /b") && !without.contains("t1"), "{without}");
     // Of another MtlsDomain.
-    let foreign = api(&[(AUTHORIZER_TAG, "c/ns/other")]);
-    assert_eq!(words(&changes(&placement, &foreign, &there, Some(&wanted(FUNCTION)))), "ForeignOwner");
+    let not_owned = api(&[(AUTHORIZER_TAG, "c/ns/other")]);
+    assert_eq!(words(&changes(&placement, &not_owned, &there, Some(&wanted(FUNCTION)))), "ForeignOwner");
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         )
         .into();
     }
-    // One that somebody has taken our mark off is not ours any more, like any that a user made; but our token would yield it again.
+    // One that somebody has removed the ownership tag from is not ours any more, like any that a user made; but our token would yield it again.
     let others = o.certificates.iter().flatten().filter(|c| fits(wanted, c) && !is_ours(&d.placement, c)).count();
     StepPlan::in_progress(
         format!("requesting a certificate for {}", d.placement.domain_name),

@@ -11,7 +11,7 @@ use crate::{
 const NAME: &str = "api.example.com";
 
 /// Somebody else's certificate for `names`, ISSUED.
-fn foreign(arn: &str, kind: CertificateKind, names: &[&str]) -> acm::Certificate {
+fn not_owned(arn: &str, kind: CertificateKind, names: &[&str]) -> acm::Certificate {
     let names: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
     let key = acm::KeyAlgorithm::Rsa2048;
     let c = simulation::certificate(arn, "", CertificateStatus::Issued, &names, key);
@@ -44,12 +44,12 @@ pub(super) fn state(d: &Desired, w: &World) -> (Reason, String) {
 #[test]
 fn an_existing_certificate_is_judged_as_api_gateway_will() {
     use CertificateKind::*;
-    let at = |kind, names: &[&str]| vec![foreign("arn:there", kind, names)];
-    let with = |kind, proof: acm::Certificate| vec![foreign("arn:there", kind, &[NAME]), proof];
-    let proof = || foreign("arn:proof", Requested, &[NAME]);
-    let status = |status| acm::Certificate { status, ..foreign("arn:there", Requested, &[NAME]) };
+    let at = |kind, names: &[&str]| vec![not_owned("arn:there", kind, names)];
+    let with = |kind, proof: acm::Certificate| vec![not_owned("arn:there", kind, &[NAME]), proof];
+    let proof = || not_owned("arn:proof", Requested, &[NAME]);
+    let status = |status| acm::Certificate { status, ..not_owned("arn:there", Requested, &[NAME]) };
     let day = jiff::SignedDuration::from_hours(24);
-    let until = |t| acm::Certificate { not_after: Some(t), ..foreign("arn:there", Requested, &[NAME]) };
+    let until = |t| acm::Certificate { not_after: Some(t), ..not_owned("arn:there", Requested, &[NAME]) };
     let own = Some("arn:proof");
     for (there, ownership, reason, says) in [
         (at(Requested, &[NAME]), None, Reason::Issued, "arn:there is ISSUED"),
@@ -73,13 +73,13 @@ fn an_existing_certificate_is_judged_as_api_gateway_will() {
             "ownershipVerificationArn: there is no certificate arn:proof",
         ),
         (
-            with(Imported, foreign("arn:proof", Imported, &[NAME])),
+            with(Imported, not_owned("arn:proof", Imported, &[NAME])),
             own,
             Reason::InvalidSpec,
             "ownershipVerificationArn: arn:proof is not a public",
         ),
         (
-            with(Imported, foreign("arn:proof", Requested, &["www.example.com"])),
+            with(Imported, not_owned("arn:proof", Requested, &["www.example.com"])),
             own,
             Reason::CertificateFailed,
             "ownershipVerificationArn: arn:proof is not for",
@@ -101,15 +101,15 @@ fn an_existing_certificate_is_judged_as_api_gateway_will() {
 
 #[test]
 fn the_proof_of_the_name_goes_into_the_same_call() {
-    let there = foreign("arn:there", CertificateKind::Imported, &[NAME]);
-    let proof = foreign("arn:proof", CertificateKind::Requested, &[NAME]);
+    let there = not_owned("arn:there", CertificateKind::Imported, &[NAME]);
+    let proof = not_owned("arn:proof", CertificateKind::Requested, &[NAME]);
     let d = existing(Some("arn:proof"));
     let mut w = world(vec![there, proof]);
     w.converge(&d);
     let g = w.domain.as_ref().expect("made");
     assert_eq!((&*g.certificate_arn, g.ownership_certificate_arn.as_deref()), ("arn:there", Some("arn:proof")));
     // Another proof is one update.
-    w.certificates.push(foreign("arn:proof2", CertificateKind::Requested, &["*.example.com"]));
+    w.certificates.push(not_owned("arn:proof2", CertificateKind::Requested, &["*.example.com"]));
     let d = existing(Some("arn:proof2"));
     let plan = plan(&d, &w.observed(), now());
     let [(Step::DomainProgrammed, Action::UpdateDomain(r))] = plan.actions().collect::<Vec<_>>()[..] else {
@@ -124,11 +124,11 @@ fn ours_goes_once_another_one_is_in_its_place() {
     let mut w = empty();
     w.converge(&desired());
     let ours = w.certificates[0].arn.clone();
-    w.certificates.push(foreign("arn:there", CertificateKind::Imported, &[NAME]));
+    w.certificates.push(not_owned("arn:there", CertificateKind::Imported, &[NAME]));
     w.converge(&existing(Some(&ours)));
     let g = w.domain.as_ref().expect("there");
     assert_eq!((&*g.certificate_arn, g.ownership_certificate_arn.as_ref()), ("arn:there", Some(&ours)));
-    w.certificates.push(foreign("arn:proof", CertificateKind::Requested, &[NAME]));
+    w.certificates.push(not_owned("arn:proof", CertificateKind::Requested, &[NAME]));
     w.converge(&existing(Some("arn:proof")));
     let left: Vec<_> = w.certificates.iter().map(|c| &*c.arn).collect();
     assert_eq!(left, ["arn:there", "arn:proof"]);
@@ -143,7 +143,7 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     let came_with = |kind| {
         let mut g = domain("", "arn:there", "v1");
         g.tags.clear();
-        let mut w = world(vec![foreign("arn:there", kind, &[NAME])]);
+        let mut w = world(vec![not_owned("arn:there", kind, &[NAME])]);
         w.domain = Some(g);
         w
     };
@@ -183,7 +183,7 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     let (reason, message) = state(&unowned, &w);
     assert_eq!(reason, Reason::InvalidSpec);
     assert!(message.contains("ownershipVerificationArn") && message.contains("existing.arn"), "{message}");
-    w.certificates.push(foreign("arn:proof", CertificateKind::Requested, &[NAME]));
+    w.certificates.push(not_owned("arn:proof", CertificateKind::Requested, &[NAME]));
     w.domain.as_mut().expect("there").ownership_certificate_arn = Some("arn:proof".to_owned());
     assert_eq!(state(&unowned, &w).0, Reason::Issued);
     assert_eq!(ownership(&unowned, &w.observed()).map(|c| &*c.arn), Some("arn:proof"));

@@ -59,15 +59,15 @@ fn words(step_plan: &Option<StepPlan>) -> String {
     actions.fold(state, |all, action| all + &action)
 }
 
-const MARK: (&str, &str) = ("mtls-operator.io/header.x-sub", OURS);
+const TAG: (&str, &str) = ("mtls-operator.io/header.x-sub", OURS);
 
 #[test]
-fn a_header_is_marked_first_and_set_on_every_integration() {
+fn a_header_is_tagged_first_and_set_on_every_integration() {
     let both = || vec![integration("i1", &[]), integration("i2", &[("overwrite:header.x-other", "$context.stage")])];
     let http = api(Protocol::Http, true, both(), &[]);
     assert_eq!(
         words(&judge(&http, &["x-sub"], RestDeployment::Never, 0)),
-        "InProgress | mark arn:a1 with mtls-operator.io/header.x-sub \
+        "InProgress | tag arn:a1 with mtls-operator.io/header.x-sub \
          | change integration i1 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN \
          | change integration i2 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN"
     );
@@ -75,7 +75,7 @@ fn a_header_is_marked_first_and_set_on_every_integration() {
     let by_hand = api(Protocol::Http, false, vec![integration("i1", &[])], &[]);
     assert_eq!(
         words(&judge(&by_hand, &["x-sub"], RestDeployment::Never, 0)),
-        "InProgress | mark arn:a1 with mtls-operator.io/header.x-sub, mtls-operator.io/pending-identity \
+        "InProgress | tag arn:a1 with mtls-operator.io/header.x-sub, mtls-operator.io/pending-identity \
          | change integration i1 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN \
          | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
     );
@@ -84,13 +84,13 @@ fn a_header_is_marked_first_and_set_on_every_integration() {
 #[test]
 fn a_rest_api_is_deployed_only_if_allowed_and_anybodys_deployment_counts() {
     let set = [("integration.request.header.x-sub", "context.identity.clientCert.subjectDN")];
-    let waiting = api(Protocol::Rest, false, vec![integration("i1", &set)], &[MARK, (PENDING_IDENTITY_TAG, "d1")]);
+    let waiting = api(Protocol::Rest, false, vec![integration("i1", &set)], &[TAG, (PENDING_IDENTITY_TAG, "d1")]);
     assert_eq!(words(&judge(&waiting, &["x-sub"], RestDeployment::Never, 0)), "WaitingForDeployment");
     assert_eq!(
         words(&judge(&waiting, &["x-sub"], RestDeployment::Allow, 0)),
         "InProgress | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
     );
-    let deployed = api(Protocol::Rest, false, vec![integration("i1", &set)], &[MARK, (PENDING_IDENTITY_TAG, "d0")]);
+    let deployed = api(Protocol::Rest, false, vec![integration("i1", &set)], &[TAG, (PENDING_IDENTITY_TAG, "d0")]);
     assert_eq!(
         words(&judge(&deployed, &["x-sub"], RestDeployment::Never, 0)),
         "InProgress | take mtls-operator.io/pending-identity off arn:a1"
@@ -147,7 +147,7 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     let open = with(&[mine], Authorization::None);
     assert_eq!(
         judge(&open, true, RestDeployment::Never),
-        "WaitingForDeployment | mark arn:a1 with mtls-operator.io/pending-identity | put authorizer z1 on GET /a of a1"
+        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | put authorizer z1 on GET /a of a1"
     );
     let put = with(&[mine, (PENDING_IDENTITY_TAG, "d1")], Authorization::Authorizer("z1".into()));
     assert_eq!(judge(&put, true, RestDeployment::Never), "WaitingForDeployment");
@@ -160,7 +160,7 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     let settled = with(&[mine], Authorization::Authorizer("z1".into()));
     assert_eq!(
         judge(&settled, false, RestDeployment::Never),
-        "WaitingForDeployment | mark arn:a1 with mtls-operator.io/pending-identity | take the authorizer off GET /a of a1"
+        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | take the authorizer off GET /a of a1"
     );
     let off = |deployment| with(&[mine, (PENDING_IDENTITY_TAG, deployment)], Authorization::None);
     assert_eq!(judge(&off("d1"), false, RestDeployment::Never), "WaitingForDeployment");
@@ -174,8 +174,8 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
 }
 
 #[test]
-fn what_is_taken_away_again_and_again_is_put_back_three_times() {
-    let api = api(Protocol::Http, true, vec![integration("i1", &[])], &[MARK]);
+fn what_is_removed_repeatedly_is_restored_three_times() {
+    let api = api(Protocol::Http, true, vec![integration("i1", &[])], &[TAG]);
     assert!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS)).starts_with("InProgress"));
     assert_eq!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS + 1)), "ContestedByOther");
 }
@@ -212,14 +212,14 @@ proptest! {
         allow in any::<bool>(),
         names in proptest::sample::subsequence(vec!["x-a", "x-b", "x-c"], 0..=3),
         there in proptest::collection::vec(proptest::collection::btree_map("x-[abcd]", 0..3u8, 0..4), 0..3),
-        marked in proptest::sample::subsequence(vec!["x-a", "x-b", "x-c", "x-d"], 0..=4),
+        tagged in proptest::sample::subsequence(vec!["x-a", "x-b", "x-c", "x-d"], 0..=4),
         stopped_after in 0..12usize,
     ) {
         let (protocol, may) = (if rest { Protocol::Rest } else { Protocol::Http }, if allow { RestDeployment::Allow } else { RestDeployment::Never });
         let prefix = if rest { "integration.request.header." } else { "overwrite:header." };
         // Of us is only what we marked.
         let value = |name: &str, kind: u8| match kind {
-            0 if marked.contains(&name) => expression(protocol, SUBJECT),
+            0 if tagged.contains(&name) => expression(protocol, SUBJECT),
             1 => "'static'".to_owned(),
             _ => "method.request.header.other".to_owned(),
         };
@@ -228,15 +228,15 @@ proptest! {
             Integration { at: Place::Integration(format!("i{i}")), parameters, takes_headers: true }
         });
         let mut api = api(protocol, auto_deploy && !rest, integrations.collect(), &[]);
-        api.api.tags.extend(marked.iter().map(|name| (format!("{HEADER_TAG}{name}"), OURS.to_owned())));
-        let foreign = |api: &Api| -> Vec<_> {
+        api.api.tags.extend(tagged.iter().map(|name| (format!("{HEADER_TAG}{name}"), OURS.to_owned())));
+        let not_owned = |api: &Api| -> Vec<_> {
             let all = api.integrations.iter().flatten().flatten();
             all.flat_map(|i| i.parameters.iter().filter(|(key, value)| {
                 let name = key.rsplit_once('.').expect("a header").1;
-                !is_context(value) && !marked.contains(&name)
+                !is_context(value) && !tagged.contains(&name)
             }).map(|(k, v)| (i.at.clone(), k.clone(), v.clone())).collect::<Vec<_>>()).collect()
         };
-        let before = foreign(&api);
+        let before = not_owned(&api);
         let mut budget = stopped_after;
         for _ in 0..4 {
             for action in judge(&api, &names, may, 0).map(|j| j.actions).unwrap_or_default() {
@@ -246,7 +246,7 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(foreign(&api), before.clone());
+        prop_assert_eq!(not_owned(&api), before.clone());
         for _ in 0..4 {
             for action in judge(&api, &names, may, 0).map(|j| j.actions).unwrap_or_default() {
                 perform(&mut api, action);
@@ -265,7 +265,7 @@ proptest! {
             Some(StepState::Blocked(Reason::WaitingForDeployment, _)) => prop_assert!(rest && !allow),
             other => prop_assert!(false, "{other:?}"),
         }
-        prop_assert_eq!(foreign(&api), before.clone());
+        prop_assert_eq!(not_owned(&api), before.clone());
         for _ in 0..4 {
             for action in judge(&api, &[], may, 0).map(|j| j.actions).unwrap_or_default() {
                 perform(&mut api, action);
@@ -273,7 +273,7 @@ proptest! {
         }
         prop_assert!(api.api.tags.is_empty(), "{:?}", api.api.tags);
         prop_assert!(covered(&api).all(|i| i.parameters.values().all(|value| !is_context(value))));
-        prop_assert_eq!(foreign(&api), before);
+        prop_assert_eq!(not_owned(&api), before);
     }
 }
 

@@ -51,7 +51,7 @@ fn a_name_that_another_account_has_is_waited_for_without_a_stir() {
 }
 
 #[test]
-fn an_address_record_without_our_mark_is_left_alone_until_it_is_gone() {
+fn an_address_record_without_our_ownership_record_is_left_alone_until_it_is_gone() {
     run(async {
         let life = Life::start("address").await;
         let theirs = record(&format!("{}.", life.host()), RrType::A, "192.0.2.1");
@@ -74,7 +74,7 @@ fn an_address_record_without_our_mark_is_left_alone_until_it_is_gone() {
 }
 
 #[test]
-fn a_truststore_object_with_another_owners_mark_is_not_overwritten() {
+fn a_truststore_object_of_another_owner_is_not_overwritten() {
     run(async {
         let life = Life::start("object").await;
         let (bucket, key) = (&life.prepared.bucket, format!("{}.pem", life.owner("d")));
