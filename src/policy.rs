@@ -110,15 +110,15 @@ pub struct Namespace<'a> {
 
 /// One thing that a spec reaches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reach {
+pub struct AccessRequest {
     /// For people: the field and what it says, and nothing that its writer does not know.
     pub part: String,
-    pub thing: Thing,
+    pub resource: Resource,
 }
 
 /// What a rule can bound. `None`: AWS did not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Thing {
+pub enum Resource {
     /// A host name.
     Name(String),
     /// The id of a hosted zone.
@@ -144,32 +144,32 @@ pub enum Thing {
 
 /// Whether a spec is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fit {
+pub enum Decision {
     /// All of it by one rule.
-    Fits,
+    Allowed,
     /// What fits no rule, for a condition.
-    Misfits(String),
+    Denied(String),
     /// It hangs on something that could not be read.
     Unknown,
 }
 
 impl Policy {
     /// Whether all that is reached for fits one of the namespace's rules.
-    pub fn fit(&self, namespace: Namespace, reach: &[Reach]) -> Fit {
+    pub fn decide(&self, namespace: Namespace, requests: &[AccessRequest]) -> Decision {
         let of_namespace = |selected| self.rules.iter().filter(move |r| r.namespaces.selects(namespace) == selected);
         let rules: Vec<_> = of_namespace(Some(true)).collect();
         let whole = |rule: &Rule| {
-            let allowed: Vec<_> = reach.iter().map(|r| rule.allows(&r.thing, namespace.name)).collect();
+            let allowed: Vec<_> = requests.iter().map(|r| rule.allows(&r.resource, namespace.name)).collect();
             let has = |answer| allowed.contains(&answer);
             if has(Some(false)) { Some(false) } else { (!has(None)).then_some(true) }
         };
         let fits: Vec<_> = rules.iter().map(|rule| whole(rule)).collect();
         if fits.contains(&Some(true)) {
-            Fit::Fits
+            Decision::Allowed
         } else if fits.contains(&None) || of_namespace(None).next().is_some() {
-            Fit::Unknown
+            Decision::Unknown
         } else {
-            Fit::Misfits(misfits(&rules, namespace, reach))
+            Decision::Denied(denials(&rules, namespace, requests))
         }
     }
 
@@ -186,11 +186,11 @@ impl Policy {
 }
 
 /// The parts that no rule allows; when each is allowed by some rule, those that the nearest rule does not. Nothing of what the rules say.
-fn misfits(rules: &[&Rule], namespace: Namespace, reach: &[Reach]) -> String {
+fn denials(rules: &[&Rule], namespace: Namespace, requests: &[AccessRequest]) -> String {
     const WAY_OUT: &str = "Change it, or ask whoever runs the operator for a rule that it fits";
-    let refused = |rule: &&Rule, r: &&Reach| rule.allows(&r.thing, namespace.name) != Some(true);
-    let by_all: Vec<_> = reach.iter().filter(|r| rules.iter().all(|rule| refused(rule, r))).collect();
-    let nearest = rules.iter().map(|rule| reach.iter().filter(|r| refused(rule, r)).collect::<Vec<_>>());
+    let refused = |rule: &&Rule, r: &&AccessRequest| rule.allows(&r.resource, namespace.name) != Some(true);
+    let by_all: Vec<_> = requests.iter().filter(|r| rules.iter().all(|rule| refused(rule, r))).collect();
+    let nearest = rules.iter().map(|rule| requests.iter().filter(|r| refused(rule, r)).collect::<Vec<_>>());
     let (parts, how) = match nearest.min_by_key(Vec::len) {
         None => return format!("the operator's policy has no rule for this namespace. {WAY_OUT}"),
         Some(nearest) if by_all.is_empty() => {
@@ -214,34 +214,34 @@ impl Namespaces {
 
 impl Rule {
     /// Whether it allows this; `None`: that hangs on what AWS did not say.
-    fn allows(&self, thing: &Thing, namespace: &str) -> Option<bool> {
+    fn allows(&self, resource: &Resource, namespace: &str) -> Option<bool> {
         let filled = |text: &str| text.replace("{namespace}", namespace);
         let within = |list: &Option<Vec<String>>, one: &String| list.as_ref().is_none_or(|list| list.contains(one));
-        Some(match thing {
-            Thing::Name(name) => {
+        Some(match resource {
+            Resource::Name(name) => {
                 let suffixes = self.domain_suffixes.as_ref();
                 suffixes.is_none_or(|all| all.iter().any(|suffix| is_below(name, &filled(suffix))))
             }
-            Thing::Zone(None) if self.hosted_zone_ids.is_some() => return None,
-            Thing::Zone(id) => id.as_ref().is_none_or(|id| within(&self.hosted_zone_ids, id)),
-            Thing::Region(region) => within(&self.regions, region),
-            Thing::Account(account) => within(&self.accounts, account),
-            Thing::Role(arn) => self.roles.iter().any(|role| role.arn == *arn),
-            Thing::Object { bucket, key } => {
+            Resource::Zone(None) if self.hosted_zone_ids.is_some() => return None,
+            Resource::Zone(id) => id.as_ref().is_none_or(|id| within(&self.hosted_zone_ids, id)),
+            Resource::Region(region) => within(&self.regions, region),
+            Resource::Account(account) => within(&self.accounts, account),
+            Resource::Role(arn) => self.roles.iter().any(|role| role.arn == *arn),
+            Resource::Object { bucket, key } => {
                 let has = |b: &Bucket| {
                     b.name == *bucket && b.prefix.as_ref().is_none_or(|prefix| is_inside(key, &filled(prefix)))
                 };
                 self.buckets.as_ref().is_none_or(|all| all.iter().any(has))
             }
-            Thing::KmsKey(arn) => is_listed(&self.kms_keys, arn),
-            Thing::Certificate(arn) => is_listed(&self.certificates, arn),
-            Thing::Function(arn) => is_listed(&self.functions, arn),
-            Thing::Api(tags) => match (&self.apis, tags) {
+            Resource::KmsKey(arn) => is_listed(&self.kms_keys, arn),
+            Resource::Certificate(arn) => is_listed(&self.certificates, arn),
+            Resource::Function(arn) => is_listed(&self.functions, arn),
+            Resource::Api(tags) => match (&self.apis, tags) {
                 (None, _) => true,
                 (Some(_), None) => return None,
                 (Some(Apis { tag }), Some(tags)) => tags.get(&tag.key).is_some_and(|v| *v == filled(&tag.value)),
             },
-            Thing::Adoption => self.adoption == AdoptionPolicy::Unowned,
+            Resource::Adoption => self.adoption == AdoptionPolicy::Unowned,
         })
     }
 }

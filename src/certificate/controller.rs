@@ -54,7 +54,7 @@ use crate::{
         desired::{Refused, length},
     },
     grant::{
-        fit::{Fit, Terms},
+        fit::{Decision, Terms},
         permits::{self, Permits, is_foreign},
     },
     k8s::{
@@ -333,7 +333,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         say(&Acceptance::Suspended, &[], None).await?;
         return Ok(Next::await_change());
     }
-    let terms = match admission(cert, || ctx.permits.fit(cert, now)) {
+    let terms = match admission(cert, || ctx.permits.decide(cert, now)) {
         Admission::Refused(refused) => {
             say(&refused, &[], None).await?;
             return Ok(Next::await_change());
@@ -468,17 +468,17 @@ enum Admission {
 }
 
 /// `fit`: what the grants say of a certificate in another namespace than its domain's.
-fn admission(cert: &ClientCertificate, fit: impl FnOnce() -> Option<Fit>) -> Admission {
-    match is_foreign(cert).then(fit).flatten() {
-        Some(Fit::Misfits(message)) => {
+fn admission(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decision>) -> Admission {
+    match is_foreign(cert).then(decision).flatten() {
+        Some(Decision::Denied(message)) => {
             let message = format!("{message}. Until then nothing is issued or renewed; a Secret that is there stays");
             Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, message, stalled: false })
         }
-        Some(Fit::Unknown(message)) => {
+        Some(Decision::Unknown(message)) => {
             let (type_, status, reason) = (ConditionType::Accepted, StepStatus::Unreachable, Reason::Unreachable);
             Admission::Unclear(Acceptance::Unclear(StepCondition { type_, status, reason, message }))
         }
-        Some(Fit::Fits(terms)) => Admission::Allowed(Some(terms)),
+        Some(Decision::Allowed(terms)) => Admission::Allowed(Some(terms)),
         None => Admission::Allowed(None),
     }
 }
@@ -515,12 +515,12 @@ fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, 
     }
     let (state, now) = (ctx.certificates.state(), Timestamp::now());
     let all = state.iter().filter_map(|c| c.0.as_ref().ok());
-    contested(cert, d, trust, all, |c| ctx.permits.fit(c, now))
+    contested(cert, d, trust, all, |c| ctx.permits.decide(c, now))
 }
 
 /// True for a certificate with a claim on its subject: of another namespace, one that is or may be granted.
-fn has_claim(cert: &ClientCertificate, fit: impl FnOnce() -> Option<Fit>) -> bool {
-    !is_foreign(cert) || matches!(fit(), Some(Fit::Fits(_) | Fit::Unknown(_)))
+fn has_claim(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decision>) -> bool {
+    !is_foreign(cert) || matches!(decision(), Some(Decision::Allowed(_) | Decision::Unknown(_)))
 }
 
 /// Refusal of a self-signed certificate because an older one of `all` with a claim on its subject, or an authority,
@@ -530,9 +530,9 @@ fn contested<'a>(
     d: &Desired,
     trust: Option<&Trust>,
     all: impl Iterator<Item = &'a ClientCertificate>,
-    fit: impl Fn(&ClientCertificate) -> Option<Fit>,
+    decision: impl Fn(&ClientCertificate) -> Option<Decision>,
 ) -> Option<Refused> {
-    let all = all.filter(|c| conflicts::wants_the_same(cert, c) && has_claim(c, || fit(c)));
+    let all = all.filter(|c| conflicts::wants_the_same(cert, c) && has_claim(c, || decision(c)));
     // Who has it in another namespace is not this namespace's to know.
     let winner = conflicts::winner(cert, all).map(|c| match c.namespace() == cert.namespace() {
         true => format!("ClientCertificate {}", c.name_any()),

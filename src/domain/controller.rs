@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    access_request,
     active_trust::{ActiveTrust, DomainKey},
     allowance::Allowance,
     bypass::Bypasses,
@@ -38,7 +39,6 @@ use super::{
     },
     observe::{self, Versions},
     permission::{Permission, before_aws},
-    reach,
     repairs::Repairs,
     report, serving,
 };
@@ -56,7 +56,7 @@ use crate::{
     certificate,
     conditions::{Acceptance, Transition, transitions},
     grant::{
-        fit::{Fit, Terms},
+        fit::{Decision, Terms},
         permits::{self, Permits},
     },
     k8s::{
@@ -378,9 +378,9 @@ fn clients_of(
     let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
     let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
     let own = theirs().filter(|c| !permits::is_foreign(c)).filter_map(|c| trusted(c, None));
-    let granted = foreign.iter().filter_map(|(c, fit)| match (c.0.as_ref().ok()?, fit) {
-        (c, Fit::Fits(terms)) => trusted(c, Some(terms)),
-        (c, Fit::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => Some(SelfSigned::unclear(c)),
+    let granted = foreign.iter().filter_map(|(c, decision)| match (c.0.as_ref().ok()?, decision) {
+        (c, Decision::Allowed(terms)) => trusted(c, Some(terms)),
+        (c, Decision::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => Some(SelfSigned::unclear(c)),
         _ => None,
     });
     // One that cannot be read may be one of ours: what it has keeps its trust.
@@ -401,12 +401,13 @@ fn certificates_for(
 ) -> Vec<Arc<certificate::controller::Guard>> {
     let of_it = |c: &ClientCertificate| certificate::desired::domain_key(c) == *domain && !permits::is_foreign(c);
     let own = all.into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it));
-    let granted = foreign.iter().filter(|(_, fit)| !matches!(fit, Fit::Misfits(_))).map(|(c, _)| c.clone());
+    let granted =
+        foreign.iter().filter(|(_, decision)| !matches!(decision, Decision::Denied(_))).map(|(c, _)| c.clone());
     own.chain(granted).collect()
 }
 
 /// A certificate of another namespace, and whether it is granted.
-type Foreign = (Arc<certificate::controller::Guard>, Fit);
+type Foreign = (Arc<certificate::controller::Guard>, Decision);
 
 async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
@@ -437,7 +438,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
     }
     let deleting = domain.metadata.deletion_timestamp.is_some();
     let permission = Permission::of(domain, &old, ctx, now);
-    let named = reach::of(domain, &before_aws(domain, &ctx.cluster_id), deleting);
+    let named = access_request::of(domain, &before_aws(domain, &ctx.cluster_id), deleting);
     if let Some(next) = permission.ends(&named, None).await? {
         return Ok(next);
     }
@@ -459,7 +460,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
         truststore_bucket: ctx.truststore_bucket.as_deref(),
     };
     let placement = Placement::of(domain, &surroundings);
-    if let Some(next) = permission.ends(&reach::of(domain, &placement, deleting), None).await? {
+    if let Some(next) = permission.ends(&access_request::of(domain, &placement, deleting), None).await? {
         return Ok(next);
     }
     match course(domain, &placement) {

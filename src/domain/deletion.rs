@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 
 use super::{
+    access_request,
     cache::AwsReader,
     controller::Ctx,
     desired::{self, Placement},
@@ -14,7 +15,6 @@ use super::{
     observe,
     permission::Permission,
     plan::{Step, StepPlan, StepState},
-    reach,
     report::{self, Outcome},
     serving::waiting_since,
     teardown,
@@ -39,8 +39,8 @@ pub(super) async fn delete(
     let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
     let reader = AwsReader::live(session, &cache);
     let zones = observe::zone_of_remains(placement, &reader).await;
-    let reach = [reach::of(domain, placement, true), reach::zones(&zones)].concat();
-    if let Some(next) = permission.ends(&reach, zones.as_ref().err()).await? {
+    let requests = [access_request::of(domain, placement, true), access_request::zones(&zones)].concat();
+    if let Some(next) = permission.ends(&requests, zones.as_ref().err()).await? {
         return Ok(next);
     }
     let policy = domain.spec.deletion_policy;

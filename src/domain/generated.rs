@@ -75,7 +75,7 @@ pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) ->
     let DesiredSource::Generated { request, .. } = &wanted.source else { return Ownership::Ours };
     let (certificates, beside) = match o.authorities.get(&wanted.name) {
         Some(Source::NotOwned(why)) => return Ownership::NotOurs(why.clone()),
-        Some(Source::Read { certificates: Ok(own), completing, key: Key::Fits | Key::Absent }) => (own, completing),
+        Some(Source::Read { certificates: Ok(own), completing, key: Key::Matches | Key::Absent }) => (own, completing),
         _ => return Ownership::Ours,
     };
     // A certificate of our key that another authority signed would bring that one along.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
     certificate,
-    grant::{fit::Fit, permits},
+    grant::{fit::Decision, permits},
     k8s::{finalizer, watch::Watch},
     telemetry::policy_file::InForce,
 };
@@ -59,8 +59,8 @@ pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> O
     let cert = c.0.as_ref().ok()?;
     let key = certificate::desired::domain_key(cert);
     let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
-    let fit = || ctx.permits.fit(cert, Timestamp::now());
-    let is_accepted = || is_accepted(cert, || ctx.permits.may_be_trusted(cert), fit);
+    let decision = || ctx.permits.decide(cert, Timestamp::now());
+    let is_accepted = || is_accepted(cert, || ctx.permits.may_be_trusted(cert), decision);
     let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
     let lifetime = certificate::desired::duration(cert, max.as_ref().map(desired::length));
     let allowed = || ctx.active_trust.trust(&key).is_some_and(|trust| trust.allows_everywhere(lifetime));
@@ -72,11 +72,11 @@ pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> O
 fn is_accepted(
     cert: &ClientCertificate,
     may_be_trusted: impl FnOnce() -> bool,
-    fit: impl FnOnce() -> Option<Fit>,
+    decision: impl FnOnce() -> Option<Decision>,
 ) -> bool {
     match cert.spec.issuance {
         Issuance::SelfSigned => may_be_trusted(),
-        Issuance::Authority => matches!(fit(), Some(Fit::Fits(_))),
+        Issuance::Authority => matches!(decision(), Some(Decision::Allowed(_))),
     }
 }
 
@@ -204,9 +204,9 @@ mod tests {
 
     #[test]
     fn a_certificate_that_nobody_let_in_makes_no_calls_to_aws() {
-        let (fits, misfits) = (Some(Fit::Fits(terms())), Some(Fit::Misfits("m".into())));
-        let unknown = Some(Fit::Unknown("m".into()));
-        for (issuance, may_be_trusted, fit, expected) in [
+        let (fits, misfits) = (Some(Decision::Allowed(terms())), Some(Decision::Denied("m".into())));
+        let unknown = Some(Decision::Unknown("m".into()));
+        for (issuance, may_be_trusted, decision, expected) in [
             ("Authority", false, fits.clone(), true),
             ("Authority", true, misfits.clone(), false),
             ("Authority", true, unknown.clone(), false),
@@ -216,8 +216,8 @@ mod tests {
             ("SelfSigned", false, fits, false),
         ] {
             let cert = certificate("acme", issuance);
-            let found = is_accepted(&cert, || may_be_trusted, || fit.clone());
-            assert_eq!(found, expected, "{issuance} {may_be_trusted} {fit:?}");
+            let found = is_accepted(&cert, || may_be_trusted, || decision.clone());
+            assert_eq!(found, expected, "{issuance} {may_be_trusted} {decision:?}");
         }
         // Namespace, issuance, let in, leaves of its life are allowed already.
         for (namespace, issuance, is_accepted, allowed, expected) in [

@@ -1,5 +1,6 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
+pub mod access_request;
 pub mod active_trust;
 pub mod allowance;
 pub mod bypass;
@@ -17,7 +18,6 @@ pub mod observe;
 pub mod observed;
 mod permission;
 pub mod plan;
-pub mod reach;
 pub mod records;
 pub mod repairs;
 pub mod report;

@@ -126,9 +126,9 @@ pub enum LeafIssuer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     Absent,
-    Fits,
+    Matches,
     /// It is there, but belongs to another certificate or cannot be read.
-    Misfit,
+    Mismatch,
 }
 
 /// The truststore's bucket.

@@ -6,16 +6,17 @@ use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action as Next};
 
 use super::{
+    access_request,
     controller::Ctx,
     desired::{Placement, Surroundings},
     observed::Unseen,
-    reach, report,
+    report,
 };
 use crate::{
     api::{MtlsDomain, MtlsDomainStatus, conditions::Reason},
     conditions::Acceptance,
     k8s::{finalizer, reconcile::Error},
-    policy::{Fit, Namespace, Policy, Reach},
+    policy::{AccessRequest, Decision, Namespace, Policy},
 };
 
 /// The policy as it is at the beginning of a reconcile; one that changes meanwhile brings about another reconcile.
@@ -37,15 +38,15 @@ impl<'a> Permission<'a> {
     }
 
     /// Whether this is certain to be allowed.
-    pub fn allows(&self, reach: &[Reach]) -> bool {
-        is_allowed(&self.fit(self.domain, reach))
+    pub fn allows(&self, requests: &[AccessRequest]) -> bool {
+        is_allowed(&self.decide(self.domain, requests))
     }
 
     /// Ends the reconcile when this is not allowed, and says so; `None`: it is. `unseen` is what the answer may hang on.
-    pub async fn ends(&self, reach: &[Reach], unseen: Option<&Unseen>) -> Result<Option<Next>, Error> {
+    pub async fn ends(&self, requests: &[AccessRequest], unseen: Option<&Unseen>) -> Result<Option<Next>, Error> {
         let Permission { ctx, domain, old, now, .. } = *self;
         let (uid, generation) = (domain.uid().unwrap_or_default(), domain.metadata.generation.unwrap_or_default());
-        let (new, next) = match answer(domain, self.fit(domain, reach), unseen) {
+        let (new, next) = match answer(domain, self.decide(domain, requests), unseen) {
             Answer::Allowed => return Ok(None),
             Answer::Unclear(unseen) => (report::unclear(old, generation, &unseen, now), Next::requeue(ctx.poll(&uid))),
             Answer::Refused(refused) => {
@@ -59,36 +60,36 @@ impl<'a> Permission<'a> {
 
     /// Whether another object is certain to be refused, so that its claim on a name is none.
     pub fn is_refused(&self, other: &MtlsDomain) -> bool {
-        let reach = reach::of(other, &before_aws(other, &self.ctx.cluster_id), false);
-        is_certainly_refused(&self.fit(other, &reach))
+        let requests = access_request::of(other, &before_aws(other, &self.ctx.cluster_id), false);
+        is_certainly_refused(&self.decide(other, &requests))
     }
 
-    fn fit(&self, domain: &MtlsDomain, reach: &[Reach]) -> Fit {
-        fit(self.policy(), domain, reach, |namespace| self.ctx.labels(namespace))
+    fn decide(&self, domain: &MtlsDomain, requests: &[AccessRequest]) -> Decision {
+        decide(self.policy(), domain, requests, |namespace| self.ctx.labels(namespace))
     }
 }
 
 /// The policy's answer for all that `domain` reaches for; without a policy everything is allowed. `labels`: those of a
 /// namespace, as far as they are known.
-fn fit(
+fn decide(
     policy: Option<&Policy>,
     domain: &MtlsDomain,
-    reach: &[Reach],
+    requests: &[AccessRequest],
     labels: impl FnOnce(&str) -> Option<BTreeMap<String, String>>,
-) -> Fit {
-    let Some(policy) = policy else { return Fit::Fits };
+) -> Decision {
+    let Some(policy) = policy else { return Decision::Allowed };
     let name = domain.namespace().unwrap_or_default();
-    policy.fit(Namespace { name: &name, labels: labels(&name).as_ref() }, reach)
+    policy.decide(Namespace { name: &name, labels: labels(&name).as_ref() }, requests)
 }
 
 /// True only for what the policy certainly allows: an unknown answer is not allowed.
-fn is_allowed(fit: &Fit) -> bool {
-    matches!(fit, Fit::Fits)
+fn is_allowed(decision: &Decision) -> bool {
+    matches!(decision, Decision::Allowed)
 }
 
 /// True only for what the policy certainly denies: with an unknown answer a domain keeps its claim on a name.
-fn is_certainly_refused(fit: &Fit) -> bool {
-    matches!(fit, Fit::Misfits(_))
+fn is_certainly_refused(decision: &Decision) -> bool {
+    matches!(decision, Decision::Denied(_))
 }
 
 /// Consequence of the policy's answer for a reconcile.
@@ -100,14 +101,14 @@ enum Answer {
     Refused(Acceptance),
 }
 
-fn answer(domain: &MtlsDomain, fit: Fit, unseen: Option<&Unseen>) -> Answer {
-    match fit {
-        Fit::Fits => Answer::Allowed,
-        Fit::Unknown => Answer::Unclear(unseen.cloned().unwrap_or_else(|| Unseen {
+fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> Answer {
+    match decision {
+        Decision::Allowed => Answer::Allowed,
+        Decision::Unknown => Answer::Unclear(unseen.cloned().unwrap_or_else(|| Unseen {
             reason: Reason::Unreachable,
             message: "the labels of the namespace, by which the operator's policy goes, are not known yet".into(),
         })),
-        Fit::Misfits(mut message) => {
+        Decision::Denied(mut message) => {
             if domain.metadata.deletion_timestamp.is_some() {
                 message = format!(
                     "{message}. Until then nothing is deleted in AWS; to leave everything there as it is, annotate this object with {}: {}",
@@ -132,7 +133,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::policy::{self, Thing};
+    use crate::policy::{self, Resource};
 
     fn domain(spec: Value) -> MtlsDomain {
         let metadata = json!({"name": "partners", "namespace": "shop"});
@@ -149,10 +150,12 @@ mod tests {
 
     #[test]
     fn only_what_is_certain_to_be_allowed_is_allowed() {
-        for (fit, allowed, refused) in
-            [(Fit::Fits, true, false), (Fit::Unknown, false, false), (Fit::Misfits("m".into()), false, true)]
-        {
-            assert_eq!((is_allowed(&fit), is_certainly_refused(&fit)), (allowed, refused), "{fit:?}");
+        for (decision, allowed, refused) in [
+            (Decision::Allowed, true, false),
+            (Decision::Unknown, false, false),
+            (Decision::Denied("m".into()), false, true),
+        ] {
+            assert_eq!((is_allowed(&decision), is_certainly_refused(&decision)), (allowed, refused), "{decision:?}");
         }
     }
 
@@ -160,12 +163,16 @@ mod tests {
     fn a_reconcile_goes_on_only_with_what_is_allowed() {
         let domain = domain(json!({"domainName": "a.example.com"}));
         let zones = Unseen { reason: Reason::Throttled, message: "the zones".into() };
-        assert_eq!(answer(&domain, Fit::Fits, None), Answer::Allowed);
-        assert_eq!(answer(&domain, Fit::Fits, Some(&zones)), Answer::Allowed, "it hangs on nothing that failed");
-        assert_eq!(answer(&domain, Fit::Unknown, Some(&zones)), Answer::Unclear(zones.clone()));
-        let Answer::Unclear(labels) = answer(&domain, Fit::Unknown, None) else { panic!("not known") };
+        assert_eq!(answer(&domain, Decision::Allowed, None), Answer::Allowed);
+        assert_eq!(
+            answer(&domain, Decision::Allowed, Some(&zones)),
+            Answer::Allowed,
+            "it hangs on nothing that failed"
+        );
+        assert_eq!(answer(&domain, Decision::Unknown, Some(&zones)), Answer::Unclear(zones.clone()));
+        let Answer::Unclear(labels) = answer(&domain, Decision::Unknown, None) else { panic!("not known") };
         assert!(labels.reason == Reason::Unreachable && labels.message.contains("the labels of the namespace"));
-        let refused = |domain: &MtlsDomain| match answer(domain, Fit::Misfits("m".into()), Some(&zones)) {
+        let refused = |domain: &MtlsDomain| match answer(domain, Decision::Denied("m".into()), Some(&zones)) {
             Answer::Refused(Acceptance::Refused { reason: Reason::NotPermitted, message, stalled: false }) => message,
             other => panic!("{other:?}"),
         };
@@ -176,20 +183,20 @@ mod tests {
     #[test]
     fn the_policy_is_asked_about_the_namespace_with_its_labels() {
         let domain = domain(json!({"domainName": "a.example.com"}));
-        let reach = [Reach { part: "p".into(), thing: Thing::Name("a.example.com".into()) }];
+        let requests = [AccessRequest { part: "p".into(), resource: Resource::Name("a.example.com".into()) }];
         let of = |text: &str, labels: Option<&str>| {
             let policy = policy::parse(text).unwrap();
-            fit(Some(&policy), &domain, &reach, |namespace| {
+            decide(Some(&policy), &domain, &requests, |namespace| {
                 assert_eq!(namespace, "shop");
                 labels.map(|team| [("team".to_owned(), team.to_owned())].into())
             })
         };
         let by_label = "rules: [{name: a, namespaces: {matchLabels: {team: a}}}]";
-        assert_eq!(of(by_label, Some("a")), Fit::Fits);
-        assert!(matches!(of(by_label, Some("b")), Fit::Misfits(_)));
-        assert_eq!(of(by_label, None), Fit::Unknown);
-        assert!(matches!(of("rules: [{name: a, namespaces: {names: [other]}}]", None), Fit::Misfits(_)));
-        assert_eq!(fit(None, &domain, &reach, |_| None), Fit::Fits, "without a policy");
+        assert_eq!(of(by_label, Some("a")), Decision::Allowed);
+        assert!(matches!(of(by_label, Some("b")), Decision::Denied(_)));
+        assert_eq!(of(by_label, None), Decision::Unknown);
+        assert!(matches!(of("rules: [{name: a, namespaces: {names: [other]}}]", None), Decision::Denied(_)));
+        assert_eq!(decide(None, &domain, &requests, |_| None), Decision::Allowed, "without a policy");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use kube::{
 use tokio::time::Instant;
 
 use super::{
+    access_request,
     cache::AwsReader,
     controller::Ctx,
     desired::{self, Desired, Refused},
@@ -18,7 +19,6 @@ use super::{
     observed::{Leaf, LeafIssuer, Observed, Pinned, Preflight, Seen},
     permission::Permission,
     plan::{self, Action, Plan, StepState},
-    reach,
     report::{self, Outcome, Outcomes},
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     conditions::{Acceptance, ConditionStatus},
     k8s::{finalizer, reconcile::Error},
     pki::truststore::Bundle,
-    policy::Reach,
+    policy::AccessRequest,
     telemetry::metrics::{Controller, Stage},
 };
 
@@ -60,7 +60,7 @@ pub(super) async fn serve(
         Some(since) => {
             let reader = AwsReader::cached(session, &cache, ctx.refresh.of(&uid), since);
             let preflight = observe::preflight(d, &reader).await;
-            match permission.allows(&reached(d, domain, &preflight)) {
+            match permission.allows(&access_requests(d, domain, &preflight)) {
                 true => {
                     Some(view(d, theirs, permission, &reader, preflight).await).filter(|view| is_in_sync(&view.plan))
                 }
@@ -78,7 +78,7 @@ pub(super) async fn serve(
             let preflight = observe::preflight(d, &reader).await;
             let unseen =
                 preflight.zones.as_ref().err().or_else(|| preflight.apis.values().find_map(|api| api.as_ref().err()));
-            if let Some(next) = permission.ends(&reached(d, domain, &preflight), unseen).await? {
+            if let Some(next) = permission.ends(&access_requests(d, domain, &preflight), unseen).await? {
                 return Ok(next);
             }
             let view = view(d, theirs, permission, &reader, preflight).await;
@@ -215,8 +215,8 @@ fn is_in_sync(plan: &Plan) -> bool {
 }
 
 /// What the operator's policy has to allow.
-fn reached(d: &Desired, domain: &MtlsDomain, preflight: &Preflight) -> Vec<Reach> {
-    [reach::of(domain, &d.placement, false), reach::found(domain, preflight)].concat()
+fn access_requests(d: &Desired, domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
+    [access_request::of(domain, &d.placement, false), access_request::found(domain, preflight)].concat()
 }
 
 async fn view(

@@ -118,8 +118,8 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
         (None, None) => return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt")),
     };
     let key = match (tls_crt, tls_key) {
-        (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt).is_ok() => Key::Fits,
-        (Some(_), Some(_)) => Key::Misfit,
+        (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt).is_ok() => Key::Matches,
+        (Some(_), Some(_)) => Key::Mismatch,
         _ => Key::Absent,
     };
     Source::Read { certificates, completing, key }
@@ -188,11 +188,11 @@ mod tests {
             &[made.certificate_pem.trim_end().as_bytes(), key.as_bytes()].concat(),
         ];
         for shape in shapes {
-            assert_eq!(of(shape), Key::Fits, "{}", String::from_utf8_lossy(shape));
+            assert_eq!(of(shape), Key::Matches, "{}", String::from_utf8_lossy(shape));
         }
         assert_eq!(
             [of(other.key_pem.as_bytes()), of(b"garbage"), of(b" \n"), of(b"")],
-            [Key::Misfit, Key::Misfit, Key::Absent, Key::Absent]
+            [Key::Mismatch, Key::Mismatch, Key::Absent, Key::Absent]
         );
     }
 
@@ -226,7 +226,7 @@ mod tests {
         let cases: [(&[(&str, &str)], Source); 6] = [
             (
                 &[("tls.crt", &own), ("tls.key", &key), ("ca.crt", &other)],
-                source(Ok(own_.clone()), Ok(other_.clone()), Key::Fits),
+                source(Ok(own_.clone()), Ok(other_.clone()), Key::Matches),
             ),
             (&[("tls.crt", &own), ("tls.key", "")], source(Ok(own_.clone()), none.clone(), Key::Absent)),
             (&[("ca.crt", &other)], source(Ok(other_.clone()), none.clone(), Key::Absent)),

@@ -16,7 +16,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fit::Fit,
+    fit::Decision,
     permits::{self, Guard, Permits},
 };
 use crate::{
@@ -115,9 +115,10 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     let now = Timestamp::now();
     let key = (grant.namespace().unwrap_or_default(), grant.spec.domain_ref.name.clone());
     let is_there = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0)).is_some();
-    let by_it = |fit: &Fit| matches!(fit, Fit::Fits(terms) if terms.grant == grant.name_any());
+    let by_it = |decision: &Decision| matches!(decision, Decision::Allowed(terms) if terms.grant == grant.name_any());
     let all = ctx.permits.of_domain(&key, now);
-    let covered: Vec<_> = all.iter().filter(|(_, fit)| by_it(fit)).filter_map(|(c, _)| c.0.as_ref().ok()).collect();
+    let covered: Vec<_> =
+        all.iter().filter(|(_, decision)| by_it(decision)).filter_map(|(c, _)| c.0.as_ref().ok()).collect();
     // For people only: what a certificate says of itself decides nothing.
     let expiries = covered.iter().filter_map(|c| c.status.as_ref()?.not_after.clone());
     let (status, reason, message) = match is_there {

@@ -58,10 +58,10 @@ pub struct Around<'a> {
 
 /// Whether a certificate is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fit {
-    Fits(Terms),
+pub enum Decision {
+    Allowed(Terms),
     /// What does not fit, for a condition.
-    Misfits(String),
+    Denied(String),
     /// It hangs on something that is not known, for a condition.
     Unknown(String),
 }
@@ -79,12 +79,12 @@ pub struct Terms {
 }
 
 /// One certificate; the `others` of the domain, itself among them or not, are asked for only when it comes to places.
-pub fn fit(ask: &Arc<Ask>, others: impl FnOnce() -> Vec<Arc<Ask>>, around: &Around) -> Fit {
+pub fn decide(ask: &Arc<Ask>, others: impl FnOnce() -> Vec<Arc<Ask>>, around: &Around) -> Decision {
     let alone = allot(std::slice::from_ref(ask), around).remove(0);
     let hangs_on_places = match &alone {
-        Fit::Fits(terms) => terms.is_counted,
-        Fit::Unknown(_) => around.grants.iter().any(|g| g.spec.max_certificates.is_some()),
-        Fit::Misfits(_) => false,
+        Decision::Allowed(terms) => terms.is_counted,
+        Decision::Unknown(_) => around.grants.iter().any(|g| g.spec.max_certificates.is_some()),
+        Decision::Denied(_) => false,
     };
     if !hangs_on_places {
         return alone;
@@ -96,7 +96,7 @@ pub fn fit(ask: &Arc<Ask>, others: impl FnOnce() -> Vec<Arc<Ask>>, around: &Arou
 }
 
 /// Each certificate's answer, in the order in which they are given: places go to the oldest.
-pub fn allot(asks: &[Arc<Ask>], around: &Around) -> Vec<Fit> {
+pub fn allot(asks: &[Arc<Ask>], around: &Around) -> Vec<Decision> {
     let mut order: Vec<usize> = (0..asks.len()).collect();
     order.sort_by(|a, b| asks[*a].age().cmp(&asks[*b].age()));
     // One that takes no place first, so that none is taken in vain.
@@ -129,7 +129,7 @@ impl Places {
     }
 }
 
-fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Around) -> Fit {
+fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Around) -> Decision {
     let namespace = Namespace { name: &ask.namespace, labels: around.labels.get(&ask.namespace) };
     let (mut nearest, mut full): (Option<(&ClientGrant, Vec<String>)>, _) = (None, None);
     let mut perhaps = BTreeSet::new();
@@ -158,7 +158,7 @@ fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Aro
                     places[at].perhaps += 1
                 }
                 perhaps.iter().for_each(|at: &usize| places[*at].perhaps += 1);
-                return Fit::Fits(terms(grant));
+                return Decision::Allowed(terms(grant));
             }
             _ => {
                 perhaps.insert(at);
@@ -169,12 +169,12 @@ fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Aro
     if !perhaps.is_empty() {
         let what =
             if namespace.labels.is_none() { "the labels of this namespace" } else { "the labels of some namespaces" };
-        return Fit::Unknown(format!("{what}, by which ClientGrants go, are not known yet"));
+        return Decision::Unknown(format!("{what}, by which ClientGrants go, are not known yet"));
     }
     if around.unreadable {
-        return Fit::Unknown("there are ClientGrants that this version of the operator cannot read".into());
+        return Decision::Unknown("there are ClientGrants that this version of the operator cannot read".into());
     }
-    Fit::Misfits(match (full, nearest) {
+    Decision::Denied(match (full, nearest) {
         (Some(grant), _) => format!(
             "older ClientCertificates have all places of the ClientGrant {grant} (its spec.maxCertificates): delete one of them, or ask whoever runs \
              the domain for more"
@@ -301,16 +301,16 @@ mod tests {
         }
     }
 
-    fn shown(fit: Fit) -> String {
-        match fit {
-            Fit::Fits(terms) => format!("fits {}", terms.grant),
-            Fit::Misfits(message) => message.split(": ").next().unwrap().to_owned(),
-            Fit::Unknown(_) => "unknown".into(),
+    fn shown(decision: Decision) -> String {
+        match decision {
+            Decision::Allowed(terms) => format!("fits {}", terms.grant),
+            Decision::Denied(message) => message.split(": ").next().unwrap().to_owned(),
+            Decision::Unknown(_) => "unknown".into(),
         }
     }
 
     fn alone(ask: &Ask, around: &Around) -> String {
-        shown(fit(&Arc::new(ask.clone()), Vec::new, around))
+        shown(decide(&Arc::new(ask.clone()), Vec::new, around))
     }
 
     #[test]
@@ -379,7 +379,7 @@ mod tests {
             assert_eq!(alone(&ask, &around(&grants)), expected, "{change} {ask:?}");
         }
         let none = around(&[]);
-        let message = |around: &Around, ask: &Ask| format!("{:?}", fit(&Arc::new(ask.clone()), Vec::new, around));
+        let message = |around: &Around, ask: &Ask| format!("{:?}", decide(&Arc::new(ask.clone()), Vec::new, around));
         let others = [grant("g", json!({"namespaces": {"names": ["b"]}}))];
         assert_eq!(message(&none, &ask("c")), message(&around(&others), &ask("c")), "no domain, or none for us");
     }
@@ -395,7 +395,7 @@ mod tests {
         far.request.organizations = vec!["Acme".into(), "Other".into()];
         far.request.common_name = "nobody".into();
         far.request.uris = vec!["a:b".into()];
-        let Fit::Misfits(message) = fit(&Arc::new(far.clone()), Vec::new, &around(&grants)) else { panic!() };
+        let Decision::Denied(message) = decide(&Arc::new(far.clone()), Vec::new, &around(&grants)) else { panic!() };
         assert!(message.contains("ClientGrant two") && !message.contains("organizations[0]"), "{message}");
         // What cannot be read may be the one.
         let blind = Around { unreadable: true, ..around(&grants) };
@@ -408,11 +408,12 @@ mod tests {
         let grants = [grant("g", json!({"maxCertificates": 2}))];
         let at = |name: &str, second| Ask { created: Some(Timestamp::from_second(second).unwrap()), ..ask(name) };
         let asks = [at("d", 1), at("a", 2), at("c", 1), at("b", 0)].map(Arc::new);
-        let all: Vec<_> = allot(&asks, &around(&grants)).into_iter().map(|f| matches!(f, Fit::Fits(_))).collect();
+        let all: Vec<_> =
+            allot(&asks, &around(&grants)).into_iter().map(|f| matches!(f, Decision::Allowed(_))).collect();
         assert_eq!(all, [false, false, true, true]);
         for (ask, expected) in asks.iter().zip(all) {
-            let one = fit(ask, || asks.to_vec(), &around(&grants));
-            assert_eq!(matches!(one, Fit::Fits(_)), expected, "{ask:?} by itself");
+            let one = decide(ask, || asks.to_vec(), &around(&grants));
+            assert_eq!(matches!(one, Decision::Allowed(_)), expected, "{ask:?} by itself");
         }
     }
 
@@ -458,17 +459,17 @@ mod tests {
             let partly = Around { labels: labels(known), ..around(&grants) };
             let (end, before) = (allot(&asks, &whole), allot(&asks, &partly));
             for grant in &grants {
-                let covered = end.iter().filter(|f| matches!(f, Fit::Fits(t) if t.grant == grant.name_any())).count();
+                let covered = end.iter().filter(|f| matches!(f, Decision::Allowed(t) if t.grant == grant.name_any())).count();
                 prop_assert!(grant.spec.max_certificates.is_none_or(|max| covered <= max as usize));
             }
             for (n, ask) in asks.iter().enumerate() {
-                prop_assert!(!matches!(end[n], Fit::Unknown(_)));
-                prop_assert_eq!(&fit(ask, || asks.clone(), &whole), &end[n]);
-                prop_assert_eq!(&fit(ask, || asks.clone(), &partly), &before[n]);
+                prop_assert!(!matches!(end[n], Decision::Unknown(_)));
+                prop_assert_eq!(&decide(ask, || asks.clone(), &whole), &end[n]);
+                prop_assert_eq!(&decide(ask, || asks.clone(), &partly), &before[n]);
                 match &before[n] {
-                    Fit::Fits(_) => prop_assert!(matches!(end[n], Fit::Fits(_)), "{:?}", end[n]),
-                    Fit::Misfits(_) => prop_assert!(matches!(end[n], Fit::Misfits(_)), "{:?}", end[n]),
-                    Fit::Unknown(_) => {}
+                    Decision::Allowed(_) => prop_assert!(matches!(end[n], Decision::Allowed(_)), "{:?}", end[n]),
+                    Decision::Denied(_) => prop_assert!(matches!(end[n], Decision::Denied(_)), "{:?}", end[n]),
+                    Decision::Unknown(_) => {}
                 }
             }
         }

@@ -14,7 +14,7 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::fit::{self, Around, Ask, Fit};
+use super::fit::{self, Around, Ask, Decision};
 use crate::{
     api::{ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain, Namespaces},
     certificate::{self, desired::domain_key},
@@ -69,13 +69,13 @@ impl Permits {
     }
 
     /// Of a certificate in another namespace than its domain's; `None`: what it asks for is nothing that could be certified.
-    pub fn fit(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Fit> {
+    pub fn decide(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Decision> {
         let (key, ask) = (domain_key(cert), self.ask(cert)?);
-        Some(self.judged(&key, now, |around| fit::fit(&ask, || self.asking(&key).1, around)))
+        Some(self.judged(&key, now, |around| fit::decide(&ask, || self.asking(&key).1, around)))
     }
 
     /// Every certificate in other namespaces than this domain's that asks for something there.
-    pub fn of_domain(&self, key: &DomainKey, now: Timestamp) -> Vec<(Certificate, Fit)> {
+    pub fn of_domain(&self, key: &DomainKey, now: Timestamp) -> Vec<(Certificate, Decision)> {
         let (certificates, asks) = self.asking(key);
         let fits = self.judged(key, now, |around| fit::allot(&asks, around));
         certificates.into_iter().zip(fits).collect()
@@ -264,10 +264,10 @@ mod tests {
     fn a_certificate_is_granted_by_what_there_is() {
         let now = Timestamp::now();
         let cert = foreign("client1", |_| {});
-        let of = |grants: Vec<Guard>| match permits(grants, vec![guard(cert.clone())]).fit(&cert, now) {
-            Some(Fit::Fits(_)) => "fits",
-            Some(Fit::Misfits(_)) => "misfits",
-            Some(Fit::Unknown(_)) => "unknown",
+        let of = |grants: Vec<Guard>| match permits(grants, vec![guard(cert.clone())]).decide(&cert, now) {
+            Some(Decision::Allowed(_)) => "fits",
+            Some(Decision::Denied(_)) => "misfits",
+            Some(Decision::Unknown(_)) => "unknown",
             None => "nothing",
         };
         assert_eq!(of(vec![]), "misfits");
@@ -277,7 +277,11 @@ mod tests {
         let by_label = |o: &mut Value| o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}});
         assert_eq!(of(vec![named("a", by_label)]), "unknown");
         let bad = foreign("bad", |o| o["spec"]["csr"] = json!("x"));
-        assert_eq!(permits(vec![named("a", |_| {})], vec![]).fit(&bad, now), None, "nothing that could be certified");
+        assert_eq!(
+            permits(vec![named("a", |_| {})], vec![]).decide(&bad, now),
+            None,
+            "nothing that could be certified"
+        );
     }
 
     #[test]
@@ -290,7 +294,7 @@ mod tests {
         ];
         let found = permits(vec![named("a", |_| {})], certificates).of_domain(&key(), Timestamp::now());
         assert_eq!(found.iter().map(|(c, _)| c.name_any()).collect::<Vec<_>>(), ["client1"]);
-        assert!(matches!(found[0].1, Fit::Fits(_)));
+        assert!(matches!(found[0].1, Decision::Allowed(_)));
     }
 
     #[test]

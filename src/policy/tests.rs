@@ -11,33 +11,33 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
-fn reach(part: &str, thing: Thing) -> Reach {
-    Reach { part: part.into(), thing }
+fn access_request(part: &str, resource: Resource) -> AccessRequest {
+    AccessRequest { part: part.into(), resource }
 }
 
-fn allowed(rule: &str, thing: Thing) -> Fit {
+fn allowed(rule: &str, resource: Resource) -> Decision {
     let policy = policy(&format!("rules:\n- name: a\n  namespaces: {{}}\n  {rule}"));
-    policy.fit(Namespace { name: "shop", labels: None }, &[reach("it", thing)])
+    policy.decide(Namespace { name: "shop", labels: None }, &[access_request("it", resource)])
 }
 
-fn object(bucket: &str, key: &str) -> Thing {
-    Thing::Object { bucket: bucket.into(), key: key.into() }
+fn object(bucket: &str, key: &str) -> Resource {
+    Resource::Object { bucket: bucket.into(), key: key.into() }
 }
 
-fn api(pairs: &[(&str, &str)]) -> Thing {
-    Thing::Api(Some(labels(pairs)))
+fn api(pairs: &[(&str, &str)]) -> Resource {
+    Resource::Api(Some(labels(pairs)))
 }
 
 #[test]
 fn one_part_against_one_rule() {
-    let name = |name: &str| Thing::Name(name.into());
+    let name = |name: &str| Resource::Name(name.into());
     let (role, key) = ("arn:aws:iam::123456789012:role/a", "arn:aws:kms:eu-west-1:123456789012:key/a");
-    let function = |name: &str| Thing::Function(format!("arn:aws:lambda:eu-west-1:123456789012:function:{name}"));
+    let function = |name: &str| Resource::Function(format!("arn:aws:lambda:eu-west-1:123456789012:function:{name}"));
     let functions = "functions: [\"arn:aws:lambda:eu-west-1:123456789012:function:pay-*\", \"arn:aws:lambda:eu-west-1:123456789012:function:one\"]";
     let cert = "arn:aws:acm:eu-west-1:123456789012:certificate/a";
     let bucket = "buckets: [{name: bkt, prefix: \"x/{namespace}/\"}, {name: all}]";
     let tag = "apis: {tag: {key: team, value: \"{namespace}\"}}";
-    for (rule, thing, fits) in [
+    for (rule, resource, fits) in [
         // What every spec needs: a missing list bounds nothing, an empty one allows nothing.
         ("domainSuffixes: [example.com]", name("example.com"), true),
         ("domainSuffixes: [example.com]", name("a.b.example.com"), true),
@@ -50,14 +50,14 @@ fn one_part_against_one_rule() {
         ("domainSuffixes: [\"{namespace}.example.com\"]", name("a.other.example.com"), false),
         ("domainSuffixes: []", name("example.com"), false),
         ("adoption: Never", name("example.com"), true),
-        ("hostedZoneIds: [Z1]", Thing::Zone(Some("Z1".into())), true),
-        ("hostedZoneIds: [Z1]", Thing::Zone(Some("Z2".into())), false),
-        ("hostedZoneIds: []", Thing::Zone(Some("Z1".into())), false),
-        ("adoption: Never", Thing::Zone(None), true),
-        ("regions: [eu-west-1]", Thing::Region("eu-west-1".into()), true),
-        ("regions: [eu-west-1]", Thing::Region("eu-west-11".into()), false),
-        ("accounts: [\"123456789012\"]", Thing::Account("123456789012".into()), true),
-        ("accounts: [\"123456789012\"]", Thing::Account("210987654321".into()), false),
+        ("hostedZoneIds: [Z1]", Resource::Zone(Some("Z1".into())), true),
+        ("hostedZoneIds: [Z1]", Resource::Zone(Some("Z2".into())), false),
+        ("hostedZoneIds: []", Resource::Zone(Some("Z1".into())), false),
+        ("adoption: Never", Resource::Zone(None), true),
+        ("regions: [eu-west-1]", Resource::Region("eu-west-1".into()), true),
+        ("regions: [eu-west-1]", Resource::Region("eu-west-11".into()), false),
+        ("accounts: [\"123456789012\"]", Resource::Account("123456789012".into()), true),
+        ("accounts: [\"123456789012\"]", Resource::Account("210987654321".into()), false),
         (bucket, object("bkt", "x/shop/d.pem"), true),
         (bucket, object("bkt", "x/shopping/d.pem"), false),
         (bucket, object("bkt", "x/other/d.pem"), false),
@@ -72,30 +72,30 @@ fn one_part_against_one_rule() {
         (tag, api(&[("other", "shop")]), false),
         (tag, api(&[]), false),
         ("adoption: Never", api(&[]), true),
-        ("adoption: Never", Thing::Api(None), true),
+        ("adoption: Never", Resource::Api(None), true),
         // What a spec can do without: a missing list allows nothing.
-        ("adoption: Never", Thing::Role(role.into()), false),
-        ("roles: [{arn: \"arn:aws:iam::123456789012:role/a\"}]", Thing::Role(role.into()), true),
-        ("roles: [{arn: \"arn:aws:iam::123456789012:role/ab\"}]", Thing::Role(role.into()), false),
-        ("adoption: Never", Thing::KmsKey(key.into()), false),
-        ("kmsKeys: [\"arn:aws:kms:eu-west-1:123456789012:key/a\"]", Thing::KmsKey(key.into()), true),
-        ("kmsKeys: [\"arn:aws:kms:eu-west-1:210987654321:*\"]", Thing::KmsKey(key.into()), false),
-        ("adoption: Never", Thing::Certificate(cert.into()), false),
-        ("certificates: [\"arn:aws:acm:eu-west-1:123456789012:*\"]", Thing::Certificate(cert.into()), true),
+        ("adoption: Never", Resource::Role(role.into()), false),
+        ("roles: [{arn: \"arn:aws:iam::123456789012:role/a\"}]", Resource::Role(role.into()), true),
+        ("roles: [{arn: \"arn:aws:iam::123456789012:role/ab\"}]", Resource::Role(role.into()), false),
+        ("adoption: Never", Resource::KmsKey(key.into()), false),
+        ("kmsKeys: [\"arn:aws:kms:eu-west-1:123456789012:key/a\"]", Resource::KmsKey(key.into()), true),
+        ("kmsKeys: [\"arn:aws:kms:eu-west-1:210987654321:*\"]", Resource::KmsKey(key.into()), false),
+        ("adoption: Never", Resource::Certificate(cert.into()), false),
+        ("certificates: [\"arn:aws:acm:eu-west-1:123456789012:*\"]", Resource::Certificate(cert.into()), true),
         (functions, function("pay-auth"), true),
         (functions, function("one"), true),
         (functions, function("one-more"), false),
         (functions, function("other"), false),
         ("adoption: Never", function("one"), false),
-        ("adoption: Never", Thing::Adoption, false),
-        ("adoption: Unowned", Thing::Adoption, true),
+        ("adoption: Never", Resource::Adoption, false),
+        ("adoption: Unowned", Resource::Adoption, true),
     ] {
-        let said = allowed(rule, thing.clone());
-        assert_eq!(matches!(said, Fit::Fits), fits, "{rule}: {thing:?}: {said:?}");
-        assert_ne!(said, Fit::Unknown, "{rule}: {thing:?}");
+        let said = allowed(rule, resource.clone());
+        assert_eq!(matches!(said, Decision::Allowed), fits, "{rule}: {resource:?}: {said:?}");
+        assert_ne!(said, Decision::Unknown, "{rule}: {resource:?}");
     }
-    assert_eq!(allowed("hostedZoneIds: [Z1]", Thing::Zone(None)), Fit::Unknown);
-    assert_eq!(allowed(tag, Thing::Api(None)), Fit::Unknown);
+    assert_eq!(allowed("hostedZoneIds: [Z1]", Resource::Zone(None)), Decision::Unknown);
+    assert_eq!(allowed(tag, Resource::Api(None)), Decision::Unknown);
 }
 
 const TWO: &str = "
@@ -120,15 +120,15 @@ fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
     let shop = Namespace { name: "shop", labels: None };
     let spec = |name: &str, region: &str| {
         [
-            reach(&format!("spec.domainName: {name}"), Thing::Name(name.into())),
-            reach(&format!("spec.aws.region: {region}"), Thing::Region(region.into())),
+            access_request(&format!("spec.domainName: {name}"), Resource::Name(name.into())),
+            access_request(&format!("spec.aws.region: {region}"), Resource::Region(region.into())),
         ]
     };
-    let fit = |name, region| policy.fit(shop, &spec(name, region));
-    assert_eq!(fit("a.shop.example.com", "eu-west-1"), Fit::Fits);
-    assert_eq!(fit("a.pay.example.com", "us-east-1"), Fit::Fits);
-    let misfits = |name, region| match fit(name, region) {
-        Fit::Misfits(said) => {
+    let decision = |name, region| policy.decide(shop, &spec(name, region));
+    assert_eq!(decision("a.shop.example.com", "eu-west-1"), Decision::Allowed);
+    assert_eq!(decision("a.pay.example.com", "us-east-1"), Decision::Allowed);
+    let denials = |name, region| match decision(name, region) {
+        Decision::Denied(said) => {
             for secret in ["shop.example", "pay.example", "secret", "names", "Z1"] {
                 assert!(!said.replace(name, "").contains(secret), "{said}");
             }
@@ -137,37 +137,38 @@ fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
         other => panic!("{other:?}"),
     };
     // A part that no rule allows is told alone.
-    let said = misfits("a.secret.example.com", "us-east-1");
+    let said = denials("a.secret.example.com", "us-east-1");
     assert!(said.starts_with("spec.domainName: a.secret.example.com: does not fit"), "{said}");
-    let said = misfits("a.example.com", "eu-north-1");
+    let said = denials("a.example.com", "eu-north-1");
     assert!(said.starts_with("spec.domainName: a.example.com; spec.aws.region: eu-north-1: does not"), "{said}");
     // Each is allowed by some rule, but not together.
-    let said = misfits("a.shop.example.com", "us-east-1");
+    let said = denials("a.shop.example.com", "us-east-1");
     assert!(said.starts_with("spec.aws.region: us-east-1: does not fit the operator's policy together with"), "{said}");
 
-    let nobody = policy.fit(Namespace { name: "x", labels: None }, &[]);
-    assert!(matches!(&nobody, Fit::Misfits(said) if said.contains("no rule for this namespace")), "{nobody:?}");
+    let nobody = policy.decide(Namespace { name: "x", labels: None }, &[]);
+    assert!(matches!(&nobody, Decision::Denied(said) if said.contains("no rule for this namespace")), "{nobody:?}");
     // What cannot be told does not hide what does not fit anyway.
-    let zone = reach("zone", Thing::Zone(None));
-    let with_zone = |name, region| policy.fit(shop, &[&spec(name, region)[..], std::slice::from_ref(&zone)].concat());
-    assert_eq!(with_zone("a.shop.example.com", "eu-west-1"), Fit::Fits);
-    assert_eq!(with_zone("a.pay.example.com", "us-east-1"), Fit::Unknown);
-    assert!(matches!(with_zone("a.example.com", "us-east-1"), Fit::Misfits(_)));
+    let zone = access_request("zone", Resource::Zone(None));
+    let with_zone =
+        |name, region| policy.decide(shop, &[&spec(name, region)[..], std::slice::from_ref(&zone)].concat());
+    assert_eq!(with_zone("a.shop.example.com", "eu-west-1"), Decision::Allowed);
+    assert_eq!(with_zone("a.pay.example.com", "us-east-1"), Decision::Unknown);
+    assert!(matches!(with_zone("a.example.com", "us-east-1"), Decision::Denied(_)));
 }
 
 #[test]
 fn namespaces_by_name_and_by_label() {
     let selects = |selector: &str, labels: Option<&BTreeMap<String, String>>| {
         let policy = policy(&format!("rules: [{{name: a, namespaces: {selector}}}]"));
-        policy.fit(Namespace { name: "shop", labels }, &[])
+        policy.decide(Namespace { name: "shop", labels }, &[])
     };
     let (ours, theirs) = (labels(&[("team", "shop"), ("x", "y")]), labels(&[("team", "pay")]));
     for selector in ["{}", "{names: [shop, other]}", "{matchLabels: {}}"] {
-        assert_eq!(selects(selector, Some(&theirs)), Fit::Fits, "{selector}");
+        assert_eq!(selects(selector, Some(&theirs)), Decision::Allowed, "{selector}");
     }
-    assert_eq!(selects("{}", None), Fit::Fits);
-    assert_eq!(selects("{matchLabels: {team: shop}}", Some(&ours)), Fit::Fits);
-    assert_eq!(selects("{matchLabels: {team: shop}}", None), Fit::Unknown);
+    assert_eq!(selects("{}", None), Decision::Allowed);
+    assert_eq!(selects("{matchLabels: {team: shop}}", Some(&ours)), Decision::Allowed);
+    assert_eq!(selects("{matchLabels: {team: shop}}", None), Decision::Unknown);
     for (selector, labels) in [
         ("{names: [other]}", &ours),
         ("{names: []}", &ours),
@@ -175,16 +176,17 @@ fn namespaces_by_name_and_by_label() {
         ("{matchLabels: {team: shop, more: x}}", &ours),
         ("{matchLabels: {team: shop}, names: [other]}", &ours),
     ] {
-        assert!(matches!(selects(selector, Some(labels)), Fit::Misfits(_)), "{selector}");
+        assert!(matches!(selects(selector, Some(labels)), Decision::Denied(_)), "{selector}");
     }
-    assert!(matches!(selects("{matchLabels: {team: shop}, names: [other]}", None), Fit::Misfits(_)));
+    assert!(matches!(selects("{matchLabels: {team: shop}, names: [other]}", None), Decision::Denied(_)));
 }
 
 #[test]
 fn a_message_has_an_end() {
     let policy = policy("rules: [{name: a, namespaces: {}, domainSuffixes: []}]");
-    let all: Vec<_> = (0..99).map(|n| reach(&format!("name {n}"), Thing::Name(format!("n{n}.example.com")))).collect();
-    let Fit::Misfits(said) = policy.fit(Namespace { name: "a", labels: None }, &all) else { panic!() };
+    let all: Vec<_> =
+        (0..99).map(|n| access_request(&format!("name {n}"), Resource::Name(format!("n{n}.example.com")))).collect();
+    let Decision::Denied(said) = policy.decide(Namespace { name: "a", labels: None }, &all) else { panic!() };
     assert!(said.contains("name 9; and 89 more"), "{said}");
 }
 
@@ -223,10 +225,10 @@ proptest! {
             rule
         }).collect();
         let namespace = Namespace { name: "n", labels: None };
-        let mut reached: Vec<_> = names.iter().map(|name| reach(name, Thing::Name(name.clone()))).collect();
-        reached.push(reach("zone", Thing::Zone(zone.clone())));
+        let mut requests: Vec<_> = names.iter().map(|name| access_request(name, Resource::Name(name.clone()))).collect();
+        requests.push(access_request("zone", Resource::Zone(zone.clone())));
         let whole = Policy { rules: rules.clone() };
-        let fit = whole.fit(namespace, &reached);
+        let decision = whole.decide(namespace, &requests);
 
         // By hand: the words of the documentation.
         let allows = |rule: &Rule| {
@@ -239,18 +241,18 @@ proptest! {
         };
         let certain = |rule: &&Rule| allows(rule) && (zone.is_some() || rule.hosted_zone_ids.is_none());
         let by_hand = match (rules.iter().any(|r| certain(&r)), rules.iter().any(allows)) {
-            (true, _) => "Fits",
+            (true, _) => "Allowed",
             (false, true) => "Unknown",
-            (false, false) => "Misfits",
+            (false, false) => "Denied",
         };
-        prop_assert!(format!("{fit:?}").starts_with(by_hand), "{fit:?}, by hand {by_hand}");
-        for n in 0..reached.len() {
-            let less = whole.fit(namespace, &reached[..n]);
-            prop_assert!(fit != Fit::Fits || less == Fit::Fits);
+        prop_assert!(format!("{decision:?}").starts_with(by_hand), "{decision:?}, by hand {by_hand}");
+        for n in 0..requests.len() {
+            let less = whole.decide(namespace, &requests[..n]);
+            prop_assert!(decision != Decision::Allowed || less == Decision::Allowed);
         }
         for n in 0..rules.len() {
-            let fewer = Policy { rules: rules[..n].to_vec() }.fit(namespace, &reached);
-            prop_assert!(fewer != Fit::Fits || fit == Fit::Fits);
+            let fewer = Policy { rules: rules[..n].to_vec() }.decide(namespace, &requests);
+            prop_assert!(fewer != Decision::Allowed || decision == Decision::Allowed);
         }
     }
 }

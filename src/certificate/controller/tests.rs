@@ -384,7 +384,7 @@ fn terms(is_counted: bool) -> Terms {
 #[test]
 fn a_certificate_of_another_namespace_takes_a_grant() {
     let (own, foreign) = (certificate(|_| {}), certificate(|o| o["metadata"]["namespace"] = json!("acme")));
-    let shown = |cert: &ClientCertificate, fit: Option<Fit>| match admission(cert, || fit) {
+    let shown = |cert: &ClientCertificate, decision: Option<Decision>| match admission(cert, || decision) {
         Admission::Allowed(terms) => ("allowed", terms.is_some()),
         Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, stalled: false, .. }) => {
             ("refused", false)
@@ -394,23 +394,23 @@ fn a_certificate_of_another_namespace_takes_a_grant() {
         }
         other => panic!("{other:?}"),
     };
-    for (fit, expected) in [
-        (Some(Fit::Fits(terms(false))), ("allowed", true)),
-        (Some(Fit::Misfits("m".into())), ("refused", false)),
-        (Some(Fit::Unknown("m".into())), ("unclear", false)),
+    for (decision, expected) in [
+        (Some(Decision::Allowed(terms(false))), ("allowed", true)),
+        (Some(Decision::Denied("m".into())), ("refused", false)),
+        (Some(Decision::Unknown("m".into())), ("unclear", false)),
         (None, ("allowed", false)),
     ] {
-        assert_eq!(shown(&foreign, fit.clone()), expected, "{fit:?}");
-        assert_eq!(shown(&own, fit), ("allowed", false), "its own namespace's take none");
+        assert_eq!(shown(&foreign, decision.clone()), expected, "{decision:?}");
+        assert_eq!(shown(&own, decision), ("allowed", false), "its own namespace's take none");
     }
-    for (fit, expected) in [
-        (Some(Fit::Fits(terms(false))), true),
-        (Some(Fit::Unknown("m".into())), true),
-        (Some(Fit::Misfits("m".into())), false),
+    for (decision, expected) in [
+        (Some(Decision::Allowed(terms(false))), true),
+        (Some(Decision::Unknown("m".into())), true),
+        (Some(Decision::Denied("m".into())), false),
         (None, false),
     ] {
-        assert_eq!(has_claim(&foreign, || fit.clone()), expected, "{fit:?}");
-        assert!(has_claim(&own, || fit));
+        assert_eq!(has_claim(&foreign, || decision.clone()), expected, "{decision:?}");
+        assert!(has_claim(&own, || decision));
     }
     assert!(may_know_domain(&own, None) && may_know_domain(&foreign, Some(&terms(false))));
     assert!(!may_know_domain(&foreign, None));
@@ -438,9 +438,9 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
         let entry = Entry { authority: authority.into(), certificate, max_leaf: None, keep_until: None };
         Trust::of(&Bundle { entries: vec![entry], ..Bundle::default() }, None, now)
     };
-    let granted = Some(Fit::Fits(terms(false)));
-    let misfits = Some(Fit::Misfits("m".into()));
-    for (what, all, trust, fit, expected) in [
+    let granted = Some(Decision::Allowed(terms(false)));
+    let misfits = Some(Decision::Denied("m".into()));
+    for (what, all, trust, decision, expected) in [
         ("nobody", vec![&me], None, None, None),
         ("an older one", vec![&me, &own], None, None, Some("the ClientCertificate own has")),
         (
@@ -454,7 +454,7 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
             "one that may be granted",
             vec![&me, &foreign],
             None,
-            Some(Fit::Unknown("m".into())),
+            Some(Decision::Unknown("m".into())),
             Some("of another namespace has"),
         ),
         ("one that is not granted", vec![&me, &foreign], None, misfits, None),
@@ -463,7 +463,7 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
         ("an authority of that name", vec![&me], Some(trust("acme", "client1")), None, Some("the authority acme has")),
         ("its own entry", vec![&me], Some(trust("clientcertificates/shop/me/me", "client1")), None, None),
     ] {
-        let found = contested(&me, &d, trust.as_ref(), all.into_iter(), |_| fit.clone());
+        let found = contested(&me, &d, trust.as_ref(), all.into_iter(), |_| decision.clone());
         match (found, expected) {
             (None, None) => {}
             (Some(Refused { reason: Reason::SubjectInUse, message }), Some(told)) => {

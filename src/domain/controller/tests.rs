@@ -540,10 +540,10 @@ fn only_granted_certificates_of_other_namespaces_count() {
         })
     });
     let foreign = [
-        (fits.clone(), Fit::Fits(terms(Some(1)))),
-        (misfits.clone(), Fit::Misfits("m".into())),
-        (unknown.clone(), Fit::Unknown("m".into())),
-        (leaf2.clone(), Fit::Misfits("m".into())),
+        (fits.clone(), Decision::Allowed(terms(Some(1)))),
+        (misfits.clone(), Decision::Denied("m".into())),
+        (unknown.clone(), Decision::Unknown("m".into())),
+        (leaf2.clone(), Decision::Denied("m".into())),
     ];
     let all = [&own, &other, &leaf, &damaged, &fits, &misfits, &unknown, &leaf2].map(Clone::clone);
     let theirs = certificates_for(&key, all.to_vec(), &foreign);

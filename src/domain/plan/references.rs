@@ -50,7 +50,7 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
         }
         match (o.authorities.get(&wanted.name), &wanted.source) {
             (Some(Source::Unseen(why)), _) => unseen = Some(why),
-            (Some(Source::Read { key: Key::Misfit, .. }), _) if wanted.issues() => problems.push((
+            (Some(Source::Read { key: Key::Mismatch, .. }), _) if wanted.issues() => problems.push((
                 Reason::InvalidCACertificateRef,
                 format!("authority {}: the private key does not belong to its certificate", wanted.name),
             )),
@@ -242,17 +242,17 @@ mod tests {
         let (d, o) = with_next(missing);
         assert_eq!(resolved(&d, &o), (None, String::new(), 1), "it is made");
 
-        let (d, mut o) = with_next(read(&[&own, &own], Key::Fits));
+        let (d, mut o) = with_next(read(&[&own, &own], Key::Matches));
         o.recorded.insert("next".into(), own.spki_sha256.clone());
         assert_eq!(resolved(&d, &o), (None, String::new(), 0));
         assert!(trusts(&d, &o, &own));
 
         let unlabelled = Source::NotOwned("it lacks the label x=y".into());
         for (what, found, planted) in [
-            ("another subject", read(&[&mallory, &mallory], Key::Fits), &mallory),
+            ("another subject", read(&[&mallory, &mallory], Key::Matches), &mallory),
             ("without a key", read(&[&mallory], Key::Absent), &mallory),
-            ("the right subject", read(&[&twin, &twin], Key::Fits), &twin),
-            ("beside what is ours", read(&[&own, &mallory], Key::Fits), &mallory),
+            ("the right subject", read(&[&twin, &twin], Key::Matches), &twin),
+            ("beside what is ours", read(&[&own, &mallory], Key::Matches), &mallory),
             ("without labels", unlabelled, &mallory),
         ] {
             let (d, mut o) = with_next(found);
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost));
         // One in its place is not it.
         let twin = made("Partners");
-        o.authorities.insert("partners".into(), read(&[&twin, &twin], Key::Fits));
+        o.authorities.insert("partners".into(), read(&[&twin, &twin], Key::Matches));
         assert_eq!(resolved(&d, &o).0, Some(Reason::SecretNotOwned));
         let (_, own) = settled();
         o.authorities = own.authorities;
@@ -328,10 +328,10 @@ mod tests {
         d.authorities[0].state = AuthorityState::Distrusted;
         let unlabelled = Source::NotOwned("it lacks the label x=y".into());
         for (what, found) in [
-            ("its own", read(&[&own[0], &own[0]], Key::Fits)),
-            ("somebody else's that is trusted", read(&[&other, &other], Key::Fits)),
+            ("its own", read(&[&own[0], &own[0]], Key::Matches)),
+            ("somebody else's that is trusted", read(&[&other, &other], Key::Matches)),
             ("the same without a key", read(&[&other], Key::Absent)),
-            ("the same beside its own", read(&[&own[0], &other], Key::Fits)),
+            ("the same beside its own", read(&[&own[0], &other], Key::Matches)),
             ("without labels", unlabelled),
             ("none", Source::Missing("no Secret".into())),
         ] {

@@ -178,8 +178,8 @@ fn source(
     let mut beside = Vec::new();
     let (certificates, key) = match found {
         // The key that we made lost its certificate to another one: no reason to trust that.
-        Some(Source::Read { key: Key::Misfit, .. }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
-            (Err(SourceError::Missing), Key::Misfit)
+        Some(Source::Read { key: Key::Mismatch, .. }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
+            (Err(SourceError::Missing), Key::Mismatch)
         }
         // Not one that we made, or nobody can tell: nothing of it is believed, whether it is to be trusted or distrusted.
         Some(Source::Read { .. }) if generated::ownership(d, o, wanted) != Ownership::Ours => {
@@ -201,7 +201,7 @@ fn source(
         _ => (Err(SourceError::Missing), Key::Absent),
     };
     // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the bundle.
-    let issues = key == Key::Fits && wanted.issues();
+    let issues = key == Key::Matches && wanted.issues();
     let longest_leaf = issues.then_some(d.longest_leaf);
     compile::Source { authority, state, issues, longest_leaf, certificates, completing: beside, client: false }
 }

@@ -235,7 +235,7 @@ impl World {
     }
 
     pub(in crate::domain) fn observed(&self) -> Observed {
-        let source = Source::Read { certificates: Ok(AUTHORITY.clone()), completing: Ok(vec![]), key: Key::Fits };
+        let source = Source::Read { certificates: Ok(AUTHORITY.clone()), completing: Ok(vec![]), key: Key::Matches };
         let missing = Source::Missing("there is no Secret".into());
         let pinned = self
             .pinned()

@@ -24,7 +24,8 @@ fn an_authority_called_clientcertificates_is_one_as_any_other() {
     let certificate = made("clientcertificates");
     let found =
         || Source::Read { certificates: Ok(vec![certificate.clone()]), completing: Ok(vec![]), key: Key::Absent };
-    let keyed = || Source::Read { certificates: Ok(vec![certificate.clone()]), completing: Ok(vec![]), key: Key::Fits };
+    let keyed =
+        || Source::Read { certificates: Ok(vec![certificate.clone()]), completing: Ok(vec![]), key: Key::Matches };
     let several = || Source::Several([("third.party".to_owned(), found())].into());
     let secret = "partners.clientcertificates-ca".to_owned();
     let kinds = [

@@ -9,38 +9,47 @@ use super::{
 use crate::{
     api::{AdoptionPolicy, MtlsDomain},
     aws::route53,
-    policy::{Reach, Thing},
+    policy::{AccessRequest, Resource},
 };
 
 /// What the spec names and where its resources go. Before AWS has said where that is, `placement` has an empty account, Region or bucket. Of a domain
 /// that is being `deleted` only what deleting touches.
-pub fn of(domain: &MtlsDomain, placement: &Placement, deleted: bool) -> Vec<Reach> {
+pub fn of(domain: &MtlsDomain, placement: &Placement, deleted: bool) -> Vec<AccessRequest> {
     let spec = &domain.spec;
     let aws = spec.aws.clone().unwrap_or_default();
-    let mut all = vec![reach(format!("spec.domainName: {}", spec.domain_name), Thing::Name(spec.domain_name.clone()))];
+    let mut all = vec![access_request(
+        format!("spec.domainName: {}", spec.domain_name),
+        Resource::Name(spec.domain_name.clone()),
+    )];
     if !placement.region.is_empty() {
-        all.push(reach(
+        all.push(access_request(
             format!("Region {} (spec.aws.region)", placement.region),
-            Thing::Region(placement.region.clone()),
+            Resource::Region(placement.region.clone()),
         ));
     }
     if !placement.account.is_empty() {
-        all.push(reach(format!("account {} (spec.aws)", placement.account), Thing::Account(placement.account.clone())));
+        all.push(access_request(
+            format!("account {} (spec.aws)", placement.account),
+            Resource::Account(placement.account.clone()),
+        ));
     }
     if let Some(role) = aws.assume_role {
-        all.push(reach(format!("spec.aws.assumeRole.roleArn: {}", role.role_arn), Thing::Role(role.role_arn)));
+        all.push(access_request(
+            format!("spec.aws.assumeRole.roleArn: {}", role.role_arn),
+            Resource::Role(role.role_arn),
+        ));
     }
     if let DesiredDns::Route53 { zone_id, role_arn } = &placement.dns {
         let zone =
-            zone_id.iter().map(|id| (format!("spec.dns.route53.hostedZoneId: {id}"), Thing::Zone(Some(id.clone()))));
+            zone_id.iter().map(|id| (format!("spec.dns.route53.hostedZoneId: {id}"), Resource::Zone(Some(id.clone()))));
         let role = role_arn
             .iter()
-            .map(|arn| (format!("spec.dns.route53.assumeRole.roleArn: {arn}"), Thing::Role(arn.clone())));
-        all.extend(zone.chain(role).map(|(part, thing)| reach(part, thing)));
+            .map(|arn| (format!("spec.dns.route53.assumeRole.roleArn: {arn}"), Resource::Role(arn.clone())));
+        all.extend(zone.chain(role).map(|(part, resource)| access_request(part, resource)));
     }
     if !placement.bucket.is_empty() {
-        let object = Thing::Object { bucket: placement.bucket.clone(), key: placement.key.clone() };
-        all.push(reach(format!("spec.truststore: {}", placement.truststore_uri()), object));
+        let object = Resource::Object { bucket: placement.bucket.clone(), key: placement.key.clone() };
+        all.push(access_request(format!("spec.truststore: {}", placement.truststore_uri()), object));
     }
     if !deleted {
         all.extend(to_build(domain));
@@ -49,35 +58,38 @@ pub fn of(domain: &MtlsDomain, placement: &Placement, deleted: bool) -> Vec<Reac
 }
 
 /// What only making and changing a domain takes.
-fn to_build(domain: &MtlsDomain) -> Vec<Reach> {
+fn to_build(domain: &MtlsDomain) -> Vec<AccessRequest> {
     let spec = &domain.spec;
     let certificate = spec.server_certificate.clone().unwrap_or_default();
     let mut all = Vec::new();
     for name in certificate.request.into_iter().flat_map(|request| request.subject_alternative_names) {
         let part = format!("spec.serverCertificate.request.subjectAlternativeNames: {name}");
-        all.push(reach(part, Thing::Name(name)));
+        all.push(access_request(part, Resource::Name(name)));
     }
     if let Some(existing) = certificate.existing {
         let ownership = existing.ownership_verification_arn.map(|arn| ("ownershipVerificationArn", arn));
         for (field, arn) in [("arn", existing.arn)].into_iter().chain(ownership) {
-            all.push(reach(format!("spec.serverCertificate.existing.{field}: {arn}"), Thing::Certificate(arn)));
+            all.push(access_request(
+                format!("spec.serverCertificate.existing.{field}: {arn}"),
+                Resource::Certificate(arn),
+            ));
         }
     }
     if let Some(arn) = spec.truststore.as_ref().and_then(|t| t.kms_key_arn.clone()) {
-        all.push(reach(format!("spec.truststore.kmsKeyArn: {arn}"), Thing::KmsKey(arn)));
+        all.push(access_request(format!("spec.truststore.kmsKeyArn: {arn}"), Resource::KmsKey(arn)));
     }
     let authorizer = spec.identity.as_ref().and_then(|identity| identity.authorizer.clone());
     if let Some(arn) = authorizer.and_then(|authorizer| authorizer.function_arn) {
-        all.push(reach(format!("spec.identity.authorizer.functionArn: {arn}"), Thing::Function(arn)));
+        all.push(access_request(format!("spec.identity.authorizer.functionArn: {arn}"), Resource::Function(arn)));
     }
     if spec.adoption_policy == AdoptionPolicy::Unowned {
-        all.push(reach("spec.adoptionPolicy: Unowned".into(), Thing::Adoption));
+        all.push(access_request("spec.adoptionPolicy: Unowned".into(), Resource::Adoption));
     }
     all
 }
 
 /// The zones and APIs of a spec, as they were found. An API that is not there carries no tag.
-pub fn found(domain: &MtlsDomain, preflight: &Preflight) -> Vec<Reach> {
+pub fn found(domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
     let mut all = zones(&preflight.zones);
     for mapping in &domain.spec.mappings {
         let id = &mapping.api.id;
@@ -89,28 +101,28 @@ pub fn found(domain: &MtlsDomain, preflight: &Preflight) -> Vec<Reach> {
             "the API {id}, which is not there or not for this namespace (spec.mappings, path {:?})",
             mapping.path
         );
-        all.push(reach(part, Thing::Api(tags)));
+        all.push(access_request(part, Resource::Api(tags)));
     }
     all
 }
 
 /// The zones that names are in. Which ids they have is not the spec's to know.
-pub fn zones(zones: &Seen<BTreeMap<String, ZoneChoice>>) -> Vec<Reach> {
+pub fn zones(zones: &Seen<BTreeMap<String, ZoneChoice>>) -> Vec<AccessRequest> {
     let Ok(zones) = zones else {
-        return vec![reach("the hosted zone (spec.dns.route53.hostedZoneId)".into(), Thing::Zone(None))];
+        return vec![access_request("the hosted zone (spec.dns.route53.hostedZoneId)".into(), Resource::Zone(None))];
     };
     let found = zones.iter().filter_map(|(name, choice)| Some((name, choice.found()?)));
     let zone = |(name, zone): (&String, &route53::Zone)| {
-        reach(
+        access_request(
             format!("the hosted zone that {name} is in (spec.dns.route53.hostedZoneId)"),
-            Thing::Zone(Some(zone.id.clone())),
+            Resource::Zone(Some(zone.id.clone())),
         )
     };
     found.map(zone).collect()
 }
 
-fn reach(part: String, thing: Thing) -> Reach {
-    Reach { part, thing }
+fn access_request(part: String, resource: Resource) -> AccessRequest {
+    AccessRequest { part, resource }
 }
 
 #[cfg(test)]
@@ -187,32 +199,32 @@ mod tests {
         };
         let domain = domain(spec.clone());
         let placement = before_aws(&domain, "lives");
-        let reached = format!("{:?}", [of(&domain, &placement, false), found(&domain, &preflight(Ok(None)))].concat());
+        let requests = format!("{:?}", [of(&domain, &placement, false), found(&domain, &preflight(Ok(None)))].concat());
         let named: Vec<_> = all.iter().filter(|(path, _)| of_aws(path)).collect();
         assert!(named.len() >= 12, "{named:?}");
         for (path, value) in named {
             let value = value.unwrap_or_else(|| panic!("{path} is new: put it into whole(), and have it judged"));
             let value = value.as_str().or(value[0].as_str()).unwrap();
-            assert!(reached.contains(value), "{path} is judged by nothing: {reached}");
+            assert!(requests.contains(value), "{path} is judged by nothing: {requests}");
         }
     }
 
     #[test]
     fn what_defaults_come_to_is_judged_once_it_is_known() {
         let domain = domain(json!({"domainName": "a.example.com"}));
-        let things =
-            |placement: &Placement| of(&domain, placement, false).into_iter().map(|r| r.thing).collect::<Vec<_>>();
-        let name = Thing::Name("a.example.com".into());
-        assert_eq!(things(&before_aws(&domain, "lives")), std::slice::from_ref(&name));
+        let resources =
+            |placement: &Placement| of(&domain, placement, false).into_iter().map(|r| r.resource).collect::<Vec<_>>();
+        let name = Resource::Name("a.example.com".into());
+        assert_eq!(resources(&before_aws(&domain, "lives")), std::slice::from_ref(&name));
         let surroundings = Surroundings {
             cluster_id: "lives",
             account: "123456789012",
             region: "eu-west-1",
             truststore_bucket: Some("t-{account}-{region}"),
         };
-        let object = Thing::Object { bucket: "t-123456789012-eu-west-1".into(), key: "lives/shop/d.pem".into() };
-        let expected = [name, Thing::Region("eu-west-1".into()), Thing::Account("123456789012".into()), object];
-        assert_eq!(things(&Placement::of(&domain, &surroundings)), expected);
+        let object = Resource::Object { bucket: "t-123456789012-eu-west-1".into(), key: "lives/shop/d.pem".into() };
+        let expected = [name, Resource::Region("eu-west-1".into()), Resource::Account("123456789012".into()), object];
+        assert_eq!(resources(&Placement::of(&domain, &surroundings)), expected);
     }
 
     #[test]
@@ -232,19 +244,19 @@ mod tests {
             [(Ok(Some(there)), Some(tags)), (Ok(None), Some(BTreeMap::new())), (Err(unseen.clone()), None)]
         {
             let all = found(&domain, &preflight(api));
-            assert_eq!(all[1].thing, Thing::Api(expected));
-            assert_eq!(all[0].thing, Thing::Zone(Some("ZSECRET".into())));
+            assert_eq!(all[1].resource, Resource::Api(expected));
+            assert_eq!(all[0].resource, Resource::Zone(Some("ZSECRET".into())));
             assert!(all.iter().all(|r| !r.part.to_lowercase().contains("secret")), "{all:?}");
             assert_eq!(all.len(), 2, "a zone that is not there is reached by nothing");
         }
-        assert_eq!(zones(&Err(unseen))[0].thing, Thing::Zone(None));
+        assert_eq!(zones(&Err(unseen))[0].resource, Resource::Zone(None));
     }
 
     #[test]
     fn deleting_touches_no_api_and_takes_nothing_over() {
         let domain = domain(whole());
         let all = of(&domain, &before_aws(&domain, "lives"), true);
-        let kinds: Vec<_> = all.iter().map(|r| format!("{:?}", r.thing)).collect();
+        let kinds: Vec<_> = all.iter().map(|r| format!("{:?}", r.resource)).collect();
         let starts = ["Name", "Region", "Account", "Role", "Zone", "Role", "Object"];
         assert!(kinds.len() == starts.len() && kinds.iter().zip(starts).all(|(k, s)| k.starts_with(s)), "{kinds:?}");
     }
