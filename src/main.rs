@@ -39,7 +39,7 @@ use mtls_operator::{
     },
     grant::{
         self,
-        permits::{self, Permits},
+        grant_index::{self, GrantIndex},
     },
     iam,
     k8s::{
@@ -236,10 +236,10 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     // Specs select by any label.
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
     let (namespaces, drive_namespaces) = Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);
-    let (grants, drive_grants) = Watch::<permits::Guard>::new(&client, ns, watch::all_of_it);
+    let (grants, drive_grants) = Watch::<grant_index::Guard>::new(&client, ns, watch::all_of_it);
     // Only where they are needed, for it takes a right that Roles cannot give.
     let needs_labels = |p: &Option<Arc<Policy>>| p.as_ref().is_some_and(|p| p.needs_labels());
-    let mut by_label = grants.subscribe().filter(|g| future::ready(permits::needs_labels(g))).boxed();
+    let mut by_label = grants.subscribe().filter(|g| future::ready(grant_index::needs_labels(g))).boxed();
     let mut needed = policy.clone();
     background.spawn(async move {
         tokio::select! {
@@ -308,8 +308,8 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             let probe = EndpointProbe::new(&run.outside)?;
             let events = Events::new(client.clone(), &host);
             let bypasses = Arc::new(Bypasses::default());
-            let permits =
-                Arc::new(Permits::new(grants.store(), certificates.store(), domains.store(), namespaces.store()));
+            let grant_index =
+                Arc::new(GrantIndex::new(grants.store(), certificates.store(), domains.store(), namespaces.store()));
             let sessions = Sessions::new(&gate);
             let service_account = Arc::new(ServiceAccount::new(client.clone()));
             let (asked, account) = (sessions.clone(), service_account.clone());
@@ -336,7 +336,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 bypasses: bypasses.clone(),
                 policy,
                 namespaces: namespaces.store(),
-                permits: permits.clone(),
+                grant_index: grant_index.clone(),
                 concurrency: ConcurrencyLimit::new(domain::controller::AT_ONCE),
                 memory: Mutex::new(HashMap::new()),
             });
@@ -345,7 +345,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 events: events.clone(),
                 metrics: metrics.clone(),
                 heartbeat: heartbeat.clone(),
-                permits: permits.clone(),
+                grant_index: grant_index.clone(),
                 certificates: certificates.store(),
                 domains: domains.store(),
                 active_trust,
@@ -373,7 +373,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 heartbeat: heartbeat.clone(),
                 grants: grants.store(),
                 domains: domains.store(),
-                permits,
+                grant_index,
             });
             let grant_watches = grant::controller::Watches {
                 grants: grants.clone(),

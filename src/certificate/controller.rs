@@ -32,7 +32,7 @@ use super::{
     issuers::Issuers,
     later::Later,
     mappers::{
-        change_predicate, conflicting, is_there, of_domain, of_grant, of_namespace, of_places, touched_by, when_due,
+        change_predicate, conflicting, is_there, of_domain, of_grant, of_namespace, sharing_slots, touched_by, when_due,
     },
     observe::{self, ObserveContext},
     observed::Observed,
@@ -54,8 +54,8 @@ use crate::{
         desired::{Refused, length},
     },
     grant::{
-        fit::{Decision, Terms},
-        permits::{self, Permits, is_foreign},
+        evaluation::{Decision, Terms},
+        grant_index::{self, GrantIndex, is_cross_namespace},
     },
     k8s::{
         events::Events,
@@ -107,7 +107,7 @@ pub struct Ctx {
     pub issuers: Issuers,
     pub uses: Uses,
     pub later: Later,
-    pub permits: Arc<Permits>,
+    pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
     /// When it began to lead.
     pub started: Instant,
@@ -133,7 +133,7 @@ pub struct Watches {
     pub certificates: Watch<Guard>,
     pub domains: Watch<domain::controller::Guard>,
     pub secrets: Watch<PartialObjectMeta<Secret>>,
-    pub grants: Watch<permits::Guard>,
+    pub grants: Watch<grant_index::Guard>,
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
     /// Domains whose trust has changed.
     pub active_trust: UnboundedReceiver<DomainKey>,
@@ -149,10 +149,10 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let (used, heartbeat) = (ctx.clone(), ctx.heartbeat.clone());
     heartbeat.record(metrics::Controller::Certificate);
     // News of the same stream: what a subscriber remembers of each of thousands is kept once.
-    let (share_places, sharing) = unbounded();
+    let (share_slots, sharing) = unbounded();
     let certificates = watches.certificates.subscribe_when(change_predicate).inspect(move |c| {
         note_uses(c, &used);
-        let _ = share_places.unbounded_send(c.clone());
+        let _ = share_slots.unbounded_send(c.clone());
     });
     let controller = Controller::for_shared_stream(certificates, ctx.certificates.clone())
         .with_config(Config::default().concurrency(WAITING))
@@ -164,8 +164,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         )
         // One that goes may free a subject.
         .watches_shared_stream(watches.certificates.subscribe(), move |c| conflicting(&c, &by_conflict))
-        .reconcile_on(of_places(sharing, ctx.clone()))
-        .watches_shared_stream(watches.grants.subscribe_when(permits::change_predicate), move |g| {
+        .reconcile_on(sharing_slots(sharing, ctx.clone()))
+        .watches_shared_stream(watches.grants.subscribe_when(grant_index::change_predicate), move |g| {
             of_grant(&g, &by_grant)
         })
         .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
@@ -199,7 +199,7 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     }
     ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
     ctx.later.remove(&cert.uid().unwrap_or_default());
-    ctx.permits.forget(cert);
+    ctx.grant_index.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
         ctx.events.publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note).await;
     }
@@ -333,7 +333,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         say(&Acceptance::Suspended, &[], None).await?;
         return Ok(Next::await_change());
     }
-    let terms = match admission(cert, || ctx.permits.decide(cert, now)) {
+    let terms = match admission(cert, || ctx.grant_index.decide(cert, now)) {
         Admission::Refused(refused) => {
             say(&refused, &[], None).await?;
             return Ok(Next::await_change());
@@ -469,7 +469,7 @@ enum Admission {
 
 /// `fit`: what the grants say of a certificate in another namespace than its domain's.
 fn admission(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decision>) -> Admission {
-    match is_foreign(cert).then(decision).flatten() {
+    match is_cross_namespace(cert).then(decision).flatten() {
         Some(Decision::Denied(message)) => {
             let message = format!("{message}. Until then nothing is issued or renewed; a Secret that is there stays");
             Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, message, stalled: false })
@@ -495,7 +495,7 @@ fn unsettled(cert: &ClientCertificate, terms: Option<&Terms>, now: Timestamp) ->
 /// True when a certificate may learn of its domain: of another namespace, only one that is granted. One that asks for
 /// nothing that could be certified has no grant, and learns nothing.
 fn may_know_domain(cert: &ClientCertificate, terms: Option<&Terms>) -> bool {
-    terms.is_some() || !is_foreign(cert)
+    terms.is_some() || !is_cross_namespace(cert)
 }
 
 /// A spec that cannot be served; only of its duration the domain may come to think otherwise.
@@ -515,12 +515,12 @@ fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, 
     }
     let (state, now) = (ctx.certificates.state(), Timestamp::now());
     let all = state.iter().filter_map(|c| c.0.as_ref().ok());
-    contested(cert, d, trust, all, |c| ctx.permits.decide(c, now))
+    contested(cert, d, trust, all, |c| ctx.grant_index.decide(c, now))
 }
 
 /// True for a certificate with a claim on its subject: of another namespace, one that is or may be granted.
 fn has_claim(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decision>) -> bool {
-    !is_foreign(cert) || matches!(decision(), Some(Decision::Allowed(_) | Decision::Unknown(_)))
+    !is_cross_namespace(cert) || matches!(decision(), Some(Decision::Allowed(_) | Decision::Unknown(_)))
 }
 
 /// Refusal of a self-signed certificate because an older one of `all` with a claim on its subject, or an authority,
@@ -538,7 +538,7 @@ fn contested<'a>(
         true => format!("ClientCertificate {}", c.name_any()),
         false => "ClientCertificate of another namespace".into(),
     });
-    let authority = self_signed::holder(d, trust).map(|name| match is_foreign(cert) {
+    let authority = self_signed::holder(d, trust).map(|name| match is_cross_namespace(cert) {
         true => "domain".into(),
         false => format!("authority {name}"),
     });

@@ -14,7 +14,7 @@ use crate::{
         clients,
         desired::{DEFAULT_LEAF, Refused, key_kind, length},
     },
-    grant::fit::{Ask, Terms},
+    grant::evaluation::{GrantRequest, Terms},
     pki::{
         csr,
         inspect::RenewBefore,
@@ -68,10 +68,10 @@ pub fn duration(cert: &ClientCertificate, max: Option<SignedDuration>) -> Signed
 }
 
 /// What a certificate asks for, to be held against grants.
-pub fn ask(cert: &ClientCertificate) -> Result<Ask, Refused> {
+pub fn grant_request(cert: &ClientCertificate) -> Result<GrantRequest, Refused> {
     let duration = cert.spec.duration.as_ref().map(length);
     let (request, _) = asked(cert, duration.unwrap_or(DEFAULT_LEAF))?;
-    Ok(Ask {
+    Ok(GrantRequest {
         uid: cert.uid().unwrap_or_default(),
         created: cert.creation_timestamp().map(|t| t.0),
         namespace: cert.namespace().expect("ClientCertificate is namespaced"),

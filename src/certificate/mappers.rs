@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
     domain::{self, active_trust::DomainKey},
-    grant::permits::{self, is_foreign},
+    grant::grant_index::{self, is_cross_namespace},
 };
 
 /// How often is asked which of those that were far away are due.
@@ -50,13 +50,13 @@ pub(super) fn conflicting(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
 
 /// Those that share places of a grant with ones that came, changed or went. Each change may concern all of thousands: they are gathered, and woken
 /// a few at a time, so that a tenant who changes many of his keeps nobody else waiting.
-pub(super) fn of_places(
+pub(super) fn sharing_slots(
     changed: UnboundedReceiver<Arc<Guard>>,
     ctx: Arc<Ctx>,
 ) -> impl Stream<Item = ObjectRef<Guard>> + Send {
     let shared = |changed: &Guard, ctx: &Ctx| {
-        let cert = changed.0.as_ref().ok().filter(|cert| is_foreign(cert))?;
-        Some(desired::domain_key(cert)).filter(|key| ctx.permits.has_places(key))
+        let cert = changed.0.as_ref().ok().filter(|cert| is_cross_namespace(cert))?;
+        Some(desired::domain_key(cert)).filter(|key| ctx.grant_index.has_slots(key))
     };
     let few = stream::unfold((changed, VecDeque::new()), move |(mut changed, mut waiting)| {
         let ctx = ctx.clone();
@@ -70,7 +70,7 @@ pub(super) fn of_places(
                 while let Some(Some(more)) = changed.next().now_or_never() {
                     keys.extend(shared(&more, &ctx));
                 }
-                waiting.extend(those(&ctx, |c| is_foreign(c) && keys.contains(&desired::domain_key(c))));
+                waiting.extend(those(&ctx, |c| is_cross_namespace(c) && keys.contains(&desired::domain_key(c))));
             } else {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -98,12 +98,12 @@ pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + 
 }
 
 /// The certificates that a grant may be for; of one that cannot be read, all that are for a domain beside it.
-pub(super) fn of_grant(grant: &permits::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+pub(super) fn of_grant(grant: &grant_index::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let namespace = grant.meta().namespace.as_ref();
     let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
     those(ctx, |c| {
         let key = desired::domain_key(c);
-        is_foreign(c) && Some(&key.0) == namespace && domain.is_none_or(|domain| *domain == key.1)
+        is_cross_namespace(c) && Some(&key.0) == namespace && domain.is_none_or(|domain| *domain == key.1)
     })
 }
 
@@ -111,10 +111,11 @@ pub(super) fn of_grant(grant: &permits::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard
 pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let state = ctx.certificates.state();
     let there = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
-    let foreign: Vec<_> = there.filter(|c| c.0.as_ref().is_ok_and(is_foreign)).collect();
-    let keys: BTreeSet<_> = foreign.iter().filter_map(|c| Some(desired::domain_key(c.0.as_ref().ok()?))).collect();
-    let others = keys.iter().filter(|key| ctx.permits.has_places(key)).flat_map(|key| of_domain(ctx, key));
-    foreign.iter().map(|c| ObjectRef::from_obj(&***c)).chain(others).collect()
+    let cross_namespace: Vec<_> = there.filter(|c| c.0.as_ref().is_ok_and(is_cross_namespace)).collect();
+    let keys: BTreeSet<_> =
+        cross_namespace.iter().filter_map(|c| Some(desired::domain_key(c.0.as_ref().ok()?))).collect();
+    let others = keys.iter().filter(|key| ctx.grant_index.has_slots(key)).flat_map(|key| of_domain(ctx, key));
+    cross_namespace.iter().map(|c| ObjectRef::from_obj(&***c)).chain(others).collect()
 }
 
 pub(super) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {

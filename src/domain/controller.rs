@@ -56,8 +56,8 @@ use crate::{
     certificate,
     conditions::{Acceptance, Transition, transitions},
     grant::{
-        fit::{Decision, Terms},
-        permits::{self, Permits},
+        evaluation::{Decision, Terms},
+        grant_index::{self, GrantIndex},
     },
     k8s::{
         events::Events,
@@ -112,7 +112,7 @@ pub struct Ctx {
     pub policy: InForce,
     /// Empty as long as nothing needs their labels.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
-    pub permits: Arc<Permits>,
+    pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
     pub memory: Mutex<HashMap<String, Memory>>,
 }
@@ -141,7 +141,7 @@ pub struct Watches {
     pub secrets: Watch<PartialObjectMeta<Secret>>,
     pub config_maps: Watch<PartialObjectMeta<ConfigMap>>,
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
-    pub grants: Watch<permits::Guard>,
+    pub grants: Watch<grant_index::Guard>,
 }
 
 /// Runs until `stop`; reconciles that are under way are finished.
@@ -159,7 +159,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let bypasses = ctx.bypasses.clone().changes();
     let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
-    let (for_certificates, for_namespaces, for_foreign) = (ctx.clone(), ctx.clone(), ctx.clone());
+    let (for_certificates, for_namespaces, for_cross_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let ending = ctx.clone();
     let controller =
         Controller::for_shared_stream(watches.domains.subscribe_when(change_predicate), ctx.domains.clone())
@@ -179,11 +179,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
                             .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
                 });
                 touched.extend(
-                    trusted_by.iter().flat_map(|d| trusting(&s.namespace().unwrap_or_default(), d, &for_foreign)),
+                    trusted_by
+                        .iter()
+                        .flat_map(|d| trusting(&s.namespace().unwrap_or_default(), d, &for_cross_namespace)),
                 );
                 touched
             })
-            .watches_shared_stream(watches.grants.subscribe_when(permits::change_predicate), |g| {
+            .watches_shared_stream(watches.grants.subscribe_when(grant_index::change_predicate), |g| {
                 let grant = g.0.as_ref().ok()?;
                 let name = &grant.spec.domain_ref.name;
                 Some(ObjectRef::new(name).within(&grant.namespace().unwrap_or_default()))
@@ -313,10 +315,10 @@ impl Ctx {
         &self,
         domain: &MtlsDomain,
         theirs: &[Arc<certificate::controller::Guard>],
-        foreign: &[Foreign],
+        cross_namespace: &[CrossNamespace],
     ) -> Clients {
-        clients_of(domain, theirs, foreign, &self.certificates.state(), self.watched.clone(), &|c| {
-            self.permits.admitting(c)
+        clients_of(domain, theirs, cross_namespace, &self.certificates.state(), self.watched.clone(), &|c| {
+            self.grant_index.admitting(c)
         })
     }
 
@@ -325,10 +327,10 @@ impl Ctx {
         &self,
         domain: &MtlsDomain,
         now: Timestamp,
-    ) -> (Vec<Arc<certificate::controller::Guard>>, Vec<Foreign>) {
+    ) -> (Vec<Arc<certificate::controller::Guard>>, Vec<CrossNamespace>) {
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-        let foreign = self.permits.of_domain(&key, now);
-        (certificates_for(&key, self.certificates.state(), &foreign), foreign)
+        let cross_namespace = self.grant_index.of_domain(&key, now);
+        (certificates_for(&key, self.certificates.state(), &cross_namespace), cross_namespace)
     }
 }
 
@@ -360,12 +362,12 @@ fn event_of(turned: &Transition) -> Option<EventReason> {
 }
 
 /// Requests of the ClientCertificates of `domain`. `theirs` are its own namespace's and those of others that may be
-/// granted, `foreign` are those of others, and `all` are those of every domain; `admitting` gives the grants for one of another
+/// granted, `cross_namespace` are those of others, and `all` are those of every domain; `admitting` gives the grants for one of another
 /// namespace.
 fn clients_of(
     domain: &MtlsDomain,
     theirs: &[Arc<certificate::controller::Guard>],
-    foreign: &[Foreign],
+    cross_namespace: &[CrossNamespace],
     all: &[Arc<certificate::controller::Guard>],
     watched: Option<BTreeSet<String>>,
     admitting: &dyn Fn(&ClientCertificate) -> Option<Vec<ClientGrantSpec>>,
@@ -377,8 +379,8 @@ fn clients_of(
     let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
     let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
     let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
-    let own = theirs().filter(|c| !permits::is_foreign(c)).filter_map(|c| trusted(c, None));
-    let granted = foreign.iter().filter_map(|(c, decision)| match (c.0.as_ref().ok()?, decision) {
+    let own = theirs().filter(|c| !grant_index::is_cross_namespace(c)).filter_map(|c| trusted(c, None));
+    let granted = cross_namespace.iter().filter_map(|(c, decision)| match (c.0.as_ref().ok()?, decision) {
         (c, Decision::Allowed(terms)) => trusted(c, Some(terms)),
         (c, Decision::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => Some(SelfSigned::unclear(c)),
         _ => None,
@@ -397,17 +399,18 @@ fn clients_of(
 fn certificates_for(
     domain: &DomainKey,
     all: Vec<Arc<certificate::controller::Guard>>,
-    foreign: &[Foreign],
+    cross_namespace: &[CrossNamespace],
 ) -> Vec<Arc<certificate::controller::Guard>> {
-    let of_it = |c: &ClientCertificate| certificate::desired::domain_key(c) == *domain && !permits::is_foreign(c);
+    let of_it =
+        |c: &ClientCertificate| certificate::desired::domain_key(c) == *domain && !grant_index::is_cross_namespace(c);
     let own = all.into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it));
     let granted =
-        foreign.iter().filter(|(_, decision)| !matches!(decision, Decision::Denied(_))).map(|(c, _)| c.clone());
+        cross_namespace.iter().filter(|(_, decision)| !matches!(decision, Decision::Denied(_))).map(|(c, _)| c.clone());
     own.chain(granted).collect()
 }
 
 /// A certificate of another namespace, and whether it is granted.
-type Foreign = (Arc<certificate::controller::Guard>, Decision);
+type CrossNamespace = (Arc<certificate::controller::Guard>, Decision);
 
 async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
@@ -472,8 +475,8 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
         Course::Delete => return deletion::delete(domain, &placement, &permission, &session, &old, ctx, now).await,
         Course::Serve => {}
     }
-    let (theirs, foreign) = ctx.certificates_of(domain, now);
-    let wanted = || desired::desired(domain, &surroundings, ctx.clients(domain, &theirs, &foreign));
+    let (theirs, cross_namespace) = ctx.certificates_of(domain, now);
+    let wanted = || desired::desired(domain, &surroundings, ctx.clients(domain, &theirs, &cross_namespace));
     let refused = match admit(claim(domain, &permission, ctx, &own_region), wanted) {
         Ok(desired) => return serving::serve(&desired, &theirs, &permission, &session).await,
         Err(refused) => refused,

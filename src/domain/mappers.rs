@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
     certificate,
-    grant::{fit::Decision, permits},
+    grant::{evaluation::Decision, grant_index},
     k8s::{finalizer, watch::Watch},
     telemetry::policy_file::InForce,
 };
@@ -49,7 +49,7 @@ pub(super) fn certificate_predicate(
     c: &certificate::controller::Guard,
 ) -> Option<(Option<SignedDuration>, Option<i64>, bool)> {
     let c = c.0.as_ref().ok()?;
-    let generation = c.metadata.generation.filter(|_| permits::is_foreign(c));
+    let generation = c.metadata.generation.filter(|_| grant_index::is_cross_namespace(c));
     Some((c.spec.duration.as_ref().map(desired::length), generation, c.metadata.deletion_timestamp.is_some()))
 }
 
@@ -59,8 +59,8 @@ pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> O
     let cert = c.0.as_ref().ok()?;
     let key = certificate::desired::domain_key(cert);
     let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
-    let decision = || ctx.permits.decide(cert, Timestamp::now());
-    let is_accepted = || is_accepted(cert, || ctx.permits.may_be_trusted(cert), decision);
+    let decision = || ctx.grant_index.decide(cert, Timestamp::now());
+    let is_accepted = || is_accepted(cert, || ctx.grant_index.may_be_trusted(cert), decision);
     let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
     let lifetime = certificate::desired::duration(cert, max.as_ref().map(desired::length));
     let allowed = || ctx.active_trust.trust(&key).is_some_and(|trust| trust.allows_everywhere(lifetime));
@@ -83,7 +83,7 @@ fn is_accepted(
 /// True when the domain has to call AWS for a certificate. `is_accepted`: asked for one of another namespace only;
 /// `allowed`: the domain allows leaves of this duration already.
 fn asks(cert: &ClientCertificate, is_accepted: impl FnOnce() -> bool, allowed: impl FnOnce() -> bool) -> bool {
-    if permits::is_foreign(cert) && !is_accepted() {
+    if grant_index::is_cross_namespace(cert) && !is_accepted() {
         return false; // it is not for those whom nobody let in to have AWS called
     }
     cert.spec.issuance == Issuance::SelfSigned || !allowed()
@@ -114,8 +114,8 @@ fn asking(namespace: &str, ctx: &Ctx) -> BTreeSet<DomainKey> {
 
 fn asked_by(namespace: &str, state: &[Arc<certificate::controller::Guard>]) -> BTreeSet<DomainKey> {
     let theirs = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
-    let foreign = theirs.filter_map(|c| c.0.as_ref().ok()).filter(|c| permits::is_foreign(c));
-    foreign.filter(|c| c.spec.issuance == Issuance::SelfSigned).map(certificate::desired::domain_key).collect()
+    let cross_namespace = theirs.filter_map(|c| c.0.as_ref().ok()).filter(|c| grant_index::is_cross_namespace(c));
+    cross_namespace.filter(|c| c.spec.issuance == Issuance::SelfSigned).map(certificate::desired::domain_key).collect()
 }
 
 /// The domains of that name in other namespaces that may trust what is in a Secret of this one.
@@ -167,7 +167,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{grant::fit::Terms, k8s::fake::store};
+    use crate::{grant::evaluation::Terms, k8s::fake::store};
 
     fn certificate(namespace: &str, issuance: &str) -> ClientCertificate {
         serde_json::from_value(json!({

@@ -712,12 +712,12 @@ mod tests {
             domain.ownership_certificate_arn = Some("o".into());
             Ok(Some(domain))
         };
-        let foreign = [(OWNER_TAG, "other/ns/partners")];
+        let cross_namespace = [(OWNER_TAG, "other/ns/partners")];
         for (what, d, domain, expected) in [
             ("ours", &d, domain.clone(), vec![arn.as_str()]),
             ("nobody's", &d, with(&[]), vec![]),
             ("nobody's, to be taken over", &adopting, with(&[]), vec![arn.as_str(), "o"]),
-            ("somebody else's", &adopting, with(&foreign), vec![]),
+            ("somebody else's", &adopting, with(&cross_namespace), vec![]),
             ("not there", &d, Ok(None), vec![]),
             ("named by the spec", &existing, Ok(None), vec!["a", "b"]),
             ("named by the spec, beside those in use", &existing, domain.clone(), vec!["a", arn.as_str(), "b"]),
@@ -809,11 +809,11 @@ mod tests {
         let (session, kept) = (fake::answering(vec![("/apimappings", xml(items))]), SessionCache::default());
         let reader = AwsReader::live(&session, &kept);
         let ours = o.domain.unwrap().unwrap();
-        let mut foreign = ours.clone();
-        foreign.tags.clear();
+        let mut cross_namespace = ours.clone();
+        cross_namespace.tags.clear();
         let read = async |domain| mappings(&d.placement, &reader, &domain).await.map(|all| all.len());
         assert_eq!(read(Ok(Some(ours))).await, Ok(1));
-        assert_eq!(read(Ok(Some(foreign))).await, Ok(0));
+        assert_eq!(read(Ok(Some(cross_namespace))).await, Ok(0));
         assert_eq!(read(Ok(None)).await, Ok(0));
         let why = Unseen { reason: Reason::Unreachable, message: "m".into() };
         assert_eq!(read(Err(why.clone())).await, Err(why));

@@ -647,9 +647,9 @@ mod tests {
         (gone.domain, gone.pinned, gone.mappings) = (Ok(None), Ok(None), Ok(vec![]));
         let new = report(&seen, 1, &d.placement, &plan_of(&gone), &gone, &Outcomes::new(), now());
         assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
-        let mut foreign = o.clone();
-        foreign.domain.as_mut().unwrap().as_mut().unwrap().tags.clear();
-        let new = report(&seen, 1, &d.placement, &plan_of(&foreign), &foreign, &Outcomes::new(), now());
+        let mut cross_namespace = o.clone();
+        cross_namespace.domain.as_mut().unwrap().as_mut().unwrap().tags.clear();
+        let new = report(&seen, 1, &d.placement, &plan_of(&cross_namespace), &cross_namespace, &Outcomes::new(), now());
         assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
     }
 

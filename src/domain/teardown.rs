@@ -216,7 +216,7 @@ mod tests {
             ["ChangeRecords", "DeleteMapping", "DeleteMapping", "DeleteMapping", "DeleteDomain"].as_slice();
         let not_domain = &whole_domain[..4];
         type Change = Box<dyn Fn(&mut Placement, &mut Remains)>;
-        let foreign = |_: &mut Placement, r: &mut Remains| {
+        let cross_namespace = |_: &mut Placement, r: &mut Remains| {
             domain_of(r).tags.insert(OWNER_TAG.into(), "other/ns/partners".into());
         };
         let adopted = |_: &mut Placement, r: &mut Remains| {
@@ -274,10 +274,10 @@ mod tests {
             ),
             ("taken over: it stays", Box::new(adopted), all, None, ("acts", released)),
             ("retained", Box::new(|_, _| {}), all, Some(DeletionPolicy::Retain), ("acts", released)),
-            ("somebody else's, with our truststore", Box::new(foreign), all, None, ("acts", &released[..2])),
+            ("somebody else's, with our truststore", Box::new(cross_namespace), all, None, ("acts", &released[..2])),
             (
                 "somebody else's, without our truststore",
-                Box::new(move |placement, r| (foreign(placement, r), elsewhere(r)).1),
+                Box::new(move |placement, r| (cross_namespace(placement, r), elsewhere(r)).1),
                 all,
                 None,
                 ("waits", &rest[..2]),

@@ -16,8 +16,8 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fit::Decision,
-    permits::{self, Guard, Permits},
+    evaluation::Decision,
+    grant_index::{self, GrantIndex, Guard},
 };
 use crate::{
     api::{
@@ -53,7 +53,7 @@ pub struct Ctx {
     pub heartbeat: Heartbeat,
     pub grants: Store<Guard>,
     pub domains: Store<domain::controller::Guard>,
-    pub permits: Arc<Permits>,
+    pub grant_index: Arc<GrantIndex>,
 }
 
 pub struct Watches {
@@ -72,11 +72,11 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     Controller::for_shared_stream(watches.grants.subscribe(), ctx.grants.clone())
         .with_config(Config::default().debounce(DEBOUNCE))
         .watches_shared_stream(watches.certificates.subscribe_when(counted), move |c| {
-            let foreign = c.0.as_ref().ok().filter(|c| permits::is_foreign(c));
-            foreign.map(|c| refs(by_certificate.permits.of(&domain_key(c)))).unwrap_or_default()
+            let cross_namespace = c.0.as_ref().ok().filter(|c| grant_index::is_cross_namespace(c));
+            cross_namespace.map(|c| refs(by_certificate.grant_index.of(&domain_key(c)))).unwrap_or_default()
         })
         .watches_shared_stream(watches.domains.subscribe_when(|d| d.0.is_ok()), move |d| {
-            refs(by_domain.permits.of(&(d.namespace().unwrap_or_default(), d.name_any())))
+            refs(by_domain.grant_index.of(&(d.namespace().unwrap_or_default(), d.name_any())))
         })
         .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |_| {
             refs(by_namespace.grants.state())
@@ -116,7 +116,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     let key = (grant.namespace().unwrap_or_default(), grant.spec.domain_ref.name.clone());
     let is_there = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0)).is_some();
     let by_it = |decision: &Decision| matches!(decision, Decision::Allowed(terms) if terms.grant == grant.name_any());
-    let all = ctx.permits.of_domain(&key, now);
+    let all = ctx.grant_index.of_domain(&key, now);
     let covered: Vec<_> =
         all.iter().filter(|(_, decision)| by_it(decision)).filter_map(|(c, _)| c.0.as_ref().ok()).collect();
     // For people only: what a certificate says of itself decides nothing.
@@ -130,7 +130,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     let step_condition = StepCondition { type_: ConditionType::ResolvedRefs, status, reason, message };
     let old = grant.status.clone().unwrap_or_default();
     let generation = grant.metadata.generation.unwrap_or_default();
-    let nobody = is_there && ctx.permits.is_for_nobody(grant);
+    let nobody = is_there && ctx.grant_index.is_for_nobody(grant);
     let mut new = ClientGrantStatus {
         observed_generation: Some(generation),
         conditions: conditions::write(&old.conditions, generation, &Acceptance::Accepted, &[step_condition], now),

@@ -33,7 +33,7 @@ impl Kind {
 }
 
 /// Whether a name is one that the pattern stands for. Takes time in proportion to the length of the name.
-pub fn fits(kind: Kind, pattern: &str, value: &str) -> bool {
+pub fn matches(kind: Kind, pattern: &str, value: &str) -> bool {
     let Some((before, _)) = pattern.split_once('*') else { return pattern == value };
     // Also before anything is done for long values that somebody else chose.
     if !value.starts_with(before) || (kind == Kind::Uri && value.split('/').any(|part| part == "." || part == "..")) {
@@ -105,7 +105,7 @@ mod tests {
             (Uri, "spiffe://*.acme/a", "spiffe://evil/x.acme/a", false),
             (Uri, "https://*.acme/a", "https://evil@x.acme/a", false),
         ] {
-            assert_eq!(fits(kind, pattern, value), expected, "{kind:?} {pattern} {value}");
+            assert_eq!(matches(kind, pattern, value), expected, "{kind:?} {pattern} {value}");
         }
     }
 
@@ -125,8 +125,8 @@ mod tests {
     fn a_long_name_takes_no_time() {
         let pattern = "spiffe://acme/*".to_owned() + &"a*".repeat(500) + "b";
         let name = "spiffe://acme/".to_owned() + &"a".repeat(100_000);
-        assert!(!fits(Kind::Uri, &pattern, &name));
-        assert!(fits(Kind::Uri, &pattern, &(name + "b")));
+        assert!(!matches(Kind::Uri, &pattern, &name));
+        assert!(matches(Kind::Uri, &pattern, &(name + "b")));
     }
 
     proptest! {
@@ -139,25 +139,25 @@ mod tests {
             let [p, n]: [Vec<char>; 2] = [&pattern, &name].map(|text| text.chars().collect());
             let dots = kind == Kind::Uri && pattern.contains('*') && name.split('/').any(|part| [".", ".."].contains(&part));
             let expected = if pattern.contains('*') { by_every_way(kind, &p, &n, &kind.inner(&n)) } else { p == n };
-            prop_assert_eq!(fits(kind, &pattern, &name), expected && !dots, "{:?} {} {}", kind, pattern, name);
+            prop_assert_eq!(matches(kind, &pattern, &name), expected && !dots, "{:?} {} {}", kind, pattern, name);
         }
 
         /// Whatever it stands for, a name that fits is divided as the pattern is.
         #[test]
         fn a_star_never_stands_for_what_divides(pattern in "[ab./:@*]{0,8}", value in "[ab./:@*]{0,10}") {
-            if fits(Kind::Text, &pattern, &value) {
+            if matches(Kind::Text, &pattern, &value) {
                 let dividers = |text: &str| text.chars().filter(|c| "./:@".contains(*c)).collect::<String>();
                 prop_assert_eq!(dividers(&pattern), dividers(&value));
             }
-            if fits(Kind::Dns, &pattern, &value) {
+            if matches(Kind::Dns, &pattern, &value) {
                 prop_assert_eq!(pattern.matches('.').count(), value.matches('.').count());
             }
         }
 
         #[test]
-        fn what_is_put_for_a_star_fits(parts in proptest::collection::vec("[a-c]{1,4}", 1..5), filled in "[a-c]{1,4}") {
+        fn what_is_put_for_a_star_matches(parts in proptest::collection::vec("[a-c]{1,4}", 1..5), filled in "[a-c]{1,4}") {
             let [pattern, value] = ["*", &filled].map(|between| parts.join(between));
-            prop_assert!(fits(Kind::Text, &pattern, &value));
+            prop_assert!(matches(Kind::Text, &pattern, &value));
         }
     }
 }

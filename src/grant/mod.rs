@@ -1,6 +1,6 @@
 //! ClientGrant: which certificates other namespaces may have for a domain, and what is in use of that.
 
 pub mod controller;
-pub mod fit;
+pub mod evaluation;
 mod glob;
-pub mod permits;
+pub mod grant_index;

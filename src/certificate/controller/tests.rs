@@ -24,7 +24,7 @@ pub(crate) struct There {
     pub certificates: Vec<Guard>,
     pub domains: Vec<domain::controller::Guard>,
     pub secrets: Vec<Secret>,
-    pub grants: Vec<permits::Guard>,
+    pub grants: Vec<grant_index::Guard>,
     /// The answer to every write of a Secret, when it is none of success.
     pub refuses: Option<(u16, &'static str)>,
 }
@@ -56,7 +56,7 @@ impl Stage {
         };
         let secrets = store(there.secrets.iter().map(metadata).collect());
         let (certificates, domains, grants) = (store(there.certificates), store(there.domains), store(there.grants));
-        let permits = Permits::new(grants, certificates.clone(), domains.clone(), store(vec![]));
+        let grant_index = GrantIndex::new(grants, certificates.clone(), domains.clone(), store(vec![]));
         let (metrics, _) = Metrics::new();
         let ctx = Ctx {
             client: client.clone(),
@@ -70,7 +70,7 @@ impl Stage {
             issuers: Issuers::default(),
             uses: Uses::default(),
             later: Later::default(),
-            permits: Arc::new(permits),
+            grant_index: Arc::new(grant_index),
             concurrency: ConcurrencyLimit::new(1),
             started: Instant::now(),
             propagation: SignedDuration::from_secs(90),
@@ -132,7 +132,7 @@ pub(crate) fn domain(change: impl FnOnce(&mut Value)) -> domain::controller::Gua
     serde_json::from_value(object).unwrap()
 }
 
-pub(crate) fn grant(change: impl FnOnce(&mut Value)) -> permits::Guard {
+pub(crate) fn grant(change: impl FnOnce(&mut Value)) -> grant_index::Guard {
     let mut object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant",
         "metadata": {"name": "g", "namespace": "shop", "generation": 1},
@@ -167,7 +167,7 @@ fn authority() -> (Secret, Bundle) {
 async fn what_a_reconcile_of_a_certificate_does() {
     let (ca, bundle) = authority();
     let key = ("shop".to_owned(), "partners".to_owned());
-    let foreign = |o: &mut Value| o["metadata"]["namespace"] = json!("acme");
+    let cross_namespace = |o: &mut Value| o["metadata"]["namespace"] = json!("acme");
     let deleted = |o: &mut Value| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
     let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
     let self_signed = |o: &mut Value| o["spec"]["issuance"] = json!("SelfSigned");
@@ -207,14 +207,14 @@ async fn what_a_reconcile_of_a_certificate_does() {
             next: stop.clone(),
             ..case(
                 "of another namespace, without a grant",
-                certificate(foreign),
+                certificate(cross_namespace),
                 with(vec![plain()]),
                 &["PATCH status RefNotPermitted -", "POST event RefNotPermitted"],
             )
         },
         case(
             "of another namespace, with a grant",
-            certificate(foreign),
+            certificate(cross_namespace),
             There { grants: vec![grant(|_| {})], ..with(vec![plain()]) },
             issued,
         ),
@@ -222,21 +222,21 @@ async fn what_a_reconcile_of_a_certificate_does() {
             next: Some(Next::requeue(FIRST_RETRY)),
             ..case(
                 "of another namespace, with a grant that nobody can read",
-                certificate(foreign),
+                certificate(cross_namespace),
                 There { grants: vec![grant(|o| o["spec"] = json!(1))], ..with(vec![plain()]) },
                 &["PATCH status Unreachable -"],
             )
         },
         case(
             "of another namespace, with the last place of a grant",
-            certificate(foreign),
+            certificate(cross_namespace),
             There { grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))], ..with(vec![plain()]) },
             issued,
         ),
         case(
             "of another namespace, a moment old, with a place that another may have",
             certificate(|o| {
-                foreign(o);
+                cross_namespace(o);
                 o["metadata"]["creationTimestamp"] = json!(Timestamp::now().to_string());
             }),
             There { grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))], ..with(vec![plain()]) },
@@ -383,7 +383,7 @@ fn terms(is_counted: bool) -> Terms {
 
 #[test]
 fn a_certificate_of_another_namespace_takes_a_grant() {
-    let (own, foreign) = (certificate(|_| {}), certificate(|o| o["metadata"]["namespace"] = json!("acme")));
+    let (own, cross_namespace) = (certificate(|_| {}), certificate(|o| o["metadata"]["namespace"] = json!("acme")));
     let shown = |cert: &ClientCertificate, decision: Option<Decision>| match admission(cert, || decision) {
         Admission::Allowed(terms) => ("allowed", terms.is_some()),
         Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, stalled: false, .. }) => {
@@ -400,7 +400,7 @@ fn a_certificate_of_another_namespace_takes_a_grant() {
         (Some(Decision::Unknown("m".into())), ("unclear", false)),
         (None, ("allowed", false)),
     ] {
-        assert_eq!(shown(&foreign, decision.clone()), expected, "{decision:?}");
+        assert_eq!(shown(&cross_namespace, decision.clone()), expected, "{decision:?}");
         assert_eq!(shown(&own, decision), ("allowed", false), "its own namespace's take none");
     }
     for (decision, expected) in [
@@ -409,11 +409,11 @@ fn a_certificate_of_another_namespace_takes_a_grant() {
         (Some(Decision::Denied("m".into())), false),
         (None, false),
     ] {
-        assert_eq!(has_claim(&foreign, || decision.clone()), expected, "{decision:?}");
+        assert_eq!(has_claim(&cross_namespace, || decision.clone()), expected, "{decision:?}");
         assert!(has_claim(&own, || decision));
     }
-    assert!(may_know_domain(&own, None) && may_know_domain(&foreign, Some(&terms(false))));
-    assert!(!may_know_domain(&foreign, None));
+    assert!(may_know_domain(&own, None) && may_know_domain(&cross_namespace, Some(&terms(false))));
+    assert!(!may_know_domain(&cross_namespace, None));
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
     };
     let me = named("me", "shop", "2026-01-02T00:00:00Z");
     let own = named("own", "shop", "2026-01-01T00:00:00Z");
-    let foreign = named("foreign", "acme", "2026-01-01T00:00:00Z");
+    let cross_namespace = named("foreign", "acme", "2026-01-01T00:00:00Z");
     let d = desired::desired(&me, None, None).unwrap();
     let now = Timestamp::now();
     let trust = |authority: &str, common_name: &str| {
@@ -445,20 +445,20 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
         ("an older one", vec![&me, &own], None, None, Some("the ClientCertificate own has")),
         (
             "a granted one",
-            vec![&me, &foreign],
+            vec![&me, &cross_namespace],
             None,
             granted.clone(),
             Some("the ClientCertificate of another namespace has"),
         ),
         (
             "one that may be granted",
-            vec![&me, &foreign],
+            vec![&me, &cross_namespace],
             None,
             Some(Decision::Unknown("m".into())),
             Some("of another namespace has"),
         ),
-        ("one that is not granted", vec![&me, &foreign], None, misfits, None),
-        ("one that asks for nothing", vec![&me, &foreign], None, None, None),
+        ("one that is not granted", vec![&me, &cross_namespace], None, misfits, None),
+        ("one that asks for nothing", vec![&me, &cross_namespace], None, None, None),
         ("an authority", vec![&me], Some(trust("acme", "me")), None, None),
         ("an authority of that name", vec![&me], Some(trust("acme", "client1")), None, Some("the authority acme has")),
         ("its own entry", vec![&me], Some(trust("clientcertificates/shop/me/me", "client1")), None, None),

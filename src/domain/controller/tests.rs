@@ -58,7 +58,7 @@ impl Stage {
         let certificates = store::<certificate::controller::Guard>(vec![]);
         let (metrics, _) = Metrics::new();
         let policy = policy.map(|text| Arc::new(policy::parse(text).unwrap()));
-        let permits = Permits::new(store(vec![]), certificates.clone(), domains.clone(), namespaces.clone());
+        let grant_index = GrantIndex::new(store(vec![]), certificates.clone(), domains.clone(), namespaces.clone());
         let ctx = Ctx {
             client: client.clone(),
             cluster_id: "cluster".into(),
@@ -81,7 +81,7 @@ impl Stage {
             bypasses: Arc::default(),
             policy: watch::channel(policy).1,
             namespaces,
-            permits: Arc::new(permits),
+            grant_index: Arc::new(grant_index),
             concurrency: ConcurrencyLimit::new(1),
             memory: Mutex::default(),
         };
@@ -417,7 +417,7 @@ fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
     };
     let me = with("me", "shop", "2026-01-02T00:00:00Z");
     let winner = with("older", "shop", "2026-01-01T00:00:00Z");
-    let foreign = with("older", "acme", "2026-01-01T00:00:00Z");
+    let cross_namespace = with("older", "acme", "2026-01-01T00:00:00Z");
     let younger = with("younger", "acme", "2026-01-03T00:00:00Z");
     let told = |all: &[&MtlsDomain], refused: &str| {
         let found = contested(&me, all.iter().copied(), |d| d.name_any() == refused, REGION);
@@ -429,7 +429,11 @@ fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
     let message = |who: &str| Some(format!("spec.domainName: {who} has mtls.example.com already"));
     assert_eq!(told(&[&me, &younger], ""), None);
     assert_eq!(told(&[&me, &winner, &younger], ""), message("the older MtlsDomain older"));
-    assert_eq!(told(&[&me, &foreign], ""), message("an older MtlsDomain"), "of another namespace no name is told");
+    assert_eq!(
+        told(&[&me, &cross_namespace], ""),
+        message("an older MtlsDomain"),
+        "of another namespace no name is told"
+    );
     assert_eq!(told(&[&me, &winner], "older"), None, "what the policy refuses has a claim on nothing");
     assert_eq!(told(&[&me, &winner], "me"), message("the older MtlsDomain older"));
 
@@ -539,18 +543,18 @@ fn only_granted_certificates_of_other_namespaces_count() {
             }
         })
     });
-    let foreign = [
+    let cross_namespace = [
         (fits.clone(), Decision::Allowed(terms(Some(1)))),
         (misfits.clone(), Decision::Denied("m".into())),
         (unknown.clone(), Decision::Unknown("m".into())),
         (leaf2.clone(), Decision::Denied("m".into())),
     ];
     let all = [&own, &other, &leaf, &damaged, &fits, &misfits, &unknown, &leaf2].map(Clone::clone);
-    let theirs = certificates_for(&key, all.to_vec(), &foreign);
+    let theirs = certificates_for(&key, all.to_vec(), &cross_namespace);
     let named = |all: &[Arc<certificate::controller::Guard>]| all.iter().map(|c| c.name_any()).collect::<Vec<_>>();
     assert_eq!(named(&theirs), ["own", "leaf", "fits", "unknown"]);
 
-    let clients = clients_of(&me, &theirs, &foreign, &all, None, &|_| None);
+    let clients = clients_of(&me, &theirs, &cross_namespace, &all, None, &|_| None);
     assert_eq!(clients.longest.as_hours(), 5000, "of those that an authority issues, and that may be granted");
     let entries: Vec<_> =
         clients.self_signed.iter().map(|wanted| (wanted.entry.clone(), wanted.secrets.is_some())).collect();

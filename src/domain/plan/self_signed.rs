@@ -9,7 +9,7 @@ use crate::{
         desired::Desired,
         observed::Observed,
     },
-    grant::fit,
+    grant::evaluation,
     pki::{
         certificate::Certificate,
         compile, form,
@@ -74,7 +74,7 @@ fn is_there_already(certificate: &Certificate, wanted: &SelfSigned, previous: Op
 fn may_stay(certificate: &Certificate, wanted: Option<&SelfSigned>) -> bool {
     let Ok(said) = form::signed_itself(certificate) else { return false };
     let grants = wanted.and_then(|wanted| wanted.grants.as_ref());
-    grants.is_none_or(|grants| grants.iter().any(|grant| fit::admits_names(&said, grant)))
+    grants.is_none_or(|grants| grants.iter().any(|grant| evaluation::admits_names(&said, grant)))
 }
 
 /// Certificates in this truststore that may not stay for any ClientCertificate. An authority that the spec lists is trusted

@@ -21,7 +21,7 @@ const MOST_TOLD: usize = 10;
 
 /// What a ClientCertificate asks for. In the order of their places: the oldest first.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ask {
+pub struct GrantRequest {
     pub uid: String,
     pub created: Option<Timestamp>,
     pub namespace: String,
@@ -35,14 +35,14 @@ pub struct Ask {
     pub duration: Option<SignedDuration>,
 }
 
-impl Ask {
+impl GrantRequest {
     pub fn age(&self) -> (Option<Timestamp>, &str, &str) {
         (self.created, &self.namespace, &self.name)
     }
 }
 
 /// What one domain's certificates in other namespaces are judged by.
-pub struct Around<'a> {
+pub struct EvaluationContext<'a> {
     /// Those for this domain.
     pub grants: Vec<&'a ClientGrant>,
     /// There are grants that cannot be read, and may be for this domain.
@@ -53,7 +53,7 @@ pub struct Around<'a> {
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     pub now: Timestamp,
     /// [`names_outside`] of a certificate and a grant: a tenant chooses how long the names are, so that it is worth a memory.
-    pub names_outside: &'a dyn Fn(&Ask, &ClientGrant) -> Arc<[String]>,
+    pub names_outside: &'a dyn Fn(&GrantRequest, &ClientGrant) -> Arc<[String]>,
 }
 
 /// Whether a certificate is granted.
@@ -74,71 +74,80 @@ pub struct Terms {
     pub authority: Option<String>,
     pub max_duration: Option<SignedDuration>,
     pub not_after: Option<Timestamp>,
-    /// The grant has a number of places, and this has one of them.
+    /// The grant has a number of slots, and this has one of them.
     pub is_counted: bool,
 }
 
 /// One certificate; the `others` of the domain, itself among them or not, are asked for only when it comes to places.
-pub fn decide(ask: &Arc<Ask>, others: impl FnOnce() -> Vec<Arc<Ask>>, around: &Around) -> Decision {
-    let alone = allot(std::slice::from_ref(ask), around).remove(0);
-    let hangs_on_places = match &alone {
+pub fn decide(
+    grant_request: &Arc<GrantRequest>,
+    others: impl FnOnce() -> Vec<Arc<GrantRequest>>,
+    context: &EvaluationContext,
+) -> Decision {
+    let alone = allocate(std::slice::from_ref(grant_request), context).remove(0);
+    let depends_on_slots = match &alone {
         Decision::Allowed(terms) => terms.is_counted,
-        Decision::Unknown(_) => around.grants.iter().any(|g| g.spec.max_certificates.is_some()),
+        Decision::Unknown(_) => context.grants.iter().any(|g| g.spec.max_certificates.is_some()),
         Decision::Denied(_) => false,
     };
-    if !hangs_on_places {
+    if !depends_on_slots {
         return alone;
     }
     let mut older = others();
-    older.retain(|other| other.age() < ask.age());
-    older.push(ask.clone());
-    allot(&older, around).pop().unwrap_or(alone)
+    older.retain(|other| other.age() < grant_request.age());
+    older.push(grant_request.clone());
+    allocate(&older, context).pop().unwrap_or(alone)
 }
 
 /// Each certificate's answer, in the order in which they are given: places go to the oldest.
-pub fn allot(asks: &[Arc<Ask>], around: &Around) -> Vec<Decision> {
-    let mut order: Vec<usize> = (0..asks.len()).collect();
-    order.sort_by(|a, b| asks[*a].age().cmp(&asks[*b].age()));
+pub fn allocate(grant_requests: &[Arc<GrantRequest>], context: &EvaluationContext) -> Vec<Decision> {
+    let mut order: Vec<usize> = (0..grant_requests.len()).collect();
+    order.sort_by(|a, b| grant_requests[*a].age().cmp(&grant_requests[*b].age()));
     // One that takes no place first, so that none is taken in vain.
-    let mut grants = around.grants.clone();
+    let mut grants = context.grants.clone();
     grants.sort_by_key(|g| (g.spec.max_certificates.is_some(), g.name_any()));
-    let mut places = vec![Places::default(); grants.len()];
-    let mut fits = vec![None; asks.len()];
+    let mut slots = vec![Slots::default(); grants.len()];
+    let mut decisions = vec![None; grant_requests.len()];
     for at in order {
-        fits[at] = Some(place(&asks[at], &grants, &mut places, around));
+        decisions[at] = Some(evaluate(&grant_requests[at], &grants, &mut slots, context));
     }
-    fits.into_iter().flatten().collect()
+    decisions.into_iter().flatten().collect()
 }
 
 /// Of one grant: those that are taken, and those that may be.
 #[derive(Clone, Copy, Default)]
-struct Places {
+struct Slots {
     taken: u32,
-    perhaps: u32,
+    tentative: u32,
 }
 
-impl Places {
+impl Slots {
     /// `None`: that is not known.
     fn is_free(self, max: Option<u32>) -> Option<bool> {
         let Some(max) = max else { return Some(true) };
         match self {
-            Places { taken, .. } if taken >= max => Some(false),
-            Places { taken, perhaps } if taken.saturating_add(perhaps) >= max => None,
+            Slots { taken, .. } if taken >= max => Some(false),
+            Slots { taken, tentative } if taken.saturating_add(tentative) >= max => None,
             _ => Some(true),
         }
     }
 }
 
-fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Around) -> Decision {
-    let namespace = Namespace { name: &ask.namespace, labels: around.labels.get(&ask.namespace) };
+fn evaluate(
+    grant_request: &GrantRequest,
+    grants: &[&ClientGrant],
+    slots: &mut [Slots],
+    context: &EvaluationContext,
+) -> Decision {
+    let namespace = Namespace { name: &grant_request.namespace, labels: context.labels.get(&grant_request.namespace) };
     let (mut nearest, mut full): (Option<(&ClientGrant, Vec<String>)>, _) = (None, None);
-    let mut perhaps = BTreeSet::new();
+    let mut tentative = BTreeSet::new();
     for (at, grant) in grants.iter().enumerate() {
         let selected = grant.spec.namespaces.selects(namespace);
         if selected == Some(false) {
             continue;
         }
-        let parts = misfits(ask, grant, around);
+        let parts = denials(grant_request, grant, context);
         if !parts.is_empty() {
             let is_nearer = nearest.as_ref().is_none_or(|(_, best)| parts.len() < best.len());
             // What grants say is for those that they are made for.
@@ -147,36 +156,36 @@ fn place(ask: &Ask, grants: &[&ClientGrant], places: &mut [Places], around: &Aro
             }
             continue;
         }
-        match (selected, places[at].is_free(grant.spec.max_certificates)) {
+        match (selected, slots[at].is_free(grant.spec.max_certificates)) {
             (_, Some(false)) if selected == Some(true) => full = Some(grant.name_any()),
             (_, Some(false)) => {}
             (Some(true), Some(true)) => {
-                let is_certain = perhaps.is_empty() && !around.unreadable;
+                let is_certain = tentative.is_empty() && !context.unreadable;
                 if is_certain {
-                    places[at].taken += 1
+                    slots[at].taken += 1
                 } else {
-                    places[at].perhaps += 1
+                    slots[at].tentative += 1
                 }
-                perhaps.iter().for_each(|at: &usize| places[*at].perhaps += 1);
+                tentative.iter().for_each(|at: &usize| slots[*at].tentative += 1);
                 return Decision::Allowed(terms(grant));
             }
             _ => {
-                perhaps.insert(at);
+                tentative.insert(at);
             }
         }
     }
-    perhaps.iter().for_each(|at| places[*at].perhaps += 1);
-    if !perhaps.is_empty() {
+    tentative.iter().for_each(|at| slots[*at].tentative += 1);
+    if !tentative.is_empty() {
         let what =
             if namespace.labels.is_none() { "the labels of this namespace" } else { "the labels of some namespaces" };
         return Decision::Unknown(format!("{what}, by which ClientGrants go, are not known yet"));
     }
-    if around.unreadable {
+    if context.unreadable {
         return Decision::Unknown("there are ClientGrants that this version of the operator cannot read".into());
     }
     Decision::Denied(match (full, nearest) {
         (Some(grant), _) => format!(
-            "older ClientCertificates have all places of the ClientGrant {grant} (its spec.maxCertificates): delete one of them, or ask whoever runs \
+            "older ClientCertificates have all slots of the ClientGrant {grant} (its spec.maxCertificates): delete one of them, or ask whoever runs \
              the domain for more"
         ),
         (None, Some((grant, parts))) => {
@@ -225,8 +234,9 @@ pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
     ];
     let mut outside = Vec::new();
     for (field, kind, asked, granted) in names {
-        let misfits = asked.iter().enumerate().filter(|(_, name)| !granted.iter().any(|p| glob::fits(kind, p, name)));
-        outside.extend(misfits.map(|(at, _)| match field {
+        let denials =
+            asked.iter().enumerate().filter(|(_, name)| !granted.iter().any(|p| glob::matches(kind, p, name)));
+        outside.extend(denials.map(|(at, _)| match field {
             "subject.commonName" => field.to_owned(),
             list => format!("{list}[{at}]"),
         }));
@@ -235,22 +245,23 @@ pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
 }
 
 /// What of the certificate the grant does not admit.
-fn misfits(ask: &Ask, grant: &ClientGrant, around: &Around) -> Vec<String> {
-    let name = |field: &String| if ask.by_csr { format!("spec.csr ({field})") } else { format!("spec.{field}") };
-    let mut parts: Vec<String> = (around.names_outside)(ask, grant).iter().map(name).collect();
+fn denials(grant_request: &GrantRequest, grant: &ClientGrant, context: &EvaluationContext) -> Vec<String> {
+    let name =
+        |field: &String| if grant_request.by_csr { format!("spec.csr ({field})") } else { format!("spec.{field}") };
+    let mut parts: Vec<String> = (context.names_outside)(grant_request, grant).iter().map(name).collect();
     let grant = &grant.spec;
-    if ask.issuance != grant.issuance {
+    if grant_request.issuance != grant.issuance {
         parts.push("spec.issuance".into());
     }
-    let wanted = grant.authority.as_deref().or(around.issuing);
-    if ask.authority.as_deref().is_some_and(|named| Some(named) != wanted) {
+    let wanted = grant.authority.as_deref().or(context.issuing);
+    if grant_request.authority.as_deref().is_some_and(|named| Some(named) != wanted) {
         parts.push("spec.authority".into());
     }
     let longest = grant.max_duration.as_ref().map(length);
-    if ask.duration.zip(longest).is_some_and(|(asked, longest)| asked > longest) {
+    if grant_request.duration.zip(longest).is_some_and(|(asked, longest)| asked > longest) {
         parts.push("spec.duration".into());
     }
-    if grant.not_after.as_ref().is_some_and(|end| end.0 <= around.now) {
+    if grant.not_after.as_ref().is_some_and(|end| end.0 <= context.now) {
         parts.push("the time, since it is over (its spec.notAfter)".into());
     }
     parts
@@ -276,8 +287,8 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn ask(name: &str) -> Ask {
-        Ask {
+    fn grant_request(name: &str) -> GrantRequest {
+        GrantRequest {
             uid: name.into(),
             created: Some(Timestamp::UNIX_EPOCH),
             namespace: "a".into(),
@@ -290,14 +301,14 @@ mod tests {
         }
     }
 
-    fn around(grants: &[ClientGrant]) -> Around<'_> {
-        Around {
+    fn context(grants: &[ClientGrant]) -> EvaluationContext<'_> {
+        EvaluationContext {
             grants: grants.iter().collect(),
             unreadable: false,
             issuing: Some("main"),
             labels: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
-            names_outside: &|ask, grant| names_outside(&ask.request, &grant.spec).into(),
+            names_outside: &|grant_request, grant| names_outside(&grant_request.request, &grant.spec).into(),
         }
     }
 
@@ -309,20 +320,20 @@ mod tests {
         }
     }
 
-    fn alone(ask: &Ask, around: &Around) -> String {
-        shown(decide(&Arc::new(ask.clone()), Vec::new, around))
+    fn alone(grant_request: &GrantRequest, context: &EvaluationContext) -> String {
+        shown(decide(&Arc::new(grant_request.clone()), Vec::new, context))
     }
 
     #[test]
     fn one_certificate_against_one_grant() {
         let hours = |h| Some(SignedDuration::from_hours(h));
-        let with = |change: fn(&mut Ask)| {
-            let mut ask = ask("c");
-            change(&mut ask);
-            ask
+        let with = |change: fn(&mut GrantRequest)| {
+            let mut grant_request = grant_request("c");
+            change(&mut grant_request);
+            grant_request
         };
-        for (change, ask, expected) in [
-            (json!({}), ask("c"), "fits g"),
+        for (change, grant_request, expected) in [
+            (json!({}), grant_request("c"), "fits g"),
             (json!({}), with(|a| a.request.common_name = "other".into()), "spec.subject.commonName"),
             (
                 json!({}),
@@ -353,22 +364,26 @@ mod tests {
             (json!({"uris": ["spiffe://acme/*"]}), with(|a| a.request.uris = vec!["spiffe://acme/x".into()]), "fits g"),
             (json!({}), with(|a| a.issuance = Issuance::SelfSigned), "spec.issuance"),
             (json!({"issuance": "SelfSigned"}), with(|a| a.issuance = Issuance::SelfSigned), "fits g"),
-            (json!({"issuance": "SelfSigned"}), ask("c"), "spec.issuance"),
+            (json!({"issuance": "SelfSigned"}), grant_request("c"), "spec.issuance"),
             // The authority is the grant's, or the domain's issuing one.
             (json!({}), with(|a| a.authority = Some("main".into())), "fits g"),
             (json!({}), with(|a| a.authority = Some("other".into())), "spec.authority"),
             (json!({"authority": "other"}), with(|a| a.authority = Some("other".into())), "fits g"),
             (json!({"authority": "other"}), with(|a| a.authority = Some("main".into())), "spec.authority"),
-            (json!({"authority": "other"}), ask("c"), "fits g"),
-            (json!({"maxDuration": "2h"}), Ask { duration: hours(2), ..ask("c") }, "fits g"),
-            (json!({"maxDuration": "2h"}), Ask { duration: hours(3), ..ask("c") }, "spec.duration"),
-            (json!({"maxDuration": "2h"}), ask("c"), "fits g"),
-            (json!({"notAfter": "1970-01-01T00:00:01Z"}), ask("c"), "fits g"),
-            (json!({"notAfter": "1970-01-01T00:00:00Z"}), ask("c"), "the time, since it is over (its spec.notAfter)"),
+            (json!({"authority": "other"}), grant_request("c"), "fits g"),
+            (json!({"maxDuration": "2h"}), GrantRequest { duration: hours(2), ..grant_request("c") }, "fits g"),
+            (json!({"maxDuration": "2h"}), GrantRequest { duration: hours(3), ..grant_request("c") }, "spec.duration"),
+            (json!({"maxDuration": "2h"}), grant_request("c"), "fits g"),
+            (json!({"notAfter": "1970-01-01T00:00:01Z"}), grant_request("c"), "fits g"),
+            (
+                json!({"notAfter": "1970-01-01T00:00:00Z"}),
+                grant_request("c"),
+                "the time, since it is over (its spec.notAfter)",
+            ),
             // Nothing of what it says for whom it is not made for.
-            (json!({"namespaces": {"names": ["b"]}}), ask("c"), "spec.domainRef"),
-            (json!({"namespaces": {}}), ask("c"), "fits g"),
-            (json!({"namespaces": {"matchLabels": {"x": "y"}}}), ask("c"), "unknown"),
+            (json!({"namespaces": {"names": ["b"]}}), grant_request("c"), "spec.domainRef"),
+            (json!({"namespaces": {}}), grant_request("c"), "fits g"),
+            (json!({"namespaces": {"matchLabels": {"x": "y"}}}), grant_request("c"), "unknown"),
             (
                 json!({"namespaces": {"matchLabels": {"x": "y"}}}),
                 with(|a| a.request.common_name = "other".into()),
@@ -376,12 +391,18 @@ mod tests {
             ),
         ] {
             let grants = [grant("g", change.clone())];
-            assert_eq!(alone(&ask, &around(&grants)), expected, "{change} {ask:?}");
+            assert_eq!(alone(&grant_request, &context(&grants)), expected, "{change} {grant_request:?}");
         }
-        let none = around(&[]);
-        let message = |around: &Around, ask: &Ask| format!("{:?}", decide(&Arc::new(ask.clone()), Vec::new, around));
+        let none = context(&[]);
+        let message = |context: &EvaluationContext, grant_request: &GrantRequest| {
+            format!("{:?}", decide(&Arc::new(grant_request.clone()), Vec::new, context))
+        };
         let others = [grant("g", json!({"namespaces": {"names": ["b"]}}))];
-        assert_eq!(message(&none, &ask("c")), message(&around(&others), &ask("c")), "no domain, or none for us");
+        assert_eq!(
+            message(&none, &grant_request("c")),
+            message(&context(&others), &grant_request("c")),
+            "no domain, or none for us"
+        );
     }
 
     #[test]
@@ -389,44 +410,49 @@ mod tests {
         let one = grant("one", json!({"commonNames": ["acme-1"], "maxCertificates": 1}));
         let two = grant("two", json!({"organizations": ["Acme"]}));
         let grants = [one.clone(), two.clone()];
-        assert_eq!(alone(&ask("c"), &around(&grants)), "fits two", "the one that takes no place");
-        assert_eq!(alone(&ask("c"), &around(std::slice::from_ref(&one))), "fits one");
-        let mut far = ask("c");
+        assert_eq!(alone(&grant_request("c"), &context(&grants)), "fits two", "the one that takes no place");
+        assert_eq!(alone(&grant_request("c"), &context(std::slice::from_ref(&one))), "fits one");
+        let mut far = grant_request("c");
         far.request.organizations = vec!["Acme".into(), "Other".into()];
         far.request.common_name = "nobody".into();
         far.request.uris = vec!["a:b".into()];
-        let Decision::Denied(message) = decide(&Arc::new(far.clone()), Vec::new, &around(&grants)) else { panic!() };
+        let Decision::Denied(message) = decide(&Arc::new(far.clone()), Vec::new, &context(&grants)) else { panic!() };
         assert!(message.contains("ClientGrant two") && !message.contains("organizations[0]"), "{message}");
         // What cannot be read may be the one.
-        let blind = Around { unreadable: true, ..around(&grants) };
+        let blind = EvaluationContext { unreadable: true, ..context(&grants) };
         assert_eq!(alone(&far, &blind), "unknown");
-        assert_eq!(alone(&ask("c"), &blind), "fits two");
+        assert_eq!(alone(&grant_request("c"), &blind), "fits two");
     }
 
     #[test]
-    fn the_oldest_have_the_places() {
+    fn the_oldest_have_the_slots() {
         let grants = [grant("g", json!({"maxCertificates": 2}))];
-        let at = |name: &str, second| Ask { created: Some(Timestamp::from_second(second).unwrap()), ..ask(name) };
-        let asks = [at("d", 1), at("a", 2), at("c", 1), at("b", 0)].map(Arc::new);
-        let all: Vec<_> =
-            allot(&asks, &around(&grants)).into_iter().map(|f| matches!(f, Decision::Allowed(_))).collect();
+        let at = |name: &str, second| GrantRequest {
+            created: Some(Timestamp::from_second(second).unwrap()),
+            ..grant_request(name)
+        };
+        let grant_requests = [at("d", 1), at("a", 2), at("c", 1), at("b", 0)].map(Arc::new);
+        let all: Vec<_> = allocate(&grant_requests, &context(&grants))
+            .into_iter()
+            .map(|f| matches!(f, Decision::Allowed(_)))
+            .collect();
         assert_eq!(all, [false, false, true, true]);
-        for (ask, expected) in asks.iter().zip(all) {
-            let one = decide(ask, || asks.to_vec(), &around(&grants));
-            assert_eq!(matches!(one, Decision::Allowed(_)), expected, "{ask:?} by itself");
+        for (grant_request, expected) in grant_requests.iter().zip(all) {
+            let one = decide(grant_request, || grant_requests.to_vec(), &context(&grants));
+            assert_eq!(matches!(one, Decision::Allowed(_)), expected, "{grant_request:?} by itself");
         }
     }
 
-    fn asks() -> impl Strategy<Value = Vec<Arc<Ask>>> {
-        let one = (0..3i64, 0..3usize, 0..3usize).prop_map(|(created, namespace, common_name)| Ask {
+    fn grant_requests() -> impl Strategy<Value = Vec<Arc<GrantRequest>>> {
+        let one = (0..3i64, 0..3usize, 0..3usize).prop_map(|(created, namespace, common_name)| GrantRequest {
             created: Timestamp::from_second(created).ok(),
             namespace: ["a", "b", "c"][namespace].into(),
             request: request(["acme-1", "acme-2", "x"][common_name]),
-            ..ask("c")
+            ..grant_request("c")
         });
-        proptest::collection::vec(one, 1..8).prop_map(|mut asks| {
-            asks.iter_mut().enumerate().for_each(|(n, ask)| ask.name = format!("c{n}"));
-            asks.into_iter().map(Arc::new).collect()
+        proptest::collection::vec(one, 1..8).prop_map(|mut grant_requests| {
+            grant_requests.iter_mut().enumerate().for_each(|(n, grant_request)| grant_request.name = format!("c{n}"));
+            grant_requests.into_iter().map(Arc::new).collect()
         })
     }
 
@@ -449,23 +475,23 @@ mod tests {
         /// No grant covers more than it has places for, each of one by itself is as among all, and what is said while labels are not known is
         /// never taken back once they are.
         #[test]
-        fn certificates_and_grants(asks in asks(), grants in grants(), known in any::<[bool; 3]>(), has in any::<[bool; 3]>()) {
+        fn certificates_and_grants(grant_requests in grant_requests(), grants in grants(), known in any::<[bool; 3]>(), has in any::<[bool; 3]>()) {
             let labels = |known: [bool; 3]| {
                 let all = ["a", "b", "c"].into_iter().zip(known).zip(has).filter(|((_, known), _)| *known);
                 let labels = |has: bool| has.then(|| ("x".to_owned(), "y".to_owned())).into_iter().collect();
                 all.map(|((name, _), has)| (name.to_owned(), labels(has))).collect::<BTreeMap<_, _>>()
             };
-            let whole = Around { labels: labels([true; 3]), ..around(&grants) };
-            let partly = Around { labels: labels(known), ..around(&grants) };
-            let (end, before) = (allot(&asks, &whole), allot(&asks, &partly));
+            let whole = EvaluationContext { labels: labels([true; 3]), ..context(&grants) };
+            let partly = EvaluationContext { labels: labels(known), ..context(&grants) };
+            let (end, before) = (allocate(&grant_requests, &whole), allocate(&grant_requests, &partly));
             for grant in &grants {
                 let covered = end.iter().filter(|f| matches!(f, Decision::Allowed(t) if t.grant == grant.name_any())).count();
                 prop_assert!(grant.spec.max_certificates.is_none_or(|max| covered <= max as usize));
             }
-            for (n, ask) in asks.iter().enumerate() {
+            for (n, grant_request) in grant_requests.iter().enumerate() {
                 prop_assert!(!matches!(end[n], Decision::Unknown(_)));
-                prop_assert_eq!(&decide(ask, || asks.clone(), &whole), &end[n]);
-                prop_assert_eq!(&decide(ask, || asks.clone(), &partly), &before[n]);
+                prop_assert_eq!(&decide(grant_request, || grant_requests.clone(), &whole), &end[n]);
+                prop_assert_eq!(&decide(grant_request, || grant_requests.clone(), &partly), &before[n]);
                 match &before[n] {
                     Decision::Allowed(_) => prop_assert!(matches!(end[n], Decision::Allowed(_)), "{:?}", end[n]),
                     Decision::Denied(_) => prop_assert!(matches!(end[n], Decision::Denied(_)), "{:?}", end[n]),

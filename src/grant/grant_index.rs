@@ -14,7 +14,7 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::fit::{self, Around, Ask, Decision};
+use super::evaluation::{self, Decision, EvaluationContext, GrantRequest};
 use crate::{
     api::{ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain, Namespaces},
     certificate::{self, desired::domain_key},
@@ -25,26 +25,26 @@ use crate::{
 pub type Guard = DeserializeGuard<ClientGrant>;
 type Certificate = Arc<certificate::controller::Guard>;
 
-pub struct Permits {
+pub struct GrantIndex {
     grants: Store<Guard>,
     certificates: Store<certificate::controller::Guard>,
     domains: Store<domain::controller::Guard>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
     /// What certificates ask for, by UID, and in which generation: to read a CSR takes as long as a thousand comparisons.
-    asks: Mutex<HashMap<String, Read>>,
+    grant_requests: Mutex<HashMap<String, Read>>,
 }
 
 #[derive(Clone)]
 struct Read {
     generation: Option<i64>,
     /// `None`: nothing that could be certified.
-    ask: Option<Arc<Ask>>,
+    grant_request: Option<Arc<GrantRequest>>,
     /// What grants do not admit of it, by the grant's UID, and in which generation of the grant.
     outside: HashMap<String, (Option<i64>, Arc<[String]>)>,
 }
 
 /// Whether it takes a grant.
-pub fn is_foreign(cert: &ClientCertificate) -> bool {
+pub fn is_cross_namespace(cert: &ClientCertificate) -> bool {
     cert.namespace() != Some(domain_key(cert).0)
 }
 
@@ -58,27 +58,29 @@ pub fn change_predicate(grant: &Guard) -> (Option<Option<i64>>, bool) {
     (grant.0.as_ref().ok().map(|g| g.metadata.generation), grant.meta().deletion_timestamp.is_some())
 }
 
-impl Permits {
+impl GrantIndex {
     pub fn new(
         grants: Store<Guard>,
         certificates: Store<certificate::controller::Guard>,
         domains: Store<domain::controller::Guard>,
         namespaces: Store<PartialObjectMeta<Namespace>>,
-    ) -> Permits {
-        Permits { grants, certificates, domains, namespaces, asks: Mutex::default() }
+    ) -> GrantIndex {
+        GrantIndex { grants, certificates, domains, namespaces, grant_requests: Mutex::default() }
     }
 
     /// Of a certificate in another namespace than its domain's; `None`: what it asks for is nothing that could be certified.
     pub fn decide(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Decision> {
-        let (key, ask) = (domain_key(cert), self.ask(cert)?);
-        Some(self.judged(&key, now, |around| fit::decide(&ask, || self.asking(&key).1, around)))
+        let (key, grant_request) = (domain_key(cert), self.grant_request(cert)?);
+        Some(
+            self.evaluate(&key, now, |context| evaluation::decide(&grant_request, || self.requesting(&key).1, context)),
+        )
     }
 
     /// Every certificate in other namespaces than this domain's that asks for something there.
     pub fn of_domain(&self, key: &DomainKey, now: Timestamp) -> Vec<(Certificate, Decision)> {
-        let (certificates, asks) = self.asking(key);
-        let fits = self.judged(key, now, |around| fit::allot(&asks, around));
-        certificates.into_iter().zip(fits).collect()
+        let (certificates, grant_requests) = self.requesting(key);
+        let decisions = self.evaluate(key, now, |context| evaluation::allocate(&grant_requests, context));
+        certificates.into_iter().zip(decisions).collect()
     }
 
     /// Whether one that signs itself may be granted, or may have been until it was changed.
@@ -89,7 +91,7 @@ impl Permits {
     /// The grants by which this self-signed certificate may be in its domain's truststore. `None`: one of them cannot be
     /// read, or any name goes, because the domain is in its own namespace.
     pub fn admitting(&self, cert: &ClientCertificate) -> Option<Vec<ClientGrantSpec>> {
-        if !is_foreign(cert) {
+        if !is_cross_namespace(cert) {
             return None;
         }
         let all = self.of(&domain_key(cert));
@@ -104,8 +106,8 @@ impl Permits {
         grant.spec.issuance == Issuance::SelfSigned && grant.spec.namespaces.selects(here) != Some(false)
     }
 
-    /// Whether there is a number of places that this domain's certificates have to share.
-    pub fn has_places(&self, key: &DomainKey) -> bool {
+    /// Whether there is a number of slots that this domain's certificates have to share.
+    pub fn has_slots(&self, key: &DomainKey) -> bool {
         self.of(key).iter().any(|g| g.0.as_ref().is_ok_and(|g| g.spec.max_certificates.is_some()))
     }
 
@@ -127,10 +129,10 @@ impl Permits {
     }
 
     pub fn forget(&self, cert: &ClientCertificate) {
-        self.asks.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
+        self.grant_requests.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
     }
 
-    fn judged<T>(&self, key: &DomainKey, now: Timestamp, judge: impl FnOnce(&Around) -> T) -> T {
+    fn evaluate<T>(&self, key: &DomainKey, now: Timestamp, evaluation: impl FnOnce(&EvaluationContext) -> T) -> T {
         let all = self.of(key);
         let grants: Vec<_> = all.iter().filter_map(|g| g.0.as_ref().ok()).collect();
         let needs_labels = grants.iter().any(|g| g.spec.namespaces.match_labels.is_some());
@@ -139,47 +141,49 @@ impl Permits {
         let domain = self.domains.get(&ObjectRef::new(&key.1).within(&key.0));
         let issuing = domain.as_ref().and_then(|d| issuing(d.0.as_ref().ok()?));
         let unreadable = grants.len() < all.len();
-        let names_outside = |ask: &Ask, grant: &ClientGrant| self.outside(ask, grant);
+        let names_outside = |grant_request: &GrantRequest, grant: &ClientGrant| self.outside(grant_request, grant);
         let issuing = issuing.as_deref();
-        judge(&Around { grants, unreadable, issuing, labels, now, names_outside: &names_outside })
+        evaluation(&EvaluationContext { grants, unreadable, issuing, labels, now, names_outside: &names_outside })
     }
 
-    /// [`fit::names_outside`], once for each generation of the certificate and the grant.
-    fn outside(&self, ask: &Ask, grant: &ClientGrant) -> Arc<[String]> {
+    /// [`evaluation::names_outside`], once for each generation of the certificate and the grant.
+    fn outside(&self, grant_request: &GrantRequest, grant: &ClientGrant) -> Arc<[String]> {
         let (uid, generation) = (grant.uid().unwrap_or_default(), grant.metadata.generation);
-        let mut asks = self.asks.lock().expect("nobody panics while holding it");
-        let is_of = |read: &&mut Read| read.ask.as_ref().is_some_and(|known| std::ptr::eq(&**known, ask));
-        let known = asks.get_mut(&ask.uid).filter(is_of);
-        let judged = known.as_ref().and_then(|read| read.outside.get(&uid)).filter(|(at, _)| *at == generation);
-        if let Some((_, outside)) = judged {
+        let mut grant_requests = self.grant_requests.lock().expect("nobody panics while holding it");
+        let is_of =
+            |read: &&mut Read| read.grant_request.as_ref().is_some_and(|known| std::ptr::eq(&**known, grant_request));
+        let known = grant_requests.get_mut(&grant_request.uid).filter(is_of);
+        let evaluate = known.as_ref().and_then(|read| read.outside.get(&uid)).filter(|(at, _)| *at == generation);
+        if let Some((_, outside)) = evaluate {
             return outside.clone();
         }
-        let outside: Arc<[String]> = fit::names_outside(&ask.request, &grant.spec).into();
+        let outside: Arc<[String]> = evaluation::names_outside(&grant_request.request, &grant.spec).into();
         if let Some(read) = known {
             read.outside.insert(uid, (generation, outside.clone()));
         }
         outside
     }
 
-    fn asking(&self, key: &DomainKey) -> (Vec<Certificate>, Vec<Arc<Ask>>) {
-        let ask = |c: Certificate| {
-            let cert = c.0.as_ref().ok().filter(|cert| domain_key(cert) == *key && is_foreign(cert))?;
-            let ask = self.ask(cert).filter(|_| cert.metadata.deletion_timestamp.is_none())?;
-            Some((c.clone(), ask))
+    fn requesting(&self, key: &DomainKey) -> (Vec<Certificate>, Vec<Arc<GrantRequest>>) {
+        let grant_request = |c: Certificate| {
+            let cert = c.0.as_ref().ok().filter(|cert| domain_key(cert) == *key && is_cross_namespace(cert))?;
+            let grant_request = self.grant_request(cert).filter(|_| cert.metadata.deletion_timestamp.is_none())?;
+            Some((c.clone(), grant_request))
         };
-        self.certificates.state().into_iter().filter_map(ask).unzip()
+        self.certificates.state().into_iter().filter_map(grant_request).unzip()
     }
 
-    fn ask(&self, cert: &ClientCertificate) -> Option<Arc<Ask>> {
+    fn grant_request(&self, cert: &ClientCertificate) -> Option<Arc<GrantRequest>> {
         let (uid, generation) = (cert.uid().unwrap_or_default(), cert.metadata.generation);
-        let kept = self.asks.lock().expect("nobody panics while holding it").get(&uid).cloned();
+        let kept = self.grant_requests.lock().expect("nobody panics while holding it").get(&uid).cloned();
         match kept {
-            Some(read) if read.generation == generation => read.ask,
+            Some(read) if read.generation == generation => read.grant_request,
             _ => {
-                let ask = certificate::desired::ask(cert).ok().map(Arc::new);
-                let mut asks = self.asks.lock().expect("nobody panics while holding it");
-                asks.insert(uid, Read { generation, ask: ask.clone(), outside: HashMap::new() });
-                ask
+                let grant_request = certificate::desired::grant_request(cert).ok().map(Arc::new);
+                let mut grant_requests = self.grant_requests.lock().expect("nobody panics while holding it");
+                grant_requests
+                    .insert(uid, Read { generation, grant_request: grant_request.clone(), outside: HashMap::new() });
+                grant_request
             }
         }
     }
@@ -212,8 +216,8 @@ mod tests {
         k8s::fake::store,
     };
 
-    fn permits(grants: Vec<Guard>, certificates: Vec<certificate::controller::Guard>) -> Permits {
-        Permits::new(store(grants), store(certificates), store(vec![domain(|_| {})]), store(vec![]))
+    fn grant_index(grants: Vec<Guard>, certificates: Vec<certificate::controller::Guard>) -> GrantIndex {
+        GrantIndex::new(store(grants), store(certificates), store(vec![domain(|_| {})]), store(vec![]))
     }
 
     fn named(name: &'static str, change: impl FnOnce(&mut Value)) -> Guard {
@@ -223,7 +227,7 @@ mod tests {
         })
     }
 
-    fn foreign(name: &'static str, change: impl FnOnce(&mut Value)) -> ClientCertificate {
+    fn cross_namespace(name: &'static str, change: impl FnOnce(&mut Value)) -> ClientCertificate {
         certificate(|o| {
             for field in ["name", "uid"] {
                 o["metadata"][field] = json!(name);
@@ -254,8 +258,8 @@ mod tests {
                 o["spec"] = json!(1);
             }),
         ];
-        let permits = permits(grants, vec![]);
-        let mut found: Vec<_> = permits.of(&key()).iter().map(|g| g.name_any()).collect();
+        let grant_index = grant_index(grants, vec![]);
+        let mut found: Vec<_> = grant_index.of(&key()).iter().map(|g| g.name_any()).collect();
         found.sort();
         assert_eq!(found, ["a", "unreadable"]);
     }
@@ -263,8 +267,8 @@ mod tests {
     #[test]
     fn a_certificate_is_granted_by_what_there_is() {
         let now = Timestamp::now();
-        let cert = foreign("client1", |_| {});
-        let of = |grants: Vec<Guard>| match permits(grants, vec![guard(cert.clone())]).decide(&cert, now) {
+        let cert = cross_namespace("client1", |_| {});
+        let of = |grants: Vec<Guard>| match grant_index(grants, vec![guard(cert.clone())]).decide(&cert, now) {
             Some(Decision::Allowed(_)) => "fits",
             Some(Decision::Denied(_)) => "misfits",
             Some(Decision::Unknown(_)) => "unknown",
@@ -276,9 +280,9 @@ mod tests {
         assert_eq!(of(vec![named("a", |o| o["spec"] = json!(1))]), "unknown");
         let by_label = |o: &mut Value| o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}});
         assert_eq!(of(vec![named("a", by_label)]), "unknown");
-        let bad = foreign("bad", |o| o["spec"]["csr"] = json!("x"));
+        let bad = cross_namespace("bad", |o| o["spec"]["csr"] = json!("x"));
         assert_eq!(
-            permits(vec![named("a", |_| {})], vec![]).decide(&bad, now),
+            grant_index(vec![named("a", |_| {})], vec![]).decide(&bad, now),
             None,
             "nothing that could be certified"
         );
@@ -287,19 +291,19 @@ mod tests {
     #[test]
     fn those_that_ask_are_of_other_namespaces_and_not_deleted() {
         let certificates = vec![
-            guard(foreign("client1", |_| {})),
-            guard(foreign("client2", deleted)),
-            guard(foreign("client3", |o| o["spec"]["domainRef"]["name"] = json!("other"))),
+            guard(cross_namespace("client1", |_| {})),
+            guard(cross_namespace("client2", deleted)),
+            guard(cross_namespace("client3", |o| o["spec"]["domainRef"]["name"] = json!("other"))),
             guard(certificate(|o| o["metadata"]["name"] = json!("client4"))),
         ];
-        let found = permits(vec![named("a", |_| {})], certificates).of_domain(&key(), Timestamp::now());
+        let found = grant_index(vec![named("a", |_| {})], certificates).of_domain(&key(), Timestamp::now());
         assert_eq!(found.iter().map(|(c, _)| c.name_any()).collect::<Vec<_>>(), ["client1"]);
         assert!(matches!(found[0].1, Decision::Allowed(_)));
     }
 
     #[test]
     fn one_that_signs_itself_may_be_trusted_by_a_grant_that_lets_it() {
-        let cert = foreign("client1", |o| o["spec"]["issuance"] = json!("SelfSigned"));
+        let cert = cross_namespace("client1", |o| o["spec"]["issuance"] = json!("SelfSigned"));
         let self_signed = |o: &mut Value| o["spec"]["issuance"] = json!("SelfSigned");
         for (what, grant, expected) in [
             ("self-signed", named("a", self_signed), true),
@@ -323,17 +327,17 @@ mod tests {
                 true,
             ),
         ] {
-            assert_eq!(permits(vec![grant], vec![]).may_be_trusted(&cert), expected, "{what}");
+            assert_eq!(grant_index(vec![grant], vec![]).may_be_trusted(&cert), expected, "{what}");
         }
-        assert!(!permits(vec![], vec![]).may_be_trusted(&cert));
+        assert!(!grant_index(vec![], vec![]).may_be_trusted(&cert));
     }
 
     #[test]
     fn places_are_shared_where_a_grant_has_a_number_of_them() {
-        let places = |o: &mut Value| o["spec"]["maxCertificates"] = json!(2);
-        assert!(permits(vec![named("a", |_| {}), named("b", places)], vec![]).has_places(&key()));
-        assert!(!permits(vec![named("a", |_| {})], vec![]).has_places(&key()));
-        assert!(!permits(vec![named("a", |o| (places(o), deleted(o)).1)], vec![]).has_places(&key()));
+        let slots = |o: &mut Value| o["spec"]["maxCertificates"] = json!(2);
+        assert!(grant_index(vec![named("a", |_| {}), named("b", slots)], vec![]).has_slots(&key()));
+        assert!(!grant_index(vec![named("a", |_| {})], vec![]).has_slots(&key()));
+        assert!(!grant_index(vec![named("a", |o| (slots(o), deleted(o)).1)], vec![]).has_slots(&key()));
         assert!(needs_labels(&named("a", |o| o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}}))));
         assert!(!needs_labels(&named("a", |_| {})));
         assert_ne!(change_predicate(&named("a", |_| {})), change_predicate(&named("a", deleted)));
