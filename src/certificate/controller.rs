@@ -28,9 +28,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     conflicts,
     desired::{self, Desired},
+    due_queue::DueQueue,
     execute::{self, ApplyContext},
-    issuers::Issuers,
-    later::Later,
     mappers::{
         change_predicate, conflicting, is_there, of_domain, of_grant, of_namespace, sharing_slots, touched_by, when_due,
     },
@@ -38,8 +37,9 @@ use super::{
     observed::Observed,
     plan::{self, Action, Plan, conditions_after_issue},
     report::{self, Leaf},
+    secret_index::SecretIndex,
     self_signed,
-    uses::Uses,
+    signing_key_cache::SigningKeyCache,
 };
 use crate::{
     api::{
@@ -104,21 +104,21 @@ pub struct Ctx {
     pub domains: Store<domain::controller::Guard>,
     pub active_trust: Arc<ActiveTrust>,
     pub secrets: Store<PartialObjectMeta<Secret>>,
-    pub issuers: Issuers,
-    pub uses: Uses,
-    pub later: Later,
+    pub signing_keys: SigningKeyCache,
+    pub secret_index: SecretIndex,
+    pub due_queue: DueQueue,
     pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
     /// When it began to lead.
     pub started: Instant,
     /// How long a truststore version must have been in use before every server of AWS has it.
     pub propagation: SignedDuration,
-    pub memory: Mutex<HashMap<String, Memory>>,
+    pub states: Mutex<HashMap<String, ReconcileState>>,
 }
 
 /// What is kept of one object between two reconciles, by UID. All of it may be lost: it saves writes and decides nothing.
 #[derive(Default)]
-pub struct Memory {
+pub struct ReconcileState {
     /// Failures in a row.
     failures: u32,
     /// It has not been Ready yet, as far as we have seen it from its beginning.
@@ -151,7 +151,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     // News of the same stream: what a subscriber remembers of each of thousands is kept once.
     let (share_slots, sharing) = unbounded();
     let certificates = watches.certificates.subscribe_when(change_predicate).inspect(move |c| {
-        note_uses(c, &used);
+        index_secrets(c, &used);
         let _ = share_slots.unbounded_send(c.clone());
     });
     let controller = Controller::for_shared_stream(certificates, ctx.certificates.clone())
@@ -186,9 +186,9 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
 }
 
 /// Before the reconcile, so that nothing which happens to a Secret after it is missed.
-fn note_uses(c: &Guard, ctx: &Ctx) {
+fn index_secrets(c: &Guard, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
-    if is_there(c, ctx) { ctx.uses.add(cert) } else { ctx.uses.remove(cert) }
+    if is_there(c, ctx) { ctx.secret_index.add(cert) } else { ctx.secret_index.remove(cert) }
 }
 
 /// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
@@ -197,8 +197,8 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     if is_there(&c, ctx) {
         return;
     }
-    ctx.memory.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
-    ctx.later.remove(&cert.uid().unwrap_or_default());
+    ctx.states.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
+    ctx.due_queue.remove(&cert.uid().unwrap_or_default());
     ctx.grant_index.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
         ctx.events.publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note).await;
@@ -210,7 +210,7 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     if error.is_final() { Next::await_change() } else { Next::requeue(ctx.retry(&object.uid().unwrap_or_default())) }
 }
 
-impl Memory {
+impl ReconcileState {
     #[cfg(test)]
     pub(super) fn set_wrote(&mut self, version: &str) {
         self.wrote_secret = Some(version.to_owned());
@@ -229,12 +229,12 @@ impl Memory {
 }
 
 impl Ctx {
-    fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
-        change(self.memory.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
+    fn update_state<T>(&self, uid: &str, change: impl FnOnce(&mut ReconcileState) -> T) -> T {
+        change(self.states.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
     }
 
     fn retry(&self, uid: &str) -> Duration {
-        self.remember(uid, |m| {
+        self.update_state(uid, |m| {
             m.failures += 1;
             retry_after(m.failures)
         })
@@ -244,35 +244,35 @@ impl Ctx {
     pub(super) fn wrote(&self, cert: &ObjectRef<Guard>, secret: &PartialObjectMeta<Secret>) -> bool {
         let is_there = self.secrets.get(&ObjectRef::from_obj(secret)).is_some();
         let uid = self.certificates.get(cert).and_then(|cert| cert.uid());
-        let memory = self.memory.lock().expect("nobody panics while holding it");
-        let wrote = uid.and_then(|uid| memory.get(&uid)?.wrote_secret.as_ref());
+        let state = self.states.lock().expect("nobody panics while holding it");
+        let wrote = uid.and_then(|uid| state.get(&uid)?.wrote_secret.as_ref());
         is_own_write(is_there, wrote, secret.metadata.resource_version.as_ref())
     }
 
     /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
     fn is_behind(&self, cert: &ClientCertificate) -> bool {
-        let mut memory = self.memory.lock().expect("nobody panics while holding it");
-        let known = cert.uid().and_then(|uid| memory.get_mut(&uid));
+        let mut state = self.states.lock().expect("nobody panics while holding it");
+        let known = cert.uid().and_then(|uid| state.get_mut(&uid));
         known.is_some_and(|m| m.is_behind(cert.metadata.resource_version.as_ref(), Instant::now()))
     }
 
     /// What the watch has shown long since is nothing to keep of thousands.
     pub(super) fn forget_old_writes(&self) {
-        let mut memory = self.memory.lock().expect("nobody panics while holding it");
-        memory.retain(|_, m| m.is_worth_keeping(Instant::now()));
-        memory.shrink_to_fit();
+        let mut state = self.states.lock().expect("nobody panics while holding it");
+        state.retain(|_, m| m.is_worth_keeping(Instant::now()));
+        state.shrink_to_fit();
     }
 
     /// Makes no entry: of thousands with which all is well there is nothing to keep.
     fn succeeded(&self, uid: &str) {
-        if let Some(known) = self.memory.lock().expect("nobody panics while holding it").get_mut(uid) {
+        if let Some(known) = self.states.lock().expect("nobody panics while holding it").get_mut(uid) {
             known.failures = 0;
         }
     }
 
     /// Nothing else may wake the certificate until then.
     fn requeue_at(&self, uid: &str, at: Option<Timestamp>, now: Timestamp) -> Next {
-        let near = at.filter(|at| !self.later.put(uid, *at, now));
+        let near = at.filter(|at| !self.due_queue.put(uid, *at, now));
         let wait = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SHORTEST_WAIT);
         near.map_or_else(Next::await_change, |at| Next::requeue(wait(at)))
     }
@@ -285,7 +285,7 @@ impl Ctx {
     ) -> Result<(), Error> {
         if status::write(&self.client, cert, old, new).await? {
             let over = cert.metadata.resource_version.clone();
-            self.remember(&cert.uid().unwrap_or_default(), |m| {
+            self.update_state(&cert.uid().unwrap_or_default(), |m| {
                 m.wrote_over = Some((over, Instant::now()));
                 let (old, new) = (&old.conditions, &new.conditions);
                 self.metrics.transitioned(metrics::Controller::Certificate, cert, old, new, &mut m.is_new);
@@ -371,7 +371,8 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         return Ok(Next::await_change());
     }
     let last_revision = old.revision.unwrap_or_default();
-    let observe_context = ObserveContext { client: &ctx.client, secrets: &ctx.secrets, issuers: &ctx.issuers };
+    let observe_context =
+        ObserveContext { client: &ctx.client, secrets: &ctx.secrets, signing_keys: &ctx.signing_keys };
     let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &observe_context).await?;
     let plan = plan::plan(&d, &observed, ctx.propagation, now);
     let apply_context = ApplyContext {
@@ -395,7 +396,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         // What it waits for now is for the next reconcile to say.
         Ok(None) if matches!(plan.action, Some(Action::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
         Ok(Some(Issued { leaf, revision, version })) => {
-            ctx.remember(&uid, |m| m.wrote_secret = version);
+            ctx.update_state(&uid, |m| m.wrote_secret = version);
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let step_conditions = conditions_after_issue(&d, observed.trust.as_ref(), &leaf);
             let secret = d.secret_name.as_str();

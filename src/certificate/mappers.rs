@@ -86,7 +86,7 @@ pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + 
     let reconciles = stream::unfold(ctx, async |ctx| {
         tokio::time::sleep(DUE).await;
         ctx.forget_old_writes();
-        let due = ctx.later.due(Timestamp::now());
+        let due = ctx.due_queue.due(Timestamp::now());
         let those = if due.is_empty() {
             vec![]
         } else {
@@ -131,7 +131,7 @@ fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRe
 /// Those that use the Secret, or are issued with it.
 pub(super) fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    let users = ctx.uses.of(&namespace, &name).into_iter().map(|user| ObjectRef::new(&user).within(&namespace));
+    let users = ctx.secret_index.of(&namespace, &name).into_iter().map(|user| ObjectRef::new(&user).within(&namespace));
     let there = users.filter(|user| ctx.certificates.get(user).is_some());
     let mut touched: Vec<_> = there.filter(|user| !ctx.wrote(user, secret)).collect();
     for domain in ctx.domains.state() {
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(touched("client1", "7"), ["client1"]);
         assert_eq!(touched("acme-ca", "7"), ["b", "c", "client1"], "all that are for the domain that issues with it");
         assert_eq!(touched("nobodys", "7"), [""; 0]);
-        stage.ctx.memory.lock().unwrap().entry("client1".into()).or_default().set_wrote("7");
+        stage.ctx.states.lock().unwrap().entry("client1".into()).or_default().set_wrote("7");
         assert_eq!(touched("client1", "7"), [""; 0], "our own write");
         assert_eq!(touched("client1", "8"), ["client1"]);
     }

@@ -3,15 +3,15 @@
 pub mod conflicts;
 pub mod controller;
 pub mod desired;
+pub mod due_queue;
 pub mod execute;
-pub mod issuers;
-pub mod later;
 mod mappers;
 pub mod observe;
 pub mod observed;
 pub mod plan;
 pub mod report;
+pub mod secret_index;
 mod self_signed;
+pub mod signing_key_cache;
 #[cfg(test)]
 mod simulation;
-pub mod uses;

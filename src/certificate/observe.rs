@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
-    issuers::{Issuers, Keyed},
     observed::{Held, Observed, Problem},
+    signing_key_cache::{Keyed, SigningKeyCache},
 };
 use crate::{
     api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
@@ -42,7 +42,7 @@ pub struct ObserveContext<'a> {
     pub client: &'a Client,
     /// Which Secrets there are, without what is in them.
     pub secrets: &'a Store<PartialObjectMeta<Secret>>,
-    pub issuers: &'a Issuers,
+    pub signing_keys: &'a SigningKeyCache,
 }
 
 impl ObserveContext<'_> {
@@ -274,7 +274,7 @@ async fn key_of(
         )));
     };
     let at = (d.domain.0.as_str(), secret.as_str());
-    if let Some(keyed) = observe_context.issuers.get(at, observe_context.version(at.0, at.1).as_deref()) {
+    if let Some(keyed) = observe_context.signing_keys.get(at, observe_context.version(at.0, at.1).as_deref()) {
         return Ok(Ok(keyed));
     }
     let Some(found) = apply::secret(observe_context.client, at.0, at.1).await? else {
@@ -291,7 +291,7 @@ async fn key_of(
     match Issuer::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
         Ok(issuer) => {
             let keyed = Keyed { issuer, labels: found.labels().clone() };
-            observe_context.issuers.put(at, found.resource_version(), keyed.clone());
+            observe_context.signing_keys.put(at, found.resource_version(), keyed.clone());
             Ok(Ok(keyed))
         }
         Err(error) => Ok(Err(problem(
@@ -422,7 +422,8 @@ mod tests {
             serde_json::from_value::<PartialObjectMeta<Secret>>(value).unwrap()
         };
         let store = store(secrets.iter().map(metadata).collect());
-        let observe_context = ObserveContext { client: &client, secrets: &store, issuers: &Issuers::default() };
+        let observe_context =
+            ObserveContext { client: &client, secrets: &store, signing_keys: &SigningKeyCache::default() };
         observe(d, Some(&domain), trust, 0, &observe_context).await.unwrap()
     }
 

@@ -134,7 +134,7 @@ mod tests {
         api,
         aws::gateway,
         domain::{
-            desired::Surroundings,
+            desired::OperatorConfig,
             observed::{Preflight, Unseen},
             permission::before_aws,
         },
@@ -216,7 +216,7 @@ mod tests {
             |placement: &Placement| of(&domain, placement, false).into_iter().map(|r| r.resource).collect::<Vec<_>>();
         let name = Resource::Name("a.example.com".into());
         assert_eq!(resources(&before_aws(&domain, "lives")), std::slice::from_ref(&name));
-        let surroundings = Surroundings {
+        let operator_config = OperatorConfig {
             cluster_id: "lives",
             account: "123456789012",
             region: "eu-west-1",
@@ -224,7 +224,7 @@ mod tests {
         };
         let object = Resource::Object { bucket: "t-123456789012-eu-west-1".into(), key: "lives/shop/d.pem".into() };
         let expected = [name, Resource::Region("eu-west-1".into()), Resource::Account("123456789012".into()), object];
-        assert_eq!(resources(&Placement::of(&domain, &surroundings)), expected);
+        assert_eq!(resources(&Placement::of(&domain, &operator_config)), expected);
     }
 
     #[test]

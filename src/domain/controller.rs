@@ -25,22 +25,23 @@ use tokio_util::sync::CancellationToken;
 use super::{
     access_request,
     active_trust::{ActiveTrust, DomainKey},
-    allowance::Allowance,
     bypass::Bypasses,
     cache::{ReadCache, RefreshIntervals},
     clients::{SelfSigned, TRUSTED_BY},
     conflicts,
+    contention::Contention,
     credentials::ServiceAccount,
     deletion,
-    desired::{self, Clients, Desired, Placement, Refused, Surroundings},
+    desired::{self, Clients, Desired, OperatorConfig, Placement, Refused},
     mappers::{
         certificate_predicate, change_predicate, changes, conflicting, of_certificate, of_namespace, readers,
         referring, trusting,
     },
     observe::{self, Versions},
     permission::{Permission, before_aws},
-    repairs::Repairs,
-    report, serving,
+    report,
+    request_limiter::RequestLimiter,
+    serving,
 };
 use crate::{
     api::{
@@ -107,19 +108,19 @@ pub struct Ctx {
     pub domains: Store<Guard>,
     pub certificates: Store<certificate::controller::Guard>,
     pub active_trust: Arc<ActiveTrust>,
-    pub allowance: Allowance,
+    pub request_limiter: RequestLimiter,
     pub bypasses: Arc<Bypasses>,
     pub policy: InForce,
     /// Empty as long as nothing needs their labels.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
-    pub memory: Mutex<HashMap<String, Memory>>,
+    pub states: Mutex<HashMap<String, ReconcileState>>,
 }
 
 /// What is kept of one object between two reconciles. All of it may be lost: it saves calls and decides nothing.
 #[derive(Clone, Default)]
-pub struct Memory {
+pub struct ReconcileState {
     /// Looks in a row that found AWS still working.
     pub(super) polls: u32,
     /// Our last change of the records, until it is in sync.
@@ -127,7 +128,7 @@ pub struct Memory {
     pub(super) versions: Arc<Versions>,
     /// Of which generation everything was as it should be at a reconcile, and when that began: nothing was written since.
     pub(super) in_sync_since: Option<(i64, Instant)>,
-    pub(super) repairs: Repairs,
+    pub(super) corrections: Contention,
     /// It has not been Ready yet, as far as we have seen it from its beginning.
     is_new: bool,
     /// The status that was written last and the one it replaced: the cache may still show that one.
@@ -232,8 +233,8 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
 }
 
 impl Ctx {
-    pub(super) fn remember<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
-        change(self.memory.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
+    pub(super) fn update_state<T>(&self, uid: &str, change: impl FnOnce(&mut ReconcileState) -> T) -> T {
+        change(self.states.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
     }
 
     /// Nothing is known of it any more, and its place in the queue is free.
@@ -241,13 +242,13 @@ impl Ctx {
         let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
         self.active_trust.set(&key, None, None, Timestamp::now());
         self.bypasses.forget(&key);
-        self.memory.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
+        self.states.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&queue_key(domain));
     }
 
     /// How long until the next reconcile while AWS is working.
     pub(super) fn poll(&self, uid: &str) -> Duration {
-        self.remember(uid, |m| {
+        self.update_state(uid, |m| {
             m.polls += 1;
             poll_after(m.polls)
         })
@@ -255,7 +256,7 @@ impl Ctx {
 
     /// How long until the next reconcile while somebody has to make something first that nothing here hears of.
     pub(super) fn poll_seldom(&self, uid: &str) -> Duration {
-        self.remember(uid, |m| {
+        self.update_state(uid, |m| {
             m.polls += 1;
             FIRST_POLL.saturating_mul(1 << (m.polls - 1).min(12)).min(LAST_SELDOM_POLL)
         })
@@ -263,13 +264,13 @@ impl Ctx {
 
     /// The next reconcile when there is nothing to be done before something changes.
     pub(super) fn settled(&self, uid: &str) -> Next {
-        self.remember(uid, |m| m.polls = 0);
+        self.update_state(uid, |m| m.polls = 0);
         Next::requeue(self.refresh.of(uid).medium)
     }
 
     /// The next reconcile when all is well: soon, because it is likely to cost no call of AWS.
     pub(super) fn resync_soon(&self, uid: &str) -> Next {
-        self.remember(uid, |m| m.polls = 0);
+        self.update_state(uid, |m| m.polls = 0);
         Next::requeue(self.refresh.of(uid).short)
     }
 
@@ -280,7 +281,7 @@ impl Ctx {
 
     /// The status that the next one is computed from: the last one written, unless somebody else has changed it since.
     fn last_status(&self, domain: &MtlsDomain) -> MtlsDomainStatus {
-        let written = self.remember(&domain.uid().unwrap_or_default(), |m| m.written.clone());
+        let written = self.update_state(&domain.uid().unwrap_or_default(), |m| m.written.clone());
         current(written, domain.status.as_ref())
     }
 
@@ -293,7 +294,7 @@ impl Ctx {
         let waiting = report::waiting_deletion(domain, new, Timestamp::now());
         let (new, waits) = (waiting.as_ref().unwrap_or(new), waiting.is_some());
         if status::write(&self.client, domain, old, new).await? {
-            self.remember(&domain.uid().unwrap_or_default(), |m| {
+            self.update_state(&domain.uid().unwrap_or_default(), |m| {
                 m.written = Some((new.clone(), domain.status.clone()));
                 let (old, new) = (&old.conditions, &new.conditions);
                 self.metrics.transitioned(metrics::Controller::Domain, domain, old, new, &mut m.is_new);
@@ -456,13 +457,13 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
             return Ok(Next::requeue(ctx.poll(&uid)));
         }
     };
-    let surroundings = Surroundings {
+    let operator_config = OperatorConfig {
         cluster_id: &ctx.cluster_id,
         account: &session.account,
         region: &session.region,
         truststore_bucket: ctx.truststore_bucket.as_deref(),
     };
-    let placement = Placement::of(domain, &surroundings);
+    let placement = Placement::of(domain, &operator_config);
     if let Some(next) = permission.ends(&access_request::of(domain, &placement, deleting), None).await? {
         return Ok(next);
     }
@@ -476,7 +477,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
         Course::Serve => {}
     }
     let (theirs, cross_namespace) = ctx.certificates_of(domain, now);
-    let wanted = || desired::desired(domain, &surroundings, ctx.clients(domain, &theirs, &cross_namespace));
+    let wanted = || desired::desired(domain, &operator_config, ctx.clients(domain, &theirs, &cross_namespace));
     let refused = match admit(claim(domain, &permission, ctx, &own_region), wanted) {
         Ok(desired) => return serving::serve(&desired, &theirs, &permission, &session).await,
         Err(refused) => refused,

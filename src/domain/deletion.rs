@@ -38,7 +38,7 @@ pub(super) async fn delete(
     let uid = domain.uid().unwrap_or_default();
     let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
     let reader = AwsReader::live(session, &cache);
-    let zones = observe::zone_of_remains(placement, &reader).await;
+    let zones = observe::zone_of_leftovers(placement, &reader).await;
     let requests = [access_request::of(domain, placement, true), access_request::zones(&zones)].concat();
     if let Some(next) = permission.ends(&requests, zones.as_ref().err()).await? {
         return Ok(next);
@@ -46,11 +46,11 @@ pub(super) async fn delete(
     let policy = domain.spec.deletion_policy;
     let mapped = desired::mappings(domain);
     let listed: Vec<_> = mapped.keys().cloned().collect();
-    let remains = observe::remains(placement, &mapped, &reader, zones).await;
-    let step_plan = teardown::teardown(placement, policy, domain.spec.rest_deployment, &listed, &remains);
+    let leftovers = observe::leftovers(placement, &mapped, &reader, zones).await;
+    let step_plan = teardown::teardown(placement, policy, domain.spec.rest_deployment, &listed, &leftovers);
     if step_plan.state.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.
-        if remains.domain.is_ok_and(|g| teardown::stays(placement, policy, g.as_ref())) {
+        if leftovers.domain.is_ok_and(|g| teardown::stays(placement, policy, g.as_ref())) {
             let note = format!("in AWS everything stays as it is, without the ownership tag: {}", left(domain));
             ctx.events.publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note).await;
         } else {
@@ -62,7 +62,7 @@ pub(super) async fn delete(
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
-        allowance: &ctx.allowance,
+        request_limiter: &ctx.request_limiter,
         placement,
         domain,
         authorities: &[],
@@ -76,7 +76,7 @@ pub(super) async fn delete(
     let generation = domain.metadata.generation.unwrap_or_default();
     let why = step_condition.message.clone();
     let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[step_condition], now);
-    let goes = remains.domain.as_ref().is_ok_and(|g| !teardown::stays(placement, policy, g.as_ref()));
+    let goes = leftovers.domain.as_ref().is_ok_and(|g| !teardown::stays(placement, policy, g.as_ref()));
     let new = report::deleting(new, generation, &why, goes, now);
     ctx.write(domain, old, &new).await?;
     if matches!(step_plan.state, StepState::Wait(..) | StepState::Blocked(..)) {

@@ -40,7 +40,7 @@ pub struct Refused {
 
 /// What the operator brings along: where its AWS calls go and how its things are called.
 #[derive(Clone, Debug)]
-pub struct Surroundings<'a> {
+pub struct OperatorConfig<'a> {
     pub cluster_id: &'a str,
     pub account: &'a str,
     pub region: &'a str,
@@ -91,7 +91,7 @@ impl DesiredDns {
 
 impl Placement {
     /// Without a bucket there is no truststore, and the name is empty.
-    pub fn of(domain: &MtlsDomain, s: &Surroundings) -> Self {
+    pub fn of(domain: &MtlsDomain, s: &OperatorConfig) -> Self {
         let (namespace, name) = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
         let owner = format!("{}/{namespace}/{name}", s.cluster_id);
         let truststore = domain.spec.truststore.clone().unwrap_or_default();
@@ -272,7 +272,7 @@ pub struct Clients {
 }
 
 /// What the spec asks for.
-pub fn desired(domain: &MtlsDomain, s: &Surroundings, clients: Clients) -> Result<Desired, Refused> {
+pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Result<Desired, Refused> {
     let spec = &domain.spec;
     let placement = Placement::of(domain, s);
     if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
@@ -517,9 +517,9 @@ mod tests {
     }
 
     fn wanted(domain: &MtlsDomain, truststore_bucket: Option<&str>, longest: i64) -> Result<Desired, Refused> {
-        let surroundings = Surroundings { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket };
+        let operator_config = OperatorConfig { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket };
         let longest = SignedDuration::from_hours(longest);
-        desired(domain, &surroundings, Clients { longest, self_signed: vec![], watched: None })
+        desired(domain, &operator_config, Clients { longest, self_signed: vec![], watched: None })
     }
 
     #[test]

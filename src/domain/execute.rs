@@ -8,11 +8,11 @@ use kube::{Client, api::ObjectMeta};
 use tracing::Instrument;
 
 use super::{
-    allowance::Allowance,
     desired::{DesiredAuthority, DesiredSource, Placement},
     generated,
     plan::{ADOPTED_TAG, Action, DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, Step},
     report::{self, Outcome, Outcomes},
+    request_limiter::RequestLimiter,
 };
 use crate::{
     api::MtlsDomain,
@@ -33,7 +33,7 @@ pub struct ApplyContext<'a> {
     pub client: &'a Client,
     pub session: &'a Session,
     pub quota: &'a Quota,
-    pub allowance: &'a Allowance,
+    pub request_limiter: &'a RequestLimiter,
     pub placement: &'a Placement,
     pub domain: &'a MtlsDomain,
     pub authorities: &'a [DesiredAuthority],
@@ -175,11 +175,11 @@ async fn perform(
 /// ACM lists a certificate some seconds after it was requested. Until then it is asked for again, with the token that yields the same one.
 async fn request_certificate(request: &CertificateRequest, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
     let object = format!("{}/{}", apply_context.placement.namespace, apply_context.placement.name);
-    if let Some(about) = apply_context.allowance.wait(&object, apply_context.now) {
+    if let Some(about) = apply_context.request_limiter.wait(&object, apply_context.now) {
         return Err(Outcome::Queued { ahead: 1, about });
     }
     let arn = apply_context.session.acm.request(request).await.map_err(Outcome::Failed)?;
-    match apply_context.allowance.note(&object, &arn, apply_context.now) {
+    match apply_context.request_limiter.note(&object, &arn, apply_context.now) {
         true => Ok(()),
         false => Err(Outcome::NotShown(format!("{arn} is requested; ACM does not list it yet"))),
     }
@@ -316,7 +316,7 @@ mod tests {
             client: &client,
             session: &session,
             quota: &gate.quota,
-            allowance: &Allowance::default(),
+            request_limiter: &RequestLimiter::default(),
             placement: &d.placement,
             domain: &domain.unwrap(),
             authorities: &d.authorities,
@@ -427,10 +427,10 @@ mod tests {
         assert!(done.effects == 1 && calls.len() == 2, "{done:?}");
         assert!(matches!(done.outcomes[&again], Outcome::NotShown(_)), "the same one again: {done:?}");
 
-        let allowance = Allowance::default();
+        let request_limiter = RequestLimiter::default();
         let object = "ns/partners";
         for n in 0..12 {
-            assert!(allowance.note(object, &n.to_string(), now()));
+            assert!(request_limiter.note(object, &n.to_string(), now()));
         }
         let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
         let session = fake::session(&gate, |call, _| panic!("{call} is one too many"));
@@ -445,7 +445,7 @@ mod tests {
             client: &client,
             session: &session,
             quota: &gate.quota,
-            allowance: &allowance,
+            request_limiter: &request_limiter,
             placement: &d.placement,
             domain: &domain,
             authorities: &d.authorities,
@@ -487,7 +487,7 @@ mod tests {
                 client: &client,
                 session: &session,
                 quota: &gate.quota,
-                allowance: &Allowance::default(),
+                request_limiter: &RequestLimiter::default(),
                 placement: &d.placement,
                 domain: &domain,
                 authorities: &d.authorities,

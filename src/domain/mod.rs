@@ -2,11 +2,11 @@
 
 pub mod access_request;
 pub mod active_trust;
-pub mod allowance;
 pub mod bypass;
 pub mod cache;
 pub mod clients;
 pub mod conflicts;
+pub mod contention;
 pub mod controller;
 pub mod credentials;
 mod deletion;
@@ -19,8 +19,8 @@ pub mod observed;
 mod permission;
 pub mod plan;
 pub mod records;
-pub mod repairs;
 pub mod report;
+pub mod request_limiter;
 mod serving;
 #[cfg(test)]
 mod simulation;

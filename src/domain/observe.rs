@@ -10,7 +10,7 @@ use super::{
     desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, Placement, sha256},
     generated::{self, Ownership},
     observed::{
-        Api, Authorizers, Bucket, Leaf, Made, Observed, Pinned, Preflight, Published, Remains, Seen, Source, Unseen,
+        Api, Authorizers, Bucket, Leaf, Leftovers, Made, Observed, Pinned, Preflight, Published, Seen, Source, Unseen,
         ZoneChoice,
     },
     plan::{
@@ -117,7 +117,7 @@ pub async fn observe(
         records,
         records_in_sync,
         public,
-        repairs: BTreeMap::new(),
+        corrections: BTreeMap::new(),
     };
     ask_for_records(d, &mut observed, observe_context).await;
     observed
@@ -143,17 +143,17 @@ async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: 
 }
 
 /// The hosted zone that the records of a domain that is being deleted are in.
-pub async fn zone_of_remains(placement: &Placement, reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
+pub async fn zone_of_leftovers(placement: &Placement, reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
     zones(placement, &[], reader).await
 }
 
 /// What is left of a domain that is being deleted.
-pub async fn remains(
+pub async fn leftovers(
     placement: &Placement,
     mapped: &BTreeMap<String, MappedApi>,
     reader: &AwsReader<'_>,
     zones: Seen<BTreeMap<String, ZoneChoice>>,
-) -> Remains {
+) -> Leftovers {
     let (certificates, domain, versions, apis) = tokio::join!(
         reader.certificates(&placement.domain_name),
         reader.domain(&placement.domain_name),
@@ -164,7 +164,7 @@ pub async fn remains(
     let (records, mappings) = tokio::join!(records_of(placement, reader, &zones), mappings(placement, reader, &domain));
     let apis = with_leaving(placement, apis, &mappings, reader).await;
     let zone_id = zones.ok().and_then(|z| z.get(&placement.domain_name)?.found().map(|z| z.id.clone()));
-    Remains { zone_id, records, domain, mappings, apis, certificates, versions }
+    Leftovers { zone_id, records, domain, mappings, apis, certificates, versions }
 }
 
 /// The zones of a domain that is deleted. Which of two the records are in cannot be told: that is not the same as that

@@ -73,7 +73,7 @@ pub struct Observed {
     /// that is to be verified.
     pub public: Seen<Option<PublicName>>,
     /// How often somebody else has taken our headers out of an API, by its id.
-    pub repairs: BTreeMap<String, u32>,
+    pub corrections: BTreeMap<String, u32>,
 }
 
 impl Observed {
@@ -231,7 +231,7 @@ impl Api {
 
 /// What is left of an `MtlsDomain` that is being deleted.
 #[derive(Clone, Debug)]
-pub struct Remains {
+pub struct Leftovers {
     /// The hosted zone that the records were in; `None`: it is gone, and they with it.
     pub zone_id: Option<String>,
     /// Every record set at the domain name and at its owner marker.

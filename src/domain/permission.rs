@@ -8,7 +8,7 @@ use kube::{ResourceExt, runtime::controller::Action as Next};
 use super::{
     access_request,
     controller::Ctx,
-    desired::{Placement, Surroundings},
+    desired::{OperatorConfig, Placement},
     observed::Unseen,
     report,
 };
@@ -125,7 +125,7 @@ fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> A
 pub(super) fn before_aws(domain: &MtlsDomain, cluster_id: &str) -> Placement {
     let aws = domain.spec.aws.clone().unwrap_or_default();
     let (account, region) = (aws.account_id.unwrap_or_default(), aws.region.unwrap_or_default());
-    Placement::of(domain, &Surroundings { cluster_id, account: &account, region: &region, truststore_bucket: None })
+    Placement::of(domain, &OperatorConfig { cluster_id, account: &account, region: &region, truststore_bucket: None })
 }
 
 #[cfg(test)]

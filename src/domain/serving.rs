@@ -55,7 +55,7 @@ pub(super) async fn serve(
     let begun = Instant::now();
     let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
     // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is read again.
-    let in_sync = cached_since(ctx.remember(&uid, |m| m.in_sync_since), generation);
+    let in_sync = cached_since(ctx.update_state(&uid, |m| m.in_sync_since), generation);
     let cached = match in_sync {
         Some(since) => {
             let reader = AwsReader::cached(session, &cache, ctx.refresh.of(&uid), since);
@@ -83,7 +83,7 @@ pub(super) async fn serve(
             }
             let view = view(d, theirs, permission, &reader, preflight).await;
             // Before anything is done: what was read until then is old news from then on.
-            ctx.remember(&uid, |m| m.in_sync_since = in_sync_since(&view.plan, generation, began));
+            ctx.update_state(&uid, |m| m.in_sync_since = in_sync_since(&view.plan, generation, began));
             view
         }
     };
@@ -100,7 +100,7 @@ pub(super) async fn serve(
         // Before anything is written to AWS: that it is ours to clean up, and where.
         finalizer::hold(&ctx.client, domain, Some(&d.placement.location())).await?;
     }
-    ctx.remember(&uid, |m| m.change = pending_change(m.change.take(), &observed.records_in_sync));
+    ctx.update_state(&uid, |m| m.change = pending_change(m.change.take(), &observed.records_in_sync));
     publish_trust(d, &observed, &plan, ctx);
     let key = (d.placement.namespace.clone(), d.placement.name.clone());
     let bypasses = ctx.bypasses.of(&key, session, &d.placement.domain_name, d.mappings.values().map(|m| m.id.clone()));
@@ -117,7 +117,7 @@ pub(super) async fn serve(
         client: &ctx.client,
         session,
         quota: &ctx.gate.quota,
-        allowance: &ctx.allowance,
+        request_limiter: &ctx.request_limiter,
         placement: &d.placement,
         domain,
         authorities: &d.authorities,
@@ -130,7 +130,7 @@ pub(super) async fn serve(
     let done = execute::execute(plan.actions(), &apply_context).await;
     timed(Stage::Execute, begun);
     if let Some(change) = &done.change {
-        ctx.remember(&uid, |m| m.change = Some(change.clone()));
+        ctx.update_state(&uid, |m| m.change = Some(change.clone()));
     }
     let begun = Instant::now();
     let new = report::report(old, generation, &d.placement, &plan, &observed, &done.outcomes, now);
@@ -142,7 +142,7 @@ pub(super) async fn serve(
     timed(Stage::Report, begun);
     Ok(match again(&plan, done.effects, &done.outcomes, cache_was_stale) {
         Again::AtOnce => {
-            ctx.remember(&uid, |m| m.polls = 0);
+            ctx.update_state(&uid, |m| m.polls = 0);
             Next::requeue(Duration::ZERO)
         }
         Again::Poll => Next::requeue(ctx.poll(&uid)),
@@ -228,20 +228,20 @@ async fn view(
 ) -> View {
     let Permission { ctx, domain, now, .. } = *permission;
     let uid = domain.uid().unwrap_or_default();
-    let memory = ctx.remember(&uid, |m| m.clone());
+    let state = ctx.update_state(&uid, |m| m.clone());
     let observe_context = ObserveContext {
         client: &ctx.client,
         domain,
         probe: &ctx.probe,
         leaves: theirs.iter().flat_map(|c| leaves(c)).collect(),
         public_dns: &ctx.public_dns,
-        versions: &memory.versions,
-        pending_change: memory.change.clone(),
+        versions: &state.versions,
+        pending_change: state.change.clone(),
     };
     let mut observed = observe::observe(d, reader, &observe_context, preflight).await;
     let in_place = plan::identity::in_place(d, &observed);
     let generation = domain.metadata.generation.unwrap_or_default();
-    observed.repairs = ctx.remember(&uid, |m| m.repairs.count(generation, in_place, &observed));
+    observed.corrections = ctx.update_state(&uid, |m| m.corrections.count(generation, in_place, &observed));
     let plan = plan::plan(d, &observed, now);
     View { observed, plan }
 }

@@ -271,13 +271,13 @@ proptest! {
         let closed = w.apis.values().filter(|a| a.api.endpoint_closed).count();
         let listed: Vec<_> = d.mappings.keys().cloned().collect();
         for _ in 0..10 {
-            let step_plan = teardown(&d.placement, policy, RestDeployment::Never, &listed, &w.remains());
+            let step_plan = teardown(&d.placement, policy, RestDeployment::Never, &listed, &w.leftovers());
             for action in step_plan.actions {
                 w.perform(action);
             }
             w.time_passes();
         }
-        let end = teardown(&d.placement, policy, RestDeployment::Never, &listed, &w.remains());
+        let end = teardown(&d.placement, policy, RestDeployment::Never, &listed, &w.leftovers());
         let others = built.mappings.iter().any(|m| m.path == "old");
         if matches!(end.state, StepState::Blocked(Reason::ForeignOwner, _)) && others {
             return Ok(()); // somebody's mapping on a domain that was taken over and is to be deleted

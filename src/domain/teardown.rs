@@ -2,7 +2,7 @@
 //! that is still in use. Pure and total, like `plan`.
 use super::{
     desired::Placement,
-    observed::Remains,
+    observed::Leftovers,
     plan::{
         Action, StepPlan, StepState, certificates,
         custom_domain::{DomainOwnership, domain_ownership, is_ours, keeps_unlisted},
@@ -25,7 +25,7 @@ pub fn teardown(
     policy: Option<DeletionPolicy>,
     rest_deployment: RestDeployment,
     listed: &[String],
-    r: &Remains,
+    r: &Leftovers,
 ) -> StepPlan {
     let mut actions = Vec::new();
     let records = match &r.records {
@@ -129,7 +129,7 @@ fn release(
     placement: &Placement,
     policy: Option<DeletionPolicy>,
     domain: Option<&Domain>,
-    r: &Remains,
+    r: &Leftovers,
     records: &[RecordSet],
 ) -> StepPlan {
     let certificates = match &r.certificates {
@@ -160,7 +160,7 @@ fn release(
     StepPlan { state, actions }
 }
 
-fn record_removal(placement: &Placement, r: &Remains, records: &[RecordSet]) -> Option<Action> {
+fn record_removal(placement: &Placement, r: &Leftovers, records: &[RecordSet]) -> Option<Action> {
     let changes = records::removal(placement, records);
     let zone_id = r.zone_id.clone()?;
     (!changes.is_empty()).then_some(Action::ChangeRecords { zone_id, changes })
@@ -179,17 +179,17 @@ mod tests {
     };
 
     /// A domain in sync: its placement, the mapping paths of its spec, and what is left of it.
-    fn whole() -> (Placement, Vec<String>, Remains) {
+    fn whole() -> (Placement, Vec<String>, Leftovers) {
         let (d, mut world) = (desired(), empty());
         world.converge(&d);
-        (d.placement.clone(), d.mappings.keys().cloned().collect(), world.remains())
+        (d.placement.clone(), d.mappings.keys().cloned().collect(), world.leftovers())
     }
 
     fn unseen() -> Unseen {
         Unseen { reason: Reason::Unreachable, message: "no answer".into() }
     }
 
-    fn domain_of(r: &mut Remains) -> &mut Domain {
+    fn domain_of(r: &mut Leftovers) -> &mut Domain {
         r.domain.as_mut().unwrap().as_mut().unwrap()
     }
 
@@ -209,20 +209,20 @@ mod tests {
     #[test]
     fn what_of_a_domain_is_taken_away() {
         let unlisted =
-            |fate| move |placement: &mut Placement, _: &mut Remains| placement.unlisted_mappings = Some(fate);
+            |fate| move |placement: &mut Placement, _: &mut Leftovers| placement.unlisted_mappings = Some(fate);
         let drop_orders: fn(&mut Vec<String>) = |listed| listed.retain(|path| path != "orders");
         let all: fn(&mut Vec<String>) = |_| {};
         let whole_domain =
             ["ChangeRecords", "DeleteMapping", "DeleteMapping", "DeleteMapping", "DeleteDomain"].as_slice();
         let not_domain = &whole_domain[..4];
-        type Change = Box<dyn Fn(&mut Placement, &mut Remains)>;
-        let cross_namespace = |_: &mut Placement, r: &mut Remains| {
+        type Change = Box<dyn Fn(&mut Placement, &mut Leftovers)>;
+        let cross_namespace = |_: &mut Placement, r: &mut Leftovers| {
             domain_of(r).tags.insert(OWNER_TAG.into(), "other/ns/partners".into());
         };
-        let adopted = |_: &mut Placement, r: &mut Remains| {
+        let adopted = |_: &mut Placement, r: &mut Leftovers| {
             domain_of(r).tags.insert(ADOPTED_TAG.into(), "true".into());
         };
-        let elsewhere = |r: &mut Remains| domain_of(r).truststore = None;
+        let elsewhere = |r: &mut Leftovers| domain_of(r).truststore = None;
         let rest = ["ChangeRecords", "DeleteTruststoreVersion", "DeleteCertificate"].as_slice();
         let released = ["ChangeRecords", "ReleaseCertificate", "ReleaseDomain"].as_slice();
         type Listed = fn(&mut Vec<String>);
@@ -351,16 +351,16 @@ mod tests {
             ),
         ];
         for (what, change, list, policy, (state, actions)) in cases {
-            let (mut placement, mut listed, mut remains) = whole();
-            change(&mut placement, &mut remains);
+            let (mut placement, mut listed, mut leftovers) = whole();
+            change(&mut placement, &mut leftovers);
             list(&mut listed);
-            let step_plan = teardown(&placement, policy, RestDeployment::Never, &listed, &remains);
+            let step_plan = teardown(&placement, policy, RestDeployment::Never, &listed, &leftovers);
             let expected = (state, actions.iter().map(|a| (*a).to_owned()).collect());
             assert_eq!(shown(&step_plan), expected, "{what}: {step_plan:?}");
         }
     }
 
-    fn gone(r: &mut Remains) {
+    fn gone(r: &mut Leftovers) {
         r.domain = Ok(None);
         r.certificates.iter_mut().flatten().for_each(|c| c.in_use = false);
     }

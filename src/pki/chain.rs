@@ -63,14 +63,14 @@ pub struct Pool<'p> {
     signatures: &'p Signatures,
     prefer: Prefer,
     /// The issuers of each certificate that was asked for, by its fingerprint.
-    issuers: RefCell<HashMap<String, Rc<Issuers<'p>>>>,
+    issuers: RefCell<HashMap<String, Rc<SigningKeyCache<'p>>>>,
     /// The best way up from a certificate of the pool, by the number of certificates it may have and its fingerprint.
     routes: RefCell<HashMap<usize, HashMap<&'p str, Option<Route<'p>>>>>,
 }
 
 /// The certificates of a pool that may have issued a certificate.
 #[derive(Default)]
-pub struct Issuers<'p> {
+pub struct SigningKeyCache<'p> {
     /// Those whose key signed it, those whose key identifier is the one that it names first.
     pub signed: Vec<&'p Certificate>,
     /// Those of its issuer's name whose keys were not tried, because there are too many of them.
@@ -124,7 +124,7 @@ impl<'p> Pool<'p> {
     }
 
     /// The issuers of this certificate in the pool, without itself; searched for once.
-    pub fn issuers(&self, certificate: &Certificate) -> Rc<Issuers<'p>> {
+    pub fn issuers(&self, certificate: &Certificate) -> Rc<SigningKeyCache<'p>> {
         if let Some(known) = self.issuers.borrow().get(&certificate.fingerprint_sha256) {
             return known.clone();
         }
@@ -133,14 +133,14 @@ impl<'p> Pool<'p> {
         found
     }
 
-    fn search(&self, certificate: &Certificate) -> Issuers<'p> {
+    fn search(&self, certificate: &Certificate) -> SigningKeyCache<'p> {
         let named = self.by_subject.get(certificate.issuer_key.as_str()).map(Vec::as_slice).unwrap_or_default();
         let ranks: Vec<_> = named.iter().map(|candidate| key_ids(certificate, candidate)).collect();
         let by_rank = [KeyIds::Agree, KeyIds::Unknown, KeyIds::Differ].into_iter().flat_map(|rank| {
             named.iter().zip(&ranks).filter(move |(_, found)| **found == rank).map(|(candidate, _)| *candidate)
         });
         // Certificates of one key are one candidate for the signature: many of them hide nobody else's.
-        let (mut keys, mut issuers) = (HashSet::new(), Issuers::default());
+        let (mut keys, mut issuers) = (HashSet::new(), SigningKeyCache::default());
         for candidate in by_rank.filter(|candidate| *candidate != certificate) {
             let key = candidate.spki_sha256.as_str();
             if keys.len() >= MAX_CANDIDATES && !keys.contains(key) {

@@ -67,14 +67,14 @@ impl Stage {
             domains,
             active_trust: Arc::new(ActiveTrust::new().0),
             secrets,
-            issuers: Issuers::default(),
-            uses: Uses::default(),
-            later: Later::default(),
+            signing_keys: SigningKeyCache::default(),
+            secret_index: SecretIndex::default(),
+            due_queue: DueQueue::default(),
             grant_index: Arc::new(grant_index),
             concurrency: ConcurrencyLimit::new(1),
             started: Instant::now(),
             propagation: SignedDuration::from_secs(90),
-            memory: Mutex::default(),
+            states: Mutex::default(),
         };
         Stage { ctx: Arc::new(ctx), log }
     }
@@ -543,27 +543,31 @@ fn our_own_write_of_a_secret_is_no_news() {
 #[test]
 fn a_reconcile_waits_for_its_own_last_write_but_not_forever() {
     let (now, [one, two]) = (Instant::now(), ["1", "2"].map(str::to_owned));
-    let mut memory = Memory::default();
-    assert!(!memory.is_behind(Some(&one), now), "nothing was written");
-    memory.wrote_over = Some((Some(one.clone()), now));
-    assert!(memory.is_behind(Some(&one), now), "the watch still shows what it was written over");
-    assert!(!memory.is_behind(Some(&two), now) && memory.wrote_over.is_none(), "it came");
-    memory.wrote_over = Some((Some(one.clone()), now));
-    assert!(!memory.is_behind(Some(&one), now + LATE_WATCH * 2), "a write that changed nothing never comes");
+    let mut state = ReconcileState::default();
+    assert!(!state.is_behind(Some(&one), now), "nothing was written");
+    state.wrote_over = Some((Some(one.clone()), now));
+    assert!(state.is_behind(Some(&one), now), "the watch still shows what it was written over");
+    assert!(!state.is_behind(Some(&two), now) && state.wrote_over.is_none(), "it came");
+    state.wrote_over = Some((Some(one.clone()), now));
+    assert!(!state.is_behind(Some(&one), now + LATE_WATCH * 2), "a write that changed nothing never comes");
 }
 
 #[test]
 fn what_of_the_memory_is_worth_keeping() {
     let now = Instant::now();
-    let wrote = |at| Memory { wrote_over: Some((None, at)), ..Memory::default() };
-    for (what, memory, expected) in [
-        ("nothing", Memory::default(), false),
+    let wrote = |at| ReconcileState { wrote_over: Some((None, at)), ..ReconcileState::default() };
+    for (what, state, expected) in [
+        ("nothing", ReconcileState::default(), false),
         ("a write of a moment ago", wrote(now), true),
-        ("a failure", Memory { failures: 1, ..Memory::default() }, true),
-        ("that it is new", Memory { is_new: true, ..Memory::default() }, true),
-        ("a write of its Secret", Memory { wrote_secret: Some("7".into()), ..Memory::default() }, false),
+        ("a failure", ReconcileState { failures: 1, ..ReconcileState::default() }, true),
+        ("that it is new", ReconcileState { is_new: true, ..ReconcileState::default() }, true),
+        (
+            "a write of its Secret",
+            ReconcileState { wrote_secret: Some("7".into()), ..ReconcileState::default() },
+            false,
+        ),
     ] {
-        assert_eq!(memory.is_worth_keeping(now), expected, "{what}");
+        assert_eq!(state.is_worth_keeping(now), expected, "{what}");
     }
     assert!(!wrote(now).is_worth_keeping(now + LATE_WATCH * 2), "a write of long ago");
 }

@@ -77,13 +77,13 @@ impl Stage {
             domains,
             certificates,
             active_trust: Arc::new(ActiveTrust::new().0),
-            allowance: Allowance::default(),
+            request_limiter: RequestLimiter::default(),
             bypasses: Arc::default(),
             policy: watch::channel(policy).1,
             namespaces,
             grant_index: Arc::new(grant_index),
             concurrency: ConcurrencyLimit::new(1),
-            memory: Mutex::default(),
+            states: Mutex::default(),
         };
         Stage { ctx: Arc::new(ctx), log }
     }
@@ -382,7 +382,7 @@ fn what_an_object_says_before_aws_is_called() {
 
 #[test]
 fn resources_in_another_place_are_neither_changed_nor_deleted() {
-    let surroundings = Surroundings { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
+    let operator_config = OperatorConfig { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
     let at =
         |place: &'static str| move |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: place});
     for (what, object, expected) in [
@@ -394,7 +394,7 @@ fn resources_in_another_place_are_neither_changed_nor_deleted() {
         ("deleted here", deleted(at("123456789012/eu-west-1")), "Delete"),
         ("deleted, and in another Region", deleted(at("123456789012/us-east-1")), "HomeChanged"),
     ] {
-        let found = match course(&object, &Placement::of(&object, &surroundings)) {
+        let found = match course(&object, &Placement::of(&object, &operator_config)) {
             Course::Refuse(Acceptance::Refused { reason, stalled: true, .. }) => reason.as_str(),
             Course::Refuse(other) => panic!("{what}: {other:?}"),
             Course::Delete => "Delete",
@@ -437,9 +437,9 @@ fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
     assert_eq!(told(&[&me, &winner], "older"), None, "what the policy refuses has a claim on nothing");
     assert_eq!(told(&[&me, &winner], "me"), message("the older MtlsDomain older"));
 
-    let surroundings = Surroundings { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
+    let operator_config = OperatorConfig { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
     let clients = || clients_of(&me, &[], &[], &[], None, &|_| None);
-    let wanted = || desired::desired(&me, &surroundings, clients());
+    let wanted = || desired::desired(&me, &operator_config, clients());
     assert!(admit(None, wanted).is_ok());
     let claimed = Acceptance::Suspended;
     assert_eq!(admit(Some(claimed.clone()), wanted).unwrap_err(), claimed);
@@ -468,7 +468,7 @@ fn an_operator_without_a_region_serves_those_that_name_one() {
 fn the_status_that_holds_is_our_last_one_until_the_cache_shows_another() {
     let status = |generation| MtlsDomainStatus { observed_generation: Some(generation), ..MtlsDomainStatus::default() };
     let (before, written, other) = (status(1), status(2), status(3));
-    for (memory, shown, expected) in [
+    for (state, shown, expected) in [
         (None, None, MtlsDomainStatus::default()),
         (None, Some(&before), before.clone()),
         (Some((written.clone(), None)), None, written.clone()),
@@ -477,7 +477,7 @@ fn the_status_that_holds_is_our_last_one_until_the_cache_shows_another() {
         (Some((written.clone(), Some(before.clone()))), Some(&other), other.clone()),
         (Some((written.clone(), None)), Some(&other), other.clone()),
     ] {
-        assert_eq!(current(memory, shown), expected);
+        assert_eq!(current(state, shown), expected);
     }
 }
 

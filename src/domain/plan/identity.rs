@@ -25,7 +25,7 @@ pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";
 /// The longest value of a tag. Source: API Gateway Developer Guide, "Tag restrictions".
 const LONGEST_TAG: usize = 256;
 /// How often headers of one API are put back before somebody has to find out who takes them away.
-pub const MOST_REPAIRS: u32 = 3;
+pub const MAX_CORRECTIONS: u32 = 3;
 
 /// What an API is to have; of one that is not mapped nothing.
 #[derive(Clone, Copy)]
@@ -55,8 +55,8 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
         match api {
             Err(why) if !wanted.is_nothing() => all.push(StepState::unknown(why).into()),
             Ok(Some(api)) if unsupported(&api.api).is_none() => {
-                let repairs = o.repairs.get(id).copied().unwrap_or_default();
-                all.extend(of_api(&d.placement, api, &wanted, d.rest_deployment, repairs, &mut remarks));
+                let corrections = o.corrections.get(id).copied().unwrap_or_default();
+                all.extend(of_api(&d.placement, api, &wanted, d.rest_deployment, corrections, &mut remarks));
             }
             _ if !wanted.is_nothing() => all.push(StepState::WaitingFor(Step::ResolvedRefs).into()),
             _ => {}
@@ -162,7 +162,7 @@ fn of_api(
     api: &Api,
     wanted: &Wanted,
     rest_deployment: RestDeployment,
-    repairs: u32,
+    corrections: u32,
     remarks: &mut Vec<String>,
 ) -> Option<StepPlan> {
     let id = &api.api.id;
@@ -181,7 +181,7 @@ fn of_api(
     let (mut tags, mut missing) = (parameters.tags, parameters.missing);
     tags.extend(authorizer.tags);
     missing.extend(authorizer.missing);
-    if repairs > MOST_REPAIRS && !missing.is_empty() {
+    if corrections > MAX_CORRECTIONS && !missing.is_empty() {
         return Some(
             StepState::blocked(
                 Reason::ContestedByOther,

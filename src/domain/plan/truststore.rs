@@ -135,14 +135,14 @@ fn sources(wanted: &DesiredAuthority, o: &Observed, d: &Desired, previous: Optio
     };
     if wanted.state == AuthorityState::Distrusted {
         let is_seen = !matches!(found, Some(Source::Unseen(_)));
-        all.extend(remembered(wanted, &all, is_seen, previous));
+        all.extend(recalled(wanted, &all, is_seen, previous));
     }
     all
 }
 
 /// Parts of a Distrusted entry that its source does not have any more: what was distrusted, or stands in the
 /// truststore under its name.
-fn remembered(
+fn recalled(
     wanted: &DesiredAuthority,
     known: &[compile::Source],
     is_seen: bool,
@@ -210,9 +210,9 @@ pub(super) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Opti
     match bucket::bucket(d, o) {
         Err(missing) => missing,
         // The truststore first, and without a fuss: nobody who is to be let in or kept out waits for a setting of the bucket.
-        Ok(repairs) => {
+        Ok(corrections) => {
             let mut step_plan = object(d, o, refs, compiled);
-            step_plan.actions.extend(repairs);
+            step_plan.actions.extend(corrections);
             step_plan
         }
     }

@@ -13,7 +13,7 @@ use super::super::{
         DEFAULT_LEAF, Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredRequest, DesiredSource,
         Placement, sha256,
     },
-    observed::{self, Api, Key, Observed, Pinned, Published, Remains, Seen, Source, ZoneChoice},
+    observed::{self, Api, Key, Leftovers, Observed, Pinned, Published, Seen, Source, ZoneChoice},
     plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_TAG, PENDING_TAG, plan},
     records,
 };
@@ -296,7 +296,7 @@ impl World {
             records: Ok(self.records_at(&[NAME, &records::ownership_record_name(NAME)])),
             records_in_sync: Ok(true),
             public: Ok(None),
-            repairs: BTreeMap::new(),
+            corrections: BTreeMap::new(),
         }
     }
 
@@ -325,8 +325,8 @@ impl World {
         }
     }
 
-    pub(in crate::domain) fn remains(&self) -> Remains {
-        Remains {
+    pub(in crate::domain) fn leftovers(&self) -> Leftovers {
+        Leftovers {
             zone_id: Some("Z1".into()),
             records: Ok(self.records_at(&[NAME, &records::ownership_record_name(NAME)])),
             domain: Ok(self.domain.clone()),

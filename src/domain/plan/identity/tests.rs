@@ -42,9 +42,9 @@ fn wanted(names: &[&str]) -> BTreeMap<String, String> {
     names.iter().map(|name| ((*name).to_owned(), SUBJECT.to_owned())).collect()
 }
 
-fn judge(api: &Api, names: &[&str], may: RestDeployment, repairs: u32) -> Option<StepPlan> {
+fn judge(api: &Api, names: &[&str], may: RestDeployment, corrections: u32) -> Option<StepPlan> {
     let headers = wanted(names);
-    of_api(&desired().placement, api, &Wanted { headers: &headers, authorizer: None }, may, repairs, &mut vec![])
+    of_api(&desired().placement, api, &Wanted { headers: &headers, authorizer: None }, may, corrections, &mut vec![])
 }
 
 fn words(step_plan: &Option<StepPlan>) -> String {
@@ -176,8 +176,8 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
 #[test]
 fn what_is_removed_repeatedly_is_restored_three_times() {
     let api = api(Protocol::Http, true, vec![integration("i1", &[])], &[TAG]);
-    assert!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS)).starts_with("InProgress"));
-    assert_eq!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MOST_REPAIRS + 1)), "ContestedByOther");
+    assert!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MAX_CORRECTIONS)).starts_with("InProgress"));
+    assert_eq!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MAX_CORRECTIONS + 1)), "ContestedByOther");
 }
 
 /// What AWS does to an API.

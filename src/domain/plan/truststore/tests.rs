@@ -260,10 +260,10 @@ fn the_memory_is_completed_by_what_is_in_use_also_when_the_truststore_moves_and_
     assert!(is_out(moving));
     // Another owner's memory is none of ours.
     let mut not_owned = World::new(&one, &other);
-    let mut memory = not_owned.o.published.as_ref().unwrap().as_ref().unwrap().clone();
-    memory.bundle.distrusted = [("out".to_owned(), [(one.spki_sha256.clone(), true)].into())].into();
-    memory.owner = Some("other/ns/partners".into());
-    not_owned.o.published = Ok(Some(memory));
+    let mut published = not_owned.o.published.as_ref().unwrap().as_ref().unwrap().clone();
+    published.bundle.distrusted = [("out".to_owned(), [(one.spki_sha256.clone(), true)].into())].into();
+    published.owner = Some("other/ns/partners".into());
+    not_owned.o.published = Ok(Some(published));
     not_owned.lists("out", Distrusted, missing());
     let compiled = not_owned.reconcile().truststore.unwrap();
     assert!(compiled.bundle.find(&one).is_some() && compiled.bundle.distrusted.is_empty());

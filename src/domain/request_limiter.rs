@@ -11,9 +11,9 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// When which certificates were requested, by object.
 #[derive(Debug, Default)]
-pub struct Allowance(Mutex<HashMap<String, Vec<(Timestamp, String)>>>);
+pub struct RequestLimiter(Mutex<HashMap<String, Vec<(Timestamp, String)>>>);
 
-impl Allowance {
+impl RequestLimiter {
     /// How long until another one may be requested; `None`: now.
     pub fn wait(&self, object: &str, now: Timestamp) -> Option<Duration> {
         self.of(object, now, |made| {
@@ -49,12 +49,12 @@ mod tests {
 
     #[test]
     fn never_more_than_twelve_in_a_day() {
-        let (allowance, start) = (Allowance::default(), Timestamp::from_second(1_800_000_000).unwrap());
+        let (request_limiter, start) = (RequestLimiter::default(), Timestamp::from_second(1_800_000_000).unwrap());
         let (mut granted, mut year) = (vec![], 0);
         for minute in (0..366 * 24 * 60).step_by(10) {
             let now = start + SignedDuration::from_mins(minute);
-            if allowance.wait("a", now).is_none() {
-                assert!(allowance.note("a", &minute.to_string(), now));
+            if request_limiter.wait("a", now).is_none() {
+                assert!(request_limiter.note("a", &minute.to_string(), now));
                 granted.push(now);
                 year += usize::from(minute < 365 * 24 * 60);
             }
@@ -65,14 +65,14 @@ mod tests {
 
     #[test]
     fn one_that_is_asked_for_again_does_not_count_and_objects_do_not_share() {
-        let (allowance, now) = (Allowance::default(), Timestamp::from_second(1_800_000_000).unwrap());
+        let (request_limiter, now) = (RequestLimiter::default(), Timestamp::from_second(1_800_000_000).unwrap());
         for n in 0..A_DAY {
-            assert!(allowance.note("a", &n.to_string(), now));
-            assert!(!allowance.note("a", &n.to_string(), now + SignedDuration::from_secs(1)));
+            assert!(request_limiter.note("a", &n.to_string(), now));
+            assert!(!request_limiter.note("a", &n.to_string(), now + SignedDuration::from_secs(1)));
         }
         let hour = SignedDuration::from_hours(1);
-        assert_eq!(allowance.wait("a", now + hour), Some(Duration::from_secs(23 * 3600)));
-        assert_eq!(allowance.wait("b", now), None);
-        assert_eq!(allowance.wait("a", now + DAY), None);
+        assert_eq!(request_limiter.wait("a", now + hour), Some(Duration::from_secs(23 * 3600)));
+        assert_eq!(request_limiter.wait("b", now), None);
+        assert_eq!(request_limiter.wait("a", now + DAY), None);
     }
 }

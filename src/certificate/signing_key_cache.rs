@@ -9,7 +9,7 @@ use crate::pki::authority::Issuer;
 
 /// By namespace and name of the Secret.
 #[derive(Default)]
-pub struct Issuers(Mutex<HashMap<(String, String), Read>>);
+pub struct SigningKeyCache(Mutex<HashMap<(String, String), Read>>);
 
 /// What is in a Secret.
 struct Read {
@@ -25,7 +25,7 @@ pub struct Keyed {
     pub labels: BTreeMap<String, String>,
 }
 
-impl Issuers {
+impl SigningKeyCache {
     /// As it was read from that `version` of the Secret; `None`: from none, or from another one.
     pub fn get(&self, secret: (&str, &str), version: Option<&str>) -> Option<Keyed> {
         let mut all = self.0.lock().expect("nobody panics while holding it");
@@ -53,19 +53,19 @@ mod tests {
 
     #[test]
     fn a_key_is_kept_as_long_as_its_secret_is_as_it_was() {
-        let issuers = Issuers::default();
+        let signing_keys = SigningKeyCache::default();
         let one = Arc::new(issuer("Partners", at("2026-11-24T12:00:00Z")));
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
         let keyed = || Keyed { issuer: one.clone(), labels: labels.clone() };
-        issuers.put(("ns", "ca"), Some("1".into()), keyed());
-        let kept = issuers.get(("ns", "ca"), Some("1")).unwrap();
+        signing_keys.put(("ns", "ca"), Some("1".into()), keyed());
+        let kept = signing_keys.get(("ns", "ca"), Some("1")).unwrap();
         assert!(Arc::ptr_eq(&kept.issuer, &one) && kept.labels == labels);
         drop(kept);
-        assert!(issuers.get(("ns", "other"), Some("1")).is_none());
+        assert!(signing_keys.get(("ns", "other"), Some("1")).is_none());
         for another in [Some("2"), None] {
-            issuers.put(("ns", "ca"), Some("1".into()), keyed());
-            assert!(issuers.get(("ns", "ca"), another).is_none());
-            assert!(issuers.get(("ns", "ca"), Some("1")).is_none(), "not in memory any more");
+            signing_keys.put(("ns", "ca"), Some("1".into()), keyed());
+            assert!(signing_keys.get(("ns", "ca"), another).is_none());
+            assert!(signing_keys.get(("ns", "ca"), Some("1")).is_none(), "not in memory any more");
         }
         assert_eq!(Arc::strong_count(&one), 1);
     }

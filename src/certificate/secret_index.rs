@@ -15,9 +15,9 @@ use crate::{
 
 /// By namespace and name of the Secret: the names of the certificates.
 #[derive(Default)]
-pub struct Uses(Mutex<HashMap<(String, String), Vec<String>>>);
+pub struct SecretIndex(Mutex<HashMap<(String, String), Vec<String>>>);
 
-impl Uses {
+impl SecretIndex {
     /// A certificate that is there. What it used before a change of its spec stays, and wakes it for nothing.
     pub fn add(&self, cert: &ClientCertificate) {
         let mut all = self.0.lock().expect("nobody panics while holding it");
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn by_every_secret_that_a_certificate_has_to_do_with() {
-        let uses = Uses::default();
+        let uses = SecretIndex::default();
         let keystore = serde_json::json!({"pkcs12": {"passwordSecretRef": {"name": "password", "key": "p"}}});
         let all = [
             certificate("a", serde_json::json!({"issuance": "SelfSigned"})),

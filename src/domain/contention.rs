@@ -7,17 +7,17 @@ use super::{observed::Observed, plan::identity::InPlace};
 use crate::aws::gateway::Place;
 
 #[derive(Clone, Debug, Default)]
-pub struct Repairs {
+pub struct Contention {
     generation: i64,
     last: InPlace,
     counts: BTreeMap<String, u32>,
 }
 
-impl Repairs {
+impl Contention {
     /// Takes note of what is in place at this reconcile; how often each API has lost some since they were first seen.
     pub fn count(&mut self, generation: i64, there: InPlace, o: &Observed) -> BTreeMap<String, u32> {
         if self.generation != generation {
-            *self = Repairs { generation, ..Repairs::default() };
+            *self = Contention { generation, ..Contention::default() };
         }
         let exists = |id: &str, at: &Place| match o.apis.get(id) {
             Some(Ok(Some(api))) => {

@@ -12,9 +12,9 @@ const NEAR: SignedDuration = SignedDuration::from_secs(15);
 
 /// By UID.
 #[derive(Default)]
-pub struct Later(Mutex<HashMap<String, Timestamp>>);
+pub struct DueQueue(Mutex<HashMap<String, Timestamp>>);
 
-impl Later {
+impl DueQueue {
     /// Whether it is far enough away to be kept here; what was kept of the certificate before is forgotten in any case.
     pub fn put(&self, uid: &str, at: Timestamp, now: Timestamp) -> bool {
         let mut all = self.0.lock().expect("nobody panics while holding it");
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_is_far_away_is_due_once_and_in_its_time() {
-        let (later, now) = (Later::default(), Timestamp::UNIX_EPOCH);
+        let (later, now) = (DueQueue::default(), Timestamp::UNIX_EPOCH);
         let (month, day) = (now + SignedDuration::from_hours(24 * 30), now + SignedDuration::from_hours(24));
         assert!(!later.put("near", now + NEAR, now), "the controller's own queue has it");
         assert!(later.put("a", month, now) && later.put("b", day, now) && later.put("c", day, now));
