@@ -941,7 +941,7 @@ async fn a_refused_call_empties_its_bucket() {
     let bucket = Bucket::new(account, REGION, Operation::DeleteDomainName);
     let ask = || {
         let ticket = Ticket { class: Class::Drift, since: jiff::Timestamp::UNIX_EPOCH, object: "n/m".into() };
-        gate.quota.ask(&bucket, ticket, String::new())
+        gate.quota.request(&bucket, ticket, String::new())
     };
     assert!(matches!(ask(), Grant::Go { .. }), "one of two");
     let rule = json!([{"account": account, "operation": "DeleteDomainName", "code": "TooManyRequestsException"}]);
@@ -1006,7 +1006,7 @@ async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
     let ask = |account| {
         // One that waits for nothing but a token.
         let ticket = Ticket { class: Class::Distrust, since: jiff::Timestamp::UNIX_EPOCH, object: "n/m".into() };
-        gate.quota.ask(&Bucket::new(account, REGION, Operation::Route53), ticket, String::new())
+        gate.quota.request(&Bucket::new(account, REGION, Operation::Route53), ticket, String::new())
     };
     assert!(matches!(ask(two), Grant::Wait { .. }));
     assert!(matches!(ask(one), Grant::Go { .. }));

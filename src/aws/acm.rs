@@ -1,7 +1,7 @@
 //! AWS Certificate Manager: the server certificates, those we requested and those that are there.
 
 use super::errors::{Error, Kind};
-use super::gate::Way;
+use super::gate::CallContext;
 use super::route53;
 use aws_config::SdkConfig;
 use aws_sdk_acm::Client;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone)]
 pub struct Acm {
     client: Client,
-    way: Way,
+    context: CallContext,
 }
 
 /// A certificate as ListCertificates has it.
@@ -128,14 +128,14 @@ pub struct CertificateRequest {
 }
 
 impl Acm {
-    pub(super) fn new(config: &SdkConfig, way: &Way) -> Acm {
-        Acm { client: Client::new(config), way: way.clone() }
+    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Acm {
+        Acm { client: Client::new(config), context: context.clone() }
     }
 
     /// One certificate by its ARN; `None` when ACM does not know it, or not yet.
     pub async fn certificate(&self, arn: &str) -> Result<Option<Certificate>, Error> {
         let describe = self.client.describe_certificate().certificate_arn(arn).send();
-        let detail = match self.way.call("acm:DescribeCertificate", describe).await {
+        let detail = match self.context.call("acm:DescribeCertificate", describe).await {
             Ok(answer) => answer.certificate,
             Err(e) if e.kind == Kind::NotFound => None,
             Err(e) => return Err(e),
@@ -144,7 +144,7 @@ impl Acm {
             return Ok(None);
         };
         let list = self.client.list_tags_for_certificate().certificate_arn(arn).send();
-        match self.way.call("acm:ListTagsForCertificate", list).await {
+        match self.context.call("acm:ListTagsForCertificate", list).await {
             Ok(answer) => Ok(Some(certificate(arn, detail, answer.tags.unwrap_or_default()))),
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -162,7 +162,7 @@ impl Acm {
         loop {
             let list =
                 self.client.list_certificates().includes(filters.clone()).set_next_token(next).max_items(1000).send();
-            let page = self.way.call("acm:ListCertificates", list).await?;
+            let page = self.context.call("acm:ListCertificates", list).await?;
             all.extend(page.certificate_summary_list.unwrap_or_default().into_iter().filter_map(|summary| {
                 let state = format!("{:?} {:?} {:?}", summary.status, summary.in_use, summary.not_after);
                 Some(Listed { arn: summary.certificate_arn?, domain_name: summary.domain_name?, state })
@@ -191,7 +191,7 @@ impl Acm {
             .idempotency_token(&request.idempotency_token)
             .set_tags((!request.tags.is_empty()).then(|| tags.collect()))
             .send();
-        let answer = self.way.call(REQUEST, send).await?;
+        let answer = self.context.call(REQUEST, send).await?;
         answer.certificate_arn.ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
     }
 
@@ -199,14 +199,14 @@ impl Acm {
     pub async fn untag(&self, arn: &str, key: &str) -> Result<(), Error> {
         let tag = sdk::Tag::builder().key(key).build().expect("the key is set");
         let send = self.client.remove_tags_from_certificate().certificate_arn(arn).tags(tag).send();
-        self.way.call("acm:RemoveTagsFromCertificate", send).await?;
+        self.context.call("acm:RemoveTagsFromCertificate", send).await?;
         Ok(())
     }
 
     /// Delete a certificate; [`Kind::Conflict`] while a service uses it, [`Kind::NotFound`] when it is gone.
     pub async fn delete(&self, arn: &str) -> Result<(), Error> {
         let send = self.client.delete_certificate().certificate_arn(arn).send();
-        self.way.call("acm:DeleteCertificate", send).await?;
+        self.context.call("acm:DeleteCertificate", send).await?;
         Ok(())
     }
 }

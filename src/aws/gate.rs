@@ -96,13 +96,13 @@ impl fmt::Debug for Gate {
 
 /// The gate as one account and Region passes it.
 #[derive(Debug, Clone)]
-pub(super) struct Way {
+pub(super) struct CallContext {
     pub gate: Gate,
     pub account: String,
     pub region: String,
 }
 
-impl Way {
+impl CallContext {
     /// Make one call. `operation` is `service:Operation`; `send` is not polled before the call may go.
     pub async fn call<O, E>(
         &self,
@@ -177,10 +177,10 @@ mod tests {
     fn lines(may_write: bool, operation: &'static str, answer: Answer) -> Vec<serde_json::Value> {
         let quota = Quota::new(Rates::with(&["*=unlimited".parse().unwrap()]));
         let gate = Gate::new(quota, move || may_write);
-        let way = Way { gate, account: "111111111111".into(), region: "eu-west-1".into() };
+        let context = CallContext { gate, account: "111111111111".into(), region: "eu-west-1".into() };
         let text = logged("info", Format::Json, || {
             let span = tracing::info_span!("act", action = "put the truststore");
-            let _ = span.in_scope(|| futures::executor::block_on(way.call(operation, async { answer })));
+            let _ = span.in_scope(|| futures::executor::block_on(context.call(operation, async { answer })));
         });
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -242,13 +242,17 @@ mod tests {
     fn a_replica_that_does_not_lead_reads_and_does_not_write() {
         let made = |may_write: bool, operation: &'static str| {
             let quota = Quota::new(Rates::with(&["*=unlimited".parse().unwrap()]));
-            let way = Way { gate: Gate::new(quota, move || may_write), account: String::new(), region: String::new() };
+            let context = CallContext {
+                gate: Gate::new(quota, move || may_write),
+                account: String::new(),
+                region: String::new(),
+            };
             let mut sent = false;
             let send = async {
                 sent = true;
                 Ok::<_, SdkError<GetCallerIdentityError, HttpResponse>>(())
             };
-            let result = futures::executor::block_on(way.call(operation, send));
+            let result = futures::executor::block_on(context.call(operation, send));
             (sent, result.map_err(|e| e.kind))
         };
         for (may_write, operation, expected) in [

@@ -1,7 +1,7 @@
 //! Lambda: whom a function's policy lets call it. Functions themselves are neither read nor changed.
 
 use super::errors::{Error, Kind};
-use super::gate::Way;
+use super::gate::CallContext;
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone)]
 pub struct Lambda {
     client: Client,
-    way: Way,
+    context: CallContext,
 }
 
 /// A function's policy, as far as it counts here. Source: Lambda API reference, GetPolicy.
@@ -27,15 +27,15 @@ struct Statement {
 }
 
 impl Lambda {
-    pub(super) fn new(config: &SdkConfig, way: &Way) -> Lambda {
-        Lambda { client: Client::new(config), way: way.clone() }
+    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Lambda {
+        Lambda { client: Client::new(config), context: context.clone() }
     }
 
     /// The ids of the statements in the policy of a function, or of its version or alias, as its ARN says. None when it has no policy and when
     /// there is no such function, which Lambda answers alike.
     pub async fn statements(&self, function: &str) -> Result<BTreeSet<String>, Error> {
         const GET: &str = "lambda:GetPolicy";
-        let text = match self.way.call(GET, self.client.get_policy().function_name(function).send()).await {
+        let text = match self.context.call(GET, self.client.get_policy().function_name(function).send()).await {
             Ok(answer) => answer.policy.unwrap_or_default(),
             Err(e) if e.kind == Kind::NotFound => return Ok(BTreeSet::new()),
             Err(e) => return Err(e),
@@ -55,14 +55,14 @@ impl Lambda {
             .action("lambda:InvokeFunction")
             .principal("apigateway.amazonaws.com")
             .source_arn(source);
-        self.way.call("lambda:AddPermission", send.send()).await?;
+        self.context.call("lambda:AddPermission", send.send()).await?;
         Ok(())
     }
 
     /// Takes a statement out again.
     pub async fn forbid(&self, function: &str, statement: &str) -> Result<(), Error> {
         let send = self.client.remove_permission().function_name(function).statement_id(statement);
-        self.way.call("lambda:RemovePermission", send.send()).await?;
+        self.context.call("lambda:RemovePermission", send.send()).await?;
         Ok(())
     }
 }

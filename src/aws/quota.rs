@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How long a ticket that was called may take to come back; then the next one is called.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long those are waited for that stood in a line before a restart: until all of AWS's 120 domains of an account have been looked at.
-const REUNION: Duration = Duration::from_secs(180);
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long those are waited for that waited in a queue before a restart: until all of AWS's 120 domains of an account have been looked at.
+const RESTORE_WINDOW: Duration = Duration::from_secs(180);
 /// A ticket is called this much of an interval before its turn, so that its reconcile does not take of it.
 const AHEAD: f64 = 0.1;
 /// A scarce call is made once it has been asked for in the same words for this much of an interval, so that changes that come one after
@@ -34,16 +34,16 @@ pub struct Quota {
 
 struct Inner {
     rates: Rates,
-    desk: Mutex<Desk>,
+    state: Mutex<LimiterState>,
     /// Something changed that may make it somebody's turn.
     changed: Notify,
 }
 
 /// What is behind the lock.
-struct Desk {
+struct LimiterState {
     started: Instant,
-    lines: HashMap<Bucket, Line>,
-    /// The objects that stood in a line before a restart and have not come since, and until when the others let them go first.
+    queues: HashMap<Bucket, WaitQueue>,
+    /// The objects that waited in a queue before a restart and have not come since, and until when the others let them go first.
     missed: (BTreeSet<String>, Instant),
 }
 
@@ -79,7 +79,7 @@ pub struct Ticket {
 pub enum Grant {
     /// Make the call after this time, of a tenth of an interval at the most: its token is taken.
     Go { after: Duration },
-    /// The ticket is in the line; its object will be woken.
+    /// The ticket is in the queue; its object will be woken.
     Wait {
         /// Tickets before this one.
         ahead: usize,
@@ -91,11 +91,11 @@ pub enum Grant {
 /// A call that is on its way, until this is dropped.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Flight(Option<(Quota, Bucket)>);
+pub(super) struct InFlight(Option<(Quota, Bucket)>);
 
 /// Where somebody stands who waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct QueuePosition {
     /// `namespace/name`.
     pub object: String,
     pub operation: Operation,
@@ -106,11 +106,11 @@ pub struct Place {
 }
 
 /// One bucket: its tokens and its tickets, in order.
-struct Line {
+struct WaitQueue {
     tokens: f64,
     at: Instant,
     /// Calls on their way. AWS counts each somewhere between its start and its answer, so its token grows again only from then on.
-    flying: u32,
+    in_flight: u32,
     waiting: Vec<Waiting>,
     /// Held by who is next to make a plentiful call.
     next: Arc<tokio::sync::Mutex<()>>,
@@ -171,45 +171,45 @@ impl Waiting {
 impl Quota {
     pub fn new(rates: Rates) -> Quota {
         let now = Instant::now();
-        let desk = Desk { started: now, lines: HashMap::new(), missed: (BTreeSet::new(), now) };
-        Quota { inner: Arc::new(Inner { rates, desk: Mutex::new(desk), changed: Notify::new() }) }
+        let state = LimiterState { started: now, queues: HashMap::new(), missed: (BTreeSet::new(), now) };
+        Quota { inner: Arc::new(Inner { rates, state: Mutex::new(state), changed: Notify::new() }) }
     }
 
     /// Count from now, as a process does that just started: nobody knows what a predecessor spent a moment ago. For whoever
     /// becomes leader. Tickets stay.
     pub fn start_over(&self) {
-        let mut desk = self.desk();
-        desk.started = Instant::now();
-        for (bucket, line) in &mut desk.lines {
+        let mut state = self.state();
+        state.started = Instant::now();
+        for (bucket, queue) in &mut state.queues {
             if let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) {
-                line.tokens = line.tokens.min(first_tokens(interval, burst));
-                line.at = Instant::now();
+                queue.tokens = queue.tokens.min(first_tokens(interval, burst));
+                queue.at = Instant::now();
             }
         }
-        drop(desk);
+        drop(state);
         self.inner.changed.notify_one();
     }
 
-    /// These objects stood in a line when another process ended. Until each of them has been looked at, and for three minutes at the
+    /// These objects waited in a queue when another process ended. Until each of them has been looked at, and for three minutes at the
     /// most, nobody but those who distrust gets a turn: who is first is not known before.
-    pub fn reunite(&self, objects: impl Iterator<Item = String>) {
-        self.desk().missed = (objects.collect(), Instant::now() + REUNION);
+    pub fn restore_waiters(&self, objects: impl Iterator<Item = String>) {
+        self.state().missed = (objects.collect(), Instant::now() + RESTORE_WINDOW);
     }
 
-    /// Ask for a call. A ticket that has to wait stays in the line until it is granted, asked with again, withdrawn, or was
+    /// Ask for a call. A ticket that has to wait stays in the queue until it is granted, asked with again, withdrawn, or was
     /// called and came to nothing. `words` say what the call would do.
-    pub fn ask(&self, bucket: &Bucket, ticket: Ticket, words: String) -> Grant {
+    pub fn request(&self, bucket: &Bucket, ticket: Ticket, words: String) -> Grant {
         let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
             return Grant::Go { after: Duration::ZERO };
         };
         let now = Instant::now();
-        let mut desk = self.desk();
-        desk.missed.0.remove(&ticket.object);
-        let complete = desk.is_complete(now) || ticket.class == Class::Distrust;
-        let line = desk.line(bucket, interval, burst);
-        line.drop_absent(now);
-        let before = line.waiting.iter().position(|w| w.ticket.object == ticket.object);
-        let waiting = match before.map(|at| line.waiting.remove(at)) {
+        let mut state = self.state();
+        state.missed.0.remove(&ticket.object);
+        let complete = state.is_complete(now) || ticket.class == Class::Distrust;
+        let queue = state.queue(bucket, interval, burst);
+        queue.drop_absent(now);
+        let before = queue.waiting.iter().position(|w| w.ticket.object == ticket.object);
+        let waiting = match before.map(|at| queue.waiting.remove(at)) {
             None => Waiting { ticket, words, settling: now, first: now, called: None },
             Some(before) => Waiting {
                 settling: if before.words == words { before.settling } else { now },
@@ -219,24 +219,24 @@ impl Quota {
                 ..before
             },
         };
-        let place = line.waiting.partition_point(|w| w.ticket.rank(interval) < waiting.ticket.rank(interval));
+        let position = queue.waiting.partition_point(|w| w.ticket.rank(interval) < waiting.ticket.rank(interval));
         let settled = waiting.settled(interval, burst);
-        let ahead = line.waiting[..place].iter().filter(|w| w.settled(interval, burst) <= now).count();
-        let missing = ahead as f64 + 1.0 - line.tokens;
+        let ahead = queue.waiting[..position].iter().filter(|w| w.settled(interval, burst) <= now).count();
+        let missing = ahead as f64 + 1.0 - queue.tokens;
         let grant = if complete && settled <= now && missing < AHEAD + ROUNDING {
-            line.tokens -= 1.0;
+            queue.tokens -= 1.0;
             Grant::Go { after: interval.mul_f64(missing.max(0.0)) }
         } else {
-            line.waiting.insert(place, waiting);
-            let wait = interval.mul_f64((place as f64 + 1.0 - line.tokens).max(0.0));
-            Grant::Wait { ahead: place, about: wait.max(settled - now) }
+            queue.waiting.insert(position, waiting);
+            let wait = interval.mul_f64((position as f64 + 1.0 - queue.tokens).max(0.0));
+            Grant::Wait { ahead: position, about: wait.max(settled - now) }
         };
-        drop(desk);
+        drop(state);
         self.inner.changed.notify_one();
         grant
     }
 
-    /// Take the object's tickets out of every line: it wants nothing any more.
+    /// Take the object's tickets out of every queue: it wants nothing any more.
     pub fn withdraw(&self, object: &str) {
         self.retain(object, |_| false);
     }
@@ -247,49 +247,49 @@ impl Quota {
     }
 
     fn retain(&self, object: &str, keep: impl Fn(&Waiting) -> bool) {
-        let mut desk = self.desk();
-        desk.missed.0.remove(object);
-        for line in desk.lines.values_mut() {
-            line.waiting.retain(|w| w.ticket.object != object || keep(w));
+        let mut state = self.state();
+        state.missed.0.remove(object);
+        for queue in state.queues.values_mut() {
+            queue.waiting.retain(|w| w.ticket.object != object || keep(w));
         }
-        drop(desk);
+        drop(state);
         self.inner.changed.notify_one();
     }
 
     /// Everybody who waits, for metrics.
-    pub fn waiting(&self) -> Vec<Place> {
-        let (mut places, now) = (Vec::new(), Instant::now());
-        for (bucket, line) in &mut self.desk().lines {
+    pub fn waiting(&self) -> Vec<QueuePosition> {
+        let (mut positions, now) = (Vec::new(), Instant::now());
+        for (bucket, queue) in &mut self.state().queues {
             let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
                 continue;
             };
-            line.refill(interval, burst);
-            line.drop_absent(now);
-            places.extend(line.waiting.iter().enumerate().map(|(ahead, Waiting { ticket, .. })| Place {
+            queue.refill(interval, burst);
+            queue.drop_absent(now);
+            positions.extend(queue.waiting.iter().enumerate().map(|(ahead, Waiting { ticket, .. })| QueuePosition {
                 object: ticket.object.clone(),
                 operation: bucket.operation,
                 since: ticket.since,
                 ahead,
-                about: interval.mul_f64((ahead as f64 + 1.0 - line.tokens).max(0.0)),
+                about: interval.mul_f64((ahead as f64 + 1.0 - queue.tokens).max(0.0)),
             }));
         }
-        places
+        positions
     }
 
     /// Wait for a call's turn, in the order of asking, and make it while the flight lasts. For buckets that give many calls a second.
-    pub(super) async fn acquire(&self, bucket: &Bucket) -> Flight {
-        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else { return Flight(None) };
-        let next = self.desk().line(bucket, interval, burst).next.clone();
+    pub(super) async fn acquire(&self, bucket: &Bucket) -> InFlight {
+        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else { return InFlight(None) };
+        let next = self.state().queue(bucket, interval, burst).next.clone();
         let _next = next.lock().await;
         loop {
             let missing = {
-                let mut desk = self.desk();
-                let line = desk.line(bucket, interval, burst);
-                let missing = 1.0 - line.tokens;
+                let mut state = self.state();
+                let queue = state.queue(bucket, interval, burst);
+                let missing = 1.0 - queue.tokens;
                 if missing < ROUNDING {
-                    line.tokens -= 1.0;
-                    line.flying += 1;
-                    return Flight(Some((self.clone(), bucket.clone())));
+                    queue.tokens -= 1.0;
+                    queue.in_flight += 1;
+                    return InFlight(Some((self.clone(), bucket.clone())));
                 }
                 missing
             };
@@ -298,16 +298,16 @@ impl Quota {
     }
 
     /// A call that was granted is sent; it is on its way while the flight lasts.
-    pub(super) fn depart(&self, bucket: &Bucket) -> Flight {
-        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else { return Flight(None) };
-        let mut desk = self.desk();
-        desk.line(bucket, interval, burst).flying += 1;
-        Flight(Some((self.clone(), bucket.clone())))
+    pub(super) fn depart(&self, bucket: &Bucket) -> InFlight {
+        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else { return InFlight(None) };
+        let mut state = self.state();
+        state.queue(bucket, interval, burst).in_flight += 1;
+        InFlight(Some((self.clone(), bucket.clone())))
     }
 
     fn land(&self, bucket: &Bucket) {
         if let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) {
-            self.desk().line(bucket, interval, burst).flying -= 1;
+            self.state().queue(bucket, interval, burst).in_flight -= 1;
             self.inner.changed.notify_one();
         }
     }
@@ -315,10 +315,10 @@ impl Quota {
     /// AWS says that there is nothing left: somebody else uses the account too.
     pub(super) fn drain(&self, bucket: &Bucket) {
         if let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) {
-            let mut desk = self.desk();
-            let line = desk.line(bucket, interval, burst);
-            line.tokens = line.tokens.min(0.0);
-            drop(desk);
+            let mut state = self.state();
+            let queue = state.queue(bucket, interval, burst);
+            queue.tokens = queue.tokens.min(0.0);
+            drop(state);
             self.inner.changed.notify_one();
         }
     }
@@ -354,18 +354,18 @@ impl Quota {
     fn call_next(&self) -> (Option<String>, Option<Instant>) {
         let now = Instant::now();
         let mut again: Option<Instant> = None;
-        let mut desk = self.desk();
-        let complete = desk.is_complete(now);
-        let reunion = desk.missed.1;
-        for (bucket, line) in &mut desk.lines {
+        let mut state = self.state();
+        let complete = state.is_complete(now);
+        let restored_by = state.missed.1;
+        for (bucket, queue) in &mut state.queues {
             let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
                 continue;
             };
-            line.refill(interval, burst);
-            line.drop_absent(now);
-            let tokens = line.tokens;
+            queue.refill(interval, burst);
+            queue.drop_absent(now);
+            let tokens = queue.tokens;
             let mut ahead = 0.0;
-            for waiting in &mut line.waiting {
+            for waiting in &mut queue.waiting {
                 let settled = waiting.settled(interval, burst);
                 let next = if settled > now {
                     settled
@@ -373,9 +373,9 @@ impl Quota {
                     let missing = ahead + 1.0 - tokens;
                     ahead += 1.0;
                     match waiting.called {
-                        Some(called) => called + PATIENCE,
+                        Some(called) => called + CLAIM_TIMEOUT,
                         None if missing >= AHEAD + ROUNDING => now + interval.mul_f64(missing - AHEAD),
-                        None if !complete && waiting.ticket.class != Class::Distrust => reunion,
+                        None if !complete && waiting.ticket.class != Class::Distrust => restored_by,
                         None => {
                             waiting.called = Some(now);
                             return (Some(waiting.ticket.object.clone()), None);
@@ -388,13 +388,13 @@ impl Quota {
         (None, again)
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    fn state(&self) -> MutexGuard<'_, LimiterState> {
         // Nothing panics between two halves of a change.
-        self.inner.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some((quota, bucket)) = &self.0 {
             quota.land(bucket);
@@ -412,36 +412,36 @@ fn first_tokens(interval: Duration, burst: u32) -> f64 {
     if is_scarce(burst) { 0.0 } else { interval.as_secs_f64().recip().min(f64::from(burst)) }
 }
 
-impl Desk {
+impl LimiterState {
     /// Whether everybody is there who waited before a restart, or nobody waits for them any more.
     fn is_complete(&self, now: Instant) -> bool {
         self.missed.0.is_empty() || self.missed.1 <= now
     }
 
-    fn line(&mut self, bucket: &Bucket, interval: Duration, burst: u32) -> &mut Line {
+    fn queue(&mut self, bucket: &Bucket, interval: Duration, burst: u32) -> &mut WaitQueue {
         let started = self.started;
-        let line = self.lines.entry(bucket.clone()).or_insert_with(|| Line {
+        let queue = self.queues.entry(bucket.clone()).or_insert_with(|| WaitQueue {
             tokens: first_tokens(interval, burst),
             at: started,
-            flying: 0,
+            in_flight: 0,
             waiting: Vec::new(),
             next: Arc::default(),
         });
-        line.refill(interval, burst);
-        line
+        queue.refill(interval, burst);
+        queue
     }
 }
 
-impl Line {
+impl WaitQueue {
     fn refill(&mut self, interval: Duration, burst: u32) {
         let now = Instant::now();
         let gained = (now - self.at).as_secs_f64() / interval.as_secs_f64();
-        self.tokens = (self.tokens + gained).min(f64::from(burst.saturating_sub(self.flying)));
+        self.tokens = (self.tokens + gained).min(f64::from(burst.saturating_sub(self.in_flight)));
         self.at = now;
     }
 
     fn drop_absent(&mut self, now: Instant) {
-        self.waiting.retain(|w| w.called.is_none_or(|called| now < called + PATIENCE));
+        self.waiting.retain(|w| w.called.is_none_or(|called| now < called + CLAIM_TIMEOUT));
     }
 }
 

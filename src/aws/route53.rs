@@ -1,7 +1,7 @@
 //! Route 53: hosted zones and record sets. Names are ours: lower case, no trailing dot, no escapes.
 
 use super::errors::{Error, Kind};
-use super::gate::Way;
+use super::gate::CallContext;
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types as sdk;
@@ -9,7 +9,7 @@ use aws_sdk_route53::types as sdk;
 #[derive(Debug, Clone)]
 pub struct Route53 {
     client: Client,
-    way: Way,
+    context: CallContext,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub enum Action {
 }
 
 impl Route53 {
-    pub(super) fn new(config: &SdkConfig, way: &Way) -> Route53 {
-        Route53 { client: Client::new(config), way: way.clone() }
+    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Route53 {
+        Route53 { client: Client::new(config), context: context.clone() }
     }
 
     /// All zones that can be written to. Those that another AWS service keeps are left out.
@@ -70,7 +70,7 @@ impl Route53 {
         let mut marker = None;
         loop {
             let send = self.client.list_hosted_zones().set_marker(marker).send();
-            let page = self.way.call("route53:ListHostedZones", send).await?;
+            let page = self.context.call("route53:ListHostedZones", send).await?;
             let ours = page.hosted_zones.into_iter().filter(|z| z.linked_service.is_none());
             zones.extend(ours.map(zone));
             marker = page.next_marker.filter(|_| page.is_truncated);
@@ -82,7 +82,7 @@ impl Route53 {
 
     pub async fn zone(&self, id: &str) -> Result<Option<Zone>, Error> {
         let send = self.client.get_hosted_zone().id(id).send();
-        match self.way.call("route53:GetHostedZone", send).await {
+        match self.context.call("route53:GetHostedZone", send).await {
             Ok(answer) => Ok(answer.hosted_zone.map(zone)),
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -104,7 +104,7 @@ impl Route53 {
                 .set_start_record_type(start_type)
                 .set_start_record_identifier(start_identifier)
                 .send();
-            let page = self.way.call("route53:ListResourceRecordSets", send).await?;
+            let page = self.context.call("route53:ListResourceRecordSets", send).await?;
             // The list begins at the name and goes on through the rest of the zone.
             for set in page.resource_record_sets {
                 let record = record(set);
@@ -138,7 +138,7 @@ impl Route53 {
             .and_then(|changes| sdk::ChangeBatch::builder().set_changes(Some(changes)).build())
             .map_err(incomplete)?;
         let send = self.client.change_resource_record_sets().hosted_zone_id(zone_id).change_batch(batch).send();
-        let answer = self.way.call(CHANGE, send).await?;
+        let answer = self.context.call(CHANGE, send).await?;
         let id = answer.change_info.map(|info| info.id).unwrap_or_default();
         Ok(bare(&id, "/change/"))
     }
@@ -146,7 +146,7 @@ impl Route53 {
     /// Whether all of Route 53's name servers answer with the change.
     pub async fn change_in_sync(&self, change_id: &str) -> Result<bool, Error> {
         let send = self.client.get_change().id(change_id).send();
-        let answer = self.way.call("route53:GetChange", send).await?;
+        let answer = self.context.call("route53:GetChange", send).await?;
         Ok(answer.change_info.is_some_and(|info| info.status == sdk::ChangeStatus::Insync))
     }
 }

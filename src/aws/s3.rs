@@ -2,7 +2,7 @@
 //! that a name taken by a stranger is refused by S3 itself.
 
 use super::errors::{Error, Kind};
-use super::gate::Way;
+use super::gate::CallContext;
 use super::session::ATTEMPT;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_s3::Client;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone)]
 pub struct S3 {
     client: Client,
-    way: Way,
+    context: CallContext,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -57,14 +57,14 @@ pub struct Version {
 }
 
 impl S3 {
-    pub(super) fn new(config: &SdkConfig, way: &Way) -> S3 {
-        S3 { client: Client::new(config), way: way.clone() }
+    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> S3 {
+        S3 { client: Client::new(config), context: context.clone() }
     }
 
     /// The bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account's has, or rights are missing.
     pub async fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
         const HEAD: &str = "s3:HeadBucket";
-        let head = self.client.head_bucket().bucket(name).expected_bucket_owner(&self.way.account);
+        let head = self.client.head_bucket().bucket(name).expected_bucket_owner(&self.context.account);
         // A bucket of another Region answers with a redirect, which says where it is.
         let send = async {
             match head.send().await {
@@ -79,8 +79,8 @@ impl S3 {
                 }
             }
         };
-        let region = match self.way.call(HEAD, send).await {
-            Ok(region) => region.unwrap_or_else(|| self.way.region.clone()),
+        let region = match self.context.call(HEAD, send).await {
+            Ok(region) => region.unwrap_or_else(|| self.context.region.clone()),
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
@@ -88,9 +88,9 @@ impl S3 {
         let ask = Client::from_conf(there)
             .get_bucket_versioning()
             .bucket(name)
-            .expected_bucket_owner(&self.way.account)
+            .expected_bucket_owner(&self.context.account)
             .send();
-        let versioning = match self.way.call("s3:GetBucketVersioning", ask).await {
+        let versioning = match self.context.call("s3:GetBucketVersioning", ask).await {
             Ok(answer) => answer.status,
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
@@ -100,8 +100,9 @@ impl S3 {
 
     /// Whether nothing in it can become public, whatever anybody sets on the bucket or its objects: [`S3::block_public_access`].
     pub async fn public_access_is_blocked(&self, bucket: &str) -> Result<bool, Error> {
-        let send = self.client.get_public_access_block().bucket(bucket).expected_bucket_owner(&self.way.account).send();
-        match self.way.call("s3:GetPublicAccessBlock", send).await {
+        let send =
+            self.client.get_public_access_block().bucket(bucket).expected_bucket_owner(&self.context.account).send();
+        match self.context.call("s3:GetPublicAccessBlock", send).await {
             Ok(answer) => Ok(answer.public_access_block_configuration.is_some_and(|set| {
                 [set.block_public_acls, set.ignore_public_acls, set.block_public_policy, set.restrict_public_buckets]
                     .iter()
@@ -114,8 +115,9 @@ impl S3 {
 
     /// The KMS key that objects are encrypted with that do not say so themselves; none: S3's own, which every bucket has at the least.
     pub async fn default_kms_key(&self, bucket: &str) -> Result<Option<String>, Error> {
-        let send = self.client.get_bucket_encryption().bucket(bucket).expected_bucket_owner(&self.way.account).send();
-        let answer = match self.way.call("s3:GetBucketEncryption", send).await {
+        let send =
+            self.client.get_bucket_encryption().bucket(bucket).expected_bucket_owner(&self.context.account).send();
+        let answer = match self.context.call("s3:GetBucketEncryption", send).await {
             Ok(answer) => answer,
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
@@ -127,8 +129,8 @@ impl S3 {
 
     /// The tags of a bucket; none when it is not there.
     pub async fn bucket_tags(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
-        let send = self.client.get_bucket_tagging().bucket(name).expected_bucket_owner(&self.way.account).send();
-        match self.way.call("s3:GetBucketTagging", send).await {
+        let send = self.client.get_bucket_tagging().bucket(name).expected_bucket_owner(&self.context.account).send();
+        match self.context.call("s3:GetBucketTagging", send).await {
             Ok(answer) => Ok(answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect()),
             Err(e) if e.kind == Kind::NotFound => Ok(BTreeMap::new()), // NoSuchTagSet too
             Err(e) => Err(e),
@@ -140,13 +142,13 @@ impl S3 {
     pub async fn create_bucket(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         const CREATE: &str = "s3:CreateBucket";
         // us-east-1 is where a bucket goes that says nothing, and S3 refuses to hear its name.
-        let place = Some(self.way.region.as_str()).filter(|region| *region != "us-east-1");
+        let place = Some(self.context.region.as_str()).filter(|region| *region != "us-east-1");
         let configuration = CreateBucketConfiguration::builder()
             .set_location_constraint(place.map(BucketLocationConstraint::from))
             .set_tags(Some(self::tags(CREATE, tags)?))
             .build();
         let send = self.client.create_bucket().bucket(name).create_bucket_configuration(configuration).send();
-        self.way.call(CREATE, send).await?;
+        self.context.call(CREATE, send).await?;
         Ok(())
     }
 
@@ -162,10 +164,10 @@ impl S3 {
             .client
             .put_public_access_block()
             .bucket(bucket)
-            .expected_bucket_owner(&self.way.account)
+            .expected_bucket_owner(&self.context.account)
             .public_access_block_configuration(all)
             .send();
-        self.way.call("s3:PutPublicAccessBlock", send).await?;
+        self.context.call("s3:PutPublicAccessBlock", send).await?;
         Ok(())
     }
 
@@ -186,10 +188,10 @@ impl S3 {
             .client
             .put_bucket_encryption()
             .bucket(bucket)
-            .expected_bucket_owner(&self.way.account)
+            .expected_bucket_owner(&self.context.account)
             .server_side_encryption_configuration(configuration.map_err(|e| unmade(ENCRYPT, &e))?)
             .send();
-        self.way.call(ENCRYPT, send).await?;
+        self.context.call(ENCRYPT, send).await?;
         Ok(())
     }
 
@@ -200,18 +202,19 @@ impl S3 {
             .client
             .put_bucket_versioning()
             .bucket(bucket)
-            .expected_bucket_owner(&self.way.account)
+            .expected_bucket_owner(&self.context.account)
             .versioning_configuration(enabled)
             .send();
-        self.way.call("s3:PutBucketVersioning", send).await?;
+        self.context.call("s3:PutBucketVersioning", send).await?;
         Ok(())
     }
 
     /// The newest version of the object, without its bytes; `None` when there is none or it was deleted. Without
     /// `s3:ListBucket` S3 answers [`Kind::Denied`] for one that is not there.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
-        let send = self.client.head_object().bucket(bucket).key(key).expected_bucket_owner(&self.way.account).send();
-        match self.way.call("s3:HeadObject", send).await {
+        let send =
+            self.client.head_object().bucket(bucket).key(key).expected_bucket_owner(&self.context.account).send();
+        match self.context.call("s3:HeadObject", send).await {
             Ok(answer) => Ok(Some(Object {
                 version: answer.version_id.filter(|id| id != "null").unwrap_or_default(),
                 metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
@@ -232,9 +235,9 @@ impl S3 {
             .bucket(bucket)
             .key(key)
             .set_version_id(Some(version).filter(|v| !v.is_empty()).map(str::to_owned))
-            .expected_bucket_owner(&self.way.account)
+            .expected_bucket_owner(&self.context.account)
             .send();
-        let answer = match self.way.call(GET, send).await {
+        let answer = match self.context.call(GET, send).await {
             Ok(answer) => answer,
             Err(e) if e.kind == Kind::NotFound || e.code.as_deref() == Some("MethodNotAllowed") => {
                 return Ok(None);
@@ -265,14 +268,14 @@ impl S3 {
             .put_object()
             .bucket(bucket)
             .key(key)
-            .expected_bucket_owner(&self.way.account)
+            .expected_bucket_owner(&self.context.account)
             .content_type("application/x-pem-file")
             .set_metadata(Some(metadata.clone().into_iter().collect()))
             .set_server_side_encryption(kms_key.map(|_| ServerSideEncryption::AwsKms))
             .set_ssekms_key_id(kms_key.map(str::to_owned))
             .body(ByteStream::from(bytes))
             .send();
-        let answer = self.way.call(PUT, send).await?;
+        let answer = self.context.call(PUT, send).await?;
         answer.version_id.filter(|id| id != "null").ok_or_else(|| {
             let message = format!("bucket {bucket} gives no version yet: its versioning was enabled a short time ago");
             Error::ours(Kind::Transient, PUT, message)
@@ -291,9 +294,9 @@ impl S3 {
                 .prefix(key)
                 .set_key_marker(key_marker)
                 .set_version_id_marker(version_marker)
-                .expected_bucket_owner(&self.way.account)
+                .expected_bucket_owner(&self.context.account)
                 .send();
-            let page = self.way.call("s3:ListObjectVersions", send).await?;
+            let page = self.context.call("s3:ListObjectVersions", send).await?;
             let objects = page
                 .versions
                 .unwrap_or_default()
@@ -332,9 +335,9 @@ impl S3 {
             .bucket(bucket)
             .key(key)
             .version_id(version)
-            .expected_bucket_owner(&self.way.account)
+            .expected_bucket_owner(&self.context.account)
             .send();
-        self.way.call("s3:DeleteObject", send).await?;
+        self.context.call("s3:DeleteObject", send).await?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use super::acm::Acm;
 use super::errors::{ASSUME_ROLE, Error, Kind};
-use super::gate::{Gate, Way};
+use super::gate::{CallContext, Gate};
 use super::gateway::Gateway;
 use super::lambda::Lambda;
 use super::route53::Route53;
@@ -177,7 +177,11 @@ impl Session {
     fn with_role(&self, role: &RoleToAssume) -> SdkConfig {
         let role = Role {
             sts: aws_sdk_sts::Client::new(&self.config),
-            way: Way { gate: self.gate.clone(), account: self.account.clone(), region: self.region.clone() },
+            context: CallContext {
+                gate: self.gate.clone(),
+                account: self.account.clone(),
+                region: self.region.clone(),
+            },
             role: role.clone(),
         };
         self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(role)).build()
@@ -201,8 +205,8 @@ impl Session {
         let Some(region) = config.region().map(ToString::to_string) else {
             return Err(Error::ours(Kind::Invalid, WHO, "no Region is set: set AWS_REGION"));
         };
-        let way = Way { gate: gate.clone(), account: String::new(), region: region.clone() };
-        let answer = match way.call(WHO, aws_sdk_sts::Client::new(&config).get_caller_identity().send()).await {
+        let context = CallContext { gate: gate.clone(), account: String::new(), region: region.clone() };
+        let answer = match context.call(WHO, aws_sdk_sts::Client::new(&config).get_caller_identity().send()).await {
             Ok(answer) => answer,
             Err(error) => return Err(without_credentials(&config, error).await),
         };
@@ -213,13 +217,13 @@ impl Session {
     }
 
     pub(super) fn with(config: SdkConfig, account: String, region: String, gate: &Gate) -> Session {
-        let way = Way { gate: gate.clone(), account: account.clone(), region: region.clone() };
+        let context = CallContext { gate: gate.clone(), account: account.clone(), region: region.clone() };
         Session {
-            acm: Acm::new(&config, &way),
-            gateway: Gateway::new(&config, &way),
-            lambda: Lambda::new(&config, &way),
-            route53: Route53::new(&config, &way),
-            s3: S3::new(&config, &way),
+            acm: Acm::new(&config, &context),
+            gateway: Gateway::new(&config, &context),
+            lambda: Lambda::new(&config, &context),
+            route53: Route53::new(&config, &context),
+            s3: S3::new(&config, &context),
             account,
             region,
             gate: gate.clone(),
@@ -258,7 +262,7 @@ pub fn account_of(arn: &str) -> &str {
 #[derive(Debug)]
 struct Role {
     sts: aws_sdk_sts::Client,
-    way: Way,
+    context: CallContext,
     role: RoleToAssume,
 }
 
@@ -272,7 +276,7 @@ impl Role {
             .set_external_id(self.role.external_id.clone())
             .send();
         let ours = |kind, what: &str| Error::ours(kind, ASSUME_ROLE, format!("as {}: {what}", self.role.arn));
-        let answer = match self.way.call(ASSUME_ROLE, send).await {
+        let answer = match self.context.call(ASSUME_ROLE, send).await {
             Ok(answer) => answer,
             Err(error) => return Err(Error { message: format!("as {}: {}", self.role.arn, error.message), ..error }),
         };

@@ -150,7 +150,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let state = ctx.domains.state();
     let queued =
         state.iter().filter_map(|d| d.0.as_ref().ok()).filter(|d| d.status.as_ref().is_some_and(serving::is_queued));
-    ctx.gate.quota.reunite(queued.map(queue_key));
+    ctx.gate.quota.restore_waiters(queued.map(queue_key));
     let granted = ctx.gate.quota.granted().filter_map(|object| async move {
         let (namespace, name) = object.split_once('/')?;
         Some(ObjectRef::<Guard>::new(name).within(namespace))

@@ -212,7 +212,7 @@ async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Re
         class: apply_context.class,
         since: apply_context.since,
     };
-    match apply_context.quota.ask(&bucket, ticket, format!("{action:?}")) {
+    match apply_context.quota.request(&bucket, ticket, format!("{action:?}")) {
         Grant::Go { after } => {
             tokio::time::sleep(after).await;
             Ok(())

@@ -57,9 +57,10 @@ fn every_call_has_its_rights() {
                 && name.bytes().all(|b| b.is_ascii_alphanumeric())
         })
     };
-    // As they are passed to `Way::call`, or named by a constant for it.
-    let lines = text.lines().filter(|line| line.contains("way.call(") || line.contains(": &str = "));
-    let called: BTreeSet<_> = lines.flat_map(|line| line.split('"')).filter(is_operation).collect();
+    // As they are passed to `CallContext::call`, or named by a constant for it; on one line or on several.
+    let text = text.replace(char::is_whitespace, "");
+    let calls = text.split("context.call(\"").skip(1).chain(text.split(":&str=\"").skip(1));
+    let called: BTreeSet<_> = calls.filter_map(|rest| rest.split('"').next()).filter(is_operation).collect();
     assert!(called.len() > 40, "{called:?}");
     let listed: BTreeSet<_> = RIGHTS.iter().flat_map(|right| right.operations).copied().collect();
     let forgotten: Vec<_> =

@@ -22,7 +22,7 @@ use crate::{
         ClientCertificate, ClientGrant, MtlsDomain,
         conditions::{ConditionType, Reason},
     },
-    aws::quota::{Place, Quota},
+    aws::quota::{QueuePosition, Quota},
     conditions::ConditionStatus,
 };
 
@@ -234,12 +234,12 @@ struct Sum {
 
 fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let waiting = quota.waiting();
-    let mut put = |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(&Place) -> i64| {
+    let mut put = |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(&QueuePosition) -> i64| {
         let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        waiting.iter().try_for_each(|place| {
-            let (namespace, name) = place.object.split_once('/').unwrap_or_default();
-            let labels = [("namespace", namespace), ("name", name), ("operation", place.operation.name())];
-            gauge(&mut metric, &labels, value(place))
+        waiting.iter().try_for_each(|position| {
+            let (namespace, name) = position.object.split_once('/').unwrap_or_default();
+            let labels = [("namespace", namespace), ("name", name), ("operation", position.operation.name())];
+            gauge(&mut metric, &labels, value(position))
         })
     };
     let seconds = Some(&Unit::Seconds);
@@ -248,13 +248,13 @@ fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
         "aws_quota_place",
         "How many others go before an MtlsDomain that waits in the queue at an operation of AWS's that has a quota",
         None,
-        &|place| whole(place.ahead),
+        &|position| whole(position.ahead),
     )?;
-    put("aws_quota_wait", "How long it has to wait until then, as far as can be told", seconds, &|place| {
-        i64::try_from(place.about.as_secs()).unwrap_or(i64::MAX)
+    put("aws_quota_wait", "How long it has to wait until then, as far as can be told", seconds, &|position| {
+        i64::try_from(position.about.as_secs()).unwrap_or(i64::MAX)
     })?;
-    put("aws_quota_waiting_since_timestamp", "Since when it has been waiting", seconds, &|place| {
-        place.since.as_second()
+    put("aws_quota_waiting_since_timestamp", "Since when it has been waiting", seconds, &|position| {
+        position.since.as_second()
     })
 }
 
@@ -366,7 +366,7 @@ pub(super) mod tests {
         let bucket = Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName);
         let since = Timestamp::from_second(since).unwrap();
         let ticket = Ticket { class: Class::SpecChange, since, object: object.into() };
-        quota.ask(&bucket, ticket, String::new());
+        quota.request(&bucket, ticket, String::new());
     }
 
     impl World {

@@ -33,7 +33,7 @@ pub struct Account {
     /// How everything is called that this run makes.
     pub run: String,
     /// How long any step may take.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// An HTTP server that answers GET with 200.
     pub backend: String,
     dir: PathBuf,
@@ -101,7 +101,7 @@ impl Account {
             zone,
             zone_id,
             run: run(),
-            patience: Duration::from_secs(90 * 60),
+            timeout: Duration::from_secs(90 * 60),
             backend: "https://checkip.amazonaws.com".to_owned(),
             dir: dir.to_owned(),
             operator_env,
@@ -122,7 +122,7 @@ impl Account {
             zone,
             zone_id,
             run: run(),
-            patience: Duration::from_secs(60),
+            timeout: Duration::from_secs(60),
             backend: echo.url(),
             dir: dir.to_owned(),
             operator_env: world.operator_env(&account, ""),
@@ -220,10 +220,10 @@ impl Account {
         loop {
             match check().await {
                 Ok(found) => return found,
-                Err(seen) if started.elapsed() > self.patience => {
-                    panic!("{what}: not within {:?}; last seen: {seen}", self.patience)
+                Err(seen) if started.elapsed() > self.timeout => {
+                    panic!("{what}: not within {:?}; last seen: {seen}", self.timeout)
                 }
-                Err(_) => tokio::time::sleep(self.patience / 600).await,
+                Err(_) => tokio::time::sleep(self.timeout / 600).await,
             }
         }
     }

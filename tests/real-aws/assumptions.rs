@@ -285,11 +285,11 @@ async fn set_flag(rest: &aws_sdk_apigateway::Client, api: &str, closed: bool) {
 /// Whether it becomes so within a tenth of what anything may take.
 async fn soon(account: &Account, check: impl AsyncFn() -> bool) -> bool {
     let started = std::time::Instant::now();
-    while started.elapsed() < account.patience / 10 {
+    while started.elapsed() < account.timeout / 10 {
         if check().await {
             return true;
         }
-        tokio::time::sleep(account.patience / 600).await;
+        tokio::time::sleep(account.timeout / 600).await;
     }
     false
 }

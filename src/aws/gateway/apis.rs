@@ -66,7 +66,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send = self.client.get_apis().set_next_token(next).send();
-            let page = self.way.call("apigateway:GetApis", send).await?;
+            let page = self.context.call("apigateway:GetApis", send).await?;
             let found = page.items.unwrap_or_default().into_iter().filter_map(|item| {
                 Some(self.of_v2(&item.api_id?, item.protocol_type, item.disable_execute_api_endpoint, item.tags))
             });
@@ -92,7 +92,7 @@ impl Gateway {
             Protocol::Rest => self.set_rest_endpoint_closed(api_id, closed).await,
             Protocol::Http | Protocol::WebSocket => {
                 let send = self.client.update_api().api_id(api_id).disable_execute_api_endpoint(closed).send();
-                self.way.call("apigateway:UpdateApi", send).await?;
+                self.context.call("apigateway:UpdateApi", send).await?;
                 Ok(())
             }
         }
@@ -107,18 +107,18 @@ impl Gateway {
         }
         const DEPLOY: &str = "apigateway:CreateDeployment";
         let made =
-            self.way.call(DEPLOY, self.client.create_deployment().api_id(api_id).stage_name(first).send()).await?;
+            self.context.call(DEPLOY, self.client.create_deployment().api_id(api_id).stage_name(first).send()).await?;
         for stage in rest {
             let send = self.client.update_stage().api_id(api_id).stage_name(stage);
             let send = send.set_deployment_id(made.deployment_id.clone()).send();
-            self.way.call("apigateway:UpdateStage", send).await?;
+            self.context.call("apigateway:UpdateStage", send).await?;
         }
         Ok(())
     }
 
     async fn v2_api(&self, id: &str) -> Result<Option<Api>, Error> {
         let send = self.client.get_api().api_id(id).send();
-        match self.way.call("apigateway:GetApi", send).await {
+        match self.context.call("apigateway:GetApi", send).await {
             Ok(answer) => {
                 Ok(Some(self.of_v2(id, answer.protocol_type, answer.disable_execute_api_endpoint, answer.tags)))
             }
@@ -152,7 +152,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send = self.client.get_stages().api_id(api_id).set_next_token(next).send();
-            let page = self.way.call("apigateway:GetStages", send).await?;
+            let page = self.context.call("apigateway:GetStages", send).await?;
             stages.extend(page.items.unwrap_or_default().into_iter().map(|item| Stage {
                 name: item.stage_name.unwrap_or_default(),
                 auto_deploy: item.auto_deploy.unwrap_or_default(),

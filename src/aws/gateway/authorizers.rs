@@ -45,7 +45,7 @@ impl Gateway {
         loop {
             if protocol == Protocol::Rest {
                 let send = self.v1.get_authorizers().rest_api_id(api_id).limit(PAGE).set_position(next).send();
-                let page = self.way.call(GET, send).await?;
+                let page = self.context.call(GET, send).await?;
                 all.extend(page.items.unwrap_or_default().into_iter().map(|item| Authorizer {
                     as_made: item.r#type == Some(rest::AuthorizerType::Request)
                         && item.authorizer_result_ttl_in_seconds == Some(0)
@@ -57,7 +57,7 @@ impl Gateway {
                 next = page.position;
             } else {
                 let send = self.client.get_authorizers().api_id(api_id).set_next_token(next).send();
-                let page = self.way.call(GET, send).await?;
+                let page = self.context.call(GET, send).await?;
                 all.extend(page.items.unwrap_or_default().into_iter().map(|item| Authorizer {
                     as_made: item.authorizer_type == Some(sdk::AuthorizerType::Request)
                         && item.authorizer_result_ttl_in_seconds == Some(0)
@@ -92,12 +92,12 @@ impl Gateway {
         if protocol == Protocol::Rest {
             let send = self.v1.create_authorizer().rest_api_id(api_id).name(name).authorizer_uri(uri);
             let send = send.r#type(rest::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
-            self.way.call(CREATE, send.send()).await?;
+            self.context.call(CREATE, send.send()).await?;
         } else {
             let send = self.client.create_authorizer().api_id(api_id).name(name).authorizer_uri(uri);
             let send = send.authorizer_type(sdk::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
             let send = send.authorizer_payload_format_version("2.0").enable_simple_responses(true);
-            self.way.call(CREATE, send.set_identity_source(Some(vec![])).send()).await?;
+            self.context.call(CREATE, send.set_identity_source(Some(vec![])).send()).await?;
         }
         Ok(())
     }
@@ -120,12 +120,12 @@ impl Gateway {
                 replace("/identitySource", ""),
             ];
             let send = self.v1.update_authorizer().rest_api_id(api_id).authorizer_id(id);
-            self.way.call(UPDATE, send.set_patch_operations(Some(patches.into())).send()).await?;
+            self.context.call(UPDATE, send.set_patch_operations(Some(patches.into())).send()).await?;
         } else {
             let send = self.client.update_authorizer().api_id(api_id).authorizer_id(id).authorizer_uri(uri);
             let send = send.authorizer_type(sdk::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
             let send = send.authorizer_payload_format_version("2.0").enable_simple_responses(true);
-            self.way.call(UPDATE, send.set_identity_source(Some(vec![])).send()).await?;
+            self.context.call(UPDATE, send.set_identity_source(Some(vec![])).send()).await?;
         }
         Ok(())
     }
@@ -134,10 +134,10 @@ impl Gateway {
         const DELETE: &str = "apigateway:DeleteAuthorizer";
         if protocol == Protocol::Rest {
             let send = self.v1.delete_authorizer().rest_api_id(api_id).authorizer_id(id).send();
-            self.way.call(DELETE, send).await?;
+            self.context.call(DELETE, send).await?;
         } else {
             let send = self.client.delete_authorizer().api_id(api_id).authorizer_id(id).send();
-            self.way.call(DELETE, send).await?;
+            self.context.call(DELETE, send).await?;
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Gateway {
         let (mut all, mut next) = (Vec::new(), None);
         loop {
             let send = self.client.get_routes().api_id(api_id).set_next_token(next).send();
-            let page = self.way.call("apigateway:GetRoutes", send).await?;
+            let page = self.context.call("apigateway:GetRoutes", send).await?;
             all.extend(page.items.unwrap_or_default().into_iter().map(|item| Route {
                 authorization: match item.authorization_type {
                     None | Some(sdk::AuthorizationType::None) => Authorization::None,
@@ -178,7 +178,7 @@ impl Gateway {
                     }
                     None => send.authorization_type(sdk::AuthorizationType::None).authorizer_id(""),
                 };
-                self.way.call("apigateway:UpdateRoute", send.send()).await?;
+                self.context.call("apigateway:UpdateRoute", send.send()).await?;
             }
             Place::Method { resource_id, method, .. } => {
                 let patches = match authorizer {
@@ -189,7 +189,7 @@ impl Gateway {
                     None => vec![replace("/authorizationType", "NONE")],
                 };
                 let send = self.v1.update_method().rest_api_id(api_id).resource_id(resource_id).http_method(method);
-                self.way.call("apigateway:UpdateMethod", send.set_patch_operations(Some(patches)).send()).await?;
+                self.context.call("apigateway:UpdateMethod", send.set_patch_operations(Some(patches)).send()).await?;
             }
             Place::Integration(_) => {} // is asked for by nobody: what is authorized is the route that leads to it
         }

@@ -117,14 +117,14 @@ impl Gateway {
     pub async fn domain(&self, name: &str) -> Result<Option<Domain>, Error> {
         const GET: &str = "apigateway:GetDomainName";
         let send = self.client.get_domain_name().domain_name(name).send();
-        let refused = match self.way.call(GET, send).await {
+        let refused = match self.context.call(GET, send).await {
             Ok(answer) => return Ok(Some(domain(name, self.domain_arn(name), answer))),
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) if e.kind == Kind::Invalid => e,
             Err(e) => return Err(e),
         };
         let send = self.v1.get_domain_name().domain_name(name).send();
-        match self.way.call(GET, send).await {
+        match self.context.call(GET, send).await {
             Ok(answer) => Ok(Some(only_v1(name, self.domain_arn(name), answer))),
             Err(e) if e.kind == Kind::NotFound => Err(refused), // it was not for its kind
             Err(e) => Err(e),
@@ -137,7 +137,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send = self.client.get_domain_names().set_next_token(next).send();
-            let page = self.way.call("apigateway:GetDomainNames", send).await?;
+            let page = self.context.call("apigateway:GetDomainNames", send).await?;
             for item in page.items.unwrap_or_default() {
                 let Some(name) = item.domain_name else { continue };
                 let answer = GetDomainNameOutput::builder()
@@ -165,7 +165,7 @@ impl Gateway {
             .mutual_tls_authentication(request.mutual_tls())
             .set_tags((!tags.is_empty()).then(|| tags.clone().into_iter().collect()))
             .send();
-        self.way.call("apigateway:CreateDomainName", send).await?;
+        self.context.call("apigateway:CreateDomainName", send).await?;
         Ok(())
     }
 
@@ -179,7 +179,7 @@ impl Gateway {
             .mutual_tls_authentication(request.mutual_tls())
             .routing_mode(sdk::RoutingMode::ApiMappingOnly)
             .send();
-        self.way.call("apigateway:UpdateDomainName", send).await?;
+        self.context.call("apigateway:UpdateDomainName", send).await?;
         Ok(())
     }
 
@@ -189,14 +189,14 @@ impl Gateway {
     pub async fn restore_security_policy(&self, name: &str) -> Result<(), Error> {
         let patch = replace("/securityPolicy", MUTUAL_TLS_POLICY);
         let send = self.v1.update_domain_name().domain_name(name).patch_operations(patch).send();
-        self.way.call("apigateway:UpdateDomainName", send).await?;
+        self.context.call("apigateway:UpdateDomainName", send).await?;
         Ok(())
     }
 
     /// Takes all mappings of the domain with it. Own quota: 1 per 30 s.
     pub async fn delete_domain(&self, name: &str) -> Result<(), Error> {
         let send = self.client.delete_domain_name().domain_name(name).send();
-        self.way.call("apigateway:DeleteDomainName", send).await?;
+        self.context.call("apigateway:DeleteDomainName", send).await?;
         Ok(())
     }
 }

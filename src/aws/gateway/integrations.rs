@@ -46,7 +46,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send = self.client.get_integrations().api_id(api_id).set_next_token(next).send();
-            let page = self.way.call("apigateway:GetIntegrations", send).await?;
+            let page = self.context.call("apigateway:GetIntegrations", send).await?;
             all.extend(page.items.unwrap_or_default().into_iter().map(|item| Integration {
                 at: Place::Integration(item.integration_id.unwrap_or_default()),
                 parameters: item.request_parameters.unwrap_or_default().into_iter().collect(),
@@ -82,7 +82,7 @@ impl Gateway {
                 let gone = remove.iter().map(|key| (key.clone(), String::new()));
                 let all = others.clone().into_iter().chain(set.clone()).chain(gone).collect();
                 let send = self.client.update_integration().api_id(api_id).integration_id(id);
-                self.way.call(UPDATE, send.set_request_parameters(Some(all)).send()).await?;
+                self.context.call(UPDATE, send.set_request_parameters(Some(all)).send()).await?;
             }
             Place::Method { resource_id, method, .. } => {
                 let path = |key: &str| format!("/requestParameters/{}", key.replace('~', "~0").replace('/', "~1"));
@@ -90,7 +90,7 @@ impl Gateway {
                 let remove = remove.iter().map(|key| operation(rest::Op::Remove, &path(key), None));
                 let send =
                     self.v1.update_integration().rest_api_id(api_id).resource_id(resource_id).http_method(method);
-                self.way.call(UPDATE, send.set_patch_operations(Some(set.chain(remove).collect())).send()).await?;
+                self.context.call(UPDATE, send.set_patch_operations(Some(set.chain(remove).collect())).send()).await?;
             }
             Place::Route { .. } => {} // is asked for by nobody: it has no parameters, only the integration that it leads to has
         }

@@ -20,7 +20,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send = self.client.get_api_mappings().domain_name(domain).set_next_token(next).send();
-            let page = self.way.call("apigateway:GetApiMappings", send).await?;
+            let page = self.context.call("apigateway:GetApiMappings", send).await?;
             mappings.extend(page.items.unwrap_or_default().into_iter().map(|item| {
                 Mapping {
                     id: item.api_mapping_id.unwrap_or_default(),
@@ -48,7 +48,7 @@ impl Gateway {
             .api_id(api_id)
             .stage(stage)
             .send();
-        let answer = self.way.call(CREATE, send).await?;
+        let answer = self.context.call(CREATE, send).await?;
         answer.api_mapping_id.ok_or_else(|| Error::ours(Kind::Transient, CREATE, "the answer names no mapping"))
     }
 
@@ -63,13 +63,13 @@ impl Gateway {
             .api_id(&mapping.api_id)
             .stage(&mapping.stage)
             .send();
-        self.way.call("apigateway:UpdateApiMapping", send).await?;
+        self.context.call("apigateway:UpdateApiMapping", send).await?;
         Ok(())
     }
 
     pub async fn delete_mapping(&self, domain: &str, id: &str) -> Result<(), Error> {
         let send = self.client.delete_api_mapping().domain_name(domain).api_mapping_id(id).send();
-        self.way.call("apigateway:DeleteApiMapping", send).await?;
+        self.context.call("apigateway:DeleteApiMapping", send).await?;
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ pub use others::OtherDomain;
 pub use rest::Methods;
 
 use super::errors::Error;
-use super::gate::Way;
+use super::gate::CallContext;
 use aws_config::SdkConfig;
 use aws_sdk_apigatewayv2::Client;
 use aws_sdk_apigatewayv2::primitives::DateTime;
@@ -30,17 +30,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Gateway {
     client: Client,
     v1: aws_sdk_apigateway::Client,
-    way: Way,
+    context: CallContext,
     /// Ids that were a REST API's when they were last looked at. Saves asking v2 for them each time.
     rest: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Gateway {
-    pub(super) fn new(config: &SdkConfig, way: &Way) -> Gateway {
+    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Gateway {
         Gateway {
             client: Client::new(config),
             v1: aws_sdk_apigateway::Client::new(config),
-            way: way.clone(),
+            context: context.clone(),
             rest: Arc::default(),
         }
     }
@@ -52,7 +52,7 @@ impl Gateway {
         }
         let send =
             self.client.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect())).send();
-        self.way.call("apigateway:TagResource", send).await?;
+        self.context.call("apigateway:TagResource", send).await?;
         Ok(())
     }
 
@@ -61,23 +61,23 @@ impl Gateway {
             return self.untag_rest(arn, keys).await;
         }
         let send = self.client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.to_vec())).send();
-        self.way.call("apigateway:UntagResource", send).await?;
+        self.context.call("apigateway:UntagResource", send).await?;
         Ok(())
     }
 
     /// The ARN of a custom domain, which API Gateway's tag calls want; it has no account in it.
     pub fn domain_arn(&self, name: &str) -> String {
-        arn(&self.way.region, &format!("domainnames/{name}"))
+        arn(&self.context.region, &format!("domainnames/{name}"))
     }
 
     /// The ARN of an HTTP or WebSocket API.
     pub fn api_arn(&self, id: &str) -> String {
-        arn(&self.way.region, &format!("apis/{id}"))
+        arn(&self.context.region, &format!("apis/{id}"))
     }
 
     /// The ARN of a REST API.
     pub fn rest_api_arn(&self, id: &str) -> String {
-        arn(&self.way.region, &format!("restapis/{id}"))
+        arn(&self.context.region, &format!("restapis/{id}"))
     }
 
     fn known_rest(&self) -> MutexGuard<'_, HashSet<String>> {

@@ -25,7 +25,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send = self.v1.get_domain_names().limit(PAGE).set_position(next).send();
-            let page = self.way.call("apigateway:GetDomainNames", send).await?;
+            let page = self.context.call("apigateway:GetDomainNames", send).await?;
             domains.extend(page.items.unwrap_or_default().into_iter().filter_map(other));
             next = page.position.filter(|position| !position.is_empty());
             if next.is_none() {
@@ -52,7 +52,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send = self.v1.get_base_path_mappings().domain_name(domain).limit(PAGE).set_position(next).send();
-            let page = self.way.call("apigateway:GetBasePathMappings", send).await?;
+            let page = self.context.call("apigateway:GetBasePathMappings", send).await?;
             apis.extend(page.items.unwrap_or_default().into_iter().filter_map(|m| m.rest_api_id));
             next = page.position.filter(|position| !position.is_empty());
             if next.is_none() {

@@ -41,7 +41,7 @@ impl Methods {
 impl Gateway {
     pub(super) async fn rest_api(&self, id: &str) -> Result<Option<Api>, Error> {
         let send = self.v1.get_rest_api().rest_api_id(id).send();
-        match self.way.call("apigateway:GetRestApi", send).await {
+        match self.context.call("apigateway:GetRestApi", send).await {
             Ok(answer) => Ok(Some(self.of_v1(
                 id,
                 answer.endpoint_configuration,
@@ -59,7 +59,7 @@ impl Gateway {
         let mut next = None;
         loop {
             let send = self.v1.get_rest_apis().limit(PAGE).set_position(next).send();
-            let page = self.way.call("apigateway:GetRestApis", send).await?;
+            let page = self.context.call("apigateway:GetRestApis", send).await?;
             for item in page.items.unwrap_or_default() {
                 let Some(id) = item.id else { continue };
                 let closed = item.disable_execute_api_endpoint;
@@ -91,7 +91,7 @@ impl Gateway {
     }
 
     pub(super) async fn rest_stages(&self, api_id: &str) -> Result<Vec<Stage>, Error> {
-        let answer = self.way.call("apigateway:GetStages", self.v1.get_stages().rest_api_id(api_id).send()).await?;
+        let answer = self.context.call("apigateway:GetStages", self.v1.get_stages().rest_api_id(api_id).send()).await?;
         let stages = answer.item.unwrap_or_default().into_iter().map(|item| Stage {
             name: item.stage_name.unwrap_or_default(),
             auto_deploy: false,
@@ -109,7 +109,7 @@ impl Gateway {
         loop {
             let send =
                 self.v1.get_resources().rest_api_id(api_id).embed("methods").limit(PAGE).set_position(next).send();
-            let page = self.way.call("apigateway:GetResources", send).await?;
+            let page = self.context.call("apigateway:GetResources", send).await?;
             page.items.unwrap_or_default().into_iter().for_each(|resource| all.add(resource));
             next = page.position.filter(|position| !position.is_empty());
             if next.is_none() {
@@ -123,7 +123,7 @@ impl Gateway {
     pub(super) async fn set_rest_endpoint_closed(&self, api_id: &str, closed: bool) -> Result<(), Error> {
         let patch = replace("/disableExecuteApiEndpoint", &closed.to_string());
         let send = self.v1.update_rest_api().rest_api_id(api_id).patch_operations(patch).send();
-        self.way.call("apigateway:UpdateRestApi", send).await?;
+        self.context.call("apigateway:UpdateRestApi", send).await?;
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl Gateway {
     pub(super) async fn deploy_rest(&self, api_id: &str, first: &str, rest: &[String]) -> Result<(), Error> {
         const DEPLOY: &str = "apigateway:CreateDeployment";
         let made =
-            self.way.call(DEPLOY, self.v1.create_deployment().rest_api_id(api_id).stage_name(first).send()).await?;
+            self.context.call(DEPLOY, self.v1.create_deployment().rest_api_id(api_id).stage_name(first).send()).await?;
         let id = made.id.unwrap_or_default();
         for stage in rest {
             self.update_rest_stage(api_id, stage, replace("/deploymentId", &id)).await?;
@@ -146,19 +146,19 @@ impl Gateway {
 
     async fn update_rest_stage(&self, api_id: &str, stage: &str, patch: sdk::PatchOperation) -> Result<(), Error> {
         let send = self.v1.update_stage().rest_api_id(api_id).stage_name(stage).patch_operations(patch).send();
-        self.way.call("apigateway:UpdateStage", send).await?;
+        self.context.call("apigateway:UpdateStage", send).await?;
         Ok(())
     }
 
     pub(super) async fn tag_rest(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         let send = self.v1.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect())).send();
-        self.way.call("apigateway:TagResource", send).await?;
+        self.context.call("apigateway:TagResource", send).await?;
         Ok(())
     }
 
     pub(super) async fn untag_rest(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
         let send = self.v1.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.to_vec())).send();
-        self.way.call("apigateway:UntagResource", send).await?;
+        self.context.call("apigateway:UntagResource", send).await?;
         Ok(())
     }
 }

@@ -21,13 +21,13 @@ fn drift(object: &str) -> Ticket {
 }
 
 /// Asks for an update in the same words as ever, and in whole seconds: durations come out of sums of fractions.
-fn ask(quota: &Quota, ticket: Ticket) -> Grant {
+fn request(quota: &Quota, ticket: Ticket) -> Grant {
     in_words(quota, ticket, "the same")
 }
 
 fn in_words(quota: &Quota, ticket: Ticket, words: &str) -> Grant {
     let whole = |about: Duration| Duration::from_secs(about.as_secs_f64().round() as u64);
-    match quota.ask(&update(), ticket, words.to_owned()) {
+    match quota.request(&update(), ticket, words.to_owned()) {
         Grant::Go { after } => Grant::Go { after: whole(after) },
         Grant::Wait { ahead, about } => Grant::Wait { ahead, about: whole(about) },
     }
@@ -44,19 +44,23 @@ fn go(seconds: u64) -> Grant {
 #[tokio::test(start_paused = true)]
 async fn a_scarce_bucket_starts_empty_and_gives_one_call_an_interval() {
     let quota = Quota::new(Rates::default());
-    assert_eq!(ask(&quota, drift("a")), wait(0, 30));
+    assert_eq!(request(&quota, drift("a")), wait(0, 30));
     advance(Duration::from_secs(26)).await;
-    assert_eq!(ask(&quota, drift("a")), wait(0, 4));
+    assert_eq!(request(&quota, drift("a")), wait(0, 4));
     advance(Duration::from_secs(1)).await;
-    assert_eq!(ask(&quota, drift("a")), go(3), "a little early, so that its reconcile does not take of the interval");
-    assert_eq!(ask(&quota, drift("b")), wait(0, 33));
+    assert_eq!(
+        request(&quota, drift("a")),
+        go(3),
+        "a little early, so that its reconcile does not take of the interval"
+    );
+    assert_eq!(request(&quota, drift("b")), wait(0, 33));
     advance(Duration::from_secs(33)).await;
-    assert_eq!(ask(&quota, drift("b")), go(0));
+    assert_eq!(request(&quota, drift("b")), go(0));
     // However long nobody asks, there is one, not many.
-    assert_eq!(ask(&quota, drift("a")), wait(0, 30));
+    assert_eq!(request(&quota, drift("a")), wait(0, 30));
     advance(INTERVAL * 10).await;
-    assert_eq!(ask(&quota, drift("a")), go(0));
-    assert_eq!(ask(&quota, drift("a")), wait(0, 30));
+    assert_eq!(request(&quota, drift("a")), go(0));
+    assert_eq!(request(&quota, drift("a")), wait(0, 30));
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,15 +75,15 @@ async fn the_order_is_class_then_waiting_time_then_name() {
         ticket("distrusted", Class::Distrust, 99),
     ];
     for ticket in tickets.clone() {
-        ask(&quota, ticket);
+        request(&quota, ticket);
     }
-    let places: Vec<_> = tickets.iter().map(|t| ask(&quota, t.clone())).collect();
+    let places: Vec<_> = tickets.iter().map(|t| request(&quota, t.clone())).collect();
     assert_eq!(places, [wait(5, 180), wait(4, 150), wait(3, 120), wait(2, 90), wait(1, 60), wait(0, 30)]);
     advance(INTERVAL).await;
     // A token is there, and it is the head's, whoever asks first.
-    assert_eq!(ask(&quota, tickets[0].clone()), wait(5, 150));
-    assert_eq!(ask(&quota, tickets[5].clone()), go(0));
-    assert_eq!(ask(&quota, tickets[4].clone()), wait(0, 30));
+    assert_eq!(request(&quota, tickets[0].clone()), wait(5, 150));
+    assert_eq!(request(&quota, tickets[5].clone()), go(0));
+    assert_eq!(request(&quota, tickets[4].clone()), wait(0, 30));
 }
 
 /// Each time somebody is served, he comes back at once with something more urgent; the one in need still gets his turn.
@@ -90,9 +94,9 @@ async fn nobody_starves() {
         let mut granted = pin!(quota.granted());
         let start = Instant::now();
         let now = || (Instant::now() - start).as_secs() as i64;
-        ask(&quota, drift("patient"));
+        request(&quota, drift("patient"));
         for object in ["storm-1", "storm-2"] {
-            ask(&quota, ticket(object, storm, now()));
+            request(&quota, ticket(object, storm, now()));
         }
         let mut before = 0;
         loop {
@@ -101,9 +105,11 @@ async fn nobody_starves() {
                 break;
             }
             before += 1;
-            let Grant::Go { after } = ask(&quota, ticket(&object, storm, now())) else { panic!("{object} was called") };
+            let Grant::Go { after } = request(&quota, ticket(&object, storm, now())) else {
+                panic!("{object} was called")
+            };
             sleep(after).await;
-            ask(&quota, ticket(&object, storm, now()));
+            request(&quota, ticket(&object, storm, now()));
         }
         assert!((longest - 2..=longest).contains(&before), "{before} went before");
     }
@@ -115,16 +121,16 @@ async fn each_is_woken_once_when_it_is_granted() {
     let mut granted = pin!(quota.granted());
     let start = Instant::now();
     for object in ["b", "a"] {
-        ask(&quota, drift(object));
+        request(&quota, drift(object));
     }
     assert_eq!(granted.next().await.as_deref(), Some("a"));
     assert_eq!((Instant::now() - start).as_secs(), 27, "a tenth of the interval ahead");
     assert!(timeout(Duration::from_secs(20), granted.next()).await.is_err());
-    assert_eq!(ask(&quota, drift("a")), go(0));
+    assert_eq!(request(&quota, drift("a")), go(0));
     assert_eq!(granted.next().await.as_deref(), Some("b"));
     // Tokens come every 30 s of the clock, however late the head was.
     assert_eq!((Instant::now() - start).as_secs(), 47 + 27);
-    assert_eq!(ask(&quota, drift("b")), go(3));
+    assert_eq!(request(&quota, drift("b")), go(3));
     assert!(timeout(INTERVAL * 10, granted.next()).await.is_err(), "nobody waits");
 }
 
@@ -134,7 +140,7 @@ async fn who_is_called_and_does_not_come_holds_nobody_up() {
     let mut granted = pin!(quota.granted());
     let start = Instant::now();
     for object in ["gone", "idle", "patient"] {
-        ask(&quota, drift(object));
+        request(&quota, drift(object));
     }
     assert_eq!(granted.next().await.as_deref(), Some("gone"));
     assert_eq!(granted.next().await.as_deref(), Some("idle"));
@@ -144,17 +150,17 @@ async fn who_is_called_and_does_not_come_holds_nobody_up() {
     assert!(timeout(Duration::from_secs(1), granted.next()).await.is_err());
     quota.reconciled("idle", Instant::now());
     assert_eq!(granted.next().await.as_deref(), Some("patient"));
-    assert_eq!(ask(&quota, drift("patient")), go(0));
+    assert_eq!(request(&quota, drift("patient")), go(0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_more_urgent_ticket_passes_one_that_was_called() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
-    ask(&quota, drift("a"));
+    request(&quota, drift("a"));
     assert_eq!(granted.next().await.as_deref(), Some("a"));
-    assert_eq!(ask(&quota, ticket("z", Class::Distrust, 9)), go(3));
-    assert_eq!(ask(&quota, drift("a")), wait(0, 33));
+    assert_eq!(request(&quota, ticket("z", Class::Distrust, 9)), go(3));
+    assert_eq!(request(&quota, drift("a")), wait(0, 33));
     assert_eq!(granted.next().await.as_deref(), Some("a"), "it is called again");
 }
 
@@ -162,10 +168,10 @@ async fn a_more_urgent_ticket_passes_one_that_was_called() {
 async fn a_withdrawn_ticket_is_never_granted() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
-    ask(&quota, drift("a"));
-    ask(&quota, drift("b"));
+    request(&quota, drift("a"));
+    request(&quota, drift("b"));
     quota.withdraw("a");
-    assert_eq!(ask(&quota, drift("b")), wait(0, 30));
+    assert_eq!(request(&quota, drift("b")), wait(0, 30));
     assert_eq!(granted.next().await.as_deref(), Some("b"));
 }
 
@@ -218,9 +224,9 @@ async fn a_bucket_is_of_one_operation_account_and_region() {
         ("222222222222", "eu-west-1", Operation::UpdateDomainName),
     ] {
         let bucket = Bucket::new(account, region, operation);
-        let ask = || quota.ask(&bucket, ticket("a", Class::Distrust, 0), String::new());
-        assert_eq!(ask(), go(0));
-        assert!(matches!(ask(), Grant::Wait { ahead: 0, .. }));
+        let request = || quota.request(&bucket, ticket("a", Class::Distrust, 0), String::new());
+        assert_eq!(request(), go(0));
+        assert!(matches!(request(), Grant::Wait { ahead: 0, .. }));
     }
     assert_eq!(Bucket::new("1", "eu-west-1", Operation::Route53), Bucket::new("1", "us-east-1", Operation::Route53));
 }
@@ -230,30 +236,30 @@ async fn the_interval_runs_from_the_answer_and_a_refusal_empties_the_bucket() {
     let quota = Quota::new(Rates::default());
     let distrust = || ticket("a", Class::Distrust, 0);
     advance(INTERVAL).await;
-    assert_eq!(ask(&quota, distrust()), go(0));
-    let flight = quota.depart(&update());
+    assert_eq!(request(&quota, distrust()), go(0));
+    let in_flight = quota.depart(&update());
     advance(Duration::from_secs(4)).await;
-    assert_eq!(ask(&quota, distrust()), wait(0, 30), "as far as can be told");
-    drop(flight);
-    assert_eq!(ask(&quota, distrust()), wait(0, 30));
+    assert_eq!(request(&quota, distrust()), wait(0, 30), "as far as can be told");
+    drop(in_flight);
+    assert_eq!(request(&quota, distrust()), wait(0, 30));
     advance(INTERVAL).await;
     quota.drain(&update());
-    assert_eq!(ask(&quota, distrust()), wait(0, 30));
+    assert_eq!(request(&quota, distrust()), wait(0, 30));
     // A call that nobody asked for here is counted too.
     advance(INTERVAL * 2).await;
     drop(quota.depart(&update()));
-    assert_eq!(ask(&quota, distrust()), wait(0, 30));
+    assert_eq!(request(&quota, distrust()), wait(0, 30));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_leader_counts_from_now_and_keeps_the_line() {
+async fn a_new_leader_counts_from_now_and_keeps_the_queue() {
     let quota = Quota::new(Rates::default());
-    ask(&quota, drift("a"));
+    request(&quota, drift("a"));
     advance(INTERVAL * 2).await;
     quota.start_over();
-    assert_eq!(ask(&quota, drift("b")), wait(1, 60));
+    assert_eq!(request(&quota, drift("b")), wait(1, 60));
     let other = Bucket::new("222222222222", "eu-west-1", Operation::UpdateDomainName);
-    let wait = quota.ask(&other, drift("a"), String::new());
+    let wait = quota.request(&other, drift("a"), String::new());
     assert_eq!(wait, Grant::Wait { ahead: 0, about: INTERVAL }, "not seen before");
 }
 
@@ -261,30 +267,30 @@ async fn a_new_leader_counts_from_now_and_keeps_the_line() {
 async fn after_a_restart_none_goes_before_all_that_waited_have_been_reconciled() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
-    quota.reunite(["first", "second", "idle"].map(str::to_owned).into_iter());
-    ask(&quota, ticket("second", Class::Creation, 2));
-    ask(&quota, ticket("third", Class::Creation, 3));
+    quota.restore_waiters(["first", "second", "idle"].map(str::to_owned).into_iter());
+    request(&quota, ticket("second", Class::Creation, 2));
+    request(&quota, ticket("third", Class::Creation, 3));
     advance(INTERVAL * 2).await;
-    assert_eq!(ask(&quota, ticket("second", Class::Creation, 2)), wait(0, 0), "the first has not come yet");
-    assert_eq!(ask(&quota, ticket("urgent", Class::Distrust, 9)), go(0), "who must lose access waits for nobody");
+    assert_eq!(request(&quota, ticket("second", Class::Creation, 2)), wait(0, 0), "the first has not come yet");
+    assert_eq!(request(&quota, ticket("urgent", Class::Distrust, 9)), go(0), "who must lose access waits for nobody");
     quota.reconciled("idle", Instant::now());
     assert!(timeout(INTERVAL, granted.next()).await.is_err());
     advance(SETTLED).await;
-    assert_eq!(ask(&quota, ticket("first", Class::Creation, 1)), wait(0, 5));
+    assert_eq!(request(&quota, ticket("first", Class::Creation, 1)), wait(0, 5));
     assert_eq!(granted.next().await.as_deref(), Some("second"), "while the first settles");
-    assert_eq!(ask(&quota, ticket("second", Class::Creation, 2)), go(0));
+    assert_eq!(request(&quota, ticket("second", Class::Creation, 2)), go(0));
     assert_eq!(granted.next().await.as_deref(), Some("first"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_waited_for_for_ever_after_a_restart() {
+async fn no_waiter_is_awaited_forever_after_a_restart() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
     let start = Instant::now();
-    quota.reunite([String::from("gone")].into_iter());
-    ask(&quota, drift("a"));
+    quota.restore_waiters([String::from("gone")].into_iter());
+    request(&quota, drift("a"));
     assert_eq!(granted.next().await.as_deref(), Some("a"));
-    assert_eq!(Instant::now() - start, REUNION);
+    assert_eq!(Instant::now() - start, RESTORE_WINDOW);
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,7 +323,7 @@ async fn calls_that_arrive_late_and_all_at_once_keep_to_the_quota() {
     advance(Duration::from_secs(60)).await;
     let stalled_until = Instant::now() + Duration::from_secs(10);
     let calls = (0..40).map(|_| async {
-        let _flight = quota.acquire(&bucket).await;
+        let _in_flight = quota.acquire(&bucket).await;
         // Nothing gets through for ten seconds, then all of it at once.
         tokio::time::sleep_until(stalled_until.max(Instant::now() + Duration::from_millis(100))).await;
         Instant::now()
@@ -336,7 +342,7 @@ async fn without_a_limit_nobody_waits() {
     let all = "*=unlimited".parse::<RateOverride>().unwrap();
     let quota = Quota::new(Rates::with(&[all]));
     for _ in 0..100 {
-        assert_eq!(ask(&quota, drift("a")), go(0));
+        assert_eq!(request(&quota, drift("a")), go(0));
         drop(quota.acquire(&update()).await);
     }
     assert!(timeout(INTERVAL, pin!(quota.granted()).next()).await.is_err());
