@@ -1,5 +1,5 @@
 //! The Helm chart, through Helm itself: what it renders, what it refuses, and that it says the same thing twice. That what it renders works
-//! in a cluster is a whole life of its own (`tests/lives/chart.rs`). Its alerts are tried with Prometheus's own tool.
+//! in a cluster is a whole scenario of its own (`tests/e2e/chart.rs`). Its alerts are tried with Prometheus's own tool.
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The main job as a story: each act is done with the tools a user has (kubectl, curl), and each claim is checked where it counts.
+//! The main job as a scenario: each act is done with the tools a user has (kubectl, curl), and each claim is checked where it counts.
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -64,11 +64,11 @@ pub async fn run(dir: Option<PathBuf>) -> anyhow::Result<()> {
     if let Some(temporary) = temporary {
         let _ = temporary.keep(); // for whoever looks into the logs
     }
-    told.context(format!("the story broke off; logs are in {}", dir.display()))?;
+    told.context(format!("the scenario broke off; logs are in {}", dir.display()))?;
     bail!("these did not hold: {}; logs are in {}", checks.failed.join("; "), dir.display())
 }
 
-/// Says what comes before the story, and how long it takes.
+/// Says what comes before the scenario, and how long it takes.
 fn announce() -> anyhow::Result<()> {
     heading("What this waits for first");
     let mut waits = world::to_wait_for()?;
@@ -76,7 +76,7 @@ fn announce() -> anyhow::Result<()> {
         waits.insert(0, "the operator: compiled once, then only what changed: 6 to 8 minutes on two cores".to_owned());
     }
     if waits.is_empty() {
-        println!("  nothing: all of it was built before. The story itself takes under a minute.");
+        println!("  nothing: all of it was built before. The scenario itself takes under a minute.");
     }
     for wait in waits {
         println!("  {wait}");
@@ -308,7 +308,7 @@ async fn left_in_aws(stage: &Stage, name: &str) -> anyhow::Result<Vec<String>> {
     Ok(left)
 }
 
-// ---- helpers of the story
+// ---- helpers of the scenario
 
 fn heading(text: &str) {
     println!("\n== {text}");

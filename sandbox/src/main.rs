@@ -29,7 +29,7 @@ const ACCOUNT: &str = "123456789012";
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    story: Option<Story>,
+    scenario: Option<Scenario>,
     /// Where kubeconfig, env and logs are written. Unset: a temporary folder.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -39,7 +39,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Story {
+enum Scenario {
     /// Runs the main job and checks every step. Exits 0 only if all of them held.
     Demo {
         /// Where logs are written. Unset: a temporary folder, kept when something failed.
@@ -51,8 +51,8 @@ enum Story {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.story {
-        Some(Story::Demo { dir }) => demo::run(dir).await,
+    let result = match cli.scenario {
+        Some(Scenario::Demo { dir }) => demo::run(dir).await,
         None => stay(cli.dir, !cli.no_operator).await,
     };
     match result {

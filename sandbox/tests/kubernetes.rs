@@ -197,7 +197,7 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
     let refused = secrets("other").list(&ListParams::default()).await.unwrap_err();
     assert!(matches!(&refused, kube::Error::Api(status) if status.is_forbidden()), "{refused:?}");
 
-    a_life_of_the_operator(&mut operator, &kubeconfig).await;
+    a_run_of_the_operator(&mut operator, &kubeconfig).await;
 
     let everywhere = OperatorOptions { watch: vec![], namespace: "everywhere".into(), ..options };
     drop(Operator::start(&kubernetes, everywhere).await.unwrap());
@@ -221,7 +221,7 @@ fn stand_in() -> &'static str {
        while :; do sleep 0.1; done"#
 }
 
-async fn a_life_of_the_operator(operator: &mut Operator, kubeconfig: &Path) {
+async fn a_run_of_the_operator(operator: &mut Operator, kubeconfig: &Path) {
     let log = operator.log();
     let says = |text: String| {
         let log = log.clone();

@@ -198,7 +198,7 @@ mod tests {
                 || path == "spec.truststore.key"
         };
         let domain = domain(spec.clone());
-        let placement = before_aws(&domain, "lives");
+        let placement = before_aws(&domain, "e2e");
         let requests = format!("{:?}", [of(&domain, &placement, false), found(&domain, &preflight(Ok(None)))].concat());
         let named: Vec<_> = all.iter().filter(|(path, _)| of_aws(path)).collect();
         assert!(named.len() >= 12, "{named:?}");
@@ -215,14 +215,14 @@ mod tests {
         let resources =
             |placement: &Placement| of(&domain, placement, false).into_iter().map(|r| r.resource).collect::<Vec<_>>();
         let name = Resource::Name("a.example.com".into());
-        assert_eq!(resources(&before_aws(&domain, "lives")), std::slice::from_ref(&name));
+        assert_eq!(resources(&before_aws(&domain, "e2e")), std::slice::from_ref(&name));
         let operator_config = OperatorConfig {
-            cluster_id: "lives",
+            cluster_id: "e2e",
             account: "123456789012",
             region: "eu-west-1",
             truststore_bucket: Some("t-{account}-{region}"),
         };
-        let object = Resource::Object { bucket: "t-123456789012-eu-west-1".into(), key: "lives/shop/d.pem".into() };
+        let object = Resource::Object { bucket: "t-123456789012-eu-west-1".into(), key: "e2e/shop/d.pem".into() };
         let expected = [name, Resource::Region("eu-west-1".into()), Resource::Account("123456789012".into()), object];
         assert_eq!(resources(&Placement::of(&domain, &operator_config)), expected);
     }
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn deleting_touches_no_api_and_takes_nothing_over() {
         let domain = domain(whole());
-        let all = of(&domain, &before_aws(&domain, "lives"), true);
+        let all = of(&domain, &before_aws(&domain, "e2e"), true);
         let kinds: Vec<_> = all.iter().map(|r| format!("{:?}", r.resource)).collect();
         let starts = ["Name", "Region", "Account", "Role", "Zone", "Role", "Object"];
         assert!(kinds.len() == starts.len() && kinds.iter().zip(starts).all(|(k, s)| k.starts_with(s)), "{kinds:?}");

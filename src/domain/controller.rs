@@ -429,7 +429,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
                 deletion::left(domain)
             );
             ctx.events.publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note).await;
-            return deletion::let_go(domain, ctx).await;
+            return deletion::release(domain, ctx).await;
         }
         Start::Suspend => {
             ctx.bypasses.forget(&key);

@@ -56,7 +56,7 @@ pub(super) async fn delete(
         } else {
             delete_authorities(domain, ctx).await?;
         }
-        return let_go(domain, ctx).await;
+        return release(domain, ctx).await;
     }
     let apply_context = ApplyContext {
         client: &ctx.client,
@@ -102,11 +102,11 @@ pub(super) async fn tell_of_waiting(domain: &MtlsDomain, old: &MtlsDomainStatus,
 pub(super) async fn leave(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let note = format!("managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}", left(domain));
     ctx.events.publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note).await;
-    let_go(domain, ctx).await
+    release(domain, ctx).await
 }
 
 /// As a rule nothing wakes it again: the API server deletes it with its last finalizer.
-pub(super) async fn let_go(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+pub(super) async fn release(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     finalizer::release(&ctx.client, domain).await?;
     ctx.forget(domain);
     Ok(Next::await_change())

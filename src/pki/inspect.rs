@@ -492,7 +492,7 @@ mod tests {
 
     /// Everything that the other rules look at is as asked for.
     #[test]
-    fn a_leaf_that_no_release_of_ours_has_written_is_issued_anew() {
+    fn a_leaf_that_no_release_of_ours_has_written_is_issued_again() {
         let key = keys::generate(KeyKind::EcdsaP256).unwrap();
         let spki = key.subject_public_key_info();
         for by_itself in [true, false] {

@@ -7,13 +7,13 @@ pub mod compile;
 pub mod constraints;
 pub mod csr;
 pub mod form;
-#[cfg(test)]
-mod hostile;
 pub mod inspect;
 pub mod keys;
 pub mod keystore;
 pub mod leaf;
 pub mod lint;
+#[cfg(test)]
+mod malformed;
 mod name;
 pub mod pem;
 mod signing;

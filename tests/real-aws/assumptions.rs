@@ -18,7 +18,7 @@ use aws_sdk_s3::{
 
 use crate::{
     account::Account,
-    stories::{ByHand, execute_api, self_signed, self_signed_until, settled},
+    scenarios::{ByHand, execute_api, self_signed, self_signed_until, settled},
 };
 
 /// What takes more than a zone and some minutes to find out.
@@ -40,7 +40,7 @@ const NOT_TRIED: [(&str, &str); 24] = [
     ("denials", "takes a role with fewer rights"),
     ("truststore-decrypted", "takes a role with fewer rights and a key of one's own"),
     ("delays", "differ from day to day; the run's own times show them"),
-    ("trust-by-openssl", "each is a truststore and a minute of its own: tests/lives/interop.rs has the list"),
+    ("trust-by-openssl", "each is a truststore and a minute of its own: tests/e2e/interop.rs has the list"),
     ("distinguished-names", "takes a back end that shows what it was told"),
     ("no-http2", "of the local edge, not of AWS"),
     ("every-zone", "of the local DNS server, not of AWS"),
@@ -336,7 +336,7 @@ pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Fi
     let answered = soon(account, async || account.status(host, front, "/", Some(&caller), &[]).await == "200").await;
     findings.note("self-signed-as-it-is", answered, format!("answered {answered}"));
 
-    let (anchor, child) = crate::stories::anchor_and_child();
+    let (anchor, child) = crate::scenarios::anchor_and_child();
     trust(account, host, "leaf-anchor", &anchor.certificate).await.expect("UpdateDomainName");
     let trusted = soon(account, async || account.status(host, front, "/", Some(&anchor), &[]).await == "200").await;
     let status = account.status(host, front, "/", Some(&child), &[]).await;

@@ -4,7 +4,7 @@
 mod account;
 mod assumptions;
 mod leftovers;
-mod stories;
+mod scenarios;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
@@ -19,7 +19,7 @@ async fn the_main_job_and_every_assumption() {
     println!("{}", account.place());
     leftovers::remove(&account).await; // of a run that was killed
     let mut findings = Findings::default();
-    let ended = AssertUnwindSafe(stories::all(&account, &mut findings)).catch_unwind().await;
+    let ended = AssertUnwindSafe(scenarios::all(&account, &mut findings)).catch_unwind().await;
     leftovers::remove(&account).await;
     let left = leftovers::find(&account).await;
     let summary = findings.print();

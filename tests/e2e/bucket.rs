@@ -1,0 +1,318 @@
+//! The truststore's bucket and object: made where the spec says so and finished after a crash, left alone where they are somebody
+//! else's, encrypted as the spec says, moved with all that is remembered in them.
+use std::time::Duration;
+
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, ServerSideEncryption,
+    VersioningConfiguration,
+};
+use futures::future::join_all;
+use mtls_operator::domain::plan::OWNER_TAG;
+use sandbox::control::{Calls, Fault, When};
+use serde_json::{Value, json};
+
+use crate::{
+    objects::{
+        CERTIFICATE, Ca, Caller, DOMAIN, certificate_spec, create, create_secret, domain_spec, holds, truststore,
+    },
+    world::{TestEnv, eventually, run},
+};
+
+/// The Region whose name S3 does not take as a place.
+const ELSEWHERE: &str = "us-east-1";
+
+/// S3 in another Region.
+fn s3_in(env: &TestEnv, region: &str) -> aws_sdk_s3::Client {
+    let config = env.account.sdk().to_builder().region(aws_sdk_s3::config::Region::new(region.to_owned())).build();
+    aws_sdk_s3::Client::new(&config)
+}
+
+/// A bucket name that is free, and the spec that has it made.
+fn to_be_made(env: &TestEnv, suffix: &str) -> (String, Value) {
+    let name = format!("made-{suffix}-{}", env.account.id);
+    let spec = json!({"truststore": {"bucket": name, "bucketCreation": "IfMissing"}});
+    (name, spec)
+}
+
+async fn enable_versioning(env: &TestEnv, bucket: &str) {
+    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    env.s3().put_bucket_versioning().bucket(bucket).versioning_configuration(enabled).send().await.unwrap();
+}
+
+/// Versioned, private, encrypted, and marked as made for the MtlsDomain `name`.
+async fn is_as_it_should_be(s3: &aws_sdk_s3::Client, bucket: &str, owner: &str, kms_key: Option<&str>) {
+    let versioning = s3.get_bucket_versioning().bucket(bucket).send().await.unwrap();
+    assert_eq!(versioning.status, Some(BucketVersioningStatus::Enabled));
+    let blocked = s3.get_public_access_block().bucket(bucket).send().await.unwrap();
+    let blocked = blocked.public_access_block_configuration.unwrap();
+    let blocks = [
+        blocked.block_public_acls,
+        blocked.ignore_public_acls,
+        blocked.block_public_policy,
+        blocked.restrict_public_buckets,
+    ];
+    assert_eq!(blocks, [Some(true); 4]);
+    let encryption = s3.get_bucket_encryption().bucket(bucket).send().await.unwrap();
+    let rule = encryption.server_side_encryption_configuration.unwrap().rules.remove(0);
+    let default = rule.apply_server_side_encryption_by_default.unwrap();
+    let algorithm = if kms_key.is_some() { ServerSideEncryption::AwsKms } else { ServerSideEncryption::Aes256 };
+    assert_eq!((default.sse_algorithm, default.kms_master_key_id.as_deref()), (algorithm, kms_key));
+    let tags = s3.get_bucket_tagging().bucket(bucket).send().await.unwrap().tag_set;
+    let tags: Vec<_> = tags.iter().map(|t| (t.key.as_str(), t.value.as_str())).collect();
+    assert_eq!(tags, [(OWNER_TAG, owner)]);
+}
+
+#[test]
+fn a_missing_bucket_is_made_in_the_domains_region() {
+    run(async {
+        let env = TestEnv::start("made").await;
+        let (near, spec) = to_be_made(&env, "near");
+        let mark = env.mark().await;
+        env.create_domain("near", spec).await;
+        env.ready("near").await;
+        let key = format!("arn:aws:kms:{ELSEWHERE}:{}:key/0a1b2c3d", env.account.id);
+        let (far, mut spec) = to_be_made(&env, "far");
+        spec["truststore"]["kmsKeyArn"] = json!(key);
+        spec["aws"] = json!({"region": ELSEWHERE});
+        spec["domainName"] = json!(format!("far.{}", env.prepared.zone));
+        env.create_domain("far", spec).await;
+        env.condition("far", "TruststorePublished", |c| c.status == "True").await;
+        let all = Calls { account: &env.account.id, service: "s3", since: mark, ..Calls::default() };
+        let calls = env.control().calls(&all).await.unwrap().calls;
+
+        is_as_it_should_be(&env.s3(), &near, &env.owner("near"), None).await;
+        let s3 = s3_in(&env, ELSEWHERE);
+        is_as_it_should_be(&s3, &far, &env.owner("far"), Some(&key)).await;
+        let at = s3.get_bucket_location().bucket(&far).send().await.unwrap().location_constraint;
+        assert!(at.is_none_or(|at| at.as_str().is_empty()), "us-east-1 is said by saying nothing");
+        let at = env.s3().get_bucket_location().bucket(&near).send().await.unwrap().location_constraint;
+        assert_eq!(at, Some(BucketLocationConstraint::from(env.account.region.as_str())));
+        // A name that a stranger takes in between is refused by S3 itself.
+        for call in calls.iter().filter(|c| c.operation != "CreateBucket") {
+            assert_eq!(call.bucket_owner, env.account.id, "{call:?}");
+        }
+        // Buckets are never deleted.
+        env.delete_domain("near").await;
+        env.s3().head_bucket().bucket(&near).send().await.unwrap();
+    });
+}
+
+#[test]
+fn killed_while_it_makes_a_bucket_the_next_operator_finishes_it() {
+    run(async {
+        let points = ["CreateBucket", "PutPublicAccessBlock", "PutBucketEncryption", "PutBucketVersioning"];
+        join_all(points.map(|operation| Box::pin(killed_after(operation)))).await;
+    });
+}
+
+async fn killed_after(operation: &str) {
+    let mut env = TestEnv::start("halfmade").await;
+    let (bucket, mut spec) = to_be_made(&env, "half");
+    let key = format!("arn:aws:kms:{}:{}:key/half", env.account.region, env.account.id);
+    spec["truststore"]["kmsKeyArn"] = json!(key);
+    let account = env.account.id.clone();
+    let hold =
+        Fault { operation, account: &account, resource: &bucket, when: When::After, hold: true, ..Fault::default() };
+    let fault = env.control().add_faults(&[hold]).await.unwrap().remove(0).id;
+    env.create_domain("d", spec).await;
+    env.kill_at(fault, operation).await;
+    env.condition("d", "TruststorePublished", |c| c.status == "True").await;
+    is_as_it_should_be(&env.s3(), &bucket, &env.owner("d"), Some(&key)).await;
+    let made = Calls { account: &account, operation: "CreateBucket", ..Calls::default() };
+    let made = env.control().calls(&made).await.unwrap().calls;
+    assert_eq!(made.iter().filter(|c| c.resource == bucket).count(), 1, "{operation}");
+}
+
+#[test]
+fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
+    run(async {
+        let env = TestEnv::start("theirs").await;
+        let (plain, spec) = to_be_made(&env, "plain");
+        let place = BucketLocationConstraint::from(env.account.region.as_str());
+        let here = CreateBucketConfiguration::builder().location_constraint(place).build();
+        env.s3().create_bucket().bucket(&plain).create_bucket_configuration(here).send().await.unwrap();
+        let (far, elsewhere) = to_be_made(&env, "far");
+        s3_in(&env, ELSEWHERE).create_bucket().bucket(&far).send().await.unwrap();
+
+        let mark = env.mark().await;
+        env.create_domain("d", spec).await;
+        let published = env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotVersioned").await;
+        assert_eq!(published.status, "False");
+        env.change("d", elsewhere).await;
+        let published = env.condition("d", "TruststorePublished", |c| c.reason == "BucketInOtherRegion").await;
+        assert_eq!(published.status, "False");
+        for name in [&far, ELSEWHERE, &env.account.region] {
+            assert!(published.message.contains(name), "{}", published.message);
+        }
+        // No such bucket, and not to be made.
+        env.change("d", json!({"truststore": {"bucket": "nowhere", "bucketCreation": "Never"}})).await;
+        env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound").await;
+        // Another account's.
+        let stranger = crate::world::world().aws.new_account();
+        let not_owned = format!("foreign-{}", stranger.id);
+        sandbox::prepare::versioned_bucket(&stranger, &not_owned).await.unwrap();
+        env.change("d", json!({"truststore": {"bucket": not_owned, "bucketCreation": "IfMissing"}})).await;
+        let published = env.condition("d", "TruststorePublished", |c| c.reason == "PermissionDenied").await;
+        assert!(published.message.contains(&format!("not account {}'s", env.account.id)), "{}", published.message);
+        let writes = env.writes(mark).await;
+        assert!(!writes.iter().any(|w| w.contains("Bucket") || w.contains("Object")), "{writes:?}");
+
+        env.change("d", json!({"truststore": {"bucket": plain, "bucketCreation": "IfMissing"}})).await;
+        env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotVersioned").await;
+        enable_versioning(&env, &plain).await;
+        env.ready("d").await;
+        let s3 = env.s3();
+        assert!(s3.get_bucket_tagging().bucket(&plain).send().await.is_err(), "it carries no ownership tag");
+        // A wrong bucket in the spec does not keep the object from being deleted.
+        env.change("d", json!({"truststore": {"bucket": far, "bucketCreation": "IfMissing"}})).await;
+        env.condition("d", "TruststorePublished", |c| c.reason == "BucketInOtherRegion").await;
+        env.delete_domain("d").await;
+    });
+}
+
+#[test]
+fn nothing_is_pinned_while_a_new_bucket_gives_no_versions() {
+    run(async {
+        let env = TestEnv::start("young").await;
+        env.control().set_knobs(&env.account.id, &[("versioning_delay", 3600.0)]).await.unwrap();
+        let (bucket, spec) = to_be_made(&env, "young");
+        env.create_domain("d", spec).await;
+        let published = env.condition("d", "TruststorePublished", |c| c.reason == "Unreachable").await;
+        assert!(published.message.contains(&bucket), "{}", published.message);
+        eventually("it is tried again", async || {
+            let puts = Calls { account: &env.account.id, operation: "PutObject", ..Calls::default() };
+            let puts = env.control().calls(&puts).await.map_err(|e| e.to_string())?.calls.len();
+            if puts > 2 { Ok(()) } else { Err(format!("{puts} times")) }
+        })
+        .await;
+        assert_eq!(env.gateway_domains().await, [""; 0]);
+
+        env.control().advance(&env.account.id, Duration::from_secs(3600)).await.unwrap();
+        env.ready("d").await;
+        let pinned = env.gateway_domain().await.mutual_tls_authentication.unwrap().truststore_version.unwrap();
+        assert!(!pinned.is_empty() && pinned != "null", "{pinned}");
+        // What got no version carries the ownership tag as well, and goes with the rest.
+        env.delete_domain("d").await;
+        let left = env.s3().list_object_versions().bucket(&bucket).send().await.unwrap();
+        assert_eq!(left.versions().len(), 0, "{left:?}");
+    });
+}
+
+#[test]
+fn another_kms_key_is_another_version_of_the_same_bytes() {
+    run(async {
+        let env = TestEnv::start("kms").await;
+        env.create_domain("d", json!({})).await;
+        env.ready("d").await;
+        let (mut version, text) = truststore(&env).await;
+        let arn = |key: &str| format!("arn:aws:kms:{}:{}:{key}", env.account.region, env.account.id);
+        let object = format!("{}.pem", env.owner("d"));
+        for (wanted, found) in [
+            (json!(arn("key/one")), Some("key/one")),
+            (json!(arn("key/two")), Some("key/two")),
+            (json!(arn("alias/three")), Some("key/")),
+            (Value::Null, None),
+        ] {
+            let mark = env.mark().await;
+            env.change("d", json!({"truststore": {"kmsKeyArn": wanted}})).await;
+            env.ready("d").await;
+            env.reconciles(2).await;
+            assert_eq!(env.writes(mark).await, ["PutObject", "UpdateDomainName"], "{wanted}");
+            let (now, same) = truststore(&env).await;
+            assert_ne!(now, version);
+            assert_eq!(same, text);
+            let head = env.s3().head_object().bucket(&env.prepared.bucket).key(&object).version_id(&now);
+            let key = head.send().await.unwrap().ssekms_key_id;
+            assert_eq!(key.is_some(), found.is_some(), "{key:?}");
+            assert!(key.unwrap_or_default().starts_with(&found.map(arn).unwrap_or_default()));
+            version = now;
+        }
+    });
+}
+
+#[test]
+fn an_object_without_an_owner_is_stored_over_only_when_the_spec_says_so() {
+    run(async {
+        let env = TestEnv::start("older").await;
+        let (bucket, key) = (env.prepared.bucket.clone(), "truststore.pem");
+        let older = Ca::new("Older CA").pem;
+        let request = env.s3().put_object().bucket(&bucket).key(key).body(older.into_bytes().into());
+        let old = request.send().await.unwrap().version_id.unwrap();
+        let mark = env.mark().await;
+        env.create_domain("d", json!({"truststore": {"bucket": bucket, "key": key}})).await;
+        let published = env.condition("d", "TruststorePublished", |c| c.reason == "ForeignOwner").await;
+        assert_eq!(published.status, "False");
+        for part in [key, "spec.truststore.key", "spec.adoptionPolicy"] {
+            assert!(published.message.contains(part), "{}", published.message);
+        }
+        env.reconciles(2).await;
+        assert!(!env.writes(mark).await.iter().any(|w| w.contains("Object")));
+        assert_eq!(env.object_versions().await, std::slice::from_ref(&old));
+
+        env.change("d", json!({"adoptionPolicy": "Unowned"})).await;
+        env.ready("d").await;
+        let versions = env.object_versions().await;
+        assert_eq!((versions.len(), &versions[1]), (2, &old));
+        assert_eq!(truststore(&env).await.0, versions[0]);
+        env.delete_domain("d").await;
+        assert_eq!(env.object_versions().await, [old], "what was there before is there again");
+    });
+}
+
+#[test]
+fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
+    run(async {
+        let env = TestEnv::start("moves").await;
+        let [old, lost] = ["Old CA", "Lost CA"].map(Ca::new);
+        create_secret(&env, "old-ca", &[("tls.crt", &old.pem), ("tls.key", &old.key)]).await;
+        create_secret(&env, "lost-ca", &[("tls.crt", &lost.pem), ("tls.key", &lost.key)]).await;
+        let entry = json!({"name": "old", "secretRef": {"name": "old-ca"}});
+        let lost_entry = |state: &str| json!({"name": "lost", "state": state, "secretRef": {"name": "lost-ca"}});
+        let trust = |more: Vec<Value>| {
+            let mut authorities = vec![json!({"name": "new", "generate": {}})];
+            authorities.extend(more);
+            json!({"issuingAuthority": "new", "authorities": authorities})
+        };
+        let mut issued_by_old = trust(vec![entry, lost_entry("Active")]);
+        issued_by_old["issuingAuthority"] = json!("old");
+        create(&env, DOMAIN, "partners", domain_spec(&env, issued_by_old)).await;
+        create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
+        env.ready("partners").await;
+        env.certificate_ready("client1").await;
+        let living = Caller::of(&env.secrets().get("client1").await.unwrap());
+        // The authority leaves the spec while a leaf under it lives.
+        env.change("partners", json!({"trust": trust(vec![lost_entry("Active")])})).await;
+        env.ready("partners").await;
+        let keep_until = |text: &str| {
+            let line = text.lines().find(|l| l.contains("keep-until: ")).map(str::to_owned);
+            line.unwrap_or_else(|| panic!("nothing is remembered: {text}"))
+        };
+        let (_, before) = truststore(&env).await;
+        let remembered = keep_until(&before);
+
+        // ... and then the truststore moves, twice.
+        let first = json!({"truststore": {"bucket": env.prepared.bucket, "key": "first.pem"}});
+        let second = json!({"truststore": {"bucket": env.prepared.bucket, "key": "second.pem"}});
+        let old_place = env.object_versions().await;
+        for place in [&first, &second] {
+            env.change("partners", place.clone()).await;
+            env.ready("partners").await;
+            let (_, text) = truststore(&env).await;
+            assert_eq!(keep_until(&text), remembered);
+            assert_eq!(living.calls(&env).await, "200");
+        }
+        let everything = env.object_versions().await;
+        assert!(old_place.iter().all(|v| everything.contains(v)), "the object at the old place stays");
+
+        // What is trusted no more is still in the object at the first place; going back there does not bring it back.
+        env.change("partners", json!({"trust": trust(vec![lost_entry("Distrusted")])})).await;
+        env.ready("partners").await;
+        env.change("partners", json!({"trust": trust(vec![])})).await;
+        env.ready("partners").await;
+        env.change("partners", first).await;
+        env.ready("partners").await;
+        let (_, text) = truststore(&env).await;
+        assert_eq!(keep_until(&text), remembered);
+        assert!(!holds(&text, &lost.pem), "{text}");
+    });
+}

@@ -1,0 +1,232 @@
+//! Lives of grants: certificates of other namespaces come with one, are bounded by it, and stop with it.
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+};
+use sandbox::operator::grant_namespaces;
+use serde_json::{Value, json};
+
+use crate::{
+    objects::*,
+    world::{TestEnv, eventually, run, world},
+};
+
+pub const GRANT: &str = "ClientGrant";
+
+/// Somebody in one namespace.
+pub struct Team {
+    pub client: Client,
+    pub namespace: String,
+}
+
+impl Team {
+    pub fn admin(env: &TestEnv, namespace: &str) -> Team {
+        Team { client: env.client.clone(), namespace: namespace.into() }
+    }
+
+    pub fn api(&self, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mtls-operator.io", "v1alpha1", kind));
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub async fn request(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "metadata": {"name": name}, "spec": spec,
+        });
+        let object = serde_json::from_value(object).unwrap();
+        self.api(CERTIFICATE).create(&PostParams::default(), &object).await.expect("the API server takes it");
+    }
+
+    pub async fn patch(&self, name: &str, patch: Value) {
+        self.api(CERTIFICATE).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a change");
+    }
+
+    pub async fn until(&self, name: &str, what: &str, held: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("{name} in {}: {what}", self.namespace), async || {
+            let found = self.api(CERTIFICATE).get(name).await.map_err(|e| e.to_string())?;
+            let object = serde_json::to_value(found).unwrap();
+            if held(&object) { Ok(object) } else { Err(object["status"].to_string()) }
+        })
+        .await
+    }
+
+    pub async fn ready(&self, name: &str) -> Value {
+        let current = |o: &Value| o["status"]["observedGeneration"] == o["metadata"]["generation"];
+        self.until(name, "Ready", |o| says(o, "Ready") == "True" && current(o)).await
+    }
+
+    /// The message of Accepted once it is False, and speaks of the spec as it is and of these words.
+    pub async fn refused(&self, name: &str, words: &str) -> String {
+        let object = self
+            .until(name, &format!("refused: {words}"), |o| {
+                let Some(c) = condition(o, "Accepted") else { return false };
+                c["status"] == "False"
+                    && c["message"].as_str().unwrap().contains(words)
+                    && c["observedGeneration"] == o["metadata"]["generation"]
+            })
+            .await;
+        condition(&object, "Accepted").unwrap()["message"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A ClientCertificate for the environment's domain `partners` from elsewhere.
+pub fn asking(env: &TestEnv, common_name: &str, more: Value) -> Value {
+    let mut spec = json!({
+        "domainRef": {"name": "partners", "namespace": env.namespace}, "subject": {"commonName": common_name},
+    });
+    more.as_object().unwrap().iter().for_each(|(field, value)| spec[field] = value.clone());
+    spec
+}
+
+/// A ClientGrant for it.
+pub fn granting(namespace: &str, more: Value) -> Value {
+    let mut spec = json!({
+        "domainRef": {"name": "partners"}, "namespaces": {"names": [namespace]}, "commonNames": ["acme-*"],
+    });
+    more.as_object().unwrap().iter().for_each(|(field, value)| spec[field] = value.clone());
+    spec
+}
+
+async fn grant_says(env: &TestEnv, name: &str, certificates: u64) -> Value {
+    until_object(env, GRANT, name, &format!("{certificates} certificates"), |o| {
+        o["status"]["certificates"] == certificates && says(o, "Ready") == "True"
+    })
+    .await
+}
+
+const NO_GRANT: &str = "there is no such MtlsDomain, or no ClientGrant beside it";
+
+#[test]
+fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
+    run(async {
+        let env = TestEnv::start_among("grants", &["acme"], &[]).await;
+        ready_domain(&env).await;
+        let acme = Team::admin(&env, &env.beside("acme"));
+        acme.request("client", asking(&env, "acme-1", json!({}))).await;
+        acme.refused("client", NO_GRANT).await;
+        assert!(acme.secrets().get_opt("client").await.unwrap().is_none());
+
+        let end = "2026-12-31T00:00:00Z";
+        let bounds = json!({"notAfter": end, "maxDuration": "8760h", "maxCertificates": 1});
+        create(&env, GRANT, "acme", granting(&acme.namespace, bounds)).await;
+        let object = acme.ready("client").await;
+        let told = condition(&object, "Accepted").unwrap()["message"].to_string();
+        assert!(told.contains("by the ClientGrant acme"), "{told}");
+        assert_eq!(object["status"]["notAfter"], end, "never longer than its grant");
+        let secret = acme.secrets().get("client").await.unwrap();
+        let caller = Caller::of(&secret);
+        assert_eq!(caller.calls(&env).await, "200");
+        let grant = grant_says(&env, "acme", 1).await;
+        until_object(&env, GRANT, "acme", "the latest expiry", |o| o["status"]["latestExpiry"] == end).await;
+        assert_eq!(condition(&grant, "ResolvedRefs").unwrap()["status"], "True");
+
+        // There is one place, and the older one has it.
+        acme.request("second", asking(&env, "acme-2", json!({}))).await;
+        acme.refused("second", "have all places of the ClientGrant acme").await;
+        // Another grant takes the second one, and the first one once its own is gone.
+        create(&env, GRANT, "more", granting(&acme.namespace, json!({"commonNames": ["acme-2"]}))).await;
+        acme.ready("second").await;
+        change(&env, GRANT, "more", json!({"commonNames": ["acme-1", "acme-2"]})).await;
+        delete(&env, GRANT, "acme").await;
+        acme.until("client", "goes over", |o| {
+            condition(o, "Accepted").is_some_and(|c| c["message"].to_string().contains("by the ClientGrant more"))
+        })
+        .await;
+        grant_says(&env, "more", 2).await;
+
+        // Narrowed: what it no longer covers is renewed no more and says so; what was handed out stays.
+        change(&env, GRANT, "more", json!({"commonNames": ["acme-2"]})).await;
+        acme.refused("client", "spec.subject.commonName: outside of the ClientGrant more").await;
+        let before = acme.secrets().get("client").await.unwrap();
+        acme.patch("client", json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}})).await;
+        acme.patch("second", json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}})).await;
+        acme.until("second", "renewed", |o| o["status"]["revision"] == 2).await;
+        acme.refused("client", "ClientGrant more").await;
+        let after = acme.secrets().get("client").await.unwrap();
+        assert_eq!(text(&before, "tls.crt"), text(&after, "tls.crt"), "nothing is renewed");
+        assert_eq!(caller.calls(&env).await, "200", "taking a grant away is not revocation");
+
+        // Over by its own end: that is not heard, but known.
+        let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3);
+        change(&env, GRANT, "more", json!({"notAfter": soon.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()})).await;
+        acme.refused("second", "since it is over").await;
+        grant_says(&env, "more", 0).await;
+
+        // Its status says when its domain is not there.
+        create(&env, GRANT, "lost", granting(&acme.namespace, json!({"domainRef": {"name": "nowhere"}}))).await;
+        until(&env, GRANT, "lost", "Ready", "False", "RefNotFound").await;
+    });
+}
+
+async fn label(env: &TestEnv, namespace: &str, value: Option<&str>) {
+    let namespaces = Api::<Namespace>::all(env.client.clone());
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"partner": value}}}));
+    namespaces.patch(namespace, &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[test]
+fn self_signed_ones_leave_the_truststore_with_the_label_of_their_namespace() {
+    run(async {
+        let env = TestEnv::start_among("grantlabels", &["acme"], &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
+        grant_namespaces(&world().kubernetes, &env.namespace).await.unwrap();
+        ready_domain(&env).await;
+        let acme = Team::admin(&env, &env.beside("acme"));
+        let by_label = json!({"issuance": "SelfSigned", "namespaces": {"matchLabels": {"partner": "yes"}}});
+        create(&env, GRANT, "acme", granting("", by_label)).await;
+        acme.request("client", asking(&env, "acme-1", json!({"issuance": "SelfSigned"}))).await;
+        acme.refused("client", NO_GRANT).await;
+        let is_for_nobody = |o: &Value| {
+            let ready = condition(o, "Ready");
+            ready.is_some_and(|c| c["message"].as_str().is_some_and(|m| m.contains("no namespace of the cluster")))
+        };
+        until_object(&env, GRANT, "acme", "for nobody", is_for_nobody).await;
+        label(&env, &acme.namespace, Some("yes")).await;
+        acme.ready("client").await;
+        until_object(&env, GRANT, "acme", "for somebody", |o| !is_for_nobody(o)).await;
+        let caller = Caller::of(&acme.secrets().get("client").await.unwrap());
+        assert_eq!(caller.calls(&env).await, "200");
+        assert!(holds(&truststore(&env).await.1, &caller.crt));
+
+        label(&env, &acme.namespace, None).await;
+        acme.refused("client", NO_GRANT).await;
+        eventually("it is let in no more", async || match caller.calls(&env).await.as_str() {
+            "403" => Ok(()),
+            other => Err(other.to_owned()),
+        })
+        .await;
+        assert!(acme.secrets().get_opt("client").await.unwrap().is_some(), "the Secret stays");
+        until(&env, DOMAIN, "partners", "Ready", "True", "").await;
+        assert_eq!(acme.api(CERTIFICATE).get("client").await.unwrap().name_any(), "client");
+    });
+}
+
+#[test]
+fn a_grant_without_its_domain_says_so_once_and_again_when_the_domain_is_there() {
+    run(async {
+        let env = TestEnv::start("grantevents").await;
+        let unready = |o: &Value| condition(o, "Ready").is_some_and(|c| c["reason"] == "RefNotFound");
+        create(&env, GRANT, "early", granting("acme", json!({}))).await;
+        until_object(&env, GRANT, "early", "no domain", unready).await;
+        let note = event(&env, "early", "RefNotFound").await;
+        assert!(note.contains("no MtlsDomain partners"), "{note}");
+        // What changes nothing is not told again.
+        change(&env, GRANT, "early", json!({"maxCertificates": 3})).await;
+        until_object(&env, GRANT, "early", "reconciled again", |o| o["status"]["observedGeneration"] == 2).await;
+        assert_eq!(events_about(&env, "early").await, ["RefNotFound"]);
+
+        ready_domain(&env).await;
+        grant_says(&env, "early", 0).await;
+        event(&env, "early", "Ready").await;
+        create(&env, GRANT, "late", granting("acme", json!({}))).await;
+        grant_says(&env, "late", 0).await;
+        let mut told = events_about(&env, "early").await;
+        told.sort();
+        assert_eq!(told, ["Ready", "RefNotFound"]);
+        assert_eq!(events_about(&env, "late").await, [""; 0], "all went well at once");
+    });
+}

@@ -1,0 +1,56 @@
+//! End-to-end tests through the real API server and the local AWS: each test has a namespace, an account and an operator of its own, and is
+//! judged by what is in AWS and Kubernetes afterwards and by the journal of AWS calls.
+mod apis;
+mod bucket;
+mod bypass;
+mod cache;
+mod certificate;
+mod chart;
+mod cluster_faults;
+mod crash;
+mod distrust;
+mod doctor;
+mod domain;
+mod drift;
+#[path = "../gitops/engines.rs"]
+mod engines;
+mod examples;
+mod existing;
+mod expiry;
+mod external_dns;
+mod faults;
+mod gitops;
+mod grants;
+#[path = "../chart/helm.rs"]
+mod helm;
+mod hosted_zone;
+mod iam;
+mod identity;
+mod interop;
+mod not_owned;
+mod objects;
+mod observability;
+mod partners;
+mod planted;
+mod policies;
+mod policy;
+mod proxy;
+mod quota;
+#[path = "../../benches/common/rates.rs"]
+mod rates;
+mod renewal;
+mod replicas;
+mod rotation;
+mod scenario;
+mod self_signed;
+mod server_certificate;
+mod situations;
+mod soak;
+mod speak;
+mod steady;
+mod takeover;
+mod tenants;
+mod tenants_certificates;
+mod trust;
+mod two_clusters;
+mod world;

@@ -1,0 +1,296 @@
+//! Attacks on a domain and on each other by tenants who may request certificates in a namespace of their own, each with its own token and the
+//! rights of examples/rbac.yaml. Judged by what is in Kubernetes and in the truststore afterwards.
+use futures::future::join_all;
+use kube::api::{Patch, PatchParams, PostParams};
+use rcgen::{CertificateParams, DnType, KeyPair};
+use serde_json::{Value, json};
+
+use crate::{
+    grants::{GRANT, Team, asking, granting},
+    objects::*,
+    tenants::{is_forbidden, user},
+    world::{TestEnv, eventually, run},
+};
+
+/// A tenant who may request, and owns the Secrets of its namespace.
+async fn requester(env: &TestEnv, name: &str) -> Team {
+    let roles: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../examples/rbac.yaml")).unwrap();
+    let role = roles.iter().find(|r| r["metadata"]["name"] == "mtls-operator-may-request").unwrap();
+    let mut rules = role["rules"].as_array().unwrap().clone();
+    rules.push(json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]}));
+    let namespace = env.beside(name);
+    let team = Team { client: user(env, &namespace, rules.into()).await, namespace };
+    eventually("the tenant's rights", async || {
+        team.api(CERTIFICATE).list(&Default::default()).await.map(drop).map_err(|e| e.to_string())
+    })
+    .await;
+    team
+}
+
+/// A signing request with this common name, and URI when there is one.
+fn csr(common_name: &str, uri: Option<&str>) -> String {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.distinguished_name.remove(DnType::CommonName);
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.subject_alt_names.extend(uri.map(|uri| rcgen::SanType::URI(uri.try_into().unwrap())));
+    params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+}
+
+fn by_csr(env: &TestEnv, csr: &str) -> Value {
+    let mut spec = asking(env, "", json!({"csr": csr}));
+    spec.as_object_mut().unwrap().remove("subject");
+    spec
+}
+
+#[test]
+fn nobody_gets_somebody_elses_name() {
+    run(async {
+        let env = TestEnv::start_among("names", &["acme"], &[]).await;
+        ready_domain(&env).await;
+        let acme = requester(&env, "acme").await;
+        let example: Value = serde_saphyr::from_str(include_str!("../../examples/client-grant.yaml")).unwrap();
+        let mut grant = example["spec"].clone();
+        grant["namespaces"] = json!({"names": [acme.namespace]});
+        create(&env, GRANT, "acme", grant).await;
+        let theirs = "spiffe://example.com/zeta/pay";
+        let up = "spiffe://example.com/acme/../zeta";
+        let subject = |more: Value| {
+            let mut subject = json!({"commonName": "acme-1"});
+            more.as_object().unwrap().iter().for_each(|(field, value)| subject[field] = value.clone());
+            json!({"subject": subject})
+        };
+        let rows = [
+            (asking(&env, "zeta-1", json!({})), "spec.subject.commonName"),
+            (asking(&env, "acme-1", json!({"uris": [theirs]})), "spec.uris[0]"),
+            (asking(&env, "acme-1", json!({"uris": [up]})), "spec.uris[0]"),
+            (asking(&env, "acme-1", json!({"dnsNames": ["zeta.example.com"]})), "spec.dnsNames[0]"),
+            (asking(&env, "acme-1", json!({"emailAddresses": ["ops@zeta.example.com"]})), "spec.emailAddresses[0]"),
+            (asking(&env, "acme-1", subject(json!({"organizations": ["Zeta"]}))), "spec.subject.organizations[0]"),
+            (asking(&env, "acme-1", json!({"issuance": "SelfSigned"})), "spec.issuance"),
+            (asking(&env, "acme-1", json!({"authority": "other"})), "spec.authority"),
+            (by_csr(&env, &csr("zeta-1", None)), "spec.csr (subject.commonName)"),
+            (by_csr(&env, &csr("acme-1", Some(theirs))), "spec.csr (uris[0])"),
+            (by_csr(&env, &csr("acme-1", Some(up))), "spec.csr (uris[0])"),
+            // Parts of a subject within a part of a subject.
+            (asking(&env, "acme-1,CN=zeta-1", json!({})), "must not contain = or ,"),
+            (asking(&env, "acme-1\nx-client: zeta-1", json!({})), "must not contain line breaks"),
+            (asking(&env, "acme-1\u{7}", json!({})), "must not contain line breaks or control characters"),
+            (by_csr(&env, &csr("acme-1=zeta-1", None)), "must not contain = or ,"),
+            (by_csr(&env, &csr("acme-1\r\nx-client: zeta-1", None)), "must not contain line breaks"),
+            (by_csr(&env, &csr("acme-1\u{2028}", None)), "must not contain line breaks or control characters"),
+        ];
+        for (n, (spec, _)) in rows.iter().enumerate() {
+            acme.request(&format!("c{n}"), spec.clone()).await;
+        }
+        for (n, (_, words)) in rows.iter().enumerate() {
+            acme.refused(&format!("c{n}"), words).await;
+        }
+        // What is granted is had, and becomes nobody else's later.
+        acme.request(
+            "own",
+            asking(
+                &env,
+                "acme-1",
+                json!({
+                    "uris": ["spiffe://example.com/acme/pay"],
+                    "subject": {"commonName": "acme-1", "organizations": ["Acme"]},
+                }),
+            ),
+        )
+        .await;
+        acme.ready("own").await;
+        acme.patch("own", json!({"spec": {"uris": [theirs]}})).await;
+        acme.refused("own", "spec.uris[0]").await;
+        let secrets = acme.secrets().list(&Default::default()).await.unwrap().items;
+        assert_eq!(secrets.len(), 1, "{:?}", secrets.iter().map(|s| &s.metadata.name).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_told_of() {
+    run(async {
+        let env = TestEnv::start_among("reach", &["acme"], &[]).await;
+        ready_domain(&env).await;
+        create_secret(&env, "victim", &[("password", "hunter2")]).await;
+        let acme = requester(&env, "acme").await;
+
+        // Whether there is a domain: no word and no event tells.
+        acme.request("there", asking(&env, "acme-1", json!({}))).await;
+        let nowhere = json!({"domainRef": {"name": "nowhere", "namespace": env.namespace}});
+        acme.request("nowhere", asking(&env, "acme-1", nowhere)).await;
+        let in_no_namespace = json!({"domainRef": {"name": "partners", "namespace": "no-such-namespace"}});
+        acme.request("nobody", asking(&env, "acme-1", in_no_namespace)).await;
+        let long = json!({"duration": "876000h"});
+        acme.request("long", asking(&env, "acme-1", long)).await;
+        let mut told = Vec::new();
+        for name in ["there", "nowhere", "nobody", "long"] {
+            acme.refused(name, "").await;
+            let object = acme.until(name, "Ready", |o| says(o, "Ready") == "False").await;
+            let mut conditions = object["status"]["conditions"].clone();
+            conditions.as_array_mut().unwrap().iter_mut().for_each(|c| c["lastTransitionTime"] = Value::Null);
+            told.push(conditions);
+        }
+        assert!(told.iter().all(|one| *one == told[0]), "{told:#?}");
+
+        // References to Secrets are to those of its own namespace, also by names that exist elsewhere.
+        create(&env, GRANT, "acme", granting(&acme.namespace, json!({}))).await;
+        let keystore =
+            |secret: &str| json!({"keystores": {"pkcs12": {"passwordSecretRef": {"name": secret, "key": "password"}}}});
+        for (name, secret) in [("reads", "victim"), ("reads-nothing", "no-such-secret")] {
+            acme.request(name, asking(&env, "acme-1", keystore(secret))).await;
+        }
+        let mut told = Vec::new();
+        for name in ["reads", "reads-nothing"] {
+            let object = acme.until(name, "not found", |o| says(o, "Ready") == "False").await;
+            let message = condition(&object, "Ready").unwrap()["message"].as_str().unwrap().to_owned();
+            assert!(!message.contains("hunter2"));
+            told.push(message.replace("victim", "?").replace("no-such-secret", "?"));
+        }
+        assert_eq!(told[0], told[1]);
+
+        // A secretName that exists elsewhere is written here; one that exists here and is not the certificate's is left alone.
+        acme.request("writes", asking(&env, "acme-2", json!({"secretName": "victim"}))).await;
+        acme.ready("writes").await;
+        assert_eq!(text(&env.secrets().get("victim").await.unwrap(), "password"), "hunter2");
+        let theirs = json!({"metadata": {"name": "app"}, "stringData": {"password": "own"}});
+        acme.secrets().create(&PostParams::default(), &serde_json::from_value(theirs).unwrap()).await.unwrap();
+        acme.request("overwrites", asking(&env, "acme-3", json!({"secretName": "app"}))).await;
+        acme.until("overwrites", "SecretNotOwned", |o| {
+            condition(o, "Issued").is_some_and(|c| c["reason"] == "SecretNotOwned")
+        })
+        .await;
+        assert_eq!(text(&acme.secrets().get("app").await.unwrap(), "password"), "own");
+        // And what the tenant itself may reach by its own token.
+        let outside = Team { client: acme.client.clone(), namespace: env.namespace.clone() };
+        assert!(is_forbidden(outside.secrets().get("victim").await));
+        assert!(is_forbidden(outside.api(DOMAIN).get("partners").await));
+        assert!(is_forbidden(outside.api(GRANT).get("acme").await));
+        assert!(is_forbidden(acme.api(GRANT).list(&Default::default()).await));
+    });
+}
+
+#[test]
+fn a_forged_secret_of_a_self_signed_certificate_adds_no_trust() {
+    run(async {
+        let env = TestEnv::start_among("forge", &["acme"], &[]).await;
+        ready_domain(&env).await;
+        let acme = requester(&env, "acme").await;
+        create(&env, GRANT, "acme", granting(&acme.namespace, json!({"issuance": "SelfSigned"}))).await;
+        acme.request("client", asking(&env, "acme-1", json!({"issuance": "SelfSigned"}))).await;
+        acme.ready("client").await;
+        let good = acme.secrets().get("client").await.unwrap();
+        // A certificate with somebody else's name into the Secret that the domain reads.
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name.remove(DnType::CommonName);
+        params.distinguished_name.push(DnType::CommonName, "zeta-1");
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let forged = Caller { crt: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() };
+        let data = json!({"stringData": {"tls.crt": forged.crt, "ca.crt": forged.crt, "tls.key": forged.key}});
+        for secret in ["client", "client-next"] {
+            let labels = json!({"metadata": {"name": secret, "labels": good.metadata.labels}, "type": good.type_});
+            let mut new = labels.clone();
+            new["stringData"] = data["stringData"].clone();
+            let patched = match secret {
+                "client" => acme.secrets().patch(secret, &PatchParams::default(), &Patch::Merge(data.clone())).await,
+                _ => acme.secrets().create(&PostParams::default(), &serde_json::from_value(new).unwrap()).await,
+            };
+            patched.unwrap();
+        }
+        // The domain has looked since: another certificate has come into its truststore.
+        acme.request("other", asking(&env, "acme-2", json!({"issuance": "SelfSigned"}))).await;
+        acme.ready("other").await;
+        assert!(!holds(&truststore(&env).await.1, &forged.crt));
+        assert_ne!(forged.calls(&env).await, "200");
+        acme.until("client", "it is put right", |o| o["status"]["revision"].as_i64() > Some(1)).await;
+    });
+}
+
+#[test]
+fn annotations_status_and_owners_decide_nothing() {
+    run(async {
+        let env = TestEnv::start_among("forged", &["acme"], &[]).await;
+        ready_domain(&env).await;
+        create(&env, CERTIFICATE, "victim", certificate_spec("zeta-1")).await;
+        let (victim, victims) = issued(&env, "victim", 1).await;
+        let acme = requester(&env, "acme").await;
+
+        // The status is the operator's: with the object it is ignored, and alone it is refused.
+        let at = "2026-01-01T00:00:00Z";
+        let yes = |type_: &str| json!({"type": type_, "status": "True", "reason": type_, "message": "by the ClientGrant acme", "lastTransitionTime": at, "observedGeneration": 1});
+        let claims = json!({"observedGeneration": 1, "conditions": [yes("Accepted"), yes("Issued"), yes("Ready")], "revision": 7});
+        let forged = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "spec": asking(&env, "acme-1", json!({})), "status": claims,
+            "metadata": {
+                "name": "forged", "finalizers": ["mtls-operator.io/cleanup"],
+                "annotations": {"mtls-operator.io/renew": "now", "mtls-operator.io/renewed": "now", "mtls-operator.io/revision": "9"},
+                "ownerReferences": [{
+                    "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "name": "victim", "uid": victim["metadata"]["uid"],
+                }],
+            },
+        });
+        let object = serde_json::from_value(forged).unwrap();
+        acme.api(CERTIFICATE).create(&PostParams::default(), &object).await.unwrap();
+        let patch = Patch::Merge(json!({"status": claims}));
+        assert!(is_forbidden(acme.api(CERTIFICATE).patch_status("forged", &PatchParams::default(), &patch).await));
+        // Even with that right, it decides nothing: no grant, no certificate.
+        let admin = Team::admin(&env, &acme.namespace);
+        if admin.api(CERTIFICATE).get_opt("forged").await.unwrap().is_some() {
+            admin.api(CERTIFICATE).patch_status("forged", &PatchParams::default(), &patch).await.unwrap();
+        }
+        acme.request("plain", asking(&env, "acme-1", json!({}))).await;
+        admin.api(CERTIFICATE).patch_status("plain", &PatchParams::default(), &patch).await.unwrap();
+        // To ask for a renewal is to be looked at, and no more.
+        acme.patch("plain", json!({"metadata": {"annotations": {"mtls-operator.io/renew": "please"}}})).await;
+        acme.refused("plain", "no ClientGrant").await;
+        for name in ["forged", "plain"] {
+            assert!(acme.secrets().get_opt(name).await.unwrap().is_none(), "{name}");
+        }
+
+        // To ask for renewals of others' certificates.
+        let outside = Team { client: acme.client.clone(), namespace: env.namespace.clone() };
+        let renew = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}}));
+        assert!(is_forbidden(outside.api(CERTIFICATE).patch("victim", &PatchParams::default(), &renew).await));
+        assert!(is_forbidden(outside.api(CERTIFICATE).delete("victim", &Default::default()).await));
+        let now = env.secrets().get("victim").await.unwrap();
+        assert_eq!(now.data, victims.data, "the victim's Secret is as it was");
+    });
+}
+
+#[test]
+fn many_objects_and_edits_starve_nobody() {
+    run(async {
+        let env = TestEnv::start_among("starve", &["acme", "zeta"], &[]).await;
+        ready_domain(&env).await;
+        let (acme, zeta) = (requester(&env, "acme").await, requester(&env, "zeta").await);
+        create(&env, GRANT, "acme", granting(&acme.namespace, json!({"maxCertificates": 3}))).await;
+        create(&env, GRANT, "zeta", granting(&zeta.namespace, json!({"commonNames": ["zeta-*"]}))).await;
+        let names: Vec<_> = (0..1000).map(|n| format!("c{n}")).collect();
+        // The last names first, and many in each second: who comes later in the same second has the older name, and still no place is given twice.
+        for some in names.rchunks(30) {
+            join_all(some.iter().map(|name| acme.request(name, asking(&env, &format!("acme-{name}"), json!({})))))
+                .await;
+        }
+        let edits = async {
+            for round in 0..1 {
+                for some in names.chunks(30) {
+                    let spec = json!({"spec": {"duration": format!("{}h", 100 + round)}});
+                    join_all(some.iter().map(|name| acme.patch(name, spec.clone()))).await;
+                }
+            }
+        };
+        let other = async {
+            zeta.request("client", asking(&env, "zeta-1", json!({}))).await;
+            zeta.ready("client").await
+        };
+        tokio::join!(edits, other);
+        let caller = Caller::of(&zeta.secrets().get("client").await.unwrap());
+        assert_eq!(caller.calls(&env).await, "200");
+        // And the many had three places.
+        until_object(&env, GRANT, "acme", "all places are taken", |o| o["status"]["certificates"] == 3).await;
+        for name in &names {
+            acme.until(name, "answered", |o| ["True", "False"].contains(&says(o, "Accepted").as_str())).await;
+        }
+        assert_eq!(acme.secrets().list(&Default::default()).await.unwrap().items.len(), 3);
+    });
+}
