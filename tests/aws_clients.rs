@@ -1,7 +1,7 @@
-//! The AWS clients over the wire, against the local AWS. Each test has an account of its own.
+//! The AWS clients over the wire, against the AWS emulator. Each test has an account of its own.
 //!
 //! `Session` takes its endpoint and credentials from the environment, as in a cluster, so the tests run in a process that has them: the
-//! first one starts the local AWS and then this binary again, with those that are ignored here.
+//! first one starts the AWS emulator and then this binary again, with those that are ignored here.
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials};
 use futures::StreamExt;
@@ -42,12 +42,12 @@ fn gate(rates: &[&str]) -> Gate {
     Gate::new(Quota::new(Rates::with(&rates)), || true)
 }
 
-/// The session of an account that no other test uses; the local AWS lets everybody assume any role.
+/// The session of an account that no other test uses; the AWS emulator lets everybody assume any role.
 async fn session_in(account: &str, gate: &Gate) -> Session {
     let base = Session::connect(Some(REGION), gate).await.unwrap();
     let session = base.assume_role(&role(account, "mtls-operator")).await.unwrap();
     assert_eq!((session.account.as_str(), session.region.as_str()), (account, REGION));
-    double(&format!("config?account={account}"), json!({"issue_delay": 0, "update_settle": 0})).await;
+    emulator(&format!("config?account={account}"), json!({"issue_delay": 0, "update_settle": 0})).await;
     session
 }
 
@@ -55,10 +55,10 @@ async fn session(account: &str) -> Session {
     session_in(account, &gate(&["*=unlimited"])).await
 }
 
-/// The control API of the local AWS.
-async fn double(call: &str, body: Value) -> Value {
+/// The control API of the AWS emulator.
+async fn emulator(call: &str, body: Value) -> Value {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("AWS_ENDPOINT_URL: the local AWS");
+    let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("AWS_ENDPOINT_URL: the AWS emulator");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = match body {
         Value::Null => client.get(format!("{endpoint}/_double/{call}")),
@@ -227,20 +227,21 @@ async fn certificates_of_every_key_are_found_and_requested_once() {
     assert!(imported[0].not_after.is_some());
 
     // A name that was just requested may be unknown for a while: nothing is found, and nothing fails.
-    double(&format!("config?account={account}"), json!({"certificate_delay": 60})).await;
+    emulator(&format!("config?account={account}"), json!({"certificate_delay": 60})).await;
     let young = session.acm.request(&request("young.example.com", KeyAlgorithm::Rsa2048, "y")).await.unwrap();
     assert_eq!(session.acm.certificate(&young).await.unwrap(), None);
     assert_eq!(certificates(&session, "young.example.com").await.unwrap(), []);
     // Known, but its record is not.
-    double(&format!("config?account={account}"), json!({"certificate_delay": 0, "record_delay": 60})).await;
+    emulator(&format!("config?account={account}"), json!({"certificate_delay": 0, "record_delay": 60})).await;
     let found = certificates(&session, "young.example.com").await.unwrap();
     assert_eq!(found[0].validation[0].record, None);
 
-    double("acm", json!({"arn": young, "status": "FAILED", "reason": "CAA_ERROR"})).await;
+    emulator("acm", json!({"arn": young, "status": "FAILED", "reason": "CAA_ERROR"})).await;
     let failed = session.acm.certificate(&young).await.unwrap().unwrap();
     assert_eq!((failed.status, failed.failure.as_deref()), (CertificateStatus::Failed, Some("CAA_ERROR")));
     assert_eq!(failed.renewal, None);
-    double("acm", json!({"arn": young, "renewal": "FAILED", "reason": "DOMAIN_NOT_ALLOWED", "created_at": 1e9})).await;
+    emulator("acm", json!({"arn": young, "renewal": "FAILED", "reason": "DOMAIN_NOT_ALLOWED", "created_at": 1e9}))
+        .await;
     let renewed = session.acm.certificate(&young).await.unwrap().unwrap();
     let reason = Some("DOMAIN_NOT_ALLOWED".to_owned());
     assert_eq!(renewed.renewal, Some(Renewal { status: RenewalStatus::Failed, reason }));
@@ -450,12 +451,12 @@ async fn a_domain_lives_through_its_changes_in_place() {
 
     // The same name again: 409 or, as others report, 400.
     for by_status in [1, 0] {
-        double(&format!("config?account={account}"), json!({"duplicate_is_conflict": by_status})).await;
+        emulator(&format!("config?account={account}"), json!({"duplicate_is_conflict": by_status})).await;
         let twice = gateway.create_domain(&wanted, &owner).await.unwrap_err();
         assert_eq!(twice.kind, Kind::Conflict, "{twice}");
     }
 
-    double(&format!("config?account={account}"), json!({"update_settle": 60})).await;
+    emulator(&format!("config?account={account}"), json!({"update_settle": 60})).await;
     wanted.truststore_version = two.clone();
     wanted.ip_address_type = IpAddressType::Dualstack;
     gateway.update_domain(&wanted).await.unwrap();
@@ -466,11 +467,11 @@ async fn a_domain_lives_through_its_changes_in_place() {
     let busy = gateway.update_domain(&wanted).await.unwrap_err();
     assert_eq!(busy.kind, Kind::Conflict, "{busy}");
     let status = json!({"account": account, "domainName": name, "status": "PENDING_CERTIFICATE_REIMPORT", "message": "bring another"});
-    double("domain", status).await;
+    emulator("domain", status).await;
     let pending = gateway.domain(name).await.unwrap().unwrap();
     assert_eq!(pending.status, DomainStatus::PendingCertificateReimport);
     assert_eq!(pending.status_message.as_deref(), Some("bring another"));
-    double("domain", json!({"account": account, "domainName": name, "status": "AVAILABLE"})).await;
+    emulator("domain", json!({"account": account, "domainName": name, "status": "AVAILABLE"})).await;
     wanted.truststore_version = "no-such-version".into();
     let refused = gateway.update_domain(&wanted).await.unwrap_err();
     assert!(matches!(refused.kind, Kind::Invalid | Kind::Denied), "{refused:?}");
@@ -505,7 +506,7 @@ async fn mappings_change_in_place_and_endpoints_close() {
     let no_stage = gateway.create_mapping(name, "x", &api, "nowhere").await.unwrap_err();
     assert_eq!(no_stage.kind, Kind::Transient, "{no_stage}");
     gateway.create_mapping(name, "orders/v2", &other, "live").await.unwrap();
-    double(&format!("config?account={account}"), json!({"page_size": 1})).await;
+    emulator(&format!("config?account={account}"), json!({"page_size": 1})).await;
     let mut found = gateway.mappings(name).await.unwrap();
     found.sort_by(|a, b| a.path.cmp(&b.path));
     let paths: Vec<_> = found.iter().map(|m| (m.path.as_str(), m.api_id.as_str(), m.stage.as_str())).collect();
@@ -561,7 +562,7 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
         given.gateway.create_route().api_id(&api).route_key(key).target(target).send().await.unwrap();
     }
     // Also where a change replaces all parameters.
-    double(&format!("config?account={account}"), json!({"page_size": 1, "parameters_merge": 0})).await;
+    emulator(&format!("config?account={account}"), json!({"page_size": 1, "parameters_merge": 0})).await;
     let seen = gateway.integrations(&api).await.unwrap();
     assert!(seen.len() == 2 && seen.iter().all(|i| i.takes_headers), "{seen:?}");
     let (theirs, at) = (seen[0].parameters.clone(), &seen[0].at);
@@ -665,7 +666,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
     assert_eq!(seen.arn, format!("arn:aws:apigateway:eu-west-1::/restapis/{id}"));
     assert!(gateway.api(&private).await.unwrap().unwrap().private);
     let calls = async |operation: &str| {
-        let stats = double(&format!("stats?account={account}"), Value::Null).await;
+        let stats = emulator(&format!("stats?account={account}"), Value::Null).await;
         stats["by_operation"][operation]["calls"].as_u64().unwrap_or_default()
     };
     let before = calls("apigatewayv2.GetApi").await;
@@ -684,7 +685,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
     assert_eq!((seen.endpoint_closed, &seen.tags), (false, &tags(&[])));
 
     // Stages.
-    double(&format!("config?account={account}"), json!({"rest_date_lag": 1000})).await;
+    emulator(&format!("config?account={account}"), json!({"rest_date_lag": 1000})).await;
     gateway.touch_stage(&id, "dev", "theirs").await.unwrap();
     let mut stages = gateway.stages(Protocol::Rest, &id).await.unwrap();
     stages.sort_by(|a, b| a.name.cmp(&b.name));
@@ -721,7 +722,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
     ] {
         let rule =
             json!([{"account": account, "service": "apigateway", "operation": operation, "status": 429, "code": code}]);
-        double("faults", rule).await;
+        emulator("faults", rule).await;
         let error = match operation {
             "GetRestApi" => gateway.api(&private).await.map(drop),
             _ => gateway.stages(Protocol::Rest, &private).await.map(drop),
@@ -731,7 +732,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
     for (right, call) in
         [("apigateway:PATCH", 0), ("apigateway:POST", 1), ("apigateway:PUT", 2), ("apigateway:DELETE", 3)]
     {
-        double("deny", json!({"account": account, "actions": [right]})).await;
+        emulator("deny", json!({"account": account, "actions": [right]})).await;
         let arn = gateway.rest_api_arn(&private);
         let denied = match call {
             0 => gateway.set_endpoint_closed(Protocol::Rest, &private, true).await,
@@ -792,7 +793,7 @@ async fn every_domain_is_listed_with_what_is_behind_it() {
         assert_eq!(gateway.apis_behind(gone).await.unwrap(), BTreeSet::new());
     }
     for (operation, asks_for_list) in [("GetDomainNames", true), ("GetBasePathMappings", false)] {
-        double(
+        emulator(
             "faults",
             json!([{"account": account, "operation": operation, "status": 429, "code": "TooManyRequestsException"}]),
         )
@@ -804,7 +805,7 @@ async fn every_domain_is_listed_with_what_is_behind_it() {
         assert_eq!(error.unwrap_err().kind, Kind::Throttled, "{operation}");
     }
     // More than a page.
-    double(&format!("config?account={account}"), json!({"domain_limit": 1000})).await;
+    emulator(&format!("config?account={account}"), json!({"domain_limit": 1000})).await;
     futures::stream::iter(0..501)
         .for_each_concurrent(16, async |i| {
             of_v1(&format!("n{i}.others.example.com"), EndpointType::Edge, SecurityPolicy::Tls12).await;
@@ -821,7 +822,7 @@ async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
     let session = session_in(account, &gate).await;
     let fault = async |mut rule: Value| {
         rule["account"] = account.into();
-        double("faults", json!([rule])).await
+        emulator("faults", json!([rule])).await
     };
     let name = "faults.example.com";
     let ask = || session.gateway.domain(name);
@@ -857,19 +858,19 @@ async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
     for (action, expected) in
         [("acm:ListCertificates", "acm:ListCertificates"), ("acm:ListTagsForCertificate", "acm:ListTagsForCertificate")]
     {
-        double("deny", json!({"account": account, "actions": [action]})).await;
+        emulator("deny", json!({"account": account, "actions": [action]})).await;
         let denied = certificates(&session, name).await.unwrap_err();
         assert_eq!((denied.kind, denied.iam_action()), (Kind::Denied, expected), "{denied}");
     }
-    double("deny", json!({"account": account, "actions": ["apigateway:GET"]})).await;
+    emulator("deny", json!({"account": account, "actions": ["apigateway:GET"]})).await;
     let denied = ask().await.unwrap_err();
     assert_eq!((denied.kind, denied.iam_action()), (Kind::Denied, "apigateway:GET"), "{denied}");
-    double("deny", json!({"account": account, "actions": ["s3:*", "route53:*"]})).await;
+    emulator("deny", json!({"account": account, "actions": ["s3:*", "route53:*"]})).await;
     let denied = session.s3.bucket("whatever").await.unwrap_err();
     assert_eq!((denied.kind, denied.iam_action()), (Kind::Denied, "s3:ListBucket"), "{denied:?}");
     let denied = session.route53.zones().await.unwrap_err();
     assert_eq!((denied.kind, denied.iam_action()), (Kind::Denied, "route53:ListHostedZones"), "{denied}");
-    double("deny", json!({"account": account, "actions": []})).await;
+    emulator("deny", json!({"account": account, "actions": []})).await;
 
     // The counter knows what the journal knows.
     let count = |service, operation, outcome| counted(&gate, service, operation, outcome);
@@ -877,7 +878,7 @@ async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
     // Once at the end, and at v1 each time that v2 refused for a reason that nobody knows.
     assert_eq!(count("apigateway", "GetDomainName", "not_found"), 1 + 2);
     assert_eq!(count("acm", "RequestCertificate", "transient"), 1);
-    let stats = double(&format!("stats?account={account}"), Value::Null).await;
+    let stats = emulator(&format!("stats?account={account}"), Value::Null).await;
     let by_both = ["apigatewayv2.GetDomainName", "apigateway.GetDomainName"];
     let journal: u64 = by_both.iter().map(|o| stats["by_operation"][o]["calls"].as_u64().unwrap()).sum();
     let kinds = ["ok", "not_found", "throttled", "transient", "denied", "invalid"];
@@ -899,7 +900,7 @@ async fn who_does_not_lead_reads_but_does_not_write() {
     let unsent = session.acm.request(&wanted).await.unwrap_err();
     assert_eq!(unsent.kind, Kind::Transient, "{unsent}");
     assert_eq!(certificates(&session, "leads.example.com").await.unwrap(), []);
-    let stats = double(&format!("stats?account={account}&writes=1"), Value::Null).await;
+    let stats = emulator(&format!("stats?account={account}&writes=1"), Value::Null).await;
     assert_eq!(stats["by_operation"].get("acm.RequestCertificate"), None, "{stats}");
 }
 
@@ -921,7 +922,7 @@ async fn the_plentiful_quotas_are_kept() {
     let account = "910000000009";
     let session = session_in(account, &gate(&[])).await;
     let knobs = json!({"apigateway_rate": 10, "apigateway_burst": 40, "route53_rate": 5, "acm_rate_scale": 1});
-    double(&format!("config?account={account}"), knobs).await;
+    emulator(&format!("config?account={account}"), knobs).await;
     let calls = (0..30).map(async |_| {
         let (domain, zones) = tokio::join!(session.gateway.domain("q.example.com"), session.route53.zones());
         (domain.map(drop), zones.map(drop))
@@ -945,7 +946,7 @@ async fn a_refused_call_empties_its_bucket() {
     };
     assert!(matches!(ask(), Grant::Go { .. }), "one of two");
     let rule = json!([{"account": account, "operation": "DeleteDomainName", "code": "TooManyRequestsException"}]);
-    double("faults", rule).await;
+    emulator("faults", rule).await;
     assert_eq!(session.gateway.delete_domain("x.example.com").await.unwrap_err().kind, Kind::Throttled);
     assert!(matches!(ask(), Grant::Wait { .. }));
 }
@@ -969,7 +970,7 @@ fn role(account: &str, name: &str) -> RoleToAssume {
 
 /// How often this role has been taken on.
 async fn assumed(role: &str) -> usize {
-    let calls = double("calls?operation=AssumeRole", Value::Null).await;
+    let calls = emulator("calls?operation=AssumeRole", Value::Null).await;
     calls["calls"].as_array().unwrap().iter().filter(|c| c["resource"] == role).count()
 }
 
@@ -1000,7 +1001,7 @@ async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
     let gate = gate(&["*=unlimited", "route53=1/5:1"]);
     let sessions = Sessions::new(&gate);
     let rule = json!([{"account": two, "operation": "ListHostedZones", "code": "Throttling"}]);
-    double("faults", rule).await;
+    emulator("faults", rule).await;
     let throttled = sessions.get(&split).await.unwrap().route53.zones().await.unwrap_err();
     assert_eq!((throttled.kind, throttled.operation), (Kind::Throttled, "route53:ListHostedZones"));
     let ask = |account| {
@@ -1042,7 +1043,7 @@ async fn a_role_that_cannot_be_taken_on_is_said_to_be_what_it_is() {
     ] {
         for (access, role) in [(&as_whole, &whole), (&for_dns, &dns)] {
             (rule["operation"], rule["resource"]) = ("AssumeRole".into(), role.arn.as_str().into());
-            double("faults", json!([rule])).await;
+            emulator("faults", json!([rule])).await;
             let refused = match sessions.get(access).await {
                 Err(refused) => refused,
                 // The rest of the domain does not hang on the role for Route 53.

@@ -1,4 +1,4 @@
-//! The local AWS: the double (`sandbox/aws`, Python) as a child process, and accounts on it.
+//! The AWS emulator: the emulator (`sandbox/aws`, Python) as a child process, and accounts on it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -22,7 +22,7 @@ use crate::tools;
 
 /// The Region of an account unless another one is set.
 pub const REGION: &str = "eu-west-1";
-/// Where the double's source is: the sandbox runs from a checkout.
+/// Where the emulator's source is: the sandbox runs from a checkout.
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/aws");
 
 /// Why there is no local AWS.
@@ -38,17 +38,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("cannot set up Python for the local AWS")]
+    #[error("cannot set up Python for the AWS emulator")]
     Setup(#[from] cache::Error),
-    #[error("cannot set up Node.js for the local AWS")]
+    #[error("cannot set up Node.js for the AWS emulator")]
     Node(#[from] tools::Error),
     #[error("no free port")]
     Port(#[source] io::Error),
-    #[error("the local AWS does not run")]
+    #[error("the AWS emulator does not run")]
     Process(#[from] process::Error),
 }
 
-/// How the double behaves from the start. [`Control`] can change it later, account by account.
+/// How the emulator behaves from the start. [`Control`] can change it later, account by account.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub profile: Profile,
@@ -66,7 +66,7 @@ impl Default for Options {
     }
 }
 
-/// The double, running. Dropping it ends it.
+/// The emulator, running. Dropping it ends it.
 #[derive(Debug)]
 pub struct Aws {
     endpoint: String,
@@ -75,7 +75,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Starts the double on a free port of 127.0.0.1, with its log in `dir/aws.log`, and waits until it answers. The first
+    /// Starts the emulator on a free port of 127.0.0.1, with its log in `dir/aws.log`, and waits until it answers. The first
     /// time on a machine, its Python packages are installed into the user's cache, which takes about 20 s.
     ///
     /// # Errors
@@ -99,8 +99,8 @@ impl Aws {
     async fn start_with(python: &Path, node: Option<&Path>, dir: &Path, options: &Options) -> Result<Self, Error> {
         let port = free_port().map_err(Error::Port)?;
         let mut command = Command::new(python);
-        command.args(["-m", "awsdouble", "--port", &port.to_string()]).current_dir(dir);
-        // The functions' code is unpacked there, and stays when the double is killed.
+        command.args(["-m", "awsemulator", "--port", &port.to_string()]).current_dir(dir);
+        // The functions' code is unpacked there, and stays when the emulator is killed.
         command.env("TMPDIR", dir);
         // Without bytecode, so that the checkout stays as it is.
         command.env("PYTHONPATH", SOURCE).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -113,7 +113,7 @@ impl Aws {
         for (knob, value) in &options.knobs {
             command.env(format!("AWSDOUBLE_{}", knob.to_uppercase()), value.to_string());
         }
-        let mut process = Process::start("the local AWS", command, &dir.join("aws.log"))?;
+        let mut process = Process::start("the AWS emulator", command, &dir.join("aws.log"))?;
         let endpoint = format!("http://127.0.0.1:{port}");
         let control = Control::new(&endpoint);
         process.wait_until("it does not answer", Duration::from_secs(60), || control.healthy()).await?;
@@ -151,7 +151,7 @@ impl Aws {
     }
 }
 
-/// An AWS account on a double: zones, certificates, domain names, quotas and the journal are its own.
+/// An AWS account on an emulator: zones, certificates, domain names, quotas and the journal are its own.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub id: String,
@@ -162,7 +162,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// An account on the double at `endpoint`, in [`REGION`].
+    /// An account on the emulator at `endpoint`, in [`REGION`].
     #[must_use]
     pub fn new(endpoint: &str, id: &str) -> Self {
         debug_assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
@@ -171,7 +171,7 @@ impl Account {
         Self { id: id.to_owned(), region: REGION.to_owned(), endpoint: endpoint.to_owned(), http }
     }
 
-    /// What makes SDKs and the AWS CLI use this account. The double takes the access key for the account id.
+    /// What makes SDKs and the AWS CLI use this account. The emulator takes the access key for the account id.
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
         let pairs = [
@@ -199,7 +199,7 @@ impl Account {
     }
 }
 
-/// An account id that nobody has used: random, so that test processes that share a double do not meet.
+/// An account id that nobody has used: random, so that test processes that share an emulator do not meet.
 #[must_use]
 pub fn unused_account_id() -> String {
     // The keys of a RandomState are random enough, and spare a crate.
@@ -220,20 +220,21 @@ pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
         };
         step("Python venv", Path::new("python3"), &["-m", "venv"])?;
         let install = ["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r"];
-        step("Python packages of the local AWS", &dir.join("bin/python"), &install)?;
+        step("Python packages of the AWS emulator", &dir.join("bin/python"), &install)?;
         Ok(())
     })?;
     Ok(venv.join("bin/python"))
 }
 
-/// What has to be installed before the local AWS can start, and how long that takes; None when it is there.
+/// What has to be installed before the AWS emulator can start, and how long that takes; None when it is there.
 ///
 /// # Errors
 /// [`Error`].
 pub fn to_wait_for() -> Result<Option<String>, Error> {
     let name = venv_name("double", &Path::new(SOURCE).join("requirements.txt"))?;
     let missing = !cache::directory()?.join(name).exists();
-    Ok(missing.then(|| "Python packages of the local AWS: from PyPI, once on this machine: about a minute".to_owned()))
+    Ok(missing
+        .then(|| "Python packages of the AWS emulator: from PyPI, once on this machine: about a minute".to_owned()))
 }
 
 fn venv_name(what: &str, requirements: &Path) -> Result<String, Error> {

@@ -1,4 +1,4 @@
-//! The control API of the AWS double, `/_double/...`, typed: what tests read and set behind the back of whoever calls AWS.
+//! The control API of the AWS emulator, `/_double/...`, typed: what tests read and set behind the back of whoever calls AWS.
 //! `sandbox/aws/README.md` says what each call does.
 
 mod view;
@@ -16,15 +16,15 @@ pub use self::view::{Alias, Domain, EdgeView, RecordSet, RegionalDomain, ServerC
 /// Why a control call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the AWS double does not answer {call}")]
+    #[error("the AWS emulator does not answer {call}")]
     Unreachable {
         call: String,
         #[source]
         source: reqwest::Error,
     },
-    #[error("the AWS double refuses {call} with {status}: {body}")]
+    #[error("the AWS emulator refuses {call} with {status}: {body}")]
     Refused { call: String, status: StatusCode, body: String },
-    #[error("the AWS double's answer to {call} is not understood")]
+    #[error("the AWS emulator's answer to {call} is not understood")]
     Answer {
         call: String,
         #[source]
@@ -208,9 +208,9 @@ pub struct CertificateState<'a> {
     pub created_at: Option<f64>,
 }
 
-/// Every call fails with an [`Error`] when the double does not answer or refuses.
+/// Every call fails with an [`Error`] when the emulator does not answer or refuses.
 impl Control {
-    /// A client of the double at `endpoint`, `http://127.0.0.1:<port>`.
+    /// A client of the emulator at `endpoint`, `http://127.0.0.1:<port>`.
     #[must_use]
     pub fn new(endpoint: &str) -> Self {
         // reqwest wants a TLS provider even for plain http. One may be installed already; any is right.
@@ -219,7 +219,7 @@ impl Control {
         Self { endpoint: endpoint.trim_end_matches('/').to_owned(), http }
     }
 
-    /// Whether the double answers.
+    /// Whether the emulator answers.
     pub async fn healthy(&self) -> bool {
         self.get::<serde_json::Value>("health").await.is_ok()
     }
@@ -284,7 +284,7 @@ impl Control {
     }
 
     /// From now on whoever signs with this access key may only do what the policy (JSON) allows.
-    /// [`Error::Refused`] for a policy that the double does not understand.
+    /// [`Error::Refused`] for a policy that the emulator does not understand.
     pub async fn allow(&self, access_key: &str, policy: &serde_json::Value) -> Result<(), Error> {
         let body = serde_json::json!({"access_key": access_key, "policy": policy});
         self.post::<serde_json::Value>("allow", &body).await.map(drop)
@@ -345,8 +345,8 @@ impl Control {
         self.get(&format!("dump?account={account}")).await
     }
 
-    /// Replaces all that the account of the dump has by what it had then, on this double or another.
-    /// [`Error::Refused`] for a dump of a double that keeps other things.
+    /// Replaces all that the account of the dump has by what it had then, on this emulator or another.
+    /// [`Error::Refused`] for a dump of an emulator that keeps other things.
     pub async fn load(&self, dump: &serde_json::Value) -> Result<(), Error> {
         self.post::<serde_json::Value>("load", dump).await.map(drop)
     }

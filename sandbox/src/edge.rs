@@ -1,7 +1,7 @@
-//! The edge: plays API Gateway's front. It terminates TLS for the custom domain names and the default endpoints of the local
-//! AWS, judges client certificates, and passes requests on to the double's data plane.
+//! The edge: plays API Gateway's front. It terminates TLS for the custom domain names and the default endpoints of
+//! the AWS emulator, judges client certificates, and passes requests on to the emulator's data plane.
 //!
-//! At every handshake it asks the double what the name serves *now*: the truststore is the one that API Gateway took at the
+//! At every handshake it asks the emulator what the name serves *now*: the truststore is the one that API Gateway took at the
 //! last update. As AWS: without a certificate the handshake fails, an untrusted one gets a 403. `sandbox/aws/ASSUMPTIONS.md`
 //! says what of this has no source.
 
@@ -54,7 +54,7 @@ pub enum Error {
     },
     #[error("cannot listen on 127.0.0.1")]
     Listen(#[source] io::Error),
-    #[error("{0} is not the endpoint of a double on this machine")]
+    #[error("{0} is not the endpoint of an emulator on this machine")]
     Endpoint(String),
 }
 
@@ -71,20 +71,20 @@ impl Drop for Edge {
 }
 
 impl Edge {
-    /// Starts it on a free port of 127.0.0.1, in front of the double at `endpoint` (`http://127.0.0.1:<port>`). The CA of
+    /// Starts it on a free port of 127.0.0.1, in front of the emulator at `endpoint` (`http://127.0.0.1:<port>`). The CA of
     /// its server certificates is written to `ca_file` (PEM).
     ///
     /// # Errors
     /// [`Error`].
     pub async fn start(endpoint: &str, ca_file: &Path) -> Result<Self, Error> {
-        let double = endpoint.trim_end_matches('/').strip_prefix("http://").and_then(|host| host.parse().ok());
-        let double = double.ok_or_else(|| Error::Endpoint(endpoint.to_owned()))?;
+        let emulator = endpoint.trim_end_matches('/').strip_prefix("http://").and_then(|host| host.parse().ok());
+        let emulator = emulator.ok_or_else(|| Error::Endpoint(endpoint.to_owned()))?;
         let authority = Authority::new()?;
         std::fs::write(ca_file, authority.certificate_pem()?)
             .map_err(|source| Error::Write { path: ca_file.to_owned(), source })?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::Listen)?;
         let address = listener.local_addr().map_err(Error::Listen)?;
-        let front = Arc::new(Front { control: Control::new(endpoint), double, authority });
+        let front = Arc::new(Front { control: Control::new(endpoint), emulator, authority });
         Ok(Self { address, listening: tokio::spawn(front.listen(listener)) })
     }
 
@@ -97,7 +97,7 @@ impl Edge {
 
 struct Front {
     control: Control,
-    double: SocketAddr,
+    emulator: SocketAddr,
     authority: Authority,
 }
 
@@ -156,7 +156,7 @@ impl Front {
         let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
     }
 
-    /// What `name` serves now; `None`: nobody's name, or the double does not answer.
+    /// What `name` serves now; `None`: nobody's name, or the emulator does not answer.
     async fn prepare(&self, name: &str) -> Option<(Site, EdgeView, Ssl)> {
         let view = self.control.edge_of_host(name).await.ok()?;
         let site = site(&view, name)?;
@@ -196,14 +196,14 @@ impl Front {
     }
 
     async fn pass_on(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Box<dyn std::error::Error>> {
-        let tcp = TcpStream::connect(self.double).await?;
-        let (mut double, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
+        let tcp = TcpStream::connect(self.emulator).await?;
+        let (mut emulator, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
         tokio::spawn(connection);
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = Uri::try_from(path)?;
-        let mut response = double.send_request(request).await?;
+        let mut response = emulator.send_request(request).await?;
         for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
-            response.headers_mut().remove(name); // of the connection to the double, not of the client's
+            response.headers_mut().remove(name); // of the connection to the emulator, not of the client's
         }
         Ok(response.map(Either::Left))
     }

@@ -24,7 +24,7 @@ const ZONE: &str = "example.com";
 const API_ID: &str = "a1b2c3d4e5";
 const ACCOUNT: &str = "123456789012";
 
-/// The local world: real Kubernetes, a double of AWS, an edge that speaks mutual TLS, DNS.
+/// The local world: real Kubernetes, an AWS emulator, an edge that speaks mutual TLS, DNS.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {

@@ -47,7 +47,7 @@ pub struct Preparation {
 }
 
 impl Preparation {
-    /// Names of the account's own, so that tests that share a double do not meet.
+    /// Names of the account's own, so that tests that share an emulator do not meet.
     #[must_use]
     pub fn of_its_own(account: &Account) -> Self {
         let id = &account.id;
@@ -340,7 +340,7 @@ impl RestApi {
     }
 }
 
-/// The Lambda authorizer of `examples/authorizer`, which nobody may call yet; its ARN. The double has to run Node.js.
+/// The Lambda authorizer of `examples/authorizer`, which nobody may call yet; its ARN. The emulator has to run Node.js.
 ///
 /// # Errors
 /// [`Error`].

@@ -24,7 +24,7 @@ const PROGRAMS: [Requirement; 5] = [
 ];
 const PYTHON: Requirement = Requirement {
     name: "python3 3.10 or newer with venv",
-    why: "the local AWS runs on it",
+    why: "the AWS emulator runs on it",
     packages: "python3 python3-venv",
 };
 

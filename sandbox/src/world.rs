@@ -1,4 +1,4 @@
-//! The whole local world put together: Kubernetes, the double of AWS, the edge and DNS, and what the operator must be told to use it.
+//! The whole local world put together: Kubernetes, the AWS emulator, the edge and DNS, and what the operator must be told to use it.
 use std::path::{Path, PathBuf};
 
 use crate::{
@@ -18,7 +18,7 @@ pub enum Error {
     Requirements(#[from] requirements::Missing),
     #[error("Kubernetes")]
     Kubernetes(#[from] kubernetes::Error),
-    #[error("the double of AWS")]
+    #[error("the AWS emulator")]
     Aws(#[from] aws::Error),
     #[error("the edge")]
     Edge(#[from] edge::Error),

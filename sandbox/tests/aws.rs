@@ -1,4 +1,4 @@
-//! The local AWS, seen through the SDK and through its control API.
+//! The AWS emulator, seen through the SDK and through its control API.
 
 mod common;
 
@@ -198,7 +198,7 @@ async fn apis_pass_requests_on_to_a_back_end_as_they_were_deployed() {
 }
 
 #[test]
-fn the_double_passes_its_own_tests() {
+fn the_emulator_passes_its_own_tests() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("aws");
     let python = aws::python_with("selftest", &source.join("selftest/requirements.txt")).unwrap();
     let tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "selftest"];
@@ -209,7 +209,7 @@ fn the_double_passes_its_own_tests() {
 }
 
 #[tokio::test]
-async fn what_an_account_has_is_the_same_in_another_double() {
+async fn what_an_account_has_is_the_same_in_another_emulator() {
     let (aws, _dir) = start().await;
     let account = aws.new_account();
     let prepared = prepare(&account, &Preparation::of_its_own(&account)).await.unwrap();

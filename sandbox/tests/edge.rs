@@ -155,7 +155,7 @@ fn what_is_no_certificate_is_passed_over() {
     assert!(trust::certificates("").is_empty() && trust::certificates("-----BEGIN CERTIFICATE-----").is_empty());
 }
 
-/// A double with an edge in front, an account with what a user has, and a corpus of certificates.
+/// An emulator with an edge in front, an account with what a user has, and a corpus of certificates.
 struct World {
     corpus: tempfile::TempDir,
     edge: Edge,

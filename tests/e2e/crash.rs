@@ -46,7 +46,7 @@ async fn killed_at(operation: &str, skip: u64, when: When, expected: &Told) {
     let point = format!("killed {when:?} {operation} number {}", skip + 1);
     let account = env.account.id.clone();
     let hold = Fault { operation, account: &account, skip, when, hold: true, ..Fault::default() };
-    let rule = env.control().add_faults(&[hold]).await.expect("the double takes it").remove(0).id;
+    let rule = env.control().add_faults(&[hold]).await.expect("the emulator takes it").remove(0).id;
     let told = scenario::tell(&mut env, Some(Held::Aws(rule))).await;
     assert!(scenario::was_killed(&env, Held::Aws(rule)).await, "{point}: there was no such call");
     assert_eq!(told.served, expected.served, "{point}");

@@ -184,10 +184,10 @@ fn what_is_wrong_with_a_domain_is_named() {
 
         let arn = env.server_certificates().await.remove(0);
         let expired = CertificateState { arn: &arn, status: "EXPIRED", ..CertificateState::default() };
-        env.control().set_certificate(&expired).await.expect("the double takes it");
+        env.control().set_certificate(&expired).await.expect("the emulator takes it");
         now(&env, "server-certificate-not-issued").await;
 
-        env.control().set_domain_status(&env.account.id, &host, "UPDATING", "").await.expect("the double takes it");
+        env.control().set_domain_status(&env.account.id, &host, "UPDATING", "").await.expect("the emulator takes it");
         now(&env, "domain-updating").await;
 
         env.change("d", json!({"suspend": true})).await;
@@ -202,7 +202,7 @@ fn what_it_cannot_read_is_told() {
         let host = env.host();
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
-        env.control().deny(&env.account.id, &["acm:*", "s3:*"]).await.expect("the double takes it");
+        env.control().deny(&env.account.id, &["acm:*", "s3:*"]).await.expect("the emulator takes it");
         let (said, code) = doctor(&env, &[&host]).await;
         assert_eq!((code, &said["findings"]), (2, &json!([])), "{said:#}");
         let unseen = said["unseen"].to_string();

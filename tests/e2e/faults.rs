@@ -83,12 +83,12 @@ async fn troubled(trouble: Trouble, operations: &BTreeSet<String>, expected: &To
     let account = env.account.id.clone();
     let rules: Vec<_> =
         operations.iter().map(|operation| Fault { operation, account: &account, ..trouble.fault }).collect();
-    let rules = env.control().add_faults(&rules).await.expect("the double takes them");
+    let rules = env.control().add_faults(&rules).await.expect("the emulator takes them");
     let record = Recorder::start(&env, DOMAIN, "d").await;
     let told = scenario::tell(&mut env, None).await;
     assert_eq!(told.served, expected.served, "{}", trouble.name);
     assert_eq!(told.left, expected.left, "{}", trouble.name);
-    let faults = env.control().faults().await.expect("the double answers");
+    let faults = env.control().faults().await.expect("the emulator answers");
     let fired = |id: u64| faults.iter().any(|fault| fault.id == id && fault.fired == 1);
     let spared: Vec<_> = operations.iter().zip(&rules).filter(|(_, rule)| !fired(rule.id)).map(|(o, _)| o).collect();
     assert!(spared.is_empty(), "{}: never called: {spared:?}", trouble.name);
@@ -100,7 +100,7 @@ async fn troubled(trouble: Trouble, operations: &BTreeSet<String>, expected: &To
         }
     }
     for rule in &rules {
-        env.control().remove_fault(rule.id).await.expect("the double answers");
+        env.control().remove_fault(rule.id).await.expect("the emulator answers");
     }
     rules.len()
 }

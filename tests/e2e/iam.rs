@@ -47,7 +47,7 @@ async fn under(env: &mut TestEnv, policy: &Value) {
     let sts = aws_sdk_sts::Client::new(&env.account.sdk());
     let given = sts.assume_role().role_arn(role).role_session_name("operator").send().await.expect("AssumeRole");
     let given = given.credentials.expect("credentials");
-    env.control().allow(&given.access_key_id, policy).await.expect("the double understands the policy");
+    env.control().allow(&given.access_key_id, policy).await.expect("the emulator understands the policy");
     env.operator.set_env("AWS_ACCESS_KEY_ID", &given.access_key_id);
     env.operator.set_env("AWS_SECRET_ACCESS_KEY", &given.secret_access_key);
     env.operator.set_env("AWS_SESSION_TOKEN", &given.session_token);

@@ -37,7 +37,7 @@ pub fn api(env: &TestEnv, kind: &str) -> Api<DynamicObject> {
     Api::namespaced_with(env.client.clone(), &env.namespace, &resource)
 }
 
-/// The double's control API, with connections of this test's own runtime.
+/// The emulator's control API, with connections of this test's own runtime.
 pub fn control() -> Control {
     Control::new(world().aws.endpoint())
 }

@@ -15,7 +15,7 @@ use crate::world::{TestEnv, run, world};
 /// An address that is nowhere, from which only the proxy has answers: what is on this machine is never asked through one.
 const AWS: &str = "192.0.2.1:4566";
 
-/// A proxy in front of the local AWS; the hosts that it is asked for. Nothing else can be had through it.
+/// A proxy in front of the AWS emulator; the hosts that it is asked for. Nothing else can be had through it.
 async fn proxy() -> (String, Arc<Mutex<BTreeSet<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
@@ -40,7 +40,7 @@ async fn proxy() -> (String, Arc<Mutex<BTreeSet<String>>>) {
                 let is_aws = host == AWS;
                 seen.lock().expect("no panic").insert(host);
                 if is_aws {
-                    let mut there = TcpStream::connect(aws).await.expect("the local AWS");
+                    let mut there = TcpStream::connect(aws).await.expect("the AWS emulator");
                     there.write_all(head.as_bytes()).await.expect("the head");
                     let _ = copy_bidirectional(&mut caller, &mut there).await;
                 }

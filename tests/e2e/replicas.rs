@@ -75,15 +75,15 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
 
         // Killed in the middle of a call: whether AWS has done it is for the other to find out.
         let fault = Fault { operation: "CreateApiMapping", account: &env.account.id, hold: true, ..Fault::default() };
-        let rule = env.control().add_faults(&[fault]).await.expect("the double takes it").remove(0).id;
+        let rule = env.control().add_faults(&[fault]).await.expect("the emulator takes it").remove(0).id;
         let id = env.mapping_id("").await;
         let request = env.gateway().delete_api_mapping().domain_name(env.host()).api_mapping_id(id);
         request.send().await.expect("DeleteApiMapping");
         env.holds(rule, "the leader's call").await;
         let killed = Instant::now();
         env.operator.kill();
-        env.control().release(rule).await.expect("the double answers");
-        env.control().remove_fault(rule).await.expect("the double answers");
+        env.control().release(rule).await.expect("the emulator answers");
+        env.control().remove_fault(rule).await.expect("the emulator answers");
         eventually("another leads", async || match holder(&env).await {
             Some(now) if now != first_holder => Ok(()),
             other => Err(format!("{other:?}")),

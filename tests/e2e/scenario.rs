@@ -33,7 +33,7 @@ pub struct Told {
 /// A call that is held, in the middle of which the operator is killed.
 #[derive(Clone, Copy)]
 pub enum Held<'a> {
-    /// By this fault rule of the double.
+    /// By this fault rule of the emulator.
     Aws(u64),
     /// By this rule of what stands before the API server.
     Cluster(&'a ApiProxy, u64),
@@ -162,7 +162,7 @@ async fn served(env: &mut TestEnv, killed_at: &mut Option<Held<'_>>, what: &str)
 async fn kill(env: &mut TestEnv, held: &mut Option<Held<'_>>) {
     match *held {
         Some(Held::Aws(id)) => {
-            let faults = env.control().faults().await.expect("the double answers");
+            let faults = env.control().faults().await.expect("the emulator answers");
             if !faults.iter().any(|fault| fault.id == id && fault.held > 0) {
                 return;
             }
@@ -186,7 +186,7 @@ async fn kill(env: &mut TestEnv, held: &mut Option<Held<'_>>) {
 /// Whether the call came that was to be held: its rule is removed when the operator is killed.
 pub async fn was_killed(env: &TestEnv, held: Held<'_>) -> bool {
     match held {
-        Held::Aws(rule) => env.control().faults().await.expect("the double answers").iter().all(|f| f.id != rule),
+        Held::Aws(rule) => env.control().faults().await.expect("the emulator answers").iter().all(|f| f.id != rule),
         Held::Cluster(proxy, rule) => proxy.fared(rule).is_none(),
     }
 }

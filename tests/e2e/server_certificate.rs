@@ -30,7 +30,7 @@ fn epoch(at: Timestamp) -> Option<f64> {
 
 /// What only AWS does to a certificate.
 async fn becomes(env: &TestEnv, state: CertificateState<'_>) {
-    assert_eq!(env.control().set_certificate(&state).await.expect("the double"), 1, "{state:?}");
+    assert_eq!(env.control().set_certificate(&state).await.expect("the emulator"), 1, "{state:?}");
 }
 
 async fn described(env: &TestEnv, arn: &str) -> CertificateDetail {

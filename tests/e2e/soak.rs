@@ -71,7 +71,7 @@ fn soak() {
         env.control()
             .set_knobs(&env.account.id, &[("domain_limit", 2.0 * domains as f64)])
             .await
-            .expect("the double answers");
+            .expect("the emulator answers");
         let partners = (0..PARTNERS).map(|i| Ca::new(&format!("partner {i}"))).collect();
         let random = fastrand::Rng::with_seed(seed);
         let mut soak = Soak { env, random, partners, domains: [].into(), certificates: [].into(), created: 0 };
@@ -99,8 +99,8 @@ fn soak() {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        for fault in soak.env.control().faults().await.expect("the double answers") {
-            soak.env.control().remove_fault(fault.id).await.expect("the double answers");
+        for fault in soak.env.control().faults().await.expect("the emulator answers") {
+            soak.env.control().remove_fault(fault.id).await.expect("the emulator answers");
         }
         let settled = soak.settled().await;
         soak.becomes_as_desired().await;
@@ -191,7 +191,7 @@ impl Soak {
                 let when = if drop_reply && self.random.bool() { When::After } else { When::Before };
                 let (account, skip) = (self.env.account.id.clone(), self.random.u64(..20));
                 let fault = Fault { account: &account, status, code, drop_reply, when, skip, ..Fault::default() };
-                self.env.control().add_faults(&[fault]).await.expect("the double takes it");
+                self.env.control().add_faults(&[fault]).await.expect("the emulator takes it");
             }
         }
     }

@@ -273,10 +273,10 @@ fn a_status_that_only_aws_ends_is_shown_with_its_message() {
             ("PENDING_CERTIFICATE_REIMPORT", "import a certificate"),
             ("PENDING_OWNERSHIP_VERIFICATION", "ownershipVerificationArn"),
         ] {
-            say(status, "the double says why").await;
+            say(status, "the emulator says why").await;
             let locked = env.condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
             assert_eq!(locked.status, "False");
-            for part in [status, "the double says why", remedy] {
+            for part in [status, "the emulator says why", remedy] {
                 assert!(locked.message.contains(part), "{}", locked.message);
             }
             say("", "").await;

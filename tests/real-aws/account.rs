@@ -1,4 +1,4 @@
-//! Where the suite runs: the account that `REAL_AWS_ACCOUNT` and `REAL_AWS_ZONE` name, or an account of the local AWS. How its endpoints are called,
+//! Where the suite runs: the account that `REAL_AWS_ACCOUNT` and `REAL_AWS_ZONE` name, or an account of the AWS emulator. How its endpoints are called,
 //! and how long anything may take there.
 use std::{
     env,
@@ -133,7 +133,7 @@ impl Account {
     pub fn place(&self) -> String {
         let where_ = match self.place {
             Place::Real(_) => "the real account",
-            Place::Local { .. } => "an account of the local AWS (REAL_AWS_ACCOUNT and REAL_AWS_ZONE are not set)",
+            Place::Local { .. } => "an account of the AWS emulator (REAL_AWS_ACCOUNT and REAL_AWS_ZONE are not set)",
         };
         format!("{where_} {} in {}, zone {}, names {}*", self.id, self.region, self.zone, self.run)
     }

@@ -1,5 +1,5 @@
-//! What a user does: the quickstart from nothing to nothing, and a custom domain that serves taken over and given back. On the way what the local
-//! AWS assumes is tried, where there is what it takes.
+//! What a user does: the quickstart from nothing to nothing, and a custom domain that serves taken over and given back. On the way what
+//! the AWS emulator assumes is tried, where there is what it takes.
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, DomainNameStatus, EndpointType, SecurityPolicy};
 use aws_sdk_route53::types::{

@@ -1,4 +1,4 @@
-//! The local world that a recorded one is made in and put back into, with one operator for all of its namespaces: Kubernetes, the local AWS,
+//! The local world that a recorded one is made in and put back into, with one operator for all of its namespaces: Kubernetes, the AWS emulator,
 //! the edge, and callers.
 use std::{
     path::PathBuf,
@@ -159,7 +159,10 @@ impl Stage {
     pub async fn load(&self, dumps: &[Value]) {
         for dump in dumps {
             let dump = dump.to_string().replace(BACKEND, &self.echo.url());
-            self.control().load(&serde_json::from_str(&dump).expect("JSON")).await.expect("the double takes its dump");
+            self.control()
+                .load(&serde_json::from_str(&dump).expect("JSON"))
+                .await
+                .expect("the emulator takes its dump");
         }
     }
 

@@ -14,7 +14,7 @@ def one_line(text: str) -> str:
 def test_every_assumption_is_listed():
     listed = one_line(re.sub(r"\n- `[a-z0-9-]+`: ", "\n", (ROOT / "ASSUMPTIONS.md").read_text()))
     found = 0
-    for module in (ROOT / "awsdouble").glob("*.py"):
+    for module in (ROOT / "awsemulator").glob("*.py"):
         for paragraph in (ast.get_docstring(ast.parse(module.read_text())) or "").split("\n\n"):
             _, introduced, assumptions = paragraph.partition("Assumed: ")
             for assumption in filter(None, one_line(assumptions).rstrip(".").split("; ")):

@@ -24,9 +24,9 @@ DISABLE = [{"op": "replace", "path": "/disableExecuteApiEndpoint", "value": "Tru
 
 
 @pytest.fixture
-def front(double) -> dict:
+def front(emulator) -> dict:
     """The headers with which the TLS front passes on a request of a client with a certificate."""
-    secret = double.get("edge")["secret"]
+    secret = emulator.get("edge")["secret"]
     return {"x-double-secret": secret} | {f"x-double-client-cert-{k}": urllib.parse.quote(v) for k, v in CERT.items()}
 
 
@@ -36,7 +36,7 @@ def mapped(aws, api, stage="$default", key="k", **domain) -> str:
     return name
 
 
-def test_http_api_header_mappings(double, aws, backend, front):
+def test_http_api_header_mappings(emulator, aws, backend, front):
     api, integration = aws.http_api(
         backend,
         {
@@ -48,7 +48,7 @@ def test_http_api_header_mappings(double, aws, backend, front):
         },
     )
     name = mapped(aws, api)
-    status, body = double.request(name, "/k/x", front | {"x-subject": "spoofed", "x-list": "client", "x-secret": "s"})
+    status, body = emulator.request(name, "/k/x", front | {"x-subject": "spoofed", "x-list": "client", "x-secret": "s"})
     headers = json.loads(body)["headers"]
     assert status == 200 and headers["x-subject"] == CERT["subject"] and headers["x-list"] == "client,a1:b2"
     assert (
@@ -57,57 +57,57 @@ def test_http_api_header_mappings(double, aws, backend, front):
     assert not [h for h in headers if h.startswith("x-double")]
     # without a certificate (default endpoint) the header is not the client's either, unless the knob says so
     host = f"{api}.execute-api.us-east-1.amazonaws.com"
-    assert "x-subject" not in json.loads(double.request(host, "/x", {"x-subject": "spoofed"})[1])["headers"]
+    assert "x-subject" not in json.loads(emulator.request(host, "/x", {"x-subject": "spoofed"})[1])["headers"]
     aws.knobs(keep_unresolved_header=1)
-    assert json.loads(double.request(host, "/x", {"x-subject": "spoofed"})[1])["headers"]["x-subject"] == "spoofed"
+    assert json.loads(emulator.request(host, "/x", {"x-subject": "spoofed"})[1])["headers"]["x-subject"] == "spoofed"
 
 
-def test_refusals(double, aws, backend, front):
+def test_refusals(emulator, aws, backend, front):
     api, _ = aws.http_api(backend)
     name = mapped(aws, api)
     plain = aws.domain(f"plain.{aws.zone_name}", aws.certificate(f"plain.{aws.zone_name}"))
     aws.v2.create_api_mapping(DomainName=plain, ApiId=api, Stage="$default")
     forbidden = (403, '{"message":"Forbidden"}')
-    assert double.request(name, "/k/x") == forbidden  # not through the TLS front
-    assert double.request(name, "/k/x", front | {"x-double-secret": "wrong"}) == forbidden
-    assert double.request(name, "/k/x", {"x-double-secret": front["x-double-secret"]}) == forbidden  # no certificate
-    assert double.request(name, "/nope", front) == forbidden  # no mapping
-    assert double.request(name, "/k/x", front)[0] == 200
-    assert double.request(plain, "/x")[0] == 200
-    assert double.request(f"none.{aws.zone_name}", "/x")[0] != 200
+    assert emulator.request(name, "/k/x") == forbidden  # not through the TLS front
+    assert emulator.request(name, "/k/x", front | {"x-double-secret": "wrong"}) == forbidden
+    assert emulator.request(name, "/k/x", {"x-double-secret": front["x-double-secret"]}) == forbidden  # no certificate
+    assert emulator.request(name, "/nope", front) == forbidden  # no mapping
+    assert emulator.request(name, "/k/x", front)[0] == 200
+    assert emulator.request(plain, "/x")[0] == 200
+    assert emulator.request(f"none.{aws.zone_name}", "/x")[0] != 200
 
 
-def test_forged_certificate_headers_never_count(double, aws, backend, front):
+def test_forged_certificate_headers_never_count(emulator, aws, backend, front):
     """On a host without mutual TLS a client may send what it likes."""
     api, _ = aws.http_api(backend, {"overwrite:header.x-subject": "$context.identity.clientCert.subjectDN"})
     forged = {k: v for k, v in front.items() if k != "x-double-secret"}
-    headers = json.loads(double.request(f"{api}.execute-api.localhost", "/x", forged)[1])["headers"]
+    headers = json.loads(emulator.request(f"{api}.execute-api.localhost", "/x", forged)[1])["headers"]
     assert "x-subject" not in headers and not [h for h in headers if h.startswith("x-double")]
 
 
-def test_http_api_default_endpoint(double, aws, backend):
+def test_http_api_default_endpoint(emulator, aws, backend):
     api, _ = aws.http_api(backend)
     host = f"{api}.execute-api.us-east-1.amazonaws.com"
     assert aws.v2.get_api(ApiId=api)["ApiEndpoint"] == f"https://{host}"
-    assert double.request(host, "/x")[0] == 200
+    assert emulator.request(host, "/x")[0] == 200
     aws.v2.update_api(ApiId=api, DisableExecuteApiEndpoint=True)  # its stage deploys automatically
-    assert double.request(host, "/x") == (404, '{"message":"Not Found"}')
+    assert emulator.request(host, "/x") == (404, '{"message":"Not Found"}')
     aws.v2.update_api(ApiId=api, DisableExecuteApiEndpoint=False)
-    assert double.request(host, "/x")[0] == 200
+    assert emulator.request(host, "/x")[0] == 200
 
 
-def test_http_api_default_endpoint_needs_a_deployment(double, aws, backend):
+def test_http_api_default_endpoint_needs_a_deployment(emulator, aws, backend):
     api, integration = aws.http_api(backend, auto_deploy=False)
     host = f"{api}.execute-api.us-east-1.amazonaws.com"
     aws.v2.create_deployment(ApiId=api, StageName="$default")
     aws.v2.update_api(ApiId=api, DisableExecuteApiEndpoint=True)
     aws.v2.update_integration(ApiId=api, IntegrationId=integration, RequestParameters={"overwrite:header.x-new": "yes"})
-    assert "x-new" not in json.loads(double.request(host, "/x")[1])["headers"]
+    assert "x-new" not in json.loads(emulator.request(host, "/x")[1])["headers"]
     aws.v2.create_deployment(ApiId=api, StageName="$default")
-    assert double.request(host, "/x")[0] == 404
+    assert emulator.request(host, "/x")[0] == 404
 
 
-def test_rest_api_default_endpoint_needs_a_deployment(double, aws, backend):
+def test_rest_api_default_endpoint_needs_a_deployment(emulator, aws, backend):
     for publish in (
         lambda api: aws.v1.create_deployment(restApiId=api, stageName="prod"),
         lambda api: aws.v1.update_stage(
@@ -118,12 +118,12 @@ def test_rest_api_default_endpoint_needs_a_deployment(double, aws, backend):
         host = f"{api}.execute-api.us-east-1.amazonaws.com"
         shown = aws.v1.update_rest_api(restApiId=api, patchOperations=DISABLE)
         assert shown["disableExecuteApiEndpoint"] is True
-        assert double.request(host, "/prod/x")[0] == 200
+        assert emulator.request(host, "/prod/x")[0] == 200
         publish(api)
-        assert double.request(host, "/prod/x") == (403, '{"message":"Forbidden"}')
+        assert emulator.request(host, "/prod/x") == (403, '{"message":"Forbidden"}')
 
 
-def test_a_touched_stage_publishes_the_flag_and_nothing_else(double, aws, backend):
+def test_a_touched_stage_publishes_the_flag_and_nothing_else(emulator, aws, backend):
     """A change to what it is; unless the knob says that it does not."""
     touch = [{"op": "replace", "path": "/description", "value": ""}]
     api, resource = aws.rest_api(backend + "/{proxy}")
@@ -133,17 +133,17 @@ def test_a_touched_stage_publishes_the_flag_and_nothing_else(double, aws, backen
     aws.v1.update_rest_api(restApiId=api, patchOperations=DISABLE)
     aws.knobs(stage_update_publishes=0)
     aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=touch)
-    assert double.request(host, "/prod/x")[0] == 200
+    assert emulator.request(host, "/prod/x")[0] == 200
     aws.knobs(stage_update_publishes=1)
     aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=touch)
-    assert double.request(host, "/prod/x")[0] == 403
+    assert emulator.request(host, "/prod/x")[0] == 403
     enable = [{"op": "replace", "path": "/disableExecuteApiEndpoint", "value": "false"}]
     aws.v1.update_rest_api(restApiId=api, patchOperations=enable)
     aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=touch)
-    assert "x-new" not in json.loads(double.request(host, "/prod/x")[1])["headers"]
+    assert "x-new" not in json.loads(emulator.request(host, "/prod/x")[1])["headers"]
 
 
-def test_a_deployment_for_another_stage(double, aws, backend):
+def test_a_deployment_for_another_stage(emulator, aws, backend):
     """One deployment serves any number of stages, by UpdateStage."""
     api, _ = aws.rest_api(backend + "/{proxy}")
     host = f"{api}.execute-api.us-east-1.amazonaws.com"
@@ -151,7 +151,7 @@ def test_a_deployment_for_another_stage(double, aws, backend):
     aws.v1.create_stage(restApiId=api, stageName="dev", deploymentId="")
     point = [{"op": "replace", "path": "/deploymentId", "value": deployment}]
     aws.v1.update_stage(restApiId=api, stageName="dev", patchOperations=point)
-    assert double.request(host, "/dev/x")[0] == 200
+    assert emulator.request(host, "/dev/x")[0] == 200
     assert aws.v1.get_stage(restApiId=api, stageName="dev")["deploymentId"] == deployment
 
 
@@ -169,14 +169,14 @@ def test_rest_api_tags_and_dates(aws, backend):
     assert (before - aws.v1.get_stage(restApiId=api, stageName="prod")["lastUpdatedDate"]).total_seconds() > 90
 
 
-def test_disabled_endpoint_leaves_the_domain_name_alone(double, aws, backend, front):
+def test_disabled_endpoint_leaves_the_domain_name_alone(emulator, aws, backend, front):
     api, _ = aws.http_api(backend)
     name = mapped(aws, api)
     aws.v2.update_api(ApiId=api, DisableExecuteApiEndpoint=True)
-    assert double.request(name, "/k/x", front)[0] == 200
+    assert emulator.request(name, "/k/x", front)[0] == 200
 
 
-def test_rest_api_header_mappings_and_deployment(double, aws, backend, front):
+def test_rest_api_header_mappings_and_deployment(emulator, aws, backend, front):
     api, resource = aws.rest_api(
         backend + "/{proxy}",
         {
@@ -188,7 +188,7 @@ def test_rest_api_header_mappings_and_deployment(double, aws, backend, front):
         },
     )
     name = mapped(aws, api, "prod")
-    echo = json.loads(double.request(name, "/k/a/b", front | {"x-subject": "spoofed", "x-in": "i"})[1])
+    echo = json.loads(emulator.request(name, "/k/a/b", front | {"x-subject": "spoofed", "x-in": "i"})[1])
     assert echo["path"] == "/a/b" and echo["headers"]["x-subject"] == CERT["subject"]
     assert [echo["headers"][h] for h in ("x-static", "x-from", "x-until")] == ["s", "i", CERT["not-after"]]
     aws.v1.update_integration(
@@ -203,9 +203,9 @@ def test_rest_api_header_mappings_and_deployment(double, aws, backend, front):
             }
         ],
     )
-    assert "x-serial" not in json.loads(double.request(name, "/k/a", front)[1])["headers"]
+    assert "x-serial" not in json.loads(emulator.request(name, "/k/a", front)[1])["headers"]
     aws.v1.create_deployment(restApiId=api, stageName="prod")
-    assert json.loads(double.request(name, "/k/a", front)[1])["headers"]["x-serial"] == "a1:b2"
+    assert json.loads(emulator.request(name, "/k/a", front)[1])["headers"]["x-serial"] == "a1:b2"
 
 
 def test_request_parameters_one_by_one(aws, backend):
@@ -266,17 +266,17 @@ def test_v2_lists_come_in_pages(aws, backend):
         assert (len(first["Items"]), len(second["Items"]), second.get("NextToken")) == (2, 1, None)
 
 
-def test_an_integration_that_is_no_proxy_passes_on_what_is_mapped(double, aws, backend):
+def test_an_integration_that_is_no_proxy_passes_on_what_is_mapped(emulator, aws, backend):
     mapped = {"integration.request.header.X-In": "method.request.header.X-In"}
     api, _ = aws.rest_api(backend + "/x", mapped, kind="HTTP")
     host = f"{api}.execute-api.us-east-1.amazonaws.com"
     headers = {"x-in": "i", "x-other": "o", "accept": "a/b"}
-    got = json.loads(double.request(host, "/prod/x", headers)[1])["headers"]
+    got = json.loads(emulator.request(host, "/prod/x", headers)[1])["headers"]
     assert (got["x-in"], got["accept"], "x-other" in got) == ("i", "a/b", False)
 
 
 @pytest.mark.parametrize("payload", ["1.0", "2.0"])
-def test_certificate_in_the_lambda_event(double, aws, front, payload):
+def test_certificate_in_the_lambda_event(emulator, aws, front, payload):
     api, _ = aws.http_api(
         aws.function(ECHO),
         {"overwrite:header.x-subject": "$context.identity.clientCert.subjectDN"},
@@ -284,7 +284,7 @@ def test_certificate_in_the_lambda_event(double, aws, front, payload):
         payload=payload,
     )
     name = mapped(aws, api)
-    event = json.loads(double.request(name, "/k/x?a=1&a=2", front)[1])
+    event = json.loads(emulator.request(name, "/k/x?a=1&a=2", front)[1])
     context = event["requestContext"]
     assert (
         event["version"] == payload
@@ -299,14 +299,14 @@ def test_certificate_in_the_lambda_event(double, aws, front, payload):
     assert not [h for h in event["headers"] if h.startswith("x-double")]
 
 
-def test_certificate_in_the_rest_event(double, aws, front):
+def test_certificate_in_the_rest_event(emulator, aws, front):
     api, _ = aws.rest_api(aws.invocation_uri(aws.function(ECHO)), kind="AWS_PROXY")
-    event = json.loads(double.request(mapped(aws, api, "prod"), "/k/x", front)[1])
+    event = json.loads(emulator.request(mapped(aws, api, "prod"), "/k/x", front)[1])
     assert event["requestContext"]["identity"]["clientCert"] == EVENT_CERT
 
 
 @pytest.mark.parametrize("payload", ["1.0", "2.0"])
-def test_http_api_authorizer(double, aws, backend, front, payload):
+def test_http_api_authorizer(emulator, aws, backend, front, payload):
     where = (
         "['requestContext']['authentication']['clientCert']"
         if payload == "2.0"
@@ -338,12 +338,12 @@ def handler(e, c):
     assert refused_id[0] == "BadRequestException"
     aws.v2.update_route(ApiId=api, RouteId=route, AuthorizationType="CUSTOM", AuthorizerId=authorizer)
     name = mapped(aws, api)
-    assert double.request(name, "/k/x", front)[0] == 500  # the function does not let API Gateway call it
+    assert emulator.request(name, "/k/x", front)[0] == 500  # the function does not let API Gateway call it
     permit(aws, function, api, authorizer)
-    status, body = double.request(name, "/k/x", front)
+    status, body = emulator.request(name, "/k/x", front)
     assert status == 200 and json.loads(body)["headers"]["x-cn"] == "CN=client"
     # the identity source is not there on the default endpoint
-    assert double.request(f"{api}.execute-api.localhost", "/x")[0] == 401
+    assert emulator.request(f"{api}.execute-api.localhost", "/x")[0] == 401
     assert refused(aws.v2.delete_authorizer, ApiId=api, AuthorizerId=authorizer)[0] == "ConflictException"
     aws.v2.update_route(ApiId=api, RouteId=route, AuthorizationType="NONE", AuthorizerId="")
     aws.v2.delete_authorizer(ApiId=api, AuthorizerId=authorizer)
@@ -360,7 +360,7 @@ def permit(aws, function: str, api: str, authorizer: str) -> None:
     )
 
 
-def test_rest_api_authorizer(double, aws, backend, front):
+def test_rest_api_authorizer(emulator, aws, backend, front):
     function = aws.function("""
 def handler(e, c):
     cert = e['requestContext']['identity']['clientCert']
@@ -379,44 +379,44 @@ def handler(e, c):
     )
     name = mapped(aws, api, "prod")
     authorizer = aws.v1.get_authorizers(restApiId=api)["items"][0]["id"]
-    assert double.request(name, "/k/x", front)[0] == 500
+    assert emulator.request(name, "/k/x", front)[0] == 500
     permit(aws, function, api, authorizer)
-    status, body = double.request(name, "/k/x", front)
+    status, body = emulator.request(name, "/k/x", front)
     assert status == 200 and json.loads(body)["headers"]["x-cn"] == "CN=client"
-    assert double.request(name, "/k/x", front | {"x-double-client-cert-serial": "00"})[0] == 403
+    assert emulator.request(name, "/k/x", front | {"x-double-client-cert-serial": "00"})[0] == 403
     assert refused(aws.v1.delete_authorizer, restApiId=api, authorizerId=authorizer)[0] == "ConflictException"
     none = [{"op": "replace", "path": "/authorizationType", "value": "NONE"}]
     aws.v1.update_method(restApiId=api, resourceId=resource, httpMethod="ANY", patchOperations=none)
     aws.v1.delete_authorizer(restApiId=api, authorizerId=authorizer)
 
 
-def test_longest_mapping_wins_and_wildcard_domain(double, aws, backend, front):
+def test_longest_mapping_wins_and_wildcard_domain(emulator, aws, backend, front):
     one, _ = aws.http_api(backend + "/one")
     two, _ = aws.http_api(backend + "/two")
     name = mapped(aws, one, key="orders")
     aws.v2.create_api_mapping(DomainName=name, ApiId=two, Stage="$default", ApiMappingKey="orders/v2")
-    assert json.loads(double.request(name, "/orders/x", front)[1])["path"] == "/one/x"
-    assert json.loads(double.request(name, "/orders/v2/x", front)[1])["path"] == "/two/x"
+    assert json.loads(emulator.request(name, "/orders/x", front)[1])["path"] == "/one/x"
+    assert json.loads(emulator.request(name, "/orders/v2/x", front)[1])["path"] == "/two/x"
     wildcard = aws.domain(f"*.w.{aws.zone_name}", aws.certificate(f"*.w.{aws.zone_name}"))
     aws.v2.create_api_mapping(DomainName=wildcard, ApiId=one, Stage="$default")
-    assert double.request(f"any.w.{aws.zone_name}", "/x")[0] == 200
+    assert emulator.request(f"any.w.{aws.zone_name}", "/x")[0] == 200
 
 
-def test_other_region(double, backend, front):
-    aws = Aws(double, "eu-west-1")
+def test_other_region(emulator, backend, front):
+    aws = Aws(emulator, "eu-west-1")
     api, _ = aws.http_api(backend)
-    assert double.request(mapped(aws, api), "/k/x", front)[0] == 200
-    assert double.request(f"{api}.execute-api.eu-west-1.amazonaws.com", "/x")[0] == 200
+    assert emulator.request(mapped(aws, api), "/k/x", front)[0] == 200
+    assert emulator.request(f"{api}.execute-api.eu-west-1.amazonaws.com", "/x")[0] == 200
 
 
-def test_chosen_api_id(double, aws, backend):
+def test_chosen_api_id(emulator, aws, backend):
     """The tag awsdouble:id: the id of a new API, unique in all accounts."""
     chosen = f"c{aws.account[-9:]}"
     tags = {"awsdouble:id": chosen, "a": "b"}
     api = aws.v2.create_api(Name="a", ProtocolType="HTTP", Tags=tags)
     assert api["ApiId"] == chosen and aws.v2.get_api(ApiId=chosen)["Tags"] == tags
     assert api["ApiEndpoint"] == f"https://{chosen}.execute-api.us-east-1.amazonaws.com"
-    other = Aws(double)
+    other = Aws(emulator)
     assert refused(other.v2.create_api, Name="a", ProtocolType="HTTP", Tags=tags)[:2] == ("ConflictException", 409)
     assert refused(other.v1.create_rest_api, name="r", tags=tags)[:2] == ("ConflictException", 409)
     assert aws.v1.create_rest_api(name="r", tags={"awsdouble:id": f"r{chosen}"})["id"] == f"r{chosen}"

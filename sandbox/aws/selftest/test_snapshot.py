@@ -1,10 +1,10 @@
-"""What an account has in AWS, taken out of one double and put into another: every call answers the same there."""
+"""What an account has in AWS, taken out of one emulator and put into another: every call answers the same there."""
 
 import json
 import urllib.error
 
 import pytest
-from conftest import Aws, Double, authority, eventually, free_port, pem
+from conftest import Aws, Emulator, authority, eventually, free_port, pem
 
 #: Of the call itself, not of the account.
 _VOLATILE = ("ResponseMetadata",)
@@ -42,8 +42,8 @@ def _answers(aws: Aws, held: dict) -> dict[str, object]:
         "versions": aws.s3.list_object_versions(Bucket=aws.bucket),
         "function": aws.lam.get_function_configuration(FunctionName=held["function"]),
         "function policy": aws.lam.get_policy(FunctionName=held["function"]),
-        "edge": aws.double.get(f"edge?account={aws.account}")["domains"],
-        "dns": aws.double.get(f"dns?account={aws.account}"),
+        "edge": aws.emulator.get(f"edge?account={aws.account}")["domains"],
+        "dns": aws.emulator.get(f"dns?account={aws.account}"),
     }
     for version in [None, held["version"]]:
         which = {"VersionId": version} if version else {}
@@ -56,19 +56,19 @@ def _answers(aws: Aws, held: dict) -> dict[str, object]:
     return everything
 
 
-def _requests(double: Double, held: dict, front: dict) -> list[tuple[int, str]]:
+def _requests(emulator: Emulator, held: dict, front: dict) -> list[tuple[int, str]]:
     hosts = [f"{held[api]}.execute-api.us-east-1.amazonaws.com" for api in ("api", "rest")]
     return [
-        double.request(held["name"], "/k/x", front),
-        double.request(held["name"], "/k/x"),
-        double.request(held["name"], "/rest/hello", front),
-        double.request(hosts[0], "/x"),
-        double.request(hosts[1], "/prod/x"),
+        emulator.request(held["name"], "/k/x", front),
+        emulator.request(held["name"], "/k/x"),
+        emulator.request(held["name"], "/rest/hello", front),
+        emulator.request(hosts[0], "/x"),
+        emulator.request(hosts[1], "/prod/x"),
     ]
 
 
-def _front(double: Double) -> dict[str, str]:
-    edge = double.get("edge")
+def _front(emulator: Emulator) -> dict[str, str]:
+    edge = emulator.get("edge")
     names = {name: "x" for name in edge["certificateHeaders"]}
     return {edge["secretHeader"]: edge["secret"]} | names
 
@@ -114,11 +114,11 @@ def held(aws) -> dict:
     return names | {"version": version, "function": function.rpartition(":")[2]}
 
 
-def test_every_call_answers_the_same_in_another_process(double, aws, held):
-    before, served = _answers(aws, held), _requests(double, held, _front(double))
+def test_every_call_answers_the_same_in_another_process(emulator, aws, held):
+    before, served = _answers(aws, held), _requests(emulator, held, _front(emulator))
     assert [status for status, _ in served] == [200, 403, 200, 404, 200]
-    dumped = double.get(f"dump?account={aws.account}")
-    other = Double(free_port(), issue_delay=0, update_settle=0)
+    dumped = emulator.get(f"dump?account={aws.account}")
+    other = Emulator(free_port(), issue_delay=0, update_settle=0)
     try:
         there = Aws(other, account=aws.account)
         assert other.post("load", json.loads(json.dumps(dumped)))["entries"] > 20
@@ -139,27 +139,27 @@ def test_every_call_answers_the_same_in_another_process(double, aws, held):
         other.process.wait(10)
 
 
-def test_a_load_replaces_one_account_and_no_other(double, aws, held):
-    other = Aws(double)
+def test_a_load_replaces_one_account_and_no_other(emulator, aws, held):
+    other = Aws(emulator)
     other.zone()
-    dumped, others = (double.get(f"dump?account={a.account}") for a in (aws, other))
+    dumped, others = (emulator.get(f"dump?account={a.account}") for a in (aws, other))
     zone = aws.r53.list_hosted_zones()["HostedZones"][0]["Id"]
     aws.upsert(zone, f"later.{aws.zone_name}", "TXT", '"1"')
     aws.v2.delete_domain_name(DomainName=held["name"])
     aws.s3.create_bucket(Bucket=f"later-{aws.account}")
-    double.post("load", dumped)
-    assert double.get(f"dump?account={aws.account}") == dumped
-    assert double.get(f"dump?account={other.account}") == others
-    nothing = double.get("dump?account=000000000001") | {"account": aws.account}
-    double.post("load", nothing)
+    emulator.post("load", dumped)
+    assert emulator.get(f"dump?account={aws.account}") == dumped
+    assert emulator.get(f"dump?account={other.account}") == others
+    nothing = emulator.get("dump?account=000000000001") | {"account": aws.account}
+    emulator.post("load", nothing)
     assert aws.v2.get_domain_names()["Items"] == [] and aws.s3.list_buckets()["Buckets"] == []
-    assert double.get(f"edge?account={aws.account}")["domains"] == []
+    assert emulator.get(f"edge?account={aws.account}")["domains"] == []
 
 
-def test_what_is_not_known_changes_nothing(double, aws):
+def test_what_is_not_known_changes_nothing(emulator, aws):
     aws.zone()
-    before = double.get(f"dump?account={aws.account}")
+    before = emulator.get(f"dump?account={aws.account}")
     for wrong in ({"stores": before["stores"] | {"s3._no_such": []}}, {"stores": {"s3._buckets": 1}}):
         with pytest.raises(urllib.error.HTTPError):
-            double.post("load", before | wrong)
-        assert double.get(f"dump?account={aws.account}") == before
+            emulator.post("load", before | wrong)
+        assert emulator.get(f"dump?account={aws.account}") == before

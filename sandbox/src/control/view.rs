@@ -1,4 +1,4 @@
-//! What the double's AWS shows to the outside: custom domain names to the edge, hosted zones to the DNS.
+//! What the emulator's AWS shows to the outside: custom domain names to the edge, hosted zones to the DNS.
 
 use std::collections::BTreeMap;
 

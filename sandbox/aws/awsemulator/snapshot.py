@@ -89,7 +89,7 @@ def dump(account: str) -> dict:
         # (account, key), or (account, Region, key)
         if entries := [[*map(encode, k[1:]), encode(v)] for k, v in store._data.items() if k[0] == account]:
             stores[name] = entries
-    return {"account": account, "stores": stores, "double": _dump_double(account)}
+    return {"account": account, "stores": stores, "double": _dump_emulator(account)}
 
 
 def load(snapshot: dict) -> dict:
@@ -104,7 +104,7 @@ def load(snapshot: dict) -> dict:
         for key in [k for k in store._data if k[0] == account]:
             del store._data[key]
         store._data.update(read.get(name, {}))
-    _load_double(account, snapshot["double"])
+    _load_emulator(account, snapshot["double"])
     return {"entries": sum(map(len, read.values()))}
 
 
@@ -117,7 +117,7 @@ def _deployments(account: str) -> set[str]:
     return {deployment for key, deployments in all_of if key[0] == account for deployment in deployments}
 
 
-def _dump_double(account: str) -> dict:
+def _dump_emulator(account: str) -> dict:
     serving = [[region, name, [asdict(s) for s in configurations]]
                for (owner, region, name), configurations in domain_names._serving.items() if owner == account]
     forced = [[region, name, *forced] for (owner, region, name), forced in domain_names._forced_status.items()
@@ -134,7 +134,7 @@ def _dump_double(account: str) -> dict:
     }
 
 
-def _load_double(account: str, held: dict) -> None:
+def _load_emulator(account: str, held: dict) -> None:
     for keyed in (domain_names._serving, domain_names._forced_status, buckets._enabled):
         for key in [k for k in keyed if k[0] == account]:
             del keyed[key]

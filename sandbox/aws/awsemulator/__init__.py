@@ -1,4 +1,4 @@
-"""A double of the AWS services that the operator drives, for tests on one machine.
+"""An emulator of the AWS services that the operator drives, for tests on one machine.
 
 MiniStack (PyPI) supplies the AWS wire protocols and plain storage; this package puts on top of it what
 MiniStack leaves out and the operator must cope with: certificates that are issued only after their DNS

@@ -1,4 +1,4 @@
-"""The knobs: how slow, how strict and how inconsistent the double is.
+"""The knobs: how slow, how strict and how inconsistent the emulator is.
 
 Each knob is a number, set at start from the environment (``AWSDOUBLE_ISSUE_DELAY=0.2``) or at run time by
 ``POST /_double/config {"issue_delay": 0.2}``; with ``?account=111111111111`` it holds for that account
