@@ -11,7 +11,7 @@ pub const BLIND: SignedDuration = SignedDuration::from_mins(10);
 /// How long after its creation an object may wait for another one that is applied with it before that counts as missing.
 pub const FRESH: SignedDuration = SignedDuration::from_secs(30);
 /// Message of Ready while all is well.
-const READY: &str = "everything is as the spec says";
+const READY: &str = "All resources are in the desired state";
 /// Beginning of Ready's message while the state of a step cannot be observed.
 const LAST_SEEN: &str = "AWS or the API server is out of reach, and this is the last state seen: ";
 /// Beginning of Ready's message while the object is suspended.
@@ -166,7 +166,7 @@ pub fn write(
                 Acceptance::Granted(grant) => format!(", by the ClientGrant {grant}"),
                 _ => String::new(),
             };
-            let message = format!("the spec is understood and allowed{by}");
+            let message = format!("Spec is valid and permitted{by}");
             put(ConditionType::Accepted, ConditionStatus::True, Reason::Accepted, &message);
             for step_condition in step_conditions {
                 let condition_status = match step_condition.status {

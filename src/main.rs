@@ -108,7 +108,7 @@ struct Run {
     /// within two fifteenths.
     #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "15m", value_parser = interval)]
     drift_interval: Duration,
-    /// How often all custom domains of an account and Region are looked through for ways around mutual TLS, for example 15m.
+    /// How often all custom domains of an account and Region are looked through for mTLS bypasses, for example 15m.
     #[arg(long, env = "MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", default_value = "15m", value_parser = interval)]
     bypass_scan_interval: Duration,
     /// How long a new truststore version takes to reach every server of AWS: a self-signed certificate is handed out, and certificates move to

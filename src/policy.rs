@@ -45,7 +45,7 @@ pub struct Rule {
     /// The accounts that domains are made in, as AWS itself says where the credentials lead.
     #[serde(default, deserialize_with = "listed")]
     pub accounts: Option<Vec<String>>,
-    /// The roles that a spec may have the operator take on, for the domain or for Route 53. Without: none.
+    /// The roles that a spec may have the operator assume, for the domain or for Route 53. Without: none.
     #[serde(default)]
     pub roles: Vec<Role>,
     /// Where truststores are stored.
@@ -125,7 +125,7 @@ pub enum Resource {
     Zone(Option<String>),
     Region(String),
     Account(String),
-    /// ARN of a role to take on.
+    /// ARN of a role to assume.
     Role(String),
     /// Where the truststore is stored.
     Object {

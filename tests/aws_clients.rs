@@ -968,7 +968,7 @@ fn role(account: &str, name: &str) -> RoleToAssume {
     RoleToAssume { arn: format!("arn:aws:iam::{account}:role/{name}"), external_id }
 }
 
-/// How often this role has been taken on.
+/// How often this role has been assumed.
 async fn assumed(role: &str) -> usize {
     let calls = emulator("calls?operation=AssumeRole", Value::Null).await;
     calls["calls"].as_array().unwrap().iter().filter(|c| c["resource"] == role).count()
@@ -1025,7 +1025,7 @@ fn counted(gate: &Gate, service: &str, operation: &str, outcome: &str) -> u64 {
 
 #[tokio::test]
 #[ignore = "runs in the process that in_the_local_aws starts"]
-async fn a_role_that_cannot_be_taken_on_is_said_to_be_what_it_is() {
+async fn a_role_that_cannot_be_assumed_is_said_to_be_what_it_is() {
     let account = "920000000003";
     let gate = gate(&["*=unlimited"]);
     let sessions = Sessions::new(&gate);

@@ -49,7 +49,7 @@ pub enum Error {
     },
     #[error("{path} has something in it that is no CustomResourceDefinition", path = path.display())]
     NotACrd { path: PathBuf },
-    #[error("{what} is no object that can be put back")]
+    #[error("{what} is no object that can be restored")]
     NotAnObject { what: String },
     #[error("cannot put {what} into etcd")]
     Etcd {

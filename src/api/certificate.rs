@@ -116,7 +116,7 @@ pub struct ClientCertificateSpec {
     pub private_key: Option<PrivateKey>,
 
     /// A PEM certificate signing request: the requester keeps its private key, and the Secret, of type Opaque, has `tls.crt` and `ca.crt` but no
-    /// `tls.key`. Instead of subject and privateKey; chosen at creation. The request itself may be replaced later, which issues anew. Its
+    /// `tls.key`. Instead of subject and privateKey; chosen at creation. The request itself may be replaced later, which issues again. Its
     /// subject (CN, O, OU, C, L and ST only) and its DNS names, URIs and mail addresses are taken over within the limits of the fields here;
     /// the parts of the subject stand in the order C, ST, L, O, OU, CN. Other extensions that it asks for are left out. Its key: RSA from
     /// 2048 to 4096 bits, P-256 or P-384.

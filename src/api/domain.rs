@@ -74,7 +74,7 @@ pub struct MtlsDomainSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlisted_mappings: Option<UnlistedMappings>,
 
-    /// What happens to the mapped APIs' default endpoint (`https://<api id>.execute-api...`), which asks nobody for a certificate.
+    /// What happens to the mapped APIs' default endpoint (`https://<api id>.execute-api...`), which does not require a client certificate.
     /// Disable: it is closed, for all stages of an API, the first time only once the domain's own name works; the operator never opens it again,
     /// not even when this object is deleted (to do so: `aws apigatewayv2 update-api --api-id ... --no-disable-execute-api-endpoint`). Keep: it is
     /// left as it is, and BypassClosed is False with reason KeptOpen.
@@ -145,7 +145,7 @@ pub struct AwsPlace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<String>,
 
-    /// The role to take on for this domain, which is then made in the role's account. Unset: the operator's own.
+    /// The role to assume for this domain, which is then made in the role's account. Unset: the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
 }
@@ -300,7 +300,7 @@ pub struct Route53Dns {
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosted_zone_id: Option<String>,
-    /// The role to take on for Route 53 alone, when the zone is in another account. The operator takes it on with its own credentials, not with
+    /// The role to assume for Route 53 alone, when the zone is in another account. The operator takes it on with its own credentials, not with
     /// those of `aws.assumeRole`. Unset: as for the rest of the domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,

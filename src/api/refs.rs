@@ -27,7 +27,7 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// An IAM role that the operator takes on for its AWS calls.
+/// An IAM role that the operator assumes for its AWS calls.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AssumeRole {

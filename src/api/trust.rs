@@ -206,7 +206,7 @@ pub struct Truststore {
 
     /// Whether the operator may create the bucket. Never: it must be there, with versioning enabled. IfMissing: it is created when it is
     /// not there: versioned, all public access blocked, encrypted (with `kmsKeyArn` when given), tagged as the operator's; and these settings
-    /// are put back when somebody changes them, as long as the tag is there. The operator never deletes a bucket, nor changes one that it did
+    /// are restored when somebody changes them, as long as the tag is there. The operator never deletes a bucket, nor changes one that it did
     /// not make. S3 may take up to 15 minutes to give a new bucket's objects versions. Unset: Never.
     #[schemars(with = "BucketCreation")]
     #[serde(default, skip_serializing_if = "Option::is_none")]

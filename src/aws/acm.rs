@@ -235,7 +235,7 @@ impl From<&str> for KeyAlgorithm {
 }
 
 impl CertificateStatus {
-    /// AWS's word.
+    /// the AWS error code.
     pub fn as_str(&self) -> &str {
         match self {
             CertificateStatus::PendingValidation => "PENDING_VALIDATION",
@@ -266,7 +266,7 @@ impl From<&str> for CertificateStatus {
 }
 
 impl RenewalStatus {
-    /// AWS's word.
+    /// the AWS error code.
     pub fn as_str(&self) -> &str {
         match self {
             RenewalStatus::PendingAutoRenewal => "PENDING_AUTO_RENEWAL",

@@ -9,7 +9,7 @@ use aws_sdk_sts::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-/// The call that takes on a role. It comes before another one, whose error it then is: see [`Error::from_sdk`].
+/// The call that assumes a role. It comes before another one, whose error it then is: see [`Error::from_sdk`].
 pub const ASSUME_ROLE: &str = "sts:AssumeRole";
 
 /// A failed call. `Display` is fit for a condition's message: the same failure reads the same every time.
@@ -65,7 +65,7 @@ impl Error {
         Error { kind, operation, code: None, message: message.into(), source: None }
     }
 
-    /// What the SDK says of a call. When the call was not made, because the role for it could not be taken on, that is the error.
+    /// What the SDK says of a call. When the call was not made, because the role for it could not be assumed, that is the error.
     pub(super) fn from_sdk<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,

@@ -56,7 +56,7 @@ pub struct Bucket {
     operation: Operation,
 }
 
-/// Why a call is wanted. Each goes before the next one, but not for ever: see [`Class::head_start`].
+/// Why a call is wanted. Each goes before the next one, but not forever: see [`Class::head_start`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Somebody must lose access. It does not wait for its words to settle either.

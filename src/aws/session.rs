@@ -35,11 +35,11 @@ pub struct Access {
     pub region: Option<String>,
     /// Unset: with the credentials of the environment.
     pub role: Option<RoleToAssume>,
-    /// For Route 53 alone. Unset: as for the rest. This role too is taken on with the credentials of the environment.
+    /// For Route 53 alone. Unset: as for the rest. This role too is assumed with the credentials of the environment.
     pub route53_role: Option<RoleToAssume>,
 }
 
-/// A role to take on.
+/// A role to assume.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RoleToAssume {
     pub arn: String,
@@ -69,8 +69,8 @@ impl Sessions {
         Sessions { gate: gate.clone(), own: Arc::default(), assumed: Arc::default() }
     }
 
-    /// The session for this access. AWS is asked once who that is; a failure is not kept. Whether the role for Route 53 can be taken
-    /// on shows only in calls of Route 53, so that a refusal keeps nothing else from working.
+    /// The session for this access. AWS is asked once who that is; a failure is not kept. Whether the role for Route 53 can
+    /// be assumed shows only in calls of Route 53, so that a refusal keeps nothing else from working.
     pub async fn get(&self, access: &Access) -> Result<Session, Error> {
         let own = self.own(access.region.as_deref()).await?;
         if access.role.is_none() && access.route53_role.is_none() {
@@ -163,12 +163,12 @@ impl Session {
     }
 
     /// A session with the rights of another role, possibly of another account, in the same Region. Asks STS who that is, so a role
-    /// that may not be taken on fails here.
+    /// that may not be assumed fails here.
     pub async fn assume_role(&self, role: &RoleToAssume) -> Result<Session, Error> {
         Session::of(self.with_role(role), &self.gate).await
     }
 
-    /// The same, but asks nobody: a role that may not be taken on fails at the first call. The account is the one in the ARN.
+    /// The same, but asks nobody: a role that may not be assumed fails at the first call. The account is the one in the ARN.
     fn as_role(&self, role: &RoleToAssume) -> Session {
         let account = account_of(&role.arn).to_owned();
         Session::with(self.with_role(role), account, self.region.clone(), &self.gate)
@@ -257,7 +257,7 @@ pub fn account_of(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
 }
 
-/// Supplies the credentials of a role, which is taken on again before they expire. The SDK's own provider does the same, but past the
+/// Supplies the credentials of a role, which is assumed again before they expire. The SDK's own provider does the same, but past the
 /// gate, and tells a refusal from a failure in its text only.
 #[derive(Debug)]
 struct Role {

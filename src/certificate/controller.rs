@@ -1,4 +1,4 @@
-//! Runs the rooms of a `ClientCertificate` one after the other, wakes up when its Secret, its issuer or its domain's trust changes, and
+//! Runs the stages of a `ClientCertificate` one after the other, wakes up when its Secret, its issuer or its domain's trust changes, and
 //! says when to reconcile again.
 use std::{
     collections::HashMap,

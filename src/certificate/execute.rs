@@ -273,7 +273,7 @@ mod tests {
         );
         assert_eq!(again(KeyKind::EcdsaP384, Encoding::Pkcs8), (false, false), "a key that does not fit is replaced");
         assert!(private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(b"garbage".to_vec())).is_ok());
-        // In a shape that not every program reads it would be looked at as damaged for ever.
+        // In a shape that not every program reads it would be looked at as damaged forever.
         let marked = [&b"\xef\xbb\xbf"[..], &theirs[theirs.iter().position(|byte| *byte == b'-').unwrap()..]].concat();
         let (kept, pem) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(marked)).unwrap();
         assert_eq!(kept.subject_public_key_info(), key.subject_public_key_info());

@@ -220,8 +220,8 @@ mod tests {
         assert_eq!(names(conflicting(&named("a", "shop", self_signed), &ctx)), [""; 0], "it stays");
         assert_eq!(names(conflicting(&named("gone", "shop", |_| {}), &ctx)), [""; 0], "it is in no truststore");
         assert!(is_there(&named("a", "shop", |_| {}), &ctx));
-        let anew = named("a", "shop", |o| o["metadata"]["uid"] = json!("another"));
-        assert!(!is_there(&anew, &ctx), "another object has its name");
+        let again = named("a", "shop", |o| o["metadata"]["uid"] = json!("another"));
+        assert!(!is_there(&again, &ctx), "another object has its name");
     }
 
     #[tokio::test]

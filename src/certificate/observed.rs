@@ -33,7 +33,7 @@ pub struct Observed {
 
 impl Observed {
     /// How often a leaf was issued. The Secret knows best; when it is lost the status does, and after a restore without either the count
-    /// begins anew.
+    /// begins again.
     pub fn revision(&self) -> i64 {
         self.secret.as_ref().filter(|s| s.ours).map_or(self.last_revision, |s| s.revision)
     }

@@ -215,7 +215,7 @@ fn ten_years_by_an_authority() {
     }
     let (least, most) = (renewals.iter().min().unwrap(), renewals.iter().max().unwrap());
     assert!(*least > DAY * 58 && *most <= DAY * 60 + HOUR, "two thirds of 90 days, a little less: {least:?} {most:?}");
-    // The authority ends with its tenth year: what it can still give, it gives once, and not for ever.
+    // The authority ends with its tenth year: what it can still give, it gives once, and not forever.
     while world.now < world.issuer.not_after() {
         let before = world.issued;
         world.settles();
@@ -240,7 +240,7 @@ fn ten_years_of_signing_itself() {
     assert!(world.bundle.entries.len() <= 4, "what has expired is not kept: {:?}", world.bundle);
 }
 
-/// After a restore without Secret and status, while the domain cannot be seen, the count begins anew, with a subject that is taken.
+/// After a restore without Secret and status, while the domain cannot be seen, the count begins again, with a subject that is taken.
 #[test]
 fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
     let mut world = World::new(signing_itself());

@@ -108,7 +108,7 @@ fn custom_domain(f: &Facts) -> Vec<Finding> {
     if domain.truststore.is_none() {
         found.extend(finding(
             "no-mutual-tls",
-            format!("{name} asks nobody for a certificate: it has no truststore"),
+            format!("{name} does not require a client certificate: it has no truststore"),
             "see the condition DomainProgrammed for what keeps the operator from giving it one",
         ));
     }
@@ -154,7 +154,7 @@ fn truststore(f: &Facts) -> Vec<Finding> {
         found.extend(finding(
             "truststore-stale",
             format!("{} uses version {version} of {}, but {newest}: API Gateway reads a truststore only when the domain is changed", f.object.domain_name, used.uri),
-            "see the condition DomainProgrammed; who writes the object by hand has to write what the spec says, which the operator puts back",
+            "see the condition DomainProgrammed; who writes the object by hand has to write what the spec says, which the operator restores",
         ));
     }
     if let Ok(None) = f.trusted {
@@ -277,7 +277,7 @@ fn untrusted(f: &Facts, client: &Client, trusted: &[Certificate]) -> Vec<Finding
         return finding(
             "certificate-not-trusted",
             format!("{} was issued by another key of {} than the one that is trusted", c.subject, namesake.subject),
-            "issue the caller another certificate; if the authority was made anew under its old name, give the new one another name and trust both",
+            "issue the caller another certificate; if the authority was created again under its old name, give the new one another name and trust both",
         );
     }
     let names: Vec<_> = trusted.iter().map(|issuer| issuer.subject.as_str()).collect();
@@ -371,7 +371,7 @@ fn bypass(f: &Facts) -> Vec<Finding> {
         };
         found.extend(finding(
             "bypass-open",
-            format!("the execute-api endpoint of {id}, which asks nobody for a certificate, {cause}"),
+            format!("the execute-api endpoint of {id}, which does not require a client certificate, {cause}"),
             remedy,
         ));
     }

@@ -39,7 +39,7 @@ pub struct Doctor {
     /// How to write what is found.
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
-    /// The operator's policy file: for the external ids of roles to take on.
+    /// The operator's policy file: for the external ids of roles to assume.
     #[arg(long, env = "MTLS_OPERATOR_POLICY")]
     policy: Option<PathBuf>,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! What was read of AWS a while ago, kept for reconciles that expect no news. As long as that shows an object as it should be, AWS is asked only
 //! for what is due: a list that all domains of an account and Region share, and from time to time something of the object's own. When it shows
-//! anything else, or anything was written since, everything is read anew: nothing is ever done because of a cached read. Reads only.
+//! anything else, or anything was written since, everything is read again: nothing is ever done because of a cached read. Reads only.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},

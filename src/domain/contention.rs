@@ -1,5 +1,5 @@
-//! Counts how often somebody else has taken headers or an authorizer of ours out of an API, so that nobody fights for ever. Kept by this process, and from one
-//! spec to the next change of it: a new spec or a restart begins anew.
+//! Counts how often somebody else has taken headers or an authorizer of ours out of an API, so that nobody fights forever. Kept by this process, and from one
+//! spec to the next change of it: a new spec or a restart begins again.
 
 use std::collections::BTreeMap;
 

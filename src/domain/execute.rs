@@ -1,5 +1,5 @@
 //! Does what the plan says, in its order. One call each; the failure of one step neither stops nor hides another. Writes to AWS pass the
-//! quota here: what has 30 seconds a call waits in a queue for its ticket, and is planned anew when its turn comes.
+//! quota here: what has 30 seconds a call waits in a queue for its ticket, and is planned again when its turn comes.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;

@@ -286,7 +286,7 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
             StepStatus::Blocked,
             Reason::PermissionDenied,
             format!(
-                "the operator may not take on a role: {error}. Allow {} on it in the operator's IAM policy, and the operator in the role's \
+                "the operator may not assume a role: {error}. Allow {} on it in the operator's IAM policy, and the operator in the role's \
                  trust policy",
                 errors::ASSUME_ROLE
             ),

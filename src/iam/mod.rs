@@ -42,7 +42,7 @@ pub struct IamPolicy {
     /// Without manifests: something that the operator is to be able to do beyond the least; can be given several times. Unset: all of these.
     #[arg(long, value_enum, conflicts_with = "manifests")]
     feature: Vec<Feature>,
-    /// Print the policy of this role, which MtlsDomains in the manifests have the operator take on, instead of the operator's own.
+    /// Print the policy of this role, which MtlsDomains in the manifests have the operator assume, instead of the operator's own.
     #[arg(long, requires = "manifests")]
     role: Option<String>,
 }

@@ -36,7 +36,7 @@ pub enum Feature {
     Deletion,
     /// Let go of it then: deletionPolicy Retain, or adoptionPolicy Unowned
     Retention,
-    /// Take on roles: aws.assumeRole and dns.route53.assumeRole
+    /// Assume roles: aws.assumeRole and dns.route53.assumeRole
     AssumedRole,
 }
 

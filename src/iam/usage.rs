@@ -26,7 +26,7 @@ pub struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
     Operator,
-    /// A role that it takes on, by its ARN.
+    /// A role that it assumes, by its ARN.
     Role(String),
 }
 
@@ -47,7 +47,7 @@ pub struct Usage {
     kms_key: Option<String>,
     apis: BTreeSet<String>,
     function: Option<String>,
-    /// The role to take on, and that for Route 53 alone.
+    /// The role to assume, and that for Route 53 alone.
     role: Option<String>,
     route53_role: Option<String>,
 }
@@ -109,7 +109,7 @@ impl Usage {
         }
     }
 
-    /// The roles that are taken on.
+    /// The roles that are assumed.
     pub fn roles(&self) -> impl Iterator<Item = &String> {
         self.role.iter().chain(&self.route53_role)
     }
@@ -117,7 +117,7 @@ impl Usage {
     /// Whether this is done as this principal.
     pub fn is_by(&self, principal: &Principal, action: &str) -> bool {
         let role = match action.split(':').next() {
-            Some("sts") => None, // roles are taken on with the operator's own rights
+            Some("sts") => None, // roles are assumed with the operator's own rights
             Some("route53") => self.route53_role.as_ref().or(self.role.as_ref()),
             _ => self.role.as_ref(),
         };

@@ -111,7 +111,7 @@ where
 
 /// Merges what `wanted` answers into the metadata, on condition that nobody wrote since they were read (a merge patch
 /// replaces the list of finalizers as a whole). The object comes from a cache, and an own write of a moment ago may be
-/// missing in it: read anew then.
+/// missing in it: read again then.
 async fn change<K>(client: &Client, object: &K, wanted: impl Fn(&ObjectMeta) -> Value) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(held.metadata.annotations.as_ref().unwrap()["a"], "b");
 
         assert!(!hold(&client, &held, Some("another/home")).await.unwrap(), "a home stays");
-        // From a cache that has not seen the first: read anew, nothing to do.
+        // From a cache that has not seen the first: read again, nothing to do.
         assert!(!hold(&client, &old, Some("another/home")).await.unwrap());
         assert_eq!(placement(&server.object()), Some("123456789012/eu-west-1"));
 

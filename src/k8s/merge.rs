@@ -5,7 +5,7 @@ use std::{collections::HashMap, iter, sync::Arc};
 use kube::{Resource, runtime::watcher::Event};
 
 /// Several sources of one kind made into one, pure: until each has been listed nothing comes out; then one whole list;
-/// then only changes. A list that is made anew (the watch fell too far behind) comes out as the changes it amounts to, so it
+/// then only changes. A list that is created again (the watch fell too far behind) comes out as the changes it amounts to, so it
 /// never touches the objects of the other sources.
 pub(super) struct Merge<K> {
     sources: Vec<Source<K>>,
@@ -171,7 +171,7 @@ pub(super) mod tests {
         let steps: Vec<(usize, Event<ConfigMap>, &[&str])> = vec![
             (0, Init, nothing),
             (0, InitApply(object("a", "half", 1)), nothing),
-            // The list failed and begins anew.
+            // The list failed and begins again.
             (0, Init, nothing),
             (0, InitApply(object("a", "x", 1)), nothing),
             (0, InitApply(object("a", "y", 1)), nothing),
@@ -206,7 +206,7 @@ pub(super) mod tests {
     }
 
     proptest! {
-        /// Whatever happens in two namespaces, and however often their lists break off or are made anew: once both are
+        /// Whatever happens in two namespaces, and however often their lists break off or are created again: once both are
         /// listed the store holds what is there, and what subscribers heard adds up to the same.
         #[test]
         fn the_store_ends_as_what_is_there(

@@ -38,7 +38,7 @@ impl Error {
 }
 
 /// Whose turn it is when many want to look: first come, first served. A `Controller` with a limit of its own takes of those that wait whichever
-/// it finds first in a hash table (kube-runtime 5.0, `Scheduler::pending`): while there are always some, others wait for ever.
+/// it finds first in a hash table (kube-runtime 5.0, `Scheduler::pending`): while there are always some, others wait forever.
 #[derive(Debug)]
 pub struct ConcurrencyLimit(Semaphore);
 

@@ -18,7 +18,7 @@ use super::{Error, MANAGER};
 /// A JSON patch that sets `/status` as a whole, because then what is there is what we said: no condition, list entry or
 /// field of before stays behind. A merge patch would need a null for each field that went away, known only from a
 /// cached, perhaps old, status; server-side apply removes only what this very manager applied, and would keep what came
-/// in by another way. `test` on the UID keeps it off an object that was made anew under the same name.
+/// in by another way. `test` on the UID keeps it off an object that was created again under the same name.
 ///
 /// A reconcile that starts before the watch has brought our last write compares with the status before it. That
 /// corrects itself, since the write itself wakes the object again, *if* the watch is not filtered by generation.

@@ -117,7 +117,7 @@ fn said(certificate: &Certificate) -> Option<LeafRequest> {
     validate(&said).is_ok().then_some(said)
 }
 
-/// Names may stand in another order than they are asked for in: a spec whose list was sorted anew asks for the same.
+/// Names may stand in another order than they are asked for in: a spec whose list was sorted again asks for the same.
 fn is_asked_for(said: &LeafRequest, request: &LeafRequest) -> bool {
     let sorted = |names: &[String]| {
         let mut names = names.to_vec();
@@ -298,7 +298,7 @@ mod tests {
         tlv(0x30, &[tbs, &parts(like.der())[1], &tlv(3, &signature)].concat())
     }
 
-    /// The certificate with other parts, signed anew with its own key.
+    /// The certificate with other parts, signed again with its own key.
     fn changed(certificate: &Certificate, key: &KeyPair, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
         let mut all = tbs(certificate);
         change(&mut all);

@@ -1,5 +1,5 @@
 //! Does the Secret of a client certificate still hold what it should? One list of rules, each pure; the first that is broken
-//! is the reason to issue anew.
+//! is the reason to issue again.
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
 use super::certificate::{Certificate, parse_pem_bundle};
@@ -38,13 +38,13 @@ pub struct Inspection<'a> {
 pub enum RenewBefore {
     /// With a third of the life left.
     Unset,
-    /// This long before the end. Not shorter than the certificate's life: then as `Unset`, else it would be renewed for ever.
+    /// This long before the end. Not shorter than the certificate's life: then as `Unset`, else it would be renewed forever.
     Duration(SignedDuration),
     /// With this percentage of the life left (1 to 99; else as `Unset`).
     Percentage(u8),
 }
 
-/// A rule that is broken: issue anew.
+/// A rule that is broken: issue again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub reason: Reason,
@@ -261,7 +261,7 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
     if inspection.now < renewal_time(&found.leaf, inspection.renew_before) {
         return None;
     }
-    // At the end of an authority's life, or of a grant's, a new leaf would not live longer: renewing it would go on for ever.
+    // At the end of an authority's life, or of a grant's, a new leaf would not live longer: renewing it would go on forever.
     let renewed = inspection.request.end(inspection.now, inspection.issuer);
     if renewed.as_second() <= found.leaf.not_after.as_second() {
         return None;

@@ -217,7 +217,7 @@ pub fn alone(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Zeroizing<String>, Ke
     Ok(private_block(text.as_ref())?.to_pem())
 }
 
-/// The key as PEM. For keys that we generate, or write anew in another encoding; a key that stays as it is in a Secret is
+/// The key as PEM. For keys that we generate, or write again in another encoding; a key that stays as it is in a Secret is
 /// handed on as the bytes it came in, never through here.
 pub fn pem(key: &KeyPair, encoding: Encoding) -> Result<Zeroizing<String>, KeyError> {
     let pkcs8 = pkcs8(key)?;

@@ -193,7 +193,7 @@ pub fn lint(
             add(Severity::Warning, Reason::NotYetValid, message);
         }
         if certificate.version < 3 {
-            let message = format!("is X.509 version {}: make it anew as version 3", certificate.version);
+            let message = format!("is X.509 version {}: make it again as version 3", certificate.version);
             add(Severity::Warning, Reason::Version1, message);
         }
         if certificate.key == KeyStrength::EcdsaP521 {

@@ -1,4 +1,4 @@
-//! That docs/reference.md, docs/metrics.md, docs/events.md and docs/conditions.md list what there is. `WRITE_DOCS=1 cargo test --lib docs` writes the lists anew.
+//! That docs/reference.md, docs/metrics.md, docs/events.md and docs/conditions.md list what there is. `WRITE_DOCS=1 cargo test --lib docs` writes the lists again.
 use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;

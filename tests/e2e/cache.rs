@@ -30,7 +30,7 @@ fn allowed(operation: &str, domains: usize) -> Option<(usize, f64)> {
 async fn calls(env: &TestEnv, mark: u64) -> Vec<Call> {
     let which = Calls { account: &env.account.id, since: mark, ..Calls::default() };
     let all = env.control().calls(&which).await.expect("the journal").calls;
-    // The scan for ways around mutual TLS goes by its own interval.
+    // The scan for mTLS bypasses goes by its own interval.
     all.into_iter()
         .filter(|call| (call.service.as_str(), call.operation.as_str()) != ("apigateway", "GetDomainNames"))
         .collect()

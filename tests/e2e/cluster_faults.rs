@@ -313,7 +313,7 @@ fn a_restore_without_secrets_says_that_the_key_is_lost_and_goes_on_serving() {
         until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "AuthorityKeyLost").await;
         until(&env, CERTIFICATE, "client1", "Ready", "Unknown", "WaitingForAuthority").await;
         env.reconciles(2).await;
-        assert!(env.secrets().get_opt("partners.ca-ca").await.expect("an answer").is_none(), "none is made anew");
+        assert!(env.secrets().get_opt("partners.ca-ca").await.expect("an answer").is_none(), "none is created again");
         assert_eq!(truststore(&env).await, before);
         assert_eq!(env.writes(mark).await, [""; 0]);
         assert_eq!(living.calls(&env).await, "200", "callers go on being served");

@@ -1,4 +1,4 @@
-//! Everything that somebody can change or delete behind the operator's back, row by row: it is put back by just the writes that this takes,
+//! Everything that somebody can change or delete behind the operator's back, row by row: it is restored by just the writes that this takes,
 //! or it is reported and left until somebody undoes it. Nothing else is touched: the journal shows exactly the writes that a row names, and
 //! what belongs to others looks at the end as it did at the beginning. A lost CA key is no drift: nothing is put in its place.
 //!
@@ -62,7 +62,7 @@ impl Table {
         Table { env, figures: Figures::default(), not_owned }
     }
 
-    /// What somebody does (`theirs`, as the journal has it) is put back by the writes `ours`, and no others.
+    /// What somebody does (`theirs`, as the journal has it) is restored by the writes `ours`, and no others.
     pub async fn corrected(
         &mut self,
         what: &str,
@@ -91,9 +91,9 @@ impl Table {
         self.noted(what, notice);
     }
 
-    /// A row that was put back, and looked at by other means.
+    /// A row that was restored, and looked at by other means.
     pub fn noted(&mut self, what: &str, notice: Notice) {
-        println!("drift {what}: put back, noticed {notice:?}");
+        println!("drift {what}: restored, noticed {notice:?}");
         self.figures.rows += 1;
         self.figures.corrected += 1;
     }
@@ -173,7 +173,7 @@ fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
     });
 }
 
-/// What the domain `d` of the environment has in AWS, in words that do not change when a thing is made anew.
+/// What the domain `d` of the environment has in AWS, in words that do not change when a thing is created again.
 async fn there(env: &TestEnv) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     let domain = env.gateway().get_domain_name().domain_name(env.host()).send().await;

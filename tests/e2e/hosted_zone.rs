@@ -71,7 +71,7 @@ fn a_zone_of_another_account_is_written_as_its_role_and_nothing_else_is() {
         assert!(calls.iter().all(|c| c.service == "route53"), "the role is for Route 53 alone: {calls:?}");
         assert_eq!(env.gateway_domains().await, [host.as_str()]);
 
-        // Drift there is put back, and the address type goes back too.
+        // Drift there is restored, and the address type goes back too.
         env.change("d", json!({"ipAddressType": "IPv4"})).await;
         env.ready("d").await;
         assert_eq!(ours(&dns, &zone).await, [format!("A {host}"), marker]);
@@ -144,7 +144,7 @@ fn a_domain_is_made_in_the_account_of_its_role_and_stays_there() {
         let own = env.control().calls(&which).await.unwrap().calls;
         assert!(
             own.iter().all(|c| c.service == "sts"),
-            "with the operator's own rights only roles are taken on: {own:?}"
+            "with the operator's own rights only roles are assumed: {own:?}"
         );
         let object = env.domains().get("d").await.unwrap();
         let place = format!("{}/{}", home.id, home.region);

@@ -292,7 +292,7 @@ fn headers_of_others_are_left_alone_and_nobody_fights_for_ever() {
         for _ in 0..3 {
             let mark = env.mark().await;
             set("").await;
-            eventually("it is put back", async || {
+            eventually("it is restored", async || {
                 let writes = env.writes(mark).await;
                 // Theirs and ours.
                 if writes.iter().filter(|w| *w == "UpdateIntegration").count() == 2 {

@@ -319,7 +319,7 @@ fn the_external_id_of_a_role_comes_from_the_policy() {
         .await;
         env.delete_domain("d").await;
 
-        // A role that no rule lists is not taken on.
+        // A role that no rule lists is not assumed.
         let mark = env.mark().await;
         let mut other = spec;
         other["aws"]["assumeRole"]["roleArn"] = json!(arn(&home.id, "another"));

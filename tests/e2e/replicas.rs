@@ -36,13 +36,13 @@ async fn holder(env: &TestEnv) -> Option<String> {
     leases.get("mtls-operator").await.ok()?.spec?.holder_identity.filter(|holder| !holder.is_empty())
 }
 
-/// Takes the mapping away and waits until somebody has put it back; the seconds since then.
+/// Takes the mapping away and waits until somebody has restore it; the seconds since then.
 async fn corrected(env: &TestEnv, since: Instant) -> f64 {
     let mark = env.mark().await;
     let id = env.mapping_id("").await;
     let request = env.gateway().delete_api_mapping().domain_name(env.host()).api_mapping_id(id);
     request.send().await.expect("DeleteApiMapping");
-    eventually("the mapping is put back", async || {
+    eventually("the mapping is restored", async || {
         let which = Calls { account: &env.account.id, since: mark, operation: "CreateApiMapping", ..Calls::default() };
         let calls = env.control().calls(&which).await.map_err(|e| e.to_string())?.calls;
         if calls.is_empty() { Err("not yet".to_owned()) } else { Ok(()) }
@@ -66,7 +66,7 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         })
         .await;
 
-        // Both run; one leads, and drift is put back once.
+        // Both run; one leads, and drift is restored once.
         let mark = env.mark().await;
         corrected(&env, Instant::now()).await;
         env.reconciles(2).await;

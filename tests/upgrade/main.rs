@@ -1,14 +1,14 @@
-//! The upgrade gate: a world that an earlier release made, put back as it was, meets the operator of this build and the CRDs of this tree. The
+//! The upgrade gate: a world that an earlier release made, restored as it was, meets the operator of this build and the CRDs of this tree. The
 //! test fails on every write to AWS or Kubernetes that [`EXPECTED`] does not name, and on every caller who gets another answer than before.
 //!
-//! `world/` holds the record; its README.md says what is in it. It is made anew when a release is made and at no other time, by that release's
+//! `world/` holds the record; its README.md says what is in it. It is created again when a release is made and at no other time, by that release's
 //! own build, so that what users have is what is tested:
 //!
 //!     RECORD_WORLD=1 cargo test --test upgrade
 //!
 //! **A write that is meant to be.** Where a change of the operator has to write something once to what an earlier release left, add a line to
 //! [`EXPECTED`], as narrow as it can be and with the reason, and say so in CHANGELOG.md. The failing test prints what to write there. A line for
-//! a write that does not come is wrong, too, and all lines go when the world is recorded anew.
+//! a write that does not come is wrong, too, and all lines go when the world is recorded again.
 mod fixture;
 mod record;
 mod stage;
@@ -61,7 +61,7 @@ const AT_A_TIME: usize = 10;
 
 /// How often all of AWS is read about each domain without a write before the operator counts as having found nothing to do.
 const RESYNCS: usize = 3;
-/// How often at most, should it go on writing for ever.
+/// How often at most, should it go on writing forever.
 const MOST_RESYNCS: usize = 15;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +175,7 @@ fn nothing_recorded_falls_due_within_a_year() {
             found.extend(soon(domain, &format!("/status/truststore/authorities/{n}/notAfter")));
         }
     }
-    assert_eq!(found, [""; 0], "record the world anew: see tests/upgrade/main.rs");
+    assert_eq!(found, [""; 0], "record the world again: see tests/upgrade/main.rs");
     assert!(objects.iter().any(|object| object.pointer(times[0]).is_some()));
 }
 

@@ -1,4 +1,4 @@
-//! The local world that a recorded one is made in and put back into, with one operator for all of its namespaces: Kubernetes, the AWS emulator,
+//! The local world that a recorded one is made in and restored into, with one operator for all of its namespaces: Kubernetes, the AWS emulator,
 //! the edge, and callers.
 use std::{
     path::PathBuf,

@@ -1,4 +1,4 @@
-"""All that one account has in AWS, as JSON: what `dump` gives and `load` puts back, in another process too.
+"""All that one account has in AWS, as JSON: what `dump` gives and `load` restores, in another process too.
 
 A dump holds the stores of MiniStack's modules for the services that the operator uses, entry by entry in their order,
 and what this package keeps beside them. Not AWS's state and so no part of it: knobs, faults, denials, the journal, the

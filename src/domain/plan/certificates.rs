@@ -209,7 +209,7 @@ fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> S
         (_, Err(why)) => Err(StepState::unknown(why)),
     };
     if certificate.status == CertificateStatus::Issued {
-        // The record is what the renewal hangs on: put back when somebody removed it, without a fuss.
+        // The record is what the renewal hangs on: restored when somebody removed it, without a fuss.
         let mut actions = validation.unwrap_or_default();
         actions.extend(superseded(d, o, [Some(&certificate.arn), None]));
         return StepPlan { state: issued("", certificate), actions };

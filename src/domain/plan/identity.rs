@@ -24,7 +24,7 @@ pub const AUTHORIZER_TAG: &str = "mtls-operator.io/authorizer";
 pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";
 /// The longest value of a tag. Source: API Gateway Developer Guide, "Tag restrictions".
 const LONGEST_TAG: usize = 256;
-/// How often headers of one API are put back before somebody has to find out who takes them away.
+/// How often headers of one API are restored before somebody has to find out who takes them away.
 pub const MAX_CORRECTIONS: u32 = 3;
 
 /// What an API is to have; of one that is not mapped nothing.

@@ -286,7 +286,7 @@ mod tests {
         let own = certificates[0].clone();
         o.authorities.insert("partners".into(), read(&[&own], Key::Absent));
         assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost), "ours, without its key");
-        // Nothing was ever trusted: a key on record that got no further is made anew.
+        // Nothing was ever trusted: a key on record that got no further is created again.
         let mut o = empty().observed();
         o.recorded.insert("partners".into(), own.spki_sha256.clone());
         let again = plan(&d, &o, now());

@@ -370,7 +370,7 @@ impl World {
             Action::GenerateAuthority { .. } => {
                 assert!(
                     !self.has_key && !self.trusts_authority(),
-                    "a key was made anew while its certificate is trusted"
+                    "a key was created again while its certificate is trusted"
                 );
                 (self.has_key, self.recorded) = (true, true);
             }
