@@ -1,14 +1,18 @@
-//! How fast ClientCertificates are issued, what that costs, and how fast it could go at most: `cargo bench --bench issuance [-- COUNT]`.
+//! How fast ClientCertificates are issued, what that costs, and how fast it could go at most:
+//! `cargo bench --bench issuance [-- COUNT]`.
 //!
-//! The bare limit is measured in the same run on the same API server, before and after, while no operator runs: a plain loop that creates the
-//! same Secret and patches the same status, with the best of several numbers of requests at once, and nothing else going on. But the
-//! operator's rate runs from the first create of a certificate to the last status, and those creates, a third write for each, take their part
-//! of the same machine, which no operator can give back. So the ceiling is measured too: all three writes by plain loops, without an operator
-//! and without a watch. On two cores that API server and etcd share with everything else it lies at about 0.8 of the bare limit: there 0.8 of
-//! the bare limit is out of any operator's reach, and what says how well this one does is how near it comes to the ceiling. Figures of one run
-//! can be compared with each other, not those of different machines, nor those of a machine that does something else meanwhile.
-//! Last line: `issuance certs_per_s=... bare_per_s=... ratio=... rss_mib=... writes_per_cert=... ceiling=...`: `ratio` is the operator's rate and
-//! `ceiling` that of the three plain writes, both as parts of the bare limit.
+//! The bare limit is measured in the same run on the same API server, before and after, while no operator
+//! runs: a plain loop that creates the same Secret and patches the same status, with the best of several
+//! numbers of requests at once, and nothing else going on. But the operator's rate runs from the first create
+//! of a certificate to the last status, and those creates, a third write for each, take their part of the
+//! same machine, which no operator can give back. So the ceiling is measured too: all three writes by plain
+//! loops, without an operator and without a watch. On two cores that API server and etcd share with
+//! everything else it lies at about 0.8 of the bare limit: there 0.8 of the bare limit is out of any
+//! operator's reach, and what says how well this one does is how near it comes to the ceiling. Figures of one
+//! run can be compared with each other, not those of different machines, nor those of a machine that does
+//! something else meanwhile. Last line:
+//! `issuance certs_per_s=... bare_per_s=... ratio=... rss_mib=... writes_per_cert=... ceiling=...`: `ratio`
+//! is the operator's rate and `ceiling` that of the three plain writes, both as parts of the bare limit.
 mod common;
 
 use std::time::{Duration, Instant};
@@ -52,14 +56,20 @@ async fn bench() -> Result<()> {
     let issued = bench.issue(count, ready).await?;
     let server = api_server_cpu(&bench.client).await? - server_before;
     bench.settled(count).await?;
-    let (usage, requests) = (Usage::of(id)?, Requests::so_far(&bench.client).await?.since(&requests_before));
+    let (usage, requests) = (
+        Usage::of(id)?,
+        Requests::so_far(&bench.client).await?.since(&requests_before),
+    );
     bench.check(count).await?;
     bench.operator.stop().await?;
     plain.measure(&bench, &model, "after", count).await?;
 
     let each = |total: f64| total / count as f64;
     let cpu = usage.cpu - usage_before.cpu;
-    let (server, in_loops) = (each(server.as_secs_f64() * 1000.0), plain.all.server_each().as_secs_f64() * 1000.0);
+    let (server, in_loops) = (
+        each(server.as_secs_f64() * 1000.0),
+        plain.all.server_each().as_secs_f64() * 1000.0,
+    );
     println!(
         "{count} certificates: created in {:.1?}, all Ready with a Secret after {:.1?}",
         issued.creating, issued.all
@@ -71,7 +81,8 @@ async fn bench() -> Result<()> {
         usage.peak
     );
     println!(
-        "API server: {server:.2} ms of CPU each, creating the certificate included; {in_loops:.2} ms for all three writes by plain loops"
+        "API server: {server:.2} ms of CPU each, creating the certificate included; {in_loops:.2} ms for all \
+         three writes by plain loops"
     );
     println!(
         "requests: {requests}; each {:.2} writes and {:.2} reads",
@@ -81,12 +92,14 @@ async fn bench() -> Result<()> {
     let rate = count as f64 / issued.all.as_secs_f64();
     let ((ceiling, at_once), (limit, pairs_at_once)) = (plain.all.best(), plain.pairs.best());
     println!(
-        "the ceiling, all three writes by plain loops without an operator: {ceiling:.0}/s, with {at_once} at once; the operator: {:.2} of it",
+        "the ceiling, all three writes by plain loops without an operator: {ceiling:.0}/s, with {at_once} at \
+         once; the operator: {:.2} of it",
         rate / ceiling
     );
     println!("the bare limit, Secret and status by a plain loop: {limit:.0}/s, with {pairs_at_once} at once");
     println!(
-        "issuance certs_per_s={rate:.1} bare_per_s={limit:.1} ratio={:.2} rss_mib={:.0} writes_per_cert={:.2} ceiling={:.2}",
+        "issuance certs_per_s={rate:.1} bare_per_s={limit:.1} ratio={:.2} rss_mib={:.0} \
+         writes_per_cert={:.2} ceiling={:.2}",
         rate / limit,
         usage.peak,
         each(requests.writes() as f64),
@@ -97,9 +110,15 @@ async fn bench() -> Result<()> {
 
 /// The CPU time that the API server has used since it was started, as it counts itself. etcd's is not in it.
 async fn api_server_cpu(client: &Client) -> Result<Duration> {
-    let text = client.request_text(http::Request::get("/metrics").body(vec![])?).await?;
-    let seconds = text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
-    Ok(Duration::from_secs_f64(seconds.context("the API server counts its CPU time")?.parse()?))
+    let text = client
+        .request_text(http::Request::get("/metrics").body(vec![])?)
+        .await?;
+    let seconds = text
+        .lines()
+        .find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+    Ok(Duration::from_secs_f64(
+        seconds.context("the API server counts its CPU time")?.parse()?,
+    ))
 }
 
 /// What the operator makes of one certificate.
@@ -113,18 +132,34 @@ impl Model {
         bench.issue(1, bench.ready().await?).await?;
         let certificate = bench.certificates().get("c0").await?;
         let secret = bench.secrets().get("c0").await?;
-        bench.certificates().delete("c0", &DeleteParams::default()).await?;
-        common::until("the Secret goes with its object", async || Ok(bench.secrets().get_opt("c0").await?.is_none()))
+        bench
+            .certificates()
+            .delete("c0", &DeleteParams::default())
             .await?;
-        Ok(Model { secret, status: serde_json::to_value(certificate.status.context("it is issued")?)? })
+        common::until("the Secret goes with its object", async || {
+            Ok(bench.secrets().get_opt("c0").await?.is_none())
+        })
+        .await?;
+        Ok(Model {
+            secret,
+            status: serde_json::to_value(certificate.status.context("it is issued")?)?,
+        })
     }
 
     /// The Secret as it would be created for `certificate`.
     fn secret(&self, certificate: &ClientCertificate) -> Secret {
         let mut secret = self.secret.clone();
         let meta = &mut secret.metadata;
-        (meta.name, meta.namespace) = (certificate.metadata.name.clone(), certificate.metadata.namespace.clone());
-        (meta.uid, meta.resource_version, meta.creation_timestamp, meta.managed_fields) = (None, None, None, None);
+        (meta.name, meta.namespace) = (
+            certificate.metadata.name.clone(),
+            certificate.metadata.namespace.clone(),
+        );
+        (
+            meta.uid,
+            meta.resource_version,
+            meta.creation_timestamp,
+            meta.managed_fields,
+        ) = (None, None, None, None);
         for owner in meta.owner_references.iter_mut().flatten() {
             (owner.name, owner.uid) = (certificate.name_any(), certificate.uid().unwrap_or_default());
         }
@@ -161,7 +196,8 @@ impl Plain {
             let creating = async { creating.await.inspect(|()| created.close_channel()) };
             tokio::try_join!(creating, pairs(bench, model, &namespace, there, at_once))?;
             let took = started.elapsed();
-            self.all.add(i, share, took, api_server_cpu(&bench.client).await? - server);
+            self.all
+                .add(i, share, took, api_server_cpu(&bench.client).await? - server);
 
             let namespace = format!("pairs-{when}-{at_once}");
             bench.world.kubernetes.namespace(&namespace).await?;
@@ -171,7 +207,8 @@ impl Plain {
             let (server, started) = (api_server_cpu(&bench.client).await?, Instant::now());
             pairs(bench, model, &namespace, stream::iter(there), at_once).await?;
             let took = started.elapsed();
-            self.pairs.add(i, share, took, api_server_cpu(&bench.client).await? - server);
+            self.pairs
+                .add(i, share, took, api_server_cpu(&bench.client).await? - server);
         }
         Ok(())
     }
@@ -188,9 +225,13 @@ async fn pairs(
     let certificates = Api::<ClientCertificate>::namespaced(bench.client.clone(), namespace);
     let secrets = Api::<Secret>::namespaced(bench.client.clone(), namespace);
     let pair = async |certificate: ClientCertificate| {
-        secrets.create(&PostParams::default(), &model.secret(&certificate)).await?;
+        secrets
+            .create(&PostParams::default(), &model.secret(&certificate))
+            .await?;
         let patch = Patch::Merge(serde_json::json!({"status": model.status}));
-        certificates.patch_status(&certificate.name_any(), &PatchParams::default(), &patch).await?;
+        certificates
+            .patch_status(&certificate.name_any(), &PatchParams::default(), &patch)
+            .await?;
         anyhow::Ok(())
     };
     there.map(pair).buffer_unordered(at_once).try_collect().await
@@ -207,12 +248,22 @@ impl Rates {
     /// The CPU time of the API server for each.
     fn server_each(&self) -> Duration {
         let count: usize = self.0.iter().map(|(count, ..)| count).sum();
-        self.0.iter().map(|(.., cpu)| cpu).sum::<Duration>().div_f64(count as f64)
+        self.0
+            .iter()
+            .map(|(.., cpu)| cpu)
+            .sum::<Duration>()
+            .div_f64(count as f64)
     }
 
     /// The best rate per second, and with how many at once.
     fn best(&self) -> (f64, usize) {
-        let rates = self.0.iter().map(|(count, took, _)| *count as f64 / took.as_secs_f64());
-        rates.zip(AT_ONCE).max_by(|a, b| a.0.total_cmp(&b.0)).expect("there are some")
+        let rates = self
+            .0
+            .iter()
+            .map(|(count, took, _)| *count as f64 / took.as_secs_f64());
+        rates
+            .zip(AT_ONCE)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .expect("there are some")
     }
 }

@@ -1,9 +1,10 @@
-//! How long many domains take, against the best that AWS's quota allows, and what they cost when nothing happens:
-//! `cargo bench --bench quota [-- COUNT [SPEED]]`.
+//! How long many domains take, against the best that AWS's quota allows, and what they cost when nothing
+//! happens: `cargo bench --bench quota [-- COUNT [SPEED]]`.
 //!
-//! AWS's quotas are on, its own delays are off. Its time runs SPEED times as fast, and the operator keeps to its usual rates and intervals in
-//! that time; only what the machine does takes as long as ever. COUNT domains are created at once, then an authority changes that all of them
-//! trust, then nothing happens for half an hour. Last lines, in AWS's seconds: `steady domains=... calls_per_s=...` and
+//! AWS's quotas are on, its own delays are off. Its time runs SPEED times as fast, and the operator keeps to
+//! its usual rates and intervals in that time; only what the machine does takes as long as ever. COUNT
+//! domains are created at once, then an authority changes that all of them trust, then nothing happens for
+//! half an hour. Last lines, in AWS's seconds: `steady domains=... calls_per_s=...` and
 //! `quota domains=... seconds=... best_seconds=... ratio=...`.
 mod common;
 
@@ -30,8 +31,11 @@ async fn bench() -> Result<()> {
     let (count, speed) = (numbers.next().unwrap_or(30), numbers.next().unwrap_or(10) as f64);
     let dir = tempfile::tempdir()?;
     let (rates, everything) = (faster(speed), format!("{:.0}s", EVERYTHING / speed));
-    let settings =
-        [("AWS_RATE", rates.as_str()), ("DRIFT_INTERVAL", &everything), ("BYPASS_SCAN_INTERVAL", &everything)];
+    let settings = [
+        ("AWS_RATE", rates.as_str()),
+        ("DRIFT_INTERVAL", &everything),
+        ("BYPASS_SCAN_INTERVAL", &everything),
+    ];
     let mut bench = Bench::start_with(dir.path(), &settings).await?;
     let (control, account) = (bench.world.aws.control(), bench.account.id.as_str());
     let quotas = [
@@ -63,14 +67,29 @@ async fn bench() -> Result<()> {
     let changed = progress(changing, every, count, async || {
         let edge = control.edge(account).await?;
         let flat = |text: &str| text.split_whitespace().collect::<String>();
-        let trusts = |d: &&Domain| d.truststore.as_ref().is_some_and(|t| flat(&t.pem).contains(&flat(&new)));
+        let trusts = |d: &&Domain| {
+            d.truststore
+                .as_ref()
+                .is_some_and(|t| flat(&t.pem).contains(&flat(&new)))
+        };
         Ok(edge.domains.iter().filter(trusts).count())
     })
     .await?;
-    let stats = control.stats(&Calls { account, ..Calls::default() }).await?;
-    let calls = |operation: &str| stats.by_operation.get(&format!("apigatewayv2.{operation}")).map_or(0, |o| o.calls);
+    let stats = control
+        .stats(&Calls {
+            account,
+            ..Calls::default()
+        })
+        .await?;
+    let calls = |operation: &str| {
+        stats
+            .by_operation
+            .get(&format!("apigatewayv2.{operation}"))
+            .map_or(0, |o| o.calls)
+    };
     println!(
-        "created in {:.0} s, changed in {:.0} s; AWS calls: {} in all, {} CreateDomainName, {} UpdateDomainName, {} throttled",
+        "created in {:.0} s, changed in {:.0} s; AWS calls: {} in all, {} CreateDomainName, {} \
+         UpdateDomainName, {} throttled",
         made * speed,
         changed * speed,
         stats.calls,
@@ -79,27 +98,50 @@ async fn bench() -> Result<()> {
         stats.throttled
     );
 
-    // One time round, so that all that was read because of the changes is due again; then one time round that counts.
+    // One time round, so that all that was read because of the changes is due again; then one time round that
+    // counts.
     let round = Duration::from_secs_f64(EVERYTHING / speed);
     tokio::time::sleep(round).await;
-    let since = control.stats(&Calls { account, ..Calls::default() }).await?.last;
+    let since = control
+        .stats(&Calls {
+            account,
+            ..Calls::default()
+        })
+        .await?
+        .last;
     tokio::time::sleep(round).await;
-    let steady = control.stats(&Calls { account, since, ..Calls::default() }).await?;
-    let by_operation = steady.by_operation.iter().map(|(name, of)| format!("{} {name}", of.calls));
+    let steady = control
+        .stats(&Calls {
+            account,
+            since,
+            ..Calls::default()
+        })
+        .await?;
+    let by_operation = steady
+        .by_operation
+        .iter()
+        .map(|(name, of)| format!("{} {name}", of.calls));
     println!(
         "nothing happened for 15 minutes, {} writes; AWS calls: {}",
         steady.writes,
         by_operation.collect::<Vec<_>>().join(", ")
     );
     bench.operator.stop().await?;
-    println!("steady domains={count} calls_per_s={:.2}", steady.calls as f64 / EVERYTHING);
+    println!(
+        "steady domains={count} calls_per_s={:.2}",
+        steady.calls as f64 / EVERYTHING
+    );
     // The first of each may be made at once, the others an interval after the one before.
     let (seconds, best) = ((made + changed) * speed, 2.0 * (count - 1) as f64 * INTERVAL);
-    println!("quota domains={count} seconds={seconds:.0} best_seconds={best:.0} ratio={:.2}", seconds / best);
+    println!(
+        "quota domains={count} seconds={seconds:.0} best_seconds={best:.0} ratio={:.2}",
+        seconds / best
+    );
     Ok(())
 }
 
-/// Waits until `done` says `count`; the seconds from `started` on. Fails when nothing happens for a long time.
+/// Waits until `done` says `count`; the seconds from `started` on. Fails when nothing happens for a long
+/// time.
 async fn progress(
     started: Instant,
     every: Duration,
@@ -112,7 +154,10 @@ async fn progress(
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        ensure!(since.elapsed() < every.max(common::DEADLINE), "{last} of {count}, and no more");
+        ensure!(
+            since.elapsed() < every.max(common::DEADLINE),
+            "{last} of {count}, and no more"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(started.elapsed().as_secs_f64())
@@ -121,7 +166,14 @@ async fn progress(
 /// What every domain trusts.
 async fn share(bench: &Bench, pem: &str) -> Result<()> {
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"ca.crt": pem}});
-    bench.config_maps().patch("shared", &PatchParams::apply("bench").force(), &Patch::Apply(&map)).await?;
+    bench
+        .config_maps()
+        .patch(
+            "shared",
+            &PatchParams::apply("bench").force(),
+            &Patch::Apply(&map),
+        )
+        .await?;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! What many ClientCertificates cost when nothing happens, and what a restart does: `cargo bench --bench scale [-- COUNT]`.
+//! What many ClientCertificates cost when nothing happens, and what a restart does:
+//! `cargo bench --bench scale [-- COUNT]`.
 //!
 //! The operator itself issues them first, so that everything is as it would be. Last line:
 //! `scale certs=... restart_s=... rss_mib=... idle_rss_mib=... writes_60s=...`.
@@ -26,7 +27,10 @@ async fn bench() -> Result<()> {
     let mut bench = Bench::start(dir.path()).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let idle = Usage::of(bench.operator_id()?)?;
-    println!("without any certificate: RSS {:.1} MiB, {:.1} MiB at most", idle.rss, idle.peak);
+    println!(
+        "without any certificate: RSS {:.1} MiB, {:.1} MiB at most",
+        idle.rss, idle.peak
+    );
 
     bench.serve_domain().await?;
     let issued = bench.issue(count, bench.ready().await?).await?;

@@ -1,8 +1,10 @@
-//! How the work of compiling a truststore grows with the certificates of its sources: `cargo bench --bench truststore`.
+//! How the work of compiling a truststore grows with the certificates of its sources:
+//! `cargo bench --bench truststore`.
 //!
-//! For each shape and number it prints `truststore shape=... certificates=... parse_ms=... compile_ms=...`: the median of
-//! five runs. Shapes: `roots`, each with a name and key of its own; `one_name`, all of one name and key and signed by a key
-//! that is not there; `cross_signed`, issued in turn by four roots of one name, each with its own key in a source of its own.
+//! For each shape and number it prints `truststore shape=... certificates=... parse_ms=... compile_ms=...`:
+//! the median of five runs. Shapes: `roots`, each with a name and key of its own; `one_name`, all of one name
+//! and key and signed by a key that is not there; `cross_signed`, issued in turn by four roots of one name,
+//! each with its own key in a source of its own.
 
 use std::time::Instant;
 
@@ -30,10 +32,22 @@ fn measure(shape: &str, certificates: usize) -> Result<()> {
     let (mut parsing, mut compiling) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let begun = Instant::now();
-        let parsed = texts.iter().map(|text| Ok(parse_pem_bundle(text)?)).collect::<Result<Vec<_>>>()?;
+        let parsed = texts
+            .iter()
+            .map(|text| Ok(parse_pem_bundle(text)?))
+            .collect::<Result<Vec<_>>>()?;
         parsing.push(begun.elapsed().as_secs_f64() * 1e3);
-        let sources: Vec<_> = parsed.into_iter().enumerate().map(|(at, found)| source(at, found)).collect();
-        let input = CompileInput { sources: &sources, previous: None, overlap: None, now: Timestamp::now() };
+        let sources: Vec<_> = parsed
+            .into_iter()
+            .enumerate()
+            .map(|(at, found)| source(at, found))
+            .collect();
+        let input = CompileInput {
+            sources: &sources,
+            previous: None,
+            overlap: None,
+            now: Timestamp::now(),
+        };
         let begun = Instant::now();
         std::hint::black_box(compile(&input));
         compiling.push(begun.elapsed().as_secs_f64() * 1e3);
@@ -42,7 +56,9 @@ fn measure(shape: &str, certificates: usize) -> Result<()> {
         all.sort_by(f64::total_cmp);
         all[RUNS / 2]
     });
-    println!("truststore shape={shape} certificates={certificates} parse_ms={parse:.1} compile_ms={compile:.1}");
+    println!(
+        "truststore shape={shape} certificates={certificates} parse_ms={parse:.1} compile_ms={compile:.1}"
+    );
     Ok(())
 }
 
@@ -59,15 +75,23 @@ fn source(at: usize, certificates: Vec<Certificate>) -> Source {
 }
 
 fn sources(shape: &str, certificates: usize) -> Result<Vec<String>> {
-    let keys = (0..4).map(|_| KeyPair::generate()).collect::<Result<Vec<_>, _>>()?;
+    let keys = (0..4)
+        .map(|_| KeyPair::generate())
+        .collect::<Result<Vec<_>, _>>()?;
     let (mut all, mut others) = (String::new(), Vec::new());
     for at in 0..certificates {
         all += &match shape {
-            "roots" => named(&format!("Root {at}")).self_signed(&KeyPair::generate()?)?.pem(),
-            "one_name" => named("X").signed_by(&keys[0], &Issuer::new(named("X"), &keys[1]))?.pem(),
+            "roots" => named(&format!("Root {at}"))
+                .self_signed(&KeyPair::generate()?)?
+                .pem(),
+            "one_name" => named("X")
+                .signed_by(&keys[0], &Issuer::new(named("X"), &keys[1]))?
+                .pem(),
             _ => {
                 let issuer = Issuer::new(named("Root"), &keys[at % 4]);
-                named(&format!("Issuing {at}")).signed_by(&KeyPair::generate()?, &issuer)?.pem()
+                named(&format!("Issuing {at}"))
+                    .signed_by(&KeyPair::generate()?, &issuer)?
+                    .pem()
             }
         };
     }

@@ -1,4 +1,5 @@
-//! How conditions are written: the one situation table of both kinds (Ready, Reconciling, Stalled), and transitions. Pure.
+//! How conditions are written: the one situation table of both kinds (Ready, Reconciling, Stalled), and
+//! transitions. Pure.
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -8,7 +9,8 @@ use crate::api::conditions::{ConditionType, Reason};
 pub const REPAIR_GRACE: SignedDuration = SignedDuration::from_mins(2);
 /// How long nothing may be seen before Ready is no longer vouched for.
 pub const BLIND: SignedDuration = SignedDuration::from_mins(10);
-/// How long after its creation an object may wait for another one that is applied with it before that counts as missing.
+/// How long after its creation an object may wait for another one that is applied with it before that counts
+/// as missing.
 pub const FRESH: SignedDuration = SignedDuration::from_secs(30);
 /// Message of Ready while all is well.
 const READY: &str = "All resources are in the desired state";
@@ -102,14 +104,20 @@ pub fn cut(text: &str, most: usize) -> String {
     format!("{}{ELLIPSIS}", &text[..end])
 }
 
-/// Parts of a message, the first `most` of them: a condition holds 32768 characters at the most, and nobody reads more at a time.
+/// Parts of a message, the first `most` of them: a condition holds 32768 characters at the most, and nobody
+/// reads more at a time.
 pub fn listed<'a>(parts: impl ExactSizeIterator<Item = &'a str>, most: usize) -> String {
     let more = parts.len().saturating_sub(most);
     let told = parts.take(most).collect::<Vec<_>>().join("; ");
-    if more == 0 { told } else { format!("{told}; and {more} more") }
+    if more == 0 {
+        told
+    } else {
+        format!("{told}; and {more} more")
+    }
 }
 
-/// The conditions after a reconcile. `step_conditions` are the steps in their order; none of them is touched unless the spec is served.
+/// The conditions after a reconcile. `step_conditions` are the steps in their order; none of them is touched
+/// unless the spec is served.
 pub fn write(
     old: &[Condition],
     generation: i64,
@@ -119,7 +127,15 @@ pub fn write(
 ) -> Vec<Condition> {
     let mut new = old.to_vec();
     let mut put = |type_: ConditionType, condition_status, reason: Reason, message: &str| {
-        set(&mut new, generation, type_, condition_status, reason, message, now);
+        set(
+            &mut new,
+            generation,
+            type_,
+            condition_status,
+            reason,
+            message,
+            now,
+        );
     };
     // The two that are there only while they are True.
     let mut abnormal = None;
@@ -139,18 +155,29 @@ pub fn write(
                     Reason::Suspended,
                     "suspended before the first reconcile",
                 ),
-                // Only the reason is new: the status and the generation that it is about stay. An object that an earlier release suspended
-                // is left as it is.
-                Some(_) if old.iter().find(is(ConditionType::Accepted)).is_some_and(is_suspended) => {}
+                // Only the reason is new: the status and the generation that it is about stay. An object that
+                // an earlier release suspended is left as it is.
+                Some(_)
+                    if old
+                        .iter()
+                        .find(is(ConditionType::Accepted))
+                        .is_some_and(is_suspended) => {}
                 Some(_) => {
-                    for ready in new.iter_mut().filter(|c| c.type_ == ConditionType::Ready.as_str()) {
+                    for ready in new
+                        .iter_mut()
+                        .filter(|c| c.type_ == ConditionType::Ready.as_str())
+                    {
                         ready.reason = Reason::Suspended.as_str().into();
                         ready.message = cut(&format!("{SUSPENDED}{}", as_seen(&ready.message)), MAX_MESSAGE);
                     }
                 }
             }
         }
-        Acceptance::Refused { reason, message, stalled } => {
+        Acceptance::Refused {
+            reason,
+            message,
+            stalled,
+        } => {
             put(ConditionType::Accepted, ConditionStatus::False, *reason, message);
             put(ConditionType::Ready, ConditionStatus::False, *reason, message);
             if *stalled {
@@ -158,8 +185,19 @@ pub fn write(
             }
         }
         Acceptance::Unclear(step_condition) => {
-            put(ConditionType::Accepted, ConditionStatus::Unknown, step_condition.reason, &step_condition.message);
-            abnormal = summarize(&mut new, old, generation, std::slice::from_ref(step_condition), now);
+            put(
+                ConditionType::Accepted,
+                ConditionStatus::Unknown,
+                step_condition.reason,
+                &step_condition.message,
+            );
+            abnormal = summarize(
+                &mut new,
+                old,
+                generation,
+                std::slice::from_ref(step_condition),
+                now,
+            );
         }
         Acceptance::Accepted | Acceptance::Granted(_) => {
             let by = match acceptance {
@@ -167,14 +205,24 @@ pub fn write(
                 _ => String::new(),
             };
             let message = format!("Spec is valid and permitted{by}");
-            put(ConditionType::Accepted, ConditionStatus::True, Reason::Accepted, &message);
+            put(
+                ConditionType::Accepted,
+                ConditionStatus::True,
+                Reason::Accepted,
+                &message,
+            );
             for step_condition in step_conditions {
                 let condition_status = match step_condition.status {
                     StepStatus::Done => ConditionStatus::True,
                     StepStatus::Working | StepStatus::Unreachable => ConditionStatus::Unknown,
                     StepStatus::Blocked | StepStatus::Waived => ConditionStatus::False,
                 };
-                put(step_condition.type_, condition_status, step_condition.reason, &step_condition.message);
+                put(
+                    step_condition.type_,
+                    condition_status,
+                    step_condition.reason,
+                    &step_condition.message,
+                );
             }
             abnormal = summarize(&mut new, old, generation, step_conditions, now);
         }
@@ -182,7 +230,15 @@ pub fn write(
     for type_ in [ConditionType::Reconciling, ConditionType::Stalled] {
         match &abnormal {
             Some((wanted, reason, message)) if *wanted == type_ => {
-                set(&mut new, generation, type_, ConditionStatus::True, *reason, message, now);
+                set(
+                    &mut new,
+                    generation,
+                    type_,
+                    ConditionStatus::True,
+                    *reason,
+                    message,
+                    now,
+                );
             }
             _ => new.retain(|c| c.type_ != type_.as_str()),
         }
@@ -198,19 +254,38 @@ fn summarize<'a>(
     step_conditions: &'a [StepCondition],
     now: Timestamp,
 ) -> Option<(ConditionType, Reason, &'a str)> {
-    let open: Vec<_> =
-        step_conditions.iter().filter(|l| !matches!(l.status, StepStatus::Done | StepStatus::Waived)).collect();
+    let open: Vec<_> = step_conditions
+        .iter()
+        .filter(|l| !matches!(l.status, StepStatus::Done | StepStatus::Waived))
+        .collect();
     if let Some(blocked) = open.iter().find(|l| l.status == StepStatus::Blocked) {
-        set(new, generation, ConditionType::Ready, ConditionStatus::False, blocked.reason, &blocked.message, now);
+        set(
+            new,
+            generation,
+            ConditionType::Ready,
+            ConditionStatus::False,
+            blocked.reason,
+            &blocked.message,
+            now,
+        );
         return None;
     }
     let Some(first) = open.first() else {
-        set(new, generation, ConditionType::Ready, ConditionStatus::True, Reason::Ready, READY, now);
+        set(
+            new,
+            generation,
+            ConditionType::Ready,
+            ConditionStatus::True,
+            Reason::Ready,
+            READY,
+            now,
+        );
         return None;
     };
     let blind = open.iter().any(|l| l.status == StepStatus::Unreachable);
-    let is_ready =
-        |c: &&Condition| c.type_ == ConditionType::Ready.as_str() && c.observed_generation == Some(generation);
+    let is_ready = |c: &&Condition| {
+        c.type_ == ConditionType::Ready.as_str() && c.observed_generation == Some(generation)
+    };
     let keeps = match old.iter().find(is_ready).map(|c| c.status.as_str()) {
         Some("True") => true,
         Some("False") => blind,
@@ -220,14 +295,33 @@ fn summarize<'a>(
     let since = new.iter().filter(of_open).map(|c| c.last_transition_time.0).min();
     let lasted = since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
     if !keeps || (blind && lasted > BLIND) {
-        set(new, generation, ConditionType::Ready, ConditionStatus::Unknown, first.reason, &first.message, now);
+        set(
+            new,
+            generation,
+            ConditionType::Ready,
+            ConditionStatus::Unknown,
+            first.reason,
+            &first.message,
+            now,
+        );
     } else {
-        for ready in new.iter_mut().filter(|c| c.type_ == ConditionType::Ready.as_str()) {
+        for ready in new
+            .iter_mut()
+            .filter(|c| c.type_ == ConditionType::Ready.as_str())
+        {
             let seen = as_seen(&ready.message);
-            ready.message = if blind { cut(&format!("{LAST_SEEN}{seen}"), MAX_MESSAGE) } else { seen.to_owned() };
+            ready.message = if blind {
+                cut(&format!("{LAST_SEEN}{seen}"), MAX_MESSAGE)
+            } else {
+                seen.to_owned()
+            };
         }
     }
-    (!keeps || lasted > REPAIR_GRACE).then_some((ConditionType::Reconciling, first.reason, first.message.as_str()))
+    (!keeps || lasted > REPAIR_GRACE).then_some((
+        ConditionType::Reconciling,
+        first.reason,
+        first.message.as_str(),
+    ))
 }
 
 /// The message of Ready without what was put before it.
@@ -240,9 +334,15 @@ fn is_suspended(c: &Condition) -> bool {
     c.reason == Reason::Suspended.as_str()
 }
 
-/// Ready of an object that is being deleted, and of each of `gone` that is there, whose subject is being deleted with it: False. `why`: what the
-/// deletion does or waits for.
-pub fn deleting(conditions: &mut Vec<Condition>, generation: i64, gone: &[ConditionType], why: &str, now: Timestamp) {
+/// Ready of an object that is being deleted, and of each of `gone` that is there, whose subject is being
+/// deleted with it: False. `why`: what the deletion does or waits for.
+pub fn deleting(
+    conditions: &mut Vec<Condition>,
+    generation: i64,
+    gone: &[ConditionType],
+    why: &str,
+    now: Timestamp,
+) {
     for type_ in gone {
         if conditions.iter().any(|c| c.type_ == type_.as_str()) {
             set(
@@ -256,7 +356,15 @@ pub fn deleting(conditions: &mut Vec<Condition>, generation: i64, gone: &[Condit
             );
         }
     }
-    set(conditions, generation, ConditionType::Ready, ConditionStatus::False, Reason::Deleting, why, now);
+    set(
+        conditions,
+        generation,
+        ConditionType::Ready,
+        ConditionStatus::False,
+        Reason::Deleting,
+        why,
+        now,
+    );
 }
 
 /// A time in whole seconds, as the API server keeps it: anything finer would differ from what is read back.
@@ -264,7 +372,8 @@ pub fn in_seconds(t: Timestamp) -> Time {
     Time(Timestamp::from_second(t.as_second()).expect("a Timestamp's own seconds are in its range"))
 }
 
-/// Sets one condition in its place. `last_transition_time` moves only when the status does, in whole seconds, as the API server keeps it.
+/// Sets one condition in its place. `last_transition_time` moves only when the status does, in whole seconds,
+/// as the API server keeps it.
 pub fn set(
     conditions: &mut Vec<Condition>,
     generation: i64,
@@ -305,7 +414,10 @@ pub struct Transition {
 /// What an Event is worth.
 pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     new.iter()
-        .filter(|n| !old.iter().any(|o| o.type_ == n.type_ && o.status == n.status && o.reason == n.reason))
+        .filter(|n| {
+            !old.iter()
+                .any(|o| o.type_ == n.type_ && o.status == n.status && o.reason == n.reason)
+        })
         .map(|n| Transition {
             type_: n.type_.clone(),
             status: n.status.clone(),
@@ -324,16 +436,29 @@ mod tests {
     }
 
     fn step_condition(type_: ConditionType, status: StepStatus) -> StepCondition {
-        StepCondition { type_, status, reason: Reason::Progressing, message: "m".into() }
+        StepCondition {
+            type_,
+            status,
+            reason: Reason::Progressing,
+            message: "m".into(),
+        }
     }
 
     fn shown(conditions: &[Condition], type_: ConditionType) -> Option<String> {
-        conditions.iter().find(|c| c.type_ == type_.as_str()).map(|c| c.status.clone())
+        conditions
+            .iter()
+            .find(|c| c.type_ == type_.as_str())
+            .map(|c| c.status.clone())
     }
 
     /// Ready, Reconciling, Stalled.
     fn summary(conditions: &[Condition]) -> [Option<String>; 3] {
-        [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled].map(|t| shown(conditions, t))
+        [
+            ConditionType::Ready,
+            ConditionType::Reconciling,
+            ConditionType::Stalled,
+        ]
+        .map(|t| shown(conditions, t))
     }
 
     fn is(ready: &str, reconciling: bool, stalled: bool) -> [Option<String>; 3] {
@@ -349,7 +474,10 @@ mod tests {
                 old,
                 generation,
                 &Acceptance::Accepted,
-                &[step_condition(ConditionType::ResolvedRefs, Done), step_condition(ConditionType::Trusted, status)],
+                &[
+                    step_condition(ConditionType::ResolvedRefs, Done),
+                    step_condition(ConditionType::Trusted, status),
+                ],
                 at(now),
             )
         };
@@ -358,13 +486,31 @@ mod tests {
         let served = go(&first, 1, Done, 10);
         assert_eq!(summary(&served), is("True", false, false));
         let drift = go(&served, 1, Working, 20);
-        assert_eq!(summary(&drift), is("True", false, false), "repair of a served generation");
-        assert_eq!(summary(&go(&drift, 1, Working, 20 + 121)), is("True", true, false), "repair past two minutes");
-        assert_eq!(summary(&go(&served, 2, Working, 20)), is("Unknown", true, false), "a new generation");
+        assert_eq!(
+            summary(&drift),
+            is("True", false, false),
+            "repair of a served generation"
+        );
+        assert_eq!(
+            summary(&go(&drift, 1, Working, 20 + 121)),
+            is("True", true, false),
+            "repair past two minutes"
+        );
+        assert_eq!(
+            summary(&go(&served, 2, Working, 20)),
+            is("Unknown", true, false),
+            "a new generation"
+        );
         let blind = go(&served, 1, Unreachable, 30);
         assert_eq!(summary(&blind), is("True", false, false), "out of reach");
-        assert_eq!(summary(&go(&blind, 1, Unreachable, 30 + 121)), is("True", true, false));
-        assert_eq!(summary(&go(&blind, 1, Unreachable, 30 + 601)), is("Unknown", true, false));
+        assert_eq!(
+            summary(&go(&blind, 1, Unreachable, 30 + 121)),
+            is("True", true, false)
+        );
+        assert_eq!(
+            summary(&go(&blind, 1, Unreachable, 30 + 601)),
+            is("Unknown", true, false)
+        );
         assert_eq!(
             summary(&go(&[], 1, Unreachable, 0)),
             is("Unknown", true, false),
@@ -372,23 +518,51 @@ mod tests {
         );
         let blocked = go(&served, 1, Blocked, 40);
         assert_eq!(summary(&blocked), is("False", false, false));
-        assert_eq!(summary(&go(&blocked, 1, Unreachable, 50)), is("False", false, false), "as it was");
+        assert_eq!(
+            summary(&go(&blocked, 1, Unreachable, 50)),
+            is("False", false, false),
+            "as it was"
+        );
         assert_eq!(summary(&go(&served, 1, Waived, 40)), is("True", false, false));
-        let refused = |stalled| Acceptance::Refused { reason: Reason::InvalidSpec, message: "m".into(), stalled };
-        assert_eq!(summary(&write(&served, 2, &refused(true), &[], at(50))), is("False", false, true));
-        assert_eq!(summary(&write(&served, 2, &refused(false), &[], at(50))), is("False", false, false));
+        let refused = |stalled| Acceptance::Refused {
+            reason: Reason::InvalidSpec,
+            message: "m".into(),
+            stalled,
+        };
+        assert_eq!(
+            summary(&write(&served, 2, &refused(true), &[], at(50))),
+            is("False", false, true)
+        );
+        assert_eq!(
+            summary(&write(&served, 2, &refused(false), &[], at(50))),
+            is("False", false, false)
+        );
         let unclear = |status| Acceptance::Unclear(step_condition(ConditionType::Accepted, status));
         let not_seen = write(&served, 1, &unclear(Unreachable), &[], at(50));
         assert_eq!(
             (summary(&not_seen), shown(&not_seen, ConditionType::Accepted)),
             (is("True", false, false), Some("Unknown".into()))
         );
-        assert_eq!(shown(&not_seen, ConditionType::Trusted).as_deref(), Some("True"), "the steps are left alone");
+        assert_eq!(
+            shown(&not_seen, ConditionType::Trusted).as_deref(),
+            Some("True"),
+            "the steps are left alone"
+        );
         assert_eq!(write(&not_seen, 1, &unclear(Unreachable), &[], at(60)), not_seen);
-        assert_eq!(summary(&write(&served, 1, &unclear(Blocked), &[], at(50))), is("False", false, false));
-        assert_eq!(summary(&write(&[], 1, &unclear(Unreachable), &[], at(50))), is("Unknown", true, false));
+        assert_eq!(
+            summary(&write(&served, 1, &unclear(Blocked), &[], at(50))),
+            is("False", false, false)
+        );
+        assert_eq!(
+            summary(&write(&[], 1, &unclear(Unreachable), &[], at(50))),
+            is("Unknown", true, false)
+        );
         let suspended = write(&drift, 2, &Acceptance::Suspended, &[], at(50));
-        assert_eq!(summary(&suspended), is("True", false, false), "suspended: as it was");
+        assert_eq!(
+            summary(&suspended),
+            is("True", false, false),
+            "suspended: as it was"
+        );
         assert_eq!(suspended[0].reason, "Suspended");
     }
 
@@ -399,14 +573,28 @@ mod tests {
     #[test]
     fn ready_says_that_it_shows_the_last_state_seen() {
         let go = |old: &[Condition], status, now| {
-            write(old, 1, &Acceptance::Accepted, &[step_condition(ConditionType::Trusted, status)], at(now))
+            write(
+                old,
+                1,
+                &Acceptance::Accepted,
+                &[step_condition(ConditionType::Trusted, status)],
+                at(now),
+            )
         };
         let served = go(&[], StepStatus::Done, 0);
         let blind = go(&served, StepStatus::Unreachable, 10);
         assert_eq!(ready(&blind).message, format!("{LAST_SEEN}{READY}"));
         assert_eq!(ready(&blind).reason, "Ready");
-        assert_eq!(go(&blind, StepStatus::Unreachable, 20), blind, "the same outage, byte for byte");
-        assert_eq!(ready(&go(&blind, StepStatus::Working, 30)).message, READY, "in reach again, and at work");
+        assert_eq!(
+            go(&blind, StepStatus::Unreachable, 20),
+            blind,
+            "the same outage, byte for byte"
+        );
+        assert_eq!(
+            ready(&go(&blind, StepStatus::Working, 30)).message,
+            READY,
+            "in reach again, and at work"
+        );
         assert_eq!(ready(&go(&blind, StepStatus::Done, 30)).message, READY);
         let blocked = go(&served, StepStatus::Blocked, 10);
         let blind = go(&blocked, StepStatus::Unreachable, 20);
@@ -415,7 +603,11 @@ mod tests {
             ("False", &*format!("{LAST_SEEN}m"))
         );
         assert_eq!(go(&blind, StepStatus::Unreachable, 30), blind);
-        assert_eq!(ready(&go(&blind, StepStatus::Unreachable, 20 + 601)).message, "m", "no longer vouched for");
+        assert_eq!(
+            ready(&go(&blind, StepStatus::Unreachable, 20 + 601)).message,
+            "m",
+            "no longer vouched for"
+        );
     }
 
     #[test]
@@ -424,17 +616,37 @@ mod tests {
         let served = write(&[], 1, &Acceptance::Accepted, &step_conditions, at(0));
         let suspended = write(&served, 2, &Acceptance::Suspended, &[], at(10));
         let told = ready(&suspended);
-        assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "Suspended"));
+        assert_eq!(
+            (told.status.as_str(), told.reason.as_str()),
+            ("True", "Suspended")
+        );
         assert_eq!(told.message, format!("{SUSPENDED}{READY}"));
-        assert_eq!(told.observed_generation, Some(1), "what was seen is what it is about");
+        assert_eq!(
+            told.observed_generation,
+            Some(1),
+            "what was seen is what it is about"
+        );
         assert_eq!(told.last_transition_time, ready(&served).last_transition_time);
-        assert_eq!(write(&suspended, 2, &Acceptance::Suspended, &[], at(20)), suspended);
+        assert_eq!(
+            write(&suspended, 2, &Acceptance::Suspended, &[], at(20)),
+            suspended
+        );
         let again = write(&suspended, 3, &Acceptance::Accepted, &step_conditions, at(30));
-        assert_eq!((ready(&again).reason.as_str(), ready(&again).message.as_str()), ("Ready", READY));
+        assert_eq!(
+            (ready(&again).reason.as_str(), ready(&again).message.as_str()),
+            ("Ready", READY)
+        );
         // As an earlier release left it.
         let mut before = suspended.clone();
-        before.iter_mut().filter(|c| c.type_ == "Ready").for_each(|c| *c = ready(&served).clone());
-        assert_eq!(write(&before, 2, &Acceptance::Suspended, &[], at(40)), before, "an upgrade writes nothing");
+        before
+            .iter_mut()
+            .filter(|c| c.type_ == "Ready")
+            .for_each(|c| *c = ready(&served).clone());
+        assert_eq!(
+            write(&before, 2, &Acceptance::Suspended, &[], at(40)),
+            before,
+            "an upgrade writes nothing"
+        );
     }
 
     #[test]
@@ -444,13 +656,23 @@ mod tests {
             step_condition(ConditionType::BypassClosed, StepStatus::Done),
         ];
         let mut all = write(&[], 1, &Acceptance::Accepted, &step_conditions, at(0));
-        let gone = [ConditionType::CertificateIssued, ConditionType::IdentityPropagated];
+        let gone = [
+            ConditionType::CertificateIssued,
+            ConditionType::IdentityPropagated,
+        ];
         deleting(&mut all, 2, &gone, "waiting for ACM", at(5));
-        let says = |type_: &str| all.iter().find(|c| c.type_ == type_).map(|c| (c.status.as_str(), c.reason.as_str()));
+        let says = |type_: &str| {
+            all.iter()
+                .find(|c| c.type_ == type_)
+                .map(|c| (c.status.as_str(), c.reason.as_str()))
+        };
         assert_eq!(says("CertificateIssued"), Some(("False", "Deleting")));
         assert_eq!(says("IdentityPropagated"), None, "it was not there");
         assert_eq!(says("BypassClosed").map(|c| c.0), Some("True"), "it stays closed");
-        assert_eq!((says("Ready"), ready(&all).message.as_str()), (Some(("False", "Deleting")), "waiting for ACM"));
+        assert_eq!(
+            (says("Ready"), ready(&all).message.as_str()),
+            (Some(("False", "Deleting")), "waiting for ACM")
+        );
         let once = all.clone();
         deleting(&mut all, 2, &gone, "waiting for ACM", at(50));
         assert_eq!(all, once);
@@ -465,7 +687,10 @@ mod tests {
 
     #[test]
     fn a_text_of_any_length_is_cut_between_characters() {
-        assert_eq!((cut("Größe", 7), cut("Größe", 6), cut("", 0)), ("Größe".into(), "Gr…".into(), String::new()));
+        assert_eq!(
+            (cut("Größe", 7), cut("Größe", 6), cut("", 0)),
+            ("Größe".into(), "Gr…".into(), String::new())
+        );
         assert_eq!(super::shown(&"ö".repeat(512)), "ö".repeat(512), "1,024 bytes");
         assert_eq!(super::shown(&"ö".repeat(513)), format!("{}…", "ö".repeat(510)));
         let long = StepCondition {
@@ -473,7 +698,10 @@ mod tests {
             ..step_condition(ConditionType::ResolvedRefs, StepStatus::Blocked)
         };
         let written = write(&[], 1, &Acceptance::Accepted, &[long], at(0));
-        assert!(written.iter().all(|c| c.message.len() <= 32_768), "as much as a condition may hold");
+        assert!(
+            written.iter().all(|c| c.message.len() <= 32_768),
+            "as much as a condition may hold"
+        );
     }
 
     #[test]
@@ -483,7 +711,10 @@ mod tests {
             step_condition(ConditionType::Trusted, StepStatus::Working),
         ];
         let once = write(&[], 1, &Acceptance::Accepted, &step_conditions, at(0));
-        assert_eq!(write(&once, 1, &Acceptance::Accepted, &step_conditions, at(1000)), once);
+        assert_eq!(
+            write(&once, 1, &Acceptance::Accepted, &step_conditions, at(1000)),
+            once
+        );
     }
 
     #[test]
@@ -499,10 +730,16 @@ mod tests {
             &once,
             2,
             &Acceptance::Accepted,
-            &[step_condition(ConditionType::ResolvedRefs, StepStatus::Unreachable)],
+            &[step_condition(
+                ConditionType::ResolvedRefs,
+                StepStatus::Unreachable,
+            )],
             at(5),
         );
-        assert_eq!((twice[1].last_transition_time.0, twice[1].observed_generation), (at(1), Some(2)));
+        assert_eq!(
+            (twice[1].last_transition_time.0, twice[1].observed_generation),
+            (at(1), Some(2))
+        );
         let done = write(
             &twice,
             2,
@@ -510,9 +747,16 @@ mod tests {
             &[step_condition(ConditionType::ResolvedRefs, StepStatus::Done)],
             at(6) + SignedDuration::from_millis(7),
         );
-        assert_eq!(done[1].last_transition_time.0, at(6), "seconds, as the API server keeps them");
         assert_eq!(
-            transitions(&twice, &done).iter().map(|t| t.type_.as_str()).collect::<Vec<_>>(),
+            done[1].last_transition_time.0,
+            at(6),
+            "seconds, as the API server keeps them"
+        );
+        assert_eq!(
+            transitions(&twice, &done)
+                .iter()
+                .map(|t| t.type_.as_str())
+                .collect::<Vec<_>>(),
             ["ResolvedRefs", "Ready"]
         );
     }

@@ -19,8 +19,14 @@ pub mod telemetry;
 /// Number of cases of a property test: `usual`, unless the variable `PROPTEST_CASES` asks for a longer run.
 #[cfg(test)]
 pub(crate) fn cases(usual: u32) -> proptest::prelude::ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let asked = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
     // Cases that a test does not want are no failure of a long run.
     let max_global_rejects = u32::MAX;
-    proptest::prelude::ProptestConfig { cases: asked.unwrap_or(usual), max_global_rejects, ..Default::default() }
+    proptest::prelude::ProptestConfig {
+        cases: asked.unwrap_or(usual),
+        max_global_rejects,
+        ..Default::default()
+    }
 }

@@ -1,4 +1,5 @@
-//! The `mtls-operator` command: parses, wires, and turns errors into an exit code. The only place that reads the environment.
+//! The `mtls-operator` command: parses, wires, and turns errors into an exit code. The only place that reads
+//! the environment.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -91,10 +92,12 @@ enum Command {
 /// Without a command: run the operator. AWS credentials and Region come from where every AWS SDK takes them.
 #[derive(Args)]
 struct Run {
-    /// Watch this namespace only; can be given several times (in the environment: separated by commas). Unset: all.
+    /// Watch this namespace only; can be given several times (in the environment: separated by commas).
+    /// Unset: all.
     #[arg(long, env = "MTLS_OPERATOR_WATCH_NAMESPACE", value_delimiter = ',')]
     watch_namespace: Vec<String>,
-    /// Names this cluster in every ownership tag. Unset: the UID of the namespace kube-system. Never change it while objects exist.
+    /// Names this cluster in every ownership tag. Unset: the UID of the namespace kube-system. Never change
+    /// it while objects exist.
     #[arg(long, env = "MTLS_OPERATOR_CLUSTER_ID")]
     cluster_id: Option<String>,
     /// Namespace of the Lease. Unset: the one that the operator runs in.
@@ -103,28 +106,31 @@ struct Run {
     /// Versioned bucket for the truststores of domains that name none; {account} and {region} are filled in.
     #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_BUCKET")]
     truststore_bucket: Option<String>,
-    /// Within what time everything in AWS is looked at although nothing has been heard, for example 15m: truststores, integrations and what
-    /// certificates are made of. Mappings and records within a third of it; what AWS lists of all domains, APIs and certificates at once
-    /// within two fifteenths.
+    /// Within what time everything in AWS is looked at although nothing has been heard, for example 15m:
+    /// truststores, integrations and what certificates are made of. Mappings and records within a third of
+    /// it; what AWS lists of all domains, APIs and certificates at once within two fifteenths.
     #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "15m", value_parser = interval)]
     drift_interval: Duration,
-    /// How often all custom domains of an account and Region are looked through for mTLS bypasses, for example 15m.
+    /// How often all custom domains of an account and Region are looked through for mTLS bypasses, for
+    /// example 15m.
     #[arg(long, env = "MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", default_value = "15m", value_parser = interval)]
     bypass_scan_interval: Duration,
-    /// How long a new truststore version takes to reach every server of AWS: a self-signed certificate is handed out, and certificates move to
-    /// another authority, only after that.
+    /// How long a new truststore version takes to reach every server of AWS: a self-signed certificate is
+    /// handed out, and certificates move to another authority, only after that.
     #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
     truststore_propagation: Duration,
-    /// YAML file that bounds what namespaces may do with the operator's rights in AWS (docs/policy.md). Unset: they may do everything.
+    /// YAML file that bounds what namespaces may do with the operator's rights in AWS (docs/policy.md).
+    /// Unset: they may do everything.
     #[arg(long, env = "MTLS_OPERATOR_POLICY")]
     policy: Option<PathBuf>,
-    /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or *=unlimited.
+    /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or
+    /// *=unlimited.
     #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
     aws_rate: Vec<RateOverride>,
     #[command(flatten)]
     outside: ProbeOptions,
-    /// Address and port that /livez, /readyz, /metrics and /loglevel are served at (docs/metrics.md). [::] is every address of the machine, IPv6
-    /// and IPv4; on a machine without IPv6 it means 0.0.0.0.
+    /// Address and port that /livez, /readyz, /metrics and /loglevel are served at (docs/metrics.md). [::] is
+    /// every address of the machine, IPv6 and IPv4; on a machine without IPv6 it means 0.0.0.0.
     #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
     /// Whether each ClientCertificate has metrics of its own, three series; false where there are very many.
@@ -142,9 +148,15 @@ struct Run {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| "write a duration such as 30s or 5m".to_owned())?;
+    let parsed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "write a duration such as 30s or 5m".to_owned())?;
     let duration = Duration::try_from(parsed).map_err(|_| "a duration is not negative".to_owned())?;
-    if duration < Duration::from_secs(1) { Err("at least 1s".into()) } else { Ok(duration) }
+    if duration < Duration::from_secs(1) {
+        Err("at least 1s".into())
+    } else {
+        Ok(duration)
+    }
 }
 
 fn main() -> ExitCode {
@@ -178,7 +190,9 @@ fn crds(folder: Option<PathBuf>) -> anyhow::Result<ExitCode> {
 fn iam_policy(args: iam::IamPolicy) -> anyhow::Result<ExitCode> {
     let (policy, remarks) = iam::print(args)?;
     println!("{policy}");
-    remarks.iter().for_each(|remark| eprintln!("mtls-operator: {remark}"));
+    remarks
+        .iter()
+        .for_each(|remark| eprintln!("mtls-operator: {remark}"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -195,8 +209,9 @@ fn start(run: Run) -> anyhow::Result<ExitCode> {
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     // kube and the AWS SDK find aws-lc-rs by themselves; the probe's client takes the process's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // One thread: it issues as fast as an API server takes it with a quarter of a core, and more would wake each other up all the time
-    // and keep memory of their own. What takes long (RSA keys, keystores) has threads as it needs them.
+    // One thread: it issues as fast as an API server takes it with a quarter of a core, and more would wake
+    // each other up all the time and keep memory of their own. What takes long (RSA keys, keystores) has
+    // threads as it needs them.
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
@@ -215,12 +230,20 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     };
     let proxies = Proxies::from_env()?;
     let config = proxies.kubernetes_config().await?;
-    let own_namespace = run.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
+    let own_namespace = run
+        .lease_namespace
+        .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
-    let host = run.pod_name.or_else(host_name).unwrap_or_else(|| "mtls-operator".into());
+    let host = run
+        .pod_name
+        .or_else(host_name)
+        .unwrap_or_else(|| "mtls-operator".into());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?run.watch_namespace, "starting");
     if let Some(proxy) = proxies.shown() {
-        tracing::info!(proxy, "HTTPS_PROXY is set: AWS is called through a proxy, what is probed is not");
+        tracing::info!(
+            proxy,
+            "HTTPS_PROXY is set: AWS is called through a proxy, what is probed is not"
+        );
     }
 
     let (active_trust, trust_changes) = ActiveTrust::new();
@@ -235,11 +258,15 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     });
     // Specs select by any label.
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
-    let (namespaces, drive_namespaces) = Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);
+    let (namespaces, drive_namespaces) =
+        Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);
     let (grants, drive_grants) = Watch::<grant_index::Guard>::new(&client, ns, watch::all_of_it);
     // Only where they are needed, for it takes a right that Roles cannot give.
     let needs_labels = |p: &Option<Arc<Policy>>| p.as_ref().is_some_and(|p| p.needs_labels());
-    let mut by_label = grants.subscribe().filter(|g| future::ready(grant_index::needs_labels(g))).boxed();
+    let mut by_label = grants
+        .subscribe()
+        .filter(|g| future::ready(grant_index::needs_labels(g)))
+        .boxed();
     let mut needed = policy.clone();
     background.spawn(async move {
         tokio::select! {
@@ -251,20 +278,39 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         drop(by_label);
         drive_namespaces.await;
     });
-    for drive in [drive_domains, drive_certificates, drive_secrets, drive_maps, drive_grants] {
+    for drive in [
+        drive_domains,
+        drive_certificates,
+        drive_secrets,
+        drive_maps,
+        drive_grants,
+    ] {
         background.spawn(drive);
     }
-    let mut synced =
-        vec![domains.synced(), certificates.synced(), secrets.synced(), config_maps.synced(), grants.synced()];
+    let mut synced = vec![
+        domains.synced(),
+        certificates.synced(),
+        secrets.synced(),
+        config_maps.synced(),
+        grants.synced(),
+    ];
     if needs_labels(&policy.borrow()) {
         synced.push(namespaces.synced());
     }
 
     let identity = lease::identity(&host);
     let end_of_lease = CancellationToken::new();
-    let (leadership, election) = lease::elect(client.clone(), &own_namespace, LEASE, &identity, end_of_lease.clone());
+    let (leadership, election) = lease::elect(
+        client.clone(),
+        &own_namespace,
+        LEASE,
+        &identity,
+        end_of_lease.clone(),
+    );
     let may_write = leadership.clone();
-    let gate = Gate::new(Quota::new(Rates::with(&run.aws_rate)), move || may_write.may_write());
+    let gate = Gate::new(Quota::new(Rates::with(&run.aws_rate)), move || {
+        may_write.may_write()
+    });
     let own = registry.sub_registry_with_prefix(metrics::PREFIX);
     gate.calls.register(own);
     let leads = leadership.clone();
@@ -282,12 +328,22 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     let (to_sync, end_of_probes, heartbeat) = (synced.clone(), stop.clone(), Heartbeat::default());
     let (watched, heartbeats, candidate) = (synced.clone(), heartbeat.clone(), leadership.clone());
     let not_live = move || {
-        let dead = watched.iter().find(|s| s.has_ended()).map(|s| format!("nothing watches {} any more", s.kind()));
-        let out = candidate.is_over().then(|| "this process takes part in no election any more".to_owned());
+        let dead = watched
+            .iter()
+            .find(|s| s.has_ended())
+            .map(|s| format!("nothing watches {} any more", s.kind()));
+        let out = candidate
+            .is_over()
+            .then(|| "this process takes part in no election any more".to_owned());
         heartbeats.problem().or(dead).or(out)
     };
     let unready = Box::new(move || to_sync.iter().find_map(|s| s.problem()));
-    let shown = health::Shown { registry, unready, not_live: Box::new(not_live), level };
+    let shown = health::Shown {
+        registry,
+        unready,
+        not_live: Box::new(not_live),
+        level,
+    };
     background.spawn(async move {
         if let Err(error) = health::serve(listener, shown, end_of_probes).await {
             tracing::error!(error = %logging::chain(&error), "probes");
@@ -399,7 +455,8 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             };
             tokio::select! {
                 _ = work => {}
-                // Another process may lead from here on. What is under way ends by its own timeouts; nothing new is begun.
+                // Another process may lead from here on. What is under way ends by its own timeouts; nothing
+                // new is begun.
                 () = leadership.lost() => anyhow::bail!("the lease was lost"),
             }
         }
@@ -466,10 +523,20 @@ mod tests {
         assert!(!run.metrics_per_certificate);
         assert_eq!(run.log_format, Format::Compact);
         assert_eq!(run.drift_interval, Duration::from_secs(1800));
-        assert_eq!(run.outside.resolver.map(|r| r.to_string()).as_deref(), Some("127.0.0.2:53"));
+        assert_eq!(
+            run.outside.resolver.map(|r| r.to_string()).as_deref(),
+            Some("127.0.0.2:53")
+        );
         assert_eq!(run.watch_namespace, ["a", "b", "c"]);
         assert_eq!(run.aws_rate.len(), 2);
-        let doctor = ["doctor", "a.example.com", "--path=/a", "--output=text", "--path=/b", "--output=json"];
+        let doctor = [
+            "doctor",
+            "a.example.com",
+            "--path=/a",
+            "--output=text",
+            "--path=/b",
+            "--output=json",
+        ];
         assert!(Cli::try_parse_from([&["mtls-operator"][..], &doctor].concat()).is_ok());
     }
 
@@ -477,19 +544,48 @@ mod tests {
     fn rows(command: &clap::Command, list: &mut String) {
         use std::fmt::Write;
         list.push_str("\n| argument | variable | default | |\n|---|---|---|---|\n");
-        for argument in command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
-            let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+        for argument in command
+            .get_arguments()
+            .filter(|a| !["help", "version"].contains(&a.get_id().as_str()))
+        {
+            let value = argument
+                .get_value_names()
+                .and_then(|names| names.first())
+                .map(ToString::to_string);
             let value = value.unwrap_or_else(|| argument.get_id().to_string().to_uppercase());
-            let repeated = matches!(argument.get_action(), ArgAction::Append).then_some(", ...").unwrap_or_default();
-            let name =
-                argument.get_long().map_or(format!("{value}{repeated}"), |long| format!("--{long} {value}{repeated}"));
-            let code = |text: String| if text.is_empty() { text } else { format!("`{text}`") };
-            let env = argument.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let default: Vec<_> = argument.get_default_values().iter().map(|v| v.to_string_lossy()).collect();
-            let mut help = argument.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+            let repeated = matches!(argument.get_action(), ArgAction::Append)
+                .then_some(", ...")
+                .unwrap_or_default();
+            let name = argument.get_long().map_or(format!("{value}{repeated}"), |long| {
+                format!("--{long} {value}{repeated}")
+            });
+            let code = |text: String| {
+                if text.is_empty() {
+                    text
+                } else {
+                    format!("`{text}`")
+                }
+            };
+            let env = argument
+                .get_env()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            let default: Vec<_> = argument
+                .get_default_values()
+                .iter()
+                .map(|v| v.to_string_lossy())
+                .collect();
+            let mut help = argument
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default()
+                .replace('|', "\\|");
             let choices = argument.get_possible_values();
             if !choices.is_empty() && argument.get_action().takes_values() {
-                let choices: Vec<_> = choices.iter().map(|choice| format!("`{}`", choice.get_name())).collect();
+                let choices: Vec<_> = choices
+                    .iter()
+                    .map(|choice| format!("`{}`", choice.get_name()))
+                    .collect();
                 write!(help, " ({})", choices.join(", ")).unwrap();
             }
             let row = [code(name), code(env), code(default.join(",")), help];
@@ -506,15 +602,24 @@ mod tests {
         rows(&cli, &mut list);
         for command in cli.get_subcommands() {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            list.push_str(&format!("## mtls-operator {}\n\n{}.\n", command.get_name(), about.trim_end_matches('.')));
+            list.push_str(&format!(
+                "## mtls-operator {}\n\n{}.\n",
+                command.get_name(),
+                about.trim_end_matches('.')
+            ));
             rows(command, &mut list);
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let (before, now) = text.split_once(BEGIN).expect("the mark at the beginning of the list");
+        let (before, now) = text
+            .split_once(BEGIN)
+            .expect("the mark at the beginning of the list");
         if std::env::var_os("WRITE_DOCS").is_some() {
             std::fs::write(&path, format!("{before}{BEGIN}{list}")).unwrap();
         } else {
-            assert!(now == list, "docs/flags.md is stale: WRITE_DOCS=1 cargo test --bin mtls-operator");
+            assert!(
+                now == list,
+                "docs/flags.md is stale: WRITE_DOCS=1 cargo test --bin mtls-operator"
+            );
         }
     }
 

@@ -1,5 +1,5 @@
-//! HTTP proxies that the environment names (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and the calls that never use one. Probes
-//! (`outside`) know none of this: they see a domain as its callers do.
+//! HTTP proxies that the environment names (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and the calls that
+//! never use one. Probes (`outside`) know none of this: they see a domain as its callers do.
 
 use std::fmt;
 
@@ -10,7 +10,8 @@ use aws_smithy_http_client::{
 };
 use aws_smithy_runtime_api::client::{
     http::{
-        HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+        HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+        SharedHttpConnector,
     },
     orchestrator::HttpRequest,
     runtime_components::RuntimeComponents,
@@ -19,10 +20,17 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{Config, InferConfigError};
 
-/// Destinations that are always called directly: the instance metadata, the credentials of ECS and of EKS Pod Identity, and this
-/// machine. A proxy has other credentials than this Pod, or none.
-const NEVER: [&str; 7] =
-    ["169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::/32", "127.0.0.0/8", "::1", "localhost"];
+/// Destinations that are always called directly: the instance metadata, the credentials of ECS and of EKS Pod
+/// Identity, and this machine. A proxy has other credentials than this Pod, or none.
+const NEVER: [&str; 7] = [
+    "169.254.169.254",
+    "169.254.170.2",
+    "169.254.170.23",
+    "fd00:ec2::/32",
+    "127.0.0.0/8",
+    "::1",
+    "localhost",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -56,13 +64,26 @@ impl Proxies {
             let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
             set(name).or_else(|| set(&name.to_ascii_lowercase()))
         };
-        let proxy = |name: &'static str| value(name).map(|v| address(&v).ok_or(Error::Address(name))).transpose();
+        let proxy = |name: &'static str| {
+            value(name)
+                .map(|v| address(&v).ok_or(Error::Address(name)))
+                .transpose()
+        };
         let theirs = value("NO_PROXY").unwrap_or_default();
         let theirs = theirs.split([',', ' ']).filter(|entry| !entry.is_empty());
         // "*.example.com", as many write what is ".example.com".
-        let theirs = theirs.map(|entry| entry.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(entry));
+        let theirs = theirs.map(|entry| {
+            entry
+                .strip_prefix('*')
+                .filter(|rest| rest.starts_with('.'))
+                .unwrap_or(entry)
+        });
         let direct = theirs.chain(NEVER).collect::<Vec<_>>().join(",");
-        Ok(Proxies { https: proxy("HTTPS_PROXY")?, http: proxy("HTTP_PROXY")?, direct })
+        Ok(Proxies {
+            https: proxy("HTTPS_PROXY")?,
+            http: proxy("HTTP_PROXY")?,
+            direct,
+        })
     }
 
     /// HOST:PORT of the proxy that HTTPS calls go through.
@@ -73,7 +94,9 @@ impl Proxies {
     /// HTTP client of AWS's SDK: one TLS stack, and these proxies.
     pub fn http_client(&self, tls: TlsContext) -> SharedHttpClient {
         let with = |proxy: Result<ProxyConfig, ProxyError>| {
-            let proxy = proxy.expect("its scheme and host have been checked").no_proxy(&self.direct);
+            let proxy = proxy
+                .expect("its scheme and host have been checked")
+                .no_proxy(&self.direct);
             client(proxy, tls.clone())
         };
         match (self.https.clone(), self.http.clone()) {
@@ -89,22 +112,30 @@ impl Proxies {
         }
     }
 
-    /// Configuration of the Kubernetes client: the kubeconfig's, with its proxy as kubectl chooses it, else the Pod's, without one.
+    /// Configuration of the Kubernetes client: the kubeconfig's, with its proxy as kubectl chooses it, else
+    /// the Pod's, without one.
     ///
     /// # Errors
     /// [`Error::Kubernetes`].
     pub async fn kubernetes_config(&self) -> Result<Config, Error> {
         let mut config = Config::infer().await?;
-        config.proxy_url = config.proxy_url.take().and_then(|found| self.to_api_server(&config.cluster_url, found));
+        config.proxy_url = config
+            .proxy_url
+            .take()
+            .and_then(|found| self.to_api_server(&config.cluster_url, found));
         Ok(config)
     }
 
-    /// The proxy between a kubeconfig's `server` and this process. `found`: what kube chose, the kubeconfig's `proxy-url` or the
-    /// environment's. kube holds `NO_PROXY` against the address of the proxy, not of the server.
+    /// The proxy between a kubeconfig's `server` and this process. `found`: what kube chose, the kubeconfig's
+    /// `proxy-url` or the environment's. kube holds `NO_PROXY` against the address of the proxy, not of the
+    /// server.
     fn to_api_server(&self, server: &Uri, found: Uri) -> Option<Uri> {
         match &self.https {
             Some(environment) if environment.authority() == found.authority() => {
-                let matcher = Matcher::builder().https(environment.to_string()).no(self.direct.clone()).build();
+                let matcher = Matcher::builder()
+                    .https(environment.to_string())
+                    .no(self.direct.clone())
+                    .build();
                 matcher.intercept(server).map(|_| environment.clone())
             }
             _ => Some(found),
@@ -115,21 +146,33 @@ impl Proxies {
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (https, http) = (self.shown(), self.http.as_ref().map(host_and_port));
-        f.debug_struct("Proxies").field("https", &https).field("http", &http).field("direct", &self.direct).finish()
+        f.debug_struct("Proxies")
+            .field("https", &https)
+            .field("http", &http)
+            .field("direct", &self.direct)
+            .finish()
     }
 }
 
 /// The address of a proxy; without a scheme it is http, as curl has it.
 fn address(text: &str) -> Option<Uri> {
     let text = text.trim();
-    let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let text = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
     let uri: Uri = text.parse().ok()?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     (is_http && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
 }
 
 fn host_and_port(uri: &Uri) -> String {
-    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    });
     format!("{}:{port}", uri.host().unwrap_or_default())
 }
 
@@ -138,7 +181,10 @@ fn client(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
         let mut connector = Connector::builder().proxy_config(proxy.clone());
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        connector.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls.clone()).build()
+        connector
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone())
+            .build()
     })
 }
 
@@ -150,15 +196,24 @@ struct ByScheme<T> {
 }
 
 impl HttpClient for ByScheme<SharedHttpClient> {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        let [https, http] = [&self.https, &self.http].map(|client| client.http_connector(settings, components));
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        let [https, http] =
+            [&self.https, &self.http].map(|client| client.http_connector(settings, components));
         SharedHttpConnector::new(ByScheme { https, http })
     }
 }
 
 impl HttpConnector for ByScheme<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        if request.uri().starts_with("https:") { self.https.call(request) } else { self.http.call(request) }
+        if request.uri().starts_with("https:") {
+            self.https.call(request)
+        } else {
+            self.http.call(request)
+        }
     }
 }
 
@@ -185,7 +240,12 @@ mod tests {
     const STS: &str = "sts.eu-west-1.amazonaws.com";
 
     fn read(variables: &[(&str, &str)]) -> Result<Proxies, Error> {
-        Proxies::read(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        Proxies::read(|name| {
+            variables
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| (*v).to_owned())
+        })
     }
 
     /// Reads the head of one request.
@@ -203,10 +263,12 @@ mod tests {
     /// Answers one call of GetCallerIdentity.
     async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         head(&mut stream).await;
-        let body = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+        let body = "<GetCallerIdentityResponse \
+                    xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
                     <Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>";
         let length = body.len();
-        let text = format!("HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {length}\r\n\r\n{body}");
+        let text =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {length}\r\n\r\n{body}");
         let _ = stream.write_all(text.as_bytes()).await;
         let _ = stream.shutdown().await;
     }
@@ -232,11 +294,17 @@ mod tests {
     async fn tls_sts() -> (SocketAddr, TlsContext) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = rcgen::KeyPair::generate().unwrap();
-        let cert = rcgen::CertificateParams::new(vec![STS.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let cert = rcgen::CertificateParams::new(vec![STS.to_owned()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
         let private = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
         let config = rustls::ServerConfig::builder().with_no_client_auth();
-        let acceptor =
-            TlsAcceptor::from(Arc::new(config.with_single_cert(vec![cert.der().clone()], private.into()).unwrap()));
+        let acceptor = TlsAcceptor::from(Arc::new(
+            config
+                .with_single_cert(vec![cert.der().clone()], private.into())
+                .unwrap(),
+        ));
         let (listener, address) = listener().await;
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -249,10 +317,14 @@ mod tests {
             }
         });
         let trusted = TrustStore::empty().with_pem_certificate(cert.pem().into_bytes());
-        (address, TlsContext::builder().with_trust_store(trusted).build().unwrap())
+        (
+            address,
+            TlsContext::builder().with_trust_store(trusted).build().unwrap(),
+        )
     }
 
-    /// A proxy that leads everybody to `backend`, and notes the first line of each request and its credentials.
+    /// A proxy that leads everybody to `backend`, and notes the first line of each request and its
+    /// credentials.
     struct Proxy {
         address: SocketAddr,
         seen: Arc<Mutex<Vec<String>>>,
@@ -271,9 +343,13 @@ mod tests {
                         let line = head.lines().next().unwrap_or_default().to_owned();
                         let user = head.lines().find_map(|line| {
                             let (name, value) = line.split_once(": ")?;
-                            name.eq_ignore_ascii_case("proxy-authorization").then(|| format!(" ({value})"))
+                            name.eq_ignore_ascii_case("proxy-authorization")
+                                .then(|| format!(" ({value})"))
                         });
-                        noted.lock().unwrap().push(format!("{line}{}", user.unwrap_or_default()));
+                        noted
+                            .lock()
+                            .unwrap()
+                            .push(format!("{line}{}", user.unwrap_or_default()));
                         let mut there = TcpStream::connect(backend).await.unwrap();
                         if line.starts_with("CONNECT ") {
                             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
@@ -299,12 +375,19 @@ mod tests {
             .region(Region::new("eu-west-1"))
             .credentials_provider(Credentials::new("a", "b", None, None, "test"))
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts.operation_attempt_timeout(Duration::from_secs(20)).build())
+            .timeout_config(
+                timeouts
+                    .operation_attempt_timeout(Duration::from_secs(20))
+                    .build(),
+            )
             .http_client(proxies.http_client(tls));
         if let Some(endpoint) = endpoint {
             config = config.endpoint_url(endpoint);
         }
-        let asked = aws_sdk_sts::Client::new(&config.load().await).get_caller_identity().send().await;
+        let asked = aws_sdk_sts::Client::new(&config.load().await)
+            .get_caller_identity()
+            .send()
+            .await;
         let answered = asked.map_err(|error| format!("{error:?}"))?;
         Ok(answered.account.unwrap_or_default())
     }
@@ -324,7 +407,10 @@ mod tests {
         assert_eq!(ask(&both, tls.clone(), None).await, account);
         assert_eq!((secure.seen(), plain.seen()), (vec![connect.clone()], vec![]));
         // An address that is nowhere: only a proxy gets an answer from there.
-        assert_eq!(ask(&both, tls.clone(), Some("http://192.0.2.1:4566")).await, account);
+        assert_eq!(
+            ask(&both, tls.clone(), Some("http://192.0.2.1:4566")).await,
+            account
+        );
         assert_eq!((secure.seen(), plain.seen()), (vec![], vec![absolute.clone()]));
 
         let one = read(&[("https_proxy", &at_secure)]).unwrap();
@@ -343,31 +429,60 @@ mod tests {
         let sts = plain_sts().await;
         let proxy = Proxy::before(sts).await;
         let at = format!("http://{}", proxy.address);
-        let proxies = read(&[("HTTPS_PROXY", &at), ("HTTP_PROXY", &at), ("NO_PROXY", "192.0.2.0/24")]).unwrap();
+        let proxies = read(&[
+            ("HTTPS_PROXY", &at),
+            ("HTTP_PROXY", &at),
+            ("NO_PROXY", "192.0.2.0/24"),
+        ])
+        .unwrap();
         // Answered, but not through the proxy.
-        for own in [format!("http://{sts}"), format!("http://localhost:{}", sts.port())] {
+        for own in [
+            format!("http://{sts}"),
+            format!("http://localhost:{}", sts.port()),
+        ] {
             let answered = ask(&proxies, TlsContext::default(), Some(&own)).await;
             assert_eq!(answered.as_deref(), Ok("123456789012"), "{own}");
         }
         // Whether something answers there is not for this test to say; the proxy would.
-        let hosts =
-            ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]", "[fd00:ec2::23]", "192.0.2.1"];
+        let hosts = [
+            "169.254.169.254",
+            "169.254.170.2",
+            "169.254.170.23",
+            "[fd00:ec2::254]",
+            "[fd00:ec2::23]",
+            "192.0.2.1",
+        ];
         join_all(hosts.map(async |host| {
             let _ = ask(&proxies, TlsContext::default(), Some(&format!("http://{host}"))).await;
         }))
         .await;
         assert_eq!(proxy.seen(), Vec::<String>::new());
-        assert!(ask(&proxies, TlsContext::default(), Some("http://169.254.1.1")).await.is_ok());
-        assert_eq!(proxy.seen(), ["POST http://169.254.1.1/ HTTP/1.1"], "and the proxy is one");
+        assert!(
+            ask(&proxies, TlsContext::default(), Some("http://169.254.1.1"))
+                .await
+                .is_ok()
+        );
+        assert_eq!(
+            proxy.seen(),
+            ["POST http://169.254.1.1/ HTTP/1.1"],
+            "and the proxy is one"
+        );
     }
 
     #[test]
     fn the_api_server_is_reached_as_kubectl_reaches_it() {
-        let proxies = read(&[("HTTPS_PROXY", "proxy.example:3128"), ("NO_PROXY", "10.0.0.0/8 *.internal,k8s.example")]);
+        let proxies = read(&[
+            ("HTTPS_PROXY", "proxy.example:3128"),
+            ("NO_PROXY", "10.0.0.0/8 *.internal,k8s.example"),
+        ]);
         let proxies = proxies.unwrap();
         let uri = |text: &str| text.parse::<Uri>().unwrap();
         for (server, found, expected) in [
-            ("https://api.eks.example", "proxy.example:3128", Some("http://proxy.example:3128/")),
+            (
+                "https://api.eks.example",
+                "proxy.example:3128",
+                Some("http://proxy.example:3128/"),
+            ),
             ("https://127.0.0.1:6443", "proxy.example:3128", None),
             ("https://localhost:6443", "proxy.example:3128", None),
             ("https://[::1]:6443", "proxy.example:3128", None),
@@ -375,21 +490,41 @@ mod tests {
             ("https://k8s.example", "proxy.example:3128", None),
             ("https://api.internal", "proxy.example:3128", None),
             // The kubeconfig's own.
-            ("https://127.0.0.1:6443", "http://other.example:3128", Some("http://other.example:3128/")),
+            (
+                "https://127.0.0.1:6443",
+                "http://other.example:3128",
+                Some("http://other.example:3128/"),
+            ),
         ] {
             let got = proxies.to_api_server(&uri(server), uri(found));
-            assert_eq!(got.map(|uri| uri.to_string()).as_deref(), expected, "{server} {found}");
+            assert_eq!(
+                got.map(|uri| uri.to_string()).as_deref(),
+                expected,
+                "{server} {found}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_proxy_is_named_without_its_password() {
-        for value in ["socks5://user:secret@proxy:1080", "http://", "user:secret@pro xy", "ftp://proxy"] {
+        for value in [
+            "socks5://user:secret@proxy:1080",
+            "http://",
+            "user:secret@pro xy",
+            "ftp://proxy",
+        ] {
             let refused = read(&[("https_proxy", value)]).unwrap_err().to_string();
-            assert!(refused.starts_with("HTTPS_PROXY is not the address of a proxy"), "{refused}");
+            assert!(
+                refused.starts_with("HTTPS_PROXY is not the address of a proxy"),
+                "{refused}"
+            );
             assert!(!refused.contains("secret"), "{refused}");
         }
-        let proxies = read(&[("HTTPS_PROXY", ""), ("https_proxy", "http://user:secret@proxy.example")]).unwrap();
+        let proxies = read(&[
+            ("HTTPS_PROXY", ""),
+            ("https_proxy", "http://user:secret@proxy.example"),
+        ])
+        .unwrap();
         assert_eq!(proxies.shown().as_deref(), Some("proxy.example:80"));
         assert!(!format!("{proxies:?}").contains("secret"), "{proxies:?}");
         assert_eq!(read(&[]).unwrap().shown(), None);

@@ -5,13 +5,27 @@ use std::process::Command;
 fn nothing_that_ships_depends_on_another_tls_stack() {
     for banned in ["ring", "openssl", "openssl-sys", "native-tls", "rsa", "p256"] {
         let out = Command::new(env!("CARGO"))
-            .args(["tree", "--locked", "-p", "mtls-operator", "-e", "normal,build", "--target", "all", "-i", banned])
+            .args([
+                "tree",
+                "--locked",
+                "-p",
+                "mtls-operator",
+                "-e",
+                "normal,build",
+                "--target",
+                "all",
+                "-i",
+                banned,
+            ])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(text.trim().is_empty(), "{banned} is in the tree:\n{text}");
         // An empty answer must be cargo's word that there is none, and not a failure of another kind.
         let err = String::from_utf8_lossy(&out.stderr);
-        assert!(err.contains("nothing to print") || err.contains("did not match any packages"), "{err}");
+        assert!(
+            err.contains("nothing to print") || err.contains("did not match any packages"),
+            "{err}"
+        );
     }
 }

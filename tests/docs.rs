@@ -1,5 +1,5 @@
-//! That the pages say what is so: what they link to is there, the manifests that they quote are those of examples/, and the conditions, reasons,
-//! fields' values and flags that they name exist.
+//! That the pages say what is so: what they link to is there, the manifests that they quote are those of
+//! examples/, and the conditions, reasons, fields' values and flags that they name exist.
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -20,7 +20,10 @@ fn root() -> &'static Path {
 
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = vec![];
-    for entry in std::fs::read_dir(root().join(folder)).expect("the folder is there").flatten() {
+    for entry in std::fs::read_dir(root().join(folder))
+        .expect("the folder is there")
+        .flatten()
+    {
         let name = Path::new(folder).join(entry.file_name());
         if entry.path().is_dir() {
             found.extend(files(name.to_str().expect("UTF-8"), ending));
@@ -38,7 +41,11 @@ fn text(file: &Path) -> String {
 
 fn pages() -> Vec<PathBuf> {
     let mut all = vec![PathBuf::from("README.md"), PathBuf::from("CHANGELOG.md")];
-    all.extend(["docs", "examples", "sandbox/aws"].iter().flat_map(|folder| files(folder, ".md")));
+    all.extend(
+        ["docs", "examples", "sandbox/aws"]
+            .iter()
+            .flat_map(|folder| files(folder, ".md")),
+    );
     all
 }
 
@@ -60,10 +67,13 @@ fn blocks(page: &str, language: &str) -> (Vec<String>, String) {
 fn spans(page: &str) -> Vec<String> {
     let (_, prose) = blocks(page, "");
     let lines = prose.lines().filter(|line| !line.starts_with("    "));
-    lines.flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned)).collect()
+    lines
+        .flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned))
+        .collect()
 }
 
-/// The anchor that a heading has. Source: GitHub's own pages, which leave out all but letters, digits, blanks, dashes and underscores.
+/// The anchor that a heading has. Source: GitHub's own pages, which leave out all but letters, digits,
+/// blanks, dashes and underscores.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
@@ -75,13 +85,26 @@ fn what_is_linked_is_there() {
     let mut links = 0;
     for page in pages() {
         let (_, prose) = blocks(&text(&page), "");
-        for link in prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+        for link in prose
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'))
+            .map(|(link, _)| link)
+        {
             if link.contains("://") {
                 continue;
             }
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-            let there = if file.is_empty() { page.clone() } else { page.parent().expect("a folder").join(file) };
-            assert!(root().join(&there).exists(), "{} links to {link}, which is not there", page.display());
+            let there = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().expect("a folder").join(file)
+            };
+            assert!(
+                root().join(&there).exists(),
+                "{} links to {link}, which is not there",
+                page.display()
+            );
             if !heading.is_empty() {
                 let headings: Vec<_> = text(&there)
                     .lines()
@@ -104,8 +127,16 @@ fn what_is_linked_is_there() {
 fn every_page_is_in_the_list() {
     let index = text(Path::new("docs/README.md"));
     for page in files("docs", ".md") {
-        let name = page.strip_prefix("docs").expect("it is there").to_str().expect("UTF-8").to_owned();
-        assert!(name == "README.md" || index.contains(&format!("({name})")), "docs/README.md does not list {name}");
+        let name = page
+            .strip_prefix("docs")
+            .expect("it is there")
+            .to_str()
+            .expect("UTF-8")
+            .to_owned();
+        assert!(
+            name == "README.md" || index.contains(&format!("({name})")),
+            "docs/README.md does not list {name}"
+        );
     }
 }
 
@@ -125,12 +156,15 @@ fn walkthroughs_quote_the_examples() {
     }
 }
 
-/// Some ids have digits only: without quotes YAML makes a number of such a one, and the API server refuses it.
+/// Some ids have digits only: without quotes YAML makes a number of such a one, and the API server refuses
+/// it.
 #[test]
 fn examples_quote_the_ids_of_apis() {
     for file in files("examples", ".yaml") {
         let example = text(&file);
-        let fields = example.lines().filter(|line| !line.starts_with('#') && line.contains("a1b2c3d4e5"));
+        let fields = example
+            .lines()
+            .filter(|line| !line.starts_with('#') && line.contains("a1b2c3d4e5"));
         let bare: Vec<_> = fields.filter(|line| !line.contains("\"a1b2c3d4e5\"")).collect();
         assert_eq!(bare, Vec::<&str>::new(), "{}", file.display());
     }
@@ -153,7 +187,10 @@ fn read<K: Resource<DynamicType = ()> + serde::Serialize + serde::de::Deserializ
     object: &Value,
 ) -> Result<(), String> {
     let read: K = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
-    contains(&serde_json::to_value(read).expect("plain data")["spec"], &object["spec"])
+    contains(
+        &serde_json::to_value(read).expect("plain data")["spec"],
+        &object["spec"],
+    )
 }
 
 #[test]
@@ -162,7 +199,9 @@ fn manifests_on_every_page_are_understood() {
     for page in pages() {
         for block in blocks(&text(&page), "yaml").0 {
             // Extracts are not whole objects.
-            let Ok(objects) = serde_saphyr::from_multiple::<Value>(&block) else { continue };
+            let Ok(objects) = serde_saphyr::from_multiple::<Value>(&block) else {
+                continue;
+            };
             for object in objects {
                 let result = match object["kind"].as_str() {
                     Some("MtlsDomain") => read::<MtlsDomain>(&object),
@@ -180,15 +219,28 @@ fn manifests_on_every_page_are_understood() {
 
 /// The values that fields with a closed list take.
 fn choices(schema: &Value, into: &mut BTreeSet<String>) {
-    into.extend(schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
-    schema["properties"].as_object().into_iter().flatten().for_each(|(_, field)| choices(field, into));
+    into.extend(
+        schema["enum"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned),
+    );
+    schema["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .for_each(|(_, field)| choices(field, into));
     if schema["items"].is_object() {
         choices(&schema["items"], into);
     }
 }
 
 /// How the names of AWS's operations begin, of which there is no list here.
-const VERBS: [&str; 8] = ["Create", "Delete", "Describe", "Get", "List", "Put", "Request", "Update"];
+const VERBS: [&str; 8] = [
+    "Create", "Delete", "Describe", "Get", "List", "Put", "Request", "Update",
+];
 
 #[test]
 fn conditions_and_reasons_that_are_named_exist() {
@@ -199,7 +251,10 @@ fn conditions_and_reasons_that_are_named_exist() {
     for crd in api::definitions() {
         known.insert(crd.spec.names.kind.clone());
         let crd = serde_json::to_value(crd).expect("plain data");
-        choices(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut known);
+        choices(
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
+            &mut known,
+        );
     }
     let (mut named, mut unknown) = (0, BTreeSet::new());
     for page in files("docs", ".md") {
@@ -220,18 +275,38 @@ fn conditions_and_reasons_that_are_named_exist() {
 #[test]
 fn flags_that_are_named_exist() {
     let mut help = String::new();
-    for arguments in [&["--help"][..], &["doctor", "--help"], &["iam-policy", "--help"], &["crds", "--help"]] {
-        let program = Command::new(env!("CARGO_BIN_EXE_mtls-operator")).args(arguments).output().expect("it runs");
+    for arguments in [
+        &["--help"][..],
+        &["doctor", "--help"],
+        &["iam-policy", "--help"],
+        &["crds", "--help"],
+    ] {
+        let program = Command::new(env!("CARGO_BIN_EXE_mtls-operator"))
+            .args(arguments)
+            .output()
+            .expect("it runs");
         help.push_str(&String::from_utf8_lossy(&program.stdout));
     }
-    let known: BTreeSet<_> =
-        help.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).filter(|w| w.starts_with("--")).collect();
+    let known: BTreeSet<_> = help
+        .split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
+        .filter(|w| w.starts_with("--"))
+        .collect();
     let mut named = 0;
     for page in pages() {
         for span in spans(&text(&page)) {
             // Of other programs a page quotes whole commands.
-            let Some(flag) = span.split([' ', '=']).next().filter(|flag| flag.starts_with("--")) else { continue };
-            assert!(known.contains(flag), "{}: mtls-operator has no {flag}", page.display());
+            let Some(flag) = span
+                .split([' ', '='])
+                .next()
+                .filter(|flag| flag.starts_with("--"))
+            else {
+                continue;
+            };
+            assert!(
+                known.contains(flag),
+                "{}: mtls-operator has no {flag}",
+                page.display()
+            );
             named += 1;
         }
     }

@@ -1,5 +1,6 @@
-//! What Argo CD and Flux make of the operator's objects, by their own packages: health and actions by Argo CD's Lua engine, the same test data by
-//! Flux's healthCheckExprs, and manifests of `examples/kustomize` as kustomize builds them.
+//! What Argo CD and Flux make of the operator's objects, by their own packages: health and actions by Argo
+//! CD's Lua engine, the same test data by Flux's healthCheckExprs, and manifests of `examples/kustomize` as
+//! kustomize builds them.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -17,7 +18,11 @@ use engines::{argo_cd, customizations, flux, health, here};
 fn argo_cd_tells_the_health_of_our_kinds_and_takes_their_actions() {
     let out = argo_cd(&[], "");
     let said = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let tests = said.lines().filter(|line| line.ends_with(": ok"));
     assert!(tests.count() >= 34, "{said}");
 }
@@ -25,10 +30,16 @@ fn argo_cd_tells_the_health_of_our_kinds_and_takes_their_actions() {
 /// The scripts of a kind: its health, and its actions by their names.
 fn scripts(kind: &Path) -> (String, BTreeMap<String, String>) {
     let read = |path: PathBuf| fs::read_to_string(path).expect("it can be read");
-    let folders = fs::read_dir(kind.join("actions")).into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    let folders = fs::read_dir(kind.join("actions"))
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.expect("an entry").path());
     let actions = folders.filter(|folder| folder.join("action.lua").exists());
     let named = |folder: PathBuf| {
-        (folder.file_name().expect("a name").to_string_lossy().into_owned(), read(folder.join("action.lua")))
+        (
+            folder.file_name().expect("a name").to_string_lossy().into_owned(),
+            read(folder.join("action.lua")),
+        )
     };
     (read(kind.join("health.lua")), actions.map(named).collect())
 }
@@ -57,7 +68,10 @@ fn the_config_map_has_the_same_scripts() {
         assert_eq!(told["discovery.lua"], discovery, "{kind}");
         let definitions = told["definitions"].as_array().expect("definitions").iter();
         let definitions = definitions.map(|d| {
-            (d["name"].as_str().expect("a name").to_owned(), d["action.lua"].as_str().expect("a script").to_owned())
+            (
+                d["name"].as_str().expect("a name").to_owned(),
+                d["action.lua"].as_str().expect("a script").to_owned(),
+            )
         });
         assert_eq!(definitions.collect::<BTreeMap<_, _>>(), actions, "{kind}");
     }
@@ -77,7 +91,10 @@ fn example(file: &str) -> Vec<Value> {
 fn flux_tells_the_health_of_our_kinds() {
     let (mut names, mut objects) = (vec![], vec![]);
     for kind in ["ClientCertificate", "ClientGrant", "MtlsDomain"] {
-        let folder = customizations().join("mtls-operator.io").join(kind).join("testdata");
+        let folder = customizations()
+            .join("mtls-operator.io")
+            .join(kind)
+            .join("testdata");
         for entry in fs::read_dir(folder).expect("it is there") {
             let path = entry.expect("an entry").path();
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
@@ -99,7 +116,11 @@ fn flux_tells_the_health_of_our_kinds() {
             Some("progressing") => ("InProgress", "Progressing"),
             _ => panic!("{name} begins with no state"),
         };
-        assert_eq!((with.as_str(), argo_cd.as_str()), (expected, in_argo_cd), "{name}");
+        assert_eq!(
+            (with.as_str(), argo_cd.as_str()),
+            (expected, in_argo_cd),
+            "{name}"
+        );
         // Why the expressions are there.
         if state == "degraded" || state == "suspended_new" {
             assert_eq!(without, "InProgress", "{name}: kstatus would do");
@@ -112,29 +133,61 @@ fn flux_tells_the_health_of_our_kinds() {
 
 #[test]
 fn flux_takes_the_examples() {
-    let read = flux(&["check", KUSTOMIZATIONS, "gitops/flux/operator/release.yaml"], "");
-    assert_eq!(read.lines().filter(|kind| *kind == "Kustomization").count(), 3, "{read}");
+    let read = flux(
+        &["check", KUSTOMIZATIONS, "gitops/flux/operator/release.yaml"],
+        "",
+    );
+    assert_eq!(
+        read.lines().filter(|kind| *kind == "Kustomization").count(),
+        3,
+        "{read}"
+    );
     assert!(read.contains("HelmRelease"), "{read}");
 
     let all = example(KUSTOMIZATIONS);
     let named = |kind: &str, name: &Value, namespace: &Value| {
-        all.iter()
-            .any(|o| o["kind"] == kind && o["metadata"]["name"] == *name && o["metadata"]["namespace"] == *namespace)
+        all.iter().any(|o| {
+            o["kind"] == kind && o["metadata"]["name"] == *name && o["metadata"]["namespace"] == *namespace
+        })
     };
     for one in all.iter().filter(|object| object["kind"] == "Kustomization") {
-        let (name, namespace, spec) = (&one["metadata"]["name"], &one["metadata"]["namespace"], &one["spec"]);
+        let (name, namespace, spec) = (
+            &one["metadata"]["name"],
+            &one["metadata"]["namespace"],
+            &one["spec"],
+        );
         assert_eq!(spec["retryInterval"], "1m", "{name}");
         let source = &spec["sourceRef"];
-        assert_eq!(source["namespace"], Value::Null, "{name}: tenants may not read the sources of another namespace");
-        assert!(named("GitRepository", &source["name"], namespace), "{name} has no source");
+        assert_eq!(
+            source["namespace"],
+            Value::Null,
+            "{name}: tenants may not read the sources of another namespace"
+        );
+        assert!(
+            named("GitRepository", &source["name"], namespace),
+            "{name} has no source"
+        );
         // Flux looks for it there, whatever the target namespace is.
         if spec["serviceAccountName"].is_string() {
-            assert!(named("ServiceAccount", &spec["serviceAccountName"], namespace), "{name} has no ServiceAccount");
-            assert!(named("Role", &spec["serviceAccountName"], namespace), "{name} has no rights");
+            assert!(
+                named("ServiceAccount", &spec["serviceAccountName"], namespace),
+                "{name} has no ServiceAccount"
+            );
+            assert!(
+                named("Role", &spec["serviceAccountName"], namespace),
+                "{name} has no rights"
+            );
         }
         for other in spec["dependsOn"].as_array().into_iter().flatten() {
-            let other_namespace = if other["namespace"].is_null() { namespace } else { &other["namespace"] };
-            assert!(named("Kustomization", &other["name"], other_namespace), "{name} depends on nothing");
+            let other_namespace = if other["namespace"].is_null() {
+                namespace
+            } else {
+                &other["namespace"]
+            };
+            assert!(
+                named("Kustomization", &other["name"], other_namespace),
+                "{name} depends on nothing"
+            );
         }
         assert_eq!(spec["dependsOn"].is_array(), *name != "mtls-operator", "{name}");
     }
@@ -157,14 +210,22 @@ fn no_example_has_sync_waves() {
     }
     for application in example("gitops/argo-cd/applications.yaml") {
         let policy = &application["spec"]["syncPolicy"];
-        assert_eq!(policy["retry"]["refresh"], true, "a retry goes on with the commit that failed");
+        assert_eq!(
+            policy["retry"]["refresh"], true,
+            "a retry goes on with the commit that failed"
+        );
         assert_eq!(policy["retry"]["limit"], -1);
     }
 }
 
-/// Where an object of this kind names another: the paths of its schema, in kustomize's form, that end in a name within a reference.
+/// Where an object of this kind names another: the paths of its schema, in kustomize's form, that end in a
+/// name within a reference.
 fn references(schema: &Value, name: &str, path: &str, into: &mut Vec<String>) {
-    let schema = if schema["items"].is_object() { &schema["items"] } else { schema };
+    let schema = if schema["items"].is_object() {
+        &schema["items"]
+    } else {
+        schema
+    };
     for (key, member) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}/{key}");
         if key == "name" && name.ends_with("Ref") {
@@ -203,24 +264,42 @@ fn kustomize_is_told_every_reference() {
 
 #[test]
 fn kustomize_renames_what_is_referred_to() {
-    let all: Vec<Value> = serde_saphyr::from_multiple(&flux(&["kustomize", "kustomize/staging"], "")).expect("YAML");
+    let all: Vec<Value> =
+        serde_saphyr::from_multiple(&flux(&["kustomize", "kustomize/staging"], "")).expect("YAML");
     let named = |kind: &str| -> Vec<&str> {
-        all.iter().filter(|o| o["kind"] == kind).map(|o| o["metadata"]["name"].as_str().expect("a name")).collect()
+        all.iter()
+            .filter(|o| o["kind"] == kind)
+            .map(|o| o["metadata"]["name"].as_str().expect("a name"))
+            .collect()
     };
     assert_eq!(named("MtlsDomain"), ["staging-partners"]);
-    for object in
-        all.iter().filter(|o| ["ClientCertificate", "ClientGrant"].contains(&o["kind"].as_str().unwrap_or_default()))
+    for object in all
+        .iter()
+        .filter(|o| ["ClientCertificate", "ClientGrant"].contains(&o["kind"].as_str().unwrap_or_default()))
     {
-        assert_eq!(object["spec"]["domainRef"]["name"], "staging-partners", "{object}");
+        assert_eq!(
+            object["spec"]["domainRef"]["name"], "staging-partners",
+            "{object}"
+        );
     }
-    let domain = all.iter().find(|o| o["kind"] == "MtlsDomain").expect("it is there");
+    let domain = all
+        .iter()
+        .find(|o| o["kind"] == "MtlsDomain")
+        .expect("it is there");
     let authorities = domain["spec"]["trust"]["authorities"].as_array().expect("a list");
-    let config_map = authorities.iter().find_map(|a| a["configMapRef"]["name"].as_str()).expect("there is one");
-    assert!(config_map.starts_with("staging-acme-ca-") && named("ConfigMap") == [config_map], "{config_map}");
+    let config_map = authorities
+        .iter()
+        .find_map(|a| a["configMapRef"]["name"].as_str())
+        .expect("there is one");
+    assert!(
+        config_map.starts_with("staging-acme-ca-") && named("ConfigMap") == [config_map],
+        "{config_map}"
+    );
     // Kustomize does not have this one.
     assert!(authorities.iter().any(|a| a["secretRef"]["name"] == "legacy-ca"));
     let mut certificates = all.iter().filter(|o| o["kind"] == "ClientCertificate");
-    let password =
-        certificates.find_map(|o| o.pointer("/spec/keystores/pkcs12/passwordSecretRef/name")).expect("there is one");
+    let password = certificates
+        .find_map(|o| o.pointer("/spec/keystores/pkcs12/passwordSecretRef/name"))
+        .expect("there is one");
     assert_eq!(named("Secret"), [password.as_str().expect("a name")]);
 }

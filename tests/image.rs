@@ -1,5 +1,6 @@
-//! What the image is made of, as far as it can be told without building one: the Dockerfile agrees with the toolchain and the chart, and ends in
-//! nothing but the program. That the program runs with nothing around it is `.ci/empty-root`'s to show.
+//! What the image is made of, as far as it can be told without building one: the Dockerfile agrees with the
+//! toolchain and the chart, and ends in nothing but the program. That the program runs with nothing around it
+//! is `.ci/empty-root`'s to show.
 use std::path::Path;
 
 fn file(name: &str) -> String {
@@ -9,21 +10,32 @@ fn file(name: &str) -> String {
 /// The lines of the Dockerfile that begin with this instruction, without it.
 fn instructions(instruction: &str) -> Vec<String> {
     let dockerfile = file("Dockerfile");
-    let lines = dockerfile.lines().filter_map(|line| line.strip_prefix(instruction)?.strip_prefix(' '));
+    let lines = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix(instruction)?.strip_prefix(' '));
     lines.map(str::to_owned).collect()
 }
 
 #[test]
 fn it_is_built_by_the_projects_toolchain_and_is_nothing_but_the_program() {
     let toolchain = file("rust-toolchain.toml");
-    let version =
-        toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).expect("a version").trim_matches('"');
+    let version = toolchain
+        .lines()
+        .find_map(|line| line.strip_prefix("channel = "))
+        .expect("a version")
+        .trim_matches('"');
     let bases = instructions("FROM");
-    assert!(bases[0].starts_with(&format!("rust:{version}-slim-")), "{bases:?}");
+    assert!(
+        bases[0].starts_with(&format!("rust:{version}-slim-")),
+        "{bases:?}"
+    );
     assert_eq!(bases[1..], ["scratch"]);
     let dockerfile = file("Dockerfile");
     let (_, image) = dockerfile.split_once("FROM scratch").expect("it is the last");
-    assert!(!image.contains("RUN ") && image.matches("COPY ").count() == 2, "the program and the certificates");
+    assert!(
+        !image.contains("RUN ") && image.matches("COPY ").count() == 2,
+        "the program and the certificates"
+    );
 }
 
 #[test]
@@ -31,6 +43,9 @@ fn its_user_and_port_are_the_charts() {
     let chart = file("charts/mtls-operator/values.yaml");
     let values: serde_json::Value = serde_saphyr::from_str(&chart).expect("YAML");
     let security = &values["podSecurityContext"];
-    assert_eq!(instructions("USER"), [format!("{}:{}", security["runAsUser"], security["runAsGroup"])]);
+    assert_eq!(
+        instructions("USER"),
+        [format!("{}:{}", security["runAsUser"], security["runAsGroup"])]
+    );
     assert_eq!(instructions("EXPOSE"), [values["port"].to_string()]);
 }

@@ -1,4 +1,5 @@
-//! What all benches start from: a local world of their own, domains in service, certificates by the thousand, and what they cost.
+//! What all benches start from: a local world of their own, domains in service, certificates by the thousand,
+//! and what they cost.
 // Not each of them needs all of it.
 #![allow(dead_code)]
 pub mod cost;
@@ -41,9 +42,12 @@ const RECONCILES: &str = "controller_runtime_reconcile_total{controller=\"client
 /// Certificates that are created at the same time.
 const CREATORS: usize = 32;
 
-/// How many certificates: the first argument that is a number (`cargo bench --bench issuance -- 500`), or `default`.
+/// How many certificates: the first argument that is a number (`cargo bench --bench issuance -- 500`), or
+/// `default`.
 pub fn count(default: usize) -> usize {
-    std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(default)
+    std::env::args()
+        .find_map(|argument| argument.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Runs the bench and ends the process by how it went.
@@ -72,7 +76,10 @@ impl Bench {
     /// The same with other settings, `("AWS_RATE", ...)`.
     pub async fn start_with(dir: &Path, others: &[(&str, &str)]) -> Result<Bench> {
         let world = World::start(dir, &Options::default()).await?;
-        world.kubernetes.install_crds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds")).await?;
+        world
+            .kubernetes
+            .install_crds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds"))
+            .await?;
         world.kubernetes.namespace(NAMESPACE).await?;
         let account = world.aws.new_account();
         let prepared = prepare(&account, &Preparation::of_its_own(&account)).await?;
@@ -99,14 +106,25 @@ impl Bench {
         let operator = Operator::start(&world.kubernetes, options).await?;
         let (client, metrics) = (world.kubernetes.admin(), format!("http://{listen}/metrics"));
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let bench = Bench { client, operator, metrics, http, account, prepared, world };
+        let bench = Bench {
+            client,
+            operator,
+            metrics,
+            http,
+            account,
+            prepared,
+            world,
+        };
         bench.leads().await?;
         Ok(bench)
     }
 
     /// Waits until the operator leads.
     pub async fn leads(&self) -> Result<()> {
-        until("the operator leads", async || Ok(self.metric("leader_election_master_status").await? == 1.0)).await
+        until("the operator leads", async || {
+            Ok(self.metric("leader_election_master_status").await? == 1.0)
+        })
+        .await
     }
 
     pub fn domains(&self) -> Api<MtlsDomain> {
@@ -131,7 +149,8 @@ impl Bench {
 
     /// A domain with an authority of its own, in service and trusted.
     pub async fn serve_domain(&self) -> Result<()> {
-        self.create_domain(DOMAIN, serde_json::json!({"name": "partners", "generate": {}})).await?;
+        self.create_domain(DOMAIN, serde_json::json!({"name": "partners", "generate": {}}))
+            .await?;
         until("the domain is Ready", async || {
             let status = self.domains().get(DOMAIN).await?.status.unwrap_or_default();
             Ok(is_ready(&status.conditions))
@@ -156,7 +175,11 @@ impl Bench {
     /// How many domains are Ready.
     pub async fn ready_domains(&self) -> Result<usize> {
         let all = self.domains().list(&ListParams::default()).await?;
-        let is_ready = |d: &&MtlsDomain| d.status.as_ref().is_some_and(|status| is_ready(&status.conditions));
+        let is_ready = |d: &&MtlsDomain| {
+            d.status
+                .as_ref()
+                .is_some_and(|status| is_ready(&status.conditions))
+        };
         Ok(all.iter().filter(is_ready).count())
     }
 
@@ -167,11 +190,14 @@ impl Bench {
             Err(error) if error.is_connect() => return Ok(0.0), // not up yet
             Err(error) => return Err(error.into()),
         };
-        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' ')?.1.parse::<f64>().ok());
+        let values = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.rsplit_once(' ')?.1.parse::<f64>().ok());
         Ok(values.sum())
     }
 
-    /// Waits until the operator has looked at certificates at least so many times since it was started, and no longer does; since when.
+    /// Waits until the operator has looked at certificates at least so many times since it was started, and
+    /// no longer does; since when.
     pub async fn settled(&self, reconciles: usize) -> Result<Instant> {
         let (mut last, mut since) = (0.0, Instant::now());
         while last < reconciles as f64 || since.elapsed() < SETTLED {
@@ -209,11 +235,20 @@ impl Bench {
 
     /// Each of the `count` certificates has its Secret.
     pub async fn check(&self, count: usize) -> Result<()> {
-        let secrets = self.secrets().list(&ListParams::default().labels("mtls-operator.io/client-certificate")).await?;
-        let is_whole =
-            |s: &&Secret| ["tls.crt", "tls.key"].iter().all(|key| s.data.iter().any(|data| data.contains_key(*key)));
+        let secrets = self
+            .secrets()
+            .list(&ListParams::default().labels("mtls-operator.io/client-certificate"))
+            .await?;
+        let is_whole = |s: &&Secret| {
+            ["tls.crt", "tls.key"]
+                .iter()
+                .all(|key| s.data.iter().any(|data| data.contains_key(*key)))
+        };
         let whole = secrets.iter().filter(is_whole).count();
-        ensure!(whole == count, "{whole} Secrets with key and certificate for {count} certificates");
+        ensure!(
+            whole == count,
+            "{whole} Secrets with key and certificate for {count} certificates"
+        );
         Ok(())
     }
 
@@ -222,10 +257,17 @@ impl Bench {
         // With connections of its own: a watch holds one for itself.
         let api = Api::<ClientCertificate>::namespaced(self.world.kubernetes.admin(), NAMESPACE);
         let mut events = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
-        while !matches!(events.try_next().await?.context("the watch goes on")?, watcher::Event::InitDone) {}
+        while !matches!(
+            events.try_next().await?.context("the watch goes on")?,
+            watcher::Event::InitDone
+        ) {}
         let applied = events.applied_objects().map_err(anyhow::Error::from);
         Ok(applied.try_filter_map(async |c| {
-            let conditions = c.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+            let conditions = c
+                .status
+                .as_ref()
+                .map(|s| s.conditions.as_slice())
+                .unwrap_or_default();
             Ok(is_ready(conditions).then(|| c.name_any()))
         }))
     }
@@ -240,7 +282,11 @@ pub struct Issued {
 }
 
 /// Creates certificates `c0`, `c1`, ..., as a user with a script would, and tells of each.
-pub async fn create(api: &Api<ClientCertificate>, count: usize, created: impl Fn(ClientCertificate)) -> Result<()> {
+pub async fn create(
+    api: &Api<ClientCertificate>,
+    count: usize,
+    created: impl Fn(ClientCertificate),
+) -> Result<()> {
     let one = async |i: usize| {
         let certificate = serde_json::from_value(serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": format!("c{i}")},
@@ -249,18 +295,27 @@ pub async fn create(api: &Api<ClientCertificate>, count: usize, created: impl Fn
         created(api.create(&PostParams::default(), &certificate).await?);
         anyhow::Ok(())
     };
-    stream::iter(0..count).map(one).buffer_unordered(CREATORS).try_collect().await
+    stream::iter(0..count)
+        .map(one)
+        .buffer_unordered(CREATORS)
+        .try_collect()
+        .await
 }
 
 fn is_ready(conditions: &[Condition]) -> bool {
-    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    conditions
+        .iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// Waits for it.
 pub async fn until(what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     while !holds().await? {
-        ensure!(Instant::now() < deadline, "after {DEADLINE:?} it is not so that {what}");
+        ensure!(
+            Instant::now() < deadline,
+            "after {DEADLINE:?} it is not so that {what}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())

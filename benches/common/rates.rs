@@ -1,12 +1,15 @@
 //! AWS's quotas in a world whose time runs faster.
 use mtls_operator::aws::rates::{Operation, Rate, Rates};
 
-/// The value of `--aws-rate` with which the operator keeps to what it does by default, where AWS's time runs `speed` times as fast.
+/// The value of `--aws-rate` with which the operator keeps to what it does by default, where AWS's time runs
+/// `speed` times as fast.
 pub fn faster(speed: f64) -> String {
     let rates = Rates::default();
     let one = |operation: Operation| match rates.of(operation) {
         Rate::Unlimited => format!("{operation}=unlimited"),
-        Rate::Limited { interval, burst } => format!("{operation}=1/{}:{burst}", interval.as_secs_f64() / speed),
+        Rate::Limited { interval, burst } => {
+            format!("{operation}=1/{}:{burst}", interval.as_secs_f64() / speed)
+        }
     };
     Operation::ALL.map(one).join(",")
 }

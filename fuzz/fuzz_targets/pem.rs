@@ -1,4 +1,5 @@
-//! Any bytes through the scanner: they are refused, or every BEGIN in them is a block, each where it says; certificates and keys are read or refused.
+//! Any bytes through the scanner: they are refused, or every BEGIN in them is a block, each where it says;
+//! certificates and keys are read or refused.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use mtls_operator::pki::{keys, pem};

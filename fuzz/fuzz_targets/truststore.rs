@@ -1,4 +1,5 @@
-//! Any bytes as a truststore object: it is refused, or every certificate in it is in the bundle, and comes back from what is written.
+//! Any bytes as a truststore object: it is refused, or every certificate in it is in the bundle, and comes
+//! back from what is written.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use mtls_operator::pki::{pem, truststore::Bundle};

@@ -1,5 +1,6 @@
-//! Stands between one client and the API server, over plain HTTP: notes its requests, and does to some of them what a network, a slow server
-//! or one that dies can do. Whatever it lets pass is the real API server's, with the client's own token.
+//! Stands between one client and the API server, over plain HTTP: notes its requests, and does to some of
+//! them what a network, a slow server or one that dies can do. Whatever it lets pass is the real API
+//! server's, with the client's own token.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -88,7 +89,14 @@ impl Rule {
     /// About every request with that method (None: any) and that in its path, before its effect.
     #[must_use]
     pub fn of(method: Option<Method>, path: &str, act: ProxyAction) -> Self {
-        Self { method, path: path.into(), skip: 0, times: u64::MAX, when: When::Before, act }
+        Self {
+            method,
+            path: path.into(),
+            skip: 0,
+            times: u64::MAX,
+            when: When::Before,
+            act,
+        }
     }
 
     fn is_about(&self, method: &Method, uri: &Uri) -> bool {
@@ -127,7 +135,8 @@ struct State {
 type Answer = Response<UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>>;
 
 impl ApiProxy {
-    /// Starts it on a free port of 127.0.0.1, in front of the API server of `config`, whose own credentials it does not use.
+    /// Starts it on a free port of 127.0.0.1, in front of the API server of `config`, whose own credentials
+    /// it does not use.
     ///
     /// # Errors
     /// When no port can be listened on, or `config` is of no use.
@@ -137,9 +146,17 @@ impl ApiProxy {
         let upstream = Client::try_from(config).map_err(io::Error::other)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { upstream, state: Mutex::default(), era: watch::Sender::new(Some(0)) });
+        let shared = Arc::new(Shared {
+            upstream,
+            state: Mutex::default(),
+            era: watch::Sender::new(Some(0)),
+        });
         let listening = tokio::spawn(shared.clone().listen(listener));
-        Ok(Self { address, shared, listening })
+        Ok(Self {
+            address,
+            shared,
+            listening,
+        })
     }
 
     /// `http://127.0.0.1:<port>`, for a kubeconfig.
@@ -242,7 +259,11 @@ impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> io::Result<Answer> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let watch = uri.query().is_some_and(|query| query.contains("watch=true"));
-        self.state().seen.push(Seen { method: method.clone(), path: uri.path().to_owned(), watch });
+        self.state().seen.push(Seen {
+            method: method.clone(),
+            path: uri.path().to_owned(),
+            watch,
+        });
         let mut replace = None;
         match self.fires(&method, &uri, When::Before) {
             Some((_, ProxyAction::Replace(from, to))) => replace = Some((from, to)),
@@ -291,7 +312,9 @@ fn refusal(status: StatusCode, reason: &str) -> Answer {
     });
     let mut response = Response::new(whole(Bytes::from(body.to_string())));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -308,7 +331,10 @@ async fn replaced(response: Response<Body>, watch: bool, from: &str, to: &str) -
     if watch {
         // The API server writes each event at once, and those of a test are small.
         let edited = body.map_frame(move |frame| frame.map_data(&edit));
-        return Ok(Response::from_parts(parts, edited.map_err(Into::into).boxed_unsync()));
+        return Ok(Response::from_parts(
+            parts,
+            edited.map_err(Into::into).boxed_unsync(),
+        ));
     }
     let all = body.collect().await.map_err(io::Error::other)?.to_bytes();
     Ok(Response::from_parts(parts, whole(edit(all))))
@@ -321,9 +347,14 @@ mod tests {
     #[test]
     fn a_rule_is_about_a_method_and_the_parts_of_a_path_in_their_order() {
         let get = |path: &str| Rule::of(Some(Method::GET), path, ProxyAction::Drop);
-        let uri = Uri::from_static("/apis/mtls-operator.io/v1alpha1/namespaces/a/mtlsdomains/d/status?watch=true");
-        for (path, about) in [("", true), ("/mtlsdomains/", true), ("mtlsdomains*status", true), ("status*mtls", false)]
-        {
+        let uri =
+            Uri::from_static("/apis/mtls-operator.io/v1alpha1/namespaces/a/mtlsdomains/d/status?watch=true");
+        for (path, about) in [
+            ("", true),
+            ("/mtlsdomains/", true),
+            ("mtlsdomains*status", true),
+            ("status*mtls", false),
+        ] {
             assert_eq!(get(path).is_about(&Method::GET, &uri), about, "{path}");
             assert!(!get(path).is_about(&Method::PUT, &uri));
         }

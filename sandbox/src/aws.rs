@@ -62,7 +62,11 @@ impl Default for Options {
     /// No delays and no quotas.
     fn default() -> Self {
         let delays = ["issue_delay", "update_settle"];
-        Self { profile: Profile::Fast, knobs: delays.map(|knob| (knob, 0.0)).to_vec(), node: false }
+        Self {
+            profile: Profile::Fast,
+            knobs: delays.map(|knob| (knob, 0.0)).to_vec(),
+            node: false,
+        }
     }
 }
 
@@ -75,8 +79,9 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Starts the emulator on a free port of 127.0.0.1, with its log in `dir/aws.log`, and waits until it answers. The first
-    /// time on a machine, its Python packages are installed into the user's cache, which takes about 20 s.
+    /// Starts the emulator on a free port of 127.0.0.1, with its log in `dir/aws.log`, and waits until it
+    /// answers. The first time on a machine, its Python packages are installed into the user's cache, which
+    /// takes about 20 s.
     ///
     /// # Errors
     /// [`Error`].
@@ -96,19 +101,31 @@ impl Aws {
         }
     }
 
-    async fn start_with(python: &Path, node: Option<&Path>, dir: &Path, options: &Options) -> Result<Self, Error> {
+    async fn start_with(
+        python: &Path,
+        node: Option<&Path>,
+        dir: &Path,
+        options: &Options,
+    ) -> Result<Self, Error> {
         let port = free_port().map_err(Error::Port)?;
         let mut command = Command::new(python);
-        command.args(["-m", "awsemulator", "--port", &port.to_string()]).current_dir(dir);
+        command
+            .args(["-m", "awsemulator", "--port", &port.to_string()])
+            .current_dir(dir);
         // The functions' code is unpacked there, and stays when the emulator is killed.
         command.env("TMPDIR", dir);
         // Without bytecode, so that the checkout stays as it is.
-        command.env("PYTHONPATH", SOURCE).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+            .env("PYTHONPATH", SOURCE)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("AWSDOUBLE_PROFILE", options.profile.name());
         if let Some(folder) = node.and_then(Path::parent) {
             let path = env::var_os("PATH").unwrap_or_default();
             let all = iter::once(folder.to_owned()).chain(env::split_paths(&path));
-            command.env("PATH", env::join_paths(all).expect("the parts of a PATH make a PATH"));
+            command.env(
+                "PATH",
+                env::join_paths(all).expect("the parts of a PATH make a PATH"),
+            );
         }
         for (knob, value) in &options.knobs {
             command.env(format!("AWSDOUBLE_{}", knob.to_uppercase()), value.to_string());
@@ -116,8 +133,16 @@ impl Aws {
         let mut process = Process::start("the AWS emulator", command, &dir.join("aws.log"))?;
         let endpoint = format!("http://127.0.0.1:{port}");
         let control = Control::new(&endpoint);
-        process.wait_until("it does not answer", Duration::from_secs(60), || control.healthy()).await?;
-        Ok(Self { endpoint, control, process })
+        process
+            .wait_until("it does not answer", Duration::from_secs(60), || {
+                control.healthy()
+            })
+            .await?;
+        Ok(Self {
+            endpoint,
+            control,
+            process,
+        })
     }
 
     /// `http://127.0.0.1:<port>`, for `AWS_ENDPOINT_URL`.
@@ -165,13 +190,24 @@ impl Account {
     /// An account on the emulator at `endpoint`, in [`REGION`].
     #[must_use]
     pub fn new(endpoint: &str, id: &str) -> Self {
-        debug_assert!(id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
+        debug_assert!(
+            id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit()),
+            "{id}"
+        );
         // The SDK is built without a client of its own.
-        let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
-        Self { id: id.to_owned(), region: REGION.to_owned(), endpoint: endpoint.to_owned(), http }
+        let http = Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .build_https();
+        Self {
+            id: id.to_owned(),
+            region: REGION.to_owned(),
+            endpoint: endpoint.to_owned(),
+            http,
+        }
     }
 
-    /// What makes SDKs and the AWS CLI use this account. The emulator takes the access key for the account id.
+    /// What makes SDKs and the AWS CLI use this account. The emulator takes the access key for the account
+    /// id.
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
         let pairs = [
@@ -180,10 +216,13 @@ impl Account {
             ("AWS_ACCESS_KEY_ID", &self.id),
             ("AWS_SECRET_ACCESS_KEY", "sandbox"),
         ];
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec()
     }
 
-    /// A configuration of the SDK for this account; the process's environment does not matter. Calls are not retried.
+    /// A configuration of the SDK for this account; the process's environment does not matter. Calls are not
+    /// retried.
     #[must_use]
     pub fn sdk(&self) -> SdkConfig {
         let credentials = Credentials::new(&self.id, "sandbox", None, None, "sandbox");
@@ -194,7 +233,11 @@ impl Account {
             .endpoint_url(&self.endpoint)
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(30)).build())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_attempt_timeout(Duration::from_secs(30))
+                    .build(),
+            )
             .build()
     }
 }
@@ -207,7 +250,8 @@ pub fn unused_account_id() -> String {
     (100_000_000_000 + random % 900_000_000_000).to_string()
 }
 
-/// The interpreter of a venv in the cache that has these packages, which are installed when it is not there yet.
+/// The interpreter of a venv in the cache that has these packages, which are installed when it is not there
+/// yet.
 ///
 /// # Errors
 /// [`Error`].
@@ -215,38 +259,64 @@ pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
     let venv = cache::build_once(&venv_name(what, requirements)?, |dir| {
         let step = |label: &str, program: &Path, arguments: &[&str]| {
             let mut command = Command::new(program);
-            command.args(arguments).arg(if label.ends_with("venv") { dir } else { requirements });
+            command.args(arguments).arg(if label.ends_with("venv") {
+                dir
+            } else {
+                requirements
+            });
             cache::run_reporting(label, command, &dir.join("setup.log"), cache::last_line)
         };
         step("Python venv", Path::new("python3"), &["-m", "venv"])?;
-        let install = ["-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r"];
-        step("Python packages of the AWS emulator", &dir.join("bin/python"), &install)?;
+        let install = [
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+        ];
+        step(
+            "Python packages of the AWS emulator",
+            &dir.join("bin/python"),
+            &install,
+        )?;
         Ok(())
     })?;
     Ok(venv.join("bin/python"))
 }
 
-/// What has to be installed before the AWS emulator can start, and how long that takes; None when it is there.
+/// What has to be installed before the AWS emulator can start, and how long that takes; None when it is
+/// there.
 ///
 /// # Errors
 /// [`Error`].
 pub fn to_wait_for() -> Result<Option<String>, Error> {
     let name = venv_name("double", &Path::new(SOURCE).join("requirements.txt"))?;
     let missing = !cache::directory()?.join(name).exists();
-    Ok(missing
-        .then(|| "Python packages of the AWS emulator: from PyPI, once on this machine: about a minute".to_owned()))
+    Ok(missing.then(|| {
+        "Python packages of the AWS emulator: from PyPI, once on this machine: about a minute".to_owned()
+    }))
 }
 
 fn venv_name(what: &str, requirements: &Path) -> Result<String, Error> {
-    let wanted =
-        std::fs::read(requirements).map_err(|source| Error::Requirements { path: requirements.to_owned(), source })?;
+    let wanted = std::fs::read(requirements).map_err(|source| Error::Requirements {
+        path: requirements.to_owned(),
+        source,
+    })?;
     // A venv belongs to the interpreter that made it, which an update of the machine takes away.
-    let output = Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"]).output();
+    let output = Command::new("python3")
+        .args(["-c", "import sys; print(sys.version, sys.base_prefix)"])
+        .output();
     let output = output.map_err(Error::Python)?;
     if !output.status.success() {
-        return Err(Error::PythonRefuses(String::from_utf8_lossy(&output.stderr).into_owned()));
+        return Err(Error::PythonRefuses(
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ));
     }
-    let hash = Sha256::new().chain_update(&wanted).chain_update(&output.stdout).finalize();
+    let hash = Sha256::new()
+        .chain_update(&wanted)
+        .chain_update(&output.stdout)
+        .finalize();
     let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("python-{what}-{hash}"))
 }

@@ -39,21 +39,29 @@ pub enum Error {
 /// # Errors
 /// [`Error::NoDirectory`].
 pub fn directory() -> Result<PathBuf, Error> {
-    // The XDG base directory specification has relative paths ignored; for our own variable they are as good as any.
-    let path = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // The XDG base directory specification has relative paths ignored; for our own variable they are as good
+    // as any.
+    let path = |name: &str| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(own) = path("SANDBOX_CACHE") {
         return std::path::absolute(&own).map_err(|source| Error::Io { path: own, source });
     }
-    let user = path("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(|| Some(path("HOME")?.join(".cache")));
+    let user = path("XDG_CACHE_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(path("HOME")?.join(".cache")));
     Ok(user.ok_or(Error::NoDirectory)?.join("mtls-operator-sandbox"))
 }
 
-/// The folder `name` of the cache, built by `build` when it is not there yet. `name` says everything that the content
-/// depends on (a version, a hash): another content is another name.
+/// The folder `name` of the cache, built by `build` when it is not there yet. `name` says everything that the
+/// content depends on (a version, a hash): another content is another name.
 ///
-/// `build` gets an empty folder, which is renamed once it returns. So nothing in it may hold its own path: in a Python venv,
-/// `bin/python -m pip` goes on working and `bin/pip` does not. Processes and threads that want the same folder at the same
-/// time wait for the one that builds it. A build that was cut off, even by a kill, is started again from nothing.
+/// `build` gets an empty folder, which is renamed once it returns. So nothing in it may hold its own path: in
+/// a Python venv, `bin/python -m pip` goes on working and `bin/pip` does not. Processes and threads that want
+/// the same folder at the same time wait for the one that builds it. A build that was cut off, even by a
+/// kill, is started again from nothing.
 ///
 /// # Errors
 /// [`Error::NoDirectory`], [`Error::Io`], and [`Error::Build`] with what `build` returned.
@@ -82,7 +90,8 @@ where
     }
     fs::create_dir_all(cache).map_err(failed(cache))?;
     let lock_path = cache.join(format!("{name}.lock"));
-    // Held until the end of this function. The kernel frees it when the process dies, and children do not inherit it.
+    // Held until the end of this function. The kernel frees it when the process dies, and children do not
+    // inherit it.
     let lock = File::create(&lock_path).map_err(failed(&lock_path))?;
     match lock.try_lock() {
         Ok(()) => {}
@@ -97,17 +106,23 @@ where
     }
     let partial = cache.join(format!("{name}.partial"));
     if partial.exists() {
-        say(&format!("{name}: an earlier build did not finish, starting again"));
+        say(&format!(
+            "{name}: an earlier build did not finish, starting again"
+        ));
         fs::remove_dir_all(&partial).map_err(failed(&partial))?;
     }
     fs::create_dir(&partial).map_err(failed(&partial))?;
-    build(&partial).map_err(|source| Error::Build { name: name.into(), left: partial.clone(), source })?;
+    build(&partial).map_err(|source| Error::Build {
+        name: name.into(),
+        left: partial.clone(),
+        source,
+    })?;
     fs::rename(&partial, &built).map_err(failed(&built))?;
     Ok(built)
 }
 
-/// Runs a long command for a builder: its output goes to `log`, and stderr gets one line at the start, one every 15 s (the
-/// time so far and what `state` makes of the log) and one at the end.
+/// Runs a long command for a builder: its output goes to `log`, and stderr gets one line at the start, one
+/// every 15 s (the time so far and what `state` makes of the log) and one at the end.
 ///
 /// # Errors
 /// When it cannot be started or fails; the message has the end of its log.
@@ -124,7 +139,11 @@ pub fn run_reporting(
         if reported.elapsed() >= REPORT_EVERY {
             reported = Instant::now();
             let text = fs::read(log).unwrap_or_default();
-            say(&format!("{what}: {}, {}", minutes(start.elapsed()), state(&String::from_utf8_lossy(&text))));
+            say(&format!(
+                "{what}: {}, {}",
+                minutes(start.elapsed()),
+                state(&String::from_utf8_lossy(&text))
+            ));
         }
     })?;
     say(&format!("{what}: done in {}", minutes(start.elapsed())));
@@ -139,12 +158,23 @@ pub fn say(line: &str) {
 /// The last line of a log that says something, cut to a screen's width: a `state` for [`run_reporting`].
 #[must_use]
 pub fn last_line(log: &str) -> String {
-    log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing yet").chars().take(100).collect()
+    log.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or("nothing yet")
+        .chars()
+        .take(100)
+        .collect()
 }
 
 fn minutes(time: Duration) -> String {
     let seconds = time.as_secs();
-    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {:02} s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds} s")
+    } else {
+        format!("{} min {:02} s", seconds / 60, seconds % 60)
+    }
 }
 
 #[cfg(test)]
@@ -157,10 +187,22 @@ mod tests {
     #[test]
     fn a_finished_build_is_kept() {
         let cache = tempfile::tempdir().unwrap();
-        let first = build_once_in(cache.path(), "tool-1", |dir| Ok(fs::write(dir.join("tool"), "1")?)).unwrap();
+        let first = build_once_in(cache.path(), "tool-1", |dir| {
+            Ok(fs::write(dir.join("tool"), "1")?)
+        })
+        .unwrap();
         let again = build_once_in(cache.path(), "tool-1", |_| Err("built twice".into())).unwrap();
-        assert_eq!((first.clone(), fs::read_to_string(first.join("tool")).unwrap().as_str()), (again, "1"));
-        let other = build_once_in(cache.path(), "tool-2", |dir| Ok(fs::write(dir.join("tool"), "2")?)).unwrap();
+        assert_eq!(
+            (
+                first.clone(),
+                fs::read_to_string(first.join("tool")).unwrap().as_str()
+            ),
+            (again, "1")
+        );
+        let other = build_once_in(cache.path(), "tool-2", |dir| {
+            Ok(fs::write(dir.join("tool"), "2")?)
+        })
+        .unwrap();
         assert_eq!(fs::read_to_string(other.join("tool")).unwrap(), "2");
     }
 
@@ -173,7 +215,11 @@ mod tests {
         });
         assert!(matches!(failed, Err(Error::Build { .. })), "{failed:?}");
         let built = build_once_in(cache.path(), "tool-1", |dir| {
-            assert_eq!(fs::read_dir(dir)?.count(), 0, "the rest of the earlier build is still there");
+            assert_eq!(
+                fs::read_dir(dir)?.count(),
+                0,
+                "the rest of the earlier build is still there"
+            );
             Ok(fs::write(dir.join("whole"), "")?)
         })
         .unwrap();

@@ -1,5 +1,5 @@
-//! The control API of the AWS emulator, `/_double/...`, typed: what tests read and set behind the back of whoever calls AWS.
-//! `sandbox/aws/README.md` says what each call does.
+//! The control API of the AWS emulator, `/_double/...`, typed: what tests read and set behind the back of
+//! whoever calls AWS. `sandbox/aws/README.md` says what each call does.
 
 mod view;
 
@@ -11,7 +11,9 @@ use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use self::view::{Alias, Domain, EdgeView, RecordSet, RegionalDomain, ServerCertificate, Truststore, Zone};
+pub use self::view::{
+    Alias, Domain, EdgeView, RecordSet, RegionalDomain, ServerCertificate, Truststore, Zone,
+};
 
 /// Why a control call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +25,11 @@ pub enum Error {
         source: reqwest::Error,
     },
     #[error("the AWS emulator refuses {call} with {status}: {body}")]
-    Refused { call: String, status: StatusCode, body: String },
+    Refused {
+        call: String,
+        status: StatusCode,
+        body: String,
+    },
     #[error("the AWS emulator's answer to {call} is not understood")]
     Answer {
         call: String,
@@ -152,7 +158,8 @@ pub struct Fault<'a> {
     pub hold: bool,
     /// Close the connection without a reply.
     pub drop_reply: bool,
-    /// The answer instead of AWS's: 0 and an empty code for none; 0 with a code is the usual status of that code.
+    /// The answer instead of AWS's: 0 and an empty code for none; 0 with a code is the usual status of that
+    /// code.
     pub status: u16,
     pub code: &'a str,
     pub message: &'a str,
@@ -215,8 +222,14 @@ impl Control {
     pub fn new(endpoint: &str) -> Self {
         // reqwest wants a TLS provider even for plain http. One may be installed already; any is right.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().build().expect("nothing in this configuration can be wrong");
-        Self { endpoint: endpoint.trim_end_matches('/').to_owned(), http }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("nothing in this configuration can be wrong");
+        Self {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            http,
+        }
     }
 
     /// Whether the emulator answers.
@@ -243,13 +256,17 @@ impl Control {
     /// [`Error::Refused`] for a knob that there is not.
     pub async fn set_knobs(&self, account: &str, knobs: &[(&str, f64)]) -> Result<(), Error> {
         let knobs: BTreeMap<_, _> = knobs.iter().copied().collect();
-        self.post::<serde_json::Value>(&format!("config?account={account}"), &knobs).await.map(drop)
+        self.post::<serde_json::Value>(&format!("config?account={account}"), &knobs)
+            .await
+            .map(drop)
     }
 
     /// Sets all knobs for one account, or (empty) for all.
     pub async fn set_profile(&self, account: &str, profile: Profile) -> Result<(), Error> {
         let body = serde_json::json!({"profile": profile.name()});
-        self.post::<serde_json::Value>(&format!("config?account={account}"), &body).await.map(drop)
+        self.post::<serde_json::Value>(&format!("config?account={account}"), &body)
+            .await
+            .map(drop)
     }
 
     /// Adds fault rules; the first that fires at a call is the one that counts.
@@ -264,7 +281,9 @@ impl Control {
 
     /// Removes a fault rule and lets go of what it holds.
     pub async fn remove_fault(&self, id: u64) -> Result<(), Error> {
-        self.call::<serde_json::Value>(Method::DELETE, &format!("faults?id={id}"), None).await.map(drop)
+        self.call::<serde_json::Value>(Method::DELETE, &format!("faults?id={id}"), None)
+            .await
+            .map(drop)
     }
 
     /// Lets the calls go on that a fault rule holds; how many there were.
@@ -277,7 +296,8 @@ impl Control {
         Ok(answer.released)
     }
 
-    /// Replaces the IAM actions that an account may not do (`*` is a wildcard); none: everything is allowed again.
+    /// Replaces the IAM actions that an account may not do (`*` is a wildcard); none: everything is allowed
+    /// again.
     pub async fn deny(&self, account: &str, actions: &[&str]) -> Result<(), Error> {
         let body = serde_json::json!({"account": account, "actions": actions});
         self.post::<serde_json::Value>("deny", &body).await.map(drop)
@@ -327,7 +347,8 @@ impl Control {
         self.changed("acm", state).await
     }
 
-    /// Shows a DomainNameStatus that only AWS decides on; empty: no longer. How many domain names it was about.
+    /// Shows a DomainNameStatus that only AWS decides on; empty: no longer. How many domain names it was
+    /// about.
     pub async fn set_domain_status(
         &self,
         account: &str,
@@ -353,7 +374,9 @@ impl Control {
 
     /// Everything of all accounts as at the start.
     pub async fn reset(&self) -> Result<(), Error> {
-        self.post::<serde_json::Value>("reset", &serde_json::json!({})).await.map(drop)
+        self.post::<serde_json::Value>("reset", &serde_json::json!({}))
+            .await
+            .map(drop)
     }
 
     async fn changed(&self, path: &str, body: &impl Serialize) -> Result<u64, Error> {
@@ -374,11 +397,25 @@ impl Control {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<T, Error> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, Error> {
         let call = format!("{method} /_double/{path}");
-        let request = self.http.request(method, format!("{}/_double/{path}", self.endpoint));
-        let unreachable = |source| Error::Unreachable { call: call.clone(), source };
-        let response = request.body(body.unwrap_or_default()).send().await.map_err(unreachable)?;
+        let request = self
+            .http
+            .request(method, format!("{}/_double/{path}", self.endpoint));
+        let unreachable = |source| Error::Unreachable {
+            call: call.clone(),
+            source,
+        };
+        let response = request
+            .body(body.unwrap_or_default())
+            .send()
+            .await
+            .map_err(unreachable)?;
         let (status, body) = (response.status(), response.bytes().await.map_err(unreachable)?);
         if !status.is_success() {
             let body = String::from_utf8_lossy(&body).into_owned();
@@ -389,17 +426,29 @@ impl Control {
 }
 
 fn query(which: &Calls<'_>) -> String {
-    let Calls { account, service, operation, since, writes } = which;
-    format!("account={account}&service={service}&operation={operation}&since={since}&writes={}", u8::from(*writes))
+    let Calls {
+        account,
+        service,
+        operation,
+        since,
+        writes,
+    } = which;
+    format!(
+        "account={account}&service={service}&operation={operation}&since={since}&writes={}",
+        u8::from(*writes)
+    )
 }
 
 /// Everything but letters, digits and `-._~` as `%XX` (RFC 3986, 2.1).
 pub(crate) fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => write!(encoded, "%{byte:02X}").expect("a String takes everything"),
-        }
-        encoded
-    })
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut encoded, byte| {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    encoded.push(char::from(byte))
+                }
+                _ => write!(encoded, "%{byte:02X}").expect("a String takes everything"),
+            }
+            encoded
+        })
 }

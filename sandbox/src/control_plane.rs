@@ -1,4 +1,5 @@
-//! The three processes of Kubernetes and what they need to trust each other, in one folder and on the loopback address.
+//! The three processes of Kubernetes and what they need to trust each other, in one folder and on the
+//! loopback address.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -49,7 +50,8 @@ pub enum Error {
     Client(#[from] kube::Error),
 }
 
-/// etcd, kube-apiserver, and kube-controller-manager with the two controllers that make deletion real. Ends when dropped.
+/// etcd, kube-apiserver, and kube-controller-manager with the two controllers that make deletion real. Ends
+/// when dropped.
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     dir: PathBuf,
@@ -61,8 +63,8 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts it from nothing in `dir`, where it leaves `bin`, `kubeconfig` and its logs. Returns how an administrator
-    /// (group system:masters) gets in.
+    /// Starts it from nothing in `dir`, where it leaves `bin`, `kubeconfig` and its logs. Returns how an
+    /// administrator (group system:masters) gets in.
     pub(crate) async fn start(dir: &Path) -> Result<(Self, Access), Error> {
         fs::create_dir_all(dir).map_err(io_error(dir))?;
         let lock = take(dir)?;
@@ -77,7 +79,16 @@ impl ControlPlane {
         access.write(&kubeconfig).map_err(io_error(&kubeconfig))?;
         let controllers = start_controllers(dir).await?;
         let dir = dir.to_path_buf();
-        Ok((Self { dir, controllers, _api_server: api_server, _etcd: etcd, _lock: lock }, access))
+        Ok((
+            Self {
+                dir,
+                controllers,
+                _api_server: api_server,
+                _etcd: etcd,
+                _lock: lock,
+            },
+            access,
+        ))
     }
 
     /// Lets the garbage collector look at which kinds there are: it does so when it starts, and every 30 s.
@@ -108,7 +119,8 @@ fn take(dir: &Path) -> Result<File, Error> {
     }
 }
 
-/// The files that name what the API server trusts and shows; returns its authority (PEM) and the administrator's token.
+/// The files that name what the API server trusts and shows; returns its authority (PEM) and the
+/// administrator's token.
 fn write_credentials(dir: &Path) -> Result<(String, String), Error> {
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -116,13 +128,16 @@ fn write_credentials(dir: &Path) -> Result<(String, String), Error> {
     };
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
-    ca.distinguished_name.push(DnType::CommonName, "sandbox Kubernetes");
+    ca.distinguished_name
+        .push(DnType::CommonName, "sandbox Kubernetes");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let (ca_pem, issuer) = (ca.self_signed(&ca_key)?.pem(), Issuer::new(ca, ca_key));
 
     let key = KeyPair::generate()?;
     let mut serving = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-    serving.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    serving
+        .distinguished_name
+        .push(DnType::CommonName, "kube-apiserver");
     serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     write("apiserver.crt", &serving.signed_by(&key, &issuer)?.pem())?;
     write("apiserver.key", &key.serialize_pem())?;
@@ -140,9 +155,9 @@ fn write_credentials(dir: &Path) -> Result<(String, String), Error> {
 }
 
 async fn start_etcd(dir: &Path) -> Result<Process, Error> {
-    // Sockets in the folder, not ports: none to collide, and nobody else on the machine can talk to an etcd that asks for
-    // no password. Relative, because the path of a socket has an end at 108 bytes; with a "port", which is part of the
-    // file's name, because etcd insists on one.
+    // Sockets in the folder, not ports: none to collide, and nobody else on the machine can talk to an etcd
+    // that asks for no password. Relative, because the path of a socket has an end at 108 bytes; with a
+    // "port", which is part of the file's name, because etcd insists on one.
     let socket = dir.join(etcd::SOCKET);
     for socket in [&socket, &dir.join("etcd-peer.sock:0")] {
         match fs::remove_file(socket) {
@@ -165,38 +180,47 @@ async fn start_etcd(dir: &Path) -> Result<Process, Error> {
         "--log-level=warn",
     ]);
     let mut etcd = Process::start("etcd", command, &dir.join("etcd.log"))?;
-    etcd.wait_until("it has no socket", START_DEADLINE, || async { socket.exists() }).await?;
+    etcd.wait_until("it has no socket", START_DEADLINE, || async { socket.exists() })
+        .await?;
     Ok(etcd)
 }
 
 async fn start_api_server(dir: &Path, ca: String, token: String) -> Result<(Process, Access), Error> {
-    let mut access = Access { server: String::new(), ca, token, namespace: "default".into() };
+    let mut access = Access {
+        server: String::new(),
+        ca,
+        token,
+        namespace: "default".into(),
+    };
     let mut attempt = 1;
     loop {
         let port = free_port().map_err(Error::Port)?;
         access.server = format!("https://127.0.0.1:{port}");
         let mut command = Command::new(dir.join("bin/kube-apiserver"));
-        command.current_dir(dir).arg(format!("--secure-port={port}")).args([
-            "--bind-address=127.0.0.1",
-            // Said outright, so that the server does not look for a network; and no endpoints are written for the
-            // `kubernetes` Service, which may not be on the loopback address.
-            "--advertise-address=127.0.0.1",
-            "--endpoint-reconciler-type=none",
-            "--etcd-servers=unix://etcd.sock:0",
-            "--cert-dir=.",
-            "--tls-cert-file=apiserver.crt",
-            "--tls-private-key-file=apiserver.key",
-            "--token-auth-file=tokens.csv",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-account-key-file=service-accounts.pub",
-            "--service-account-signing-key-file=service-accounts.key",
-            "--service-cluster-ip-range=10.0.0.0/24",
-            "--authorization-mode=RBAC",
-            // No Pods here that would need a token. The other one makes `blockOwnerDeletion` need a right, as OpenShift
-            // does: the operator's rules are tested under it.
-            "--disable-admission-plugins=ServiceAccount",
-            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
-        ]);
+        command
+            .current_dir(dir)
+            .arg(format!("--secure-port={port}"))
+            .args([
+                "--bind-address=127.0.0.1",
+                // Said outright, so that the server does not look for a network; and no endpoints are written
+                // for the `kubernetes` Service, which may not be on the loopback address.
+                "--advertise-address=127.0.0.1",
+                "--endpoint-reconciler-type=none",
+                "--etcd-servers=unix://etcd.sock:0",
+                "--cert-dir=.",
+                "--tls-cert-file=apiserver.crt",
+                "--tls-private-key-file=apiserver.key",
+                "--token-auth-file=tokens.csv",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--service-account-key-file=service-accounts.pub",
+                "--service-account-signing-key-file=service-accounts.key",
+                "--service-cluster-ip-range=10.0.0.0/24",
+                "--authorization-mode=RBAC",
+                // No Pods here that would need a token. The other one makes `blockOwnerDeletion` need a
+                // right, as OpenShift does: the operator's rules are tested under it.
+                "--disable-admission-plugins=ServiceAccount",
+                "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+            ]);
         let log = dir.join("kube-apiserver.log");
         let mut process = Process::start("kube-apiserver", command, &log)?;
         match wait_for_api_server(&mut process, &access).await {
@@ -210,10 +234,14 @@ async fn start_api_server(dir: &Path, ca: String, token: String) -> Result<(Proc
 async fn wait_for_api_server(process: &mut Process, access: &Access) -> Result<(), Error> {
     let client = Client::try_from(access.config().await?)?;
     let ready = || async {
-        let readyz = http::Request::get("/readyz").body(Vec::new()).expect("a constant path is one");
+        let readyz = http::Request::get("/readyz")
+            .body(Vec::new())
+            .expect("a constant path is one");
         client.request_text(readyz).await.is_ok_and(|text| text == "ok")
     };
-    process.wait_until("/readyz does not say ok", START_DEADLINE, ready).await?;
+    process
+        .wait_until("/readyz does not say ok", START_DEADLINE, ready)
+        .await?;
     // The server makes them itself, some time after it is ready.
     let namespaces = Api::<Namespace>::all(client.clone());
     let made = || async {
@@ -221,7 +249,9 @@ async fn wait_for_api_server(process: &mut Process, access: &Access) -> Result<(
         let has = |name: &str| matches!(&list, Ok(list) if list.iter().any(|each| each.metadata.name.as_deref() == Some(name)));
         has("default") && has("kube-system")
     };
-    process.wait_until("it has made no namespaces", START_DEADLINE, made).await?;
+    process
+        .wait_until("it has made no namespaces", START_DEADLINE, made)
+        .await?;
     Ok(())
 }
 
@@ -237,11 +267,14 @@ async fn start_controllers(dir: &Path) -> Result<Process, Error> {
         "--secure-port=0",
     ]);
     let mut controllers = Process::start("kube-controller-manager", command, &log)?;
-    // It serves nothing that could be asked. From this line on the garbage collector knows every kind there is.
+    // It serves nothing that could be asked. From this line on the garbage collector knows every kind there
+    // is.
     let synced = || async {
         let logged = logged();
         String::from_utf8_lossy(&logged[before..]).contains("Proceeding to collect garbage")
     };
-    controllers.wait_until("its garbage collector has not synced", START_DEADLINE, synced).await?;
+    controllers
+        .wait_until("its garbage collector has not synced", START_DEADLINE, synced)
+        .await?;
     Ok(controllers)
 }

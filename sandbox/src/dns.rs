@@ -1,5 +1,5 @@
-//! The local DNS: authoritative for the public zones of the local Route 53 and for API Gateway's own host names, which it
-//! points at the edge. It keeps nothing: every query reads the zones as they are now.
+//! The local DNS: authoritative for the public zones of the local Route 53 and for API Gateway's own host
+//! names, which it points at the edge. It keeps nothing: every query reads the zones as they are now.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -39,7 +39,10 @@ impl Dns {
         let mut server = Server::new(Answerer { control, edge });
         server.register_socket(udp);
         server.register_listener(tcp, Duration::from_secs(5), 4096);
-        Ok(Self { address, _server: server })
+        Ok(Self {
+            address,
+            _server: server,
+        })
     }
 
     /// Where it listens.
@@ -78,13 +81,21 @@ struct Answer {
 
 impl Answer {
     fn of(code: ResponseCode, records: Vec<Record>) -> Self {
-        Self { code, records, soa: None }
+        Self {
+            code,
+            records,
+            soa: None,
+        }
     }
 }
 
 #[async_trait::async_trait]
 impl RequestHandler for Answerer {
-    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut out: R) -> ResponseInfo {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut out: R,
+    ) -> ResponseInfo {
         let answer = match request.request_info() {
             Ok(info) => {
                 let name = Name::from(info.query.name());
@@ -100,7 +111,10 @@ impl RequestHandler for Answerer {
         let response = builder.build(metadata, &answer.records, [], &answer.soa, []);
         out.send_response(response).await.unwrap_or_else(|_| {
             // The client has gone. hickory wants to know what it would have got.
-            ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() })
+            ResponseInfo::from(Header {
+                metadata,
+                counts: HeaderCounts::default(),
+            })
         })
     }
 }
@@ -117,11 +131,19 @@ impl Answerer {
             let zones = self.control.zones_above(&name).await?;
             let Some((zone, sets)) = best_zone(&zones, &name) else {
                 // A chain that leaves our zones ends here; the resolver goes on elsewhere.
-                let code = if records.is_empty() { ResponseCode::Refused } else { ResponseCode::NoError };
+                let code = if records.is_empty() {
+                    ResponseCode::Refused
+                } else {
+                    ResponseCode::NoError
+                };
                 return Ok(Answer::of(code, records));
             };
             let Some(sets) = sets else {
-                return Ok(Answer { code: missing(&name, &owner), records, soa: soa(zone) });
+                return Ok(Answer {
+                    code: missing(&name, &owner),
+                    records,
+                    soa: soa(zone),
+                });
             };
             let wanted = |set: &&&RecordSet| kind == RecordType::ANY || set.kind == kind.to_string();
             let found: Vec<_> = sets.iter().filter(wanted).collect();
@@ -133,9 +155,16 @@ impl Answerer {
                 records.extend(found.into_iter().flat_map(|set| records_of(&owner, set)));
                 return Ok(Answer::of(ResponseCode::NoError, records));
             }
-            let cname = sets.iter().find(|set| set.kind == "CNAME").and_then(|set| records_of(&owner, set).next());
+            let cname = sets
+                .iter()
+                .find(|set| set.kind == "CNAME")
+                .and_then(|set| records_of(&owner, set).next());
             let Some(cname) = cname else {
-                return Ok(Answer { code: ResponseCode::NoError, records, soa: soa(zone) });
+                return Ok(Answer {
+                    code: ResponseCode::NoError,
+                    records,
+                    soa: soa(zone),
+                });
             };
             if let RData::CNAME(CNAME(target)) = &cname.data {
                 owner = target.clone();
@@ -146,8 +175,8 @@ impl Answerer {
         Ok(Answer::of(ResponseCode::ServFail, Vec::new()))
     }
 
-    /// The regional target of a custom domain name, which goes with it, or the default endpoint of an API, which AWS
-    /// has a wildcard for: it resolves whether or not there is such an API.
+    /// The regional target of a custom domain name, which goes with it, or the default endpoint of an API,
+    /// which AWS has a wildcard for: it resolves whether or not there is such an API.
     async fn api_gateway_host(
         &self,
         name: &str,
@@ -157,7 +186,10 @@ impl Answerer {
     ) -> Result<Answer, control::Error> {
         let host = name.trim_end_matches('.');
         let view = self.control.edge_of_host(host).await?;
-        let target_of = view.domains.iter().find(|domain| domain.regional_domain_name == host);
+        let target_of = view
+            .domains
+            .iter()
+            .find(|domain| domain.regional_domain_name == host);
         if target_of.is_none() && host.starts_with("d-") {
             return Ok(Answer::of(missing(name, owner), records));
         }
@@ -174,10 +206,15 @@ impl Answerer {
     }
 }
 
-/// How it is said that there is no `name`: the name that was asked for does exist when an alias led from it to here.
+/// How it is said that there is no `name`: the name that was asked for does exist when an alias led from it
+/// to here.
 fn missing(name: &str, owner: &Name) -> ResponseCode {
     let aliased = !owner.to_ascii().eq_ignore_ascii_case(name);
-    if aliased { ResponseCode::NoError } else { ResponseCode::NXDomain }
+    if aliased {
+        ResponseCode::NoError
+    } else {
+        ResponseCode::NXDomain
+    }
 }
 
 /// `<api>.execute-api.<region>.amazonaws.com.` and `d-<id>.execute-api.<region>.amazonaws.com.`
@@ -187,21 +224,36 @@ fn is_api_gateway_host(name: &str) -> bool {
 
 /// The public zone with the longest name, and what it has at `name`: `None` when there is no such name in it.
 ///
-/// Accounts can have zones of one name (in the world the registrar's delegation decides between them): the first that
-/// knows the name is taken.
+/// Accounts can have zones of one name (in the world the registrar's delegation decides between them): the
+/// first that knows the name is taken.
 fn best_zone<'a>(zones: &'a [Zone], name: &str) -> Option<(&'a Zone, Option<Vec<&'a RecordSet>>)> {
-    let longest = zones.iter().filter(|zone| !zone.private).map(|zone| zone.name.len()).max()?;
-    let best = || zones.iter().filter(move |zone| !zone.private && zone.name.len() == longest);
+    let longest = zones
+        .iter()
+        .filter(|zone| !zone.private)
+        .map(|zone| zone.name.len())
+        .max()?;
+    let best = || {
+        zones
+            .iter()
+            .filter(move |zone| !zone.private && zone.name.len() == longest)
+    };
     let knowing = best().find_map(|zone| Some((zone, Some(record_sets(zone, name)?))));
     knowing.or_else(|| Some((best().next()?, None)))
 }
 
 /// The record sets at `name`, by a wildcard too (RFC 4592); none at a name that has only names below it.
 fn record_sets<'a>(zone: &'a Zone, name: &str) -> Option<Vec<&'a RecordSet>> {
-    let at = |name: &str| zone.records.iter().filter(|set| set.name == name).collect::<Vec<_>>();
+    let at = |name: &str| {
+        zone.records
+            .iter()
+            .filter(|set| set.name == name)
+            .collect::<Vec<_>>()
+    };
     let exists = |name: &str| {
         let below = format!(".{name}");
-        zone.records.iter().any(|set| set.name == name || set.name.ends_with(&below))
+        zone.records
+            .iter()
+            .any(|set| set.name == name || set.name.ends_with(&below))
     };
     if exists(name) {
         return Some(at(name));
@@ -213,7 +265,10 @@ fn record_sets<'a>(zone: &'a Zone, name: &str) -> Option<Vec<&'a RecordSet>> {
 
 fn soa(zone: &Zone) -> Option<Record> {
     let owner = Name::from_ascii(&zone.name).ok()?;
-    let set = zone.records.iter().find(|set| set.kind == "SOA" && set.name == zone.name)?;
+    let set = zone
+        .records
+        .iter()
+        .find(|set| set.kind == "SOA" && set.name == zone.name)?;
     records_of(&owner, set).next()
 }
 
@@ -222,10 +277,18 @@ fn records_of<'a>(owner: &'a Name, set: &'a RecordSet) -> impl Iterator<Item = R
     let kind = RecordType::from_str(&set.kind);
     set.values.iter().filter_map(move |value| {
         let data = RData::try_from_str(*kind.as_ref().ok()?, value).ok()?;
-        Some(Record::from_rdata(owner.clone(), set.ttl.unwrap_or(ALIAS_TTL), data))
+        Some(Record::from_rdata(
+            owner.clone(),
+            set.ttl.unwrap_or(ALIAS_TTL),
+            data,
+        ))
     })
 }
 
 fn with_final_dot(name: &str) -> String {
-    if name.ends_with('.') { name.to_owned() } else { format!("{name}.") }
+    if name.ends_with('.') {
+        name.to_owned()
+    } else {
+        format!("{name}.")
+    }
 }

@@ -1,4 +1,5 @@
-//! A back end: an HTTP server that answers every request with what it was sent, so that a test sees what an API passes on.
+//! A back end: an HTTP server that answers every request with what it was sent, so that a test sees what an
+//! API passes on.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -45,7 +46,10 @@ impl Echo {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, listening: tokio::spawn(listen(listener)) })
+        Ok(Self {
+            address,
+            listening: tokio::spawn(listen(listener)),
+        })
     }
 
     /// `http://127.0.0.1:<port>`, for the URI of an integration.
@@ -73,12 +77,18 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     for (name, value) in request.headers() {
         let value = String::from_utf8_lossy(value.as_bytes());
         let all = headers.entry(name.as_str().to_owned());
-        all.and_modify(|others| *others = format!("{others}, {value}")).or_insert_with(|| value.into_owned());
+        all.and_modify(|others| *others = format!("{others}, {value}"))
+            .or_insert_with(|| value.into_owned());
     }
-    let echoed =
-        Echoed { method: request.method().as_str().to_owned(), path: request.uri().path().to_owned(), headers };
+    let echoed = Echoed {
+        method: request.method().as_str().to_owned(),
+        path: request.uri().path().to_owned(),
+        headers,
+    };
     let body = serde_json::to_vec(&echoed).expect("strings are JSON");
     let mut response = Response::new(Full::new(Bytes::from(body)));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

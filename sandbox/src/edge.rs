@@ -1,9 +1,10 @@
-//! The edge: plays API Gateway's front. It terminates TLS for the custom domain names and the default endpoints of
-//! the AWS emulator, judges client certificates, and passes requests on to the emulator's data plane.
+//! The edge: plays API Gateway's front. It terminates TLS for the custom domain names and the default
+//! endpoints of the AWS emulator, judges client certificates, and passes requests on to the emulator's data
+//! plane.
 //!
-//! At every handshake it asks the emulator what the name serves *now*: the truststore is the one that API Gateway took at the
-//! last update. As AWS: without a certificate the handshake fails, an untrusted one gets a 403. `sandbox/aws/ASSUMPTIONS.md`
-//! says what of this has no source.
+//! At every handshake it asks the emulator what the name serves *now*: the truststore is the one that API
+//! Gateway took at the last update. As AWS: without a certificate the handshake fails, an untrusted one gets
+//! a 403. `sandbox/aws/ASSUMPTIONS.md` says what of this has no source.
 
 mod authority;
 pub mod trust;
@@ -71,21 +72,35 @@ impl Drop for Edge {
 }
 
 impl Edge {
-    /// Starts it on a free port of 127.0.0.1, in front of the emulator at `endpoint` (`http://127.0.0.1:<port>`). The CA of
-    /// its server certificates is written to `ca_file` (PEM).
+    /// Starts it on a free port of 127.0.0.1, in front of the emulator at `endpoint`
+    /// (`http://127.0.0.1:<port>`). The CA of its server certificates is written to `ca_file` (PEM).
     ///
     /// # Errors
     /// [`Error`].
     pub async fn start(endpoint: &str, ca_file: &Path) -> Result<Self, Error> {
-        let emulator = endpoint.trim_end_matches('/').strip_prefix("http://").and_then(|host| host.parse().ok());
+        let emulator = endpoint
+            .trim_end_matches('/')
+            .strip_prefix("http://")
+            .and_then(|host| host.parse().ok());
         let emulator = emulator.ok_or_else(|| Error::Endpoint(endpoint.to_owned()))?;
         let authority = Authority::new()?;
-        std::fs::write(ca_file, authority.certificate_pem()?)
-            .map_err(|source| Error::Write { path: ca_file.to_owned(), source })?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::Listen)?;
+        std::fs::write(ca_file, authority.certificate_pem()?).map_err(|source| Error::Write {
+            path: ca_file.to_owned(),
+            source,
+        })?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(Error::Listen)?;
         let address = listener.local_addr().map_err(Error::Listen)?;
-        let front = Arc::new(Front { control: Control::new(endpoint), emulator, authority });
-        Ok(Self { address, listening: tokio::spawn(front.listen(listener)) })
+        let front = Arc::new(Front {
+            control: Control::new(endpoint),
+            emulator,
+            authority,
+        });
+        Ok(Self {
+            address,
+            listening: tokio::spawn(front.listen(listener)),
+        })
     }
 
     /// Where it listens.
@@ -110,7 +125,8 @@ struct Site {
     leaf_anchor_issues: bool,
 }
 
-/// What the handshake said about the client: the headers of its requests to the data plane, or that it is refused.
+/// What the handshake said about the client: the headers of its requests to the data plane, or that it is
+/// refused.
 type Caller = Option<Vec<(HeaderName, HeaderValue)>>;
 type Body = Either<Incoming, Full<Bytes>>;
 
@@ -144,16 +160,22 @@ impl Front {
         };
         let handshake = timeout(HANDSHAKE_TIMEOUT, Pin::new(&mut tls).accept()).await;
         if !matches!(handshake, Ok(Ok(()))) {
-            // No certificate. A TLS 1.3 client has sent its request already: closing with that unread would be a TCP reset,
-            // which overtakes the alert that says why.
+            // No certificate. A TLS 1.3 client has sent its request already: closing with that unread would
+            // be a TCP reset, which overtakes the alert that says why.
             let tcp = tls.get_mut();
             let _ = tcp.shutdown().await;
-            let _ = timeout(Duration::from_secs(1), tokio::io::copy(tcp, &mut tokio::io::sink())).await;
+            let _ = timeout(
+                Duration::from_secs(1),
+                tokio::io::copy(tcp, &mut tokio::io::sink()),
+            )
+            .await;
             return;
         }
         let caller = caller(&site, &view, tls.ssl().peer_certificate());
         let service = service_fn(|request| self.answer(request, &name, &view, &caller));
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
+        let _ = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(tls), service)
+            .await;
     }
 
     /// What `name` serves now; `None`: nobody's name, or the emulator does not answer.
@@ -163,8 +185,12 @@ impl Front {
         let context = self.authority.context(&site.certificate_names).ok()?;
         let mut ssl = Ssl::new(&context).ok()?;
         if site.truststore.is_some() {
-            // Every certificate passes the handshake and is judged after it: an untrusted one gets a 403, not an alert.
-            ssl.set_verify_callback(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT, |_, _| true);
+            // Every certificate passes the handshake and is judged after it: an untrusted one gets a 403, not
+            // an alert.
+            ssl.set_verify_callback(
+                SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
+                |_, _| true,
+            );
         }
         Some((site, view, ssl))
     }
@@ -179,23 +205,39 @@ impl Front {
         let Some(facts) = caller else {
             return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
         };
-        // The certificate was judged for the name of the handshake, so a request for another one is not served.
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if !host.split(':').next().is_some_and(|host| host.eq_ignore_ascii_case(name)) {
+        // The certificate was judged for the name of the handshake, so a request for another one is not
+        // served.
+        let host = request
+            .headers()
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
+        if !host
+            .split(':')
+            .next()
+            .is_some_and(|host| host.eq_ignore_ascii_case(name))
+        {
             return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
         }
         let headers = request.headers_mut();
         for name in view.certificate_headers.keys() {
             headers.remove(name.as_str());
         }
-        headers.extend(facts.iter().map(|(name, value)| (Some(name.clone()), value.clone())));
+        headers.extend(
+            facts
+                .iter()
+                .map(|(name, value)| (Some(name.clone()), value.clone())),
+        );
         Ok(self
             .pass_on(request)
             .await
             .unwrap_or_else(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
     }
 
-    async fn pass_on(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Box<dyn std::error::Error>> {
+    async fn pass_on(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Box<dyn std::error::Error>> {
         let tcp = TcpStream::connect(self.emulator).await?;
         let (mut emulator, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
         tokio::spawn(connection);
@@ -209,7 +251,8 @@ impl Front {
     }
 }
 
-/// Reads the ClientHello: its bytes, for OpenSSL to read again, and the server name in it. A name is required.
+/// Reads the ClientHello: its bytes, for OpenSSL to read again, and the server name in it. A name is
+/// required.
 async fn read_hello(from_client: &mut OwnedReadHalf) -> io::Result<(Vec<u8>, String)> {
     let mut acceptor = Acceptor::default();
     let (mut hello, mut chunk) = (Vec::new(), [0; 4096]);
@@ -231,26 +274,49 @@ async fn read_hello(from_client: &mut OwnedReadHalf) -> io::Result<(Vec<u8>, Str
 
 fn site(view: &EdgeView, host: &str) -> Option<Site> {
     let wildcard = format!("*.{}", host.split_once('.')?.1);
-    let named =
-        |name: &str| view.domains.iter().find(|domain| domain.serving && domain.domain_name.eq_ignore_ascii_case(name));
+    let named = |name: &str| {
+        view.domains
+            .iter()
+            .find(|domain| domain.serving && domain.domain_name.eq_ignore_ascii_case(name))
+    };
     if let Some(domain) = named(host).or_else(|| named(&wildcard)) {
-        let names = domain.certificate.as_ref().map(|certificate| certificate.names.clone());
+        let names = domain
+            .certificate
+            .as_ref()
+            .map(|certificate| certificate.names.clone());
         return Some(Site {
             certificate_names: names.unwrap_or_else(|| vec![domain.domain_name.clone()]),
-            truststore: domain.truststore.as_ref().map(|truststore| truststore.pem.clone()),
+            truststore: domain
+                .truststore
+                .as_ref()
+                .map(|truststore| truststore.pem.clone()),
             leaf_anchor_issues: domain.leaf_anchor_issues,
         });
     }
     let default_endpoint = wildcard.starts_with("*.execute-api.") && wildcard.ends_with(".amazonaws.com");
-    default_endpoint.then(|| Site { certificate_names: vec![wildcard], truststore: None, leaf_anchor_issues: false })
+    default_endpoint.then(|| Site {
+        certificate_names: vec![wildcard],
+        truststore: None,
+        leaf_anchor_issues: false,
+    })
 }
 
 fn caller(site: &Site, view: &EdgeView, certificate: Option<X509>) -> Caller {
-    let header = |name: &str, value: &str| Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?));
+    let header = |name: &str, value: &str| {
+        Some((
+            HeaderName::try_from(name).ok()?,
+            HeaderValue::try_from(value).ok()?,
+        ))
+    };
     let mut headers = vec![header(&view.secret_header, &view.secret)?];
     if let Some(truststore) = &site.truststore {
         let leaf = certificate?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs().try_into().ok()?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()?
+            .as_secs()
+            .try_into()
+            .ok()?;
         let truststore = trust::certificates(truststore);
         let is_trusted = matches!(trust::judge(&truststore, &leaf, now), Ok(X509VerifyResult::OK));
         let is_under_a_leaf = || site.leaf_anchor_issues && trust::is_under_a_leaf(&truststore, &leaf, now);
@@ -258,7 +324,10 @@ fn caller(site: &Site, view: &EdgeView, certificate: Option<X509>) -> Caller {
             return None;
         }
         for (name, field) in &view.certificate_headers {
-            headers.push(header(name, &percent_encode(&trust::client_cert_field(&leaf, field)))?);
+            headers.push(header(
+                name,
+                &percent_encode(&trust::client_cert_field(&leaf, field)),
+            )?);
         }
     }
     Some(headers)
@@ -268,6 +337,8 @@ fn message(status: StatusCode, text: &str) -> Response<Body> {
     let body = format!(r#"{{"message":"{text}"}}"#);
     let mut response = Response::new(Either::Right(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

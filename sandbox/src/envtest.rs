@@ -1,5 +1,5 @@
-//! envtest's archive: etcd, kube-apiserver and kubectl as kubernetes-sigs/controller-tools publishes them for the tests of controllers. It
-//! is used only when its digest is the one that is pinned here.
+//! envtest's archive: etcd, kube-apiserver and kubectl as kubernetes-sigs/controller-tools publishes them for
+//! the tests of controllers. It is used only when its digest is the one that is pinned here.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -35,9 +35,12 @@ const REACHED_WITHIN: &str = "3";
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The folder with the programs of the archive: from the cache, or downloaded. None when it cannot be had, which has been said.
+/// The folder with the programs of the archive: from the cache, or downloaded. None when it cannot be had,
+/// which has been said.
 pub(crate) fn programs() -> Option<PathBuf> {
-    let (_, arch, sha512) = ARCHIVES.into_iter().find(|(arch, ..)| *arch == env::consts::ARCH)?;
+    let (_, arch, sha512) = ARCHIVES
+        .into_iter()
+        .find(|(arch, ..)| *arch == env::consts::ARCH)?;
     programs_from(RELEASES, &cache::directory().ok()?, arch, sha512)
 }
 
@@ -75,22 +78,48 @@ fn programs_from(releases: &str, cache: &Path, arch: &str, sha512: &str) -> Opti
 /// Asks whether it is there. With curl, which knows the proxies of the user.
 fn reach(url: &str) -> Result<(), String> {
     let mut curl = Command::new("curl");
-    curl.args(["--head", "--location", "--fail", "--silent", "--show-error", "--max-time", REACHED_WITHIN]);
-    let output = curl.args(["--output", "/dev/null", url]).output().map_err(|_| "there is no curl".to_owned())?;
+    curl.args([
+        "--head",
+        "--location",
+        "--fail",
+        "--silent",
+        "--show-error",
+        "--max-time",
+        REACHED_WITHIN,
+    ]);
+    let output = curl
+        .args(["--output", "/dev/null", url])
+        .output()
+        .map_err(|_| "there is no curl".to_owned())?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{url} cannot be reached: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    Err(format!(
+        "{url} cannot be reached: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
 }
 
 fn download(url: &str, sha512: &str, dir: &Path) -> Result<(), BoxedError> {
     let (archive, log) = (dir.join("archive.tar.gz"), dir.join("download.log"));
     let mut curl = Command::new("curl");
     // A download that stands still for 20 s is one that failed.
-    curl.args(["--location", "--fail", "--silent", "--show-error", "--connect-timeout", REACHED_WITHIN]);
-    curl.args(["--speed-limit", "1000", "--speed-time", "20", "--output"]).arg(&archive).arg(url);
+    curl.args([
+        "--location",
+        "--fail",
+        "--silent",
+        "--show-error",
+        "--connect-timeout",
+        REACHED_WITHIN,
+    ]);
+    curl.args(["--speed-limit", "1000", "--speed-time", "20", "--output"])
+        .arg(&archive)
+        .arg(url);
     cache::run_reporting("Kubernetes: envtest's archive, about 50 MB", curl, &log, |_| {
-        format!("{} MB", fs::metadata(&archive).map_or(0, |file| file.len() / 1_000_000))
+        format!(
+            "{} MB",
+            fs::metadata(&archive).map_or(0, |file| file.len() / 1_000_000)
+        )
     })?;
     let mut found = String::new();
     for byte in Sha512::digest(fs::read(&archive)?) {
@@ -102,11 +131,24 @@ fn download(url: &str, sha512: &str, dir: &Path) -> Result<(), BoxedError> {
     let bin = dir.join("bin");
     fs::create_dir(&bin)?;
     let mut tar = Command::new("tar");
-    tar.args(["--extract", "--gzip", "--no-same-owner", "--strip-components=2", "--file"]).arg(&archive);
-    tar.arg("--directory").arg(&bin).args(PROGRAMS.map(|program| format!("controller-tools/envtest/{program}")));
+    tar.args([
+        "--extract",
+        "--gzip",
+        "--no-same-owner",
+        "--strip-components=2",
+        "--file",
+    ])
+    .arg(&archive);
+    tar.arg("--directory")
+        .arg(&bin)
+        .args(PROGRAMS.map(|program| format!("controller-tools/envtest/{program}")));
     let output = tar.output()?;
     if !output.status.success() || !PROGRAMS.iter().all(|program| is_executable(&bin.join(program))) {
-        return Err(format!("it cannot be unpacked: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+        return Err(format!(
+            "it cannot be unpacked: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )
+        .into());
     }
     Ok(fs::remove_file(&archive)?)
 }
@@ -132,9 +174,17 @@ mod tests {
             fs::set_permissions(folder.join(program), fs::Permissions::from_mode(0o755)).unwrap();
         }
         let mut tar = Command::new("tar");
-        let output = tar.args(["-cz", "-C"]).arg(dir.path()).arg("controller-tools").output().unwrap();
+        let output = tar
+            .args(["-cz", "-C"])
+            .arg(dir.path())
+            .arg("controller-tools")
+            .output()
+            .unwrap();
         assert!(output.status.success());
-        let digest = Sha512::digest(&output.stdout).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = Sha512::digest(&output.stdout)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         (output.stdout, digest)
     }
 
@@ -156,9 +206,15 @@ mod tests {
                 asked.fetch_add(1, Ordering::SeqCst);
                 let head = String::from_utf8_lossy(&head).into_owned();
                 let path = format!("/envtest-{VERSION}/envtest-{VERSION}-linux-amd64.tar.gz ");
-                let (status, length) =
-                    if head.contains(&path) { ("200 OK", content.len()) } else { ("404 Not Found", 0) };
-                let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                let (status, length) = if head.contains(&path) {
+                    ("200 OK", content.len())
+                } else {
+                    ("404 Not Found", 0)
+                };
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+                );
                 if head.starts_with("GET ") {
                     let _ = stream.write_all(&content[..length]);
                 }
@@ -179,7 +235,11 @@ mod tests {
         }
         assert_eq!(asked.load(Ordering::SeqCst), 2);
         assert_eq!(programs_from(&at, cache.path(), "amd64", &digest), Some(bin));
-        assert_eq!(asked.load(Ordering::SeqCst), 2, "the second time it is in the cache");
+        assert_eq!(
+            asked.load(Ordering::SeqCst),
+            2,
+            "the second time it is in the cache"
+        );
     }
 
     #[test]
@@ -204,17 +264,32 @@ mod tests {
         // Takes connections and never answers.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let silent = format!("http://{}", silent.local_addr().unwrap());
-        for at in [silent.as_str(), "http://127.0.0.1:1", "http://no-such-host.invalid"] {
+        for at in [
+            silent.as_str(),
+            "http://127.0.0.1:1",
+            "http://no-such-host.invalid",
+        ] {
             let start = Instant::now();
-            assert_eq!(programs_from(at, cache.path(), "amd64", ARCHIVES[0].2), None, "{at}");
-            assert!(start.elapsed() < Duration::from_secs(5), "{at}: {:?}", start.elapsed());
+            assert_eq!(
+                programs_from(at, cache.path(), "amd64", ARCHIVES[0].2),
+                None,
+                "{at}"
+            );
+            assert!(
+                start.elapsed() < Duration::from_secs(5),
+                "{at}: {:?}",
+                start.elapsed()
+            );
         }
     }
 
     #[test]
     fn digests_are_digests() {
         for (arch, _, digest) in ARCHIVES {
-            assert!(digest.len() == 128 && digest.bytes().all(|b| b.is_ascii_hexdigit()), "{arch}");
+            assert!(
+                digest.len() == 128 && digest.bytes().all(|b| b.is_ascii_hexdigit()),
+                "{arch}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Writes into the etcd of a control plane, past its API server: objects of an earlier one come back as they were, with their UIDs,
-//! dates, managed fields and status, none of which a client of the API server can set.
+//! Writes into the etcd of a control plane, past its API server: objects of an earlier one come back as they
+//! were, with their UIDs, dates, managed fields and status, none of which a client of the API server can set.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,25 +20,44 @@ pub(crate) const SOCKET: &str = "etcd.sock:0";
 pub(crate) async fn put(dir: &Path, key: &str, value: &Value) -> io::Result<()> {
     let socket: PathBuf = dir.join(SOCKET);
     let stream = UnixStream::connect(socket).await?;
-    let (mut etcd, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (mut etcd, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
     tokio::spawn(connection);
     let value = value.to_string();
     let body = json!({"key": encode_block(key.as_bytes()), "value": encode_block(value.as_bytes())});
-    let request = Request::builder().method(Method::POST).uri("/v3/kv/put").header("host", "etcd");
-    let request = request.body(Full::new(Bytes::from(body.to_string()))).expect("a constant path is one");
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri("/v3/kv/put")
+        .header("host", "etcd");
+    let request = request
+        .body(Full::new(Bytes::from(body.to_string())))
+        .expect("a constant path is one");
     let answer = etcd.send_request(request).await.map_err(io::Error::other)?;
     let status = answer.status();
-    let body = answer.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .map_err(io::Error::other)?
+        .to_bytes();
     if status.is_success() {
         return Ok(());
     }
-    Err(io::Error::other(format!("etcd answers {status}: {}", String::from_utf8_lossy(&body))))
+    Err(io::Error::other(format!(
+        "etcd answers {status}: {}",
+        String::from_utf8_lossy(&body)
+    )))
 }
 
 /// Where the API server keeps an object of the core group or of a CustomResourceDefinition.
 pub(crate) fn key(group: &str, plural: &str, namespace: Option<&str>, name: &str) -> String {
     let parts = ["/registry", group, plural, namespace.unwrap_or_default(), name];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 #[cfg(test)]

@@ -73,8 +73,8 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Starts one in `dir`, from nothing: what an earlier one left there is removed, but for the logs. On a machine that
-    /// has the programs already this takes seconds; see [`crate::tools::link_into`].
+    /// Starts one in `dir`, from nothing: what an earlier one left there is removed, but for the logs. On a
+    /// machine that has the programs already this takes seconds; see [`crate::tools::link_into`].
     ///
     /// # Errors
     /// [`Error::ControlPlane`]; of a process that failed it quotes the end of the log.
@@ -83,7 +83,13 @@ impl Kubernetes {
         let (control_plane, access) = ControlPlane::start(&dir).await?;
         let config = access.config().await.map_err(control_plane::Error::from)?;
         let (kubeconfig, control_plane) = (dir.join("kubeconfig"), Mutex::new(control_plane));
-        Ok(Self { kubeconfig, dir, access, config, control_plane })
+        Ok(Self {
+            kubeconfig,
+            dir,
+            access,
+            config,
+            control_plane,
+        })
     }
 
     /// A new client with the administrator's rights. It belongs to the async runtime that calls this.
@@ -115,16 +121,20 @@ impl Kubernetes {
     pub async fn namespace(&self, name: &str) -> Result<(), Error> {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let namespaces = Api::<Namespace>::all(self.admin());
-        let applied = namespaces.patch(name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(object)).await;
-        applied.map(|_| ()).map_err(request(|| format!("create the namespace {name}")))
+        let applied = namespaces
+            .patch(name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(object))
+            .await;
+        applied
+            .map(|_| ())
+            .map_err(request(|| format!("create the namespace {name}")))
     }
 
-    /// Applies every CustomResourceDefinition in a YAML file, or in the *.yaml files of a folder, and waits until kubectl
-    /// and the garbage collector know them.
+    /// Applies every CustomResourceDefinition in a YAML file, or in the *.yaml files of a folder, and waits
+    /// until kubectl and the garbage collector know them.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Yaml`], [`Error::NotACrd`], [`Error::Request`] when the API server refuses one,
-    /// [`Error::NotServed`], and [`Error::ControlPlane`] when the garbage collector does not come back.
+    /// [`Error::Io`], [`Error::Yaml`], [`Error::NotACrd`], [`Error::Request`] when the API server refuses
+    /// one, [`Error::NotServed`], and [`Error::ControlPlane`] when the garbage collector does not come back.
     pub async fn install_crds(&self, path: &Path) -> Result<(), Error> {
         let crds = Api::<CustomResourceDefinition>::all(self.admin());
         let apply = PatchParams::apply(FIELD_MANAGER).force();
@@ -133,7 +143,9 @@ impl Kubernetes {
             let name = crd["metadata"]["name"].as_str().unwrap_or_default();
             let doing = || format!("install the CustomResourceDefinition {name}");
             new |= crds.get_opt(name).await.map_err(request(doing))?.is_none();
-            crds.patch(name, &apply, &Patch::Apply(&crd)).await.map_err(request(doing))?;
+            crds.patch(name, &apply, &Patch::Apply(&crd))
+                .await
+                .map_err(request(doing))?;
             let served = tokio::time::timeout(CRD_DEADLINE, self.wait_until_served(&crds, name)).await;
             if served != Ok(true) {
                 return Err(Error::NotServed { crd: name.into() });
@@ -145,9 +157,10 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Puts objects of an earlier API server back as they were there, whatever the schemas say of them now: with UID, dates, managed fields and
-    /// status; only the `resourceVersion` is another. Those of the core group and of installed CustomResourceDefinitions, owners before what they
-    /// own, or the garbage collector is quicker.
+    /// Puts objects of an earlier API server back as they were there, whatever the schemas say of them now:
+    /// with UID, dates, managed fields and status; only the `resourceVersion` is another. Those of the core
+    /// group and of installed CustomResourceDefinitions, owners before what they own, or the garbage
+    /// collector is quicker.
     ///
     /// # Errors
     /// [`Error::NotAnObject`], [`Error::Etcd`].
@@ -155,7 +168,12 @@ impl Kubernetes {
         for object in objects {
             let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
             let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
-            let what = format!("{} {}/{}", object["kind"], namespace.unwrap_or_default(), name.unwrap_or_default());
+            let what = format!(
+                "{} {}/{}",
+                object["kind"],
+                namespace.unwrap_or_default(),
+                name.unwrap_or_default()
+            );
             let (Some(version), Some(kind), Some(name)) = (text("/apiVersion"), text("/kind"), name) else {
                 return Err(Error::NotAnObject { what });
             };
@@ -166,33 +184,55 @@ impl Kubernetes {
                 metadata.remove("resourceVersion");
             }
             let key = etcd::key(&resource.group, &resource.plural, namespace, name);
-            etcd::put(&self.dir, &key, &stored).await.map_err(|source| Error::Etcd { what, source })?;
+            etcd::put(&self.dir, &key, &stored)
+                .await
+                .map_err(|source| Error::Etcd { what, source })?;
         }
         Ok(())
     }
 
-    /// Makes sure that the service account is there, and writes a kubeconfig with a token of it; `namespace` is its default
-    /// namespace too.
+    /// Makes sure that the service account is there, and writes a kubeconfig with a token of it; `namespace`
+    /// is its default namespace too.
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::Io`].
-    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str, path: &Path) -> Result<(), Error> {
+    pub async fn service_account_kubeconfig(
+        &self,
+        namespace: &str,
+        name: &str,
+        path: &Path,
+    ) -> Result<(), Error> {
         let doing = || format!("get a token of the service account {namespace}/{name}");
         let accounts = Api::<ServiceAccount>::namespaced(self.admin(), namespace);
         let object = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
         let apply = PatchParams::apply(FIELD_MANAGER);
-        accounts.patch(name, &apply, &Patch::Apply(object)).await.map_err(request(doing))?;
-        let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..Default::default() };
-        let asked = TokenRequest { spec, ..Default::default() };
-        let answer =
-            accounts.create_token_request(name, &PostParams::default(), &asked).await.map_err(request(doing))?;
+        accounts
+            .patch(name, &apply, &Patch::Apply(object))
+            .await
+            .map_err(request(doing))?;
+        let spec = TokenRequestSpec {
+            expiration_seconds: Some(TOKEN_SECONDS),
+            ..Default::default()
+        };
+        let asked = TokenRequest {
+            spec,
+            ..Default::default()
+        };
+        let answer = accounts
+            .create_token_request(name, &PostParams::default(), &asked)
+            .await
+            .map_err(request(doing))?;
         let token = answer.status.map(|status| status.token).unwrap_or_default();
-        let access = Access { token, namespace: namespace.into(), ..self.access.clone() };
+        let access = Access {
+            token,
+            namespace: namespace.into(),
+            ..self.access.clone()
+        };
         access.write(path).map_err(io_error(path))
     }
 
-    /// Established is not enough: discovery, which kubectl and the garbage collector go by, follows a moment later. False
-    /// when the definition is deleted meanwhile.
+    /// Established is not enough: discovery, which kubectl and the garbage collector go by, follows a moment
+    /// later. False when the definition is deleted meanwhile.
     async fn wait_until_served(&self, crds: &Api<CustomResourceDefinition>, name: &str) -> bool {
         let established = wait::await_condition(crds.clone(), name, conditions::is_crd_established()).await;
         let Ok(Some(crd)) = established else {
@@ -219,14 +259,20 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 fn request(doing: impl FnOnce() -> String) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error::Request { doing: doing(), source }
+    move |source| Error::Request {
+        doing: doing(),
+        source,
+    }
 }
 
 fn read_crds(path: &Path) -> Result<Vec<Value>, Error> {
     let mut files = vec![path.to_path_buf()];
     if path.is_dir() {
         let entries = fs::read_dir(path).map_err(io_error(path))?;
-        files = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(io_error(path))?;
+        files = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<_>>()
+            .map_err(io_error(path))?;
         files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
         files.sort();
     }
@@ -240,7 +286,10 @@ fn read_crds(path: &Path) -> Result<Vec<Value>, Error> {
                 return Err(Error::Yaml { path, source });
             }
         };
-        if documents.iter().any(|document| document["kind"] != "CustomResourceDefinition") {
+        if documents
+            .iter()
+            .any(|document| document["kind"] != "CustomResourceDefinition")
+        {
             return Err(Error::NotACrd { path });
         }
         crds.extend(documents);

@@ -1,4 +1,5 @@
-//! The local world: real Kubernetes, an AWS emulator, an edge and a DNS server, for `cargo demo`, `cargo sandbox` and tests/.
+//! The local world: real Kubernetes, an AWS emulator, an edge and a DNS server, for `cargo demo`,
+//! `cargo sandbox` and tests/.
 
 pub mod api_proxy;
 pub mod aws;

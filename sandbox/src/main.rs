@@ -1,4 +1,5 @@
-//! `cargo sandbox`: the local world, up until Ctrl-C. `cargo demo`: the operator's main job in it, from nothing to a proven end.
+//! `cargo sandbox`: the local world, up until Ctrl-C. `cargo demo`: the operator's main job in it, from
+//! nothing to a proven end.
 #![forbid(unsafe_code)]
 
 mod demo;
@@ -76,17 +77,31 @@ pub struct Stage {
 /// Sets everything up, CRDs included.
 async fn set_up(dir: &Path) -> anyhow::Result<Stage> {
     let root = repository()?;
-    let world = World::start(dir, &Options::default()).await.context("the local world does not stand")?;
-    world.kubernetes.install_crds(&root.join("crds")).await.context("cannot install the CRDs")?;
+    let world = World::start(dir, &Options::default())
+        .await
+        .context("the local world does not stand")?;
+    world
+        .kubernetes
+        .install_crds(&root.join("crds"))
+        .await
+        .context("cannot install the CRDs")?;
     let account = world.aws.account(ACCOUNT);
     let wanted = Preparation {
         zone: ZONE.to_owned(),
         bucket: format!("truststores-{ACCOUNT}"),
         api_id: Some(API_ID.to_owned()),
     };
-    let prepared = prepare(&account, &wanted).await.context("cannot prepare zone, bucket and API")?;
+    let prepared = prepare(&account, &wanted)
+        .await
+        .context("cannot prepare zone, bucket and API")?;
     let env = world.operator_env(&account, &prepared.bucket);
-    Ok(Stage { world, account, prepared, env, root })
+    Ok(Stage {
+        world,
+        account,
+        prepared,
+        env,
+        root,
+    })
 }
 
 async fn start_operator(stage: &Stage, binary: PathBuf) -> anyhow::Result<Operator> {
@@ -98,17 +113,23 @@ async fn start_operator(stage: &Stage, binary: PathBuf) -> anyhow::Result<Operat
         env: stage.env.clone(),
         args: vec![],
     };
-    Operator::start(&stage.world.kubernetes, options).await.context("the operator does not start")
+    Operator::start(&stage.world.kubernetes, options)
+        .await
+        .context("the operator does not start")
 }
 
 /// The folder that this was built from: manifests and CRDs are read from it.
 fn repository() -> anyhow::Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).context("the sandbox has no parent folder")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_owned)
+        .context("the sandbox has no parent folder")
 }
 
 /// Builds the operator, showing cargo's own progress, and says where it is.
 fn build_operator() -> anyhow::Result<PathBuf> {
-    // Without --package: with it cargo chooses features for that package alone and builds the AWS SDKs a second time.
+    // Without --package: with it cargo chooses features for that package alone and builds the AWS SDKs a
+    // second time.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--bin", "mtls-operator"])
@@ -125,7 +146,11 @@ fn operator_binary() -> anyhow::Result<PathBuf> {
 }
 
 async fn stay(dir: Option<PathBuf>, with_operator: bool) -> anyhow::Result<()> {
-    let binary = if with_operator { Some(build_operator()?) } else { None };
+    let binary = if with_operator {
+        Some(build_operator()?)
+    } else {
+        None
+    };
     let (dir, _temporary) = folder(dir)?;
     let stage = set_up(&dir).await?;
     let operator = match binary {

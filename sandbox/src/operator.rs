@@ -61,8 +61,8 @@ pub struct OperatorOptions {
     pub dir: PathBuf,
     /// Where its service account and its lease are.
     pub namespace: String,
-    /// The namespaces it gets rights in, and is told to watch (`MTLS_OPERATOR_WATCH_NAMESPACE`, separated by commas).
-    /// None: all of the cluster.
+    /// The namespaces it gets rights in, and is told to watch (`MTLS_OPERATOR_WATCH_NAMESPACE`, separated by
+    /// commas). None: all of the cluster.
     pub watch: Vec<String>,
     pub env: Vec<(String, String)>,
     pub args: Vec<String>,
@@ -76,7 +76,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Creates namespaces, service account and rights, then starts the program. Does not wait for it to be ready.
+    /// Creates namespaces, service account and rights, then starts the program. Does not wait for it to be
+    /// ready.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -109,10 +110,18 @@ impl Operator {
         options: OperatorOptions,
     ) -> Result<Self, Error> {
         let dir = &options.dir;
-        std::fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.clone(), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| Error::Io {
+            path: dir.clone(),
+            source,
+        })?;
         let kubeconfig = dir.join("operator.kubeconfig");
-        kubernetes.service_account_kubeconfig(&options.namespace, service_account, &kubeconfig).await?;
-        Ok(Self { options, process: None })
+        kubernetes
+            .service_account_kubeconfig(&options.namespace, service_account, &kubeconfig)
+            .await?;
+        Ok(Self {
+            options,
+            process: None,
+        })
     }
 
     /// Kills it if it runs, and starts it with the options it had.
@@ -121,18 +130,32 @@ impl Operator {
     /// [`Error::Process`].
     pub fn restart(&mut self) -> Result<(), Error> {
         self.kill();
-        let OperatorOptions { binary, dir, watch, env, args, .. } = &self.options;
+        let OperatorOptions {
+            binary,
+            dir,
+            watch,
+            env,
+            args,
+            ..
+        } = &self.options;
         let mut command = Command::new(binary);
-        // Nothing of the user's own AWS, cluster or proxy may reach it: a sandbox must never touch the real world.
+        // Nothing of the user's own AWS, cluster or proxy may reach it: a sandbox must never touch the real
+        // world.
         for (name, _) in env::vars_os().filter(|(name, _)| belongs_to_the_user(&name.to_string_lossy())) {
             command.env_remove(name);
         }
-        command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
-        command.env("AWS_EC2_METADATA_DISABLED", "true").env("KUBECONFIG", dir.join("operator.kubeconfig"));
+        command
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+        command
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("KUBECONFIG", dir.join("operator.kubeconfig"));
         if !watch.is_empty() {
             command.env("MTLS_OPERATOR_WATCH_NAMESPACE", watch.join(","));
         }
-        command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
+        command
+            .args(args)
+            .envs(env.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start("mtls-operator", command, &self.log())?);
         Ok(())
     }
@@ -143,9 +166,13 @@ impl Operator {
     /// [`Error::Io`].
     pub fn go_through(&mut self, server: &str) -> Result<(), Error> {
         let path = self.options.dir.join("operator.kubeconfig");
-        let failed = |source| Error::Io { path: path.clone(), source };
+        let failed = |source| Error::Io {
+            path: path.clone(),
+            source,
+        };
         let text = std::fs::read_to_string(&path).map_err(failed)?;
-        let mut kubeconfig: Value = serde_saphyr::from_str(&text).map_err(|e| failed(std::io::Error::other(e)))?;
+        let mut kubeconfig: Value =
+            serde_saphyr::from_str(&text).map_err(|e| failed(std::io::Error::other(e)))?;
         kubeconfig["clusters"][0]["cluster"]["server"] = json!(server);
         let text = serde_saphyr::to_string(&kubeconfig).expect("JSON can be written as YAML");
         std::fs::write(&path, text).map_err(failed)
@@ -162,7 +189,8 @@ impl Operator {
         self.process = None;
     }
 
-    /// SIGTERM, and waits for the end; killed when that takes longer than a Pod would get. `None` when it does not run.
+    /// SIGTERM, and waits for the end; killed when that takes longer than a Pod would get. `None` when it
+    /// does not run.
     ///
     /// # Errors
     /// [`Error::Process`] when it had to be killed.
@@ -188,18 +216,22 @@ impl Operator {
 /// Whether a variable could lead the operator out of the sandbox.
 fn belongs_to_the_user(variable: &str) -> bool {
     let variable = variable.to_ascii_uppercase();
-    ["AWS_", "KUBE", "MTLS_OPERATOR_"].iter().any(|prefix| variable.starts_with(prefix)) || variable.ends_with("_PROXY")
+    ["AWS_", "KUBE", "MTLS_OPERATOR_"]
+        .iter()
+        .any(|prefix| variable.starts_with(prefix))
+        || variable.ends_with("_PROXY")
 }
 
-/// Gives the service account in `namespace` the rules of the chart: in the namespaces of `watch`, in all of the cluster when
-/// that is empty; and the lease in its own. Returns when they are in force.
+/// Gives the service account in `namespace` the rules of the chart: in the namespaces of `watch`, in all of
+/// the cluster when that is empty; and the lease in its own. Returns when they are in force.
 ///
 /// # Errors
 /// [`Error::Kubernetes`], [`Error::Grant`] and [`Error::NotInForce`].
 pub async fn grant(kubernetes: &Kubernetes, namespace: &str, watch: &[String]) -> Result<(), Error> {
     kubernetes.namespace(namespace).await?;
     let subjects = json!([{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": namespace}]);
-    // Named after the operator's namespace too, so that two operators in one cluster do not take each other's rights.
+    // Named after the operator's namespace too, so that two operators in one cluster do not take each other's
+    // rights.
     let name = format!("{SERVICE_ACCOUNT}-{namespace}");
     let lease = format!("{name}-lease");
     let role_ref = |kind: &str, role: &str| {
@@ -207,22 +239,74 @@ pub async fn grant(kubernetes: &Kubernetes, namespace: &str, watch: &[String]) -
         json!({"roleRef": role, "subjects": subjects})
     };
 
-    apply(kubernetes, "Role", Some(namespace), &lease, json!({"rules": rules(LEASE)})).await?;
-    apply(kubernetes, "RoleBinding", Some(namespace), &lease, role_ref("Role", &lease)).await?;
+    apply(
+        kubernetes,
+        "Role",
+        Some(namespace),
+        &lease,
+        json!({"rules": rules(LEASE)}),
+    )
+    .await?;
+    apply(
+        kubernetes,
+        "RoleBinding",
+        Some(namespace),
+        &lease,
+        role_ref("Role", &lease),
+    )
+    .await?;
     if watch.is_empty() {
         let all = [rules(NAMESPACED), rules(CLUSTER)].concat();
         apply(kubernetes, "ClusterRole", None, &name, json!({"rules": all})).await?;
-        apply(kubernetes, "ClusterRoleBinding", None, &name, role_ref("ClusterRole", &name)).await?;
+        apply(
+            kubernetes,
+            "ClusterRoleBinding",
+            None,
+            &name,
+            role_ref("ClusterRole", &name),
+        )
+        .await?;
     }
     for watched in watch {
         kubernetes.namespace(watched).await?;
-        apply(kubernetes, "Role", Some(watched), &name, json!({"rules": rules(NAMESPACED)})).await?;
-        apply(kubernetes, "RoleBinding", Some(watched), &name, role_ref("Role", &name)).await?;
+        apply(
+            kubernetes,
+            "Role",
+            Some(watched),
+            &name,
+            json!({"rules": rules(NAMESPACED)}),
+        )
+        .await?;
+        apply(
+            kubernetes,
+            "RoleBinding",
+            Some(watched),
+            &name,
+            role_ref("Role", &name),
+        )
+        .await?;
     }
-    // The API server learns of new rules by watching them, so the first requests after a grant could still be refused.
-    in_force(kubernetes, namespace, namespace, ("create", "coordination.k8s.io", "leases")).await?;
-    for place in watch.iter().map(String::as_str).chain(watch.is_empty().then_some("")) {
-        in_force(kubernetes, namespace, place, ("list", "mtls-operator.io", "mtlsdomains")).await?;
+    // The API server learns of new rules by watching them, so the first requests after a grant could still be
+    // refused.
+    in_force(
+        kubernetes,
+        namespace,
+        namespace,
+        ("create", "coordination.k8s.io", "leases"),
+    )
+    .await?;
+    for place in watch
+        .iter()
+        .map(String::as_str)
+        .chain(watch.is_empty().then_some(""))
+    {
+        in_force(
+            kubernetes,
+            namespace,
+            place,
+            ("list", "mtls-operator.io", "mtlsdomains"),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -235,7 +319,14 @@ pub async fn grant_namespaces(kubernetes: &Kubernetes, namespace: &str) -> Resul
     let name = format!("{SERVICE_ACCOUNT}-{namespace}-namespaces");
     let subjects = json!([{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": namespace}]);
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
-    apply(kubernetes, "ClusterRole", None, &name, json!({"rules": rules(NAMESPACES)})).await?;
+    apply(
+        kubernetes,
+        "ClusterRole",
+        None,
+        &name,
+        json!({"rules": rules(NAMESPACES)}),
+    )
+    .await?;
     let binding = json!({"roleRef": role, "subjects": subjects});
     apply(kubernetes, "ClusterRoleBinding", None, &name, binding).await?;
     in_force(kubernetes, namespace, "", ("list", "", "namespaces")).await
@@ -257,11 +348,22 @@ async fn apply(
         Some(namespace) => Api::namespaced_with(kubernetes.admin(), namespace, &resource),
         None => Api::all_with(kubernetes.admin(), &resource),
     };
-    let applied = api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object)).await;
-    applied.map(|_| ()).map_err(|source| Error::Grant { kind, name: name.into(), source })
+    let applied = api
+        .patch(
+            name,
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(&object),
+        )
+        .await;
+    applied.map(|_| ()).map_err(|source| Error::Grant {
+        kind,
+        name: name.into(),
+        source,
+    })
 }
 
-/// Waits until the service account in `namespace` may do `action` (verb, group, resource) in `place`, "" being everywhere.
+/// Waits until the service account in `namespace` may do `action` (verb, group, resource) in `place`, ""
+/// being everywhere.
 async fn in_force(
     kubernetes: &Kubernetes,
     namespace: &str,
@@ -278,8 +380,11 @@ async fn in_force(
     let start = Instant::now();
     while start.elapsed() < GRANT_DEADLINE {
         let answer = reviews.create(&PostParams::default(), &review).await;
-        let answer =
-            answer.map_err(|source| Error::Grant { kind: "SubjectAccessReview", name: user.clone(), source })?;
+        let answer = answer.map_err(|source| Error::Grant {
+            kind: "SubjectAccessReview",
+            name: user.clone(),
+            source,
+        })?;
         if answer.status.is_some_and(|status| status.allowed) {
             return Ok(());
         }
@@ -316,7 +421,12 @@ mod tests {
 
     #[test]
     fn the_charts_rules_are_policy_rules() {
-        let all = [("namespaced", NAMESPACED), ("cluster", CLUSTER), ("lease", LEASE), ("namespaces", NAMESPACES)];
+        let all = [
+            ("namespaced", NAMESPACED),
+            ("cluster", CLUSTER),
+            ("lease", LEASE),
+            ("namespaces", NAMESPACES),
+        ];
         for (name, yaml) in all {
             let rules = rules(yaml);
             assert!(!rules.is_empty(), "{name}.yaml is empty");

@@ -5,7 +5,9 @@ use std::io::{self, Cursor, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_apigateway::operation::put_integration::builders::PutIntegrationFluentBuilder;
-use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, IntegrationType as RestIntegrationType};
+use aws_sdk_apigateway::types::{
+    EndpointConfiguration, EndpointType, IntegrationType as RestIntegrationType,
+};
 use aws_sdk_apigatewayv2::operation::create_integration::builders::CreateIntegrationFluentBuilder;
 use aws_sdk_apigatewayv2::types::{IntegrationType, ProtocolType};
 use aws_sdk_lambda::primitives::Blob;
@@ -51,7 +53,11 @@ impl Preparation {
     #[must_use]
     pub fn of_its_own(account: &Account) -> Self {
         let id = &account.id;
-        Self { zone: format!("z{id}.example.com"), bucket: format!("truststores-{id}"), api_id: None }
+        Self {
+            zone: format!("z{id}.example.com"),
+            bucket: format!("truststores-{id}"),
+            api_id: None,
+        }
     }
 }
 
@@ -76,7 +82,13 @@ pub async fn prepare(account: &Account, what: &Preparation) -> Result<Prepared, 
     versioned_bucket(account, &what.bucket).await?;
     let api_id = http_api(account, "hello", what.api_id.as_deref()).await?;
     let execute_api_host = format!("{api_id}.execute-api.{}.amazonaws.com", account.region);
-    Ok(Prepared { zone_id, zone: what.zone.clone(), bucket: what.bucket.clone(), api_id, execute_api_host })
+    Ok(Prepared {
+        zone_id,
+        zone: what.zone.clone(),
+        bucket: what.bucket.clone(),
+        api_id,
+        execute_api_host,
+    })
 }
 
 /// A public hosted zone; its id.
@@ -84,11 +96,21 @@ pub async fn prepare(account: &Account, what: &Preparation) -> Result<Prepared, 
 /// # Errors
 /// [`Error`].
 pub async fn hosted_zone(account: &Account, name: &str) -> Result<String, Error> {
-    let once = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    let once = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos());
     let call = "CreateHostedZone";
     let route53 = aws_sdk_route53::Client::new(&account.sdk());
-    let request = route53.create_hosted_zone().name(name).caller_reference(once.to_string());
-    let zone = request.send().await.map_err(failed(call))?.hosted_zone.ok_or(Error::Answer(call, "a zone"))?;
+    let request = route53
+        .create_hosted_zone()
+        .name(name)
+        .caller_reference(once.to_string());
+    let zone = request
+        .send()
+        .await
+        .map_err(failed(call))?
+        .hosted_zone
+        .ok_or(Error::Answer(call, "a zone"))?;
     Ok(zone.id.trim_start_matches("/hostedzone/").to_owned())
 }
 
@@ -102,12 +124,20 @@ pub async fn versioned_bucket(account: &Account, name: &str) -> Result<(), Error
     // us-east-1 is the place of a bucket that says nothing, and S3 refuses to hear it.
     if account.region != "us-east-1" {
         let place = BucketLocationConstraint::from(account.region.as_str());
-        request = request
-            .create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build());
+        request = request.create_bucket_configuration(
+            CreateBucketConfiguration::builder()
+                .location_constraint(place)
+                .build(),
+        );
     }
     request.send().await.map_err(failed("CreateBucket"))?;
-    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    let request = s3.put_bucket_versioning().bucket(name).versioning_configuration(enabled);
+    let enabled = VersioningConfiguration::builder()
+        .status(BucketVersioningStatus::Enabled)
+        .build();
+    let request = s3
+        .put_bucket_versioning()
+        .bucket(name)
+        .versioning_configuration(enabled);
     request.send().await.map_err(failed("PutBucketVersioning"))?;
     Ok(())
 }
@@ -131,12 +161,17 @@ pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result
     Ok(api_id)
 }
 
-/// An HTTP API whose every route is the HTTP server at `backend` (`http://...`), served by the stage `$default`; its id.
-/// Unless the stage deploys by itself, it is deployed once.
+/// An HTTP API whose every route is the HTTP server at `backend` (`http://...`), served by the stage
+/// `$default`; its id. Unless the stage deploys by itself, it is deployed once.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn http_proxy_api(account: &Account, name: &str, backend: &str, auto_deploy: bool) -> Result<String, Error> {
+pub async fn http_proxy_api(
+    account: &Account,
+    name: &str,
+    backend: &str,
+    auto_deploy: bool,
+) -> Result<String, Error> {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
     let api_id = new_http_api(&gateway, name, None).await?;
     add_http_route(account, &api_id, "$default", backend).await?;
@@ -148,11 +183,17 @@ pub async fn http_proxy_api(account: &Account, name: &str, backend: &str, auto_d
     Ok(api_id)
 }
 
-/// One more route of an HTTP API, with an integration of its own that is the HTTP server at `backend`; the id of the integration.
+/// One more route of an HTTP API, with an integration of its own that is the HTTP server at `backend`; the id
+/// of the integration.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn add_http_route(account: &Account, api_id: &str, key: &str, backend: &str) -> Result<String, Error> {
+pub async fn add_http_route(
+    account: &Account,
+    api_id: &str,
+    key: &str,
+    backend: &str,
+) -> Result<String, Error> {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
     let request = gateway
         .create_integration()
@@ -164,13 +205,22 @@ pub async fn add_http_route(account: &Account, api_id: &str, key: &str, backend:
     route(&gateway, api_id, key, request).await
 }
 
-async fn new_http_api(gateway: &aws_sdk_apigatewayv2::Client, name: &str, id: Option<&str>) -> Result<String, Error> {
+async fn new_http_api(
+    gateway: &aws_sdk_apigatewayv2::Client,
+    name: &str,
+    id: Option<&str>,
+) -> Result<String, Error> {
     let call = "CreateApi";
     let mut request = gateway.create_api().name(name).protocol_type(ProtocolType::Http);
     if let Some(id) = id {
         request = request.tags("awsdouble:id", id);
     }
-    request.send().await.map_err(failed(call))?.api_id.ok_or(Error::Answer(call, "an id"))
+    request
+        .send()
+        .await
+        .map_err(failed(call))?
+        .api_id
+        .ok_or(Error::Answer(call, "an id"))
 }
 
 /// The integration, and a route that leads to it; the id of the integration.
@@ -184,18 +234,27 @@ async fn route(
     let made = integration.send().await.map_err(failed(call))?;
     let integration = made.integration_id.ok_or(Error::Answer(call, "an id"))?;
     let target = format!("integrations/{integration}");
-    let request = gateway.create_route().api_id(api_id).route_key(key).target(target);
+    let request = gateway
+        .create_route()
+        .api_id(api_id)
+        .route_key(key)
+        .target(target);
     request.send().await.map_err(failed("CreateRoute"))?;
     Ok(integration)
 }
 
 async fn stage(gateway: &aws_sdk_apigatewayv2::Client, api_id: &str, auto_deploy: bool) -> Result<(), Error> {
-    let request = gateway.create_stage().api_id(api_id).stage_name("$default").auto_deploy(auto_deploy);
+    let request = gateway
+        .create_stage()
+        .api_id(api_id)
+        .stage_name("$default")
+        .auto_deploy(auto_deploy);
     request.send().await.map_err(failed("CreateStage"))?;
     Ok(())
 }
 
-/// A REST API with one proxy resource, `/{proxy+}`, that is the "Hello World!" function, deployed to the stage `prod`; its id.
+/// A REST API with one proxy resource, `/{proxy+}`, that is the "Hello World!" function, deployed to the
+/// stage `prod`; its id.
 ///
 /// # Errors
 /// [`Error`].
@@ -213,16 +272,23 @@ pub async fn rest_api(account: &Account, name: &str, id: Option<&str>) -> Result
     Ok(api.id)
 }
 
-/// A REST API with one proxy resource, `/{proxy+}`, that is the HTTP server at `backend` (`http://...`), deployed to the stage
-/// `prod`; its id.
+/// A REST API with one proxy resource, `/{proxy+}`, that is the HTTP server at `backend` (`http://...`),
+/// deployed to the stage `prod`; its id.
 ///
 /// # Errors
 /// [`Error`].
 pub async fn rest_proxy_api(account: &Account, name: &str, backend: &str) -> Result<String, Error> {
     let api = new_rest_api(account, name, None).await?;
     let resource = api.resource("{proxy+}").await?;
-    let request = api.gateway.put_method().rest_api_id(&api.id).resource_id(&resource).http_method("ANY");
-    let request = request.authorization_type("NONE").request_parameters("method.request.path.proxy", true);
+    let request = api
+        .gateway
+        .put_method()
+        .rest_api_id(&api.id)
+        .resource_id(&resource)
+        .http_method("ANY");
+    let request = request
+        .authorization_type("NONE")
+        .request_parameters("method.request.path.proxy", true);
     request.send().await.map_err(failed("PutMethod"))?;
     let request = api.integration(&resource, "ANY", RestIntegrationType::HttpProxy);
     let request = request
@@ -234,8 +300,9 @@ pub async fn rest_proxy_api(account: &Account, name: &str, backend: &str) -> Res
     Ok(api.id)
 }
 
-/// A REST API with the resource `/orders`, deployed to the stage `prod`; its id. GET passes everything on to the HTTP server at
-/// `backend`, POST only what is mapped, and API Gateway answers OPTIONS itself, as for CORS.
+/// A REST API with the resource `/orders`, deployed to the stage `prod`; its id. GET passes everything on to
+/// the HTTP server at `backend`, POST only what is mapped, and API Gateway answers OPTIONS itself, as for
+/// CORS.
 ///
 /// # Errors
 /// [`Error`].
@@ -246,17 +313,38 @@ pub async fn rest_orders_api(account: &Account, name: &str, backend: &str) -> Re
     Ok(api.id)
 }
 
-/// One more resource of a REST API, at its root, with the methods of `/orders` in [`rest_orders_api`]; its id. Not deployed.
+/// One more resource of a REST API, at its root, with the methods of `/orders` in [`rest_orders_api`]; its
+/// id. Not deployed.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn add_rest_resource(account: &Account, api_id: &str, part: &str, backend: &str) -> Result<String, Error> {
+pub async fn add_rest_resource(
+    account: &Account,
+    api_id: &str,
+    part: &str,
+    backend: &str,
+) -> Result<String, Error> {
     let gateway = aws_sdk_apigateway::Client::new(&account.sdk());
     let call = "GetResources";
-    let found = gateway.get_resources().rest_api_id(api_id).send().await.map_err(failed(call))?;
-    let root = found.items.into_iter().flatten().find(|item| item.path.as_deref() == Some("/"));
-    let root = root.and_then(|item| item.id).ok_or(Error::Answer(call, "a root"))?;
-    let api = RestApi { gateway, id: api_id.to_owned(), root };
+    let found = gateway
+        .get_resources()
+        .rest_api_id(api_id)
+        .send()
+        .await
+        .map_err(failed(call))?;
+    let root = found
+        .items
+        .into_iter()
+        .flatten()
+        .find(|item| item.path.as_deref() == Some("/"));
+    let root = root
+        .and_then(|item| item.id)
+        .ok_or(Error::Answer(call, "a root"))?;
+    let api = RestApi {
+        gateway,
+        id: api_id.to_owned(),
+        root,
+    };
     let resource = api.resource(part).await?;
     api.orders(&resource, backend).await?;
     Ok(resource)
@@ -282,8 +370,13 @@ struct RestApi {
 async fn new_rest_api(account: &Account, name: &str, id: Option<&str>) -> Result<RestApi, Error> {
     let gateway = aws_sdk_apigateway::Client::new(&account.sdk());
     let call = "CreateRestApi";
-    let regional = EndpointConfiguration::builder().types(EndpointType::Regional).build();
-    let mut request = gateway.create_rest_api().name(name).endpoint_configuration(regional);
+    let regional = EndpointConfiguration::builder()
+        .types(EndpointType::Regional)
+        .build();
+    let mut request = gateway
+        .create_rest_api()
+        .name(name)
+        .endpoint_configuration(regional);
     if let Some(id) = id {
         request = request.tags("awsdouble:id", id);
     }
@@ -297,18 +390,47 @@ impl RestApi {
     /// A resource at the root; its id.
     async fn resource(&self, part: &str) -> Result<String, Error> {
         let call = "CreateResource";
-        let request = self.gateway.create_resource().rest_api_id(&self.id).parent_id(&self.root).path_part(part);
-        request.send().await.map_err(failed(call))?.id.ok_or(Error::Answer(call, "an id"))
+        let request = self
+            .gateway
+            .create_resource()
+            .rest_api_id(&self.id)
+            .parent_id(&self.root)
+            .path_part(part);
+        request
+            .send()
+            .await
+            .map_err(failed(call))?
+            .id
+            .ok_or(Error::Answer(call, "an id"))
     }
 
     async fn method(&self, resource: &str, method: &str) -> Result<(), Error> {
-        let request = self.gateway.put_method().rest_api_id(&self.id).resource_id(resource).http_method(method);
-        request.authorization_type("NONE").send().await.map_err(failed("PutMethod"))?;
+        let request = self
+            .gateway
+            .put_method()
+            .rest_api_id(&self.id)
+            .resource_id(resource)
+            .http_method(method);
+        request
+            .authorization_type("NONE")
+            .send()
+            .await
+            .map_err(failed("PutMethod"))?;
         Ok(())
     }
 
-    fn integration(&self, resource: &str, method: &str, kind: RestIntegrationType) -> PutIntegrationFluentBuilder {
-        self.gateway.put_integration().rest_api_id(&self.id).resource_id(resource).http_method(method).r#type(kind)
+    fn integration(
+        &self,
+        resource: &str,
+        method: &str,
+        kind: RestIntegrationType,
+    ) -> PutIntegrationFluentBuilder {
+        self.gateway
+            .put_integration()
+            .rest_api_id(&self.id)
+            .resource_id(resource)
+            .http_method(method)
+            .r#type(kind)
     }
 
     /// The methods of `/orders` in [`rest_orders_api`].
@@ -322,17 +444,29 @@ impl RestApi {
             self.method(resource, method).await?;
             let mut request = self.integration(resource, method, kind.clone());
             request = match kind {
-                RestIntegrationType::Mock => request.request_templates("application/json", r#"{"statusCode": 200}"#),
-                _ => request.integration_http_method(method).uri(format!("{backend}/orders")),
+                RestIntegrationType::Mock => {
+                    request.request_templates("application/json", r#"{"statusCode": 200}"#)
+                }
+                _ => request
+                    .integration_http_method(method)
+                    .uri(format!("{backend}/orders")),
             };
             request.send().await.map_err(failed("PutIntegration"))?;
             if kind == RestIntegrationType::HttpProxy {
                 continue; // its answers go back as they are
             }
-            let request = self.gateway.put_method_response().rest_api_id(&self.id).resource_id(resource);
+            let request = self
+                .gateway
+                .put_method_response()
+                .rest_api_id(&self.id)
+                .resource_id(resource);
             let request = request.http_method(method).status_code("200");
             request.send().await.map_err(failed("PutMethodResponse"))?;
-            let request = self.gateway.put_integration_response().rest_api_id(&self.id).resource_id(resource);
+            let request = self
+                .gateway
+                .put_integration_response()
+                .rest_api_id(&self.id)
+                .resource_id(resource);
             let request = request.http_method(method).status_code("200");
             request.send().await.map_err(failed("PutIntegrationResponse"))?;
         }
@@ -340,7 +474,8 @@ impl RestApi {
     }
 }
 
-/// The Lambda authorizer of `examples/authorizer`, which nobody may call yet; its ARN. The emulator has to run Node.js.
+/// The Lambda authorizer of `examples/authorizer`, which nobody may call yet; its ARN. The emulator has to
+/// run Node.js.
 ///
 /// # Errors
 /// [`Error`].
@@ -352,7 +487,14 @@ pub async fn authorizer_function(account: &Account, name: &str) -> Result<String
 
 /// The ARN of the function "Hello World!", which is made when it is not there yet.
 async fn function(account: &Account) -> Result<String, Error> {
-    function_of(account, FUNCTION_NAME, Runtime::Python312, "hello.lambda_handler", packed("hello.py", FUNCTION)?).await
+    function_of(
+        account,
+        FUNCTION_NAME,
+        Runtime::Python312,
+        "hello.lambda_handler",
+        packed("hello.py", FUNCTION)?,
+    )
+    .await
 }
 
 async fn function_of(
@@ -363,11 +505,21 @@ async fn function_of(
     code: Vec<u8>,
 ) -> Result<String, Error> {
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
-    match lambda.get_function_configuration().function_name(name).send().await {
+    match lambda
+        .get_function_configuration()
+        .function_name(name)
+        .send()
+        .await
+    {
         Ok(found) => {
-            return found.function_arn.ok_or(Error::Answer("GetFunctionConfiguration", "an ARN"));
+            return found
+                .function_arn
+                .ok_or(Error::Answer("GetFunctionConfiguration", "an ARN"));
         }
-        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {}
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(|e| e.is_resource_not_found_exception()) => {}
         Err(error) => return Err(failed("GetFunctionConfiguration")(error)),
     }
     let call = "CreateFunction";
@@ -378,12 +530,20 @@ async fn function_of(
         .role(format!("arn:aws:iam::{}:role/hello", account.id))
         .handler(handler)
         .code(FunctionCode::builder().zip_file(Blob::new(code)).build());
-    request.send().await.map_err(failed(call))?.function_arn.ok_or(Error::Answer(call, "an ARN"))
+    request
+        .send()
+        .await
+        .map_err(failed(call))?
+        .function_arn
+        .ok_or(Error::Answer(call, "an ARN"))
 }
 
 fn packed(file: &str, text: &str) -> Result<Vec<u8>, Error> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-    archive.start_file(file, SimpleFileOptions::default().compression_method(CompressionMethod::Stored))?;
+    archive.start_file(
+        file,
+        SimpleFileOptions::default().compression_method(CompressionMethod::Stored),
+    )?;
     archive.write_all(text.as_bytes())?;
     Ok(archive.finish()?.into_inner())
 }

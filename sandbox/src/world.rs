@@ -1,4 +1,5 @@
-//! The whole local world put together: Kubernetes, the AWS emulator, the edge and DNS, and what the operator must be told to use it.
+//! The whole local world put together: Kubernetes, the AWS emulator, the edge and DNS, and what the operator
+//! must be told to use it.
 use std::path::{Path, PathBuf};
 
 use crate::{
@@ -41,7 +42,8 @@ pub struct World {
     pub dns: Dns,
 }
 
-/// What has to be fetched or built before a world can start, each with how long it takes. Empty when everything is there.
+/// What has to be fetched or built before a world can start, each with how long it takes. Empty when
+/// everything is there.
 ///
 /// # Errors
 /// Of [`Error`]: something is missing on this machine, or the environment asks for what there is not.
@@ -53,19 +55,34 @@ pub fn to_wait_for() -> Result<Vec<String>, Error> {
 }
 
 impl World {
-    /// Builds what has to be built once, and starts everything. `dir` gets logs, kubeconfig and the CA of the edge.
+    /// Builds what has to be built once, and starts everything. `dir` gets logs, kubeconfig and the CA of the
+    /// edge.
     ///
     /// # Errors
     /// All of [`Error`].
     pub async fn start(dir: &Path, options: &aws::Options) -> Result<Self, Error> {
         requirements::check()?;
-        std::fs::create_dir_all(dir).map_err(|source| Error::Folder { path: dir.to_owned(), source })?;
-        let dir = dir.canonicalize().map_err(|source| Error::Folder { path: dir.to_owned(), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| Error::Folder {
+            path: dir.to_owned(),
+            source,
+        })?;
+        let dir = dir.canonicalize().map_err(|source| Error::Folder {
+            path: dir.to_owned(),
+            source,
+        })?;
         let (kubernetes, aws) = tokio::join!(Kubernetes::start(&dir), Aws::start(&dir, options));
         let (kubernetes, aws) = (kubernetes?, aws?);
         let edge = Edge::start(aws.endpoint(), &dir.join("edge-ca.pem")).await?;
-        let dns = Dns::start(Control::new(aws.endpoint()), std::net::Ipv4Addr::LOCALHOST).await.map_err(Error::Dns)?;
-        Ok(World { dir, kubernetes, aws, edge, dns })
+        let dns = Dns::start(Control::new(aws.endpoint()), std::net::Ipv4Addr::LOCALHOST)
+            .await
+            .map_err(Error::Dns)?;
+        Ok(World {
+            dir,
+            kubernetes,
+            aws,
+            edge,
+            dns,
+        })
     }
 
     /// The CA of every server certificate of the edge.

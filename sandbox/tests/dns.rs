@@ -52,9 +52,13 @@ async fn zones_are_answered_as_they_are_now() {
     let dir = tempfile::tempdir().unwrap();
     let aws = Aws::start(dir.path(), &Options::default()).await.unwrap();
     let account = aws.new_account();
-    let prepared = prepare(&account, &Preparation::of_its_own(&account)).await.unwrap();
+    let prepared = prepare(&account, &Preparation::of_its_own(&account))
+        .await
+        .unwrap();
     let (zone, zone_id) = (&prepared.zone, &prepared.zone_id);
-    let dns = Dns::start(aws.control().clone(), Ipv4Addr::LOCALHOST).await.unwrap();
+    let dns = Dns::start(aws.control().clone(), Ipv4Addr::LOCALHOST)
+        .await
+        .unwrap();
     let resolver = resolver(&dns);
     let at = |label: &str| format!("{label}.{zone}.");
 
@@ -70,7 +74,15 @@ async fn zones_are_answered_as_they_are_now() {
     ] {
         change(&account, zone_id, ChangeAction::Create, &at(label), kind, value).await;
     }
-    change(&account, zone_id, ChangeAction::Create, &at("here"), RrType::Cname, &at("plain")).await;
+    change(
+        &account,
+        zone_id,
+        ChangeAction::Create,
+        &at("here"),
+        RrType::Cname,
+        &at("plain"),
+    )
+    .await;
     for (name, kind, want) in [
         (at("plain"), RecordType::A, "A 192.0.2.1"),
         (at("PLAIN"), RecordType::A, "A 192.0.2.1"),
@@ -90,21 +102,52 @@ async fn zones_are_answered_as_they_are_now() {
         assert_eq!(ask(&resolver, &name, kind).await, want, "{name} {kind}");
     }
     let chased = ask(&resolver, &at("here"), RecordType::A).await;
-    assert!(chased.contains("A 192.0.2.1") && chased.contains("CNAME plain."), "{chased}");
+    assert!(
+        chased.contains("A 192.0.2.1") && chased.contains("CNAME plain."),
+        "{chased}"
+    );
     let text = resolver.txt_lookup(at("text")).await.unwrap();
-    let RData::TXT(text) = &text.answers()[0].data else { panic!("{text:?}") };
-    let strings: Vec<_> = text.txt_data.iter().map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+    let RData::TXT(text) = &text.answers()[0].data else {
+        panic!("{text:?}")
+    };
+    let strings: Vec<_> = text
+        .txt_data
+        .iter()
+        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .collect();
     assert_eq!(strings, ["one \"quoted\"", "two"]);
     let elsewhere = ask(&resolver, "plain.example.net.", RecordType::A).await;
-    assert!(!elsewhere.starts_with("A "), "nobody's zone is refused: {elsewhere}");
+    assert!(
+        !elsewhere.starts_with("A "),
+        "nobody's zone is refused: {elsewhere}"
+    );
     let negative = resolver.lookup(at("none"), RecordType::A).await.unwrap_err();
-    assert!(format!("{negative:?}").contains("awsdns"), "with the zone's SOA record: {negative:?}");
+    assert!(
+        format!("{negative:?}").contains("awsdns"),
+        "with the zone's SOA record: {negative:?}"
+    );
 
     // A zone below has the names below it, and gone is gone.
     let below = hosted_zone(&account, &format!("below.{zone}")).await.unwrap();
-    change(&account, &below, ChangeAction::Create, &at("x.below"), RrType::A, "192.0.2.9").await;
+    change(
+        &account,
+        &below,
+        ChangeAction::Create,
+        &at("x.below"),
+        RrType::A,
+        "192.0.2.9",
+    )
+    .await;
     assert_eq!(ask(&resolver, &at("x.below"), RecordType::A).await, "A 192.0.2.9");
-    change(&account, zone_id, ChangeAction::Delete, &at("plain"), RrType::A, "192.0.2.1").await;
+    change(
+        &account,
+        zone_id,
+        ChangeAction::Delete,
+        &at("plain"),
+        RrType::A,
+        "192.0.2.1",
+    )
+    .await;
     assert_eq!(ask(&resolver, &at("plain"), RecordType::A).await, "NXDOMAIN");
 }
 
@@ -113,7 +156,9 @@ async fn api_gateway_s_names_are_at_the_edge() {
     let dir = tempfile::tempdir().unwrap();
     let aws = Aws::start(dir.path(), &Options::default()).await.unwrap();
     let account = aws.new_account();
-    let prepared = prepare(&account, &Preparation::of_its_own(&account)).await.unwrap();
+    let prepared = prepare(&account, &Preparation::of_its_own(&account))
+        .await
+        .unwrap();
     let edge = Ipv4Addr::new(127, 0, 0, 7);
     let dns = Dns::start(aws.control().clone(), edge).await.unwrap();
     let resolver = resolver(&dns);
@@ -121,18 +166,40 @@ async fn api_gateway_s_names_are_at_the_edge() {
     let (arn, target) = common::domain(&account, &prepared, &name, None).await;
 
     let alias = |kind: RrType, target: &str| {
-        let alias = AliasTarget::builder().dns_name(target).hosted_zone_id("Z1").evaluate_target_health(false);
-        ResourceRecordSet::builder().name(&name).r#type(kind).alias_target(alias.build().unwrap()).build().unwrap()
+        let alias = AliasTarget::builder()
+            .dns_name(target)
+            .hosted_zone_id("Z1")
+            .evaluate_target_health(false);
+        ResourceRecordSet::builder()
+            .name(&name)
+            .r#type(kind)
+            .alias_target(alias.build().unwrap())
+            .build()
+            .unwrap()
     };
     // The certificate's validation record is below it, so the name is there.
     assert_eq!(ask(&resolver, &format!("{name}."), RecordType::A).await, "NODATA");
     for kind in [RrType::A, RrType::Aaaa] {
-        apply(&account, &prepared.zone_id, ChangeAction::Create, alias(kind, &target)).await;
+        apply(
+            &account,
+            &prepared.zone_id,
+            ChangeAction::Create,
+            alias(kind, &target),
+        )
+        .await;
     }
     let execute_api = prepared.execute_api_host.clone();
     for host in [&name, &target, &execute_api] {
-        assert_eq!(ask(&resolver, &format!("{host}."), RecordType::A).await, "A 127.0.0.7", "{host}");
-        assert_eq!(ask(&resolver, &format!("{host}."), RecordType::AAAA).await, "NODATA", "{host}");
+        assert_eq!(
+            ask(&resolver, &format!("{host}."), RecordType::A).await,
+            "A 127.0.0.7",
+            "{host}"
+        );
+        assert_eq!(
+            ask(&resolver, &format!("{host}."), RecordType::AAAA).await,
+            "NODATA",
+            "{host}"
+        );
     }
     let nobodys = "d-0000000000.execute-api.eu-west-1.amazonaws.com.";
     assert_eq!(ask(&resolver, nobodys, RecordType::A).await, "NXDOMAIN");
@@ -143,19 +210,44 @@ async fn api_gateway_s_names_are_at_the_edge() {
         .endpoint_type("REGIONAL".into())
         .security_policy("TLS_1_2".into())
         .ip_address_type(IpAddressType::Dualstack);
-    gateway.update_domain_name().domain_name(&name).domain_name_configurations(both.build()).send().await.unwrap();
+    gateway
+        .update_domain_name()
+        .domain_name(&name)
+        .domain_name_configurations(both.build())
+        .send()
+        .await
+        .unwrap();
     let found = resolver.ipv6_lookup(format!("{name}.")).await.unwrap();
-    let RData::AAAA(address) = &found.answers()[0].data else { panic!("{found:?}") };
+    let RData::AAAA(address) = &found.answers()[0].data else {
+        panic!("{found:?}")
+    };
     assert_eq!(IpAddr::V6(address.0).to_canonical(), IpAddr::V4(edge));
 
-    gateway.delete_domain_name().domain_name(&name).send().await.unwrap();
+    gateway
+        .delete_domain_name()
+        .domain_name(&name)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(
         ask(&resolver, &format!("{name}."), RecordType::A).await,
         "NODATA",
         "the alias is there, its target is not"
     );
     let record = ResourceRecord::builder().value("192.0.2.1").build().unwrap();
-    let plain = ResourceRecordSet::builder().name(format!("p.{name}")).r#type(RrType::A).ttl(5);
-    apply(&account, &prepared.zone_id, ChangeAction::Create, plain.resource_records(record).build().unwrap()).await;
-    assert_eq!(ask(&resolver, &format!("p.{name}."), RecordType::A).await, "A 192.0.2.1");
+    let plain = ResourceRecordSet::builder()
+        .name(format!("p.{name}"))
+        .r#type(RrType::A)
+        .ttl(5);
+    apply(
+        &account,
+        &prepared.zone_id,
+        ChangeAction::Create,
+        plain.resource_records(record).build().unwrap(),
+    )
+    .await;
+    assert_eq!(
+        ask(&resolver, &format!("p.{name}."), RecordType::A).await,
+        "A 192.0.2.1"
+    );
 }

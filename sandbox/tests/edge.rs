@@ -54,8 +54,13 @@ openssl ca -batch -config ca.cnf -cert root.crt -keyfile root.key -in early.csr 
 "#;
 
 fn run(dir: &Path, script: &str) -> (bool, String) {
-    let output = Command::new("bash").args(["-ec", script]).current_dir(dir).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let output = Command::new("bash")
+        .args(["-ec", script])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
 }
 
@@ -67,28 +72,67 @@ fn corpus() -> tempfile::TempDir {
 }
 
 fn read(dir: &Path, names: &[&str]) -> String {
-    names.iter().map(|name| std::fs::read_to_string(dir.join(format!("{name}.crt"))).unwrap()).collect()
+    names
+        .iter()
+        .map(|name| std::fs::read_to_string(dir.join(format!("{name}.crt"))).unwrap())
+        .collect()
 }
 
 fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().try_into().unwrap()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        .try_into()
+        .unwrap()
 }
 
 #[test]
 fn verdicts_are_those_of_openssl_verify() {
     let dir = corpus();
-    // The truststore, those of it whose chain is whole and at most 4 long, the client's certificate, days from now, verdict.
-    type Case = (&'static [&'static str], &'static [&'static str], &'static str, i64, bool);
+    // The truststore, those of it whose chain is whole and at most 4 long, the client's certificate, days
+    // from now, verdict.
+    type Case = (
+        &'static [&'static str],
+        &'static [&'static str],
+        &'static str,
+        i64,
+        bool,
+    );
     let cases: &[Case] = &[
         (&["root"], &["root"], "l0", 0, true),
         (&["root", "i1"], &["root", "i1"], "l1", 0, true),
         (&["i1", "root"], &["root", "i1"], "l1", 0, true),
         (&["root", "i1", "i2"], &["root", "i1", "i2"], "l2", 0, true),
-        (&["root", "i1", "i2", "i3"], &["root", "i1", "i2", "i3"], "l3", 0, true),
-        (&["root", "i1", "i2", "i3"], &["root", "i1", "i2", "i3"], "l0", 0, true),
+        (
+            &["root", "i1", "i2", "i3"],
+            &["root", "i1", "i2", "i3"],
+            "l3",
+            0,
+            true,
+        ),
+        (
+            &["root", "i1", "i2", "i3"],
+            &["root", "i1", "i2", "i3"],
+            "l0",
+            0,
+            true,
+        ),
         // a chain of five
-        (&["root", "i1", "i2", "i3", "i4"], &["root", "i1", "i2", "i3"], "l4", 0, false),
-        (&["root", "i1", "i2", "i3", "i4"], &["root", "i1", "i2", "i3"], "l3", 0, true),
+        (
+            &["root", "i1", "i2", "i3", "i4"],
+            &["root", "i1", "i2", "i3"],
+            "l4",
+            0,
+            false,
+        ),
+        (
+            &["root", "i1", "i2", "i3", "i4"],
+            &["root", "i1", "i2", "i3"],
+            "l3",
+            0,
+            true,
+        ),
         // an incomplete one
         (&["root"], &["root"], "l1", 0, false),
         (&["i1"], &[], "l1", 0, false),
@@ -132,7 +176,8 @@ fn verdicts_are_those_of_openssl_verify() {
         let (openssl, text) = run(
             dir.path(),
             &format!(
-                "[ -s whole.pem ] && openssl verify -partial_chain -auth_level 2 -attime {at} -no-CApath -no-CAstore \
+                "[ -s whole.pem ] && openssl verify -partial_chain -auth_level 2 -attime {at} -no-CApath \
+                 -no-CAstore \
                  -CAfile whole.pem {leaf}.crt"
             ),
         );
@@ -141,7 +186,11 @@ fn verdicts_are_those_of_openssl_verify() {
         let certificate = X509::from_pem(read(dir.path(), &[leaf]).as_bytes()).unwrap();
         let verdict = trust::judge(&anchors, &certificate, at).unwrap();
         let case = format!("{leaf} by {bundle:?} in {days} days: {verdict}; openssl: {text}");
-        assert_eq!((verdict == X509VerifyResult::OK, openssl), (*want, *want), "{case}");
+        assert_eq!(
+            (verdict == X509VerifyResult::OK, openssl),
+            (*want, *want),
+            "{case}"
+        );
     }
 }
 
@@ -149,10 +198,15 @@ fn verdicts_are_those_of_openssl_verify() {
 fn what_is_no_certificate_is_passed_over() {
     let dir = corpus();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let bundle =
-        format!("# root\n{}{broken}\n# i1\r\n{}trailing", read(dir.path(), &["root"]), read(dir.path(), &["i1"]));
+    let bundle = format!(
+        "# root\n{}{broken}\n# i1\r\n{}trailing",
+        read(dir.path(), &["root"]),
+        read(dir.path(), &["i1"])
+    );
     assert_eq!(trust::certificates(&bundle).len(), 2);
-    assert!(trust::certificates("").is_empty() && trust::certificates("-----BEGIN CERTIFICATE-----").is_empty());
+    assert!(
+        trust::certificates("").is_empty() && trust::certificates("-----BEGIN CERTIFICATE-----").is_empty()
+    );
 }
 
 /// An emulator with an edge in front, an account with what a user has, and a corpus of certificates.
@@ -168,10 +222,20 @@ impl World {
     async fn start() -> Self {
         let corpus = tokio::task::spawn_blocking(corpus).await.unwrap();
         let aws = Aws::start(corpus.path(), &Options::default()).await.unwrap();
-        let edge = Edge::start(aws.endpoint(), &corpus.path().join("public-ca.pem")).await.unwrap();
+        let edge = Edge::start(aws.endpoint(), &corpus.path().join("public-ca.pem"))
+            .await
+            .unwrap();
         let account = aws.new_account();
-        let prepared = prepare(&account, &Preparation::of_its_own(&account)).await.unwrap();
-        Self { corpus, edge, _aws: aws, account, prepared }
+        let prepared = prepare(&account, &Preparation::of_its_own(&account))
+            .await
+            .unwrap();
+        Self {
+            corpus,
+            edge,
+            _aws: aws,
+            account,
+            prepared,
+        }
     }
 
     fn gateway(&self) -> aws_sdk_apigatewayv2::Client {
@@ -187,17 +251,27 @@ impl World {
         let dir: PathBuf = self.corpus.path().into();
         let host = url.trim_start_matches("https://").split('/').next().unwrap();
         let script = format!(
-            "curl -sS --max-time 30 --cacert public-ca.pem --connect-to {host}:443:{} -w ' %{{http_code}}' {more} '{url}' 2>&1",
+            "curl -sS --max-time 30 --cacert public-ca.pem --connect-to {host}:443:{} -w ' %{{http_code}}' \
+             {more} '{url}' 2>&1",
             self.edge.address()
         );
-        tokio::task::spawn_blocking(move || run(&dir, &script)).await.unwrap()
+        tokio::task::spawn_blocking(move || run(&dir, &script))
+            .await
+            .unwrap()
     }
 
     async fn get(&self, host: &str, client: &str) -> String {
-        let certificate =
-            if client.is_empty() { String::new() } else { format!("--cert {client}.crt --key {client}.key") };
+        let certificate = if client.is_empty() {
+            String::new()
+        } else {
+            format!("--cert {client}.crt --key {client}.key")
+        };
         let (answered, text) = self.curl(&format!("https://{host}/"), &certificate).await;
-        if answered { text } else { format!("no answer: {text}") }
+        if answered {
+            text
+        } else {
+            format!("no answer: {text}")
+        }
     }
 }
 
@@ -226,11 +300,17 @@ async fn a_domain_answers_only_to_whom_its_truststore_knows() {
     }
     let get = |client| world.get(&name, client);
     let together = tokio::join!(get("l0"), get("lost"), get("v1leaf"), get("expired"));
-    assert_eq!(together, (HELLO.into(), FORBIDDEN.into(), HELLO.into(), FORBIDDEN.into()));
+    assert_eq!(
+        together,
+        (HELLO.into(), FORBIDDEN.into(), HELLO.into(), FORBIDDEN.into())
+    );
     let url = format!("https://{name}/");
     for more in ["", "--tls-max 1.2"] {
         let (answered, text) = world.curl(&url, more).await;
-        assert!(!answered && text.ends_with(" 000"), "without a certificate: {text}");
+        assert!(
+            !answered && text.ends_with(" 000"),
+            "without a certificate: {text}"
+        );
     }
     let (_, text) = world.curl(&url, "--tls-max 1.2 --cert l0.crt --key l0.key").await;
     assert_eq!(text, HELLO);
@@ -242,19 +322,36 @@ async fn a_domain_answers_only_to_whom_its_truststore_knows() {
     // Another truststore counts from the update on, and nothing that was shaken before is resumed.
     let gateway = world.gateway();
     let update = |mutual_tls| {
-        let update = gateway.update_domain_name().domain_name(&name).domain_name_configurations(configuration(&arn));
+        let update = gateway
+            .update_domain_name()
+            .domain_name(&name)
+            .domain_name_configurations(configuration(&arn));
         update.mutual_tls_authentication(mutual_tls).send()
     };
     let second = truststore(&world.account, &world.prepared.bucket, &world.pem(&["stranger"])).await;
-    assert_eq!(world.get(&name, "lost").await, FORBIDDEN, "uploaded, but not yet taken");
+    assert_eq!(
+        world.get(&name, "lost").await,
+        FORBIDDEN,
+        "uploaded, but not yet taken"
+    );
     update(second).await.unwrap();
     assert_eq!(world.get(&name, "lost").await, HELLO);
     assert_eq!(world.get(&name, "l0").await, FORBIDDEN);
 
     // No domain, no answer.
-    gateway.delete_domain_name().domain_name(&name).send().await.unwrap();
+    gateway
+        .delete_domain_name()
+        .domain_name(&name)
+        .send()
+        .await
+        .unwrap();
     assert!(world.get(&name, "lost").await.starts_with("no answer"));
-    assert!(world.get("nobodys.example.com", "").await.starts_with("no answer"));
+    assert!(
+        world
+            .get("nobodys.example.com", "")
+            .await
+            .starts_with("no answer")
+    );
 }
 
 /// `leaf-anchor-issues-nothing` in ASSUMPTIONS.md, both ways.
@@ -262,10 +359,19 @@ async fn a_domain_answers_only_to_whom_its_truststore_knows() {
 async fn what_hangs_on_an_anchor_that_is_no_authority_is_refused_unless_the_knob_says_otherwise() {
     let world = World::start().await;
     let name = format!("api.{}", world.prepared.zone);
-    domain(&world.account, &world.prepared, &name, Some(&world.pem(&["self3"]))).await;
+    domain(
+        &world.account,
+        &world.prepared,
+        &name,
+        Some(&world.pem(&["self3"])),
+    )
+    .await;
     let control = Control::new(world._aws.endpoint());
     for (knob, want) in [(0.0, FORBIDDEN), (1.0, HELLO)] {
-        control.set_knobs(&world.account.id, &[("leaf_anchor_issues", knob)]).await.unwrap();
+        control
+            .set_knobs(&world.account.id, &[("leaf_anchor_issues", knob)])
+            .await
+            .unwrap();
         assert_eq!(world.get(&name, "child").await, want);
         assert_eq!(world.get(&name, "self3").await, HELLO, "it vouches for itself");
         for stranger in ["l0", "lost"] {
@@ -280,7 +386,10 @@ async fn default_endpoints_answer_until_they_are_closed() {
     let host = &world.prepared.execute_api_host;
     assert_eq!(world.get(host, "").await, HELLO);
     let gateway = world.gateway();
-    let close = gateway.update_api().api_id(&world.prepared.api_id).disable_execute_api_endpoint(true);
+    let close = gateway
+        .update_api()
+        .api_id(&world.prepared.api_id)
+        .disable_execute_api_endpoint(true);
     close.send().await.unwrap();
     assert_eq!(world.get(host, "").await, r#"{"message":"Not Found"} 404"#);
 }
@@ -291,7 +400,8 @@ async fn the_certificate_and_the_request_reach_the_function() {
     let account = &world.account;
     // A function that repeats what it is called with.
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
-    let source = "import json\ndef lambda_handler(e, c): return {'statusCode': 201, 'headers': {'x-echo': 'yes'}, 'body': json.dumps(e)}";
+    let source = "import json\ndef lambda_handler(e, c): return \
+                  {'statusCode': 201, 'headers': {'x-echo': 'yes'}, 'body': json.dumps(e)}";
     lambda
         .update_function_code()
         .function_name("hello")
@@ -310,22 +420,55 @@ async fn the_certificate_and_the_request_reach_the_function() {
     let client = "--cert l0.crt --key l0.key";
     // Two requests on one connection, the first with a body.
     let url = format!("https://{name}/orders/1?a=b");
-    let (_, text) = world.curl(&url, &format!("{client} {forged} -H 'Content-Type: text/plain' -X PUT --data-binary @body -o first -w '%{{num_connects}}'")).await;
+    let (_, text) = world
+        .curl(
+            &url,
+            &format!(
+                "{client} {forged} -H 'Content-Type: text/plain' -X PUT \
+                                               --data-binary @body -o first -w '%{{num_connects}}'"
+            ),
+        )
+        .await;
     assert!(text.starts_with('1'), "{text}");
     let first: serde_json::Value =
         serde_json::from_slice(&std::fs::read(world.corpus.path().join("first")).unwrap()).unwrap();
     assert_eq!(first["body"].as_str().map(str::len), Some(body.len()));
-    assert_eq!((&first["rawPath"], &first["rawQueryString"]), (&"/orders/1".into(), &"a=b".into()));
+    assert_eq!(
+        (&first["rawPath"], &first["rawQueryString"]),
+        (&"/orders/1".into(), &"a=b".into())
+    );
     assert_eq!(first["requestContext"]["http"]["method"], "PUT");
     assert_eq!(first["headers"]["x-own"], "mine");
-    assert!(!first["headers"].as_object().unwrap().keys().any(|header| header.starts_with("x-double")));
+    assert!(
+        !first["headers"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .any(|header| header.starts_with("x-double"))
+    );
     let shown = &first["requestContext"]["authentication"]["clientCert"];
-    assert_eq!((&shown["subjectDN"], &shown["issuerDN"]), (&"CN=l0".into(), &"CN=root".into()));
-    assert_eq!(shown["clientCertPem"].as_str().unwrap().trim(), world.pem(&["l0"]).trim());
-    let (_, serial) = run(world.corpus.path(), "openssl x509 -in l0.crt -noout -serial | sed 's/serial=//'");
-    let digits = shown["serialNumber"].as_str().unwrap().replace(':', "").to_uppercase();
+    assert_eq!(
+        (&shown["subjectDN"], &shown["issuerDN"]),
+        (&"CN=l0".into(), &"CN=root".into())
+    );
+    assert_eq!(
+        shown["clientCertPem"].as_str().unwrap().trim(),
+        world.pem(&["l0"]).trim()
+    );
+    let (_, serial) = run(
+        world.corpus.path(),
+        "openssl x509 -in l0.crt -noout -serial | sed 's/serial=//'",
+    );
+    let digits = shown["serialNumber"]
+        .as_str()
+        .unwrap()
+        .replace(':', "")
+        .to_uppercase();
     assert_eq!(digits, serial.trim());
-    let (_, dates) = run(world.corpus.path(), "openssl x509 -in l0.crt -noout -enddate | sed 's/notAfter=//'");
+    let (_, dates) = run(
+        world.corpus.path(),
+        "openssl x509 -in l0.crt -noout -enddate | sed 's/notAfter=//'",
+    );
     assert_eq!(shown["validity"]["notAfter"].as_str().unwrap(), dates.trim());
 
     let twice = format!("{client} -o /dev/null -w '%{{http_code}} %{{num_connects}} ' {url}");
@@ -340,10 +483,15 @@ async fn the_certificate_and_the_request_reach_the_function() {
     // Who was judged for one name is not served another; nor does a name without mutual TLS open one with it.
     let (_, text) = world.curl(&url, &format!("{client} -H 'Host: {plain}'")).await;
     assert_eq!(text, FORBIDDEN);
-    let (_, text) = world.curl(&format!("https://{plain}/"), &format!("-H 'Host: {name}'")).await;
+    let (_, text) = world
+        .curl(&format!("https://{plain}/"), &format!("-H 'Host: {name}'"))
+        .await;
     assert_eq!(text, FORBIDDEN);
     let (_, text) = world.curl(&format!("https://{plain}/"), forged).await;
-    assert!(text.ends_with(" 201") && !text.contains("clientCert") && !text.contains("forged"), "{text}");
+    assert!(
+        text.ends_with(" 201") && !text.contains("clientCert") && !text.contains("forged"),
+        "{text}"
+    );
 }
 
 fn zipped(name: &str, text: &str) -> Vec<u8> {

@@ -1,4 +1,5 @@
-//! The real API server, its garbage collector and the operator's rights in it; and that no process is left behind.
+//! The real API server, its garbage collector and the operator's rights in it; and that no process is left
+//! behind.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,16 +26,25 @@ async fn an_api_server_with_everything_that_deletion_needs() {
     let dir = tempfile::tempdir().unwrap();
     // Not in one thread's hands: the second one starts while the first one does.
     let (first, second) = tokio::join!(start(dir.path().join("a")), start(dir.path().join("b")));
-    assert_ne!(fs::read_to_string(&first.kubeconfig).unwrap(), fs::read_to_string(&second.kubeconfig).unwrap());
+    assert_ne!(
+        fs::read_to_string(&first.kubeconfig).unwrap(),
+        fs::read_to_string(&second.kubeconfig).unwrap()
+    );
     assert!(matches!(
         Kubernetes::start(&dir.path().join("a")).await,
         Err(Error::ControlPlane(control_plane::Error::InUse { .. }))
     ));
 
     let version = first.admin().apiserver_version().await.unwrap();
-    assert!(version.git_version.starts_with("v1."), "the version is not stamped: {version:?}");
+    assert!(
+        version.git_version.starts_with("v1."),
+        "the version is not stamped: {version:?}"
+    );
     let names = kubectl(&first, &["get", "namespaces", "--output=name"]);
-    assert!(names.contains("namespace/default") && names.contains("namespace/kube-system"), "{names}");
+    assert!(
+        names.contains("namespace/default") && names.contains("namespace/kube-system"),
+        "{names}"
+    );
 
     for kubernetes in [&first, &second] {
         kubernetes.namespace("payments").await.unwrap();
@@ -43,52 +53,96 @@ async fn an_api_server_with_everything_that_deletion_needs() {
     }
     let only_here = Api::<Namespace>::all(first.admin());
     first.namespace("only-here").await.unwrap();
-    assert!(Api::<Namespace>::all(second.admin()).get_opt("only-here").await.unwrap().is_none());
-    only_here.delete("only-here", &DeleteParams::default()).await.unwrap();
-    until("the namespace is gone", async || only_here.get_opt("only-here").await.unwrap().is_none()).await;
+    assert!(
+        Api::<Namespace>::all(second.admin())
+            .get_opt("only-here")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    only_here
+        .delete("only-here", &DeleteParams::default())
+        .await
+        .unwrap();
+    until("the namespace is gone", async || {
+        only_here.get_opt("only-here").await.unwrap().is_none()
+    })
+    .await;
     let kept = owner_and_owned(&first).await;
     drop(first);
 
     // A second life in the same folder starts from nothing.
     let again = start(dir.path().join("a")).await;
-    assert!(Api::<Namespace>::all(again.admin()).get_opt("payments").await.unwrap().is_none());
+    assert!(
+        Api::<Namespace>::all(again.admin())
+            .get_opt("payments")
+            .await
+            .unwrap()
+            .is_none()
+    );
     // Or from what the first one had.
-    again.install_crds(&again.kubeconfig.with_file_name("crds.yaml")).await.unwrap();
+    again
+        .install_crds(&again.kubeconfig.with_file_name("crds.yaml"))
+        .await
+        .unwrap();
     again.restore(&kept).await.unwrap();
     assert_eq!(as_they_are(&again).await, kept);
     kubectl(&again, &["delete", "mtlsdomain", "kept", "--namespace=payments"]);
     let maps = Api::<ConfigMap>::namespaced(again.admin(), "payments");
-    until("what it owns is gone", async || maps.get_opt("kept-too").await.unwrap().is_none()).await;
+    until("what it owns is gone", async || {
+        maps.get_opt("kept-too").await.unwrap().is_none()
+    })
+    .await;
 }
 
 /// A namespace, an object in it, and one that it owns.
 async fn owner_and_owned(kubernetes: &Kubernetes) -> Vec<Value> {
     let manifest = kubernetes.kubeconfig.with_file_name("kept.yaml");
-    let object =
-        "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: kept, namespace: payments}}";
+    let object = "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: kept, namespace: payments}}";
     fs::write(&manifest, object).unwrap();
     kubectl(kubernetes, &["apply", "--filename", manifest.to_str().unwrap()]);
     let uid = kubectl(
         kubernetes,
-        &["get", "mtlsdomain", "kept", "--namespace=payments", "--output=jsonpath={.metadata.uid}"],
+        &[
+            "get",
+            "mtlsdomain",
+            "kept",
+            "--namespace=payments",
+            "--output=jsonpath={.metadata.uid}",
+        ],
     );
-    let owner = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "name": "kept", "uid": uid});
-    let owned = json!({"metadata": {"name": "kept-too", "ownerReferences": [owner]}, "data": {"key": "value"}});
+    let owner =
+        json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "name": "kept", "uid": uid});
+    let owned =
+        json!({"metadata": {"name": "kept-too", "ownerReferences": [owner]}, "data": {"key": "value"}});
     let maps = Api::<ConfigMap>::namespaced(kubernetes.admin(), "payments");
-    maps.create(&PostParams::default(), &serde_json::from_value(owned).unwrap()).await.unwrap();
+    maps.create(&PostParams::default(), &serde_json::from_value(owned).unwrap())
+        .await
+        .unwrap();
     as_they_are(kubernetes).await
 }
 
 /// Those three, without their resourceVersion.
 async fn as_they_are(kubernetes: &Kubernetes) -> Vec<Value> {
     let get = |arguments: &[&str]| {
-        let shown = kubectl(kubernetes, &[&["get", "--output=json", "--show-managed-fields"], arguments].concat());
+        let shown = kubectl(
+            kubernetes,
+            &[&["get", "--output=json", "--show-managed-fields"], arguments].concat(),
+        );
         let mut object: Value = serde_json::from_str(&shown).unwrap();
-        object["metadata"].as_object_mut().unwrap().remove("resourceVersion").expect("it has one");
+        object["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .remove("resourceVersion")
+            .expect("it has one");
         object
     };
     let there = ["--namespace=payments", "mtlsdomain", "kept"];
-    vec![get(&["namespace", "payments"]), get(&there), get(&[there[0], "configmap", "kept-too"])]
+    vec![
+        get(&["namespace", "payments"]),
+        get(&there),
+        get(&[there[0], "configmap", "kept-too"]),
+    ]
 }
 
 /// An object whose owner is deleted goes too, whether the owner is of a built-in kind or of a new one.
@@ -97,20 +151,29 @@ async fn garbage_is_collected(kubernetes: &Kubernetes) {
     fs::write(&crds, CRDS).unwrap();
     kubernetes.install_crds(&crds).await.unwrap();
     kubernetes.install_crds(&crds).await.unwrap();
-    kubectl(kubernetes, &["create", "configmap", "owner", "--namespace=payments"]);
+    kubectl(
+        kubernetes,
+        &["create", "configmap", "owner", "--namespace=payments"],
+    );
     let manifest = kubernetes.kubeconfig.with_file_name("domain.yaml");
-    let domain =
-        "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: owner, namespace: payments}}";
+    let domain = "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: owner, namespace: payments}}";
     fs::write(&manifest, domain).unwrap();
     kubectl(kubernetes, &["apply", "--filename", manifest.to_str().unwrap()]);
 
     let maps = Api::<ConfigMap>::namespaced(kubernetes.admin(), "payments");
-    for (api_version, kind, resource) in
-        [("v1", "ConfigMap", "configmap"), ("mtls-operator.io/v1alpha1", "MtlsDomain", "mtlsdomain")]
-    {
+    for (api_version, kind, resource) in [
+        ("v1", "ConfigMap", "configmap"),
+        ("mtls-operator.io/v1alpha1", "MtlsDomain", "mtlsdomain"),
+    ] {
         let uid = kubectl(
             kubernetes,
-            &["get", resource, "owner", "--namespace=payments", "--output=jsonpath={.metadata.uid}"],
+            &[
+                "get",
+                resource,
+                "owner",
+                "--namespace=payments",
+                "--output=jsonpath={.metadata.uid}",
+            ],
         );
         let owned: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "owned", "ownerReferences": [
             {"apiVersion": api_version, "kind": kind, "name": "owner", "uid": uid, "controller": true, "blockOwnerDeletion": true},
@@ -119,8 +182,14 @@ async fn garbage_is_collected(kubernetes: &Kubernetes) {
         maps.create(&PostParams::default(), &owned).await.unwrap();
         let start = Instant::now();
         kubectl(kubernetes, &["delete", resource, "owner", "--namespace=payments"]);
-        until("the owned object is gone", async || maps.get_opt("owned").await.unwrap().is_none()).await;
-        println!("owned by a {kind}: gone {:?} after kubectl delete started", start.elapsed());
+        until("the owned object is gone", async || {
+            maps.get_opt("owned").await.unwrap().is_none()
+        })
+        .await;
+        println!(
+            "owned by a {kind}: gone {:?} after kubectl delete started",
+            start.elapsed()
+        );
     }
 }
 
@@ -160,7 +229,10 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
             ("create patch", "events"),
         ] {
             for verb in verbs.split(' ') {
-                assert!(can_here(verb, resource, namespace).await, "{verb} {resource} in {namespace} is forbidden");
+                assert!(
+                    can_here(verb, resource, namespace).await,
+                    "{verb} {resource} in {namespace} is forbidden"
+                );
             }
         }
         for (verb, resource) in [
@@ -175,11 +247,17 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
             ("create", "roles"),
             ("create", "serviceaccounts/token"),
         ] {
-            assert!(!can_here(verb, resource, namespace).await, "{verb} {resource} in {namespace} is allowed");
+            assert!(
+                !can_here(verb, resource, namespace).await,
+                "{verb} {resource} in {namespace} is allowed"
+            );
         }
     }
     assert!(!can_here("get", "secrets", "other").await && !can_here("list", "mtlsdomains", "other").await);
-    assert!(!can_here("get", "secrets", "mtls-system").await, "its own namespace is not watched");
+    assert!(
+        !can_here("get", "secrets", "mtls-system").await,
+        "its own namespace is not watched"
+    );
     assert!(
         can_here("create", "leases", "mtls-system").await
             && can_here("update", "leases=mtls-operator", "mtls-system").await
@@ -192,14 +270,22 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
 
     // The rights hold on the wire, not only in what the API server says of them.
     assert_eq!(narrow.default_namespace(), "mtls-system");
-    let secrets = |namespace| Api::<k8s_openapi::api::core::v1::Secret>::namespaced(narrow.clone(), namespace);
+    let secrets =
+        |namespace| Api::<k8s_openapi::api::core::v1::Secret>::namespaced(narrow.clone(), namespace);
     secrets("payments").list(&ListParams::default()).await.unwrap();
     let refused = secrets("other").list(&ListParams::default()).await.unwrap_err();
-    assert!(matches!(&refused, kube::Error::Api(status) if status.is_forbidden()), "{refused:?}");
+    assert!(
+        matches!(&refused, kube::Error::Api(status) if status.is_forbidden()),
+        "{refused:?}"
+    );
 
     a_run_of_the_operator(&mut operator, &kubeconfig).await;
 
-    let everywhere = OperatorOptions { watch: vec![], namespace: "everywhere".into(), ..options };
+    let everywhere = OperatorOptions {
+        watch: vec![],
+        namespace: "everywhere".into(),
+        ..options
+    };
     drop(Operator::start(&kubernetes, everywhere).await.unwrap());
     let wide = client(&kubeconfig).await;
     for (verb, resource, namespace, allowed) in [
@@ -211,7 +297,11 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
         ("get", "leases=mtls-operator", "everywhere", true),
         ("get", "leases=mtls-operator", "mtls-system", false),
     ] {
-        assert_eq!(can(&wide, verb, resource, namespace).await, allowed, "{verb} {resource} in {namespace:?}");
+        assert_eq!(
+            can(&wide, verb, resource, namespace).await,
+            allowed,
+            "{verb} {resource} in {namespace:?}"
+        );
     }
 }
 
@@ -227,13 +317,20 @@ async fn a_run_of_the_operator(operator: &mut Operator, kubeconfig: &Path) {
         let log = log.clone();
         async move { until(&text, async || fs::read_to_string(&log).unwrap().contains(&text)).await }
     };
-    says(format!("hello {} payments,orders /dev/null", kubeconfig.display())).await;
+    says(format!(
+        "hello {} payments,orders /dev/null",
+        kubeconfig.display()
+    ))
+    .await;
     let before = operator.process().unwrap().id();
     operator.kill();
     assert!(!alive(before) && operator.process().is_none());
     assert!(operator.stop().await.unwrap().is_none());
     operator.restart().unwrap();
-    until("it greets again", async || fs::read_to_string(&log).unwrap().matches("hello").count() == 2).await;
+    until("it greets again", async || {
+        fs::read_to_string(&log).unwrap().matches("hello").count() == 2
+    })
+    .await;
     let status = operator.stop().await.unwrap().unwrap();
     assert_eq!(status.code(), Some(7), "it was not asked, but killed");
     says("stopped".into()).await;
@@ -245,13 +342,20 @@ async fn killing_the_parent_leaves_no_child() {
     let dir = tempfile::tempdir().unwrap();
     let pids = dir.path().join("pids");
     let mut parent = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "parent_of_a_child_from_a_short_lived_thread"])
+        .args([
+            "--exact",
+            "--ignored",
+            "parent_of_a_child_from_a_short_lived_thread",
+        ])
         .env("TEST_PIDS", &pids)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    until("the parent has a child", async || fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n'))).await;
+    until("the parent has a child", async || {
+        fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n'))
+    })
+    .await;
     let child: u32 = fs::read_to_string(&pids).unwrap().trim().parse().unwrap();
     assert!(alive(child), "the child has gone with the thread that started it");
     parent.kill().unwrap();
@@ -287,7 +391,10 @@ async fn a_process_that_ends_is_an_error_with_the_end_of_its_log() {
         Process::start("a shell", command, &dir.path().join("sh.log")).unwrap()
     };
     let mut ends = sh("echo first; seq 100; echo bind: address already in use >&2; exit 3");
-    let error = ends.wait_until("never", DEADLINE, || async { false }).await.unwrap_err();
+    let error = ends
+        .wait_until("never", DEADLINE, || async { false })
+        .await
+        .unwrap_err();
     let message = error.to_string();
     assert!(
         message.contains("exit status: 3") && message.contains("\n100\n") && !message.contains("first"),
@@ -297,16 +404,28 @@ async fn a_process_that_ends_is_an_error_with_the_end_of_its_log() {
 
     let mut hangs = sh("echo still here; exec sleep 600");
     let id = hangs.id();
-    let error =
-        hangs.wait_until("it never says yes", Duration::from_millis(1), std::future::pending).await.unwrap_err();
-    assert!(error.to_string().contains("it never says yes") && !error.is_port_taken(), "{error}");
+    let error = hangs
+        .wait_until(
+            "it never says yes",
+            Duration::from_millis(1),
+            std::future::pending,
+        )
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("it never says yes") && !error.is_port_taken(),
+        "{error}"
+    );
     drop(hangs);
     assert!(!alive(id));
 
     // Children of children go with them: a Lambda's interpreter is one.
     let pid = dir.path().join("pid");
     let nested = sh(&format!("sleep 600 & echo $! > {}; wait", pid.display()));
-    until("there is a grandchild", async || fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'))).await;
+    until("there is a grandchild", async || {
+        fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'))
+    })
+    .await;
     let grandchild: u32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
     assert!(alive(grandchild));
     nested.kill();
@@ -315,23 +434,38 @@ async fn a_process_that_ends_is_an_error_with_the_end_of_its_log() {
 
 async fn start(dir: PathBuf) -> Kubernetes {
     let start = Instant::now();
-    let kubernetes = Kubernetes::start(&dir).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let kubernetes = Kubernetes::start(&dir)
+        .await
+        .unwrap_or_else(|error| panic!("{}", chain(&error)));
     println!("{} is ready after {:?}", dir.display(), start.elapsed());
     kubernetes
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 fn kubectl(kubernetes: &Kubernetes, arguments: &[&str]) -> String {
     let mut command = Command::new(kubernetes.bin_dir().join("kubectl"));
-    let output = command.arg("--kubeconfig").arg(&kubernetes.kubeconfig).args(arguments).output().unwrap();
-    assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .arg("--kubeconfig")
+        .arg(&kubernetes.kubeconfig)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "kubectl {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Asks the API server, as `kubectl auth can-i` does. `what` is a resource, or `resource/subresource`, or `resource=name`.
+/// Asks the API server, as `kubectl auth can-i` does. `what` is a resource, or `resource/subresource`, or
+/// `resource=name`.
 async fn can(client: &Client, verb: &str, what: &str, namespace: &str) -> bool {
     let (what, name) = what.split_once('=').unwrap_or((what, ""));
     let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
@@ -346,20 +480,28 @@ async fn can(client: &Client, verb: &str, what: &str, namespace: &str) -> bool {
         "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name, "namespace": namespace,
     }}}))
     .unwrap();
-    let answer =
-        Api::<SelfSubjectAccessReview>::all(client.clone()).create(&PostParams::default(), &review).await.unwrap();
+    let answer = Api::<SelfSubjectAccessReview>::all(client.clone())
+        .create(&PostParams::default(), &review)
+        .await
+        .unwrap();
     answer.status.unwrap().allowed
 }
 
 async fn client(kubeconfig: &Path) -> Client {
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
-    Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap()).unwrap()
+    Client::try_from(
+        kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
+            .await
+            .unwrap(),
+    )
+    .unwrap()
 }
 
 fn alive(pid: u32) -> bool {
     // A zombie has a /proc entry too: dead, but not waited for by whoever inherited it.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {

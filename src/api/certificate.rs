@@ -39,14 +39,19 @@ use super::{DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
     .message("set exactly one of subject (the operator makes the key) and csr (the requester keeps its key)"))]
 #[x_kube(validation = Rule::new("has(self.csr) == has(oldSelf.csr)")
     .message("whether subject or csr is chosen at creation: create another ClientCertificate"))]
-#[x_kube(validation = Rule::new("!has(self.csr) || !(has(self.privateKey) || has(self.keystores) || self.?dnsNames.orValue([]).size() + self.?uris.orValue([]).size() + self.?emailAddresses.orValue([]).size() > 0)")
-    .message("with csr leave out privateKey and keystores (the requester has the key) and dnsNames, uris, emailAddresses (they are in the request)"))]
+#[x_kube(validation = Rule::new("!has(self.csr) || !(has(self.privateKey) || has(self.keystores) || \
+                                 self.?dnsNames.orValue([]).size() + self.?uris.orValue([]).size() + \
+                                 self.?emailAddresses.orValue([]).size() > 0)")
+    .message("with csr leave out privateKey and keystores (the requester has the key) and dnsNames, uris, \
+              emailAddresses (they are in the request)"))]
 #[x_kube(validation = Rule::new("self.issuance != 'SelfSigned' || !(has(self.csr) || has(self.authority))")
     .message("with issuance SelfSigned leave out csr and authority: the certificate signs itself with a key that the operator makes"))]
-#[x_kube(validation = super::set_at_creation(&["secretName"], "create another ClientCertificate for the other Secret"))]
+#[x_kube(validation = super::set_at_creation(&["secretName"], "create another ClientCertificate for the \
+                                                               other Secret"))]
 #[x_kube(validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))")
     .message("set at most one of renewBefore and renewBeforePercentage"))]
-#[x_kube(validation = Rule::new("!has(self.renewBefore) || duration(self.renewBefore) < duration(has(self.duration) ? self.duration : '2160h')")
+#[x_kube(validation = Rule::new("!has(self.renewBefore) || duration(self.renewBefore) < \
+                                 duration(has(self.duration) ? self.duration : '2160h')")
     .message("renewBefore must be shorter than duration (2160h when unset)").field_path(".renewBefore"))]
 #[serde(rename_all = "camelCase")]
 pub struct ClientCertificateSpec {
@@ -54,16 +59,18 @@ pub struct ClientCertificateSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("domainRef is immutable: create another ClientCertificate for the other domain"))]
     pub domain_ref: DomainRef,
 
-    /// Name of the domain's authority to issue under. Unset: follows the domain's issuingAuthority. A certificate is handed out
-    /// only once the domain trusts its authority.
+    /// Name of the domain's authority to issue under. Unset: follows the domain's issuingAuthority. A
+    /// certificate is handed out only once the domain trusts its authority.
     #[schemars(length(min = 1, max = 63))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
 
-    /// Who signs. Authority: one of the domain's authorities. SelfSigned: the certificate itself, which goes into the truststore as it is and is
-    /// out of it as soon as it is deleted; each renewal then has another subject (a serialNumber is added, because API Gateway refuses two
-    /// certificates with one subject), so back ends should match the CN. It is handed out only once the truststore with it has been in use
-    /// for as long as AWS needs (`--truststore-propagation`, 90 s); the one before stays trusted for the domain's `trust.overlap`. Immutable.
+    /// Who signs. Authority: one of the domain's authorities. SelfSigned: the certificate itself, which goes
+    /// into the truststore as it is and is out of it as soon as it is deleted; each renewal then has another
+    /// subject (a serialNumber is added, because API Gateway refuses two certificates with one subject), so
+    /// back ends should match the CN. It is handed out only once the truststore with it has been in use for
+    /// as long as AWS needs (`--truststore-propagation`, 90 s); the one before stays trusted for the domain's
+    /// `trust.overlap`. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("issuance is immutable: create another ClientCertificate"))]
     #[serde(default)]
     pub issuance: Issuance,
@@ -72,7 +79,8 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
 
-    /// DNS names in the certificate (subject alternative names), in lower case. API Gateway does not check them; back ends may. At most 50.
+    /// DNS names in the certificate (subject alternative names), in lower case. API Gateway does not check
+    /// them; back ends may. At most 50.
     #[x_kube(validation = super::host_names())]
     #[schemars(length(max = 50), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,19 +100,22 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub email_addresses: Vec<String>,
 
-    /// How long the certificate lives, at least 1h. Unset: 2160h (90 days), or the domain's `clients.maxDuration` when that is shorter. It never outlives its authority.
+    /// How long the certificate lives, at least 1h. Unset: 2160h (90 days), or the domain's
+    /// `clients.maxDuration` when that is shorter. It never outlives its authority.
     #[x_kube(validation = super::duration_of_at_least("1h", "2160h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
 
-    /// How long before it expires the certificate is renewed, at least 5m. Unset: when a third of its life is left.
+    /// How long before it expires the certificate is renewed, at least 5m. Unset: when a third of its life is
+    /// left.
     #[x_kube(validation = super::duration_of_at_least("5m", "720h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<Duration>,
 
-    /// Instead of renewBefore: the part of the certificate's life, in percent, that is left when it is renewed. 1 to 99.
+    /// Instead of renewBefore: the part of the certificate's life, in percent, that is left when it is
+    /// renewed. 1 to 99.
     #[schemars(range(min = 1, max = 99))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before_percentage: Option<i32>,
@@ -115,20 +126,22 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
 
-    /// A PEM certificate signing request: the requester keeps its private key, and the Secret, of type Opaque, has `tls.crt` and `ca.crt` but no
-    /// `tls.key`. Instead of subject and privateKey; chosen at creation. The request itself may be replaced later, which issues again. Its
-    /// subject (CN, O, OU, C, L and ST only) and its DNS names, URIs and mail addresses are taken over within the limits of the fields here;
-    /// the parts of the subject stand in the order C, ST, L, O, OU, CN. Other extensions that it asks for are left out. Its key: RSA from
-    /// 2048 to 4096 bits, P-256 or P-384.
+    /// A PEM certificate signing request: the requester keeps its private key, and the Secret, of type
+    /// Opaque, has `tls.crt` and `ca.crt` but no `tls.key`. Instead of subject and privateKey; chosen at
+    /// creation. The request itself may be replaced later, which issues again. Its subject (CN, O, OU, C, L
+    /// and ST only) and its DNS names, URIs and mail addresses are taken over within the limits of the fields
+    /// here; the parts of the subject stand in the order C, ST, L, O, OU, CN. Other extensions that it asks
+    /// for are left out. Its key: RSA from 2048 to 4096 bits, P-256 or P-384.
     #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE REQUEST-----') || self.contains('-----BEGIN NEW CERTIFICATE REQUEST-----')")
         .message("write a PEM certificate signing request, beginning with -----BEGIN CERTIFICATE REQUEST-----"))]
     #[schemars(length(min = 1, max = 16384))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csr: Option<String>,
 
-    /// The Secret to write, in this namespace; type kubernetes.io/tls with `tls.crt` (leaf first, then chain), `tls.key` and `ca.crt`. Its
-    /// `ca.crt` is the authority that issued the client certificate, not what signs the server certificate, which is Amazon's public
-    /// authority. Unset: the name of this object. Cannot be set, changed or removed later. A Secret that somebody else made is not touched.
+    /// The Secret to write, in this namespace; type kubernetes.io/tls with `tls.crt` (leaf first, then
+    /// chain), `tls.key` and `ca.crt`. Its `ca.crt` is the authority that issued the client certificate, not
+    /// what signs the server certificate, which is Amazon's public authority. Unset: the name of this object.
+    /// Cannot be set, changed or removed later. A Secret that somebody else made is not touched.
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
         .message("write a Secret's name: lower-case letters, digits, dots and dashes, as in client1-mtls"))]
     #[schemars(length(min = 1, max = 248))]
@@ -143,8 +156,9 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keystores: Option<Keystores>,
 
-    /// What becomes of the Secret once this object is deleted: Delete or Retain. Neither is revocation: whoever has a copy is let in until it
-    /// expires. A self-signed certificate is let in no longer, whatever becomes of the Secret.
+    /// What becomes of the Secret once this object is deleted: Delete or Retain. Neither is revocation:
+    /// whoever has a copy is let in until it expires. A self-signed certificate is let in no longer, whatever
+    /// becomes of the Secret.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
@@ -172,8 +186,9 @@ pub enum Issuance {
     /// One of the domain's authorities.
     #[default]
     Authority,
-    /// Itself: the certificate goes into the truststore as it is, and is out of it as soon as it is deleted. Each renewal has another subject
-    /// (a serialNumber is added), because API Gateway refuses two certificates with one subject: back ends should match the CN.
+    /// Itself: the certificate goes into the truststore as it is, and is out of it as soon as it is deleted.
+    /// Each renewal has another subject (a serialNumber is added), because API Gateway refuses two
+    /// certificates with one subject: back ends should match the CN.
     SelfSigned,
 }
 
@@ -234,8 +249,8 @@ pub struct Keystores {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Pkcs12Keystore {
-    /// Where its password is, in this namespace: the bytes as they are, a line break at the end included. ASCII, if Java is to
-    /// open it.
+    /// Where its password is, in this namespace: the bytes as they are, a line break at the end included.
+    /// ASCII, if Java is to open it.
     pub password_secret_ref: SecretKeyRef,
 }
 
@@ -252,11 +267,13 @@ pub struct ClientCertificateStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
-    /// Name of the Secret that holds the certificate, in this namespace. Objects of an earlier release get it with their next change or renewal.
+    /// Name of the Secret that holds the certificate, in this namespace. Objects of an earlier release get it
+    /// with their next change or renewal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
 
-    /// Serial number in lower-case hexadecimal, two digits a byte, joined by colons, as API Gateway tells it to back ends.
+    /// Serial number in lower-case hexadecimal, two digits a byte, joined by colons, as API Gateway tells it
+    /// to back ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial_number: Option<String>,
 
@@ -264,7 +281,8 @@ pub struct ClientCertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint_sha256: Option<String>,
 
-    /// Its authority key identifier, in hexadecimal: with the serial number it tells this certificate from every other.
+    /// Its authority key identifier, in hexadecimal: with the serial number it tells this certificate from
+    /// every other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer_key_id: Option<String>,
 
@@ -284,7 +302,8 @@ pub struct ClientCertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_time: Option<Time>,
 
-    /// 1 for the first certificate, more for each after it; a self-signed one carries it as serialNumber in its subject, but for the first.
+    /// 1 for the first certificate, more for each after it; a self-signed one carries it as serialNumber in
+    /// its subject, but for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,
 

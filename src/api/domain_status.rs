@@ -1,4 +1,5 @@
-//! The MtlsDomain's status: what people would otherwise dig for in AWS. Nothing here changes in an unchanged world.
+//! The MtlsDomain's status: what people would otherwise dig for in AWS. Nothing here changes in an unchanged
+//! world.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -12,8 +13,8 @@ pub struct MtlsDomainStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Accepted, ResolvedRefs, CertificateIssued, TruststorePublished, DomainProgrammed, MappingsProgrammed, DNSProgrammed,
-    /// BypassClosed and Ready; BypassDetected, Reconciling and Stalled only while True.
+    /// Accepted, ResolvedRefs, CertificateIssued, TruststorePublished, DomainProgrammed, MappingsProgrammed,
+    /// DNSProgrammed, BypassClosed and Ready; BypassDetected, Reconciling and Stalled only while True.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -63,8 +64,8 @@ pub struct DnsState {
 pub struct DnsRecord {
     /// Owner name, without trailing dot.
     pub name: String,
-    /// CNAME; or ALIAS for the first name of a zone, where a CNAME cannot be: an alias to another name, whatever the DNS provider calls it
-    /// (ALIAS, ANAME, flattened CNAME).
+    /// CNAME; or ALIAS for the first name of a zone, where a CNAME cannot be: an alias to another name,
+    /// whatever the DNS provider calls it (ALIAS, ANAME, flattened CNAME).
     pub r#type: String,
     /// What it must say, without trailing dot.
     pub value: String,
@@ -78,16 +79,19 @@ pub struct CertificateState {
     pub arn: String,
     /// ACM's word for its state, for example `PENDING_VALIDATION` or `ISSUED`.
     pub status: String,
-    /// When it expires. ACM renews one that was requested from it by itself, under the same ARN, as long as its validation records stand in
-    /// public DNS; one that was imported is renewed by importing its successor under the same ARN.
+    /// When it expires. ACM renews one that was requested from it by itself, under the same ARN, as long as
+    /// its validation records stand in public DNS; one that was imported is renewed by importing its
+    /// successor under the same ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// ACM's word for how it gets on with renewing it, or how the last renewal went: `PENDING_AUTO_RENEWAL`, `PENDING_VALIDATION` (it does
-    /// not find the validation records), `SUCCESS` or `FAILED`. Unset before the first renewal, and where ACM does not renew.
+    /// ACM's word for how it gets on with renewing it, or how the last renewal went: `PENDING_AUTO_RENEWAL`,
+    /// `PENDING_VALIDATION` (it does not find the validation records), `SUCCESS` or `FAILED`. Unset before
+    /// the first renewal, and where ACM does not renew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<String>,
-    /// What will go wrong unless somebody does something: a renewal that ACM cannot finish, or the end of the certificate, of the one that
-    /// proves the name, or of the one still in use, within 30 days. Each is told in an Event too.
+    /// What will go wrong unless somebody does something: a renewal that ACM cannot finish, or the end of the
+    /// certificate, of the one that proves the name, or of the one still in use, within 30 days. Each is told
+    /// in an Event too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -118,15 +122,17 @@ pub struct TruststoreState {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityStatus {
-    /// Name of the authority in the spec that it belongs to; with `configMapSelector` followed by `/` and the ConfigMap's name.
+    /// Name of the authority in the spec that it belongs to; with `configMapSelector` followed by `/` and the
+    /// ConfigMap's name.
     pub name: String,
     /// Its subject (RFC 4514), cut to 1024 bytes.
     pub subject: String,
     /// When it expires. API Gateway does not say so by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// How many ClientCertificates have an unexpired certificate under it, superseded ones included, as of the last reconcile of this domain.
-    /// Unset where the operator cannot know, because it does not issue there.
+    /// How many ClientCertificates have an unexpired certificate under it, superseded ones included, as of
+    /// the last reconcile of this domain. Unset where the operator cannot know, because it does not issue
+    /// there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub living_leaves: Option<i32>,
 }

@@ -1,15 +1,19 @@
-//! The words of Events: every reason that one may have. Closed, as those of conditions are, and for the same reason; docs/events.md lists them.
+//! The words of Events: every reason that one may have. Closed, as those of conditions are, and for the same
+//! reason; docs/events.md lists them.
 
 use super::conditions::{Reason, words};
 
 words! {
 /// `reason` of an Event about something that no condition says.
 pub enum Notice {
-    /// MtlsDomain: it was let go without AWS, as the annotation `mtls-operator.io/abandon` asks for; the note says what may be left there.
+    /// MtlsDomain: it was let go without AWS, as the annotation `mtls-operator.io/abandon` asks for; the note
+    /// says what may be left there.
     Abandoned,
-    /// MtlsDomain: it is gone, and what it had in AWS stays as it is (`deletionPolicy`, or `managementPolicy: Observe`); the note lists it.
+    /// MtlsDomain: it is gone, and what it had in AWS stays as it is (`deletionPolicy`, or
+    /// `managementPolicy: Observe`); the note lists it.
     Retained,
-    /// MtlsDomain: ACM renews the server certificate only once it finds in public DNS the records that the note lists.
+    /// MtlsDomain: ACM renews the server certificate only once it finds in public DNS the records that the
+    /// note lists.
     RenewalPending,
     /// MtlsDomain: ACM could not renew the server certificate; the note says why, and what to do.
     RenewalFailed,
@@ -17,16 +21,19 @@ pub enum Notice {
     CertificateExpiring,
     /// MtlsDomain: the server certificate was renewed, under the same ARN.
     CertificateRenewed,
-    /// ClientCertificate: it was deleted, and what was handed out goes on being accepted; the note says until when.
+    /// ClientCertificate: it was deleted, and what was handed out goes on being accepted; the note says until
+    /// when.
     StillAccepted,
-    /// ClientCertificate: a renewed self-signed certificate has another serialNumber in its subject than the one before.
+    /// ClientCertificate: a renewed self-signed certificate has another serialNumber in its subject than the
+    /// one before.
     SubjectChanges,
     /// ClientCertificate: it could not be issued or renewed; the note says why. Tried again by itself.
     NotIssued,
-    /// ClientCertificate: it was renewed, or issued again because the spec or the authority changed; the note says until when it is valid.
+    /// ClientCertificate: it was renewed, or issued again because the spec or the authority changed; the note
+    /// says until when it is valid.
     Renewed,
-    /// MtlsDomain: its deletion does not go on before something else happens; the note says what: `suspend` set to false, the certificate no
-    /// longer in use, API mappings removed, a rule of the operator's policy.
+    /// MtlsDomain: its deletion does not go on before something else happens; the note says what: `suspend`
+    /// set to false, the certificate no longer in use, API mappings removed, a rule of the operator's policy.
     DeletionWaits,
 }
 }
@@ -40,33 +47,50 @@ pub struct EventReason {
 }
 
 impl EventReason {
-    /// Of an Event about a condition that has turned to this. `None`: it is worth none, because all goes its way or is as the spec wants it.
+    /// Of an Event about a condition that has turned to this. `None`: it is worth none, because all goes its
+    /// way or is as the spec wants it.
     pub fn of_condition(reason: Reason) -> Option<Self> {
         use Reason::*;
         let is_warning = match reason {
             Reason::Ready => false,
-            Accepted | ResolvedRefs | Issued | Published | Programmed | Verified | Closed | Trusted => return None,
+            Accepted | ResolvedRefs | Issued | Published | Programmed | Verified | Closed | Trusted => {
+                return None;
+            }
             Progressing | Queued | WaitingForPrerequisite | WaitingForValidation | WaitingForCertificate => {
                 return None;
             }
             WaitingForTruststore | WaitingForDomain | WaitingForMappings | WaitingForDNS => return None,
-            WaitingForAuthority | WaitingForDomainTrust | Issuing | Deleting | Suspended | Observing => return None,
+            WaitingForAuthority | WaitingForDomainTrust | Issuing | Deleting | Suspended | Observing => {
+                return None;
+            }
             KeptOpen | NotVerified => return None,
             // These pass by themselves.
             Unreachable | Throttled => return None,
             // Somebody else has to do something.
             WaitingForDeployment => true,
             InvalidSpec | NotPermitted | DomainNameClaimed | HomeChanged | WrongAccount => true,
-            DurationNotAllowed | SubjectInUse | RefNotFound | InvalidCACertificateRef | NoValidCACertificate => true,
+            DurationNotAllowed
+            | SubjectInUse
+            | RefNotFound
+            | InvalidCACertificateRef
+            | NoValidCACertificate => true,
             AuthoritySourceBroken | RefNotPermitted | AuthorityNotFound | AuthorityKeyLost => true,
-            AuthoritySubjectReused | ApiNotFound | StageNotFound | ApiNotSupported | HostedZoneNotFound => true,
-            BucketNotFound | BucketInOtherRegion | BucketNotVersioned | ForeignOwner | ContestedByOther => true,
-            PermissionDenied | CredentialsMissing | CertificateFailed | TruststoreRejected | TruststoreFull
-            | TrustInUse => true,
+            AuthoritySubjectReused | ApiNotFound | StageNotFound | ApiNotSupported | HostedZoneNotFound => {
+                true
+            }
+            BucketNotFound | BucketInOtherRegion | BucketNotVersioned | ForeignOwner | ContestedByOther => {
+                true
+            }
+            PermissionDenied | CredentialsMissing | CertificateFailed | TruststoreRejected
+            | TruststoreFull | TrustInUse => true,
             DomainRejected => true,
             AwsRejected | QuotaExceeded | SecretNotOwned | DomainGone | StillAnswering | OtherDomain => true,
         };
-        Some(Self { word: reason.as_str(), is_warning, when: reason.meaning() })
+        Some(Self {
+            word: reason.as_str(),
+            is_warning,
+            when: reason.meaning(),
+        })
     }
 
     /// Every one: the notices, then those of conditions.
@@ -95,10 +119,17 @@ impl From<Notice> for EventReason {
         let is_warning = match notice {
             Notice::Abandoned | Notice::RenewalPending | Notice::RenewalFailed => true,
             Notice::CertificateExpiring | Notice::NotIssued => true,
-            Notice::Retained | Notice::CertificateRenewed | Notice::StillAccepted | Notice::SubjectChanges => false,
+            Notice::Retained
+            | Notice::CertificateRenewed
+            | Notice::StillAccepted
+            | Notice::SubjectChanges => false,
             Notice::Renewed | Notice::DeletionWaits => false,
         };
-        Self { word: notice.as_str(), is_warning, when: notice.meaning() }
+        Self {
+            word: notice.as_str(),
+            is_warning,
+            when: notice.meaning(),
+        }
     }
 }
 
@@ -111,15 +142,27 @@ mod tests {
     #[test]
     fn a_reason_is_one_thing() {
         let words: Vec<_> = EventReason::all().map(EventReason::as_str).collect();
-        assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len(), "{words:?}");
+        assert_eq!(
+            words.iter().collect::<BTreeSet<_>>().len(),
+            words.len(),
+            "{words:?}"
+        );
     }
 
     #[test]
     fn what_is_waited_for_and_what_is_desired_is_no_event() {
-        for reason in [Reason::Queued, Reason::KeptOpen, Reason::Observing, Reason::Unreachable] {
+        for reason in [
+            Reason::Queued,
+            Reason::KeptOpen,
+            Reason::Observing,
+            Reason::Unreachable,
+        ] {
             assert_eq!(EventReason::of_condition(reason), None, "{reason}");
         }
         let is_warning = |reason| EventReason::of_condition(reason).map(EventReason::is_warning);
-        assert_eq!((is_warning(Reason::Ready), is_warning(Reason::PermissionDenied)), (Some(false), Some(true)));
+        assert_eq!(
+            (is_warning(Reason::Ready), is_warning(Reason::PermissionDenied)),
+            (Some(false), Some(true))
+        );
     }
 }

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Duration, Issuance, Namespaces};
 
-/// Who may have which certificates. A certificate has to fit one grant as a whole. What a grant does not name may not be asked for: a list of
-/// names that is left out admits none.
+/// Who may have which certificates. A certificate has to fit one grant as a whole. What a grant does not name
+/// may not be asked for: a list of names that is left out admits none.
 ///
-/// In these lists `*` stands for one or more characters, and never for what names are divided by: in the subject `.`, `/`, `:` and `@`; in DNS
-/// names `.`; in mail addresses `@` and the `.` behind it; in URIs `/`, `:`, `@`, `?`, `#`, `%` and the `.` of the host (a path with `.` or `..`
-/// as a segment fits nothing). Neither does it stand for `*` itself, so that nobody gets a wildcard name by one. All else is taken literally,
-/// upper and lower case too.
+/// In these lists `*` stands for one or more characters, and never for what names are divided by: in the
+/// subject `.`, `/`, `:` and `@`; in DNS names `.`; in mail addresses `@` and the `.` behind it; in URIs `/`,
+/// `:`, `@`, `?`, `#`, `%` and the `.` of the host (a path with `.` or `..` as a segment fits nothing).
+/// Neither does it stand for `*` itself, so that nobody gets a wildcard name by one. All else is taken
+/// literally, upper and lower case too.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "mtls-operator.io",
@@ -28,10 +29,19 @@ use super::{Duration, Issuance, Namespaces};
     category = "mtls",
     selectable = ".spec.domainRef.name",
     printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domainRef.name"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Certificates", type_ = "integer", json_path = ".status.certificates"),
     printcolumn(name = "Until", type_ = "string", json_path = ".spec.notAfter"),
-    printcolumn(name = "Latest", type_ = "string", json_path = ".status.latestExpiry", priority = 1),
+    printcolumn(
+        name = "Latest",
+        type_ = "string",
+        json_path = ".status.latestExpiry",
+        priority = 1
+    ),
     printcolumn(
         name = "Message",
         type_ = "string",
@@ -48,7 +58,8 @@ pub struct ClientGrantSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("domainRef is immutable: create another ClientGrant for the other domain"))]
     pub domain_ref: GrantedDomain,
 
-    /// The namespaces whose ClientCertificates it is for. Whoever may label a namespace, or create one of such a name, lets it in.
+    /// The namespaces whose ClientCertificates it is for. Whoever may label a namespace, or create one of
+    /// such a name, lets it in.
     pub namespaces: Namespaces,
 
     /// Common names (CN) that may be asked for, for example `acme-*`. At most 50.
@@ -70,7 +81,8 @@ pub struct ClientGrantSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub email_addresses: Vec<String>,
 
-    /// Organizations (O) that may be asked for. At most 50. Unset: none. As every part of the subject, back ends may tell callers apart by it.
+    /// Organizations (O) that may be asked for. At most 50. Unset: none. As every part of the subject, back
+    /// ends may tell callers apart by it.
     #[schemars(length(max = 50), inner(length(min = 1, max = 64)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub organizations: Vec<String>,
@@ -95,11 +107,13 @@ pub struct ClientGrantSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub provinces: Vec<String>,
 
-    /// What certificates it is for: Authority or SelfSigned, which go into the domain's truststore each by itself. For both write two grants.
+    /// What certificates it is for: Authority or SelfSigned, which go into the domain's truststore each by
+    /// itself. For both write two grants.
     #[serde(default)]
     pub issuance: Issuance,
 
-    /// Name of the domain's authority to issue under. Unset: the domain's issuing one, whichever that is; a certificate then names none.
+    /// Name of the domain's authority to issue under. Unset: the domain's issuing one, whichever that is; a
+    /// certificate then names none.
     #[schemars(length(min = 1, max = 63))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
@@ -110,8 +124,9 @@ pub struct ClientGrantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Duration>,
 
-    /// How many ClientCertificates it allows at the same time, over all its namespaces; the oldest have the places. One that fits a grant without
-    /// this takes no place. Unset: any number. For a number for each namespace write a grant for each.
+    /// How many ClientCertificates it allows at the same time, over all its namespaces; the oldest have the
+    /// places. One that fits a grant without this takes no place. Unset: any number. For a number for each
+    /// namespace write a grant for each.
     #[schemars(range(min = 1, max = 100_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_certificates: Option<u32>,

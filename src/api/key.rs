@@ -13,16 +13,18 @@ pub struct PrivateKey {
     #[schemars(with = "KeyAlgorithm")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<KeyAlgorithm>,
-    /// Bits: 256 (P-256) or 384 (P-384) for ECDSA; 2048, 3072 or 4096 for RSA. Unset: 256 for ECDSA, 2048 for RSA.
+    /// Bits: 256 (P-256) or 384 (P-384) for ECDSA; 2048, 3072 or 4096 for RSA. Unset: 256 for ECDSA, 2048 for
+    /// RSA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<i32>,
-    /// How `tls.key` is written. PKCS8: `BEGIN PRIVATE KEY`, understood by everything current. PKCS1, for older software: `BEGIN RSA PRIVATE KEY`
-    /// or `BEGIN EC PRIVATE KEY`. Unset: PKCS8.
+    /// How `tls.key` is written. PKCS8: `BEGIN PRIVATE KEY`, understood by everything current. PKCS1, for
+    /// older software: `BEGIN RSA PRIVATE KEY` or `BEGIN EC PRIVATE KEY`. Unset: PKCS8.
     #[schemars(with = "KeyEncoding")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<KeyEncoding>,
-    /// Whether a renewal makes a new key. Always: it does. Never: the key stays as long as it is what the spec asks for, and
-    /// the certificate beside it in the Secret is one that the operator issued; for partners who pin it. Unset: Always.
+    /// Whether a renewal makes a new key. Always: it does. Never: the key stays as long as it is what the
+    /// spec asks for, and the certificate beside it in the Secret is one that the operator issued; for
+    /// partners who pin it. Unset: Always.
     #[schemars(with = "RotationPolicy")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation_policy: Option<RotationPolicy>,
@@ -37,7 +39,8 @@ pub struct AuthorityKey {
     #[schemars(with = "KeyAlgorithm")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<KeyAlgorithm>,
-    /// Bits: 256 (P-256) or 384 (P-384) for ECDSA; 2048, 3072 or 4096 for RSA. Unset: 256 for ECDSA, 2048 for RSA.
+    /// Bits: 256 (P-256) or 384 (P-384) for ECDSA; 2048, 3072 or 4096 for RSA. Unset: 256 for ECDSA, 2048 for
+    /// RSA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<i32>,
 }

@@ -1,5 +1,6 @@
-//! The custom resources as users write them: types, schema, CEL rules. Only serde, schemars and kube's derive here, no
-//! client and no AWS. Every doc comment on a field ends up in the CRD and is what `kubectl explain` prints: the manual.
+//! The custom resources as users write them: types, schema, CEL rules. Only serde, schemars and kube's derive
+//! here, no client and no AWS. Every doc comment on a field ends up in the CRD and is what `kubectl explain`
+//! prints: the manual.
 
 mod certificate;
 pub mod conditions;
@@ -28,30 +29,38 @@ pub use trust::*;
 /// The API group of all kinds.
 pub const GROUP: &str = "mtls-operator.io";
 
-/// A length of time in Go's notation (`2160h`, `1h30m`); the schema admits whole hours, minutes and seconds only, so that
-/// what is read here is never negative and cannot overflow.
+/// A length of time in Go's notation (`2160h`, `1h30m`); the schema admits whole hours, minutes and seconds
+/// only, so that what is read here is never negative and cannot overflow.
 pub use kube::core::Duration;
 
-/// For a duration: whole hours, minutes and seconds, largest unit first, at least `minimum`. The digits are bounded because kube's
-/// parser panics, and CEL's fails, on a number that does not fit.
+/// For a duration: whole hours, minutes and seconds, largest unit first, at least `minimum`. The digits are
+/// bounded because kube's parser panics, and CEL's fails, on a number that does not fit.
 fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
     Rule::new(format!(
-        "self.matches('^([0-9]{{1,6}}h)?([0-9]{{1,6}}m)?([0-9]{{1,9}}s)?$') && self != '' && duration(self) >= duration('{minimum}')"
+        "self.matches('^([0-9]{{1,6}}h)?([0-9]{{1,6}}m)?([0-9]{{1,9}}s)?$') && self != '' && duration(self) \
+         >= duration('{minimum}')"
     ))
-    .message(&*format!("write whole hours, minutes and seconds, at least {minimum}, as in {example}"))
+    .message(&*format!(
+        "write whole hours, minutes and seconds, at least {minimum}, as in {example}"
+    ))
 }
 
-/// For a spec: an optional field (`path`, from the spec's members inwards) stays as it was at creation, also when that was unset.
-/// Spelled out with `has()` because the API server takes what `?` selects for unbounded and refuses the rule's cost.
+/// For a spec: an optional field (`path`, from the spec's members inwards) stays as it was at creation, also
+/// when that was unset. Spelled out with `has()` because the API server takes what `?` selects for unbounded
+/// and refuses the rule's cost.
 fn set_at_creation(path: &[&str], instead: &str) -> Rule {
     let has = |spec: &str| {
         let member = |depth| format!("has({spec}.{})", path[..=depth].join("."));
         (0..path.len()).map(member).collect::<Vec<_>>().join(" && ")
     };
     let (now, before, field) = (has("self"), has("oldSelf"), path.join("."));
-    Rule::new(format!("({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"))
-        .message(&*format!("{field} cannot be set, changed or removed later: {instead}"))
-        .field_path(format!(".{field}"))
+    Rule::new(format!(
+        "({now}) ? ({before}) && self.{field} == oldSelf.{field} : !({before})"
+    ))
+    .message(&*format!(
+        "{field} cannot be set, changed or removed later: {instead}"
+    ))
+    .field_path(format!(".{field}"))
 }
 
 /// For a list of host names, a leading wildcard label allowed.
@@ -63,7 +72,8 @@ fn host_names() -> Rule {
 /// For the ARN of an ACM certificate.
 fn certificate_arn() -> Rule {
     Rule::new("self.matches('^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$')").message(
-        "write the whole ARN of an ACM certificate, as in arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd-...",
+        "write the whole ARN of an ACM certificate, as in \
+         arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd-...",
     )
 }
 
@@ -76,7 +86,8 @@ fn api_id() -> Rule {
 /// For the size of a key beside its algorithm.
 fn key_size() -> Rule {
     Rule::new(
-        "!has(self.size) || (has(self.algorithm) && self.algorithm == 'RSA' ? self.size in [2048, 3072, 4096] : self.size in [256, 384])",
+        "!has(self.size) || (has(self.algorithm) && self.algorithm == 'RSA' ? self.size in [2048, 3072, \
+         4096] : self.size in [256, 384])",
     )
     .message("write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA")
     .field_path(".size")
@@ -86,14 +97,19 @@ fn key_size() -> Rule {
 ///
 /// Use this and never `CustomResourceExt::crd()` alone: see [`finish`] for what that one lacks.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![finish(MtlsDomain::crd()), finish(ClientCertificate::crd()), finish(ClientGrant::crd())]
+    vec![
+        finish(MtlsDomain::crd()),
+        finish(ClientCertificate::crd()),
+        finish(ClientGrant::crd()),
+    ]
 }
 
 /// The files of `crds/`: name and YAML of each.
 pub fn crds() -> Vec<(String, String)> {
     let file = |crd: CustomResourceDefinition| {
         let yaml = serde_saphyr::to_string(&crd).expect("a CRD is plain data");
-        let head = "# Generated from src/api by `cargo run --bin mtls-operator -- crds crds/`: do not edit.\n";
+        let head =
+            "# Generated from src/api by `cargo run --bin mtls-operator -- crds crds/`: do not edit.\n";
         (format!("{}.yaml", crd.spec.names.plural), format!("{head}{yaml}"))
     };
     definitions().into_iter().map(file).collect()
@@ -101,17 +117,19 @@ pub fn crds() -> Vec<(String, String)> {
 
 /// What the derive cannot say.
 ///
-/// - A new object's status is `{observedGeneration: -1}`, so that nothing (kstatus, Argo CD) takes an object that nobody
-///   has looked at for ready.
-/// - No field is nullable: the API server then drops a null (`region:` with nothing behind it, as templates write), so that unset is one
-///   thing, for CEL's `has()` and for the Rust types.
-/// - A schema that refuses unknown fields is refused itself: the API server drops those that it does not know.
+/// - A new object's status is `{observedGeneration: -1}`, so that nothing (kstatus, Argo CD) takes an object
+///   that nobody has looked at for ready.
+/// - No field is nullable: the API server then drops a null (`region:` with nothing behind it, as templates
+///   write), so that unset is one thing, for CEL's `has()` and for the Rust types.
+/// - A schema that refuses unknown fields is refused itself: the API server drops those that it does not
+///   know.
 /// - Descriptions flow: the line breaks of a doc comment are the source's, not the reader's.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is plain data");
     tidy(&mut crd);
     for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
-        version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] = json!({"observedGeneration": -1});
+        version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] =
+            json!({"observedGeneration": -1});
     }
     serde_json::from_value(crd).expect("still a CRD")
 }

@@ -31,16 +31,18 @@ pub struct SecretKeyRef {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AssumeRole {
-    /// ARN of the role, for example `arn:aws:iam::123456789012:role/mtls-operator`. Its trust policy must allow the operator's
-    /// own role to assume it. The external id, where the role asks for one, is set by whoever runs the operator (in its
-    /// policy file), not here: an external id chosen by the caller would protect nobody.
+    /// ARN of the role, for example `arn:aws:iam::123456789012:role/mtls-operator`. Its trust policy must
+    /// allow the operator's own role to assume it. The external id, where the role asks for one, is set by
+    /// whoever runs the operator (in its policy file), not here: an external id chosen by the caller would
+    /// protect nobody.
     #[x_kube(validation = Rule::new("self.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$')")
         .message("write the whole ARN of an IAM role, as in arn:aws:iam::123456789012:role/mtls-operator"))]
     #[schemars(length(min = 1, max = 2048))]
     pub role_arn: String,
 }
 
-/// Namespaces by name or by label; every one without either. With both: those that have such a name and such labels.
+/// Namespaces by name or by label; every one without either. With both: those that have such a name and such
+/// labels.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Namespaces {
@@ -67,7 +69,9 @@ pub enum DeletionPolicy {
 }
 
 /// A list that is there; one with nothing behind its name is no list.
-pub(crate) fn listed<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Vec<T>>, D::Error> {
+pub(crate) fn listed<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<Vec<T>>, D::Error> {
     Vec::deserialize(d).map(Some)
 }
 

@@ -47,7 +47,8 @@ pub struct Certificate {
     pub tags: BTreeMap<String, String>,
 }
 
-/// A renewal by ACM, from RenewalSummary. It begins some 60 days before a requested certificate that is in use expires; the ARN stays.
+/// A renewal by ACM, from RenewalSummary. It begins some 60 days before a requested certificate that is in
+/// use expires; the ARN stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
     pub status: RenewalStatus,
@@ -71,7 +72,8 @@ pub enum RenewalStatus {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Validation {
     pub domain: String,
-    /// The CNAME that ACM looks for, name (normalised) and value (as ACM gives it). Absent in the first seconds.
+    /// The CNAME that ACM looks for, name (normalised) and value (as ACM gives it). Absent in the first
+    /// seconds.
     pub record: Option<(String, String)>,
     pub status: ValidationStatus,
 }
@@ -129,7 +131,10 @@ pub struct CertificateRequest {
 
 impl Acm {
     pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Acm {
-        Acm { client: Client::new(config), context: context.clone() }
+        Acm {
+            client: Client::new(config),
+            context: context.clone(),
+        }
     }
 
     /// One certificate by its ARN; `None` when ACM does not know it, or not yet.
@@ -143,7 +148,11 @@ impl Acm {
         let Some(detail) = detail else {
             return Ok(None);
         };
-        let list = self.client.list_tags_for_certificate().certificate_arn(arn).send();
+        let list = self
+            .client
+            .list_tags_for_certificate()
+            .certificate_arn(arn)
+            .send();
         match self.context.call("acm:ListTagsForCertificate", list).await {
             Ok(answer) => Ok(Some(certificate(arn, detail, answer.tags.unwrap_or_default()))),
             Err(e) if e.kind == Kind::NotFound => Ok(None),
@@ -151,22 +160,43 @@ impl Acm {
         }
     }
 
-    /// All certificates, whatever their status and key. One that was requested a moment ago may be missing for some seconds: ask for it again
-    /// with the same idempotency token.
+    /// All certificates, whatever their status and key. One that was requested a moment ago may be missing
+    /// for some seconds: ask for it again with the same idempotency token.
     pub async fn listed(&self) -> Result<Vec<Listed>, Error> {
         // Unless asked for, ListCertificates hides everything but RSA up to 2048.
-        let all_keys = sdk::KeyAlgorithm::values().iter().map(|v| sdk::KeyAlgorithm::from(*v));
-        let filters = sdk::Filters::builder().set_key_types(Some(all_keys.collect())).build();
+        let all_keys = sdk::KeyAlgorithm::values()
+            .iter()
+            .map(|v| sdk::KeyAlgorithm::from(*v));
+        let filters = sdk::Filters::builder()
+            .set_key_types(Some(all_keys.collect()))
+            .build();
         let mut all = Vec::new();
         let mut next = None;
         loop {
-            let list =
-                self.client.list_certificates().includes(filters.clone()).set_next_token(next).max_items(1000).send();
+            let list = self
+                .client
+                .list_certificates()
+                .includes(filters.clone())
+                .set_next_token(next)
+                .max_items(1000)
+                .send();
             let page = self.context.call("acm:ListCertificates", list).await?;
-            all.extend(page.certificate_summary_list.unwrap_or_default().into_iter().filter_map(|summary| {
-                let state = format!("{:?} {:?} {:?}", summary.status, summary.in_use, summary.not_after);
-                Some(Listed { arn: summary.certificate_arn?, domain_name: summary.domain_name?, state })
-            }));
+            all.extend(
+                page.certificate_summary_list
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|summary| {
+                        let state = format!(
+                            "{:?} {:?} {:?}",
+                            summary.status, summary.in_use, summary.not_after
+                        );
+                        Some(Listed {
+                            arn: summary.certificate_arn?,
+                            domain_name: summary.domain_name?,
+                            state,
+                        })
+                    }),
+            );
             next = page.next_token;
             if next.is_none() {
                 return Ok(all);
@@ -177,10 +207,13 @@ impl Acm {
     /// Request a certificate and return its ARN; the same ARN for the same token within an hour.
     pub async fn request(&self, request: &CertificateRequest) -> Result<String, Error> {
         const REQUEST: &str = "acm:RequestCertificate";
-        let tags = request
-            .tags
-            .iter()
-            .map(|(key, value)| sdk::Tag::builder().key(key).value(value).build().expect("the key is set"));
+        let tags = request.tags.iter().map(|(key, value)| {
+            sdk::Tag::builder()
+                .key(key)
+                .value(value)
+                .build()
+                .expect("the key is set")
+        });
         let send = self
             .client
             .request_certificate()
@@ -192,13 +225,20 @@ impl Acm {
             .set_tags((!request.tags.is_empty()).then(|| tags.collect()))
             .send();
         let answer = self.context.call(REQUEST, send).await?;
-        answer.certificate_arn.ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
+        answer
+            .certificate_arn
+            .ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
     }
 
     /// Take a tag off a certificate; [`Kind::NotFound`] when the certificate is gone.
     pub async fn untag(&self, arn: &str, key: &str) -> Result<(), Error> {
         let tag = sdk::Tag::builder().key(key).build().expect("the key is set");
-        let send = self.client.remove_tags_from_certificate().certificate_arn(arn).tags(tag).send();
+        let send = self
+            .client
+            .remove_tags_from_certificate()
+            .certificate_arn(arn)
+            .tags(tag)
+            .send();
         self.context.call("acm:RemoveTagsFromCertificate", send).await?;
         Ok(())
     }
@@ -321,7 +361,9 @@ fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -
         failure: detail.failure_reason.map(|reason| reason.as_str().to_owned()),
         renewal: detail.renewal_summary.map(|renewal| Renewal {
             status: RenewalStatus::from(renewal.renewal_status.as_str()),
-            reason: renewal.renewal_status_reason.map(|reason| reason.as_str().to_owned()),
+            reason: renewal
+                .renewal_status_reason
+                .map(|reason| reason.as_str().to_owned()),
         }),
         validation: detail
             .domain_validation_options
@@ -329,7 +371,9 @@ fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -
             .into_iter()
             .map(|option| Validation {
                 domain: option.domain_name.to_ascii_lowercase(),
-                record: option.resource_record.map(|record| (route53::normalise(&record.name), record.value)),
+                record: option
+                    .resource_record
+                    .map(|record| (route53::normalise(&record.name), record.value)),
                 status: match option.validation_status {
                     Some(sdk::DomainStatus::Success) => ValidationStatus::Success,
                     Some(sdk::DomainStatus::Failed) => ValidationStatus::Failed,
@@ -337,6 +381,9 @@ fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -
                 },
             })
             .collect(),
-        tags: tags.into_iter().map(|tag| (tag.key, tag.value.unwrap_or_default())).collect(),
+        tags: tags
+            .into_iter()
+            .map(|tag| (tag.key, tag.value.unwrap_or_default()))
+            .collect(),
     }
 }

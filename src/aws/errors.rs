@@ -1,7 +1,9 @@
-//! What can go wrong with a call to AWS, in six kinds, decided once, here, from the error code and the HTTP status.
+//! What can go wrong with a call to AWS, in six kinds, decided once, here, from the error code and the HTTP
+//! status.
 //!
-//! Services answer with codes that their models do not declare, so codes are compared as strings. Text is looked at only where
-//! the code says nothing ([`BY_TEXT`]). What is shown is stable: no request ids, session names or times.
+//! Services answer with codes that their models do not declare, so codes are compared as strings. Text is
+//! looked at only where the code says nothing ([`BY_TEXT`]). What is shown is stable: no request ids, session
+//! names or times.
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
@@ -9,7 +11,8 @@ use aws_sdk_sts::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-/// The call that assumes a role. It comes before another one, whose error it then is: see [`Error::from_sdk`].
+/// The call that assumes a role. It comes before another one, whose error it then is: see
+/// [`Error::from_sdk`].
 pub const ASSUME_ROLE: &str = "sts:AssumeRole";
 
 /// A failed call. `Display` is fit for a condition's message: the same failure reads the same every time.
@@ -62,10 +65,17 @@ impl Kind {
 impl Error {
     /// A failure that we found ourselves, without a code of AWS's.
     pub(super) fn ours(kind: Kind, operation: &'static str, message: impl Into<String>) -> Error {
-        Error { kind, operation, code: None, message: message.into(), source: None }
+        Error {
+            kind,
+            operation,
+            code: None,
+            message: message.into(),
+            source: None,
+        }
     }
 
-    /// What the SDK says of a call. When the call was not made, because the role for it could not be assumed, that is the error.
+    /// What the SDK says of a call. When the call was not made, because the role for it could not be assumed,
+    /// that is the error.
     pub(super) fn from_sdk<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -83,9 +93,10 @@ impl Error {
                     .or_else(|| code.clone())
                     .unwrap_or_else(|| format!("HTTP {}", status.unwrap_or_default())),
             ),
-            SdkError::ConstructionFailure(_) => {
-                (Kind::Invalid, format!("the request cannot be made: {}", innermost(&error)))
-            }
+            SdkError::ConstructionFailure(_) => (
+                Kind::Invalid,
+                format!("the request cannot be made: {}", innermost(&error)),
+            ),
             SdkError::TimeoutError(_) => (Kind::Transient, "no answer in time".into()),
             SdkError::DispatchFailure(failure) => {
                 let message = match failure.as_connector_error() {
@@ -97,11 +108,17 @@ impl Error {
             }
             _ => (Kind::Transient, "the answer could not be read".into()),
         };
-        Error { kind, operation, code, message, source: Some(Arc::new(error)) }
+        Error {
+            kind,
+            operation,
+            code,
+            message,
+            source: Some(Arc::new(error)),
+        }
     }
 
-    /// Why this process has no credentials that AWS accepts, in words that do not change; `None`: the call failed for another reason. A denial
-    /// by a policy shows that the credentials are good.
+    /// Why this process has no credentials that AWS accepts, in words that do not change; `None`: the call
+    /// failed for another reason. A denial by a policy shows that the credentials are good.
     pub fn without_credentials(&self) -> Option<String> {
         if self.code.as_deref().is_some_and(|code| UNUSABLE.contains(&code)) {
             return Some(format!("{self}"));
@@ -117,22 +134,30 @@ impl Error {
         let mut said: Vec<String> = chain(at).map(|e| stable(&e.to_string())).collect();
         said.dedup();
         // Of each place that was looked at the SDK says the same first.
-        is_final.then(|| said.join(": ").replace("the credential provider was not enabled: ", ""))
+        is_final.then(|| {
+            said.join(": ")
+                .replace("the credential provider was not enabled: ", "")
+        })
     }
 
-    /// The action that an IAM policy has to allow for this call. Where a call needs several, the one AWS's message names.
-    /// Source: Service Authorization Reference; API Gateway's actions are HTTP verbs.
+    /// The action that an IAM policy has to allow for this call. Where a call needs several, the one AWS's
+    /// message names. Source: Service Authorization Reference; API Gateway's actions are HTTP verbs.
     pub fn iam_action(&self) -> &'static str {
         let actions = iam_actions(self.operation);
         let named = |action: &&&str| self.message.contains(**action);
         if self.message.starts_with("Unable to access truststore") {
             return "s3:GetObjectVersion"; // API Gateway reads it with the caller's rights
         }
-        actions.iter().find(named).or(actions.first()).unwrap_or(&self.operation)
+        actions
+            .iter()
+            .find(named)
+            .or(actions.first())
+            .unwrap_or(&self.operation)
     }
 }
 
-/// Codes that mean one thing wherever they come from. What is not here goes by its shape ([`by_shape`]), then by the status.
+/// Codes that mean one thing wherever they come from. What is not here goes by its shape ([`by_shape`]), then
+/// by the status.
 const BY_CODE: &[(&str, Kind)] = &[
     ("NotFound", Kind::NotFound), // S3's HEAD answers have no body: the SDK fills in the status' name
     ("AlreadyExistsException", Kind::Conflict),
@@ -145,7 +170,8 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("PreconditionFailed", Kind::Conflict),
     ("RequestInProgressException", Kind::Conflict),
     ("ResourceInUseException", Kind::Conflict),
-    // S3, when an object is to be encrypted with a key that is not there or not to be used: another key has to be named.
+    // S3, when an object is to be encrypted with a key that is not there or not to be used: another key has
+    // to be named.
     ("KMS.DisabledException", Kind::Invalid),
     ("KMS.KMSInvalidStateException", Kind::Invalid),
     ("KMS.NotFoundException", Kind::Invalid),
@@ -184,14 +210,15 @@ const UNUSABLE: &[&str] = &[
     "UnrecognizedClientException",
 ];
 
-/// Codes that say nothing more than "no", where only the text tells: code, a part of the text, kind. Messages as AWS's users
-/// report them.
+/// Codes that say nothing more than "no", where only the text tells: code, a part of the text, kind. Messages
+/// as AWS's users report them.
 const BY_TEXT: &[(&str, &str, Kind)] = &[
     // CreateDomainName of a name that is taken, in this account or in another.
     ("BadRequestException", "already exists", Kind::Conflict),
     // A mapping to a stage that is not known everywhere yet: that it exists was looked at before.
     ("BadRequestException", "Invalid stage identifier", Kind::Transient),
-    // The caller may not read the truststore object; a version that is not there has another text and stays Invalid.
+    // The caller may not read the truststore object; a version that is not there has another text and stays
+    // Invalid.
     ("BadRequestException", "Unable to access truststore", Kind::Denied),
     // CREATE of a record that is there; DELETE of one that is another by now, or gone; CNAME beside others.
     ("InvalidChangeBatch", "already exists", Kind::Conflict),
@@ -207,7 +234,10 @@ fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Kind {
     // Some services send a type URI or a namespace: `com.amazonaws...#ThrottlingException:http://...`.
     let code = code.split_once('#').map_or(code, |(_, name)| name);
     let code = code.split_once(':').map_or(code, |(name, _)| name);
-    if let Some((_, _, kind)) = BY_TEXT.iter().find(|(c, text, _)| *c == code && message.contains(text)) {
+    if let Some((_, _, kind)) = BY_TEXT
+        .iter()
+        .find(|(c, text, _)| *c == code && message.contains(text))
+    {
         return *kind;
     }
     if let Some((_, kind)) = BY_CODE.iter().find(|(c, _)| *c == code) {
@@ -219,7 +249,8 @@ fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Kind {
 fn by_shape(code: &str) -> Option<Kind> {
     if code.starts_with("Throttl") || code.starts_with("TooManyRequests") {
         Some(Kind::Throttled)
-    } else if code.starts_with("NoSuch") || code.ends_with("NotFound") || code.ends_with("NotFoundException") {
+    } else if code.starts_with("NoSuch") || code.ends_with("NotFound") || code.ends_with("NotFoundException")
+    {
         Some(Kind::NotFound)
     } else if code.starts_with("AccessDenied") || code.starts_with("Unauthorized") {
         Some(Kind::Denied)
@@ -243,12 +274,17 @@ fn by_status(status: Option<u16>) -> Kind {
 /// The actions that an IAM policy has to allow for a call; none: the one that is called like it.
 pub fn iam_actions(operation: &'static str) -> &'static [&'static str] {
     match operation {
-        "apigateway:CreateDomainName" => {
-            &["apigateway:POST", "apigateway:PUT", "apigateway:AddCertificateToDomain", "iam:CreateServiceLinkedRole"]
-        }
-        "apigateway:UpdateDomainName" => {
-            &["apigateway:PATCH", "apigateway:AddCertificateToDomain", "apigateway:RemoveCertificateFromDomain"]
-        }
+        "apigateway:CreateDomainName" => &[
+            "apigateway:POST",
+            "apigateway:PUT",
+            "apigateway:AddCertificateToDomain",
+            "iam:CreateServiceLinkedRole",
+        ],
+        "apigateway:UpdateDomainName" => &[
+            "apigateway:PATCH",
+            "apigateway:AddCertificateToDomain",
+            "apigateway:RemoveCertificateFromDomain",
+        ],
         "apigateway:DeleteDomainName" => &["apigateway:DELETE", "apigateway:RemoveCertificateFromDomain"],
         "apigateway:UntagResource" => &["apigateway:DELETE"],
         "apigateway:TagResource" => &["apigateway:POST", "apigateway:PUT"],
@@ -275,8 +311,8 @@ pub fn iam_actions(operation: &'static str) -> &'static [&'static str] {
     }
 }
 
-/// AWS's message without what differs from one call to the next: request ids, times, and the session name in an assumed
-/// role's ARN, which changes with every renewal of the credentials.
+/// AWS's message without what differs from one call to the next: request ids, times, and the session name in
+/// an assumed role's ARN, which changes with every renewal of the credentials.
 fn stable(message: &str) -> String {
     let mut text = message.to_owned();
     while let Some((start, end)) = request_id(&text) {
@@ -296,9 +332,12 @@ fn stable(message: &str) -> String {
 /// Where a request id stands: the whole bracket that has it, or `RequestId: <id>`.
 fn request_id(text: &str) -> Option<(usize, usize)> {
     let lower = text.to_ascii_lowercase(); // same length
-    let (at, label) =
-        ["request id", "requestid", "request-id"].iter().find_map(|label| Some((lower.find(label)?, label)))?;
-    if let Some(open) = text[..at].rfind('(').filter(|open| !text[*open..at].contains(')'))
+    let (at, label) = ["request id", "requestid", "request-id"]
+        .iter()
+        .find_map(|label| Some((lower.find(label)?, label)))?;
+    if let Some(open) = text[..at]
+        .rfind('(')
+        .filter(|open| !text[*open..at].contains(')'))
         && let Some(close) = text[at..].find(')')
     {
         return Some((open, at + close + 1));
@@ -363,7 +402,12 @@ mod tests {
             ("UnauthorizedException", 401, "", Denied),
             ("ResourceInUseException", 400, "", Conflict),
             ("com.amazonaws.acm#ThrottlingException", 400, "", Throttled),
-            ("ResourceNotFoundException:http://internal.amazon.com/coral/", 400, "", NotFound),
+            (
+                "ResourceNotFoundException:http://internal.amazon.com/coral/",
+                400,
+                "",
+                NotFound,
+            ),
             ("KMS.NotFoundException", 400, "Invalid keyId", Invalid),
             // LimitExceeded is a quota of things in ACM and of calls in API Gateway: the status tells
             ("LimitExceededException", 400, "", Invalid),
@@ -374,20 +418,74 @@ mod tests {
             ("InternalFailure", 500, "", Transient),
             ("ServiceUnavailable", 503, "", Transient),
             // no more than "no"
-            ("BadRequestException", 400, "The domain name you provided already exists.", Conflict),
-            ("BadRequestException", 400, "Invalid stage identifier specified", Transient),
-            ("BadRequestException", 400, "Unable to access truststore URI s3://b/k version N/A.", Denied),
-            ("BadRequestException", 400, "Invalid truststore URI/versionId specified", Invalid),
-            ("BadRequestException", 400, "Missing ownershipVerificationCertificate.", Invalid),
-            ("ConflictException", 409, "There is already an update in progress", Conflict),
-            ("InvalidChangeBatch", 400, "[Tried to create resource record set but it already exists]", Conflict),
-            ("InvalidChangeBatch", 400, "[... but the values provided do not match the current values]", Conflict),
-            ("InvalidChangeBatch", 400, "[Tried to delete ... but it was not found]", NotFound),
-            ("InvalidChangeBatch", 400, "[RRSet with DNS name a. is not permitted in zone b.]", Invalid),
+            (
+                "BadRequestException",
+                400,
+                "The domain name you provided already exists.",
+                Conflict,
+            ),
+            (
+                "BadRequestException",
+                400,
+                "Invalid stage identifier specified",
+                Transient,
+            ),
+            (
+                "BadRequestException",
+                400,
+                "Unable to access truststore URI s3://b/k version N/A.",
+                Denied,
+            ),
+            (
+                "BadRequestException",
+                400,
+                "Invalid truststore URI/versionId specified",
+                Invalid,
+            ),
+            (
+                "BadRequestException",
+                400,
+                "Missing ownershipVerificationCertificate.",
+                Invalid,
+            ),
+            (
+                "ConflictException",
+                409,
+                "There is already an update in progress",
+                Conflict,
+            ),
+            (
+                "InvalidChangeBatch",
+                400,
+                "[Tried to create resource record set but it already exists]",
+                Conflict,
+            ),
+            (
+                "InvalidChangeBatch",
+                400,
+                "[... but the values provided do not match the current values]",
+                Conflict,
+            ),
+            (
+                "InvalidChangeBatch",
+                400,
+                "[Tried to delete ... but it was not found]",
+                NotFound,
+            ),
+            (
+                "InvalidChangeBatch",
+                400,
+                "[RRSet with DNS name a. is not permitted in zone b.]",
+                Invalid,
+            ),
             // text never overrules a code that says something
             ("ResourceNotFoundException", 400, "already exists", NotFound),
         ] {
-            assert_eq!(classify(Some(code), Some(status), message), kind, "{code} {status} {message}");
+            assert_eq!(
+                classify(Some(code), Some(status), message),
+                kind,
+                "{code} {status} {message}"
+            );
         }
         for (status, kind) in [
             (Some(301), Invalid),
@@ -408,14 +506,20 @@ mod tests {
         for (said, shown) in [
             ("Rate exceeded", "Rate exceeded"),
             (
-                "Access Denied (Service: Amazon S3; Status Code: 403; Request ID: 7XJ; S3 Extended Request ID: a/b=)",
+                "Access Denied (Service: Amazon S3; Status Code: 403; Request ID: 7XJ; S3 Extended Request \
+                 ID: a/b=)",
                 "Access Denied",
             ),
-            ("Not found. RequestId: 0a1b-2c, try again", "Not found. , try again"),
+            (
+                "Not found. RequestId: 0a1b-2c, try again",
+                "Not found. , try again",
+            ),
             ("Failed, request id: 0a1b-2c", "Failed,"),
             (
-                "User: arn:aws:sts::111111111111:assumed-role/op/web-identity-token-1764 is not authorized to perform: acm:ListCertificates",
-                "User: arn:aws:sts::111111111111:assumed-role/op is not authorized to perform: acm:ListCertificates",
+                "User: arn:aws:sts::111111111111:assumed-role/op/web-identity-token-1764 is not authorized \
+                 to perform: acm:ListCertificates",
+                "User: arn:aws:sts::111111111111:assumed-role/op is not authorized to perform: \
+                 acm:ListCertificates",
             ),
             (
                 "Signature expired: 20261124T120000Z is now earlier than 20261124T121000Z",
@@ -423,8 +527,10 @@ mod tests {
             ),
             // what is part of the matter stays
             (
-                "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in use.",
-                "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in use.",
+                "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in \
+                 use.",
+                "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in \
+                 use.",
             ),
         ] {
             assert_eq!(stable(said), shown);
@@ -436,11 +542,23 @@ mod tests {
         let said = |code: Option<&str>, source: Option<CredentialsError>| {
             let source = source.map(|e| Arc::new(e) as Arc<dyn StdError + Send + Sync>);
             let code = code.map(str::to_owned);
-            Error { code, source, ..Error::ours(Kind::Transient, "sts:GetCallerIdentity", "no") }.without_credentials()
+            Error {
+                code,
+                source,
+                ..Error::ours(Kind::Transient, "sts:GetCallerIdentity", "no")
+            }
+            .without_credentials()
         };
-        let refused = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity (request id: 0a1b)";
+        let refused =
+            "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity (request id: 0a1b)";
         assert_eq!(
-            said(None, Some(CredentialsError::not_loaded("no providers in chain provided credentials"))).as_deref(),
+            said(
+                None,
+                Some(CredentialsError::not_loaded(
+                    "no providers in chain provided credentials"
+                ))
+            )
+            .as_deref(),
             Some("no providers in chain provided credentials")
         );
         assert_eq!(
@@ -450,14 +568,22 @@ mod tests {
                  sts:AssumeRoleWithWebIdentity"
             )
         );
-        assert_eq!(said(Some("InvalidClientTokenId"), None).as_deref(), Some("sts:GetCallerIdentity: no"));
+        assert_eq!(
+            said(Some("InvalidClientTokenId"), None).as_deref(),
+            Some("sts:GetCallerIdentity: no")
+        );
         let unanswered = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "10.0.0.1:443");
         for (code, source) in [
             (None, None),
             (Some("AccessDenied"), None),
             (Some("ThrottlingException"), None),
             (None, Some(CredentialsError::provider_error(unanswered))),
-            (None, Some(CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)))),
+            (
+                None,
+                Some(CredentialsError::provider_timed_out(
+                    std::time::Duration::from_secs(5),
+                )),
+            ),
         ] {
             assert_eq!(said(code, source), None, "{code:?}");
         }
@@ -475,19 +601,43 @@ mod tests {
                 "not authorized to perform: apigateway:AddCertificateToDomain",
                 "apigateway:AddCertificateToDomain",
             ),
-            ("apigateway:CreateDomainName", "Unable to access truststore URI s3://b/k", "s3:GetObjectVersion"),
-            ("s3:PutObject", "is not authorized to perform: kms:GenerateDataKey on resource", "kms:GenerateDataKey"),
+            (
+                "apigateway:CreateDomainName",
+                "Unable to access truststore URI s3://b/k",
+                "s3:GetObjectVersion",
+            ),
+            (
+                "s3:PutObject",
+                "is not authorized to perform: kms:GenerateDataKey on resource",
+                "kms:GenerateDataKey",
+            ),
             ("s3:GetObject", "Access Denied", "s3:GetObjectVersion"),
-            ("s3:PutPublicAccessBlock", "Access Denied", "s3:PutBucketPublicAccessBlock"),
-            ("s3:GetBucketEncryption", "Access Denied", "s3:GetEncryptionConfiguration"),
+            (
+                "s3:PutPublicAccessBlock",
+                "Access Denied",
+                "s3:PutBucketPublicAccessBlock",
+            ),
+            (
+                "s3:GetBucketEncryption",
+                "Access Denied",
+                "s3:GetEncryptionConfiguration",
+            ),
             ("acm:RequestCertificate", "no", "acm:RequestCertificate"),
             ("acm:ListCertificates", "no", "acm:ListCertificates"),
-            ("route53:ChangeResourceRecordSets", "no", "route53:ChangeResourceRecordSets"),
+            (
+                "route53:ChangeResourceRecordSets",
+                "no",
+                "route53:ChangeResourceRecordSets",
+            ),
             ("s3:HeadBucket", "no", "s3:ListBucket"),
             ("s3:GetObject", "no", "s3:GetObjectVersion"),
             ("s3:PutObject", "no", "s3:PutObject"),
         ] {
-            assert_eq!(Error::ours(Kind::Denied, operation, message).iam_action(), action, "{operation}");
+            assert_eq!(
+                Error::ours(Kind::Denied, operation, message).iam_action(),
+                action,
+                "{operation}"
+            );
         }
     }
 }

@@ -8,7 +8,9 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::primitives::SdkBody;
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use std::fmt;
 use std::sync::Arc;
@@ -30,13 +32,19 @@ pub fn session(gate: &Gate, answer: impl Fn(&str, &str) -> (u16, String) + Send 
 
 /// A gate that lets everything through at once.
 pub fn gate() -> Gate {
-    Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().expect("a rate")])), || true)
+    Gate::new(
+        Quota::new(Rates::with(&["*=unlimited".parse().expect("a rate")])),
+        || true,
+    )
 }
 
 /// A session that answers a call with the first of `answers` whose text is in it, else with 404.
 pub fn answering(answers: Vec<(&'static str, Answer)>) -> Session {
     session_with(&gate(), move |call, _| {
-        let found = answers.iter().find(|(text, _)| call.contains(text)).map(|(_, answer)| answer.clone());
+        let found = answers
+            .iter()
+            .find(|(text, _)| call.contains(text))
+            .map(|(_, answer)| answer.clone());
         found.unwrap_or_else(|| (404, vec![], "{}".to_owned()))
     })
 }
@@ -67,7 +75,11 @@ impl fmt::Debug for Connector {
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let target = request.headers().get("x-amz-target").map(|target| format!(" {target}")).unwrap_or_default();
+        let target = request
+            .headers()
+            .get("x-amz-target")
+            .map(|target| format!(" {target}"))
+            .unwrap_or_default();
         let uri = request.uri().trim_start_matches("https://");
         let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
         let (status, headers, body) = (self.0)(&format!("{} {uri}{target}", request.method()), &body);

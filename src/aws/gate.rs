@@ -1,5 +1,6 @@
-//! The one way out: every call to AWS, reads and pages of lists included, waits its turn here, is refused when this process
-//! may not write, is counted and timed, is logged if it is a write, and has its failure classified.
+//! The one way out: every call to AWS, reads and pages of lists included, waits its turn here, is refused
+//! when this process may not write, is counted and timed, is logged if it is a write, and has its failure
+//! classified.
 
 use super::errors::{Error, Kind};
 use super::quota::{Bucket, Operation, Quota};
@@ -44,12 +45,19 @@ impl Calls {
     pub(crate) fn new() -> Calls {
         // 10 ms to 10 s, which is past the longest that a call may take.
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.01, 2.0, 11));
-        Calls { ended: Family::default(), seconds: Family::new_with_constructor(seconds) }
+        Calls {
+            ended: Family::default(),
+            seconds: Family::new_with_constructor(seconds),
+        }
     }
 
     /// Shows them in a registry.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("aws_api_calls", "Calls to AWS, each attempt, by how they ended", self.ended.clone());
+        registry.register(
+            "aws_api_calls",
+            "Calls to AWS, each attempt, by how they ended",
+            self.ended.clone(),
+        );
         let help = "How long a call to AWS took, without the wait for its turn";
         registry.register_with_unit("aws_api_call_duration", help, Unit::Seconds, self.seconds.clone());
     }
@@ -62,12 +70,28 @@ impl Calls {
         took: Duration,
     ) {
         let outcome = result.as_ref().map_or_else(|e| e.kind.word(), |_| "ok");
-        let code = result.as_ref().err().and_then(|e| e.code.as_deref()).unwrap_or_default();
+        let code = result
+            .as_ref()
+            .err()
+            .and_then(|e| e.code.as_deref())
+            .unwrap_or_default();
         // AWS's codes are words. What is none is not a code, and a label must not take any text.
-        let is_word = code.len() <= 64 && code.chars().all(|c| c.is_ascii_alphanumeric() || ".:_-".contains(c));
+        let is_word = code.len() <= 64
+            && code
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || ".:_-".contains(c));
         let error_code = if is_word { code } else { "other" }.to_owned();
-        self.ended.get_or_create(&Call { service, operation, outcome, error_code }).inc();
-        self.seconds.get_or_create(&Timed { service, operation }).observe(took.as_secs_f64());
+        self.ended
+            .get_or_create(&Call {
+                service,
+                operation,
+                outcome,
+                error_code,
+            })
+            .inc();
+        self.seconds
+            .get_or_create(&Timed { service, operation })
+            .observe(took.as_secs_f64());
     }
 }
 
@@ -75,8 +99,8 @@ impl Calls {
 #[derive(Clone)]
 pub struct Gate {
     pub quota: Quota,
-    /// Asked right before a write is sent, after it waited its turn: whether this process still leads for longer than one
-    /// attempt takes ([`super::session::ATTEMPT`]).
+    /// Asked right before a write is sent, after it waited its turn: whether this process still leads for
+    /// longer than one attempt takes ([`super::session::ATTEMPT`]).
     pub may_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Calls made, for metrics.
     pub calls: Calls,
@@ -84,7 +108,11 @@ pub struct Gate {
 
 impl Gate {
     pub fn new(quota: Quota, may_write: impl Fn() -> bool + Send + Sync + 'static) -> Gate {
-        Gate { quota, may_write: Arc::new(may_write), calls: Calls::new() }
+        Gate {
+            quota,
+            may_write: Arc::new(may_write),
+            calls: Calls::new(),
+        }
     }
 }
 
@@ -126,13 +154,18 @@ impl CallContext {
             None => None,
         };
         if is_write(name) && !(self.gate.may_write)() {
-            return Err(Error::ours(Kind::Transient, operation, "not sent: this replica does not lead"));
+            return Err(Error::ours(
+                Kind::Transient,
+                operation,
+                "not sent: this replica does not lead",
+            ));
         }
         let _own = Operation::of_call(name).map(|own| self.gate.quota.depart(&bucket(own)));
         let started = Instant::now();
         let result = send.await.map_err(|e| Error::from_sdk(operation, e));
         let kind = result.as_ref().err().map(|e| e.kind);
-        // The role for the call may not have been to be had: then it was not made, and STS's own call has been counted.
+        // The role for the call may not have been to be had: then it was not made, and STS's own call has
+        // been counted.
         if result.as_ref().is_err_and(|e| e.operation != operation) {
             return result;
         }
@@ -161,7 +194,9 @@ impl CallContext {
 /// Whether a call changes something, by its name, with or without the service.
 pub fn is_write(operation: &str) -> bool {
     let operation = operation.split_once(':').map_or(operation, |(_, name)| name);
-    !["Get", "List", "Describe", "Head", "Assume"].iter().any(|read| operation.starts_with(read))
+    !["Get", "List", "Describe", "Head", "Assume"]
+        .iter()
+        .any(|read| operation.starts_with(read))
 }
 
 #[cfg(test)]
@@ -177,12 +212,18 @@ mod tests {
     fn lines(may_write: bool, operation: &'static str, answer: Answer) -> Vec<serde_json::Value> {
         let quota = Quota::new(Rates::with(&["*=unlimited".parse().unwrap()]));
         let gate = Gate::new(quota, move || may_write);
-        let context = CallContext { gate, account: "111111111111".into(), region: "eu-west-1".into() };
+        let context = CallContext {
+            gate,
+            account: "111111111111".into(),
+            region: "eu-west-1".into(),
+        };
         let text = logged("info", Format::Json, || {
             let span = tracing::info_span!("act", action = "put the truststore");
             let _ = span.in_scope(|| futures::executor::block_on(context.call(operation, async { answer })));
         });
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     #[test]
@@ -190,14 +231,21 @@ mod tests {
         let written = lines(true, "s3:PutObject", Ok(()));
         assert_eq!(written.len(), 1, "{written:?}");
         let line = &written[0];
-        for (field, value) in
-            [("level", "INFO"), ("message", "wrote to AWS"), ("operation", "s3:PutObject"), ("outcome", "ok")]
-        {
+        for (field, value) in [
+            ("level", "INFO"),
+            ("message", "wrote to AWS"),
+            ("operation", "s3:PutObject"),
+            ("outcome", "ok"),
+        ] {
             assert_eq!(line[field], value, "{line}");
         }
         assert_eq!(line["span"]["action"], "put the truststore");
         let failed = lines(true, "s3:PutObject", Err(SdkError::timeout_error("late")));
-        assert_eq!((failed.len(), &failed[0]["outcome"]), (1, &"transient".into()), "it may have taken effect");
+        assert_eq!(
+            (failed.len(), &failed[0]["outcome"]),
+            (1, &"transient".into()),
+            "it may have taken effect"
+        );
         assert_eq!(lines(true, "s3:GetObject", Ok(())), [""; 0], "a read");
         assert_eq!(lines(false, "s3:PutObject", Ok(())), [""; 0], "not sent");
     }
@@ -206,14 +254,25 @@ mod tests {
     fn a_label_takes_words_only() {
         let (calls, mut registry, mut text) = (Calls::new(), Registry::default(), String::new());
         let long = "A".repeat(65);
-        for code in ["AccessDenied", "KMS.NotFoundException", "<html>no, with {braces}", &long] {
-            let error = Error { code: Some(code.into()), ..Error::ours(Kind::Invalid, "acm:ListCertificates", "") };
+        for code in [
+            "AccessDenied",
+            "KMS.NotFoundException",
+            "<html>no, with {braces}",
+            &long,
+        ] {
+            let error = Error {
+                code: Some(code.into()),
+                ..Error::ours(Kind::Invalid, "acm:ListCertificates", "")
+            };
             calls.count::<()>("acm", "ListCertificates", &Err(error), Duration::ZERO);
         }
         calls.register(&mut registry);
         encode(&mut text, &registry).unwrap();
         for (code, count) in [("AccessDenied", 1), ("KMS.NotFoundException", 1), ("other", 2)] {
-            assert!(text.contains(&format!("error_code=\"{code}\"}} {count}\n")), "{code}: {text}");
+            assert!(
+                text.contains(&format!("error_code=\"{code}\"}} {count}\n")),
+                "{code}: {text}"
+            );
         }
     }
 

@@ -28,24 +28,41 @@ struct Statement {
 
 impl Lambda {
     pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Lambda {
-        Lambda { client: Client::new(config), context: context.clone() }
+        Lambda {
+            client: Client::new(config),
+            context: context.clone(),
+        }
     }
 
-    /// The ids of the statements in the policy of a function, or of its version or alias, as its ARN says. None when it has no policy and when
-    /// there is no such function, which Lambda answers alike.
+    /// The ids of the statements in the policy of a function, or of its version or alias, as its ARN says.
+    /// None when it has no policy and when there is no such function, which Lambda answers alike.
     pub async fn statements(&self, function: &str) -> Result<BTreeSet<String>, Error> {
         const GET: &str = "lambda:GetPolicy";
-        let text = match self.context.call(GET, self.client.get_policy().function_name(function).send()).await {
+        let text = match self
+            .context
+            .call(GET, self.client.get_policy().function_name(function).send())
+            .await
+        {
             Ok(answer) => answer.policy.unwrap_or_default(),
             Err(e) if e.kind == Kind::NotFound => return Ok(BTreeSet::new()),
             Err(e) => return Err(e),
         };
-        let policy: Policy = serde_json::from_str(&text)
-            .map_err(|e| Error::ours(Kind::Transient, GET, format!("the policy of {function} cannot be read: {e}")))?;
-        Ok(policy.statement.into_iter().filter_map(|statement| statement.sid).collect())
+        let policy: Policy = serde_json::from_str(&text).map_err(|e| {
+            Error::ours(
+                Kind::Transient,
+                GET,
+                format!("the policy of {function} cannot be read: {e}"),
+            )
+        })?;
+        Ok(policy
+            .statement
+            .into_iter()
+            .filter_map(|statement| statement.sid)
+            .collect())
     }
 
-    /// Lets API Gateway call a function for `source`, an ARN of API Gateway's. [`Kind::Conflict`] when there is a statement with this id.
+    /// Lets API Gateway call a function for `source`, an ARN of API Gateway's. [`Kind::Conflict`] when there
+    /// is a statement with this id.
     pub async fn permit(&self, function: &str, statement: &str, source: &str) -> Result<(), Error> {
         let send = self
             .client
@@ -61,7 +78,11 @@ impl Lambda {
 
     /// Takes a statement out again.
     pub async fn forbid(&self, function: &str, statement: &str) -> Result<(), Error> {
-        let send = self.client.remove_permission().function_name(function).statement_id(statement);
+        let send = self
+            .client
+            .remove_permission()
+            .function_name(function)
+            .statement_id(statement);
         self.context.call("lambda:RemovePermission", send.send()).await?;
         Ok(())
     }

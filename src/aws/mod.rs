@@ -1,5 +1,6 @@
-//! AWS, one file per service: thin typed calls over the wire, results in our own words. No SDK type leaves this module, and
-//! nothing in it decides anything: that is the planner's. Every call passes [`gate::Gate`] and every failure [`errors`].
+//! AWS, one file per service: thin typed calls over the wire, results in our own words. No SDK type leaves
+//! this module, and nothing in it decides anything: that is the planner's. Every call passes [`gate::Gate`]
+//! and every failure [`errors`].
 
 pub mod acm;
 pub mod errors;

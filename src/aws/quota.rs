@@ -1,7 +1,9 @@
-//! Turns at AWS's quotas. Who wants a scarce call (a domain name operation every 30 seconds) draws a ticket and is woken when it
-//! is about its turn; then it reconciles again and plans, so that ten changes while it waited are one call. What is plentiful just waits.
+//! Turns at AWS's quotas. Who wants a scarce call (a domain name operation every 30 seconds) draws a ticket
+//! and is woken when it is about its turn; then it reconciles again and plans, so that ten changes while it
+//! waited are one call. What is plentiful just waits.
 //!
-//! The queue is not kept: who waits knows since when and asks again after a restart, which restores the order.
+//! The queue is not kept: who waits knows since when and asks again after a restart, which restores the
+//! order.
 
 pub use super::rates::Operation;
 use super::rates::{Rate, Rates};
@@ -16,14 +18,17 @@ use tokio::time::Instant;
 
 /// How long a ticket that was called may take to come back; then the next one is called.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long those are waited for that waited in a queue before a restart: until all of AWS's 120 domains of an account have been looked at.
+/// How long those are waited for that waited in a queue before a restart: until all of AWS's 120 domains of
+/// an account have been looked at.
 const RESTORE_WINDOW: Duration = Duration::from_secs(180);
 /// A ticket is called this much of an interval before its turn, so that its reconcile does not take of it.
 const AHEAD: f64 = 0.1;
-/// A scarce call is made once it has been asked for in the same words for this much of an interval, so that changes that come one after
-/// the other are one call, the first of them included; but after a whole interval whatever comes.
+/// A scarce call is made once it has been asked for in the same words for this much of an interval, so that
+/// changes that come one after the other are one call, the first of them included; but after a whole interval
+/// whatever comes.
 const SETTLING: f64 = 1.0 / 6.0;
-/// A token is whole when less than this is missing, a millionth of the interval: sums of fractions do not come out even.
+/// A token is whole when less than this is missing, a millionth of the interval: sums of fractions do not
+/// come out even.
 const ROUNDING: f64 = 1e-6;
 
 /// All token buckets of this process, and who waits at them. Cheap to clone.
@@ -43,7 +48,8 @@ struct Inner {
 struct LimiterState {
     started: Instant,
     queues: HashMap<Bucket, WaitQueue>,
-    /// The objects that waited in a queue before a restart and have not come since, and until when the others let them go first.
+    /// The objects that waited in a queue before a restart and have not come since, and until when the others
+    /// let them go first.
     missed: (BTreeSet<String>, Instant),
 }
 
@@ -66,7 +72,8 @@ pub enum Class {
     Drift,
 }
 
-/// A request for one call of a bucket. Order: the longest wait, with the head start of its class, then the name.
+/// A request for one call of a bucket. Order: the longest wait, with the head start of its class, then the
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub class: Class,
@@ -109,7 +116,8 @@ pub struct QueuePosition {
 struct WaitQueue {
     tokens: f64,
     at: Instant,
-    /// Calls on their way. AWS counts each somewhere between its start and its answer, so its token grows again only from then on.
+    /// Calls on their way. AWS counts each somewhere between its start and its answer, so its token grows
+    /// again only from then on.
     in_flight: u32,
     waiting: Vec<Waiting>,
     /// Held by who is next to make a plentiful call.
@@ -131,15 +139,20 @@ impl Bucket {
         let everywhere = operation == Operation::Route53;
         Bucket {
             account: account.to_owned(),
-            region: if everywhere { String::new() } else { region.to_owned() },
+            region: if everywhere {
+                String::new()
+            } else {
+                region.to_owned()
+            },
             operation,
         }
     }
 }
 
 impl Class {
-    /// So many intervals does it go before one of the last class that has waited as long. An hour of a domain name operation is as long as
-    /// all domains take that AWS allows an account: nobody waits longer than that for more urgent ones.
+    /// So many intervals does it go before one of the last class that has waited as long. An hour of a domain
+    /// name operation is as long as all domains take that AWS allows an account: nobody waits longer than
+    /// that for more urgent ones.
     fn head_start(self) -> u32 {
         match self {
             Class::Distrust => 120,
@@ -154,7 +167,10 @@ impl Ticket {
     /// Whoever has the least goes first.
     fn rank(&self, interval: Duration) -> (i128, &str) {
         let head_start = (interval * self.class.head_start()).as_nanos();
-        (self.since.as_nanosecond().saturating_sub_unsigned(head_start), &self.object)
+        (
+            self.since.as_nanosecond().saturating_sub_unsigned(head_start),
+            &self.object,
+        )
     }
 }
 
@@ -171,12 +187,22 @@ impl Waiting {
 impl Quota {
     pub fn new(rates: Rates) -> Quota {
         let now = Instant::now();
-        let state = LimiterState { started: now, queues: HashMap::new(), missed: (BTreeSet::new(), now) };
-        Quota { inner: Arc::new(Inner { rates, state: Mutex::new(state), changed: Notify::new() }) }
+        let state = LimiterState {
+            started: now,
+            queues: HashMap::new(),
+            missed: (BTreeSet::new(), now),
+        };
+        Quota {
+            inner: Arc::new(Inner {
+                rates,
+                state: Mutex::new(state),
+                changed: Notify::new(),
+            }),
+        }
     }
 
-    /// Count from now, as a process does that just started: nobody knows what a predecessor spent a moment ago. For whoever
-    /// becomes leader. Tickets stay.
+    /// Count from now, as a process does that just started: nobody knows what a predecessor spent a moment
+    /// ago. For whoever becomes leader. Tickets stay.
     pub fn start_over(&self) {
         let mut state = self.state();
         state.started = Instant::now();
@@ -190,17 +216,20 @@ impl Quota {
         self.inner.changed.notify_one();
     }
 
-    /// These objects waited in a queue when another process ended. Until each of them has been looked at, and for three minutes at the
-    /// most, nobody but those who distrust gets a turn: who is first is not known before.
+    /// These objects waited in a queue when another process ended. Until each of them has been looked at, and
+    /// for three minutes at the most, nobody but those who distrust gets a turn: who is first is not known
+    /// before.
     pub fn restore_waiters(&self, objects: impl Iterator<Item = String>) {
         self.state().missed = (objects.collect(), Instant::now() + RESTORE_WINDOW);
     }
 
-    /// Ask for a call. A ticket that has to wait stays in the queue until it is granted, asked with again, withdrawn, or was
-    /// called and came to nothing. `words` say what the call would do.
+    /// Ask for a call. A ticket that has to wait stays in the queue until it is granted, asked with again,
+    /// withdrawn, or was called and came to nothing. `words` say what the call would do.
     pub fn request(&self, bucket: &Bucket, ticket: Ticket, words: String) -> Grant {
         let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
-            return Grant::Go { after: Duration::ZERO };
+            return Grant::Go {
+                after: Duration::ZERO,
+            };
         };
         let now = Instant::now();
         let mut state = self.state();
@@ -208,28 +237,54 @@ impl Quota {
         let complete = state.is_complete(now) || ticket.class == Class::Distrust;
         let queue = state.queue(bucket, interval, burst);
         queue.drop_absent(now);
-        let before = queue.waiting.iter().position(|w| w.ticket.object == ticket.object);
+        let before = queue
+            .waiting
+            .iter()
+            .position(|w| w.ticket.object == ticket.object);
         let waiting = match before.map(|at| queue.waiting.remove(at)) {
-            None => Waiting { ticket, words, settling: now, first: now, called: None },
+            None => Waiting {
+                ticket,
+                words,
+                settling: now,
+                first: now,
+                called: None,
+            },
             Some(before) => Waiting {
-                settling: if before.words == words { before.settling } else { now },
-                ticket: Ticket { since: ticket.since.min(before.ticket.since), ..ticket },
+                settling: if before.words == words {
+                    before.settling
+                } else {
+                    now
+                },
+                ticket: Ticket {
+                    since: ticket.since.min(before.ticket.since),
+                    ..ticket
+                },
                 words,
                 called: None,
                 ..before
             },
         };
-        let position = queue.waiting.partition_point(|w| w.ticket.rank(interval) < waiting.ticket.rank(interval));
+        let position = queue
+            .waiting
+            .partition_point(|w| w.ticket.rank(interval) < waiting.ticket.rank(interval));
         let settled = waiting.settled(interval, burst);
-        let ahead = queue.waiting[..position].iter().filter(|w| w.settled(interval, burst) <= now).count();
+        let ahead = queue.waiting[..position]
+            .iter()
+            .filter(|w| w.settled(interval, burst) <= now)
+            .count();
         let missing = ahead as f64 + 1.0 - queue.tokens;
         let grant = if complete && settled <= now && missing < AHEAD + ROUNDING {
             queue.tokens -= 1.0;
-            Grant::Go { after: interval.mul_f64(missing.max(0.0)) }
+            Grant::Go {
+                after: interval.mul_f64(missing.max(0.0)),
+            }
         } else {
             queue.waiting.insert(position, waiting);
             let wait = interval.mul_f64((position as f64 + 1.0 - queue.tokens).max(0.0));
-            Grant::Wait { ahead: position, about: wait.max(settled - now) }
+            Grant::Wait {
+                ahead: position,
+                about: wait.max(settled - now),
+            }
         };
         drop(state);
         self.inner.changed.notify_one();
@@ -241,7 +296,8 @@ impl Quota {
         self.retain(object, |_| false);
     }
 
-    /// A reconcile of the object, which began then, has ended: what it was called for before that and did not ask for again, it does not want.
+    /// A reconcile of the object, which began then, has ended: what it was called for before that and did not
+    /// ask for again, it does not want.
     pub fn reconciled(&self, object: &str, began: Instant) {
         self.retain(object, |w| w.called.is_none_or(|called| called > began));
     }
@@ -265,20 +321,29 @@ impl Quota {
             };
             queue.refill(interval, burst);
             queue.drop_absent(now);
-            positions.extend(queue.waiting.iter().enumerate().map(|(ahead, Waiting { ticket, .. })| QueuePosition {
-                object: ticket.object.clone(),
-                operation: bucket.operation,
-                since: ticket.since,
-                ahead,
-                about: interval.mul_f64((ahead as f64 + 1.0 - queue.tokens).max(0.0)),
-            }));
+            positions.extend(
+                queue
+                    .waiting
+                    .iter()
+                    .enumerate()
+                    .map(|(ahead, Waiting { ticket, .. })| QueuePosition {
+                        object: ticket.object.clone(),
+                        operation: bucket.operation,
+                        since: ticket.since,
+                        ahead,
+                        about: interval.mul_f64((ahead as f64 + 1.0 - queue.tokens).max(0.0)),
+                    }),
+            );
         }
         positions
     }
 
-    /// Wait for a call's turn, in the order of asking, and make it while the flight lasts. For buckets that give many calls a second.
+    /// Wait for a call's turn, in the order of asking, and make it while the flight lasts. For buckets that
+    /// give many calls a second.
     pub(super) async fn acquire(&self, bucket: &Bucket) -> InFlight {
-        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else { return InFlight(None) };
+        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
+            return InFlight(None);
+        };
         let next = self.state().queue(bucket, interval, burst).next.clone();
         let _next = next.lock().await;
         loop {
@@ -299,7 +364,9 @@ impl Quota {
 
     /// A call that was granted is sent; it is on its way while the flight lasts.
     pub(super) fn depart(&self, bucket: &Bucket) -> InFlight {
-        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else { return InFlight(None) };
+        let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
+            return InFlight(None);
+        };
         let mut state = self.state();
         state.queue(bucket, interval, burst).in_flight += 1;
         InFlight(Some((self.clone(), bucket.clone())))
@@ -323,7 +390,8 @@ impl Quota {
         }
     }
 
-    /// The objects whose turn it is about to be, as it comes; each should reconcile again and ask again. For one listener.
+    /// The objects whose turn it is about to be, as it comes; each should reconcile again and ask again. For
+    /// one listener.
     pub fn granted(&self) -> impl Stream<Item = String> + Send + use<> {
         futures::stream::unfold(self.clone(), |quota| async move {
             let object = quota.next_granted().await;
@@ -407,9 +475,14 @@ fn is_scarce(burst: u32) -> bool {
     burst == 1
 }
 
-/// Scarce calls start with none, because a restart must not spend twice; plentiful ones with what a second gives.
+/// Scarce calls start with none, because a restart must not spend twice; plentiful ones with what a second
+/// gives.
 fn first_tokens(interval: Duration, burst: u32) -> f64 {
-    if is_scarce(burst) { 0.0 } else { interval.as_secs_f64().recip().min(f64::from(burst)) }
+    if is_scarce(burst) {
+        0.0
+    } else {
+        interval.as_secs_f64().recip().min(f64::from(burst))
+    }
 }
 
 impl LimiterState {
@@ -441,7 +514,8 @@ impl WaitQueue {
     }
 
     fn drop_absent(&mut self, now: Instant) {
-        self.waiting.retain(|w| w.called.is_none_or(|called| now < called + CLAIM_TIMEOUT));
+        self.waiting
+            .retain(|w| w.called.is_none_or(|called| now < called + CLAIM_TIMEOUT));
     }
 }
 

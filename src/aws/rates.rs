@@ -36,7 +36,8 @@ pub enum Rate {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rates(BTreeMap<Operation, Rate>);
 
-/// One `--aws-rate`: `CreateDomainName=1/30:1` (calls per seconds, then calls at once), `apigateway=10:40`, `*=unlimited`.
+/// One `--aws-rate`: `CreateDomainName=1/30:1` (calls per seconds, then calls at once), `apigateway=10:40`,
+/// `*=unlimited`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateOverride {
     /// None: every operation.
@@ -96,9 +97,10 @@ impl fmt::Display for Operation {
 }
 
 impl Default for Rates {
-    /// AWS's quotas: API Gateway Developer Guide, "Quotas and important notes" (10 a second, 40 at once); Route 53 Developer
-    /// Guide, "Quotas" (5 a second); ACM User Guide, "Quotas" (RequestCertificate 5 a second, what else we call 8 and more).
-    /// Of the plentiful ones we take a little less: calls that leave at a proper distance arrive at another.
+    /// AWS's quotas: API Gateway Developer Guide, "Quotas and important notes" (10 a second, 40 at once);
+    /// Route 53 Developer Guide, "Quotas" (5 a second); ACM User Guide, "Quotas" (RequestCertificate 5 a
+    /// second, what else we call 8 and more). Of the plentiful ones we take a little less: calls that leave
+    /// at a proper distance arrive at another.
     fn default() -> Rates {
         let every = |interval, burst| Rate::Limited { interval, burst };
         Rates(BTreeMap::from(Operation::ALL.map(|operation| {
@@ -120,7 +122,11 @@ impl Rates {
     pub fn with(overrides: &[RateOverride]) -> Rates {
         let mut rates = Rates::default();
         for RateOverride { operation, rate } in overrides {
-            for (_, value) in rates.0.iter_mut().filter(|(o, _)| operation.is_none_or(|only| only == **o)) {
+            for (_, value) in rates
+                .0
+                .iter_mut()
+                .filter(|(o, _)| operation.is_none_or(|only| only == **o))
+            {
                 *value = *rate;
             }
         }
@@ -147,7 +153,10 @@ impl FromStr for RateOverride {
             ),
         };
         if rate == "unlimited" {
-            return Ok(RateOverride { operation, rate: Rate::Unlimited });
+            return Ok(RateOverride {
+                operation,
+                rate: Rate::Unlimited,
+            });
         }
         let (rate, burst) = rate.split_once(':').ok_or(RateError::Form)?;
         let (calls, seconds) = rate.split_once('/').unwrap_or((rate, "1"));
@@ -159,11 +168,17 @@ impl FromStr for RateOverride {
         if !(1e-6..=86_400.0).contains(&seconds_per_call) {
             return Err(RateError::Rate(rate.to_owned()));
         }
-        let burst =
-            burst.parse::<u32>().ok().filter(|burst| *burst > 0).ok_or_else(|| RateError::Burst(burst.to_owned()))?;
+        let burst = burst
+            .parse::<u32>()
+            .ok()
+            .filter(|burst| *burst > 0)
+            .ok_or_else(|| RateError::Burst(burst.to_owned()))?;
         Ok(RateOverride {
             operation,
-            rate: Rate::Limited { interval: Duration::from_secs_f64(seconds_per_call), burst },
+            rate: Rate::Limited {
+                interval: Duration::from_secs_f64(seconds_per_call),
+                burst,
+            },
         })
     }
 }
@@ -174,14 +189,31 @@ mod tests {
 
     #[test]
     fn a_rate_is_read_or_its_mistake_is_named() {
-        let limited = |millis, burst| Rate::Limited { interval: Duration::from_millis(millis), burst };
-        let one = |operation, rate| Ok(RateOverride { operation: Some(operation), rate });
+        let limited = |millis, burst| Rate::Limited {
+            interval: Duration::from_millis(millis),
+            burst,
+        };
+        let one = |operation, rate| {
+            Ok(RateOverride {
+                operation: Some(operation),
+                rate,
+            })
+        };
         for (text, expected) in [
-            ("CreateDomainName=1/30:1", one(Operation::CreateDomainName, limited(30_000, 1))),
+            (
+                "CreateDomainName=1/30:1",
+                one(Operation::CreateDomainName, limited(30_000, 1)),
+            ),
             ("apigateway=10:40", one(Operation::ApiGateway, limited(100, 40))),
             ("route53=0.5:2", one(Operation::Route53, limited(2_000, 2))),
             ("acm=unlimited", one(Operation::Acm, Rate::Unlimited)),
-            ("*=unlimited", Ok(RateOverride { operation: None, rate: Rate::Unlimited })),
+            (
+                "*=unlimited",
+                Ok(RateOverride {
+                    operation: None,
+                    rate: Rate::Unlimited,
+                }),
+            ),
             ("acm", Err(RateError::Form)),
             ("acm=5", Err(RateError::Form)),
             ("s3=5:5", Err(RateError::Operation("s3".into()))),
@@ -197,21 +229,35 @@ mod tests {
         }
         assert_eq!(
             RateError::Operation("s3".into()).to_string(),
-            "no operation \"s3\": there are CreateDomainName, UpdateDomainName, DeleteDomainName, CreateDeployment, \
+            "no operation \"s3\": there are CreateDomainName, UpdateDomainName, DeleteDomainName, \
+             CreateDeployment, \
              apigateway, route53, acm and *"
         );
     }
 
     #[test]
     fn the_later_override_wins_and_the_rest_stays_as_aws_has_it() {
-        let read = |texts: &[&str]| Rates::with(&texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>());
+        let read =
+            |texts: &[&str]| Rates::with(&texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>());
         let some = read(&["*=unlimited", "acm=1:1"]);
         assert_eq!(some.of(Operation::Route53), Rate::Unlimited);
-        assert_eq!(some.of(Operation::Acm), Rate::Limited { interval: Duration::from_secs(1), burst: 1 });
-        assert_eq!(read(&["acm=1:1", "*=unlimited"]).of(Operation::Acm), Rate::Unlimited);
+        assert_eq!(
+            some.of(Operation::Acm),
+            Rate::Limited {
+                interval: Duration::from_secs(1),
+                burst: 1
+            }
+        );
+        assert_eq!(
+            read(&["acm=1:1", "*=unlimited"]).of(Operation::Acm),
+            Rate::Unlimited
+        );
         assert_eq!(
             read(&["acm=1:1"]).of(Operation::UpdateDomainName),
-            Rate::Limited { interval: Duration::from_secs(30), burst: 1 }
+            Rate::Limited {
+                interval: Duration::from_secs(30),
+                burst: 1
+            }
         );
     }
 }

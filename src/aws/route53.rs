@@ -30,8 +30,8 @@ pub struct RecordSet {
     /// As Route 53 gives them: a TXT's in their quotes, in its order.
     pub values: Vec<String>,
     pub alias: Option<Alias>,
-    /// One of several sets for this name and type (weighted, by Region, ...). What distinguishes them is not kept, so such a
-    /// set can be looked at, but not changed.
+    /// One of several sets for this name and type (weighted, by Region, ...). What distinguishes them is not
+    /// kept, so such a set can be looked at, but not changed.
     pub routed: bool,
 }
 
@@ -61,7 +61,10 @@ pub enum Action {
 
 impl Route53 {
     pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Route53 {
-        Route53 { client: Client::new(config), context: context.clone() }
+        Route53 {
+            client: Client::new(config),
+            context: context.clone(),
+        }
     }
 
     /// All zones that can be written to. Those that another AWS service keeps are left out.
@@ -71,7 +74,10 @@ impl Route53 {
         loop {
             let send = self.client.list_hosted_zones().set_marker(marker).send();
             let page = self.context.call("route53:ListHostedZones", send).await?;
-            let ours = page.hosted_zones.into_iter().filter(|z| z.linked_service.is_none());
+            let ours = page
+                .hosted_zones
+                .into_iter()
+                .filter(|z| z.linked_service.is_none());
             zones.extend(ours.map(zone));
             marker = page.next_marker.filter(|_| page.is_truncated);
             if marker.is_none() {
@@ -116,11 +122,16 @@ impl Route53 {
             if !page.is_truncated || page.next_record_name.is_none() {
                 return Ok(records);
             }
-            from = (page.next_record_name, page.next_record_type, page.next_record_identifier);
+            from = (
+                page.next_record_name,
+                page.next_record_type,
+                page.next_record_identifier,
+            );
         }
     }
 
-    /// Make all of the changes, or none, and return the change's id. A deletion must have the record exactly as it was read.
+    /// Make all of the changes, or none, and return the change's id. A deletion must have the record exactly
+    /// as it was read.
     pub async fn change(&self, zone_id: &str, changes: &[Change]) -> Result<String, Error> {
         const CHANGE: &str = "route53:ChangeResourceRecordSets";
         if let Some(routed) = changes.iter().find(|c| c.record.routed) {
@@ -130,14 +141,20 @@ impl Route53 {
             );
             return Err(Error::ours(Kind::Invalid, CHANGE, message));
         }
-        let incomplete = |e: aws_sdk_route53::error::BuildError| Error::ours(Kind::Invalid, CHANGE, e.to_string());
+        let incomplete =
+            |e: aws_sdk_route53::error::BuildError| Error::ours(Kind::Invalid, CHANGE, e.to_string());
         let batch = changes
             .iter()
             .map(sdk_change)
             .collect::<Result<Vec<_>, _>>()
             .and_then(|changes| sdk::ChangeBatch::builder().set_changes(Some(changes)).build())
             .map_err(incomplete)?;
-        let send = self.client.change_resource_record_sets().hosted_zone_id(zone_id).change_batch(batch).send();
+        let send = self
+            .client
+            .change_resource_record_sets()
+            .hosted_zone_id(zone_id)
+            .change_batch(batch)
+            .send();
         let answer = self.context.call(CHANGE, send).await?;
         let id = answer.change_info.map(|info| info.id).unwrap_or_default();
         Ok(bare(&id, "/change/"))
@@ -147,7 +164,9 @@ impl Route53 {
     pub async fn change_in_sync(&self, change_id: &str) -> Result<bool, Error> {
         let send = self.client.get_change().id(change_id).send();
         let answer = self.context.call("route53:GetChange", send).await?;
-        Ok(answer.change_info.is_some_and(|info| info.status == sdk::ChangeStatus::Insync))
+        Ok(answer
+            .change_info
+            .is_some_and(|info| info.status == sdk::ChangeStatus::Insync))
     }
 }
 
@@ -158,7 +177,9 @@ pub fn normalise(name: &str) -> String {
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         plain.push_str(before);
-        let code = escape.get(1..4).and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        let code = escape
+            .get(1..4)
+            .and_then(|octal| u8::from_str_radix(octal, 8).ok());
         match code.filter(|c| c.is_ascii_graphic() && *c != b'.' && *c != b'\\') {
             Some(c) => {
                 plain.push(char::from(c));
@@ -191,7 +212,12 @@ fn record(set: sdk::ResourceRecordSet) -> RecordSet {
         name: normalise(&set.name),
         kind: set.r#type.as_str().to_owned(),
         ttl: set.ttl,
-        values: set.resource_records.unwrap_or_default().into_iter().map(|r| r.value).collect(),
+        values: set
+            .resource_records
+            .unwrap_or_default()
+            .into_iter()
+            .map(|r| r.value)
+            .collect(),
         alias: set.alias_target.map(|alias| Alias {
             target: normalise(&alias.dns_name),
             hosted_zone_id: alias.hosted_zone_id,

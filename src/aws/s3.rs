@@ -1,5 +1,5 @@
-//! S3: the bucket that holds truststores, and their versions. Every call names the account that the bucket must belong to, so
-//! that a name taken by a stranger is refused by S3 itself.
+//! S3: the bucket that holds truststores, and their versions. Every call names the account that the bucket
+//! must belong to, so that a name taken by a stranger is refused by S3 itself.
 
 use super::errors::{Error, Kind};
 use super::gate::CallContext;
@@ -9,9 +9,9 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::BuildError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
-    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, PublicAccessBlockConfiguration,
-    ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
-    Tag, VersioningConfiguration,
+    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration,
+    PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
+    ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, VersioningConfiguration,
 };
 use std::collections::BTreeMap;
 
@@ -58,13 +58,21 @@ pub struct Version {
 
 impl S3 {
     pub(super) fn new(config: &SdkConfig, context: &CallContext) -> S3 {
-        S3 { client: Client::new(config), context: context.clone() }
+        S3 {
+            client: Client::new(config),
+            context: context.clone(),
+        }
     }
 
-    /// The bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account's has, or rights are missing.
+    /// The bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account's has, or
+    /// rights are missing.
     pub async fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
         const HEAD: &str = "s3:HeadBucket";
-        let head = self.client.head_bucket().bucket(name).expected_bucket_owner(&self.context.account);
+        let head = self
+            .client
+            .head_bucket()
+            .bucket(name)
+            .expected_bucket_owner(&self.context.account);
         // A bucket of another Region answers with a redirect, which says where it is.
         let send = async {
             match head.send().await {
@@ -84,7 +92,12 @@ impl S3 {
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let there = self.client.config().to_builder().region(Region::new(region.clone())).build();
+        let there = self
+            .client
+            .config()
+            .to_builder()
+            .region(Region::new(region.clone()))
+            .build();
         let ask = Client::from_conf(there)
             .get_bucket_versioning()
             .bucket(name)
@@ -95,50 +108,80 @@ impl S3 {
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        Ok(Some(Bucket { region, versioned: versioning == Some(BucketVersioningStatus::Enabled) }))
+        Ok(Some(Bucket {
+            region,
+            versioned: versioning == Some(BucketVersioningStatus::Enabled),
+        }))
     }
 
-    /// Whether nothing in it can become public, whatever anybody sets on the bucket or its objects: [`S3::block_public_access`].
+    /// Whether nothing in it can become public, whatever anybody sets on the bucket or its objects:
+    /// [`S3::block_public_access`].
     pub async fn public_access_is_blocked(&self, bucket: &str) -> Result<bool, Error> {
-        let send =
-            self.client.get_public_access_block().bucket(bucket).expected_bucket_owner(&self.context.account).send();
+        let send = self
+            .client
+            .get_public_access_block()
+            .bucket(bucket)
+            .expected_bucket_owner(&self.context.account)
+            .send();
         match self.context.call("s3:GetPublicAccessBlock", send).await {
             Ok(answer) => Ok(answer.public_access_block_configuration.is_some_and(|set| {
-                [set.block_public_acls, set.ignore_public_acls, set.block_public_policy, set.restrict_public_buckets]
-                    .iter()
-                    .all(|each| *each == Some(true))
+                [
+                    set.block_public_acls,
+                    set.ignore_public_acls,
+                    set.block_public_policy,
+                    set.restrict_public_buckets,
+                ]
+                .iter()
+                .all(|each| *each == Some(true))
             })),
             Err(e) if e.kind == Kind::NotFound => Ok(false), // NoSuchPublicAccessBlockConfiguration
             Err(e) => Err(e),
         }
     }
 
-    /// The KMS key that objects are encrypted with that do not say so themselves; none: S3's own, which every bucket has at the least.
+    /// The KMS key that objects are encrypted with that do not say so themselves; none: S3's own, which every
+    /// bucket has at the least.
     pub async fn default_kms_key(&self, bucket: &str) -> Result<Option<String>, Error> {
-        let send =
-            self.client.get_bucket_encryption().bucket(bucket).expected_bucket_owner(&self.context.account).send();
+        let send = self
+            .client
+            .get_bucket_encryption()
+            .bucket(bucket)
+            .expected_bucket_owner(&self.context.account)
+            .send();
         let answer = match self.context.call("s3:GetBucketEncryption", send).await {
             Ok(answer) => answer,
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let rules = answer.server_side_encryption_configuration.into_iter().flat_map(|all| all.rules);
+        let rules = answer
+            .server_side_encryption_configuration
+            .into_iter()
+            .flat_map(|all| all.rules);
         let mut defaults = rules.filter_map(|rule| rule.apply_server_side_encryption_by_default);
         Ok(defaults.find_map(|default| default.kms_master_key_id))
     }
 
     /// The tags of a bucket; none when it is not there.
     pub async fn bucket_tags(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
-        let send = self.client.get_bucket_tagging().bucket(name).expected_bucket_owner(&self.context.account).send();
+        let send = self
+            .client
+            .get_bucket_tagging()
+            .bucket(name)
+            .expected_bucket_owner(&self.context.account)
+            .send();
         match self.context.call("s3:GetBucketTagging", send).await {
-            Ok(answer) => Ok(answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect()),
+            Ok(answer) => Ok(answer
+                .tag_set
+                .into_iter()
+                .map(|tag| (tag.key, tag.value))
+                .collect()),
             Err(e) if e.kind == Kind::NotFound => Ok(BTreeMap::new()), // NoSuchTagSet too
             Err(e) => Err(e),
         }
     }
 
-    /// Make a bucket in this Region. It carries its tags from the first moment on; S3 makes it private, with S3's own key. In us-east-1
-    /// S3 accepts one that this account has already, and leaves its tags alone.
+    /// Make a bucket in this Region. It carries its tags from the first moment on; S3 makes it private, with
+    /// S3's own key. In us-east-1 S3 accepts one that this account has already, and leaves its tags alone.
     pub async fn create_bucket(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         const CREATE: &str = "s3:CreateBucket";
         // us-east-1 is where a bucket goes that says nothing, and S3 refuses to hear its name.
@@ -147,7 +190,12 @@ impl S3 {
             .set_location_constraint(place.map(BucketLocationConstraint::from))
             .set_tags(Some(self::tags(CREATE, tags)?))
             .build();
-        let send = self.client.create_bucket().bucket(name).create_bucket_configuration(configuration).send();
+        let send = self
+            .client
+            .create_bucket()
+            .bucket(name)
+            .create_bucket_configuration(configuration)
+            .send();
         self.context.call(CREATE, send).await?;
         Ok(())
     }
@@ -197,7 +245,9 @@ impl S3 {
 
     /// Keep every version of every object from now on.
     pub async fn enable_versioning(&self, bucket: &str) -> Result<(), Error> {
-        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let enabled = VersioningConfiguration::builder()
+            .status(BucketVersioningStatus::Enabled)
+            .build();
         let send = self
             .client
             .put_bucket_versioning()
@@ -209,11 +259,16 @@ impl S3 {
         Ok(())
     }
 
-    /// The newest version of the object, without its bytes; `None` when there is none or it was deleted. Without
-    /// `s3:ListBucket` S3 answers [`Kind::Denied`] for one that is not there.
+    /// The newest version of the object, without its bytes; `None` when there is none or it was deleted.
+    /// Without `s3:ListBucket` S3 answers [`Kind::Denied`] for one that is not there.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
-        let send =
-            self.client.head_object().bucket(bucket).key(key).expected_bucket_owner(&self.context.account).send();
+        let send = self
+            .client
+            .head_object()
+            .bucket(bucket)
+            .key(key)
+            .expected_bucket_owner(&self.context.account)
+            .send();
         match self.context.call("s3:HeadObject", send).await {
             Ok(answer) => Ok(Some(Object {
                 version: answer.version_id.filter(|id| id != "null").unwrap_or_default(),
@@ -226,7 +281,8 @@ impl S3 {
         }
     }
 
-    /// The bytes of one version, or (an empty version) of an object without versions; `None` when it is gone or is a delete marker.
+    /// The bytes of one version, or (an empty version) of an object without versions; `None` when it is gone
+    /// or is a delete marker.
     pub async fn get(&self, bucket: &str, key: &str, version: &str) -> Result<Option<Content>, Error> {
         const GET: &str = "s3:GetObject";
         let send = self
@@ -248,12 +304,15 @@ impl S3 {
         let body = tokio::time::timeout(ATTEMPT, answer.body.collect()).await;
         let broken = || Error::ours(Kind::Transient, GET, "the object did not arrive whole");
         let bytes = body.map_err(|_| broken())?.map_err(|_| broken())?;
-        Ok(Some(Content { bytes: bytes.to_vec(), metadata: answer.metadata.unwrap_or_default().into_iter().collect() }))
+        Ok(Some(Content {
+            bytes: bytes.to_vec(),
+            metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
+        }))
     }
 
-    /// Store the bytes as a new version and return its id. An answer without one is an error that passes: as a rule the bucket is
-    /// versioned for so short a time that not all of S3 knows (AWS speaks of up to 15 minutes). `kms_key`: to encrypt with, in
-    /// place of the bucket's default.
+    /// Store the bytes as a new version and return its id. An answer without one is an error that passes: as
+    /// a rule the bucket is versioned for so short a time that not all of S3 knows (AWS speaks of up to 15
+    /// minutes). `kms_key`: to encrypt with, in place of the bucket's default.
     pub async fn put(
         &self,
         bucket: &str,
@@ -277,7 +336,8 @@ impl S3 {
             .send();
         let answer = self.context.call(PUT, send).await?;
         answer.version_id.filter(|id| id != "null").ok_or_else(|| {
-            let message = format!("bucket {bucket} gives no version yet: its versioning was enabled a short time ago");
+            let message =
+                format!("bucket {bucket} gives no version yet: its versioning was enabled a short time ago");
             Error::ours(Kind::Transient, PUT, message)
         })
     }
@@ -309,8 +369,11 @@ impl S3 {
                 .map(|v| (v.key, v.version_id, v.is_latest, v.last_modified, true));
             for (of, id, latest, at, delete_marker) in objects.chain(markers) {
                 if of.as_deref() == Some(key) {
-                    let version =
-                        Version { id: id.unwrap_or_default(), latest: latest.unwrap_or_default(), delete_marker };
+                    let version = Version {
+                        id: id.unwrap_or_default(),
+                        latest: latest.unwrap_or_default(),
+                        delete_marker,
+                    };
                     versions.push((at.map(|at| (at.secs(), at.subsec_nanos())), version));
                 }
             }
@@ -322,7 +385,8 @@ impl S3 {
             key_marker = page.next_key_marker;
             version_marker = page.next_version_id_marker;
         }
-        // Objects and markers come in two lists. S3's dates have whole seconds: of equal ones the latest goes first.
+        // Objects and markers come in two lists. S3's dates have whole seconds: of equal ones the latest goes
+        // first.
         versions.sort_by(|(a, x), (b, y)| (y.latest, b).cmp(&(x.latest, a)));
         Ok(versions.into_iter().map(|(_, version)| version).collect())
     }
@@ -343,12 +407,22 @@ impl S3 {
 }
 
 fn tags(operation: &'static str, tags: &BTreeMap<String, String>) -> Result<Vec<Tag>, Error> {
-    let tag = |(key, value)| Tag::builder().key(key).value(value).build().map_err(|e| unmade(operation, &e));
+    let tag = |(key, value)| {
+        Tag::builder()
+            .key(key)
+            .value(value)
+            .build()
+            .map_err(|e| unmade(operation, &e))
+    };
     tags.iter().map(tag).collect()
 }
 
 fn unmade(operation: &'static str, error: &BuildError) -> Error {
-    Error::ours(Kind::Invalid, operation, format!("the request cannot be made: {error}"))
+    Error::ours(
+        Kind::Invalid,
+        operation,
+        format!("the request cannot be made: {error}"),
+    )
 }
 
 #[cfg(test)]
@@ -370,12 +444,23 @@ mod tests {
         assert_eq!(head("v1").head("b", "k").await.unwrap().unwrap().version, "v1");
         assert_eq!(head("null").head("b", "k").await.unwrap().unwrap().version, "");
         assert_eq!(s3(vec![]).head("b", "k").await.unwrap(), None);
-        assert!(s3(vec![("HEAD", answer(403, &[], ""))]).head("b", "k").await.is_err());
-        let code =
-            |status, code: &str| s3(vec![("GET", answer(status, &[], &format!("<Error><Code>{code}</Code></Error>")))]);
-        for (status, text, expected) in
-            [(404, "NoSuchKey", true), (405, "MethodNotAllowed", true), (403, "AccessDenied", false)]
-        {
+        assert!(
+            s3(vec![("HEAD", answer(403, &[], ""))])
+                .head("b", "k")
+                .await
+                .is_err()
+        );
+        let code = |status, code: &str| {
+            s3(vec![(
+                "GET",
+                answer(status, &[], &format!("<Error><Code>{code}</Code></Error>")),
+            )])
+        };
+        for (status, text, expected) in [
+            (404, "NoSuchKey", true),
+            (405, "MethodNotAllowed", true),
+            (403, "AccessDenied", false),
+        ] {
             let read = code(status, text).get("b", "k", "v").await;
             assert_eq!(matches!(read, Ok(None)), expected, "{text}: {read:?}");
         }
@@ -384,41 +469,74 @@ mod tests {
     #[tokio::test]
     async fn a_truststore_that_got_no_version_is_not_stored() {
         let put = |headers: &[(&'static str, &'static str)]| s3(vec![("PUT", answer(200, headers, ""))]);
-        let store = async |s3: S3| s3.put("b", "k", vec![], &BTreeMap::new(), None).await.map_err(|e| e.kind);
+        let store = async |s3: S3| {
+            s3.put("b", "k", vec![], &BTreeMap::new(), None)
+                .await
+                .map_err(|e| e.kind)
+        };
         assert_eq!(store(put(&[("x-amz-version-id", "v1")])).await, Ok("v1".into()));
-        assert_eq!(store(put(&[("x-amz-version-id", "null")])).await, Err(Kind::Transient));
+        assert_eq!(
+            store(put(&[("x-amz-version-id", "null")])).await,
+            Err(Kind::Transient)
+        );
         assert_eq!(store(put(&[])).await, Err(Kind::Transient));
     }
 
     #[tokio::test]
     async fn a_bucket_is_known_with_its_region_and_its_versioning() {
         let versioning = |word: &str| {
-            answer(200, &[], &format!("<VersioningConfiguration><Status>{word}</Status></VersioningConfiguration>"))
+            answer(
+                200,
+                &[],
+                &format!("<VersioningConfiguration><Status>{word}</Status></VersioningConfiguration>"),
+            )
         };
         let of = async |head: Answer, word: &str| {
-            s3(vec![("?versioning", versioning(word)), ("HEAD", head)]).bucket("b").await
+            s3(vec![("?versioning", versioning(word)), ("HEAD", head)])
+                .bucket("b")
+                .await
         };
         let here = answer(200, &[("x-amz-bucket-region", "eu-west-1")], "");
-        let found = |region: &str, versioned| Some(Bucket { region: region.into(), versioned });
-        assert_eq!(of(here.clone(), "Enabled").await.unwrap(), found("eu-west-1", true));
+        let found = |region: &str, versioned| {
+            Some(Bucket {
+                region: region.into(),
+                versioned,
+            })
+        };
+        assert_eq!(
+            of(here.clone(), "Enabled").await.unwrap(),
+            found("eu-west-1", true)
+        );
         assert_eq!(of(here, "Suspended").await.unwrap(), found("eu-west-1", false));
         let elsewhere = answer(301, &[("x-amz-bucket-region", "us-east-1")], "");
         assert_eq!(of(elsewhere, "Enabled").await.unwrap(), found("us-east-1", true));
         assert_eq!(of(answer(404, &[], ""), "Enabled").await.unwrap(), None);
         let strange = answer(403, &[("x-amz-bucket-region", "us-east-1")], "");
-        assert_eq!(of(strange, "Enabled").await.unwrap_err().kind, Kind::Denied, "another account's");
+        assert_eq!(
+            of(strange, "Enabled").await.unwrap_err().kind,
+            Kind::Denied,
+            "another account's"
+        );
     }
 
     #[tokio::test]
     async fn public_access_is_blocked_when_all_four_settings_say_so() {
-        let all = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
+        let all = [
+            "BlockPublicAcls",
+            "IgnorePublicAcls",
+            "BlockPublicPolicy",
+            "RestrictPublicBuckets",
+        ];
         let of = async |missing: Option<&str>| {
             let set = |name: &&str| format!("<{name}>{}</{name}>", Some(*name) != missing);
             let body = format!(
                 "<PublicAccessBlockConfiguration>{}</PublicAccessBlockConfiguration>",
                 all.iter().map(set).collect::<String>()
             );
-            s3(vec![("publicAccessBlock", answer(200, &[], &body))]).public_access_is_blocked("b").await.unwrap()
+            s3(vec![("publicAccessBlock", answer(200, &[], &body))])
+                .public_access_is_blocked("b")
+                .await
+                .unwrap()
         };
         assert!(of(None).await);
         for name in all {

@@ -1,5 +1,6 @@
-//! A session: one account, one Region, the clients of the services. Reads the environment as every AWS SDK does (credentials,
-//! Region, `AWS_ENDPOINT_URL`), the proxies that it names ([`crate::proxy`]), and nothing else.
+//! A session: one account, one Region, the clients of the services. Reads the environment as every AWS SDK
+//! does (credentials, Region, `AWS_ENDPOINT_URL`), the proxies that it names ([`crate::proxy`]), and nothing
+//! else.
 
 use super::acm::Acm;
 use super::errors::{ASSUME_ROLE, Error, Kind};
@@ -35,7 +36,8 @@ pub struct Access {
     pub region: Option<String>,
     /// Unset: with the credentials of the environment.
     pub role: Option<RoleToAssume>,
-    /// For Route 53 alone. Unset: as for the rest. This role too is assumed with the credentials of the environment.
+    /// For Route 53 alone. Unset: as for the rest. This role too is assumed with the credentials of the
+    /// environment.
     pub route53_role: Option<RoleToAssume>,
 }
 
@@ -53,7 +55,8 @@ pub struct Sessions {
     gate: Gate,
     /// With the credentials of the environment.
     own: Arc<Mutex<Own>>,
-    /// With a role. Each is connected on its own: a role that STS does not answer for keeps nobody else waiting.
+    /// With a role. Each is connected on its own: a role that STS does not answer for keeps nobody else
+    /// waiting.
     assumed: Arc<std::sync::Mutex<HashMap<Access, Arc<OnceCell<Session>>>>>,
 }
 
@@ -66,11 +69,16 @@ struct Own {
 
 impl Sessions {
     pub fn new(gate: &Gate) -> Sessions {
-        Sessions { gate: gate.clone(), own: Arc::default(), assumed: Arc::default() }
+        Sessions {
+            gate: gate.clone(),
+            own: Arc::default(),
+            assumed: Arc::default(),
+        }
     }
 
-    /// The session for this access. AWS is asked once who that is; a failure is not kept. Whether the role for Route 53 can
-    /// be assumed shows only in calls of Route 53, so that a refusal keeps nothing else from working.
+    /// The session for this access. AWS is asked once who that is; a failure is not kept. Whether the role
+    /// for Route 53 can be assumed shows only in calls of Route 53, so that a refusal keeps nothing else from
+    /// working.
     pub async fn get(&self, access: &Access) -> Result<Session, Error> {
         let own = self.own(access.region.as_deref()).await?;
         if access.role.is_none() && access.route53_role.is_none() {
@@ -86,19 +94,29 @@ impl Sessions {
                 None => own.clone(),
             };
             Ok(match &access.route53_role {
-                Some(role) => Session { route53: own.as_role(role).route53, ..session },
+                Some(role) => Session {
+                    route53: own.as_role(role).route53,
+                    ..session
+                },
                 None => session,
             })
         };
         cell.get_or_try_init(connect).await.cloned()
     }
 
-    /// Sessions that all derive from `session`, as if it were connected with the credentials of the environment.
+    /// Sessions that all derive from `session`, as if it were connected with the credentials of the
+    /// environment.
     #[cfg(test)]
     pub(crate) fn of(session: Session) -> Sessions {
         let sessions = Sessions::new(&session.gate);
-        let own = Own { sessions: [(None, session)].into(), failed: None };
-        Sessions { own: Arc::new(Mutex::new(own)), ..sessions }
+        let own = Own {
+            sessions: [(None, session)].into(),
+            failed: None,
+        };
+        Sessions {
+            own: Arc::new(Mutex::new(own)),
+            ..sessions
+        }
     }
 
     async fn own(&self, region: Option<&str>) -> Result<Session, Error> {
@@ -110,8 +128,11 @@ impl Sessions {
         }
         let session = match (region, own.sessions.values().next(), &own.failed) {
             (Some(region), Some(other), _) => other.in_region(region),
-            // Somebody else was told while this one waited: asking one after the other would take all of them too long.
-            (_, None, Some((at, error))) if *at > asked && error.kind == Kind::Transient => return Err(error.clone()),
+            // Somebody else was told while this one waited: asking one after the other would take all of them
+            // too long.
+            (_, None, Some((at, error))) if *at > asked && error.kind == Kind::Transient => {
+                return Err(error.clone());
+            }
             _ => match Session::connect(region, &self.gate).await {
                 Ok(session) => session,
                 Err(error) => {
@@ -141,15 +162,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with the credentials of the environment, in `region` or the environment's own. Asks STS which account it is,
-    /// so credentials that do not work fail here.
+    /// A session with the credentials of the environment, in `region` or the environment's own. Asks STS
+    /// which account it is, so credentials that do not work fail here.
     pub async fn connect(region: Option<&str>, gate: &Gate) -> Result<Session, Error> {
-        let proxies = Proxies::from_env().map_err(|error| Error::ours(Kind::Invalid, WHO, error.to_string()))?;
+        let proxies =
+            Proxies::from_env().map_err(|error| Error::ours(Kind::Invalid, WHO, error.to_string()))?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            // With the SDK's own HTTPS client switched off (it brings a second TLS stack) nothing else supplies one.
+            // With the SDK's own HTTPS client switched off (it brings a second TLS stack) nothing else
+            // supplies one.
             .http_client(proxies.http_client(TlsContext::default()))
             .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).build());
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_attempt_timeout(ATTEMPT)
+                    .build(),
+            );
         if let Some(region) = region {
             loader = loader.region(Region::new(region.to_owned()));
         }
@@ -158,17 +185,22 @@ impl Session {
 
     /// The same account in another Region; asks nobody.
     pub fn in_region(&self, region: &str) -> Session {
-        let config = self.config.to_builder().region(Region::new(region.to_owned())).build();
+        let config = self
+            .config
+            .to_builder()
+            .region(Region::new(region.to_owned()))
+            .build();
         Session::with(config, self.account.clone(), region.to_owned(), &self.gate)
     }
 
-    /// A session with the rights of another role, possibly of another account, in the same Region. Asks STS who that is, so a role
-    /// that may not be assumed fails here.
+    /// A session with the rights of another role, possibly of another account, in the same Region. Asks STS
+    /// who that is, so a role that may not be assumed fails here.
     pub async fn assume_role(&self, role: &RoleToAssume) -> Result<Session, Error> {
         Session::of(self.with_role(role), &self.gate).await
     }
 
-    /// The same, but asks nobody: a role that may not be assumed fails at the first call. The account is the one in the ARN.
+    /// The same, but asks nobody: a role that may not be assumed fails at the first call. The account is the
+    /// one in the ARN.
     fn as_role(&self, role: &RoleToAssume) -> Session {
         let account = account_of(&role.arn).to_owned();
         Session::with(self.with_role(role), account, self.region.clone(), &self.gate)
@@ -184,10 +216,14 @@ impl Session {
             },
             role: role.clone(),
         };
-        self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(role)).build()
+        self.config
+            .to_builder()
+            .credentials_provider(SharedCredentialsProvider::new(role))
+            .build()
     }
 
-    /// The host of an API's default endpoint. Source: API Gateway Developer Guide; China has a suffix of its own.
+    /// The host of an API's default endpoint. Source: API Gateway Developer Guide; China has a suffix of its
+    /// own.
     pub fn execute_api_host(&self, api_id: &str) -> String {
         let suffix = if self.region.starts_with("cn-") { ".cn" } else { "" };
         format!("{api_id}.execute-api.{}.amazonaws.com{suffix}", self.region)
@@ -203,10 +239,24 @@ impl Session {
 
     async fn of(config: SdkConfig, gate: &Gate) -> Result<Session, Error> {
         let Some(region) = config.region().map(ToString::to_string) else {
-            return Err(Error::ours(Kind::Invalid, WHO, "no Region is set: set AWS_REGION"));
+            return Err(Error::ours(
+                Kind::Invalid,
+                WHO,
+                "no Region is set: set AWS_REGION",
+            ));
         };
-        let context = CallContext { gate: gate.clone(), account: String::new(), region: region.clone() };
-        let answer = match context.call(WHO, aws_sdk_sts::Client::new(&config).get_caller_identity().send()).await {
+        let context = CallContext {
+            gate: gate.clone(),
+            account: String::new(),
+            region: region.clone(),
+        };
+        let answer = match context
+            .call(
+                WHO,
+                aws_sdk_sts::Client::new(&config).get_caller_identity().send(),
+            )
+            .await
+        {
             Ok(answer) => answer,
             Err(error) => return Err(without_credentials(&config, error).await),
         };
@@ -217,7 +267,11 @@ impl Session {
     }
 
     pub(super) fn with(config: SdkConfig, account: String, region: String, gate: &Gate) -> Session {
-        let context = CallContext { gate: gate.clone(), account: account.clone(), region: region.clone() };
+        let context = CallContext {
+            gate: gate.clone(),
+            account: account.clone(),
+            region: region.clone(),
+        };
         Session {
             acm: Acm::new(&config, &context),
             gateway: Gateway::new(&config, &context),
@@ -232,12 +286,19 @@ impl Session {
     }
 }
 
-/// The failure of a call that got no answer: to find out that there are no credentials may take longer than the call may.
+/// The failure of a call that got no answer: to find out that there are no credentials may take longer than
+/// the call may.
 async fn without_credentials(config: &SdkConfig, error: Error) -> Error {
-    let provider = config.credentials_provider().filter(|_| error.code.is_none() && error.kind == Kind::Transient);
+    let provider = config
+        .credentials_provider()
+        .filter(|_| error.code.is_none() && error.kind == Kind::Transient);
     let Some(provider) = provider else { return error };
     match tokio::time::timeout(CREDENTIALS, provider.provide_credentials()).await {
-        Ok(Err(cause)) => Error { message: "no usable credentials".into(), source: Some(Arc::new(cause)), ..error },
+        Ok(Err(cause)) => Error {
+            message: "no usable credentials".into(),
+            source: Some(Arc::new(cause)),
+            ..error
+        },
         _ => error,
     }
 }
@@ -257,8 +318,8 @@ pub fn account_of(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
 }
 
-/// Supplies the credentials of a role, which is assumed again before they expire. The SDK's own provider does the same, but past the
-/// gate, and tells a refusal from a failure in its text only.
+/// Supplies the credentials of a role, which is assumed again before they expire. The SDK's own provider does
+/// the same, but past the gate, and tells a refusal from a failure in its text only.
 #[derive(Debug)]
 struct Role {
     sts: aws_sdk_sts::Client,
@@ -278,7 +339,12 @@ impl Role {
         let ours = |kind, what: &str| Error::ours(kind, ASSUME_ROLE, format!("as {}: {what}", self.role.arn));
         let answer = match self.context.call(ASSUME_ROLE, send).await {
             Ok(answer) => answer,
-            Err(error) => return Err(Error { message: format!("as {}: {}", self.role.arn, error.message), ..error }),
+            Err(error) => {
+                return Err(Error {
+                    message: format!("as {}: {}", self.role.arn, error.message),
+                    ..error
+                });
+            }
         };
         let Some(given) = answer.credentials else {
             return Err(ours(Kind::Transient, "the answer has no credentials"));
@@ -302,7 +368,9 @@ impl ProvideCredentials for Role {
         Self: 'a,
     {
         // Our error comes out again where a call's is classified.
-        future::ProvideCredentials::new(async { self.assume().await.map_err(CredentialsError::provider_error) })
+        future::ProvideCredentials::new(async {
+            self.assume().await.map_err(CredentialsError::provider_error)
+        })
     }
 }
 
@@ -322,25 +390,52 @@ mod tests {
             assert_eq!(session.in_region(region).execute_api_host("a1"), host);
         }
         let arn = "arn:aws-cn:lambda:us-east-1:999999999999:function:f";
-        assert_eq!((partition_of(arn), region_of(arn), account_of(arn)), ("aws-cn", "us-east-1", "999999999999"));
+        assert_eq!(
+            (partition_of(arn), region_of(arn), account_of(arn)),
+            ("aws-cn", "us-east-1", "999999999999")
+        );
         assert_eq!((partition_of("x"), region_of("x"), account_of("x")), ("", "", ""));
     }
 
     #[tokio::test]
     async fn a_role_for_route_53_is_taken_on_for_route_53_alone() {
         let sessions = Sessions::of(fake::answering(vec![]));
-        let role = RoleToAssume { arn: "arn:aws:iam::999999999999:role/r".into(), external_id: None };
+        let role = RoleToAssume {
+            arn: "arn:aws:iam::999999999999:role/r".into(),
+            external_id: None,
+        };
         let plain = sessions.get(&Access::default()).await.unwrap();
-        assert_eq!((plain.account.as_str(), plain.region.as_str()), (fake::ACCOUNT, fake::REGION));
-        let there = sessions.get(&Access { region: Some("us-east-1".into()), ..Access::default() }).await.unwrap();
+        assert_eq!(
+            (plain.account.as_str(), plain.region.as_str()),
+            (fake::ACCOUNT, fake::REGION)
+        );
+        let there = sessions
+            .get(&Access {
+                region: Some("us-east-1".into()),
+                ..Access::default()
+            })
+            .await
+            .unwrap();
         assert_eq!(there.region, "us-east-1");
-        let zone = sessions.get(&Access { route53_role: Some(role.clone()), ..Access::default() }).await.unwrap();
+        let zone = sessions
+            .get(&Access {
+                route53_role: Some(role.clone()),
+                ..Access::default()
+            })
+            .await
+            .unwrap();
         assert_eq!(zone.account, fake::ACCOUNT, "whatever STS says of the role");
         let refused = zone.route53.zones().await.unwrap_err();
         assert_eq!(refused.operation, ASSUME_ROLE);
         assert!(zone.acm.listed().await.is_err_and(|e| e.operation != ASSUME_ROLE));
         assert!(
-            sessions.get(&Access { role: Some(role), ..Access::default() }).await.is_err(),
+            sessions
+                .get(&Access {
+                    role: Some(role),
+                    ..Access::default()
+                })
+                .await
+                .is_err(),
             "a refusal is not kept"
         );
     }

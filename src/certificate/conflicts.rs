@@ -1,4 +1,5 @@
-//! Two self-signed certificates of one domain that want one subject, which API Gateway takes only once: the older object has it. Pure.
+//! Two self-signed certificates of one domain that want one subject, which API Gateway takes only once: the
+//! older object has it. Pure.
 use kube::ResourceExt;
 
 use super::desired::domain_key;
@@ -10,7 +11,9 @@ pub fn winner<'a>(
     all: impl IntoIterator<Item = &'a ClientCertificate>,
 ) -> Option<&'a ClientCertificate> {
     let age = |c: &ClientCertificate| (c.creation_timestamp(), c.namespace(), c.name_any());
-    all.into_iter().filter(|c| wants_the_same(me, c) && age(c) < age(me)).min_by_key(|c| age(c))
+    all.into_iter()
+        .filter(|c| wants_the_same(me, c) && age(c) < age(me))
+        .min_by_key(|c| age(c))
 }
 
 /// Whether another one wants this subject in the truststore of the same domain.
@@ -24,19 +27,41 @@ pub fn wants_the_same(me: &ClientCertificate, other: &ClientCertificate) -> bool
 
 /// As API Gateway and every TLS library compare names: case and repeated spaces do not count.
 fn subject(cert: &ClientCertificate) -> Vec<Vec<String>> {
-    let Some(s) = &cert.spec.subject else { return vec![] };
+    let Some(s) = &cert.spec.subject else {
+        return vec![];
+    };
     let common_name = [s.common_name.clone()];
-    let parts: [&[String]; 6] =
-        [&common_name, &s.organizations, &s.organizational_units, &s.countries, &s.localities, &s.provinces];
-    let words = |text: &String| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ");
-    parts.into_iter().map(|part| part.iter().map(words).collect()).collect()
+    let parts: [&[String]; 6] = [
+        &common_name,
+        &s.organizations,
+        &s.organizational_units,
+        &s.countries,
+        &s.localities,
+        &s.provinces,
+    ];
+    let words = |text: &String| {
+        text.split_whitespace()
+            .map(str::to_lowercase)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    parts
+        .into_iter()
+        .map(|part| part.iter().map(words).collect())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn certificate(name: &str, created: &str, common_name: &str, domain: &str, issuance: &str) -> ClientCertificate {
+    fn certificate(
+        name: &str,
+        created: &str,
+        common_name: &str,
+        domain: &str,
+        issuance: &str,
+    ) -> ClientCertificate {
         serde_json::from_value(serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
             "metadata": {"name": name, "namespace": "ns", "uid": name, "creationTimestamp": created},
@@ -60,7 +85,11 @@ mod tests {
             gone,
             certificate("g", two, "fourth", "d", "SelfSigned"),
         ];
-        let refused: Vec<_> = all.iter().filter(|c| winner(c, &all).is_some()).map(|c| c.name_any()).collect();
+        let refused: Vec<_> = all
+            .iter()
+            .filter(|c| winner(c, &all).is_some())
+            .map(|c| c.name_any())
+            .collect();
         assert_eq!(refused, ["a"]);
     }
 }

@@ -1,5 +1,5 @@
-//! Runs the stages of a `ClientCertificate` one after the other, wakes up when its Secret, its issuer or its domain's trust changes, and
-//! says when to reconcile again.
+//! Runs the stages of a `ClientCertificate` one after the other, wakes up when its Secret, its issuer or its
+//! domain's trust changes, and says when to reconcile again.
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -31,7 +31,8 @@ use super::{
     due_queue::DueQueue,
     execute::{self, ApplyContext},
     mappers::{
-        change_predicate, conflicting, is_there, of_domain, of_grant, of_namespace, sharing_slots, touched_by, when_due,
+        change_predicate, conflicting, is_there, of_domain, of_grant, of_namespace, sharing_slots,
+        touched_by, when_due,
     },
     observe::{self, ObserveContext},
     observed::Observed,
@@ -73,8 +74,8 @@ use crate::{
 
 /// Certificates that are looked at at the same time.
 pub const AT_ONCE: usize = 32;
-/// That wait for their turn. The others wait where no order is kept, and half a kilobyte less of each: it is by bulk that there are so many, and
-/// that ends.
+/// That wait for their turn. The others wait where no order is kept, and half a kilobyte less of each: it is
+/// by bulk that there are so many, and that ends.
 const WAITING: u16 = 512;
 /// Until the next reconcile while the watch is behind.
 const SOON: Duration = Duration::from_millis(50);
@@ -89,8 +90,8 @@ const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 const LATE_WATCH: Duration = Duration::from_secs(5);
 /// How old a certificate is when all of the same age are known.
 const SETTLED: SignedDuration = SignedDuration::from_secs(3);
-/// After a start it takes domains so long to be looked at for the first time. That nothing is known of them until then is not worth a word
-/// in the status of each of their certificates.
+/// After a start it takes domains so long to be looked at for the first time. That nothing is known of them
+/// until then is not worth a word in the status of each of their certificates.
 const FIRST_RECONCILES: Duration = Duration::from_secs(10);
 
 pub type Guard = DeserializeGuard<ClientCertificate>;
@@ -116,14 +117,16 @@ pub struct Ctx {
     pub states: Mutex<HashMap<String, ReconcileState>>,
 }
 
-/// What is kept of one object between two reconciles, by UID. All of it may be lost: it saves writes and decides nothing.
+/// What is kept of one object between two reconciles, by UID. All of it may be lost: it saves writes and
+/// decides nothing.
 #[derive(Default)]
 pub struct ReconcileState {
     /// Failures in a row.
     failures: u32,
     /// It has not been Ready yet, as far as we have seen it from its beginning.
     is_new: bool,
-    /// When we last wrote its status, and over which version of the object: while the watch shows that one, it is behind.
+    /// When we last wrote its status, and over which version of the object: while the watch shows that one,
+    /// it is behind.
     wrote_over: Option<(Option<String>, Instant)>,
     /// The version of its Secret that we wrote last: that this one is there is no news.
     wrote_secret: Option<String>,
@@ -143,35 +146,51 @@ pub struct Watches {
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let (by_domain, by_conflict, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
     let (by_grant, by_namespace) = (ctx.clone(), ctx.clone());
-    let deletions = watches.certificates.subscribe().take_until(stop.clone().cancelled_owned());
+    let deletions = watches
+        .certificates
+        .subscribe()
+        .take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
-    let trusts = watches.active_trust.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
+    let trusts = watches
+        .active_trust
+        .flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
     let (used, heartbeat) = (ctx.clone(), ctx.heartbeat.clone());
     heartbeat.record(metrics::Controller::Certificate);
     // News of the same stream: what a subscriber remembers of each of thousands is kept once.
     let (share_slots, sharing) = unbounded();
-    let certificates = watches.certificates.subscribe_when(change_predicate).inspect(move |c| {
-        index_secrets(c, &used);
-        let _ = share_slots.unbounded_send(c.clone());
-    });
+    let certificates = watches
+        .certificates
+        .subscribe_when(change_predicate)
+        .inspect(move |c| {
+            index_secrets(c, &used);
+            let _ = share_slots.unbounded_send(c.clone());
+        });
     let controller = Controller::for_shared_stream(certificates, ctx.certificates.clone())
         .with_config(Config::default().concurrency(WAITING))
         .watches_shared_stream(
             watches.domains.subscribe_when(|d| {
-                d.0.as_ref().ok().map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
+                d.0.as_ref()
+                    .ok()
+                    .map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
             }),
             move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
         )
         // One that goes may free a subject.
-        .watches_shared_stream(watches.certificates.subscribe(), move |c| conflicting(&c, &by_conflict))
+        .watches_shared_stream(watches.certificates.subscribe(), move |c| {
+            conflicting(&c, &by_conflict)
+        })
         .reconcile_on(sharing_slots(sharing, ctx.clone()))
-        .watches_shared_stream(watches.grants.subscribe_when(grant_index::change_predicate), move |g| {
-            of_grant(&g, &by_grant)
+        .watches_shared_stream(
+            watches.grants.subscribe_when(grant_index::change_predicate),
+            move |g| of_grant(&g, &by_grant),
+        )
+        .watches_shared_stream(
+            watches.namespaces.subscribe_when(|n| n.labels().clone()),
+            move |n| of_namespace(&n.name_any(), &by_namespace),
+        )
+        .watches_shared_stream(watches.secrets.subscribe(), move |secret| {
+            touched_by(&by_secret, &secret)
         })
-        .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
-            of_namespace(&n.name_any(), &by_namespace)
-        })
-        .watches_shared_stream(watches.secrets.subscribe(), move |secret| touched_by(&by_secret, &secret))
         .reconcile_on(trusts)
         .reconcile_on(when_due(ctx.clone()))
         .reconcile_on(heartbeat::ticks())
@@ -188,7 +207,11 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
 /// Before the reconcile, so that nothing which happens to a Secret after it is missed.
 fn index_secrets(c: &Guard, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
-    if is_there(c, ctx) { ctx.secret_index.add(cert) } else { ctx.secret_index.remove(cert) }
+    if is_there(c, ctx) {
+        ctx.secret_index.add(cert)
+    } else {
+        ctx.secret_index.remove(cert)
+    }
 }
 
 /// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
@@ -197,17 +220,26 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     if is_there(&c, ctx) {
         return;
     }
-    ctx.states.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
+    ctx.states
+        .lock()
+        .expect("nobody panics while holding it")
+        .remove(&cert.uid().unwrap_or_default());
     ctx.due_queue.remove(&cert.uid().unwrap_or_default());
     ctx.grant_index.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
-        ctx.events.publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note).await;
+        ctx.events
+            .publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note)
+            .await;
     }
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
-    if error.is_final() { Next::await_change() } else { Next::requeue(ctx.retry(&object.uid().unwrap_or_default())) }
+    if error.is_final() {
+        Next::await_change()
+    } else {
+        Next::requeue(ctx.retry(&object.uid().unwrap_or_default()))
+    }
 }
 
 impl ReconcileState {
@@ -218,19 +250,29 @@ impl ReconcileState {
 
     /// Whether an object of this version is the one that we wrote over a moment ago.
     fn is_behind(&mut self, version: Option<&String>, now: Instant) -> bool {
-        self.wrote_over.take_if(|(over, at)| over.as_ref() != version || now.duration_since(*at) > LATE_WATCH);
+        self.wrote_over
+            .take_if(|(over, at)| over.as_ref() != version || now.duration_since(*at) > LATE_WATCH);
         self.wrote_over.is_some()
     }
 
     fn is_worth_keeping(&self, now: Instant) -> bool {
-        let wrote_lately = self.wrote_over.as_ref().is_some_and(|(_, at)| now.duration_since(*at) <= LATE_WATCH);
+        let wrote_lately = self
+            .wrote_over
+            .as_ref()
+            .is_some_and(|(_, at)| now.duration_since(*at) <= LATE_WATCH);
         wrote_lately || self.is_new || self.failures > 0
     }
 }
 
 impl Ctx {
     fn update_state<T>(&self, uid: &str, change: impl FnOnce(&mut ReconcileState) -> T) -> T {
-        change(self.states.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
+        change(
+            self.states
+                .lock()
+                .expect("nobody panics while holding it")
+                .entry(uid.to_owned())
+                .or_default(),
+        )
     }
 
     fn retry(&self, uid: &str) -> Duration {
@@ -249,7 +291,8 @@ impl Ctx {
         is_own_write(is_there, wrote, secret.metadata.resource_version.as_ref())
     }
 
-    /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before would be written twice.
+    /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before
+    /// would be written twice.
     fn is_behind(&self, cert: &ClientCertificate) -> bool {
         let mut state = self.states.lock().expect("nobody panics while holding it");
         let known = cert.uid().and_then(|uid| state.get_mut(&uid));
@@ -265,7 +308,12 @@ impl Ctx {
 
     /// Makes no entry: of thousands with which all is well there is nothing to keep.
     fn succeeded(&self, uid: &str) {
-        if let Some(known) = self.states.lock().expect("nobody panics while holding it").get_mut(uid) {
+        if let Some(known) = self
+            .states
+            .lock()
+            .expect("nobody panics while holding it")
+            .get_mut(uid)
+        {
             known.failures = 0;
         }
     }
@@ -273,7 +321,11 @@ impl Ctx {
     /// Nothing else may wake the certificate until then.
     fn requeue_at(&self, uid: &str, at: Option<Timestamp>, now: Timestamp) -> Next {
         let near = at.filter(|at| !self.due_queue.put(uid, *at, now));
-        let wait = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SHORTEST_WAIT);
+        let wait = |at: Timestamp| {
+            Duration::try_from(at.duration_since(now))
+                .unwrap_or_default()
+                .max(SHORTEST_WAIT)
+        };
         near.map_or_else(Next::await_change, |at| Next::requeue(wait(at)))
     }
 
@@ -288,17 +340,22 @@ impl Ctx {
             self.update_state(&cert.uid().unwrap_or_default(), |m| {
                 m.wrote_over = Some((over, Instant::now()));
                 let (old, new) = (&old.conditions, &new.conditions);
-                self.metrics.transitioned(metrics::Controller::Certificate, cert, old, new, &mut m.is_new);
+                self.metrics
+                    .transitioned(metrics::Controller::Certificate, cert, old, new, &mut m.is_new);
             });
         }
-        self.events.publish_ready(&cert.object_ref(&()), &old.conditions, &new.conditions).await;
+        self.events
+            .publish_ready(&cert.object_ref(&()), &old.conditions, &new.conditions)
+            .await;
         Ok(())
     }
 }
 
 /// Delay before the next reconcile of a certificate after so many failures in a row.
 fn retry_after(failures: u32) -> Duration {
-    FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LAST_RETRY)
+    FIRST_RETRY
+        .saturating_mul(1 << failures.saturating_sub(1).min(10))
+        .min(LAST_RETRY)
 }
 
 /// True when the Secret `is_there`, in the version that we `wrote` last.
@@ -307,12 +364,17 @@ fn is_own_write(is_there: bool, wrote: Option<&String>, version: Option<&String>
 }
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let Some(_permit) = ctx.concurrency.acquire().await else { return Ok(Next::await_change()) };
+    let Some(_permit) = ctx.concurrency.acquire().await else {
+        return Ok(Next::await_change());
+    };
     // It may have changed while others were looked at, or gone.
-    let Some(object) = ctx.certificates.get(&ObjectRef::from_obj(&*object)) else { return Ok(Next::await_change()) };
+    let Some(object) = ctx.certificates.get(&ObjectRef::from_obj(&*object)) else {
+        return Ok(Next::await_change());
+    };
     let started = Instant::now();
     let result = reconcile::with_deadline(&object, |cert| reconcile_certificate(cert, &ctx)).await;
-    ctx.metrics.reconciled(metrics::Controller::Certificate, &result, started.elapsed());
+    ctx.metrics
+        .reconciled(metrics::Controller::Certificate, &result, started.elapsed());
     result
 }
 
@@ -327,7 +389,12 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     let generation = cert.metadata.generation.unwrap_or_default();
     let old = cert.status.clone().unwrap_or_default();
     let say = async |acceptance: &Acceptance, step_conditions: &[StepCondition], leaf: Option<Leaf<'_>>| {
-        ctx.write(cert, &old, &report::report(&old, generation, acceptance, step_conditions, leaf, now)).await
+        ctx.write(
+            cert,
+            &old,
+            &report::report(&old, generation, acceptance, step_conditions, leaf, now),
+        )
+        .await
     };
     if start == Start::Suspend {
         say(&Acceptance::Suspended, &[], None).await?;
@@ -352,9 +419,16 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         None => Acceptance::Accepted,
     };
     let key = desired::domain_key(cert);
-    let domain = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0)).and_then(|d| d.0.clone().ok());
+    let domain = ctx
+        .domains
+        .get(&ObjectRef::new(&key.1).within(&key.0))
+        .and_then(|d| d.0.clone().ok());
     let domain = domain.filter(|_| may_know_domain(cert, terms.as_ref()));
-    let max = domain.as_ref().and_then(|d| d.spec.clients.as_ref()).and_then(|c| c.max_duration.as_ref()).map(length);
+    let max = domain
+        .as_ref()
+        .and_then(|d| d.spec.clients.as_ref())
+        .and_then(|c| c.max_duration.as_ref())
+        .map(length);
     let d = match desired::desired(cert, max, terms.as_ref()) {
         Ok(desired) => desired,
         Err(refused) => {
@@ -362,17 +436,33 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             return Ok(Next::await_change());
         }
     };
-    if awaits_domain(domain.is_some(), ctx.active_trust.is_known(&d.domain), ctx.started.elapsed()) {
+    if awaits_domain(
+        domain.is_some(),
+        ctx.active_trust.is_known(&d.domain),
+        ctx.started.elapsed(),
+    ) {
         return Ok(Next::requeue(FIRST_RECONCILES)); // or when the domain has been looked at
     }
     let trust = ctx.active_trust.trust(&d.domain);
     if let Some(Refused { reason, message }) = subject_in_use(cert, &d, trust.as_ref(), ctx) {
-        say(&Acceptance::Refused { reason, message, stalled: false }, &[], None).await?;
+        say(
+            &Acceptance::Refused {
+                reason,
+                message,
+                stalled: false,
+            },
+            &[],
+            None,
+        )
+        .await?;
         return Ok(Next::await_change());
     }
     let last_revision = old.revision.unwrap_or_default();
-    let observe_context =
-        ObserveContext { client: &ctx.client, secrets: &ctx.secrets, signing_keys: &ctx.signing_keys };
+    let observe_context = ObserveContext {
+        client: &ctx.client,
+        secrets: &ctx.secrets,
+        signing_keys: &ctx.signing_keys,
+    };
     let observed = observe::observe(&d, domain.as_ref(), trust, last_revision, &observe_context).await?;
     let plan = plan::plan(&d, &observed, ctx.propagation, now);
     let apply_context = ApplyContext {
@@ -384,25 +474,46 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     let uid = cert.uid().unwrap_or_default();
     let done = match apply(&apply_context, &plan, &observed, now).await {
         // Somebody wrote the Secret first: look at what they wrote.
-        Err(execute::Error::Kubernetes(error)) if error.is_conflict() => return Ok(Next::requeue(ctx.retry(&uid))),
+        Err(execute::Error::Kubernetes(error)) if error.is_conflict() => {
+            return Ok(Next::requeue(ctx.retry(&uid)));
+        }
         done => done,
     };
     if let (Ok(_), Some(Action::Stage { revision: 2.. })) = (&done, &plan.action) {
-        let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API Gateway takes a subject only once: back \
+        let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API \
+                    Gateway takes a subject only once: back \
                     ends should match the CN";
-        ctx.events.publish(&cert.object_ref(&()), Notice::SubjectChanges, "Renew", note).await;
+        ctx.events
+            .publish(&cert.object_ref(&()), Notice::SubjectChanges, "Renew", note)
+            .await;
     }
     match done {
         // What it waits for now is for the next reconcile to say.
         Ok(None) if matches!(plan.action, Some(Action::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
-        Ok(Some(Issued { leaf, revision, version })) => {
+        Ok(Some(Issued {
+            leaf,
+            revision,
+            version,
+        })) => {
             ctx.update_state(&uid, |m| m.wrote_secret = version);
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let step_conditions = conditions_after_issue(&d, observed.trust.as_ref(), &leaf);
             let secret = d.secret_name.as_str();
-            say(&accepted, &step_conditions, Some(Leaf { certificate: &leaf, renewal, revision, secret })).await?;
+            say(
+                &accepted,
+                &step_conditions,
+                Some(Leaf {
+                    certificate: &leaf,
+                    renewal,
+                    revision,
+                    secret,
+                }),
+            )
+            .await?;
             if let Some(note) = report::after_renewal(&old, &leaf) {
-                ctx.events.publish(&cert.object_ref(&()), Notice::Renewed, "Renew", &note).await;
+                ctx.events
+                    .publish(&cert.object_ref(&()), Notice::Renewed, "Renew", &note)
+                    .await;
             }
             ctx.succeeded(&uid);
             Ok(ctx.requeue_at(&uid, next_reconcile(Some(renewal), &terms, now), now))
@@ -411,10 +522,19 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             let revision = observed.revision();
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
             let secret = d.secret_name.as_str();
-            let leaf = leaf.map(|(certificate, renewal)| Leaf { certificate, renewal, revision, secret });
+            let leaf = leaf.map(|(certificate, renewal)| Leaf {
+                certificate,
+                renewal,
+                revision,
+                secret,
+            });
             say(&accepted, &plan.step_conditions, leaf).await?;
             ctx.succeeded(&uid);
-            Ok(ctx.requeue_at(&uid, next_reconcile(plan.requeue_at.or(plan.renewal), &terms, now), now))
+            Ok(ctx.requeue_at(
+                &uid,
+                next_reconcile(plan.requeue_at.or(plan.renewal), &terms, now),
+                now,
+            ))
         }
         Err(error) => {
             let message = describe(&error, &d);
@@ -429,7 +549,9 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             say(&accepted, &step_conditions, None).await?;
             // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
             if !issued_says(&old, &message) {
-                ctx.events.publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message).await;
+                ctx.events
+                    .publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message)
+                    .await;
             }
             Ok(Next::requeue(ctx.retry(&uid)))
         }
@@ -472,45 +594,73 @@ enum Admission {
 fn admission(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decision>) -> Admission {
     match is_cross_namespace(cert).then(decision).flatten() {
         Some(Decision::Denied(message)) => {
-            let message = format!("{message}. Until then nothing is issued or renewed; a Secret that is there stays");
-            Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, message, stalled: false })
+            let message =
+                format!("{message}. Until then nothing is issued or renewed; a Secret that is there stays");
+            Admission::Refused(Acceptance::Refused {
+                reason: Reason::RefNotPermitted,
+                message,
+                stalled: false,
+            })
         }
         Some(Decision::Unknown(message)) => {
-            let (type_, status, reason) = (ConditionType::Accepted, StepStatus::Unreachable, Reason::Unreachable);
-            Admission::Unclear(Acceptance::Unclear(StepCondition { type_, status, reason, message }))
+            let (type_, status, reason) = (
+                ConditionType::Accepted,
+                StepStatus::Unreachable,
+                Reason::Unreachable,
+            );
+            Admission::Unclear(Acceptance::Unclear(StepCondition {
+                type_,
+                status,
+                reason,
+                message,
+            }))
         }
         Some(Decision::Allowed(terms)) => Admission::Allowed(Some(terms)),
         None => Admission::Allowed(None),
     }
 }
 
-/// Delay until the slots of a grant are settled. Slots go to the oldest certificates, and ages are known in whole
-/// seconds: until then, another certificate may come with the same age. `None`: the slots are settled.
+/// Delay until the slots of a grant are settled. Slots go to the oldest certificates, and ages are known in
+/// whole seconds: until then, another certificate may come with the same age. `None`: the slots are settled.
 fn unsettled(cert: &ClientCertificate, terms: Option<&Terms>, now: Timestamp) -> Option<Duration> {
     terms.filter(|terms| terms.is_counted)?;
     let settled = cert.creation_timestamp().map_or(now, |t| t.0 + SETTLED);
-    let wait = || Duration::try_from(settled.duration_since(now)).unwrap_or(SOON).max(SOON);
+    let wait = || {
+        Duration::try_from(settled.duration_since(now))
+            .unwrap_or(SOON)
+            .max(SOON)
+    };
     (now < settled).then(wait)
 }
 
-/// True when a certificate may learn of its domain: of another namespace, only one that is granted. One that asks for
-/// nothing that could be certified has no grant, and learns nothing.
+/// True when a certificate may learn of its domain: of another namespace, only one that is granted. One that
+/// asks for nothing that could be certified has no grant, and learns nothing.
 fn may_know_domain(cert: &ClientCertificate, terms: Option<&Terms>) -> bool {
     terms.is_some() || !is_cross_namespace(cert)
 }
 
 /// A spec that cannot be served; only of its duration the domain may come to think otherwise.
 fn not_served(Refused { reason, message }: Refused) -> Acceptance {
-    Acceptance::Refused { reason, message, stalled: reason != Reason::DurationNotAllowed }
+    Acceptance::Refused {
+        reason,
+        message,
+        stalled: reason != Reason::DurationNotAllowed,
+    }
 }
 
-/// True while a certificate waits for its domain's first reconcile after a start: until then its trust is not known.
+/// True while a certificate waits for its domain's first reconcile after a start: until then its trust is not
+/// known.
 fn awaits_domain(is_there: bool, is_known: bool, since_start: Duration) -> bool {
     is_there && !is_known && since_start < FIRST_RECONCILES
 }
 
 /// A self-signed certificate whose subject somebody else has in the truststore, or will have.
-fn subject_in_use(cert: &ClientCertificate, d: &Desired, trust: Option<&Trust>, ctx: &Ctx) -> Option<Refused> {
+fn subject_in_use(
+    cert: &ClientCertificate,
+    d: &Desired,
+    trust: Option<&Trust>,
+    ctx: &Ctx,
+) -> Option<Refused> {
     if !d.self_signed {
         return None; // before anything that looks at each of thousands
     }
@@ -524,8 +674,8 @@ fn has_claim(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decisio
     !is_cross_namespace(cert) || matches!(decision(), Some(Decision::Allowed(_) | Decision::Unknown(_)))
 }
 
-/// Refusal of a self-signed certificate because an older one of `all` with a claim on its subject, or an authority,
-/// has it. `fit`: what the grants say of a certificate.
+/// Refusal of a self-signed certificate because an older one of `all` with a claim on its subject, or an
+/// authority, has it. `fit`: what the grants say of a certificate.
 fn contested<'a>(
     cert: &ClientCertificate,
     d: &Desired,
@@ -544,10 +694,14 @@ fn contested<'a>(
         false => format!("authority {name}"),
     });
     let message = format!(
-        "spec.subject: the {} has this subject in the truststore, and API Gateway takes a subject only once; choose another",
+        "spec.subject: the {} has this subject in the truststore, and API Gateway takes a subject only once; \
+         choose another",
         winner.or(authority)?
     );
-    Some(Refused { reason: Reason::SubjectInUse, message })
+    Some(Refused {
+        reason: Reason::SubjectInUse,
+        message,
+    })
 }
 
 /// What is in the Secret now.
@@ -571,8 +725,13 @@ async fn apply(
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %apply_context.d.name, reason = ?violation.reason, "issuing");
             let old = plan::own_key(o);
-            let (leaf, version) = execute::issue(apply_context, issuer.clone(), secret, old, revision, now).await?;
-            Ok(Some(Issued { leaf, revision, version }))
+            let (leaf, version) =
+                execute::issue(apply_context, issuer.clone(), secret, old, revision, now).await?;
+            Ok(Some(Issued {
+                leaf,
+                revision,
+                version,
+            }))
         }
         (Some(Action::Stage { revision }), _) => {
             execute::stage(apply_context, plan::own_key(o), next, *revision, now).await?;
@@ -582,7 +741,11 @@ async fn apply(
             Some((next, leaf)) => {
                 execute::swap(apply_context, secret, next).await?;
                 execute::unstage(apply_context, next).await?;
-                Ok(Some(Issued { leaf, revision: next.revision, version: None }))
+                Ok(Some(Issued {
+                    leaf,
+                    revision: next.revision,
+                    version: None,
+                }))
             }
             None => Ok(None), // the plan swaps in only what is there
         },
@@ -603,7 +766,10 @@ async fn apply(
 }
 
 fn issued_says(status: &ClientCertificateStatus, message: &str) -> bool {
-    let issued = status.conditions.iter().find(|c| c.type_ == ConditionType::Issued.as_str());
+    let issued = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::Issued.as_str());
     issued.is_some_and(|c| c.message.contains(message))
 }
 

@@ -1,4 +1,5 @@
-//! What is wanted of a `ClientCertificate`: the custom resource in, checked values out. Every "your spec cannot be served" is born here.
+//! What is wanted of a `ClientCertificate`: the custom resource in, checked values out. Every "your spec
+//! cannot be served" is born here.
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
@@ -6,8 +7,8 @@ use kube::ResourceExt;
 
 use crate::{
     api::{
-        ClientCertificate, DeletionPolicy, Issuance, KeyEncoding, PrivateKey, RotationPolicy, SecretKeyRef, Subject,
-        conditions::Reason,
+        ClientCertificate, DeletionPolicy, Issuance, KeyEncoding, PrivateKey, RotationPolicy, SecretKeyRef,
+        Subject, conditions::Reason,
     },
     domain::{
         active_trust::DomainKey,
@@ -55,7 +56,10 @@ pub struct Desired {
 /// The MtlsDomain that a ClientCertificate is for.
 pub fn domain_key(cert: &ClientCertificate) -> DomainKey {
     let namespace = cert.namespace().expect("ClientCertificate is namespaced");
-    (cert.spec.domain_ref.namespace.clone().unwrap_or(namespace), cert.spec.domain_ref.name.clone())
+    (
+        cert.spec.domain_ref.namespace.clone().unwrap_or(namespace),
+        cert.spec.domain_ref.name.clone(),
+    )
 }
 
 /// How long the leaf shall live; `max` is the domain's `clients.maxDuration`.
@@ -84,23 +88,37 @@ pub fn grant_request(cert: &ClientCertificate) -> Result<GrantRequest, Refused> 
     })
 }
 
-/// What its certificate says and how long it lives at the most; `None`: nothing that could be certified. `max` and `terms` as in [`desired`].
-pub fn at_most(cert: &ClientCertificate, max: Option<SignedDuration>, terms: Option<&Terms>) -> Option<LeafRequest> {
-    let max = [max, terms.and_then(|terms| terms.max_duration)].into_iter().flatten().min();
+/// What its certificate says and how long it lives at the most; `None`: nothing that could be certified.
+/// `max` and `terms` as in [`desired`].
+pub fn at_most(
+    cert: &ClientCertificate,
+    max: Option<SignedDuration>,
+    terms: Option<&Terms>,
+) -> Option<LeafRequest> {
+    let max = [max, terms.and_then(|terms| terms.max_duration)]
+        .into_iter()
+        .flatten()
+        .min();
     let longest = duration(cert, max);
     let (request, _) = asked(cert, max.map_or(longest, |max| longest.min(max))).ok()?;
-    Some(LeafRequest { not_after: terms.and_then(|terms| terms.not_after), ..request })
+    Some(LeafRequest {
+        not_after: terms.and_then(|terms| terms.not_after),
+        ..request
+    })
 }
 
-/// `max` is the domain's `clients.maxDuration`, when the domain is there and has one; `terms` is what the grant of a certificate in another
-/// namespace makes of it.
+/// `max` is the domain's `clients.maxDuration`, when the domain is there and has one; `terms` is what the
+/// grant of a certificate in another namespace makes of it.
 pub fn desired(
     cert: &ClientCertificate,
     max: Option<SignedDuration>,
     terms: Option<&Terms>,
 ) -> Result<Desired, Refused> {
     let spec = &cert.spec;
-    let (namespace, name) = (cert.namespace().expect("ClientCertificate is namespaced"), cert.name_any());
+    let (namespace, name) = (
+        cert.namespace().expect("ClientCertificate is namespaced"),
+        cert.name_any(),
+    );
     let domain = domain_key(cert);
     let granted = terms.and_then(|terms| terms.max_duration);
     let max = [max, granted].into_iter().flatten().min();
@@ -108,7 +126,10 @@ pub fn desired(
     if let Some(max) = max.filter(|max| duration > *max) {
         return Err(refused(
             Reason::DurationNotAllowed,
-            format!("spec.duration is longer than the domain's spec.clients.maxDuration of {}h", max.as_hours()),
+            format!(
+                "spec.duration is longer than the domain's spec.clients.maxDuration of {}h",
+                max.as_hours()
+            ),
         ));
     }
     let (mut request, key) = asked(cert, duration)?;
@@ -127,7 +148,11 @@ pub fn desired(
             (None, None) => RenewBefore::Unset,
         },
         renew: cert.annotations().get(RENEW).cloned(),
-        keystore: spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| p.password_secret_ref.clone()),
+        keystore: spec
+            .keystores
+            .as_ref()
+            .and_then(|k| k.pkcs12.as_ref())
+            .map(|p| p.password_secret_ref.clone()),
         secret_name: spec.secret_name.clone().unwrap_or_else(|| name.clone()),
         labels: template.labels,
         annotations: template.annotations,
@@ -147,15 +172,25 @@ fn asked(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequ
 
 /// What `spec.csr` asks for, for the key that its requester keeps.
 fn requested(csr: &str, duration: SignedDuration) -> Result<(LeafRequest, DesiredKey), Refused> {
-    let csr = csr::read(csr, duration).map_err(|error| refused(Reason::InvalidSpec, format!("spec.csr: {error}")))?;
+    let csr = csr::read(csr, duration)
+        .map_err(|error| refused(Reason::InvalidSpec, format!("spec.csr: {error}")))?;
     Ok((csr.request, DesiredKey::Requested { spki: csr.spki }))
 }
 
 /// What the other fields ask for.
-fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequest, DesiredKey), Refused> {
+fn described(
+    cert: &ClientCertificate,
+    duration: SignedDuration,
+) -> Result<(LeafRequest, DesiredKey), Refused> {
     let spec = &cert.spec;
-    let Subject { common_name, organizations, organizational_units, countries, localities, provinces } =
-        spec.subject.clone().unwrap_or_default();
+    let Subject {
+        common_name,
+        organizations,
+        organizational_units,
+        countries,
+        localities,
+        provinces,
+    } = spec.subject.clone().unwrap_or_default();
     let request = LeafRequest {
         common_name,
         organizations,
@@ -170,8 +205,14 @@ fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(Leaf
         duration,
         not_after: None,
     };
-    leaf::validate(&request).map_err(|p| refused(Reason::InvalidSpec, format!("spec.{}: {}", p.field, p.message)))?;
-    let PrivateKey { algorithm, size, encoding, rotation_policy } = spec.private_key.clone().unwrap_or_default();
+    leaf::validate(&request)
+        .map_err(|p| refused(Reason::InvalidSpec, format!("spec.{}: {}", p.field, p.message)))?;
+    let PrivateKey {
+        algorithm,
+        size,
+        encoding,
+        rotation_policy,
+    } = spec.private_key.clone().unwrap_or_default();
     let kind = key_kind(algorithm.unwrap_or_default(), size).ok_or_else(|| {
         refused(
             Reason::InvalidSpec,
@@ -182,7 +223,14 @@ fn described(cert: &ClientCertificate, duration: SignedDuration) -> Result<(Leaf
         KeyEncoding::PKCS8 => Encoding::Pkcs8,
         KeyEncoding::PKCS1 => Encoding::Pkcs1,
     };
-    Ok((request, DesiredKey::Made { kind, encoding, keep: rotation_policy == Some(RotationPolicy::Never) }))
+    Ok((
+        request,
+        DesiredKey::Made {
+            kind,
+            encoding,
+            keep: rotation_policy == Some(RotationPolicy::Never),
+        },
+    ))
 }
 
 fn refused(reason: Reason, message: String) -> Refused {

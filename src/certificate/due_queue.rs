@@ -1,5 +1,6 @@
-//! Which certificates are to be looked at when, as far as that is far away: of thousands nearly all wait for months. In memory only, since
-//! whoever begins to lead looks at all of them. The controller's own queue keeps half a kilobyte of each that waits in it.
+//! Which certificates are to be looked at when, as far as that is far away: of thousands nearly all wait for
+//! months. In memory only, since whoever begins to lead looks at all of them. The controller's own queue
+//! keeps half a kilobyte of each that waits in it.
 use std::{
     collections::{HashMap, HashSet},
     sync::Mutex,
@@ -7,7 +8,8 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What is nearer waits in the controller's own queue, to the millisecond. To be well above the time between two questions what is due.
+/// What is nearer waits in the controller's own queue, to the millisecond. To be well above the time between
+/// two questions what is due.
 const NEAR: SignedDuration = SignedDuration::from_secs(15);
 
 /// By UID.
@@ -15,7 +17,8 @@ const NEAR: SignedDuration = SignedDuration::from_secs(15);
 pub struct DueQueue(Mutex<HashMap<String, Timestamp>>);
 
 impl DueQueue {
-    /// Whether it is far enough away to be kept here; what was kept of the certificate before is forgotten in any case.
+    /// Whether it is far enough away to be kept here; what was kept of the certificate before is forgotten in
+    /// any case.
     pub fn put(&self, uid: &str, at: Timestamp, now: Timestamp) -> bool {
         let mut all = self.0.lock().expect("nobody panics while holding it");
         let is_far = at.duration_since(now) > NEAR;
@@ -48,10 +51,19 @@ mod tests {
     #[test]
     fn what_is_far_away_is_due_once_and_in_its_time() {
         let (later, now) = (DueQueue::default(), Timestamp::UNIX_EPOCH);
-        let (month, day) = (now + SignedDuration::from_hours(24 * 30), now + SignedDuration::from_hours(24));
-        assert!(!later.put("near", now + NEAR, now), "the controller's own queue has it");
+        let (month, day) = (
+            now + SignedDuration::from_hours(24 * 30),
+            now + SignedDuration::from_hours(24),
+        );
+        assert!(
+            !later.put("near", now + NEAR, now),
+            "the controller's own queue has it"
+        );
         assert!(later.put("a", month, now) && later.put("b", day, now) && later.put("c", day, now));
-        assert!(later.put("d", day, now) && !later.put("d", now, now), "looked at soon, and that look says when again");
+        assert!(
+            later.put("d", day, now) && !later.put("d", now, now),
+            "looked at soon, and that look says when again"
+        );
         later.remove("c");
         assert_eq!(later.due(day - SignedDuration::from_secs(1)), HashSet::new());
         assert_eq!(later.due(day), ["b".to_owned()].into());

@@ -1,4 +1,5 @@
-//! Issues: makes the key and the leaf, and writes them into the Secret. The only write of this kind beside the status.
+//! Issues: makes the key and the leaf, and writes them into the Secret. The only write of this kind beside
+//! the status.
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
@@ -38,7 +39,8 @@ pub enum Error {
     #[error("cannot write the keystore")]
     Keystore(#[from] KeystoreError),
     #[error(
-        "a certificate signs itself only with a key that the operator makes; the schema refuses spec.csr with SelfSigned"
+        "a certificate signs itself only with a key that the operator makes; the schema refuses spec.csr \
+         with SelfSigned"
     )]
     NoKey,
     #[error("making the key did not end")]
@@ -50,7 +52,10 @@ pub enum Error {
 impl Error {
     /// True when only another spec or another authority can help.
     pub fn is_final(&self) -> bool {
-        matches!(self, Error::Issue(IssueError::Constrained(_) | IssueError::IssuerName { .. }))
+        matches!(
+            self,
+            Error::Issue(IssueError::Constrained(_) | IssueError::IssuerName { .. })
+        )
     }
 }
 
@@ -63,7 +68,8 @@ pub struct ApplyContext<'a> {
     pub client: &'a Client,
 }
 
-/// Issues into the Secret. The leaf that is in it now, and the resourceVersion of the Secret. `old`: the key that is there and may stay.
+/// Issues into the Secret. The leaf that is in it now, and the resourceVersion of the Secret. `old`: the key
+/// that is there and may stay.
 pub async fn issue(
     apply_context: &ApplyContext<'_>,
     issuer: Arc<Issuer>,
@@ -76,7 +82,10 @@ pub async fn issue(
     let (request, key) = (d.request.clone(), d.key.clone());
     let make = move || make(&request, &key, old, Some(&issuer), now);
     let (certificate, data) = match d.key {
-        DesiredKey::Made { kind: KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096, .. } => {
+        DesiredKey::Made {
+            kind: KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096,
+            ..
+        } => {
             tokio::task::spawn_blocking(make).await?? // up to seconds
         }
         // A fraction of a millisecond: cheaper than another thread, which would keep memory of its own.
@@ -89,7 +98,8 @@ pub async fn issue(
     Ok((certificate, written.resource_version()))
 }
 
-/// Makes the next self-signed certificate and its key, and keeps them beside the Secret. `old`: the key that is there and may stay.
+/// Makes the next self-signed certificate and its key, and keeps them beside the Secret. `old`: the key that
+/// is there and may stay.
 pub async fn stage(
     apply_context: &ApplyContext<'_>,
     old: Option<Vec<u8>>,
@@ -103,7 +113,10 @@ pub async fn stage(
     let mut wanted = apply_context.wanted(revision, d.renew.clone(), data, None);
     wanted.metadata.name = Some(next_secret(&d.secret_name));
     // Whatever becomes of the Secret, this one goes with the object: nobody has it yet.
-    wanted.metadata.owner_references = apply_context.cert.controller_owner_ref(&()).map(|owner| vec![owner]);
+    wanted.metadata.owner_references = apply_context
+        .cert
+        .controller_owner_ref(&())
+        .map(|owner| vec![owner]);
     apply::write_secret(apply_context.client, wanted, next.map(|s| &s.found)).await?;
     Ok(())
 }
@@ -122,9 +135,15 @@ pub async fn unstage(apply_context: &ApplyContext<'_>, next: &Held) -> Result<()
     Ok(apply::delete_secret(apply_context.client, &next.found).await?)
 }
 
-/// Brings labels, annotations, owner and keystore of a Secret of ours in line with the spec when they are not; key and leaf stay.
+/// Brings labels, annotations, owner and keystore of a Secret of ours in line with the spec when they are
+/// not; key and leaf stay.
 pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(), Error> {
-    let there = held.found.data.as_ref().and_then(|data| data.get(KEYSTORE)).map(|ByteString(bytes)| bytes.clone());
+    let there = held
+        .found
+        .data
+        .as_ref()
+        .and_then(|data| data.get(KEYSTORE))
+        .map(|ByteString(bytes)| bytes.clone());
     let keystore = there.filter(|_| held.keystore_fits);
     let written = apply::written_by_us(&held.found, "/f:data").contains(KEYSTORE);
     let is_there = match &apply_context.d.keystore {
@@ -137,7 +156,10 @@ pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(
     }
     if apply_context.d.keystore.is_some() && !is_there {
         let keystore = apply_context.keystore(&held.data).await?;
-        wanted.data.get_or_insert_default().extend(keystore.map(|bytes| (KEYSTORE.to_owned(), ByteString(bytes))));
+        wanted
+            .data
+            .get_or_insert_default()
+            .extend(keystore.map(|bytes| (KEYSTORE.to_owned(), ByteString(bytes))));
     }
     apply::write_secret(apply_context.client, wanted, Some(&held.found)).await?;
     Ok(())
@@ -146,18 +168,30 @@ pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(
 impl ApplyContext<'_> {
     /// The keystore with this key and chain, when there is to be one.
     async fn keystore(&self, data: &SecretData) -> Result<Option<Vec<u8>>, Error> {
-        let Some(password) = self.password.cloned() else { return Ok(None) };
+        let Some(password) = self.password.cloned() else {
+            return Ok(None);
+        };
         let data = data.clone();
         // Slow on purpose: it makes passwords hard to guess.
         let written = tokio::task::spawn_blocking(move || {
             let chain = parse_pem_bundle(&data.tls_crt.unwrap_or_default()).unwrap_or_default();
-            keystore::write(&Zeroizing::new(data.tls_key.unwrap_or_default()), &chain, &password)
+            keystore::write(
+                &Zeroizing::new(data.tls_key.unwrap_or_default()),
+                &chain,
+                &password,
+            )
         });
         Ok(Some(written.await??))
     }
 
     /// The Secret with its labels, annotations and owner as the spec says.
-    fn wanted(&self, revision: i64, renewed: Option<String>, data: SecretData, keystore: Option<Vec<u8>>) -> Secret {
+    fn wanted(
+        &self,
+        revision: i64,
+        renewed: Option<String>,
+        data: SecretData,
+        keystore: Option<Vec<u8>>,
+    ) -> Secret {
         let d = self.d;
         let (mut labels, mut annotations) = (d.labels.clone(), d.annotations.clone());
         labels.insert(CERTIFICATE_LABEL.into(), d.name.clone());
@@ -167,15 +201,26 @@ impl ApplyContext<'_> {
         annotations.insert(REVISION.into(), revision.to_string());
         annotations.extend(renewed.map(|value| (RENEWED.to_owned(), value)));
         let tls_key = data.tls_key.filter(|_| matches!(d.key, DesiredKey::Made { .. }));
-        let files = [("tls.crt", data.tls_crt), ("tls.key", tls_key), ("ca.crt", data.ca_crt), (KEYSTORE, keystore)];
-        let files = files.into_iter().filter_map(|(name, bytes)| Some((name.to_owned(), ByteString(bytes?))));
+        let files = [
+            ("tls.crt", data.tls_crt),
+            ("tls.key", tls_key),
+            ("ca.crt", data.ca_crt),
+            (KEYSTORE, keystore),
+        ];
+        let files = files
+            .into_iter()
+            .filter_map(|(name, bytes)| Some((name.to_owned(), ByteString(bytes?))));
         Secret {
             metadata: ObjectMeta {
                 name: Some(d.secret_name.clone()),
                 namespace: Some(d.namespace.clone()),
                 labels: Some(labels),
                 annotations: Some(annotations),
-                owner_references: self.cert.controller_owner_ref(&()).filter(|_| d.owned).map(|owner| vec![owner]),
+                owner_references: self
+                    .cert
+                    .controller_owner_ref(&())
+                    .filter(|_| d.owned)
+                    .map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },
             type_: Some(secret_type(&d.key).into()),
@@ -185,20 +230,30 @@ impl ApplyContext<'_> {
     }
 }
 
-/// Whether all that is wanted is there, and nothing of ours that is no longer wanted. What others added does not count.
+/// Whether all that is wanted is there, and nothing of ours that is no longer wanted. What others added does
+/// not count.
 fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
     let owner = |s: &Secret| {
-        let owners = s.owner_references().iter().filter(|o| o.kind == ClientCertificate::kind(&()));
+        let owners = s
+            .owner_references()
+            .iter()
+            .filter(|o| o.kind == ClientCertificate::kind(&()));
         owners.map(|o| o.uid.clone()).collect::<Vec<_>>()
     };
     let same = |part: &str, wanted: &BTreeMap<String, String>, there: &BTreeMap<String, String>| {
         let ours = apply::written_by_us(found, part);
         wanted.iter().all(|(key, value)| there.get(key) == Some(value))
-            && ours.iter().all(|key| wanted.contains_key(key) || key == apply::MANAGED_BY)
+            && ours
+                .iter()
+                .all(|key| wanted.contains_key(key) || key == apply::MANAGED_BY)
     };
     owner(wanted) == owner(found)
         && same("/f:metadata/f:labels", wanted.labels(), found.labels())
-        && same("/f:metadata/f:annotations", wanted.annotations(), found.annotations())
+        && same(
+            "/f:metadata/f:annotations",
+            wanted.annotations(),
+            found.annotations(),
+        )
 }
 
 /// The leaf, and what is to stand in its Secret. Without an issuer it signs itself.
@@ -221,15 +276,34 @@ pub(super) fn make(
         (DesiredKey::Requested { spki }, Some(issuer)) => (leaf::issue(request, spki, issuer, now)?, None),
         (DesiredKey::Requested { .. }, None) => return Err(Error::NoKey),
     };
-    let Leaf { chain_pem, ca_pem, certificate } = leaf;
+    let Leaf {
+        chain_pem,
+        ca_pem,
+        certificate,
+    } = leaf;
     let (tls_crt, ca_crt) = (Some(chain_pem.into_bytes()), Some(ca_pem.into_bytes()));
-    Ok((certificate, SecretData { tls_crt, tls_key, ca_crt }))
+    Ok((
+        certificate,
+        SecretData {
+            tls_crt,
+            tls_key,
+            ca_crt,
+        },
+    ))
 }
 
-/// The old key where it may stay and fits, its bytes as they are unless they are to be written otherwise; else a new one.
-fn private_key(kind: KeyKind, encoding: Encoding, old: Option<Vec<u8>>) -> Result<(rcgen::KeyPair, Vec<u8>), Error> {
+/// The old key where it may stay and fits, its bytes as they are unless they are to be written otherwise;
+/// else a new one.
+fn private_key(
+    kind: KeyKind,
+    encoding: Encoding,
+    old: Option<Vec<u8>>,
+) -> Result<(rcgen::KeyPair, Vec<u8>), Error> {
     let old = old.map(Zeroizing::new);
-    let kept = old.as_ref().and_then(|pem| keys::parse(pem).ok()).filter(|key| KeyKind::of(key) == Some(kind));
+    let kept = old
+        .as_ref()
+        .and_then(|pem| keys::parse(pem).ok())
+        .filter(|key| KeyKind::of(key) == Some(kind));
     match (kept, old) {
         (Some(key), Some(pem)) if keys::encoding_of(&pem) == Some(encoding) && pem::is_plain(&pem) => {
             Ok((key, pem.to_vec()))
@@ -260,21 +334,40 @@ mod tests {
         let fresh = |kind, encoding| private_key(kind, encoding, None).unwrap();
         let (key, pem) = fresh(KeyKind::EcdsaP256, Encoding::Pkcs8);
         // As somebody else has written it.
-        let theirs = format!("# by hand\r\n{}", String::from_utf8(pem).unwrap().replace('\n', "\r\n")).into_bytes();
+        let theirs = format!(
+            "# by hand\r\n{}",
+            String::from_utf8(pem).unwrap().replace('\n', "\r\n")
+        )
+        .into_bytes();
         let again = |kind, encoding| {
             let (kept, pem) = private_key(kind, encoding, Some(theirs.clone())).unwrap();
-            (kept.subject_public_key_info() == key.subject_public_key_info(), pem == theirs)
+            (
+                kept.subject_public_key_info() == key.subject_public_key_info(),
+                pem == theirs,
+            )
         };
-        assert_eq!(again(KeyKind::EcdsaP256, Encoding::Pkcs8), (true, true), "never encoded again");
+        assert_eq!(
+            again(KeyKind::EcdsaP256, Encoding::Pkcs8),
+            (true, true),
+            "never encoded again"
+        );
         assert_eq!(
             again(KeyKind::EcdsaP256, Encoding::Pkcs1),
             (true, false),
             "the same key, written as it is wanted now"
         );
-        assert_eq!(again(KeyKind::EcdsaP384, Encoding::Pkcs8), (false, false), "a key that does not fit is replaced");
+        assert_eq!(
+            again(KeyKind::EcdsaP384, Encoding::Pkcs8),
+            (false, false),
+            "a key that does not fit is replaced"
+        );
         assert!(private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(b"garbage".to_vec())).is_ok());
         // In a shape that not every program reads it would be looked at as damaged forever.
-        let marked = [&b"\xef\xbb\xbf"[..], &theirs[theirs.iter().position(|byte| *byte == b'-').unwrap()..]].concat();
+        let marked = [
+            &b"\xef\xbb\xbf"[..],
+            &theirs[theirs.iter().position(|byte| *byte == b'-').unwrap()..],
+        ]
+        .concat();
         let (kept, pem) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(marked)).unwrap();
         assert_eq!(kept.subject_public_key_info(), key.subject_public_key_info());
         assert!(pem.starts_with(b"-----BEGIN PRIVATE KEY-----\n"));
@@ -288,7 +381,11 @@ mod tests {
 
     fn data() -> SecretData {
         let bytes = |text: &str| Some(text.as_bytes().to_vec());
-        SecretData { tls_crt: bytes("c"), tls_key: bytes("k"), ca_crt: bytes("a") }
+        SecretData {
+            tls_crt: bytes("c"),
+            tls_key: bytes("k"),
+            ca_crt: bytes("a"),
+        }
     }
 
     #[tokio::test]
@@ -296,54 +393,96 @@ mod tests {
         let client = fake::client(|_, _, _| fake::refusal(500, "InternalError"));
         let of = |change: fn(&mut serde_json::Value), renewed: Option<&str>| {
             let (cert, d) = wanted(change);
-            let apply_context = ApplyContext { cert: &cert, d: &d, password: None, client: &client };
+            let apply_context = ApplyContext {
+                cert: &cert,
+                d: &d,
+                password: None,
+                client: &client,
+            };
             apply_context.wanted(3, renewed.map(str::to_owned), data(), None)
         };
         let plain = of(|_| {}, None);
-        assert_eq!(plain.labels(), &[(CERTIFICATE_LABEL.to_owned(), "client1".to_owned())].into());
-        assert_eq!(plain.annotations(), &[(REVISION.to_owned(), "3".to_owned())].into());
+        assert_eq!(
+            plain.labels(),
+            &[(CERTIFICATE_LABEL.to_owned(), "client1".to_owned())].into()
+        );
+        assert_eq!(
+            plain.annotations(),
+            &[(REVISION.to_owned(), "3".to_owned())].into()
+        );
         assert_eq!(plain.owner_references().len(), 1);
         assert_eq!(plain.type_.as_deref(), Some("kubernetes.io/tls"));
-        assert_eq!(plain.data.unwrap().keys().collect::<Vec<_>>(), ["ca.crt", "tls.crt", "tls.key"]);
+        assert_eq!(
+            plain.data.unwrap().keys().collect::<Vec<_>>(),
+            ["ca.crt", "tls.crt", "tls.key"]
+        );
         let retained = of(|o| o["spec"]["deletionPolicy"] = json!("Retain"), Some("now"));
-        assert!(retained.owner_references().is_empty(), "it stays when its object goes");
+        assert!(
+            retained.owner_references().is_empty(),
+            "it stays when its object goes"
+        );
         assert_eq!(retained.annotations()[RENEWED], "now");
         let self_signed = of(|o| o["spec"]["issuance"] = json!("SelfSigned"), None);
         assert_eq!(self_signed.labels()[TRUSTED_BY], "partners");
         let template = of(
             |o| {
-                o["spec"]["secretTemplate"] =
-                    json!({"labels": {"team": "a", CERTIFICATE_LABEL: "other"}, "annotations": {REVISION: "9"}})
+                o["spec"]["secretTemplate"] = json!({"labels": {"team": "a", CERTIFICATE_LABEL: "other"}, "annotations": {REVISION: "9"}})
             },
             None,
         );
         assert_eq!(
-            (template.labels()["team"].as_str(), template.labels()[CERTIFICATE_LABEL].as_str()),
+            (
+                template.labels()["team"].as_str(),
+                template.labels()[CERTIFICATE_LABEL].as_str()
+            ),
             ("a", "client1")
         );
-        assert_eq!(template.annotations()[REVISION], "3", "ours go before the template's");
+        assert_eq!(
+            template.annotations()[REVISION],
+            "3",
+            "ours go before the template's"
+        );
         let (cert, mut d) = wanted(|_| {});
-        d.key = DesiredKey::Requested { spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256) };
-        let apply_context = ApplyContext { cert: &cert, d: &d, password: None, client: &client };
+        d.key = DesiredKey::Requested {
+            spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256),
+        };
+        let apply_context = ApplyContext {
+            cert: &cert,
+            d: &d,
+            password: None,
+            client: &client,
+        };
         let by_csr = apply_context.wanted(1, None, data(), None);
-        assert!(!by_csr.data.unwrap().contains_key("tls.key"), "its requester has it");
+        assert!(
+            !by_csr.data.unwrap().contains_key("tls.key"),
+            "its requester has it"
+        );
         assert_eq!(by_csr.type_.as_deref(), Some("Opaque"));
     }
 
     /// The Secret with the managedFields of our own write.
     fn kept(secret: &Secret) -> Secret {
         let fields = |map: &BTreeMap<String, String>| {
-            map.keys().map(|key| (format!("f:{key}"), json!({}))).collect::<serde_json::Map<_, _>>()
+            map.keys()
+                .map(|key| (format!("f:{key}"), json!({})))
+                .collect::<serde_json::Map<_, _>>()
         };
-        let data: serde_json::Map<_, _> =
-            secret.data.iter().flat_map(BTreeMap::keys).map(|key| (format!("f:{key}"), json!({}))).collect();
+        let data: serde_json::Map<_, _> = secret
+            .data
+            .iter()
+            .flat_map(BTreeMap::keys)
+            .map(|key| (format!("f:{key}"), json!({})))
+            .collect();
         let fields = json!({
             "f:metadata": {"f:labels": fields(secret.labels()), "f:annotations": fields(secret.annotations())},
             "f:data": data,
         });
         let mut kept = secret.clone();
         kept.metadata.managed_fields = Some(vec![
-            serde_json::from_value(json!({"manager": k8s::MANAGER, "operation": "Apply", "fieldsV1": fields})).unwrap(),
+            serde_json::from_value(
+                json!({"manager": k8s::MANAGER, "operation": "Apply", "fieldsV1": fields}),
+            )
+            .unwrap(),
         ]);
         kept
     }
@@ -353,10 +492,26 @@ mod tests {
         type Change = fn(&mut Secret);
         let cases: [(&str, Change, bool); 9] = [
             ("as it should be", |_| {}, false),
-            ("with a label of somebody else", |s| drop(s.labels_mut().insert("theirs".into(), "x".into())), false),
-            ("a label of the spec is missing", |s| drop(s.labels_mut().remove("team")), true),
-            ("a label of the spec is another", |s| drop(s.labels_mut().insert("team".into(), "b".into())), true),
-            ("an annotation is missing", |s| drop(s.annotations_mut().remove(REVISION)), true),
+            (
+                "with a label of somebody else",
+                |s| drop(s.labels_mut().insert("theirs".into(), "x".into())),
+                false,
+            ),
+            (
+                "a label of the spec is missing",
+                |s| drop(s.labels_mut().remove("team")),
+                true,
+            ),
+            (
+                "a label of the spec is another",
+                |s| drop(s.labels_mut().insert("team".into(), "b".into())),
+                true,
+            ),
+            (
+                "an annotation is missing",
+                |s| drop(s.annotations_mut().remove(REVISION)),
+                true,
+            ),
             ("without its owner", |s| s.metadata.owner_references = None, true),
             (
                 "a label that the spec no longer has",
@@ -368,13 +523,21 @@ mod tests {
             ),
             (
                 "a keystore of somebody else",
-                |s| drop(s.data.get_or_insert_default().insert(KEYSTORE.into(), ByteString(vec![1]))),
+                |s| {
+                    drop(
+                        s.data
+                            .get_or_insert_default()
+                            .insert(KEYSTORE.into(), ByteString(vec![1])),
+                    )
+                },
                 false,
             ),
             (
                 "a keystore that the spec no longer has",
                 |s| {
-                    s.data.get_or_insert_default().insert(KEYSTORE.into(), ByteString(vec![1]));
+                    s.data
+                        .get_or_insert_default()
+                        .insert(KEYSTORE.into(), ByteString(vec![1]));
                     *s = kept(s);
                 },
                 true,
@@ -388,10 +551,22 @@ mod tests {
                 (200, body)
             });
             let (cert, d) = wanted(|o| o["spec"]["secretTemplate"] = json!({"labels": {"team": "a"}}));
-            let apply_context = ApplyContext { cert: &cert, d: &d, password: None, client: &client };
+            let apply_context = ApplyContext {
+                cert: &cert,
+                d: &d,
+                password: None,
+                client: &client,
+            };
             let mut found = kept(&apply_context.wanted(3, None, data(), None));
             change(&mut found);
-            let held = Held { data: data(), ours: true, revision: 3, renewed: None, keystore_fits: false, found };
+            let held = Held {
+                data: data(),
+                ours: true,
+                revision: 3,
+                renewed: None,
+                keystore_fits: false,
+                found,
+            };
             complete(&apply_context, &held).await.unwrap();
             assert_eq!(*writes.lock().unwrap() > 0, expected, "{what}");
         }
@@ -407,14 +582,29 @@ mod tests {
                 (200, body)
             });
             let (cert, mut d) = wanted(|_| {});
-            d.keystore = Some(SecretKeyRef { name: "p".into(), key: "password".into() });
+            d.keystore = Some(SecretKeyRef {
+                name: "p".into(),
+                key: "password".into(),
+            });
             let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
             let (_, data) = make(&d.request, &d.key, None, Some(&issuer), Timestamp::now()).unwrap();
             let password = Zeroizing::new("s3cret".to_owned());
-            let apply_context = ApplyContext { cert: &cert, d: &d, password: Some(&password), client: &client };
+            let apply_context = ApplyContext {
+                cert: &cert,
+                d: &d,
+                password: Some(&password),
+                client: &client,
+            };
             let keystore = there.then(|| vec![1]);
             let found = kept(&apply_context.wanted(3, None, data.clone(), keystore));
-            let held = Held { data, ours: true, revision: 3, renewed: None, keystore_fits: fits, found };
+            let held = Held {
+                data,
+                ours: true,
+                revision: 3,
+                renewed: None,
+                keystore_fits: fits,
+                found,
+            };
             complete(&apply_context, &held).await.unwrap();
             assert_eq!(*writes.lock().unwrap() > 0, expected, "{there} {fits}");
         }
@@ -423,13 +613,26 @@ mod tests {
     #[test]
     fn one_that_signs_itself_needs_a_key_of_ours() {
         let (_, mut d) = wanted(|_| {});
-        d.key = DesiredKey::Requested { spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256) };
+        d.key = DesiredKey::Requested {
+            spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256),
+        };
         let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
-        assert!(matches!(make(&d.request, &d.key, None, None, Timestamp::now()), Err(Error::NoKey)));
+        assert!(matches!(
+            make(&d.request, &d.key, None, None, Timestamp::now()),
+            Err(Error::NoKey)
+        ));
         let (_, data) = make(&d.request, &d.key, None, Some(&issuer), Timestamp::now()).unwrap();
         assert!(data.tls_key.is_none());
-        let made =
-            || make(&wanted(|_| {}).1.request, &wanted(|_| {}).1.key, None, Some(&issuer), Timestamp::now()).unwrap();
+        let made = || {
+            make(
+                &wanted(|_| {}).1.request,
+                &wanted(|_| {}).1.key,
+                None,
+                Some(&issuer),
+                Timestamp::now(),
+            )
+            .unwrap()
+        };
         assert!(made().1.tls_key.is_some());
     }
 
@@ -439,8 +642,19 @@ mod tests {
         let (_, old) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, None).unwrap();
         for keep in [true, false] {
             let (_, d) = wanted(|_| {});
-            let key = DesiredKey::Made { kind: KeyKind::EcdsaP256, encoding: Encoding::Pkcs8, keep };
-            let (_, data) = make(&d.request, &key, Some(old.clone()), Some(&issuer), Timestamp::now()).unwrap();
+            let key = DesiredKey::Made {
+                kind: KeyKind::EcdsaP256,
+                encoding: Encoding::Pkcs8,
+                keep,
+            };
+            let (_, data) = make(
+                &d.request,
+                &key,
+                Some(old.clone()),
+                Some(&issuer),
+                Timestamp::now(),
+            )
+            .unwrap();
             assert_eq!(data.tls_key.as_ref() == Some(&old), keep);
         }
     }

@@ -1,4 +1,5 @@
-//! What wakes a certificate up: which change of what concerns which ClientCertificates. Reads the watches' stores only.
+//! What wakes a certificate up: which change of what concerns which ClientCertificates. Reads the watches'
+//! stores only.
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -48,8 +49,9 @@ pub(super) fn conflicting(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     })
 }
 
-/// Those that share places of a grant with ones that came, changed or went. Each change may concern all of thousands: they are gathered, and woken
-/// a few at a time, so that a tenant who changes many of his keeps nobody else waiting.
+/// Those that share places of a grant with ones that came, changed or went. Each change may concern all of
+/// thousands: they are gathered, and woken a few at a time, so that a tenant who changes many of his keeps
+/// nobody else waiting.
 pub(super) fn sharing_slots(
     changed: UnboundedReceiver<Arc<Guard>>,
     ctx: Arc<Ctx>,
@@ -70,7 +72,9 @@ pub(super) fn sharing_slots(
                 while let Some(Some(more)) = changed.next().now_or_never() {
                     keys.extend(shared(&more, &ctx));
                 }
-                waiting.extend(those(&ctx, |c| is_cross_namespace(c) && keys.contains(&desired::domain_key(c))));
+                waiting.extend(those(&ctx, |c| {
+                    is_cross_namespace(c) && keys.contains(&desired::domain_key(c))
+                }));
             } else {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -90,7 +94,9 @@ pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + 
         let those = if due.is_empty() {
             vec![]
         } else {
-            those(&ctx, |c| c.metadata.uid.as_ref().is_some_and(|uid| due.contains(uid)))
+            those(&ctx, |c| {
+                c.metadata.uid.as_ref().is_some_and(|uid| due.contains(uid))
+            })
         };
         Some((stream::iter(those), ctx))
     });
@@ -110,12 +116,25 @@ pub(super) fn of_grant(grant: &grant_index::Guard, ctx: &Ctx) -> Vec<ObjectRef<G
 /// Those of a namespace that take a grant, and those that they share places with.
 pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let state = ctx.certificates.state();
-    let there = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
-    let cross_namespace: Vec<_> = there.filter(|c| c.0.as_ref().is_ok_and(is_cross_namespace)).collect();
-    let keys: BTreeSet<_> =
-        cross_namespace.iter().filter_map(|c| Some(desired::domain_key(c.0.as_ref().ok()?))).collect();
-    let others = keys.iter().filter(|key| ctx.grant_index.has_slots(key)).flat_map(|key| of_domain(ctx, key));
-    cross_namespace.iter().map(|c| ObjectRef::from_obj(&***c)).chain(others).collect()
+    let there = state
+        .iter()
+        .filter(|c| c.meta().namespace.as_deref() == Some(namespace));
+    let cross_namespace: Vec<_> = there
+        .filter(|c| c.0.as_ref().is_ok_and(is_cross_namespace))
+        .collect();
+    let keys: BTreeSet<_> = cross_namespace
+        .iter()
+        .filter_map(|c| Some(desired::domain_key(c.0.as_ref().ok()?)))
+        .collect();
+    let others = keys
+        .iter()
+        .filter(|key| ctx.grant_index.has_slots(key))
+        .flat_map(|key| of_domain(ctx, key));
+    cross_namespace
+        .iter()
+        .map(|c| ObjectRef::from_obj(&***c))
+        .chain(others)
+        .collect()
 }
 
 pub(super) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
@@ -125,19 +144,28 @@ pub(super) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
 /// The certificates of which this is true, as far as they can be read.
 fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRef<Guard>> {
     let state = ctx.certificates.state();
-    state.iter().filter(|c| c.0.as_ref().is_ok_and(&wanted)).map(|c| ObjectRef::from_obj(&**c)).collect()
+    state
+        .iter()
+        .filter(|c| c.0.as_ref().is_ok_and(&wanted))
+        .map(|c| ObjectRef::from_obj(&**c))
+        .collect()
 }
 
 /// Those that use the Secret, or are issued with it.
 pub(super) fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    let users = ctx.secret_index.of(&namespace, &name).into_iter().map(|user| ObjectRef::new(&user).within(&namespace));
+    let users = ctx
+        .secret_index
+        .of(&namespace, &name)
+        .into_iter()
+        .map(|user| ObjectRef::new(&user).within(&namespace));
     let there = users.filter(|user| ctx.certificates.get(user).is_some());
     let mut touched: Vec<_> = there.filter(|user| !ctx.wrote(user, secret)).collect();
     for domain in ctx.domains.state() {
         let Ok(domain) = &domain.0 else { continue };
         let issues = |d: &MtlsDomain| {
-            domain::desired::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&name)))
+            domain::desired::authorities(d)
+                .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&name)))
         };
         if domain.namespace().as_ref() == Some(&namespace) && issues(domain) {
             touched.extend(of_domain(ctx, &(namespace.clone(), domain.name_any())));
@@ -147,7 +175,9 @@ pub(super) fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<O
 }
 
 pub(super) fn is_there(c: &Guard, ctx: &Ctx) -> bool {
-    ctx.certificates.get(&ObjectRef::from_obj(c)).is_some_and(|there| there.uid() == c.uid())
+    ctx.certificates
+        .get(&ObjectRef::from_obj(c))
+        .is_some_and(|there| there.uid() == c.uid())
 }
 
 #[cfg(test)]
@@ -189,10 +219,22 @@ mod tests {
         type Change = fn(&mut Value);
         let changes: [(&str, Change, bool); 5] = [
             ("our status", |o| o["status"] = json!({"revision": 1}), false),
-            ("an annotation", |o| o["metadata"]["annotations"] = json!({"a": "b"}), false),
-            ("a request for a renewal", |o| o["metadata"]["annotations"] = json!({RENEW: "now"}), true),
+            (
+                "an annotation",
+                |o| o["metadata"]["annotations"] = json!({"a": "b"}),
+                false,
+            ),
+            (
+                "a request for a renewal",
+                |o| o["metadata"]["annotations"] = json!({RENEW: "now"}),
+                true,
+            ),
             ("the spec", |o| o["metadata"]["generation"] = json!(2), true),
-            ("its deletion", |o| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z"), true),
+            (
+                "its deletion",
+                |o| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z"),
+                true,
+            ),
         ];
         for (what, change, expected) in changes {
             assert_eq!(of(change) != before, expected, "{what}");
@@ -215,10 +257,26 @@ mod tests {
             ..There::default()
         };
         let ctx = Stage::new(there()).ctx;
-        assert_eq!(names(conflicting(&named("going", "shop", deleted), &ctx)), ["a", "b"], "it is deleted");
-        assert_eq!(names(conflicting(&named("gone", "shop", self_signed), &ctx)), ["a", "b", "going"], "it is gone");
-        assert_eq!(names(conflicting(&named("a", "shop", self_signed), &ctx)), [""; 0], "it stays");
-        assert_eq!(names(conflicting(&named("gone", "shop", |_| {}), &ctx)), [""; 0], "it is in no truststore");
+        assert_eq!(
+            names(conflicting(&named("going", "shop", deleted), &ctx)),
+            ["a", "b"],
+            "it is deleted"
+        );
+        assert_eq!(
+            names(conflicting(&named("gone", "shop", self_signed), &ctx)),
+            ["a", "b", "going"],
+            "it is gone"
+        );
+        assert_eq!(
+            names(conflicting(&named("a", "shop", self_signed), &ctx)),
+            [""; 0],
+            "it stays"
+        );
+        assert_eq!(
+            names(conflicting(&named("gone", "shop", |_| {}), &ctx)),
+            [""; 0],
+            "it is in no truststore"
+        );
         assert!(is_there(&named("a", "shop", |_| {}), &ctx));
         let again = named("a", "shop", |o| o["metadata"]["uid"] = json!("another"));
         assert!(!is_there(&again, &ctx), "another object has its name");
@@ -231,23 +289,45 @@ mod tests {
                 named("a", "acme", |_| {}),
                 named("b", "acme", |o| o["spec"]["domainRef"]["name"] = json!("other")),
                 named("c", "shop", |_| {}),
-                named("d", "acme", |o| o["spec"]["domainRef"]["namespace"] = json!("elsewhere")),
+                named("d", "acme", |o| {
+                    o["spec"]["domainRef"]["namespace"] = json!("elsewhere")
+                }),
             ],
             ..There::default()
         });
         assert_eq!(names(of_grant(&grant(|_| {}), &stage.ctx)), ["a"]);
-        assert_eq!(names(of_grant(&grant(|o| o["spec"] = json!(1)), &stage.ctx)), ["a", "b"], "it cannot be read");
+        assert_eq!(
+            names(of_grant(&grant(|o| o["spec"] = json!(1)), &stage.ctx)),
+            ["a", "b"],
+            "it cannot be read"
+        );
         assert_eq!(names(of_namespace("acme", &stage.ctx)), ["a", "b", "d"]);
-        assert_eq!(names(of_namespace("shop", &stage.ctx)), [""; 0], "its own take no grant");
-        assert_eq!(names(of_domain(&stage.ctx, &("shop".into(), "partners".into()))), ["a", "c"]);
+        assert_eq!(
+            names(of_namespace("shop", &stage.ctx)),
+            [""; 0],
+            "its own take no grant"
+        );
+        assert_eq!(
+            names(of_domain(&stage.ctx, &("shop".into(), "partners".into()))),
+            ["a", "c"]
+        );
     }
 
     #[tokio::test]
     async fn those_that_share_places_wake_with_their_namespace() {
         let certificates = vec![named("a", "acme", |_| {}), named("b", "zeta", |_| {})];
-        let with = |grants| Stage::new(There { certificates: certificates.clone(), grants, ..There::default() });
+        let with = |grants| {
+            Stage::new(There {
+                certificates: certificates.clone(),
+                grants,
+                ..There::default()
+            })
+        };
         let places = grant(|o| o["spec"]["maxCertificates"] = json!(1));
-        assert_eq!(names(of_namespace("acme", &with(vec![places]).ctx)), ["a", "a", "b"]);
+        assert_eq!(
+            names(of_namespace("acme", &with(vec![places]).ctx)),
+            ["a", "a", "b"]
+        );
         assert_eq!(names(of_namespace("acme", &with(vec![grant(|_| {})]).ctx)), ["a"]);
     }
 
@@ -259,7 +339,10 @@ mod tests {
                 named("b", "shop", |_| {}),
                 named("c", "acme", |_| {}),
             ],
-            domains: vec![domain(|_| {}), domain(|o| o["metadata"]["namespace"] = json!("acme"))],
+            domains: vec![
+                domain(|_| {}),
+                domain(|o| o["metadata"]["namespace"] = json!("acme")),
+            ],
             secrets: vec![secret("client1", &[], |_| {}), secret("acme-ca", &[], |_| {})],
             ..There::default()
         });
@@ -269,9 +352,20 @@ mod tests {
         };
         let touched = |name: &str, version: &str| names(touched_by(&stage.ctx, &metadata(name, version)));
         assert_eq!(touched("client1", "7"), ["client1"]);
-        assert_eq!(touched("acme-ca", "7"), ["b", "c", "client1"], "all that are for the domain that issues with it");
+        assert_eq!(
+            touched("acme-ca", "7"),
+            ["b", "c", "client1"],
+            "all that are for the domain that issues with it"
+        );
         assert_eq!(touched("nobodys", "7"), [""; 0]);
-        stage.ctx.states.lock().unwrap().entry("client1".into()).or_default().set_wrote("7");
+        stage
+            .ctx
+            .states
+            .lock()
+            .unwrap()
+            .entry("client1".into())
+            .or_default()
+            .set_wrote("7");
         assert_eq!(touched("client1", "7"), [""; 0], "our own write");
         assert_eq!(touched("client1", "8"), ["client1"]);
     }

@@ -1,5 +1,5 @@
-//! Reads what is there for one `ClientCertificate`: its Secret, the key of its issuer, the password of its keystore, and what the domain
-//! lets in. Kubernetes reads only.
+//! Reads what is there for one `ClientCertificate`: its Secret, the key of its issuer, the password of its
+//! keystore, and what the domain lets in. Kubernetes reads only.
 use std::sync::Arc;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -25,12 +25,15 @@ use crate::{
         generated,
     },
     k8s::{self, apply},
-    pki::{authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::DesiredKey, keystore},
+    pki::{
+        authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::DesiredKey, keystore,
+    },
 };
 
 /// Annotation on a leaf's Secret: how often a leaf was issued into it.
 pub const REVISION: &str = "mtls-operator.io/revision";
-/// No certificate is issued more often: an annotation that says so is somebody else's, and what it says does not count.
+/// No certificate is issued more often: an annotation that says so is somebody else's, and what it says does
+/// not count.
 const MOST_REVISIONS: i64 = 1_000_000_000;
 /// Annotation on it: the value of the annotation `mtls-operator.io/renew` that was answered last.
 pub const RENEWED: &str = "mtls-operator.io/renewed";
@@ -46,8 +49,8 @@ pub struct ObserveContext<'a> {
 }
 
 impl ObserveContext<'_> {
-    /// From the API server itself, but no question is asked about one that the watch knows nothing of: what is new wakes us, and to create
-    /// what is there already is refused.
+    /// From the API server itself, but no question is asked about one that the watch knows nothing of: what
+    /// is new wakes us, and to create what is there already is refused.
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, k8s::Error> {
         match self.version(namespace, name) {
             Some(_) => apply::secret(self.client, namespace, name).await,
@@ -56,7 +59,9 @@ impl ObserveContext<'_> {
     }
 
     fn version(&self, namespace: &str, name: &str) -> Option<String> {
-        self.secrets.get(&ObjectRef::new(name).within(namespace))?.resource_version()
+        self.secrets
+            .get(&ObjectRef::new(name).within(namespace))?
+            .resource_version()
     }
 }
 
@@ -78,10 +83,16 @@ pub async fn observe(
     let issuer = match domain {
         None => Err(no_domain(d, secret.is_some())),
         Some(_) if d.self_signed => Ok(None),
-        Some(domain) => issuer(d, domain, trust.as_ref(), observe_context).await?.map(Some),
+        Some(domain) => issuer(d, domain, trust.as_ref(), observe_context)
+            .await?
+            .map(Some),
     };
     let next = match d.self_signed {
-        true => observe_context.secret(&d.namespace, &next_secret(&d.secret_name)).await?,
+        true => {
+            observe_context
+                .secret(&d.namespace, &next_secret(&d.secret_name))
+                .await?
+        }
         false => None,
     };
     let next = match next {
@@ -89,20 +100,38 @@ pub async fn observe(
         None => None,
     };
     let trust = trust.filter(|_| domain.is_some());
-    Ok(Observed { domain_gone: domain.is_none(), issuer, secret, next, last_revision, password, trust })
+    Ok(Observed {
+        domain_gone: domain.is_none(),
+        issuer,
+        secret,
+        next,
+        last_revision,
+        password,
+        trust,
+    })
 }
 
 /// Problem of a certificate without its domain. `is_issued`: a Secret of its name exists.
 fn no_domain(d: &Desired, is_issued: bool) -> Problem {
     let (namespace, name) = &d.domain;
     match is_issued {
-        true => problem(Reason::DomainGone, format!("the MtlsDomain {name} is gone; the Secret is kept")),
-        false => problem(Reason::RefNotFound, format!("there is no MtlsDomain {name} in the namespace {namespace}")),
+        true => problem(
+            Reason::DomainGone,
+            format!("the MtlsDomain {name} is gone; the Secret is kept"),
+        ),
+        false => problem(
+            Reason::RefNotFound,
+            format!("there is no MtlsDomain {name} in the namespace {namespace}"),
+        ),
     }
 }
 
 fn problem(reason: Reason, message: String) -> Problem {
-    Problem { status: StepStatus::Blocked, reason, message }
+    Problem {
+        status: StepStatus::Blocked,
+        reason,
+        message,
+    }
 }
 
 /// The type of the Secret, which can never change: one without a private key is not a `kubernetes.io/tls`.
@@ -114,13 +143,25 @@ pub fn secret_type(key: &DesiredKey) -> &'static str {
 }
 
 async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) -> Held {
-    let bytes = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.clone());
-    let data = SecretData { tls_crt: bytes("tls.crt"), tls_key: bytes("tls.key"), ca_crt: bytes("ca.crt") };
+    let bytes = |key: &str| {
+        found
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|ByteString(bytes)| bytes.clone())
+    };
+    let data = SecretData {
+        tls_crt: bytes("tls.crt"),
+        tls_key: bytes("tls.key"),
+        ca_crt: bytes("ca.crt"),
+    };
     let keystore_fits = match (bytes(KEYSTORE), password) {
         (Some(keystore), Some(password)) => {
             let (data, password) = (data.clone(), password.clone());
             // Opening one takes as long as its password is hard to guess.
-            tokio::task::spawn_blocking(move || fits(&keystore, &data, &password)).await.unwrap_or_default()
+            tokio::task::spawn_blocking(move || fits(&keystore, &data, &password))
+                .await
+                .unwrap_or_default()
         }
         _ => false,
     };
@@ -128,7 +169,9 @@ async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) 
     Held {
         data,
         ours: is_ours(d, &found),
-        revision: annotation(REVISION).and_then(|text| revision(text)).unwrap_or_default(),
+        revision: annotation(REVISION)
+            .and_then(|text| revision(text))
+            .unwrap_or_default(),
         renewed: annotation(RENEWED).cloned(),
         keystore_fits,
         found,
@@ -137,15 +180,20 @@ async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) 
 
 /// True for a Secret that carries our label for this very certificate and has the type that it needs.
 fn is_ours(d: &Desired, found: &Secret) -> bool {
-    found.labels().get(CERTIFICATE_LABEL) == Some(&d.name) && found.type_.as_deref() == Some(secret_type(&d.key))
+    found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
+        && found.type_.as_deref() == Some(secret_type(&d.key))
 }
 
 fn revision(text: &str) -> Option<i64> {
-    text.parse().ok().filter(|revision| (1..=MOST_REVISIONS).contains(revision))
+    text.parse()
+        .ok()
+        .filter(|revision| (1..=MOST_REVISIONS).contains(revision))
 }
 
 fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
-    let (Some(tls_crt), Some(tls_key)) = (&data.tls_crt, &data.tls_key) else { return false };
+    let (Some(tls_crt), Some(tls_key)) = (&data.tls_crt, &data.tls_key) else {
+        return false;
+    };
     parse_pem_bundle(tls_crt).is_ok_and(|chain| keystore::holds(keystore, tls_key, &chain, password))
 }
 
@@ -155,13 +203,18 @@ async fn password(
     at: &SecretKeyRef,
     observe_context: &ObserveContext<'_>,
 ) -> Result<Result<Zeroizing<String>, Problem>, k8s::Error> {
-    Ok(password_in(observe_context.secret(&d.namespace, &at.name).await?, at))
+    Ok(password_in(
+        observe_context.secret(&d.namespace, &at.name).await?,
+        at,
+    ))
 }
 
 /// The password in a Secret; an empty one is none.
 fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Zeroizing<String>, Problem> {
     let bytes = found.and_then(|secret| Some(secret.data?.remove(&at.key)?.0));
-    let password = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|p| !p.is_empty());
+    let password = bytes
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .filter(|p| !p.is_empty());
     password.map(Zeroizing::new).ok_or_else(|| {
         problem(
             Reason::RefNotFound,
@@ -183,10 +236,16 @@ async fn issuer(
     let wanted = match desired::authorities(domain) {
         Ok(wanted) => wanted,
         Err(refused) => {
-            return Ok(Err(problem(refused.reason, format!("MtlsDomain {}: {}", d.domain.1, refused.message))));
+            return Ok(Err(problem(
+                refused.reason,
+                format!("MtlsDomain {}: {}", d.domain.1, refused.message),
+            )));
         }
     };
-    let named = d.authority.as_ref().or(domain.spec.trust.issuing_authority.as_ref());
+    let named = d
+        .authority
+        .as_ref()
+        .or(domain.spec.trust.issuing_authority.as_ref());
     if let Some(name) = named {
         let Some(wanted) = wanted.iter().find(|w| w.name == *name) else {
             return Ok(Err(problem(
@@ -198,26 +257,40 @@ async fn issuer(
     }
     let mut able = Vec::new();
     for wanted in wanted.iter().filter(|w| w.issues()) {
-        able.push((wanted.name.clone(), own_key_of(wanted, d, domain, trust, observe_context).await?));
+        able.push((
+            wanted.name.clone(),
+            own_key_of(wanted, d, domain, trust, observe_context).await?,
+        ));
     }
     Ok(only_one(able, &d.domain.1))
 }
 
-/// The only one of the authorities that can issue, by name; of none why, and of several the names. `domain`: the name of
-/// the MtlsDomain.
-fn only_one(mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>, domain: &str) -> Result<Arc<Issuer>, Problem> {
-    let names: Vec<_> = able.iter().filter(|(_, issuer)| issuer.is_ok()).map(|(name, _)| name.as_str()).collect();
+/// The only one of the authorities that can issue, by name; of none why, and of several the names. `domain`:
+/// the name of the MtlsDomain.
+fn only_one(
+    mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>,
+    domain: &str,
+) -> Result<Arc<Issuer>, Problem> {
+    let names: Vec<_> = able
+        .iter()
+        .filter(|(_, issuer)| issuer.is_ok())
+        .map(|(name, _)| name.as_str())
+        .collect();
     if names.len() > 1 {
         return Err(problem(
             Reason::AuthorityNotFound,
             format!(
-                "several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain {domain}, or spec.authority here",
+                "several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain \
+                 {domain}, or spec.authority here",
                 names.join(", ")
             ),
         ));
     }
     // The one that can, or else why the only one cannot.
-    let only = able.iter().position(|(_, issuer)| issuer.is_ok()).or((able.len() == 1).then_some(0));
+    let only = able
+        .iter()
+        .position(|(_, issuer)| issuer.is_ok())
+        .or((able.len() == 1).then_some(0));
     match only {
         Some(only) => able.swap_remove(only).1,
         None => Err(problem(
@@ -227,8 +300,8 @@ fn only_one(mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>, domain: &str)
     }
 }
 
-/// As [`key_of`], and none that somebody else put in the place of a generated authority's. Why, the domain's condition says: the cache may
-/// only be late, so that this is a reason to wait.
+/// As [`key_of`], and none that somebody else put in the place of a generated authority's. Why, the domain's
+/// condition says: the cache may only be late, so that this is a reason to wait.
 async fn own_key_of(
     wanted: &DesiredAuthority,
     d: &Desired,
@@ -240,7 +313,9 @@ async fn own_key_of(
         Ok(keyed) => keyed,
         Err(problem) => return Ok(Err(problem)),
     };
-    let DesiredSource::Generated { request, .. } = &wanted.source else { return Ok(Ok(issuer)) };
+    let DesiredSource::Generated { request, .. } = &wanted.source else {
+        return Ok(Ok(issuer));
+    };
     let record = domain.annotations().get(&generated::annotation(&wanted.name));
     let trusted = trust.into_iter().flat_map(Trust::entries);
     let owned = generated::is_labelled(&labels, &d.domain.1, &wanted.name)
@@ -249,7 +324,8 @@ async fn own_key_of(
         status: StepStatus::Working,
         reason: Reason::WaitingForAuthority,
         message: format!(
-            "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, if it stays so",
+            "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, \
+             if it stays so",
             wanted.name, d.domain.1
         ),
     }))
@@ -274,14 +350,27 @@ async fn key_of(
         )));
     };
     let at = (d.domain.0.as_str(), secret.as_str());
-    if let Some(keyed) = observe_context.signing_keys.get(at, observe_context.version(at.0, at.1).as_deref()) {
+    if let Some(keyed) = observe_context
+        .signing_keys
+        .get(at, observe_context.version(at.0, at.1).as_deref())
+    {
         return Ok(Ok(keyed));
     }
     let Some(found) = apply::secret(observe_context.client, at.0, at.1).await? else {
         let message = format!("the key of the authority {name} is not there yet");
-        return Ok(Err(Problem { status: StepStatus::Working, reason: Reason::WaitingForAuthority, message }));
+        return Ok(Err(Problem {
+            status: StepStatus::Working,
+            reason: Reason::WaitingForAuthority,
+            message,
+        }));
     };
-    let data = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.as_slice());
+    let data = |key: &str| {
+        found
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|ByteString(bytes)| bytes.as_slice())
+    };
     let (Some(crt), Some(key)) = (data("tls.crt"), data("tls.key")) else {
         return Ok(Err(problem(
             Reason::AuthorityNotFound,
@@ -290,8 +379,13 @@ async fn key_of(
     };
     match Issuer::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
         Ok(issuer) => {
-            let keyed = Keyed { issuer, labels: found.labels().clone() };
-            observe_context.signing_keys.put(at, found.resource_version(), keyed.clone());
+            let keyed = Keyed {
+                issuer,
+                labels: found.labels().clone(),
+            };
+            observe_context
+                .signing_keys
+                .put(at, found.resource_version(), keyed.clone());
             Ok(Ok(keyed))
         }
         Err(error) => Ok(Err(problem(
@@ -326,20 +420,25 @@ mod tests {
     }
 
     fn by_csr() -> Desired {
-        let key = DesiredKey::Requested { spki: crate::pki::leaf::tests::spki(crate::pki::keys::KeyKind::EcdsaP256) };
+        let key = DesiredKey::Requested {
+            spki: crate::pki::leaf::tests::spki(crate::pki::keys::KeyKind::EcdsaP256),
+        };
         Desired { key, ..wanted() }
     }
 
     #[tokio::test]
     async fn a_secret_is_ours_by_its_label_for_this_certificate_and_its_type() {
         let labelled = |name: &'static str| {
-            move |s: &mut Secret| s.metadata.labels = Some([(CERTIFICATE_LABEL.to_owned(), name.to_owned())].into())
+            move |s: &mut Secret| {
+                s.metadata.labels = Some([(CERTIFICATE_LABEL.to_owned(), name.to_owned())].into())
+            }
         };
         let opaque = |s: &mut Secret| {
             labelled("client1")(s);
             s.type_ = Some("Opaque".into());
         };
-        let other_label = |s: &mut Secret| s.metadata.labels = Some([("a".to_owned(), "client1".to_owned())].into());
+        let other_label =
+            |s: &mut Secret| s.metadata.labels = Some([("a".to_owned(), "client1".to_owned())].into());
         let of = |change: &dyn Fn(&mut Secret)| secret("client1", &[("tls.crt", "x")], change);
         for (what, d, found, expected) in [
             ("ours", wanted(), of(&labelled("client1")), true),
@@ -348,7 +447,12 @@ mod tests {
             ("with another label", wanted(), of(&other_label), false),
             ("of another type", wanted(), of(&opaque), false),
             ("without a key, for one by CSR", by_csr(), of(&opaque), true),
-            ("with a key, for one by CSR", by_csr(), of(&labelled("client1")), false),
+            (
+                "with a key, for one by CSR",
+                by_csr(),
+                of(&labelled("client1")),
+                false,
+            ),
         ] {
             assert_eq!(held(&d, found, None).await.ours, expected, "{what}");
         }
@@ -357,32 +461,62 @@ mod tests {
     #[tokio::test]
     async fn what_a_secret_says_of_its_leaf() {
         let annotated = |all: &[(&str, &str)]| {
-            let all: std::collections::BTreeMap<_, _> =
-                all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            secret("client1", &[("tls.crt", "c"), ("tls.key", "k"), ("ca.crt", "a")], |s| {
-                s.metadata.annotations = Some(all)
-            })
+            let all: std::collections::BTreeMap<_, _> = all
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect();
+            secret(
+                "client1",
+                &[("tls.crt", "c"), ("tls.key", "k"), ("ca.crt", "a")],
+                |s| s.metadata.annotations = Some(all),
+            )
         };
         let found = held(&wanted(), annotated(&[(REVISION, "3"), (RENEWED, "now")]), None).await;
-        assert_eq!((found.revision, found.renewed.as_deref(), found.keystore_fits), (3, Some("now"), false));
+        assert_eq!(
+            (found.revision, found.renewed.as_deref(), found.keystore_fits),
+            (3, Some("now"), false)
+        );
         let data = |bytes: &Option<Vec<u8>>| bytes.clone().map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!(
             [&found.data.tls_crt, &found.data.tls_key, &found.data.ca_crt].map(data),
             ["c", "k", "a"].map(|t| Some(t.to_owned()))
         );
         for text in ["0", "-1", "1000000001", "9223372036854775807", "x", ""] {
-            assert_eq!(held(&wanted(), annotated(&[(REVISION, text)]), None).await.revision, 0, "{text}");
+            assert_eq!(
+                held(&wanted(), annotated(&[(REVISION, text)]), None)
+                    .await
+                    .revision,
+                0,
+                "{text}"
+            );
         }
-        assert_eq!(held(&wanted(), annotated(&[(REVISION, "1000000000")]), None).await.revision, MOST_REVISIONS);
+        assert_eq!(
+            held(&wanted(), annotated(&[(REVISION, "1000000000")]), None)
+                .await
+                .revision,
+            MOST_REVISIONS
+        );
     }
 
     #[test]
     fn an_empty_password_is_none() {
-        let at = SecretKeyRef { name: "p".into(), key: "password".into() };
-        let of = |found: Option<Secret>| password_in(found, &at).map(|p| p.to_string()).map_err(|p| p.reason);
+        let at = SecretKeyRef {
+            name: "p".into(),
+            key: "password".into(),
+        };
+        let of = |found: Option<Secret>| {
+            password_in(found, &at)
+                .map(|p| p.to_string())
+                .map_err(|p| p.reason)
+        };
         let with = |data: &[(&str, &str)]| Some(secret("p", data, |_| {}));
         assert_eq!(of(with(&[("password", "s3cret")])), Ok("s3cret".into()));
-        for found in [None, with(&[]), with(&[("password", "")]), with(&[("other", "s3cret")])] {
+        for found in [
+            None,
+            with(&[]),
+            with(&[("password", "")]),
+            with(&[("other", "s3cret")]),
+        ] {
             assert_eq!(of(found), Err(Reason::RefNotFound));
         }
     }
@@ -395,36 +529,70 @@ mod tests {
 
     #[test]
     fn of_several_authorities_one_has_to_be_named() {
-        let can = |name: &str| (name.to_owned(), Ok(Arc::new(authority::tests::issuer(name, at(NOW)))));
+        let can = |name: &str| {
+            (
+                name.to_owned(),
+                Ok(Arc::new(authority::tests::issuer(name, at(NOW)))),
+            )
+        };
         let cannot = |name: &str, reason| (name.to_owned(), Err(problem(reason, "m".into())));
         let lost = Reason::InvalidCACertificateRef;
-        let of =
-            |able| only_one(able, "partners").map(|i| i.authority().subject.clone()).map_err(|p| (p.reason, p.message));
+        let of = |able| {
+            only_one(able, "partners")
+                .map(|i| i.authority().subject.clone())
+                .map_err(|p| (p.reason, p.message))
+        };
         assert_eq!(of(vec![can("a")]).unwrap(), "CN=a");
         assert_eq!(of(vec![cannot("a", lost), can("b")]).unwrap(), "CN=b");
-        assert_eq!(of(vec![cannot("a", lost)]).unwrap_err(), (lost, "m".into()), "why the only one cannot");
-        assert_eq!(of(vec![cannot("a", lost), cannot("b", lost)]).unwrap_err().0, Reason::AuthorityNotFound);
+        assert_eq!(
+            of(vec![cannot("a", lost)]).unwrap_err(),
+            (lost, "m".into()),
+            "why the only one cannot"
+        );
+        assert_eq!(
+            of(vec![cannot("a", lost), cannot("b", lost)]).unwrap_err().0,
+            Reason::AuthorityNotFound
+        );
         assert_eq!(of(vec![]).unwrap_err().0, Reason::AuthorityNotFound);
         let (reason, message) = of(vec![can("a"), cannot("x", lost), can("b")]).unwrap_err();
-        assert!(reason == Reason::AuthorityNotFound && message.contains("(a, b)"), "{message}");
+        assert!(
+            reason == Reason::AuthorityNotFound && message.contains("(a, b)"),
+            "{message}"
+        );
     }
 
     /// The observed state with these Secrets, for a domain with these authorities.
-    async fn read(d: &Desired, authorities: serde_json::Value, secrets: Vec<Secret>, trust: Option<Trust>) -> Observed {
-        let domain = domain(|o| o["spec"]["trust"]["authorities"] = authorities).0.unwrap();
+    async fn read(
+        d: &Desired,
+        authorities: serde_json::Value,
+        secrets: Vec<Secret>,
+        trust: Option<Trust>,
+    ) -> Observed {
+        let domain = domain(|o| o["spec"]["trust"]["authorities"] = authorities)
+            .0
+            .unwrap();
         let there = secrets.clone();
         let client = fake::client(move |_, path, _| {
-            let found = there.iter().find(|s| path.ends_with(&format!("/secrets/{}", s.name_any())));
-            found.map_or(fake::refusal(404, "NotFound"), |s| (200, serde_json::to_value(s).unwrap()))
+            let found = there
+                .iter()
+                .find(|s| path.ends_with(&format!("/secrets/{}", s.name_any())));
+            found.map_or(fake::refusal(404, "NotFound"), |s| {
+                (200, serde_json::to_value(s).unwrap())
+            })
         });
         let metadata = |s: &Secret| {
             let value = json!({"metadata": serde_json::to_value(&s.metadata).unwrap()});
             serde_json::from_value::<PartialObjectMeta<Secret>>(value).unwrap()
         };
         let store = store(secrets.iter().map(metadata).collect());
-        let observe_context =
-            ObserveContext { client: &client, secrets: &store, signing_keys: &SigningKeyCache::default() };
-        observe(d, Some(&domain), trust, 0, &observe_context).await.unwrap()
+        let observe_context = ObserveContext {
+            client: &client,
+            secrets: &store,
+            signing_keys: &SigningKeyCache::default(),
+        };
+        observe(d, Some(&domain), trust, 0, &observe_context)
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
@@ -444,14 +612,50 @@ mod tests {
         let certificate = parse_pem_bundle(crt).unwrap().remove(0);
         let trust = |authority: &str| {
             let (authority, certificate) = (authority.to_owned(), certificate.clone());
-            let entry = Entry { authority, certificate, max_leaf: None, keep_until: None };
-            Some(Trust::of(&Bundle { entries: vec![entry], ..Bundle::default() }, None, at(NOW)))
+            let entry = Entry {
+                authority,
+                certificate,
+                max_leaf: None,
+                keep_until: None,
+            };
+            Some(Trust::of(
+                &Bundle {
+                    entries: vec![entry],
+                    ..Bundle::default()
+                },
+                None,
+                at(NOW),
+            ))
         };
-        let named = Desired { authority: Some("missing".into()), ..wanted() };
+        let named = Desired {
+            authority: Some("missing".into()),
+            ..wanted()
+        };
         for (what, d, authorities, secrets, trust, expected) in [
-            ("its key is there", wanted(), secret_ref.clone(), vec![whole()], None, Ok(())),
-            ("another is named", named, secret_ref.clone(), vec![whole()], None, Err(Reason::AuthorityNotFound)),
-            ("no Secret", wanted(), secret_ref.clone(), vec![], None, Err(Reason::WaitingForAuthority)),
+            (
+                "its key is there",
+                wanted(),
+                secret_ref.clone(),
+                vec![whole()],
+                None,
+                Ok(()),
+            ),
+            (
+                "another is named",
+                named,
+                secret_ref.clone(),
+                vec![whole()],
+                None,
+                Err(Reason::AuthorityNotFound),
+            ),
+            (
+                "no Secret",
+                wanted(),
+                secret_ref.clone(),
+                vec![],
+                None,
+                Err(Reason::WaitingForAuthority),
+            ),
             (
                 "no key",
                 wanted(),
@@ -470,7 +674,10 @@ mod tests {
             ),
             (
                 "distrusted",
-                Desired { authority: Some("acme".into()), ..wanted() },
+                Desired {
+                    authority: Some("acme".into()),
+                    ..wanted()
+                },
                 json!([{"name": "acme", "state": "Distrusted", "secretRef": {"name": "ca"}}]),
                 vec![whole()],
                 None,
@@ -478,7 +685,10 @@ mod tests {
             ),
             (
                 "trusted only",
-                Desired { authority: Some("acme".into()), ..wanted() },
+                Desired {
+                    authority: Some("acme".into()),
+                    ..wanted()
+                },
                 json!([{"name": "acme", "pem": crt}]),
                 vec![whole()],
                 None,
@@ -518,15 +728,34 @@ mod tests {
             ),
         ] {
             let found = read(&d, authorities, secrets, trust).await.issuer;
-            let told = found.as_ref().err().map(|problem| problem.message.clone()).unwrap_or_default();
-            assert_eq!(told.ends_with("is Distrusted"), what == "distrusted", "{what}: {told}");
-            let found = found.map(|issuer| assert!(issuer.is_some(), "{what}")).map_err(|problem| problem.reason);
+            let told = found
+                .as_ref()
+                .err()
+                .map(|problem| problem.message.clone())
+                .unwrap_or_default();
+            assert_eq!(
+                told.ends_with("is Distrusted"),
+                what == "distrusted",
+                "{what}: {told}"
+            );
+            let found = found
+                .map(|issuer| assert!(issuer.is_some(), "{what}"))
+                .map_err(|problem| problem.reason);
             assert_eq!(found, expected, "{what}");
         }
-        let d = Desired { self_signed: true, ..wanted() };
+        let d = Desired {
+            self_signed: true,
+            ..wanted()
+        };
         let observed = read(&d, json!([]), vec![secret("client1-next", &[], |_| {})], None).await;
         assert!(matches!(observed.issuer, Ok(None)) && observed.next.is_some());
-        let observed = read(&wanted(), json!([]), vec![secret("client1-next", &[], |_| {})], None).await;
+        let observed = read(
+            &wanted(),
+            json!([]),
+            vec![secret("client1-next", &[], |_| {})],
+            None,
+        )
+        .await;
         assert!(observed.next.is_none(), "only a self-signed one has one");
         assert_eq!(observed.issuer.err().unwrap().status, StepStatus::Blocked);
     }

@@ -1,4 +1,5 @@
-//! What is there: the world around one `ClientCertificate`, in plain data. No I/O here; `observe` fills it, `plan` judges it.
+//! What is there: the world around one `ClientCertificate`, in plain data. No I/O here; `observe` fills it,
+//! `plan` judges it.
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -23,7 +24,8 @@ pub struct Observed {
     pub secret: Option<Held>,
     /// The Secret of the next self-signed certificate.
     pub next: Option<Held>,
-    /// How often a leaf was issued, as the status has it: all that is left when the Secret is lost, and nothing to decide by.
+    /// How often a leaf was issued, as the status has it: all that is left when the Secret is lost, and
+    /// nothing to decide by.
     pub last_revision: i64,
     /// The password for the keystore, when there is to be one.
     pub password: Option<Result<Zeroizing<String>, Problem>>,
@@ -32,10 +34,13 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// How often a leaf was issued. The Secret knows best; when it is lost the status does, and after a restore without either the count
-    /// begins again.
+    /// How often a leaf was issued. The Secret knows best; when it is lost the status does, and after a
+    /// restore without either the count begins again.
     pub fn revision(&self) -> i64 {
-        self.secret.as_ref().filter(|s| s.ours).map_or(self.last_revision, |s| s.revision)
+        self.secret
+            .as_ref()
+            .filter(|s| s.ours)
+            .map_or(self.last_revision, |s| s.revision)
     }
 }
 
@@ -56,7 +61,10 @@ pub struct Held {
 impl Held {
     /// The leaf in it, if that can be read.
     pub fn leaf(&self) -> Option<Certificate> {
-        parse_pem_bundle(self.data.tls_crt.as_ref()?).ok()?.into_iter().next()
+        parse_pem_bundle(self.data.tls_crt.as_ref()?)
+            .ok()?
+            .into_iter()
+            .next()
     }
 }
 

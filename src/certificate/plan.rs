@@ -48,10 +48,25 @@ pub enum Action {
 pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timestamp) -> Plan {
     // What somebody else keeps under that name is none of our business.
     let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(Held::leaf);
-    let renewal = leaf.as_ref().map(|leaf| inspect::renewal_time(leaf, d.renew_before));
-    let Issuing { action, step_condition, requeue_at } = issuing(d, o, leaf.as_ref(), propagation, now);
-    let step_conditions = vec![step_condition, trusted(d, o.trust.as_ref(), o.domain_gone, leaf.as_ref())];
-    Plan { action, step_conditions, renewal, leaf, requeue_at }
+    let renewal = leaf
+        .as_ref()
+        .map(|leaf| inspect::renewal_time(leaf, d.renew_before));
+    let Issuing {
+        action,
+        step_condition,
+        requeue_at,
+    } = issuing(d, o, leaf.as_ref(), propagation, now);
+    let step_conditions = vec![
+        step_condition,
+        trusted(d, o.trust.as_ref(), o.domain_gone, leaf.as_ref()),
+    ];
+    Plan {
+        action,
+        step_conditions,
+        renewal,
+        leaf,
+        requeue_at,
+    }
 }
 
 /// The lines once a leaf has just been issued.
@@ -59,8 +74,8 @@ pub fn conditions_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certifi
     vec![in_secret(leaf), trusted(d, trust, false, Some(leaf))]
 }
 
-/// The line Issued once issuing has failed: a failed renewal keeps what works and says why, a failed first issue says why.
-/// `is_final`: only another spec or another authority can help.
+/// The line Issued once issuing has failed: a failed renewal keeps what works and says why, a failed first
+/// issue says why. `is_final`: only another spec or another authority can help.
 pub fn after_failure(
     planned: StepCondition,
     leaf: Option<&Certificate>,
@@ -69,19 +84,24 @@ pub fn after_failure(
 ) -> StepCondition {
     match leaf {
         Some(leaf) if planned.status == StepStatus::Done => next_one(in_secret(leaf), message),
-        _ if is_final => step_condition(StepStatus::Blocked, Reason::InvalidCACertificateRef, message.to_owned()),
+        _ if is_final => step_condition(
+            StepStatus::Blocked,
+            Reason::InvalidCACertificateRef,
+            message.to_owned(),
+        ),
         _ => step_condition(StepStatus::Unreachable, planned.reason, message.to_owned()),
     }
 }
 
-/// The private key in the Secret, for `rotationPolicy: Never`, when a certificate of ours vouches for it: whoever may write the
-/// Secret could have put a key into it that they know, and have it certified.
+/// The private key in the Secret, for `rotationPolicy: Never`, when a certificate of ours vouches for it:
+/// whoever may write the Secret could have put a key into it that they know, and have it certified.
 pub(super) fn own_key(o: &Observed) -> Option<Vec<u8>> {
     let held = o.secret.as_ref().filter(|s| s.ours)?;
     let (leaf, pem) = (held.leaf()?, held.data.tls_key.as_ref()?);
     let is_vouched_for = match &o.issuer {
         Ok(Some(issuer)) => {
-            leaf.is_issued_by(issuer.authority()) || o.trust.as_ref().is_some_and(|trust| trust.has_issued(&leaf))
+            leaf.is_issued_by(issuer.authority())
+                || o.trust.as_ref().is_some_and(|trust| trust.has_issued(&leaf))
         }
         Ok(None) => form::signed_itself(&leaf).is_ok(),
         Err(_) => false,
@@ -99,7 +119,11 @@ struct Issuing {
 
 impl From<StepCondition> for Issuing {
     fn from(step_condition: StepCondition) -> Self {
-        Issuing { action: None, step_condition, requeue_at: None }
+        Issuing {
+            action: None,
+            step_condition,
+            requeue_at: None,
+        }
     }
 }
 
@@ -112,11 +136,17 @@ fn issuing(
 ) -> Issuing {
     if let Some(name) = not_owned(d, o) {
         let message = format!(
-            "the Secret {name} exists already and is not this certificate's; delete it, or create a ClientCertificate with another spec.secretName"
+            "the Secret {name} exists already and is not this certificate's; delete it, or create a \
+             ClientCertificate with another spec.secretName"
         );
         return step_condition(StepStatus::Blocked, Reason::SecretNotOwned, message).into();
     }
-    if let Some(Err(Problem { status, reason, message })) = &o.password {
+    if let Some(Err(Problem {
+        status,
+        reason,
+        message,
+    })) = &o.password
+    {
         return step_condition(*status, *reason, message.clone()).into();
     }
     let usable = leaf.filter(|leaf| now < leaf.not_after);
@@ -126,7 +156,14 @@ fn issuing(
         (Err(Problem { status, message, .. }), Some(leaf)) if *status != StepStatus::Blocked => {
             return next_one(in_secret(leaf), message).into();
         }
-        (Err(Problem { status, reason, message }), None) => {
+        (
+            Err(Problem {
+                status,
+                reason,
+                message,
+            }),
+            None,
+        ) => {
             // Manifests that are applied together come one after the other.
             let fresh = conditions::fresh_until(d.created, now).filter(|_| o.domain_gone);
             return match fresh {
@@ -142,23 +179,42 @@ fn issuing(
                 None => step_condition(*status, *reason, message.clone()).into(),
             };
         }
-        (Err(Problem { status, reason, message }), _) => {
+        (
+            Err(Problem {
+                status,
+                reason,
+                message,
+            }),
+            _,
+        ) => {
             return step_condition(*status, *reason, message.clone()).into();
         }
     };
     let (action, open, requeue_at) = match issuer {
         Some(issuer) => by_authority(d, o, issuer, usable, propagation, now),
         None => {
-            let self_signed::Step { action, open, requeue_at } = self_signed::next(d, o, propagation, now);
+            let self_signed::Step {
+                action,
+                open,
+                requeue_at,
+            } = self_signed::next(d, o, propagation, now);
             let open = open.map(|(why, waits)| (why, Some(waits)));
             (action, open, requeue_at)
         }
     };
     let step_condition = match (open, leaf) {
         (None, Some(leaf)) => in_secret(leaf),
-        (None, None) => step_condition(StepStatus::Working, Reason::Issuing, "nothing is issued yet".into()),
+        (None, None) => step_condition(
+            StepStatus::Working,
+            Reason::Issuing,
+            "nothing is issued yet".into(),
+        ),
         (Some((why, waits)), _) => {
-            let reason = if waits.is_some() { Reason::WaitingForDomainTrust } else { Reason::Issuing };
+            let reason = if waits.is_some() {
+                Reason::WaitingForDomainTrust
+            } else {
+                Reason::Issuing
+            };
             let message = waits.unwrap_or_else(|| why.message.clone());
             match usable {
                 Some(leaf) if why.reason.is_renewal() => next_one(in_secret(leaf), &message),
@@ -166,7 +222,11 @@ fn issuing(
             }
         }
     };
-    Issuing { action, step_condition, requeue_at }
+    Issuing {
+        action,
+        step_condition,
+        requeue_at,
+    }
 }
 
 /// A Secret of a name that we need and that is not ours.
@@ -180,7 +240,8 @@ fn not_owned(d: &Desired, o: &Observed) -> Option<String> {
 
 type Open = Option<(Violation, Option<String>)>;
 
-/// What to do, why the Secret does not hold what it should and what is waited for, and when to reconcile again.
+/// What to do, why the Secret does not hold what it should and what is waited for, and when to reconcile
+/// again.
 fn by_authority(
     d: &Desired,
     o: &Observed,
@@ -203,16 +264,32 @@ fn by_authority(
     };
     let waits = |violation, what: &str, again| (None, Some((violation, Some(what.to_owned()))), again);
     // Never handed out before it is trusted, and before the truststore remembers how long it may live.
-    let Some(trust) = &o.trust else { return waits(violation, "the domain does not serve yet", None) };
+    let Some(trust) = &o.trust else {
+        return waits(violation, "the domain does not serve yet", None);
+    };
     if !trust.allows(issuer.authority(), d.request.duration) {
-        return waits(violation, "the domain does not trust the issuing authority for leaves of that life yet", None);
+        return waits(
+            violation,
+            "the domain does not trust the issuing authority for leaves of that life yet",
+            None,
+        );
     }
-    // A first leaf has nothing to lose; one that works is not replaced by one that some servers do not know yet.
+    // A first leaf has nothing to lose; one that works is not replaced by one that some servers do not know
+    // yet.
     let everywhere = trust.since(issuer.authority()).map(|since| since + propagation);
-    let moves = violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.accepts(leaf));
+    let moves =
+        violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.accepts(leaf));
     match everywhere.filter(|everywhere| moves && now < *everywhere) {
-        Some(_) => waits(violation, "the truststore with the new authority is on its way to every server", everywhere),
-        None => (Some(Action::Issue(violation.clone())), Some((violation, None)), None),
+        Some(_) => waits(
+            violation,
+            "the truststore with the new authority is on its way to every server",
+            everywhere,
+        ),
+        None => (
+            Some(Action::Issue(violation.clone())),
+            Some((violation, None)),
+            None,
+        ),
     }
 }
 
@@ -230,41 +307,71 @@ fn in_secret(leaf: &Certificate) -> StepCondition {
 
 /// A leaf that serves, and what the next one waits for.
 fn next_one(kept: StepCondition, message: &str) -> StepCondition {
-    StepCondition { message: format!("{}; the next one: {message}", kept.message), ..kept }
+    StepCondition {
+        message: format!("{}; the next one: {message}", kept.message),
+        ..kept
+    }
 }
 
 fn step_condition(status: StepStatus, reason: Reason, message: String) -> StepCondition {
-    StepCondition { type_: ConditionType::Issued, status, reason, message }
+    StepCondition {
+        type_: ConditionType::Issued,
+        status,
+        reason,
+        message,
+    }
 }
 
 /// Why a self-signed certificate cannot be trusted, and the way out.
-pub(super) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: ask for fewer or \
-                               shorter names, or have certificates or authorities removed that are not needed any more";
+pub(super) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: ask \
+                               for fewer or \
+                               shorter names, or have certificates or authorities removed that are not \
+                               needed any more";
 
-fn trusted(d: &Desired, trust: Option<&Trust>, domain_gone: bool, leaf: Option<&Certificate>) -> StepCondition {
+fn trusted(
+    d: &Desired,
+    trust: Option<&Trust>,
+    domain_gone: bool,
+    leaf: Option<&Certificate>,
+) -> StepCondition {
     let who = if d.self_signed { "it" } else { "its issuer" };
     let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.accepts(leaf));
     let (status, reason, message) = match (trust, leaf) {
         (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => {
             (StepStatus::Blocked, Reason::TruststoreFull, FULL.to_owned())
         }
-        (_, None) => (StepStatus::Working, Reason::WaitingForCertificate, "nothing is issued yet".to_owned()),
-        (None, _) if domain_gone => (StepStatus::Blocked, Reason::DomainGone, "the MtlsDomain is not there".to_owned()),
+        (_, None) => (
+            StepStatus::Working,
+            Reason::WaitingForCertificate,
+            "nothing is issued yet".to_owned(),
+        ),
+        (None, _) if domain_gone => (
+            StepStatus::Blocked,
+            Reason::DomainGone,
+            "the MtlsDomain is not there".to_owned(),
+        ),
         (None, _) => (
             StepStatus::Working,
             Reason::WaitingForDomainTrust,
             "the domain has not been looked at yet, or does not serve".to_owned(),
         ),
-        (Some(trust), Some(leaf)) if trust.accepts(leaf) => {
-            (StepStatus::Done, Reason::Trusted, format!("{who} is in the truststore version that the domain uses"))
-        }
+        (Some(trust), Some(leaf)) if trust.accepts(leaf) => (
+            StepStatus::Done,
+            Reason::Trusted,
+            format!("{who} is in the truststore version that the domain uses"),
+        ),
         (Some(_), Some(_)) => (
             StepStatus::Working,
             Reason::WaitingForDomainTrust,
             format!("{who} is not in the truststore version that the domain uses"),
         ),
     };
-    StepCondition { type_: ConditionType::Trusted, status, reason, message }
+    StepCondition {
+        type_: ConditionType::Trusted,
+        status,
+        reason,
+        message,
+    }
 }
 
 #[cfg(test)]
@@ -277,16 +384,28 @@ mod tests {
 
     #[test]
     fn a_failure_that_only_another_authority_ends_is_false() {
-        let violation = Violation { authority: "CN=Root".into(), constraint: "has a path length of 0".into() };
+        let violation = Violation {
+            authority: "CN=Root".into(),
+            constraint: "has a path length of 0".into(),
+        };
         let constrained = execute::Error::from(IssueError::from(violation));
-        let expired = execute::Error::from(IssueError::IssuerExpired { subject: "CN=Root".into() });
+        let expired = execute::Error::from(IssueError::IssuerExpired {
+            subject: "CN=Root".into(),
+        });
         assert_eq!(
             [&constrained, &expired, &execute::Error::NoKey].map(execute::Error::is_final),
             [true, false, false]
         );
-        let planned = || step_condition(StepStatus::Working, Reason::Issuing, "nothing is issued yet".into());
+        let planned = || {
+            step_condition(
+                StepStatus::Working,
+                Reason::Issuing,
+                "nothing is issued yet".into(),
+            )
+        };
         let told = |is_final| {
-            let StepCondition { status, reason, .. } = after_failure(planned(), None, is_final, "cannot issue");
+            let StepCondition { status, reason, .. } =
+                after_failure(planned(), None, is_final, "cannot issue");
             (status, reason)
         };
         assert_eq!(told(true), (StepStatus::Blocked, Reason::InvalidCACertificateRef));

@@ -29,7 +29,13 @@ pub fn report(
         conditions: conditions::write(&old.conditions, generation, acceptance, step_conditions, now),
         ..old.clone()
     };
-    if let Some(Leaf { certificate, renewal, revision, secret }) = leaf {
+    if let Some(Leaf {
+        certificate,
+        renewal,
+        revision,
+        secret,
+    }) = leaf
+    {
         new.previous = previous(old, certificate, now);
         new.serial_number = Some(conditions::shown(&certificate.serial_text()));
         new.issuer_key_id = certificate.authority_key_id.as_deref().map(conditions::shown);
@@ -47,18 +53,28 @@ pub fn report(
     new
 }
 
-/// Those that were superseded before and are still alive, and the one that was in the Secret when the status was written last.
+/// Those that were superseded before and are still alive, and the one that was in the Secret when the status
+/// was written last.
 fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp) -> Vec<PreviousLeaf> {
     let mut all = old.previous.clone();
     if let (Some(serial_number), Some(not_after)) = (&old.serial_number, &old.not_after) {
         let issuer_key_id = old.issuer_key_id.clone().unwrap_or_default();
-        all.push(PreviousLeaf { issuer_key_id, serial_number: serial_number.clone(), not_after: not_after.clone() });
+        all.push(PreviousLeaf {
+            issuer_key_id,
+            serial_number: serial_number.clone(),
+            not_after: not_after.clone(),
+        });
     }
     let (serial_number, issuer_key_id) = (
         conditions::shown(&current.serial_text()),
-        current.authority_key_id.as_deref().map(conditions::shown).unwrap_or_default(),
+        current
+            .authority_key_id
+            .as_deref()
+            .map(conditions::shown)
+            .unwrap_or_default(),
     );
-    let is_current = |leaf: &PreviousLeaf| leaf.serial_number == serial_number && leaf.issuer_key_id == issuer_key_id;
+    let is_current =
+        |leaf: &PreviousLeaf| leaf.serial_number == serial_number && leaf.issuer_key_id == issuer_key_id;
     all.retain(|leaf| now < leaf.not_after.0 && !is_current(leaf));
     all
 }
@@ -66,7 +82,10 @@ fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp
 /// What is to be said once a certificate has taken the place of another one; `None`: it is the first.
 pub fn after_renewal(old: &ClientCertificateStatus, leaf: &Certificate) -> Option<String> {
     let before = old.serial_number.as_ref()?;
-    let (serial, end) = (conditions::shown(&leaf.serial_text()), conditions::in_seconds(leaf.not_after).0);
+    let (serial, end) = (
+        conditions::shown(&leaf.serial_text()),
+        conditions::in_seconds(leaf.not_after).0,
+    );
     (*before != serial)
         .then(|| format!("the Secret holds a new certificate with serial number {serial}, valid until {end}"))
 }
@@ -77,18 +96,25 @@ pub fn after_deletion(cert: &ClientCertificate, now: Timestamp) -> Option<String
     let alive = |end: &Timestamp| now < *end;
     let current = status.not_after.as_ref().map(|t| t.0).filter(alive)?;
     let serial = status.serial_number.as_deref().unwrap_or("unknown");
-    let earlier: Vec<_> = status.previous.iter().map(|leaf| leaf.not_after.0).filter(alive).collect();
+    let earlier: Vec<_> = status
+        .previous
+        .iter()
+        .map(|leaf| leaf.not_after.0)
+        .filter(alive)
+        .collect();
     let and_earlier = match earlier.iter().max() {
         None => String::new(),
         Some(last) => format!(", and {} that it superseded until {last}", earlier.len()),
     };
     if cert.spec.issuance == Issuance::SelfSigned {
         return Some(format!(
-            "the certificate with serial number {serial} and those before it leave the truststore now; until that is in use, they are accepted"
+            "the certificate with serial number {serial} and those before it leave the truststore now; until \
+             that is in use, they are accepted"
         ));
     }
     Some(format!(
-        "deleting is not revoking: whoever has the certificate with serial number {serial} and its key is accepted until \
+        "deleting is not revoking: whoever has the certificate with serial number {serial} and its key is \
+         accepted until \
          {current}{and_earlier}, unless its authority is Distrusted before"
     ))
 }
@@ -111,42 +137,85 @@ mod tests {
         let born = at("2026-11-24T12:00:00Z");
         let issuer = issuer("Partners", born);
         let write = |old: &ClientCertificateStatus, revision: i64, now: Timestamp| {
-            let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, now).unwrap().certificate;
-            let shown = Leaf { certificate: &leaf, renewal: leaf.not_after, revision, secret: "client1-mtls" };
+            let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, now)
+                .unwrap()
+                .certificate;
+            let shown = Leaf {
+                certificate: &leaf,
+                renewal: leaf.not_after,
+                revision,
+                secret: "client1-mtls",
+            };
             report(old, 1, &Acceptance::Accepted, &[], Some(shown), now)
         };
         let first = write(&ClientCertificateStatus::default(), 1, born);
         assert!(first.previous.is_empty());
-        let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, born).unwrap().certificate;
-        assert_eq!(after_renewal(&ClientCertificateStatus::default(), &leaf), None, "the first");
+        let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, born)
+            .unwrap()
+            .certificate;
+        assert_eq!(
+            after_renewal(&ClientCertificateStatus::default(), &leaf),
+            None,
+            "the first"
+        );
         let told = after_renewal(&first, &leaf).unwrap();
-        assert!(told.contains(&leaf.serial_text()) && told.contains(&leaf.not_after.to_string()), "{told}");
+        assert!(
+            told.contains(&leaf.serial_text()) && told.contains(&leaf.not_after.to_string()),
+            "{told}"
+        );
         let second = write(&first, 2, born + day * 60);
-        let serials =
-            |s: &ClientCertificateStatus| s.previous.iter().map(|p| Some(p.serial_number.clone())).collect::<Vec<_>>();
+        let serials = |s: &ClientCertificateStatus| {
+            s.previous
+                .iter()
+                .map(|p| Some(p.serial_number.clone()))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(serials(&second), std::slice::from_ref(&first.serial_number));
-        assert_eq!(Some(&second.previous[0].issuer_key_id), first.issuer_key_id.as_ref());
+        assert_eq!(
+            Some(&second.previous[0].issuer_key_id),
+            first.issuer_key_id.as_ref()
+        );
         let third = write(&second, 3, born + day * 61);
-        assert_eq!(serials(&third), [first.serial_number.clone(), second.serial_number.clone()]);
+        assert_eq!(
+            serials(&third),
+            [first.serial_number.clone(), second.serial_number.clone()]
+        );
         let fourth = write(&third, 4, born + day * 90);
-        assert_eq!(serials(&fourth), [second.serial_number, third.serial_number.clone()], "the first has expired");
+        assert_eq!(
+            serials(&fourth),
+            [second.serial_number, third.serial_number.clone()],
+            "the first has expired"
+        );
     }
 
     #[test]
     fn the_same_leaf_again_changes_nothing() {
         let now = at("2026-11-24T12:00:00Z");
         let issuer = issuer("Partners", now);
-        let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, now).unwrap().certificate;
+        let leaf = leaf::issue(&request("client1"), &spki(KeyKind::EcdsaP256), &issuer, now)
+            .unwrap()
+            .certificate;
         let write = |old: &ClientCertificateStatus| {
-            let shown = Leaf { certificate: &leaf, renewal: leaf.not_after, revision: 1, secret: "client1-mtls" };
+            let shown = Leaf {
+                certificate: &leaf,
+                renewal: leaf.not_after,
+                revision: 1,
+                secret: "client1-mtls",
+            };
             report(old, 1, &Acceptance::Accepted, &[], Some(shown), now)
         };
         let once = write(&ClientCertificateStatus::default());
         assert_eq!(write(&once), once);
         assert_eq!(once.secret_name.as_deref(), Some("client1-mtls"));
-        let before = ClientCertificateStatus { secret_name: None, ..once.clone() };
+        let before = ClientCertificateStatus {
+            secret_name: None,
+            ..once.clone()
+        };
         assert_eq!(write(&before), before, "an upgrade writes nothing");
-        let changed = ClientCertificateStatus { observed_generation: Some(0), ..before };
+        let changed = ClientCertificateStatus {
+            observed_generation: Some(0),
+            ..before
+        };
         assert_eq!(write(&changed), once, "but for objects that change anyway");
     }
 }

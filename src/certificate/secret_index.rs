@@ -1,6 +1,7 @@
-//! Which certificates have to do with which Secret, by the Secrets' names: of thousands of each, a change of one finds the other
-//! without a scan of every pair. In memory, and kept up by whoever hears of the certificates. Only what names do not say by themselves is kept: as a
-//! rule a certificate and its Secret have the same.
+//! Which certificates have to do with which Secret, by the Secrets' names: of thousands of each, a change of
+//! one finds the other without a scan of every pair. In memory, and kept up by whoever hears of the
+//! certificates. Only what names do not say by themselves is kept: as a rule a certificate and its Secret
+//! have the same.
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Mutex,
@@ -42,11 +43,14 @@ impl SecretIndex {
         }
     }
 
-    /// The certificates that hold what they have in this Secret, or take a password from it; and that of the same name, which need not
-    /// be there.
+    /// The certificates that hold what they have in this Secret, or take a password from it; and that of the
+    /// same name, which need not be there.
     pub fn of(&self, namespace: &str, secret: &str) -> Vec<String> {
         let all = self.0.lock().expect("nobody panics while holding it");
-        let mut names = all.get(&(namespace.to_owned(), secret.to_owned())).cloned().unwrap_or_default();
+        let mut names = all
+            .get(&(namespace.to_owned(), secret.to_owned()))
+            .cloned()
+            .unwrap_or_default();
         if !names.iter().any(|name| name == secret) {
             names.push(secret.to_owned());
         }
@@ -58,10 +62,17 @@ fn used_by(cert: &ClientCertificate) -> impl Iterator<Item = (String, String)> {
     let spec = &cert.spec;
     let secret = spec.secret_name.clone().unwrap_or_else(|| cert.name_any());
     let next = (spec.issuance == Issuance::SelfSigned).then(|| next_secret(&secret));
-    let password = spec.keystores.as_ref().and_then(|k| k.pkcs12.as_ref()).map(|p| p.password_secret_ref.name.clone());
+    let password = spec
+        .keystores
+        .as_ref()
+        .and_then(|k| k.pkcs12.as_ref())
+        .map(|p| p.password_secret_ref.name.clone());
     let namespace = cert.namespace().unwrap_or_default();
     let name = cert.name_any();
-    let all = [Some(secret), next, password].into_iter().flatten().filter(move |secret| *secret != name);
+    let all = [Some(secret), next, password]
+        .into_iter()
+        .flatten()
+        .filter(move |secret| *secret != name);
     all.map(move |secret| (namespace.clone(), secret))
 }
 
@@ -86,8 +97,14 @@ mod tests {
         let keystore = serde_json::json!({"pkcs12": {"passwordSecretRef": {"name": "password", "key": "p"}}});
         let all = [
             certificate("a", serde_json::json!({"issuance": "SelfSigned"})),
-            certificate("b", serde_json::json!({"secretName": "of-b", "keystores": keystore})),
-            certificate("c", serde_json::json!({"secretName": "of-b", "keystores": keystore})),
+            certificate(
+                "b",
+                serde_json::json!({"secretName": "of-b", "keystores": keystore}),
+            ),
+            certificate(
+                "c",
+                serde_json::json!({"secretName": "of-b", "keystores": keystore}),
+            ),
         ];
         for cert in all.iter().chain(&all) {
             uses.add(cert);
@@ -105,6 +122,9 @@ mod tests {
         for cert in &all {
             uses.remove(cert);
         }
-        assert!(uses.0.lock().unwrap().is_empty(), "nothing is kept of what is gone");
+        assert!(
+            uses.0.lock().unwrap().is_empty(),
+            "nothing is kept of what is gone"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! A certificate that signs itself has to be in the truststore before anybody may use it. So the next one waits, with its key, in a Secret
-//! beside the one that is handed out: trusted first, everywhere, then swapped. Pure: says which of these steps comes next.
+//! A certificate that signs itself has to be in the truststore before anybody may use it. So the next one
+//! waits, with its key, in a Secret beside the one that is handed out: trusted first, everywhere, then
+//! swapped. Pure: says which of these steps comes next.
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -29,18 +30,39 @@ pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: 
     let held = o.secret.as_ref();
     let Some(violation) = broken(d, held, now) else {
         // The swap is done; what was swapped in may still lie beside it.
-        let action = Some(if o.next.is_some() { Action::Unstage } else { Action::Complete });
-        return Step { action, open: None, requeue_at: None };
+        let action = Some(if o.next.is_some() {
+            Action::Unstage
+        } else {
+            Action::Complete
+        });
+        return Step {
+            action,
+            open: None,
+            requeue_at: None,
+        };
     };
-    let step = |action, waits: &str, requeue_at| Step { action, open: Some((violation, waits.to_owned())), requeue_at };
+    let step = |action, waits: &str, requeue_at| Step {
+        action,
+        open: Some((violation, waits.to_owned())),
+        requeue_at,
+    };
     let staged = o.next.as_ref().and_then(|next| Some((next, next.leaf()?)));
-    let fitting = staged.filter(|(next, leaf)| broken(d, Some(next), now).is_none() && !is_shadowed(d, o, leaf));
+    let fitting =
+        staged.filter(|(next, leaf)| broken(d, Some(next), now).is_none() && !is_shadowed(d, o, leaf));
     let Some((_, leaf)) = fitting else {
-        return step(Some(Action::Stage { revision: next_revision(d, o) }), "the next certificate is being made", None);
+        return step(
+            Some(Action::Stage {
+                revision: next_revision(d, o),
+            }),
+            "the next certificate is being made",
+            None,
+        );
     };
     match o.trust.as_ref().map(|trust| trust.since(&leaf)) {
         None => step(None, "the domain does not serve yet", None),
-        Some(None) if o.trust.as_ref().is_some_and(|trust| trust.has_no_room(&d.entry)) => step(None, FULL, None),
+        Some(None) if o.trust.as_ref().is_some_and(|trust| trust.has_no_room(&d.entry)) => {
+            step(None, FULL, None)
+        }
         Some(None) => step(None, "the domain does not trust the next certificate yet", None),
         Some(Some(since)) if now < since + propagation => step(
             None,
@@ -63,10 +85,13 @@ fn broken(d: &Desired, held: Option<&Held>, now: Timestamp) -> Option<Violation>
     })
 }
 
-/// What the certificate of that revision says. Each but the first carries its number, because API Gateway refuses two certificates with
-/// one subject.
+/// What the certificate of that revision says. Each but the first carries its number, because API Gateway
+/// refuses two certificates with one subject.
 pub(super) fn request(d: &Desired, revision: i64) -> LeafRequest {
-    LeafRequest { serial_number: (revision > 1).then(|| revision.to_string()), ..d.request.clone() }
+    LeafRequest {
+        serial_number: (revision > 1).then(|| revision.to_string()),
+        ..d.request.clone()
+    }
 }
 
 /// One that we had before stands in the truststore with the subject of this one.
@@ -77,13 +102,21 @@ fn is_shadowed(d: &Desired, o: &Observed, leaf: &Certificate) -> bool {
 
 /// One more than any that there was, and none whose subject is still trusted: the count may have been lost.
 fn next_revision(d: &Desired, o: &Observed) -> i64 {
-    let known = [Some(o.last_revision), o.secret.as_ref().map(|s| s.revision), o.next.as_ref().map(|s| s.revision)];
+    let known = [
+        Some(o.last_revision),
+        o.secret.as_ref().map(|s| s.revision),
+        o.next.as_ref().map(|s| s.revision),
+    ];
     let first = known.into_iter().flatten().max().unwrap_or_default() + 1;
     let is_free = |revision: &i64| match (&o.trust, leaf::subject_key(&request(d, *revision))) {
-        (Some(trust), Some(subject)) => trust.holder(&subject).is_none_or(|entry| entry.authority != d.entry),
+        (Some(trust), Some(subject)) => trust
+            .holder(&subject)
+            .is_none_or(|entry| entry.authority != d.entry),
         _ => true,
     };
-    (first..).find(is_free).expect("a truststore holds a thousand certificates at the most")
+    (first..)
+        .find(is_free)
+        .expect("a truststore holds a thousand certificates at the most")
 }
 
 /// Why this subject cannot be had: an authority in the truststore has it.

@@ -1,5 +1,6 @@
-//! The authorities that issue, with their keys: read and parsed once for each version of their Secrets, not once for each of thousands of
-//! certificates. In memory only, and no longer than their Secrets are as they were.
+//! The authorities that issue, with their keys: read and parsed once for each version of their Secrets, not
+//! once for each of thousands of certificates. In memory only, and no longer than their Secrets are as they
+//! were.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -42,7 +43,10 @@ impl SigningKeyCache {
     pub fn put(&self, secret: (&str, &str), version: Option<String>, keyed: Keyed) {
         let Some(version) = version else { return };
         let mut all = self.0.lock().expect("nobody panics while holding it");
-        all.insert((secret.0.to_owned(), secret.1.to_owned()), Read { version, keyed });
+        all.insert(
+            (secret.0.to_owned(), secret.1.to_owned()),
+            Read { version, keyed },
+        );
     }
 }
 
@@ -56,7 +60,10 @@ mod tests {
         let signing_keys = SigningKeyCache::default();
         let one = Arc::new(issuer("Partners", at("2026-11-24T12:00:00Z")));
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-        let keyed = || Keyed { issuer: one.clone(), labels: labels.clone() };
+        let keyed = || Keyed {
+            issuer: one.clone(),
+            labels: labels.clone(),
+        };
         signing_keys.put(("ns", "ca"), Some("1".into()), keyed());
         let kept = signing_keys.get(("ns", "ca"), Some("1")).unwrap();
         assert!(Arc::ptr_eq(&kept.issuer, &one) && kept.labels == labels);
@@ -65,7 +72,10 @@ mod tests {
         for another in [Some("2"), None] {
             signing_keys.put(("ns", "ca"), Some("1".into()), keyed());
             assert!(signing_keys.get(("ns", "ca"), another).is_none());
-            assert!(signing_keys.get(("ns", "ca"), Some("1")).is_none(), "not in memory any more");
+            assert!(
+                signing_keys.get(("ns", "ca"), Some("1")).is_none(),
+                "not in memory any more"
+            );
         }
         assert_eq!(Arc::strong_count(&one), 1);
     }

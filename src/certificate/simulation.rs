@@ -1,6 +1,6 @@
-//! The planner of certificates against a model of the world: lives of years in milliseconds, from any state to one that serves, and never
-//! a self-signed certificate in anybody's hands that some server of AWS does not trust yet. What is checked is the model, never the
-//! planner's own word.
+//! The planner of certificates against a model of the world: lives of years in milliseconds, from any state
+//! to one that serves, and never a self-signed certificate in anybody's hands that some server of AWS does
+//! not trust yet. What is checked is the model, never the planner's own word.
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -127,9 +127,14 @@ impl World {
         };
         let now = self.now;
         self.bundle.entries.retain(|e| now < e.certificate.not_after);
-        let own = [&self.secret, &self.next].into_iter().flatten().filter_map(|kept| kept.held().leaf());
-        let mut wanted: Vec<_> =
-            own.filter(|leaf| leaf.self_signed).map(|leaf| entry(&self.d.entry, leaf, None)).collect();
+        let own = [&self.secret, &self.next]
+            .into_iter()
+            .flatten()
+            .filter_map(|kept| kept.held().leaf());
+        let mut wanted: Vec<_> = own
+            .filter(|leaf| leaf.self_signed)
+            .map(|leaf| entry(&self.d.entry, leaf, None))
+            .collect();
         wanted.push(entry("partners", self.issuer.authority().clone(), Some(DAY * 90)));
         for wanted in wanted {
             let taken = |e: &Entry| e.certificate.subject_key == wanted.certificate.subject_key;
@@ -145,21 +150,36 @@ impl World {
         let plan = self.plan();
         let d = self.d.clone();
         let old = plan::own_key(&self.observed());
-        let made = |request, issuer, now| execute::make(&request, &d.key, old.clone(), issuer, now).unwrap().1;
+        let made = |request, issuer, now| {
+            execute::make(&request, &d.key, old.clone(), issuer, now)
+                .unwrap()
+                .1
+        };
         match &plan.action {
             Some(Action::Issue(_)) => {
                 let data = made(d.request.clone(), Some(&*self.issuer), self.now);
                 let revision = self.observed().revision() + 1;
-                self.hand_out(StoredSecret { data, revision, renewed: d.renew.clone() });
+                self.hand_out(StoredSecret {
+                    data,
+                    revision,
+                    renewed: d.renew.clone(),
+                });
             }
             Some(Action::Stage { revision }) => {
                 let data = made(self_signed::request(&d, *revision), None, self.now);
-                self.next = Some(StoredSecret { data, revision: *revision, renewed: d.renew.clone() });
+                self.next = Some(StoredSecret {
+                    data,
+                    revision: *revision,
+                    renewed: d.renew.clone(),
+                });
             }
             Some(Action::Swap) => {
                 let next = self.next.clone().unwrap();
                 let since = self.trust.as_ref().unwrap().since(&next.held().leaf().unwrap());
-                assert!(since.unwrap() + PROPAGATION <= self.now, "handed out before everybody trusts it");
+                assert!(
+                    since.unwrap() + PROPAGATION <= self.now,
+                    "handed out before everybody trusts it"
+                );
                 self.hand_out(next);
                 if !crash {
                     self.next = None;
@@ -179,7 +199,8 @@ impl World {
         self.issued += 1;
     }
 
-    /// Until nothing is to be done any more, as the controllers would: waits only as long as something is said to come.
+    /// Until nothing is to be done any more, as the controllers would: waits only as long as something is
+    /// said to come.
     fn settles(&mut self) {
         for _ in 0..20 {
             self.domain_reconciles();
@@ -188,7 +209,10 @@ impl World {
                 self.serves();
                 return;
             }
-            self.now = plan.requeue_at.filter(|again| self.now < *again).unwrap_or(self.now);
+            self.now = plan
+                .requeue_at
+                .filter(|again| self.now < *again)
+                .unwrap_or(self.now);
         }
         panic!("not settled: {:?}", self.plan());
     }
@@ -214,7 +238,10 @@ fn ten_years_by_an_authority() {
         assert_eq!(world.secret.as_ref().unwrap().revision, world.issued as i64);
     }
     let (least, most) = (renewals.iter().min().unwrap(), renewals.iter().max().unwrap());
-    assert!(*least > DAY * 58 && *most <= DAY * 60 + HOUR, "two thirds of 90 days, a little less: {least:?} {most:?}");
+    assert!(
+        *least > DAY * 58 && *most <= DAY * 60 + HOUR,
+        "two thirds of 90 days, a little less: {least:?} {most:?}"
+    );
     // The authority ends with its tenth year: what it can still give, it gives once, and not forever.
     while world.now < world.issuer.not_after() {
         let before = world.issued;
@@ -235,12 +262,24 @@ fn ten_years_of_signing_itself() {
         world.settles();
         subjects.push(world.leaf().unwrap().subject);
     }
-    assert_eq!(subjects[..3], ["CN=client1", "CN=client1,serialNumber=2", "CN=client1,serialNumber=3"]);
+    assert_eq!(
+        subjects[..3],
+        [
+            "CN=client1",
+            "CN=client1,serialNumber=2",
+            "CN=client1,serialNumber=3"
+        ]
+    );
     assert!(subjects.len() > 60 && subjects.len() < 65, "{}", subjects.len());
-    assert!(world.bundle.entries.len() <= 4, "what has expired is not kept: {:?}", world.bundle);
+    assert!(
+        world.bundle.entries.len() <= 4,
+        "what has expired is not kept: {:?}",
+        world.bundle
+    );
 }
 
-/// After a restore without Secret and status, while the domain cannot be seen, the count begins again, with a subject that is taken.
+/// After a restore without Secret and status, while the domain cannot be seen, the count begins again, with a
+/// subject that is taken.
 #[test]
 fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
     let mut world = World::new(signing_itself());
@@ -248,21 +287,37 @@ fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
     let first = world.leaf().unwrap();
     (world.secret, world.revision, world.trust) = (None, 0, None);
     world.reconcile(false);
-    assert_eq!(world.next.as_ref().unwrap().held().leaf().unwrap().subject, first.subject);
+    assert_eq!(
+        world.next.as_ref().unwrap().held().leaf().unwrap().subject,
+        first.subject
+    );
     world.settles();
     assert_eq!(world.leaf().unwrap().subject, "CN=client1,serialNumber=2");
 }
 
 #[test]
 fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
-    let issued = |plan: &Plan| plan.step_conditions.iter().find(|l| l.type_ == ConditionType::Issued).unwrap().clone();
+    let issued = |plan: &Plan| {
+        plan.step_conditions
+            .iter()
+            .find(|l| l.type_ == ConditionType::Issued)
+            .unwrap()
+            .clone()
+    };
     let mut world = World::new(spec(|_| ()));
     world.settles();
     world.now = world.plan().renewal.unwrap();
     world.trust = None;
     let waits = world.plan();
-    assert_eq!((waits.action.is_none(), issued(&waits).status), (true, StepStatus::Done));
-    assert!(issued(&waits).message.contains("the next one: the domain does not serve yet"));
+    assert_eq!(
+        (waits.action.is_none(), issued(&waits).status),
+        (true, StepStatus::Done)
+    );
+    assert!(
+        issued(&waits)
+            .message
+            .contains("the next one: the domain does not serve yet")
+    );
     // Once it has expired nothing works.
     world.now = world.leaf().unwrap().not_after;
     assert_eq!(issued(&world.plan()).status, StepStatus::Working);
@@ -275,9 +330,15 @@ fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
     assert_eq!(issued(&world.plan()).status, StepStatus::Working);
     // And without its issuer nobody can tell what is missing.
     let mut o = world.observed();
-    let problem =
-        |status| Problem { status, reason: Reason::WaitingForAuthority, message: "the key is not there".into() };
-    for (status, expected) in [(StepStatus::Working, StepStatus::Done), (StepStatus::Blocked, StepStatus::Blocked)] {
+    let problem = |status| Problem {
+        status,
+        reason: Reason::WaitingForAuthority,
+        message: "the key is not there".into(),
+    };
+    for (status, expected) in [
+        (StepStatus::Working, StepStatus::Done),
+        (StepStatus::Blocked, StepStatus::Blocked),
+    ] {
         o.issuer = Err(problem(status));
         let plan = plan(&world.d, &o, PROPAGATION, world.now);
         assert_eq!((issued(&plan).status, plan.action), (expected, None));
@@ -286,7 +347,13 @@ fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
 
 #[test]
 fn a_full_truststore_is_said_and_what_works_is_kept() {
-    let step_condition = |plan: &Plan, type_| plan.step_conditions.iter().find(|l| l.type_ == type_).unwrap().clone();
+    let step_condition = |plan: &Plan, type_| {
+        plan.step_conditions
+            .iter()
+            .find(|l| l.type_ == type_)
+            .unwrap()
+            .clone()
+    };
     let mut world = World::new(signing_itself());
     world.domain_reconciles();
     world.reconcile(false);
@@ -296,8 +363,15 @@ fn a_full_truststore_is_said_and_what_works_is_kept() {
     };
     full(&mut world);
     let trusted = step_condition(&world.plan(), ConditionType::Trusted);
-    assert_eq!((trusted.status, trusted.reason), (StepStatus::Blocked, Reason::TruststoreFull));
-    assert!(trusted.message.contains("the truststore of the domain is full"), "{}", trusted.message);
+    assert_eq!(
+        (trusted.status, trusted.reason),
+        (StepStatus::Blocked, Reason::TruststoreFull)
+    );
+    assert!(
+        trusted.message.contains("the truststore of the domain is full"),
+        "{}",
+        trusted.message
+    );
     world.trust = Some(world.trust.take().unwrap().without_room(&Default::default()));
     world.settles();
     // The next one does not fit: the one that is handed out is trusted as before.
@@ -305,14 +379,29 @@ fn a_full_truststore_is_said_and_what_works_is_kept() {
     world.reconcile(false);
     full(&mut world);
     let plan = world.plan();
-    assert_eq!(step_condition(&plan, ConditionType::Trusted).status, StepStatus::Done);
+    assert_eq!(
+        step_condition(&plan, ConditionType::Trusted).status,
+        StepStatus::Done
+    );
     let issued = step_condition(&plan, ConditionType::Issued);
     assert_eq!(issued.status, StepStatus::Done);
-    assert!(issued.message.contains("the next one: the truststore of the domain is full"), "{}", issued.message);
+    assert!(
+        issued
+            .message
+            .contains("the next one: the truststore of the domain is full"),
+        "{}",
+        issued.message
+    );
     // Out of the truststore for an authority: it is said, too.
-    world.bundle.entries.retain(|entry| entry.authority != world.d.entry);
+    world
+        .bundle
+        .entries
+        .retain(|entry| entry.authority != world.d.entry);
     full(&mut world);
-    assert_eq!(step_condition(&world.plan(), ConditionType::Trusted).reason, Reason::TruststoreFull);
+    assert_eq!(
+        step_condition(&world.plan(), ConditionType::Trusted).reason,
+        Reason::TruststoreFull
+    );
 }
 
 #[test]
@@ -325,7 +414,10 @@ fn moving_to_another_authority_waits_until_everybody_trusts_it() {
     assert!(world.plan().action.is_none(), "the domain does not trust it");
     world.domain_reconciles();
     let plan = world.plan();
-    assert_eq!((plan.action, plan.requeue_at), (None, Some(world.now + PROPAGATION)));
+    assert_eq!(
+        (plan.action, plan.requeue_at),
+        (None, Some(world.now + PROPAGATION))
+    );
     world.now += PROPAGATION;
     world.settles();
     let second = world.leaf().unwrap();
@@ -348,11 +440,18 @@ fn a_key_that_stays_is_one_that_a_certificate_of_ours_vouches_for() {
         world.now = world.plan().renewal.unwrap();
         world.settles();
         let second = world.leaf().unwrap();
-        assert!(first != second && first.spki_sha256 == second.spki_sha256, "{issuance}: it stays");
+        assert!(
+            first != second && first.spki_sha256 == second.spki_sha256,
+            "{issuance}: it stays"
+        );
         if issuance == "Authority" {
             world.issuer = Arc::new(issuer("Others", world.now));
             world.settles();
-            assert_eq!(world.leaf().unwrap().spki_sha256, second.spki_sha256, "also under another authority");
+            assert_eq!(
+                world.leaf().unwrap().spki_sha256,
+                second.spki_sha256,
+                "also under another authority"
+            );
         }
 
         // Under an authority of their own, or with usages of their own, and the key in any case.
@@ -408,7 +507,8 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #![proptest_config(crate::cases(150))]
-    /// Whatever happens in whatever order, in the end it serves; `reconcile` checks that nothing is handed out too early.
+    /// Whatever happens in whatever order, in the end it serves; `reconcile` checks that nothing is handed
+    /// out too early.
     #[test]
     fn from_any_state_it_ends_in_one_that_serves(by_itself in any::<bool>(), events in prop::collection::vec(event(), 0..25)) {
         let base = |names: u8, renew: Option<u8>| spec(|o| {
@@ -454,22 +554,52 @@ fn a_domain_that_is_not_there_is_missing_only_after_half_a_minute() {
     world.d.created = Some(created);
     let plan_at = |world: &World, seconds: i64| {
         let message = "there is no MtlsDomain partners in the namespace payments".to_owned();
-        let problem = Problem { status: StepStatus::Blocked, reason: Reason::RefNotFound, message };
-        let o = Observed { domain_gone: true, issuer: Err(problem), ..world.observed() };
-        plan(&world.d, &o, PROPAGATION, created + SignedDuration::from_secs(seconds))
+        let problem = Problem {
+            status: StepStatus::Blocked,
+            reason: Reason::RefNotFound,
+            message,
+        };
+        let o = Observed {
+            domain_gone: true,
+            issuer: Err(problem),
+            ..world.observed()
+        };
+        plan(
+            &world.d,
+            &o,
+            PROPAGATION,
+            created + SignedDuration::from_secs(seconds),
+        )
     };
     let issued = |plan: &Plan| {
-        let step_condition = plan.step_conditions.iter().find(|l| l.type_ == ConditionType::Issued).unwrap();
+        let step_condition = plan
+            .step_conditions
+            .iter()
+            .find(|l| l.type_ == ConditionType::Issued)
+            .unwrap();
         (step_condition.status, step_condition.reason)
     };
     for seconds in [0, 29] {
         let early = plan_at(&world, seconds);
-        assert_eq!(issued(&early), (StepStatus::Working, Reason::WaitingForDomainTrust));
-        assert_eq!(early.requeue_at, Some(created + conditions::FRESH), "nothing else may be heard");
+        assert_eq!(
+            issued(&early),
+            (StepStatus::Working, Reason::WaitingForDomainTrust)
+        );
+        assert_eq!(
+            early.requeue_at,
+            Some(created + conditions::FRESH),
+            "nothing else may be heard"
+        );
         assert!(early.action.is_none());
     }
     let late = plan_at(&world, 30);
-    assert_eq!((issued(&late), late.requeue_at), ((StepStatus::Blocked, Reason::RefNotFound), None));
+    assert_eq!(
+        (issued(&late), late.requeue_at),
+        ((StepStatus::Blocked, Reason::RefNotFound), None)
+    );
     world.d.created = None;
-    assert_eq!(issued(&plan_at(&world, 0)), (StepStatus::Blocked, Reason::RefNotFound));
+    assert_eq!(
+        issued(&plan_at(&world, 0)),
+        (StepStatus::Blocked, Reason::RefNotFound)
+    );
 }

@@ -17,9 +17,11 @@ pub struct Facts {
     pub object: Object,
     /// The custom domain of that name; `None`: there is none.
     pub domain: Seen<Option<Domain>>,
-    /// The server certificates for the name: that which the domain has, or all of them while there is no domain.
+    /// The server certificates for the name: that which the domain has, or all of them while there is no
+    /// domain.
     pub certificates: Seen<Vec<acm::Certificate>>,
-    /// The truststore that the domain uses; `None`: there is no domain, no mutual TLS, or that version is gone.
+    /// The truststore that the domain uses; `None`: there is no domain, no mutual TLS, or that version is
+    /// gone.
     pub trusted: Seen<Option<Vec<Certificate>>>,
     /// The version of the newest object where the truststore is; `None`: there is none.
     pub newest: Seen<Option<String>>,
@@ -111,12 +113,21 @@ impl Facts {
             of("DNS", &self.dns),
             of("the API mappings", &self.mappings),
         ];
-        let stages = self.stages.iter().map(|(id, seen)| of(&format!("the API {id}"), seen));
-        let endpoints = self.endpoints.iter().map(|(id, seen)| of(&format!("the execute-api endpoint of {id}"), seen));
+        let stages = self
+            .stages
+            .iter()
+            .map(|(id, seen)| of(&format!("the API {id}"), seen));
+        let endpoints = self
+            .endpoints
+            .iter()
+            .map(|(id, seen)| of(&format!("the execute-api endpoint of {id}"), seen));
         let mut by_reason = BTreeMap::<String, Vec<String>>::new();
         for (why, what) in of_domain.into_iter().chain(stages).chain(endpoints).flatten() {
             by_reason.entry(why).or_default().push(what);
         }
-        by_reason.into_iter().map(|(why, what)| format!("{}: {why}", what.join(", "))).collect()
+        by_reason
+            .into_iter()
+            .map(|(why, what)| format!("{}: {why}", what.join(", ")))
+            .collect()
     }
 }

@@ -29,11 +29,25 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 
 type Check = fn(&Facts) -> Vec<Finding>;
 
-const CHECKS: &[Check] =
-    &[object, holder, custom_domain, server_certificate, truststore, validity, trust, dns, mapping, bypass];
+const CHECKS: &[Check] = &[
+    object,
+    holder,
+    custom_domain,
+    server_certificate,
+    truststore,
+    validity,
+    trust,
+    dns,
+    mapping,
+    bypass,
+];
 
 fn finding(what: &'static str, cause: impl Into<String>, remedy: impl Into<String>) -> Vec<Finding> {
-    vec![Finding { what, cause: cause.into(), remedy: remedy.into() }]
+    vec![Finding {
+        what,
+        cause: cause.into(),
+        remedy: remedy.into(),
+    }]
 }
 
 fn object(f: &Facts) -> Vec<Finding> {
@@ -57,13 +71,21 @@ fn object(f: &Facts) -> Vec<Finding> {
 
 /// A ClientCertificate that the certificate is from.
 fn holder(f: &Facts) -> Vec<Finding> {
-    let Some(holder) = f.client.as_ref().and_then(|client| client.holder.as_ref()) else { return vec![] };
+    let Some(holder) = f.client.as_ref().and_then(|client| client.holder.as_ref()) else {
+        return vec![];
+    };
     let name = &holder.name;
     if holder.domain != f.object.name {
         return finding(
             "certificate-of-another-domain",
-            format!("the ClientCertificate {name} is for the MtlsDomain {}", holder.domain),
-            format!("call with a ClientCertificate whose domainRef is {}", f.object.name),
+            format!(
+                "the ClientCertificate {name} is for the MtlsDomain {}",
+                holder.domain
+            ),
+            format!(
+                "call with a ClientCertificate whose domainRef is {}",
+                f.object.name
+            ),
         );
     }
     match &holder.unready {
@@ -84,25 +106,33 @@ fn custom_domain(f: &Facts) -> Vec<Finding> {
             return finding(
                 "no-custom-domain",
                 format!("API Gateway has no custom domain {name} in this account and Region"),
-                format!("see the conditions of {} for what it waits for: kubectl describe mtlsdomain", f.object.name),
+                format!(
+                    "see the conditions of {} for what it waits for: kubectl describe mtlsdomain",
+                    f.object.name
+                ),
             );
         }
         Ok(Some(domain)) => domain,
     };
-    let message = domain.status_message.as_ref().map_or(String::new(), |message| format!(": {message}"));
+    let message = domain
+        .status_message
+        .as_ref()
+        .map_or(String::new(), |message| format!(": {message}"));
     let mut found = match &domain.status {
         DomainStatus::Available => vec![],
         DomainStatus::Updating => finding(
             "domain-updating",
             format!(
-                "API Gateway is changing {name}: callers get what was in force before, and now and then an error{message}"
+                "API Gateway is changing {name}: callers get what was in force before, and now and then an \
+                 error{message}"
             ),
             "wait; it takes minutes as a rule",
         ),
         locked => finding(
             "domain-locked",
             format!("{name} is {} and takes no change{message}", locked.as_str()),
-            "give it a certificate that fits: spec.serverCertificate.existing, or re-import into ACM; its condition DomainProgrammed says which",
+            "give it a certificate that fits: spec.serverCertificate.existing, or re-import into ACM; its \
+             condition DomainProgrammed says which",
         ),
     };
     if domain.truststore.is_none() {
@@ -116,52 +146,98 @@ fn custom_domain(f: &Facts) -> Vec<Finding> {
 }
 
 fn server_certificate(f: &Facts) -> Vec<Finding> {
-    let Ok(certificates) = &f.certificates else { return vec![] };
-    let bad = certificates.iter().filter(|c| c.status != CertificateStatus::Issued);
+    let Ok(certificates) = &f.certificates else {
+        return vec![];
+    };
+    let bad = certificates
+        .iter()
+        .filter(|c| c.status != CertificateStatus::Issued);
     let expired = certificates
         .iter()
         .filter(|c| c.status == CertificateStatus::Issued && c.not_after.is_some_and(|end| end <= f.now));
     let bad = bad.map(|c| {
-        let why = c.failure.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-        let missing: Vec<_> =
-            c.validation.iter().filter_map(|v| v.record.as_ref()).map(|(n, v)| format!("{n} CNAME {v}")).collect();
+        let why = c
+            .failure
+            .as_ref()
+            .map_or(String::new(), |why| format!(" ({why})"));
+        let missing: Vec<_> = c
+            .validation
+            .iter()
+            .filter_map(|v| v.record.as_ref())
+            .map(|(n, v)| format!("{n} CNAME {v}"))
+            .collect();
         let remedy = match (&c.status, missing.is_empty()) {
             (CertificateStatus::PendingValidation, false) => {
-                format!("ACM looks in public DNS for {}: see that they are there", missing.join(", "))
+                format!(
+                    "ACM looks in public DNS for {}: see that they are there",
+                    missing.join(", ")
+                )
             }
             _ => "see the condition CertificateIssued for what to do".to_owned(),
         };
-        (c, format!("the server certificate {} is {}{why}", c.arn, c.status.as_str()), remedy)
+        (
+            c,
+            format!("the server certificate {} is {}{why}", c.arn, c.status.as_str()),
+            remedy,
+        )
     });
     let expired = expired.map(|c| {
         let end = c.not_after.map(|end| end.to_string()).unwrap_or_default();
-        let remedy = "have ACM renew it (its validation records must be in public DNS), or import its successor under the same ARN";
-        (c, format!("the server certificate {} expired at {end}", c.arn), remedy.to_owned())
+        let remedy = "have ACM renew it (its validation records must be in public DNS), or import its \
+                      successor under the same ARN";
+        (
+            c,
+            format!("the server certificate {} expired at {end}", c.arn),
+            remedy.to_owned(),
+        )
     });
     let all = bad.chain(expired);
-    all.map(|(_, cause, remedy)| Finding { what: "server-certificate-not-issued", cause, remedy }).collect()
+    all.map(|(_, cause, remedy)| Finding {
+        what: "server-certificate-not-issued",
+        cause,
+        remedy,
+    })
+    .collect()
 }
 
 fn truststore(f: &Facts) -> Vec<Finding> {
-    let Some(used) = f.domain.iter().flatten().find_map(|domain| domain.truststore.as_ref()) else { return vec![] };
+    let Some(used) = f
+        .domain
+        .iter()
+        .flatten()
+        .find_map(|domain| domain.truststore.as_ref())
+    else {
+        return vec![];
+    };
     let mut found = vec![];
     if let (Ok(newest), Some(version)) = (&f.newest, &used.version)
         && newest.as_ref() != Some(version)
     {
         let newest = newest
             .as_ref()
-            .map_or("the newest has been deleted".to_owned(), |newest| format!("the newest is {newest}"));
+            .map_or("the newest has been deleted".to_owned(), |newest| {
+                format!("the newest is {newest}")
+            });
         found.extend(finding(
             "truststore-stale",
-            format!("{} uses version {version} of {}, but {newest}: API Gateway reads a truststore only when the domain is changed", f.object.domain_name, used.uri),
-            "see the condition DomainProgrammed; who writes the object by hand has to write what the spec says, which the operator restores",
+            format!(
+                "{} uses version {version} of {}, but {newest}: API Gateway reads a truststore only when \
+                     the domain is changed",
+                f.object.domain_name, used.uri
+            ),
+            "see the condition DomainProgrammed; who writes the object by hand has to write what the spec \
+             says, which the operator restores",
         ));
     }
     if let Ok(None) = f.trusted {
         found.extend(finding(
             "truststore-gone",
-            format!("the version of {} that {} uses is not there any more", used.uri, f.object.domain_name),
-            "change something in the spec's trust, which stores a new version, and see who deletes versions (a lifecycle rule of the bucket)",
+            format!(
+                "the version of {} that {} uses is not there any more",
+                used.uri, f.object.domain_name
+            ),
+            "change something in the spec's trust, which stores a new version, and see who deletes versions \
+             (a lifecycle rule of the bucket)",
         ));
     }
     for warning in &used.warnings {
@@ -176,19 +252,25 @@ fn truststore(f: &Facts) -> Vec<Finding> {
 
 /// What is wrong with the client's certificate whoever trusts it.
 fn validity(f: &Facts) -> Vec<Finding> {
-    let Some(Client { certificate: c, .. }) = &f.client else { return vec![] };
+    let Some(Client { certificate: c, .. }) = &f.client else {
+        return vec![];
+    };
     let mut found = vec![];
     if f.now >= c.not_after {
         found.extend(finding(
             "client-certificate-expired",
             format!("the client certificate {} expired at {}", c.subject, c.not_after),
-            "give the caller a new one; a ClientCertificate renews itself, but the caller has to read its Secret again",
+            "give the caller a new one; a ClientCertificate renews itself, but the caller has to read its \
+             Secret again",
         ));
     }
     if f.now < c.not_before {
         found.extend(finding(
             "client-certificate-not-yet-valid",
-            format!("the client certificate {} is valid from {} on", c.subject, c.not_before),
+            format!(
+                "the client certificate {} is valid from {} on",
+                c.subject, c.not_before
+            ),
             "wait, or set the clock right of whoever issued it",
         ));
     }
@@ -204,7 +286,9 @@ fn validity(f: &Facts) -> Vec<Finding> {
 
 /// Whether the truststore in use lets the client in.
 fn trust(f: &Facts) -> Vec<Finding> {
-    let (Some(client), Ok(Some(trusted))) = (&f.client, &f.trusted) else { return vec![] };
+    let (Some(client), Ok(Some(trusted))) = (&f.client, &f.trusted) else {
+        return vec![];
+    };
     let c = &client.certificate;
     if c.self_signed && trusted.contains(c) {
         return vec![];
@@ -222,7 +306,10 @@ fn trust(f: &Facts) -> Vec<Finding> {
                     "{} is trusted, but its chain stops at {}: {} is not in the truststore",
                     issuer.subject, last.subject, last.issuer
                 ),
-                format!("add {} to the authority in spec.trust.authorities, up to its root", last.issuer),
+                format!(
+                    "add {} to the authority in spec.trust.authorities, up to its root",
+                    last.issuer
+                ),
             )
         }
         Ok(chain) if chain.len() > MAX_CHAIN => finding(
@@ -234,16 +321,19 @@ fn trust(f: &Facts) -> Vec<Finding> {
             ),
             "have client certificates issued nearer to the root",
         ),
-        Ok(chain) => chain.iter().find(|link| f.now >= link.not_after).map_or(vec![], |link| {
-            finding(
-                "authority-expired",
-                format!(
-                    "{} in the truststore, which the client certificate depends on, expired at {}",
-                    link.subject, link.not_after
-                ),
-                "add its successor to spec.trust.authorities, and issue client certificates under that",
-            )
-        }),
+        Ok(chain) => chain
+            .iter()
+            .find(|link| f.now >= link.not_after)
+            .map_or(vec![], |link| {
+                finding(
+                    "authority-expired",
+                    format!(
+                        "{} in the truststore, which the client certificate depends on, expired at {}",
+                        link.subject, link.not_after
+                    ),
+                    "add its successor to spec.trust.authorities, and issue client certificates under that",
+                )
+            }),
     }
 }
 
@@ -259,16 +349,23 @@ fn untrusted(f: &Facts, client: &Client, trusted: &[Certificate]) -> Vec<Finding
         return finding(
             "issuer-not-in-truststore",
             format!(
-                "the truststore has the root that {} leads to, but not {0} itself, which issued {}: what a client sends along does not count",
+                "the truststore has the root that {} leads to, but not {0} itself, which issued {}: what a \
+                 client sends along does not count",
                 issuer.subject, c.subject
             ),
-            format!("add the certificate of {} to spec.trust.authorities", issuer.subject),
+            format!(
+                "add the certificate of {} to spec.trust.authorities",
+                issuer.subject
+            ),
         );
     }
     if c.self_signed {
         return finding(
             "certificate-not-trusted",
-            format!("{} is self-signed and not in the truststore of {}", c.subject, f.object.domain_name),
+            format!(
+                "{} is self-signed and not in the truststore of {}",
+                c.subject, f.object.domain_name
+            ),
             "trust it: a ClientCertificate with issuance SelfSigned, or its PEM in spec.trust.authorities",
         );
     }
@@ -276,8 +373,12 @@ fn untrusted(f: &Facts, client: &Client, trusted: &[Certificate]) -> Vec<Finding
     if let Some(namesake) = namesake {
         return finding(
             "certificate-not-trusted",
-            format!("{} was issued by another key of {} than the one that is trusted", c.subject, namesake.subject),
-            "issue the caller another certificate; if the authority was created again under its old name, give the new one another name and trust both",
+            format!(
+                "{} was issued by another key of {} than the one that is trusted",
+                c.subject, namesake.subject
+            ),
+            "issue the caller another certificate; if the authority was created again under its old name, \
+             give the new one another name and trust both",
         );
     }
     let names: Vec<_> = trusted.iter().map(|issuer| issuer.subject.as_str()).collect();
@@ -291,14 +392,17 @@ fn untrusted(f: &Facts, client: &Client, trusted: &[Certificate]) -> Vec<Finding
             names.join("; ")
         ),
         format!(
-            "call with a certificate of this domain, or add {} to spec.trust.authorities: also when it is an intermediate of one that is there",
+            "call with a certificate of this domain, or add {} to spec.trust.authorities: also when it is an \
+             intermediate of one that is there",
             c.issuer
         ),
     )
 }
 
 fn dns(f: &Facts) -> Vec<Finding> {
-    let (Some(domain), Ok(Some(found))) = (f.domain.iter().flatten().next(), &f.dns) else { return vec![] };
+    let (Some(domain), Ok(Some(found))) = (f.domain.iter().flatten().next(), &f.dns) else {
+        return vec![];
+    };
     let (name, target) = (&domain.name, domain.target.to_lowercase());
     if leads_to(found, &target) {
         return vec![];
@@ -310,9 +414,11 @@ fn dns(f: &Facts) -> Vec<Finding> {
     });
     match elsewhere {
         None => finding("dns-missing", format!("DNS has no address for {name}"), remedy),
-        Some(elsewhere) => {
-            finding("dns-wrong", format!("DNS sends callers of {name} to {elsewhere} instead of {target}"), remedy)
-        }
+        Some(elsewhere) => finding(
+            "dns-wrong",
+            format!("DNS sends callers of {name} to {elsewhere} instead of {target}"),
+            remedy,
+        ),
     }
 }
 
@@ -323,14 +429,23 @@ fn mapping(f: &Facts) -> Vec<Finding> {
     }
     let Some(mapping) = mapped(mappings, &f.path) else {
         let paths: Vec<_> = mappings.iter().map(|m| format!("{:?}", m.path)).collect();
-        let there = if paths.is_empty() { "none".to_owned() } else { paths.join(", ") };
+        let there = if paths.is_empty() {
+            "none".to_owned()
+        } else {
+            paths.join(", ")
+        };
         return finding(
             "mapping-missing",
-            format!("no API mapping of {} takes the path {} (there are: {there})", f.object.domain_name, f.path),
+            format!(
+                "no API mapping of {} takes the path {} (there are: {there})",
+                f.object.domain_name, f.path
+            ),
             "add one to spec.mappings (path \"\" takes everything), or call another path",
         );
     };
-    let Mapping { path, api_id, stage, .. } = mapping;
+    let Mapping {
+        path, api_id, stage, ..
+    } = mapping;
     let missing = match f.stages.get(api_id) {
         Some(Ok(None)) => format!("the API {api_id}"),
         Some(Ok(Some(stages))) if !stages.contains(stage) => format!("the stage {stage} of {api_id}"),
@@ -347,7 +462,10 @@ fn mapping(f: &Facts) -> Vec<Finding> {
 fn mapped<'a>(mappings: &'a [Mapping], path: &str) -> Option<&'a Mapping> {
     let path = path.split('?').next().unwrap_or_default().trim_matches('/');
     let takes = |m: &&Mapping| {
-        m.path.is_empty() || path.strip_prefix(&m.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        m.path.is_empty()
+            || path
+                .strip_prefix(&m.path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     mappings.iter().filter(takes).max_by_key(|m| m.path.len())
 }
@@ -361,9 +479,10 @@ fn bypass(f: &Facts) -> Vec<Finding> {
                 "is open: spec.defaultEndpoint is Keep".to_owned(),
                 "set spec.defaultEndpoint to Disable if nobody needs it",
             ),
-            Ok(Endpoint::Open) => {
-                ("is open".to_owned(), "see the condition BypassClosed: it is closed once the domain's own name works")
-            }
+            Ok(Endpoint::Open) => (
+                "is open".to_owned(),
+                "see the condition BypassClosed: it is closed once the domain's own name works",
+            ),
             Ok(Endpoint::Answers(status)) => (
                 format!("is set to be closed, but still answers with status {status}"),
                 "deploy the API's stages, or set spec.restDeployment to Allow",
@@ -390,8 +509,10 @@ fn refused_otherwise(f: &Facts) -> Vec<Finding> {
     match (&f.answer, &f.client) {
         (Answer::Status(403), Some(_)) => finding(
             "refused-behind-mutual-tls",
-            "nothing is wrong with the certificate and the truststore as far as can be seen, and yet the answer is 403",
-            "look behind mutual TLS: a resource policy, an authorizer, an API key, AWS WAF or the back end refuses; REST APIs also answer 403 for a \
+            "nothing is wrong with the certificate and the truststore as far as can be seen, and yet the \
+             answer is 403",
+            "look behind mutual TLS: a resource policy, an authorizer, an API key, AWS WAF or the back end \
+             refuses; REST APIs also answer 403 for a \
              path or method that they do not have",
         ),
         (Answer::Status(404), Some(_)) => finding(
@@ -401,13 +522,17 @@ fn refused_otherwise(f: &Facts) -> Vec<Finding> {
         ),
         (Answer::Status(status), None) => finding(
             "no-mutual-tls",
-            format!("{} answers a caller without a certificate, with status {status}", f.object.domain_name),
+            format!(
+                "{} answers a caller without a certificate, with status {status}",
+                f.object.domain_name
+            ),
             "see that DNS and --probe-connect-to lead to API Gateway and not to something in between",
         ),
         (Answer::None(why), Some(_)) => finding(
             "no-answer",
             format!("{} does not answer: {why}", f.object.domain_name),
-            "see what is between here and API Gateway: DNS, proxies, firewalls; a new domain takes some minutes",
+            "see what is between here and API Gateway: DNS, proxies, firewalls; a new domain takes some \
+             minutes",
         ),
         _ => vec![],
     }

@@ -1,5 +1,5 @@
-//! Reads what the doctor judges: the MtlsDomain and the client's certificate in Kubernetes or in files, the domain and what hangs on it in AWS, its
-//! name in DNS, and what it answers. Only reads.
+//! Reads what the doctor judges: the MtlsDomain and the client's certificate in Kubernetes or in files, the
+//! domain and what hangs on it in AWS, its name in DNS, and what it answers. Only reads.
 
 use super::facts::{Answer, Client, Endpoint, Facts, Holder, Object, Seen};
 use crate::api::conditions::ConditionType;
@@ -72,7 +72,15 @@ pub async fn gather(
         Ok(None) => Ok(None),
         Err(why) => Err(why.clone()),
     };
-    let InAws { domain, certificates, trusted, newest, mappings, stages, endpoints } = aws;
+    let InAws {
+        domain,
+        certificates,
+        trusted,
+        newest,
+        mappings,
+        stages,
+        endpoints,
+    } = aws;
     let path = path.to_owned();
     let now = Timestamp::now();
     Ok(Facts {
@@ -97,14 +105,19 @@ pub async fn gather(
 async fn find(kubernetes: &kube::Client, own_namespace: &str, name: &str) -> anyhow::Result<MtlsDomain> {
     if let Some((namespace, name)) = name.split_once('/') {
         let api = Api::<MtlsDomain>::namespaced(kubernetes.clone(), namespace);
-        let found = api.get_opt(name).await.with_context(|| format!("the MtlsDomain {namespace}/{name}"))?;
+        let found = api
+            .get_opt(name)
+            .await
+            .with_context(|| format!("the MtlsDomain {namespace}/{name}"))?;
         return found.with_context(|| format!("there is no MtlsDomain {namespace}/{name}"));
     }
     let by_name = ListParams::default().fields(&format!("spec.domainName={}", name.to_ascii_lowercase()));
     let everywhere = Api::<MtlsDomain>::all(kubernetes.clone()).list(&by_name).await;
     let all = match everywhere {
         Err(kube::Error::Api(refused)) if refused.code == 403 => {
-            Api::<MtlsDomain>::namespaced(kubernetes.clone(), own_namespace).list(&by_name).await
+            Api::<MtlsDomain>::namespaced(kubernetes.clone(), own_namespace)
+                .list(&by_name)
+                .await
         }
         other => other,
     };
@@ -118,10 +131,17 @@ async fn find(kubernetes: &kube::Client, own_namespace: &str, name: &str) -> any
 }
 
 fn object(domain: &MtlsDomain) -> Object {
-    let conditions = domain.status.iter().flat_map(|status| &status.conditions).collect::<Vec<_>>();
+    let conditions = domain
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .collect::<Vec<_>>();
     let says = |type_: ConditionType, status: &str| {
         let is = |c: &&&Condition| c.type_ == type_.as_str() && c.status == status;
-        conditions.iter().find(is).map(|c| (c.reason.clone(), c.message.clone()))
+        conditions
+            .iter()
+            .find(is)
+            .map(|c| (c.reason.clone(), c.message.clone()))
     };
     Object {
         name: full_name(domain),
@@ -138,29 +158,41 @@ fn full_name(object: &impl ResourceExt) -> String {
 }
 
 /// The caller, and what to call with; neither as long as a ClientCertificate has no Secret.
-async fn client(kubernetes: &kube::Client, caller: Caller) -> anyhow::Result<(Option<Client>, Option<ClientIdentity>)> {
+async fn client(
+    kubernetes: &kube::Client,
+    caller: Caller,
+) -> anyhow::Result<(Option<Client>, Option<ClientIdentity>)> {
     let (text, key, holder) = match caller {
         Caller::Nobody => return Ok((None, None)),
         Caller::Files { cert, key } => {
-            let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+            let read =
+                |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
             (Zeroizing::new(read(&cert)?), Zeroizing::new(read(&key)?), None)
         }
         Caller::Object(name) => {
-            let (namespace, name) = name.split_once('/').context("write --certificate as NAMESPACE/NAME")?;
+            let (namespace, name) = name
+                .split_once('/')
+                .context("write --certificate as NAMESPACE/NAME")?;
             let what = format!("the ClientCertificate {namespace}/{name}");
             let api = Api::<ClientCertificate>::namespaced(kubernetes.clone(), namespace);
             let object = api.get_opt(name).await.with_context(|| what.clone())?;
-            let object = object.with_context(|| format!("there is no ClientCertificate {namespace}/{name}"))?;
+            let object =
+                object.with_context(|| format!("there is no ClientCertificate {namespace}/{name}"))?;
             let secret = object.spec.secret_name.as_deref().unwrap_or(name);
             let secrets = Api::<Secret>::namespaced(kubernetes.clone(), namespace);
             let found = secrets.get_opt(secret).await;
             let found = found.with_context(|| format!("the Secret {namespace}/{secret} of {what}"))?;
             let found = found.with_context(|| {
-                format!("there is no Secret {namespace}/{secret} of {what} yet; kubectl describe clientcertificate says what it waits for")
+                format!(
+                    "there is no Secret {namespace}/{secret} of {what} yet; kubectl describe \
+                         clientcertificate says what it waits for"
+                )
             })?;
             let data = found.data.unwrap_or_default();
             let bytes = |file: &str| {
-                let bytes = data.get(file).with_context(|| format!("the Secret {namespace}/{secret} has no {file}"))?;
+                let bytes = data
+                    .get(file)
+                    .with_context(|| format!("the Secret {namespace}/{secret} has no {file}"))?;
                 anyhow::Ok(Zeroizing::new(bytes.0.clone()))
             };
             let key = bytes("tls.key")
@@ -170,22 +202,41 @@ async fn client(kubernetes: &kube::Client, caller: Caller) -> anyhow::Result<(Op
     };
     let mut others = pem::certificates_beside_keys(&text).context("the client certificate")?;
     // In the shape that the TLS library reads.
-    let (chain, key) =
-        (others.iter().map(Certificate::to_pem).collect::<String>(), keys::alone(&key).context("the key")?);
+    let (chain, key) = (
+        others.iter().map(Certificate::to_pem).collect::<String>(),
+        keys::alone(&key).context("the key")?,
+    );
     let certificate = others.remove(0);
-    let identity = ClientIdentity::new(&chain, &key).context("the client certificate and its key cannot be used")?;
-    Ok((Some(Client { certificate, others, holder }), Some(identity)))
+    let identity =
+        ClientIdentity::new(&chain, &key).context("the client certificate and its key cannot be used")?;
+    Ok((
+        Some(Client {
+            certificate,
+            others,
+            holder,
+        }),
+        Some(identity),
+    ))
 }
 
 fn holder(certificate: &ClientCertificate) -> Holder {
     let reference = &certificate.spec.domain_ref;
-    let namespace = reference.namespace.clone().or(certificate.namespace()).unwrap_or_default();
-    let ready =
-        certificate.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == ConditionType::Ready.as_str());
+    let namespace = reference
+        .namespace
+        .clone()
+        .or(certificate.namespace())
+        .unwrap_or_default();
+    let ready = certificate
+        .status
+        .iter()
+        .flat_map(|s| &s.conditions)
+        .find(|c| c.type_ == ConditionType::Ready.as_str());
     Holder {
         name: full_name(certificate),
         domain: format!("{namespace}/{}", reference.name),
-        unready: ready.filter(|c| c.status != "True").map(|c| (c.reason.clone(), c.message.clone())),
+        unready: ready
+            .filter(|c| c.status != "True")
+            .map(|c| (c.reason.clone(), c.message.clone())),
     }
 }
 
@@ -242,18 +293,48 @@ async fn in_aws(session: &Session, object: &MtlsDomain, probe: &EndpointProbe) -
         Box::pin(truststore(session, there)),
         Box::pin(mappings),
     );
-    let behind: BTreeSet<_> = mappings.iter().flatten().map(|mapping| mapping.api_id.as_str()).collect();
-    let named: BTreeSet<_> = object.spec.mappings.iter().map(|m| (m.api.id.as_str(), m.api.stage.as_str())).collect();
-    let ids: BTreeSet<_> = behind.iter().copied().chain(named.iter().map(|(id, _)| *id)).collect();
-    let apis = join_all(ids.into_iter().map(async |id| (id, seen(session.gateway.api(id)).await))).await;
+    let behind: BTreeSet<_> = mappings
+        .iter()
+        .flatten()
+        .map(|mapping| mapping.api_id.as_str())
+        .collect();
+    let named: BTreeSet<_> = object
+        .spec
+        .mappings
+        .iter()
+        .map(|m| (m.api.id.as_str(), m.api.stage.as_str()))
+        .collect();
+    let ids: BTreeSet<_> = behind
+        .iter()
+        .copied()
+        .chain(named.iter().map(|(id, _)| *id))
+        .collect();
+    let apis = join_all(
+        ids.into_iter()
+            .map(async |id| (id, seen(session.gateway.api(id)).await)),
+    )
+    .await;
     let apis: BTreeMap<_, _> = apis.into_iter().collect();
-    let stages = behind.into_iter().map(async |id| (id.to_owned(), stages(session, &apis[id]).await));
+    let stages = behind
+        .into_iter()
+        .map(async |id| (id.to_owned(), stages(session, &apis[id]).await));
     let endpoints = named.into_iter().map(async |(id, stage)| {
-        (id.to_owned(), endpoint(&apis[id], &session.execute_api_host(id), stage, probe).await)
+        (
+            id.to_owned(),
+            endpoint(&apis[id], &session.execute_api_host(id), stage, probe).await,
+        )
     });
     let (stages, endpoints) = tokio::join!(join_all(stages), join_all(endpoints));
     let (stages, endpoints) = (stages.into_iter().collect(), endpoints.into_iter().collect());
-    InAws { domain: Ok(domain), certificates, trusted, newest, mappings, stages, endpoints }
+    InAws {
+        domain: Ok(domain),
+        certificates,
+        trusted,
+        newest,
+        mappings,
+        stages,
+        endpoints,
+    }
 }
 
 async fn seen<T>(call: impl Future<Output = Result<T, Error>>) -> Seen<T> {
@@ -266,7 +347,10 @@ async fn certificates(session: &Session, host: &str, domain: Option<&Domain>) ->
             let found = seen(session.acm.certificate(&domain.certificate_arn)).await;
             found.map(|found| found.into_iter().collect())
         }
-        None => AwsReader::live(session, &SessionCache::default()).certificates(host).await.map_err(|why| why.message),
+        None => AwsReader::live(session, &SessionCache::default())
+            .certificates(host)
+            .await
+            .map_err(|why| why.message),
     }
 }
 
@@ -279,7 +363,9 @@ async fn truststore(
     let Some((used, (bucket, key))) = used.and_then(|used| Some((used, used.place()?))) else {
         return (Ok(None), Ok(None));
     };
-    let newest = seen(session.s3.head(bucket, key)).await.map(|object| object.map(|object| object.version));
+    let newest = seen(session.s3.head(bucket, key))
+        .await
+        .map(|object| object.map(|object| object.version));
     let version = match (&used.version, &newest) {
         (Some(version), _) => version.clone(),
         // Not pinned: what was newest at its last update, as far as anybody can tell.
@@ -289,21 +375,34 @@ async fn truststore(
     let content = seen(session.s3.get(bucket, key, &version)).await;
     let trusted = content.and_then(|content| {
         let Some(content) = content else { return Ok(None) };
-        let bundle =
-            Bundle::parse(&content.bytes).map_err(|error| format!("version {version} of {}: {error}", used.uri))?;
-        Ok(Some(bundle.entries.into_iter().map(|entry| entry.certificate).collect()))
+        let bundle = Bundle::parse(&content.bytes)
+            .map_err(|error| format!("version {version} of {}: {error}", used.uri))?;
+        Ok(Some(
+            bundle
+                .entries
+                .into_iter()
+                .map(|entry| entry.certificate)
+                .collect(),
+        ))
     });
     (trusted, newest)
 }
 
 async fn stages(session: &Session, api: &Seen<Option<gateway::Api>>) -> Seen<Option<Vec<String>>> {
-    let Some(api) = api.as_ref().map_err(Clone::clone)? else { return Ok(None) };
+    let Some(api) = api.as_ref().map_err(Clone::clone)? else {
+        return Ok(None);
+    };
     let stages = seen(session.gateway.stages(api.protocol, &api.id)).await?;
     Ok(Some(stages.into_iter().map(|stage| stage.name).collect()))
 }
 
 /// The default endpoint of an API, asked at one stage. One that is not there has none.
-async fn endpoint(api: &Seen<Option<gateway::Api>>, host: &str, stage: &str, probe: &EndpointProbe) -> Seen<Endpoint> {
+async fn endpoint(
+    api: &Seen<Option<gateway::Api>>,
+    host: &str,
+    stage: &str,
+    probe: &EndpointProbe,
+) -> Seen<Endpoint> {
     match api.as_ref().map_err(Clone::clone)? {
         Some(api) if !api.endpoint_closed => Ok(Endpoint::Open),
         None => Ok(Endpoint::Closed),
@@ -318,7 +417,10 @@ async fn endpoint(api: &Seen<Option<gateway::Api>>, host: &str, stage: &str, pro
 // ---- outside
 
 async fn dns(resolver: &PublicDns, host: &str, domain: &Domain) -> Seen<PublicName> {
-    resolver.resolve(host, &domain.target.to_lowercase()).await.map_err(|error| error.to_string())
+    resolver
+        .resolve(host, &domain.target.to_lowercase())
+        .await
+        .map_err(|error| error.to_string())
 }
 
 async fn call(

@@ -1,5 +1,6 @@
-//! `mtls-operator doctor`: why callers are refused. [`gather`] reads the cluster and AWS and calls the domain as a client would, [`facts`] is what it
-//! found, [`findings`] says what of it is wrong and what to do. Writes nothing anywhere: the gate of its AWS calls lets no write pass.
+//! `mtls-operator doctor`: why callers are refused. [`gather`] reads the cluster and AWS and calls the domain
+//! as a client would, [`facts`] is what it found, [`findings`] says what of it is wrong and what to do.
+//! Writes nothing anywhere: the gate of its AWS calls lets no write pass.
 
 mod facts;
 mod findings;
@@ -18,13 +19,15 @@ use std::process::ExitCode;
 
 /// Say why callers of a domain are refused ("why 403?"), and what to do about it (docs/troubleshooting.md).
 ///
-/// Reads the cluster (as kubectl does) and AWS (as its CLI does), calls the domain over HTTPS, and changes nothing. Exit code 0: nothing found;
-/// 1: something found; 2: not everything could be looked at, and nothing was found in the rest.
+/// Reads the cluster (as kubectl does) and AWS (as its CLI does), calls the domain over HTTPS, and changes
+/// nothing. Exit code 0: nothing found; 1: something found; 2: not everything could be looked at, and nothing
+/// was found in the rest.
 #[derive(Args)]
 pub struct Doctor {
     /// The domain name, or the MtlsDomain as NAMESPACE/NAME.
     domain: String,
-    /// PEM file with the client certificate of a caller who is refused, and what the caller sends along with it.
+    /// PEM file with the client certificate of a caller who is refused, and what the caller sends along with
+    /// it.
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
     /// PEM file with its private key.
@@ -75,7 +78,14 @@ pub async fn run(args: Doctor) -> anyhow::Result<ExitCode> {
         (_, _, Some(name)) => gather::Caller::Object(name),
         _ => gather::Caller::Nobody,
     };
-    let facts = gather::gather(&args.domain, caller, &args.path, args.policy.as_deref(), &args.outside).await?;
+    let facts = gather::gather(
+        &args.domain,
+        caller,
+        &args.path,
+        args.policy.as_deref(),
+        &args.outside,
+    )
+    .await?;
     let report = report(&facts);
     match args.output {
         Output::Text => print!("{}", text(&report)),
@@ -99,7 +109,10 @@ fn report(facts: &Facts) -> Report<'_> {
 }
 
 fn text(report: &Report<'_>) -> String {
-    let mut text = format!("{} (MtlsDomain {})\n{}\n", report.domain_name, report.object, report.answer);
+    let mut text = format!(
+        "{} (MtlsDomain {})\n{}\n",
+        report.domain_name, report.object, report.answer
+    );
     for finding in &report.findings {
         let Finding { what, cause, remedy } = finding;
         let _ = write!(text, "\n{what}\n  cause:  {cause}\n  remedy: {remedy}\n"); // a String takes everything

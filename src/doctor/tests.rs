@@ -26,16 +26,27 @@ fn party(name: &str, by: Option<&Party>, ca: bool, years: (i32, i32)) -> Party {
     let mut params = CertificateParams::default();
     params.distinguished_name.remove(DnType::CommonName);
     params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = if ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
-    (params.not_before, params.not_after) = (rcgen::date_time_ymd(years.0, 1, 1), rcgen::date_time_ymd(years.1, 1, 1));
+    params.is_ca = if ca {
+        IsCa::Ca(BasicConstraints::Unconstrained)
+    } else {
+        IsCa::NoCa
+    };
+    (params.not_before, params.not_after) = (
+        rcgen::date_time_ymd(years.0, 1, 1),
+        rcgen::date_time_ymd(years.1, 1, 1),
+    );
     let made = match by {
         Some(by) => params.signed_by(&key, &by.issuer),
         None => params.self_signed(&key),
     };
-    Party { certificate: Certificate::from_der(made.unwrap().der()).unwrap(), issuer: Issuer::new(params, key) }
+    Party {
+        certificate: Certificate::from_der(made.unwrap().der()).unwrap(),
+        issuer: Issuer::new(params, key),
+    }
 }
 
-/// root, and five authorities each below the one before; a client under the root, and one under the first below it.
+/// root, and five authorities each below the one before; a client under the root, and one under the first
+/// below it.
 static WORLD: LazyLock<(Vec<Party>, [Party; 2])> = LazyLock::new(|| {
     let mut chain = vec![party("root", None, true, (2020, 2040))];
     for depth in 1..=4 {
@@ -52,7 +63,11 @@ fn authority(depth: usize) -> Certificate {
 }
 
 fn client(certificate: Certificate) -> Option<Client> {
-    Some(Client { certificate, others: vec![], holder: None })
+    Some(Client {
+        certificate,
+        others: vec![],
+        holder: None,
+    })
 }
 
 fn domain() -> Domain {
@@ -61,7 +76,11 @@ fn domain() -> Domain {
         arn: "arn:domain".into(),
         certificate_arn: "arn:certificate".into(),
         ownership_certificate_arn: None,
-        truststore: Some(Truststore { uri: "s3://b/k".into(), version: Some("v2".into()), warnings: vec![] }),
+        truststore: Some(Truststore {
+            uri: "s3://b/k".into(),
+            version: Some("v2".into()),
+            warnings: vec![],
+        }),
         status: DomainStatus::Available,
         status_message: None,
         target: TARGET.into(),
@@ -75,7 +94,10 @@ fn domain() -> Domain {
 }
 
 fn certificate(status: acm::CertificateStatus) -> acm::Certificate {
-    let record = Some(("_x.mtls.example.com".to_owned(), "_y.acm-validations.aws.".to_owned()));
+    let record = Some((
+        "_x.mtls.example.com".to_owned(),
+        "_y.acm-validations.aws.".to_owned(),
+    ));
     acm::Certificate {
         arn: "arn:certificate".into(),
         domain_name: "mtls.example.com".into(),
@@ -107,13 +129,23 @@ fn well() -> Facts {
     };
     Facts {
         now: NOW,
-        object: Object { name: "ns/partners".into(), domain_name: "mtls.example.com".into(), ..Object::default() },
+        object: Object {
+            name: "ns/partners".into(),
+            domain_name: "mtls.example.com".into(),
+            ..Object::default()
+        },
         domain: Ok(Some(domain())),
         certificates: Ok(vec![certificate(acm::CertificateStatus::Issued)]),
         trusted: Ok(Some(vec![authority(0)])),
         newest: Ok(Some("v2".into())),
-        dns: Ok(Some(PublicName { cnames: vec![TARGET.into()], ..PublicName::default() })),
-        mappings: Ok(vec![mapping("m1", "orders", "a1"), mapping("m2", "orders/v2", "a2")]),
+        dns: Ok(Some(PublicName {
+            cnames: vec![TARGET.into()],
+            ..PublicName::default()
+        })),
+        mappings: Ok(vec![
+            mapping("m1", "orders", "a1"),
+            mapping("m2", "orders/v2", "a2"),
+        ]),
         stages: [
             ("a1".to_owned(), Ok(Some(vec!["prod".to_owned()]))),
             ("a2".to_owned(), Ok(Some(vec!["prod".to_owned()]))),
@@ -148,36 +180,64 @@ fn each_cause_is_found_by_name() {
             &[("not-accepted", "NotPermitted: no rule fits")],
         ),
         // the custom domain
-        (|f| f.domain = Ok(None), &[("no-custom-domain", "mtls.example.com")]),
-        (|f| changed(f, |d| d.status = DomainStatus::Updating), &[("domain-updating", "what was in force before")]),
+        (
+            |f| f.domain = Ok(None),
+            &[("no-custom-domain", "mtls.example.com")],
+        ),
+        (
+            |f| changed(f, |d| d.status = DomainStatus::Updating),
+            &[("domain-updating", "what was in force before")],
+        ),
         (
             |f| changed(f, |d| d.status = DomainStatus::PendingOwnershipVerification),
             &[("domain-locked", "PENDING_OWNERSHIP_VERIFICATION")],
         ),
-        (|f| changed(f, |d| d.truststore = None), &[("no-mutual-tls", "no truststore")]),
+        (
+            |f| changed(f, |d| d.truststore = None),
+            &[("no-mutual-tls", "no truststore")],
+        ),
         // its certificate
         (
             |f| f.certificates = Ok(vec![certificate(acm::CertificateStatus::PendingValidation)]),
-            &[("server-certificate-not-issued", "_x.mtls.example.com CNAME _y.acm-validations.aws.")],
+            &[(
+                "server-certificate-not-issued",
+                "_x.mtls.example.com CNAME _y.acm-validations.aws.",
+            )],
         ),
         (
             |f| f.certificates.as_mut().unwrap()[0].not_after = Some(NOW),
             &[("server-certificate-not-issued", "expired at 2027-01-15")],
         ),
         // the truststore
-        (|f| f.newest = Ok(Some("v3".into())), &[("truststore-stale", "version v2 of s3://b/k, but the newest is v3")]),
-        (|f| f.newest = Ok(None), &[("truststore-stale", "has been deleted")]),
+        (
+            |f| f.newest = Ok(Some("v3".into())),
+            &[("truststore-stale", "version v2 of s3://b/k, but the newest is v3")],
+        ),
+        (
+            |f| f.newest = Ok(None),
+            &[("truststore-stale", "has been deleted")],
+        ),
         (|f| f.trusted = Ok(None), &[("truststore-gone", "s3://b/k")]),
         (
-            |f| changed(f, |d| d.truststore.as_mut().unwrap().warnings = vec!["it is old".into()]),
+            |f| {
+                changed(f, |d| {
+                    d.truststore.as_mut().unwrap().warnings = vec!["it is old".into()]
+                })
+            },
             &[("truststore-warning", "it is old")],
         ),
         // the client's certificate
         (
             |f| f.now = NOW + SignedDuration::from_hours(24 * 400),
-            &[("server-certificate-not-issued", "expired"), ("client-certificate-expired", "2028-01-01")],
+            &[
+                ("server-certificate-not-issued", "expired"),
+                ("client-certificate-expired", "2028-01-01"),
+            ],
         ),
-        (|f| f.now = NOW - SignedDuration::from_hours(24 * 400), &[("client-certificate-not-yet-valid", "2026-01-01")]),
+        (
+            |f| f.now = NOW - SignedDuration::from_hours(24 * 400),
+            &[("client-certificate-not-yet-valid", "2026-01-01")],
+        ),
         (
             |f| f.client = client(party("stranger", None, false, (2026, 2028)).certificate),
             &[("certificate-not-trusted", "self-signed and not in the truststore")],
@@ -207,11 +267,17 @@ fn each_cause_is_found_by_name() {
                 f.client = client(WORLD.1[1].certificate.clone());
                 f.client.as_mut().unwrap().others = vec![authority(1)];
             },
-            &[("issuer-not-in-truststore", "add the certificate of CN=ca1 to spec.trust.authorities")],
+            &[(
+                "issuer-not-in-truststore",
+                "add the certificate of CN=ca1 to spec.trust.authorities",
+            )],
         ),
         (
             |f| f.client = client(WORLD.1[1].certificate.clone()),
-            &[("certificate-not-trusted", "also when it is an intermediate of one that is there")],
+            &[(
+                "certificate-not-trusted",
+                "also when it is an intermediate of one that is there",
+            )],
         ),
         (
             |f| {
@@ -239,7 +305,10 @@ fn each_cause_is_found_by_name() {
                 f.client = client(party("deeper", Some(&WORLD.0[4]), false, (2026, 2028)).certificate);
                 trusts(f, 0..=4);
             },
-            &[("chain-too-deep", "from CN=ca4 up to its root there are 5 certificates")],
+            &[(
+                "chain-too-deep",
+                "from CN=ca4 up to its root there are 5 certificates",
+            )],
         ),
         (
             |f| {
@@ -252,28 +321,45 @@ fn each_cause_is_found_by_name() {
         // a ClientCertificate
         (
             |f| {
-                f.client.as_mut().unwrap().holder =
-                    Some(Holder { name: "ns/c".into(), domain: "ns/other".into(), unready: None })
+                f.client.as_mut().unwrap().holder = Some(Holder {
+                    name: "ns/c".into(),
+                    domain: "ns/other".into(),
+                    unready: None,
+                })
             },
             &[("certificate-of-another-domain", "for the MtlsDomain ns/other")],
         ),
         (
             |f| {
                 let unready = Some(("Queued".into(), "next".into()));
-                f.client.as_mut().unwrap().holder =
-                    Some(Holder { name: "ns/c".into(), domain: "ns/partners".into(), unready });
+                f.client.as_mut().unwrap().holder = Some(Holder {
+                    name: "ns/c".into(),
+                    domain: "ns/partners".into(),
+                    unready,
+                });
             },
             &[("client-certificate-not-ready", "Queued: next")],
         ),
         // DNS
-        (|f| f.dns = Ok(Some(PublicName::default())), &[("dns-missing", "no address")]),
         (
-            |f| f.dns = Ok(Some(PublicName { cnames: vec!["d-2.example".into()], ..PublicName::default() })),
+            |f| f.dns = Ok(Some(PublicName::default())),
+            &[("dns-missing", "no address")],
+        ),
+        (
+            |f| {
+                f.dns = Ok(Some(PublicName {
+                    cnames: vec!["d-2.example".into()],
+                    ..PublicName::default()
+                }))
+            },
             &[("dns-wrong", "to d-2.example instead of d-1.")],
         ),
         (
             |f| {
-                let found = PublicName { addresses: ["192.0.2.1".parse().unwrap()].into(), ..PublicName::default() };
+                let found = PublicName {
+                    addresses: ["192.0.2.1".parse().unwrap()].into(),
+                    ..PublicName::default()
+                };
                 f.dns = Ok(Some(found));
             },
             &[("dns-wrong", "192.0.2.1")],
@@ -281,10 +367,19 @@ fn each_cause_is_found_by_name() {
         // mappings
         (
             |f| f.path = "/ordersx".into(),
-            &[("mapping-missing", "path /ordersx (there are: \"orders\", \"orders/v2\")")],
+            &[(
+                "mapping-missing",
+                "path /ordersx (there are: \"orders\", \"orders/v2\")",
+            )],
         ),
-        (|f| f.path = "/".into(), &[("mapping-missing", "takes the path /")]),
-        (|f| f.mappings = Ok(vec![]), &[("mapping-missing", "there are: none")]),
+        (
+            |f| f.path = "/".into(),
+            &[("mapping-missing", "takes the path /")],
+        ),
+        (
+            |f| f.mappings = Ok(vec![]),
+            &[("mapping-missing", "there are: none")],
+        ),
         (|f| f.path = "/orders?a=/b".into(), &[]),
         (
             |f| {
@@ -325,12 +420,24 @@ fn each_cause_is_found_by_name() {
             },
             &[("bypass-open", "still answers with status 200")],
         ),
-        (|f| f.object.bypass = Some("plain.example.com leads to a1".into()), &[("bypass-open", "plain.example.com")]),
+        (
+            |f| f.object.bypass = Some("plain.example.com leads to a1".into()),
+            &[("bypass-open", "plain.example.com")],
+        ),
         // nothing but the answer
-        (|f| f.answer = Answer::Status(403), &[("refused-behind-mutual-tls", "403")]),
+        (
+            |f| f.answer = Answer::Status(403),
+            &[("refused-behind-mutual-tls", "403")],
+        ),
         (|f| f.answer = Answer::Status(404), &[("no-route", "/orders/1")]),
-        (|f| f.answer = Answer::None("connection refused".into()), &[("no-answer", "connection refused")]),
-        (|f| f.client = None, &[("no-mutual-tls", "without a certificate, with status 200")]),
+        (
+            |f| f.answer = Answer::None("connection refused".into()),
+            &[("no-answer", "connection refused")],
+        ),
+        (
+            |f| f.client = None,
+            &[("no-mutual-tls", "without a certificate, with status 200")],
+        ),
         (
             |f| {
                 f.client = None;
@@ -363,9 +470,13 @@ fn what_could_not_be_read_is_no_finding_but_told() {
     facts.endpoints.insert("a1".into(), Err(why()));
     let report = report(&facts);
     assert_eq!(report.findings, []);
-    let of_aws = "the custom domain, the server certificate, the truststore, the newest version of the truststore, the API mappings, the API a1, \
+    let of_aws = "the custom domain, the server certificate, the truststore, the newest version of the \
+        truststore, the API mappings, the API a1, \
         the execute-api endpoint of a1";
-    assert_eq!(report.unseen, ["DNS: SERVFAIL".to_owned(), format!("{of_aws}: {}", why())]);
+    assert_eq!(
+        report.unseen,
+        ["DNS: SERVFAIL".to_owned(), format!("{of_aws}: {}", why())]
+    );
 }
 
 #[test]
@@ -382,7 +493,8 @@ answered with status 403
 
 client-certificate-expired
   cause:  the client certificate CN=client expired at 2028-01-01T00:00:00Z
-  remedy: give the caller a new one; a ClientCertificate renews itself, but the caller has to read its Secret again
+  remedy: give the caller a new one; a ClientCertificate renews itself, but the caller has to read its \
+         Secret again
 
 not looked at: the server certificate: acm:DescribeCertificate: no answer in time
 "
@@ -397,10 +509,17 @@ fn the_page_has_every_word() {
     let source = std::fs::read_to_string(here.join("src/doctor/findings.rs")).unwrap();
     // The first argument of each call, whose words have dashes but for one.
     let quoted = source.split('"').skip(1).step_by(2);
-    let words = quoted
-        .filter(|w| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && (w.contains('-') || *w == "suspended"));
+    let words = quoted.filter(|w| {
+        w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && (w.contains('-') || *w == "suspended")
+    });
     let words: std::collections::BTreeSet<_> = words.collect();
     assert!(words.len() > 20, "{words:?}");
-    let missing: Vec<_> = words.iter().filter(|word| !page.contains(&format!("`{word}`"))).collect();
-    assert!(missing.is_empty(), "say in docs/troubleshooting.md what {missing:?} are");
+    let missing: Vec<_> = words
+        .iter()
+        .filter(|word| !page.contains(&format!("`{word}`")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "say in docs/troubleshooting.md what {missing:?} are"
+    );
 }

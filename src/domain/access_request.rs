@@ -1,5 +1,5 @@
-//! What a spec reaches for in AWS, for the operator's policy to judge: everything that is named in it, everything that its defaults come to, and
-//! what is found by looking. Pure.
+//! What a spec reaches for in AWS, for the operator's policy to judge: everything that is named in it,
+//! everything that its defaults come to, and what is found by looking. Pure.
 use std::collections::BTreeMap;
 
 use super::{
@@ -12,8 +12,8 @@ use crate::{
     policy::{AccessRequest, Resource},
 };
 
-/// What the spec names and where its resources go. Before AWS has said where that is, `placement` has an empty account, Region or bucket. Of a domain
-/// that is being `deleted` only what deleting touches.
+/// What the spec names and where its resources go. Before AWS has said where that is, `placement` has an
+/// empty account, Region or bucket. Of a domain that is being `deleted` only what deleting touches.
 pub fn of(domain: &MtlsDomain, placement: &Placement, deleted: bool) -> Vec<AccessRequest> {
     let spec = &domain.spec;
     let aws = spec.aws.clone().unwrap_or_default();
@@ -40,16 +40,32 @@ pub fn of(domain: &MtlsDomain, placement: &Placement, deleted: bool) -> Vec<Acce
         ));
     }
     if let DesiredDns::Route53 { zone_id, role_arn } = &placement.dns {
-        let zone =
-            zone_id.iter().map(|id| (format!("spec.dns.route53.hostedZoneId: {id}"), Resource::Zone(Some(id.clone()))));
-        let role = role_arn
-            .iter()
-            .map(|arn| (format!("spec.dns.route53.assumeRole.roleArn: {arn}"), Resource::Role(arn.clone())));
-        all.extend(zone.chain(role).map(|(part, resource)| access_request(part, resource)));
+        let zone = zone_id.iter().map(|id| {
+            (
+                format!("spec.dns.route53.hostedZoneId: {id}"),
+                Resource::Zone(Some(id.clone())),
+            )
+        });
+        let role = role_arn.iter().map(|arn| {
+            (
+                format!("spec.dns.route53.assumeRole.roleArn: {arn}"),
+                Resource::Role(arn.clone()),
+            )
+        });
+        all.extend(
+            zone.chain(role)
+                .map(|(part, resource)| access_request(part, resource)),
+        );
     }
     if !placement.bucket.is_empty() {
-        let object = Resource::Object { bucket: placement.bucket.clone(), key: placement.key.clone() };
-        all.push(access_request(format!("spec.truststore: {}", placement.truststore_uri()), object));
+        let object = Resource::Object {
+            bucket: placement.bucket.clone(),
+            key: placement.key.clone(),
+        };
+        all.push(access_request(
+            format!("spec.truststore: {}", placement.truststore_uri()),
+            object,
+        ));
     }
     if !deleted {
         all.extend(to_build(domain));
@@ -62,12 +78,18 @@ fn to_build(domain: &MtlsDomain) -> Vec<AccessRequest> {
     let spec = &domain.spec;
     let certificate = spec.server_certificate.clone().unwrap_or_default();
     let mut all = Vec::new();
-    for name in certificate.request.into_iter().flat_map(|request| request.subject_alternative_names) {
+    for name in certificate
+        .request
+        .into_iter()
+        .flat_map(|request| request.subject_alternative_names)
+    {
         let part = format!("spec.serverCertificate.request.subjectAlternativeNames: {name}");
         all.push(access_request(part, Resource::Name(name)));
     }
     if let Some(existing) = certificate.existing {
-        let ownership = existing.ownership_verification_arn.map(|arn| ("ownershipVerificationArn", arn));
+        let ownership = existing
+            .ownership_verification_arn
+            .map(|arn| ("ownershipVerificationArn", arn));
         for (field, arn) in [("arn", existing.arn)].into_iter().chain(ownership) {
             all.push(access_request(
                 format!("spec.serverCertificate.existing.{field}: {arn}"),
@@ -76,14 +98,26 @@ fn to_build(domain: &MtlsDomain) -> Vec<AccessRequest> {
         }
     }
     if let Some(arn) = spec.truststore.as_ref().and_then(|t| t.kms_key_arn.clone()) {
-        all.push(access_request(format!("spec.truststore.kmsKeyArn: {arn}"), Resource::KmsKey(arn)));
+        all.push(access_request(
+            format!("spec.truststore.kmsKeyArn: {arn}"),
+            Resource::KmsKey(arn),
+        ));
     }
-    let authorizer = spec.identity.as_ref().and_then(|identity| identity.authorizer.clone());
+    let authorizer = spec
+        .identity
+        .as_ref()
+        .and_then(|identity| identity.authorizer.clone());
     if let Some(arn) = authorizer.and_then(|authorizer| authorizer.function_arn) {
-        all.push(access_request(format!("spec.identity.authorizer.functionArn: {arn}"), Resource::Function(arn)));
+        all.push(access_request(
+            format!("spec.identity.authorizer.functionArn: {arn}"),
+            Resource::Function(arn),
+        ));
     }
     if spec.adoption_policy == AdoptionPolicy::Unowned {
-        all.push(access_request("spec.adoptionPolicy: Unowned".into(), Resource::Adoption));
+        all.push(access_request(
+            "spec.adoptionPolicy: Unowned".into(),
+            Resource::Adoption,
+        ));
     }
     all
 }
@@ -109,9 +143,14 @@ pub fn found(domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
 /// The zones that names are in. Which ids they have is not the spec's to know.
 pub fn zones(zones: &Seen<BTreeMap<String, ZoneChoice>>) -> Vec<AccessRequest> {
     let Ok(zones) = zones else {
-        return vec![access_request("the hosted zone (spec.dns.route53.hostedZoneId)".into(), Resource::Zone(None))];
+        return vec![access_request(
+            "the hosted zone (spec.dns.route53.hostedZoneId)".into(),
+            Resource::Zone(None),
+        )];
     };
-    let found = zones.iter().filter_map(|(name, choice)| Some((name, choice.found()?)));
+    let found = zones
+        .iter()
+        .filter_map(|(name, choice)| Some((name, choice.found()?)));
     let zone = |(name, zone): (&String, &route53::Zone)| {
         access_request(
             format!("the hosted zone that {name} is in (spec.dns.route53.hostedZoneId)"),
@@ -166,14 +205,28 @@ mod tests {
     }
 
     fn preflight(api: Seen<Option<gateway::Api>>) -> Preflight {
-        let zone = route53::Zone { id: "ZSECRET".into(), name: "example.com".into(), private: false };
-        let zones =
-            [("a.example.com".to_owned(), ZoneChoice::Found(zone)), ("b.example.org".to_owned(), ZoneChoice::Missing)];
-        Preflight { zones: Ok(zones.into()), apis: [("a1b2c3".to_owned(), api)].into() }
+        let zone = route53::Zone {
+            id: "ZSECRET".into(),
+            name: "example.com".into(),
+            private: false,
+        };
+        let zones = [
+            ("a.example.com".to_owned(), ZoneChoice::Found(zone)),
+            ("b.example.org".to_owned(), ZoneChoice::Missing),
+        ];
+        Preflight {
+            zones: Ok(zones.into()),
+            apis: [("a1b2c3".to_owned(), api)].into(),
+        }
     }
 
     /// The paths of all fields of a schema, and what `value` has there.
-    fn fields<'a>(schema: &Value, value: Option<&'a Value>, path: &str, found: &mut Vec<(String, Option<&'a Value>)>) {
+    fn fields<'a>(
+        schema: &Value,
+        value: Option<&'a Value>,
+        path: &str,
+        found: &mut Vec<(String, Option<&'a Value>)>,
+    ) {
         for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
             let (path, value) = (format!("{path}.{name}"), value.and_then(|v| v.get(name)));
             match inner.get("items") {
@@ -186,7 +239,10 @@ mod tests {
 
     #[test]
     fn nothing_that_a_spec_names_in_aws_gets_past_the_policy() {
-        let crd = api::definitions().into_iter().find(|crd| crd.spec.names.kind == "MtlsDomain").unwrap();
+        let crd = api::definitions()
+            .into_iter()
+            .find(|crd| crd.spec.names.kind == "MtlsDomain")
+            .unwrap();
         let crd = serde_json::to_value(crd).unwrap();
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let (spec, mut all) = (whole(), vec![]);
@@ -194,42 +250,79 @@ mod tests {
         let of_aws = |path: &str| {
             let name = path.rsplit('.').next().unwrap_or_default();
             ["Arn", "Id"].iter().any(|end| name.ends_with(end))
-                || ["arn", "id", "region", "bucket", "domainName", "subjectAlternativeNames"].contains(&name)
+                || [
+                    "arn",
+                    "id",
+                    "region",
+                    "bucket",
+                    "domainName",
+                    "subjectAlternativeNames",
+                ]
+                .contains(&name)
                 || path == "spec.truststore.key"
         };
         let domain = domain(spec.clone());
         let placement = before_aws(&domain, "e2e");
-        let requests = format!("{:?}", [of(&domain, &placement, false), found(&domain, &preflight(Ok(None)))].concat());
+        let requests = format!(
+            "{:?}",
+            [
+                of(&domain, &placement, false),
+                found(&domain, &preflight(Ok(None)))
+            ]
+            .concat()
+        );
         let named: Vec<_> = all.iter().filter(|(path, _)| of_aws(path)).collect();
         assert!(named.len() >= 12, "{named:?}");
         for (path, value) in named {
-            let value = value.unwrap_or_else(|| panic!("{path} is new: put it into whole(), and have it judged"));
+            let value =
+                value.unwrap_or_else(|| panic!("{path} is new: put it into whole(), and have it judged"));
             let value = value.as_str().or(value[0].as_str()).unwrap();
-            assert!(requests.contains(value), "{path} is judged by nothing: {requests}");
+            assert!(
+                requests.contains(value),
+                "{path} is judged by nothing: {requests}"
+            );
         }
     }
 
     #[test]
     fn what_defaults_come_to_is_judged_once_it_is_known() {
         let domain = domain(json!({"domainName": "a.example.com"}));
-        let resources =
-            |placement: &Placement| of(&domain, placement, false).into_iter().map(|r| r.resource).collect::<Vec<_>>();
+        let resources = |placement: &Placement| {
+            of(&domain, placement, false)
+                .into_iter()
+                .map(|r| r.resource)
+                .collect::<Vec<_>>()
+        };
         let name = Resource::Name("a.example.com".into());
-        assert_eq!(resources(&before_aws(&domain, "e2e")), std::slice::from_ref(&name));
+        assert_eq!(
+            resources(&before_aws(&domain, "e2e")),
+            std::slice::from_ref(&name)
+        );
         let operator_config = OperatorConfig {
             cluster_id: "e2e",
             account: "123456789012",
             region: "eu-west-1",
             truststore_bucket: Some("t-{account}-{region}"),
         };
-        let object = Resource::Object { bucket: "t-123456789012-eu-west-1".into(), key: "e2e/shop/d.pem".into() };
-        let expected = [name, Resource::Region("eu-west-1".into()), Resource::Account("123456789012".into()), object];
+        let object = Resource::Object {
+            bucket: "t-123456789012-eu-west-1".into(),
+            key: "e2e/shop/d.pem".into(),
+        };
+        let expected = [
+            name,
+            Resource::Region("eu-west-1".into()),
+            Resource::Account("123456789012".into()),
+            object,
+        ];
         assert_eq!(resources(&Placement::of(&domain, &operator_config)), expected);
     }
 
     #[test]
     fn of_what_is_found_only_the_spec_is_told() {
-        let unseen = Unseen { reason: crate::api::conditions::Reason::Unreachable, message: "m".into() };
+        let unseen = Unseen {
+            reason: crate::api::conditions::Reason::Unreachable,
+            message: "m".into(),
+        };
         let tags = BTreeMap::from([("team".to_owned(), "secret".to_owned())]);
         let there = gateway::Api {
             id: "a1b2c3".into(),
@@ -240,13 +333,18 @@ mod tests {
             tags: tags.clone(),
         };
         let domain = domain(whole());
-        for (api, expected) in
-            [(Ok(Some(there)), Some(tags)), (Ok(None), Some(BTreeMap::new())), (Err(unseen.clone()), None)]
-        {
+        for (api, expected) in [
+            (Ok(Some(there)), Some(tags)),
+            (Ok(None), Some(BTreeMap::new())),
+            (Err(unseen.clone()), None),
+        ] {
             let all = found(&domain, &preflight(api));
             assert_eq!(all[1].resource, Resource::Api(expected));
             assert_eq!(all[0].resource, Resource::Zone(Some("ZSECRET".into())));
-            assert!(all.iter().all(|r| !r.part.to_lowercase().contains("secret")), "{all:?}");
+            assert!(
+                all.iter().all(|r| !r.part.to_lowercase().contains("secret")),
+                "{all:?}"
+            );
             assert_eq!(all.len(), 2, "a zone that is not there is reached by nothing");
         }
         assert_eq!(zones(&Err(unseen))[0].resource, Resource::Zone(None));
@@ -258,6 +356,9 @@ mod tests {
         let all = of(&domain, &before_aws(&domain, "e2e"), true);
         let kinds: Vec<_> = all.iter().map(|r| format!("{:?}", r.resource)).collect();
         let starts = ["Name", "Region", "Account", "Role", "Zone", "Role", "Object"];
-        assert!(kinds.len() == starts.len() && kinds.iter().zip(starts).all(|(k, s)| k.starts_with(s)), "{kinds:?}");
+        assert!(
+            kinds.len() == starts.len() && kinds.iter().zip(starts).all(|(k, s)| k.starts_with(s)),
+            "{kinds:?}"
+        );
     }
 }

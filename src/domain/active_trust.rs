@@ -1,5 +1,6 @@
-//! What each domain lets in right now, as the last reconcile at AWS found it: what ClientCertificates wait for. Kept in memory only, so that
-//! nobody decides by a status; after a restart nothing is known until each domain has been looked at once.
+//! What each domain lets in right now, as the last reconcile at AWS found it: what ClientCertificates wait
+//! for. Kept in memory only, so that nobody decides by a status; after a restart nothing is known until each
+//! domain has been looked at once.
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
@@ -38,14 +39,27 @@ impl Trust {
     pub fn of(bundle: &Bundle, before: Option<&Trust>, now: Timestamp) -> Self {
         let since = |c: &Certificate| before.and_then(|b| b.since(c)).unwrap_or(now);
         let entries = bundle.entries.iter();
-        let trusted = entries.map(|e| Trusted { since: since(&e.certificate), entry: e.clone() }).collect();
-        let without_room = before.map(|before| before.without_room.clone()).unwrap_or_default();
-        Trust { trusted: Arc::new(trusted), without_room }
+        let trusted = entries
+            .map(|e| Trusted {
+                since: since(&e.certificate),
+                entry: e.clone(),
+            })
+            .collect();
+        let without_room = before
+            .map(|before| before.without_room.clone())
+            .unwrap_or_default();
+        Trust {
+            trusted: Arc::new(trusted),
+            without_room,
+        }
     }
 
     /// The same, with the entries of which a certificate does not fit.
     pub fn without_room(self, entries: &BTreeSet<String>) -> Self {
-        Trust { without_room: Arc::new(entries.clone()), ..self }
+        Trust {
+            without_room: Arc::new(entries.clone()),
+            ..self
+        }
     }
 
     /// Whether the truststore is full and a self-signed certificate of this entry does not fit.
@@ -53,34 +67,51 @@ impl Trust {
         self.without_room.contains(entry)
     }
 
-    /// Whether the domain lets this leaf in, as far as its issuer goes. A ClientCertificate's own certificate vouches for itself only.
+    /// Whether the domain lets this leaf in, as far as its issuer goes. A ClientCertificate's own certificate
+    /// vouches for itself only.
     pub fn accepts(&self, leaf: &Certificate) -> bool {
-        self.trusted.iter().any(|trusted| match clients::is_self_signed(&trusted.entry.authority) {
-            true => trusted.entry.certificate == *leaf,
-            false => leaf.is_issued_by(&trusted.entry.certificate),
-        })
+        self.trusted.iter().any(
+            |trusted| match clients::is_self_signed(&trusted.entry.authority) {
+                true => trusted.entry.certificate == *leaf,
+                false => leaf.is_issued_by(&trusted.entry.certificate),
+            },
+        )
     }
 
-    /// Whether this leaf was issued under an authority of the truststore that the operator issues under, or issued under once.
+    /// Whether this leaf was issued under an authority of the truststore that the operator issues under, or
+    /// issued under once.
     pub fn has_issued(&self, leaf: &Certificate) -> bool {
         let ours = |entry: &Entry| entry.max_leaf.is_some() && !clients::is_self_signed(&entry.authority);
-        self.trusted.iter().any(|trusted| ours(&trusted.entry) && leaf.is_issued_by(&trusted.entry.certificate))
+        self.trusted
+            .iter()
+            .any(|trusted| ours(&trusted.entry) && leaf.is_issued_by(&trusted.entry.certificate))
     }
 
-    /// Whether a new leaf of that life may be handed out under `authority`: trusted, and remembered for long enough.
+    /// Whether a new leaf of that life may be handed out under `authority`: trusted, and remembered for long
+    /// enough.
     pub fn allows(&self, authority: &Certificate, life: SignedDuration) -> bool {
         // By name and key, as leaves do: the truststore has the longest-lived certificate of those.
         let is_it = |trusted: &Certificate| {
             (&trusted.subject_key, &trusted.spki_sha256) == (&authority.subject_key, &authority.spki_sha256)
         };
-        let known = self.trusted.iter().find(|trusted| is_it(&trusted.entry.certificate));
+        let known = self
+            .trusted
+            .iter()
+            .find(|trusted| is_it(&trusted.entry.certificate));
         known.is_some_and(|trusted| trusted.entry.max_leaf.is_some_and(|max| life <= max))
     }
 
     /// Whether leaves of that life may be handed out under every authority that issues.
     pub fn allows_everywhere(&self, life: SignedDuration) -> bool {
-        let issuing = self.trusted.iter().map(|t| &t.entry).filter(|e| e.certificate.is_ca && e.keep_until.is_none());
-        issuing.filter_map(|e| e.max_leaf).min().is_some_and(|least| life <= least)
+        let issuing = self
+            .trusted
+            .iter()
+            .map(|t| &t.entry)
+            .filter(|e| e.certificate.is_ca && e.keep_until.is_none());
+        issuing
+            .filter_map(|e| e.max_leaf)
+            .min()
+            .is_some_and(|least| life <= least)
     }
 
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -89,12 +120,16 @@ impl Trust {
 
     /// Since when it has been in use; `None`: it is not.
     pub fn since(&self, certificate: &Certificate) -> Option<Timestamp> {
-        self.trusted.iter().find(|trusted| trusted.entry.certificate == *certificate).map(|trusted| trusted.since)
+        self.trusted
+            .iter()
+            .find(|trusted| trusted.entry.certificate == *certificate)
+            .map(|trusted| trusted.since)
     }
 
     /// The entry that has this subject (in its normal form), which API Gateway takes only once.
     pub fn holder(&self, subject_key: &str) -> Option<&Entry> {
-        self.entries().find(|entry| entry.certificate.subject_key == subject_key)
+        self.entries()
+            .find(|entry| entry.certificate.subject_key == subject_key)
     }
 }
 
@@ -108,17 +143,31 @@ impl ActiveTrust {
     /// With the stream of domains whose trust has changed.
     pub fn new() -> (Self, UnboundedReceiver<DomainKey>) {
         let (changed, changes) = unbounded();
-        (ActiveTrust { trust: Mutex::default(), changed }, changes)
+        (
+            ActiveTrust {
+                trust: Mutex::default(),
+                changed,
+            },
+            changes,
+        )
     }
 
     /// `None`: not looked at yet, or there is no such domain in AWS.
     pub fn trust(&self, domain: &DomainKey) -> Option<Trust> {
-        self.trust.lock().expect("nobody panics while holding it").get(domain).cloned().flatten()
+        self.trust
+            .lock()
+            .expect("nobody panics while holding it")
+            .get(domain)
+            .cloned()
+            .flatten()
     }
 
     /// Whether it was looked at since the start.
     pub fn is_known(&self, domain: &DomainKey) -> bool {
-        self.trust.lock().expect("nobody panics while holding it").contains_key(domain)
+        self.trust
+            .lock()
+            .expect("nobody panics while holding it")
+            .contains_key(domain)
     }
 
     /// What the domain is seen to use `now`; `None`: there is no such domain any more. `without_room`: the
@@ -171,15 +220,33 @@ mod tests {
             entry("acme", theirs.authority(), None),
             entry("clientcertificates/ns/client1/uid", &own.certificate, Some(day)),
         ];
-        let trust = Trust::of(&Bundle { entries, ..Bundle::default() }, None, now);
-        let under = |issuer: &Issuer| issue(&request("a"), &spki(KeyKind::EcdsaP256), issuer, now).unwrap().certificate;
+        let trust = Trust::of(
+            &Bundle {
+                entries,
+                ..Bundle::default()
+            },
+            None,
+            now,
+        );
+        let under = |issuer: &Issuer| {
+            issue(&request("a"), &spki(KeyKind::EcdsaP256), issuer, now)
+                .unwrap()
+                .certificate
+        };
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "zeta-admin");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "zeta-admin");
         let anchor = rcgen::Issuer::from_ca_cert_der(&own.certificate.der().to_vec().into(), &key).unwrap();
-        let child = params.signed_by(&rcgen::KeyPair::generate().unwrap(), &anchor).unwrap();
+        let child = params
+            .signed_by(&rcgen::KeyPair::generate().unwrap(), &anchor)
+            .unwrap();
         let child = Certificate::from_der(child.der()).unwrap();
-        assert!(child.is_issued_by(&own.certificate), "by name and signature it hangs on it");
+        assert!(
+            child.is_issued_by(&own.certificate),
+            "by name and signature it hangs on it"
+        );
         for (what, leaf, accepts, has_issued) in [
             ("under an authority of ours", &under(&ours), true, true),
             ("under a partner's", &under(&theirs), true, false),
@@ -187,7 +254,11 @@ mod tests {
             ("signed with its key", &child, false, false),
             ("a stranger's", &under(&issuer("Stranger", now)), false, false),
         ] {
-            assert_eq!((trust.accepts(leaf), trust.has_issued(leaf)), (accepts, has_issued), "{what}");
+            assert_eq!(
+                (trust.accepts(leaf), trust.has_issued(leaf)),
+                (accepts, has_issued),
+                "{what}"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Finds the other ways to mapped APIs: custom domains without mutual TLS. AWS keeps no list of what leads to an API, so every domain of an
-//! account and Region is read, in the background, once for all MtlsDomains there, and slowly: nothing waits for it, and everything else
-//! shares its quota. Reads only. What it found is kept in memory and decides nothing but the condition BypassDetected. Routing rules, which
-//! a domain may have instead of mappings, are not looked at.
+//! Finds the other ways to mapped APIs: custom domains without mutual TLS. AWS keeps no list of what leads to
+//! an API, so every domain of an account and Region is read, in the background, once for all MtlsDomains
+//! there, and slowly: nothing waits for it, and everything else shares its quota. Reads only. What it found
+//! is kept in memory and decides nothing but the condition BypassDetected. Routing rules, which a domain may
+//! have instead of mappings, are not looked at.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
@@ -59,7 +60,8 @@ struct Place {
 }
 
 impl Bypasses {
-    /// The MtlsDomain is served, under this name and with these APIs: what leads round it, as far as that is known yet.
+    /// The MtlsDomain is served, under this name and with these APIs: what leads round it, as far as that is
+    /// known yet.
     pub fn of(
         &self,
         key: &DomainKey,
@@ -68,13 +70,25 @@ impl Bypasses {
         apis: impl Iterator<Item = String>,
     ) -> Option<Vec<Bypass>> {
         let mut known = self.known();
-        let place = known.places.entry((session.account.clone(), session.region.clone())).or_insert_with(|| {
-            self.begun.notify_one();
-            Place { session: session.clone(), served: BTreeMap::new(), found: None, due: Instant::now() }
-        });
+        let place = known
+            .places
+            .entry((session.account.clone(), session.region.clone()))
+            .or_insert_with(|| {
+                self.begun.notify_one();
+                Place {
+                    session: session.clone(),
+                    served: BTreeMap::new(),
+                    found: None,
+                    due: Instant::now(),
+                }
+            });
         place.session = session.clone();
-        let (name, apis) =
-            place.served.entry(key.clone()).insert_entry((name.to_owned(), apis.collect())).get().clone();
+        let (name, apis) = place
+            .served
+            .entry(key.clone())
+            .insert_entry((name.to_owned(), apis.collect()))
+            .get()
+            .clone();
         place.found.as_ref().map(|found| concerning(found, &name, &apis))
     }
 
@@ -109,7 +123,12 @@ impl Bypasses {
 
     async fn scan_forever(&self, interval: Duration) {
         loop {
-            let next = self.known().places.values().min_by_key(|p| p.due).map(|p| (p.due, p.session.clone()));
+            let next = self
+                .known()
+                .places
+                .values()
+                .min_by_key(|p| p.due)
+                .map(|p| (p.due, p.session.clone()));
             match next {
                 Some((due, session)) if due <= Instant::now() => {
                     let found = Box::pin(scan(&session)).await;
@@ -128,7 +147,9 @@ impl Bypasses {
     fn keep(&self, session: &Session, found: Result<Found, errors::Error>, due: Instant) {
         let mut known = self.known();
         let Known { places, changed } = &mut *known;
-        let Some(place) = places.get_mut(&(session.account.clone(), session.region.clone())) else { return };
+        let Some(place) = places.get_mut(&(session.account.clone(), session.region.clone())) else {
+            return;
+        };
         place.due = due;
         match found {
             Ok(found) => {
@@ -137,7 +158,13 @@ impl Bypasses {
                 let differs = |(name, apis): &(String, BTreeSet<String>)| {
                     concerning(&before, name, apis) != concerning(now, name, apis)
                 };
-                changed.extend(place.served.iter().filter(|(_, served)| differs(served)).map(|(key, _)| key.clone()));
+                changed.extend(
+                    place
+                        .served
+                        .iter()
+                        .filter(|(_, served)| differs(served))
+                        .map(|(key, _)| key.clone()),
+                );
                 self.changed.notify_one();
             }
             Err(error) => tracing::warn!(
@@ -157,14 +184,25 @@ fn concerning(found: &Found, name: &str, apis: &BTreeSet<String>) -> Vec<Bypass>
     let ways = apis.iter().filter_map(|api| Some((api, found.get(api)?)));
     let ways = ways.flat_map(|(api, domains)| domains.iter().map(move |domain| (api, domain)));
     let others = ways.filter(|(_, domain)| *domain != name);
-    let mut all: Vec<_> = others.map(|(api, domain)| Bypass { domain: domain.clone(), api_id: api.clone() }).collect();
+    let mut all: Vec<_> = others
+        .map(|(api, domain)| Bypass {
+            domain: domain.clone(),
+            api_id: api.clone(),
+        })
+        .collect();
     all.sort();
     all
 }
 
 async fn scan(session: &Session) -> Result<Found, errors::Error> {
     let mut found = Found::new();
-    for domain in session.gateway.domains().await?.into_iter().filter(|domain| !domain.mutual_tls) {
+    for domain in session
+        .gateway
+        .domains()
+        .await?
+        .into_iter()
+        .filter(|domain| !domain.mutual_tls)
+    {
         tokio::time::sleep(PAUSE).await;
         for api in session.gateway.apis_behind(&domain).await? {
             found.entry(api).or_default().insert(domain.name.clone());
@@ -185,10 +223,17 @@ mod tests {
             ("a2".to_owned(), names(&["old.example.com", "plain.example.com"])),
             ("a3".to_owned(), names(&["other.example.com"])),
         ]);
-        let way = |domain: &str, api: &str| Bypass { domain: domain.into(), api_id: api.into() };
+        let way = |domain: &str, api: &str| Bypass {
+            domain: domain.into(),
+            api_id: api.into(),
+        };
         assert_eq!(
             concerning(&found, "mtls.example.com", &names(&["a1", "a2", "a9"])),
-            [way("old.example.com", "a2"), way("plain.example.com", "a1"), way("plain.example.com", "a2")]
+            [
+                way("old.example.com", "a2"),
+                way("plain.example.com", "a1"),
+                way("plain.example.com", "a2")
+            ]
         );
         assert_eq!(concerning(&found, "other.example.com", &names(&["a3"])), []);
     }

@@ -1,6 +1,7 @@
-//! What was read of AWS a while ago, kept for reconciles that expect no news. As long as that shows an object as it should be, AWS is asked only
-//! for what is due: a list that all domains of an account and Region share, and from time to time something of the object's own. When it shows
-//! anything else, or anything was written since, everything is read again: nothing is ever done because of a cached read. Reads only.
+//! What was read of AWS a while ago, kept for reconciles that expect no news. As long as that shows an object
+//! as it should be, AWS is asked only for what is due: a list that all domains of an account and Region
+//! share, and from time to time something of the object's own. When it shows anything else, or anything was
+//! written since, everything is read again: nothing is ever done because of a cached read. Reads only.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
@@ -23,11 +24,12 @@ use crate::{
     probe::https::ProbeResult,
 };
 
-/// How old a reading may be. What is read once for all of an account is read most often, what changes least and concerns callers least most
-/// seldom.
+/// How old a reading may be. What is read once for all of an account is read most often, what changes least
+/// and concerns callers least most seldom.
 #[derive(Clone, Copy, Debug)]
 pub struct RefreshIntervals {
-    /// Custom domains, APIs and certificates, as the lists of the account and Region have them; and between two reconciles of an object.
+    /// Custom domains, APIs and certificates, as the lists of the account and Region have them; and between
+    /// two reconciles of an object.
     pub short: Duration,
     /// Mappings, records, hosted zones; what the default endpoint answers.
     pub medium: Duration,
@@ -41,7 +43,11 @@ const LEAST: Duration = Duration::from_secs(1);
 impl RefreshIntervals {
     /// When everything is to be looked at within `interval`.
     pub fn within(interval: Duration) -> Self {
-        RefreshIntervals { short: (interval / 15).max(LEAST), medium: (interval / 3).max(LEAST), long: interval }
+        RefreshIntervals {
+            short: (interval / 15).max(LEAST),
+            medium: (interval / 3).max(LEAST),
+            long: interval,
+        }
     }
 
     /// The same for one of many objects: up to a fifth shorter, so that not all of them come at once.
@@ -49,7 +55,8 @@ impl RefreshIntervals {
         let mut hasher = DefaultHasher::new();
         object.hash(&mut hasher);
         let share = 0.8 + 0.2 * (hasher.finish() % 1000) as f64 / 1000.0;
-        let [short, medium, long] = [self.short, self.medium, self.long].map(|interval| interval.mul_f64(share));
+        let [short, medium, long] =
+            [self.short, self.medium, self.long].map(|interval| interval.mul_f64(share));
         RefreshIntervals { short, medium, long }
     }
 }
@@ -60,7 +67,12 @@ pub struct ReadCache(Mutex<HashMap<Access, Arc<SessionCache>>>);
 
 impl ReadCache {
     pub fn of(&self, access: &Access) -> Arc<SessionCache> {
-        self.0.lock().expect("nobody panics while holding it").entry(access.clone()).or_default().clone()
+        self.0
+            .lock()
+            .expect("nobody panics while holding it")
+            .entry(access.clone())
+            .or_default()
+            .clone()
     }
 }
 
@@ -91,7 +103,8 @@ pub struct SessionCache {
     objects: SingleFlight<(String, String), Option<s3::Object>>,
 }
 
-/// Readings and when each was begun. Whoever finds one that is too old reads it, and all others wait for that.
+/// Readings and when each was begun. Whoever finds one that is too old reads it, and all others wait for
+/// that.
 struct SingleFlight<K, V>(Mutex<HashMap<K, Entry<V>>>);
 type Entry<V> = Arc<tokio::sync::Mutex<Option<(Instant, Seen<V>)>>>;
 
@@ -105,7 +118,8 @@ impl<K, V> Default for SingleFlight<K, V> {
 const EVICTED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 impl<K: Eq + Hash, V: Clone> SingleFlight<K, V> {
-    /// The reading if it was begun at `oldest` or later; else what `read` yields. A failure is kept for those only who are waiting for it.
+    /// The reading if it was begun at `oldest` or later; else what `read` yields. A failure is kept for those
+    /// only who are waiting for it.
     async fn get(&self, key: K, oldest: Instant, read: impl Future<Output = Result<V, Error>>) -> Seen<V> {
         let asked = Instant::now();
         let entry = self.entry(key);
@@ -126,7 +140,9 @@ impl<K: Eq + Hash, V: Clone> SingleFlight<K, V> {
         let mut all = self.0.lock().expect("nobody panics while holding it");
         if !all.contains_key(&key) {
             let is_young = |entry: &Entry<V>| match entry.try_lock() {
-                Ok(cache) => cache.as_ref().is_some_and(|(begun, _)| begun.elapsed() < EVICTED_AFTER),
+                Ok(cache) => cache
+                    .as_ref()
+                    .is_some_and(|(begun, _)| begun.elapsed() < EVICTED_AFTER),
                 Err(_) => true,
             };
             all.retain(|_, entry| Arc::strong_count(entry) > 1 || is_young(entry));
@@ -156,15 +172,34 @@ impl<'a> AwsReader<'a> {
     /// Everything is read now.
     pub fn live(session: &'a Session, cache: &'a SessionCache) -> Self {
         let now = Instant::now();
-        AwsReader { session, cache, cached: false, short: now, medium: now, long: now }
+        AwsReader {
+            session,
+            cache,
+            cached: false,
+            short: now,
+            medium: now,
+            long: now,
+        }
     }
 
     /// Everything was read so recently, and not before `settled`.
-    pub fn cached(session: &'a Session, cache: &'a SessionCache, refresh: RefreshIntervals, settled: Instant) -> Self {
+    pub fn cached(
+        session: &'a Session,
+        cache: &'a SessionCache,
+        refresh: RefreshIntervals,
+        settled: Instant,
+    ) -> Self {
         let now = Instant::now();
         let since = |interval: Duration| oldest(now, interval, settled);
         let (short, medium, long) = (since(refresh.short), since(refresh.medium), since(refresh.long));
-        AwsReader { session, cache, cached: true, short, medium, long }
+        AwsReader {
+            session,
+            cache,
+            cached: true,
+            short,
+            medium,
+            long,
+        }
     }
 
     pub fn is_cached(&self) -> bool {
@@ -174,20 +209,31 @@ impl<'a> AwsReader<'a> {
     pub async fn domain(&self, name: &str) -> Seen<Option<Domain>> {
         let gateway = &self.session.gateway;
         if self.cached {
-            let all =
-                self.cache.domains.get((), self.short, async { gateway.all_domains().await.map(Arc::new) }).await?;
+            let all = self
+                .cache
+                .domains
+                .get((), self.short, async {
+                    gateway.all_domains().await.map(Arc::new)
+                })
+                .await?;
             // What is not there is asked for by its name: not all kinds of domains are in the list.
             if let Some(found) = all.get(name) {
                 return Ok(Some(found.clone()));
             }
         }
-        Box::pin(gateway.domain(name)).await.map_err(|error| unseen(&error))
+        Box::pin(gateway.domain(name))
+            .await
+            .map_err(|error| unseen(&error))
     }
 
     pub async fn api(&self, id: &str) -> Seen<Option<gateway::Api>> {
         let gateway = &self.session.gateway;
         if self.cached {
-            let all = self.cache.apis.get((), self.short, async { gateway.all_apis().await.map(Arc::new) }).await?;
+            let all = self
+                .cache
+                .apis
+                .get((), self.short, async { gateway.all_apis().await.map(Arc::new) })
+                .await?;
             if let Some(found) = all.get(id) {
                 return Ok(Some(found.clone()));
             }
@@ -198,9 +244,16 @@ impl<'a> AwsReader<'a> {
     /// All certificates for exactly this domain name.
     pub async fn certificates(&self, domain_name: &str) -> Seen<Vec<acm::Certificate>> {
         let acm = &self.session.acm;
-        let listed = self.cache.listed.get((), self.short, async { acm.listed().await.map(Arc::new) }).await?;
+        let listed = self
+            .cache
+            .listed
+            .get((), self.short, async { acm.listed().await.map(Arc::new) })
+            .await?;
         let mut found = Vec::new();
-        for listed in listed.iter().filter(|l| l.domain_name.eq_ignore_ascii_case(domain_name)) {
+        for listed in listed
+            .iter()
+            .filter(|l| l.domain_name.eq_ignore_ascii_case(domain_name))
+        {
             let read = acm.certificate(&listed.arn);
             found.extend(self.cache.details.get(listed.clone(), self.long, read).await?);
         }
@@ -208,24 +261,43 @@ impl<'a> AwsReader<'a> {
     }
 
     pub async fn certificate(&self, arn: &str) -> Seen<Option<acm::Certificate>> {
-        self.cache.certificates.get(arn.to_owned(), self.long, self.session.acm.certificate(arn)).await
+        self.cache
+            .certificates
+            .get(arn.to_owned(), self.long, self.session.acm.certificate(arn))
+            .await
     }
 
     pub async fn zones(&self) -> Seen<Vec<Zone>> {
-        self.cache.zones.get((), self.medium, self.session.route53.zones()).await
+        self.cache
+            .zones
+            .get((), self.medium, self.session.route53.zones())
+            .await
     }
 
     pub async fn zone(&self, id: &str) -> Seen<Option<Zone>> {
-        self.cache.zone.get(id.to_owned(), self.medium, self.session.route53.zone(id)).await
+        self.cache
+            .zone
+            .get(id.to_owned(), self.medium, self.session.route53.zone(id))
+            .await
     }
 
     pub async fn records(&self, zone_id: &str, name: &str) -> Seen<Vec<RecordSet>> {
         let key = (zone_id.to_owned(), name.to_owned());
-        self.cache.records.get(key, self.medium, self.session.route53.records(zone_id, name)).await
+        self.cache
+            .records
+            .get(key, self.medium, self.session.route53.records(zone_id, name))
+            .await
     }
 
     pub async fn mappings(&self, domain: &str) -> Seen<Vec<Mapping>> {
-        self.cache.mappings.get(domain.to_owned(), self.medium, self.session.gateway.mappings(domain)).await
+        self.cache
+            .mappings
+            .get(
+                domain.to_owned(),
+                self.medium,
+                self.session.gateway.mappings(domain),
+            )
+            .await
     }
 
     /// All stages of an API; `None`: there is no such API.
@@ -244,7 +316,10 @@ impl<'a> AwsReader<'a> {
             return Ok(self.methods(api_id).await?.integrations.clone());
         }
         let read = self.session.gateway.integrations(api_id);
-        self.cache.integrations.get(api_id.to_owned(), self.long, read).await
+        self.cache
+            .integrations
+            .get(api_id.to_owned(), self.long, read)
+            .await
     }
 
     /// The routes of an API, the methods of a REST API.
@@ -252,7 +327,10 @@ impl<'a> AwsReader<'a> {
         if protocol == Protocol::Rest {
             return Ok(self.methods(api_id).await?.routes.clone());
         }
-        self.cache.routes.get(api_id.to_owned(), self.long, self.session.gateway.routes(api_id)).await
+        self.cache
+            .routes
+            .get(api_id.to_owned(), self.long, self.session.gateway.routes(api_id))
+            .await
     }
 
     /// Of a REST API, where one reading says what its methods are and where they lead.
@@ -263,26 +341,47 @@ impl<'a> AwsReader<'a> {
 
     pub async fn authorizers(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Authorizer>> {
         let read = self.session.gateway.authorizers(protocol, api_id);
-        self.cache.authorizers.get(api_id.to_owned(), self.long, read).await
+        self.cache
+            .authorizers
+            .get(api_id.to_owned(), self.long, read)
+            .await
     }
 
     /// The ids of the statements in the policy of a Lambda function.
     pub async fn statements(&self, function: &str) -> Seen<BTreeSet<String>> {
         let read = async { self.session.lambda(function).statements(function).await };
-        self.cache.statements.get(function.to_owned(), self.long, read).await
+        self.cache
+            .statements
+            .get(function.to_owned(), self.long, read)
+            .await
     }
 
     /// What a default endpoint answered, at all of the stages that are asked at.
-    pub async fn probe(&self, at: String, probe: impl Future<Output = Option<ProbeResult>>) -> Option<ProbeResult> {
-        self.cache.probes.get(at, self.medium, async { Ok(probe.await) }).await.ok().flatten()
+    pub async fn probe(
+        &self,
+        at: String,
+        probe: impl Future<Output = Option<ProbeResult>>,
+    ) -> Option<ProbeResult> {
+        self.cache
+            .probes
+            .get(at, self.medium, async { Ok(probe.await) })
+            .await
+            .ok()
+            .flatten()
     }
 
     pub async fn bucket(&self, name: &str) -> Seen<Option<s3::Bucket>> {
-        self.cache.buckets.get(name.to_owned(), self.long, self.session.s3.bucket(name)).await
+        self.cache
+            .buckets
+            .get(name.to_owned(), self.long, self.session.s3.bucket(name))
+            .await
     }
 
     pub async fn bucket_tags(&self, name: &str) -> Seen<BTreeMap<String, String>> {
-        self.cache.tags.get(name.to_owned(), self.long, self.session.s3.bucket_tags(name)).await
+        self.cache
+            .tags
+            .get(name.to_owned(), self.long, self.session.s3.bucket_tags(name))
+            .await
     }
 
     pub async fn public_access_is_blocked(&self, bucket: &str) -> Seen<bool> {
@@ -291,13 +390,23 @@ impl<'a> AwsReader<'a> {
     }
 
     pub async fn default_kms_key(&self, bucket: &str) -> Seen<Option<String>> {
-        self.cache.default_keys.get(bucket.to_owned(), self.long, self.session.s3.default_kms_key(bucket)).await
+        self.cache
+            .default_keys
+            .get(
+                bucket.to_owned(),
+                self.long,
+                self.session.s3.default_kms_key(bucket),
+            )
+            .await
     }
 
     /// The newest version of an object.
     pub async fn head(&self, bucket: &str, key: &str) -> Seen<Option<s3::Object>> {
         let object = (bucket.to_owned(), key.to_owned());
-        self.cache.objects.get(object, self.long, self.session.s3.head(bucket, key)).await
+        self.cache
+            .objects
+            .get(object, self.long, self.session.s3.head(bucket, key))
+            .await
     }
 }
 
@@ -315,11 +424,20 @@ mod tests {
         let seconds = |refresh: RefreshIntervals| {
             [refresh.short, refresh.medium, refresh.long].map(|interval| interval.as_secs())
         };
-        assert_eq!(seconds(RefreshIntervals::within(Duration::from_secs(900))), [60, 300, 900]);
-        assert_eq!(seconds(RefreshIntervals::within(Duration::from_secs(1))), [1, 1, 1]);
+        assert_eq!(
+            seconds(RefreshIntervals::within(Duration::from_secs(900))),
+            [60, 300, 900]
+        );
+        assert_eq!(
+            seconds(RefreshIntervals::within(Duration::from_secs(1))),
+            [1, 1, 1]
+        );
         for object in ["a", "b", "c"] {
-            let [short, medium, long] = seconds(RefreshIntervals::within(Duration::from_secs(900)).of(object));
-            assert!((48..=60).contains(&short) && (240..=300).contains(&medium) && (720..=900).contains(&long));
+            let [short, medium, long] =
+                seconds(RefreshIntervals::within(Duration::from_secs(900)).of(object));
+            assert!(
+                (48..=60).contains(&short) && (240..=300).contains(&medium) && (720..=900).contains(&long)
+            );
         }
     }
 
@@ -335,7 +453,17 @@ mod tests {
             sleep(Duration::from_secs(1)).await;
             let count = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
             let (kind, operation, message) = (Kind::Transient, "s3:HeadBucket", "down".to_owned());
-            if self.is_down { Err(Error { kind, operation, message, code: None, source: None }) } else { Ok(count) }
+            if self.is_down {
+                Err(Error {
+                    kind,
+                    operation,
+                    message,
+                    code: None,
+                    source: None,
+                })
+            } else {
+                Ok(count)
+            }
         }
     }
 
@@ -344,20 +472,38 @@ mod tests {
         let (start, minute) = (Instant::now(), Duration::from_secs(60));
         let at = |minutes| start + minute * minutes;
         for (now, settled, expected) in [(10, 0, 9), (10, 9, 9), (10, 10, 10), (1, 0, 0)] {
-            assert_eq!(oldest(at(now), minute, at(settled)), at(expected), "{now} {settled}");
+            assert_eq!(
+                oldest(at(now), minute, at(settled)),
+                at(expected),
+                "{now} {settled}"
+            );
         }
         let century = Duration::from_secs(100 * 366 * 24 * 3600);
-        assert_eq!(oldest(at(10), century, at(3)), at(3), "before the machine was started");
+        assert_eq!(
+            oldest(at(10), century, at(3)),
+            at(3),
+            "before the machine was started"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_calm_pass_reads_anew_what_was_read_before_it_settled() {
         use crate::aws::{fake, gate::Gate, quota::Quota, rates::Rates};
-        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
+        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
+            true
+        });
         let calls = Arc::new(Mutex::new(Vec::new()));
         let log = calls.clone();
         let session = fake::session(&gate, move |call, _| {
-            log.lock().unwrap().push(call.split('?').next().unwrap().rsplit('/').next().unwrap().to_owned());
+            log.lock().unwrap().push(
+                call.split('?')
+                    .next()
+                    .unwrap()
+                    .rsplit('/')
+                    .next()
+                    .unwrap()
+                    .to_owned(),
+            );
             match call {
                 _ if call.contains("/domainnames?") || call.ends_with("/domainnames") => {
                     (200, r#"{"items": [{"domainName": "listed.example.com"}]}"#.into())
@@ -365,24 +511,56 @@ mod tests {
                 _ => (404, "{}".into()),
             }
         });
-        let (cache, refresh) = (SessionCache::default(), RefreshIntervals::within(Duration::from_secs(900)));
+        let (cache, refresh) = (
+            SessionCache::default(),
+            RefreshIntervals::within(Duration::from_secs(900)),
+        );
         let calls = move || std::mem::take(&mut *calls.lock().unwrap());
         let start = Instant::now();
         let cached = |settled| AwsReader::cached(&session, &cache, refresh, settled);
-        assert!(cached(start).domain("listed.example.com").await.unwrap().is_some());
+        assert!(
+            cached(start)
+                .domain("listed.example.com")
+                .await
+                .unwrap()
+                .is_some()
+        );
         assert_eq!(calls(), ["domainnames"]);
-        assert!(cached(start).domain("listed.example.com").await.unwrap().is_some());
+        assert!(
+            cached(start)
+                .domain("listed.example.com")
+                .await
+                .unwrap()
+                .is_some()
+        );
         assert_eq!(calls(), [""; 0], "the list is young enough");
         assert_eq!(cached(start).domain("other.example.com").await, Ok(None));
-        assert_eq!(calls(), ["other.example.com"], "not all kinds of domains are in the list");
+        assert_eq!(
+            calls(),
+            ["other.example.com"],
+            "not all kinds of domains are in the list"
+        );
         advance(Duration::from_secs(1)).await;
         cached(Instant::now()).domain("listed.example.com").await.unwrap();
-        assert_eq!(calls(), ["domainnames"], "something was written since it was read");
+        assert_eq!(
+            calls(),
+            ["domainnames"],
+            "something was written since it was read"
+        );
         advance(refresh.short + Duration::from_secs(1)).await;
         cached(start).domain("listed.example.com").await.unwrap();
         assert_eq!(calls(), ["domainnames"], "it is too old");
-        assert_eq!(AwsReader::live(&session, &cache).domain("listed.example.com").await, Ok(None));
-        assert_eq!(calls(), ["listed.example.com"], "a live pass asks for the domain itself");
+        assert_eq!(
+            AwsReader::live(&session, &cache)
+                .domain("listed.example.com")
+                .await,
+            Ok(None)
+        );
+        assert_eq!(
+            calls(),
+            ["listed.example.com"],
+            "a live pass asks for the domain itself"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -393,7 +571,12 @@ mod tests {
         assert_eq!(single_flight.get("a", start, world.read()).await, Ok(1));
         assert_eq!(single_flight.get("b", start, world.read()).await, Ok(2));
         // It is as old as its beginning: what happened while it was read may not be in it.
-        assert_eq!(single_flight.get("a", start + Duration::from_millis(500), world.read()).await, Ok(3));
+        assert_eq!(
+            single_flight
+                .get("a", start + Duration::from_millis(500), world.read())
+                .await,
+            Ok(3)
+        );
         advance(EVICTED_AFTER).await;
         assert_eq!(single_flight.get("c", start, world.read()).await, Ok(4));
         assert_eq!(
@@ -418,11 +601,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_shared_only_with_those_who_wait_for_it() {
-        let (single_flight, world) = (SingleFlight::default(), World { is_down: true, ..World::default() });
+        let (single_flight, world) = (
+            SingleFlight::default(),
+            World {
+                is_down: true,
+                ..World::default()
+            },
+        );
         let start = Instant::now();
         let all = join_all((0..50).map(|_| single_flight.get((), start, world.read()))).await;
         assert!(all.iter().all(Result::is_err));
-        assert!(world.reads.load(Ordering::Relaxed) <= 2, "not one time-out after the other");
+        assert!(
+            world.reads.load(Ordering::Relaxed) <= 2,
+            "not one time-out after the other"
+        );
         let world = World::default();
         assert_eq!(single_flight.get((), start, world.read()).await, Ok(1));
     }

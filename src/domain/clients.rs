@@ -1,5 +1,6 @@
-//! The self-signed certificates of a domain's ClientCertificates, which stand in the truststore themselves: which there should be, and
-//! what is in their Secrets. Kubernetes reads only; `plan::self_signed` decides what of it is trusted.
+//! The self-signed certificates of a domain's ClientCertificates, which stand in the truststore themselves:
+//! which there should be, and what is in their Secrets. Kubernetes reads only; `plan::self_signed` decides
+//! what of it is trusted.
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -27,27 +28,33 @@ pub struct SelfSigned {
     pub name: String,
     /// Whose they are in the truststore.
     pub entry: String,
-    /// The Secret of what is handed out, and that of what is next; `None`: the object cannot be read, or it is not known whether it is granted,
-    /// and what is trusted of it stays as it is.
+    /// The Secret of what is handed out, and that of what is next; `None`: the object cannot be read, or it
+    /// is not known whether it is granted, and what is trusted of it stays as it is.
     pub secrets: Option<[String; 2]>,
-    /// The content of its certificate, and the longest life that the spec, the domain and the grant allow: whoever may write Secrets
-    /// in that namespace could put any certificate into that one.
+    /// The content of its certificate, and the longest life that the spec, the domain and the grant allow:
+    /// whoever may write Secrets in that namespace could put any certificate into that one.
     pub request: LeafRequest,
-    /// The grants of which one has to admit the names in any certificate of it that is trusted. `None`: any names.
+    /// The grants of which one has to admit the names in any certificate of it that is trusted. `None`: any
+    /// names.
     pub grants: Option<Vec<ClientGrantSpec>>,
 }
 
 /// First part of the names of all such entries.
 const ENTRY: &str = "clientcertificates/";
 
-/// Name under which forged anchors, and those that no grant admits any more, leave. No ClientCertificate has it: no namespace is empty.
+/// Name under which forged anchors, and those that no grant admits any more, leave. No ClientCertificate has
+/// it: no namespace is empty.
 pub const REFUSED: &str = "clientcertificates//";
 
-/// Whose a self-signed certificate is in the truststore. With the UID: what comes under the same name later does not inherit. With the
-/// namespace: whoever does not watch that one knows nothing of it.
+/// Whose a self-signed certificate is in the truststore. With the UID: what comes under the same name later
+/// does not inherit. With the namespace: whoever does not watch that one knows nothing of it.
 pub fn entry_name(object: &impl ResourceExt) -> String {
     let namespace = object.namespace().unwrap_or_default();
-    format!("{ENTRY}{namespace}/{}/{}", object.name_any(), object.uid().unwrap_or_default())
+    format!(
+        "{ENTRY}{namespace}/{}/{}",
+        object.name_any(),
+        object.uid().unwrap_or_default()
+    )
 }
 
 /// The namespace of the ClientCertificate that such an entry is of; entries of the first versions name none.
@@ -56,8 +63,9 @@ pub fn namespace(entry: &str) -> Option<&str> {
     rest.contains('/').then_some(namespace)
 }
 
-/// Whether an entry of a truststore is a ClientCertificate's. By the number of slashes: an authority's is its name, or its name and
-/// that of a ConfigMap, none of which can have a slash; even the first versions wrote a ClientCertificate's with two.
+/// Whether an entry of a truststore is a ClientCertificate's. By the number of slashes: an authority's is its
+/// name, or its name and that of a ConfigMap, none of which can have a slash; even the first versions wrote a
+/// ClientCertificate's with two.
 pub fn is_self_signed(entry: &str) -> bool {
     entry.strip_prefix(ENTRY).is_some_and(|rest| rest.contains('/'))
 }
@@ -68,7 +76,8 @@ pub fn next_secret(secret: &str) -> String {
 }
 
 impl SelfSigned {
-    /// `None`: it is signed by an authority, or on its way out. Without a `request` nothing can be certified, and nothing new is trusted.
+    /// `None`: it is signed by an authority, or on its way out. Without a `request` nothing can be certified,
+    /// and nothing new is trusted.
     pub fn of(
         cert: &ClientCertificate,
         request: Option<LeafRequest>,
@@ -77,10 +86,17 @@ impl SelfSigned {
         if cert.spec.issuance != Issuance::SelfSigned || cert.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let Some(request) = request else { return Some(SelfSigned::unclear(cert)) };
+        let Some(request) = request else {
+            return Some(SelfSigned::unclear(cert));
+        };
         let secret = cert.spec.secret_name.clone().unwrap_or_else(|| cert.name_any());
         let secrets = Some([secret.clone(), next_secret(&secret)]);
-        Some(SelfSigned { secrets, request, grants, ..SelfSigned::unclear(cert) })
+        Some(SelfSigned {
+            secrets,
+            request,
+            grants,
+            ..SelfSigned::unclear(cert)
+        })
     }
 
     /// One of which nothing is known but that it is there.
@@ -88,18 +104,30 @@ impl SelfSigned {
         let namespace = object.namespace().unwrap_or_default();
         let request = LeafRequest::default();
         let (name, entry) = (object.name_any(), entry_name(object));
-        SelfSigned { namespace, name, entry, secrets: None, request, grants: None }
+        SelfSigned {
+            namespace,
+            name,
+            entry,
+            secrets: None,
+            request,
+            grants: None,
+        }
     }
 
-    /// The first certificate in each of its Secrets, as far as they carry its label. Whatever it is: labels are anybody's to write.
+    /// The first certificate in each of its Secrets, as far as they carry its label. Whatever it is: labels
+    /// are anybody's to write.
     fn held(&self, secrets: &[Secret]) -> Vec<Certificate> {
         let names = self.secrets.as_ref().into_iter().flatten();
         let found = names.filter_map(|name| {
-            let is_it = |s: &&Secret| s.name_any() == *name && s.namespace().as_ref() == Some(&self.namespace);
+            let is_it =
+                |s: &&Secret| s.name_any() == *name && s.namespace().as_ref() == Some(&self.namespace);
             let secret = secrets.iter().find(is_it)?;
             let theirs = secret.labels().get(CERTIFICATE_LABEL) == Some(&self.name);
             let ByteString(pem) = secret.data.as_ref()?.get("tls.crt").filter(|_| theirs)?;
-            parse_pem_bundle(std::str::from_utf8(pem).ok()?).ok()?.into_iter().next()
+            parse_pem_bundle(std::str::from_utf8(pem).ok()?)
+                .ok()?
+                .into_iter()
+                .next()
         });
         let mut found: Vec<_> = found.collect();
         found.dedup(); // between the two steps of a swap
@@ -108,18 +136,32 @@ impl SelfSigned {
 }
 
 /// The certificates in the Secrets of each, by the name of its entry.
-pub async fn read(client: &Client, domain: &str, wanted: &[SelfSigned]) -> Seen<BTreeMap<String, Vec<Certificate>>> {
-    let namespaces: BTreeSet<_> = wanted.iter().filter(|w| w.secrets.is_some()).map(|w| &w.namespace).collect();
+pub async fn read(
+    client: &Client,
+    domain: &str,
+    wanted: &[SelfSigned],
+) -> Seen<BTreeMap<String, Vec<Certificate>>> {
+    let namespaces: BTreeSet<_> = wanted
+        .iter()
+        .filter(|w| w.secrets.is_some())
+        .map(|w| &w.namespace)
+        .collect();
     let mut secrets = Vec::new();
     for namespace in namespaces {
         let found = apply::secrets(client, namespace, &format!("{TRUSTED_BY}={domain}")).await;
         secrets.extend(found.map_err(|e| unseen(&e))?);
     }
-    Ok(wanted.iter().map(|wanted| (wanted.entry.clone(), wanted.held(&secrets))).collect())
+    Ok(wanted
+        .iter()
+        .map(|wanted| (wanted.entry.clone(), wanted.held(&secrets)))
+        .collect())
 }
 
 fn unseen(error: &k8s::Error) -> Unseen {
-    Unseen { reason: Reason::Unreachable, message: error.to_string() }
+    Unseen {
+        reason: Reason::Unreachable,
+        message: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +177,9 @@ mod tests {
 
     fn certificate(common_name: &str) -> Certificate {
         let key = generate(KeyKind::EcdsaP256).unwrap();
-        leaf::self_sign(&request(common_name), &key, at("2026-11-24T12:00:00Z")).unwrap().certificate
+        leaf::self_sign(&request(common_name), &key, at("2026-11-24T12:00:00Z"))
+            .unwrap()
+            .certificate
     }
 
     fn secret(namespace: &str, name: &str, label: &str, tls_crt: &str) -> Secret {
@@ -143,7 +187,13 @@ mod tests {
             metadata: ObjectMeta {
                 namespace: Some(namespace.into()),
                 name: Some(name.into()),
-                labels: Some([(CERTIFICATE_LABEL.into(), label.into()), (TRUSTED_BY.into(), "partners".into())].into()),
+                labels: Some(
+                    [
+                        (CERTIFICATE_LABEL.into(), label.into()),
+                        (TRUSTED_BY.into(), "partners".into()),
+                    ]
+                    .into(),
+                ),
                 ..ObjectMeta::default()
             },
             data: Some([("tls.crt".to_owned(), ByteString(tls_crt.into()))].into()),
@@ -185,27 +235,44 @@ mod tests {
         };
         let staged = secret("acme", "client1-next", "client1", &next.to_pem());
         let of = |secrets: &[Secret]| wanted.held(secrets);
-        assert_eq!(of(&[secret("acme", "client1", "client1", &one), staged.clone()]), [ours.clone(), next]);
+        assert_eq!(
+            of(&[secret("acme", "client1", "client1", &one), staged.clone()]),
+            [ours.clone(), next]
+        );
         assert_eq!(
             of(&[secret("acme", "client1", "client1", &both)]),
             std::slice::from_ref(&ours),
             "the first is the leaf"
         );
         assert_eq!(
-            of(&[secret("acme", "client1", "client1", &format!("{}{one}", other.to_pem()))]),
+            of(&[secret(
+                "acme",
+                "client1",
+                "client1",
+                &format!("{}{one}", other.to_pem())
+            )]),
             std::slice::from_ref(&other)
         );
         for (what, secret) in [
-            ("another object's label", secret("acme", "client1", "client2", &one)),
+            (
+                "another object's label",
+                secret("acme", "client1", "client2", &one),
+            ),
             ("another name", secret("acme", "client2", "client1", &one)),
             ("another namespace", secret("zeta", "client1", "client1", &one)),
-            ("the Secret of the next one's next one", secret("acme", "client1-next-next", "client1", &one)),
+            (
+                "the Secret of the next one's next one",
+                secret("acme", "client1-next-next", "client1", &one),
+            ),
             ("no certificate", secret("acme", "client1", "client1", "")),
             ("damaged", secret("acme", "client1", "client1", &one[..100])),
         ] {
             assert_eq!(of(&[secret]), [], "{what}");
         }
-        let unclear = SelfSigned { secrets: None, ..wanted.clone() };
+        let unclear = SelfSigned {
+            secrets: None,
+            ..wanted.clone()
+        };
         assert_eq!(unclear.held(&[secret("acme", "client1", "client1", &one)]), []);
     }
 }

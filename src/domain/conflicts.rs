@@ -3,15 +3,20 @@ use kube::ResourceExt;
 
 use crate::api::MtlsDomain;
 
-/// The object that has the claim on `me`'s domain name, when that is another one. `own_region` is the operator's own, where an object without a
-/// Region goes.
+/// The object that has the claim on `me`'s domain name, when that is another one. `own_region` is the
+/// operator's own, where an object without a Region goes.
 pub fn winner<'a>(
     me: &MtlsDomain,
     all: impl IntoIterator<Item = &'a MtlsDomain>,
     own_region: &str,
 ) -> Option<&'a MtlsDomain> {
-    let place =
-        |d: &MtlsDomain| d.spec.aws.as_ref().and_then(|a| a.region.clone()).unwrap_or_else(|| own_region.to_owned());
+    let place = |d: &MtlsDomain| {
+        d.spec
+            .aws
+            .as_ref()
+            .and_then(|a| a.region.clone())
+            .unwrap_or_else(|| own_region.to_owned())
+    };
     let age = |d: &MtlsDomain| (d.creation_timestamp(), d.namespace(), d.name_any());
     all.into_iter()
         .filter(|d| d.spec.domain_name == me.spec.domain_name && d.uid() != me.uid() && place(d) == place(me))

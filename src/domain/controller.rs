@@ -1,5 +1,5 @@
-//! Looks at an `MtlsDomain` when something it depends on changes, and decides what for: to serve it, to delete it, or only to say why not.
-//! Writes its status and Events.
+//! Looks at an `MtlsDomain` when something it depends on changes, and decides what for: to serve it, to
+//! delete it, or only to say why not. Writes its status and Events.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
@@ -118,7 +118,8 @@ pub struct Ctx {
     pub states: Mutex<HashMap<String, ReconcileState>>,
 }
 
-/// What is kept of one object between two reconciles. All of it may be lost: it saves calls and decides nothing.
+/// What is kept of one object between two reconciles. All of it may be lost: it saves calls and decides
+/// nothing.
 #[derive(Clone, Default)]
 pub struct ReconcileState {
     /// Looks in a row that found AWS still working.
@@ -126,7 +127,8 @@ pub struct ReconcileState {
     /// Our last change of the records, until it is in sync.
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
-    /// Of which generation everything was as it should be at a reconcile, and when that began: nothing was written since.
+    /// Of which generation everything was as it should be at a reconcile, and when that began: nothing was
+    /// written since.
     pub(super) in_sync_since: Option<(i64, Instant)>,
     pub(super) corrections: Contention,
     /// It has not been Ready yet, as far as we have seen it from its beginning.
@@ -148,8 +150,10 @@ pub struct Watches {
 /// Runs until `stop`; reconciles that are under way are finished.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let state = ctx.domains.state();
-    let queued =
-        state.iter().filter_map(|d| d.0.as_ref().ok()).filter(|d| d.status.as_ref().is_some_and(serving::is_queued));
+    let queued = state
+        .iter()
+        .filter_map(|d| d.0.as_ref().ok())
+        .filter(|d| d.status.as_ref().is_some_and(serving::is_queued));
     ctx.gate.quota.restore_waiters(queued.map(queue_key));
     let granted = ctx.gate.quota.granted().filter_map(|object| async move {
         let (namespace, name) = object.split_once('/')?;
@@ -162,46 +166,55 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
     let (for_certificates, for_namespaces, for_cross_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let ending = ctx.clone();
-    let controller =
-        Controller::for_shared_stream(watches.domains.subscribe_when(change_predicate), ctx.domains.clone())
-            // One that goes, or comes, may settle a dispute about a name.
-            .watches_shared_stream(
-                watches.domains.subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.is_some())),
-                move |changed| conflicting(&changed, &all),
-            )
-            .watches_shared_stream(watches.certificates.subscribe_when(certificate_predicate), move |c| {
-                of_certificate(&c, &for_certificates)
-            })
-            .watches_shared_stream(watches.secrets.subscribe(), move |s| {
-                let trusted_by = s.labels().get(TRUSTED_BY).cloned();
-                let mut touched = referring(&for_secrets, s.namespace(), |d| {
-                    trusted_by.as_ref() == Some(&d.name_any())
-                        || desired::authorities(d)
-                            .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
-                });
-                touched.extend(
-                    trusted_by
-                        .iter()
-                        .flat_map(|d| trusting(&s.namespace().unwrap_or_default(), d, &for_cross_namespace)),
-                );
-                touched
-            })
-            .watches_shared_stream(watches.grants.subscribe_when(grant_index::change_predicate), |g| {
-                let grant = g.0.as_ref().ok()?;
-                let name = &grant.spec.domain_ref.name;
-                Some(ObjectRef::new(name).within(&grant.namespace().unwrap_or_default()))
-            })
-            .watches_shared_stream(watches.namespaces.subscribe_when(|n| n.labels().clone()), move |n| {
-                of_namespace(&n.name_any(), &for_namespaces)
-            })
-            .reconcile_on(readers(&watches.config_maps, for_maps))
-            .reconcile_on(granted)
-            .reconcile_on(bypasses)
-            .reconcile_on(heartbeat::ticks())
-            .reconcile_all_on(changes(ctx.policy.clone()))
-            .graceful_shutdown_on(stop.clone().cancelled_owned())
-            .run(reconcile, failed, ctx)
-            .for_each(async |_| heartbeat.record(metrics::Controller::Domain));
+    let controller = Controller::for_shared_stream(
+        watches.domains.subscribe_when(change_predicate),
+        ctx.domains.clone(),
+    )
+    // One that goes, or comes, may settle a dispute about a name.
+    .watches_shared_stream(
+        watches
+            .domains
+            .subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.is_some())),
+        move |changed| conflicting(&changed, &all),
+    )
+    .watches_shared_stream(
+        watches.certificates.subscribe_when(certificate_predicate),
+        move |c| of_certificate(&c, &for_certificates),
+    )
+    .watches_shared_stream(watches.secrets.subscribe(), move |s| {
+        let trusted_by = s.labels().get(TRUSTED_BY).cloned();
+        let mut touched = referring(&for_secrets, s.namespace(), |d| {
+            trusted_by.as_ref() == Some(&d.name_any())
+                || desired::authorities(d)
+                    .is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&s.name_any())))
+        });
+        touched.extend(
+            trusted_by
+                .iter()
+                .flat_map(|d| trusting(&s.namespace().unwrap_or_default(), d, &for_cross_namespace)),
+        );
+        touched
+    })
+    .watches_shared_stream(
+        watches.grants.subscribe_when(grant_index::change_predicate),
+        |g| {
+            let grant = g.0.as_ref().ok()?;
+            let name = &grant.spec.domain_ref.name;
+            Some(ObjectRef::new(name).within(&grant.namespace().unwrap_or_default()))
+        },
+    )
+    .watches_shared_stream(
+        watches.namespaces.subscribe_when(|n| n.labels().clone()),
+        move |n| of_namespace(&n.name_any(), &for_namespaces),
+    )
+    .reconcile_on(readers(&watches.config_maps, for_maps))
+    .reconcile_on(granted)
+    .reconcile_on(bypasses)
+    .reconcile_on(heartbeat::ticks())
+    .reconcile_all_on(changes(ctx.policy.clone()))
+    .graceful_shutdown_on(stop.clone().cancelled_owned())
+    .run(reconcile, failed, ctx)
+    .for_each(async |_| heartbeat.record(metrics::Controller::Domain));
     tokio::join!(controller, async {
         stop.cancelled().await;
         ending.concurrency.close();
@@ -211,7 +224,11 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
-    if error.is_final() { Next::await_change() } else { Next::requeue(ctx.poll(&object.uid().unwrap_or_default())) }
+    if error.is_final() {
+        Next::await_change()
+    } else {
+        Next::requeue(ctx.poll(&object.uid().unwrap_or_default()))
+    }
 }
 
 /// As tickets name it.
@@ -220,29 +237,46 @@ fn queue_key(domain: &MtlsDomain) -> String {
 }
 
 async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let Some(_permit) = ctx.concurrency.acquire().await else { return Ok(Next::await_change()) };
+    let Some(_permit) = ctx.concurrency.acquire().await else {
+        return Ok(Next::await_change());
+    };
     // It may have changed while others were looked at. Of one that is gone there is nothing more to do.
-    let Some(object) = ctx.domains.get(&ObjectRef::from_obj(&*object)) else { return Ok(Next::await_change()) };
+    let Some(object) = ctx.domains.get(&ObjectRef::from_obj(&*object)) else {
+        return Ok(Next::await_change());
+    };
     let started = Instant::now();
     let result = reconcile::with_deadline(&object, |domain| reconcile_domain(domain, &ctx)).await;
     if let (Ok(_), Ok(domain)) = (&result, &object.0) {
         ctx.gate.quota.reconciled(&queue_key(domain), started);
     }
-    ctx.metrics.reconciled(metrics::Controller::Domain, &result, started.elapsed());
+    ctx.metrics
+        .reconciled(metrics::Controller::Domain, &result, started.elapsed());
     result
 }
 
 impl Ctx {
     pub(super) fn update_state<T>(&self, uid: &str, change: impl FnOnce(&mut ReconcileState) -> T) -> T {
-        change(self.states.lock().expect("nobody panics while holding it").entry(uid.to_owned()).or_default())
+        change(
+            self.states
+                .lock()
+                .expect("nobody panics while holding it")
+                .entry(uid.to_owned())
+                .or_default(),
+        )
     }
 
     /// Nothing is known of it any more, and its place in the queue is free.
     pub(super) fn forget(&self, domain: &MtlsDomain) {
-        let key = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
+        let key = (
+            domain.namespace().expect("MtlsDomain is namespaced"),
+            domain.name_any(),
+        );
         self.active_trust.set(&key, None, None, Timestamp::now());
         self.bypasses.forget(&key);
-        self.states.lock().expect("nobody panics while holding it").remove(&domain.uid().unwrap_or_default());
+        self.states
+            .lock()
+            .expect("nobody panics while holding it")
+            .remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&queue_key(domain));
     }
 
@@ -254,11 +288,14 @@ impl Ctx {
         })
     }
 
-    /// How long until the next reconcile while somebody has to make something first that nothing here hears of.
+    /// How long until the next reconcile while somebody has to make something first that nothing here hears
+    /// of.
     pub(super) fn poll_seldom(&self, uid: &str) -> Duration {
         self.update_state(uid, |m| {
             m.polls += 1;
-            FIRST_POLL.saturating_mul(1 << (m.polls - 1).min(12)).min(LAST_SELDOM_POLL)
+            FIRST_POLL
+                .saturating_mul(1 << (m.polls - 1).min(12))
+                .min(LAST_SELDOM_POLL)
         })
     }
 
@@ -276,10 +313,13 @@ impl Ctx {
 
     /// The labels of a namespace; `None`: not known.
     pub(super) fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
-        self.namespaces.get(&ObjectRef::new(namespace)).map(|found| found.labels().clone())
+        self.namespaces
+            .get(&ObjectRef::new(namespace))
+            .map(|found| found.labels().clone())
     }
 
-    /// The status that the next one is computed from: the last one written, unless somebody else has changed it since.
+    /// The status that the next one is computed from: the last one written, unless somebody else has changed
+    /// it since.
     fn last_status(&self, domain: &MtlsDomain) -> MtlsDomainStatus {
         let written = self.update_state(&domain.uid().unwrap_or_default(), |m| m.written.clone());
         current(written, domain.status.as_ref())
@@ -297,12 +337,15 @@ impl Ctx {
             self.update_state(&domain.uid().unwrap_or_default(), |m| {
                 m.written = Some((new.clone(), domain.status.clone()));
                 let (old, new) = (&old.conditions, &new.conditions);
-                self.metrics.transitioned(metrics::Controller::Domain, domain, old, new, &mut m.is_new);
+                self.metrics
+                    .transitioned(metrics::Controller::Domain, domain, old, new, &mut m.is_new);
             });
         }
         for t in transitions(&old.conditions, &new.conditions) {
             if let Some(reason) = event_of(&t) {
-                self.events.publish(&domain.object_ref(&()), reason, "Reconcile", &t.message).await;
+                self.events
+                    .publish(&domain.object_ref(&()), reason, "Reconcile", &t.message)
+                    .await;
             }
         }
         if waits {
@@ -318,12 +361,18 @@ impl Ctx {
         theirs: &[Arc<certificate::controller::Guard>],
         cross_namespace: &[CrossNamespace],
     ) -> Clients {
-        clients_of(domain, theirs, cross_namespace, &self.certificates.state(), self.watched.clone(), &|c| {
-            self.grant_index.admitting(c)
-        })
+        clients_of(
+            domain,
+            theirs,
+            cross_namespace,
+            &self.certificates.state(),
+            self.watched.clone(),
+            &|c| self.grant_index.admitting(c),
+        )
     }
 
-    /// Its own namespace's certificates and those of others that are granted, and again the ones of others, with what that is about.
+    /// Its own namespace's certificates and those of others that are granted, and again the ones of others,
+    /// with what that is about.
     fn certificates_of(
         &self,
         domain: &MtlsDomain,
@@ -331,17 +380,22 @@ impl Ctx {
     ) -> (Vec<Arc<certificate::controller::Guard>>, Vec<CrossNamespace>) {
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
         let cross_namespace = self.grant_index.of_domain(&key, now);
-        (certificates_for(&key, self.certificates.state(), &cross_namespace), cross_namespace)
+        (
+            certificates_for(&key, self.certificates.state(), &cross_namespace),
+            cross_namespace,
+        )
     }
 }
 
 /// Delay before the next reconcile after so many in a row that found AWS still working.
 fn poll_after(polls: u32) -> Duration {
-    FIRST_POLL.saturating_mul(1 << polls.saturating_sub(1).min(10)).min(LAST_POLL)
+    FIRST_POLL
+        .saturating_mul(1 << polls.saturating_sub(1).min(10))
+        .min(LAST_POLL)
 }
 
-/// The status that holds: the one `written` last while the cache still shows the one that it replaced, else the one
-/// `shown`.
+/// The status that holds: the one `written` last while the cache still shows the one that it replaced, else
+/// the one `shown`.
 fn current(
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
     shown: Option<&MtlsDomainStatus>,
@@ -359,12 +413,14 @@ fn event_of(turned: &Transition) -> Option<EventReason> {
         ("Ready", "True") | ("BypassDetected", _) => true,
         (_, status) => status == "False",
     };
-    Reason::parse(&turned.reason).filter(|_| is_told).and_then(EventReason::of_condition)
+    Reason::parse(&turned.reason)
+        .filter(|_| is_told)
+        .and_then(EventReason::of_condition)
 }
 
-/// Requests of the ClientCertificates of `domain`. `theirs` are its own namespace's and those of others that may be
-/// granted, `cross_namespace` are those of others, and `all` are those of every domain; `admitting` gives the grants for one of another
-/// namespace.
+/// Requests of the ClientCertificates of `domain`. `theirs` are its own namespace's and those of others that
+/// may be granted, `cross_namespace` are those of others, and `all` are those of every domain; `admitting`
+/// gives the grants for one of another namespace.
 fn clients_of(
     domain: &MtlsDomain,
     theirs: &[Arc<certificate::controller::Guard>],
@@ -373,21 +429,37 @@ fn clients_of(
     watched: Option<BTreeSet<String>>,
     admitting: &dyn Fn(&ClientCertificate) -> Option<Vec<ClientGrantSpec>>,
 ) -> Clients {
-    let max = domain.spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(desired::length);
+    let max = domain
+        .spec
+        .clients
+        .as_ref()
+        .and_then(|c| c.max_duration.as_ref())
+        .map(desired::length);
     let trusted = |c: &ClientCertificate, terms: Option<&Terms>| {
         SelfSigned::of(c, certificate::desired::at_most(c, max, terms), admitting(c))
     };
     let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
     let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
-    let lives = issued.filter_map(|c| c.spec.duration.as_ref()).map(desired::length);
-    let own = theirs().filter(|c| !grant_index::is_cross_namespace(c)).filter_map(|c| trusted(c, None));
-    let granted = cross_namespace.iter().filter_map(|(c, decision)| match (c.0.as_ref().ok()?, decision) {
-        (c, Decision::Allowed(terms)) => trusted(c, Some(terms)),
-        (c, Decision::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => Some(SelfSigned::unclear(c)),
-        _ => None,
-    });
+    let lives = issued
+        .filter_map(|c| c.spec.duration.as_ref())
+        .map(desired::length);
+    let own = theirs()
+        .filter(|c| !grant_index::is_cross_namespace(c))
+        .filter_map(|c| trusted(c, None));
+    let granted = cross_namespace
+        .iter()
+        .filter_map(|(c, decision)| match (c.0.as_ref().ok()?, decision) {
+            (c, Decision::Allowed(terms)) => trusted(c, Some(terms)),
+            (c, Decision::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => {
+                Some(SelfSigned::unclear(c))
+            }
+            _ => None,
+        });
     // One that cannot be read may be one of ours: what it has keeps its trust.
-    let unreadable = all.iter().filter(|c| c.0.is_err()).map(|c| SelfSigned::unclear(&**c));
+    let unreadable = all
+        .iter()
+        .filter(|c| c.0.is_err())
+        .map(|c| SelfSigned::unclear(&**c));
     Clients {
         longest: lives.max().unwrap_or(desired::DEFAULT_LEAF),
         self_signed: own.chain(granted).chain(unreadable).collect(),
@@ -395,18 +467,21 @@ fn clients_of(
     }
 }
 
-/// The certificates for a domain: those of its own namespace, and those of others unless they are certain not to be
-/// granted.
+/// The certificates for a domain: those of its own namespace, and those of others unless they are certain not
+/// to be granted.
 fn certificates_for(
     domain: &DomainKey,
     all: Vec<Arc<certificate::controller::Guard>>,
     cross_namespace: &[CrossNamespace],
 ) -> Vec<Arc<certificate::controller::Guard>> {
-    let of_it =
-        |c: &ClientCertificate| certificate::desired::domain_key(c) == *domain && !grant_index::is_cross_namespace(c);
+    let of_it = |c: &ClientCertificate| {
+        certificate::desired::domain_key(c) == *domain && !grant_index::is_cross_namespace(c)
+    };
     let own = all.into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it));
-    let granted =
-        cross_namespace.iter().filter(|(_, decision)| !matches!(decision, Decision::Denied(_))).map(|(c, _)| c.clone());
+    let granted = cross_namespace
+        .iter()
+        .filter(|(_, decision)| !matches!(decision, Decision::Denied(_)))
+        .map(|(c, _)| c.clone());
     own.chain(granted).collect()
 }
 
@@ -414,7 +489,11 @@ fn certificates_for(
 type CrossNamespace = (Arc<certificate::controller::Guard>, Decision);
 
 async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
-    let (uid, old, now) = (domain.uid().unwrap_or_default(), ctx.last_status(domain), Timestamp::now());
+    let (uid, old, now) = (
+        domain.uid().unwrap_or_default(),
+        ctx.last_status(domain),
+        Timestamp::now(),
+    );
     let generation = domain.metadata.generation.unwrap_or_default();
     let key = (domain.namespace().unwrap_or_default(), domain.name_any());
     match start(domain) {
@@ -428,7 +507,9 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
                 finalizer::ABANDON,
                 deletion::left(domain)
             );
-            ctx.events.publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note).await;
+            ctx.events
+                .publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note)
+                .await;
             return deletion::release(domain, ctx).await;
         }
         Start::Suspend => {
@@ -464,7 +545,10 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
         truststore_bucket: ctx.truststore_bucket.as_deref(),
     };
     let placement = Placement::of(domain, &operator_config);
-    if let Some(next) = permission.ends(&access_request::of(domain, &placement, deleting), None).await? {
+    if let Some(next) = permission
+        .ends(&access_request::of(domain, &placement, deleting), None)
+        .await?
+    {
         return Ok(next);
     }
     match course(domain, &placement) {
@@ -473,11 +557,19 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
             ctx.write(domain, &old, &new).await?;
             return Ok(ctx.settled(&uid));
         }
-        Course::Delete => return deletion::delete(domain, &placement, &permission, &session, &old, ctx, now).await,
+        Course::Delete => {
+            return deletion::delete(domain, &placement, &permission, &session, &old, ctx, now).await;
+        }
         Course::Serve => {}
     }
     let (theirs, cross_namespace) = ctx.certificates_of(domain, now);
-    let wanted = || desired::desired(domain, &operator_config, ctx.clients(domain, &theirs, &cross_namespace));
+    let wanted = || {
+        desired::desired(
+            domain,
+            &operator_config,
+            ctx.clients(domain, &theirs, &cross_namespace),
+        )
+    };
     let refused = match admit(claim(domain, &permission, ctx, &own_region), wanted) {
         Ok(desired) => return serving::serve(&desired, &theirs, &permission, &session).await,
         Err(refused) => refused,
@@ -535,14 +627,19 @@ fn course(domain: &MtlsDomain, placement: &Placement) -> Course {
     }
 }
 
-/// Returns the desired state, or the refusal: another object has the domain name (`claimed`), or the spec is invalid.
+/// Returns the desired state, or the refusal: another object has the domain name (`claimed`), or the spec is
+/// invalid.
 fn admit(
     claimed: Option<Acceptance>,
     wanted: impl FnOnce() -> Result<Desired, Refused>,
 ) -> Result<Desired, Acceptance> {
     match claimed {
         Some(claimed) => Err(claimed),
-        None => wanted().map_err(|Refused { reason, message }| Acceptance::Refused { reason, message, stalled: true }),
+        None => wanted().map_err(|Refused { reason, message }| Acceptance::Refused {
+            reason,
+            message,
+            stalled: true,
+        }),
     }
 }
 
@@ -552,7 +649,8 @@ fn moved(domain: &MtlsDomain, placement: &Placement) -> Option<Acceptance> {
     Some(Acceptance::Refused {
         reason: Reason::HomeChanged,
         message: format!(
-            "the resources of this object are in {before}, but account and Region are {} now; nothing is done in either. Go back to {before}, or \
+            "the resources of this object are in {before}, but account and Region are {} now; nothing is \
+             done in either. Go back to {before}, or \
              delete this object there first",
             placement.location()
         ),
@@ -560,8 +658,13 @@ fn moved(domain: &MtlsDomain, placement: &Placement) -> Option<Acceptance> {
     })
 }
 
-/// The session of this domain, and the Region of those that name none: empty when the operator has none of its own, and they are not served.
-async fn sessions(domain: &MtlsDomain, policy: Option<&Policy>, ctx: &Ctx) -> Result<(Session, String), errors::Error> {
+/// The session of this domain, and the Region of those that name none: empty when the operator has none of
+/// its own, and they are not served.
+async fn sessions(
+    domain: &MtlsDomain,
+    policy: Option<&Policy>,
+    ctx: &Ctx,
+) -> Result<(Session, String), errors::Error> {
     let session = ctx.sessions.get(&desired::access(domain, policy)).await?;
     if domain.spec.aws.as_ref().is_none_or(|aws| aws.region.is_none()) {
         let region = session.region.clone();
@@ -585,8 +688,8 @@ fn claim(domain: &MtlsDomain, permission: &Permission, ctx: &Ctx, own_region: &s
     contested(domain, all, |other| permission.is_refused(other), own_region)
 }
 
-/// Refusal of `domain` because an older one of `all` has its domain name. One that the policy certainly denies has no
-/// claim on it.
+/// Refusal of `domain` because an older one of `all` has its domain name. One that the policy certainly
+/// denies has no claim on it.
 fn contested<'a>(
     domain: &MtlsDomain,
     all: impl Iterator<Item = &'a MtlsDomain>,

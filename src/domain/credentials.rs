@@ -1,4 +1,5 @@
-//! Whether the operator has AWS credentials at all, and what to do when it has none. Asks STS once, before there is a domain to serve.
+//! Whether the operator has AWS credentials at all, and what to do when it has none. Asks STS once, before
+//! there is a domain to serve.
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -17,7 +18,8 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 
-/// The ServiceAccount of this process as the API server sees it; asked for once, and only when a message needs it.
+/// The ServiceAccount of this process as the API server sees it; asked for once, and only when a message
+/// needs it.
 pub struct ServiceAccount {
     client: Client,
     known: OnceCell<Option<String>>,
@@ -25,18 +27,30 @@ pub struct ServiceAccount {
 
 impl ServiceAccount {
     pub fn new(client: Client) -> Self {
-        ServiceAccount { client, known: OnceCell::new() }
+        ServiceAccount {
+            client,
+            known: OnceCell::new(),
+        }
     }
 
     async fn name(&self) -> Option<&str> {
         let ask = async || {
             let reviews = Api::<SelfSubjectReview>::all(self.client.clone());
-            let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
-            let user = review.status.and_then(|status| status.user_info).and_then(|user| user.username);
+            let review = reviews
+                .create(&PostParams::default(), &SelfSubjectReview::default())
+                .await?;
+            let user = review
+                .status
+                .and_then(|status| status.user_info)
+                .and_then(|user| user.username);
             Ok::<_, kube::Error>(user.as_deref().and_then(account_of).map(str::to_owned))
         };
         // What it is not told is missing in a message, and asked for again.
-        self.known.get_or_try_init(ask).await.ok().and_then(|name| name.as_deref())
+        self.known
+            .get_or_try_init(ask)
+            .await
+            .ok()
+            .and_then(|name| name.as_deref())
     }
 
     /// What to do about a failure, when its cause is that there are no credentials.
@@ -48,7 +62,8 @@ impl ServiceAccount {
 
 /// `namespace:name` in the user name of a ServiceAccount; none for other users.
 fn account_of(user: &str) -> Option<&str> {
-    user.strip_prefix("system:serviceaccount:").filter(|rest| rest.contains(':'))
+    user.strip_prefix("system:serviceaccount:")
+        .filter(|rest| rest.contains(':'))
 }
 
 fn remedy(account: Option<&str>, cause: &str) -> String {
@@ -57,7 +72,8 @@ fn remedy(account: Option<&str>, cause: &str) -> String {
         None => "the operator's ServiceAccount".into(),
     };
     format!(
-        "the operator has no usable AWS credentials: give {whose} an IAM role, by the annotation eks.amazonaws.com/role-arn or by a Pod Identity \
+        "the operator has no usable AWS credentials: give {whose} an IAM role, by the annotation \
+         eks.amazonaws.com/role-arn or by a Pod Identity \
          association, whose trust policy lets it in, and restart the operator's Pods ({cause})"
     )
 }

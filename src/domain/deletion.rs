@@ -1,5 +1,5 @@
-//! One reconcile of an `MtlsDomain` that is being deleted: tears down what it has in AWS, then lets go of it. Takes the Secrets of its generated
-//! authorities with it.
+//! One reconcile of an `MtlsDomain` that is being deleted: tears down what it has in AWS, then lets go of it.
+//! Takes the Secrets of its generated authorities with it.
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -39,7 +39,11 @@ pub(super) async fn delete(
     let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
     let reader = AwsReader::live(session, &cache);
     let zones = observe::zone_of_leftovers(placement, &reader).await;
-    let requests = [access_request::of(domain, placement, true), access_request::zones(&zones)].concat();
+    let requests = [
+        access_request::of(domain, placement, true),
+        access_request::zones(&zones),
+    ]
+    .concat();
     if let Some(next) = permission.ends(&requests, zones.as_ref().err()).await? {
         return Ok(next);
     }
@@ -47,12 +51,26 @@ pub(super) async fn delete(
     let mapped = desired::mappings(domain);
     let listed: Vec<_> = mapped.keys().cloned().collect();
     let leftovers = observe::leftovers(placement, &mapped, &reader, zones).await;
-    let step_plan = teardown::teardown(placement, policy, domain.spec.rest_deployment, &listed, &leftovers);
+    let step_plan = teardown::teardown(
+        placement,
+        policy,
+        domain.spec.rest_deployment,
+        &listed,
+        &leftovers,
+    );
     if step_plan.state.is_done() {
         // Whoever is let in by what stays may need a new certificate some day.
-        if leftovers.domain.is_ok_and(|g| teardown::stays(placement, policy, g.as_ref())) {
-            let note = format!("in AWS everything stays as it is, without the ownership tag: {}", left(domain));
-            ctx.events.publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note).await;
+        if leftovers
+            .domain
+            .is_ok_and(|g| teardown::stays(placement, policy, g.as_ref()))
+        {
+            let note = format!(
+                "in AWS everything stays as it is, without the ownership tag: {}",
+                left(domain)
+            );
+            ctx.events
+                .publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note)
+                .await;
         } else {
             delete_authorities(domain, ctx).await?;
         }
@@ -71,12 +89,19 @@ pub(super) async fn delete(
         since: waiting_since(old).unwrap_or(now),
         now,
     };
-    let done = execute::execute(step_plan.actions.iter().map(|a| (Step::DomainProgrammed, a)), &apply_context).await;
+    let done = execute::execute(
+        step_plan.actions.iter().map(|a| (Step::DomainProgrammed, a)),
+        &apply_context,
+    )
+    .await;
     let step_condition = report::deletion_condition(&step_plan, done.outcomes.get(&Step::DomainProgrammed));
     let generation = domain.metadata.generation.unwrap_or_default();
     let why = step_condition.message.clone();
     let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[step_condition], now);
-    let goes = leftovers.domain.as_ref().is_ok_and(|g| !teardown::stays(placement, policy, g.as_ref()));
+    let goes = leftovers
+        .domain
+        .as_ref()
+        .is_ok_and(|g| !teardown::stays(placement, policy, g.as_ref()));
     let new = report::deleting(new, generation, &why, goes, now);
     ctx.write(domain, old, &new).await?;
     if matches!(step_plan.state, StepState::Wait(..) | StepState::Blocked(..)) {
@@ -84,7 +109,10 @@ pub(super) async fn delete(
     }
     Ok(match &step_plan {
         _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
-        StepPlan { state: StepState::Blocked(..), .. } => ctx.settled(&uid),
+        StepPlan {
+            state: StepState::Blocked(..),
+            ..
+        } => ctx.settled(&uid),
         // It is woken.
         _ if done.outcomes.values().any(Outcome::is_queued) => ctx.settled(&uid),
         _ => Next::requeue(ctx.poll(&uid)),
@@ -92,16 +120,28 @@ pub(super) async fn delete(
 }
 
 /// An Event, whenever it waits for something else than before.
-pub(super) async fn tell_of_waiting(domain: &MtlsDomain, old: &MtlsDomainStatus, new: &MtlsDomainStatus, ctx: &Ctx) {
+pub(super) async fn tell_of_waiting(
+    domain: &MtlsDomain,
+    old: &MtlsDomainStatus,
+    new: &MtlsDomainStatus,
+    ctx: &Ctx,
+) {
     if let Some(why) = report::waits_for(new).filter(|why| report::waits_for(old) != Some(why)) {
-        ctx.events.publish(&domain.object_ref(&()), Notice::DeletionWaits, "Delete", why).await;
+        ctx.events
+            .publish(&domain.object_ref(&()), Notice::DeletionWaits, "Delete", why)
+            .await;
     }
 }
 
 /// One that was only observed.
 pub(super) async fn leave(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
-    let note = format!("managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}", left(domain));
-    ctx.events.publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note).await;
+    let note = format!(
+        "managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}",
+        left(domain)
+    );
+    ctx.events
+        .publish(&domain.object_ref(&()), Notice::Retained, "Delete", &note)
+        .await;
     release(domain, ctx).await
 }
 
@@ -116,7 +156,10 @@ pub(super) async fn release(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Erro
 pub(super) fn left(domain: &MtlsDomain) -> String {
     let status = domain.status.clone().unwrap_or_default();
     let all = [
-        Some(format!("the custom domain and the records of {}", domain.spec.domain_name)),
+        Some(format!(
+            "the custom domain and the records of {}",
+            domain.spec.domain_name
+        )),
         status.certificate.map(|c| c.arn),
         status.truststore.map(|t| t.uri),
     ];

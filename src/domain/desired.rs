@@ -1,4 +1,5 @@
-//! What is wanted: a custom resource in, checked values out. Every "your spec cannot be served" of an `MtlsDomain` is born here.
+//! What is wanted: a custom resource in, checked values out. Every "your spec cannot be served" of an
+//! `MtlsDomain` is born here.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration as StdDuration,
@@ -12,9 +13,9 @@ use super::clients::SelfSigned;
 use crate::{
     api::{
         AdoptionPolicy, AssumeRole, Authority, AuthorityKey, AuthorityState, BucketCreation, ClientCertField,
-        ConfigMapSelector, DefaultEndpoint, Dns, DnsVerification, Duration, ExistingCertificate, IdentityHeader,
-        IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain, RestDeployment, ServerKeyAlgorithm,
-        UnlistedMappings, conditions::Reason,
+        ConfigMapSelector, DefaultEndpoint, Dns, DnsVerification, Duration, ExistingCertificate,
+        IdentityHeader, IpAddressType, KeyAlgorithm as ApiKeyAlgorithm, MappedApi, MtlsDomain,
+        RestDeployment, ServerKeyAlgorithm, UnlistedMappings, conditions::Reason,
     },
     aws::{
         acm, gateway,
@@ -31,7 +32,8 @@ pub const DEFAULT_LEAF: SignedDuration = SignedDuration::from_hours(2160);
 /// Life of a generated authority whose spec says nothing.
 const DEFAULT_AUTHORITY: SignedDuration = SignedDuration::from_hours(87_600);
 
-/// Why a spec cannot be served, ready for the condition Accepted. The message names the field and the way out.
+/// Why a spec cannot be served, ready for the condition Accepted. The message names the field and the way
+/// out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub reason: Reason,
@@ -48,7 +50,8 @@ pub struct OperatorConfig<'a> {
     pub truststore_bucket: Option<&'a str>,
 }
 
-/// Where the resources of one MtlsDomain live and whose mark they carry: all that deleting needs, whatever else the spec says.
+/// Where the resources of one MtlsDomain live and whose mark they carry: all that deleting needs, whatever
+/// else the spec says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
     pub namespace: String,
@@ -69,7 +72,10 @@ pub struct Placement {
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredDns {
     /// We, in this hosted zone or in the one that fits best, as this role.
-    Route53 { zone_id: Option<String>, role_arn: Option<String> },
+    Route53 {
+        zone_id: Option<String>,
+        role_arn: Option<String>,
+    },
     /// Somebody else.
     External { verify: DnsVerification },
 }
@@ -77,14 +83,23 @@ pub enum DesiredDns {
 impl DesiredDns {
     fn of(spec: Option<&Dns>) -> Self {
         match spec {
-            Some(Dns { external: Some(external), .. }) => {
-                DesiredDns::External { verify: external.verify.unwrap_or_default() }
-            }
-            Some(Dns { route53: Some(route53), .. }) => DesiredDns::Route53 {
+            Some(Dns {
+                external: Some(external),
+                ..
+            }) => DesiredDns::External {
+                verify: external.verify.unwrap_or_default(),
+            },
+            Some(Dns {
+                route53: Some(route53),
+                ..
+            }) => DesiredDns::Route53 {
                 zone_id: route53.hosted_zone_id.clone(),
                 role_arn: route53.assume_role.as_ref().map(|role| role.role_arn.clone()),
             },
-            _ => DesiredDns::Route53 { zone_id: None, role_arn: None },
+            _ => DesiredDns::Route53 {
+                zone_id: None,
+                role_arn: None,
+            },
         }
     }
 }
@@ -92,12 +107,16 @@ impl DesiredDns {
 impl Placement {
     /// Without a bucket there is no truststore, and the name is empty.
     pub fn of(domain: &MtlsDomain, s: &OperatorConfig) -> Self {
-        let (namespace, name) = (domain.namespace().expect("MtlsDomain is namespaced"), domain.name_any());
+        let (namespace, name) = (
+            domain.namespace().expect("MtlsDomain is namespaced"),
+            domain.name_any(),
+        );
         let owner = format!("{}/{namespace}/{name}", s.cluster_id);
         let truststore = domain.spec.truststore.clone().unwrap_or_default();
-        let bucket = truststore
-            .bucket
-            .or_else(|| s.truststore_bucket.map(|t| t.replace("{account}", s.account).replace("{region}", s.region)));
+        let bucket = truststore.bucket.or_else(|| {
+            s.truststore_bucket
+                .map(|t| t.replace("{account}", s.account).replace("{region}", s.region))
+        });
         Placement {
             account: s.account.to_owned(),
             region: s.region.to_owned(),
@@ -114,7 +133,9 @@ impl Placement {
 
     /// Whether a mark is that of an MtlsDomain of this cluster.
     pub fn is_of_this_cluster(&self, owner: &str) -> bool {
-        let cluster = self.owner.strip_suffix(&format!("{}/{}", self.namespace, self.name));
+        let cluster = self
+            .owner
+            .strip_suffix(&format!("{}/{}", self.namespace, self.name));
         cluster.is_some_and(|cluster| owner.starts_with(cluster))
     }
 
@@ -125,7 +146,9 @@ impl Placement {
     /// The account that the hosted zones are in.
     pub fn route53_account(&self) -> &str {
         match &self.dns {
-            DesiredDns::Route53 { role_arn: Some(role), .. } => session::account_of(role),
+            DesiredDns::Route53 {
+                role_arn: Some(role), ..
+            } => session::account_of(role),
             _ => &self.account,
         }
     }
@@ -136,15 +159,27 @@ impl Placement {
     }
 }
 
-/// Where the calls for a domain go, and as whom they are made. The roles' external ids are the policy's to say.
+/// Where the calls for a domain go, and as whom they are made. The roles' external ids are the policy's to
+/// say.
 pub fn access(domain: &MtlsDomain, policy: Option<&Policy>) -> Access {
     let aws = domain.spec.aws.clone().unwrap_or_default();
-    let route53 = domain.spec.dns.as_ref().and_then(|dns| dns.route53.clone()).unwrap_or_default();
+    let route53 = domain
+        .spec
+        .dns
+        .as_ref()
+        .and_then(|dns| dns.route53.clone())
+        .unwrap_or_default();
     let role = |AssumeRole { role_arn: arn }| RoleToAssume {
-        external_id: policy.and_then(|policy| policy.external_id(&arn)).map(str::to_owned),
+        external_id: policy
+            .and_then(|policy| policy.external_id(&arn))
+            .map(str::to_owned),
         arn,
     };
-    Access { region: aws.region, role: aws.assume_role.map(role), route53_role: route53.assume_role.map(role) }
+    Access {
+        region: aws.region,
+        role: aws.assume_role.map(role),
+        route53_role: route53.assume_role.map(role),
+    }
 }
 
 /// Name of the Secret that the generated authority `authority` of the MtlsDomain `domain` lives in.
@@ -191,10 +226,14 @@ pub enum DesiredAuthorizer {
 /// The server certificate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredCertificate {
-    /// One that we request. `keep`: a domain that is taken over keeps the certificate that it has, because the spec names none.
+    /// One that we request. `keep`: a domain that is taken over keeps the certificate that it has, because
+    /// the spec names none.
     Request { request: DesiredRequest, keep: bool },
     /// One that is in ACM already, with the public one that proves the name where API Gateway asks for that.
-    Existing { arn: String, ownership_arn: Option<String> },
+    Existing {
+        arn: String,
+        ownership_arn: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -217,7 +256,10 @@ impl DesiredAuthority {
     /// Whether leaves may be issued under it, once its key is there.
     pub fn issues(&self) -> bool {
         self.state == AuthorityState::Active
-            && matches!(self.source, DesiredSource::Generated { .. } | DesiredSource::Secret { .. })
+            && matches!(
+                self.source,
+                DesiredSource::Generated { .. } | DesiredSource::Secret { .. }
+            )
     }
 }
 
@@ -255,7 +297,9 @@ impl DesiredSource {
     pub fn reads_config_map(&self, called: &str, labels: &BTreeMap<String, String>) -> bool {
         match self {
             DesiredSource::ConfigMap { name, .. } => name == called,
-            DesiredSource::ConfigMaps { labels: wanted, .. } => wanted.iter().all(|(k, v)| labels.get(k) == Some(v)),
+            DesiredSource::ConfigMaps { labels: wanted, .. } => {
+                wanted.iter().all(|(k, v)| labels.get(k) == Some(v))
+            }
             _ => false,
         }
     }
@@ -275,23 +319,34 @@ pub struct Clients {
 pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Result<Desired, Refused> {
     let spec = &domain.spec;
     let placement = Placement::of(domain, s);
-    if let Some(wanted) = spec.aws.as_ref().and_then(|a| a.account_id.as_ref()).filter(|a| *a != s.account) {
+    if let Some(wanted) = spec
+        .aws
+        .as_ref()
+        .and_then(|a| a.account_id.as_ref())
+        .filter(|a| *a != s.account)
+    {
         return Err(Refused {
             reason: Reason::WrongAccount,
             message: format!(
-                "spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: nothing is written there",
+                "spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: \
+                 nothing is written there",
                 s.account
             ),
         });
     }
     if placement.bucket.is_empty() {
         return Err(invalid(
-            "spec.truststore.bucket: name a versioned bucket here, or start the operator with --truststore-bucket",
+            "spec.truststore.bucket: name a versioned bucket here, or start the operator with \
+             --truststore-bucket",
         ));
     }
     let authorities = authorities(domain)?;
     let truststore = spec.truststore.clone().unwrap_or_default();
-    let cap = spec.clients.as_ref().and_then(|c| c.max_duration.as_ref()).map(length);
+    let cap = spec
+        .clients
+        .as_ref()
+        .and_then(|c| c.max_duration.as_ref())
+        .map(length);
     let longest_leaf = clients.longest.max(DEFAULT_LEAF);
     Ok(Desired {
         adoption: spec.adoption_policy,
@@ -304,7 +359,12 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
         longest_leaf: cap.map_or(longest_leaf, |cap| longest_leaf.min(cap)),
         overlap: spec.trust.overlap.as_ref().map(length),
         mappings: mappings(domain),
-        identity: spec.identity.iter().flat_map(|identity| &identity.headers).filter_map(header).collect(),
+        identity: spec
+            .identity
+            .iter()
+            .flat_map(|identity| &identity.headers)
+            .filter_map(header)
+            .collect(),
         authorizer: authorizer(domain)?,
         default_endpoint: spec.default_endpoint,
         rest_deployment: spec.rest_deployment,
@@ -318,10 +378,16 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
 
 /// The mapped APIs, by path.
 pub fn mappings(domain: &MtlsDomain) -> BTreeMap<String, MappedApi> {
-    domain.spec.mappings.iter().map(|m| (m.path.clone(), m.api.clone())).collect()
+    domain
+        .spec
+        .mappings
+        .iter()
+        .map(|m| (m.path.clone(), m.api.clone()))
+        .collect()
 }
 
-/// A header and where its value comes from. Source of the names: API Gateway Developer Guide, "Variables for access logging".
+/// A header and where its value comes from. Source of the names: API Gateway Developer Guide, "Variables for
+/// access logging".
 fn header(header: &IdentityHeader) -> Option<(String, String)> {
     if let Some(key) = &header.from.authorizer_key {
         return Some((header.name.clone(), format!("{AUTHORIZER_SOURCE}{key}")));
@@ -337,23 +403,34 @@ fn header(header: &IdentityHeader) -> Option<(String, String)> {
 }
 
 fn authorizer(domain: &MtlsDomain) -> Result<Option<DesiredAuthorizer>, Refused> {
-    let Some(wanted) = domain.spec.identity.as_ref().and_then(|identity| identity.authorizer.as_ref()) else {
+    let Some(wanted) = domain
+        .spec
+        .identity
+        .as_ref()
+        .and_then(|identity| identity.authorizer.as_ref())
+    else {
         return Ok(None);
     };
     if let Some(function) = &wanted.function_arn {
         return Ok(Some(DesiredAuthorizer::Function(function.clone())));
     }
-    let existing: BTreeMap<_, _> =
-        wanted.existing.iter().flatten().map(|a| (a.api_id.clone(), a.authorizer_id.clone())).collect();
+    let existing: BTreeMap<_, _> = wanted
+        .existing
+        .iter()
+        .flatten()
+        .map(|a| (a.api_id.clone(), a.authorizer_id.clone()))
+        .collect();
     let mapped: BTreeSet<_> = domain.spec.mappings.iter().map(|m| &m.api.id).collect();
     let unnamed = mapped.iter().find(|id| !existing.contains_key(**id));
     let unmapped = existing.keys().find(|id| !mapped.contains(id));
     match (unnamed, unmapped) {
         (Some(id), _) => Err(invalid(&format!(
-            "spec.identity.authorizer.existing names no authorizer for the API {id}, which spec.mappings maps: add {{apiId: {id}, authorizerId: ...}}"
+            "spec.identity.authorizer.existing names no authorizer for the API {id}, which spec.mappings \
+             maps: add {{apiId: {id}, authorizerId: ...}}"
         ))),
         (None, Some(id)) => Err(invalid(&format!(
-            "spec.identity.authorizer.existing: the API {id} is in none of spec.mappings: map it, or take it out here"
+            "spec.identity.authorizer.existing: the API {id} is in none of spec.mappings: map it, or take it \
+             out here"
         ))),
         (None, None) => Ok(Some(DesiredAuthorizer::Existing(existing))),
     }
@@ -362,9 +439,14 @@ fn authorizer(domain: &MtlsDomain) -> Result<Option<DesiredAuthorizer>, Refused>
 fn certificate(domain: &MtlsDomain, placement: &Placement) -> Result<DesiredCertificate, Refused> {
     let spec = domain.spec.server_certificate.as_ref();
     if let Some(existing) = spec.and_then(|c| c.existing.clone()) {
-        let ExistingCertificate { arn, ownership_verification_arn: ownership_arn } = existing;
+        let ExistingCertificate {
+            arn,
+            ownership_verification_arn: ownership_arn,
+        } = existing;
         in_placement("arn", &arn, placement)?;
-        ownership_arn.as_ref().map_or(Ok(()), |arn| in_placement("ownershipVerificationArn", arn, placement))?;
+        ownership_arn.as_ref().map_or(Ok(()), |arn| {
+            in_placement("ownershipVerificationArn", arn, placement)
+        })?;
         return Ok(DesiredCertificate::Existing { arn, ownership_arn });
     }
     let request = spec.and_then(|c| c.request.clone()).unwrap_or_default();
@@ -383,7 +465,14 @@ fn certificate(domain: &MtlsDomain, placement: &Placement) -> Result<DesiredCert
         domain.uid().unwrap_or_default(),
         names.join("\n")
     ));
-    Ok(DesiredCertificate::Request { request: DesiredRequest { names, key_algorithm, token }, keep: spec.is_none() })
+    Ok(DesiredCertificate::Request {
+        request: DesiredRequest {
+            names,
+            key_algorithm,
+            token,
+        },
+        keep: spec.is_none(),
+    })
 }
 
 /// API Gateway takes certificates of the domain's own Region and account only.
@@ -392,8 +481,10 @@ fn in_placement(field: &str, arn: &str, placement: &Placement) -> Result<(), Ref
     match parts[..] {
         [_, _, _, region, account, ..] if region != placement.region || account != placement.account => {
             Err(invalid(&format!(
-                "spec.serverCertificate.existing.{field}: the certificate is in {region} of account {account}, but the domain is in {} of account {}. \
-             API Gateway takes certificates of its own Region and account only: request or import one there, and name that",
+                "spec.serverCertificate.existing.{field}: the certificate is in {region} of account \
+             {account}, but the domain is in {} of account {}. \
+             API Gateway takes certificates of its own Region and account only: request or import one there, \
+             and name that",
                 placement.region, placement.account
             )))
         }
@@ -404,7 +495,13 @@ fn in_placement(field: &str, arn: &str, placement: &Placement) -> Result<(), Ref
 /// The authorities of a spec, in its order.
 pub fn authorities(domain: &MtlsDomain) -> Result<Vec<DesiredAuthority>, Refused> {
     let name = domain.name_any();
-    domain.spec.trust.authorities.iter().map(|a| authority(a, &name)).collect()
+    domain
+        .spec
+        .trust
+        .authorities
+        .iter()
+        .map(|a| authority(a, &name))
+        .collect()
 }
 
 fn authority(a: &Authority, domain: &str) -> Result<DesiredAuthority, Refused> {
@@ -417,25 +514,39 @@ fn authority(a: &Authority, domain: &str) -> Result<DesiredAuthority, Refused> {
                 duration: generate.duration.as_ref().map_or(DEFAULT_AUTHORITY, length),
                 key: authority_key(generate.private_key.as_ref()).ok_or_else(|| {
                     invalid(&format!(
-                        "authority {}: privateKey: write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for RSA",
+                        "authority {}: privateKey: write size 256 or 384 for ECDSA; 2048, 3072 or 4096 for \
+                         RSA",
                         a.name
                     ))
                 })?,
             },
         }
     } else if let Some(secret) = &a.secret_ref {
-        DesiredSource::Secret { name: secret.name.clone() }
+        DesiredSource::Secret {
+            name: secret.name.clone(),
+        }
     } else if let Some(map) = &a.config_map_ref {
-        DesiredSource::ConfigMap { name: map.name.clone(), key: map.key.clone() }
+        DesiredSource::ConfigMap {
+            name: map.name.clone(),
+            key: map.key.clone(),
+        }
     } else if let Some(ConfigMapSelector { match_labels, key }) = &a.config_map_selector {
-        if let Some(label) = match_labels.iter().find(|(key, value)| !is_label(key, value)).map(|(key, _)| key) {
+        if let Some(label) = match_labels
+            .iter()
+            .find(|(key, value)| !is_label(key, value))
+            .map(|(key, _)| key)
+        {
             return Err(invalid(&format!(
-                "authority {}: configMapSelector.matchLabels[{label:?}] is not a label: write letters, digits, -, _ and . (at most 63), \
+                "authority {}: configMapSelector.matchLabels[{label:?}] is not a label: write letters, \
+                 digits, -, _ and . (at most 63), \
                  before the value of a name with a domain also one /",
                 a.name
             )));
         }
-        DesiredSource::ConfigMaps { labels: match_labels.clone(), key: key.clone() }
+        DesiredSource::ConfigMaps {
+            labels: match_labels.clone(),
+            key: key.clone(),
+        }
     } else if let Some(pem) = &a.pem {
         DesiredSource::Pem(pem.clone())
     } else {
@@ -444,7 +555,11 @@ fn authority(a: &Authority, domain: &str) -> Result<DesiredAuthority, Refused> {
             a.name
         )));
     };
-    Ok(DesiredAuthority { name: a.name.clone(), state: a.state, source })
+    Ok(DesiredAuthority {
+        name: a.name.clone(),
+        state: a.state,
+        source,
+    })
 }
 
 /// Whether the API server takes it in a selector, and as this one label.
@@ -452,17 +567,23 @@ fn is_label(key: &str, value: &str) -> bool {
     let is_word = |word: &str| {
         let ends = [word.bytes().next(), word.bytes().last()];
         word.len() <= 63
-            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
             && ends.iter().flatten().all(u8::is_ascii_alphanumeric)
     };
     let (prefix, name) = key.split_once('/').unwrap_or(("x", key));
-    let is_prefix =
-        !prefix.is_empty() && prefix.len() <= 253 && prefix.split('.').all(|part| !part.is_empty() && is_word(part));
+    let is_prefix = !prefix.is_empty()
+        && prefix.len() <= 253
+        && prefix.split('.').all(|part| !part.is_empty() && is_word(part));
     is_prefix && !name.is_empty() && is_word(name) && is_word(value)
 }
 
 fn authority_key(key: Option<&AuthorityKey>) -> Option<KeyKind> {
-    key_kind(key.and_then(|k| k.algorithm).unwrap_or_default(), key.and_then(|k| k.size))
+    key_kind(
+        key.and_then(|k| k.algorithm).unwrap_or_default(),
+        key.and_then(|k| k.size),
+    )
 }
 
 /// The kind of key that an algorithm and size of a spec mean; `None` when they do not go together.
@@ -494,7 +615,10 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 fn invalid(message: &str) -> Refused {
-    Refused { reason: Reason::InvalidSpec, message: message.to_owned() }
+    Refused {
+        reason: Reason::InvalidSpec,
+        message: message.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -516,10 +640,27 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn wanted(domain: &MtlsDomain, truststore_bucket: Option<&str>, longest: i64) -> Result<Desired, Refused> {
-        let operator_config = OperatorConfig { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket };
+    fn wanted(
+        domain: &MtlsDomain,
+        truststore_bucket: Option<&str>,
+        longest: i64,
+    ) -> Result<Desired, Refused> {
+        let operator_config = OperatorConfig {
+            cluster_id: "c",
+            account: ACCOUNT,
+            region: REGION,
+            truststore_bucket,
+        };
         let longest = SignedDuration::from_hours(longest);
-        desired(domain, &operator_config, Clients { longest, self_signed: vec![], watched: None })
+        desired(
+            domain,
+            &operator_config,
+            Clients {
+                longest,
+                self_signed: vec![],
+                watched: None,
+            },
+        )
     }
 
     #[test]
@@ -532,7 +673,10 @@ mod tests {
             json!({"authorities": [authority]})
         };
         let authorizer = |ids: &[&str]| {
-            let all: Vec<_> = ids.iter().map(|id| json!({"apiId": id, "authorizerId": "z"})).collect();
+            let all: Vec<_> = ids
+                .iter()
+                .map(|id| json!({"apiId": id, "authorizerId": "z"}))
+                .collect();
             json!({"headers": [], "authorizer": {"existing": all}})
         };
         let mapped = json!([{"path": "", "api": {"id": "a1", "stage": "s"}}]);
@@ -546,8 +690,16 @@ mod tests {
                 json!({"aws": {"accountId": "999999999999"}}),
                 Some((Reason::WrongAccount, "spec.aws.accountId")),
             ),
-            ("no bucket", json!({"truststore": null}), invalid("spec.truststore.bucket")),
-            ("a certificate here", json!({"serverCertificate": existing(&arn("eu-west-1:123456789012"))}), None),
+            (
+                "no bucket",
+                json!({"truststore": null}),
+                invalid("spec.truststore.bucket"),
+            ),
+            (
+                "a certificate here",
+                json!({"serverCertificate": existing(&arn("eu-west-1:123456789012"))}),
+                None,
+            ),
             (
                 "a certificate in another Region",
                 json!({"serverCertificate": existing(&arn("us-east-1:123456789012"))}),
@@ -590,7 +742,11 @@ mod tests {
                 json!({"trust": authority(json!({"configMapSelector": {"matchLabels": {"a": "b,c=d"}, "key": "k"}}))}),
                 invalid("configMapSelector.matchLabels"),
             ),
-            ("an authorizer for each API", json!({"mappings": mapped, "identity": authorizer(&["a1"])}), None),
+            (
+                "an authorizer for each API",
+                json!({"mappings": mapped, "identity": authorizer(&["a1"])}),
+                None,
+            ),
             (
                 "an authorizer is missing",
                 json!({"mappings": mapped, "identity": authorizer(&[])}),
@@ -623,18 +779,31 @@ mod tests {
     fn what_is_unset_is_what_the_operator_says() {
         let bare = domain(|o| o["spec"]["truststore"] = Value::Null);
         let placement = wanted(&bare, Some("t-{account}-{region}"), 1).unwrap().placement;
-        assert_eq!(placement.truststore_uri(), "s3://t-123456789012-eu-west-1/c/shop/partners.pem");
+        assert_eq!(
+            placement.truststore_uri(),
+            "s3://t-123456789012-eu-west-1/c/shop/partners.pem"
+        );
         assert_eq!(
             (placement.location().as_str(), placement.owner.as_str()),
             ("123456789012/eu-west-1", "c/shop/partners")
         );
-        assert_eq!(wanted(&domain(|_| {}), Some("other"), 1).unwrap().placement.bucket, "b", "the spec goes first");
+        assert_eq!(
+            wanted(&domain(|_| {}), Some("other"), 1)
+                .unwrap()
+                .placement
+                .bucket,
+            "b",
+            "the spec goes first"
+        );
         assert_eq!(placement.route53_account(), ACCOUNT);
         let role = domain(|o| {
             let role = json!({"roleArn": "arn:aws:iam::999999999999:role/r"});
             o["spec"]["dns"] = json!({"route53": {"assumeRole": role}});
         });
-        assert_eq!(wanted(&role, None, 1).unwrap().placement.route53_account(), "999999999999");
+        assert_eq!(
+            wanted(&role, None, 1).unwrap().placement.route53_account(),
+            "999999999999"
+        );
         for (owner, ours) in [
             ("c/shop/partners", true),
             ("c/other/partners", true),
@@ -682,7 +851,10 @@ mod tests {
             o["spec"]["aws"] = json!({"region": "us-east-1", "assumeRole": {"roleArn": role("a")}});
             o["spec"]["dns"] = json!({"route53": {"assumeRole": {"roleArn": role("b")}}});
         });
-        let text = format!("rules: [{{name: r, namespaces: {{}}, roles: [{{arn: '{}', externalId: x}}]}}]", role("a"));
+        let text = format!(
+            "rules: [{{name: r, namespaces: {{}}, roles: [{{arn: '{}', externalId: x}}]}}]",
+            role("a")
+        );
         let policy = crate::policy::parse(&text).unwrap();
         let id = |role: Option<RoleToAssume>| role.map(|role| (role.arn, role.external_id));
         let with = access(&domain, Some(&policy));
@@ -696,12 +868,22 @@ mod tests {
     fn what_issues_and_what_is_read_from_where() {
         let source = |kind: &str| match kind {
             "secret" => DesiredSource::Secret { name: "s".into() },
-            "map" => DesiredSource::ConfigMap { name: "m".into(), key: "k".into() },
-            "maps" => DesiredSource::ConfigMaps { labels: [("a".into(), "b".into())].into(), key: "k".into() },
+            "map" => DesiredSource::ConfigMap {
+                name: "m".into(),
+                key: "k".into(),
+            },
+            "maps" => DesiredSource::ConfigMaps {
+                labels: [("a".into(), "b".into())].into(),
+                key: "k".into(),
+            },
             _ => DesiredSource::Pem(String::new()),
         };
-        let labels =
-            |value: &str| BTreeMap::from([("a".to_owned(), value.to_owned()), ("c".to_owned(), String::new())]);
+        let labels = |value: &str| {
+            BTreeMap::from([
+                ("a".to_owned(), value.to_owned()),
+                ("c".to_owned(), String::new()),
+            ])
+        };
         for (kind, state, issues, secret, reads) in [
             ("secret", AuthorityState::Active, true, Some("s"), [false; 3]),
             ("secret", AuthorityState::Distrusted, false, Some("s"), [false; 3]),
@@ -709,7 +891,11 @@ mod tests {
             ("maps", AuthorityState::Active, false, None, [false, true, false]),
             ("pem", AuthorityState::Active, false, None, [false; 3]),
         ] {
-            let wanted = DesiredAuthority { name: "a".into(), state, source: source(kind) };
+            let wanted = DesiredAuthority {
+                name: "a".into(),
+                state,
+                source: source(kind),
+            };
             assert_eq!(
                 (wanted.issues(), wanted.source.secret().map(String::as_str)),
                 (issues, secret),

@@ -1,5 +1,6 @@
-//! Does what the plan says, in its order. One call each; the failure of one step neither stops nor hides another. Writes to AWS pass the
-//! quota here: what has 30 seconds a call waits in a queue for its ticket, and is planned again when its turn comes.
+//! Does what the plan says, in its order. One call each; the failure of one step neither stops nor hides
+//! another. Writes to AWS pass the quota here: what has 30 seconds a call waits in a queue for its ticket,
+//! and is planned again when its turn comes.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -56,15 +57,22 @@ pub struct Done {
 }
 
 /// Performs the actions in order, each step up to its first failure.
-pub async fn execute(actions: impl Iterator<Item = (Step, &Action)>, apply_context: &ApplyContext<'_>) -> Done {
+pub async fn execute(
+    actions: impl Iterator<Item = (Step, &Action)>,
+    apply_context: &ApplyContext<'_>,
+) -> Done {
     let mut done = Done::default();
     for (step, action) in actions {
         if done.outcomes.contains_key(&step) {
             continue;
         }
         // Around the line that each write to AWS has in the log.
-        let span = tracing::info_span!("act", domain = %apply_context.placement.domain_name, action = %action);
-        match Box::pin(perform(action, apply_context, &mut done.change)).instrument(span).await {
+        let span =
+            tracing::info_span!("act", domain = %apply_context.placement.domain_name, action = %action);
+        match Box::pin(perform(action, apply_context, &mut done.change))
+            .instrument(span)
+            .await
+        {
             Ok(()) => done.effects += 1,
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
@@ -86,7 +94,9 @@ async fn perform(
     apply_context: &ApplyContext<'_>,
     change: &mut Option<String>,
 ) -> Result<(), Outcome> {
-    let ApplyContext { session, placement, .. } = apply_context;
+    let ApplyContext {
+        session, placement, ..
+    } = apply_context;
     wait_for_quota(action, apply_context).await?;
     let (gateway, domain) = (&session.gateway, &placement.domain_name);
     let result = match action {
@@ -100,15 +110,38 @@ async fn perform(
             sent.map(|id| *change = Some(id))
         }
         Action::CreateBucket { bucket } => {
-            session.s3.create_bucket(bucket, &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())])).await
+            session
+                .s3
+                .create_bucket(
+                    bucket,
+                    &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())]),
+                )
+                .await
         }
         Action::BlockPublicAccess { bucket } => session.s3.block_public_access(bucket).await,
-        Action::EncryptBucket { bucket, kms_key } => session.s3.encrypt_bucket(bucket, kms_key.as_deref()).await,
+        Action::EncryptBucket { bucket, kms_key } => {
+            session.s3.encrypt_bucket(bucket, kms_key.as_deref()).await
+        }
         Action::EnableVersioning { bucket } => session.s3.enable_versioning(bucket).await,
-        Action::PutTruststore { bucket, key, body, kms_key } => {
+        Action::PutTruststore {
+            bucket,
+            key,
+            body,
+            kms_key,
+        } => {
             let mut metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), placement.owner.clone())]);
             metadata.extend(kms_key.clone().map(|key| (KMS_KEY_METADATA.to_owned(), key)));
-            session.s3.put(bucket, key, body.clone().into_bytes(), &metadata, kms_key.as_deref()).await.map(drop)
+            session
+                .s3
+                .put(
+                    bucket,
+                    key,
+                    body.clone().into_bytes(),
+                    &metadata,
+                    kms_key.as_deref(),
+                )
+                .await
+                .map(drop)
         }
         Action::CreateDomain(request) => {
             let tags = BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())]);
@@ -117,54 +150,115 @@ async fn perform(
         Action::UpdateDomain(request) => gateway.update_domain(request).await,
         Action::RestoreSecurityPolicy { name } => gateway.restore_security_policy(name).await,
         Action::AdoptDomain { arn } => {
-            let tags = [(OWNER_TAG, placement.owner.clone()), (ADOPTED_TAG, "true".to_owned())];
-            gateway.tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into()).await
+            let tags = [
+                (OWNER_TAG, placement.owner.clone()),
+                (ADOPTED_TAG, "true".to_owned()),
+            ];
+            gateway
+                .tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into())
+                .await
         }
         Action::TagDomain { arn } => {
-            gateway.tag(arn, &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())])).await
+            gateway
+                .tag(
+                    arn,
+                    &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())]),
+                )
+                .await
         }
-        Action::ReleaseDomain { arn } => gone(gateway.untag(arn, &[OWNER_TAG, ADOPTED_TAG].map(str::to_owned)).await),
+        Action::ReleaseDomain { arn } => gone(
+            gateway
+                .untag(arn, &[OWNER_TAG, ADOPTED_TAG].map(str::to_owned))
+                .await,
+        ),
         Action::ReleaseCertificate { arn } => gone(session.acm.untag(arn, OWNER_TAG).await),
         Action::DeleteDomain { name } => gone(gateway.delete_domain(name).await),
-        Action::CreateMapping { path, api_id, stage } => {
-            gateway.create_mapping(domain, path, api_id, stage).await.map(drop)
-        }
-        Action::UpdateMapping { id, path, api_id, stage } => {
-            let mapping = Mapping { id: id.clone(), path: path.clone(), api_id: api_id.clone(), stage: stage.clone() };
+        Action::CreateMapping { path, api_id, stage } => gateway
+            .create_mapping(domain, path, api_id, stage)
+            .await
+            .map(drop),
+        Action::UpdateMapping {
+            id,
+            path,
+            api_id,
+            stage,
+        } => {
+            let mapping = Mapping {
+                id: id.clone(),
+                path: path.clone(),
+                api_id: api_id.clone(),
+                stage: stage.clone(),
+            };
             gateway.update_mapping(domain, &mapping).await
         }
         Action::DeleteMapping { id, .. } => gone(gateway.delete_mapping(domain, id).await),
         Action::TagPending { api_arn } => {
-            gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), placement.owner.clone())])).await
+            gateway
+                .tag(
+                    api_arn,
+                    &BTreeMap::from([(PENDING_TAG.to_owned(), placement.owner.clone())]),
+                )
+                .await
         }
-        Action::CloseEndpoint { protocol, api_id } => gateway.set_endpoint_closed(*protocol, api_id, true).await,
-        Action::Deploy { protocol, api_id, stages } => gateway.deploy(*protocol, api_id, stages).await,
-        Action::TouchStage { api_id, stage, description } => gateway.touch_stage(api_id, stage, description).await,
+        Action::CloseEndpoint { protocol, api_id } => {
+            gateway.set_endpoint_closed(*protocol, api_id, true).await
+        }
+        Action::Deploy {
+            protocol,
+            api_id,
+            stages,
+        } => gateway.deploy(*protocol, api_id, stages).await,
+        Action::TouchStage {
+            api_id,
+            stage,
+            description,
+        } => gateway.touch_stage(api_id, stage, description).await,
         Action::TagDeployed { api_arn } => {
-            gateway.tag(api_arn, &BTreeMap::from([(PENDING_TAG.to_owned(), DEPLOYED.to_owned())])).await
+            gateway
+                .tag(
+                    api_arn,
+                    &BTreeMap::from([(PENDING_TAG.to_owned(), DEPLOYED.to_owned())]),
+                )
+                .await
         }
         Action::UntagPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
         Action::TagApi { arn, tags } => gateway.tag(arn, tags).await,
         Action::UntagApi { arn, keys } => gone(gateway.untag(arn, keys).await),
-        Action::ChangeParameters { api_id, at, set, remove, others } => {
-            gateway.change_parameters(api_id, at, set, remove, others).await
-        }
-        Action::CreateAuthorizer { protocol, api_id, name, function } => {
-            gateway.create_authorizer(*protocol, api_id, name, function).await
-        }
-        Action::RestoreAuthorizer { protocol, api_id, id, function } => {
-            gateway.restore_authorizer(*protocol, api_id, id, function).await
-        }
+        Action::ChangeParameters {
+            api_id,
+            at,
+            set,
+            remove,
+            others,
+        } => gateway.change_parameters(api_id, at, set, remove, others).await,
+        Action::CreateAuthorizer {
+            protocol,
+            api_id,
+            name,
+            function,
+        } => gateway.create_authorizer(*protocol, api_id, name, function).await,
+        Action::RestoreAuthorizer {
+            protocol,
+            api_id,
+            id,
+            function,
+        } => gateway.restore_authorizer(*protocol, api_id, id, function).await,
         Action::DeleteAuthorizer { protocol, api_id, id } => {
             gone(gateway.delete_authorizer(*protocol, api_id, id).await)
         }
-        Action::PermitFunction { function, statement, source } => {
-            session.lambda(function).permit(function, statement, source).await
-        }
+        Action::PermitFunction {
+            function,
+            statement,
+            source,
+        } => session.lambda(function).permit(function, statement, source).await,
         Action::ForbidFunction { function, statement } => {
             gone(session.lambda(function).forbid(function, statement).await)
         }
-        Action::Authorize { api_id, at, authorizer } => gateway.authorize(api_id, at, authorizer.as_deref()).await,
+        Action::Authorize {
+            api_id,
+            at,
+            authorizer,
+        } => gateway.authorize(api_id, at, authorizer.as_deref()).await,
         Action::DeleteTruststoreVersion { bucket, key, version } => {
             gone(session.s3.delete_version(bucket, key, version).await)
         }
@@ -172,16 +266,33 @@ async fn perform(
     result.map_err(Outcome::Failed)
 }
 
-/// ACM lists a certificate some seconds after it was requested. Until then it is asked for again, with the token that yields the same one.
-async fn request_certificate(request: &CertificateRequest, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
-    let object = format!("{}/{}", apply_context.placement.namespace, apply_context.placement.name);
+/// ACM lists a certificate some seconds after it was requested. Until then it is asked for again, with the
+/// token that yields the same one.
+async fn request_certificate(
+    request: &CertificateRequest,
+    apply_context: &ApplyContext<'_>,
+) -> Result<(), Outcome> {
+    let object = format!(
+        "{}/{}",
+        apply_context.placement.namespace, apply_context.placement.name
+    );
     if let Some(about) = apply_context.request_limiter.wait(&object, apply_context.now) {
         return Err(Outcome::Queued { ahead: 1, about });
     }
-    let arn = apply_context.session.acm.request(request).await.map_err(Outcome::Failed)?;
-    match apply_context.request_limiter.note(&object, &arn, apply_context.now) {
+    let arn = apply_context
+        .session
+        .acm
+        .request(request)
+        .await
+        .map_err(Outcome::Failed)?;
+    match apply_context
+        .request_limiter
+        .note(&object, &arn, apply_context.now)
+    {
         true => Ok(()),
-        false => Err(Outcome::NotShown(format!("{arn} is requested; ACM does not list it yet"))),
+        false => Err(Outcome::NotShown(format!(
+            "{arn} is requested; ACM does not list it yet"
+        ))),
     }
 }
 
@@ -205,14 +316,26 @@ fn scarce(action: &Action) -> Option<Operation> {
 }
 
 async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
-    let Some(operation) = scarce(action) else { return Ok(()) };
-    let bucket = Bucket::new(&apply_context.session.account, &apply_context.session.region, operation);
+    let Some(operation) = scarce(action) else {
+        return Ok(());
+    };
+    let bucket = Bucket::new(
+        &apply_context.session.account,
+        &apply_context.session.region,
+        operation,
+    );
     let ticket = Ticket {
-        object: format!("{}/{}", apply_context.placement.namespace, apply_context.placement.name),
+        object: format!(
+            "{}/{}",
+            apply_context.placement.namespace, apply_context.placement.name
+        ),
         class: apply_context.class,
         since: apply_context.since,
     };
-    match apply_context.quota.request(&bucket, ticket, format!("{action:?}")) {
+    match apply_context
+        .quota
+        .request(&bucket, ticket, format!("{action:?}"))
+    {
         Grant::Go { after } => {
             tokio::time::sleep(after).await;
             Ok(())
@@ -221,10 +344,19 @@ async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Re
     }
 }
 
-/// Makes the authority's key and certificate. Created, never replaced: a key that is there is somebody's trust. The key is on record
-/// before it is in a Secret, so that no Secret of ours is ever taken for somebody else's; `recorded` is one that got no further.
-async fn generate(name: &str, recorded: Option<&str>, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
-    let wanted = apply_context.authorities.iter().find(|a| a.name == name).map(|a| &a.source);
+/// Makes the authority's key and certificate. Created, never replaced: a key that is there is somebody's
+/// trust. The key is on record before it is in a Secret, so that no Secret of ours is ever taken for somebody
+/// else's; `recorded` is one that got no further.
+async fn generate(
+    name: &str,
+    recorded: Option<&str>,
+    apply_context: &ApplyContext<'_>,
+) -> Result<(), Outcome> {
+    let wanted = apply_context
+        .authorities
+        .iter()
+        .find(|a| a.name == name)
+        .map(|a| &a.source);
     let Some(DesiredSource::Generated { secret, request }) = wanted else {
         return Ok(()); // the plan names authorities of the spec only
     };
@@ -235,10 +367,20 @@ async fn generate(name: &str, recorded: Option<&str>, apply_context: &ApplyConte
         .map_err(|error| Outcome::Kubernetes(format!("cannot make the authority {name}: {error}")))?;
     let key = made.certificate.spki_sha256.as_str();
     let annotation = generated::annotation(name);
-    match finalizer::annotate(apply_context.client, apply_context.domain, &annotation, recorded, key).await {
+    match finalizer::annotate(
+        apply_context.client,
+        apply_context.domain,
+        &annotation,
+        recorded,
+        key,
+    )
+    .await
+    {
         Ok(true) => {}
         Ok(false) => {
-            return Err(Outcome::NotShown(format!("the key of the authority {name} could not be recorded yet")));
+            return Err(Outcome::NotShown(format!(
+                "the key of the authority {name} could not be recorded yet"
+            )));
         }
         Err(error) => return Err(Outcome::Kubernetes(error.to_string())),
     }
@@ -255,7 +397,11 @@ async fn generate(name: &str, recorded: Option<&str>, apply_context: &ApplyConte
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
-        data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.to_vec()))).collect()),
+        data: Some(
+            data.into_iter()
+                .map(|(key, value)| (key.to_owned(), ByteString(value.to_vec())))
+                .collect(),
+        ),
         ..Secret::default()
     };
     match apply::write_secret(apply_context.client, secret, None).await {
@@ -325,7 +471,11 @@ mod tests {
             since: now(),
             now: now(),
         };
-        let done = execute(actions.iter().map(|(step, action)| (*step, action)), &apply_context).await;
+        let done = execute(
+            actions.iter().map(|(step, action)| (*step, action)),
+            &apply_context,
+        )
+        .await;
         let calls = std::mem::take(&mut *calls.lock().unwrap());
         (done, calls)
     }
@@ -346,9 +496,26 @@ mod tests {
         vec![
             (Action::CreateDomain(request()), Operation::CreateDomainName),
             (Action::UpdateDomain(request()), Operation::UpdateDomainName),
-            (Action::RestoreSecurityPolicy { name: "api.example.com".into() }, Operation::UpdateDomainName),
-            (Action::DeleteDomain { name: "api.example.com".into() }, Operation::DeleteDomainName),
-            (Action::Deploy { protocol: Protocol::Http, api_id, stages }, Operation::CreateDeployment),
+            (
+                Action::RestoreSecurityPolicy {
+                    name: "api.example.com".into(),
+                },
+                Operation::UpdateDomainName,
+            ),
+            (
+                Action::DeleteDomain {
+                    name: "api.example.com".into(),
+                },
+                Operation::DeleteDomainName,
+            ),
+            (
+                Action::Deploy {
+                    protocol: Protocol::Http,
+                    api_id,
+                    stages,
+                },
+                Operation::CreateDeployment,
+            ),
         ]
     }
 
@@ -357,13 +524,27 @@ mod tests {
         for (action, operation) in scarce_actions() {
             assert_eq!(scarce(&action), Some(operation), "{action}");
             // A bucket begins empty.
-            let (done, calls) = executed("acm=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
-            let queued = done.outcomes.get(&Step::DomainProgrammed).is_some_and(Outcome::is_queued);
-            assert!(queued && done.effects == 0 && calls.is_empty(), "{action}: {done:?} {calls:?}");
-            let (done, calls) = executed("*=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
-            assert!(done.effects == 1 && done.outcomes.is_empty() && calls.len() == 1, "{action}: {done:?} {calls:?}");
+            let (done, calls) =
+                executed("acm=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
+            let queued = done
+                .outcomes
+                .get(&Step::DomainProgrammed)
+                .is_some_and(Outcome::is_queued);
+            assert!(
+                queued && done.effects == 0 && calls.is_empty(),
+                "{action}: {done:?} {calls:?}"
+            );
+            let (done, calls) =
+                executed("*=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
+            assert!(
+                done.effects == 1 && done.outcomes.is_empty() && calls.len() == 1,
+                "{action}: {done:?} {calls:?}"
+            );
         }
-        for action in [Action::TagDomain { arn: "a".into() }, Action::EnableVersioning { bucket: "b".into() }] {
+        for action in [
+            Action::TagDomain { arn: "a".into() },
+            Action::EnableVersioning { bucket: "b".into() },
+        ] {
             assert_eq!(scarce(&action), None, "{action}");
         }
     }
@@ -377,25 +558,59 @@ mod tests {
             Action::DeleteCertificate { arn: arn() },
             Action::ReleaseDomain { arn: arn() },
             Action::ReleaseCertificate { arn: arn() },
-            Action::DeleteDomain { name: "api.example.com".into() },
-            Action::DeleteMapping { id: "m".into(), path: String::new() },
-            Action::UntagApi { arn: arn(), keys: vec!["k".into()] },
-            Action::DeleteAuthorizer { protocol, api_id: api_id.clone(), id: "z".into() },
-            Action::ForbidFunction { function, statement: "s".into() },
-            Action::DeleteTruststoreVersion { bucket: "b".into(), key: "k".into(), version: "v".into() },
+            Action::DeleteDomain {
+                name: "api.example.com".into(),
+            },
+            Action::DeleteMapping {
+                id: "m".into(),
+                path: String::new(),
+            },
+            Action::UntagApi {
+                arn: arn(),
+                keys: vec!["k".into()],
+            },
+            Action::DeleteAuthorizer {
+                protocol,
+                api_id: api_id.clone(),
+                id: "z".into(),
+            },
+            Action::ForbidFunction {
+                function,
+                statement: "s".into(),
+            },
+            Action::DeleteTruststoreVersion {
+                bucket: "b".into(),
+                key: "k".into(),
+                version: "v".into(),
+            },
         ];
         for action in deletions {
-            let (done, calls) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
-            assert!(done.effects == 1 && done.outcomes.is_empty() && !calls.is_empty(), "{action}: {done:?}");
+            let (done, calls) =
+                executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
+            assert!(
+                done.effects == 1 && done.outcomes.is_empty() && !calls.is_empty(),
+                "{action}: {done:?}"
+            );
             let (done, _) = executed("*=unlimited", 403, &[(Step::DomainProgrammed, action.clone())]).await;
-            assert!(done.effects == 0 && done.outcomes.len() == 1, "{action}: {done:?}");
+            assert!(
+                done.effects == 0 && done.outcomes.len() == 1,
+                "{action}: {done:?}"
+            );
         }
         for action in [
             Action::TagDomain { arn: arn() },
-            Action::UpdateMapping { id: "m".into(), path: String::new(), api_id, stage: "s".into() },
+            Action::UpdateMapping {
+                id: "m".into(),
+                path: String::new(),
+                api_id,
+                stage: "s".into(),
+            },
         ] {
             let (done, _) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
-            assert!(done.effects == 0 && done.outcomes.len() == 1, "{action} is no deletion: {done:?}");
+            assert!(
+                done.effects == 0 && done.outcomes.len() == 1,
+                "{action} is no deletion: {done:?}"
+            );
         }
     }
 
@@ -406,8 +621,15 @@ mod tests {
         let actions = [(programmed, tag("a")), (programmed, tag("b")), (mapped, tag("c"))];
         let (done, calls) = executed("*=unlimited", 500, &actions).await;
         let made = |arn: &str| calls.iter().any(|call| call.ends_with(&format!("/tags/{arn}")));
-        assert_eq!([made("a"), made("b"), made("c")], [true, false, true], "{calls:?}");
-        assert_eq!(done.outcomes.keys().copied().collect::<Vec<_>>(), [programmed, mapped]);
+        assert_eq!(
+            [made("a"), made("b"), made("c")],
+            [true, false, true],
+            "{calls:?}"
+        );
+        assert_eq!(
+            done.outcomes.keys().copied().collect::<Vec<_>>(),
+            [programmed, mapped]
+        );
         assert_eq!(done.effects, 0);
     }
 
@@ -421,18 +643,25 @@ mod tests {
             tags: BTreeMap::new(),
         };
         let (step, again) = (Step::CertificateIssued, Step::TruststorePublished);
-        let actions =
-            [(step, Action::RequestCertificate(wanted.clone())), (again, Action::RequestCertificate(wanted.clone()))];
+        let actions = [
+            (step, Action::RequestCertificate(wanted.clone())),
+            (again, Action::RequestCertificate(wanted.clone())),
+        ];
         let (done, calls) = executed("*=unlimited", 200, &actions).await;
         assert!(done.effects == 1 && calls.len() == 2, "{done:?}");
-        assert!(matches!(done.outcomes[&again], Outcome::NotShown(_)), "the same one again: {done:?}");
+        assert!(
+            matches!(done.outcomes[&again], Outcome::NotShown(_)),
+            "the same one again: {done:?}"
+        );
 
         let request_limiter = RequestLimiter::default();
         let object = "ns/partners";
         for n in 0..12 {
             assert!(request_limiter.note(object, &n.to_string(), now()));
         }
-        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
+        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
+            true
+        });
         let session = fake::session(&gate, |call, _| panic!("{call} is one too many"));
         let client = k8s::fake::client(|_, _, _| k8s::fake::refusal(404, "NotFound"));
         let d = desired();
@@ -454,19 +683,27 @@ mod tests {
             since: now(),
             now: now(),
         };
-        let done = execute([(step, &Action::RequestCertificate(wanted))].into_iter(), &apply_context).await;
+        let done = execute(
+            [(step, &Action::RequestCertificate(wanted))].into_iter(),
+            &apply_context,
+        )
+        .await;
         assert!(done.outcomes[&step].is_queued(), "{done:?}");
     }
 
     #[tokio::test]
     async fn the_key_of_a_generated_authority_is_on_record_before_it_is_in_a_secret() {
-        for (recorded, expected) in
-            [(true, &["PATCH mtlsdomains", "POST secrets"][..]), (false, &["PATCH mtlsdomains"])]
-        {
+        for (recorded, expected) in [
+            (true, &["PATCH mtlsdomains", "POST secrets"][..]),
+            (false, &["PATCH mtlsdomains"]),
+        ] {
             let log = Arc::new(Mutex::new(vec![]));
             let said = log.clone();
             let client = k8s::fake::client(move |method, path, body| {
-                let kind = path.split('/').find(|part| ["secrets", "mtlsdomains"].contains(part)).unwrap();
+                let kind = path
+                    .split('/')
+                    .find(|part| ["secrets", "mtlsdomains"].contains(part))
+                    .unwrap();
                 said.lock().unwrap().push(format!("{method} {kind}"));
                 match method.as_str() {
                     "PATCH" if !recorded => k8s::fake::refusal(404, "NotFound"),
@@ -474,7 +711,9 @@ mod tests {
                     _ => (201, body),
                 }
             });
-            let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
+            let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
+                true
+            });
             let session = fake::session(&gate, |call, _| panic!("{call} is none of this"));
             let d = desired();
             let domain: MtlsDomain = serde_json::from_value(json!({
@@ -496,10 +735,16 @@ mod tests {
                 since: now(),
                 now: now(),
             };
-            let action = Action::GenerateAuthority { authority: "partners".into(), recorded: None };
+            let action = Action::GenerateAuthority {
+                authority: "partners".into(),
+                recorded: None,
+            };
             let done = execute([(Step::ResolvedRefs, &action)].into_iter(), &apply_context).await;
             assert_eq!(*log.lock().unwrap(), expected);
-            assert_eq!((done.effects, done.outcomes.len()), if recorded { (1, 0) } else { (0, 1) });
+            assert_eq!(
+                (done.effects, done.outcomes.len()),
+                if recorded { (1, 0) } else { (0, 1) }
+            );
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Whether the Secret of a generated authority is the operator's own, and the record of its key on the MtlsDomain. Pure.
+//! Whether the Secret of a generated authority is the operator's own, and the record of its key on the
+//! MtlsDomain. Pure.
 //!
-//! A Secret has the name of a generated authority because whoever may create Secrets gave it that name, perhaps before the
-//! authority was added. So neither name nor labels are enough: its key has to be on record.
+//! A Secret has the name of a generated authority because whoever may create Secrets gave it that name,
+//! perhaps before the authority was added. So neither name nor labels are enough: its key has to be on
+//! record.
 use std::collections::BTreeMap;
 
 use kube::{Resource, ResourceExt};
@@ -29,34 +31,51 @@ const ROOM: usize = 53;
 /// Characters of a hash that tells long names apart.
 const HASH: usize = 10;
 
-/// Annotation on an MtlsDomain whose value is the SHA-256 (lower-case hexadecimal) of the public key (DER SubjectPublicKeyInfo) that
-/// the operator made for an authority. A name of more than 53 characters is cut to 42, and ends in a dot, which no name of an authority
-/// has, and the first 10 digits of its SHA-256.
+/// Annotation on an MtlsDomain whose value is the SHA-256 (lower-case hexadecimal) of the public key (DER
+/// SubjectPublicKeyInfo) that the operator made for an authority. A name of more than 53 characters is cut to
+/// 42, and ends in a dot, which no name of an authority has, and the first 10 digits of its SHA-256.
 pub fn annotation(authority: &str) -> String {
     if authority.len() <= ROOM {
         return format!("{RECORD}{authority}");
     }
-    format!("{RECORD}{}.{}", &authority[..ROOM - HASH - 1], &sha256(authority.as_bytes())[..HASH])
+    format!(
+        "{RECORD}{}.{}",
+        &authority[..ROOM - HASH - 1],
+        &sha256(authority.as_bytes())[..HASH]
+    )
 }
 
 /// The recorded keys of those authorities that are to be generated, by the authority's name.
 pub fn recorded(domain: &impl Resource, authorities: &[DesiredAuthority]) -> BTreeMap<String, String> {
-    let generated = authorities.iter().filter(|wanted| matches!(wanted.source, DesiredSource::Generated { .. }));
+    let generated = authorities
+        .iter()
+        .filter(|wanted| matches!(wanted.source, DesiredSource::Generated { .. }));
     let record = |wanted: &DesiredAuthority| domain.annotations().get(&annotation(&wanted.name)).cloned();
-    generated.filter_map(|wanted| Some((wanted.name.clone(), record(wanted)?))).collect()
+    generated
+        .filter_map(|wanted| Some((wanted.name.clone(), record(wanted)?)))
+        .collect()
 }
 
 /// The labels of the Secret of an authority.
 pub fn labels(domain: &str, authority: &str) -> BTreeMap<String, String> {
-    [(DOMAIN_LABEL, domain), (AUTHORITY_LABEL, authority)].map(|(label, value)| (label.into(), value.into())).into()
+    [(DOMAIN_LABEL, domain), (AUTHORITY_LABEL, authority)]
+        .map(|(label, value)| (label.into(), value.into()))
+        .into()
 }
 
 /// Whether a Secret carries the labels of that authority's; `Err` says what it lacks.
 pub fn is_labelled(found: &BTreeMap<String, String>, domain: &str, authority: &str) -> Result<(), String> {
     let wanted = labels(domain, authority);
-    let missing: Vec<_> =
-        wanted.iter().filter(|(key, value)| found.get(*key) != Some(value)).map(|(k, v)| format!("{k}={v}")).collect();
-    if missing.is_empty() { Ok(()) } else { Err(format!("it lacks the label {}", missing.join(" and "))) }
+    let missing: Vec<_> = wanted
+        .iter()
+        .filter(|(key, value)| found.get(*key) != Some(value))
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("it lacks the label {}", missing.join(" and ")))
+    }
 }
 
 /// Whose the Secret of a generated authority is.
@@ -72,15 +91,27 @@ pub enum Ownership<'o> {
 
 /// Whose the Secret of this authority is, as far as it is a generated one.
 pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) -> Ownership<'o> {
-    let DesiredSource::Generated { request, .. } = &wanted.source else { return Ownership::Ours };
+    let DesiredSource::Generated { request, .. } = &wanted.source else {
+        return Ownership::Ours;
+    };
     let (certificates, beside) = match o.authorities.get(&wanted.name) {
         Some(Source::NotOwned(why)) => return Ownership::NotOurs(why.clone()),
-        Some(Source::Read { certificates: Ok(own), completing, key: Key::Matches | Key::Absent }) => (own, completing),
+        Some(Source::Read {
+            certificates: Ok(own),
+            completing,
+            key: Key::Matches | Key::Absent,
+        }) => (own, completing),
         _ => return Ownership::Ours,
     };
     // A certificate of our key that another authority signed would bring that one along.
     let certificates = [&certificates[..], beside.as_deref().unwrap_or_default()].concat();
-    match is_ours(&certificates, &wanted.name, request, o.recorded.get(&wanted.name), trusted(d, o)) {
+    match is_ours(
+        &certificates,
+        &wanted.name,
+        request,
+        o.recorded.get(&wanted.name),
+        trusted(d, o),
+    ) {
         Ok(()) => Ownership::Ours,
         Err(why) => match o.published.as_ref().err().or(o.pinned.as_ref().err()) {
             Some(unseen) => Ownership::Unknown(unseen),
@@ -92,14 +123,27 @@ pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) ->
 /// What stands in a truststore that we published, or that our domain uses, as far as those can be read.
 pub fn trusted<'o>(d: &Desired, o: &'o Observed) -> Vec<&'o Entry> {
     let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.placement.owner);
-    let published = o.published.iter().flatten().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+    let published = o
+        .published
+        .iter()
+        .flatten()
+        .filter(|p| is_ours(&p.owner))
+        .map(|p| &p.bundle);
     let used = custom_domain::ours(&d.placement, &o.domain).is_ok();
-    let pinned = o.pinned.iter().flatten().filter(|p| used || is_ours(&p.owner)).map(|p| &p.bundle);
-    published.chain(pinned).flat_map(|bundle| &bundle.entries).collect()
+    let pinned = o
+        .pinned
+        .iter()
+        .flatten()
+        .filter(|p| used || is_ours(&p.owner))
+        .map(|p| &p.bundle);
+    published
+        .chain(pinned)
+        .flat_map(|bundle| &bundle.entries)
+        .collect()
 }
 
-/// Whether the certificates of a labelled Secret are the operator's; `Err` says why not. `record`: the recorded key. `trusted`: what
-/// stands in a truststore of ours for whom.
+/// Whether the certificates of a labelled Secret are the operator's; `Err` says why not. `record`: the
+/// recorded key. `trusted`: what stands in a truststore of ours for whom.
 pub fn is_ours<'e>(
     certificates: &[Certificate],
     authority: &str,
@@ -107,7 +151,9 @@ pub fn is_ours<'e>(
     record: Option<&String>,
     trusted: impl IntoIterator<Item = &'e Entry>,
 ) -> Result<(), String> {
-    let Some(first) = certificates.first() else { return Err("it has no certificate".to_owned()) };
+    let Some(first) = certificates.first() else {
+        return Err("it has no certificate".to_owned());
+    };
     authority::is_as_asked(first, request)?;
     // `tls.crt` and `ca.crt` are the same.
     if certificates.iter().any(|other| other != first) {
@@ -118,7 +164,8 @@ pub fn is_ours<'e>(
         return Ok(());
     }
     Err(format!(
-        "its key is another than the annotation {} records, and it does not stand in the truststore for this authority",
+        "its key is another than the annotation {} records, and it does not stand in the truststore for this \
+         authority",
         annotation(authority)
     ))
 }
@@ -132,24 +179,48 @@ mod tests {
     };
 
     fn made(request: &AuthorityRequest) -> Certificate {
-        parse_pem_bundle(&generate(request, at("2026-11-24T12:00:00Z")).unwrap().certificate_pem).unwrap().remove(0)
+        parse_pem_bundle(
+            &generate(request, at("2026-11-24T12:00:00Z"))
+                .unwrap()
+                .certificate_pem,
+        )
+        .unwrap()
+        .remove(0)
     }
 
     fn entry(authority: &str, certificate: &Certificate) -> Entry {
-        Entry { authority: authority.into(), certificate: certificate.clone(), max_leaf: None, keep_until: None }
+        Entry {
+            authority: authority.into(),
+            certificate: certificate.clone(),
+            max_leaf: None,
+            keep_until: None,
+        }
     }
 
     #[test]
     fn annotations_are_what_the_api_server_takes_and_tell_all_names_apart() {
         let long = |last: char| format!("{}{last}", "a-".repeat(31));
         assert_eq!(annotation("next"), "mtls-operator.io/generated.next");
-        let names = [long('a'), long('b'), "x".repeat(ROOM), "x".repeat(ROOM + 1), "x".repeat(63)];
+        let names = [
+            long('a'),
+            long('b'),
+            "x".repeat(ROOM),
+            "x".repeat(ROOM + 1),
+            "x".repeat(63),
+        ];
         let mut seen: Vec<_> = names.iter().map(|name| annotation(name)).collect();
         for annotation in &seen {
             let (_, name) = annotation.split_once('/').unwrap();
-            assert!(name.len() <= 63 && name.ends_with(|c: char| c.is_ascii_alphanumeric()), "{name}");
+            assert!(
+                name.len() <= 63 && name.ends_with(|c: char| c.is_ascii_alphanumeric()),
+                "{name}"
+            );
         }
-        assert_eq!(annotation(&"x".repeat(ROOM)), format!("{RECORD}{}", "x".repeat(53)), "53 characters fit");
+        assert_eq!(
+            annotation(&"x".repeat(ROOM)),
+            format!("{RECORD}{}", "x".repeat(53)),
+            "53 characters fit"
+        );
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), names.len());
@@ -157,11 +228,22 @@ mod tests {
 
     #[test]
     fn labels_have_to_be_those_of_this_authority_of_this_domain() {
-        let with = |domain: &str, authority: &str| is_labelled(&labels(domain, authority), "partners", "next");
+        let with =
+            |domain: &str, authority: &str| is_labelled(&labels(domain, authority), "partners", "next");
         assert_eq!(with("partners", "next"), Ok(()));
-        assert_eq!(with("partners", "main"), Err("it lacks the label mtls-operator.io/authority=next".into()));
-        assert_eq!(with("others", "next"), Err("it lacks the label mtls-operator.io/domain=partners".into()));
-        assert!(is_labelled(&BTreeMap::new(), "partners", "next").unwrap_err().contains(" and "));
+        assert_eq!(
+            with("partners", "main"),
+            Err("it lacks the label mtls-operator.io/authority=next".into())
+        );
+        assert_eq!(
+            with("others", "next"),
+            Err("it lacks the label mtls-operator.io/domain=partners".into())
+        );
+        assert!(
+            is_labelled(&BTreeMap::new(), "partners", "next")
+                .unwrap_err()
+                .contains(" and ")
+        );
     }
 
     #[test]
@@ -171,11 +253,17 @@ mod tests {
         let check = |certificates: &[&Certificate], record: Option<&Certificate>, trusted: &[Entry]| {
             let certificates: Vec<_> = certificates.iter().map(|c| (*c).clone()).collect();
             let record = record.map(|c| c.spki_sha256.clone());
-            is_ours(&certificates, "next", &asked, record.as_ref(), trusted).err().unwrap_or_default()
+            is_ours(&certificates, "next", &asked, record.as_ref(), trusted)
+                .err()
+                .unwrap_or_default()
         };
         assert_eq!(check(&[&ours, &ours], Some(&ours), &[]), "");
         assert_eq!(check(&[&ours], None, &[entry("next", &ours)]), "");
-        assert_eq!(check(&[&ours], Some(&twin), &[entry("next", &ours)]), "", "the key of a try that failed");
+        assert_eq!(
+            check(&[&ours], Some(&twin), &[entry("next", &ours)]),
+            "",
+            "the key of a try that failed"
+        );
         for (certificates, record, trusted, why) in [
             (&[&ours][..], None, vec![], "its key is another"),
             (&[&ours], Some(&twin), vec![], "its key is another"),
@@ -192,10 +280,18 @@ mod tests {
         // Of the right name, and good for authorities below it.
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "Partners 2027");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "Partners 2027");
         for (constraint, why) in [
-            (rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained), "path length 0"),
-            (rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(1)), "path length 0"),
+            (
+                rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained),
+                "path length 0",
+            ),
+            (
+                rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(1)),
+                "path length 0",
+            ),
             (rcgen::IsCa::ExplicitNoCa, "path length 0"),
             (rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0)), ""),
         ] {
@@ -203,7 +299,14 @@ mod tests {
             let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
             let certificate = Certificate::from_der(certificate.der()).unwrap();
             let said = check(&[&certificate], Some(&certificate), &[]);
-            assert!(if why.is_empty() { said.is_empty() } else { said.contains(why) }, "{said}");
+            assert!(
+                if why.is_empty() {
+                    said.is_empty()
+                } else {
+                    said.contains(why)
+                },
+                "{said}"
+            );
         }
     }
 }

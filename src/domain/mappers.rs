@@ -40,7 +40,10 @@ pub(super) fn change_predicate(d: &Guard) -> Option<Interest> {
     Some(Interest {
         generation: meta.generation,
         deleting: meta.deletion_timestamp.is_some(),
-        annotations: annotations.into_iter().filter(|(key, _)| key != finalizer::PLACEMENT).collect(),
+        annotations: annotations
+            .into_iter()
+            .filter(|(key, _)| key != finalizer::PLACEMENT)
+            .collect(),
     })
 }
 
@@ -49,26 +52,40 @@ pub(super) fn certificate_predicate(
     c: &certificate::controller::Guard,
 ) -> Option<(Option<SignedDuration>, Option<i64>, bool)> {
     let c = c.0.as_ref().ok()?;
-    let generation = c.metadata.generation.filter(|_| grant_index::is_cross_namespace(c));
-    Some((c.spec.duration.as_ref().map(desired::length), generation, c.metadata.deletion_timestamp.is_some()))
+    let generation = c
+        .metadata
+        .generation
+        .filter(|_| grant_index::is_cross_namespace(c));
+    Some((
+        c.spec.duration.as_ref().map(desired::length),
+        generation,
+        c.metadata.deletion_timestamp.is_some(),
+    ))
 }
 
-/// The domain of a certificate that asks something of it: to trust the certificate itself, or longer leaves than it allows for. Any
-/// other is issued without a call to AWS.
+/// The domain of a certificate that asks something of it: to trust the certificate itself, or longer leaves
+/// than it allows for. Any other is issued without a call to AWS.
 pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<ObjectRef<Guard>> {
     let cert = c.0.as_ref().ok()?;
     let key = certificate::desired::domain_key(cert);
     let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
     let decision = || ctx.grant_index.decide(cert, Timestamp::now());
     let is_accepted = || is_accepted(cert, || ctx.grant_index.may_be_trusted(cert), decision);
-    let max = ctx.domains.get(&domain).and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
+    let max = ctx
+        .domains
+        .get(&domain)
+        .and_then(|d| d.0.as_ref().ok()?.spec.clients.clone()?.max_duration);
     let lifetime = certificate::desired::duration(cert, max.as_ref().map(desired::length));
-    let allowed = || ctx.active_trust.trust(&key).is_some_and(|trust| trust.allows_everywhere(lifetime));
+    let allowed = || {
+        ctx.active_trust
+            .trust(&key)
+            .is_some_and(|trust| trust.allows_everywhere(lifetime))
+    };
     asks(cert, is_accepted, allowed).then_some(domain)
 }
 
-/// True when a certificate of another namespace may make its domain call AWS. `may_be_trusted`: a grant may allow it
-/// to sign itself.
+/// True when a certificate of another namespace may make its domain call AWS. `may_be_trusted`: a grant may
+/// allow it to sign itself.
 fn is_accepted(
     cert: &ClientCertificate,
     may_be_trusted: impl FnOnce() -> bool,
@@ -80,9 +97,13 @@ fn is_accepted(
     }
 }
 
-/// True when the domain has to call AWS for a certificate. `is_accepted`: asked for one of another namespace only;
-/// `allowed`: the domain allows leaves of this duration already.
-fn asks(cert: &ClientCertificate, is_accepted: impl FnOnce() -> bool, allowed: impl FnOnce() -> bool) -> bool {
+/// True when the domain has to call AWS for a certificate. `is_accepted`: asked for one of another namespace
+/// only; `allowed`: the domain allows leaves of this duration already.
+fn asks(
+    cert: &ClientCertificate,
+    is_accepted: impl FnOnce() -> bool,
+    allowed: impl FnOnce() -> bool,
+) -> bool {
     if grant_index::is_cross_namespace(cert) && !is_accepted() {
         return false; // it is not for those whom nobody let in to have AWS called
     }
@@ -91,19 +112,29 @@ fn asks(cert: &ClientCertificate, is_accepted: impl FnOnce() -> bool, allowed: i
 
 pub(super) fn conflicting(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
     let Ok(changed) = &changed.0 else { return vec![] };
-    let same =
-        |d: &MtlsDomain| d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid;
+    let same = |d: &MtlsDomain| {
+        d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid
+    };
     let state = all.state();
-    state.iter().filter(|d| d.0.as_ref().is_ok_and(same)).map(|d| ObjectRef::from_obj(&**d)).collect()
+    state
+        .iter()
+        .filter(|d| d.0.as_ref().is_ok_and(same))
+        .map(|d| ObjectRef::from_obj(&**d))
+        .collect()
 }
 
-/// The domains of a namespace, those that want the same names, because what a namespace may do decides who has a claim, and those that
-/// certificates of the namespace are for.
+/// The domains of a namespace, those that want the same names, because what a namespace may do decides who
+/// has a claim, and those that certificates of the namespace are for.
 pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let all = &ctx.domains;
     let own = referring(all, Some(namespace.to_owned()), |_| true);
-    let others = own.iter().filter_map(|d| all.get(d)).flat_map(|d| conflicting(&d, all));
-    let trusting = asking(namespace, ctx).into_iter().map(|(ns, name)| ObjectRef::new(&name).within(&ns));
+    let others = own
+        .iter()
+        .filter_map(|d| all.get(d))
+        .flat_map(|d| conflicting(&d, all));
+    let trusting = asking(namespace, ctx)
+        .into_iter()
+        .map(|(ns, name)| ObjectRef::new(&name).within(&ns));
     own.iter().cloned().chain(others).chain(trusting).collect()
 }
 
@@ -113,9 +144,16 @@ fn asking(namespace: &str, ctx: &Ctx) -> BTreeSet<DomainKey> {
 }
 
 fn asked_by(namespace: &str, state: &[Arc<certificate::controller::Guard>]) -> BTreeSet<DomainKey> {
-    let theirs = state.iter().filter(|c| c.meta().namespace.as_deref() == Some(namespace));
-    let cross_namespace = theirs.filter_map(|c| c.0.as_ref().ok()).filter(|c| grant_index::is_cross_namespace(c));
-    cross_namespace.filter(|c| c.spec.issuance == Issuance::SelfSigned).map(certificate::desired::domain_key).collect()
+    let theirs = state
+        .iter()
+        .filter(|c| c.meta().namespace.as_deref() == Some(namespace));
+    let cross_namespace = theirs
+        .filter_map(|c| c.0.as_ref().ok())
+        .filter(|c| grant_index::is_cross_namespace(c));
+    cross_namespace
+        .filter(|c| c.spec.issuance == Issuance::SelfSigned)
+        .map(certificate::desired::domain_key)
+        .collect()
 }
 
 /// The domains of that name in other namespaces that may trust what is in a Secret of this one.
@@ -126,10 +164,13 @@ pub(super) fn trusting(namespace: &str, domain: &str, ctx: &Ctx) -> Vec<ObjectRe
 
 /// Each time that another policy is in force.
 pub(super) fn changes(policy: InForce) -> impl Stream<Item = ()> {
-    stream::unfold(policy, async |mut policy| policy.changed().await.ok().map(|()| ((), policy)))
+    stream::unfold(policy, async |mut policy| {
+        policy.changed().await.ok().map(|()| ((), policy))
+    })
 }
 
-/// The domains that read these ConfigMaps, by name or by labels: by those that one has now, and by those that it had when it came by last.
+/// The domains that read these ConfigMaps, by name or by labels: by those that one has now, and by those that
+/// it had when it came by last.
 pub(super) fn readers(
     maps: &Watch<PartialObjectMeta<ConfigMap>>,
     domains: Store<Guard>,
@@ -158,7 +199,9 @@ pub(super) fn referring(
     refers: impl Fn(&MtlsDomain) -> bool,
 ) -> Vec<ObjectRef<Guard>> {
     let state = all.state();
-    let there = state.iter().filter(|d| d.meta().namespace == namespace && d.0.as_ref().is_ok_and(&refers));
+    let there = state
+        .iter()
+        .filter(|d| d.meta().namespace == namespace && d.0.as_ref().is_ok_and(&refers));
     there.map(|d| ObjectRef::from_obj(&**d)).collect()
 }
 
@@ -192,19 +235,30 @@ mod tests {
     }
 
     fn names(refs: Vec<ObjectRef<Guard>>) -> Vec<String> {
-        let mut names: Vec<_> =
-            refs.into_iter().map(|r| format!("{}/{}", r.namespace.unwrap_or_default(), r.name)).collect();
+        let mut names: Vec<_> = refs
+            .into_iter()
+            .map(|r| format!("{}/{}", r.namespace.unwrap_or_default(), r.name))
+            .collect();
         names.sort();
         names
     }
 
     fn terms() -> Terms {
-        Terms { grant: "g".into(), authority: None, max_duration: None, not_after: None, is_counted: false }
+        Terms {
+            grant: "g".into(),
+            authority: None,
+            max_duration: None,
+            not_after: None,
+            is_counted: false,
+        }
     }
 
     #[test]
     fn a_certificate_that_nobody_let_in_makes_no_calls_to_aws() {
-        let (fits, misfits) = (Some(Decision::Allowed(terms())), Some(Decision::Denied("m".into())));
+        let (fits, misfits) = (
+            Some(Decision::Allowed(terms())),
+            Some(Decision::Denied("m".into())),
+        );
         let unknown = Some(Decision::Unknown("m".into()));
         for (issuance, may_be_trusted, decision, expected) in [
             ("Authority", false, fits.clone(), true),
@@ -251,8 +305,16 @@ mod tests {
         let before = of(|_| {});
         assert!(before.is_some());
         for (what, change, expected) in [
-            ("our status", (|o| o["status"] = json!({"observedGeneration": 1})) as fn(&mut Value), false),
-            ("our annotation", |o| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: "1/eu-west-1"}), false),
+            (
+                "our status",
+                (|o| o["status"] = json!({"observedGeneration": 1})) as fn(&mut Value),
+                false,
+            ),
+            (
+                "our annotation",
+                |o| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: "1/eu-west-1"}),
+                false,
+            ),
             ("a label", |o| o["metadata"]["labels"] = json!({"a": "b"}), false),
             ("the spec", |o| o["metadata"]["generation"] = json!(2), true),
             (
@@ -260,12 +322,18 @@ mod tests {
                 |o| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"}),
                 true,
             ),
-            ("its deletion", |o| o["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"), true),
+            (
+                "its deletion",
+                |o| o["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
+                true,
+            ),
         ] {
             assert_eq!(of(change) != before, expected, "{what}");
         }
         assert_eq!(
-            hash(change_predicate(&domain("shop", "partners", |o| o["spec"] = json!(1)))),
+            hash(change_predicate(
+                &domain("shop", "partners", |o| o["spec"] = json!(1))
+            )),
             None,
             "it cannot be read"
         );
@@ -280,20 +348,28 @@ mod tests {
         };
         type Change = fn(&mut ClientCertificate);
         let changes: [(&str, Change, [bool; 2]); 3] = [
-            ("its generation", |c| c.metadata.generation = Some(4), [false, true]),
+            (
+                "its generation",
+                |c| c.metadata.generation = Some(4),
+                [false, true],
+            ),
             ("its duration", |c| c.spec.duration = None, [true, true]),
             (
                 "its deletion",
                 |c| {
                     let at = Timestamp::UNIX_EPOCH;
-                    c.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
+                    c.metadata.deletion_timestamp =
+                        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
                 },
                 [true, true],
             ),
         ];
         for (what, change, expected) in changes {
             let news = ["shop", "acme"].map(|namespace| of(namespace, change) != of(namespace, |_| {}));
-            assert_eq!(news, expected, "{what}: in the domain's namespace, and in another");
+            assert_eq!(
+                news, expected,
+                "{what}: in the domain's namespace, and in another"
+            );
         }
     }
 
@@ -307,9 +383,19 @@ mod tests {
             domain("b", "unreadable", |o| o["spec"] = json!(1)),
         ]);
         assert_eq!(names(conflicting(&me, &all)), ["b/same"]);
-        assert_eq!(names(conflicting(&domain("b", "unreadable", |o| o["spec"] = json!(1)), &all)), [""; 0]);
+        assert_eq!(
+            names(conflicting(
+                &domain("b", "unreadable", |o| o["spec"] = json!(1)),
+                &all
+            )),
+            [""; 0]
+        );
         let all = names(referring(&all, Some("b".into()), |_| true));
-        assert_eq!(all, ["b/other", "b/same"], "of that namespace, as far as they can be read");
+        assert_eq!(
+            all,
+            ["b/other", "b/same"],
+            "of that namespace, as far as they can be read"
+        );
     }
 
     #[test]
@@ -320,8 +406,17 @@ mod tests {
             guard(certificate("acme", "Authority")),
             guard(certificate("shop", "SelfSigned")),
         ];
-        assert_eq!(asked_by("acme", &all), [("shop".to_owned(), "partners".to_owned())].into());
-        assert!(asked_by("acme", &all[1..]).is_empty(), "an authority's leaf is in no truststore");
-        assert!(asked_by("shop", &all).is_empty(), "its own namespace's are found by the domain itself");
+        assert_eq!(
+            asked_by("acme", &all),
+            [("shop".to_owned(), "partners".to_owned())].into()
+        );
+        assert!(
+            asked_by("acme", &all[1..]).is_empty(),
+            "an authority's leaf is in no truststore"
+        );
+        assert!(
+            asked_by("shop", &all).is_empty(),
+            "its own namespace's are found by the domain itself"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Reads what is there: AWS through a session, Kubernetes through `sources`. Reads only; what a reading means is `plan`'s to say.
+//! Reads what is there: AWS through a session, Kubernetes through `sources`. Reads only; what a reading means
+//! is `plan`'s to say.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -10,8 +11,8 @@ use super::{
     desired::{Desired, DesiredAuthority, DesiredCertificate, DesiredDns, Placement, sha256},
     generated::{self, Ownership},
     observed::{
-        Api, Authorizers, Bucket, Leaf, Leftovers, Made, Observed, Pinned, Preflight, Published, Seen, Source, Unseen,
-        ZoneChoice,
+        Api, Authorizers, Bucket, Leaf, Leftovers, Made, Observed, Pinned, Preflight, Published, Seen,
+        Source, Unseen, ZoneChoice,
     },
     plan::{
         DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG, authorizer, certificates,
@@ -58,8 +59,10 @@ pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 /// What has to be seen before it is clear whether the spec is allowed.
 pub async fn preflight(d: &Desired, reader: &AwsReader<'_>) -> Preflight {
-    let (zones, apis) =
-        tokio::join!(zones(&d.placement, certificate_names(d), reader), first_seen(&d.mappings, reader));
+    let (zones, apis) = tokio::join!(
+        zones(&d.placement, certificate_names(d), reader),
+        first_seen(&d.mappings, reader)
+    );
     Preflight { zones, apis }
 }
 
@@ -73,8 +76,17 @@ pub async fn observe(
     let placement = &d.placement;
     let zones = preflight.zones;
     let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
-        Box::pin(sources::read(observe_context.client, &placement.namespace, &placement.name, &d.authorities)),
-        Box::pin(clients::read(observe_context.client, &placement.name, &d.self_signed)),
+        Box::pin(sources::read(
+            observe_context.client,
+            &placement.namespace,
+            &placement.name,
+            &d.authorities
+        )),
+        Box::pin(clients::read(
+            observe_context.client,
+            &placement.name,
+            &d.self_signed
+        )),
         reader.certificates(&placement.domain_name),
         bucket(d, reader),
         published(placement, reader, observe_context.versions),
@@ -83,7 +95,10 @@ pub async fn observe(
             placement,
             preflight.apis,
             &d.mappings,
-            Asked { headers: !d.identity.is_empty(), authorizer: d.authorizer.is_some() },
+            Asked {
+                headers: !d.identity.is_empty(),
+                authorizer: d.authorizer.is_some()
+            },
             reader,
             Some(observe_context.probe)
         ),
@@ -123,11 +138,18 @@ pub async fn observe(
     observed
 }
 
-/// The cache may not show yet what was recorded a moment ago: before a Secret counts as somebody else's, the API server is asked.
+/// The cache may not show yet what was recorded a moment ago: before a Secret counts as somebody else's, the
+/// API server is asked.
 async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: &ObserveContext<'_>) {
-    let is_strange =
-        |wanted: &&DesiredAuthority| matches!(generated::ownership(d, observed, wanted), Ownership::NotOurs(_));
-    let strange: Vec<_> = d.authorities.iter().filter(is_strange).map(|wanted| wanted.name.clone()).collect();
+    let is_strange = |wanted: &&DesiredAuthority| {
+        matches!(generated::ownership(d, observed, wanted), Ownership::NotOurs(_))
+    };
+    let strange: Vec<_> = d
+        .authorities
+        .iter()
+        .filter(is_strange)
+        .map(|wanted| wanted.name.clone())
+        .collect();
     if strange.is_empty() {
         return;
     }
@@ -135,15 +157,23 @@ async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: 
         Ok(Some(metadata)) => observed.recorded = generated::recorded(&metadata, &d.authorities),
         Ok(None) => {}
         Err(error) => {
-            let unseen = Unseen { reason: Reason::Unreachable, message: error.to_string() };
-            let all = strange.into_iter().map(|name| (name, Source::Unseen(unseen.clone())));
+            let unseen = Unseen {
+                reason: Reason::Unreachable,
+                message: error.to_string(),
+            };
+            let all = strange
+                .into_iter()
+                .map(|name| (name, Source::Unseen(unseen.clone())));
             observed.authorities.extend(all);
         }
     }
 }
 
 /// The hosted zone that the records of a domain that is being deleted are in.
-pub async fn zone_of_leftovers(placement: &Placement, reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
+pub async fn zone_of_leftovers(
+    placement: &Placement,
+    reader: &AwsReader<'_>,
+) -> Seen<BTreeMap<String, ZoneChoice>> {
     zones(placement, &[], reader).await
 }
 
@@ -161,20 +191,37 @@ pub async fn leftovers(
         tagged_apis(placement, mapped, reader),
     );
     let zones = zones.and_then(|zones| unambiguous(placement, zones));
-    let (records, mappings) = tokio::join!(records_of(placement, reader, &zones), mappings(placement, reader, &domain));
+    let (records, mappings) = tokio::join!(
+        records_of(placement, reader, &zones),
+        mappings(placement, reader, &domain)
+    );
     let apis = with_leaving(placement, apis, &mappings, reader).await;
-    let zone_id = zones.ok().and_then(|z| z.get(&placement.domain_name)?.found().map(|z| z.id.clone()));
-    Leftovers { zone_id, records, domain, mappings, apis, certificates, versions }
+    let zone_id = zones
+        .ok()
+        .and_then(|z| z.get(&placement.domain_name)?.found().map(|z| z.id.clone()));
+    Leftovers {
+        zone_id,
+        records,
+        domain,
+        mappings,
+        apis,
+        certificates,
+        versions,
+    }
 }
 
-/// The zones of a domain that is deleted. Which of two the records are in cannot be told: that is not the same as that
-/// there are none.
-fn unambiguous(placement: &Placement, zones: BTreeMap<String, ZoneChoice>) -> Seen<BTreeMap<String, ZoneChoice>> {
+/// The zones of a domain that is deleted. Which of two the records are in cannot be told: that is not the
+/// same as that there are none.
+fn unambiguous(
+    placement: &Placement,
+    zones: BTreeMap<String, ZoneChoice>,
+) -> Seen<BTreeMap<String, ZoneChoice>> {
     match zones.get(&placement.domain_name) {
         Some(ZoneChoice::Ambiguous(ids)) => Err(Unseen {
             reason: Reason::HostedZoneNotFound,
             message: format!(
-                "{} are public hosted zones of one name; say with spec.dns.route53.hostedZoneId in which one the records are",
+                "{} are public hosted zones of one name; say with spec.dns.route53.hostedZoneId in which one \
+                 the records are",
                 ids.join(" and ")
             ),
         }),
@@ -189,7 +236,14 @@ pub fn unseen(error: &Error) -> Unseen {
         Kind::NotFound | Kind::Conflict | Kind::Invalid => error.to_string(),
         _ => message,
     };
-    Unseen { reason: if reason == Reason::Progressing { Reason::Unreachable } else { reason }, message }
+    Unseen {
+        reason: if reason == Reason::Progressing {
+            Reason::Unreachable
+        } else {
+            reason
+        },
+        message,
+    }
 }
 
 async fn seen<T>(call: impl Future<Output = Result<T, errors::Error>>) -> Seen<T> {
@@ -204,9 +258,16 @@ fn certificate_names(d: &Desired) -> &[String] {
     }
 }
 
-/// The zone of the domain name and of each of `names`: the one of the spec, or the public one with the longest name that they end in.
-async fn zones(placement: &Placement, names: &[String], reader: &AwsReader<'_>) -> Seen<BTreeMap<String, ZoneChoice>> {
-    let DesiredDns::Route53 { zone_id, .. } = &placement.dns else { return Ok(BTreeMap::new()) };
+/// The zone of the domain name and of each of `names`: the one of the spec, or the public one with the
+/// longest name that they end in.
+async fn zones(
+    placement: &Placement,
+    names: &[String],
+    reader: &AwsReader<'_>,
+) -> Seen<BTreeMap<String, ZoneChoice>> {
+    let DesiredDns::Route53 { zone_id, .. } = &placement.dns else {
+        return Ok(BTreeMap::new());
+    };
     let given = match zone_id {
         Some(id) => reader.zone(id).await?,
         None => None,
@@ -214,14 +275,23 @@ async fn zones(placement: &Placement, names: &[String], reader: &AwsReader<'_>) 
     let names: BTreeSet<_> = names.iter().chain([&placement.domain_name]).collect();
     let fits = |name: &str| given.as_ref().is_some_and(|zone| is_in_zone(name, zone));
     let all = match zone_id {
-        Some(_) if names.iter().all(|name| fits(name) || **name == placement.domain_name) => vec![],
+        Some(_)
+            if names
+                .iter()
+                .all(|name| fits(name) || **name == placement.domain_name) =>
+        {
+            vec![]
+        }
         _ => reader.zones().await?,
     };
     let choice = |name: &String| match zone_id {
         Some(_) => given_zone(placement, name, given.as_ref(), &all),
         None => best_zone(name, &all),
     };
-    Ok(names.into_iter().map(|name| (name.clone(), choice(name))).collect())
+    Ok(names
+        .into_iter()
+        .map(|name| (name.clone(), choice(name)))
+        .collect())
 }
 
 /// True for a public zone that contains `name`.
@@ -229,8 +299,8 @@ fn is_in_zone(name: &str, zone: &Zone) -> bool {
     !zone.private && records::is_inside(name, &zone.name)
 }
 
-/// The zone of a name where the spec names one (`given`, when it is there): the domain's own name is in that one or in
-/// none, any other where it fits best.
+/// The zone of a name where the spec names one (`given`, when it is there): the domain's own name is in that
+/// one or in none, any other where it fits best.
 fn given_zone(placement: &Placement, name: &str, given: Option<&Zone>, all: &[Zone]) -> ZoneChoice {
     match given {
         Some(zone) if is_in_zone(name, zone) => ZoneChoice::Found(zone.clone()),
@@ -241,7 +311,9 @@ fn given_zone(placement: &Placement, name: &str, given: Option<&Zone>, all: &[Zo
 
 fn best_zone(name: &str, zones: &[Zone]) -> ZoneChoice {
     let fitting: Vec<_> = zones.iter().filter(|zone| is_in_zone(name, zone)).collect();
-    let Some(longest) = fitting.iter().map(|z| z.name.len()).max() else { return ZoneChoice::Missing };
+    let Some(longest) = fitting.iter().map(|z| z.name.len()).max() else {
+        return ZoneChoice::Missing;
+    };
     let mut best: Vec<_> = fitting.into_iter().filter(|z| z.name.len() == longest).collect();
     best.sort_by(|a, b| a.id.cmp(&b.id));
     match best.as_slice() {
@@ -276,7 +348,12 @@ fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<
     }
     let is_ours = |g: &Domain| custom_domain::is_ours(&d.placement, g) || is_taken_over(d, g);
     if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
-        arns.extend(g.ownership_certificate_arn.iter().chain([&g.certificate_arn]).filter(|arn| !arn.is_empty()));
+        arns.extend(
+            g.ownership_certificate_arn
+                .iter()
+                .chain([&g.certificate_arn])
+                .filter(|arn| !arn.is_empty()),
+        );
     }
     arns
 }
@@ -288,21 +365,29 @@ async fn validation(
     zones: &Seen<BTreeMap<String, ZoneChoice>>,
     certificates: &Seen<Vec<acm::Certificate>>,
 ) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
-    let (zones, certificates) = (zones.as_ref().map_err(Clone::clone)?, certificates.as_ref().map_err(Clone::clone)?);
-    let reads = validation_names(placement, zones, certificates).into_iter().map(async |(zone, name)| {
-        let records = reader.records(zone, name).await?;
-        Ok((name.clone(), records))
-    });
+    let (zones, certificates) = (
+        zones.as_ref().map_err(Clone::clone)?,
+        certificates.as_ref().map_err(Clone::clone)?,
+    );
+    let reads = validation_names(placement, zones, certificates)
+        .into_iter()
+        .map(async |(zone, name)| {
+            let records = reader.records(zone, name).await?;
+            Ok((name.clone(), records))
+        });
     join_all(reads).await.into_iter().collect()
 }
 
-/// The names of the validation records of our certificates, each with the id of the zone that it belongs into.
+/// The names of the validation records of our certificates, each with the id of the zone that it belongs
+/// into.
 fn validation_names<'a>(
     placement: &Placement,
     zones: &'a BTreeMap<String, ZoneChoice>,
     certificates: &'a [acm::Certificate],
 ) -> BTreeSet<(&'a String, &'a String)> {
-    let ours = certificates.iter().filter(|c| certificates::is_ours(placement, c));
+    let ours = certificates
+        .iter()
+        .filter(|c| certificates::is_ours(placement, c));
     ours.flat_map(|c| &c.validation)
         .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))
         .collect()
@@ -314,7 +399,9 @@ async fn records_of(
     zones: &Seen<BTreeMap<String, ZoneChoice>>,
 ) -> Seen<Vec<RecordSet>> {
     let zones = zones.as_ref().map_err(Clone::clone)?;
-    let Some(zone) = zones.get(&placement.domain_name).and_then(ZoneChoice::found) else { return Ok(vec![]) };
+    let Some(zone) = zones.get(&placement.domain_name).and_then(ZoneChoice::found) else {
+        return Ok(vec![]);
+    };
     let at = async |name: &str| reader.records(&zone.id, name).await;
     let ownership_record = records::ownership_record_name(&placement.domain_name);
     let (at_name, at_ownership_record) = tokio::join!(at(&placement.domain_name), at(&ownership_record));
@@ -327,12 +414,24 @@ async fn records_of(
     Ok(all)
 }
 
-async fn public(placement: &Placement, domain: &Seen<Option<Domain>>, dns: &PublicDns) -> Seen<Option<PublicName>> {
+async fn public(
+    placement: &Placement,
+    domain: &Seen<Option<Domain>>,
+    dns: &PublicDns,
+) -> Seen<Option<PublicName>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
     match (&placement.dns, domain) {
-        (DesiredDns::External { verify: DnsVerification::PublicDNS }, Some(g)) => {
+        (
+            DesiredDns::External {
+                verify: DnsVerification::PublicDNS,
+            },
+            Some(g),
+        ) => {
             let found = Box::pin(dns.resolve(&placement.domain_name, &g.target.to_lowercase())).await;
-            found.map(Some).map_err(|why| Unseen { reason: Reason::Unreachable, message: why.to_string() })
+            found.map(Some).map_err(|why| Unseen {
+                reason: Reason::Unreachable,
+                message: why.to_string(),
+            })
         }
         _ => Ok(None),
     }
@@ -348,7 +447,11 @@ async fn in_sync(session: &Session, change: Option<&str>) -> Seen<bool> {
     }
 }
 
-async fn mappings(placement: &Placement, reader: &AwsReader<'_>, domain: &Seen<Option<Domain>>) -> Seen<Vec<Mapping>> {
+async fn mappings(
+    placement: &Placement,
+    reader: &AwsReader<'_>,
+    domain: &Seen<Option<Domain>>,
+) -> Seen<Vec<Mapping>> {
     match domain.as_ref().map_err(Clone::clone)? {
         // Somebody else's are not ours to judge, and of some kinds of domain they cannot be read.
         Some(g) if custom_domain::is_ours(placement, g) => reader.mappings(&placement.domain_name).await,
@@ -362,7 +465,9 @@ async fn first_seen(
     reader: &AwsReader<'_>,
 ) -> BTreeMap<String, Seen<Option<gateway::Api>>> {
     let ids: BTreeSet<_> = mappings.values().map(|mapped| mapped.id.as_str()).collect();
-    let reads = ids.into_iter().map(async |id| (id.to_owned(), reader.api(id).await));
+    let reads = ids
+        .into_iter()
+        .map(async |id| (id.to_owned(), reader.api(id).await));
     join_all(reads).await.into_iter().collect()
 }
 
@@ -373,7 +478,8 @@ struct Asked {
     authorizer: bool,
 }
 
-/// The APIs as they were seen first, with the stages that are mapped. Without a probe the default endpoints are not asked.
+/// The APIs as they were seen first, with the stages that are mapped. Without a probe the default endpoints
+/// are not asked.
 async fn apis(
     placement: &Placement,
     seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
@@ -383,15 +489,19 @@ async fn apis(
     probe: Option<&EndpointProbe>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
     let reads = seen.into_iter().map(async |(id, seen)| {
-        let stages = mappings.values().filter(|mapped| mapped.id == id).map(|mapped| mapped.stage.as_str()).collect();
+        let stages = mappings
+            .values()
+            .filter(|mapped| mapped.id == id)
+            .map(|mapped| mapped.stage.as_str())
+            .collect();
         let read = api(placement, seen, stages, asked, reader, probe).await;
         (id, read)
     });
     join_all(reads).await.into_iter().collect()
 }
 
-/// The APIs that carry the ownership tags of headers, with all that is to be known of them. Of any other nothing but its tags is read: nobody has asked
-/// the policy whether it is for this domain.
+/// The APIs that carry the ownership tags of headers, with all that is to be known of them. Of any other
+/// nothing but its tags is read: nobody has asked the policy whether it is for this domain.
 async fn tagged_apis(
     placement: &Placement,
     mappings: &BTreeMap<String, MappedApi>,
@@ -405,12 +515,15 @@ async fn tagged_apis(
 /// True unless an API is known to carry no ownership tag of our headers.
 fn may_be_marked(placement: &Placement, api: &Seen<Option<gateway::Api>>) -> bool {
     match api {
-        Ok(api) => api.as_ref().is_some_and(|api| identity::has_ownership_tag(placement, &api.tags)),
+        Ok(api) => api
+            .as_ref()
+            .is_some_and(|api| identity::has_ownership_tag(placement, &api.tags)),
         Err(_) => true,
     }
 }
 
-/// True when the API's flag disables its default endpoint, and no deployment is pending that makes it effective.
+/// True when the API's flag disables its default endpoint, and no deployment is pending that makes it
+/// effective.
 fn is_said_to_be_closed(api: &gateway::Api) -> bool {
     api.endpoint_closed && api.tags.get(PENDING_TAG).is_none_or(|tag| tag == DEPLOYED)
 }
@@ -422,8 +535,21 @@ async fn with_leaving(
     mappings: &Seen<Vec<Mapping>>,
     reader: &AwsReader<'_>,
 ) -> BTreeMap<String, Seen<Option<Api>>> {
-    let left = mappings.iter().flatten().filter(|m| !known.contains_key(&m.api_id));
-    let left = left.map(|m| (m.path.clone(), MappedApi { id: m.api_id.clone(), stage: m.stage.clone() })).collect();
+    let left = mappings
+        .iter()
+        .flatten()
+        .filter(|m| !known.contains_key(&m.api_id));
+    let left = left
+        .map(|m| {
+            (
+                m.path.clone(),
+                MappedApi {
+                    id: m.api_id.clone(),
+                    stage: m.stage.clone(),
+                },
+            )
+        })
+        .collect();
     known.append(&mut Box::pin(tagged_apis(placement, &left, reader)).await);
     known
 }
@@ -439,14 +565,23 @@ async fn api(
     let Some(api) = first? else { return Ok(None) };
     let id = api.id.as_str();
     // All at once, however many are mapped.
-    let Some(all) = reader.stages(api.protocol, id).await? else { return Ok(None) }; // gone since
+    let Some(all) = reader.stages(api.protocol, id).await? else {
+        return Ok(None);
+    }; // gone since
     let named = |name: &str| all.iter().find(|stage| stage.name == name).cloned();
-    let stages: BTreeMap<_, _> = stages.into_iter().map(|name| (name.to_owned(), named(name))).collect();
+    let stages: BTreeMap<_, _> = stages
+        .into_iter()
+        .map(|name| (name.to_owned(), named(name)))
+        .collect();
     let probe = match probe {
         Some(probe) if is_said_to_be_closed(&api) => {
             let there = stages.values().flatten().map(|stage| stage.name.as_str());
-            let at = stages.keys().fold(id.to_owned(), |at, stage| format!("{at} {stage}"));
-            reader.probe(at, answers(&reader.session.execute_api_host(id), there, probe)).await
+            let at = stages
+                .keys()
+                .fold(id.to_owned(), |at, stage| format!("{at} {stage}"));
+            reader
+                .probe(at, answers(&reader.session.execute_api_host(id), there, probe))
+                .await
         }
         _ => None,
     };
@@ -460,10 +595,17 @@ async fn api(
     } else {
         None
     };
-    Ok(Some(Api { api, stages, probe, integrations, authorizers }))
+    Ok(Some(Api {
+        api,
+        stages,
+        probe,
+        integrations,
+        authorizers,
+    }))
 }
 
-/// The authorizers of an API, the routes that ask them, and what else there is to be known of those that are ours.
+/// The authorizers of an API, the routes that ask them, and what else there is to be known of those that are
+/// ours.
 async fn authorizers(
     placement: &Placement,
     protocol: Protocol,
@@ -473,12 +615,23 @@ async fn authorizers(
     let all = reader.authorizers(protocol, api_id).await?;
     let routes = reader.routes(protocol, api_id).await?;
     let mut permitted = BTreeSet::new();
-    for ours in all.iter().filter(|a| authorizer::is_ours(placement, a) && !a.function.is_empty()) {
-        if reader.statements(&ours.function).await?.contains(&authorizer::statement(placement, &ours.id)) {
+    for ours in all
+        .iter()
+        .filter(|a| authorizer::is_ours(placement, a) && !a.function.is_empty())
+    {
+        if reader
+            .statements(&ours.function)
+            .await?
+            .contains(&authorizer::statement(placement, &ours.id))
+        {
             permitted.insert(ours.id.clone());
         }
     }
-    Ok(Authorizers { all, routes, permitted })
+    Ok(Authorizers {
+        all,
+        routes,
+        permitted,
+    })
 }
 
 /// What the default endpoint answers at these stages, the most open of them.
@@ -502,8 +655,14 @@ fn most_open(answers: Vec<https::ProbeResult>) -> Option<https::ProbeResult> {
 
 async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Bucket>> {
     let name = &d.placement.bucket;
-    let Some(found) = reader.bucket(name).await? else { return Ok(None) };
-    let mut bucket = Bucket { region: found.region, versioned: found.versioned, made: None };
+    let Some(found) = reader.bucket(name).await? else {
+        return Ok(None);
+    };
+    let mut bucket = Bucket {
+        region: found.region,
+        versioned: found.versioned,
+        made: None,
+    };
     if d.create_bucket && bucket.region == d.placement.region {
         bucket.made = made(d, reader).await?;
     }
@@ -514,15 +673,30 @@ async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Bucket>> {
 async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Made>> {
     let name = &d.placement.bucket;
     let owner = reader.bucket_tags(name).await?.remove(OWNER_TAG);
-    let Some(owner) = owner.filter(|owner| d.placement.is_of_this_cluster(owner)) else { return Ok(None) };
+    let Some(owner) = owner.filter(|owner| d.placement.is_of_this_cluster(owner)) else {
+        return Ok(None);
+    };
     let private = reader.public_access_is_blocked(name).await?;
     let kms_key = reader.default_kms_key(name).await?;
-    Ok(Some(Made { owner, private, kms_key }))
+    Ok(Some(Made {
+        owner,
+        private,
+        kms_key,
+    }))
 }
 
-async fn published(placement: &Placement, reader: &AwsReader<'_>, versions: &Versions) -> Seen<Option<Published>> {
-    let Some(object) = reader.head(&placement.bucket, &placement.key).await? else { return Ok(None) };
-    let Some(content) = versions.read(&placement.bucket, &placement.key, reader.session, &object.version).await? else {
+async fn published(
+    placement: &Placement,
+    reader: &AwsReader<'_>,
+    versions: &Versions,
+) -> Seen<Option<Published>> {
+    let Some(object) = reader.head(&placement.bucket, &placement.key).await? else {
+        return Ok(None);
+    };
+    let Some(content) = versions
+        .read(&placement.bucket, &placement.key, reader.session, &object.version)
+        .await?
+    else {
         return Ok(None);
     };
     Ok(Some(Published {
@@ -536,11 +710,20 @@ async fn published(placement: &Placement, reader: &AwsReader<'_>, versions: &Ver
     }))
 }
 
-/// Whatever object and version the domain says it uses: also that of a domain which is not ours yet, or from before the truststore moved.
-async fn pinned(reader: &AwsReader<'_>, domain: &Seen<Option<Domain>>, versions: &Versions) -> Seen<Option<Pinned>> {
+/// Whatever object and version the domain says it uses: also that of a domain which is not ours yet, or from
+/// before the truststore moved.
+async fn pinned(
+    reader: &AwsReader<'_>,
+    domain: &Seen<Option<Domain>>,
+    versions: &Versions,
+) -> Seen<Option<Pinned>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
-    let Some(used) = domain.as_ref().and_then(|g| g.truststore.as_ref()) else { return Ok(None) };
-    let Some((bucket, key)) = used.place() else { return Ok(None) };
+    let Some(used) = domain.as_ref().and_then(|g| g.truststore.as_ref()) else {
+        return Ok(None);
+    };
+    let Some((bucket, key)) = used.place() else {
+        return Ok(None);
+    };
     let version = match &used.version {
         Some(version) => version.clone(),
         // Not pinned: what was newest at its last update, as far as anybody can tell.
@@ -552,7 +735,10 @@ async fn pinned(reader: &AwsReader<'_>, domain: &Seen<Option<Domain>>, versions:
     let content = versions.read(bucket, key, reader.session, &version).await?;
     Ok(content.and_then(|c| {
         let bundle = Bundle::parse(&c.bytes).ok()?;
-        Some(Pinned { owner: c.metadata.get(OWNER_METADATA).cloned(), bundle })
+        Some(Pinned {
+            owner: c.metadata.get(OWNER_METADATA).cloned(),
+            bundle,
+        })
     }))
 }
 
@@ -572,10 +758,16 @@ impl Versions {
 
     /// Forgets what is neither the latest nor in use.
     fn keep(&self, published: &Seen<Option<Published>>, domain: &Seen<Option<Domain>>) {
-        let (Ok(published), Ok(domain)) = (published, domain) else { return };
-        let used = domain.as_ref().and_then(|g| g.truststore.as_ref()).and_then(|t| t.version.as_ref());
+        let (Ok(published), Ok(domain)) = (published, domain) else {
+            return;
+        };
+        let used = domain
+            .as_ref()
+            .and_then(|g| g.truststore.as_ref())
+            .and_then(|t| t.version.as_ref());
         let latest = published.as_ref().map(|p| &p.version);
-        self.lock().retain(|(_, version), _| Some(version) == used || Some(version) == latest);
+        self.lock()
+            .retain(|(_, version), _| Some(version) == used || Some(version) == latest);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Content>> {
@@ -595,7 +787,13 @@ async fn versions(placement: &Placement, reader: &AwsReader<'_>) -> Seen<Vec<Str
     }
     let all = seen(reader.session.s3.versions(&placement.bucket, &placement.key)).await?;
     let reads = all.into_iter().filter(|v| !v.delete_marker).map(async |version| {
-        let content = seen(reader.session.s3.get(&placement.bucket, &placement.key, &version.id)).await?;
+        let content = seen(
+            reader
+                .session
+                .s3
+                .get(&placement.bucket, &placement.key, &version.id),
+        )
+        .await?;
         let ours = content.is_some_and(|c| c.metadata.get(OWNER_METADATA) == Some(&placement.owner));
         Ok(ours.then_some(version.id))
     });
@@ -612,7 +810,11 @@ mod tests {
     };
 
     fn zone(id: &str, name: &str, private: bool) -> Zone {
-        Zone { id: id.into(), name: name.into(), private }
+        Zone {
+            id: id.into(),
+            name: name.into(),
+            private,
+        }
     }
 
     #[test]
@@ -629,7 +831,10 @@ mod tests {
         assert_eq!(best_zone("example.com", &zones), found(0));
         assert_eq!(best_zone("example.org", &zones), ZoneChoice::Missing);
         let twins = [zone("Z2", "example.com", false), zone("Z1", "example.com", false)];
-        assert_eq!(best_zone("a.example.com", &twins), ZoneChoice::Ambiguous(vec!["Z1".into(), "Z2".into()]));
+        assert_eq!(
+            best_zone("a.example.com", &twins),
+            ZoneChoice::Ambiguous(vec!["Z1".into(), "Z2".into()])
+        );
     }
 
     #[test]
@@ -643,11 +848,22 @@ mod tests {
             zone("Z5", "example.net", false),
         );
         assert_eq!(of("api.example.com", Some(&api)), ZoneChoice::Found(api.clone()));
-        for (what, given) in [("gone", None), ("private", Some(&private)), ("another name's", Some(&other))] {
+        for (what, given) in [
+            ("gone", None),
+            ("private", Some(&private)),
+            ("another name's", Some(&other)),
+        ] {
             assert_eq!(of("api.example.com", given), ZoneChoice::Missing, "{what}");
-            assert_eq!(of("www.example.org", given), ZoneChoice::Found(all[1].clone()), "{what}");
+            assert_eq!(
+                of("www.example.org", given),
+                ZoneChoice::Found(all[1].clone()),
+                "{what}"
+            );
         }
-        assert_eq!(of("www.example.org", Some(&api)), ZoneChoice::Found(all[1].clone()));
+        assert_eq!(
+            of("www.example.org", Some(&api)),
+            ZoneChoice::Found(all[1].clone())
+        );
     }
 
     #[test]
@@ -656,13 +872,18 @@ mod tests {
         let with = |name: &str, choice| BTreeMap::from([(name.to_owned(), choice)]);
         let two = || ZoneChoice::Ambiguous(vec!["Z1".into(), "Z2".into()]);
         assert_eq!(
-            unambiguous(&placement, with("api.example.com", two())).unwrap_err().reason,
+            unambiguous(&placement, with("api.example.com", two()))
+                .unwrap_err()
+                .reason,
             Reason::HostedZoneNotFound
         );
         for zones in [
             with("www.example.org", two()),
             with("api.example.com", ZoneChoice::Missing),
-            with("api.example.com", ZoneChoice::Found(zone("Z1", "example.com", false))),
+            with(
+                "api.example.com",
+                ZoneChoice::Found(zone("Z1", "example.com", false)),
+            ),
         ] {
             assert_eq!(unambiguous(&placement, zones.clone()), Ok(zones));
         }
@@ -673,27 +894,62 @@ mod tests {
     }
 
     fn error(kind: Kind, operation: &'static str) -> Error {
-        Error { kind, operation, code: None, message: "m".into(), source: None }
+        Error {
+            kind,
+            operation,
+            code: None,
+            message: "m".into(),
+            source: None,
+        }
     }
 
     #[test]
     fn why_a_read_did_not_answer() {
         for (kind, operation, reason, message) in [
-            (Kind::Denied, "acm:ListCertificates", Reason::PermissionDenied, "allow it in its IAM policy"),
-            (Kind::Throttled, "acm:ListCertificates", Reason::Throttled, "throttled"),
-            (Kind::Transient, "acm:ListCertificates", Reason::Unreachable, "acm:ListCertificates: m"),
+            (
+                Kind::Denied,
+                "acm:ListCertificates",
+                Reason::PermissionDenied,
+                "allow it in its IAM policy",
+            ),
+            (
+                Kind::Throttled,
+                "acm:ListCertificates",
+                Reason::Throttled,
+                "throttled",
+            ),
+            (
+                Kind::Transient,
+                "acm:ListCertificates",
+                Reason::Unreachable,
+                "acm:ListCertificates: m",
+            ),
             (
                 Kind::NotFound,
                 "route53:ListResourceRecordSets",
                 Reason::Unreachable,
                 "route53:ListResourceRecordSets: m",
             ),
-            (Kind::Conflict, "route53:ListResourceRecordSets", Reason::Unreachable, ": m"),
-            (Kind::Invalid, "s3:HeadBucket", Reason::AwsRejected, "s3:HeadBucket: m"),
+            (
+                Kind::Conflict,
+                "route53:ListResourceRecordSets",
+                Reason::Unreachable,
+                ": m",
+            ),
+            (
+                Kind::Invalid,
+                "s3:HeadBucket",
+                Reason::AwsRejected,
+                "s3:HeadBucket: m",
+            ),
         ] {
             let found = unseen(&error(kind, operation));
             assert_eq!(found.reason, reason, "{kind:?}");
-            assert!(found.message.contains(message) && !found.message.contains("trying again"), "{}", found.message);
+            assert!(
+                found.message.contains(message) && !found.message.contains("trying again"),
+                "{}",
+                found.message
+            );
         }
     }
 
@@ -703,12 +959,18 @@ mod tests {
         let mut adopting = d.clone();
         adopting.adoption = crate::api::AdoptionPolicy::Unowned;
         let mut existing = d.clone();
-        existing.certificate = DesiredCertificate::Existing { arn: "a".into(), ownership_arn: Some("b".into()) };
+        existing.certificate = DesiredCertificate::Existing {
+            arn: "a".into(),
+            ownership_arn: Some("b".into()),
+        };
         let domain = o.domain.clone();
         let arn = domain.as_ref().unwrap().as_ref().unwrap().certificate_arn.clone();
         let with = |tags: &[(&str, &str)]| {
             let mut domain = domain.clone().unwrap().unwrap();
-            domain.tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            domain.tags = tags
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect();
             domain.ownership_certificate_arn = Some("o".into());
             Ok(Some(domain))
         };
@@ -716,14 +978,31 @@ mod tests {
         for (what, d, domain, expected) in [
             ("ours", &d, domain.clone(), vec![arn.as_str()]),
             ("nobody's", &d, with(&[]), vec![]),
-            ("nobody's, to be taken over", &adopting, with(&[]), vec![arn.as_str(), "o"]),
+            (
+                "nobody's, to be taken over",
+                &adopting,
+                with(&[]),
+                vec![arn.as_str(), "o"],
+            ),
             ("somebody else's", &adopting, with(&cross_namespace), vec![]),
             ("not there", &d, Ok(None), vec![]),
             ("named by the spec", &existing, Ok(None), vec!["a", "b"]),
-            ("named by the spec, beside those in use", &existing, domain.clone(), vec!["a", arn.as_str(), "b"]),
+            (
+                "named by the spec, beside those in use",
+                &existing,
+                domain.clone(),
+                vec!["a", arn.as_str(), "b"],
+            ),
         ] {
             let expected: BTreeSet<_> = expected.into_iter().map(str::to_owned).collect();
-            assert_eq!(named_arns(d, &domain).into_iter().cloned().collect::<BTreeSet<_>>(), expected, "{what}");
+            assert_eq!(
+                named_arns(d, &domain)
+                    .into_iter()
+                    .cloned()
+                    .collect::<BTreeSet<_>>(),
+                expected,
+                "{what}"
+            );
         }
     }
 
@@ -731,9 +1010,13 @@ mod tests {
     fn only_our_certificates_validation_records_are_looked_at() {
         let (d, o) = simulation::settled();
         let (zones, mut certificates) = (o.zones.unwrap(), o.certificates.unwrap());
-        let ids = |certificates: &[acm::Certificate]| validation_names(&d.placement, &zones, certificates).len();
+        let ids =
+            |certificates: &[acm::Certificate]| validation_names(&d.placement, &zones, certificates).len();
         assert_eq!(ids(&certificates), 1);
-        assert!(validation_names(&d.placement, &BTreeMap::new(), &certificates).is_empty(), "no zone");
+        assert!(
+            validation_names(&d.placement, &BTreeMap::new(), &certificates).is_empty(),
+            "no zone"
+        );
         certificates[0].tags.clear();
         assert_eq!(ids(&certificates), 0);
     }
@@ -753,12 +1036,17 @@ mod tests {
 
     #[test]
     fn a_default_endpoint_is_probed_once_it_is_closed_for_good() {
-        let tag =
-            |value: &'static str| move |api: &mut gateway::Api| drop(api.tags.insert(PENDING_TAG.into(), value.into()));
+        let tag = |value: &'static str| {
+            move |api: &mut gateway::Api| drop(api.tags.insert(PENDING_TAG.into(), value.into()))
+        };
         for (what, api, expected) in [
             ("closed", api(|_| {}), true),
             ("open", api(|api| api.endpoint_closed = false), false),
-            ("closed, not yet in effect", api(tag("cluster/ns/partners")), false),
+            (
+                "closed, not yet in effect",
+                api(tag("cluster/ns/partners")),
+                false,
+            ),
             ("closed and deployed", api(tag(DEPLOYED)), true),
         ] {
             assert_eq!(is_said_to_be_closed(&api), expected, "{what}");
@@ -770,7 +1058,10 @@ mod tests {
         use https::ProbeResult::{Answered, Refused, Unreachable};
         let unreachable = || Unreachable("m".into());
         assert_eq!(most_open(vec![]), None);
-        assert_eq!(most_open(vec![Refused(404), unreachable(), Answered(200)]), Some(Answered(200)));
+        assert_eq!(
+            most_open(vec![Refused(404), unreachable(), Answered(200)]),
+            Some(Answered(200))
+        );
         assert_eq!(most_open(vec![Refused(404), unreachable()]), Some(unreachable()));
         assert_eq!(most_open(vec![Refused(404)]), Some(Refused(404)));
     }
@@ -779,7 +1070,13 @@ mod tests {
     fn of_an_api_that_is_left_nothing_but_its_tags_is_read_unless_it_carries_our_marks() {
         let placement = placement();
         assert!(!may_be_marked(&placement, &Ok(Some(api(|_| {})))) && !may_be_marked(&placement, &Ok(None)));
-        assert!(may_be_marked(&placement, &Err(Unseen { reason: Reason::Unreachable, message: "m".into() })));
+        assert!(may_be_marked(
+            &placement,
+            &Err(Unseen {
+                reason: Reason::Unreachable,
+                message: "m".into()
+            })
+        ));
     }
 
     fn xml(text: &str) -> fake::Answer {
@@ -793,29 +1090,44 @@ mod tests {
                 "<GetChangeResponse><ChangeInfo><Id>C1</Id><Status>{word}</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt></ChangeInfo></GetChangeResponse>"
             )
         };
-        let of =
-            async |answer: fake::Answer, change| in_sync(&fake::answering(vec![("/change/", answer)]), change).await;
+        let of = async |answer: fake::Answer, change| {
+            in_sync(&fake::answering(vec![("/change/", answer)]), change).await
+        };
         assert_eq!(of(xml(&status("INSYNC")), Some("C1")).await, Ok(true));
         assert_eq!(of(xml(&status("PENDING")), Some("C1")).await, Ok(false));
         assert_eq!(of((404, vec![], String::new()), Some("C1")).await, Ok(true));
         assert!(of((500, vec![], String::new()), Some("C1")).await.is_err());
-        assert_eq!(of((500, vec![], String::new()), None).await, Ok(true), "none is under way");
+        assert_eq!(
+            of((500, vec![], String::new()), None).await,
+            Ok(true),
+            "none is under way"
+        );
     }
 
     #[tokio::test]
     async fn mappings_are_read_of_a_domain_of_ours_only() {
         let (d, o) = simulation::settled();
         let items = r#"{"items": [{"apiId": "a1", "apiMappingId": "m1", "stage": "s"}]}"#;
-        let (session, kept) = (fake::answering(vec![("/apimappings", xml(items))]), SessionCache::default());
+        let (session, kept) = (
+            fake::answering(vec![("/apimappings", xml(items))]),
+            SessionCache::default(),
+        );
         let reader = AwsReader::live(&session, &kept);
         let ours = o.domain.unwrap().unwrap();
         let mut cross_namespace = ours.clone();
         cross_namespace.tags.clear();
-        let read = async |domain| mappings(&d.placement, &reader, &domain).await.map(|all| all.len());
+        let read = async |domain| {
+            mappings(&d.placement, &reader, &domain)
+                .await
+                .map(|all| all.len())
+        };
         assert_eq!(read(Ok(Some(ours))).await, Ok(1));
         assert_eq!(read(Ok(Some(cross_namespace))).await, Ok(0));
         assert_eq!(read(Ok(None)).await, Ok(0));
-        let why = Unseen { reason: Reason::Unreachable, message: "m".into() };
+        let why = Unseen {
+            reason: Reason::Unreachable,
+            message: "m".into(),
+        };
         assert_eq!(read(Err(why.clone())).await, Err(why));
     }
 
@@ -826,13 +1138,26 @@ mod tests {
             <Version><Key>partners.pem</Key><VersionId>nobodys</VersionId></Version>\
             <DeleteMarker><Key>partners.pem</Key><VersionId>marker</VersionId></DeleteMarker></ListVersionsResult>";
         let body = |owner: Option<&'static str>| {
-            (200, owner.map(|owner| ("x-amz-meta-owner", owner)).into_iter().collect(), String::new())
+            (
+                200,
+                owner
+                    .map(|owner| ("x-amz-meta-owner", owner))
+                    .into_iter()
+                    .collect(),
+                String::new(),
+            )
         };
         let answers = |region: &'static str| {
             let ours = body(Some("cluster/ns/partners"));
             vec![
-                ("?versioning", xml("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")),
-                ("HEAD", (200, vec![("x-amz-bucket-region", region)], String::new())),
+                (
+                    "?versioning",
+                    xml("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"),
+                ),
+                (
+                    "HEAD",
+                    (200, vec![("x-amz-bucket-region", region)], String::new()),
+                ),
                 ("versions", xml(listed)),
                 ("versionId=ours", ours.clone()),
                 ("versionId=theirs", body(Some("other/ns/partners"))),
@@ -846,36 +1171,74 @@ mod tests {
         };
         let placement = placement();
         assert_eq!(read(&placement, "eu-west-1").await, Ok(vec!["ours".to_owned()]));
-        assert_eq!(read(&placement, "us-east-1").await, Ok(vec![]), "we never store anything there");
-        assert_eq!(read(&Placement { bucket: String::new(), ..placement }, "eu-west-1").await, Ok(vec![]));
+        assert_eq!(
+            read(&placement, "us-east-1").await,
+            Ok(vec![]),
+            "we never store anything there"
+        );
+        assert_eq!(
+            read(
+                &Placement {
+                    bucket: String::new(),
+                    ..placement
+                },
+                "eu-west-1"
+            )
+            .await,
+            Ok(vec![])
+        );
     }
 
     #[tokio::test]
     async fn the_settings_of_a_bucket_are_kept_only_where_we_made_it() {
         let answers = |owner: &str, region: &'static str| {
             vec![
-                ("?versioning", xml("<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>")),
+                (
+                    "?versioning",
+                    xml("<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>"),
+                ),
                 (
                     "?tagging",
                     xml(&format!(
                         "<Tagging><TagSet><Tag><Key>{OWNER_TAG}</Key><Value>{owner}</Value></Tag></TagSet></Tagging>"
                     )),
                 ),
-                ("HEAD", (200, vec![("x-amz-bucket-region", region)], String::new())),
+                (
+                    "HEAD",
+                    (200, vec![("x-amz-bucket-region", region)], String::new()),
+                ),
             ]
         };
         let read = async |creates, owner: &str, region| {
             let (session, kept) = (fake::answering(answers(owner, region)), SessionCache::default());
-            let d = Desired { create_bucket: creates, ..simulation::desired() };
-            let found = bucket(&d, &AwsReader::live(&session, &kept)).await.unwrap().unwrap();
+            let d = Desired {
+                create_bucket: creates,
+                ..simulation::desired()
+            };
+            let found = bucket(&d, &AwsReader::live(&session, &kept))
+                .await
+                .unwrap()
+                .unwrap();
             assert!(!found.versioned);
             found.made.map(|made| made.owner)
         };
         let ours = "cluster/ns/another";
-        assert_eq!(read(true, ours, "eu-west-1").await.as_deref(), Some(ours), "whichever MtlsDomain it was made for");
-        assert_eq!(read(false, ours, "eu-west-1").await, None, "the spec does not let us make one");
+        assert_eq!(
+            read(true, ours, "eu-west-1").await.as_deref(),
+            Some(ours),
+            "whichever MtlsDomain it was made for"
+        );
+        assert_eq!(
+            read(false, ours, "eu-west-1").await,
+            None,
+            "the spec does not let us make one"
+        );
         assert_eq!(read(true, ours, "us-east-1").await, None);
-        assert_eq!(read(true, "other/ns/partners", "eu-west-1").await, None, "another cluster's");
+        assert_eq!(
+            read(true, "other/ns/partners", "eu-west-1").await,
+            None,
+            "another cluster's"
+        );
     }
 
     #[tokio::test]
@@ -885,7 +1248,10 @@ mod tests {
         let gone = fake::answering(vec![]);
         let versions = Versions::default();
         assert!(versions.read("b", "k", &there, "v1").await.unwrap().is_some());
-        assert!(versions.read("b", "k", &gone, "v1").await.unwrap().is_some(), "a version never changes");
+        assert!(
+            versions.read("b", "k", &gone, "v1").await.unwrap().is_some(),
+            "a version never changes"
+        );
         assert!(versions.read("b", "k", &gone, "v2").await.unwrap().is_none());
         assert!(versions.read("b", "k", &there, "").await.unwrap().is_some());
         assert!(versions.read("b", "k", &gone, "").await.unwrap().is_none());
@@ -895,10 +1261,25 @@ mod tests {
             Ok(Some(domain))
         };
         versions.keep(&Ok(None), &domain("v1"));
-        assert!(versions.read("b", "k", &gone, "v1").await.unwrap().is_some(), "it is in use");
-        versions.keep(&Ok(None), &Err(Unseen { reason: Reason::Unreachable, message: "m".into() }));
-        assert!(versions.read("b", "k", &gone, "v1").await.unwrap().is_some(), "for all that is known");
+        assert!(
+            versions.read("b", "k", &gone, "v1").await.unwrap().is_some(),
+            "it is in use"
+        );
+        versions.keep(
+            &Ok(None),
+            &Err(Unseen {
+                reason: Reason::Unreachable,
+                message: "m".into(),
+            }),
+        );
+        assert!(
+            versions.read("b", "k", &gone, "v1").await.unwrap().is_some(),
+            "for all that is known"
+        );
         versions.keep(&Ok(None), &domain("v2"));
-        assert!(versions.read("b", "k", &gone, "v1").await.unwrap().is_none(), "forgotten");
+        assert!(
+            versions.read("b", "k", &gone, "v1").await.unwrap().is_none(),
+            "forgotten"
+        );
     }
 }

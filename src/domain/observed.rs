@@ -1,5 +1,5 @@
-//! What is there: the world around one `MtlsDomain` as read from Kubernetes and AWS, in plain data. No I/O here; `observe`
-//! fills it, `plan` judges it.
+//! What is there: the world around one `MtlsDomain` as read from Kubernetes and AWS, in plain data. No I/O
+//! here; `observe` fills it, `plan` judges it.
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -43,34 +43,40 @@ pub struct Observed {
     pub authorities: BTreeMap<String, Source>,
     /// The keys of generated authorities that the MtlsDomain's annotations record, by the authority's name.
     pub recorded: BTreeMap<String, String>,
-    /// The leaves of the domain's ClientCertificates, as their statuses have them. For the report: nothing is decided by it.
+    /// The leaves of the domain's ClientCertificates, as their statuses have them. For the report: nothing is
+    /// decided by it.
     pub leaves: Vec<Leaf>,
     /// The certificates in the Secrets of self-signed ClientCertificates, by the names of their entries.
     pub self_signed: Seen<BTreeMap<String, Vec<Certificate>>>,
-    /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the records are somebody else's.
+    /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the
+    /// records are somebody else's.
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// Every certificate in ACM for the domain name, ours or not.
     pub certificates: Seen<Vec<acm::Certificate>>,
-    /// Certificates by their ARN, `None`: there is none. Those that the spec names, and those that a domain of ours, or one to be taken
-    /// over, has now.
+    /// Certificates by their ARN, `None`: there is none. Those that the spec names, and those that a domain
+    /// of ours, or one to be taken over, has now.
     pub named: BTreeMap<String, Seen<Option<acm::Certificate>>>,
     /// What Route 53 has at the name of each validation record of our certificates.
     pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
     pub bucket: Seen<Option<Bucket>>,
     /// The latest version of the truststore object.
     pub published: Seen<Option<Published>>,
-    /// The truststore that the domain uses now, whoever wrote it; `None`: it has no mutual TLS, or that version is gone.
+    /// The truststore that the domain uses now, whoever wrote it; `None`: it has no mutual TLS, or that
+    /// version is gone.
     pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
-    /// The APIs that the spec maps, by id; `None`: there is no such API. With those that the domain still maps and that carry the ownership tags.
+    /// The APIs that the spec maps, by id; `None`: there is no such API. With those that the domain still
+    /// maps and that carry the ownership tags.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
-    /// Every record set at the domain name and at its owner marker; when that is missing, also where another tool may say whose they are.
+    /// Every record set at the domain name and at its owner marker; when that is missing, also where another
+    /// tool may say whose they are.
     pub records: Seen<Vec<route53::RecordSet>>,
-    /// Whether our last change of the records has reached all of Route 53; true when none is known to be under way.
+    /// Whether our last change of the records has reached all of Route 53; true when none is known to be
+    /// under way.
     pub records_in_sync: Seen<bool>,
-    /// What public DNS says of the domain name, once there is something to point at; only looked at where somebody else makes the records and
-    /// that is to be verified.
+    /// What public DNS says of the domain name, once there is something to point at; only looked at where
+    /// somebody else makes the records and that is to be verified.
     pub public: Seen<Option<PublicName>>,
     /// How often somebody else has taken our headers out of an API, by its id.
     pub corrections: BTreeMap<String, u32>,
@@ -80,7 +86,11 @@ impl Observed {
     /// The certificate with this ARN, when it is among those that were read.
     pub fn certificate(&self, arn: &str) -> Option<&acm::Certificate> {
         let named = self.named.values().flatten().flatten();
-        self.certificates.iter().flatten().chain(named).find(|c| c.arn == arn)
+        self.certificates
+            .iter()
+            .flatten()
+            .chain(named)
+            .find(|c| c.arn == arn)
     }
 }
 
@@ -200,7 +210,8 @@ pub struct Api {
     pub api: gateway::Api,
     /// The stages that the spec maps; `None`: there is no such stage.
     pub stages: BTreeMap<String, Option<gateway::Stage>>,
-    /// What the default endpoint answered at these stages, the most open of them; only looked at once it is said to be closed.
+    /// What the default endpoint answered at these stages, the most open of them; only looked at once it is
+    /// said to be closed.
     pub probe: Option<https::ProbeResult>,
     /// Only looked at where headers are asked for, or marked as ours.
     pub integrations: Option<Seen<Vec<gateway::Integration>>>,

@@ -1,5 +1,6 @@
-//! Whether the operator's policy allows what one reconcile of an `MtlsDomain` is about to do: asked before the first call to AWS, again when AWS has
-//! said which account it is, and again when zones and APIs have been found. Writes the status of one that is not allowed.
+//! Whether the operator's policy allows what one reconcile of an `MtlsDomain` is about to do: asked before
+//! the first call to AWS, again when AWS has said which account it is, and again when zones and APIs have
+//! been found. Writes the status of one that is not allowed.
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
@@ -19,7 +20,8 @@ use crate::{
     policy::{AccessRequest, Decision, Namespace, Policy},
 };
 
-/// The policy as it is at the beginning of a reconcile; one that changes meanwhile brings about another reconcile.
+/// The policy as it is at the beginning of a reconcile; one that changes meanwhile brings about another
+/// reconcile.
 pub(super) struct Permission<'a> {
     pub ctx: &'a Ctx,
     pub domain: &'a MtlsDomain,
@@ -30,7 +32,13 @@ pub(super) struct Permission<'a> {
 
 impl<'a> Permission<'a> {
     pub fn of(domain: &'a MtlsDomain, old: &'a MtlsDomainStatus, ctx: &'a Ctx, now: Timestamp) -> Self {
-        Permission { ctx, domain, old, now, policy: ctx.policy.borrow().clone() }
+        Permission {
+            ctx,
+            domain,
+            old,
+            now,
+            policy: ctx.policy.borrow().clone(),
+        }
     }
 
     pub fn policy(&self) -> Option<&Policy> {
@@ -42,16 +50,37 @@ impl<'a> Permission<'a> {
         is_allowed(&self.decide(self.domain, requests))
     }
 
-    /// Ends the reconcile when this is not allowed, and says so; `None`: it is. `unseen` is what the answer may hang on.
-    pub async fn ends(&self, requests: &[AccessRequest], unseen: Option<&Unseen>) -> Result<Option<Next>, Error> {
-        let Permission { ctx, domain, old, now, .. } = *self;
-        let (uid, generation) = (domain.uid().unwrap_or_default(), domain.metadata.generation.unwrap_or_default());
+    /// Ends the reconcile when this is not allowed, and says so; `None`: it is. `unseen` is what the answer
+    /// may hang on.
+    pub async fn ends(
+        &self,
+        requests: &[AccessRequest],
+        unseen: Option<&Unseen>,
+    ) -> Result<Option<Next>, Error> {
+        let Permission {
+            ctx,
+            domain,
+            old,
+            now,
+            ..
+        } = *self;
+        let (uid, generation) = (
+            domain.uid().unwrap_or_default(),
+            domain.metadata.generation.unwrap_or_default(),
+        );
         let (new, next) = match answer(domain, self.decide(domain, requests), unseen) {
             Answer::Allowed => return Ok(None),
-            Answer::Unclear(unseen) => (report::unclear(old, generation, &unseen, now), Next::requeue(ctx.poll(&uid))),
+            Answer::Unclear(unseen) => (
+                report::unclear(old, generation, &unseen, now),
+                Next::requeue(ctx.poll(&uid)),
+            ),
             Answer::Refused(refused) => {
-                ctx.bypasses.forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
-                (report::with_conditions(old, generation, &refused, &[], now), ctx.settled(&uid))
+                ctx.bypasses
+                    .forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
+                (
+                    report::with_conditions(old, generation, &refused, &[], now),
+                    ctx.settled(&uid),
+                )
             }
         };
         ctx.write(domain, old, &new).await?;
@@ -65,21 +94,31 @@ impl<'a> Permission<'a> {
     }
 
     fn decide(&self, domain: &MtlsDomain, requests: &[AccessRequest]) -> Decision {
-        decide(self.policy(), domain, requests, |namespace| self.ctx.labels(namespace))
+        decide(self.policy(), domain, requests, |namespace| {
+            self.ctx.labels(namespace)
+        })
     }
 }
 
-/// The policy's answer for all that `domain` reaches for; without a policy everything is allowed. `labels`: those of a
-/// namespace, as far as they are known.
+/// The policy's answer for all that `domain` reaches for; without a policy everything is allowed. `labels`:
+/// those of a namespace, as far as they are known.
 fn decide(
     policy: Option<&Policy>,
     domain: &MtlsDomain,
     requests: &[AccessRequest],
     labels: impl FnOnce(&str) -> Option<BTreeMap<String, String>>,
 ) -> Decision {
-    let Some(policy) = policy else { return Decision::Allowed };
+    let Some(policy) = policy else {
+        return Decision::Allowed;
+    };
     let name = domain.namespace().unwrap_or_default();
-    policy.decide(Namespace { name: &name, labels: labels(&name).as_ref() }, requests)
+    policy.decide(
+        Namespace {
+            name: &name,
+            labels: labels(&name).as_ref(),
+        },
+        requests,
+    )
 }
 
 /// True only for what the policy certainly allows: an unknown answer is not allowed.
@@ -106,17 +145,23 @@ fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> A
         Decision::Allowed => Answer::Allowed,
         Decision::Unknown => Answer::Unclear(unseen.cloned().unwrap_or_else(|| Unseen {
             reason: Reason::Unreachable,
-            message: "the labels of the namespace, by which the operator's policy goes, are not known yet".into(),
+            message:
+                "the labels of the namespace, by which the operator's policy goes, are not known yet".into(),
         })),
         Decision::Denied(mut message) => {
             if domain.metadata.deletion_timestamp.is_some() {
                 message = format!(
-                    "{message}. Until then nothing is deleted in AWS; to leave everything there as it is, annotate this object with {}: {}",
+                    "{message}. Until then nothing is deleted in AWS; to leave everything there as it is, \
+                     annotate this object with {}: {}",
                     finalizer::ABANDON,
                     domain.name_any()
                 );
             }
-            Answer::Refused(Acceptance::Refused { reason: Reason::NotPermitted, message, stalled: false })
+            Answer::Refused(Acceptance::Refused {
+                reason: Reason::NotPermitted,
+                message,
+                stalled: false,
+            })
         }
     }
 }
@@ -125,7 +170,15 @@ fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> A
 pub(super) fn before_aws(domain: &MtlsDomain, cluster_id: &str) -> Placement {
     let aws = domain.spec.aws.clone().unwrap_or_default();
     let (account, region) = (aws.account_id.unwrap_or_default(), aws.region.unwrap_or_default());
-    Placement::of(domain, &OperatorConfig { cluster_id, account: &account, region: &region, truststore_bucket: None })
+    Placement::of(
+        domain,
+        &OperatorConfig {
+            cluster_id,
+            account: &account,
+            region: &region,
+            truststore_bucket: None,
+        },
+    )
 }
 
 #[cfg(test)]
@@ -155,35 +208,58 @@ mod tests {
             (Decision::Unknown, false, false),
             (Decision::Denied("m".into()), false, true),
         ] {
-            assert_eq!((is_allowed(&decision), is_certainly_refused(&decision)), (allowed, refused), "{decision:?}");
+            assert_eq!(
+                (is_allowed(&decision), is_certainly_refused(&decision)),
+                (allowed, refused),
+                "{decision:?}"
+            );
         }
     }
 
     #[test]
     fn a_reconcile_goes_on_only_with_what_is_allowed() {
         let domain = domain(json!({"domainName": "a.example.com"}));
-        let zones = Unseen { reason: Reason::Throttled, message: "the zones".into() };
+        let zones = Unseen {
+            reason: Reason::Throttled,
+            message: "the zones".into(),
+        };
         assert_eq!(answer(&domain, Decision::Allowed, None), Answer::Allowed);
         assert_eq!(
             answer(&domain, Decision::Allowed, Some(&zones)),
             Answer::Allowed,
             "it hangs on nothing that failed"
         );
-        assert_eq!(answer(&domain, Decision::Unknown, Some(&zones)), Answer::Unclear(zones.clone()));
-        let Answer::Unclear(labels) = answer(&domain, Decision::Unknown, None) else { panic!("not known") };
-        assert!(labels.reason == Reason::Unreachable && labels.message.contains("the labels of the namespace"));
+        assert_eq!(
+            answer(&domain, Decision::Unknown, Some(&zones)),
+            Answer::Unclear(zones.clone())
+        );
+        let Answer::Unclear(labels) = answer(&domain, Decision::Unknown, None) else {
+            panic!("not known")
+        };
+        assert!(
+            labels.reason == Reason::Unreachable && labels.message.contains("the labels of the namespace")
+        );
         let refused = |domain: &MtlsDomain| match answer(domain, Decision::Denied("m".into()), Some(&zones)) {
-            Answer::Refused(Acceptance::Refused { reason: Reason::NotPermitted, message, stalled: false }) => message,
+            Answer::Refused(Acceptance::Refused {
+                reason: Reason::NotPermitted,
+                message,
+                stalled: false,
+            }) => message,
             other => panic!("{other:?}"),
         };
         assert_eq!(refused(&domain), "m");
-        assert!(refused(&going(domain)).ends_with("annotate this object with mtls-operator.io/abandon: partners"));
+        assert!(
+            refused(&going(domain)).ends_with("annotate this object with mtls-operator.io/abandon: partners")
+        );
     }
 
     #[test]
     fn the_policy_is_asked_about_the_namespace_with_its_labels() {
         let domain = domain(json!({"domainName": "a.example.com"}));
-        let requests = [AccessRequest { part: "p".into(), resource: Resource::Name("a.example.com".into()) }];
+        let requests = [AccessRequest {
+            part: "p".into(),
+            resource: Resource::Name("a.example.com".into()),
+        }];
         let of = |text: &str, labels: Option<&str>| {
             let policy = policy::parse(text).unwrap();
             decide(Some(&policy), &domain, &requests, |namespace| {
@@ -195,8 +271,15 @@ mod tests {
         assert_eq!(of(by_label, Some("a")), Decision::Allowed);
         assert!(matches!(of(by_label, Some("b")), Decision::Denied(_)));
         assert_eq!(of(by_label, None), Decision::Unknown);
-        assert!(matches!(of("rules: [{name: a, namespaces: {names: [other]}}]", None), Decision::Denied(_)));
-        assert_eq!(decide(None, &domain, &requests, |_| None), Decision::Allowed, "without a policy");
+        assert!(matches!(
+            of("rules: [{name: a, namespaces: {names: [other]}}]", None),
+            Decision::Denied(_)
+        ));
+        assert_eq!(
+            decide(None, &domain, &requests, |_| None),
+            Decision::Allowed,
+            "without a policy"
+        );
     }
 
     #[test]
@@ -207,11 +290,22 @@ mod tests {
         });
         let placement = before_aws(&domain(spec), "c");
         assert_eq!(
-            (placement.account.as_str(), placement.region.as_str(), placement.bucket.as_str()),
+            (
+                placement.account.as_str(),
+                placement.region.as_str(),
+                placement.bucket.as_str()
+            ),
             ("123456789012", "eu-west-1", "b")
         );
         let placement = before_aws(&domain(json!({"domainName": "a.example.com"})), "c");
-        assert_eq!((placement.account.as_str(), placement.region.as_str(), placement.bucket.as_str()), ("", "", ""));
+        assert_eq!(
+            (
+                placement.account.as_str(),
+                placement.region.as_str(),
+                placement.bucket.as_str()
+            ),
+            ("", "", "")
+        );
         assert_eq!(placement.owner, "c/shop/partners");
     }
 }

@@ -1,4 +1,5 @@
-//! Decides: what is desired and what is there in, what to do next out. Pure and total: no I/O, no clock, no failure.
+//! Decides: what is desired and what is there in, what to do next out. Pure and total: no I/O, no clock, no
+//! failure.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -35,8 +36,8 @@ pub const OWNER_METADATA: &str = "owner";
 pub const KMS_KEY_METADATA: &str = "kms-key";
 /// On an API between a change and what makes it effective: a deployment, or a touched stage.
 pub const PENDING_TAG: &str = "mtls-operator.io/pending-deployment";
-/// Its value once a REST API has been deployed and until its endpoint is seen refusing callers, so that it is deployed once and not
-/// again while that takes effect. Until then the value is the ownership tag.
+/// Its value once a REST API has been deployed and until its endpoint is seen refusing callers, so that it is
+/// deployed once and not again while that takes effect. Until then the value is the ownership tag.
 pub const DEPLOYED: &str = "deployed";
 
 /// Each step is a condition type, in the order in which they come true.
@@ -104,7 +105,8 @@ impl StepState {
     }
 }
 
-/// What to do for one step and how it stands. A blocked step may still have something to do for its other parts.
+/// What to do for one step and how it stands. A blocked step may still have something to do for its other
+/// parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepPlan {
     pub state: StepState,
@@ -113,10 +115,14 @@ pub struct StepPlan {
 
 impl StepPlan {
     fn in_progress(what: impl Into<String>, actions: Vec<Action>) -> Self {
-        StepPlan { state: StepState::InProgress(what.into()), actions }
+        StepPlan {
+            state: StepState::InProgress(what.into()),
+            actions,
+        }
     }
 
-    /// A step that is as many as there are APIs: everything that is to be done, and the worst of them speaks for it. `None`: there are none.
+    /// A step that is as many as there are APIs: everything that is to be done, and the worst of them speaks
+    /// for it. `None`: there are none.
     fn of_all(all: Vec<StepPlan>) -> Option<Self> {
         let worst = |v: &StepState| match v {
             StepState::Blocked(..) => 0,
@@ -129,13 +135,19 @@ impl StepPlan {
         };
         let (states, actions): (Vec<_>, Vec<_>) = all.into_iter().map(|j| (j.state, j.actions)).unzip();
         let state = states.into_iter().min_by_key(worst)?;
-        Some(StepPlan { state, actions: actions.concat() })
+        Some(StepPlan {
+            state,
+            actions: actions.concat(),
+        })
     }
 }
 
 impl From<StepState> for StepPlan {
     fn from(state: StepState) -> Self {
-        StepPlan { state, actions: Vec::new() }
+        StepPlan {
+            state,
+            actions: Vec::new(),
+        }
     }
 }
 
@@ -152,20 +164,28 @@ pub struct Plan {
 
 impl Plan {
     pub fn actions(&self) -> impl Iterator<Item = (Step, &Action)> {
-        self.steps.iter().flat_map(|(step, step_plan)| step_plan.actions.iter().map(|a| (*step, a)))
+        self.steps
+            .iter()
+            .flat_map(|(step, step_plan)| step_plan.actions.iter().map(|a| (*step, a)))
     }
 }
 
 /// What to do next so that what is there becomes what is desired.
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let truststore = truststore::compile(d, o, now);
-    let (certificate, ownership) = (certificates::chosen(d, o).cloned(), certificates::ownership(d, o).cloned());
+    let (certificate, ownership) = (
+        certificates::chosen(d, o).cloned(),
+        certificates::ownership(d, o).cloned(),
+    );
     let refs = references::resolved_refs(d, o, truststore.as_ref());
     let mut published = truststore::publish(d, o, &refs, truststore.as_ref());
     let mut issued = certificates::certificates(d, o, now);
     if custom_domain::is_barred(d, o) {
         // Nothing is made for a domain that is somebody else's.
-        for step_plan in [&mut published, &mut issued].into_iter().filter(|j| !j.actions.is_empty()) {
+        for step_plan in [&mut published, &mut issued]
+            .into_iter()
+            .filter(|j| !j.actions.is_empty())
+        {
             *step_plan = StepState::WaitingFor(Step::DomainProgrammed).into();
         }
     }
@@ -177,5 +197,10 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let step_plan = [refs, issued, published, programmed, mapped, named, closed];
     let told = identity::identity(d, o).map(|step_plan| (Step::IdentityPropagated, step_plan));
     let steps = Step::ALL.into_iter().zip(step_plan).chain(told).collect();
-    Plan { steps, certificate, ownership, truststore }
+    Plan {
+        steps,
+        certificate,
+        ownership,
+        truststore,
+    }
 }

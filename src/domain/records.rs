@@ -1,4 +1,5 @@
-//! The records of a domain in Route 53: what must stand there, whose it is, and the one batch that makes it so. Pure.
+//! The records of a domain in Route 53: what must stand there, whose it is, and the one batch that makes it
+//! so. Pure.
 use super::desired::{Placement, short_hash};
 use crate::aws::{
     gateway::{Domain, IpAddressType},
@@ -15,7 +16,8 @@ pub enum RecordPlan {
     Right { owned: bool },
     /// `first`: nothing of ours stands there yet.
     Change { changes: Vec<Change>, first: bool },
-    /// What is there is not ours to change; the text says what it is and the way out, after "the hosted zone has".
+    /// What is there is not ours to change; the text says what it is and the way out, after "the hosted zone
+    /// has".
     NotOwned(String),
 }
 
@@ -56,8 +58,8 @@ pub fn is_inside(name: &str, zone: &str) -> bool {
     name == zone || name.strip_suffix(zone).is_some_and(|head| head.ends_with('.'))
 }
 
-/// The names at which external-dns's TXT registry may say whose a record is, besides the name itself: with the record's type before it, and
-/// with `cname-` for an alias. Source: external-dns, docs/registry/txt.md.
+/// The names at which external-dns's TXT registry may say whose a record is, besides the name itself: with
+/// the record's type before it, and with `cname-` for an alias. Source: external-dns, docs/registry/txt.md.
 pub fn registry_names(domain_name: &str) -> [String; 2] {
     ["a", "cname"].map(|kind| format!("{kind}-{domain_name}"))
 }
@@ -65,35 +67,56 @@ pub fn registry_names(domain_name: &str) -> [String; 2] {
 /// Whether our marker is there.
 pub fn has_ownership_record(placement: &Placement, there: &[RecordSet]) -> bool {
     let ownership_record = ownership_record(placement);
-    there.iter().any(|r| r.name == ownership_record.name && r.kind == "TXT" && r.values == ownership_record.values)
+    there
+        .iter()
+        .any(|r| r.name == ownership_record.name && r.kind == "TXT" && r.values == ownership_record.values)
 }
 
 /// Whether records stand at the domain name that nobody's mark of our kind stands beside.
 pub fn lacks_ownership_record(placement: &Placement, there: &[RecordSet]) -> bool {
     let ownership_record = ownership_record_name(&placement.domain_name);
-    at_name(placement, there).next().is_some() && !there.iter().any(|r| r.name == ownership_record && r.kind == "TXT")
+    at_name(placement, there).next().is_some()
+        && !there
+            .iter()
+            .any(|r| r.name == ownership_record && r.kind == "TXT")
 }
 
 /// What answers, or sends elsewhere, whoever asks for the domain name's addresses.
 fn at_name<'a>(placement: &'a Placement, there: &'a [RecordSet]) -> impl Iterator<Item = &'a RecordSet> {
-    there.iter().filter(|r| r.name == placement.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME"))
+    there
+        .iter()
+        .filter(|r| r.name == placement.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME"))
 }
 
-/// `there` is every record set at the domain name, at its marker, and, when that is missing, at [`registry_names`].
-pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, there: &[RecordSet]) -> RecordPlan {
+/// `there` is every record set at the domain name, at its marker, and, when that is missing, at
+/// [`registry_names`].
+pub fn plan(
+    placement: &Placement,
+    zone: &Zone,
+    g: &Domain,
+    ip: IpAddressType,
+    there: &[RecordSet],
+) -> RecordPlan {
     let name = &placement.domain_name;
     let ownership_record = ownership_record(placement);
-    let registered = there.iter().find(|r| r.name == ownership_record.name && r.kind == "TXT");
+    let registered = there
+        .iter()
+        .find(|r| r.name == ownership_record.name && r.kind == "TXT");
     if registered.is_some_and(|m| m.values != ownership_record.values) {
         return RecordPlan::NotOwned(format!(
-            "the ownership record of another owner, TXT {}: the records of {name} belong to another MtlsDomain, perhaps of another cluster; delete it there, or \
+            "the ownership record of another owner, TXT {}: the records of {name} belong to another \
+             MtlsDomain, perhaps of another cluster; delete it there, or \
              the marker if there is none",
             ownership_record.name
         ));
     }
-    if let Some(delegation) = there.iter().find(|r| r.name == *name && r.kind == "NS" && *name != zone.name) {
+    if let Some(delegation) = there
+        .iter()
+        .find(|r| r.name == *name && r.kind == "NS" && *name != zone.name)
+    {
         return RecordPlan::NotOwned(format!(
-            "{}: that name is a zone of its own, elsewhere. Say where with spec.dns.route53.hostedZoneId and assumeRole, or with spec.dns.external",
+            "{}: that name is a zone of its own, elsewhere. Say where with spec.dns.route53.hostedZoneId and \
+             assumeRole, or with spec.dns.external",
             describe(delegation)
         ));
     }
@@ -104,7 +127,8 @@ pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, t
     let missing = |r: &&&str| !at_name(placement, there).any(|found| found.kind == **r);
     if let Some(routed) = at_name(placement, there).find(|r| r.routed) {
         return RecordPlan::NotOwned(format!(
-            "{}, one of several that a routing policy chooses from, and the operator changes none of them; delete them, or keep them and set \
+            "{}, one of several that a routing policy chooses from, and the operator changes none of them; \
+             delete them, or keep them and set \
              spec.dns.external",
             describe(routed)
         ));
@@ -116,7 +140,8 @@ pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, t
         let alias = at_name(placement, there).all(|r| r.kind != "CNAME");
         return match kinds.iter().find(missing).filter(|_| alias) {
             Some(kind) => RecordPlan::NotOwned(format!(
-                "no {kind} {name} beside records that are right, but not ours to complete; create an alias to {} there, or delete the others to \
+                "no {kind} {name} beside records that are right, but not ours to complete; create an alias \
+                 to {} there, or delete the others to \
                  let the operator write all",
                 g.target
             )),
@@ -125,21 +150,35 @@ pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, t
     }
     let mut changes: Vec<_> = at_name(placement, there)
         .filter(|r| !kinds.contains(&&*r.kind))
-        .map(|r| Change { action: Action::Delete, record: r.clone() })
+        .map(|r| Change {
+            action: Action::Delete,
+            record: r.clone(),
+        })
         .collect();
     for record in kinds.iter().map(|kind| alias(name, kind, g)) {
         match at_name(placement, there).find(|r| r.kind == record.kind) {
             Some(r) if points_at(r, g) => {}
-            Some(_) => changes.push(Change { action: Action::Upsert, record }),
-            None => changes.push(Change { action: Action::Create, record }),
+            Some(_) => changes.push(Change {
+                action: Action::Upsert,
+                record,
+            }),
+            None => changes.push(Change {
+                action: Action::Create,
+                record,
+            }),
         }
     }
     if changes.is_empty() {
-        return RecordPlan::Right { owned: registered.is_some() };
+        return RecordPlan::Right {
+            owned: registered.is_some(),
+        };
     }
     let first = registered.is_none();
     if first {
-        changes.push(Change { action: Action::Create, record: ownership_record });
+        changes.push(Change {
+            action: Action::Create,
+            record: ownership_record,
+        });
     }
     RecordPlan::Change { changes, first }
 }
@@ -147,17 +186,25 @@ pub fn plan(placement: &Placement, zone: &Zone, g: &Domain, ip: IpAddressType, t
 /// Whose the unmarked records at the domain name are, as far as that can be told, and what to do.
 fn whose(placement: &Placement, there: &[RecordSet]) -> String {
     let registry = registry_names(&placement.domain_name);
-    let texts =
-        there.iter().filter(|r| r.kind == "TXT" && (r.name == placement.domain_name || registry.contains(&r.name)));
+    let texts = there
+        .iter()
+        .filter(|r| r.kind == "TXT" && (r.name == placement.domain_name || registry.contains(&r.name)));
     let claim = texts.flat_map(|r| &r.values).find_map(|value| {
-        let mut fields = value.trim_matches('"').split(',').filter_map(|field| field.split_once('='));
-        fields.next().filter(|heritage| *heritage == ("heritage", "external-dns"))?;
-        let resource = fields.find_map(|(key, resource)| (key == "external-dns/resource").then_some(resource));
+        let mut fields = value
+            .trim_matches('"')
+            .split(',')
+            .filter_map(|field| field.split_once('='));
+        fields
+            .next()
+            .filter(|heritage| *heritage == ("heritage", "external-dns"))?;
+        let resource =
+            fields.find_map(|(key, resource)| (key == "external-dns/resource").then_some(resource));
         Some(resource.unwrap_or("an object that it does not name").to_owned())
     });
     match claim {
         Some(resource) => format!(
-            "which external-dns made for {resource}; take the name out there, so that external-dns deletes the record and the operator can write {}",
+            "which external-dns made for {resource}; take the name out there, so that external-dns deletes \
+             the record and the operator can write {}",
             placement.domain_name
         ),
         None => format!(
@@ -176,21 +223,36 @@ pub fn removal(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
     else {
         return vec![];
     };
-    let ours = at_name(placement, there)
-        .filter(|r| !r.routed && r.alias.as_ref().is_some_and(|a| a.target.contains(".execute-api.")));
-    ours.chain([registered]).map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
+    let ours = at_name(placement, there).filter(|r| {
+        !r.routed
+            && r.alias
+                .as_ref()
+                .is_some_and(|a| a.target.contains(".execute-api."))
+    });
+    ours.chain([registered])
+        .map(|r| Change {
+            action: Action::Delete,
+            record: r.clone(),
+        })
+        .collect()
 }
 
 /// Takes our marker away and leaves what it stood beside.
 pub fn ownership_removal(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
     let ownership_record = ownership_record(placement);
-    let registered = there
-        .iter()
-        .filter(|r| r.name == ownership_record.name && r.kind == "TXT" && r.values == ownership_record.values);
-    registered.map(|r| Change { action: Action::Delete, record: r.clone() }).collect()
+    let registered = there.iter().filter(|r| {
+        r.name == ownership_record.name && r.kind == "TXT" && r.values == ownership_record.values
+    });
+    registered
+        .map(|r| Change {
+            action: Action::Delete,
+            record: r.clone(),
+        })
+        .collect()
 }
 
-/// What it takes for the validation CNAME to be there. It is the same for every certificate of that name in the account.
+/// What it takes for the validation CNAME to be there. It is the same for every certificate of that name in
+/// the account.
 pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option<Change> {
     let existing = there.iter().find(|r| r.kind == "CNAME");
     if existing.is_some_and(|r| r.values.len() == 1 && plain(&r.values[0]) == plain(value)) {
@@ -204,7 +266,14 @@ pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option
         alias: None,
         routed: false,
     };
-    Some(Change { action: if existing.is_some() { Action::Upsert } else { Action::Create }, record })
+    Some(Change {
+        action: if existing.is_some() {
+            Action::Upsert
+        } else {
+            Action::Create
+        },
+        record,
+    })
 }
 
 /// Whether callers get to the domain by this record: our kind of alias, or a CNAME of somebody's.
@@ -244,7 +313,10 @@ mod tests {
             region: "eu-west-1".into(),
             owner: "cluster/ns/partners".into(),
             domain_name: NAME.into(),
-            dns: DesiredDns::Route53 { zone_id: None, role_arn: None },
+            dns: DesiredDns::Route53 {
+                zone_id: None,
+                role_arn: None,
+            },
             bucket: "b".into(),
             key: "k".into(),
             unlisted_mappings: None,
@@ -271,25 +343,46 @@ mod tests {
     }
 
     fn to(kind: &str, target: &str) -> RecordSet {
-        alias(NAME, kind, &Domain { target: target.into(), ..domain() })
+        alias(
+            NAME,
+            kind,
+            &Domain {
+                target: target.into(),
+                ..domain()
+            },
+        )
     }
 
     fn values(name: &str, kind: &str, value: &str) -> RecordSet {
         let (ttl, values) = (Some(60), vec![value.to_owned()]);
-        RecordSet { name: name.into(), kind: kind.into(), ttl, values, alias: None, routed: false }
+        RecordSet {
+            name: name.into(),
+            kind: kind.into(),
+            ttl,
+            values,
+            alias: None,
+            routed: false,
+        }
     }
 
     #[test]
     fn only_what_is_ours_or_nobodys_is_changed() {
         use IpAddressType::{Dualstack, Ipv4};
         let ours = ownership_record(&placement());
-        let theirs = ownership_record(&Placement { owner: "other/ns/partners".into(), ..placement() });
+        let theirs = ownership_record(&Placement {
+            owner: "other/ns/partners".into(),
+            ..placement()
+        });
         let (a, aaaa) = (to("A", TARGET), to("AAAA", TARGET));
         let elsewhere = to("A", "d-2.execute-api.eu-west-1.amazonaws.com");
         let cname = |target: &str| values(NAME, "CNAME", target);
         let routed = |r: RecordSet| RecordSet { routed: true, ..r };
         let registry = |name: &str| {
-            values(name, "TXT", "\"heritage=external-dns,external-dns/owner=x,external-dns/resource=ingress/shop/web\"")
+            values(
+                name,
+                "TXT",
+                "\"heritage=external-dns,external-dns/owner=x,external-dns/resource=ingress/shop/web\"",
+            )
         };
         let here = values(NAME, "TXT", "\"v=spf1 -all\"");
         // What is there, and either the changes that follow or a part of what is said.
@@ -301,11 +394,27 @@ mod tests {
             (vec![ours.clone()], Ipv4, Ok("CREATE A")),
             (vec![ours.clone(), a.clone()], Ipv4, Ok("")),
             (vec![ours.clone(), a.clone()], Dualstack, Ok("CREATE AAAA")),
-            (vec![ours.clone(), a.clone(), aaaa.clone()], Ipv4, Ok("DELETE AAAA")),
+            (
+                vec![ours.clone(), a.clone(), aaaa.clone()],
+                Ipv4,
+                Ok("DELETE AAAA"),
+            ),
             (vec![ours.clone(), elsewhere.clone()], Ipv4, Ok("UPSERT A")),
-            (vec![ours.clone(), values(NAME, "A", "192.0.2.1")], Ipv4, Ok("UPSERT A")),
-            (vec![ours.clone(), cname("x.example.net")], Ipv4, Ok("DELETE CNAME, CREATE A")),
-            (vec![ours.clone(), routed(elsewhere.clone())], Ipv4, Err("routing policy")),
+            (
+                vec![ours.clone(), values(NAME, "A", "192.0.2.1")],
+                Ipv4,
+                Ok("UPSERT A"),
+            ),
+            (
+                vec![ours.clone(), cname("x.example.net")],
+                Ipv4,
+                Ok("DELETE CNAME, CREATE A"),
+            ),
+            (
+                vec![ours.clone(), routed(elsewhere.clone())],
+                Ipv4,
+                Err("routing policy"),
+            ),
             // right already, and somebody else's
             (vec![a.clone()], Ipv4, Ok("")),
             (vec![a.clone(), aaaa.clone()], Dualstack, Ok("")),
@@ -314,7 +423,11 @@ mod tests {
             (vec![a.clone()], Dualstack, Err("no AAAA mtls.example.com beside")),
             (vec![routed(a.clone())], Ipv4, Err("routing policy")),
             // wrong, and somebody else's
-            (vec![elsewhere.clone()], Ipv4, Err("A mtls.example.com (an alias to d-2.")),
+            (
+                vec![elsewhere.clone()],
+                Ipv4,
+                Err("A mtls.example.com (an alias to d-2."),
+            ),
             (
                 vec![values(NAME, "A", "192.0.2.1")],
                 Ipv4,
@@ -325,27 +438,47 @@ mod tests {
                 Ipv4,
                 Err("CNAME mtls.example.com (x.example.net), which carries no ownership record"),
             ),
-            (vec![elsewhere.clone(), registry(NAME)], Ipv4, Err("which external-dns made for ingress/shop/web")),
+            (
+                vec![elsewhere.clone(), registry(NAME)],
+                Ipv4,
+                Err("which external-dns made for ingress/shop/web"),
+            ),
             (
                 vec![elsewhere.clone(), registry("a-mtls.example.com")],
                 Ipv4,
                 Err("external-dns made for ingress/shop/web"),
             ),
-            (vec![elsewhere.clone(), registry("cname-mtls.example.com")], Ipv4, Err("external-dns made for")),
-            (vec![elsewhere, here], Ipv4, Err("carries no ownership record of this operator")),
+            (
+                vec![elsewhere.clone(), registry("cname-mtls.example.com")],
+                Ipv4,
+                Err("external-dns made for"),
+            ),
+            (
+                vec![elsewhere, here],
+                Ipv4,
+                Err("carries no ownership record of this operator"),
+            ),
             (
                 vec![theirs.clone()],
                 Ipv4,
                 Err("the ownership record of another owner, TXT _mtls-operator.mtls.example.com"),
             ),
-            (vec![theirs, a], Ipv4, Err("the ownership record of another owner")),
+            (
+                vec![theirs, a],
+                Ipv4,
+                Err("the ownership record of another owner"),
+            ),
             (
                 vec![values(NAME, "NS", "ns1.example.net.")],
                 Ipv4,
                 Err("NS mtls.example.com (ns1.example.net.): that name is"),
             ),
         ] {
-            let zone = Zone { id: "Z1".into(), name: "example.com".into(), private: false };
+            let zone = Zone {
+                id: "Z1".into(),
+                name: "example.com".into(),
+                private: false,
+            };
             let planned = match plan(&placement(), &zone, &domain(), ip, &there) {
                 RecordPlan::Right { owned } => {
                     assert_eq!(owned, there.contains(&ours), "{there:?}");
@@ -369,16 +502,26 @@ mod tests {
                 _ => panic!("{there:?}: {planned:?} instead of {expected:?}"),
             }
             let gone = removal(&placement(), &there);
-            assert!(gone.iter().all(|c| there.contains(&c.record) && !c.record.routed), "exactly what was read");
+            assert!(
+                gone.iter().all(|c| there.contains(&c.record) && !c.record.routed),
+                "exactly what was read"
+            );
             assert_eq!(gone.is_empty(), !there.contains(&ours), "{there:?}");
         }
     }
 
     #[test]
     fn the_apex_of_a_zone_has_name_servers_of_its_own() {
-        let zone = Zone { id: "Z1".into(), name: NAME.into(), private: false };
+        let zone = Zone {
+            id: "Z1".into(),
+            name: NAME.into(),
+            private: false,
+        };
         let there = [values(NAME, "NS", "ns1.example.net.")];
         let planned = plan(&placement(), &zone, &domain(), IpAddressType::Ipv4, &there);
-        assert!(matches!(planned, RecordPlan::Change { first: true, .. }), "{planned:?}");
+        assert!(
+            matches!(planned, RecordPlan::Change { first: true, .. }),
+            "{planned:?}"
+        );
     }
 }

@@ -73,8 +73,11 @@ pub fn report(
     outcomes: &Outcomes,
     now: Timestamp,
 ) -> MtlsDomainStatus {
-    let step_conditions: Vec<_> =
-        plan.steps.iter().map(|(step, step_plan)| step_condition(*step, step_plan, outcomes.get(step))).collect();
+    let step_conditions: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|(step, step_plan)| step_condition(*step, step_plan, outcomes.get(step)))
+        .collect();
     let mut new = with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now);
     facts(&mut new, placement, plan, o, now);
     new.plan = vec![];
@@ -109,7 +112,8 @@ pub fn observing(
     new
 }
 
-/// The status of a spec that is not served, or of one that is being deleted: only the conditions say something new.
+/// The status of a spec that is not served, or of one that is being deleted: only the conditions say
+/// something new.
 pub fn with_conditions(
     old: &MtlsDomainStatus,
     generation: i64,
@@ -126,8 +130,15 @@ pub fn with_conditions(
 
 /// The status when it could not be found out whether the spec is allowed.
 pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
-    let step_condition = step_condition(Step::ResolvedRefs, &StepState::Unknown(unseen.clone()).into(), None);
-    let acceptance = Acceptance::Unclear(StepCondition { type_: ConditionType::Accepted, ..step_condition });
+    let step_condition = step_condition(
+        Step::ResolvedRefs,
+        &StepState::Unknown(unseen.clone()).into(),
+        None,
+    );
+    let acceptance = Acceptance::Unclear(StepCondition {
+        type_: ConditionType::Accepted,
+        ..step_condition
+    });
     with_conditions(old, generation, &acceptance, &[], now)
 }
 
@@ -140,8 +151,8 @@ const GONE: [ConditionType; 5] = [
     ConditionType::IdentityPropagated,
 ];
 
-/// The status of an object that is being deleted: Ready is False, and its message is `why`, what the deletion does or waits for. `goes`: what the
-/// object has in AWS is deleted with it, and does not stay.
+/// The status of an object that is being deleted: Ready is False, and its message is `why`, what the deletion
+/// does or waits for. `goes`: what the object has in AWS is deleted with it, and does not stay.
 pub fn deleting(
     mut status: MtlsDomainStatus,
     generation: i64,
@@ -154,32 +165,56 @@ pub fn deleting(
     status
 }
 
-/// The status of an object that is being deleted while something else than the deletion decides what Ready says, which is what the deletion waits
-/// for. `None`: it is not being deleted, or the status says so already.
-pub fn waiting_deletion(domain: &MtlsDomain, status: &MtlsDomainStatus, now: Timestamp) -> Option<MtlsDomainStatus> {
-    const SUSPENDED: &str =
-        "the object is to be deleted, and spec.suspend is true: nothing is deleted in AWS until spec.suspend is false";
-    let ready = status.conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str())?;
+/// The status of an object that is being deleted while something else than the deletion decides what Ready
+/// says, which is what the deletion waits for. `None`: it is not being deleted, or the status says so
+/// already.
+pub fn waiting_deletion(
+    domain: &MtlsDomain,
+    status: &MtlsDomainStatus,
+    now: Timestamp,
+) -> Option<MtlsDomainStatus> {
+    const SUSPENDED: &str = "the object is to be deleted, and spec.suspend is true: nothing is deleted in \
+                             AWS until spec.suspend is false";
+    let ready = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::Ready.as_str())?;
     if domain.metadata.deletion_timestamp.is_none() || ready.reason == Reason::Deleting.as_str() {
         return None;
     }
-    let why = if domain.spec.suspend { SUSPENDED } else { &ready.message };
+    let why = if domain.spec.suspend {
+        SUSPENDED
+    } else {
+        &ready.message
+    };
     let generation = status.observed_generation.unwrap_or_default();
     Some(deleting(status.clone(), generation, why, false, now))
 }
 
 /// What a deletion does or waits for, as the status says it.
 pub fn waits_for(status: &MtlsDomainStatus) -> Option<&str> {
-    let is_it = |c: &&Condition| c.type_ == ConditionType::Ready.as_str() && c.reason == Reason::Deleting.as_str();
+    let is_it =
+        |c: &&Condition| c.type_ == ConditionType::Ready.as_str() && c.reason == Reason::Deleting.as_str();
     status.conditions.iter().find(is_it).map(|c| c.message.as_str())
 }
 
 /// The status when the operator has no AWS credentials; `remedy` says what to do about that.
-pub fn without_credentials(old: &MtlsDomainStatus, generation: i64, remedy: &str, now: Timestamp) -> MtlsDomainStatus {
-    let unseen = Unseen { reason: Reason::CredentialsMissing, message: remedy.to_owned() };
+pub fn without_credentials(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    remedy: &str,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let unseen = Unseen {
+        reason: Reason::CredentialsMissing,
+        message: remedy.to_owned(),
+    };
     let step_plan = StepPlan::from(StepState::Unknown(unseen));
     let of_step = |step| match (step, step_condition(step, &step_plan, None)) {
-        (Step::CertificateIssued, step_condition) => StepCondition { status: StepStatus::Blocked, ..step_condition },
+        (Step::CertificateIssued, step_condition) => StepCondition {
+            status: StepStatus::Blocked,
+            ..step_condition
+        },
         (_, step_condition) => step_condition,
     };
     let step_conditions: Vec<_> = Step::ALL.into_iter().map(of_step).collect();
@@ -191,9 +226,11 @@ pub fn deletion_condition(step_plan: &StepPlan, outcome: Option<&Outcome>) -> St
     let step_condition = step_condition(Step::DomainProgrammed, step_plan, outcome);
     match step_condition.status {
         // Whatever is done here, it is not there any more.
-        StepStatus::Done | StepStatus::Working => {
-            StepCondition { status: StepStatus::Working, reason: Reason::Deleting, ..step_condition }
-        }
+        StepStatus::Done | StepStatus::Working => StepCondition {
+            status: StepStatus::Working,
+            reason: Reason::Deleting,
+            ..step_condition
+        },
         _ => step_condition,
     }
 }
@@ -224,7 +261,12 @@ pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome
             (status, unseen.reason, unseen.message.clone())
         }
     };
-    StepCondition { type_: condition(step), status, reason, message }
+    StepCondition {
+        type_: condition(step),
+        status,
+        reason,
+        message,
+    }
 }
 
 fn waiting_for(step: Step) -> (Reason, &'static str) {
@@ -234,27 +276,33 @@ fn waiting_for(step: Step) -> (Reason, &'static str) {
         Step::TruststorePublished => (Reason::WaitingForTruststore, "the truststore"),
         Step::DomainProgrammed => (Reason::WaitingForDomain, "the custom domain"),
         Step::MappingsProgrammed => (Reason::WaitingForMappings, "the API mappings"),
-        Step::IdentityPropagated => {
-            (Reason::WaitingForPrerequisite, "identity headers to be taken out of an API first")
-        }
-        Step::DnsProgrammed | Step::BypassClosed => {
-            (Reason::WaitingForDNS, "the DNS records, so that callers have another way in")
-        }
+        Step::IdentityPropagated => (
+            Reason::WaitingForPrerequisite,
+            "identity headers to be taken out of an API first",
+        ),
+        Step::DnsProgrammed | Step::BypassClosed => (
+            Reason::WaitingForDNS,
+            "the DNS records, so that callers have another way in",
+        ),
     }
 }
 
 /// Whether the conditions say already what became of this step.
 pub fn stands_in(conditions: &[Condition], step: Step, outcome: &Outcome) -> bool {
     let (type_, (_, reason, message)) = (condition(step).as_str(), explain(outcome));
-    conditions.iter().any(|c| c.type_ == type_ && c.reason == reason.as_str() && c.message == message)
+    conditions
+        .iter()
+        .any(|c| c.type_ == type_ && c.reason == reason.as_str() && c.message == message)
 }
 
-/// Whether somebody has to make the thing first: to ask again and again is of no use, and to look now and then is.
+/// Whether somebody has to make the thing first: to ask again and again is of no use, and to look now and
+/// then is.
 pub fn is_missing(outcome: &Outcome) -> bool {
     explain(outcome).1 == Reason::RefNotFound
 }
 
-/// Whether it is worth trying again soon: not at a name that another account has, because each try spends a turn at AWS's quota.
+/// Whether it is worth trying again soon: not at a name that another account has, because each try spends a
+/// turn at AWS's quota.
 pub fn passes(outcome: &Outcome) -> bool {
     explain(outcome).1 != Reason::ForeignOwner
 }
@@ -268,11 +316,17 @@ fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
                 (_, 301..=1800) => "within 30 minutes",
                 _ => "in more than 30 minutes",
             };
-            (StepStatus::Working, Reason::Queued, format!("queued for AWS quota: {when}"))
+            (
+                StepStatus::Working,
+                Reason::Queued,
+                format!("queued for AWS quota: {when}"),
+            )
         }
-        Outcome::NotLeading => {
-            (StepStatus::Unreachable, Reason::Unreachable, "this operator does not hold its lease at the moment".into())
-        }
+        Outcome::NotLeading => (
+            StepStatus::Unreachable,
+            Reason::Unreachable,
+            "this operator does not hold its lease at the moment".into(),
+        ),
         Outcome::NotShown(what) => (StepStatus::Working, Reason::Progressing, what.clone()),
         Outcome::Kubernetes(why) => (StepStatus::Unreachable, Reason::Unreachable, why.clone()),
         Outcome::Failed(error) => refusal(error),
@@ -286,7 +340,8 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
             StepStatus::Blocked,
             Reason::PermissionDenied,
             format!(
-                "the operator may not assume a role: {error}. Allow {} on it in the operator's IAM policy, and the operator in the role's \
+                "the operator may not assume a role: {error}. Allow {} on it in the operator's IAM policy, \
+                 and the operator in the role's \
                  trust policy",
                 errors::ASSUME_ROLE
             ),
@@ -309,7 +364,8 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
         errors::Kind::NotFound if error.operation == "lambda:AddPermission" => (
             StepStatus::Blocked,
             Reason::RefNotFound,
-            "spec.identity.authorizer.functionArn: there is no such function, or no such version or alias of it: make it, or name another".into(),
+            "spec.identity.authorizer.functionArn: there is no such function, or no such version or alias of \
+             it: make it, or name another".into(),
         ),
         // Something changed since we looked; the next reconcile says what.
         errors::Kind::NotFound | errors::Kind::Conflict => {
@@ -337,7 +393,12 @@ fn facts(status: &mut MtlsDomainStatus, placement: &Placement, plan: &Plan, o: &
             .or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
         if let Ok(mappings) = &o.mappings {
             let listed = mappings.iter().filter(|_| ours.is_some());
-            status.mappings = listed.map(|m| MappingState { path: m.path.clone(), id: m.id.clone() }).collect();
+            status.mappings = listed
+                .map(|m| MappingState {
+                    path: m.path.clone(),
+                    id: m.id.clone(),
+                })
+                .collect();
             status.mappings.sort_by(|a, b| a.path.cmp(&b.path));
         }
     }
@@ -348,13 +409,23 @@ fn truststore(g: &Domain, plan: &Plan, o: &Observed, now: Timestamp) -> Option<T
     let used = g.truststore.as_ref()?;
     let bundle = &o.pinned.as_ref().ok()?.as_ref()?.bundle;
     let published = o.published.as_ref().ok()?.as_ref();
-    let findings = plan.truststore.iter().flat_map(|c| &c.findings).filter(|f| f.severity != Severity::Refused);
+    let findings = plan
+        .truststore
+        .iter()
+        .flat_map(|c| &c.findings)
+        .filter(|f| f.severity != Severity::Refused);
     Some(TruststoreState {
         uri: used.uri.clone(),
         version: used.version.clone(),
-        sha256: published.filter(|p| Some(&p.version) == used.version.as_ref()).map(|p| p.sha256.clone()),
+        sha256: published
+            .filter(|p| Some(&p.version) == used.version.as_ref())
+            .map(|p| p.sha256.clone()),
         warnings: warnings(
-            used.warnings.iter().map(|warning| conditions::shown(warning)).chain(findings.map(told)).collect(),
+            used.warnings
+                .iter()
+                .map(|warning| conditions::shown(warning))
+                .chain(findings.map(told))
+                .collect(),
         ),
         authorities: bundle
             .entries
@@ -380,7 +451,8 @@ fn warnings(mut all: Vec<String>) -> Vec<String> {
     all
 }
 
-/// The same, with the other ways to the mapped APIs; as long as nothing is known of them, what was said last still stands.
+/// The same, with the other ways to the mapped APIs; as long as nothing is known of them, what was said last
+/// still stands.
 pub fn with_bypasses(
     mut status: MtlsDomainStatus,
     generation: i64,
@@ -392,9 +464,13 @@ pub fn with_bypasses(
         None => {}
         Some([]) => status.conditions.retain(|c| c.type_ != type_.as_str()),
         Some(ways) => {
-            let ways: Vec<_> = ways.iter().map(|w| format!("{} (API {})", w.domain, w.api_id)).collect();
+            let ways: Vec<_> = ways
+                .iter()
+                .map(|w| format!("{} (API {})", w.domain, w.api_id))
+                .collect();
             let message = format!(
-                "mapped APIs also answer, without asking for a client certificate, at {}: turn mutual TLS on there, or remove those mappings",
+                "mapped APIs also answer, without asking for a client certificate, at {}: turn mutual TLS on \
+                 there, or remove those mappings",
                 ways.join(", ")
             );
             conditions::set(
@@ -413,7 +489,12 @@ pub fn with_bypasses(
 
 /// How many ClientCertificates have an unexpired leaf under it.
 fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
-    let key_id = authority.subject_key_id.iter().flatten().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let key_id = authority
+        .subject_key_id
+        .iter()
+        .flatten()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
     let is_of = |leaf: &&Leaf| match &leaf.issuer {
         LeafIssuer::Name(name) => *name == conditions::shown(&authority.subject),
         LeafIssuer::KeyId(id) => !id.is_empty() && *id == key_id,
@@ -426,7 +507,10 @@ fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
 /// The status when nothing at all could be looked at.
 pub fn blind(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
     let step_plan = StepPlan::from(StepState::Unknown(unseen.clone()));
-    let step_conditions: Vec<_> = Step::ALL.into_iter().map(|step| step_condition(step, &step_plan, None)).collect();
+    let step_conditions: Vec<_> = Step::ALL
+        .into_iter()
+        .map(|step| step_condition(step, &step_plan, None))
+        .collect();
     with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)
 }
 
@@ -444,11 +528,20 @@ mod tests {
     };
 
     fn error(kind: Kind, operation: &'static str) -> Error {
-        Error { kind, operation, code: None, message: "m".into(), source: None }
+        Error {
+            kind,
+            operation,
+            code: None,
+            message: "m".into(),
+            source: None,
+        }
     }
 
     fn unseen(reason: Reason) -> Unseen {
-        Unseen { reason, message: "m".into() }
+        Unseen {
+            reason,
+            message: "m".into(),
+        }
     }
 
     #[test]
@@ -469,14 +562,24 @@ mod tests {
         let failed = Outcome::Failed(error(Kind::Denied, "acm:RequestCertificate"));
         let text = || "m".to_owned();
         for (what, state, outcome, expected) in [
-            ("done", StepState::Done(Reason::Programmed, text()), None, (StepStatus::Done, Reason::Programmed)),
+            (
+                "done",
+                StepState::Done(Reason::Programmed, text()),
+                None,
+                (StepStatus::Done, Reason::Programmed),
+            ),
             (
                 "done, and the rest failed",
                 StepState::Done(Reason::Programmed, text()),
                 Some(&failed),
                 (StepStatus::Done, Reason::Programmed),
             ),
-            ("acted", StepState::InProgress(text()), None, (StepStatus::Working, Reason::Progressing)),
+            (
+                "acted",
+                StepState::InProgress(text()),
+                None,
+                (StepStatus::Working, Reason::Progressing),
+            ),
             (
                 "acted and failed",
                 StepState::InProgress(text()),
@@ -521,7 +624,13 @@ mod tests {
     #[test]
     fn what_an_aws_error_means_to_the_one_who_waits() {
         for (kind, operation, status, reason, told) in [
-            (Kind::Denied, errors::ASSUME_ROLE, StepStatus::Blocked, Reason::PermissionDenied, "trust policy"),
+            (
+                Kind::Denied,
+                errors::ASSUME_ROLE,
+                StepStatus::Blocked,
+                Reason::PermissionDenied,
+                "trust policy",
+            ),
             (
                 Kind::Denied,
                 "acm:ListCertificates",
@@ -536,12 +645,48 @@ mod tests {
                 Reason::ForeignOwner,
                 "another AWS account",
             ),
-            (Kind::Conflict, "apigateway:UpdateDomainName", StepStatus::Working, Reason::Progressing, "trying again"),
-            (Kind::NotFound, "apigateway:UpdateDomainName", StepStatus::Working, Reason::Progressing, "trying again"),
-            (Kind::NotFound, "lambda:AddPermission", StepStatus::Blocked, Reason::RefNotFound, "functionArn"),
-            (Kind::Throttled, "acm:ListCertificates", StepStatus::Unreachable, Reason::Throttled, "throttled"),
-            (Kind::Transient, "acm:ListCertificates", StepStatus::Unreachable, Reason::Unreachable, "m"),
-            (Kind::Invalid, "acm:RequestCertificate", StepStatus::Blocked, Reason::AwsRejected, "m"),
+            (
+                Kind::Conflict,
+                "apigateway:UpdateDomainName",
+                StepStatus::Working,
+                Reason::Progressing,
+                "trying again",
+            ),
+            (
+                Kind::NotFound,
+                "apigateway:UpdateDomainName",
+                StepStatus::Working,
+                Reason::Progressing,
+                "trying again",
+            ),
+            (
+                Kind::NotFound,
+                "lambda:AddPermission",
+                StepStatus::Blocked,
+                Reason::RefNotFound,
+                "functionArn",
+            ),
+            (
+                Kind::Throttled,
+                "acm:ListCertificates",
+                StepStatus::Unreachable,
+                Reason::Throttled,
+                "throttled",
+            ),
+            (
+                Kind::Transient,
+                "acm:ListCertificates",
+                StepStatus::Unreachable,
+                Reason::Unreachable,
+                "m",
+            ),
+            (
+                Kind::Invalid,
+                "acm:RequestCertificate",
+                StepStatus::Blocked,
+                Reason::AwsRejected,
+                "m",
+            ),
         ] {
             let found = refusal(&error(kind, operation));
             assert_eq!((found.0, found.1), (status, reason), "{operation} {kind:?}");
@@ -551,15 +696,60 @@ mod tests {
 
     #[test]
     fn an_outcome_says_what_is_waited_for_and_whether_it_passes() {
-        let queued = |ahead, seconds| Outcome::Queued { ahead, about: Duration::from_secs(seconds) };
+        let queued = |ahead, seconds| Outcome::Queued {
+            ahead,
+            about: Duration::from_secs(seconds),
+        };
         for (outcome, status, reason, told, passing) in [
-            (queued(0, 5000), StepStatus::Working, Reason::Queued, ": next", true),
-            (queued(1, 300), StepStatus::Working, Reason::Queued, "within 5 minutes", true),
-            (queued(9, 301), StepStatus::Working, Reason::Queued, "within 30 minutes", true),
-            (queued(99, 1801), StepStatus::Working, Reason::Queued, "in more than 30 minutes", true),
-            (Outcome::NotLeading, StepStatus::Unreachable, Reason::Unreachable, "lease", true),
-            (Outcome::NotShown("n".into()), StepStatus::Working, Reason::Progressing, "n", true),
-            (Outcome::Kubernetes("c".into()), StepStatus::Unreachable, Reason::Unreachable, "c", true),
+            (
+                queued(0, 5000),
+                StepStatus::Working,
+                Reason::Queued,
+                ": next",
+                true,
+            ),
+            (
+                queued(1, 300),
+                StepStatus::Working,
+                Reason::Queued,
+                "within 5 minutes",
+                true,
+            ),
+            (
+                queued(9, 301),
+                StepStatus::Working,
+                Reason::Queued,
+                "within 30 minutes",
+                true,
+            ),
+            (
+                queued(99, 1801),
+                StepStatus::Working,
+                Reason::Queued,
+                "in more than 30 minutes",
+                true,
+            ),
+            (
+                Outcome::NotLeading,
+                StepStatus::Unreachable,
+                Reason::Unreachable,
+                "lease",
+                true,
+            ),
+            (
+                Outcome::NotShown("n".into()),
+                StepStatus::Working,
+                Reason::Progressing,
+                "n",
+                true,
+            ),
+            (
+                Outcome::Kubernetes("c".into()),
+                StepStatus::Unreachable,
+                Reason::Unreachable,
+                "c",
+                true,
+            ),
             (
                 Outcome::Failed(error(Kind::Transient, "acm:ListCertificates")),
                 StepStatus::Unreachable,
@@ -576,7 +766,11 @@ mod tests {
             ),
         ] {
             let found = explain(&outcome);
-            assert_eq!((found.0, found.1, passes(&outcome)), (status, reason, passing), "{outcome:?}");
+            assert_eq!(
+                (found.0, found.1, passes(&outcome)),
+                (status, reason, passing),
+                "{outcome:?}"
+            );
             assert!(found.2.contains(told), "{}", found.2);
         }
     }
@@ -587,34 +781,55 @@ mod tests {
             let step_condition = deletion_condition(&state.into(), None);
             (step_condition.status, step_condition.reason)
         };
-        assert_eq!(of(StepState::Done(Reason::Programmed, "m".into())), (StepStatus::Working, Reason::Deleting));
-        assert_eq!(of(StepState::InProgress("m".into())), (StepStatus::Working, Reason::Deleting));
+        assert_eq!(
+            of(StepState::Done(Reason::Programmed, "m".into())),
+            (StepStatus::Working, Reason::Deleting)
+        );
+        assert_eq!(
+            of(StepState::InProgress("m".into())),
+            (StepStatus::Working, Reason::Deleting)
+        );
         assert_eq!(
             of(StepState::Blocked(Reason::ForeignOwner, "m".into())),
             (StepStatus::Blocked, Reason::ForeignOwner)
         );
         let denied = unseen(Reason::PermissionDenied);
-        assert_eq!(of(StepState::Unknown(denied)), (StepStatus::Blocked, Reason::PermissionDenied));
+        assert_eq!(
+            of(StepState::Unknown(denied)),
+            (StepStatus::Blocked, Reason::PermissionDenied)
+        );
     }
 
     fn condition_of(status: &MtlsDomainStatus, type_: ConditionType) -> (String, String) {
         let found = status.conditions.iter().find(|c| c.type_ == type_.as_str());
-        found.map(|c| (c.status.clone(), c.reason.clone())).unwrap_or_default()
+        found
+            .map(|c| (c.status.clone(), c.reason.clone()))
+            .unwrap_or_default()
     }
 
     #[test]
     fn only_observed_a_domain_says_what_would_be_done_and_is_not_ready() {
         let (d, mut o) = settled();
-        o.domain.as_mut().unwrap().as_mut().unwrap().ip_address_type = crate::aws::gateway::IpAddressType::Dualstack;
+        o.domain.as_mut().unwrap().as_mut().unwrap().ip_address_type =
+            crate::aws::gateway::IpAddressType::Dualstack;
         let plan = plan(&d, &o, now());
-        let told: Vec<_> = plan.actions().map(|(_, action): (_, &Action)| action.to_string()).collect();
+        let told: Vec<_> = plan
+            .actions()
+            .map(|(_, action): (_, &Action)| action.to_string())
+            .collect();
         assert_eq!(told.len(), 1);
         let old = MtlsDomainStatus::default();
         let new = observing(&old, 1, &d.placement, &plan, &o, now());
         assert_eq!(new.plan, told);
         let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
-        assert_eq!(condition_of(&new, ConditionType::DomainProgrammed), is("False", "Observing"));
-        assert_eq!(condition_of(&new, ConditionType::TruststorePublished), is("True", "Published"));
+        assert_eq!(
+            condition_of(&new, ConditionType::DomainProgrammed),
+            is("False", "Observing")
+        );
+        assert_eq!(
+            condition_of(&new, ConditionType::TruststorePublished),
+            is("True", "Published")
+        );
         assert_eq!(condition_of(&new, ConditionType::Ready), is("False", "Observing"));
         let served = report(&new, 1, &d.placement, &plan, &o, &Outcomes::new(), now());
         assert!(served.plan.is_empty(), "what was planned before is done now");
@@ -624,43 +839,109 @@ mod tests {
     fn what_could_not_be_seen_stays_in_the_status_as_it_was() {
         let (d, o) = settled();
         let plan_of = |o: &Observed| plan(&d, o, now());
-        let seen = report(&MtlsDomainStatus::default(), 1, &d.placement, &plan_of(&o), &o, &Outcomes::new(), now());
+        let seen = report(
+            &MtlsDomainStatus::default(),
+            1,
+            &d.placement,
+            &plan_of(&o),
+            &o,
+            &Outcomes::new(),
+            now(),
+        );
         assert!(seen.truststore.is_some() && seen.certificate.is_some() && seen.target_domain_name.is_some());
         assert_eq!(seen.mappings.len(), 3);
         type Change = fn(&mut Observed);
         let changes: [(&str, Change); 4] = [
-            ("the domain", |o| o.domain = Err(Unseen { reason: Reason::Unreachable, message: "m".into() })),
-            ("the certificates", |o| o.certificates = Err(Unseen { reason: Reason::Unreachable, message: "m".into() })),
-            ("the mappings", |o| o.mappings = Err(Unseen { reason: Reason::Unreachable, message: "m".into() })),
-            ("the truststore", |o| o.pinned = Err(Unseen { reason: Reason::Unreachable, message: "m".into() })),
+            ("the domain", |o| {
+                o.domain = Err(Unseen {
+                    reason: Reason::Unreachable,
+                    message: "m".into(),
+                })
+            }),
+            ("the certificates", |o| {
+                o.certificates = Err(Unseen {
+                    reason: Reason::Unreachable,
+                    message: "m".into(),
+                })
+            }),
+            ("the mappings", |o| {
+                o.mappings = Err(Unseen {
+                    reason: Reason::Unreachable,
+                    message: "m".into(),
+                })
+            }),
+            ("the truststore", |o| {
+                o.pinned = Err(Unseen {
+                    reason: Reason::Unreachable,
+                    message: "m".into(),
+                })
+            }),
         ];
         for (what, change) in changes {
             let mut o = o.clone();
             change(&mut o);
             let new = report(&seen, 1, &d.placement, &plan_of(&o), &o, &Outcomes::new(), now());
             let facts = |s: &MtlsDomainStatus| {
-                (s.truststore.clone(), s.certificate.clone(), s.target_domain_name.clone(), s.mappings.clone())
+                (
+                    s.truststore.clone(),
+                    s.certificate.clone(),
+                    s.target_domain_name.clone(),
+                    s.mappings.clone(),
+                )
             };
             assert_eq!(facts(&new), facts(&seen), "{what}");
         }
         let mut gone = o.clone();
         (gone.domain, gone.pinned, gone.mappings) = (Ok(None), Ok(None), Ok(vec![]));
-        let new = report(&seen, 1, &d.placement, &plan_of(&gone), &gone, &Outcomes::new(), now());
+        let new = report(
+            &seen,
+            1,
+            &d.placement,
+            &plan_of(&gone),
+            &gone,
+            &Outcomes::new(),
+            now(),
+        );
         assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
         let mut cross_namespace = o.clone();
-        cross_namespace.domain.as_mut().unwrap().as_mut().unwrap().tags.clear();
-        let new = report(&seen, 1, &d.placement, &plan_of(&cross_namespace), &cross_namespace, &Outcomes::new(), now());
+        cross_namespace
+            .domain
+            .as_mut()
+            .unwrap()
+            .as_mut()
+            .unwrap()
+            .tags
+            .clear();
+        let new = report(
+            &seen,
+            1,
+            &d.placement,
+            &plan_of(&cross_namespace),
+            &cross_namespace,
+            &Outcomes::new(),
+            now(),
+        );
         assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
     }
 
     #[test]
     fn bypasses_are_told_while_they_are_known_and_there() {
         let old = MtlsDomainStatus::default();
-        let way = [Bypass { domain: "plain.example.com".into(), api_id: "a1".into() }];
+        let way = [Bypass {
+            domain: "plain.example.com".into(),
+            api_id: "a1".into(),
+        }];
         let found = with_bypasses(old.clone(), 1, Some(&way), now());
         assert_eq!(condition_of(&found, ConditionType::BypassDetected).0, "True");
-        assert_eq!(with_bypasses(found.clone(), 1, None, now()), found, "nothing is known: as it was");
-        assert_eq!(with_bypasses(found, 1, Some(&[]), now()).conditions, old.conditions);
+        assert_eq!(
+            with_bypasses(found.clone(), 1, None, now()),
+            found,
+            "nothing is known: as it was"
+        );
+        assert_eq!(
+            with_bypasses(found, 1, Some(&[]), now()).conditions,
+            old.conditions
+        );
     }
 
     #[test]
@@ -668,8 +949,17 @@ mod tests {
         let (_, mut o) = settled();
         let authority = crate::domain::simulation::authority_certificate();
         let hour = jiff::SignedDuration::from_hours(1);
-        let key_id: String = authority.subject_key_id.iter().flatten().map(|byte| format!("{byte:02x}")).collect();
-        let leaf = |holder: &str, issuer: LeafIssuer, end| Leaf { holder: holder.into(), issuer, not_after: end };
+        let key_id: String = authority
+            .subject_key_id
+            .iter()
+            .flatten()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let leaf = |holder: &str, issuer: LeafIssuer, end| Leaf {
+            holder: holder.into(),
+            issuer,
+            not_after: end,
+        };
         let name = || LeafIssuer::Name(authority.subject.clone());
         o.leaves = vec![
             leaf("a", name(), now() + hour),
@@ -687,12 +977,31 @@ mod tests {
 
     #[test]
     fn when_nothing_can_be_looked_at_every_step_says_so() {
-        let new = blind(&MtlsDomainStatus::default(), 1, &unseen(Reason::PermissionDenied), now());
+        let new = blind(
+            &MtlsDomainStatus::default(),
+            1,
+            &unseen(Reason::PermissionDenied),
+            now(),
+        );
         for step in Step::ALL {
-            assert_eq!(condition_of(&new, condition(step)), ("False".into(), "PermissionDenied".into()));
+            assert_eq!(
+                condition_of(&new, condition(step)),
+                ("False".into(), "PermissionDenied".into())
+            );
         }
-        let new = unclear(&MtlsDomainStatus::default(), 1, &unseen(Reason::Unreachable), now());
-        assert_eq!(condition_of(&new, ConditionType::Accepted), ("Unknown".into(), "Unreachable".into()));
-        assert_eq!(condition_of(&new, ConditionType::ResolvedRefs), (String::new(), String::new()));
+        let new = unclear(
+            &MtlsDomainStatus::default(),
+            1,
+            &unseen(Reason::Unreachable),
+            now(),
+        );
+        assert_eq!(
+            condition_of(&new, ConditionType::Accepted),
+            ("Unknown".into(), "Unreachable".into())
+        );
+        assert_eq!(
+            condition_of(&new, ConditionType::ResolvedRefs),
+            (String::new(), String::new())
+        );
     }
 }

@@ -1,11 +1,13 @@
-//! How many certificates may be requested for one object. What came to nothing stays in ACM and slows the plan down; but a certificate
-//! that somebody deletes, or a spec that changes to and fro, leaves nothing there, and AWS counts each request for a year. Kept in memory
-//! only: it bounds what this process does, and decides nothing else.
+//! How many certificates may be requested for one object. What came to nothing stays in ACM and slows the
+//! plan down; but a certificate that somebody deletes, or a spec that changes to and fro, leaves nothing
+//! there, and AWS counts each request for a year. Kept in memory only: it bounds what this process does, and
+//! decides nothing else.
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Certificates for one object in a day: well below the 5,000 a year that AWS allows an account (ACM User Guide, "Quotas").
+/// Certificates for one object in a day: well below the 5,000 a year that AWS allows an account (ACM User
+/// Guide, "Quotas").
 const A_DAY: usize = 12;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -33,7 +35,12 @@ impl RequestLimiter {
         })
     }
 
-    fn of<T>(&self, object: &str, now: Timestamp, update: impl FnOnce(&mut Vec<(Timestamp, String)>) -> T) -> T {
+    fn of<T>(
+        &self,
+        object: &str,
+        now: Timestamp,
+        update: impl FnOnce(&mut Vec<(Timestamp, String)>) -> T,
+    ) -> T {
         let mut all = self.0.lock().expect("nobody panics while holding it");
         for made in all.values_mut() {
             made.retain(|(at, _)| now < *at + DAY);
@@ -49,7 +56,10 @@ mod tests {
 
     #[test]
     fn never_more_than_twelve_in_a_day() {
-        let (request_limiter, start) = (RequestLimiter::default(), Timestamp::from_second(1_800_000_000).unwrap());
+        let (request_limiter, start) = (
+            RequestLimiter::default(),
+            Timestamp::from_second(1_800_000_000).unwrap(),
+        );
         let (mut granted, mut year) = (vec![], 0);
         for minute in (0..366 * 24 * 60).step_by(10) {
             let now = start + SignedDuration::from_mins(minute);
@@ -59,19 +69,29 @@ mod tests {
                 year += usize::from(minute < 365 * 24 * 60);
             }
         }
-        assert!(granted.windows(A_DAY + 1).all(|w| w[A_DAY].duration_since(w[0]) >= DAY));
+        assert!(
+            granted
+                .windows(A_DAY + 1)
+                .all(|w| w[A_DAY].duration_since(w[0]) >= DAY)
+        );
         assert!((4000..5000).contains(&year), "{year}");
     }
 
     #[test]
     fn one_that_is_asked_for_again_does_not_count_and_objects_do_not_share() {
-        let (request_limiter, now) = (RequestLimiter::default(), Timestamp::from_second(1_800_000_000).unwrap());
+        let (request_limiter, now) = (
+            RequestLimiter::default(),
+            Timestamp::from_second(1_800_000_000).unwrap(),
+        );
         for n in 0..A_DAY {
             assert!(request_limiter.note("a", &n.to_string(), now));
             assert!(!request_limiter.note("a", &n.to_string(), now + SignedDuration::from_secs(1)));
         }
         let hour = SignedDuration::from_hours(1);
-        assert_eq!(request_limiter.wait("a", now + hour), Some(Duration::from_secs(23 * 3600)));
+        assert_eq!(
+            request_limiter.wait("a", now + hour),
+            Some(Duration::from_secs(23 * 3600))
+        );
         assert_eq!(request_limiter.wait("b", now), None);
         assert_eq!(request_limiter.wait("a", now + DAY), None);
     }

@@ -1,4 +1,5 @@
-//! One reconcile of an `MtlsDomain` that is to be served: observe, plan, execute, report, and when to reconcile again. Writes its status and Events.
+//! One reconcile of an `MtlsDomain` that is to be served: observe, plan, execute, report, and when to
+//! reconcile again. Writes its status and Events.
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -47,23 +48,29 @@ pub(super) async fn serve(
     permission: &Permission<'_>,
     session: &Session,
 ) -> Result<Next, Error> {
-    let Permission { ctx, domain, old, now, .. } = *permission;
+    let Permission {
+        ctx,
+        domain,
+        old,
+        now,
+        ..
+    } = *permission;
     let uid = domain.uid().unwrap_or_default();
     let generation = domain.metadata.generation.unwrap_or_default();
     let writes = writes(domain);
     let timed = |stage, since: Instant| ctx.metrics.stage(Controller::Domain, stage, since.elapsed());
     let begun = Instant::now();
     let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
-    // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is read again.
+    // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is
+    // read again.
     let in_sync = cached_since(ctx.update_state(&uid, |m| m.in_sync_since), generation);
     let cached = match in_sync {
         Some(since) => {
             let reader = AwsReader::cached(session, &cache, ctx.refresh.of(&uid), since);
             let preflight = observe::preflight(d, &reader).await;
             match permission.allows(&access_requests(d, domain, &preflight)) {
-                true => {
-                    Some(view(d, theirs, permission, &reader, preflight).await).filter(|view| is_in_sync(&view.plan))
-                }
+                true => Some(view(d, theirs, permission, &reader, preflight).await)
+                    .filter(|view| is_in_sync(&view.plan)),
                 false => None,
             }
         }
@@ -76,14 +83,22 @@ pub(super) async fn serve(
         None => {
             let (reader, began) = (AwsReader::live(session, &cache), Instant::now());
             let preflight = observe::preflight(d, &reader).await;
-            let unseen =
-                preflight.zones.as_ref().err().or_else(|| preflight.apis.values().find_map(|api| api.as_ref().err()));
-            if let Some(next) = permission.ends(&access_requests(d, domain, &preflight), unseen).await? {
+            let unseen = preflight
+                .zones
+                .as_ref()
+                .err()
+                .or_else(|| preflight.apis.values().find_map(|api| api.as_ref().err()));
+            if let Some(next) = permission
+                .ends(&access_requests(d, domain, &preflight), unseen)
+                .await?
+            {
                 return Ok(next);
             }
             let view = view(d, theirs, permission, &reader, preflight).await;
             // Before anything is done: what was read until then is old news from then on.
-            ctx.update_state(&uid, |m| m.in_sync_since = in_sync_since(&view.plan, generation, began));
+            ctx.update_state(&uid, |m| {
+                m.in_sync_since = in_sync_since(&view.plan, generation, began)
+            });
             view
         }
     };
@@ -91,19 +106,36 @@ pub(super) async fn serve(
     let created = domain.creation_timestamp().map(|t| t.0);
     if let Some(Refused { reason, message }) = plan::without_trust(d, &observed, created, now) {
         publish_trust(d, &observed, &plan, ctx);
-        ctx.bypasses.forget(&(d.placement.namespace.clone(), d.placement.name.clone()));
-        let refused = Acceptance::Refused { reason, message, stalled: false };
-        ctx.write(domain, old, &report::with_conditions(old, generation, &refused, &[], now)).await?;
+        ctx.bypasses
+            .forget(&(d.placement.namespace.clone(), d.placement.name.clone()));
+        let refused = Acceptance::Refused {
+            reason,
+            message,
+            stalled: false,
+        };
+        ctx.write(
+            domain,
+            old,
+            &report::with_conditions(old, generation, &refused, &[], now),
+        )
+        .await?;
         return Ok(ctx.settled(&uid));
     }
     if writes {
         // Before anything is written to AWS: that it is ours to clean up, and where.
         finalizer::hold(&ctx.client, domain, Some(&d.placement.location())).await?;
     }
-    ctx.update_state(&uid, |m| m.change = pending_change(m.change.take(), &observed.records_in_sync));
+    ctx.update_state(&uid, |m| {
+        m.change = pending_change(m.change.take(), &observed.records_in_sync)
+    });
     publish_trust(d, &observed, &plan, ctx);
     let key = (d.placement.namespace.clone(), d.placement.name.clone());
-    let bypasses = ctx.bypasses.of(&key, session, &d.placement.domain_name, d.mappings.values().map(|m| m.id.clone()));
+    let bypasses = ctx.bypasses.of(
+        &key,
+        session,
+        &d.placement.domain_name,
+        d.mappings.values().map(|m| m.id.clone()),
+    );
     if !writes {
         let new = report::observing(old, generation, &d.placement, &plan, &observed, now);
         let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
@@ -133,23 +165,35 @@ pub(super) async fn serve(
         ctx.update_state(&uid, |m| m.change = Some(change.clone()));
     }
     let begun = Instant::now();
-    let new = report::report(old, generation, &d.placement, &plan, &observed, &done.outcomes, now);
+    let new = report::report(
+        old,
+        generation,
+        &d.placement,
+        &plan,
+        &observed,
+        &done.outcomes,
+        now,
+    );
     let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
     ctx.write(domain, old, &new).await?;
     for (notice, message) in report::notices(old, &new, &d.placement, &plan, &observed, now) {
-        ctx.events.publish(&domain.object_ref(&()), notice, "Watch", &message).await;
+        ctx.events
+            .publish(&domain.object_ref(&()), notice, "Watch", &message)
+            .await;
     }
     timed(Stage::Report, begun);
-    Ok(match again(&plan, done.effects, &done.outcomes, cache_was_stale) {
-        Again::AtOnce => {
-            ctx.update_state(&uid, |m| m.polls = 0);
-            Next::requeue(Duration::ZERO)
-        }
-        Again::Poll => Next::requeue(ctx.poll(&uid)),
-        Again::Seldom => Next::requeue(ctx.poll_seldom(&uid)),
-        Again::Cached => ctx.resync_soon(&uid),
-        Again::Resync => ctx.settled(&uid),
-    })
+    Ok(
+        match again(&plan, done.effects, &done.outcomes, cache_was_stale) {
+            Again::AtOnce => {
+                ctx.update_state(&uid, |m| m.polls = 0);
+                Next::requeue(Duration::ZERO)
+            }
+            Again::Poll => Next::requeue(ctx.poll(&uid)),
+            Again::Seldom => Next::requeue(ctx.poll_seldom(&uid)),
+            Again::Cached => ctx.resync_soon(&uid),
+            Again::Resync => ctx.settled(&uid),
+        },
+    )
 }
 
 /// True when the operator writes to AWS for this domain.
@@ -159,10 +203,13 @@ fn writes(domain: &MtlsDomain) -> bool {
 
 /// Start of the time in sync, when it is of this generation of the domain; `None`: cached reads do not count.
 fn cached_since(in_sync: Option<(i64, Instant)>, generation: i64) -> Option<Instant> {
-    in_sync.filter(|(of, _)| *of == generation).map(|(_, since)| since)
+    in_sync
+        .filter(|(of, _)| *of == generation)
+        .map(|(_, since)| since)
 }
 
-/// Start of the time in sync after a live pass that began at `began`; `None`: the plan does something or waits.
+/// Start of the time in sync after a live pass that began at `began`; `None`: the plan does something or
+/// waits.
 fn in_sync_since(plan: &Plan, generation: i64, began: Instant) -> Option<(i64, Instant)> {
     is_in_sync(plan).then_some((generation, began))
 }
@@ -188,8 +235,12 @@ enum Again {
 }
 
 fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool) -> Again {
-    let waits = plan.steps.values().any(|j| matches!(j.state, StepState::Wait(..) | StepState::Unknown(_)));
-    // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn it is.
+    let waits = plan
+        .steps
+        .values()
+        .any(|j| matches!(j.state, StepState::Wait(..) | StepState::Unknown(_)));
+    // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn
+    // it is.
     let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
     let missing = || outcomes.values().filter(|outcome| passes(outcome));
     if effects > 0 {
@@ -203,20 +254,30 @@ fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool
     }
 }
 
-/// Next reconcile when nothing is to be done now. `cache_was_stale`: a cached pass was tried and was inconclusive.
+/// Next reconcile when nothing is to be done now. `cache_was_stale`: a cached pass was tried and was
+/// inconclusive.
 fn rest(plan: &Plan, cache_was_stale: bool) -> Again {
-    if is_in_sync(plan) && !cache_was_stale { Again::Cached } else { Again::Resync }
+    if is_in_sync(plan) && !cache_was_stale {
+        Again::Cached
+    } else {
+        Again::Resync
+    }
 }
 
 /// Whether everything is as it should be.
 fn is_in_sync(plan: &Plan) -> bool {
-    let is_fine = |state: &StepState| state.is_done() || matches!(state, StepState::Blocked(Reason::KeptOpen, _));
+    let is_fine =
+        |state: &StepState| state.is_done() || matches!(state, StepState::Blocked(Reason::KeptOpen, _));
     plan.actions().next().is_none() && plan.steps.values().all(|step_plan| is_fine(&step_plan.state))
 }
 
 /// What the operator's policy has to allow.
 fn access_requests(d: &Desired, domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
-    [access_request::of(domain, &d.placement, false), access_request::found(domain, preflight)].concat()
+    [
+        access_request::of(domain, &d.placement, false),
+        access_request::found(domain, preflight),
+    ]
+    .concat()
 }
 
 async fn view(
@@ -248,8 +309,15 @@ async fn view(
 
 /// The leaves that a ClientCertificate says it holds, or held.
 fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
-    let (holder, status) = (ObjectRef::from_obj(c).to_string(), c.0.as_ref().ok().and_then(|c| c.status.as_ref()));
-    let leaf = |issuer, not_after: &Time| Leaf { holder: holder.clone(), issuer, not_after: not_after.0 };
+    let (holder, status) = (
+        ObjectRef::from_obj(c).to_string(),
+        c.0.as_ref().ok().and_then(|c| c.status.as_ref()),
+    );
+    let leaf = |issuer, not_after: &Time| Leaf {
+        holder: holder.clone(),
+        issuer,
+        not_after: not_after.0,
+    };
     let held = status.and_then(|s| Some(leaf(LeafIssuer::Name(s.issuer.clone()?), s.not_after.as_ref()?)));
     let previous = status.iter().flat_map(|s| &s.previous);
     let previous = previous.map(|p| leaf(LeafIssuer::KeyId(p.issuer_key_id.clone()), &p.not_after));
@@ -261,7 +329,8 @@ fn publish_trust(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
     let key = (d.placement.namespace.clone(), d.placement.name.clone());
     match trust_in_use(o, plan) {
         InUse::Bundle(bundle, without_room) => {
-            ctx.active_trust.set(&key, Some(bundle), without_room, Timestamp::now());
+            ctx.active_trust
+                .set(&key, Some(bundle), without_room, Timestamp::now());
         }
         InUse::NoDomain => ctx.active_trust.set(&key, None, None, Timestamp::now()),
         InUse::Unknown => {}
@@ -280,9 +349,10 @@ enum InUse<'a> {
 
 fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
     match (&o.domain, &o.pinned) {
-        (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => {
-            InUse::Bundle(&pinned.bundle, plan.truststore.as_ref().map(|compiled| &compiled.without_room))
-        }
+        (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => InUse::Bundle(
+            &pinned.bundle,
+            plan.truststore.as_ref().map(|compiled| &compiled.without_room),
+        ),
         (Ok(None), _) => InUse::NoDomain,
         _ => InUse::Unknown,
     }
@@ -292,11 +362,16 @@ fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
 fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
     let withdrawn = |pinned: &Pinned| !plan::self_signed::withdrawn(d, &pinned.bundle).is_empty();
     let served = old.conditions.iter().any(|c| {
-        c.type_ == ConditionType::Ready.as_str() && c.status == "True" && c.observed_generation == Some(generation)
+        c.type_ == ConditionType::Ready.as_str()
+            && c.status == "True"
+            && c.observed_generation == Some(generation)
     });
     if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
         Class::Creation
-    } else if plan.truststore.as_ref().is_some_and(|compiled| compiled.distrusts)
+    } else if plan
+        .truststore
+        .as_ref()
+        .is_some_and(|compiled| compiled.distrusts)
         || o.pinned.iter().flatten().any(withdrawn)
     {
         Class::Distrust
@@ -307,16 +382,23 @@ fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generat
     }
 }
 
-/// Since when the domain has not been as it should be, for all that is known: its place in the line, also across a restart.
+/// Since when the domain has not been as it should be, for all that is known: its place in the line, also
+/// across a restart.
 pub(super) fn waiting_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
-    let programmed = old.conditions.iter().find(|c| c.type_ == ConditionType::DomainProgrammed.as_str());
-    programmed.filter(|c| c.status == ConditionStatus::Unknown.as_str()).map(|c| c.last_transition_time.0)
+    let programmed = old
+        .conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::DomainProgrammed.as_str());
+    programmed
+        .filter(|c| c.status == ConditionStatus::Unknown.as_str())
+        .map(|c| c.last_transition_time.0)
 }
 
 /// Whether it stood in the line when its status was written.
 pub(super) fn is_queued(old: &MtlsDomainStatus) -> bool {
-    let is_it =
-        |c: &Condition| c.type_ == ConditionType::DomainProgrammed.as_str() && c.reason == Reason::Queued.as_str();
+    let is_it = |c: &Condition| {
+        c.type_ == ConditionType::DomainProgrammed.as_str() && c.reason == Reason::Queued.as_str()
+    };
     old.conditions.iter().any(is_it)
 }
 
@@ -346,7 +428,10 @@ mod tests {
     }
 
     fn unseen() -> Unseen {
-        Unseen { reason: Reason::Unreachable, message: "no answer".into() }
+        Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        }
     }
 
     fn updating(o: &mut Observed) {
@@ -370,8 +455,16 @@ mod tests {
             ("the domain cannot be read", |o| o.domain = Err(unseen()), None),
             ("the version cannot be read", |o| o.pinned = Err(unseen()), None),
             ("no mutual TLS", |o| o.pinned = Ok(None), None),
-            ("neither can be read", |o| (o.domain, o.pinned) = (Err(unseen()), Err(unseen())), None),
-            ("what is published next is not in use yet", |o| o.published = Ok(None), Some(Some(&bundle))),
+            (
+                "neither can be read",
+                |o| (o.domain, o.pinned) = (Err(unseen()), Err(unseen())),
+                None,
+            ),
+            (
+                "what is published next is not in use yet",
+                |o| o.published = Ok(None),
+                Some(Some(&bundle)),
+            ),
         ];
         for (what, change, expected) in cases {
             let mut o = settled.clone();
@@ -392,7 +485,15 @@ mod tests {
     fn status(conditions: &[(ConditionType, ConditionStatus, Reason, i64)]) -> MtlsDomainStatus {
         let mut status = MtlsDomainStatus::default();
         for (type_, truth, reason, generation) in conditions {
-            conditions::set(&mut status.conditions, *generation, *type_, *truth, *reason, "m", now());
+            conditions::set(
+                &mut status.conditions,
+                *generation,
+                *type_,
+                *truth,
+                *reason,
+                "m",
+                now(),
+            );
         }
         status
     }
@@ -412,7 +513,11 @@ mod tests {
                 status(&[(ConditionType::Accepted, ConditionStatus::True, Reason::Ready, 2)]),
             ),
         ] {
-            assert_eq!(class(&d, &o, &planned(&d, &o), &old, 2), Class::SpecChange, "{what}");
+            assert_eq!(
+                class(&d, &o, &planned(&d, &o), &old, 2),
+                Class::SpecChange,
+                "{what}"
+            );
         }
         let other = crate::pki::authority::tests::issuer("Other", now());
         let distrusted = DesiredAuthority {
@@ -443,20 +548,49 @@ mod tests {
         seen.authorities.insert("other".into(), source);
         let plan = planned(&without, &seen);
         assert!(plan.truststore.as_ref().unwrap().distrusts);
-        assert_eq!(class(&without, &seen, &plan, &served, 2), Class::Distrust, "a distrusted authority");
-        assert_eq!(class(&without, &seen, &plan, &status(&[]), 2), Class::Distrust, "whatever the status says");
+        assert_eq!(
+            class(&without, &seen, &plan, &served, 2),
+            Class::Distrust,
+            "a distrusted authority"
+        );
+        assert_eq!(
+            class(&without, &seen, &plan, &status(&[]), 2),
+            Class::Distrust,
+            "whatever the status says"
+        );
         // A ClientCertificate that signed itself is gone.
         let mut withdrawn = o.clone();
-        let own = Entry { authority: "clientcertificates/ns/client1/uid".into(), ..entry };
-        withdrawn.pinned.as_mut().unwrap().as_mut().unwrap().bundle.entries.push(own);
-        let nothing = Plan { truststore: None, ..planned(&d, &o) };
-        assert_eq!(class(&d, &withdrawn, &nothing, &served, 2), Class::Distrust, "a deleted ClientCertificate");
+        let own = Entry {
+            authority: "clientcertificates/ns/client1/uid".into(),
+            ..entry
+        };
+        withdrawn
+            .pinned
+            .as_mut()
+            .unwrap()
+            .as_mut()
+            .unwrap()
+            .bundle
+            .entries
+            .push(own);
+        let nothing = Plan {
+            truststore: None,
+            ..planned(&d, &o)
+        };
+        assert_eq!(
+            class(&d, &withdrawn, &nothing, &served, 2),
+            Class::Distrust,
+            "a deleted ClientCertificate"
+        );
         let mut new = empty();
         new.converge(&d);
         new.domain = None;
         let o = new.observed();
         let plan = planned(&d, &o);
-        assert!(plan.actions().any(|(_, action)| matches!(action, Action::CreateDomain(_))));
+        assert!(
+            plan.actions()
+                .any(|(_, action)| matches!(action, Action::CreateDomain(_)))
+        );
         assert_eq!(class(&d, &o, &plan, &served, 2), Class::Creation);
     }
 
@@ -466,18 +600,42 @@ mod tests {
         let queued = of(ConditionStatus::Unknown, Reason::Queued);
         for (what, old, since, queues) in [
             ("it waits in the queue", queued, true, true),
-            ("it waits for something else", of(ConditionStatus::Unknown, Reason::Progressing), true, false),
-            ("it is as it should be", of(ConditionStatus::True, Reason::Programmed), false, false),
-            ("it is stuck", of(ConditionStatus::False, Reason::DomainRejected), false, false),
+            (
+                "it waits for something else",
+                of(ConditionStatus::Unknown, Reason::Progressing),
+                true,
+                false,
+            ),
+            (
+                "it is as it should be",
+                of(ConditionStatus::True, Reason::Programmed),
+                false,
+                false,
+            ),
+            (
+                "it is stuck",
+                of(ConditionStatus::False, Reason::DomainRejected),
+                false,
+                false,
+            ),
             ("nothing is known", status(&[]), false, false),
             (
                 "another step waits",
-                status(&[(ConditionType::BypassClosed, ConditionStatus::Unknown, Reason::Queued, 1)]),
+                status(&[(
+                    ConditionType::BypassClosed,
+                    ConditionStatus::Unknown,
+                    Reason::Queued,
+                    1,
+                )]),
                 false,
                 false,
             ),
         ] {
-            assert_eq!((waiting_since(&old).is_some(), is_queued(&old)), (since, queues), "{what}");
+            assert_eq!(
+                (waiting_since(&old).is_some(), is_queued(&old)),
+                (since, queues),
+                "{what}"
+            );
         }
     }
 
@@ -489,7 +647,13 @@ mod tests {
     }
 
     fn failed(kind: Kind, operation: &'static str) -> Outcome {
-        Outcome::Failed(errors::Error { kind, operation, code: None, message: "m".into(), source: None })
+        Outcome::Failed(errors::Error {
+            kind,
+            operation,
+            code: None,
+            message: "m".into(),
+            source: None,
+        })
     }
 
     #[test]
@@ -497,29 +661,109 @@ mod tests {
         let done = || with(StepState::Done(Reason::Programmed, "m".into()));
         let blocked = |reason| with(StepState::Blocked(reason, "m".into()));
         let wait = || with(StepState::Wait(Reason::WaitingForDomain, "m".into()));
-        let queued = Outcome::Queued { ahead: 1, about: Duration::ZERO };
+        let queued = Outcome::Queued {
+            ahead: 1,
+            about: Duration::ZERO,
+        };
         let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
         let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
         let missing = failed(Kind::NotFound, "lambda:AddPermission");
         let acts = || with(StepState::InProgress("m".into()));
         for (what, plan, effects, outcome, cache_was_stale, expected) in [
             ("all is well", done(), 0, None, false, Again::Cached),
-            ("all is well, and the cache did not show it", done(), 0, None, true, Again::Resync),
+            (
+                "all is well, and the cache did not show it",
+                done(),
+                0,
+                None,
+                true,
+                Again::Resync,
+            ),
             ("something was done", done(), 1, None, false, Again::AtOnce),
-            ("something was done, another thing failed", wait(), 1, Some(throttled.clone()), false, Again::AtOnce),
+            (
+                "something was done, another thing failed",
+                wait(),
+                1,
+                Some(throttled.clone()),
+                false,
+                Again::AtOnce,
+            ),
             ("AWS is at it", wait(), 0, None, false, Again::Poll),
-            ("AWS does not answer", with(StepState::Unknown(unseen())), 0, None, false, Again::Poll),
+            (
+                "AWS does not answer",
+                with(StepState::Unknown(unseen())),
+                0,
+                None,
+                false,
+                Again::Poll,
+            ),
             ("a call failed", acts(), 0, Some(throttled), false, Again::Poll),
-            ("what is referred to is not there", acts(), 0, Some(missing.clone()), false, Again::Seldom),
-            ("it is not there, and AWS is at something else", wait(), 0, Some(missing), false, Again::Poll),
-            ("it stands in the queue, and is woken", acts(), 0, Some(queued), false, Again::Resync),
-            ("another account has the name", acts(), 0, Some(taken), false, Again::Resync),
-            ("somebody else has to act", blocked(Reason::ForeignOwner), 0, None, false, Again::Resync),
-            ("the spec keeps the endpoint open", blocked(Reason::KeptOpen), 0, None, false, Again::Cached),
-            ("a step is behind", with(StepState::WaitingFor(Step::TruststorePublished)), 0, None, false, Again::Resync),
+            (
+                "what is referred to is not there",
+                acts(),
+                0,
+                Some(missing.clone()),
+                false,
+                Again::Seldom,
+            ),
+            (
+                "it is not there, and AWS is at something else",
+                wait(),
+                0,
+                Some(missing),
+                false,
+                Again::Poll,
+            ),
+            (
+                "it stands in the queue, and is woken",
+                acts(),
+                0,
+                Some(queued),
+                false,
+                Again::Resync,
+            ),
+            (
+                "another account has the name",
+                acts(),
+                0,
+                Some(taken),
+                false,
+                Again::Resync,
+            ),
+            (
+                "somebody else has to act",
+                blocked(Reason::ForeignOwner),
+                0,
+                None,
+                false,
+                Again::Resync,
+            ),
+            (
+                "the spec keeps the endpoint open",
+                blocked(Reason::KeptOpen),
+                0,
+                None,
+                false,
+                Again::Cached,
+            ),
+            (
+                "a step is behind",
+                with(StepState::WaitingFor(Step::TruststorePublished)),
+                0,
+                None,
+                false,
+                Again::Resync,
+            ),
         ] {
-            let outcomes = outcome.map(|outcome| (Step::DomainProgrammed, outcome)).into_iter().collect();
-            assert_eq!(again(&plan, effects, &outcomes, cache_was_stale), expected, "{what}");
+            let outcomes = outcome
+                .map(|outcome| (Step::DomainProgrammed, outcome))
+                .into_iter()
+                .collect();
+            assert_eq!(
+                again(&plan, effects, &outcomes, cache_was_stale),
+                expected,
+                "{what}"
+            );
         }
     }
 
@@ -531,11 +775,21 @@ mod tests {
         let tag = Action::TagDomain { arn: "a".into() };
         busy.steps.insert(
             Step::DomainProgrammed,
-            StepPlan { actions: vec![tag], ..in_sync.steps[&Step::DomainProgrammed].clone() },
+            StepPlan {
+                actions: vec![tag],
+                ..in_sync.steps[&Step::DomainProgrammed].clone()
+            },
         );
         assert_eq!(in_sync_since(&in_sync, 2, began), Some((2, began)));
         assert_eq!(in_sync_since(&busy, 2, began), None, "something is to be done");
-        assert_eq!(in_sync_since(&with(StepState::Wait(Reason::WaitingForDomain, "m".into())), 2, began), None);
+        assert_eq!(
+            in_sync_since(
+                &with(StepState::Wait(Reason::WaitingForDomain, "m".into())),
+                2,
+                began
+            ),
+            None
+        );
         assert_eq!(cached_since(Some((2, later)), 2), Some(later));
         assert_eq!(cached_since(Some((1, later)), 2), None, "the spec has changed");
         assert_eq!(cached_since(None, 2), None);
@@ -543,7 +797,11 @@ mod tests {
 
     #[test]
     fn a_change_of_records_is_asked_about_until_it_is_in_sync() {
-        for (in_sync, expected) in [(Ok(true), None), (Ok(false), Some("c1")), (Err(unseen()), Some("c1"))] {
+        for (in_sync, expected) in [
+            (Ok(true), None),
+            (Ok(false), Some("c1")),
+            (Err(unseen()), Some("c1")),
+        ] {
             assert_eq!(pending_change(Some("c1".into()), &in_sync).as_deref(), expected);
             assert_eq!(pending_change(None, &in_sync), None);
         }

@@ -1,5 +1,5 @@
-//! The planner against a model of AWS: from any state it ends in the desired one, any state can be torn down, and nothing of anybody
-//! else is ever touched. What is checked is the model, never the planner's own word.
+//! The planner against a model of AWS: from any state it ends in the desired one, any state can be torn down,
+//! and nothing of anybody else is ever touched. What is checked is the model, never the planner's own word.
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
@@ -36,7 +36,8 @@ use model::*;
 pub(super) use model::{World, authority_certificate, certificate, desired, domain, empty, now, settled};
 
 prop_compose! {
-    /// Any mixture of what we may have left half done, what somebody changed, and what belongs to somebody else.
+    /// Any mixture of what we may have left half done, what somebody changed, and what belongs to somebody
+    /// else.
     fn any_world()(
         has_key in any::<bool>(),
         recorded in prop::bool::weighted(0.8),
@@ -72,7 +73,8 @@ prop_compose! {
             _ if owner == Some(OURS) => vec![entry.clone()],
             _ => vec![entry.clone(), other.clone()],
         };
-        // A truststore that moves, now and then; and an empty bucket where it shall be that is missing, unfinished, or not ours to finish.
+        // A truststore that moves, now and then; and an empty bucket where it shall be that is missing,
+        // unfinished, or not ours to finish.
         w.versions = versions.into_iter().enumerate().map(|(i, (owner, content, moved, encrypted))| Stored {
             uri: if moved || bucket < 3 { "s3://elsewhere/partners.pem".into() } else { URI.into() },
             version: format!("v{i}"),
@@ -106,8 +108,8 @@ prop_compose! {
         }
         for (id, (closed, auto_deploy, tag, refusing)) in ["a1", "a2", "r1"].into_iter().zip(apis) {
             w.apis.insert(id.into(), api(id, closed, auto_deploy, tag));
-            // A flag that is set and was never made effective is a REST API's to have: of others somebody else has to deploy it. And one
-            // that was deployed is effective.
+            // A flag that is set and was never made effective is a REST API's to have: of others somebody
+            // else has to deploy it. And one that was deployed is effective.
             if refusing || closed && (id.starts_with('a') || tag == Some(DEPLOYED)) {
                 w.refusing.insert(id.into());
             }
@@ -133,9 +135,23 @@ fn several_names() -> Vec<String> {
 /// Two that somebody else has, one of which needs the other.
 fn existing() -> [acm::Certificate; 2] {
     ["arn:imported", "arn:public"].map(|arn| {
-        let kind = if arn == "arn:public" { CertificateKind::Requested } else { CertificateKind::Imported };
-        let c = certificate(arn, "", CertificateStatus::Issued, &[NAME.to_owned()], KeyAlgorithm::Rsa2048);
-        acm::Certificate { kind, tags: BTreeMap::new(), ..c }
+        let kind = if arn == "arn:public" {
+            CertificateKind::Requested
+        } else {
+            CertificateKind::Imported
+        };
+        let c = certificate(
+            arn,
+            "",
+            CertificateStatus::Issued,
+            &[NAME.to_owned()],
+            KeyAlgorithm::Rsa2048,
+        );
+        acm::Certificate {
+            kind,
+            tags: BTreeMap::new(),
+            ..c
+        }
     })
 }
 
@@ -195,7 +211,8 @@ proptest! {
         let nobodys = w.domain.as_ref().is_some_and(|g| owner(&g.tags) == NOBODYS);
         let left = if nobodys { &[THEIRS, NOBODYS][..] } else { &[THEIRS] };
         prop_assert_eq!(w.not_owned(left), start.not_owned(left), "somebody else's things were touched");
-        // One for the endpoint, and one more for each process that died before it could write down that it had deployed.
+        // One for the endpoint, and one more for each process that died before it could write down that it
+        // had deployed.
         prop_assert!(w.deployments <= if may_deploy { 1 + killed } else { 0 }, "{} deployments", w.deployments);
         let end = plan(&d, &w.observed(), w.clock);
         prop_assert_eq!(end.actions().count(), 0, "it never comes to rest: {:?}", end.steps);
@@ -205,7 +222,8 @@ proptest! {
             let g = w.domain.as_ref().expect("the domain is there");
             prop_assert_eq!(&g.status, &DomainStatus::Available);
             prop_assert_eq!(g.ip_address_type, IpAddressType::Ipv4);
-            let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is there");
+            let used = w.certificates.iter().find(|c| c.arn == g.certificate_arn).expect("its certificate is \
+                                             there");
             prop_assert_eq!(&used.status, &CertificateStatus::Issued);
             let left = w.certificates.iter().filter(|c| owner(&c.tags) == OURS).count();
             prop_assert_eq!(as_desired(&d, g, used), Some(left), "{:?}", w.certificates);
@@ -287,14 +305,16 @@ proptest! {
         prop_assert_ne!(&left, OURS);
         prop_assert!(w.certificates.iter().all(|c| owner(&c.tags) != OURS));
         prop_assert!(!w.records.contains(&records::ownership_record(&d.placement)));
-        prop_assert_eq!(w.apis.values().filter(|a| a.api.endpoint_closed).count(), closed, "a closed endpoint was opened");
+        prop_assert_eq!(w.apis.values().filter(|a| a.api.endpoint_closed).count(), closed, "a closed \
+                                              endpoint was opened");
         let was = built.domain.as_ref().map(|g| if g.tags.contains_key(ADOPTED_TAG) { ADOPTED } else { owner(&g.tags) });
         let (before, after) = (built.domain.as_ref(), w.domain.as_ref());
         match (was, policy) {
             (Some(OURS), None | Some(DeletionPolicy::Delete)) | (Some(ADOPTED), Some(DeletionPolicy::Delete)) => prop_assert!(after.is_none()),
             (None, _) => prop_assert!(after.is_none()),
             _ => {
-                // It stays, and works as before: with its certificate, its truststore, its mappings and its records.
+                // It stays, and works as before: with its certificate, its truststore, its mappings and its
+                // records.
                 let (before, after) = (before.expect("there"), after.expect("it stays"));
                 prop_assert_eq!((&after.certificate_arn, &after.truststore), (&before.certificate_arn, &before.truststore));
                 prop_assert_eq!(&w.mappings, &built.mappings);
@@ -326,7 +346,8 @@ proptest! {
             let leads = found.cnames.contains(&TARGET.to_owned()) || (!found.addresses.is_empty() && found.addresses == found.target);
             for (_, action) in plan.actions() {
                 prop_assert!(!matches!(action, Action::ChangeRecords { .. }), "{action:?}");
-                prop_assert!(leads || !matches!(action, Action::CloseEndpoint { .. }), "the only way in was closed");
+                prop_assert!(leads || !matches!(action, Action::CloseEndpoint { .. }), "the only way in was \
+                                            closed");
                 w.perform(action.clone());
             }
             status = report(&status, 1, &d.placement, &plan, &o, &BTreeMap::new(), w.clock);
@@ -335,7 +356,8 @@ proptest! {
             }
             w.time_passes();
         }
-        // A request that nobody validates is made again now and then, so rest is what there is while the clock stands.
+        // A request that nobody validates is made again now and then, so rest is what there is while the
+        // clock stands.
         for _ in 0..3 {
             for (_, action) in plan(&d, &w.observed_from_outside(), w.clock).actions() {
                 prop_assert!(!matches!(action, Action::ChangeRecords { .. }), "{action:?}");
@@ -384,7 +406,11 @@ proptest! {
 fn from_nothing_it_takes_few_reconciles() {
     let (d, mut w) = (desired(), empty());
     let mut reconciles = 0;
-    while !plan(&d, &w.observed(), w.clock).steps.values().all(|j| j.state.is_done()) {
+    while !plan(&d, &w.observed(), w.clock)
+        .steps
+        .values()
+        .all(|j| j.state.is_done())
+    {
         for (_, action) in plan(&d, &w.observed(), w.clock).actions() {
             w.perform(action.clone());
         }
@@ -397,33 +423,62 @@ fn from_nothing_it_takes_few_reconciles() {
 /// Nobody leaves the truststore because the API server did not answer.
 #[test]
 fn a_selection_that_cannot_be_seen_keeps_what_it_had() {
-    let selector = DesiredSource::ConfigMaps { labels: BTreeMap::new(), key: "ca.crt".into() };
+    let selector = DesiredSource::ConfigMaps {
+        labels: BTreeMap::new(),
+        key: "ca.crt".into(),
+    };
     let mut d = desired();
-    d.authorities.push(DesiredAuthority { name: "cas".into(), state: AuthorityState::Active, source: selector });
+    d.authorities.push(DesiredAuthority {
+        name: "cas".into(),
+        state: AuthorityState::Active,
+        source: selector,
+    });
     let partner = |name: &str| {
-        let request = AuthorityRequest { common_name: name.into(), ..request() };
+        let request = AuthorityRequest {
+            common_name: name.into(),
+            ..request()
+        };
         parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem)
     };
     let read = |name: &str| {
-        (name.to_owned(), Source::Read { certificates: partner(name), completing: Ok(vec![]), key: Key::Absent })
+        (
+            name.to_owned(),
+            Source::Read {
+                certificates: partner(name),
+                completing: Ok(vec![]),
+                key: Key::Absent,
+            },
+        )
     };
     let mut w = empty();
     w.converge(&desired());
     let mut o = w.observed();
-    o.authorities.insert("cas".into(), Source::Several([read("acme"), read("zeta")].into()));
+    o.authorities
+        .insert("cas".into(), Source::Several([read("acme"), read("zeta")].into()));
     let told = plan(&d, &o, now());
-    let Some((_, Action::PutTruststore { body, .. })) = told.actions().next() else { panic!("{:?}", told.steps) };
+    let Some((_, Action::PutTruststore { body, .. })) = told.actions().next() else {
+        panic!("{:?}", told.steps)
+    };
     w.perform(told.actions().next().unwrap().1.clone());
-    let names: Vec<_> = Bundle::parse(body).unwrap().entries.into_iter().map(|e| e.authority).collect();
+    let names: Vec<_> = Bundle::parse(body)
+        .unwrap()
+        .entries
+        .into_iter()
+        .map(|e| e.authority)
+        .collect();
     assert_eq!(names, ["partners", "cas/acme", "cas/zeta"]);
 
     let mut o = w.observed();
-    let unseen = super::observed::Unseen { reason: Reason::Unreachable, message: "no answer".into() };
+    let unseen = super::observed::Unseen {
+        reason: Reason::Unreachable,
+        message: "no answer".into(),
+    };
     o.authorities.insert("cas".into(), Source::Unseen(unseen));
     let blind = plan(&d, &o, now());
     assert_eq!(&blind.truststore.unwrap().bundle.render(), body);
     // ... while those that are seen to be gone leave, and Distrusted asks nobody.
-    o.authorities.insert("cas".into(), Source::Several([read("acme")].into()));
+    o.authorities
+        .insert("cas".into(), Source::Several([read("acme")].into()));
     let seen = plan(&d, &o, now());
     assert_eq!(seen.truststore.unwrap().bundle.entries.len(), 2);
     d.authorities[1].state = AuthorityState::Distrusted;
@@ -435,7 +490,10 @@ fn a_selection_that_cannot_be_seen_keeps_what_it_had() {
 /// A reading that failed is never taken for "nothing there".
 #[test]
 fn what_cannot_be_seen_is_neither_made_nor_deleted() {
-    let unseen = || super::observed::Unseen { reason: Reason::Unreachable, message: "no answer".into() };
+    let unseen = || super::observed::Unseen {
+        reason: Reason::Unreachable,
+        message: "no answer".into(),
+    };
     let mut w = empty();
     w.converge(&desired());
     let whole = w.observed();
@@ -467,7 +525,10 @@ fn a_clock_ten_minutes_wrong_finds_nothing_to_do() {
     let (d, o) = settled();
     for minutes in [-10, 10] {
         let now = now() + SignedDuration::from_mins(minutes);
-        let found: Vec<_> = plan(&d, &o, now).actions().map(|(_, action)| action.to_string()).collect();
+        let found: Vec<_> = plan(&d, &o, now)
+            .actions()
+            .map(|(_, action)| action.to_string())
+            .collect();
         assert_eq!(found, [""; 0], "{minutes} minutes");
     }
 }

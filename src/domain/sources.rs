@@ -1,4 +1,5 @@
-//! Reads where the certificates of authorities come from: Secrets, ConfigMaps and the spec itself. Kubernetes reads only, nothing is judged.
+//! Reads where the certificates of authorities come from: Secrets, ConfigMaps and the spec itself. Kubernetes
+//! reads only, nothing is judged.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -33,7 +34,8 @@ pub async fn read(
     let reads = wanted.iter().map(async |wanted| {
         let found = match &wanted.source {
             DesiredSource::Generated { secret: name, .. } => {
-                let labelled = |secret: &Secret| generated::is_labelled(secret.labels(), domain, &wanted.name);
+                let labelled =
+                    |secret: &Secret| generated::is_labelled(secret.labels(), domain, &wanted.name);
                 secret(client, namespace, name, labelled).await
             }
             wanted => source(client, namespace, wanted).await,
@@ -68,9 +70,16 @@ async fn source(client: &Client, namespace: &str, wanted: &DesiredSource) -> Sou
             Err(error) => unseen(&error),
         },
         DesiredSource::ConfigMaps { labels, key } => {
-            let selector: Vec<_> = labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+            let selector: Vec<_> = labels
+                .iter()
+                .map(|(label, value)| format!("{label}={value}"))
+                .collect();
             match apply::config_maps(client, namespace, &selector.join(",")).await {
-                Ok(maps) => Source::Several(maps.iter().map(|map| (map.name_any(), of_config_map(map, key))).collect()),
+                Ok(maps) => Source::Several(
+                    maps.iter()
+                        .map(|map| (map.name_any(), of_config_map(map, key)))
+                        .collect(),
+                ),
                 Err(error) => unseen(&error),
             }
         }
@@ -79,41 +88,73 @@ async fn source(client: &Client, namespace: &str, wanted: &DesiredSource) -> Sou
 
 /// kubectl puts a file that is not UTF-8 throughout, as with a comment in Latin-1, into `binaryData`.
 fn of_config_map(map: &ConfigMap, key: &str) -> Source {
-    let data = map.data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes);
-    let binary = map.binary_data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.as_slice());
+    let data = map
+        .data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .map(String::as_bytes);
+    let binary = map
+        .binary_data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .map(|ByteString(bytes)| bytes.as_slice());
     match data.or(binary) {
         Some(pem) => only_trusted(pem),
-        None => Source::Missing(format!("the ConfigMap {} has no key {key}{}", map.name_any(), others(map))),
+        None => Source::Missing(format!(
+            "the ConfigMap {} has no key {key}{}",
+            map.name_any(),
+            others(map)
+        )),
     }
 }
 
 /// Lists the keys of a ConfigMap that lacks the key of the spec.
 fn others(map: &ConfigMap) -> String {
-    let keys: BTreeSet<_> =
-        map.data.iter().flat_map(BTreeMap::keys).chain(map.binary_data.iter().flat_map(BTreeMap::keys)).collect();
+    let keys: BTreeSet<_> = map
+        .data
+        .iter()
+        .flat_map(BTreeMap::keys)
+        .chain(map.binary_data.iter().flat_map(BTreeMap::keys))
+        .collect();
     if keys.is_empty() {
         return String::new();
     }
-    format!("; its keys are {}", listed(keys.iter().map(|key| key.as_str()), MOST_KEYS))
+    format!(
+        "; its keys are {}",
+        listed(keys.iter().map(|key| key.as_str()), MOST_KEYS)
+    )
 }
 
 fn only_trusted(pem: &(impl AsRef<[u8]> + ?Sized)) -> Source {
-    Source::Read { certificates: parse_pem_bundle(pem), completing: Ok(vec![]), key: Key::Absent }
+    Source::Read {
+        certificates: parse_pem_bundle(pem),
+        completing: Ok(vec![]),
+        key: Key::Absent,
+    }
 }
 
 fn unseen(error: &crate::k8s::Error) -> Source {
-    Source::Unseen(Unseen { reason: Reason::Unreachable, message: error.to_string() })
+    Source::Unseen(Unseen {
+        reason: Reason::Unreachable,
+        message: error.to_string(),
+    })
 }
 
 /// `tls.crt` begins with the authority; `ca.crt` completes its chain, or is all there is.
 fn of_secret(name: &str, secret: &Secret) -> Source {
     let data = secret.data.as_ref();
-    let bytes = |key: &str| data.and_then(|d| d.get(key)).map(|ByteString(bytes)| bytes.as_slice());
+    let bytes = |key: &str| {
+        data.and_then(|d| d.get(key))
+            .map(|ByteString(bytes)| bytes.as_slice())
+    };
     let (tls_crt, ca_crt) = (bytes("tls.crt"), bytes("ca.crt"));
     // A Secret of type kubernetes.io/tls cannot do without the entry.
     let tls_key = bytes("tls.key").filter(|key| !pem::is_blank(key));
     let (certificates, completing) = match (tls_crt, ca_crt) {
-        (Some(tls_crt), ca_crt) => (parse_pem_bundle(tls_crt), ca_crt.map_or(Ok(vec![]), parse_pem_bundle)),
+        (Some(tls_crt), ca_crt) => (
+            parse_pem_bundle(tls_crt),
+            ca_crt.map_or(Ok(vec![]), parse_pem_bundle),
+        ),
         (None, Some(ca_crt)) => (parse_pem_bundle(ca_crt), Ok(vec![])),
         (None, None) => return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt")),
     };
@@ -122,7 +163,11 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
         (Some(_), Some(_)) => Key::Mismatch,
         _ => Key::Absent,
     };
-    Source::Read { certificates, completing, key }
+    Source::Read {
+        certificates,
+        completing,
+        key,
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +180,9 @@ mod tests {
     };
 
     fn bytes(data: &[(&str, &[u8])]) -> BTreeMap<String, ByteString> {
-        data.iter().map(|(key, bytes)| ((*key).to_owned(), ByteString(bytes.to_vec()))).collect()
+        data.iter()
+            .map(|(key, bytes)| ((*key).to_owned(), ByteString(bytes.to_vec())))
+            .collect()
     }
 
     #[test]
@@ -144,8 +191,15 @@ mod tests {
         let pem = made.certificate_pem;
         let latin = [b"Autoridade Certifica\xe7\xe3o\n", pem.as_bytes()].concat();
         let map = |data: &[(&str, &str)], binary: &[(&str, &[u8])]| {
-            let text = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-            let mut map = ConfigMap { data: Some(text), binary_data: Some(bytes(binary)), ..ConfigMap::default() };
+            let text = data
+                .iter()
+                .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()))
+                .collect();
+            let mut map = ConfigMap {
+                data: Some(text),
+                binary_data: Some(bytes(binary)),
+                ..ConfigMap::default()
+            };
             map.metadata.name = Some("acme".into());
             of_config_map(&map, "ca.crt")
         };
@@ -155,22 +209,42 @@ mod tests {
         assert_eq!(map(&[], &[("ca.crt", &latin)]), read);
         let missing = |told: &str| Source::Missing(format!("the ConfigMap acme has no key ca.crt{told}"));
         assert_eq!(map(&[], &[]), missing(""));
-        assert_eq!(map(&[("ca.pem", &pem)], &[("root.crt", &latin)]), missing("; its keys are ca.pem; root.crt"));
+        assert_eq!(
+            map(&[("ca.pem", &pem)], &[("root.crt", &latin)]),
+            missing("; its keys are ca.pem; root.crt")
+        );
         let many = ["1", "2", "3", "4", "5", "6", "7"].map(|key| (key, ""));
-        assert_eq!(map(&many, &[]), missing("; its keys are 1; 2; 3; 4; 5; and 2 more"));
-        assert_eq!(of_config_map(&ConfigMap::default(), "k"), Source::Missing("the ConfigMap  has no key k".into()));
+        assert_eq!(
+            map(&many, &[]),
+            missing("; its keys are 1; 2; 3; 4; 5; and 2 more")
+        );
+        assert_eq!(
+            of_config_map(&ConfigMap::default(), "k"),
+            Source::Missing("the ConfigMap  has no key k".into())
+        );
     }
 
     #[test]
     fn the_key_of_a_secret_fits_in_every_shape() {
         let now = at("2026-11-24T12:00:00Z");
-        let [made, other] = ["a", "b"].map(|name| authority::generate(&authority::tests::request(name), now).unwrap());
+        let [made, other] =
+            ["a", "b"].map(|name| authority::generate(&authority::tests::request(name), now).unwrap());
         let key = made.key_pem.as_str();
         let sec1 = keys::pem(&keys::parse(key).unwrap(), Encoding::Pkcs1).unwrap();
         let of = |key: &[u8]| {
             let data = bytes(&[("tls.crt", made.certificate_pem.as_bytes()), ("tls.key", key)]);
-            match of_secret("acme", &Secret { data: Some(data), ..Secret::default() }) {
-                Source::Read { certificates: Ok(_), key, .. } => key,
+            match of_secret(
+                "acme",
+                &Secret {
+                    data: Some(data),
+                    ..Secret::default()
+                },
+            ) {
+                Source::Read {
+                    certificates: Ok(_),
+                    key,
+                    ..
+                } => key,
                 other => panic!("{other:?}"),
             }
         };
@@ -209,8 +283,17 @@ mod tests {
     }
 
     fn read(data: &[(&str, &str)]) -> Source {
-        let data = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
-        of_secret("own", &Secret { data: Some(data), ..Secret::default() })
+        let data = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+            .collect();
+        of_secret(
+            "own",
+            &Secret {
+                data: Some(data),
+                ..Secret::default()
+            },
+        )
     }
 
     #[test]
@@ -228,14 +311,34 @@ mod tests {
                 &[("tls.crt", &own), ("tls.key", &key), ("ca.crt", &other)],
                 source(Ok(own_.clone()), Ok(other_.clone()), Key::Matches),
             ),
-            (&[("tls.crt", &own), ("tls.key", "")], source(Ok(own_.clone()), none.clone(), Key::Absent)),
-            (&[("ca.crt", &other)], source(Ok(other_.clone()), none.clone(), Key::Absent)),
-            (&[("tls.crt", "x"), ("ca.crt", &other)], source(Err(ParseError::NotPem), Ok(other_), Key::Absent)),
-            (&[("tls.crt", &own), ("ca.crt", "x")], source(Ok(own_), Err(ParseError::NotPem), Key::Absent)),
-            (&[("tls.key", &key)], Source::Missing("the Secret own has neither tls.crt nor ca.crt".into())),
+            (
+                &[("tls.crt", &own), ("tls.key", "")],
+                source(Ok(own_.clone()), none.clone(), Key::Absent),
+            ),
+            (
+                &[("ca.crt", &other)],
+                source(Ok(other_.clone()), none.clone(), Key::Absent),
+            ),
+            (
+                &[("tls.crt", "x"), ("ca.crt", &other)],
+                source(Err(ParseError::NotPem), Ok(other_), Key::Absent),
+            ),
+            (
+                &[("tls.crt", &own), ("ca.crt", "x")],
+                source(Ok(own_), Err(ParseError::NotPem), Key::Absent),
+            ),
+            (
+                &[("tls.key", &key)],
+                Source::Missing("the Secret own has neither tls.crt nor ca.crt".into()),
+            ),
         ];
         for (data, expected) in cases {
-            assert_eq!(read(data), expected, "{:?}", data.iter().map(|(key, _)| key).collect::<Vec<_>>());
+            assert_eq!(
+                read(data),
+                expected,
+                "{:?}",
+                data.iter().map(|(key, _)| key).collect::<Vec<_>>()
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Decides what to take away next once an `MtlsDomain` is deleted: the reverse order of building, nothing of anybody else's, nothing
-//! that is still in use. Pure and total, like `plan`.
+//! Decides what to take away next once an `MtlsDomain` is deleted: the reverse order of building, nothing of
+//! anybody else's, nothing that is still in use. Pure and total, like `plan`.
 use super::{
     desired::Placement,
     observed::Leftovers,
@@ -18,8 +18,9 @@ use crate::{
     },
 };
 
-/// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation record, buckets, closed
-/// endpoints, and what a domain that stays needs). `listed` are the paths of the spec.
+/// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation
+/// record, buckets, closed endpoints, and what a domain that stays needs). `listed` are the paths of the
+/// spec.
 pub fn teardown(
     placement: &Placement,
     policy: Option<DeletionPolicy>,
@@ -40,7 +41,11 @@ pub fn teardown(
         return release(placement, policy, domain, r, records);
     }
     let mut blocked = None;
-    for step_plan in r.apis.values().filter_map(|api| identity::removal(placement, api, rest_deployment)) {
+    for step_plan in r
+        .apis
+        .values()
+        .filter_map(|api| identity::removal(placement, api, rest_deployment))
+    {
         match step_plan.state {
             StepState::Unknown(_) => return step_plan,
             StepState::Blocked(..) => blocked = Some(step_plan.state),
@@ -63,13 +68,17 @@ pub fn teardown(
             Err(why) => return StepState::Unknown(why.clone()).into(),
             Ok(mappings) => mappings,
         };
-        let others: Vec<_> =
-            mappings.iter().filter(|m| !listed.contains(&m.path)).map(|m| format!("{:?}", m.path)).collect();
+        let others: Vec<_> = mappings
+            .iter()
+            .filter(|m| !listed.contains(&m.path))
+            .map(|m| format!("{:?}", m.path))
+            .collect();
         if keeps_unlisted(placement, g) && !others.is_empty() {
             return StepState::Blocked(
                 Reason::ForeignOwner,
                 format!(
-                    "{} still has API mappings that the spec does not list: {}. Remove them, or set spec.unlistedMappings to Delete",
+                    "{} still has API mappings that the spec does not list: {}. Remove them, or set \
+                     spec.unlistedMappings to Delete",
                     g.name,
                     others.join(", ")
                 ),
@@ -77,17 +86,31 @@ pub fn teardown(
             .into();
         }
         actions.extend(record_removal(placement, r, records));
-        actions.extend(mappings.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
+        actions.extend(mappings.iter().map(|m| Action::DeleteMapping {
+            id: m.id.clone(),
+            path: m.path.clone(),
+        }));
         if g.status == DomainStatus::Updating {
-            let state = StepState::Wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name));
+            let state = StepState::Wait(
+                Reason::WaitingForDomain,
+                format!("API Gateway is updating {}", g.name),
+            );
             return StepPlan { state, actions };
         }
         actions.push(Action::DeleteDomain { name: g.name.clone() });
-        return StepPlan { state: StepState::InProgress(format!("deleting the custom domain {}", g.name)), actions };
+        return StepPlan {
+            state: StepState::InProgress(format!("deleting the custom domain {}", g.name)),
+            actions,
+        };
     }
     actions.extend(record_removal(placement, r, records));
     let (certificates, versions) = match (&r.certificates, &r.versions) {
-        (Err(why), _) | (_, Err(why)) => return StepPlan { state: StepState::Unknown(why.clone()), actions },
+        (Err(why), _) | (_, Err(why)) => {
+            return StepPlan {
+                state: StepState::Unknown(why.clone()),
+                actions,
+            };
+        }
         (Ok(certificates), Ok(versions)) => (certificates, versions),
     };
     actions.extend(versions.iter().map(|version| Action::DeleteTruststoreVersion {
@@ -95,9 +118,14 @@ pub fn teardown(
         key: placement.key.clone(),
         version: version.clone(),
     }));
-    let (used, free): (Vec<_>, Vec<_>) =
-        certificates.iter().filter(|c| certificates::is_ours(placement, c)).partition(|c| c.in_use);
-    actions.extend(free.iter().map(|c| Action::DeleteCertificate { arn: c.arn.clone() }));
+    let (used, free): (Vec<_>, Vec<_>) = certificates
+        .iter()
+        .filter(|c| certificates::is_ours(placement, c))
+        .partition(|c| c.in_use);
+    actions.extend(
+        free.iter()
+            .map(|c| Action::DeleteCertificate { arn: c.arn.clone() }),
+    );
     let state = match used.first() {
         Some(certificate) => StepState::Wait(
             Reason::WaitingForCertificate,
@@ -106,16 +134,22 @@ pub fn teardown(
                 certificate.arn
             ),
         ),
-        None if actions.is_empty() => StepState::Done(Reason::Deleting, "nothing of ours is left in AWS".into()),
+        None if actions.is_empty() => {
+            StepState::Done(Reason::Deleting, "nothing of ours is left in AWS".into())
+        }
         None => StepState::InProgress("deleting the certificate and the truststore".into()),
     };
     StepPlan { state, actions }
 }
 
-/// Whether the domain stays, with all that it needs: because the spec says so, because it was there before us, or because it is nobody's
-/// (any longer) and uses our truststore.
+/// Whether the domain stays, with all that it needs: because the spec says so, because it was there before
+/// us, or because it is nobody's (any longer) and uses our truststore.
 pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
-    let uses_ours = |g: &Domain| g.truststore.as_ref().is_some_and(|t| t.uri == placement.truststore_uri());
+    let uses_ours = |g: &Domain| {
+        g.truststore
+            .as_ref()
+            .is_some_and(|t| t.uri == placement.truststore_uri())
+    };
     match (policy, domain.map(|g| (domain_ownership(placement, g), g))) {
         (Some(DeletionPolicy::Retain), _) | (None, Some((DomainOwnership::Adopted, _))) => true,
         (_, Some((DomainOwnership::Unowned | DomainOwnership::NotOwned(_), g))) => uses_ours(g),
@@ -123,8 +157,9 @@ pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Opti
     }
 }
 
-/// Removes the ownership tags and leaves everything else as it is, the domain last: until then the next reconcile knows what to go on with. The mark on
-/// versions of the truststore object cannot be taken off; it holds nobody up.
+/// Removes the ownership tags and leaves everything else as it is, the domain last: until then the next
+/// reconcile knows what to go on with. The mark on versions of the truststore object cannot be taken off; it
+/// holds nobody up.
 fn release(
     placement: &Placement,
     policy: Option<DeletionPolicy>,
@@ -141,16 +176,32 @@ fn release(
     if let (Some(zone_id), false) = (r.zone_id.clone(), changes.is_empty()) {
         actions.push(Action::ChangeRecords { zone_id, changes });
     }
-    for c in certificates.iter().filter(|c| certificates::is_ours(placement, c)) {
+    for c in certificates
+        .iter()
+        .filter(|c| certificates::is_ours(placement, c))
+    {
         let arn = c.arn.clone();
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
-        actions.push(if stays { Action::ReleaseCertificate { arn } } else { Action::DeleteCertificate { arn } });
+        actions.push(if stays {
+            Action::ReleaseCertificate { arn }
+        } else {
+            Action::DeleteCertificate { arn }
+        });
     }
-    actions.extend(r.apis.values().flatten().flatten().filter_map(|api| identity::untagging(placement, api)));
+    actions.extend(
+        r.apis
+            .values()
+            .flatten()
+            .flatten()
+            .filter_map(|api| identity::untagging(placement, api)),
+    );
     let tagged = domain.filter(|g| is_ours(placement, g));
     actions.extend(tagged.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
     let state = if actions.is_empty() {
-        StepState::Done(Reason::Deleting, "nothing in AWS carries the ownership tag any longer".into())
+        StepState::Done(
+            Reason::Deleting,
+            "nothing in AWS carries the ownership tag any longer".into(),
+        )
     } else {
         StepState::InProgress(format!(
             "removing the ownership tags from {} and what it needs; it stays",
@@ -182,11 +233,18 @@ mod tests {
     fn whole() -> (Placement, Vec<String>, Leftovers) {
         let (d, mut world) = (desired(), empty());
         world.converge(&d);
-        (d.placement.clone(), d.mappings.keys().cloned().collect(), world.leftovers())
+        (
+            d.placement.clone(),
+            d.mappings.keys().cloned().collect(),
+            world.leftovers(),
+        )
     }
 
     fn unseen() -> Unseen {
-        Unseen { reason: Reason::Unreachable, message: "no answer".into() }
+        Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        }
     }
 
     fn domain_of(r: &mut Leftovers) -> &mut Domain {
@@ -202,22 +260,37 @@ mod tests {
             StepState::Blocked(..) => "blocked",
             StepState::Unknown(_) => "unknown",
         };
-        let first = |action: &Action| format!("{action:?}").split([' ', '(']).next().unwrap_or_default().to_owned();
+        let first = |action: &Action| {
+            format!("{action:?}")
+                .split([' ', '('])
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
         (state, step_plan.actions.iter().map(first).collect())
     }
 
     #[test]
     fn what_of_a_domain_is_taken_away() {
-        let unlisted =
-            |fate| move |placement: &mut Placement, _: &mut Leftovers| placement.unlisted_mappings = Some(fate);
+        let unlisted = |fate| {
+            move |placement: &mut Placement, _: &mut Leftovers| placement.unlisted_mappings = Some(fate)
+        };
         let drop_orders: fn(&mut Vec<String>) = |listed| listed.retain(|path| path != "orders");
         let all: fn(&mut Vec<String>) = |_| {};
-        let whole_domain =
-            ["ChangeRecords", "DeleteMapping", "DeleteMapping", "DeleteMapping", "DeleteDomain"].as_slice();
+        let whole_domain = [
+            "ChangeRecords",
+            "DeleteMapping",
+            "DeleteMapping",
+            "DeleteMapping",
+            "DeleteDomain",
+        ]
+        .as_slice();
         let not_domain = &whole_domain[..4];
         type Change = Box<dyn Fn(&mut Placement, &mut Leftovers)>;
         let cross_namespace = |_: &mut Placement, r: &mut Leftovers| {
-            domain_of(r).tags.insert(OWNER_TAG.into(), "other/ns/partners".into());
+            domain_of(r)
+                .tags
+                .insert(OWNER_TAG.into(), "other/ns/partners".into());
         };
         let adopted = |_: &mut Placement, r: &mut Leftovers| {
             domain_of(r).tags.insert(ADOPTED_TAG.into(), "true".into());
@@ -226,9 +299,21 @@ mod tests {
         let rest = ["ChangeRecords", "DeleteTruststoreVersion", "DeleteCertificate"].as_slice();
         let released = ["ChangeRecords", "ReleaseCertificate", "ReleaseDomain"].as_slice();
         type Listed = fn(&mut Vec<String>);
-        type Case<'a> = (&'a str, Change, Listed, Option<DeletionPolicy>, (&'a str, &'a [&'a str]));
+        type Case<'a> = (
+            &'a str,
+            Change,
+            Listed,
+            Option<DeletionPolicy>,
+            (&'a str, &'a [&'a str]),
+        );
         let cases: Vec<Case> = vec![
-            ("all of it", Box::new(|_, _| {}), all, None, ("acts", whole_domain)),
+            (
+                "all of it",
+                Box::new(|_, _| {}),
+                all,
+                None,
+                ("acts", whole_domain),
+            ),
             (
                 "one that we made takes what is not listed along",
                 Box::new(|_, _| {}),
@@ -243,7 +328,13 @@ mod tests {
                 None,
                 ("blocked", &[]),
             ),
-            ("nothing is unlisted", Box::new(unlisted(UnlistedMappings::Keep)), all, None, ("acts", whole_domain)),
+            (
+                "nothing is unlisted",
+                Box::new(unlisted(UnlistedMappings::Keep)),
+                all,
+                None,
+                ("acts", whole_domain),
+            ),
             (
                 "unlisted mappings go",
                 Box::new(unlisted(UnlistedMappings::Delete)),
@@ -272,9 +363,27 @@ mod tests {
                 None,
                 ("waits", not_domain),
             ),
-            ("taken over: it stays", Box::new(adopted), all, None, ("acts", released)),
-            ("retained", Box::new(|_, _| {}), all, Some(DeletionPolicy::Retain), ("acts", released)),
-            ("somebody else's, with our truststore", Box::new(cross_namespace), all, None, ("acts", &released[..2])),
+            (
+                "taken over: it stays",
+                Box::new(adopted),
+                all,
+                None,
+                ("acts", released),
+            ),
+            (
+                "retained",
+                Box::new(|_, _| {}),
+                all,
+                Some(DeletionPolicy::Retain),
+                ("acts", released),
+            ),
+            (
+                "somebody else's, with our truststore",
+                Box::new(cross_namespace),
+                all,
+                None,
+                ("acts", &released[..2]),
+            ),
             (
                 "somebody else's, without our truststore",
                 Box::new(move |placement, r| (cross_namespace(placement, r), elsewhere(r)).1),
@@ -289,7 +398,13 @@ mod tests {
                 Some(DeletionPolicy::Delete),
                 ("acts", &released[..2]),
             ),
-            ("the domain is gone", Box::new(|_, r| gone(r)), all, None, ("acts", rest)),
+            (
+                "the domain is gone",
+                Box::new(|_, r| gone(r)),
+                all,
+                None,
+                ("acts", rest),
+            ),
             (
                 "the certificate is in use for a while",
                 Box::new(|_, r| r.domain = Ok(None)),
@@ -325,9 +440,27 @@ mod tests {
                 None,
                 ("done", &[]),
             ),
-            ("the records cannot be seen", Box::new(|_, r| r.records = Err(unseen())), all, None, ("unknown", &[])),
-            ("the domain cannot be seen", Box::new(|_, r| r.domain = Err(unseen())), all, None, ("unknown", &[])),
-            ("the mappings cannot be seen", Box::new(|_, r| r.mappings = Err(unseen())), all, None, ("unknown", &[])),
+            (
+                "the records cannot be seen",
+                Box::new(|_, r| r.records = Err(unseen())),
+                all,
+                None,
+                ("unknown", &[]),
+            ),
+            (
+                "the domain cannot be seen",
+                Box::new(|_, r| r.domain = Err(unseen())),
+                all,
+                None,
+                ("unknown", &[]),
+            ),
+            (
+                "the mappings cannot be seen",
+                Box::new(|_, r| r.mappings = Err(unseen())),
+                all,
+                None,
+                ("unknown", &[]),
+            ),
             (
                 "the certificates cannot be seen",
                 Box::new(|_, r| (gone(r), r.certificates = Err(unseen())).1),

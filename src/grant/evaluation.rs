@@ -1,4 +1,5 @@
-//! Which grant a certificate of another namespace fits. Pure and total: no I/O, no clock; grants, certificates, labels and the time come in.
+//! Which grant a certificate of another namespace fits. Pure and total: no I/O, no clock; grants,
+//! certificates, labels and the time come in.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -52,7 +53,8 @@ pub struct EvaluationContext<'a> {
     /// By namespace; none: they are not known.
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     pub now: Timestamp,
-    /// [`names_outside`] of a certificate and a grant: a tenant chooses how long the names are, so that it is worth a memory.
+    /// [`names_outside`] of a certificate and a grant: a tenant chooses how long the names are, so that it is
+    /// worth a memory.
     pub names_outside: &'a dyn Fn(&GrantRequest, &ClientGrant) -> Arc<[String]>,
 }
 
@@ -78,7 +80,8 @@ pub struct Terms {
     pub is_counted: bool,
 }
 
-/// One certificate; the `others` of the domain, itself among them or not, are asked for only when it comes to places.
+/// One certificate; the `others` of the domain, itself among them or not, are asked for only when it comes to
+/// places.
 pub fn decide(
     grant_request: &Arc<GrantRequest>,
     others: impl FnOnce() -> Vec<Arc<GrantRequest>>,
@@ -139,7 +142,10 @@ fn evaluate(
     slots: &mut [Slots],
     context: &EvaluationContext,
 ) -> Decision {
-    let namespace = Namespace { name: &grant_request.namespace, labels: context.labels.get(&grant_request.namespace) };
+    let namespace = Namespace {
+        name: &grant_request.namespace,
+        labels: context.labels.get(&grant_request.namespace),
+    };
     let (mut nearest, mut full): (Option<(&ClientGrant, Vec<String>)>, _) = (None, None);
     let mut tentative = BTreeSet::new();
     for (at, grant) in grants.iter().enumerate() {
@@ -176,21 +182,28 @@ fn evaluate(
     }
     tentative.iter().for_each(|at| slots[*at].tentative += 1);
     if !tentative.is_empty() {
-        let what =
-            if namespace.labels.is_none() { "the labels of this namespace" } else { "the labels of some namespaces" };
+        let what = if namespace.labels.is_none() {
+            "the labels of this namespace"
+        } else {
+            "the labels of some namespaces"
+        };
         return Decision::Unknown(format!("{what}, by which ClientGrants go, are not known yet"));
     }
     if context.unreadable {
-        return Decision::Unknown("there are ClientGrants that this version of the operator cannot read".into());
+        return Decision::Unknown(
+            "there are ClientGrants that this version of the operator cannot read".into(),
+        );
     }
     Decision::Denied(match (full, nearest) {
         (Some(grant), _) => format!(
-            "older ClientCertificates have all slots of the ClientGrant {grant} (its spec.maxCertificates): delete one of them, or ask whoever runs \
+            "older ClientCertificates have all slots of the ClientGrant {grant} (its spec.maxCertificates): \
+             delete one of them, or ask whoever runs \
              the domain for more"
         ),
         (None, Some((grant, parts))) => {
             format!(
-                "{}: outside of the ClientGrant {}, which is the nearest. Change it, or ask whoever runs the domain for a grant that it fits",
+                "{}: outside of the ClientGrant {}, which is the nearest. Change it, or ask whoever runs the \
+                 domain for a grant that it fits",
                 listed(parts.iter().map(String::as_str), MOST_TOLD),
                 grant.name_any()
             )
@@ -200,7 +213,8 @@ fn evaluate(
 }
 
 /// The same whether there is a domain or not.
-const NONE: &str = "spec.domainRef: there is no such MtlsDomain, or no ClientGrant beside it lets this namespace have certificates for it; ask \
+const NONE: &str = "spec.domainRef: there is no such MtlsDomain, or no ClientGrant beside it lets this \
+                    namespace have certificates for it; ask \
                     whoever runs the domain for one";
 
 fn terms(grant: &ClientGrant) -> Terms {
@@ -223,19 +237,36 @@ pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
     let common_name = std::slice::from_ref(&r.common_name);
     let names: [(&str, Kind, &[String], &[String]); 9] = [
         ("subject.commonName", Kind::Text, common_name, &grant.common_names),
-        ("subject.organizations", Kind::Text, &r.organizations, &grant.organizations),
-        ("subject.organizationalUnits", Kind::Text, &r.organizational_units, &grant.organizational_units),
+        (
+            "subject.organizations",
+            Kind::Text,
+            &r.organizations,
+            &grant.organizations,
+        ),
+        (
+            "subject.organizationalUnits",
+            Kind::Text,
+            &r.organizational_units,
+            &grant.organizational_units,
+        ),
         ("subject.countries", Kind::Text, &r.countries, &grant.countries),
         ("subject.localities", Kind::Text, &r.localities, &grant.localities),
         ("subject.provinces", Kind::Text, &r.provinces, &grant.provinces),
         ("dnsNames", Kind::Dns, &r.dns_names, &grant.dns_names),
         ("uris", Kind::Uri, &r.uris, &grant.uris),
-        ("emailAddresses", Kind::Mail, &r.email_addresses, &grant.email_addresses),
+        (
+            "emailAddresses",
+            Kind::Mail,
+            &r.email_addresses,
+            &grant.email_addresses,
+        ),
     ];
     let mut outside = Vec::new();
     for (field, kind, asked, granted) in names {
-        let denials =
-            asked.iter().enumerate().filter(|(_, name)| !granted.iter().any(|p| glob::matches(kind, p, name)));
+        let denials = asked
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| !granted.iter().any(|p| glob::matches(kind, p, name)));
         outside.extend(denials.map(|(at, _)| match field {
             "subject.commonName" => field.to_owned(),
             list => format!("{list}[{at}]"),
@@ -246,19 +277,35 @@ pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
 
 /// What of the certificate the grant does not admit.
 fn denials(grant_request: &GrantRequest, grant: &ClientGrant, context: &EvaluationContext) -> Vec<String> {
-    let name =
-        |field: &String| if grant_request.by_csr { format!("spec.csr ({field})") } else { format!("spec.{field}") };
-    let mut parts: Vec<String> = (context.names_outside)(grant_request, grant).iter().map(name).collect();
+    let name = |field: &String| {
+        if grant_request.by_csr {
+            format!("spec.csr ({field})")
+        } else {
+            format!("spec.{field}")
+        }
+    };
+    let mut parts: Vec<String> = (context.names_outside)(grant_request, grant)
+        .iter()
+        .map(name)
+        .collect();
     let grant = &grant.spec;
     if grant_request.issuance != grant.issuance {
         parts.push("spec.issuance".into());
     }
     let wanted = grant.authority.as_deref().or(context.issuing);
-    if grant_request.authority.as_deref().is_some_and(|named| Some(named) != wanted) {
+    if grant_request
+        .authority
+        .as_deref()
+        .is_some_and(|named| Some(named) != wanted)
+    {
         parts.push("spec.authority".into());
     }
     let longest = grant.max_duration.as_ref().map(length);
-    if grant_request.duration.zip(longest).is_some_and(|(asked, longest)| asked > longest) {
+    if grant_request
+        .duration
+        .zip(longest)
+        .is_some_and(|(asked, longest)| asked > longest)
+    {
         parts.push("spec.duration".into());
     }
     if grant.not_after.as_ref().is_some_and(|end| end.0 <= context.now) {
@@ -276,8 +323,7 @@ mod tests {
     use crate::pki::leaf::tests::request;
 
     fn grant(name: &str, change: Value) -> ClientGrant {
-        let mut spec =
-            json!({"domainRef": {"name": "d"}, "namespaces": {"names": ["a", "b"]}, "commonNames": ["acme-*"]});
+        let mut spec = json!({"domainRef": {"name": "d"}, "namespaces": {"names": ["a", "b"]}, "commonNames": ["acme-*"]});
         for (key, value) in change.as_object().unwrap() {
             spec[key] = value.clone();
         }
@@ -334,7 +380,11 @@ mod tests {
         };
         for (change, grant_request, expected) in [
             (json!({}), grant_request("c"), "fits g"),
-            (json!({}), with(|a| a.request.common_name = "other".into()), "spec.subject.commonName"),
+            (
+                json!({}),
+                with(|a| a.request.common_name = "other".into()),
+                "spec.subject.commonName",
+            ),
             (
                 json!({}),
                 with(|a| {
@@ -344,46 +394,128 @@ mod tests {
                 "spec.csr (subject.commonName)",
             ),
             // A part of identity that it does not name may not be asked for.
-            (json!({}), with(|a| a.request.organizations = vec!["Acme".into()]), "spec.subject.organizations[0]"),
+            (
+                json!({}),
+                with(|a| a.request.organizations = vec!["Acme".into()]),
+                "spec.subject.organizations[0]",
+            ),
             (
                 json!({}),
                 with(|a| a.request.organizational_units = vec!["x".into()]),
                 "spec.subject.organizationalUnits[0]",
             ),
-            (json!({}), with(|a| a.request.countries = vec!["DE".into()]), "spec.subject.countries[0]"),
-            (json!({}), with(|a| a.request.localities = vec!["x".into()]), "spec.subject.localities[0]"),
-            (json!({}), with(|a| a.request.provinces = vec!["x".into()]), "spec.subject.provinces[0]"),
-            (json!({}), with(|a| a.request.dns_names = vec!["x".into()]), "spec.dnsNames[0]"),
-            (json!({}), with(|a| a.request.uris = vec!["a:x".into()]), "spec.uris[0]"),
-            (json!({}), with(|a| a.request.email_addresses = vec!["a@x".into()]), "spec.emailAddresses[0]"),
+            (
+                json!({}),
+                with(|a| a.request.countries = vec!["DE".into()]),
+                "spec.subject.countries[0]",
+            ),
+            (
+                json!({}),
+                with(|a| a.request.localities = vec!["x".into()]),
+                "spec.subject.localities[0]",
+            ),
+            (
+                json!({}),
+                with(|a| a.request.provinces = vec!["x".into()]),
+                "spec.subject.provinces[0]",
+            ),
+            (
+                json!({}),
+                with(|a| a.request.dns_names = vec!["x".into()]),
+                "spec.dnsNames[0]",
+            ),
+            (
+                json!({}),
+                with(|a| a.request.uris = vec!["a:x".into()]),
+                "spec.uris[0]",
+            ),
+            (
+                json!({}),
+                with(|a| a.request.email_addresses = vec!["a@x".into()]),
+                "spec.emailAddresses[0]",
+            ),
             (
                 json!({"organizations": ["Acme"]}),
                 with(|a| a.request.organizations = vec!["Acme".into(), "Other".into()]),
                 "spec.subject.organizations[1]",
             ),
-            (json!({"uris": ["spiffe://acme/*"]}), with(|a| a.request.uris = vec!["spiffe://acme/x".into()]), "fits g"),
-            (json!({}), with(|a| a.issuance = Issuance::SelfSigned), "spec.issuance"),
-            (json!({"issuance": "SelfSigned"}), with(|a| a.issuance = Issuance::SelfSigned), "fits g"),
-            (json!({"issuance": "SelfSigned"}), grant_request("c"), "spec.issuance"),
+            (
+                json!({"uris": ["spiffe://acme/*"]}),
+                with(|a| a.request.uris = vec!["spiffe://acme/x".into()]),
+                "fits g",
+            ),
+            (
+                json!({}),
+                with(|a| a.issuance = Issuance::SelfSigned),
+                "spec.issuance",
+            ),
+            (
+                json!({"issuance": "SelfSigned"}),
+                with(|a| a.issuance = Issuance::SelfSigned),
+                "fits g",
+            ),
+            (
+                json!({"issuance": "SelfSigned"}),
+                grant_request("c"),
+                "spec.issuance",
+            ),
             // The authority is the grant's, or the domain's issuing one.
             (json!({}), with(|a| a.authority = Some("main".into())), "fits g"),
-            (json!({}), with(|a| a.authority = Some("other".into())), "spec.authority"),
-            (json!({"authority": "other"}), with(|a| a.authority = Some("other".into())), "fits g"),
-            (json!({"authority": "other"}), with(|a| a.authority = Some("main".into())), "spec.authority"),
+            (
+                json!({}),
+                with(|a| a.authority = Some("other".into())),
+                "spec.authority",
+            ),
+            (
+                json!({"authority": "other"}),
+                with(|a| a.authority = Some("other".into())),
+                "fits g",
+            ),
+            (
+                json!({"authority": "other"}),
+                with(|a| a.authority = Some("main".into())),
+                "spec.authority",
+            ),
             (json!({"authority": "other"}), grant_request("c"), "fits g"),
-            (json!({"maxDuration": "2h"}), GrantRequest { duration: hours(2), ..grant_request("c") }, "fits g"),
-            (json!({"maxDuration": "2h"}), GrantRequest { duration: hours(3), ..grant_request("c") }, "spec.duration"),
+            (
+                json!({"maxDuration": "2h"}),
+                GrantRequest {
+                    duration: hours(2),
+                    ..grant_request("c")
+                },
+                "fits g",
+            ),
+            (
+                json!({"maxDuration": "2h"}),
+                GrantRequest {
+                    duration: hours(3),
+                    ..grant_request("c")
+                },
+                "spec.duration",
+            ),
             (json!({"maxDuration": "2h"}), grant_request("c"), "fits g"),
-            (json!({"notAfter": "1970-01-01T00:00:01Z"}), grant_request("c"), "fits g"),
+            (
+                json!({"notAfter": "1970-01-01T00:00:01Z"}),
+                grant_request("c"),
+                "fits g",
+            ),
             (
                 json!({"notAfter": "1970-01-01T00:00:00Z"}),
                 grant_request("c"),
                 "the time, since it is over (its spec.notAfter)",
             ),
             // Nothing of what it says for whom it is not made for.
-            (json!({"namespaces": {"names": ["b"]}}), grant_request("c"), "spec.domainRef"),
+            (
+                json!({"namespaces": {"names": ["b"]}}),
+                grant_request("c"),
+                "spec.domainRef",
+            ),
             (json!({"namespaces": {}}), grant_request("c"), "fits g"),
-            (json!({"namespaces": {"matchLabels": {"x": "y"}}}), grant_request("c"), "unknown"),
+            (
+                json!({"namespaces": {"matchLabels": {"x": "y"}}}),
+                grant_request("c"),
+                "unknown",
+            ),
             (
                 json!({"namespaces": {"matchLabels": {"x": "y"}}}),
                 with(|a| a.request.common_name = "other".into()),
@@ -391,11 +523,18 @@ mod tests {
             ),
         ] {
             let grants = [grant("g", change.clone())];
-            assert_eq!(alone(&grant_request, &context(&grants)), expected, "{change} {grant_request:?}");
+            assert_eq!(
+                alone(&grant_request, &context(&grants)),
+                expected,
+                "{change} {grant_request:?}"
+            );
         }
         let none = context(&[]);
         let message = |context: &EvaluationContext, grant_request: &GrantRequest| {
-            format!("{:?}", decide(&Arc::new(grant_request.clone()), Vec::new, context))
+            format!(
+                "{:?}",
+                decide(&Arc::new(grant_request.clone()), Vec::new, context)
+            )
         };
         let others = [grant("g", json!({"namespaces": {"names": ["b"]}}))];
         assert_eq!(
@@ -410,16 +549,31 @@ mod tests {
         let one = grant("one", json!({"commonNames": ["acme-1"], "maxCertificates": 1}));
         let two = grant("two", json!({"organizations": ["Acme"]}));
         let grants = [one.clone(), two.clone()];
-        assert_eq!(alone(&grant_request("c"), &context(&grants)), "fits two", "the one that takes no place");
-        assert_eq!(alone(&grant_request("c"), &context(std::slice::from_ref(&one))), "fits one");
+        assert_eq!(
+            alone(&grant_request("c"), &context(&grants)),
+            "fits two",
+            "the one that takes no place"
+        );
+        assert_eq!(
+            alone(&grant_request("c"), &context(std::slice::from_ref(&one))),
+            "fits one"
+        );
         let mut far = grant_request("c");
         far.request.organizations = vec!["Acme".into(), "Other".into()];
         far.request.common_name = "nobody".into();
         far.request.uris = vec!["a:b".into()];
-        let Decision::Denied(message) = decide(&Arc::new(far.clone()), Vec::new, &context(&grants)) else { panic!() };
-        assert!(message.contains("ClientGrant two") && !message.contains("organizations[0]"), "{message}");
+        let Decision::Denied(message) = decide(&Arc::new(far.clone()), Vec::new, &context(&grants)) else {
+            panic!()
+        };
+        assert!(
+            message.contains("ClientGrant two") && !message.contains("organizations[0]"),
+            "{message}"
+        );
         // What cannot be read may be the one.
-        let blind = EvaluationContext { unreadable: true, ..context(&grants) };
+        let blind = EvaluationContext {
+            unreadable: true,
+            ..context(&grants)
+        };
         assert_eq!(alone(&far, &blind), "unknown");
         assert_eq!(alone(&grant_request("c"), &blind), "fits two");
     }
@@ -439,41 +593,58 @@ mod tests {
         assert_eq!(all, [false, false, true, true]);
         for (grant_request, expected) in grant_requests.iter().zip(all) {
             let one = decide(grant_request, || grant_requests.to_vec(), &context(&grants));
-            assert_eq!(matches!(one, Decision::Allowed(_)), expected, "{grant_request:?} by itself");
+            assert_eq!(
+                matches!(one, Decision::Allowed(_)),
+                expected,
+                "{grant_request:?} by itself"
+            );
         }
     }
 
     fn grant_requests() -> impl Strategy<Value = Vec<Arc<GrantRequest>>> {
-        let one = (0..3i64, 0..3usize, 0..3usize).prop_map(|(created, namespace, common_name)| GrantRequest {
-            created: Timestamp::from_second(created).ok(),
-            namespace: ["a", "b", "c"][namespace].into(),
-            request: request(["acme-1", "acme-2", "x"][common_name]),
-            ..grant_request("c")
-        });
+        let one =
+            (0..3i64, 0..3usize, 0..3usize).prop_map(|(created, namespace, common_name)| GrantRequest {
+                created: Timestamp::from_second(created).ok(),
+                namespace: ["a", "b", "c"][namespace].into(),
+                request: request(["acme-1", "acme-2", "x"][common_name]),
+                ..grant_request("c")
+            });
         proptest::collection::vec(one, 1..8).prop_map(|mut grant_requests| {
-            grant_requests.iter_mut().enumerate().for_each(|(n, grant_request)| grant_request.name = format!("c{n}"));
+            grant_requests
+                .iter_mut()
+                .enumerate()
+                .for_each(|(n, grant_request)| grant_request.name = format!("c{n}"));
             grant_requests.into_iter().map(Arc::new).collect()
         })
     }
 
     fn grants() -> impl Strategy<Value = Vec<ClientGrant>> {
-        let one = (0..3usize, 0..3usize, proptest::option::of(1..3u32)).prop_map(|(names, namespaces, max)| {
-            let common_name = ["acme-1", "acme-*", "*"][names];
-            let mut change = json!({"commonNames": [common_name]});
-            change["namespaces"] =
-                [json!({}), json!({"names": ["a"]}), json!({"matchLabels": {"x": "y"}})][namespaces].clone();
-            if let Some(max) = max {
-                change["maxCertificates"] = max.into();
-            }
-            change
-        });
-        proptest::collection::vec(one, 0..4)
-            .prop_map(|all| all.into_iter().enumerate().map(|(n, change)| grant(&format!("g{n}"), change)).collect())
+        let one =
+            (0..3usize, 0..3usize, proptest::option::of(1..3u32)).prop_map(|(names, namespaces, max)| {
+                let common_name = ["acme-1", "acme-*", "*"][names];
+                let mut change = json!({"commonNames": [common_name]});
+                change["namespaces"] = [
+                    json!({}),
+                    json!({"names": ["a"]}),
+                    json!({"matchLabels": {"x": "y"}}),
+                ][namespaces]
+                    .clone();
+                if let Some(max) = max {
+                    change["maxCertificates"] = max.into();
+                }
+                change
+            });
+        proptest::collection::vec(one, 0..4).prop_map(|all| {
+            all.into_iter()
+                .enumerate()
+                .map(|(n, change)| grant(&format!("g{n}"), change))
+                .collect()
+        })
     }
 
     proptest! {
-        /// No grant covers more than it has places for, each of one by itself is as among all, and what is said while labels are not known is
-        /// never taken back once they are.
+        /// No grant covers more than it has places for, each of one by itself is as among all, and what is
+        /// said while labels are not known is never taken back once they are.
         #[test]
         fn certificates_and_grants(grant_requests in grant_requests(), grants in grants(), known in any::<[bool; 3]>(), has in any::<[bool; 3]>()) {
             let labels = |known: [bool; 3]| {

@@ -34,9 +34,13 @@ impl Kind {
 
 /// Whether a name is one that the pattern stands for. Takes time in proportion to the length of the name.
 pub fn matches(kind: Kind, pattern: &str, value: &str) -> bool {
-    let Some((before, _)) = pattern.split_once('*') else { return pattern == value };
+    let Some((before, _)) = pattern.split_once('*') else {
+        return pattern == value;
+    };
     // Also before anything is done for long values that somebody else chose.
-    if !value.starts_with(before) || (kind == Kind::Uri && value.split('/').any(|part| part == "." || part == "..")) {
+    if !value.starts_with(before)
+        || (kind == Kind::Uri && value.split('/').any(|part| part == "." || part == ".."))
+    {
         return false;
     }
     let name: Vec<char> = value.chars().collect();
@@ -48,10 +52,12 @@ pub fn matches(kind: Kind, pattern: &str, value: &str) -> bool {
     }
     let end = name.len() - last.len();
     let mut at = first.len();
-    // Each part between two stars at its first place: where a later one would do, so does this one, since no star passes
-    // over a character that divides.
+    // Each part between two stars at its first place: where a later one would do, so does this one, since no
+    // star passes over a character that divides.
     for part in &parts[1..parts.len() - 1] {
-        let Some(found) = next(&name[..end], &inner, at, part) else { return false };
+        let Some(found) = next(&name[..end], &inner, at, part) else {
+            return false;
+        };
         at = found + part.len();
     }
     at < end && inner[at..end].iter().all(|inner| *inner)
@@ -105,7 +111,11 @@ mod tests {
             (Uri, "spiffe://*.acme/a", "spiffe://evil/x.acme/a", false),
             (Uri, "https://*.acme/a", "https://evil@x.acme/a", false),
         ] {
-            assert_eq!(matches(kind, pattern, value), expected, "{kind:?} {pattern} {value}");
+            assert_eq!(
+                matches(kind, pattern, value),
+                expected,
+                "{kind:?} {pattern} {value}"
+            );
         }
     }
 

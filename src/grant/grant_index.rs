@@ -1,5 +1,5 @@
-//! Whether the ClientCertificates of other namespaces are granted, by what the watches know of grants, certificates, domains and namespaces.
-//! Reads those only.
+//! Whether the ClientCertificates of other namespaces are granted, by what the watches know of grants,
+//! certificates, domains and namespaces. Reads those only.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -30,7 +30,8 @@ pub struct GrantIndex {
     certificates: Store<certificate::controller::Guard>,
     domains: Store<domain::controller::Guard>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
-    /// What certificates ask for, by UID, and in which generation: to read a CSR takes as long as a thousand comparisons.
+    /// What certificates ask for, by UID, and in which generation: to read a CSR takes as long as a thousand
+    /// comparisons.
     grant_requests: Mutex<HashMap<String, Read>>,
 }
 
@@ -50,12 +51,18 @@ pub fn is_cross_namespace(cert: &ClientCertificate) -> bool {
 
 /// Whether it takes the labels of namespaces to go by it.
 pub fn needs_labels(grant: &Guard) -> bool {
-    grant.0.as_ref().is_ok_and(|g| g.spec.namespaces.match_labels.is_some())
+    grant
+        .0
+        .as_ref()
+        .is_ok_and(|g| g.spec.namespaces.match_labels.is_some())
 }
 
 /// What of a grant makes a difference to anybody; none: it cannot be read.
 pub fn change_predicate(grant: &Guard) -> (Option<Option<i64>>, bool) {
-    (grant.0.as_ref().ok().map(|g| g.metadata.generation), grant.meta().deletion_timestamp.is_some())
+    (
+        grant.0.as_ref().ok().map(|g| g.metadata.generation),
+        grant.meta().deletion_timestamp.is_some(),
+    )
 }
 
 impl GrantIndex {
@@ -65,15 +72,22 @@ impl GrantIndex {
         domains: Store<domain::controller::Guard>,
         namespaces: Store<PartialObjectMeta<Namespace>>,
     ) -> GrantIndex {
-        GrantIndex { grants, certificates, domains, namespaces, grant_requests: Mutex::default() }
+        GrantIndex {
+            grants,
+            certificates,
+            domains,
+            namespaces,
+            grant_requests: Mutex::default(),
+        }
     }
 
-    /// Of a certificate in another namespace than its domain's; `None`: what it asks for is nothing that could be certified.
+    /// Of a certificate in another namespace than its domain's; `None`: what it asks for is nothing that
+    /// could be certified.
     pub fn decide(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Decision> {
         let (key, grant_request) = (domain_key(cert), self.grant_request(cert)?);
-        Some(
-            self.evaluate(&key, now, |context| evaluation::decide(&grant_request, || self.requesting(&key).1, context)),
-        )
+        Some(self.evaluate(&key, now, |context| {
+            evaluation::decide(&grant_request, || self.requesting(&key).1, context)
+        }))
     }
 
     /// Every certificate in other namespaces than this domain's that asks for something there.
@@ -85,30 +99,49 @@ impl GrantIndex {
 
     /// Whether one that signs itself may be granted, or may have been until it was changed.
     pub fn may_be_trusted(&self, cert: &ClientCertificate) -> bool {
-        self.of(&domain_key(cert)).iter().any(|g| g.0.as_ref().map_or(true, |g| self.accepts(g, cert)))
+        self.of(&domain_key(cert))
+            .iter()
+            .any(|g| g.0.as_ref().map_or(true, |g| self.accepts(g, cert)))
     }
 
-    /// The grants by which this self-signed certificate may be in its domain's truststore. `None`: one of them cannot be
-    /// read, or any name goes, because the domain is in its own namespace.
+    /// The grants by which this self-signed certificate may be in its domain's truststore. `None`: one of
+    /// them cannot be read, or any name goes, because the domain is in its own namespace.
     pub fn admitting(&self, cert: &ClientCertificate) -> Option<Vec<ClientGrantSpec>> {
         if !is_cross_namespace(cert) {
             return None;
         }
         let all = self.of(&domain_key(cert));
-        let readable = all.iter().map(|g| g.0.as_ref().ok()).collect::<Option<Vec<_>>>()?;
-        Some(readable.into_iter().filter(|g| self.accepts(g, cert)).map(|g| g.spec.clone()).collect())
+        let readable = all
+            .iter()
+            .map(|g| g.0.as_ref().ok())
+            .collect::<Option<Vec<_>>>()?;
+        Some(
+            readable
+                .into_iter()
+                .filter(|g| self.accepts(g, cert))
+                .map(|g| g.spec.clone())
+                .collect(),
+        )
     }
 
     fn accepts(&self, grant: &ClientGrant, cert: &ClientCertificate) -> bool {
         let namespace = cert.namespace().unwrap_or_default();
-        let labels = self.namespaces.get(&ObjectRef::new(&namespace)).map(|n| n.labels().clone());
-        let here = policy::Namespace { name: &namespace, labels: labels.as_ref() };
+        let labels = self
+            .namespaces
+            .get(&ObjectRef::new(&namespace))
+            .map(|n| n.labels().clone());
+        let here = policy::Namespace {
+            name: &namespace,
+            labels: labels.as_ref(),
+        };
         grant.spec.issuance == Issuance::SelfSigned && grant.spec.namespaces.selects(here) != Some(false)
     }
 
     /// Whether there is a number of slots that this domain's certificates have to share.
     pub fn has_slots(&self, key: &DomainKey) -> bool {
-        self.of(key).iter().any(|g| g.0.as_ref().is_ok_and(|g| g.spec.max_certificates.is_some()))
+        self.of(key)
+            .iter()
+            .any(|g| g.0.as_ref().is_ok_and(|g| g.spec.max_certificates.is_some()))
     }
 
     /// The grants beside a domain that are for it, or cannot be read.
@@ -129,31 +162,63 @@ impl GrantIndex {
     }
 
     pub fn forget(&self, cert: &ClientCertificate) {
-        self.grant_requests.lock().expect("nobody panics while holding it").remove(&cert.uid().unwrap_or_default());
+        self.grant_requests
+            .lock()
+            .expect("nobody panics while holding it")
+            .remove(&cert.uid().unwrap_or_default());
     }
 
-    fn evaluate<T>(&self, key: &DomainKey, now: Timestamp, evaluation: impl FnOnce(&EvaluationContext) -> T) -> T {
+    fn evaluate<T>(
+        &self,
+        key: &DomainKey,
+        now: Timestamp,
+        evaluation: impl FnOnce(&EvaluationContext) -> T,
+    ) -> T {
         let all = self.of(key);
         let grants: Vec<_> = all.iter().filter_map(|g| g.0.as_ref().ok()).collect();
         let needs_labels = grants.iter().any(|g| g.spec.namespaces.match_labels.is_some());
-        let namespaces = if needs_labels { self.namespaces.state() } else { Vec::new() };
-        let labels: BTreeMap<_, _> = namespaces.iter().map(|n| (n.name_any(), n.labels().clone())).collect();
+        let namespaces = if needs_labels {
+            self.namespaces.state()
+        } else {
+            Vec::new()
+        };
+        let labels: BTreeMap<_, _> = namespaces
+            .iter()
+            .map(|n| (n.name_any(), n.labels().clone()))
+            .collect();
         let domain = self.domains.get(&ObjectRef::new(&key.1).within(&key.0));
         let issuing = domain.as_ref().and_then(|d| issuing(d.0.as_ref().ok()?));
         let unreadable = grants.len() < all.len();
-        let names_outside = |grant_request: &GrantRequest, grant: &ClientGrant| self.outside(grant_request, grant);
+        let names_outside =
+            |grant_request: &GrantRequest, grant: &ClientGrant| self.outside(grant_request, grant);
         let issuing = issuing.as_deref();
-        evaluation(&EvaluationContext { grants, unreadable, issuing, labels, now, names_outside: &names_outside })
+        evaluation(&EvaluationContext {
+            grants,
+            unreadable,
+            issuing,
+            labels,
+            now,
+            names_outside: &names_outside,
+        })
     }
 
     /// [`evaluation::names_outside`], once for each generation of the certificate and the grant.
     fn outside(&self, grant_request: &GrantRequest, grant: &ClientGrant) -> Arc<[String]> {
         let (uid, generation) = (grant.uid().unwrap_or_default(), grant.metadata.generation);
-        let mut grant_requests = self.grant_requests.lock().expect("nobody panics while holding it");
-        let is_of =
-            |read: &&mut Read| read.grant_request.as_ref().is_some_and(|known| std::ptr::eq(&**known, grant_request));
+        let mut grant_requests = self
+            .grant_requests
+            .lock()
+            .expect("nobody panics while holding it");
+        let is_of = |read: &&mut Read| {
+            read.grant_request
+                .as_ref()
+                .is_some_and(|known| std::ptr::eq(&**known, grant_request))
+        };
         let known = grant_requests.get_mut(&grant_request.uid).filter(is_of);
-        let evaluate = known.as_ref().and_then(|read| read.outside.get(&uid)).filter(|(at, _)| *at == generation);
+        let evaluate = known
+            .as_ref()
+            .and_then(|read| read.outside.get(&uid))
+            .filter(|(at, _)| *at == generation);
         if let Some((_, outside)) = evaluate {
             return outside.clone();
         }
@@ -166,23 +231,46 @@ impl GrantIndex {
 
     fn requesting(&self, key: &DomainKey) -> (Vec<Certificate>, Vec<Arc<GrantRequest>>) {
         let grant_request = |c: Certificate| {
-            let cert = c.0.as_ref().ok().filter(|cert| domain_key(cert) == *key && is_cross_namespace(cert))?;
-            let grant_request = self.grant_request(cert).filter(|_| cert.metadata.deletion_timestamp.is_none())?;
+            let cert =
+                c.0.as_ref()
+                    .ok()
+                    .filter(|cert| domain_key(cert) == *key && is_cross_namespace(cert))?;
+            let grant_request = self
+                .grant_request(cert)
+                .filter(|_| cert.metadata.deletion_timestamp.is_none())?;
             Some((c.clone(), grant_request))
         };
-        self.certificates.state().into_iter().filter_map(grant_request).unzip()
+        self.certificates
+            .state()
+            .into_iter()
+            .filter_map(grant_request)
+            .unzip()
     }
 
     fn grant_request(&self, cert: &ClientCertificate) -> Option<Arc<GrantRequest>> {
         let (uid, generation) = (cert.uid().unwrap_or_default(), cert.metadata.generation);
-        let kept = self.grant_requests.lock().expect("nobody panics while holding it").get(&uid).cloned();
+        let kept = self
+            .grant_requests
+            .lock()
+            .expect("nobody panics while holding it")
+            .get(&uid)
+            .cloned();
         match kept {
             Some(read) if read.generation == generation => read.grant_request,
             _ => {
                 let grant_request = certificate::desired::grant_request(cert).ok().map(Arc::new);
-                let mut grant_requests = self.grant_requests.lock().expect("nobody panics while holding it");
-                grant_requests
-                    .insert(uid, Read { generation, grant_request: grant_request.clone(), outside: HashMap::new() });
+                let mut grant_requests = self
+                    .grant_requests
+                    .lock()
+                    .expect("nobody panics while holding it");
+                grant_requests.insert(
+                    uid,
+                    Read {
+                        generation,
+                        grant_request: grant_request.clone(),
+                        outside: HashMap::new(),
+                    },
+                );
                 grant_request
             }
         }
@@ -191,8 +279,12 @@ impl GrantIndex {
 
 /// Whether none of the namespaces is selected, by their names and labels; an empty map: they are not known.
 fn selects_none(wanted: &Namespaces, known: &BTreeMap<String, BTreeMap<String, String>>) -> bool {
-    let selects =
-        |(name, labels): (&String, _)| wanted.selects(policy::Namespace { name, labels: Some(labels) }) == Some(true);
+    let selects = |(name, labels): (&String, _)| {
+        wanted.selects(policy::Namespace {
+            name,
+            labels: Some(labels),
+        }) == Some(true)
+    };
     wanted.names.as_ref().is_some_and(Vec::is_empty) || (!known.is_empty() && !known.iter().any(selects))
 }
 
@@ -203,7 +295,9 @@ fn issuing(domain: &MtlsDomain) -> Option<String> {
     }
     let all = domain::desired::authorities(domain).ok()?;
     let mut able = all.into_iter().filter(|a| a.issues());
-    able.next().filter(|_| able.next().is_none()).map(|only| only.name)
+    able.next()
+        .filter(|_| able.next().is_none())
+        .map(|only| only.name)
 }
 
 #[cfg(test)]
@@ -217,7 +311,12 @@ mod tests {
     };
 
     fn grant_index(grants: Vec<Guard>, certificates: Vec<certificate::controller::Guard>) -> GrantIndex {
-        GrantIndex::new(store(grants), store(certificates), store(vec![domain(|_| {})]), store(vec![]))
+        GrantIndex::new(
+            store(grants),
+            store(certificates),
+            store(vec![domain(|_| {})]),
+            store(vec![]),
+        )
     }
 
     fn named(name: &'static str, change: impl FnOnce(&mut Value)) -> Guard {
@@ -249,8 +348,12 @@ mod tests {
     fn grants_count_beside_their_domain_until_they_are_deleted() {
         let grants = vec![
             named("a", |_| {}),
-            named("other-domain", |o| o["spec"]["domainRef"]["name"] = json!("other")),
-            named("other-namespace", |o| o["metadata"]["namespace"] = json!("elsewhere")),
+            named("other-domain", |o| {
+                o["spec"]["domainRef"]["name"] = json!("other")
+            }),
+            named("other-namespace", |o| {
+                o["metadata"]["namespace"] = json!("elsewhere")
+            }),
             named("deleted", deleted),
             named("unreadable", |o| o["spec"] = json!(1)),
             named("unreadable-deleted", |o| {
@@ -268,7 +371,8 @@ mod tests {
     fn a_certificate_is_granted_by_what_there_is() {
         let now = Timestamp::now();
         let cert = cross_namespace("client1", |_| {});
-        let of = |grants: Vec<Guard>| match grant_index(grants, vec![guard(cert.clone())]).decide(&cert, now) {
+        let of = |grants: Vec<Guard>| match grant_index(grants, vec![guard(cert.clone())]).decide(&cert, now)
+        {
             Some(Decision::Allowed(_)) => "fits",
             Some(Decision::Denied(_)) => "misfits",
             Some(Decision::Unknown(_)) => "unknown",
@@ -293,11 +397,16 @@ mod tests {
         let certificates = vec![
             guard(cross_namespace("client1", |_| {})),
             guard(cross_namespace("client2", deleted)),
-            guard(cross_namespace("client3", |o| o["spec"]["domainRef"]["name"] = json!("other"))),
+            guard(cross_namespace("client3", |o| {
+                o["spec"]["domainRef"]["name"] = json!("other")
+            })),
             guard(certificate(|o| o["metadata"]["name"] = json!("client4"))),
         ];
         let found = grant_index(vec![named("a", |_| {})], certificates).of_domain(&key(), Timestamp::now());
-        assert_eq!(found.iter().map(|(c, _)| c.name_any()).collect::<Vec<_>>(), ["client1"]);
+        assert_eq!(
+            found.iter().map(|(c, _)| c.name_any()).collect::<Vec<_>>(),
+            ["client1"]
+        );
         assert!(matches!(found[0].1, Decision::Allowed(_)));
     }
 
@@ -327,7 +436,11 @@ mod tests {
                 true,
             ),
         ] {
-            assert_eq!(grant_index(vec![grant], vec![]).may_be_trusted(&cert), expected, "{what}");
+            assert_eq!(
+                grant_index(vec![grant], vec![]).may_be_trusted(&cert),
+                expected,
+                "{what}"
+            );
         }
         assert!(!grant_index(vec![], vec![]).may_be_trusted(&cert));
     }
@@ -338,9 +451,13 @@ mod tests {
         assert!(grant_index(vec![named("a", |_| {}), named("b", slots)], vec![]).has_slots(&key()));
         assert!(!grant_index(vec![named("a", |_| {})], vec![]).has_slots(&key()));
         assert!(!grant_index(vec![named("a", |o| (slots(o), deleted(o)).1)], vec![]).has_slots(&key()));
-        assert!(needs_labels(&named("a", |o| o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}}))));
+        assert!(needs_labels(&named("a", |o| o["spec"]["namespaces"] =
+            json!({"matchLabels": {"a": "b"}}))));
         assert!(!needs_labels(&named("a", |_| {})));
-        assert_ne!(change_predicate(&named("a", |_| {})), change_predicate(&named("a", deleted)));
+        assert_ne!(
+            change_predicate(&named("a", |_| {})),
+            change_predicate(&named("a", deleted))
+        );
         assert_ne!(
             change_predicate(&named("a", |_| {})),
             change_predicate(&named("a", |o| o["metadata"]["generation"] = json!(2)))
@@ -356,16 +473,25 @@ mod tests {
         let of = |trust: Value| issuing(domain(|o| o["spec"]["trust"] = trust).0.as_ref().unwrap());
         let one = |name: &str| json!({"name": name, "secretRef": {"name": name}});
         let pem = json!({"name": "p", "pem": "x"});
-        assert_eq!(of(json!({"authorities": [one("a"), pem.clone()]})).as_deref(), Some("a"));
+        assert_eq!(
+            of(json!({"authorities": [one("a"), pem.clone()]})).as_deref(),
+            Some("a")
+        );
         assert_eq!(of(json!({"authorities": [one("a"), one("b")]})), None);
-        assert_eq!(of(json!({"authorities": [one("a"), one("b")], "issuingAuthority": "b"})).as_deref(), Some("b"));
+        assert_eq!(
+            of(json!({"authorities": [one("a"), one("b")], "issuingAuthority": "b"})).as_deref(),
+            Some("b")
+        );
         assert_eq!(of(json!({"authorities": [pem]})), None);
     }
 
     #[test]
     fn a_grant_for_none_of_the_namespaces_is_found_once_they_are_known() {
         let labels = |partner: &str| BTreeMap::from([("example.com/partner".to_owned(), partner.to_owned())]);
-        let known = BTreeMap::from([("acme".to_owned(), labels("yes")), ("beta".to_owned(), BTreeMap::new())]);
+        let known = BTreeMap::from([
+            ("acme".to_owned(), labels("yes")),
+            ("beta".to_owned(), BTreeMap::new()),
+        ]);
         let of = |names: Option<&[&str]>, partner: Option<&str>| Namespaces {
             names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             match_labels: partner.map(labels),
@@ -381,6 +507,9 @@ mod tests {
         ] {
             assert_eq!(selects_none(&wanted, &known), nobody, "{wanted:?}");
         }
-        assert!(!selects_none(&of(Some(&["acmee"]), None), &BTreeMap::new()), "they are not known");
+        assert!(
+            !selects_none(&of(Some(&["acmee"]), None), &BTreeMap::new()),
+            "they are not known"
+        );
     }
 }

@@ -54,10 +54,23 @@ pub fn policy(usages: &[Usage], principal: &Principal) -> Policy {
     let statement = |((on, action, names), resource)| {
         let count = count.entry(on).or_default();
         *count += 1;
-        let number = if *count == 1 { String::new() } else { count.to_string() };
-        Statement { sid: format!("{on:?}{number}"), effect: "Allow", action, resource, condition: condition(on, names) }
+        let number = if *count == 1 {
+            String::new()
+        } else {
+            count.to_string()
+        };
+        Statement {
+            sid: format!("{on:?}{number}"),
+            effect: "Allow",
+            action,
+            resource,
+            condition: condition(on, names),
+        }
     };
-    Policy { version: "2012-10-17", statement: statements.into_iter().map(statement).collect() }
+    Policy {
+        version: "2012-10-17",
+        statement: statements.into_iter().map(statement).collect(),
+    }
 }
 
 fn condition(on: Resource, names: BTreeSet<String>) -> Condition {
@@ -71,9 +84,17 @@ fn condition(on: Resource, names: BTreeSet<String>) -> Condition {
         // Source: Route 53 Developer Guide, "Using IAM policy conditions for fine-grained access control".
         Resource::Records => {
             let types = ["A", "AAAA", "CNAME", "TXT"].map(str::to_owned).into();
-            let types = one("ForAllValues:StringEquals", "route53:ChangeResourceRecordSetsRecordTypes", types);
+            let types = one(
+                "ForAllValues:StringEquals",
+                "route53:ChangeResourceRecordSetsRecordTypes",
+                types,
+            );
             let known = !names.contains("*");
-            let names = one("ForAllValues:StringLike", "route53:ChangeResourceRecordSetsNormalizedRecordNames", names);
+            let names = one(
+                "ForAllValues:StringLike",
+                "route53:ChangeResourceRecordSetsNormalizedRecordNames",
+                names,
+            );
             [types].into_iter().chain(known.then_some(names)).collect()
         }
         _ => Condition::new(),

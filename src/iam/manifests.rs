@@ -6,18 +6,22 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// All that are in these files, in the YAML and JSON files of these folders and of those in them, and, for `-`, on standard input.
+/// All that are in these files, in the YAML and JSON files of these folders and of those in them, and, for
+/// `-`, on standard input.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<MtlsDomain>> {
     let mut found = Vec::new();
     for path in paths {
         if path == Path::new("-") {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read standard input")?;
             found.extend(parse(&text).context("standard input")?);
             continue;
         }
         for file in files(path).with_context(|| format!("cannot read {}", path.display()))? {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             found.extend(parse(&text).with_context(|| file.display().to_string())?);
         }
     }
@@ -32,11 +36,16 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut entries = path.read_dir()?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    let mut entries = path
+        .read_dir()?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
     entries.sort();
     let mut all = Vec::new();
     for entry in entries {
-        let is_manifest = entry.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|e| ending == *e));
+        let is_manifest = entry
+            .extension()
+            .is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|e| ending == *e));
         if entry.is_dir() || is_manifest {
             all.extend(files(&entry)?);
         }
@@ -62,7 +71,10 @@ fn parse(text: &str) -> anyhow::Result<Vec<MtlsDomain>> {
 }
 
 fn is_domain(object: &Value) -> bool {
-    let group = object["apiVersion"].as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
+    let group = object["apiVersion"]
+        .as_str()
+        .and_then(|version| version.split_once('/'))
+        .map(|(group, _)| group);
     group == Some(GROUP) && object["kind"] == "MtlsDomain"
 }
 
@@ -70,14 +82,18 @@ fn is_domain(object: &Value) -> bool {
 mod tests {
     use super::*;
 
-    const DOMAIN: &str = "apiVersion: mtls-operator.io/v1alpha1\nkind: MtlsDomain\nmetadata: {name: NAME}\nspec: {domainName: a.example.com}\n";
+    const DOMAIN: &str = "apiVersion: mtls-operator.io/v1alpha1\nkind: MtlsDomain\nmetadata: \
+                          {name: NAME}\nspec: {domainName: a.example.com}\n";
 
     #[test]
     fn mtls_domains_are_found_among_other_things() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         let named = |name: &str| DOMAIN.replace("NAME", name);
-        write("a.yaml", &format!("{}---\nkind: Secret\n---\n{}---\n", named("a"), named("b")));
+        write(
+            "a.yaml",
+            &format!("{}---\nkind: Secret\n---\n{}---\n", named("a"), named("b")),
+        );
         std::fs::create_dir(folder.path().join("deeper")).unwrap();
         write(
             "deeper/list.json",
@@ -86,12 +102,24 @@ mod tests {
         );
         write("README.md", "{{ not YAML");
         let found = read(&[folder.path().to_owned()]).unwrap();
-        let names: Vec<_> = found.iter().filter_map(|domain| domain.metadata.name.as_deref()).collect();
+        let names: Vec<_> = found
+            .iter()
+            .filter_map(|domain| domain.metadata.name.as_deref())
+            .collect();
         assert_eq!(names, ["a", "b", "c"]);
-        assert!(read(&[folder.path().join("README.md")]).is_err(), "a file that is named is read");
+        assert!(
+            read(&[folder.path().join("README.md")]).is_err(),
+            "a file that is named is read"
+        );
         assert!(read(&[folder.path().join("missing.yaml")]).is_err());
-        write("wrong.yaml", &DOMAIN.replace("domainName: a.example.com", "suspend: 3"));
+        write(
+            "wrong.yaml",
+            &DOMAIN.replace("domainName: a.example.com", "suspend: 3"),
+        );
         let said = format!("{:#}", read(&[folder.path().to_owned()]).unwrap_err());
-        assert!(said.contains("wrong.yaml") && said.contains("MtlsDomain NAME"), "{said}");
+        assert!(
+            said.contains("wrong.yaml") && said.contains("MtlsDomain NAME"),
+            "{said}"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! What the operator has to be allowed in IAM, and the command that prints it as a policy: [`rights`] is the table, [`usage`] what of it is
-//! in use, [`document`] the policy. Reads manifests; asks neither Kubernetes nor AWS.
+//! What the operator has to be allowed in IAM, and the command that prints it as a policy: [`rights`] is the
+//! table, [`usage`] what of it is in use, [`document`] the policy. Reads manifests; asks neither Kubernetes
+//! nor AWS.
 
 mod document;
 mod manifests;
@@ -16,16 +17,18 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use usage::{Known, Principal, Usage};
 
-/// IAM's limit for a managed policy, white space not counted. Source: IAM User Guide, "IAM and AWS STS quotas".
+/// IAM's limit for a managed policy, white space not counted. Source: IAM User Guide, "IAM and AWS STS
+/// quotas".
 const LONGEST: usize = 6144;
 
 /// Print the least that the operator has to be allowed in IAM, as a policy in JSON (docs/iam.md).
 ///
-/// Of the MtlsDomains in the manifests; without any, of everything the operator can do. What no manifest and no flag says stays a wildcard.
+/// Of the MtlsDomains in the manifests; without any, of everything the operator can do. What no manifest and
+/// no flag says stays a wildcard.
 #[derive(Args)]
 pub struct IamPolicy {
-    /// Files, and folders of files, with MtlsDomains in YAML or JSON; everything else in them is passed over. `-` is standard input, as in
-    /// `kubectl get mtlsdomains -A -o yaml | mtls-operator iam-policy -`.
+    /// Files, and folders of files, with MtlsDomains in YAML or JSON; everything else in them is passed over.
+    /// `-` is standard input, as in `kubectl get mtlsdomains -A -o yaml | mtls-operator iam-policy -`.
     manifests: Vec<PathBuf>,
     /// The AWS account of the MtlsDomains that name none.
     #[arg(long)]
@@ -39,10 +42,12 @@ pub struct IamPolicy {
     /// The id of a hosted zone of the MtlsDomains that name none; can be given several times.
     #[arg(long)]
     zone: Vec<String>,
-    /// Without manifests: something that the operator is to be able to do beyond the least; can be given several times. Unset: all of these.
+    /// Without manifests: something that the operator is to be able to do beyond the least; can be given
+    /// several times. Unset: all of these.
     #[arg(long, value_enum, conflicts_with = "manifests")]
     feature: Vec<Feature>,
-    /// Print the policy of this role, which MtlsDomains in the manifests have the operator assume, instead of the operator's own.
+    /// Print the policy of this role, which MtlsDomains in the manifests have the operator assume, instead of
+    /// the operator's own.
     #[arg(long, requires = "manifests")]
     role: Option<String>,
 }
@@ -52,11 +57,19 @@ pub struct IamPolicy {
 /// # Errors
 /// A manifest that cannot be read.
 pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
-    let known = Known { account: args.account, region: args.region, bucket: args.bucket, zones: args.zone };
+    let known = Known {
+        account: args.account,
+        region: args.region,
+        bucket: args.bucket,
+        zones: args.zone,
+    };
     let usages = match args.manifests.as_slice() {
         [] if args.feature.is_empty() => vec![Usage::of_features(Feature::all(), &known)],
         [] => vec![Usage::of_features(args.feature.into_iter().collect(), &known)],
-        paths => manifests::read(paths)?.iter().map(|domain| Usage::of(domain, &known)).collect(),
+        paths => manifests::read(paths)?
+            .iter()
+            .map(|domain| Usage::of(domain, &known))
+            .collect(),
     };
     let principal = args.role.map_or(Principal::Operator, Principal::Role);
     let policy = policy(&usages, &principal);
@@ -67,11 +80,16 @@ pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
     }
     if principal == Principal::Operator {
         let roles: BTreeSet<_> = usages.iter().flat_map(Usage::roles).collect();
-        remarks.extend(roles.iter().map(|role| format!("{role} needs a policy of its own: --role {role}")));
+        remarks.extend(
+            roles
+                .iter()
+                .map(|role| format!("{role} needs a policy of its own: --role {role}")),
+        );
     }
     if text.chars().filter(|c| !c.is_whitespace()).count() > LONGEST {
         remarks.push(format!(
-            "IAM takes at most {LONGEST} characters: print it without manifests, by --account, --region, --bucket, --zone and --feature"
+            "IAM takes at most {LONGEST} characters: print it without manifests, by --account, --region, \
+             --bucket, --zone and --feature"
         ));
     }
     Ok((text, remarks))

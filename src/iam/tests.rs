@@ -1,4 +1,5 @@
-//! What is printed for which manifests, that no call is forgotten, and that docs/iam.md says what the table says.
+//! What is printed for which manifests, that no call is forgotten, and that docs/iam.md says what the table
+//! says.
 
 use super::document::{Statement, policy};
 use super::rights::{Feature, RIGHTS, Resource, needed};
@@ -31,18 +32,37 @@ fn known() -> Known {
 }
 
 fn statements(specs: &[Value], principal: &Principal) -> BTreeMap<String, Statement> {
-    let usages: Vec<_> = specs.iter().map(|spec| Usage::of(&domain(spec.clone()), &known())).collect();
-    policy(&usages, principal).statement.into_iter().map(|s| (s.sid.clone(), s)).collect()
+    let usages: Vec<_> = specs
+        .iter()
+        .map(|spec| Usage::of(&domain(spec.clone()), &known()))
+        .collect();
+    policy(&usages, principal)
+        .statement
+        .into_iter()
+        .map(|s| (s.sid.clone(), s))
+        .collect()
 }
 
 fn allows(statements: &BTreeMap<String, Statement>, action: &str) -> BTreeSet<String> {
-    statements.values().filter(|s| s.action.contains(action)).flat_map(|s| s.resource.clone()).collect()
+    statements
+        .values()
+        .filter(|s| s.action.contains(action))
+        .flat_map(|s| s.resource.clone())
+        .collect()
 }
 
 /// The text of every file in src/aws.
 fn sources(folder: &Path) -> String {
     let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| if path.is_dir() { sources(&path) } else { std::fs::read_to_string(path).unwrap() }).collect()
+    entries
+        .map(|path| {
+            if path.is_dir() {
+                sources(&path)
+            } else {
+                std::fs::read_to_string(path).unwrap()
+            }
+        })
+        .collect()
 }
 
 #[test]
@@ -59,13 +79,28 @@ fn every_call_has_its_rights() {
     };
     // As they are passed to `CallContext::call`, or named by a constant for it; on one line or on several.
     let text = text.replace(char::is_whitespace, "");
-    let calls = text.split("context.call(\"").skip(1).chain(text.split(":&str=\"").skip(1));
-    let called: BTreeSet<_> = calls.filter_map(|rest| rest.split('"').next()).filter(is_operation).collect();
+    let calls = text
+        .split("context.call(\"")
+        .skip(1)
+        .chain(text.split(":&str=\"").skip(1));
+    let called: BTreeSet<_> = calls
+        .filter_map(|rest| rest.split('"').next())
+        .filter(is_operation)
+        .collect();
     assert!(called.len() > 40, "{called:?}");
-    let listed: BTreeSet<_> = RIGHTS.iter().flat_map(|right| right.operations).copied().collect();
-    let forgotten: Vec<_> =
-        called.iter().filter(|call| **call != "sts:GetCallerIdentity" && !listed.contains(*call)).collect();
-    assert!(forgotten.is_empty(), "say in src/iam/rights.rs what {forgotten:?} are for, and on what");
+    let listed: BTreeSet<_> = RIGHTS
+        .iter()
+        .flat_map(|right| right.operations)
+        .copied()
+        .collect();
+    let forgotten: Vec<_> = called
+        .iter()
+        .filter(|call| **call != "sts:GetCallerIdentity" && !listed.contains(*call))
+        .collect();
+    assert!(
+        forgotten.is_empty(),
+        "say in src/iam/rights.rs what {forgotten:?} are for, and on what"
+    );
     let never: Vec<_> = listed.difference(&called).collect();
     assert!(never.is_empty(), "nobody calls {never:?}");
 }
@@ -83,14 +118,22 @@ fn what_a_spec_uses() {
             &[RequestedCertificate],
         ),
         (json!({"dns": {"external": {}}}), &[], &[Route53]),
-        (json!({"dns": {"route53": {"hostedZoneId": "Z1"}}}), &[Route53ZoneId], &[Route53]),
+        (
+            json!({"dns": {"route53": {"hostedZoneId": "Z1"}}}),
+            &[Route53ZoneId],
+            &[Route53],
+        ),
         (
             json!({"dns": {"route53": {"hostedZoneId": "Z1"}},
                 "serverCertificate": {"request": {"subjectAlternativeNames": ["b.example.org"]}}}),
             &[Route53ZoneId],
             &[],
         ),
-        (json!({"dns": {"route53": {"assumeRole": role}}}), &[AssumedRole], &[]),
+        (
+            json!({"dns": {"route53": {"assumeRole": role}}}),
+            &[AssumedRole],
+            &[],
+        ),
         (json!({"aws": {"assumeRole": role}}), &[AssumedRole], &[]),
         (json!({"defaultEndpoint": "Keep"}), &[], &[ClosedEndpoint]),
         (
@@ -108,15 +151,36 @@ fn what_a_spec_uses() {
             &[IdentityHeaders, Authorizer],
             &[],
         ),
-        (json!({"truststore": {"bucketCreation": "IfMissing"}}), &[BucketCreation], &[]),
-        (json!({"truststore": {"kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1"}}), &[KmsKey], &[]),
+        (
+            json!({"truststore": {"bucketCreation": "IfMissing"}}),
+            &[BucketCreation],
+            &[],
+        ),
+        (
+            json!({"truststore": {"kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1"}}),
+            &[KmsKey],
+            &[],
+        ),
         (json!({"adoptionPolicy": "Unowned"}), &[Adoption, Retention], &[]),
-        (json!({"adoptionPolicy": "Unowned", "deletionPolicy": "Delete"}), &[Adoption], &[]),
+        (
+            json!({"adoptionPolicy": "Unowned", "deletionPolicy": "Delete"}),
+            &[Adoption],
+            &[],
+        ),
         (json!({"deletionPolicy": "Retain"}), &[Retention], &[Deletion]),
     ];
     for (spec, more, less) in cases {
-        let expected: BTreeSet<_> = usual.iter().chain(more).copied().filter(|f| !less.contains(f)).collect();
-        assert_eq!(Usage::of(&domain(spec.clone()), &known()).features, expected, "{spec}");
+        let expected: BTreeSet<_> = usual
+            .iter()
+            .chain(more)
+            .copied()
+            .filter(|f| !less.contains(f))
+            .collect();
+        assert_eq!(
+            Usage::of(&domain(spec.clone()), &known()).features,
+            expected,
+            "{spec}"
+        );
     }
 }
 
@@ -125,18 +189,37 @@ fn resources_are_as_narrow_as_the_manifest_says() {
     let all = statements(&[json!({})], &Principal::Operator);
     let gateway = |path: &str| format!("arn:aws:apigateway:eu-west-1::{path}");
     let expected: [(&str, &[String]); 9] = [
-        ("s3:PutObject", &["arn:aws:s3:::truststores-123456789012-eu-west-1/*/payments/partners.pem".into()]),
-        ("s3:ListBucket", &["arn:aws:s3:::truststores-123456789012-eu-west-1".into()]),
-        ("acm:DeleteCertificate", &["arn:aws:acm:eu-west-1:123456789012:certificate/*".into()]),
-        ("acm:AddTagsToCertificate", &["arn:aws:acm:eu-west-1:123456789012:certificate/*".into()]),
+        (
+            "s3:PutObject",
+            &["arn:aws:s3:::truststores-123456789012-eu-west-1/*/payments/partners.pem".into()],
+        ),
+        (
+            "s3:ListBucket",
+            &["arn:aws:s3:::truststores-123456789012-eu-west-1".into()],
+        ),
+        (
+            "acm:DeleteCertificate",
+            &["arn:aws:acm:eu-west-1:123456789012:certificate/*".into()],
+        ),
+        (
+            "acm:AddTagsToCertificate",
+            &["arn:aws:acm:eu-west-1:123456789012:certificate/*".into()],
+        ),
         ("acm:RequestCertificate", &["*".into()]),
-        ("apigateway:AddCertificateToDomain", &[gateway("/domainnames"), gateway("/domainnames/mtls.example.com")]),
+        (
+            "apigateway:AddCertificateToDomain",
+            &[gateway("/domainnames"), gateway("/domainnames/mtls.example.com")],
+        ),
         ("apigateway:PUT", &[gateway("/tags/*")]),
         ("kms:Decrypt", &[]),
         ("sts:AssumeRole", &[]),
     ];
     for (action, resources) in expected {
-        assert_eq!(allows(&all, action), resources.iter().cloned().collect(), "{action}");
+        assert_eq!(
+            allows(&all, action),
+            resources.iter().cloned().collect(),
+            "{action}"
+        );
     }
     let patched = [
         "/apis/a1",
@@ -158,41 +241,67 @@ fn resources_are_as_narrow_as_the_manifest_says() {
     );
     let alias = json!({"truststore": {"kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:alias/truststores"}});
     let key = allows(&statements(&[alias], &Principal::Operator), "kms:Decrypt");
-    assert_eq!(key, ["arn:aws:kms:eu-west-1:123456789012:key/*".to_owned()].into());
+    assert_eq!(
+        key,
+        ["arn:aws:kms:eu-west-1:123456789012:key/*".to_owned()].into()
+    );
 }
 
 #[test]
 fn what_one_domain_may_is_not_allowed_on_anothers() {
     let kept = json!({"domainName": "kept.example.com", "deletionPolicy": "Retain", "truststore": {"bucket": "kept", "key": "k"}});
-    let seen =
-        json!({"domainName": "seen.example.com", "managementPolicy": "Observe", "truststore": {"bucket": "seen"}});
+    let seen = json!({"domainName": "seen.example.com", "managementPolicy": "Observe", "truststore": {"bucket": "seen"}});
     let all = statements(&[json!({}), kept, seen], &Principal::Operator);
     let deleted = allows(&all, "apigateway:DELETE");
-    assert!(deleted.contains("arn:aws:apigateway:eu-west-1::/domainnames/mtls.example.com"), "{deleted:?}");
-    assert!(!deleted.contains("arn:aws:apigateway:eu-west-1::/domainnames/kept.example.com"), "{deleted:?}");
+    assert!(
+        deleted.contains("arn:aws:apigateway:eu-west-1::/domainnames/mtls.example.com"),
+        "{deleted:?}"
+    );
+    assert!(
+        !deleted.contains("arn:aws:apigateway:eu-west-1::/domainnames/kept.example.com"),
+        "{deleted:?}"
+    );
     assert!(allows(&all, "s3:PutObject").contains("arn:aws:s3:::kept/k"));
     assert!(!allows(&all, "s3:DeleteObjectVersion").contains("arn:aws:s3:::kept/k"));
     let seen = |arn: &String| arn.contains("seen");
     assert!(allows(&all, "s3:GetObjectVersion").iter().any(seen));
-    let writes = all.values().filter(|s| s.resource.iter().any(seen)).flat_map(|s| &s.action);
+    let writes = all
+        .values()
+        .filter(|s| s.resource.iter().any(seen))
+        .flat_map(|s| &s.action);
     let reads: BTreeSet<_> = writes.copied().collect();
     assert_eq!(
         reads,
-        ["s3:GetBucketVersioning", "s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:ListBucketVersions"]
-            .into()
+        [
+            "s3:GetBucketVersioning",
+            "s3:GetObject",
+            "s3:GetObjectVersion",
+            "s3:ListBucket",
+            "s3:ListBucketVersions"
+        ]
+        .into()
     );
 }
 
 #[test]
 fn each_role_gets_what_is_done_as_it() {
-    let (place, dns) = ("arn:aws:iam::210987654321:role/place", "arn:aws:iam::222222222222:role/dns");
+    let (place, dns) = (
+        "arn:aws:iam::210987654321:role/place",
+        "arn:aws:iam::222222222222:role/dns",
+    );
     let spec = json!({"aws": {"assumeRole": {"roleArn": place}}, "dns": {"route53": {"assumeRole": {"roleArn": dns}}}});
     let of = |principal| statements(std::slice::from_ref(&spec), &principal);
     let own = of(Principal::Operator);
     assert_eq!(own.keys().collect::<Vec<_>>(), ["Role"]);
-    assert_eq!(allows(&own, "sts:AssumeRole"), [place.to_owned(), dns.to_owned()].into());
+    assert_eq!(
+        allows(&own, "sts:AssumeRole"),
+        [place.to_owned(), dns.to_owned()].into()
+    );
     let services = |all: &BTreeMap<String, Statement>| -> BTreeSet<&str> {
-        all.values().flat_map(|s| &s.action).map(|action| action.split(':').next().unwrap()).collect()
+        all.values()
+            .flat_map(|s| &s.action)
+            .map(|action| action.split(':').next().unwrap())
+            .collect()
     };
     assert_eq!(services(&of(Principal::Role(dns.into()))), ["route53"].into());
     let main = of(Principal::Role(place.into()));
@@ -208,7 +317,11 @@ fn sids_are_unique_and_iam_takes_them() {
     let policy = policy(&usages, &Principal::Operator);
     let sids: BTreeSet<_> = policy.statement.iter().map(|s| &s.sid).collect();
     assert_eq!(sids.len(), policy.statement.len());
-    assert!(sids.iter().all(|sid| sid.bytes().all(|b| b.is_ascii_alphanumeric())), "{sids:?}");
+    assert!(
+        sids.iter()
+            .all(|sid| sid.bytes().all(|b| b.is_ascii_alphanumeric())),
+        "{sids:?}"
+    );
 }
 
 /// The table of docs/iam.md.
@@ -217,19 +330,35 @@ fn reference() -> String {
     let always = needed(&BTreeSet::new(), false);
     let row = |head: String, what: BTreeSet<(&'static str, Resource)>| {
         let mut on = BTreeMap::<Resource, Vec<&str>>::new();
-        what.into_iter().for_each(|(action, resource)| on.entry(resource).or_default().push(action));
+        what.into_iter()
+            .for_each(|(action, resource)| on.entry(resource).or_default().push(action));
         let cell = |(resource, actions): (Resource, Vec<&str>)| {
-            let on = anything.arns(resource).join("`, `").replace("arn:aws:apigateway:*::", "");
+            let on = anything
+                .arns(resource)
+                .join("`, `")
+                .replace("arn:aws:apigateway:*::", "");
             format!("`{}` on `{on}`", actions.join("`, `"))
         };
-        format!("| {head} | {} |\n", on.into_iter().map(cell).collect::<Vec<_>>().join("<br>"))
+        format!(
+            "| {head} | {} |\n",
+            on.into_iter().map(cell).collect::<Vec<_>>().join("<br>")
+        )
     };
     let features = Feature::value_variants().iter().map(|feature| {
         let value = feature.to_possible_value().unwrap();
-        let more = needed(&[*feature].into(), false).difference(&always).copied().collect();
-        row(format!("`{}`: {}", value.get_name(), value.get_help().unwrap()), more)
+        let more = needed(&[*feature].into(), false)
+            .difference(&always)
+            .copied()
+            .collect();
+        row(
+            format!("`{}`: {}", value.get_name(), value.get_help().unwrap()),
+            more,
+        )
     });
-    let rows: String = [row("always".into(), always.clone())].into_iter().chain(features).collect();
+    let rows: String = [row("always".into(), always.clone())]
+        .into_iter()
+        .chain(features)
+        .collect();
     format!("| | actions, and on what |\n|---|---|\n{rows}")
 }
 

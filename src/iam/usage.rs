@@ -1,8 +1,10 @@
-//! What of the table is in use, and on what, as far as it is known: one [`Usage`] for each MtlsDomain, or one for all of them.
+//! What of the table is in use, and on what, as far as it is known: one [`Usage`] for each MtlsDomain, or one
+//! for all of them.
 
 use super::rights::{Feature, Resource};
 use crate::api::{
-    AdoptionPolicy, BucketCreation, DefaultEndpoint, DeletionPolicy, ManagementPolicy, MtlsDomain, ServerCertificate,
+    AdoptionPolicy, BucketCreation, DefaultEndpoint, DeletionPolicy, ManagementPolicy, MtlsDomain,
+    ServerCertificate,
 };
 use crate::aws::gateway::partition;
 use crate::aws::session::account_of;
@@ -64,7 +66,10 @@ impl Usage {
             domain_name: any(),
             record_names: [any()].into(),
             zones: zones(known.zones.clone()),
-            bucket: known.bucket.as_ref().map_or_else(any, |bucket| filled(bucket, &account, &region)),
+            bucket: known
+                .bucket
+                .as_ref()
+                .map_or_else(any, |bucket| filled(bucket, &account, &region)),
             key: any(),
             kms_key: None,
             apis: [any()].into(),
@@ -80,7 +85,10 @@ impl Usage {
     pub fn of(domain: &MtlsDomain, known: &Known) -> Usage {
         let spec = &domain.spec;
         let aws = spec.aws.clone().unwrap_or_default();
-        let route53 = spec.dns.as_ref().map_or(Some(Default::default()), |dns| dns.route53.clone());
+        let route53 = spec
+            .dns
+            .as_ref()
+            .map_or(Some(Default::default()), |dns| dns.route53.clone());
         let truststore = spec.truststore.clone().unwrap_or_default();
         let role = aws.assume_role.map(|role| role.role_arn);
         let of_role = role.as_deref().map(account_of).map(str::to_owned);
@@ -94,14 +102,22 @@ impl Usage {
                 .map_or(known.zones.clone(), |id| vec![id]),
         };
         let part = |text: &Option<String>| text.clone().unwrap_or_else(|| ANY.to_owned());
-        let object = format!("{ANY}/{}/{}.pem", part(&domain.metadata.namespace), part(&domain.metadata.name));
+        let object = format!(
+            "{ANY}/{}/{}.pem",
+            part(&domain.metadata.namespace),
+            part(&domain.metadata.name)
+        );
         Usage {
             reads_only: spec.management_policy == ManagementPolicy::Observe,
             domain_name: spec.domain_name.clone(),
             record_names: record_names(domain),
             key: truststore.key.unwrap_or(object),
             kms_key: truststore.kms_key_arn,
-            apis: spec.mappings.iter().map(|mapping| mapping.api.id.clone()).collect(),
+            apis: spec
+                .mappings
+                .iter()
+                .map(|mapping| mapping.api.id.clone())
+                .collect(),
             function: authorizer(domain).and_then(|authorizer| authorizer.function_arn.clone()),
             role,
             route53_role: route53.and_then(|dns| dns.assume_role).map(|role| role.role_arn),
@@ -129,7 +145,14 @@ impl Usage {
 
     /// The ARNs of the resource.
     pub fn arns(&self, resource: Resource) -> Vec<String> {
-        let Usage { account, region, domain_name: name, bucket, key, .. } = self;
+        let Usage {
+            account,
+            region,
+            domain_name: name,
+            bucket,
+            key,
+            ..
+        } = self;
         let partition = partition(region);
         let arn = |rest: &str| format!("arn:{partition}:{rest}");
         let gateway = |path: &str| arn(&format!("apigateway:{region}::{path}"));
@@ -137,7 +160,12 @@ impl Usage {
             let of = |id: &String| [format!("/apis/{id}{http}"), format!("/restapis/{id}{rest}")];
             self.apis.iter().flat_map(of).map(|path| gateway(&path)).collect()
         };
-        let zones = || self.zones.iter().map(|id| arn(&format!("route53:::hostedzone/{id}"))).collect();
+        let zones = || {
+            self.zones
+                .iter()
+                .map(|id| arn(&format!("route53:::hostedzone/{id}")))
+                .collect()
+        };
         match resource {
             Resource::Anything => vec![ANY.to_owned()],
             Resource::Certificates => vec![arn(&format!("acm:{region}:{account}:certificate/*"))],
@@ -147,7 +175,9 @@ impl Usage {
             Resource::MutualTls => vec![gateway("/domainnames"), gateway(&format!("/domainnames/{name}"))],
             Resource::MappingCollection => vec![gateway(&format!("/domainnames/{name}/apimappings"))],
             Resource::Mapping => vec![gateway(&format!("/domainnames/{name}/apimappings/*"))],
-            Resource::AllApis => ["/apis", "/apis/*", "/restapis", "/restapis/*"].map(gateway).into(),
+            Resource::AllApis => ["/apis", "/apis/*", "/restapis", "/restapis/*"]
+                .map(gateway)
+                .into(),
             Resource::Api => of_apis("", ""),
             Resource::Deployments => of_apis("/deployments", "/deployments"),
             Resource::Stages => of_apis("/stages/*", "/stages/*"),
@@ -161,7 +191,9 @@ impl Usage {
             },
             Resource::Tags => vec![gateway("/tags/*")],
             Resource::ServiceLinkedRole => {
-                vec![arn(&format!("iam::{account}:role/aws-service-role/ops.apigateway.amazonaws.com/*"))]
+                vec![arn(&format!(
+                    "iam::{account}:role/aws-service-role/ops.apigateway.amazonaws.com/*"
+                ))]
             }
             Resource::HostedZone | Resource::Records => zones(),
             Resource::RecordChanges => vec![arn("route53:::change/*")],
@@ -170,7 +202,10 @@ impl Usage {
             Resource::AllTruststores => vec![arn("s3:::*/*")],
             Resource::KmsKey => match &self.kms_key {
                 // IAM knows a key by its id alone.
-                Some(key) => vec![key.split_once(":alias/").map_or(key.clone(), |(of, _)| format!("{of}:key/*"))],
+                Some(key) => vec![
+                    key.split_once(":alias/")
+                        .map_or(key.clone(), |(of, _)| format!("{of}:key/*")),
+                ],
                 None => vec![arn(&format!("kms:{region}:{account}:key/*"))],
             },
             Resource::Role if self.roles().next().is_none() => vec![arn("iam::*:role/*")],
@@ -180,7 +215,11 @@ impl Usage {
 }
 
 fn zones(known: Vec<String>) -> BTreeSet<String> {
-    if known.is_empty() { [ANY.to_owned()].into() } else { known.into_iter().collect() }
+    if known.is_empty() {
+        [ANY.to_owned()].into()
+    } else {
+        known.into_iter().collect()
+    }
 }
 
 fn filled(bucket: &str, account: &str, region: &str) -> String {
@@ -194,45 +233,79 @@ fn authorizer(domain: &MtlsDomain) -> Option<&crate::api::Authorizer> {
 fn features(domain: &MtlsDomain) -> BTreeSet<Feature> {
     let spec = &domain.spec;
     let truststore = spec.truststore.clone().unwrap_or_default();
-    let route53 = spec.dns.as_ref().map_or(Some(Default::default()), |dns| dns.route53.clone());
+    let route53 = spec
+        .dns
+        .as_ref()
+        .map_or(Some(Default::default()), |dns| dns.route53.clone());
     let zone_id = route53.as_ref().is_some_and(|dns| dns.hosted_zone_id.is_some());
-    let requested = spec.server_certificate.as_ref().is_none_or(|certificate| certificate.existing.is_none());
+    let requested = spec
+        .server_certificate
+        .as_ref()
+        .is_none_or(|certificate| certificate.existing.is_none());
     let adopts = spec.adoption_policy == AdoptionPolicy::Unowned;
     let takes_roles = spec.aws.as_ref().is_some_and(|aws| aws.assume_role.is_some())
         || route53.as_ref().is_some_and(|dns| dns.assume_role.is_some());
     let uses = [
         (Feature::RequestedCertificate, requested),
         // Further names may lie in other zones, which are found by their names.
-        (Feature::Route53, route53.is_some() && (!zone_id || !other_names(domain).is_empty())),
+        (
+            Feature::Route53,
+            route53.is_some() && (!zone_id || !other_names(domain).is_empty()),
+        ),
         (Feature::Route53ZoneId, zone_id),
-        (Feature::ClosedEndpoint, spec.default_endpoint == DefaultEndpoint::Disable),
+        (
+            Feature::ClosedEndpoint,
+            spec.default_endpoint == DefaultEndpoint::Disable,
+        ),
         (Feature::IdentityHeaders, spec.identity.is_some()),
         (Feature::Authorizer, authorizer(domain).is_some()),
-        (Feature::AuthorizerFunction, authorizer(domain).is_some_and(|authorizer| authorizer.function_arn.is_some())),
-        (Feature::BucketCreation, truststore.bucket_creation == Some(BucketCreation::IfMissing)),
+        (
+            Feature::AuthorizerFunction,
+            authorizer(domain).is_some_and(|authorizer| authorizer.function_arn.is_some()),
+        ),
+        (
+            Feature::BucketCreation,
+            truststore.bucket_creation == Some(BucketCreation::IfMissing),
+        ),
         (Feature::KmsKey, truststore.kms_key_arn.is_some()),
         (Feature::Adoption, adopts),
-        (Feature::Deletion, spec.deletion_policy != Some(DeletionPolicy::Retain)),
+        (
+            Feature::Deletion,
+            spec.deletion_policy != Some(DeletionPolicy::Retain),
+        ),
         (
             Feature::Retention,
-            spec.deletion_policy == Some(DeletionPolicy::Retain) || (adopts && spec.deletion_policy.is_none()),
+            spec.deletion_policy == Some(DeletionPolicy::Retain)
+                || (adopts && spec.deletion_policy.is_none()),
         ),
         (Feature::AssumedRole, takes_roles),
     ];
-    uses.into_iter().filter(|(_, used)| *used).map(|(feature, _)| feature).collect()
+    uses.into_iter()
+        .filter(|(_, used)| *used)
+        .map(|(feature, _)| feature)
+        .collect()
 }
 
 /// The names of the server certificate besides the domain's.
 fn other_names(domain: &MtlsDomain) -> &[String] {
     match &domain.spec.server_certificate {
-        Some(ServerCertificate { request: Some(request), .. }) => &request.subject_alternative_names,
+        Some(ServerCertificate {
+            request: Some(request),
+            ..
+        }) => &request.subject_alternative_names,
         _ => &[],
     }
 }
 
-/// The name itself, and below it and the certificate's other names what begins with an underscore: ACM's validation records and our ownership tag.
+/// The name itself, and below it and the certificate's other names what begins with an underscore: ACM's
+/// validation records and our ownership tag.
 fn record_names(domain: &MtlsDomain) -> BTreeSet<String> {
     let name = &domain.spec.domain_name;
     let below = |name: &String| format!("_{ANY}.{}", name.trim_start_matches("*."));
-    other_names(domain).iter().chain([name]).map(below).chain([name.clone()]).collect()
+    other_names(domain)
+        .iter()
+        .chain([name])
+        .map(below)
+        .chain([name.clone()])
+        .collect()
 }

@@ -21,10 +21,18 @@ pub fn client(answer: impl Fn(&Method, &str, Value) -> (u16, Value) + Send + Syn
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect_bytes().await?;
-            let (status, reply) =
-                answer(&head.method, head.uri.path(), serde_json::from_slice(&body).unwrap_or_default());
+            let (status, reply) = answer(
+                &head.method,
+                head.uri.path(),
+                serde_json::from_slice(&body).unwrap_or_default(),
+            );
             let reply = Body::from(serde_json::to_vec(&reply).expect("JSON"));
-            Ok::<_, kube::Error>(Response::builder().status(status).body(reply).expect("a response"))
+            Ok::<_, kube::Error>(
+                Response::builder()
+                    .status(status)
+                    .body(reply)
+                    .expect("a response"),
+            )
         }
     });
     Client::new(service, "default")

@@ -1,5 +1,5 @@
-//! Our ownership tags on a custom resource's metadata: the finalizer, the annotation that says where its AWS resources are, and those that
-//! record keys. Touches nothing else of an object.
+//! Our ownership tags on a custom resource's metadata: the finalizer, the annotation that says where its AWS
+//! resources are, and those that record keys. Touches nothing else of an object.
 
 use std::fmt::Debug;
 
@@ -16,12 +16,12 @@ use super::{Error, MANAGER};
 /// Keeps the object until what it made outside of Kubernetes is gone.
 pub const FINALIZER: &str = "mtls-operator.io/cleanup";
 
-/// `<account>/<region>`, set before the first write to AWS and never changed: a second set of resources elsewhere cannot
-/// come to be.
+/// `<account>/<region>`, set before the first write to AWS and never changed: a second set of resources
+/// elsewhere cannot come to be.
 pub const PLACEMENT: &str = "mtls-operator.io/home";
 
-/// Set by a user to the object's own name: once the object is deleted, everything in AWS is let go of without a call. For an account
-/// that nobody can get into any more.
+/// Set by a user to the object's own name: once the object is deleted, everything in AWS is let go of without
+/// a call. For an account that nobody can get into any more.
 pub const ABANDON: &str = "mtls-operator.io/abandon";
 
 /// How often to retry after somebody else wrote in between.
@@ -29,21 +29,31 @@ const ATTEMPTS: usize = 4;
 
 /// The account and Region where the AWS resources of `object` are, once it has any.
 pub fn placement<K: Resource>(object: &K) -> Option<&str> {
-    object.meta().annotations.as_ref()?.get(PLACEMENT).map(String::as_str)
+    object
+        .meta()
+        .annotations
+        .as_ref()?
+        .get(PLACEMENT)
+        .map(String::as_str)
 }
 
-/// Whether a user has let go of what `object` has in AWS; the name, so that an annotation that came along with a copied manifest says nothing.
+/// Whether a user has let go of what `object` has in AWS; the name, so that an annotation that came along
+/// with a copied manifest says nothing.
 pub fn is_abandoned<K: Resource>(object: &K) -> bool {
     let meta = object.meta();
-    meta.annotations.as_ref().and_then(|a| a.get(ABANDON)).is_some_and(|name| Some(name) == meta.name.as_ref())
+    meta.annotations
+        .as_ref()
+        .and_then(|a| a.get(ABANDON))
+        .is_some_and(|name| Some(name) == meta.name.as_ref())
 }
 
 pub fn is_held<K: Resource>(object: &K) -> bool {
     object.meta().finalizers.iter().flatten().any(|f| f == FINALIZER)
 }
 
-/// Adds the finalizer, and `placement` where the object has none yet (one that is there stays: see [`placement`]), in one write.
-/// True when something was written. An object that is being deleted is refused by the API server.
+/// Adds the finalizer, and `placement` where the object has none yet (one that is there stays: see
+/// [`placement`]), in one write. True when something was written. An object that is being deleted is refused
+/// by the API server.
 pub async fn hold<K>(client: &Client, object: &K, placement: Option<&str>) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -55,7 +65,10 @@ where
             patch["finalizers"] = finalizers.into_iter().chain([FINALIZER.into()]).collect();
         }
         if let Some(placement) = placement
-            && !meta.annotations.as_ref().is_some_and(|a| a.contains_key(PLACEMENT))
+            && !meta
+                .annotations
+                .as_ref()
+                .is_some_and(|a| a.contains_key(PLACEMENT))
         {
             patch["annotations"] = json!({PLACEMENT: placement});
         }
@@ -64,8 +77,8 @@ where
     .await
 }
 
-/// Sets an annotation, as long as it has the value that it had when the object was looked at. True when it was written; false when it
-/// has another value, or the object is gone.
+/// Sets an annotation, as long as it has the value that it had when the object was looked at. True when it
+/// was written; false when it has another value, or the object is gone.
 pub async fn annotate<K>(
     client: &Client,
     object: &K,
@@ -77,25 +90,41 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     change(client, object, |meta| {
-        let there = meta.annotations.as_ref().and_then(|all| all.get(annotation)).map(String::as_str);
-        if there == before { json!({"annotations": {annotation: value}}) } else { json!({}) }
+        let there = meta
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(annotation))
+            .map(String::as_str);
+        if there == before {
+            json!({"annotations": {annotation: value}})
+        } else {
+            json!({})
+        }
     })
     .await
 }
 
-/// The metadata of an object as the API server has it now; `None`: it is gone, perhaps another one has its name.
+/// The metadata of an object as the API server has it now; `None`: it is gone, perhaps another one has its
+/// name.
 pub async fn metadata<K>(client: &Client, object: &K) -> Result<Option<PartialObjectMeta<K>>, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let found = Api::<K>::namespaced(client.clone(), &namespace).get_metadata_opt(&name).await;
-    let found = found.map_err(Error::on("read the metadata of", &K::kind(&()), &namespace, &name))?;
+    let found = Api::<K>::namespaced(client.clone(), &namespace)
+        .get_metadata_opt(&name)
+        .await;
+    let found = found.map_err(Error::on(
+        "read the metadata of",
+        &K::kind(&()),
+        &namespace,
+        &name,
+    ))?;
     Ok(found.filter(|now| now.metadata.uid == object.meta().uid))
 }
 
-/// Removes the finalizer: a deleted object is gone after that. True when something was written; that it is gone
-/// already is fine.
+/// Removes the finalizer: a deleted object is gone after that. True when something was written; that it is
+/// gone already is fine.
 pub async fn release<K>(client: &Client, object: &K) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -109,9 +138,9 @@ where
     .await
 }
 
-/// Merges what `wanted` answers into the metadata, on condition that nobody wrote since they were read (a merge patch
-/// replaces the list of finalizers as a whole). The object comes from a cache, and an own write of a moment ago may be
-/// missing in it: read again then.
+/// Merges what `wanted` answers into the metadata, on condition that nobody wrote since they were read (a
+/// merge patch replaces the list of finalizers as a whole). The object comes from a cache, and an own write
+/// of a moment ago may be missing in it: read again then.
 async fn change<K>(client: &Client, object: &K, wanted: impl Fn(&ObjectMeta) -> Value) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -119,7 +148,10 @@ where
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let error = |verb| Error::on(verb, &K::kind(&()), &namespace, &name);
     let api = Api::<K>::namespaced(client.clone(), &namespace);
-    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(MANAGER.into()),
+        ..PatchParams::default()
+    };
     let mut meta = object.meta().clone();
     for attempt in 1.. {
         let mut patch = wanted(&meta);
@@ -128,7 +160,10 @@ where
         }
         patch["resourceVersion"] = json!(meta.resource_version);
         patch["uid"] = json!(meta.uid);
-        match api.patch_metadata(&name, &params, &Patch::Merge(json!({"metadata": patch}))).await {
+        match api
+            .patch_metadata(&name, &params, &Patch::Merge(json!({"metadata": patch})))
+            .await
+        {
             Ok(_) => return Ok(true),
             Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(false),
             Err(kube::Error::Api(answer)) if answer.is_conflict() && attempt < ATTEMPTS => (),
@@ -163,9 +198,16 @@ mod tests {
 
     impl Server {
         fn with(meta: Option<Value>) -> (Self, Client) {
-            let me = Self { meta: Arc::new(Mutex::new(meta)), busy: Arc::default(), writes: Arc::default() };
+            let me = Self {
+                meta: Arc::new(Mutex::new(meta)),
+                busy: Arc::default(),
+                writes: Arc::default(),
+            };
             let server = me.clone();
-            (me, fake::client(move |method, _path, body| server.answer(method, &body)))
+            (
+                me,
+                fake::client(move |method, _path, body| server.answer(method, &body)),
+            )
         }
 
         fn answer(&self, method: &Method, body: &Value) -> (u16, Value) {
@@ -215,19 +257,31 @@ mod tests {
         let old = server.object();
         assert!(hold(&client, &old, Some("123456789012/eu-west-1")).await.unwrap());
         let held = server.object();
-        assert_eq!(held.metadata.finalizers, Some(vec!["other/one".into(), FINALIZER.into()]));
+        assert_eq!(
+            held.metadata.finalizers,
+            Some(vec!["other/one".into(), FINALIZER.into()])
+        );
         assert_eq!((is_held(&old), is_held(&held)), (false, true));
-        assert_eq!((placement(&old), placement(&held)), (None, Some("123456789012/eu-west-1")));
+        assert_eq!(
+            (placement(&old), placement(&held)),
+            (None, Some("123456789012/eu-west-1"))
+        );
         assert_eq!(held.metadata.annotations.as_ref().unwrap()["a"], "b");
 
-        assert!(!hold(&client, &held, Some("another/home")).await.unwrap(), "a home stays");
+        assert!(
+            !hold(&client, &held, Some("another/home")).await.unwrap(),
+            "a home stays"
+        );
         // From a cache that has not seen the first: read again, nothing to do.
         assert!(!hold(&client, &old, Some("another/home")).await.unwrap());
         assert_eq!(placement(&server.object()), Some("123456789012/eu-west-1"));
 
         assert!(release(&client, &held).await.unwrap());
         assert!(!release(&client, &held).await.unwrap());
-        assert_eq!(server.object().metadata.finalizers, Some(vec!["other/one".into()]));
+        assert_eq!(
+            server.object().metadata.finalizers,
+            Some(vec!["other/one".into()])
+        );
         assert_eq!(*server.writes.lock().unwrap(), 2);
     }
 
@@ -238,7 +292,10 @@ mod tests {
         *server.busy.lock().unwrap() = ATTEMPTS - 1;
         assert!(hold(&client, &old, None).await.unwrap());
         *server.busy.lock().unwrap() = ATTEMPTS;
-        assert!(release(&client, &old).await.is_ok_and(|written| !written), "not in what it was given");
+        assert!(
+            release(&client, &old).await.is_ok_and(|written| !written),
+            "not in what it was given"
+        );
         let held = server.object();
         assert!(release(&client, &held).await.unwrap_err().is_conflict());
     }
@@ -265,9 +322,13 @@ mod tests {
             is_abandoned(&serde_json::from_value::<ConfigMap>(json!({"metadata": meta})).unwrap())
         };
         assert!(with(json!({ABANDON: "x"})));
-        for other in
-            [json!({}), json!({ABANDON: "y"}), json!({ABANDON: ""}), json!({ABANDON: "true"}), json!({PLACEMENT: "x"})]
-        {
+        for other in [
+            json!({}),
+            json!({ABANDON: "y"}),
+            json!({ABANDON: ""}),
+            json!({ABANDON: "true"}),
+            json!({PLACEMENT: "x"}),
+        ] {
             assert!(!with(other.clone()), "{other}");
         }
     }
@@ -276,11 +337,20 @@ mod tests {
     async fn an_annotation_is_set_only_while_it_is_as_it_was_seen() {
         let (server, client) = Server::with(Some(meta()));
         let object = server.object();
-        assert!(!annotate(&client, &object, "a", None, "c").await.unwrap(), "it is there");
-        assert!(!annotate(&client, &object, "a", Some("z"), "c").await.unwrap(), "it is another");
+        assert!(
+            !annotate(&client, &object, "a", None, "c").await.unwrap(),
+            "it is there"
+        );
+        assert!(
+            !annotate(&client, &object, "a", Some("z"), "c").await.unwrap(),
+            "it is another"
+        );
         assert_eq!(*server.writes.lock().unwrap(), 0);
         assert!(annotate(&client, &object, "a", Some("b"), "c").await.unwrap());
-        assert!(!annotate(&client, &object, "a", Some("b"), "d").await.unwrap(), "the cache is old: read again");
+        assert!(
+            !annotate(&client, &object, "a", Some("b"), "d").await.unwrap(),
+            "the cache is old: read again"
+        );
         assert!(annotate(&client, &object, "new", None, "v").await.unwrap());
         assert_eq!(server.object().metadata.annotations.unwrap()["a"], "c");
     }

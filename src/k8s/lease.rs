@@ -1,6 +1,6 @@
-//! Who leads: one `coordination.k8s.io/v1` Lease, after client-go's leaderelection. Every write is guarded by the
-//! resourceVersion, only the local clock judges when a silent holder is dead, and the holder stops by its own clock
-//! before that. Touches that one Lease.
+//! Who leads: one `coordination.k8s.io/v1` Lease, after client-go's leaderelection. Every write is guarded by
+//! the resourceVersion, only the local clock judges when a silent holder is dead, and the holder stops by its
+//! own clock before that. Touches that one Lease.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -27,8 +27,9 @@ use crate::telemetry::logging::chain;
 
 /// Others may take a Lease that they have seen unchanged for this long.
 const DURATION: Duration = Duration::from_secs(12);
-/// The holder's own view ends this long after its last successful renewal was *sent*. Shorter than `DURATION`, which
-/// others count from when they *saw* it, so there is a second left for clocks that run at different speeds.
+/// The holder's own view ends this long after its last successful renewal was *sent*. Shorter than
+/// `DURATION`, which others count from when they *saw* it, so there is a second left for clocks that run at
+/// different speeds.
 const HELD: Duration = Duration::from_secs(11);
 const RENEW: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
@@ -61,7 +62,9 @@ impl Leadership {
 
     /// How long nobody else can lead, should no renewal succeed any more. Zero when somebody else may.
     pub fn left(&self) -> Duration {
-        self.0.borrow().map_or(Duration::ZERO, |term| term.until.saturating_duration_since(Instant::now()))
+        self.0.borrow().map_or(Duration::ZERO, |term| {
+            term.until.saturating_duration_since(Instant::now())
+        })
     }
 
     /// Ask right before every write to AWS: true while enough is left for the call to end within it.
@@ -69,7 +72,8 @@ impl Leadership {
         self.left() > AWS_CALL
     }
 
-    /// Whether nobody takes part in the election for this process any more, by its own wish or because that task died.
+    /// Whether nobody takes part in the election for this process any more, by its own wish or because that
+    /// task died.
     pub fn is_over(&self) -> bool {
         self.0.has_changed().is_err()
     }
@@ -85,8 +89,8 @@ impl Leadership {
         }
     }
 
-    /// Waits until the term that runs now ends, also when the election hangs, also when another of our terms has begun
-    /// since. Returns at once when none runs.
+    /// Waits until the term that runs now ends, also when the election hangs, also when another of our terms
+    /// has begun since. Returns at once when none runs.
     pub async fn lost(&self) {
         let mut terms = self.0.clone();
         let mut since = None;
@@ -105,8 +109,8 @@ impl Leadership {
     }
 }
 
-/// Takes part in the election until `stop`; then gives the Lease up, so that the next one need not wait. Cancel `stop`
-/// only after all work that needs the leadership has ended, then await the task.
+/// Takes part in the election until `stop`; then gives the Lease up, so that the next one need not wait.
+/// Cancel `stop` only after all work that needs the leadership has ended, then await the task.
 pub fn elect(
     client: Client,
     namespace: &str,
@@ -136,7 +140,9 @@ enum Step {
 
 /// Pure. `silent` is how long this process has seen the Lease unchanged.
 fn step(spec: Option<&LeaseSpec>, me: &str, silent: Duration) -> Step {
-    let holder = spec.and_then(|s| s.holder_identity.as_deref()).unwrap_or_default();
+    let holder = spec
+        .and_then(|s| s.holder_identity.as_deref())
+        .unwrap_or_default();
     // What the holder promised counts, not what we would promise.
     let duration = spec
         .and_then(|s| s.lease_duration_seconds)
@@ -222,7 +228,10 @@ impl Candidate {
     /// Once for each holder.
     fn log_leader(&mut self, holder: Option<String>) {
         if self.logged != holder {
-            tracing::info!(leader = holder.as_deref().unwrap_or_default(), "another process leads; standing by");
+            tracing::info!(
+                leader = holder.as_deref().unwrap_or_default(),
+                "another process leads; standing by"
+            );
             self.logged = holder;
         }
     }
@@ -249,7 +258,10 @@ impl Candidate {
         let written = match found {
             None => {
                 let lease = Lease {
-                    metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+                    metadata: ObjectMeta {
+                        name: Some(self.name.clone()),
+                        ..ObjectMeta::default()
+                    },
                     spec: Some(self.spec(None)),
                 };
                 sent = Instant::now();
@@ -260,13 +272,19 @@ impl Candidate {
                 if self.seen.as_ref().is_none_or(|(seen, _)| *seen != version) {
                     self.seen = Some((version, Instant::now()));
                 }
-                let silent = self.seen.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+                let silent = self
+                    .seen
+                    .as_ref()
+                    .map_or(Duration::ZERO, |(_, since)| since.elapsed());
                 if step(lease.spec.as_ref(), &self.me, silent) == Step::Wait {
                     self.log_leader(lease.spec.and_then(|spec| spec.holder_identity));
                     return Ok(Attempt::Taken);
                 }
                 // Carries the resourceVersion that was read: of two takers one wins.
-                let next = Lease { spec: Some(self.spec(lease.spec.as_ref())), ..lease };
+                let next = Lease {
+                    spec: Some(self.spec(lease.spec.as_ref())),
+                    ..lease
+                };
                 sent = Instant::now();
                 self.api.replace(&self.name, &PostParams::default(), &next).await
             }
@@ -289,9 +307,11 @@ impl Candidate {
             lease_duration_seconds: Some(DURATION.as_secs() as i32),
             acquire_time: mine.and_then(|s| s.acquire_time.clone()).or(Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(
-                old.map_or(0, |s| s.lease_transitions.unwrap_or(0).saturating_add(i32::from(mine.is_none()))),
-            ),
+            lease_transitions: Some(old.map_or(0, |s| {
+                s.lease_transitions
+                    .unwrap_or(0)
+                    .saturating_add(i32::from(mine.is_none()))
+            })),
             ..LeaseSpec::default()
         }
     }
@@ -304,7 +324,10 @@ impl Candidate {
             Some(spec) if spec.holder_identity.as_deref() == Some(&self.me) => spec.holder_identity = None,
             _ => return Ok(()),
         }
-        self.api.replace(&self.name, &PostParams::default(), &lease).await.map(|_| ())
+        self.api
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await
+            .map(|_| ())
     }
 }
 
@@ -319,7 +342,11 @@ mod tests {
     use crate::k8s::fake;
 
     fn spec(holder: &str, seconds: Option<i32>) -> LeaseSpec {
-        LeaseSpec { holder_identity: Some(holder.into()), lease_duration_seconds: seconds, ..LeaseSpec::default() }
+        LeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: seconds,
+            ..LeaseSpec::default()
+        }
     }
 
     #[test]
@@ -336,7 +363,11 @@ mod tests {
             (Some(spec("b", None)), 12, Step::Take),
         ];
         for (spec, silent, expected) in cases {
-            assert_eq!(step(spec.as_ref(), "a", s(silent)), expected, "{spec:?} silent for {silent} s");
+            assert_eq!(
+                step(spec.as_ref(), "a", s(silent)),
+                expected,
+                "{spec:?} silent for {silent} s"
+            );
         }
     }
 
@@ -397,14 +428,20 @@ mod tests {
                     return fake::refusal(500, "InternalError");
                 }
                 let answer = server.answer(method, body);
-                if state == Network::AnswersLost { fake::refusal(500, "InternalError") } else { answer }
+                if state == Network::AnswersLost {
+                    fake::refusal(500, "InternalError")
+                } else {
+                    answer
+                }
             });
             (client, network)
         }
 
         fn holder(&self) -> Option<String> {
             let (_, stored) = &*self.0.lock().unwrap();
-            stored.as_ref()?["spec"]["holderIdentity"].as_str().map(str::to_owned)
+            stored.as_ref()?["spec"]["holderIdentity"]
+                .as_str()
+                .map(str::to_owned)
         }
 
         /// Somebody writes to the Lease without meaning anything by it.
@@ -427,7 +464,12 @@ mod tests {
             let (client, network) = server.client();
             let stop = CancellationToken::new();
             let (leads, task) = elect(client, "default", "op", me, stop.clone());
-            Self { leads, task, stop, network }
+            Self {
+                leads,
+                task,
+                stop,
+                network,
+            }
         }
 
         fn network(&self, state: Network) {
@@ -493,7 +535,10 @@ mod tests {
         }
         assert!(a.leads.is_held());
         tokio::time::sleep(AWS_CALL - Duration::from_millis(20)).await;
-        assert!(a.leads.is_held(), "a call that was started in time has ended in time");
+        assert!(
+            a.leads.is_held(),
+            "a call that was started in time has ended in time"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,9 +4,9 @@ use std::{collections::HashMap, iter, sync::Arc};
 
 use kube::{Resource, runtime::watcher::Event};
 
-/// Several sources of one kind made into one, pure: until each has been listed nothing comes out; then one whole list;
-/// then only changes. A list that is created again (the watch fell too far behind) comes out as the changes it amounts to, so it
-/// never touches the objects of the other sources.
+/// Several sources of one kind made into one, pure: until each has been listed nothing comes out; then one
+/// whole list; then only changes. A list that is created again (the watch fell too far behind) comes out as
+/// the changes it amounts to, so it never touches the objects of the other sources.
 pub(super) struct Merge<K> {
     sources: Vec<Source<K>>,
     /// Everything has been listed once.
@@ -14,8 +14,8 @@ pub(super) struct Merge<K> {
 }
 
 struct Source<K> {
-    /// The list that is being made; before `live` also what was listed. Boxed, because a table of thousands of whole objects would be
-    /// copied as it grows, and memory once taken in such pieces is not given back.
+    /// The list that is being made; before `live` also what was listed. Boxed, because a table of thousands
+    /// of whole objects would be copied as it grows, and memory once taken in such pieces is not given back.
     buffer: HashMap<Key, Box<K>>,
     listed: bool,
 }
@@ -29,12 +29,19 @@ fn key<K: Resource>(object: &K) -> Key {
 
 impl<K: Resource + Clone + 'static> Merge<K> {
     pub(super) fn new(sources: usize) -> Self {
-        let source = || Source { buffer: HashMap::new(), listed: false };
-        Self { sources: std::iter::repeat_with(source).take(sources).collect(), live: false }
+        let source = || Source {
+            buffer: HashMap::new(),
+            listed: false,
+        };
+        Self {
+            sources: std::iter::repeat_with(source).take(sources).collect(),
+            live: false,
+        }
     }
 
-    /// What `event` of source `i` means for the store, one object after the other: the next is taken only once the last is where it belongs,
-    /// and so nothing is in memory twice. `stored` answers what the store holds of that source.
+    /// What `event` of source `i` means for the store, one object after the other: the next is taken only
+    /// once the last is where it belongs, and so nothing is in memory twice. `stored` answers what the store
+    /// holds of that source.
     pub(super) fn next(
         &mut self,
         i: usize,
@@ -59,10 +66,20 @@ impl<K: Resource + Clone + 'static> Merge<K> {
                     Box::new(changes(stored(), std::mem::take(&mut source.buffer)).into_iter())
                 } else if self.sources.iter().all(|s| s.listed) {
                     self.live = true;
-                    let listed: Vec<_> = self.sources.iter_mut().map(|s| std::mem::take(&mut s.buffer)).collect();
-                    let listed =
-                        listed.into_iter().flat_map(HashMap::into_values).map(|object| Event::InitApply(*object));
-                    Box::new(iter::once(Event::Init).chain(listed).chain(iter::once(Event::InitDone)))
+                    let listed: Vec<_> = self
+                        .sources
+                        .iter_mut()
+                        .map(|s| std::mem::take(&mut s.buffer))
+                        .collect();
+                    let listed = listed
+                        .into_iter()
+                        .flat_map(HashMap::into_values)
+                        .map(|object| Event::InitApply(*object));
+                    Box::new(
+                        iter::once(Event::Init)
+                            .chain(listed)
+                            .chain(iter::once(Event::InitDone)),
+                    )
                 } else {
                     Box::new(iter::empty())
                 }
@@ -119,7 +136,12 @@ pub(super) mod tests {
         let of = |o: &ConfigMap| {
             let m = &o.metadata;
             let text = |o: &Option<String>| o.clone().unwrap();
-            format!("{}/{}@{}", text(&m.namespace), text(&m.name), text(&m.resource_version))
+            format!(
+                "{}/{}@{}",
+                text(&m.namespace),
+                text(&m.name),
+                text(&m.resource_version)
+            )
         };
         events
             .iter()
@@ -145,11 +167,18 @@ pub(super) mod tests {
     impl World {
         fn new() -> Self {
             let (store, writer) = reflector::store();
-            Self { merge: Merge::new(2), store, writer }
+            Self {
+                merge: Merge::new(2),
+                store,
+                writer,
+            }
         }
 
         fn next(&mut self, source: usize, event: Event<ConfigMap>) -> Vec<String> {
-            let stored = || self.store.state_filter(|o| o.metadata.namespace.as_deref() == Some(NAMESPACES[source]));
+            let stored = || {
+                self.store
+                    .state_filter(|o| o.metadata.namespace.as_deref() == Some(NAMESPACES[source]))
+            };
             let events: Vec<_> = self.merge.next(source, event, stored).collect();
             for event in &events {
                 self.writer.apply_watcher_event(event);
@@ -159,7 +188,10 @@ pub(super) mod tests {
 
         fn names(&self) -> BTreeSet<String> {
             let state = self.store.state();
-            state.iter().map(|o| show(&[Event::Apply((**o).clone())])[0].replace("Apply ", "")).collect()
+            state
+                .iter()
+                .map(|o| show(&[Event::Apply((**o).clone())])[0].replace("Apply ", ""))
+                .collect()
         }
     }
 
@@ -181,7 +213,11 @@ pub(super) mod tests {
             (0, Delete(object("a", "y", 2)), nothing),
             (0, Apply(object("a", "x", 3)), nothing),
             (1, InitApply(object("b", "x", 1)), nothing),
-            (1, InitDone, &["Init", "InitApply a/x@3", "InitApply b/x@1", "InitDone"]),
+            (
+                1,
+                InitDone,
+                &["Init", "InitApply a/x@3", "InitApply b/x@1", "InitDone"],
+            ),
             (0, Apply(object("a", "z", 4)), &["Apply a/z@4"]),
             (1, Delete(object("b", "x", 5)), &["Delete b/x@5"]),
             (1, Apply(object("b", "y", 6)), &["Apply b/y@6"]),
@@ -202,12 +238,16 @@ pub(super) mod tests {
             }
             assert_eq!(found, expected, "step {i}");
         }
-        assert_eq!(world.names(), ["a/w@8", "a/z@4", "b/y@7"].map(String::from).into());
+        assert_eq!(
+            world.names(),
+            ["a/w@8", "a/z@4", "b/y@7"].map(String::from).into()
+        );
     }
 
     proptest! {
-        /// Whatever happens in two namespaces, and however often their lists break off or are created again: once both are
-        /// listed the store holds what is there, and what subscribers heard adds up to the same.
+        /// Whatever happens in two namespaces, and however often their lists break off or are created again:
+        /// once both are listed the store holds what is there, and what subscribers heard adds up to the
+        /// same.
         #[test]
         fn the_store_ends_as_what_is_there(
             steps in proptest::collection::vec((0..2_usize, 0..4_usize, 0..6_u8), 0..60)

@@ -1,5 +1,5 @@
-//! Everything said to the Kubernetes API server: reading, writing, watching, and who leads. Knows our field manager and
-//! our ownership tags, but neither of our kinds.
+//! Everything said to the Kubernetes API server: reading, writing, watching, and who leads. Knows our field
+//! manager and our ownership tags, but neither of our kinds.
 
 pub mod apply;
 pub mod events;
@@ -33,9 +33,18 @@ pub struct Error {
 
 impl Error {
     /// For `map_err`.
-    fn on(verb: &'static str, kind: &str, namespace: &str, name: &str) -> impl FnOnce(kube::Error) -> Error + use<> {
+    fn on(
+        verb: &'static str,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> impl FnOnce(kube::Error) -> Error + use<> {
         let what = format!("{kind} {namespace}/{name}");
-        move |source| Error { verb, what, source: Box::new(source) }
+        move |source| Error {
+            verb,
+            what,
+            source: Box::new(source),
+        }
     }
 
     /// What the API server answered; `None` when there was no answer, or none that it gave itself.
@@ -48,7 +57,8 @@ impl Error {
 
     /// Somebody else wrote first, or it exists already: reconcile again, then try again.
     pub fn is_conflict(&self) -> bool {
-        self.answer().is_some_and(|s| s.is_conflict() || s.is_already_exists())
+        self.answer()
+            .is_some_and(|s| s.is_conflict() || s.is_already_exists())
     }
 
     /// RBAC or an admission policy does not let us.

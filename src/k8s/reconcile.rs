@@ -1,4 +1,5 @@
-//! One reconcile of one object, whatever its kind: when it is its turn, within a limit of time, and with one set of ways to fail.
+//! One reconcile of one object, whatever its kind: when it is its turn, within a limit of time, and with one
+//! set of ways to fail.
 use std::time::Duration;
 
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
@@ -37,8 +38,9 @@ impl Error {
     }
 }
 
-/// Whose turn it is when many want to look: first come, first served. A `Controller` with a limit of its own takes of those that wait whichever
-/// it finds first in a hash table (kube-runtime 5.0, `Scheduler::pending`): while there are always some, others wait forever.
+/// Whose turn it is when many want to look: first come, first served. A `Controller` with a limit of its own
+/// takes of those that wait whichever it finds first in a hash table (kube-runtime 5.0,
+/// `Scheduler::pending`): while there are always some, others wait forever.
 #[derive(Debug)]
 pub struct ConcurrencyLimit(Semaphore);
 
@@ -48,8 +50,8 @@ impl ConcurrencyLimit {
         ConcurrencyLimit(Semaphore::new(at_once))
     }
 
-    /// Waits for one's turn, which lasts as long as what this returns; `None`: nobody is to begin any more. What was known of the object before
-    /// may be old then.
+    /// Waits for one's turn, which lasts as long as what this returns; `None`: nobody is to begin any more.
+    /// What was known of the object before may be old then.
     pub async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
         self.0.acquire().await.ok()
     }
@@ -60,7 +62,8 @@ impl ConcurrencyLimit {
     }
 }
 
-/// Looks at what the guard holds, on the heap: the futures of a reconcile are larger than a thread's stack likes.
+/// Looks at what the guard holds, on the heap: the futures of a reconcile are larger than a thread's stack
+/// likes.
 pub async fn with_deadline<'a, K, T, F>(
     object: &'a DeserializeGuard<K>,
     reconcile: impl FnOnce(&'a K) -> F,
@@ -70,7 +73,9 @@ where
 {
     match &object.0 {
         Err(error) => Err(Error::Unreadable(Box::new(error.clone()))),
-        Ok(object) => tokio::time::timeout(LONGEST, Box::pin(reconcile(object))).await.unwrap_or(Err(Error::TooLong)),
+        Ok(object) => tokio::time::timeout(LONGEST, Box::pin(reconcile(object)))
+            .await
+            .unwrap_or(Err(Error::TooLong)),
     }
 }
 
@@ -99,6 +104,9 @@ mod tests {
         assert_eq!(*order.lock().unwrap(), (0..100).collect::<Vec<_>>());
         let held = concurrency.acquire().await;
         concurrency.close();
-        assert!(held.is_some() && concurrency.acquire().await.is_none(), "what has begun goes on");
+        assert!(
+            held.is_some() && concurrency.acquire().await.is_none(),
+            "what has begun goes on"
+        );
     }
 }

@@ -12,16 +12,18 @@ use serde_json::{Value, json};
 
 use super::{Error, MANAGER};
 
-/// Replaces the status of `object` by `new`, if that is not what `old` (the status it was read with) is already.
-/// True when something was written. An object that is gone has nobody left to tell: fine.
+/// Replaces the status of `object` by `new`, if that is not what `old` (the status it was read with) is
+/// already. True when something was written. An object that is gone has nobody left to tell: fine.
 ///
-/// A JSON patch that sets `/status` as a whole, because then what is there is what we said: no condition, list entry or
-/// field of before stays behind. A merge patch would need a null for each field that went away, known only from a
-/// cached, perhaps old, status; server-side apply removes only what this very manager applied, and would keep what came
-/// in by another way. `test` on the UID keeps it off an object that was created again under the same name.
+/// A JSON patch that sets `/status` as a whole, because then what is there is what we said: no condition,
+/// list entry or field of before stays behind. A merge patch would need a null for each field that went away,
+/// known only from a cached, perhaps old, status; server-side apply removes only what this very manager
+/// applied, and would keep what came in by another way. `test` on the UID keeps it off an object that was
+/// created again under the same name.
 ///
-/// A reconcile that starts before the watch has brought our last write compares with the status before it. That
-/// corrects itself, since the write itself wakes the object again, *if* the watch is not filtered by generation.
+/// A reconcile that starts before the watch has brought our last write compares with the status before it.
+/// That corrects itself, since the write itself wakes the object again, *if* the watch is not filtered by
+/// generation.
 pub async fn write<K, S>(client: &Client, object: &K, old: &S, new: &S) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -36,9 +38,16 @@ where
         {"op": "test", "path": "/metadata/uid", "value": object.uid()},
         {"op": "add", "path": "/status", "value": new},
     ]);
-    let patch = Patch::Json::<()>(serde_json::from_value(operations).expect("these are JSON patch operations"));
-    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    match Api::<K>::namespaced(client.clone(), &namespace).patch_status(&name, &params, &patch).await {
+    let patch =
+        Patch::Json::<()>(serde_json::from_value(operations).expect("these are JSON patch operations"));
+    let params = PatchParams {
+        field_manager: Some(MANAGER.into()),
+        ..PatchParams::default()
+    };
+    match Api::<K>::namespaced(client.clone(), &namespace)
+        .patch_status(&name, &params, &patch)
+        .await
+    {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(false),
         Err(error) => Err(Error::on("write the status of", &K::kind(&()), &namespace, &name)(error)),
@@ -59,7 +68,11 @@ mod tests {
     use crate::k8s::fake;
 
     fn status(phase: &str, message: Option<&str>) -> PodStatus {
-        PodStatus { phase: Some(phase.into()), message: message.map(Into::into), ..PodStatus::default() }
+        PodStatus {
+            phase: Some(phase.into()),
+            message: message.map(Into::into),
+            ..PodStatus::default()
+        }
     }
 
     #[tokio::test]
@@ -67,7 +80,9 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = seen.clone();
         let client = fake::client(move |method, path, body| {
-            log.lock().unwrap().push((method.to_string(), path.to_owned(), body));
+            log.lock()
+                .unwrap()
+                .push((method.to_string(), path.to_owned(), body));
             (200, json!({"metadata": {"name": "p"}}))
         });
         let mut pod = Pod::default();
@@ -98,7 +113,10 @@ mod tests {
                 404 => assert!(!written.unwrap()),
                 _ => {
                     let error = written.unwrap_err();
-                    assert_eq!((error.is_invalid(), error.is_forbidden()), (code == 422, code == 403));
+                    assert_eq!(
+                        (error.is_invalid(), error.is_forbidden()),
+                        (code == 422, code == 403)
+                    );
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! Watching one kind, in all namespaces or in a list of them: a store that is whole from its first moment, and every
-//! change after that to whoever subscribed. Reads only.
+//! Watching one kind, in all namespaces or in a list of them: a store that is whole from its first moment,
+//! and every change after that to whoever subscribed. Reads only.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::RandomState},
@@ -32,21 +32,29 @@ use crate::telemetry::logging::chain;
 
 /// Objects in one answer to a list: what is not kept of them is in memory until the next.
 const PAGE: u32 = 100;
-/// `kubectl apply` keeps the whole object here, a Secret's data with it. We asked for metadata to not have those.
+/// `kubectl apply` keeps the whole object here, a Secret's data with it. We asked for metadata to not have
+/// those.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What can be watched. Own kinds as `DeserializeGuard`, so that one bad object stops nobody; Secrets, ConfigMaps and Namespaces as
-/// `PartialObjectMeta`, so that no key comes into memory by a watch.
-pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+/// What can be watched. Own kinds as `DeserializeGuard`, so that one bad object stops nobody; Secrets,
+/// ConfigMaps and Namespaces as `PartialObjectMeta`, so that no key comes into memory by a watch.
+pub trait Watched:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
 
-impl<K> Watched for K where K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+impl<K> Watched for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
 
 /// One kind, watched once for everybody who needs it. Cheap to clone.
 ///
-/// Instead of kube's `store_shared`, for three reasons (kube-runtime 5.0): its subscribers never hear of a deletion
-/// (`Writer::dispatch_event` passes on `Apply` and `InitDone` only); a subscriber that is told of an object which has left
-/// the store since returns `Pending` without a waker, so that its `Controller` may never be polled again
-/// (`ReflectHandle::poll_next`); and a re-list says nothing about objects that vanished meanwhile.
+/// Instead of kube's `store_shared`, for three reasons (kube-runtime 5.0): its subscribers never hear of a
+/// deletion (`Writer::dispatch_event` passes on `Apply` and `InitDone` only); a subscriber that is told of an
+/// object which has left the store since returns `Pending` without a waker, so that its `Controller` may
+/// never be polled again (`ReflectHandle::poll_next`); and a re-list says nothing about objects that vanished
+/// meanwhile.
 pub struct Watch<K: Watched> {
     store: Store<K>,
     subscribers: Arc<Mutex<Vec<UnboundedSender<Arc<K>>>>>,
@@ -55,14 +63,18 @@ pub struct Watch<K: Watched> {
 
 impl<K: Watched> Clone for Watch<K> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), subscribers: self.subscribers.clone(), synced: self.synced.clone() }
+        Self {
+            store: self.store.clone(),
+            subscribers: self.subscribers.clone(),
+            synced: self.synced.clone(),
+        }
     }
 }
 
 impl<K: Watched> Watch<K> {
-    /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. `trim` takes away what of
-    /// an object nobody needs to have in memory. What fails is logged and tried again, a list about every second, each namespace
-    /// for itself.
+    /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. `trim`
+    /// takes away what of an object nobody needs to have in memory. What fails is logged and tried again, a
+    /// list about every second, each namespace for itself.
     pub fn new(client: &Client, namespaces: &[String], trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>)
     where
         K: Resource<Scope = NamespaceResourceScope>,
@@ -70,7 +82,11 @@ impl<K: Watched> Watch<K> {
         let mut namespaces = namespaces.to_vec();
         namespaces.sort();
         namespaces.dedup();
-        let namespaces = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+        let namespaces = if namespaces.is_empty() {
+            vec![None]
+        } else {
+            namespaces.into_iter().map(Some).collect()
+        };
         let events = select_all(namespaces.iter().enumerate().map(|(source, namespace)| {
             let api = match namespace {
                 Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
@@ -83,7 +99,11 @@ impl<K: Watched> Watch<K> {
 
     /// As [`Watch::new`], of a kind that is in no namespace.
     pub fn of_cluster(client: &Client, trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>) {
-        Self::over(vec![None], trim, listing(Api::all(client.clone())).map(|event| (0, event)))
+        Self::over(
+            vec![None],
+            trim,
+            listing(Api::all(client.clone())).map(|event| (0, event)),
+        )
     }
 
     /// Over any events; `namespaces[i]` is where those of source `i` come from.
@@ -94,9 +114,18 @@ impl<K: Watched> Watch<K> {
     ) -> (Self, BoxFuture<'static, ()>) {
         let (store, writer) = reflector::store();
         let (progress, synced) = watch::channel(Progress::default());
-        let me =
-            Self { store, subscribers: Arc::default(), synced: Synced { kind: K::kind(&()).into(), progress: synced } };
-        let driver = me.clone().drive(namespaces, trim, writer, progress, events).boxed();
+        let me = Self {
+            store,
+            subscribers: Arc::default(),
+            synced: Synced {
+                kind: K::kind(&()).into(),
+                progress: synced,
+            },
+        };
+        let driver = me
+            .clone()
+            .drive(namespaces, trim, writer, progress, events)
+            .boxed();
         (me, driver)
     }
 
@@ -110,11 +139,11 @@ impl<K: Watched> Watch<K> {
     }
 
     /// First every object in the store, then every one that is added, changed or deleted, for
-    /// `Controller::for_shared_stream`, `watches_shared_stream` and `owns_shared_stream`. Begin when the reading begins: what
-    /// nobody reads piles up.
+    /// `Controller::for_shared_stream`, `watches_shared_stream` and `owns_shared_stream`. Begin when the
+    /// reading begins: what nobody reads piles up.
     pub fn subscribe(&self) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K> {
-        // Unbounded, because one slow reader must not hold up the store of all others; a Controller reads at once, and
-        // folds what waits by object.
+        // Unbounded, because one slow reader must not hold up the store of all others; a Controller reads at
+        // once, and folds what waits by object.
         let (sender, receiver) = unbounded();
         let mut subscribers = self.subscribers.lock().expect("nobody panics while holding it");
         for object in self.store.state() {
@@ -124,22 +153,28 @@ impl<K: Watched> Watch<K> {
         receiver
     }
 
-    /// As [`Watch::subscribe`], but of an object only when `key` says something else of it than at the last time or it is gone, for
-    /// those whose own writes would else wake them up.
+    /// As [`Watch::subscribe`], but of an object only when `key` says something else of it than at the last
+    /// time or it is gone, for those whose own writes would else wake them up.
     pub fn subscribe_when<T, F>(&self, key: F) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K, T, F>
     where
         F: Fn(&K) -> T + Send + 'static,
         T: Hash,
     {
-        // Hashes only: there are several subscribers, and of thousands of objects the words would be a tenth of the memory. Two that are the
-        // same by chance, once in 10^19 times, cost one wake.
+        // Hashes only: there are several subscribers, and of thousands of objects the words would be a tenth
+        // of the memory. Two that are the same by chance, once in 10^19 times, cost one wake.
         let (store, hasher, mut last) = (self.store.clone(), RandomState::new(), HashMap::<u64, u64>::new());
         self.subscribe().filter(move |object| {
             let uid = &object.meta().uid;
             // That it is gone is always news, and the last of it.
-            let gone = store.get(&ObjectRef::from_obj(&**object)).is_none_or(|there| there.meta().uid != *uid);
+            let gone = store
+                .get(&ObjectRef::from_obj(&**object))
+                .is_none_or(|there| there.meta().uid != *uid);
             let uid = hasher.hash_one(uid);
-            let before = if gone { last.remove(&uid) } else { last.insert(uid, hasher.hash_one(key(object))) };
+            let before = if gone {
+                last.remove(&uid)
+            } else {
+                last.insert(uid, hasher.hash_one(key(object)))
+            };
             let is_news = gone || before != last.get(&uid).copied();
             futures::future::ready(is_news)
         })
@@ -159,13 +194,17 @@ impl<K: Watched> Watch<K> {
             match event {
                 Ok(event) => {
                     let stored = || match &namespaces[source] {
-                        Some(namespace) => self.store.state_filter(|o| o.meta().namespace.as_ref() == Some(namespace)),
+                        Some(namespace) => self
+                            .store
+                            .state_filter(|o| o.meta().namespace.as_ref() == Some(namespace)),
                         None => self.store.state(),
                     };
                     let began = matches!(event, Event::Init);
-                    for event in
-                        merge.next(source, event.modify(|object| without_the_servers_own(object, trim)), stored)
-                    {
+                    for event in merge.next(
+                        source,
+                        event.modify(|object| without_the_servers_own(object, trim)),
+                        stored,
+                    ) {
                         writer.apply_watcher_event(&event);
                         self.tell(event);
                     }
@@ -190,7 +229,11 @@ impl<K: Watched> Watch<K> {
 
     fn tell(&self, event: Event<K>) {
         let touched = match event {
-            Event::Apply(object) => self.store.get(&ObjectRef::from_obj(&object)).into_iter().collect(),
+            Event::Apply(object) => self
+                .store
+                .get(&ObjectRef::from_obj(&object))
+                .into_iter()
+                .collect(),
             Event::Delete(object) => vec![Arc::new(object)],
             Event::InitDone => self.store.state(),
             Event::Init | Event::InitApply(_) => return,
@@ -198,7 +241,11 @@ impl<K: Watched> Watch<K> {
         self.subscribers
             .lock()
             .expect("nobody panics while holding it")
-            .retain(|s| touched.iter().all(|object| s.unbounded_send(object.clone()).is_ok()));
+            .retain(|s| {
+                touched
+                    .iter()
+                    .all(|object| s.unbounded_send(object.clone()).is_ok())
+            });
     }
 }
 
@@ -221,7 +268,10 @@ pub fn all_of_it<K>(_: &mut K) {}
 /// For [`Watch::new`]: it only matters that it is there, in which version, and what `label` says.
 pub fn identity_and<K: Resource>(label: &str, object: &mut K) {
     let meta = object.meta_mut();
-    let label = meta.labels.take().and_then(|mut labels| labels.remove_entry(label));
+    let label = meta
+        .labels
+        .take()
+        .and_then(|mut labels| labels.remove_entry(label));
     *meta = ObjectMeta {
         name: meta.name.take(),
         namespace: meta.namespace.take(),
@@ -270,8 +320,8 @@ pub struct Synced {
 }
 
 impl Synced {
-    /// True from the moment that the store holds everything; stays true, since a store never becomes less than the last
-    /// good list.
+    /// True from the moment that the store holds everything; stays true, since a store never becomes less
+    /// than the last good list.
     pub fn is_synced(&self) -> bool {
         self.progress.borrow().live
     }
@@ -284,7 +334,8 @@ impl Synced {
         }
     }
 
-    /// Whether nothing keeps it up to date any more: the task that does has died, and what is there grows old.
+    /// Whether nothing keeps it up to date any more: the task that does has died, and what is there grows
+    /// old.
     pub fn has_ended(&self) -> bool {
         self.progress.has_changed().is_err()
     }
@@ -298,7 +349,12 @@ impl Synced {
     pub fn problem(&self) -> Option<String> {
         let progress = self.progress.borrow();
         (!progress.live).then(|| {
-            progress.problems.values().next().cloned().unwrap_or_else(|| format!("{} is not listed yet", self.kind))
+            progress
+                .problems
+                .values()
+                .next()
+                .cloned()
+                .unwrap_or_else(|| format!("{} is not listed yet", self.kind))
         })
     }
 }
@@ -429,7 +485,13 @@ mod tests {
         let (watch, events) = running();
         let mut map = object("a", "x", 1);
         map.metadata.managed_fields = Some(vec![Default::default()]);
-        map.metadata.annotations = Some([(LAST_APPLIED.into(), "secret".into()), ("kept".into(), "yes".into())].into());
+        map.metadata.annotations = Some(
+            [
+                (LAST_APPLIED.into(), "secret".into()),
+                ("kept".into(), "yes".into()),
+            ]
+            .into(),
+        );
         for event in [Event::Init, Event::InitApply(map), Event::InitDone] {
             events.unbounded_send((0, Ok(event))).unwrap();
         }
@@ -446,16 +508,27 @@ mod tests {
     async fn says_why_it_is_not_synced() {
         let (watch, events) = running();
         let all = [watch.synced()];
-        assert_eq!(watch.synced().problem().as_deref(), Some("ConfigMap is not listed yet"));
+        assert_eq!(
+            watch.synced().problem().as_deref(),
+            Some("ConfigMap is not listed yet")
+        );
 
         let refusal = |code: u16, reason: &str| {
-            let status = serde_json::from_value(serde_json::json!({"code": code, "reason": reason, "message": reason}));
+            let status = serde_json::from_value(
+                serde_json::json!({"code": code, "reason": reason, "message": reason}),
+            );
             watcher::Error::InitialListFailed(kube::Error::Api(status.unwrap()))
         };
         let mut changes = watch.synced().progress.clone();
         for (error, expected) in [
-            (refusal(404, "NotFound"), "CustomResourceDefinition is not installed"),
-            (refusal(403, "Forbidden"), "not permitted to list and watch ConfigMap in namespace b"),
+            (
+                refusal(404, "NotFound"),
+                "CustomResourceDefinition is not installed",
+            ),
+            (
+                refusal(403, "Forbidden"),
+                "not permitted to list and watch ConfigMap in namespace b",
+            ),
             (refusal(500, "InternalError"), "cannot list or watch ConfigMap"),
         ] {
             changes.mark_unchanged();

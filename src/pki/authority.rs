@@ -21,7 +21,8 @@ use x509_cert::{
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
 use zeroize::Zeroizing;
 
-/// New certificates begin this much before they are made, for those whose clock is behind, or when ours is ahead.
+/// New certificates begin this much before they are made, for those whose clock is behind, or when ours is
+/// ahead.
 pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(15);
 
 /// What a generated authority shall be; `spec.trust.authorities[].generate`.
@@ -51,18 +52,21 @@ pub enum GenerateError {
     Write(#[from] builder::Error),
 }
 
-/// A new self-signed authority for leaves only: CA:TRUE with path length 0, keyCertSign and cRLSign. With an RSA key it takes
-/// up to 1.6 s of CPU: call it from `tokio::task::spawn_blocking`.
+/// A new self-signed authority for leaves only: CA:TRUE with path length 0, keyCertSign and cRLSign. With an
+/// RSA key it takes up to 1.6 s of CPU: call it from `tokio::task::spawn_blocking`.
 pub fn generate(request: &AuthorityRequest, now: Timestamp) -> Result<KeyedCertificate, GenerateError> {
     subject_part("commonName", &request.common_name, 64)?;
     for (at, organization) in request.organizations.iter().enumerate() {
         subject_part(&format!("organizations[{at}]"), organization, 64)?;
     }
     let key = keys::generate(request.key)?;
-    let subject =
-        Subject { common_name: &request.common_name, organizations: &request.organizations, ..Subject::default() }
-            .to_der()
-            .map_err(builder::Error::from)?;
+    let subject = Subject {
+        common_name: &request.common_name,
+        organizations: &request.organizations,
+        ..Subject::default()
+    }
+    .to_der()
+    .map_err(builder::Error::from)?;
     let spki = key.subject_public_key_info();
     let draft = Draft {
         issuer: subject.clone(),
@@ -75,14 +79,25 @@ pub fn generate(request: &AuthorityRequest, now: Timestamp) -> Result<KeyedCerti
     let der = sign(draft, &key)?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
     let (certificate_pem, key_pem) = (certificate.to_pem(), keys::pem(&key, Encoding::Pkcs8)?);
-    Ok(KeyedCertificate { certificate, certificate_pem, key_pem })
+    Ok(KeyedCertificate {
+        certificate,
+        certificate_pem,
+        key_pem,
+    })
 }
 
-/// Whether a certificate is an authority as asked for; `Err` says in what it is not. Whose key it has is not asked here.
+/// Whether a certificate is an authority as asked for; `Err` says in what it is not. Whose key it has is not
+/// asked here.
 pub fn is_as_asked(certificate: &Certificate, request: &AuthorityRequest) -> Result<(), &'static str> {
-    let subject =
-        Subject { common_name: &request.common_name, organizations: &request.organizations, ..Subject::default() };
-    let asked = subject.to_der().ok().and_then(|der| Some(normal_form(&X509Name::from_der(&der).ok()?.1)));
+    let subject = Subject {
+        common_name: &request.common_name,
+        organizations: &request.organizations,
+        ..Subject::default()
+    };
+    let asked = subject
+        .to_der()
+        .ok()
+        .and_then(|der| Some(normal_form(&X509Name::from_der(&der).ok()?.1)));
     if asked.as_ref() != Some(&certificate.subject_key) {
         return Err("its subject is not the one that `generate` asks for");
     }
@@ -90,7 +105,10 @@ pub fn is_as_asked(certificate: &Certificate, request: &AuthorityRequest) -> Res
         return Err("it is not self-signed");
     }
     let x509 = X509Certificate::from_der(certificate.der()).map(|(_, x509)| x509);
-    let constraints = x509.as_ref().ok().and_then(|x509| x509.basic_constraints().ok().flatten());
+    let constraints = x509
+        .as_ref()
+        .ok()
+        .and_then(|x509| x509.basic_constraints().ok().flatten());
     let is_leaf_only = constraints.is_some_and(|c| c.value.ca && c.value.path_len_constraint == Some(0));
     if !is_leaf_only || !certificate.may_sign {
         return Err("it is no authority for client certificates only (CA:TRUE with path length 0)");
@@ -101,15 +119,22 @@ pub fn is_as_asked(certificate: &Certificate, request: &AuthorityRequest) -> Res
 fn extensions(spki: &[u8]) -> builder::Result<Vec<Extension>> {
     let none = Name::default();
     Ok(vec![
-        BasicConstraints { ca: true, path_len_constraint: Some(0) }.to_extension(&none, &[])?,
+        BasicConstraints {
+            ca: true,
+            path_len_constraint: Some(0),
+        }
+        .to_extension(&none, &[])?,
         KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign).to_extension(&none, &[])?,
         key_id(spki)?.to_extension(&none, &[])?,
     ])
 }
 
-/// Subject key identifier: SHA-1 of the key (RFC 5280, section 4.2.1.2, method 1), as most authorities have it.
+/// Subject key identifier: SHA-1 of the key (RFC 5280, section 4.2.1.2, method 1), as most authorities have
+/// it.
 pub(crate) fn key_id(spki: &[u8]) -> builder::Result<SubjectKeyIdentifier> {
-    Ok(SubjectKeyIdentifier::try_from(SubjectPublicKeyInfoRef::try_from(spki)?)?)
+    Ok(SubjectKeyIdentifier::try_from(
+        SubjectPublicKeyInfoRef::try_from(spki)?,
+    )?)
 }
 
 pub(crate) fn earlier(at: Timestamp, by: SignedDuration) -> Timestamp {
@@ -143,7 +168,9 @@ pub enum IssuerError {
     NotAnAuthority { subject: String },
     #[error("tls.key is of a kind that API Gateway does not take: use RSA from 2048 bits, P-256 or P-384")]
     UnsupportedKey,
-    #[error("the chain stops at {subject}: add its issuer ({issuer}) to tls.crt or ca.crt, up to the self-signed root")]
+    #[error(
+        "the chain stops at {subject}: add its issuer ({issuer}) to tls.crt or ca.crt, up to the self-signed root"
+    )]
     ChainIncomplete { subject: String, issuer: String },
 }
 
@@ -168,13 +195,20 @@ impl Issuer {
             return Err(IssuerError::NotAnAuthority { subject: subject() });
         }
         let algorithm = KeyPair::algorithm(&key);
-        let known = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256];
+        let known = [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_RSA_SHA256,
+        ];
         if !known.contains(&algorithm) {
             return Err(IssuerError::UnsupportedKey);
         }
         let chain = chain(&authority, &pool).map_err(|chain| {
             let last = &chain[chain.len() - 1];
-            IssuerError::ChainIncomplete { subject: last.subject.clone(), issuer: last.issuer.clone() }
+            IssuerError::ChainIncomplete {
+                subject: last.subject.clone(),
+                issuer: last.issuer.clone(),
+            }
         })?;
         Ok(Issuer { key, chain })
     }
@@ -201,7 +235,11 @@ impl Issuer {
 
     /// The last moment at which the whole chain is valid; no leaf outlives it.
     pub fn not_after(&self) -> Timestamp {
-        self.chain.iter().map(|certificate| certificate.not_after).min().expect("a chain has one certificate at least")
+        self.chain
+            .iter()
+            .map(|certificate| certificate.not_after)
+            .min()
+            .expect("a chain has one certificate at least")
     }
 
     pub(crate) fn key(&self) -> &KeyPair {
@@ -235,11 +273,21 @@ pub(crate) mod tests {
     fn a_generated_authority_can_issue() {
         let now = at("2026-11-24T12:00:00.5Z");
         let organizations = vec!["Acme".to_owned(), "Acme Labs".to_owned()];
-        let made = generate(&AuthorityRequest { organizations, ..request("Partners") }, now).unwrap();
+        let made = generate(
+            &AuthorityRequest {
+                organizations,
+                ..request("Partners")
+            },
+            now,
+        )
+        .unwrap();
         let issuer = Issuer::from_pem(&made.certificate_pem, &made.key_pem, Some(b"")).unwrap();
         let ca = issuer.authority();
         assert_eq!(ca.subject, "CN=Partners,O=Acme Labs,O=Acme");
-        assert_eq!((ca.version, ca.is_ca, ca.may_sign, ca.self_signed), (3, true, true, true));
+        assert_eq!(
+            (ca.version, ca.is_ca, ca.may_sign, ca.self_signed),
+            (3, true, true, true)
+        );
         assert_eq!(ca.not_before, at("2026-11-24T11:45:00Z"));
         assert_eq!(ca.not_after, at("2036-11-21T12:00:00Z"));
         assert_eq!(ca.serial.len(), 32);
@@ -248,15 +296,29 @@ pub(crate) mod tests {
         assert!(issuer.intermediates().is_empty());
         assert_eq!(issuer.ca_pem(), made.certificate_pem);
         let again = generate(&request("Partners"), now).unwrap();
-        assert_ne!(parse_pem_bundle(&again.certificate_pem).unwrap()[0].serial, ca.serial);
+        assert_ne!(
+            parse_pem_bundle(&again.certificate_pem).unwrap()[0].serial,
+            ca.serial
+        );
     }
 
     #[test]
     fn a_subject_that_could_fool_a_reader_is_refused() {
-        let error = |request| generate(&request, at("2026-11-24T12:00:00Z")).err().unwrap().to_string();
+        let error = |request| {
+            generate(&request, at("2026-11-24T12:00:00Z"))
+                .err()
+                .unwrap()
+                .to_string()
+        };
         assert!(error(request("a=b")).starts_with("commonName: "));
         let organizations = vec!["ok".to_owned(), "a,b".to_owned()];
-        assert!(error(AuthorityRequest { organizations, ..request("a") }).starts_with("organizations[1]: "));
+        assert!(
+            error(AuthorityRequest {
+                organizations,
+                ..request("a")
+            })
+            .starts_with("organizations[1]: ")
+        );
     }
 
     #[test]
@@ -264,11 +326,18 @@ pub(crate) mod tests {
         let now = at("2026-11-24T12:00:00Z");
         let a = generate(&request("a"), now).unwrap();
         let b = generate(&request("b"), now).unwrap();
-        let load = |crt: &str, key: &str, ca: Option<&str>| match Issuer::from_pem(crt, key, ca.map(str::as_bytes)) {
+        let load = |crt: &str, key: &str, ca: Option<&str>| match Issuer::from_pem(
+            crt,
+            key,
+            ca.map(str::as_bytes),
+        ) {
             Ok(_) => "ok".to_owned(),
             Err(error) => error.to_string(),
         };
-        assert_eq!(load(&a.certificate_pem, &a.key_pem, Some(&b.certificate_pem)), "ok");
+        assert_eq!(
+            load(&a.certificate_pem, &a.key_pem, Some(&b.certificate_pem)),
+            "ok"
+        );
         assert!(load(&a.certificate_pem, &b.key_pem, None).contains("not the key"));
         assert!(load("", &b.key_pem, None).starts_with("tls.crt: it holds no certificate"));
         assert!(load(&a.certificate_pem, "", None).starts_with("tls.key: there is no PEM block"));

@@ -50,7 +50,8 @@ pub struct Certificate {
     pub may_sign: bool,
     /// Issuer is subject, and the signature verifies with its own key.
     pub self_signed: bool,
-    /// How many authorities may stand between it and a client certificate, as basicConstraints says; `None`: any number.
+    /// How many authorities may stand between it and a client certificate, as basicConstraints says; `None`:
+    /// any number.
     pub path_len: Option<u32>,
     /// Its extended key usage is absent, or names clientAuth or any usage.
     pub client_auth: bool,
@@ -59,8 +60,8 @@ pub struct Certificate {
     pub subject_key_id: Option<Vec<u8>>,
     /// Of its issuer's key; lower-case hex.
     pub authority_key_id: Option<String>,
-    /// SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex: the same for every certificate of one key. An RSA key is
-    /// hashed as RFC 3279, section 2.3.1, writes it, whatever the certificate says.
+    /// SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex: the same for every certificate of one key. An
+    /// RSA key is hashed as RFC 3279, section 2.3.1, writes it, whatever the certificate says.
     pub spki_sha256: String,
     /// SHA-256 of the DER, lower-case hex.
     pub fingerprint_sha256: String,
@@ -142,13 +143,17 @@ impl Certificate {
                         match name {
                             GeneralName::DNSName(name) => certificate.dns_names.push(name.to_string()),
                             GeneralName::URI(uri) => certificate.uris.push(uri.to_string()),
-                            GeneralName::RFC822Name(mail) => certificate.email_addresses.push(mail.to_string()),
+                            GeneralName::RFC822Name(mail) => {
+                                certificate.email_addresses.push(mail.to_string())
+                            }
                             _ => certificate.other_names = true,
                         }
                     }
                 }
                 ParsedExtension::BasicConstraints(basic) => certificate.path_len = basic.path_len_constraint,
-                ParsedExtension::ExtendedKeyUsage(usage) => certificate.client_auth = usage.any || usage.client_auth,
+                ParsedExtension::ExtendedKeyUsage(usage) => {
+                    certificate.client_auth = usage.any || usage.client_auth
+                }
                 ParsedExtension::NameConstraints(names) => {
                     certificate.name_constraints = Some(NameConstraints::of(names));
                 }
@@ -158,14 +163,19 @@ impl Certificate {
                 _ => {}
             }
         }
-        certificate.self_signed = certificate.subject_key == certificate.issuer_key && is_signed_by(&x509, spki);
+        certificate.self_signed =
+            certificate.subject_key == certificate.issuer_key && is_signed_by(&x509, spki);
         Some(certificate)
     }
 
     /// The serial number as API Gateway tells it to back ends: two digits a byte, joined by colons.
     pub fn serial_text(&self) -> String {
         let digits: Vec<char> = self.serial.chars().collect();
-        digits.chunks(2).map(String::from_iter).collect::<Vec<_>>().join(":")
+        digits
+            .chunks(2)
+            .map(String::from_iter)
+            .collect::<Vec<_>>()
+            .join(":")
     }
 
     pub fn der(&self) -> &[u8] {
@@ -177,8 +187,8 @@ impl Certificate {
         &self.der[self.spki.clone()]
     }
 
-    /// Its issuer's name is that certificate's subject, and that certificate's key verifies its signature. Says nothing about
-    /// whether that certificate may sign, or when.
+    /// Its issuer's name is that certificate's subject, and that certificate's key verifies its signature.
+    /// Says nothing about whether that certificate may sign, or when.
     pub fn is_issued_by(&self, issuer: &Certificate) -> bool {
         if self.issuer_key != issuer.subject_key {
             return false;
@@ -208,18 +218,29 @@ impl Eq for Certificate {}
 
 impl std::fmt::Debug for Certificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Certificate({} {})", self.subject, &self.fingerprint_sha256[..8])
+        write!(
+            f,
+            "Certificate({} {})",
+            self.subject,
+            &self.fingerprint_sha256[..8]
+        )
     }
 }
 
-/// Reads every certificate of a PEM text, of at most [`pem::MAX_SOURCE_BYTES`] and [`pem::MAX_SOURCE_CERTIFICATES`]. Text
-/// between the blocks is skipped; a block of any other kind is an error.
+/// Reads every certificate of a PEM text, of at most [`pem::MAX_SOURCE_BYTES`] and
+/// [`pem::MAX_SOURCE_CERTIFICATES`]. Text between the blocks is skipped; a block of any other kind is an
+/// error.
 pub fn parse_pem_bundle(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Vec<Certificate>, ParseError> {
     pem::source(text.as_ref())
 }
 
 fn is_signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> bool {
-    verifies(&x509.signature_algorithm, &x509.signature_value, x509.tbs_certificate.as_ref(), spki)
+    verifies(
+        &x509.signature_algorithm,
+        &x509.signature_value,
+        x509.tbs_certificate.as_ref(),
+        spki,
+    )
 }
 
 /// Whether the key of `spki` made this signature over `signed`.
@@ -230,9 +251,9 @@ pub(crate) fn verifies(
     spki: &SubjectPublicKeyInfo<'_>,
 ) -> bool {
     match ecdsa_beyond_x509_parser(algorithm, KeyStrength::of(spki)) {
-        Some(known) => {
-            UnparsedPublicKey::new(known, &spki.subject_public_key.data).verify(signed, &signature.data).is_ok()
-        }
+        Some(known) => UnparsedPublicKey::new(known, &spki.subject_public_key.data)
+            .verify(signed, &signature.data)
+            .is_ok(),
         None => verify_signature(spki, algorithm, signature, signed).is_ok(),
     }
 }
@@ -259,7 +280,9 @@ const ECDSA_SHA512: &str = "1.2.840.10045.4.3.4";
 impl SignatureClass {
     pub(crate) fn of(algorithm: &AlgorithmIdentifier<'_>) -> SignatureClass {
         match algorithm.algorithm.to_id_string().as_str() {
-            "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13" => SignatureClass::Sha2,
+            "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13" => {
+                SignatureClass::Sha2
+            }
             ECDSA_SHA256 | ECDSA_SHA384 | ECDSA_SHA512 => SignatureClass::Sha2,
             // RSASSA-PSS names its hash in the parameters, SHA-1 when they are silent (RFC 8017, A.2.3).
             "1.2.840.113549.1.1.10" => match algorithm.parameters.as_ref().map(|p| pss_hash(p.data)) {
@@ -275,7 +298,9 @@ impl SignatureClass {
 /// Whether PSS parameters name SHA-256, SHA-384 or SHA-512: their identifiers differ in the last octet only.
 fn pss_hash(parameters: &[u8]) -> bool {
     const SHA2: [u8; 10] = [0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
-    parameters.windows(11).any(|window| window[..10] == SHA2 && (1..=3).contains(&window[10]))
+    parameters
+        .windows(11)
+        .any(|window| window[..10] == SHA2 && (1..=3).contains(&window[10]))
 }
 
 fn serial(raw: &[u8]) -> String {
@@ -287,7 +312,11 @@ fn serial(raw: &[u8]) -> String {
 
 /// RFC 5280's "no expiry" (31 December 9999) lies beyond the last timestamp of jiff by hours.
 fn timestamp(seconds: i64) -> Timestamp {
-    Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
+    Timestamp::from_second(seconds).unwrap_or(if seconds < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
 }
 
 /// An RSA key without the NULL parameters, or with zeros before its numbers, is the same key.
@@ -301,7 +330,10 @@ fn key_hash(spki: &SubjectPublicKeyInfo<'_>) -> String {
 
 fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
     let sequence = |parts: [Vec<u8>; 2]| Any::new(Tag::Sequence, parts.concat())?.to_der();
-    let key = sequence([UintRef::new(modulus)?.to_der()?, UintRef::new(exponent)?.to_der()?])?;
+    let key = sequence([
+        UintRef::new(modulus)?.to_der()?,
+        UintRef::new(exponent)?.to_der()?,
+    ])?;
     let algorithm = sequence([RSA_ENCRYPTION.to_der()?, Null.to_der()?])?;
     sequence([algorithm, BitStringRef::from_bytes(&key)?.to_der()?])
 }
@@ -324,7 +356,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key.pem");
         let out = Command::new("openssl")
-            .args(["req", "-x509", "-nodes", "-days", "30", "-keyout", key.to_str().unwrap()])
+            .args([
+                "req",
+                "-x509",
+                "-nodes",
+                "-days",
+                "30",
+                "-keyout",
+                key.to_str().unwrap(),
+            ])
             .args(args)
             .output()
             .unwrap();
@@ -338,13 +378,28 @@ mod tests {
     fn facts_of_a_certificate_made_by_openssl() {
         let san = "subjectAltName=DNS:a.example,URI:spiffe://x/y,email:a@b.example";
         let subject = "/DC=com/DC=example/O=Acme, Inc./CN=Root \"1\"";
-        let c = openssl(&[&EC[..], &["-subj", subject, "-set_serial", "0xfedc01", "-addext", san]].concat());
+        let c = openssl(
+            &[
+                &EC[..],
+                &["-subj", subject, "-set_serial", "0xfedc01", "-addext", san],
+            ]
+            .concat(),
+        );
         assert_eq!(c.subject, "CN=Root \\\"1\\\",O=Acme\\, Inc.,DC=example,DC=com");
         assert_eq!(c.issuer, c.subject);
-        assert_eq!((c.serial.as_str(), c.serial_text().as_str()), ("fedc01", "fe:dc:01"));
-        assert_eq!((c.version, c.is_ca, c.may_sign, c.self_signed), (3, true, true, true));
+        assert_eq!(
+            (c.serial.as_str(), c.serial_text().as_str()),
+            ("fedc01", "fe:dc:01")
+        );
+        assert_eq!(
+            (c.version, c.is_ca, c.may_sign, c.self_signed),
+            (3, true, true, true)
+        );
         assert_eq!(c.not_after.duration_since(c.not_before).as_hours(), 30 * 24);
-        assert_eq!((c.key, c.signature), (KeyStrength::EcdsaP256, SignatureClass::Sha2));
+        assert_eq!(
+            (c.key, c.signature),
+            (KeyStrength::EcdsaP256, SignatureClass::Sha2)
+        );
         assert_eq!(c.subject_key_id.as_ref().map(Vec::len), Some(20));
         assert_eq!(c.dns_names, ["a.example"]);
         assert_eq!(c.uris, ["spiffe://x/y"]);
@@ -371,8 +426,16 @@ mod tests {
                 KeyStrength::EcdsaP521,
                 SignatureClass::Sha2,
             ),
-            (&["-newkey", "rsa:1024", "-sha256"], KeyStrength::Rsa(1024), SignatureClass::Sha2),
-            (&["-newkey", "rsa:2048", "-sha1"], KeyStrength::Rsa(2048), SignatureClass::Sha1),
+            (
+                &["-newkey", "rsa:1024", "-sha256"],
+                KeyStrength::Rsa(1024),
+                SignatureClass::Sha2,
+            ),
+            (
+                &["-newkey", "rsa:2048", "-sha1"],
+                KeyStrength::Rsa(2048),
+                SignatureClass::Sha1,
+            ),
             (
                 &[
                     "-newkey",
@@ -386,7 +449,11 @@ mod tests {
                 KeyStrength::Rsa(2048),
                 SignatureClass::Sha2,
             ),
-            (&["-newkey", "ed25519"], KeyStrength::Ed25519, SignatureClass::Other),
+            (
+                &["-newkey", "ed25519"],
+                KeyStrength::Ed25519,
+                SignatureClass::Other,
+            ),
         ];
         for (args, key, signature) in cases {
             let c = openssl(&[args, &["-subj", "/CN=x"]].concat());
@@ -403,7 +470,10 @@ mod tests {
         let length = AnyRef::from_der_partial(outer.value()).unwrap().1.len();
         let (tbs, rest) = outer.value().split_at(outer.value().len() - length);
         let body = AnyRef::from_der(tbs).unwrap().value();
-        let at = body.windows(of.spki_der().len()).position(|window| window == of.spki_der()).unwrap();
+        let at = body
+            .windows(of.spki_der().len())
+            .position(|window| window == of.spki_der())
+            .unwrap();
         let body = [&body[..at], spki, &body[at + of.spki_der().len()..]].concat();
         let whole = sequence([sequence(body).to_der().unwrap(), rest.to_vec()].concat());
         Certificate::from_der(&whole.to_der().unwrap()).unwrap()
@@ -422,12 +492,26 @@ mod tests {
         let other = with_key(&rsa, &without_null);
         assert_ne!(other.spki_der(), rsa.spki_der());
         assert_eq!((other.spki_sha256, other.key), (rsa.spki_sha256, rsa.key));
-        let ec = openssl(&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=x"]);
-        assert_eq!((ec.key, ec.spki_sha256.clone()), (KeyStrength::EcdsaP256, sha256(ec.spki_der())));
+        let ec = openssl(&[
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-subj",
+            "/CN=x",
+        ]);
+        assert_eq!(
+            (ec.key, ec.spki_sha256.clone()),
+            (KeyStrength::EcdsaP256, sha256(ec.spki_der()))
+        );
         let mut compressed = ec.spki_der()[..27 + 32].to_vec();
         compressed[26] = 2 + (ec.spki_der()[90] & 1);
         (compressed[1], compressed[24]) = (57, 34);
-        assert_eq!(with_key(&ec, &compressed).key, KeyStrength::Other, "lint refuses it");
+        assert_eq!(
+            with_key(&ec, &compressed).key,
+            KeyStrength::Other,
+            "lint refuses it"
+        );
     }
 
     #[test]

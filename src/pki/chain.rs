@@ -1,5 +1,5 @@
-//! Chains: the way from a certificate through its issuers up to a self-signed root. Owns the search and the memory of
-//! verified signatures; reads certificates only, knows no time.
+//! Chains: the way from a certificate through its issuers up to a self-signed root. Owns the search and the
+//! memory of verified signatures; reads certificates only, knows no time.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::certificate::Certificate;
 
-/// Certificates from the issuing authority up to and including the root that API Gateway takes. Source: "Configuring mutual
-/// TLS authentication", API Gateway Developer Guide.
+/// Certificates from the issuing authority up to and including the root that API Gateway takes. Source:
+/// "Configuring mutual TLS authentication", API Gateway Developer Guide.
 pub const MAX_CHAIN: usize = 4;
 /// Certificates in the longest chain that is searched for, to say that it is too long.
 const DEEPEST: usize = 16;
@@ -38,7 +38,9 @@ impl Signatures {
         let mut verdicts = self.verdicts.borrow_mut();
         let of_certificate = match verdicts.get_mut(&certificate.fingerprint_sha256) {
             Some(there) => there,
-            None => verdicts.entry(certificate.fingerprint_sha256.clone()).or_default(),
+            None => verdicts
+                .entry(certificate.fingerprint_sha256.clone())
+                .or_default(),
         };
         match of_certificate.get(&issuer.spki_sha256) {
             Some(verdict) => *verdict,
@@ -64,7 +66,8 @@ pub struct Pool<'p> {
     prefer: Prefer,
     /// The issuers of each certificate that was asked for, by its fingerprint.
     issuers: RefCell<HashMap<String, Rc<SigningKeyCache<'p>>>>,
-    /// The best way up from a certificate of the pool, by the number of certificates it may have and its fingerprint.
+    /// The best way up from a certificate of the pool, by the number of certificates it may have and its
+    /// fingerprint.
     routes: RefCell<HashMap<usize, HashMap<&'p str, Option<Route<'p>>>>>,
 }
 
@@ -80,8 +83,8 @@ pub struct SigningKeyCache<'p> {
 /// The best of several chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefer {
-    /// The one with the fewest certificates, then the one that expires last: whatever certificates of one name and key are
-    /// chosen by it, the chains through them stay as short as they were.
+    /// The one with the fewest certificates, then the one that expires last: whatever certificates of one
+    /// name and key are chosen by it, the chains through them stay as short as they were.
     Shortest,
     /// The one that expires last, then the one with the fewest certificates.
     LatestEnd,
@@ -120,7 +123,13 @@ impl<'p> Pool<'p> {
                 there.push(certificate);
             }
         }
-        Pool { by_subject, signatures, prefer, issuers: RefCell::default(), routes: RefCell::default() }
+        Pool {
+            by_subject,
+            signatures,
+            prefer,
+            issuers: RefCell::default(),
+            routes: RefCell::default(),
+        }
     }
 
     /// The issuers of this certificate in the pool, without itself; searched for once.
@@ -129,16 +138,31 @@ impl<'p> Pool<'p> {
             return known.clone();
         }
         let found = Rc::new(self.search(certificate));
-        self.issuers.borrow_mut().insert(certificate.fingerprint_sha256.clone(), found.clone());
+        self.issuers
+            .borrow_mut()
+            .insert(certificate.fingerprint_sha256.clone(), found.clone());
         found
     }
 
     fn search(&self, certificate: &Certificate) -> SigningKeyCache<'p> {
-        let named = self.by_subject.get(certificate.issuer_key.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let ranks: Vec<_> = named.iter().map(|candidate| key_ids(certificate, candidate)).collect();
-        let by_rank = [KeyIds::Agree, KeyIds::Unknown, KeyIds::Differ].into_iter().flat_map(|rank| {
-            named.iter().zip(&ranks).filter(move |(_, found)| **found == rank).map(|(candidate, _)| *candidate)
-        });
+        let named = self
+            .by_subject
+            .get(certificate.issuer_key.as_str())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let ranks: Vec<_> = named
+            .iter()
+            .map(|candidate| key_ids(certificate, candidate))
+            .collect();
+        let by_rank = [KeyIds::Agree, KeyIds::Unknown, KeyIds::Differ]
+            .into_iter()
+            .flat_map(|rank| {
+                named
+                    .iter()
+                    .zip(&ranks)
+                    .filter(move |(_, found)| **found == rank)
+                    .map(|(candidate, _)| *candidate)
+            });
         // Certificates of one key are one candidate for the signature: many of them hide nobody else's.
         let (mut keys, mut issuers) = (HashSet::new(), SigningKeyCache::default());
         for candidate in by_rank.filter(|candidate| *candidate != certificate) {
@@ -155,17 +179,22 @@ impl<'p> Pool<'p> {
         issuers
     }
 
-    /// The issuer through which the best chain of at most `longest` certificates goes, or any where there is none.
+    /// The issuer through which the best chain of at most `longest` certificates goes, or any where there is
+    /// none.
     pub fn issuer(&self, certificate: &Certificate, longest: usize) -> Option<&'p Certificate> {
         let best = self.best(certificate, longest).and_then(|route| route.issuer);
         best.or_else(|| self.issuers(certificate).signed.first().copied())
     }
 
-    /// The chain from this certificate up to its self-signed root, itself first, at most `longest` certificates.
+    /// The chain from this certificate up to its self-signed root, itself first, at most `longest`
+    /// certificates.
     pub fn chain(&self, certificate: &Certificate, longest: usize) -> Result<Vec<Certificate>, Broken> {
         let whole = |longest| {
-            let (mut chain, mut route, mut left) =
-                (vec![certificate.clone()], self.best(certificate, longest)?, longest);
+            let (mut chain, mut route, mut left) = (
+                vec![certificate.clone()],
+                self.best(certificate, longest)?,
+                longest,
+            );
             while let Some(issuer) = route.issuer {
                 chain.push(issuer.clone());
                 left -= 1;
@@ -184,15 +213,22 @@ impl<'p> Pool<'p> {
         let mut chain = vec![certificate.clone()];
         loop {
             let issuers = self.issuers(&chain[chain.len() - 1]);
-            let Some(next) = issuers.signed.iter().find(|next| !chain.contains(next)) else { return chain };
+            let Some(next) = issuers.signed.iter().find(|next| !chain.contains(next)) else {
+                return chain;
+            };
             chain.push((*next).clone());
         }
     }
 
-    /// The best chain of at most `longest` certificates. The bound ends circles of cross-signed authorities too.
+    /// The best chain of at most `longest` certificates. The bound ends circles of cross-signed authorities
+    /// too.
     pub fn best(&self, certificate: &Certificate, longest: usize) -> Option<Route<'p>> {
         if longest > 0 && certificate.self_signed {
-            return Some(Route { issuer: None, certificates: 1, end: certificate.not_after });
+            return Some(Route {
+                issuer: None,
+                certificates: 1,
+                end: certificate.not_after,
+            });
         }
         if longest < 2 {
             return None;
@@ -201,7 +237,11 @@ impl<'p> Pool<'p> {
         let routes = issuers.signed.iter().copied().filter_map(|issuer| {
             let above = self.route(issuer, longest - 1)?;
             let end = above.end.min(certificate.not_after);
-            let route = Route { issuer: Some(issuer), certificates: above.certificates + 1, end };
+            let route = Route {
+                issuer: Some(issuer),
+                certificates: above.certificates + 1,
+                end,
+            };
             Some((key_ids(certificate, issuer) != KeyIds::Differ, route))
         });
         let least = Timestamp::MIN;
@@ -215,10 +255,18 @@ impl<'p> Pool<'p> {
     /// [`Pool::best`] of a certificate of the pool, searched for once.
     fn route(&self, certificate: &'p Certificate, longest: usize) -> Option<Route<'p>> {
         let fingerprint = certificate.fingerprint_sha256.as_str();
-        let known = self.routes.borrow().get(&longest).and_then(|routes| routes.get(fingerprint).copied());
+        let known = self
+            .routes
+            .borrow()
+            .get(&longest)
+            .and_then(|routes| routes.get(fingerprint).copied());
         known.unwrap_or_else(|| {
             let route = self.best(certificate, longest);
-            self.routes.borrow_mut().entry(longest).or_default().insert(fingerprint, route);
+            self.routes
+                .borrow_mut()
+                .entry(longest)
+                .or_default()
+                .insert(fingerprint, route);
             route
         })
     }
@@ -231,7 +279,8 @@ enum KeyIds {
     Agree,
 }
 
-/// OpenSSL takes an issuer whose key identifier is another than the certificate names for none; so it comes last here.
+/// OpenSSL takes an issuer whose key identifier is another than the certificate names for none; so it comes
+/// last here.
 fn key_ids(certificate: &Certificate, issuer: &Certificate) -> KeyIds {
     match (&certificate.authority_key_id, &issuer.subject_key_id) {
         (Some(named), Some(there)) if is_hex_of(named, there) => KeyIds::Agree,
@@ -244,12 +293,14 @@ fn is_hex_of(text: &str, bytes: &[u8]) -> bool {
     text.len() == 2 * bytes.len()
         && text.as_bytes().chunks(2).zip(bytes).all(|(digits, byte)| {
             let digit = |at: usize| char::from(digits[at]).to_digit(16);
-            digit(0).zip(digit(1)).is_some_and(|(high, low)| high * 16 + low == u32::from(*byte))
+            digit(0)
+                .zip(digit(1))
+                .is_some_and(|(high, low)| high * 16 + low == u32::from(*byte))
         })
 }
 
-/// [`Pool::chain`] of one certificate among `pool`: the one that expires last of those that API Gateway takes,
-/// else a longer one. `Err`: as much of it as there is.
+/// [`Pool::chain`] of one certificate among `pool`: the one that expires last of those that API Gateway
+/// takes, else a longer one. `Err`: as much of it as there is.
 pub fn chain(certificate: &Certificate, pool: &[Certificate]) -> Result<Vec<Certificate>, Vec<Certificate>> {
     let signatures = Signatures::default();
     match Pool::new(pool, Prefer::LatestEnd, &signatures).chain(certificate, MAX_CHAIN) {

@@ -1,5 +1,6 @@
-//! From the spec's authorities and the truststore of now to the next truststore. Pure and total: whatever comes in, a truststore
-//! comes out that no living leaf misses its issuer in, unless somebody said Distrusted or overlap.
+//! From the spec's authorities and the truststore of now to the next truststore. Pure and total: whatever
+//! comes in, a truststore comes out that no living leaf misses its issuer in, unless somebody said Distrusted
+//! or overlap.
 
 use super::certificate::Certificate;
 use super::chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures};
@@ -22,7 +23,8 @@ pub struct Source {
     pub state: State,
     /// Leaves may be issued with the key of its first certificate from now on.
     pub issues: bool,
-    /// The longest life of any leaf that may be issued under it; kept in the truststore before the first such leaf is.
+    /// The longest life of any leaf that may be issued under it; kept in the truststore before the first such
+    /// leaf is.
     pub longest_leaf: Option<SignedDuration>,
     /// The issuing certificate first, then its chain up to the root; for trust-only authorities in any order.
     pub certificates: Result<Vec<Certificate>, SourceError>,
@@ -38,7 +40,10 @@ impl Source {
     /// it cannot be read.
     fn own(&self, signatures: &Signatures) -> Vec<Certificate> {
         let strangers = self.strangers(signatures);
-        self.listed().filter(|certificate| !strangers.contains(certificate)).cloned().collect()
+        self.listed()
+            .filter(|certificate| !strangers.contains(certificate))
+            .cloned()
+            .collect()
     }
 
     fn listed(&self) -> impl Iterator<Item = &Certificate> {
@@ -65,10 +70,17 @@ impl Source {
             let issuers = (!below.self_signed).then(|| pool.issuers(below));
             let issuers = issuers.iter().flat_map(|issuers| &issuers.signed);
             let twins = twins.get(&identity(below)).into_iter().flatten();
-            chain.extend(issuers.chain(twins).filter(|c| joined.insert(c.fingerprint_sha256.as_str())));
+            chain.extend(
+                issuers
+                    .chain(twins)
+                    .filter(|c| joined.insert(c.fingerprint_sha256.as_str())),
+            );
         }
         // Each once.
-        self.completing.iter().filter(|c| joined.insert(c.fingerprint_sha256.as_str())).collect()
+        self.completing
+            .iter()
+            .filter(|c| joined.insert(c.fingerprint_sha256.as_str()))
+            .collect()
     }
 }
 
@@ -97,7 +109,8 @@ pub struct CompileInput<'a> {
 pub struct Compiled {
     pub bundle: Bundle,
     pub findings: Vec<Finding>,
-    /// Authorities that must not issue although they could: their issuing certificate is not in the bundle, or on its way out.
+    /// Authorities that must not issue although they could: their issuing certificate is not in the bundle,
+    /// or on its way out.
     pub refused_issuers: Vec<String>,
     /// The truststore of now holds something that is Distrusted.
     pub distrusts: bool,
@@ -105,16 +118,26 @@ pub struct Compiled {
     pub without_room: BTreeSet<String>,
 }
 
-/// The next truststore. Compiling again with the result as `previous` gives the same bytes, until a certificate begins, expires
-/// or its `keep_until` passes.
+/// The next truststore. Compiling again with the result as `previous` gives the same bytes, until a
+/// certificate begins, expires or its `keep_until` passes.
 pub fn compile(input: &CompileInput<'_>) -> Compiled {
     let signatures = Signatures::default();
     let mut compiled = pass(input, &signatures);
-    // What leaves can be what made something else stay; that then leaves in the next pass, and not at the next reconcile.
+    // What leaves can be what made something else stay; that then leaves in the next pass, and not at the
+    // next reconcile.
     for _ in 0..MAX_PASSES {
-        let next = pass(&CompileInput { previous: Some(&compiled.bundle), ..input.clone() }, &signatures);
+        let next = pass(
+            &CompileInput {
+                previous: Some(&compiled.bundle),
+                ..input.clone()
+            },
+            &signatures,
+        );
         let settled = next.bundle == compiled.bundle;
-        compiled = Compiled { distrusts: compiled.distrusts, ..next };
+        compiled = Compiled {
+            distrusts: compiled.distrusts,
+            ..next
+        };
         if settled {
             break;
         }
@@ -122,7 +145,8 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
     compiled
 }
 
-/// Each pass takes away at least one certificate that only another one kept; more than a chain's length was never seen.
+/// Each pass takes away at least one certificate that only another one kept; more than a chain's length was
+/// never seen.
 const MAX_PASSES: usize = 8;
 
 fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
@@ -131,8 +155,10 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     let distrusted = Distrusted::find(input.sources, input.previous, signatures, now);
     let is_distrusted = |certificate: &Certificate| distrusted.holds(certificate);
     // What is there now and may stay.
-    let living: Vec<&Entry> =
-        before.iter().filter(|entry| now < entry.certificate.not_after && !is_distrusted(&entry.certificate)).collect();
+    let living: Vec<&Entry> = before
+        .iter()
+        .filter(|entry| now < entry.certificate.not_after && !is_distrusted(&entry.certificate))
+        .collect();
 
     let mut findings = distrusted.findings.clone();
     let mut offers: Vec<Offer<'_>> = input
@@ -147,45 +173,74 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
 
     let listed = accepted(&offers);
     let there = living.iter().map(|entry| &entry.certificate);
-    let twins = Twins { pool: Pool::new(listed.iter().chain(there), Prefer::Shortest, signatures), now };
+    let twins = Twins {
+        pool: Pool::new(listed.iter().chain(there), Prefer::Shortest, signatures),
+        now,
+    };
     let mut entries = Entries::default();
     for offer in &offers {
         if offer.state == OfferState::Accepted {
             for certificate in &offer.certificates {
                 entries.offer(offer, certificate, &living, &twins);
             }
-            // Trusted as long as nothing better is known: API Gateway knows whether the expired authority matters.
-            for entry in living.iter().filter(|entry| offer.stranded.contains(&entry.certificate)) {
+            // Trusted as long as nothing better is known: API Gateway knows whether the expired authority
+            // matters.
+            for entry in living
+                .iter()
+                .filter(|entry| offer.stranded.contains(&entry.certificate))
+            {
                 entries.keep((*entry).clone());
             }
         } else {
             let carried = with_issuers(offer.last_good(&living), &living, signatures);
             // Another authority lists it: it stands there.
-            for entry in carried.into_iter().filter(|entry| !contains(&listed, &entry.certificate)) {
+            for entry in carried
+                .into_iter()
+                .filter(|entry| !contains(&listed, &entry.certificate))
+            {
                 let max_leaf = offer.max_leaf().filter(|_| offer.lists(&entry.certificate));
-                entries.keep(Entry { max_leaf: entry.max_leaf.max(max_leaf), ..entry.clone() });
+                entries.keep(Entry {
+                    max_leaf: entry.max_leaf.max(max_leaf),
+                    ..entry.clone()
+                });
             }
         }
     }
     let placed = entries.list.len();
     for entry in &living {
         if let Some(keep_until) = keep_until(entry, input).filter(|until| now < *until) {
-            entries.keep(Entry { keep_until: Some(keep_until), ..(*entry).clone() });
+            entries.keep(Entry {
+                keep_until: Some(keep_until),
+                ..(*entry).clone()
+            });
         }
     }
     // No certificate without its chain, as long as the truststore of now has it.
-    let kept =
-        living.iter().copied().filter(|entry| entries.list.iter().any(|kept| kept.certificate == entry.certificate));
+    let kept = living.iter().copied().filter(|entry| {
+        entries
+            .list
+            .iter()
+            .any(|kept| kept.certificate == entry.certificate)
+    });
     for entry in with_issuers(kept.collect::<Vec<_>>().into_iter(), &living, signatures) {
         entries.keep(entry.clone());
     }
     if entries.list.is_empty() && !living.is_empty() {
         entries.list = living.iter().copied().cloned().collect();
-        findings.push(whole(Reason::WouldBeEmpty, "nothing would be left: the last certificates stay".to_owned()));
+        findings.push(whole(
+            Reason::WouldBeEmpty,
+            "nothing would be left: the last certificates stay".to_owned(),
+        ));
     }
     entries.settle(input.sources, placed, signatures);
-    let mut bundle = Bundle { entries: entries.list, distrusted: distrusted.remembered.clone() };
-    let known = input.previous.map(|bundle| bundle.distrusted.clone()).unwrap_or_default();
+    let mut bundle = Bundle {
+        entries: entries.list,
+        distrusted: distrusted.remembered.clone(),
+    };
+    let known = input
+        .previous
+        .map(|bundle| bundle.distrusted.clone())
+        .unwrap_or_default();
     fill::fill(&mut bundle, &living, input.sources, &known, &mut findings);
     findings.extend(offers.iter().flat_map(|offer| offer.redundant(&bundle, now)));
     let published = bundle.entries.iter().map(|entry| &entry.certificate);
@@ -194,20 +249,46 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
         let head = source.certificates.as_ref().ok().and_then(|own| own.first());
         head.filter(|head| now < head.not_after)
             .and_then(|head| bundle.find(head))
-            .is_some_and(|entry| entry.keep_until.is_none() && published.best(&entry.certificate, MAX_CHAIN).is_some())
+            .is_some_and(|entry| {
+                entry.keep_until.is_none() && published.best(&entry.certificate, MAX_CHAIN).is_some()
+            })
     };
-    let refused = input.sources.iter().filter(|source| source.issues && !may_issue(source));
+    let refused = input
+        .sources
+        .iter()
+        .filter(|source| source.issues && !may_issue(source));
     let refused_issuers = refused.map(|source| source.authority.clone()).collect();
-    for finding in findings.iter_mut().filter(|finding| finding.severity == Severity::Refused) {
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.severity == Severity::Refused)
+    {
         if living.iter().any(|entry| entry.authority == finding.authority) {
-            finding.message.push_str(". What is trusted of this authority already stays");
+            finding
+                .message
+                .push_str(". What is trusted of this authority already stays");
         }
     }
     let distrusts = before.iter().any(|entry| is_distrusted(&entry.certificate));
-    let is_client = |name: &String| input.sources.iter().any(|source| source.client && source.authority == *name);
-    let too_large = findings.iter().filter(|finding| finding.reason == Reason::TooLarge);
-    let without_room = too_large.map(|finding| finding.authority.clone()).filter(is_client).collect();
-    Compiled { bundle, findings, refused_issuers, distrusts, without_room }
+    let is_client = |name: &String| {
+        input
+            .sources
+            .iter()
+            .any(|source| source.client && source.authority == *name)
+    };
+    let too_large = findings
+        .iter()
+        .filter(|finding| finding.reason == Reason::TooLarge);
+    let without_room = too_large
+        .map(|finding| finding.authority.clone())
+        .filter(is_client)
+        .collect();
+    Compiled {
+        bundle,
+        findings,
+        refused_issuers,
+        distrusts,
+        without_room,
+    }
 }
 
 /// One Active authority on its way into the bundle.
@@ -225,7 +306,8 @@ enum OfferState {
     Accepted,
     /// Broken, or refused by lint: what was good last stays as it is.
     LastGood,
-    /// Its key was replaced under the same subject: what was good last stays as long as leaves under it can live.
+    /// Its key was replaced under the same subject: what was good last stays as long as leaves under it can
+    /// live.
     Reused,
 }
 
@@ -238,7 +320,12 @@ impl<'a> Offer<'a> {
         now: Timestamp,
         findings: &mut Vec<Finding>,
     ) -> Offer<'a> {
-        let mut offer = Offer { source, certificates: Vec::new(), stranded: Vec::new(), state: OfferState::Accepted };
+        let mut offer = Offer {
+            source,
+            certificates: Vec::new(),
+            stranded: Vec::new(),
+            state: OfferState::Accepted,
+        };
         if let Err(error) = &source.certificates {
             findings.push(error.finding(&source.authority));
             offer.state = OfferState::LastGood;
@@ -246,8 +333,13 @@ impl<'a> Offer<'a> {
         let (strangers, mut told) = (source.strangers(signatures), Vec::new());
         let unedited = !strangers.is_empty() && offer.is_unedited(is_distrusted, living, now);
         let stays = |certificate: &Certificate| {
-            let own = living.iter().filter(|e| e.authority == source.authority && e.keep_until.is_none());
-            unedited && own.into_iter().any(|entry| entry.identity() == identity(certificate))
+            let own = living
+                .iter()
+                .filter(|e| e.authority == source.authority && e.keep_until.is_none());
+            unedited
+                && own
+                    .into_iter()
+                    .any(|entry| entry.identity() == identity(certificate))
         };
         for certificate in source.listed() {
             let is_stranger = strangers.contains(&certificate);
@@ -256,10 +348,17 @@ impl<'a> Offer<'a> {
             }
             let mut add = |severity, reason, message: &str| {
                 let (authority, subject) = (source.authority.clone(), certificate.subject.clone());
-                findings.push(Finding { severity, authority, subject, reason, message: message.to_owned() });
+                findings.push(Finding {
+                    severity,
+                    authority,
+                    subject,
+                    reason,
+                    message: message.to_owned(),
+                });
             };
             if is_stranger && !stays(certificate) {
-                let message = "stands in ca.crt and does not complete the chain of tls.crt: this authority does not bring it \
+                let message = "stands in ca.crt and does not complete the chain of tls.crt: this authority \
+                               does not bring it \
                                into the truststore. To trust it, list it in an authority of its own";
                 told.push(certificate);
                 add(Severity::Dropped, Reason::Unrelated, message);
@@ -269,8 +368,10 @@ impl<'a> Offer<'a> {
             } else {
                 if is_stranger {
                     told.push(certificate);
-                    let message = "stands in ca.crt and does not complete the chain of tls.crt. An earlier release trusted it, \
-                                   and it leaves the truststore as soon as this authority changes: to keep it, list it in an \
+                    let message = "stands in ca.crt and does not complete the chain of tls.crt. An earlier \
+                                   release trusted it, \
+                                   and it leaves the truststore as soon as this authority changes: to keep \
+                                   it, list it in an \
                                    authority of its own; to end it, take it out of ca.crt";
                     add(Severity::Warning, Reason::WouldBeRefused, message);
                 }
@@ -282,7 +383,12 @@ impl<'a> Offer<'a> {
 
     /// Whether the source is as the truststore of now has it: everything valid that it lists is there, and it
     /// lists everything that stands there under its name.
-    fn is_unedited(&self, is_distrusted: &dyn Fn(&Certificate) -> bool, living: &[&Entry], now: Timestamp) -> bool {
+    fn is_unedited(
+        &self,
+        is_distrusted: &dyn Fn(&Certificate) -> bool,
+        living: &[&Entry],
+        now: Timestamp,
+    ) -> bool {
         let valid = |certificate: &&Certificate| now < certificate.not_after && !is_distrusted(certificate);
         let is_there = |c: &Certificate| living.iter().any(|entry| entry.identity() == identity(c));
         let own = |entry: &&&Entry| entry.authority == self.source.authority && entry.keep_until.is_none();
@@ -291,7 +397,10 @@ impl<'a> Offer<'a> {
     }
 
     fn max_leaf(&self) -> Option<SignedDuration> {
-        self.source.longest_leaf.filter(|_| self.source.issues).map(whole_seconds)
+        self.source
+            .longest_leaf
+            .filter(|_| self.source.issues)
+            .map(whole_seconds)
     }
 
     /// Whether the spec lists this name and key, still valid, published or not.
@@ -303,10 +412,21 @@ impl<'a> Offer<'a> {
         if self.state != OfferState::Accepted {
             return;
         }
-        let linted = lint(&self.source.authority, &self.certificates, pools, self.max_leaf(), now);
-        if linted.findings.iter().any(|finding| finding.severity == Severity::Refused) {
+        let linted = lint(
+            &self.source.authority,
+            &self.certificates,
+            pools,
+            self.max_leaf(),
+            now,
+        );
+        if linted
+            .findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Refused)
+        {
             self.state = OfferState::LastGood;
-            self.certificates.retain(|certificate| now < certificate.not_after);
+            self.certificates
+                .retain(|certificate| now < certificate.not_after);
         } else {
             (self.certificates, self.stranded) = (linted.sound, linted.stranded);
         }
@@ -317,7 +437,8 @@ impl<'a> Offer<'a> {
         findings.extend(linted.findings);
     }
 
-    /// A finding for each certificate in whose place another one of its name and key, from the same source, is trusted.
+    /// A finding for each certificate in whose place another one of its name and key, from the same source,
+    /// is trusted.
     fn redundant(&self, bundle: &Bundle, now: Timestamp) -> Vec<Finding> {
         let valid = self
             .source
@@ -326,12 +447,14 @@ impl<'a> Offer<'a> {
         let mut findings: Vec<Finding> = Vec::new();
         for certificate in valid {
             let trusted = bundle.find(certificate).map(|entry| &entry.certificate);
-            let Some(twin) = trusted.filter(|twin| *twin != certificate && self.certificates.contains(twin)) else {
+            let Some(twin) = trusted.filter(|twin| *twin != certificate && self.certificates.contains(twin))
+            else {
                 continue;
             };
             let by = if twin.self_signed { "itself" } else { &twin.issuer };
             let message = format!(
-                "of issuer {} is left out: the one of the same name and key that is signed by {by} is trusted in its place, and \
+                "of issuer {} is left out: the one of the same name and key that is signed by {by} is \
+                 trusted in its place, and \
                  callers of both get in",
                 certificate.issuer
             );
@@ -352,8 +475,9 @@ impl<'a> Offer<'a> {
     /// What this authority has in the truststore now and nobody has replaced yet.
     fn last_good<'e>(&self, living: &[&'e Entry]) -> impl Iterator<Item = &'e Entry> {
         living.iter().copied().filter(|entry| {
-            let superseded =
-                self.state == OfferState::Reused && entry.max_leaf.is_some() && !self.lists(&entry.certificate);
+            let superseded = self.state == OfferState::Reused
+                && entry.max_leaf.is_some()
+                && !self.lists(&entry.certificate);
             let own = entry.authority == self.source.authority || self.lists(&entry.certificate);
             own && entry.keep_until.is_none() && !superseded
         })
@@ -367,24 +491,40 @@ fn lint_offers(
     now: Timestamp,
     findings: &mut Vec<Finding>,
 ) {
-    // An authority that gives one subject two keys is refused, and nobody's chain leads through it: its certificates, which
-    // may be many, are not tried as issuers.
+    // An authority that gives one subject two keys is refused, and nobody's chain leads through it: its
+    // certificates, which may be many, are not tried as issuers.
     let is_plain = |offer: &&Offer<'_>| {
         let mut keys: HashMap<&str, &str> = HashMap::new();
-        offer.certificates.iter().all(|c| *keys.entry(&c.subject_key).or_insert(&c.spki_sha256) == c.spki_sha256)
+        offer
+            .certificates
+            .iter()
+            .all(|c| *keys.entry(&c.subject_key).or_insert(&c.spki_sha256) == c.spki_sha256)
     };
-    let accepting = offers.iter().filter(|offer| offer.state == OfferState::Accepted).filter(is_plain);
+    let accepting = offers
+        .iter()
+        .filter(|offer| offer.state == OfferState::Accepted)
+        .filter(is_plain);
     let everything: Vec<Certificate> = accepting.flat_map(|offer| offer.certificates.clone()).collect();
     let all = Pool::new(&everything, Prefer::Shortest, signatures);
-    let valid = everything.iter().filter(|certificate| now < certificate.not_after);
+    let valid = everything
+        .iter()
+        .filter(|certificate| now < certificate.not_after);
     let valid = Pool::new(valid, Prefer::Shortest, signatures);
     for offer in offers {
-        offer.lint(Pools { valid: &valid, all: &all }, living, now, findings);
+        offer.lint(
+            Pools {
+                valid: &valid,
+                all: &all,
+            },
+            living,
+            now,
+            findings,
+        );
     }
 }
 
-/// API Gateway refuses two certificates with one subject. Whoever is in the truststore and stays has the subject, then whoever
-/// comes first in the spec.
+/// API Gateway refuses two certificates with one subject. Whoever is in the truststore and stays has the
+/// subject, then whoever comes first in the spec.
 fn refuse_reused_subjects(
     offers: &mut [Offer<'_>],
     living: &[&Entry],
@@ -393,22 +533,31 @@ fn refuse_reused_subjects(
     findings: &mut Vec<Finding>,
 ) {
     let stays = |entry: &Entry| {
-        let lists =
-            |o: &Offer<'_>| contains(&o.certificates, &entry.certificate) || o.stranded.contains(&entry.certificate);
+        let lists = |o: &Offer<'_>| {
+            contains(&o.certificates, &entry.certificate) || o.stranded.contains(&entry.certificate)
+        };
         let listed = offers.iter().any(|o| o.state == OfferState::Accepted && lists(o));
-        let carried =
-            offers.iter().any(|o| o.state == OfferState::LastGood && o.last_good(living).any(|kept| kept == entry));
+        let carried = offers
+            .iter()
+            .any(|o| o.state == OfferState::LastGood && o.last_good(living).any(|kept| kept == entry));
         listed || carried || keep_until(entry, input).is_some_and(|until| input.now < until)
     };
     let staying = living.iter().copied().filter(|entry| stays(entry));
-    let mut taken: Vec<Certificate> =
-        with_issuers(staying, living, signatures).into_iter().map(|entry| entry.certificate.clone()).collect();
-    for offer in offers.iter_mut().filter(|offer| offer.state == OfferState::Accepted) {
+    let mut taken: Vec<Certificate> = with_issuers(staying, living, signatures)
+        .into_iter()
+        .map(|entry| entry.certificate.clone())
+        .collect();
+    for offer in offers
+        .iter_mut()
+        .filter(|offer| offer.state == OfferState::Accepted)
+    {
         for certificate in &offer.certificates {
             if taken.iter().any(|other| is_other_key(other, certificate)) && !contains(&taken, certificate) {
                 offer.state = OfferState::Reused;
-                let message = "is the subject of another certificate that is trusted already, with another key, and API Gateway \
-                               refuses two: the old one stays, the new one is not published. Give the new authority another subject";
+                let message = "is the subject of another certificate that is trusted already, with another \
+                               key, and API Gateway \
+                               refuses two: the old one stays, the new one is not published. Give the new \
+                               authority another subject";
                 findings.push(Finding {
                     severity: Severity::Refused,
                     authority: offer.source.authority.clone(),
@@ -424,22 +573,33 @@ fn refuse_reused_subjects(
     }
 }
 
-/// An authority may lean on another's root; when that one is not published, its own chain is broken. Certificates of which a
-/// twin has a whole chain do not count: the twin is published.
+/// An authority may lean on another's root; when that one is not published, its own chain is broken.
+/// Certificates of which a twin has a whole chain do not count: the twin is published.
 fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findings: &mut Vec<Finding>) {
     loop {
         let listed = accepted(offers);
         let pool = Pool::new(&listed, Prefer::Shortest, signatures);
-        let whole: HashSet<_> = listed.iter().filter(|c| pool.best(c, MAX_CHAIN).is_some()).map(identity).collect();
+        let whole: HashSet<_> = listed
+            .iter()
+            .filter(|c| pool.best(c, MAX_CHAIN).is_some())
+            .map(identity)
+            .collect();
         let stop = |certificate: &Certificate| match pool.chain(certificate, MAX_CHAIN) {
             Err(Broken::Incomplete(mut chain) | Broken::TooLong(mut chain)) => chain.pop(),
             Ok(_) => None,
         };
-        let mut broken = offers.iter_mut().filter(|offer| offer.state == OfferState::Accepted).filter_map(|offer| {
-            let certificate = offer.certificates.iter().find(|c| !whole.contains(&identity(c)))?.clone();
-            let stop = stop(&certificate)?;
-            Some((offer, certificate, stop))
-        });
+        let mut broken = offers
+            .iter_mut()
+            .filter(|offer| offer.state == OfferState::Accepted)
+            .filter_map(|offer| {
+                let certificate = offer
+                    .certificates
+                    .iter()
+                    .find(|c| !whole.contains(&identity(c)))?
+                    .clone();
+                let stop = stop(&certificate)?;
+                Some((offer, certificate, stop))
+            });
         let Some((offer, certificate, stop)) = broken.next() else {
             return;
         };
@@ -450,15 +610,16 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findi
             subject: certificate.subject,
             reason: Reason::ChainIncomplete,
             message: format!(
-                "has no whole chain to its root: the issuer of {}, {}, is not published; see what is said of that one",
+                "has no whole chain to its root: the issuer of {}, {}, is not published; see what is said of \
+                 that one",
                 stop.subject, stop.issuer
             ),
         });
     }
 }
 
-/// What chains may go through: all that the spec lists and nothing speaks against. What is only carried forward does not count:
-/// nobody shall begin to lean on it.
+/// What chains may go through: all that the spec lists and nothing speaks against. What is only carried
+/// forward does not count: nobody shall begin to lean on it.
 fn accepted(offers: &[Offer<'_>]) -> Vec<Certificate> {
     let accepting = offers.iter().filter(|offer| offer.state == OfferState::Accepted);
     accepting.flat_map(|offer| offer.certificates.clone()).collect()
@@ -470,33 +631,53 @@ fn with_issuers<'e>(
     living: &[&'e Entry],
     signatures: &Signatures,
 ) -> Vec<&'e Entry> {
-    let pool = Pool::new(living.iter().map(|entry| &entry.certificate), Prefer::Shortest, signatures);
+    let pool = Pool::new(
+        living.iter().map(|entry| &entry.certificate),
+        Prefer::Shortest,
+        signatures,
+    );
     let mut all: Vec<&Entry> = entries.collect();
     let mut at = 0;
     while at < all.len() {
         let certificate = &all[at].certificate;
         at += 1;
-        if certificate.self_signed || all.iter().any(|entry| signatures.issued(certificate, &entry.certificate)) {
+        if certificate.self_signed
+            || all
+                .iter()
+                .any(|entry| signatures.issued(certificate, &entry.certificate))
+        {
             continue;
         }
         let issuer = pool.issuer(certificate, MAX_CHAIN);
-        all.extend(living.iter().find(|entry| Some(&entry.certificate) == issuer).copied());
+        all.extend(
+            living
+                .iter()
+                .find(|entry| Some(&entry.certificate) == issuer)
+                .copied(),
+        );
     }
     all
 }
 
-/// When an entry leaves that nothing issues under any more: once the longest leaf under it, given out at the last moment, is
-/// over. Set once; only `overlap` makes it earlier. `None`: no leaf of ours hangs on it.
+/// When an entry leaves that nothing issues under any more: once the longest leaf under it, given out at the
+/// last moment, is over. Set once; only `overlap` makes it earlier. `None`: no leaf of ours hangs on it.
 fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
     let max_leaf = entry.max_leaf?;
     let until = entry.keep_until.unwrap_or_else(|| end_of(input.now, max_leaf));
-    // Without an overlap it leaves with this compile: rounded up to a second it would come and go with every upload until the
-    // domain uses one of them.
-    let end = |overlap: SignedDuration| if overlap.is_zero() { input.now } else { end_of(input.now, overlap) };
+    // Without an overlap it leaves with this compile: rounded up to a second it would come and go with every
+    // upload until the domain uses one of them.
+    let end = |overlap: SignedDuration| {
+        if overlap.is_zero() {
+            input.now
+        } else {
+            end_of(input.now, overlap)
+        }
+    };
     Some(input.overlap.map_or(until, |overlap| until.min(end(overlap))))
 }
 
-/// `now + life`, rounded up by at most 1% of the life and one hour: a compile that has to be repeated gives the same bytes.
+/// `now + life`, rounded up by at most 1% of the life and one hour: a compile that has to be repeated gives
+/// the same bytes.
 fn end_of(now: Timestamp, life: SignedDuration) -> Timestamp {
     let step = (life.as_secs() / 100).clamp(1, 3600);
     let Ok(end) = now.checked_add(life) else {
@@ -516,15 +697,22 @@ impl Entries {
     /// A certificate that the spec lists. Of several of one name and key the best twin counts.
     fn offer(&mut self, offer: &Offer<'_>, certificate: &Certificate, living: &[&Entry], twins: &Twins<'_>) {
         let max_leaf = offer.max_leaf();
-        if let Some(entry) = self.list.iter_mut().find(|entry| entry.identity() == identity(certificate)) {
+        if let Some(entry) = self
+            .list
+            .iter_mut()
+            .find(|entry| entry.identity() == identity(certificate))
+        {
             entry.max_leaf = entry.max_leaf.max(max_leaf);
             entry.keep_until = None;
             entry.certificate = twins.better(&entry.certificate, certificate).clone();
             return;
         }
         // Carried forward for want of better; what the spec lists goes first.
-        self.list.retain(|entry| entry.certificate.subject_key != certificate.subject_key);
-        let there = living.iter().find(|entry| entry.identity() == identity(certificate));
+        self.list
+            .retain(|entry| entry.certificate.subject_key != certificate.subject_key);
+        let there = living
+            .iter()
+            .find(|entry| entry.identity() == identity(certificate));
         let max_leaf = max_leaf.max(there.and_then(|entry| entry.max_leaf));
         let best = |entry: &'_ &Entry| twins.better(certificate, &entry.certificate).clone();
         self.list.push(Entry {
@@ -537,22 +725,34 @@ impl Entries {
 
     /// An entry of the truststore of now that stays.
     fn keep(&mut self, entry: Entry) {
-        if !self.list.iter().any(|other| other.certificate.subject_key == entry.certificate.subject_key) {
+        if !self
+            .list
+            .iter()
+            .any(|other| other.certificate.subject_key == entry.certificate.subject_key)
+        {
             self.list.push(entry);
         }
     }
 
     /// What outlives a Distrusted authority, or a withdrawn one, stands under the name of the one that needs
-    /// it, else it would go with the next reconcile. And whatever no authority of the spec has placed is put in
-    /// order, by name and subject.
+    /// it, else it would go with the next reconcile. And whatever no authority of the spec has placed is put
+    /// in order, by name and subject.
     fn settle(&mut self, sources: &[Source], placed: usize, signatures: &Signatures) {
-        let distrusted =
-            |name: &str| sources.iter().any(|source| source.state != State::Active && source.authority == name);
+        let distrusted = |name: &str| {
+            sources
+                .iter()
+                .any(|source| source.state != State::Active && source.authority == name)
+        };
         while let Some((at, name)) = self.list.iter().enumerate().find_map(|(at, entry)| {
             let certificate = &entry.certificate;
-            let needs =
-                |other: &&Entry| !distrusted(&other.authority) && signatures.issued(&other.certificate, certificate);
-            let by = self.list.iter().filter(|_| distrusted(&entry.authority)).find(needs)?;
+            let needs = |other: &&Entry| {
+                !distrusted(&other.authority) && signatures.issued(&other.certificate, certificate)
+            };
+            let by = self
+                .list
+                .iter()
+                .filter(|_| distrusted(&entry.authority))
+                .find(needs)?;
             Some((at, by.authority.clone()))
         }) {
             self.list[at].authority = name;
@@ -569,9 +769,9 @@ struct Twins<'p> {
 }
 
 impl Twins<'_> {
-    /// Prefers a whole chain, then one that a client certificate may stand under, then a certificate that is valid already,
-    /// then the shortest chain (a self-signed certificate is one by itself, which nothing can break), then the chain that
-    /// expires last.
+    /// Prefers a whole chain, then one that a client certificate may stand under, then a certificate that is
+    /// valid already, then the shortest chain (a self-signed certificate is one by itself, which nothing can
+    /// break), then the chain that expires last.
     fn better<'c>(&self, one: &'c Certificate, other: &'c Certificate) -> &'c Certificate {
         if one == other {
             return one; // as at every reconcile that changes nothing: no chain is searched for
@@ -579,7 +779,9 @@ impl Twins<'_> {
         let rank = |certificate: &Certificate| {
             let began = certificate.not_before <= self.now;
             let route = self.pool.best(certificate, MAX_CHAIN);
-            let (length, end) = route.map_or((0, certificate.not_after), |route| (route.certificates, route.end));
+            let (length, end) = route.map_or((0, certificate.not_after), |route| {
+                (route.certificates, route.end)
+            });
             // An authority that no client certificate may stand under is no help to callers.
             let chain = self.pool.chain(certificate, MAX_CHAIN).unwrap_or_default();
             let usable = constraints::of_authorities(&chain).is_none();
@@ -590,7 +792,9 @@ impl Twins<'_> {
 }
 
 fn contains(certificates: &[Certificate], certificate: &Certificate) -> bool {
-    certificates.iter().any(|other| identity(other) == identity(certificate))
+    certificates
+        .iter()
+        .any(|other| identity(other) == identity(certificate))
 }
 
 pub(super) fn whole_seconds(duration: SignedDuration) -> SignedDuration {
@@ -598,7 +802,13 @@ pub(super) fn whole_seconds(duration: SignedDuration) -> SignedDuration {
 }
 
 fn whole(reason: Reason, message: String) -> Finding {
-    Finding { severity: Severity::Refused, authority: String::new(), subject: String::new(), reason, message }
+    Finding {
+        severity: Severity::Refused,
+        authority: String::new(),
+        subject: String::new(),
+        reason,
+        message,
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Constraints: what authorities say of the certificates below them (keyUsage, extended key usage, path length, name
-//! constraints). Pure. Source: RFC 5280, sections 4.2.1.3, 4.2.1.9, 4.2.1.10 and 4.2.1.12.
+//! Constraints: what authorities say of the certificates below them (keyUsage, extended key usage, path
+//! length, name constraints). Pure. Source: RFC 5280, sections 4.2.1.3, 4.2.1.9, 4.2.1.10 and 4.2.1.12.
 
 use x509_parser::{
     extensions::{self, GeneralName, GeneralSubtree},
@@ -17,7 +17,8 @@ pub struct NameConstraints {
     excluded: Vec<Subtree>,
 }
 
-/// Names times subtrees that are compared for one certificate; OpenSSL has such a limit too. More are refused.
+/// Names times subtrees that are compared for one certificate; OpenSSL has such a limit too. More are
+/// refused.
 const MAX_COMPARED: usize = 1 << 14;
 
 /// A set of names, by the form of the names in it.
@@ -36,28 +37,45 @@ enum Subtree {
 
 impl NameConstraints {
     pub(crate) fn of(extension: &extensions::NameConstraints<'_>) -> NameConstraints {
-        let read = |trees: &Option<Vec<GeneralSubtree<'_>>>| trees.iter().flatten().map(Subtree::of).collect();
-        NameConstraints { permitted: read(&extension.permitted_subtrees), excluded: read(&extension.excluded_subtrees) }
+        let read =
+            |trees: &Option<Vec<GeneralSubtree<'_>>>| trees.iter().flatten().map(Subtree::of).collect();
+        NameConstraints {
+            permitted: read(&extension.permitted_subtrees),
+            excluded: read(&extension.excluded_subtrees),
+        }
     }
 
     /// The constraints of an extension that cannot be read: they permit nothing.
     pub(crate) fn unreadable() -> NameConstraints {
-        NameConstraints { permitted: vec![Subtree::Unreadable], excluded: vec![] }
+        NameConstraints {
+            permitted: vec![Subtree::Unreadable],
+            excluded: vec![],
+        }
     }
 
     /// The first of a certificate's names that these constraints do not admit.
     fn refuses(&self, certificate: &Certificate) -> Option<String> {
         let names = names(certificate);
-        if names.len().saturating_mul(self.permitted.len() + self.excluded.len()) > MAX_COMPARED {
+        if names
+            .len()
+            .saturating_mul(self.permitted.len() + self.excluded.len())
+            > MAX_COMPARED
+        {
             return Some(format!("{} names: that many are not compared", names.len()));
         }
-        names.into_iter().find(|name| !self.admits(name)).map(|name| name.text())
+        names
+            .into_iter()
+            .find(|name| !self.admits(name))
+            .map(|name| name.text())
     }
 
     fn admits(&self, name: &Name<'_>) -> bool {
         let permitted: Vec<_> = self.permitted.iter().filter(|tree| tree.concerns(name)).collect();
         (permitted.is_empty() || permitted.iter().any(|tree| tree.holds(name)))
-            && !self.excluded.iter().any(|tree| tree.concerns(name) && tree.holds(name))
+            && !self
+                .excluded
+                .iter()
+                .any(|tree| tree.concerns(name) && tree.holds(name))
     }
 }
 
@@ -88,13 +106,17 @@ impl Subtree {
         match (self, name) {
             (Subtree::Dns(base), Name::Dns(name)) => is_below(&name.to_ascii_lowercase(), base),
             (Subtree::Uri(base), Name::Uri(uri)) => host(uri).is_some_and(|host| is_host_of(&host, base)),
-            (Subtree::Email(base), Name::Email(address)) => match (address.rsplit_once('@'), base.rsplit_once('@')) {
-                (Some((local, host)), Some((base_local, base_host))) => {
-                    local == base_local && host.eq_ignore_ascii_case(base_host)
+            (Subtree::Email(base), Name::Email(address)) => {
+                match (address.rsplit_once('@'), base.rsplit_once('@')) {
+                    (Some((local, host)), Some((base_local, base_host))) => {
+                        local == base_local && host.eq_ignore_ascii_case(base_host)
+                    }
+                    (Some((_, host)), None) => {
+                        is_host_of(&host.to_ascii_lowercase(), &base.to_ascii_lowercase())
+                    }
+                    (None, _) => false,
                 }
-                (Some((_, host)), None) => is_host_of(&host.to_ascii_lowercase(), &base.to_ascii_lowercase()),
-                (None, _) => false,
-            },
+            }
             (Subtree::Directory(base), Name::Subject(_, rdns)) => rdns.starts_with(base),
             _ => false,
         }
@@ -121,7 +143,9 @@ impl Name<'_> {
 }
 
 fn names(certificate: &Certificate) -> Vec<Name<'_>> {
-    let subject = X509Name::from_der(&certificate.subject_der).map(|(_, name)| name::rdns(&name)).unwrap_or_default();
+    let subject = X509Name::from_der(&certificate.subject_der)
+        .map(|(_, name)| name::rdns(&name))
+        .unwrap_or_default();
     // An empty subject is in every subtree (RFC 5280, section 4.2.1.10).
     let subject = (!subject.is_empty()).then_some(Name::Subject(&certificate.subject, subject));
     let alternative = certificate
@@ -129,7 +153,12 @@ fn names(certificate: &Certificate) -> Vec<Name<'_>> {
         .iter()
         .map(|name| Name::Dns(name))
         .chain(certificate.uris.iter().map(|uri| Name::Uri(uri)))
-        .chain(certificate.email_addresses.iter().map(|address| Name::Email(address)));
+        .chain(
+            certificate
+                .email_addresses
+                .iter()
+                .map(|address| Name::Email(address)),
+        );
     subject.into_iter().chain(alternative).collect()
 }
 
@@ -142,7 +171,9 @@ fn is_below(name: &str, base: &str) -> bool {
 /// A host is the base itself, or below it where the base begins with a dot.
 fn is_host_of(host: &str, base: &str) -> bool {
     match base.strip_prefix('.') {
-        Some(domain) => host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        Some(domain) => host
+            .strip_suffix(domain)
+            .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
         None => host == base,
     }
 }
@@ -152,7 +183,11 @@ fn host(uri: &str) -> Option<String> {
     let (_, rest) = uri.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = if host.starts_with('[') { host } else { host.split(':').next().unwrap_or_default() };
+    let host = if host.starts_with('[') {
+        host
+    } else {
+        host.split(':').next().unwrap_or_default()
+    };
     (!host.is_empty()).then(|| host.to_ascii_lowercase())
 }
 
@@ -166,23 +201,30 @@ pub struct Violation {
     pub constraint: String,
 }
 
-/// The first constraint that a client certificate under `chain[0]` breaks, whatever its names. `chain`: from the issuing
-/// authority up to the root.
+/// The first constraint that a client certificate under `chain[0]` breaks, whatever its names. `chain`: from
+/// the issuing authority up to the root.
 pub fn of_authorities(chain: &[Certificate]) -> Option<Violation> {
     let violated = chain.iter().enumerate().find_map(|(at, authority)| {
         let constraint = of_authority(authority, &chain[..at])?;
         Some((authority, constraint))
     });
-    violated.map(|(authority, constraint)| Violation { authority: authority.subject.clone(), constraint })
+    violated.map(|(authority, constraint)| Violation {
+        authority: authority.subject.clone(),
+        constraint,
+    })
 }
 
-/// The first constraint of `chain`, from its issuing authority up to the root, that this client certificate breaks.
+/// The first constraint of `chain`, from its issuing authority up to the root, that this client certificate
+/// breaks.
 pub fn of_leaf(leaf: &Certificate, chain: &[Certificate]) -> Option<Violation> {
     of_authorities(chain).or_else(|| {
         chain.iter().find_map(|authority| {
             let name = authority.name_constraints.as_ref()?.refuses(leaf)?;
             let constraint = format!("has name constraints (nameConstraints) that do not admit {name}");
-            Some(Violation { authority: authority.subject.clone(), constraint })
+            Some(Violation {
+                authority: authority.subject.clone(),
+                constraint,
+            })
         })
     })
 }
@@ -200,13 +242,25 @@ fn of_authority(authority: &Certificate, below: &[Certificate]) -> Option<String
         return Some(constraint.to_owned());
     }
     // A certificate that an authority issued to itself, for a new key, does not count.
-    let counted = below.iter().filter(|certificate| certificate.subject_key != certificate.issuer_key).count();
-    if let Some(longest) = authority.path_len.filter(|longest| counted > usize::try_from(*longest).unwrap_or(0)) {
-        return Some(format!("has a path length (pathLen) of {longest}, and {counted} authorities stand below it"));
+    let counted = below
+        .iter()
+        .filter(|certificate| certificate.subject_key != certificate.issuer_key)
+        .count();
+    if let Some(longest) = authority
+        .path_len
+        .filter(|longest| counted > usize::try_from(*longest).unwrap_or(0))
+    {
+        return Some(format!(
+            "has a path length (pathLen) of {longest}, and {counted} authorities stand below it"
+        ));
     }
     let constraints = authority.name_constraints.as_ref()?;
-    let name = below.iter().find_map(|certificate| constraints.refuses(certificate))?;
-    Some(format!("has name constraints (nameConstraints) that do not admit {name}"))
+    let name = below
+        .iter()
+        .find_map(|certificate| constraints.refuses(certificate))?;
+    Some(format!(
+        "has name constraints (nameConstraints) that do not admit {name}"
+    ))
 }
 
 #[cfg(test)]
@@ -222,48 +276,114 @@ mod tests {
     use crate::pki::keys::KeyKind;
 
     fn openssl(dir: &Path, args: &[&str]) -> bool {
-        Command::new("openssl").args(args).current_dir(dir).output().unwrap().status.success()
+        Command::new("openssl")
+            .args(args)
+            .current_dir(dir)
+            .output()
+            .unwrap()
+            .status
+            .success()
     }
 
     /// A certificate `name`.pem with these extensions, signed by `by` or itself.
     fn made(dir: &Path, name: &str, subject: &str, by: Option<&str>, extensions: &str) -> Certificate {
         std::fs::write(dir.join("ext"), extensions).unwrap();
-        let (key, csr, out) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        let (key, csr, out) = (
+            format!("{name}.key"),
+            format!("{name}.csr"),
+            format!("{name}.pem"),
+        );
         let curve = "ec_paramgen_curve:P-256";
-        let new = ["req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", curve, "-keyout", &key, "-out", &csr];
-        assert!(openssl(dir, &[&new[..], &["-subj", subject]].concat()), "{subject}");
+        let new = [
+            "req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", curve, "-keyout", &key, "-out", &csr,
+        ];
+        assert!(
+            openssl(dir, &[&new[..], &["-subj", subject]].concat()),
+            "{subject}"
+        );
         let (ca, ca_key) = by.map_or_else(Default::default, |by| (format!("{by}.pem"), format!("{by}.key")));
         let signer = match by {
             Some(_) => vec!["-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"],
             None => vec!["-signkey", &key],
         };
-        let sign = ["x509", "-req", "-in", &csr, "-days", "365", "-extfile", "ext", "-out", &out];
+        let sign = [
+            "x509", "-req", "-in", &csr, "-days", "365", "-extfile", "ext", "-out", &out,
+        ];
         assert!(openssl(dir, &[&sign[..], &signer].concat()), "{extensions}");
-        parse_pem_bundle(&std::fs::read_to_string(dir.join(out)).unwrap()).unwrap().remove(0)
+        parse_pem_bundle(&std::fs::read_to_string(dir.join(out)).unwrap())
+            .unwrap()
+            .remove(0)
     }
 
-    const CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n";
+    const CA: &str =
+        "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n";
     const LEAF: &str = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n";
 
-    /// What the root says, what the issuing authority says, the leaf's names, and what is told of it; empty: nothing.
+    /// What the root says, what the issuing authority says, the leaf's names, and what is told of it; empty:
+    /// nothing.
     const CASES: &[(&str, &str, &str, &str)] = &[
         ("", "", "", ""),
-        ("basicConstraints=critical,CA:TRUE,pathlen:0", "", "", "CN=Root has a path length (pathLen) of 0"),
-        ("basicConstraints=critical,CA:TRUE,pathlen:1", "basicConstraints=critical,CA:TRUE,pathlen:0", "", ""),
-        ("", "extendedKeyUsage=serverAuth", "", "CN=Issuing,O=Acme is not for client certificates"),
-        ("extendedKeyUsage=serverAuth", "extendedKeyUsage=clientAuth", "", "CN=Root is not for client certificates"),
+        (
+            "basicConstraints=critical,CA:TRUE,pathlen:0",
+            "",
+            "",
+            "CN=Root has a path length (pathLen) of 0",
+        ),
+        (
+            "basicConstraints=critical,CA:TRUE,pathlen:1",
+            "basicConstraints=critical,CA:TRUE,pathlen:0",
+            "",
+            "",
+        ),
+        (
+            "",
+            "extendedKeyUsage=serverAuth",
+            "",
+            "CN=Issuing,O=Acme is not for client certificates",
+        ),
+        (
+            "extendedKeyUsage=serverAuth",
+            "extendedKeyUsage=clientAuth",
+            "",
+            "CN=Root is not for client certificates",
+        ),
         ("", "extendedKeyUsage=serverAuth,clientAuth", "", ""),
-        ("", "keyUsage=critical,digitalSignature,cRLSign", "", "may not sign certificates: its keyUsage"),
-        ("nameConstraints=critical,permitted;DNS:acme.example", "", "subjectAltName=DNS:a.acme.example", ""),
+        (
+            "",
+            "keyUsage=critical,digitalSignature,cRLSign",
+            "",
+            "may not sign certificates: its keyUsage",
+        ),
+        (
+            "nameConstraints=critical,permitted;DNS:acme.example",
+            "",
+            "subjectAltName=DNS:a.acme.example",
+            "",
+        ),
         (
             "nameConstraints=critical,permitted;DNS:acme.example",
             "",
             "subjectAltName=DNS:acme.example.org",
             "the DNS name",
         ),
-        ("nameConstraints=critical,permitted;DNS:acme.example", "", "subjectAltName=DNS:xacme.example", "the DNS name"),
-        ("nameConstraints=critical,permitted;DNS:acme.example", "", "subjectAltName=URI:spiffe://x/y", ""),
-        ("", "nameConstraints=critical,excluded;DNS:acme.example", "subjectAltName=DNS:b.ACME.example", "the DNS name"),
+        (
+            "nameConstraints=critical,permitted;DNS:acme.example",
+            "",
+            "subjectAltName=DNS:xacme.example",
+            "the DNS name",
+        ),
+        (
+            "nameConstraints=critical,permitted;DNS:acme.example",
+            "",
+            "subjectAltName=URI:spiffe://x/y",
+            "",
+        ),
+        (
+            "",
+            "nameConstraints=critical,excluded;DNS:acme.example",
+            "subjectAltName=DNS:b.ACME.example",
+            "the DNS name",
+        ),
         (
             "nameConstraints=critical,permitted;URI:.acme.example",
             "",
@@ -276,7 +396,12 @@ mod tests {
             "subjectAltName=URI:https://x.acme.example/",
             "the URI",
         ),
-        ("nameConstraints=critical,permitted;email:acme.example", "", "subjectAltName=email:a@acme.example", ""),
+        (
+            "nameConstraints=critical,permitted;email:acme.example",
+            "",
+            "subjectAltName=email:a@acme.example",
+            "",
+        ),
         (
             "nameConstraints=critical,permitted;email:acme.example",
             "",
@@ -290,15 +415,33 @@ mod tests {
             "the e-mail",
         ),
         ("nameConstraints=critical,permitted;dirName:here", "", "", ""),
-        ("nameConstraints=critical,excluded;dirName:here", "", "", "the subject CN=Issuing,O=Acme"),
-        ("", "nameConstraints=critical,excluded;dirName:here", "", "the subject CN=caller,O=Acme"),
-        ("nameConstraints=critical,permitted;IP:10.0.0.0/255.0.0.0", "", "subjectAltName=DNS:a.example", ""),
+        (
+            "nameConstraints=critical,excluded;dirName:here",
+            "",
+            "",
+            "the subject CN=Issuing,O=Acme",
+        ),
+        (
+            "",
+            "nameConstraints=critical,excluded;dirName:here",
+            "",
+            "the subject CN=caller,O=Acme",
+        ),
+        (
+            "nameConstraints=critical,permitted;IP:10.0.0.0/255.0.0.0",
+            "",
+            "subjectAltName=DNS:a.example",
+            "",
+        ),
     ];
 
     /// Extensions of which a later line takes the place of an earlier one of its name.
     fn extensions(base: &str, more: &str) -> String {
         let (name, _) = more.split_once('=').unwrap_or((more, ""));
-        let kept: Vec<_> = base.lines().filter(|line| name.is_empty() || !line.starts_with(name)).collect();
+        let kept: Vec<_> = base
+            .lines()
+            .filter(|line| name.is_empty() || !line.starts_with(name))
+            .collect();
         format!("{}\n{more}\n[here]\nO=Acme\n", kept.join("\n"))
     }
 
@@ -308,20 +451,39 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let at = dir.path();
             let root = made(at, "root", "/CN=Root", None, &extensions(CA, root));
-            let issuing = made(at, "issuing", "/O=Acme/CN=Issuing", Some("root"), &extensions(CA, issuing));
+            let issuing = made(
+                at,
+                "issuing",
+                "/O=Acme/CN=Issuing",
+                Some("root"),
+                &extensions(CA, issuing),
+            );
             let leaf_extensions = extensions(LEAF, leaf);
             let leaf = made(at, "leaf", "/O=Acme/CN=caller", Some("issuing"), &leaf_extensions);
-            let found = of_leaf(&leaf, &[issuing.clone(), root.clone()]).map(|violation| violation.to_string());
+            let found =
+                of_leaf(&leaf, &[issuing.clone(), root.clone()]).map(|violation| violation.to_string());
             let openssl = openssl(
                 at,
-                &["verify", "-purpose", "sslclient", "-CAfile", "root.pem", "-untrusted", "issuing.pem", "leaf.pem"],
+                &[
+                    "verify",
+                    "-purpose",
+                    "sslclient",
+                    "-CAfile",
+                    "root.pem",
+                    "-untrusted",
+                    "issuing.pem",
+                    "leaf.pem",
+                ],
             );
             assert_eq!(found.is_none(), openssl, "{leaf_extensions}: {found:?}");
             assert!(found.unwrap_or_default().contains(told), "{told}");
             // What is issued under the same authority says the same before anything is written.
             let read = |name: &str| std::fs::read_to_string(at.join(name)).unwrap();
-            let issuer =
-                Issuer::from_pem(&read("issuing.pem"), &read("issuing.key"), Some(read("root.pem").as_bytes()));
+            let issuer = Issuer::from_pem(
+                &read("issuing.pem"),
+                &read("issuing.key"),
+                Some(read("root.pem").as_bytes()),
+            );
             let Ok(issuer) = issuer else { continue };
             let asked = LeafRequest {
                 organizations: vec!["Acme".to_owned()],
@@ -333,7 +495,9 @@ mod tests {
             let now = leaf.not_before + jiff::SignedDuration::from_mins(1);
             match leaf::issue(&asked, &spki(KeyKind::EcdsaP256), &issuer, now) {
                 Ok(_) => assert!(told.is_empty(), "{told}"),
-                Err(IssueError::Constrained(violation)) => assert!(violation.to_string().contains(told), "{violation}"),
+                Err(IssueError::Constrained(violation)) => {
+                    assert!(violation.to_string().contains(told), "{violation}")
+                }
                 Err(error) => panic!("{error}"),
             }
         }

@@ -1,4 +1,5 @@
-//! Certificate signing requests: what a requester who keeps its private key asks for, within the limits of a spec. Pure.
+//! Certificate signing requests: what a requester who keeps its private key asks for, within the limits of a
+//! spec. Pure.
 
 use super::certificate::{SignatureClass, verifies};
 use super::keys::KeyStrength;
@@ -39,7 +40,8 @@ pub enum CsrError {
     )]
     Signature,
     #[error(
-        "its key is too weak or of a kind that API Gateway does not support: use RSA from 2048 to 4096 bits, P-256 or P-384"
+        "its key is too weak or of a kind that API Gateway does not support: use RSA from 2048 to 4096 bits, \
+         P-256 or P-384"
     )]
     Key,
     #[error("its subject has {0}, which cannot be certified: use CN, O, OU, C, L and ST, each in text")]
@@ -54,8 +56,8 @@ pub enum CsrError {
     Problem(#[from] Problem),
 }
 
-/// Reads a request. Subject and alternative names count; every other extension that it asks for (keytool asks for a key identifier,
-/// others for usages) is left out of what is issued.
+/// Reads a request. Subject and alternative names count; every other extension that it asks for (keytool asks
+/// for a key identifier, others for usages) is left out of what is issued.
 pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Result<Csr, CsrError> {
     let blocks = pem::scan(text.as_ref()).collect::<Result<Vec<_>, _>>()?;
     match blocks.iter().map(Block::kind).find(|kind| *kind != Kind::Request) {
@@ -63,12 +65,17 @@ pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Res
         Some(kind) => return Err(CsrError::Other(kind)),
         None => {}
     }
-    let [block] = blocks.as_slice() else { return Err(CsrError::Unreadable) };
+    let [block] = blocks.as_slice() else {
+        return Err(CsrError::Unreadable);
+    };
     let (rest, csr) = X509CertificationRequest::from_der(&block.der).map_err(|_| CsrError::Unreadable)?;
     if !rest.is_empty() {
         return Err(CsrError::Unreadable);
     }
-    let (info, spki) = (&csr.certification_request_info, &csr.certification_request_info.subject_pki);
+    let (info, spki) = (
+        &csr.certification_request_info,
+        &csr.certification_request_info.subject_pki,
+    );
     match KeyStrength::of(spki) {
         KeyStrength::Rsa(2048..=4096) | KeyStrength::EcdsaP256 | KeyStrength::EcdsaP384 => {}
         _ => return Err(CsrError::Key),
@@ -81,7 +88,9 @@ pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Res
     let mut request = subject(&info.subject)?;
     request.duration = duration;
     for extension in csr.requested_extensions().into_iter().flatten() {
-        let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
+        let ParsedExtension::SubjectAlternativeName(names) = extension else {
+            continue;
+        };
         for name in &names.general_names {
             match name {
                 GeneralName::DNSName(name) => request.dns_names.push((*name).to_owned()),
@@ -91,11 +100,17 @@ pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Res
             }
         }
     }
-    if [&request.dns_names, &request.uris, &request.email_addresses].iter().any(|names| names.len() > MAX_NAMES) {
+    if [&request.dns_names, &request.uris, &request.email_addresses]
+        .iter()
+        .any(|names| names.len() > MAX_NAMES)
+    {
         return Err(CsrError::TooManyNames);
     }
     validate(&request)?;
-    Ok(Csr { request, spki: spki.raw.to_vec() })
+    Ok(Csr {
+        request,
+        spki: spki.raw.to_vec(),
+    })
 }
 
 /// The parts by their kind; in what order they stand is ours.
@@ -111,9 +126,15 @@ fn subject(name: &X509Name<'_>) -> Result<LeafRequest, CsrError> {
             "2.5.4.8" => &mut request.provinces,
             "2.5.4.10" => &mut request.organizations,
             "2.5.4.11" => &mut request.organizational_units,
-            _ => return Err(CsrError::SubjectPart(super::name::short_name(&oid).unwrap_or(&oid).to_owned())),
+            _ => {
+                return Err(CsrError::SubjectPart(
+                    super::name::short_name(&oid).unwrap_or(&oid).to_owned(),
+                ));
+            }
         };
-        let value = part.as_str().map_err(|_| CsrError::SubjectPart(format!("a value of {oid} that is no text")))?;
+        let value = part
+            .as_str()
+            .map_err(|_| CsrError::SubjectPart(format!("a value of {oid} that is no text")))?;
         values.push(value.to_owned());
     }
     let lists = [
@@ -129,7 +150,10 @@ fn subject(name: &X509Name<'_>) -> Result<LeafRequest, CsrError> {
     let Ok([common_name]) = <[String; 1]>::try_from(common_names) else {
         return Err(CsrError::Count("no CN, or several"));
     };
-    Ok(LeafRequest { common_name, ..request })
+    Ok(LeafRequest {
+        common_name,
+        ..request
+    })
 }
 
 #[cfg(test)]
@@ -151,14 +175,20 @@ mod tests {
             .args(args.split('|').flat_map(|a| a.split(' ')))
             .output()
             .unwrap();
-        assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{args}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         String::from_utf8(out.stdout).unwrap()
     }
 
     #[test]
     fn what_is_asked_for_is_what_is_issued() {
         let pem = openssl(&format!(
-            "{EC} -utf8 -subj /CN=client1/O=Acme/OU=a/OU=b/C=DE/L=Köln/ST=NRW -addext subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext basicConstraints=CA:TRUE -addext extendedKeyUsage=serverAuth"
+            "{EC} -utf8 -subj /CN=client1/O=Acme/OU=a/OU=b/C=DE/L=Köln/ST=NRW -addext \
+             subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext \
+             basicConstraints=CA:TRUE -addext extendedKeyUsage=serverAuth"
         ));
         let csr = read(&pem, DAY).unwrap();
         let r = &csr.request;
@@ -169,17 +199,29 @@ mod tests {
         );
         assert_eq!(
             (&r.dns_names[0], &r.uris[0], &r.email_addresses[0]),
-            (&"a.example".to_owned(), &"spiffe://acme/c".to_owned(), &"ops@acme.example".to_owned())
+            (
+                &"a.example".to_owned(),
+                &"spiffe://acme/c".to_owned(),
+                &"ops@acme.example".to_owned()
+            )
         );
         let now = at("2026-11-24T12:00:00Z");
-        let leaf = issue(&csr.request, &csr.spki, &issuer("Partners", now), now).unwrap().certificate;
+        let leaf = issue(&csr.request, &csr.spki, &issuer("Partners", now), now)
+            .unwrap()
+            .certificate;
         assert_eq!(leaf.subject, "CN=client1,OU=b,OU=a,O=Acme,L=Köln,ST=NRW,C=DE");
         assert_eq!(
             (leaf.is_ca, leaf.spki_der()),
             (false, &csr.spki[..]),
             "neither an authority nor anybody else's key"
         );
-        assert_eq!(read(&pem.replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"), DAY), Ok(csr));
+        assert_eq!(
+            read(
+                &pem.replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"),
+                DAY
+            ),
+            Ok(csr)
+        );
     }
 
     #[test]
@@ -195,7 +237,11 @@ mod tests {
             ("-newkey rsa:2048 -sha1", Err(CsrError::Signature)),
         ];
         for (args, expected) in cases {
-            assert_eq!(read(&openssl(&format!("{args} -subj /CN=x")), DAY).map(drop), expected, "{args}");
+            assert_eq!(
+                read(&openssl(&format!("{args} -subj /CN=x")), DAY).map(drop),
+                expected,
+                "{args}"
+            );
         }
     }
 
@@ -220,43 +266,66 @@ mod tests {
         };
         keytool("-genkeypair -keyalg RSA -keysize 2048 -dname CN=client1,O=Acme");
         let csr = read(&keytool("-certreq"), DAY).unwrap();
-        assert_eq!((csr.request.common_name.as_str(), csr.request.organizations[0].as_str()), ("client1", "Acme"));
+        assert_eq!(
+            (
+                csr.request.common_name.as_str(),
+                csr.request.organizations[0].as_str()
+            ),
+            ("client1", "Acme")
+        );
     }
 
     #[test]
     fn what_is_beyond_the_limits_is_refused() {
         let problem = |pem: &str| read(pem, DAY).unwrap_err().to_string();
         let ask = |args: &str| problem(&openssl(&format!("{EC} {args}")));
-        assert!(ask("-subj /CN=a=b").contains("subject.commonName"), "{}", ask("-subj /CN=a=b"));
+        assert!(
+            ask("-subj /CN=a=b").contains("subject.commonName"),
+            "{}",
+            ask("-subj /CN=a=b")
+        );
         assert!(ask("-subj /O=Acme").contains("no CN"));
         assert!(ask("-subj /CN=a/CN=b").contains("no CN, or several"));
         assert!(ask("-subj /CN=a/emailAddress=a@b.example").contains("has emailAddress"));
         assert!(ask("-subj /CN=a/UID=7").contains("has UID"));
         let many = "/OU=x".repeat(9);
         assert!(ask(&format!("-subj /CN=a{many}")).contains("too many parts"));
-        assert!(ask("-subj /CN=a -addext subjectAltName=IP:10.0.0.1").contains("alternative names other than"));
+        assert!(
+            ask("-subj /CN=a -addext subjectAltName=IP:10.0.0.1").contains("alternative names other than")
+        );
         let names: Vec<_> = (0..51).map(|n| format!("DNS:n{n}.example")).collect();
-        assert!(ask(&format!("-subj /CN=a -addext subjectAltName={}", names.join(","))).contains("more than 50"));
+        assert!(
+            ask(&format!("-subj /CN=a -addext subjectAltName={}", names.join(","))).contains("more than 50")
+        );
 
         let good = openssl(&format!("{EC} -subj /CN=client1"));
         let damaged = good.replacen("MI", "NI", 1);
         for bad in ["", "hello", &damaged, &format!("{good}{good}")] {
             assert_eq!(read(bad, DAY), Err(CsrError::Unreadable), "{bad}");
         }
-        assert_eq!(read(&good[..100], DAY), Err(CsrError::Pem(ParseError::NoEnd { line: 1 })));
+        assert_eq!(
+            read(&good[..100], DAY),
+            Err(CsrError::Pem(ParseError::NoEnd { line: 1 }))
+        );
         let (ca, key) = (
             issuer("Partners", at("2026-11-24T12:00:00Z")),
             "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
         );
         assert_eq!(read(&ca.ca_pem(), DAY), Err(CsrError::Other(Kind::Certificate)));
-        assert_eq!(read(&format!("{good}{key}"), DAY), Err(CsrError::Pem(ParseError::PrivateKey)));
+        assert_eq!(
+            read(&format!("{good}{key}"), DAY),
+            Err(CsrError::Pem(ParseError::PrivateKey))
+        );
         // Another name under the same signature.
         let mut der = pem::scan(good.as_bytes()).next().unwrap().unwrap().der.to_vec();
         let at = der.windows(7).position(|part| part == b"client1").unwrap();
         der[at + 6] = b'2';
-        let forged =
-            x509_cert::der::pem::encode_string("CERTIFICATE REQUEST", x509_cert::der::pem::LineEnding::LF, &der)
-                .unwrap();
+        let forged = x509_cert::der::pem::encode_string(
+            "CERTIFICATE REQUEST",
+            x509_cert::der::pem::LineEnding::LF,
+            &der,
+        )
+        .unwrap();
         assert_eq!(read(&forged, DAY), Err(CsrError::Signature));
     }
 }

@@ -1,9 +1,11 @@
-//! Compares a certificate with what a release of this operator would have written in its place, octet for octet. Pure.
+//! Compares a certificate with what a release of this operator would have written in its place, octet for
+//! octet. Pure.
 //!
-//! Owns the answer to "may the content of this Secret be believed": labels and names can be forged by whoever writes Secrets. Of
-//! a certificate only the serial number, the times, the key and the signature are its maker's choice; with those it is written
-//! once more, and everything else follows: version, usages, extensions and their order, string types, encoding. A release that
-//! writes another form has to accept here what those before it wrote.
+//! Owns the answer to "may the content of this Secret be believed": labels and names can be forged by whoever
+//! writes Secrets. Of a certificate only the serial number, the times, the key and the signature are its
+//! maker's choice; with those it is written once more, and everything else follows: version, usages,
+//! extensions and their order, string types, encoding. A release that writes another form has to accept here
+//! what those before it wrote.
 
 use super::authority::{CLOCK_SLACK, Issuer, later};
 use super::certificate::Certificate;
@@ -27,7 +29,9 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name
 pub enum Mismatch {
     #[error("its key is of a kind, or written in a way, that the operator never makes")]
     Key,
-    #[error("it is not written as the operator writes one: version, extensions, usages, names or encoding differ")]
+    #[error(
+        "it is not written as the operator writes one: version, extensions, usages, names or encoding differ"
+    )]
     Form,
     #[error("it is not signed by its own key")]
     Signature,
@@ -39,29 +43,50 @@ pub enum Mismatch {
     Future,
 }
 
-/// What a self-signed client certificate says, when a release of ours may have written it; `duration` and `not_after` are not in
-/// it. Children of such a certificate are nobody's: it is no authority.
+/// What a self-signed client certificate says, when a release of ours may have written it; `duration` and
+/// `not_after` are not in it. Children of such a certificate are nobody's: it is no authority.
 pub fn signed_itself(certificate: &Certificate) -> Result<LeafRequest, Mismatch> {
     let kind = KeyKind::of_der(certificate.spki_der()).ok_or(Mismatch::Key)?;
     let said = said(certificate).ok_or(Mismatch::Form)?;
     let key_id = key_id_of(certificate.spki_der()).map_err(|_| Mismatch::Form)?;
-    is_written_as(certificate, &said, (&certificate.subject_der, key_id), kind.signature())?;
-    if certificate.self_signed { Ok(said) } else { Err(Mismatch::Signature) }
+    is_written_as(
+        certificate,
+        &said,
+        (&certificate.subject_der, key_id),
+        kind.signature(),
+    )?;
+    if certificate.self_signed {
+        Ok(said)
+    } else {
+        Err(Mismatch::Signature)
+    }
 }
 
-/// Whether a self-signed client certificate is what a release of ours would have issued for `request`, whatever revision it is of.
-pub fn signed_itself_for(certificate: &Certificate, request: &LeafRequest, now: Timestamp) -> Result<(), Mismatch> {
+/// Whether a self-signed client certificate is what a release of ours would have issued for `request`,
+/// whatever revision it is of.
+pub fn signed_itself_for(
+    certificate: &Certificate,
+    request: &LeafRequest,
+    now: Timestamp,
+) -> Result<(), Mismatch> {
     let said = signed_itself(certificate)?;
     if !is_asked_for(
-        &LeafRequest { serial_number: None, ..said },
-        &LeafRequest { serial_number: None, ..request.clone() },
+        &LeafRequest {
+            serial_number: None,
+            ..said
+        },
+        &LeafRequest {
+            serial_number: None,
+            ..request.clone()
+        },
     ) {
         return Err(Mismatch::Request);
     }
     lives_as_asked(certificate, request, now)
 }
 
-/// Whether a client certificate is what a release of ours would have issued for `request` under `issuer`, as that one is now.
+/// Whether a client certificate is what a release of ours would have issued for `request` under `issuer`, as
+/// that one is now.
 pub fn issued_for(
     certificate: &Certificate,
     request: &LeafRequest,
@@ -73,7 +98,12 @@ pub fn issued_for(
         Some(id) => id.clone(),
         None => key_id_of(authority.spki_der()).map_err(|_| Mismatch::Form)?,
     };
-    is_written_as(certificate, &said, (&authority.subject_der, key_id), KeyPair::algorithm(issuer.key()))?;
+    is_written_as(
+        certificate,
+        &said,
+        (&authority.subject_der, key_id),
+        KeyPair::algorithm(issuer.key()),
+    )?;
     if !certificate.is_issued_by(authority) {
         return Err(Mismatch::Signature);
     }
@@ -101,7 +131,11 @@ fn said(certificate: &Certificate) -> Option<LeafRequest> {
         values.push(part.as_str().ok()?.to_owned());
     }
     let [common_name] = <[String; 1]>::try_from(common_names).ok()?;
-    let is_revision = |number: &String| number.parse::<i64>().is_ok_and(|n| n > 1 && n.to_string() == *number);
+    let is_revision = |number: &String| {
+        number
+            .parse::<i64>()
+            .is_ok_and(|n| n > 1 && n.to_string() == *number)
+    };
     if certificate.other_names || numbers.len() > 1 || !numbers.iter().all(is_revision) {
         return None;
     }
@@ -117,7 +151,8 @@ fn said(certificate: &Certificate) -> Option<LeafRequest> {
     validate(&said).is_ok().then_some(said)
 }
 
-/// Names may stand in another order than they are asked for in: a spec whose list was sorted again asks for the same.
+/// Names may stand in another order than they are asked for in: a spec whose list was sorted again asks for
+/// the same.
 fn is_asked_for(said: &LeafRequest, request: &LeafRequest) -> bool {
     let sorted = |names: &[String]| {
         let mut names = names.to_vec();
@@ -132,20 +167,30 @@ fn is_asked_for(said: &LeafRequest, request: &LeafRequest) -> bool {
     let subject = |request: &LeafRequest| subject_der(request).ok();
     subject(said).is_some()
         && subject(said) == subject(request)
-        && names.into_iter().all(|(said, asked)| sorted(said) == sorted(asked))
+        && names
+            .into_iter()
+            .all(|(said, asked)| sorted(said) == sorted(asked))
 }
 
 /// It was made at most [`CLOCK_SLACK`] after its beginning.
 fn lives_as_asked(certificate: &Certificate, request: &LeafRequest, now: Timestamp) -> Result<(), Mismatch> {
     let made = later(certificate.not_before, CLOCK_SLACK);
-    let request = LeafRequest { duration: whole_seconds(request.duration), ..request.clone() };
+    let request = LeafRequest {
+        duration: whole_seconds(request.duration),
+        ..request.clone()
+    };
     if certificate.not_after > request.end(made, None) {
         return Err(Mismatch::Life);
     }
-    if certificate.not_before > later(now, CLOCK_SLACK) { Err(Mismatch::Future) } else { Ok(()) }
+    if certificate.not_before > later(now, CLOCK_SLACK) {
+        Err(Mismatch::Future)
+    } else {
+        Ok(())
+    }
 }
 
-/// Writes it once more, with its own serial, times, key and signature, and compares. `issuer`: name (DER) and key id.
+/// Writes it once more, with its own serial, times, key and signature, and compares. `issuer`: name (DER) and
+/// key id.
 fn is_written_as(
     certificate: &Certificate,
     said: &LeafRequest,
@@ -160,7 +205,11 @@ fn is_written_as(
     // The first versions let RSA keys encipher keys too.
     let with_encipherment = || KeyUsage(KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment);
     let is_rsa = matches!(certificate.key, KeyStrength::Rsa(_));
-    if same(usage()) || (is_rsa && same(with_encipherment())) { Ok(()) } else { Err(Mismatch::Form) }
+    if same(usage()) || (is_rsa && same(with_encipherment())) {
+        Ok(())
+    } else {
+        Err(Mismatch::Form)
+    }
 }
 
 fn again(
@@ -170,7 +219,9 @@ fn again(
     extensions: Vec<Extension>,
     algorithm: &'static SignatureAlgorithm,
 ) -> builder::Result<Vec<u8>> {
-    let Ok((_, x509)) = X509Certificate::from_der(certificate.der()) else { return Ok(vec![]) };
+    let Ok((_, x509)) = X509Certificate::from_der(certificate.der()) else {
+        return Ok(vec![]);
+    };
     if !is_our_serial(x509.raw_serial()) {
         return Ok(vec![]);
     }
@@ -223,7 +274,10 @@ mod tests {
     }
 
     fn numbered(number: &str) -> LeafRequest {
-        LeafRequest { serial_number: Some(number.to_owned()), ..full() }
+        LeafRequest {
+            serial_number: Some(number.to_owned()),
+            ..full()
+        }
     }
 
     fn key() -> KeyPair {
@@ -305,7 +359,11 @@ mod tests {
         signs(&tlv(0x30, &all.concat()), key, certificate)
     }
 
-    fn with_extensions(certificate: &Certificate, key: &KeyPair, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
+    fn with_extensions(
+        certificate: &Certificate,
+        key: &KeyPair,
+        change: impl FnOnce(&mut Vec<Vec<u8>>),
+    ) -> Vec<u8> {
         changed(certificate, key, |tbs| {
             let mut all = listed(tbs);
             change(&mut all);
@@ -321,28 +379,54 @@ mod tests {
         };
         let run = |args: &str| {
             let out = Command::new("openssl").args(args.split(' ')).output().unwrap();
-            assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
+            assert!(
+                out.status.success(),
+                "{args}: {}",
+                String::from_utf8_lossy(&out.stderr)
+            );
             String::from_utf8(out.stdout).unwrap()
         };
         let key = file("key", &key.serialize_pem());
         let csr = run(&format!("req -new -utf8 -key {key} -subj {subject}"));
         let csr = file("csr", &csr);
-        let extensions = extensions.map(|text| format!(" -extfile {}", file("ext", text))).unwrap_or_default();
-        let pem = run(&format!("x509 -req -in {csr} -signkey {key} -days 30{extensions}"));
+        let extensions = extensions
+            .map(|text| format!(" -extfile {}", file("ext", text)))
+            .unwrap_or_default();
+        let pem = run(&format!(
+            "x509 -req -in {csr} -signkey {key} -days 30{extensions}"
+        ));
         parse_pem_bundle(&pem).unwrap().remove(0).der().to_vec()
     }
 
     #[test]
     fn what_is_issued_today_or_was_by_an_earlier_release_is_ours() {
         let ca = issuer("Partners", now());
-        for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048, KeyKind::Rsa3072, KeyKind::Rsa4096] {
+        for kind in [
+            KeyKind::EcdsaP256,
+            KeyKind::EcdsaP384,
+            KeyKind::Rsa2048,
+            KeyKind::Rsa3072,
+            KeyKind::Rsa4096,
+        ] {
             let key = generate(kind).unwrap();
             assert_eq!(KeyKind::of(&key), Some(kind));
-            for asked in [request("client1"), full(), numbered("2"), numbered("9223372036854775807")] {
+            for asked in [
+                request("client1"),
+                full(),
+                numbered("2"),
+                numbered("9223372036854775807"),
+            ] {
                 let leaf = signed(&asked, &key);
                 let said = signed_itself(&leaf).unwrap();
-                assert_eq!((&said.common_name, &said.serial_number), (&asked.common_name, &asked.serial_number));
-                assert_eq!(signed_itself_for(&leaf, &asked, now()), Ok(()), "{kind}: {leaf:?}");
+                assert_eq!(
+                    (&said.common_name, &said.serial_number),
+                    (&asked.common_name, &asked.serial_number)
+                );
+                assert_eq!(
+                    signed_itself_for(&leaf, &asked, now()),
+                    Ok(()),
+                    "{kind}: {leaf:?}"
+                );
                 let another_order = LeafRequest {
                     serial_number: None,
                     dns_names: asked.dns_names.iter().rev().cloned().collect(),
@@ -350,11 +434,15 @@ mod tests {
                 };
                 assert_eq!(signed_itself_for(&leaf, &another_order, now()), Ok(()));
             }
-            let issued = issue(&full(), &key.subject_public_key_info(), &ca, now()).unwrap().certificate;
+            let issued = issue(&full(), &key.subject_public_key_info(), &ca, now())
+                .unwrap()
+                .certificate;
             assert_eq!(issued_for(&issued, &full(), &ca, now()), Ok(()), "{kind}");
 
             // Earlier releases: five minutes for clocks, and RSA keys for encipherment too.
-            let five = drafted(&full(), &key, |d| d.not_before = earlier(now(), SignedDuration::from_mins(5)));
+            let five = drafted(&full(), &key, |d| {
+                d.not_before = earlier(now(), SignedDuration::from_mins(5))
+            });
             assert_eq!(signed_itself_for(&five, &full(), now()), Ok(()), "{kind}");
             let spki = key.subject_public_key_info();
             let both = KeyUsage(KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment);
@@ -367,7 +455,8 @@ mod tests {
         }
     }
 
-    /// Written by another program in the forms that there have been. These stay ours for good: what is not leaves truststores at once.
+    /// Written by another program in the forms that there have been. These stay ours for good: what is not
+    /// leaves truststores at once.
     #[test]
     fn the_kept_certificates_of_each_form_are_ours() {
         let kept = [
@@ -378,7 +467,12 @@ mod tests {
         for (pem, asked) in kept {
             let certificate = parse_pem_bundle(pem).unwrap().remove(0);
             let number = signed_itself(&certificate).map(|said| said.serial_number);
-            assert_eq!(number, Ok(asked.serial_number.clone()), "{certificate:?} {:?}", certificate.key);
+            assert_eq!(
+                number,
+                Ok(asked.serial_number.clone()),
+                "{certificate:?} {:?}",
+                certificate.key
+            );
             assert_eq!(signed_itself_for(&certificate, &asked, now()), Ok(()));
         }
     }
@@ -388,16 +482,27 @@ mod tests {
         let (key, other) = (key(), generate(KeyKind::EcdsaP256).unwrap());
         let good = signed(&full(), &key);
         let none = Name::default();
-        let ca = BasicConstraints { ca: true, path_len_constraint: None }.to_extension(&none, &[]).unwrap();
+        let ca = BasicConstraints {
+            ca: true,
+            path_len_constraint: None,
+        }
+        .to_extension(&none, &[])
+        .unwrap();
         let usages = |usages| KeyUsage(usages).to_extension(&none, &[]).unwrap();
         let eku = |all: &[_]| ExtendedKeyUsage(all.to_vec()).to_extension(&none, &[]).unwrap();
         let of_draft = |change: &dyn Fn(&mut Draft)| drafted(&full(), &key, change).der().to_vec();
         // An extension that nobody knows: 1.2.3, with and without the flag.
         let unknown = tlv(0x30, &[&tlv(6, &[42, 3])[..], &tlv(4, &[5, 0])].concat());
-        let critical = tlv(0x30, &[&tlv(6, &[42, 3])[..], &[1, 1, 0xff], &tlv(4, &[5, 0])].concat());
+        let critical = tlv(
+            0x30,
+            &[&tlv(6, &[42, 3])[..], &[1, 1, 0xff], &tlv(4, &[5, 0])].concat(),
+        );
         let sanless = signed(&request("client1"), &key);
         let name = |tag: u8| {
-            let attribute = tlv(0x30, &[&tlv(6, &[0x55, 4, 3])[..], &tlv(tag, b"client1")].concat());
+            let attribute = tlv(
+                0x30,
+                &[&tlv(6, &[0x55, 4, 3])[..], &tlv(tag, b"client1")].concat(),
+            );
             tlv(0x30, &tlv(0x31, &attribute))
         };
         let serial = |octets: &[u8]| changed(&good, &key, |tbs| tbs[1] = tlv(2, octets));
@@ -405,9 +510,16 @@ mod tests {
             ("version 1, by openssl", openssl(&key, "/CN=client1", None)),
             (
                 "keyCertSign without basicConstraints, by openssl",
-                openssl(&key, "/CN=client1", Some("keyUsage=critical,keyCertSign,digitalSignature")),
+                openssl(
+                    &key,
+                    "/CN=client1",
+                    Some("keyUsage=critical,keyCertSign,digitalSignature"),
+                ),
             ),
-            ("an authority, by openssl", openssl(&key, "/CN=client1", Some("basicConstraints=critical,CA:TRUE"))),
+            (
+                "an authority, by openssl",
+                openssl(&key, "/CN=client1", Some("basicConstraints=critical,CA:TRUE")),
+            ),
             (
                 "all of ours, by openssl",
                 openssl(
@@ -419,13 +531,34 @@ mod tests {
                     ),
                 ),
             ),
-            ("version 1 with extensions", changed(&good, &key, |tbs| drop(tbs.remove(0)))),
-            ("version 1 without", changed(&good, &key, |tbs| *tbs = tbs[1..7].to_vec())),
-            ("version 1, spelled out", changed(&good, &key, |tbs| tbs[0] = vec![0xa0, 3, 2, 1, 0])),
-            ("version 2", changed(&good, &key, |tbs| tbs[0] = vec![0xa0, 3, 2, 1, 1])),
-            ("version 4", changed(&good, &key, |tbs| tbs[0] = vec![0xa0, 3, 2, 1, 3])),
-            ("version 3 in two octets", changed(&good, &key, |tbs| tbs[0] = vec![0xa0, 4, 2, 2, 0, 2])),
-            ("version 3 without extensions", changed(&good, &key, |tbs| tbs.truncate(7))),
+            (
+                "version 1 with extensions",
+                changed(&good, &key, |tbs| drop(tbs.remove(0))),
+            ),
+            (
+                "version 1 without",
+                changed(&good, &key, |tbs| *tbs = tbs[1..7].to_vec()),
+            ),
+            (
+                "version 1, spelled out",
+                changed(&good, &key, |tbs| tbs[0] = vec![0xa0, 3, 2, 1, 0]),
+            ),
+            (
+                "version 2",
+                changed(&good, &key, |tbs| tbs[0] = vec![0xa0, 3, 2, 1, 1]),
+            ),
+            (
+                "version 4",
+                changed(&good, &key, |tbs| tbs[0] = vec![0xa0, 3, 2, 1, 3]),
+            ),
+            (
+                "version 3 in two octets",
+                changed(&good, &key, |tbs| tbs[0] = vec![0xa0, 4, 2, 2, 0, 2]),
+            ),
+            (
+                "version 3 without extensions",
+                changed(&good, &key, |tbs| tbs.truncate(7)),
+            ),
             ("CA:TRUE", of_draft(&|d| d.extensions[0] = ca.clone())),
             ("no basicConstraints", of_draft(&|d| drop(d.extensions.remove(0)))),
             (
@@ -442,16 +575,37 @@ mod tests {
                 }),
             ),
             ("no keyUsage", of_draft(&|d| drop(d.extensions.remove(1)))),
-            ("keyUsage that is not critical", of_draft(&|d| d.extensions[1].critical = false)),
+            (
+                "keyUsage that is not critical",
+                of_draft(&|d| d.extensions[1].critical = false),
+            ),
             ("no EKU", of_draft(&|d| drop(d.extensions.remove(2)))),
-            ("serverAuth too", of_draft(&|d| d.extensions[2] = eku(&[ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH]))),
+            (
+                "serverAuth too",
+                of_draft(&|d| d.extensions[2] = eku(&[ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH])),
+            ),
             ("a critical EKU", of_draft(&|d| d.extensions[2].critical = true)),
             ("another order", of_draft(&|d| d.extensions.swap(0, 1))),
-            ("a second basicConstraints", of_draft(&|d| d.extensions.push(ca.clone()))),
-            ("a second basicConstraints first", of_draft(&|d| d.extensions.insert(0, ca.clone()))),
-            ("the same extension twice", with_extensions(&good, &key, |all| all.push(all[0].clone()))),
-            ("an unknown extension", with_extensions(&good, &key, |all| all.push(unknown.clone()))),
-            ("a critical one", with_extensions(&good, &key, |all| all.push(critical.clone()))),
+            (
+                "a second basicConstraints",
+                of_draft(&|d| d.extensions.push(ca.clone())),
+            ),
+            (
+                "a second basicConstraints first",
+                of_draft(&|d| d.extensions.insert(0, ca.clone())),
+            ),
+            (
+                "the same extension twice",
+                with_extensions(&good, &key, |all| all.push(all[0].clone())),
+            ),
+            (
+                "an unknown extension",
+                with_extensions(&good, &key, |all| all.push(unknown.clone())),
+            ),
+            (
+                "a critical one",
+                with_extensions(&good, &key, |all| all.push(critical.clone())),
+            ),
             (
                 "an octet more in an extension",
                 with_extensions(&good, &key, |all| {
@@ -495,23 +649,46 @@ mod tests {
                     all[last] = tlv(0x30, &names.concat());
                 }),
             ),
-            ("a unique id", changed(&good, &key, |tbs| tbs.insert(7, vec![0x81, 2, 0, 1]))),
-            ("an octet after the last part", changed(&good, &key, |tbs| tbs.push(vec![5, 0]))),
+            (
+                "a unique id",
+                changed(&good, &key, |tbs| tbs.insert(7, vec![0x81, 2, 0, 1])),
+            ),
+            (
+                "an octet after the last part",
+                changed(&good, &key, |tbs| tbs.push(vec![5, 0])),
+            ),
             ("a serial of 8 octets", serial(&[0x40; 8])),
             ("of 17", serial(&[0x40; 17])),
             ("of 20", serial(&[0x40; 20])),
             ("a negative one", serial(&[0xc0; 16])),
             ("zero", serial(&[0])),
-            ("with a needless zero before it", serial(&[&[0][..], &[0x40; 16]].concat())),
+            (
+                "with a needless zero before it",
+                serial(&[&[0][..], &[0x40; 16]].concat()),
+            ),
             ("16 octets as we never give them", serial(&[0x3f; 16])),
             (
                 "a subject in PrintableString",
                 changed(&sanless, &key, |tbs| (tbs[3], tbs[5]) = (name(0x13), name(0x13))),
             ),
-            ("in T61String", changed(&sanless, &key, |tbs| (tbs[3], tbs[5]) = (name(0x14), name(0x14)))),
-            ("an issuer in another string type", changed(&sanless, &key, |tbs| tbs[3] = name(0x13))),
-            ("another issuer", of_draft(&|d| d.issuer = subject_der(&request("Partners")).unwrap())),
-            ("an empty subject", changed(&sanless, &key, |tbs| (tbs[3], tbs[5]) = (vec![0x30, 0], vec![0x30, 0]))),
+            (
+                "in T61String",
+                changed(&sanless, &key, |tbs| (tbs[3], tbs[5]) = (name(0x14), name(0x14))),
+            ),
+            (
+                "an issuer in another string type",
+                changed(&sanless, &key, |tbs| tbs[3] = name(0x13)),
+            ),
+            (
+                "another issuer",
+                of_draft(&|d| d.issuer = subject_der(&request("Partners")).unwrap()),
+            ),
+            (
+                "an empty subject",
+                changed(&sanless, &key, |tbs| {
+                    (tbs[3], tbs[5]) = (vec![0x30, 0], vec![0x30, 0])
+                }),
+            ),
             (
                 "two common names",
                 changed(&sanless, &key, |tbs| {
@@ -530,13 +707,19 @@ mod tests {
             (
                 "a time in GeneralizedTime",
                 changed(&good, &key, |tbs| {
-                    tbs[4] = tlv(0x30, &[tlv(0x18, b"20261124114500Z"), parts(&tbs[4])[1].clone()].concat());
+                    tbs[4] = tlv(
+                        0x30,
+                        &[tlv(0x18, b"20261124114500Z"), parts(&tbs[4])[1].clone()].concat(),
+                    );
                 }),
             ),
             (
                 "a time without seconds",
                 changed(&good, &key, |tbs| {
-                    tbs[4] = tlv(0x30, &[tlv(0x17, b"2611241145Z"), parts(&tbs[4])[1].clone()].concat());
+                    tbs[4] = tlv(
+                        0x30,
+                        &[tlv(0x17, b"2611241145Z"), parts(&tbs[4])[1].clone()].concat(),
+                    );
                 }),
             ),
             (
@@ -546,7 +729,10 @@ mod tests {
                     d.extensions = extensions(&full(), &spki, key_id_of(&spki).unwrap(), usage()).unwrap();
                 }),
             ),
-            ("signed by another key of the same name", changed(&good, &other, |_| ())),
+            (
+                "signed by another key of the same name",
+                changed(&good, &other, |_| ()),
+            ),
             ("an octet after the end", [good.der(), &[0]].concat()),
             ("an unused bit in the signature", {
                 let mut all = parts(good.der());
@@ -598,8 +784,14 @@ mod tests {
             let key = dir.path().join("key").display().to_string();
             let line = format!("req -x509 -nodes -days 30 -subj /CN=client1 -keyout {key} {case}");
             let out = Command::new("openssl").args(line.split(' ')).output().unwrap();
-            assert!(out.status.success(), "{case}: {}", String::from_utf8_lossy(&out.stderr));
-            let Ok(mut made) = parse_pem_bundle(std::str::from_utf8(&out.stdout).unwrap()) else { continue };
+            assert!(
+                out.status.success(),
+                "{case}: {}",
+                String::from_utf8_lossy(&out.stderr)
+            );
+            let Ok(mut made) = parse_pem_bundle(std::str::from_utf8(&out.stdout).unwrap()) else {
+                continue;
+            };
             let spki = made.remove(0).spki_der().to_vec();
             assert_eq!(KeyKind::of_der(&spki), None, "{case}");
         }
@@ -608,7 +800,10 @@ mod tests {
         let good = signed(&request("client1"), &key);
         let certificate = Certificate::from_der(&changed(&good, &key, |tbs| {
             let mut spki = parts(&tbs[6]);
-            spki[0] = tlv(0x30, &[&parts(&spki[0])[0][..], &[6, 5, 0x2b, 0x81, 4, 0, 0x0a]].concat()); // secp256k1
+            spki[0] = tlv(
+                0x30,
+                &[&parts(&spki[0])[0][..], &[6, 5, 0x2b, 0x81, 4, 0, 0x0a]].concat(),
+            ); // secp256k1
             tbs[6] = tlv(0x30, &spki.concat());
         }));
         assert!(certificate.is_none_or(|c| signed_itself(&c) == Err(Mismatch::Key)));
@@ -628,16 +823,25 @@ mod tests {
         let changes: Vec<(&str, Change)> = vec![
             ("another name", Box::new(|r| r.common_name = "client2".into())),
             ("in capitals", Box::new(|r| r.common_name = "CLIENT1".into())),
-            ("another organization", Box::new(|r| r.organizations[0] = "Zeta".into())),
+            (
+                "another organization",
+                Box::new(|r| r.organizations[0] = "Zeta".into()),
+            ),
             ("in another order", Box::new(|r| r.organizations.reverse())),
             ("a unit less", Box::new(|r| r.organizational_units.clear())),
-            ("a unit more", Box::new(move |r| more(&mut r.organizational_units, "b"))),
+            (
+                "a unit more",
+                Box::new(move |r| more(&mut r.organizational_units, "b")),
+            ),
             ("a country less", Box::new(|r| r.countries.clear())),
             ("a locality less", Box::new(|r| r.localities.clear())),
             ("a province less", Box::new(|r| r.provinces.clear())),
             ("a DNS name less", Box::new(|r| drop(r.dns_names.pop()))),
             ("one more", Box::new(move |r| more(&mut r.dns_names, "c.example"))),
-            ("the same one twice", Box::new(move |r| more(&mut r.dns_names, "a.example"))),
+            (
+                "the same one twice",
+                Box::new(move |r| more(&mut r.dns_names, "a.example")),
+            ),
             ("a URI less", Box::new(|r| r.uris.clear())),
             ("an address less", Box::new(|r| r.email_addresses.clear())),
         ];
@@ -661,7 +865,9 @@ mod tests {
         }
         // An authority's leaves have none.
         let ca = issuer("Partners", now());
-        let leaf = issue(&numbered("2"), &spki(KeyKind::EcdsaP256), &ca, now()).unwrap().certificate;
+        let leaf = issue(&numbered("2"), &spki(KeyKind::EcdsaP256), &ca, now())
+            .unwrap()
+            .certificate;
         assert_eq!(issued_for(&leaf, &full(), &ca, now()), Err(Mismatch::Request));
     }
 
@@ -669,23 +875,61 @@ mod tests {
     fn it_lives_no_longer_than_it_may() {
         let (key, day) = (key(), HOUR * 24);
         let living = |from: Timestamp, life: SignedDuration| {
-            drafted(&full(), &key, |d| (d.not_before, d.not_after) = (from, from + life))
+            drafted(&full(), &key, |d| {
+                (d.not_before, d.not_after) = (from, from + life)
+            })
         };
         let start = earlier(now(), CLOCK_SLACK);
-        let asked = |duration, not_after| LeafRequest { duration, not_after, ..full() };
+        let asked = |duration, not_after| LeafRequest {
+            duration,
+            not_after,
+            ..full()
+        };
         let second = SignedDuration::from_secs(1);
         let cases = [
             (living(start, CLOCK_SLACK + day), asked(day, None), Ok(())),
-            (living(start, CLOCK_SLACK + day + second), asked(day, None), Err(Mismatch::Life)),
+            (
+                living(start, CLOCK_SLACK + day + second),
+                asked(day, None),
+                Err(Mismatch::Life),
+            ),
             (living(start, HOUR), asked(day, None), Ok(())),
-            (living(start, CLOCK_SLACK + day), asked(day * 2, Some(now() + day)), Ok(())),
-            (living(start, CLOCK_SLACK + day + second), asked(day * 2, Some(now() + day)), Err(Mismatch::Life)),
+            (
+                living(start, CLOCK_SLACK + day),
+                asked(day * 2, Some(now() + day)),
+                Ok(()),
+            ),
+            (
+                living(start, CLOCK_SLACK + day + second),
+                asked(day * 2, Some(now() + day)),
+                Err(Mismatch::Life),
+            ),
             // A life of fractions of a second ends with a whole one.
-            (living(start, CLOCK_SLACK + second * 2), asked(SignedDuration::from_millis(1500), None), Ok(())),
-            (living(start - day * 400, CLOCK_SLACK + day), asked(day, None), Ok(())),
-            (living(now() + CLOCK_SLACK, CLOCK_SLACK + day), asked(day, None), Ok(())),
-            (living(now() + CLOCK_SLACK + second, CLOCK_SLACK + day), asked(day, None), Err(Mismatch::Future)),
-            (living(now() + day * 3650, CLOCK_SLACK + day), asked(day, None), Err(Mismatch::Future)),
+            (
+                living(start, CLOCK_SLACK + second * 2),
+                asked(SignedDuration::from_millis(1500), None),
+                Ok(()),
+            ),
+            (
+                living(start - day * 400, CLOCK_SLACK + day),
+                asked(day, None),
+                Ok(()),
+            ),
+            (
+                living(now() + CLOCK_SLACK, CLOCK_SLACK + day),
+                asked(day, None),
+                Ok(()),
+            ),
+            (
+                living(now() + CLOCK_SLACK + second, CLOCK_SLACK + day),
+                asked(day, None),
+                Err(Mismatch::Future),
+            ),
+            (
+                living(now() + day * 3650, CLOCK_SLACK + day),
+                asked(day, None),
+                Err(Mismatch::Future),
+            ),
             // Written in GeneralizedTime, as from 2050 on.
             (living(start, day * 36500), asked(day * 36500, None), Ok(())),
         ];
@@ -717,8 +961,15 @@ mod tests {
         assert_eq!(by(&|_| (), &ca), Ok(()));
         assert_eq!(by(&|_| (), &other), Err(Mismatch::Signature));
         let none = Name::default();
-        let authority = BasicConstraints { ca: true, path_len_constraint: None }.to_extension(&none, &[]).unwrap();
-        let server = ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH]).to_extension(&none, &[]).unwrap();
+        let authority = BasicConstraints {
+            ca: true,
+            path_len_constraint: None,
+        }
+        .to_extension(&none, &[])
+        .unwrap();
+        let server = ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH])
+            .to_extension(&none, &[])
+            .unwrap();
         let changes: [&dyn Fn(&mut Draft); 5] = [
             &|d| d.extensions[0] = authority.clone(),
             &|d| drop(d.extensions.remove(0)),
@@ -735,7 +986,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(crate::cases(400))]
-        /// Whatever octet is changed before it is signed: what is still ours differs in its serial and its times only.
+        /// Whatever octet is changed before it is signed: what is still ours differs in its serial and its
+        /// times only.
         #[test]
         fn no_other_octet_is_free(at in any::<prop::sample::Index>(), octet in any::<u8>()) {
             let key = key();

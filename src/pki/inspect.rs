@@ -1,5 +1,5 @@
-//! Does the Secret of a client certificate still hold what it should? One list of rules, each pure; the first that is broken
-//! is the reason to issue again.
+//! Does the Secret of a client certificate still hold what it should? One list of rules, each pure; the first
+//! that is broken is the reason to issue again.
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
 use super::certificate::{Certificate, parse_pem_bundle};
@@ -38,7 +38,8 @@ pub struct Inspection<'a> {
 pub enum RenewBefore {
     /// With a third of the life left.
     Unset,
-    /// This long before the end. Not shorter than the certificate's life: then as `Unset`, else it would be renewed forever.
+    /// This long before the end. Not shorter than the certificate's life: then as `Unset`, else it would be
+    /// renewed forever.
     Duration(SignedDuration),
     /// With this percentage of the life left (1 to 99; else as `Unset`).
     Percentage(u8),
@@ -67,7 +68,8 @@ pub enum Reason {
     IssuerDiffers,
     /// `ca.crt` or the intermediates in `tls.crt` are not the issuer's current chain.
     ChainDiffers,
-    /// The certificate is not what a release of ours would have issued: forged, or made by somebody else who has the issuer's key.
+    /// The certificate is not what a release of ours would have issued: forged, or made by somebody else who
+    /// has the issuer's key.
     FormDiffers,
     Expired,
     RenewalAsked,
@@ -106,7 +108,10 @@ const RULES: &[Rule] = &[
 ];
 
 fn broken(reason: Reason, message: impl Into<String>) -> Option<Violation> {
-    Some(Violation { reason, message: message.into() })
+    Some(Violation {
+        reason,
+        message: message.into(),
+    })
 }
 
 /// What a Secret holds, read. Reading is the first three rules.
@@ -123,14 +128,16 @@ struct Found {
 impl Found {
     fn read(secret: Option<&SecretData>, key: &DesiredKey) -> Result<Found, Violation> {
         let fail = |reason, message: String| Violation { reason, message };
-        let secret = secret.ok_or_else(|| fail(Reason::SecretMissing, "there is no Secret yet".to_owned()))?;
+        let secret =
+            secret.ok_or_else(|| fail(Reason::SecretMissing, "there is no Secret yet".to_owned()))?;
         fn data<'a>(name: &str, data: &'a Option<Vec<u8>>) -> Result<&'a [u8], Violation> {
             let broken = |reason, message| Err(Violation { reason, message });
             match data {
                 // Programs that mount the Secret may read fewer shapes.
-                Some(data) if !pem::is_plain(data) => {
-                    broken(Reason::Damaged, format!("{name} is PEM in a shape that not every program reads"))
-                }
+                Some(data) if !pem::is_plain(data) => broken(
+                    Reason::Damaged,
+                    format!("{name} is PEM in a shape that not every program reads"),
+                ),
                 Some(data) if !data.is_empty() => Ok(data),
                 _ => broken(Reason::DataMissing, format!("the Secret has no {name}")),
             }
@@ -140,15 +147,25 @@ impl Found {
             DesiredKey::Requested { spki } => (spki.clone(), None),
             DesiredKey::Made { .. } => {
                 let pem = data("tls.key", &secret.tls_key)?;
-                let key = keys::parse(pem).map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
-                (key.subject_public_key_info(), Some((KeyKind::of(&key), keys::encoding_of(pem))))
+                let key =
+                    keys::parse(pem).map_err(|error| fail(Reason::Damaged, format!("tls.key: {error}")))?;
+                (
+                    key.subject_public_key_info(),
+                    Some((KeyKind::of(&key), keys::encoding_of(pem))),
+                )
             }
         };
         let certificates = |name: &str, text: &[u8]| {
             parse_pem_bundle(text).map_err(|error| fail(Reason::Damaged, format!("{name}: {error}")))
         };
         let mut intermediates = certificates("tls.crt", tls_crt)?;
-        Ok(Found { leaf: intermediates.remove(0), intermediates, ca: certificates("ca.crt", ca_crt)?, spki, private })
+        Ok(Found {
+            leaf: intermediates.remove(0),
+            intermediates,
+            ca: certificates("ca.crt", ca_crt)?,
+            spki,
+            private,
+        })
     }
 }
 
@@ -156,8 +173,15 @@ fn key_does_not_match(_: &Inspection<'_>, found: &Found) -> Option<Violation> {
     if found.spki == found.leaf.spki_der() {
         return None;
     }
-    let whose = if found.private.is_some() { "tls.key" } else { "the key of spec.csr" };
-    broken(Reason::KeyMismatch, format!("{whose} is not the key of the certificate in tls.crt"))
+    let whose = if found.private.is_some() {
+        "tls.key"
+    } else {
+        "the key of spec.csr"
+    };
+    broken(
+        Reason::KeyMismatch,
+        format!("{whose} is not the key of the certificate in tls.crt"),
+    )
 }
 
 fn key_is_of_another_kind(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
@@ -165,10 +189,16 @@ fn key_is_of_another_kind(inspection: &Inspection<'_>, found: &Found) -> Option<
         return None;
     };
     if private.0 != Some(*kind) {
-        return broken(Reason::KeyDiffers, format!("the spec asks for a key of kind {kind}"));
+        return broken(
+            Reason::KeyDiffers,
+            format!("the spec asks for a key of kind {kind}"),
+        );
     }
     if private.1 != Some(*encoding) {
-        return broken(Reason::KeyDiffers, "the spec asks for another encoding of the key");
+        return broken(
+            Reason::KeyDiffers,
+            "the spec asks for another encoding of the key",
+        );
     }
     None
 }
@@ -176,7 +206,10 @@ fn key_is_of_another_kind(inspection: &Inspection<'_>, found: &Found) -> Option<
 fn subject_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     let (request, leaf) = (inspection.request, &found.leaf);
     if subject_der(request).ok().as_ref() != Some(&leaf.subject_der) {
-        return broken(Reason::SubjectDiffers, format!("the spec asks for another subject than {}", leaf.subject));
+        return broken(
+            Reason::SubjectDiffers,
+            format!("the spec asks for another subject than {}", leaf.subject),
+        );
     }
     let pairs = [
         (&request.dns_names, &leaf.dns_names),
@@ -184,7 +217,10 @@ fn subject_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violati
         (&request.email_addresses, &leaf.email_addresses),
     ];
     if leaf.other_names || pairs.iter().any(|(asked, there)| sorted(asked) != sorted(there)) {
-        return broken(Reason::SubjectDiffers, "the spec asks for other subject alternative names");
+        return broken(
+            Reason::SubjectDiffers,
+            "the spec asks for other subject alternative names",
+        );
     }
     None
 }
@@ -195,8 +231,9 @@ fn sorted(names: &[String]) -> Vec<&String> {
     sorted
 }
 
-/// Compares the end of life with what issuing at the same moment would have given. That moment is only known to within the
-/// clock slack (a young issuer's own beginning cuts it), so changes of less than that go unseen.
+/// Compares the end of life with what issuing at the same moment would have given. That moment is only known
+/// to within the clock slack (a young issuer's own beginning cuts it), so changes of less than that go
+/// unseen.
 fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     let asked = |from: Timestamp| inspection.request.end(from, inspection.issuer);
     let second = SignedDuration::from_secs(1);
@@ -212,9 +249,14 @@ fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
     match inspection.issuer.map(Issuer::authority) {
         Some(authority) if !found.leaf.is_issued_by(authority) => broken(
             Reason::IssuerDiffers,
-            format!("the issuing authority is {} with another key or name", authority.subject),
+            format!(
+                "the issuing authority is {} with another key or name",
+                authority.subject
+            ),
         ),
-        None if !found.leaf.self_signed => broken(Reason::IssuerDiffers, "the certificate is not self-signed"),
+        None if !found.leaf.self_signed => {
+            broken(Reason::IssuerDiffers, "the certificate is not self-signed")
+        }
         _ => None,
     }
 }
@@ -225,22 +267,33 @@ fn chain_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation
         None => (std::slice::from_ref(&found.leaf), &[][..]),
     };
     if found.ca != chain {
-        return broken(Reason::ChainDiffers, "ca.crt is not the issuing authority's current chain");
+        return broken(
+            Reason::ChainDiffers,
+            "ca.crt is not the issuing authority's current chain",
+        );
     }
     if found.intermediates != intermediates {
-        return broken(Reason::ChainDiffers, "the intermediates in tls.crt are not the issuing authority's");
+        return broken(
+            Reason::ChainDiffers,
+            "the intermediates in tls.crt are not the issuing authority's",
+        );
     }
     None
 }
 
 fn form_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    let Inspection { request, issuer, now, .. } = inspection;
+    let Inspection {
+        request, issuer, now, ..
+    } = inspection;
     let compared = match issuer {
         Some(issuer) => form::issued_for(&found.leaf, request, issuer, *now),
         None => form::signed_itself_for(&found.leaf, request, *now),
     };
     let mismatch = compared.err()?;
-    broken(Reason::FormDiffers, format!("the certificate in tls.crt is not one that the operator issued: {mismatch}"))
+    broken(
+        Reason::FormDiffers,
+        format!("the certificate in tls.crt is not one that the operator issued: {mismatch}"),
+    )
 }
 
 fn expired(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
@@ -261,7 +314,8 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
     if inspection.now < renewal_time(&found.leaf, inspection.renew_before) {
         return None;
     }
-    // At the end of an authority's life, or of a grant's, a new leaf would not live longer: renewing it would go on forever.
+    // At the end of an authority's life, or of a grant's, a new leaf would not live longer: renewing it would
+    // go on forever.
     let renewed = inspection.request.end(inspection.now, inspection.issuer);
     if renewed.as_second() <= found.leaf.not_after.as_second() {
         return None;
@@ -269,13 +323,18 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
     broken(Reason::RenewalDue, "the time to renew has come")
 }
 
-/// When to renew a certificate: `renew_before` its end, and up to 1% of its life earlier. How much is told by its serial, so that
-/// the certificates of one day do not all renew in one minute, and the answer is always the same.
+/// When to renew a certificate: `renew_before` its end, and up to 1% of its life earlier. How much is told by
+/// its serial, so that the certificates of one day do not all renew in one minute, and the answer is always
+/// the same.
 pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Timestamp {
     let end = certificate.not_after;
     let life = end.duration_since(certificate.not_before);
     // Issued that much after it begins, unless a young issuer cut that.
-    let life = if life > CLOCK_SLACK { life - CLOCK_SLACK } else { life };
+    let life = if life > CLOCK_SLACK {
+        life - CLOCK_SLACK
+    } else {
+        life
+    };
     let third = life / 3;
     let before = match renew_before {
         RenewBefore::Duration(before) if before.is_positive() && before < life => before,
@@ -312,7 +371,11 @@ mod tests {
     }
 
     fn made(kind: KeyKind, encoding: Encoding) -> DesiredKey {
-        DesiredKey::Made { kind, encoding, keep: false }
+        DesiredKey::Made {
+            kind,
+            encoding,
+            keep: false,
+        }
     }
 
     impl World {
@@ -381,7 +444,12 @@ mod tests {
     }
 
     fn other_key() -> Option<Vec<u8>> {
-        Some(keys::pem(&keys::generate(KeyKind::EcdsaP256).unwrap(), Encoding::Pkcs8).unwrap().as_bytes().to_vec())
+        Some(
+            keys::pem(&keys::generate(KeyKind::EcdsaP256).unwrap(), Encoding::Pkcs8)
+                .unwrap()
+                .as_bytes()
+                .to_vec(),
+        )
     }
 
     fn prefix(data: &mut Option<Vec<u8>>, with: &[u8]) {
@@ -389,7 +457,12 @@ mod tests {
     }
 
     fn replace(data: &mut Option<Vec<u8>>, what: &str, with: &str) {
-        *data = Some(String::from_utf8(data.take().unwrap()).unwrap().replace(what, with).into());
+        *data = Some(
+            String::from_utf8(data.take().unwrap())
+                .unwrap()
+                .replace(what, with)
+                .into(),
+        );
     }
 
     #[test]
@@ -398,30 +471,110 @@ mod tests {
         let cases: Vec<(&str, Change, Option<Reason>)> = vec![
             ("as issued", |_| (), None),
             ("no Secret", |w| w.secret = None, Some(Reason::SecretMissing)),
-            ("no data", |w| *w.data() = SecretData::default(), Some(Reason::DataMissing)),
+            (
+                "no data",
+                |w| *w.data() = SecretData::default(),
+                Some(Reason::DataMissing),
+            ),
             ("no key", |w| w.data().tls_key = None, Some(Reason::DataMissing)),
-            ("empty ca.crt", |w| w.data().ca_crt = Some(vec![]), Some(Reason::DataMissing)),
-            ("not text", |w| w.data().tls_crt = Some(vec![0xff]), Some(Reason::Damaged)),
-            ("not PEM", |w| w.data().tls_crt = Some(b"x".to_vec()), Some(Reason::Damaged)),
-            ("a comment in Latin-1", |w| prefix(&mut w.data().tls_crt, b"Gr\xf6\xdfe\n"), None),
+            (
+                "empty ca.crt",
+                |w| w.data().ca_crt = Some(vec![]),
+                Some(Reason::DataMissing),
+            ),
+            (
+                "not text",
+                |w| w.data().tls_crt = Some(vec![0xff]),
+                Some(Reason::Damaged),
+            ),
+            (
+                "not PEM",
+                |w| w.data().tls_crt = Some(b"x".to_vec()),
+                Some(Reason::Damaged),
+            ),
+            (
+                "a comment in Latin-1",
+                |w| prefix(&mut w.data().tls_crt, b"Gr\xf6\xdfe\n"),
+                None,
+            ),
             ("CRLF", |w| replace(&mut w.data().tls_key, "\n", "\r\n"), None),
             // What others mount has to be in a shape that they read.
-            ("a byte order mark", |w| prefix(&mut w.data().tls_key, b"\xef\xbb\xbf"), Some(Reason::Damaged)),
-            ("indented", |w| prefix(&mut w.data().ca_crt, b" "), Some(Reason::Damaged)),
-            ("no line breaks", |w| replace(&mut w.data().tls_crt, "\n", ""), Some(Reason::Damaged)),
-            ("key cut", |w| w.data().tls_key.as_mut().unwrap().truncate(60), Some(Reason::Damaged)),
-            ("another key", |w| w.data().tls_key = other_key(), Some(Reason::KeyMismatch)),
-            ("key kind", |w| w.key = made(KeyKind::Rsa2048, Encoding::Pkcs8), Some(Reason::KeyDiffers)),
-            ("encoding", |w| w.key = made(KeyKind::EcdsaP256, Encoding::Pkcs1), Some(Reason::KeyDiffers)),
-            ("common name", |w| w.request.common_name = "Client1".into(), Some(Reason::SubjectDiffers)),
-            ("organization", |w| w.request.organizations = vec!["Acme".into()], Some(Reason::SubjectDiffers)),
-            ("DNS name", |w| w.request.dns_names = vec!["c".into()], Some(Reason::SubjectDiffers)),
+            (
+                "a byte order mark",
+                |w| prefix(&mut w.data().tls_key, b"\xef\xbb\xbf"),
+                Some(Reason::Damaged),
+            ),
+            (
+                "indented",
+                |w| prefix(&mut w.data().ca_crt, b" "),
+                Some(Reason::Damaged),
+            ),
+            (
+                "no line breaks",
+                |w| replace(&mut w.data().tls_crt, "\n", ""),
+                Some(Reason::Damaged),
+            ),
+            (
+                "key cut",
+                |w| w.data().tls_key.as_mut().unwrap().truncate(60),
+                Some(Reason::Damaged),
+            ),
+            (
+                "another key",
+                |w| w.data().tls_key = other_key(),
+                Some(Reason::KeyMismatch),
+            ),
+            (
+                "key kind",
+                |w| w.key = made(KeyKind::Rsa2048, Encoding::Pkcs8),
+                Some(Reason::KeyDiffers),
+            ),
+            (
+                "encoding",
+                |w| w.key = made(KeyKind::EcdsaP256, Encoding::Pkcs1),
+                Some(Reason::KeyDiffers),
+            ),
+            (
+                "common name",
+                |w| w.request.common_name = "Client1".into(),
+                Some(Reason::SubjectDiffers),
+            ),
+            (
+                "organization",
+                |w| w.request.organizations = vec!["Acme".into()],
+                Some(Reason::SubjectDiffers),
+            ),
+            (
+                "DNS name",
+                |w| w.request.dns_names = vec!["c".into()],
+                Some(Reason::SubjectDiffers),
+            ),
             ("order of names", |w| w.request.dns_names.reverse(), None),
-            ("one URI less", |w| w.request.uris.clear(), Some(Reason::SubjectDiffers)),
-            ("longer", |w| w.request.duration += DAY, Some(Reason::DurationDiffers)),
-            ("shorter", |w| w.request.duration -= DAY, Some(Reason::DurationDiffers)),
-            ("authority renamed", |w| w.issuer = Some(issuer("other", born())), Some(Reason::IssuerDiffers)),
-            ("authority re-keyed", |w| w.issuer = Some(issuer("Partners", born())), Some(Reason::IssuerDiffers)),
+            (
+                "one URI less",
+                |w| w.request.uris.clear(),
+                Some(Reason::SubjectDiffers),
+            ),
+            (
+                "longer",
+                |w| w.request.duration += DAY,
+                Some(Reason::DurationDiffers),
+            ),
+            (
+                "shorter",
+                |w| w.request.duration -= DAY,
+                Some(Reason::DurationDiffers),
+            ),
+            (
+                "authority renamed",
+                |w| w.issuer = Some(issuer("other", born())),
+                Some(Reason::IssuerDiffers),
+            ),
+            (
+                "authority re-keyed",
+                |w| w.issuer = Some(issuer("Partners", born())),
+                Some(Reason::IssuerDiffers),
+            ),
             (
                 "another ca.crt",
                 |w| w.data().ca_crt = Some(issuer("x", born()).ca_pem().into()),
@@ -440,11 +593,27 @@ mod tests {
                 },
                 Some(Reason::ChainDiffers),
             ),
-            ("self-signed now", |w| w.issuer = None, Some(Reason::IssuerDiffers)),
-            ("asked for", |w| w.renewal_asked = true, Some(Reason::RenewalAsked)),
+            (
+                "self-signed now",
+                |w| w.issuer = None,
+                Some(Reason::IssuerDiffers),
+            ),
+            (
+                "asked for",
+                |w| w.renewal_asked = true,
+                Some(Reason::RenewalAsked),
+            ),
             ("expired", |w| w.now = w.leaf().not_after, Some(Reason::Expired)),
-            ("last second", |w| w.now = w.leaf().not_after - SignedDuration::from_secs(1), Some(Reason::RenewalDue)),
-            ("a third left", |w| w.now = w.leaf().not_after - DAY * 30, Some(Reason::RenewalDue)),
+            (
+                "last second",
+                |w| w.now = w.leaf().not_after - SignedDuration::from_secs(1),
+                Some(Reason::RenewalDue),
+            ),
+            (
+                "a third left",
+                |w| w.now = w.leaf().not_after - DAY * 30,
+                Some(Reason::RenewalDue),
+            ),
             ("not yet due", |w| w.now = w.leaf().not_after - DAY * 31, None),
             (
                 "renewBefore",
@@ -474,14 +643,31 @@ mod tests {
         type Change = fn(&mut World);
         let cases: Vec<(&str, Change, Option<Reason>)> = vec![
             ("as signed", |_| (), None),
-            ("of the next revision", |w| w.request.serial_number = Some("2".into()), Some(Reason::SubjectDiffers)),
+            (
+                "of the next revision",
+                |w| w.request.serial_number = Some("2".into()),
+                Some(Reason::SubjectDiffers),
+            ),
             (
                 "another ca.crt",
-                |w| w.data().ca_crt = World::new(born(), issuer("x", born()), request("client1")).data().tls_crt.take(),
+                |w| {
+                    w.data().ca_crt = World::new(born(), issuer("x", born()), request("client1"))
+                        .data()
+                        .tls_crt
+                        .take()
+                },
                 Some(Reason::ChainDiffers),
             ),
-            ("an authority's now", |w| w.issuer = Some(issuer("x", born())), Some(Reason::IssuerDiffers)),
-            ("a third left", |w| w.now = w.leaf().not_after - DAY * 30, Some(Reason::RenewalDue)),
+            (
+                "an authority's now",
+                |w| w.issuer = Some(issuer("x", born())),
+                Some(Reason::IssuerDiffers),
+            ),
+            (
+                "a third left",
+                |w| w.now = w.leaf().not_after - DAY * 30,
+                Some(Reason::RenewalDue),
+            ),
         ];
         for (name, change, expected) in cases {
             let mut world = World::self_signed(born(), request("client1"));
@@ -503,7 +689,10 @@ mod tests {
                 };
                 let subject = subject_der(&world.request).unwrap();
                 let authority = world.issuer.as_ref().map(Issuer::authority);
-                let key_id = authority.map_or_else(|| key_id_of(&spki).unwrap(), |a| a.subject_key_id.clone().unwrap());
+                let key_id = authority.map_or_else(
+                    || key_id_of(&spki).unwrap(),
+                    |a| a.subject_key_id.clone().unwrap(),
+                );
                 let mut extensions = extensions(&world.request, &spki, key_id, usage()).unwrap();
                 if strange {
                     extensions.remove(0); // basicConstraints
@@ -523,7 +712,11 @@ mod tests {
                 }
                 world.data().tls_crt = Some(pem);
                 world.data().tls_key = Some(keys::pem(&key, Encoding::Pkcs8).unwrap().as_bytes().to_vec());
-                assert_eq!(world.reason(), strange.then_some(Reason::FormDiffers), "by itself: {by_itself}");
+                assert_eq!(
+                    world.reason(),
+                    strange.then_some(Reason::FormDiffers),
+                    "by itself: {by_itself}"
+                );
             }
         }
     }
@@ -531,23 +724,34 @@ mod tests {
     #[test]
     fn a_requested_leaf_has_no_key_in_its_secret() {
         let mut world = World::new(born(), issuer("Partners", born()), request("client1"));
-        world.key = DesiredKey::Requested { spki: world.leaf().spki_der().to_vec() };
+        world.key = DesiredKey::Requested {
+            spki: world.leaf().spki_der().to_vec(),
+        };
         world.data().tls_key = None;
         assert_eq!(world.reason(), None);
         world.data().tls_key = Some(b"the requester's own business".to_vec());
         assert_eq!(world.reason(), None);
-        world.key = DesiredKey::Requested { spki: spki(KeyKind::EcdsaP256) };
+        world.key = DesiredKey::Requested {
+            spki: spki(KeyKind::EcdsaP256),
+        };
         assert_eq!(world.reason(), Some(Reason::KeyMismatch));
     }
 
     #[test]
     fn an_authority_near_its_end_is_not_asked_for_ever() {
-        let wanted = authority::AuthorityRequest { duration: DAY * 10, ..authority::tests::request("short") };
+        let wanted = authority::AuthorityRequest {
+            duration: DAY * 10,
+            ..authority::tests::request("short")
+        };
         let made = authority::generate(&wanted, born()).unwrap();
         let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
         let mut world = World::new(born(), ca, request("client1"));
         assert_eq!(world.leaf().not_after, world.issuer.as_ref().unwrap().not_after());
-        assert_eq!(world.reason(), None, "cut by its issuer, which is no change of duration");
+        assert_eq!(
+            world.reason(),
+            None,
+            "cut by its issuer, which is no change of duration"
+        );
         world.now = born() + DAY * 9;
         assert_eq!(world.reason(), None, "due, but a new one would not live longer");
         world.now = born() + DAY * 10;
@@ -570,13 +774,18 @@ mod tests {
         ];
         for (renew_before, expected) in cases {
             let jitter = left(renew_before) - expected;
-            assert!(jitter >= SignedDuration::ZERO && jitter <= DAY * 90 / 100, "{renew_before:?}: {jitter:?}");
+            assert!(
+                jitter >= SignedDuration::ZERO && jitter <= DAY * 90 / 100,
+                "{renew_before:?}: {jitter:?}"
+            );
         }
         // Spread: twenty certificates of one moment do not share a renewal time.
         let mut times: Vec<Timestamp> = (0..20)
             .map(|_| {
                 let issuer = world.issuer.as_ref().unwrap();
-                let leaf = issue(&world.request, &spki(KeyKind::EcdsaP256), issuer, born()).unwrap().certificate;
+                let leaf = issue(&world.request, &spki(KeyKind::EcdsaP256), issuer, born())
+                    .unwrap()
+                    .certificate;
                 renewal_time(&leaf, RenewBefore::Unset)
             })
             .collect();
@@ -587,7 +796,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(crate::cases(64))]
-        /// Whatever is asked for: what was just issued needs nothing, and its renewal lies between issue and end.
+        /// Whatever is asked for: what was just issued needs nothing, and its renewal lies between issue and
+        /// end.
         #[test]
         fn just_issued_needs_nothing(
             seconds in 1i64..400_000_000,

@@ -22,16 +22,19 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// The kind of an existing key; `None` when it is one that we never generate (P-521, Ed25519, RSA of another size or
-    /// with another public exponent than 65537).
+    /// The kind of an existing key; `None` when it is one that we never generate (P-521, Ed25519, RSA of
+    /// another size or with another public exponent than 65537).
     pub fn of(key: &KeyPair) -> Option<KeyKind> {
         KeyKind::of_der(&key.subject_public_key_info())
     }
 
-    /// The kind of a public key (DER SubjectPublicKeyInfo); `None` also when it is written in another way than we write it.
+    /// The kind of a public key (DER SubjectPublicKeyInfo); `None` also when it is written in another way
+    /// than we write it.
     pub(crate) fn of_der(spki: &[u8]) -> Option<KeyKind> {
         let is_it = |shape: &&Shape| {
-            let rest = spki.strip_prefix(shape.head).and_then(|rest| rest.strip_suffix(shape.tail));
+            let rest = spki
+                .strip_prefix(shape.head)
+                .and_then(|rest| rest.strip_suffix(shape.tail));
             rest.is_some_and(|body| body.len() == shape.octets && (shape.tail.is_empty() || body[0] >= 0x80))
         };
         SHAPES.iter().find(is_it).map(|shape| shape.kind)
@@ -56,7 +59,8 @@ struct Shape {
     tail: &'static [u8],
 }
 
-/// An uncompressed point (RFC 5480); a modulus and the exponent 65537 under rsaEncryption with NULL (RFC 3279).
+/// An uncompressed point (RFC 5480); a modulus and the exponent 65537 under rsaEncryption with NULL (RFC
+/// 3279).
 const SHAPES: [Shape; 5] = [
     Shape {
         kind: KeyKind::EcdsaP256,
@@ -148,7 +152,10 @@ impl KeyStrength {
         let bits = &spki.subject_public_key;
         let is_plain = bits.unused_bits == 0 && bits.data.first() == Some(&4);
         let curve = curve.filter(|_| is_plain);
-        match (spki.algorithm.algorithm.to_id_string().as_str(), curve.map(|oid| oid.to_id_string()).as_deref()) {
+        match (
+            spki.algorithm.algorithm.to_id_string().as_str(),
+            curve.map(|oid| oid.to_id_string()).as_deref(),
+        ) {
             ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => KeyStrength::EcdsaP256,
             ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => KeyStrength::EcdsaP384,
             ("1.2.840.10045.2.1", Some("1.3.132.0.35")) => KeyStrength::EcdsaP521,
@@ -172,9 +179,13 @@ pub enum KeyError {
     Generate(#[source] rcgen::Error),
     #[error("there is no PEM block with a private key")]
     NoKey,
-    #[error("the private key is encrypted; only plain keys can be used: openssl pkey -in FILE -out NEW decrypts it")]
+    #[error(
+        "the private key is encrypted; only plain keys can be used: openssl pkey -in FILE -out NEW decrypts it"
+    )]
     Encrypted,
-    #[error("the private key is in OpenSSH's own form: ssh-keygen -p -m PEM -f FILE rewrites that file as PEM")]
+    #[error(
+        "the private key is in OpenSSH's own form: ssh-keygen -p -m PEM -f FILE rewrites that file as PEM"
+    )]
     OpenSsh,
     #[error("it is a public key: put the private key here")]
     Public,
@@ -198,7 +209,8 @@ pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
     .map_err(KeyError::Generate)
 }
 
-/// Reads the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1 (blocks before it, as `EC PARAMETERS`, are skipped).
+/// Reads the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1 (blocks before it, as `EC PARAMETERS`,
+/// are skipped).
 pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<KeyPair, KeyError> {
     KeyPair::try_from(private_block(text.as_ref())?.der.as_slice()).map_err(|_| KeyError::Unreadable)
 }
@@ -212,17 +224,21 @@ pub fn encoding_of(text: &(impl AsRef<[u8]> + ?Sized)) -> Option<Encoding> {
     }
 }
 
-/// The first private key of a PEM file as a block of its own, in the shape that every program reads. Its encoding stays.
+/// The first private key of a PEM file as a block of its own, in the shape that every program reads. Its
+/// encoding stays.
 pub fn alone(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Zeroizing<String>, KeyError> {
     Ok(private_block(text.as_ref())?.to_pem())
 }
 
-/// The key as PEM. For keys that we generate, or write again in another encoding; a key that stays as it is in a Secret is
-/// handed on as the bytes it came in, never through here.
+/// The key as PEM. For keys that we generate, or write again in another encoding; a key that stays as it is
+/// in a Secret is handed on as the bytes it came in, never through here.
 pub fn pem(key: &KeyPair, encoding: Encoding) -> Result<Zeroizing<String>, KeyError> {
     let pkcs8 = pkcs8(key)?;
-    let write =
-        |label, der: &[u8]| encode_string(label, LineEnding::LF, der).map(Zeroizing::new).map_err(|_| KeyError::Encode);
+    let write = |label, der: &[u8]| {
+        encode_string(label, LineEnding::LF, der)
+            .map(Zeroizing::new)
+            .map_err(|_| KeyError::Encode)
+    };
     if encoding == Encoding::Pkcs8 {
         return write("PRIVATE KEY", &pkcs8);
     }
@@ -296,14 +312,21 @@ mod tests {
         for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048] {
             let key = generate(kind).unwrap();
             assert_eq!(KeyKind::of(&key), Some(kind));
-            for (encoding, other) in [(Encoding::Pkcs8, Encoding::Pkcs1), (Encoding::Pkcs1, Encoding::Pkcs8)] {
+            for (encoding, other) in [
+                (Encoding::Pkcs8, Encoding::Pkcs1),
+                (Encoding::Pkcs1, Encoding::Pkcs8),
+            ] {
                 let text = pem(&key, encoding).unwrap();
                 assert_eq!(encoding_of(&text), Some(encoding), "{kind}");
                 let read = parse(&text).unwrap();
                 assert_eq!(KeyKind::of(&read), Some(kind));
                 assert_eq!(read.subject_public_key_info(), key.subject_public_key_info());
                 // and from one encoding into the other
-                assert_eq!(*pem(&read, other).unwrap(), *pem(&key, other).unwrap(), "{kind} {encoding:?}");
+                assert_eq!(
+                    *pem(&read, other).unwrap(),
+                    *pem(&key, other).unwrap(),
+                    "{kind} {encoding:?}"
+                );
             }
         }
     }
@@ -325,12 +348,21 @@ mod tests {
     fn keys_made_by_openssl_are_read() {
         let cases = [
             ("ecparam -name prime256v1 -genkey", Ok(Some(KeyKind::EcdsaP256))), // EC PARAMETERS first, then SEC1
-            ("ecparam -name secp384r1 -genkey -noout", Ok(Some(KeyKind::EcdsaP384))),
-            ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256", Ok(Some(KeyKind::EcdsaP256))),
+            (
+                "ecparam -name secp384r1 -genkey -noout",
+                Ok(Some(KeyKind::EcdsaP384)),
+            ),
+            (
+                "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
+                Ok(Some(KeyKind::EcdsaP256)),
+            ),
             ("genrsa -traditional 2048", Ok(Some(KeyKind::Rsa2048))),
             ("genrsa 2048", Ok(Some(KeyKind::Rsa2048))),
             ("genpkey -algorithm ed25519", Ok(None)),
-            ("genrsa -traditional -aes128 -passout pass:secret 2048", Err("encrypted")),
+            (
+                "genrsa -traditional -aes128 -passout pass:secret 2048",
+                Err("encrypted"),
+            ),
             ("genrsa -aes128 -passout pass:secret 2048", Err("encrypted")),
         ];
         for (args, expected) in cases {

@@ -17,8 +17,9 @@ pub enum KeystoreError {
     Write(#[source] p12_keystore::error::Error),
 }
 
-/// One entry: the private key (PEM, any encoding) and its certificates, the leaf first. With AES-256 and HMAC-SHA-256, as OpenSSL 3 and
-/// Java write it: what is older than OpenSSL 1.1.0 and Java 8u301 cannot read it. No two are the same, whatever is in them.
+/// One entry: the private key (PEM, any encoding) and its certificates, the leaf first. With AES-256 and
+/// HMAC-SHA-256, as OpenSSL 3 and Java write it: what is older than OpenSSL 1.1.0 and Java 8u301 cannot read
+/// it. No two are the same, whatever is in them.
 pub fn write(
     tls_key: &(impl AsRef<[u8]> + ?Sized),
     chain: &[Certificate],
@@ -26,8 +27,10 @@ pub fn write(
 ) -> Result<Vec<u8>, KeystoreError> {
     let pkcs8 = keys::pkcs8(&keys::parse(tls_key)?)?;
     let built = || {
-        let certificates =
-            chain.iter().map(|c| p12_keystore::Certificate::from_der(c.der())).collect::<Result<Vec<_>, _>>()?;
+        let certificates = chain
+            .iter()
+            .map(|c| p12_keystore::Certificate::from_der(c.der()))
+            .collect::<Result<Vec<_>, _>>()?;
         let entry = PrivateKeyChain::new(ALIAS, PrivateKey::from_der(&pkcs8)?, certificates);
         let mut store = KeyStore::new();
         store.add_entry(ALIAS, KeyStoreEntry::PrivateKeyChain(entry));
@@ -37,13 +40,21 @@ pub fn write(
 }
 
 /// Whether this is what [`write`] would have written, but for what is random in it.
-pub fn holds(keystore: &[u8], tls_key: &(impl AsRef<[u8]> + ?Sized), chain: &[Certificate], password: &str) -> bool {
-    let (Ok(store), Ok(key)) =
-        (KeyStore::from_pkcs12(keystore, password, Pkcs12ImportPolicy::Strict), keys::parse(tls_key))
-    else {
+pub fn holds(
+    keystore: &[u8],
+    tls_key: &(impl AsRef<[u8]> + ?Sized),
+    chain: &[Certificate],
+    password: &str,
+) -> bool {
+    let (Ok(store), Ok(key)) = (
+        KeyStore::from_pkcs12(keystore, password, Pkcs12ImportPolicy::Strict),
+        keys::parse(tls_key),
+    ) else {
         return false;
     };
-    let (Some((_, entry)), Ok(pkcs8)) = (store.private_key_chain(), keys::pkcs8(&key)) else { return false };
+    let (Some((_, entry)), Ok(pkcs8)) = (store.private_key_chain(), keys::pkcs8(&key)) else {
+        return false;
+    };
     let there = entry.certs().iter().map(p12_keystore::Certificate::as_der);
     Zeroizing::new(entry.key().as_der().to_vec()) == pkcs8 && there.eq(chain.iter().map(Certificate::der))
 }
@@ -60,33 +71,63 @@ mod tests {
 
     fn made(issuer: &Issuer, kind: KeyKind, encoding: Encoding) -> (String, Vec<Certificate>) {
         let key = generate(kind).unwrap();
-        let leaf =
-            issue(&request("client1"), &key.subject_public_key_info(), issuer, at("2026-11-24T12:00:00Z")).unwrap();
-        (pem(&key, encoding).unwrap().to_string(), parse_pem_bundle(&(leaf.chain_pem + &leaf.ca_pem)).unwrap())
+        let leaf = issue(
+            &request("client1"),
+            &key.subject_public_key_info(),
+            issuer,
+            at("2026-11-24T12:00:00Z"),
+        )
+        .unwrap();
+        (
+            pem(&key, encoding).unwrap().to_string(),
+            parse_pem_bundle(&(leaf.chain_pem + &leaf.ca_pem)).unwrap(),
+        )
     }
 
     #[test]
     fn openssl_and_java_read_what_we_write() {
         let issuer = issuer("Partners", at("2026-11-01T00:00:00Z"));
-        for (kind, encoding) in [(KeyKind::EcdsaP256, Encoding::Pkcs8), (KeyKind::Rsa2048, Encoding::Pkcs1)] {
+        for (kind, encoding) in [
+            (KeyKind::EcdsaP256, Encoding::Pkcs8),
+            (KeyKind::Rsa2048, Encoding::Pkcs1),
+        ] {
             let (tls_key, chain) = made(&issuer, kind, encoding);
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), write(&tls_key, &chain, "password 1").unwrap()).unwrap();
             let read = |program: &str, args: &[&str]| {
-                let out = Command::new(program).args(args).arg(file.path()).output().unwrap();
-                assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+                let out = Command::new(program)
+                    .args(args)
+                    .arg(file.path())
+                    .output()
+                    .unwrap();
+                assert!(
+                    out.status.success(),
+                    "{program}: {}",
+                    String::from_utf8_lossy(&out.stderr)
+                );
                 String::from_utf8(out.stdout).unwrap()
             };
-            let text = read("openssl", &["pkcs12", "-nodes", "-passin", "pass:password 1", "-in"]);
-            let (key, certificates) =
-                (&text[text.find("-----BEGIN PRIVATE").unwrap()..], &text[..text.rfind("Bag").unwrap()]);
-            assert_eq!(keys::parse(key).unwrap().subject_public_key_info(), chain[0].spki_der());
+            let text = read(
+                "openssl",
+                &["pkcs12", "-nodes", "-passin", "pass:password 1", "-in"],
+            );
+            let (key, certificates) = (
+                &text[text.find("-----BEGIN PRIVATE").unwrap()..],
+                &text[..text.rfind("Bag").unwrap()],
+            );
+            assert_eq!(
+                keys::parse(key).unwrap().subject_public_key_info(),
+                chain[0].spki_der()
+            );
             assert_eq!(parse_pem_bundle(certificates).unwrap(), chain);
             if Command::new("keytool").arg("-help").output().is_err() {
                 println!("not tried: there is no keytool here");
                 continue;
             }
-            let listed = read("keytool", &["-list", "-v", "-storepass", "password 1", "-keystore"]);
+            let listed = read(
+                "keytool",
+                &["-list", "-v", "-storepass", "password 1", "-keystore"],
+            );
             assert!(listed.contains("Certificate chain length: 2"), "{listed}");
         }
     }
@@ -96,7 +137,10 @@ mod tests {
         let issuer = issuer("Partners", at("2026-11-01T00:00:00Z"));
         let (tls_key, chain) = made(&issuer, KeyKind::EcdsaP256, Encoding::Pkcs1);
         let (other_key, other_chain) = made(&issuer, KeyKind::EcdsaP256, Encoding::Pkcs8);
-        let (one, again) = (write(&tls_key, &chain, "p").unwrap(), write(&tls_key, &chain, "p").unwrap());
+        let (one, again) = (
+            write(&tls_key, &chain, "p").unwrap(),
+            write(&tls_key, &chain, "p").unwrap(),
+        );
         assert_ne!(one, again);
         for keystore in [&one, &again] {
             assert!(holds(keystore, &tls_key, &chain, "p"));

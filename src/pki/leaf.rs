@@ -33,7 +33,8 @@ pub struct LeafRequest {
     pub countries: Vec<String>,
     pub localities: Vec<String>,
     pub provinces: Vec<String>,
-    /// Tells the subjects of one caller's self-signed certificates apart, digits only; never the spec's. `None`: there is none.
+    /// Tells the subjects of one caller's self-signed certificates apart, digits only; never the spec's.
+    /// `None`: there is none.
     pub serial_number: Option<String>,
     pub dns_names: Vec<String>,
     pub uris: Vec<String>,
@@ -47,7 +48,9 @@ impl LeafRequest {
     /// The end of one that begins to live at `from`, under an issuer or without.
     pub(crate) fn end(&self, from: Timestamp, issuer: Option<&Issuer>) -> Timestamp {
         let caps = [issuer.map(Issuer::not_after), self.not_after];
-        caps.into_iter().flatten().fold(later(from, self.duration), Timestamp::min)
+        caps.into_iter()
+            .flatten()
+            .fold(later(from, self.duration), Timestamp::min)
     }
 }
 
@@ -82,15 +85,16 @@ pub enum IssueError {
     #[error("the authority's subject ({subject}) cannot be written as an issuer byte for byte")]
     IssuerName { subject: String },
     #[error(
-        "no caller would get in with it: {0}; change what is asked for, or give the domain an authority without that constraint"
+        "no caller would get in with it: {0}; change what is asked for, or give the domain an authority \
+         without that constraint"
     )]
     Constrained(#[from] Violation),
     #[error("the certificate could not be written")]
     Write(#[from] builder::Error),
 }
 
-/// Checks a request: lengths by RFC 5280 (appendix A, upper bounds); no `=`, `,` or control characters in the subject, so that
-/// a back end that splits the subject string cannot be fooled.
+/// Checks a request: lengths by RFC 5280 (appendix A, upper bounds); no `=`, `,` or control characters in the
+/// subject, so that a back end that splits the subject string cannot be fooled.
 pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
     subject_part("subject.commonName", &request.common_name, 64)?;
     let parts: [(&str, &[String], usize); 4] = [
@@ -105,9 +109,24 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
         }
     }
     let lists: [List<'_>; 4] = [
-        ("subject.countries", &request.countries, is_country, "must be two capital letters (ISO 3166)"),
-        ("dnsNames", &request.dns_names, is_dns_name, "must be a DNS name, with at most a leading *. as wildcard"),
-        ("uris", &request.uris, is_uri, "must be a URI with a scheme, in printable ASCII without spaces (RFC 3986)"),
+        (
+            "subject.countries",
+            &request.countries,
+            is_country,
+            "must be two capital letters (ISO 3166)",
+        ),
+        (
+            "dnsNames",
+            &request.dns_names,
+            is_dns_name,
+            "must be a DNS name, with at most a leading *. as wildcard",
+        ),
+        (
+            "uris",
+            &request.uris,
+            is_uri,
+            "must be a URI with a scheme, in printable ASCII without spaces (RFC 3986)",
+        ),
         (
             "emailAddresses",
             &request.email_addresses,
@@ -117,11 +136,17 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
     ];
     for (list, values, fits, message) in lists {
         if let Some(at) = values.iter().position(|value| !fits(value)) {
-            return Err(Problem { field: format!("{list}[{at}]"), message });
+            return Err(Problem {
+                field: format!("{list}[{at}]"),
+                message,
+            });
         }
     }
     if request.duration <= SignedDuration::ZERO {
-        return Err(Problem { field: "duration".to_owned(), message: "must be positive" });
+        return Err(Problem {
+            field: "duration".to_owned(),
+            message: "must be positive",
+        });
     }
     Ok(())
 }
@@ -133,17 +158,27 @@ pub(crate) fn subject_part(field: &str, value: &str, longest: usize) -> Result<(
     let message = if value.is_empty() {
         "must not be empty"
     } else if value.chars().count() > longest {
-        if longest == 64 { "must have at most 64 characters" } else { "must have at most 128 characters" }
+        if longest == 64 {
+            "must have at most 64 characters"
+        } else {
+            "must have at most 128 characters"
+        }
     } else if value.contains(['=', ',']) {
         "must not contain = or , (they separate the parts of a subject string)"
-    } else if value.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
+    } else if value
+        .chars()
+        .any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}')
+    {
         "must not contain line breaks or control characters"
     } else if value.trim() != value {
         "must not begin or end with a space"
     } else {
         return Ok(());
     };
-    Err(Problem { field: field.to_owned(), message })
+    Err(Problem {
+        field: field.to_owned(),
+        message,
+    })
 }
 
 fn is_country(value: &str) -> bool {
@@ -153,7 +188,9 @@ fn is_country(value: &str) -> bool {
 fn is_dns_name(value: &str) -> bool {
     let name = value.strip_prefix("*.").unwrap_or(value);
     let label = |label: &str| {
-        let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let inner = label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         (1..=63).contains(&label.len()) && inner && !label.starts_with('-') && !label.ends_with('-')
     };
     value.len() <= 253 && name.split('.').all(label)
@@ -168,7 +205,9 @@ fn is_uri(value: &str) -> bool {
         && scheme.bytes().all(scheme_char)
         && !rest.is_empty()
         && value.len() <= 2048
-        && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte))
+        && rest
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte))
 }
 
 fn is_email(value: &str) -> bool {
@@ -176,12 +215,21 @@ fn is_email(value: &str) -> bool {
         return false;
     };
     let atom = |byte: u8| byte.is_ascii_alphanumeric() || b".!#$%&'*+-/=?^_`{|}~".contains(&byte);
-    (1..=64).contains(&local.len()) && local.bytes().all(atom) && !domain.starts_with('*') && is_dns_name(domain)
+    (1..=64).contains(&local.len())
+        && local.bytes().all(atom)
+        && !domain.starts_with('*')
+        && is_dns_name(domain)
 }
 
-/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE; valid from a quarter of an hour ago (not
-/// before its issuer) for `duration` from now, but never longer than its issuer's chain.
-pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp) -> Result<Leaf, IssueError> {
+/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE; valid
+/// from a quarter of an hour ago (not before its issuer) for `duration` from now, but never longer than its
+/// issuer's chain.
+pub fn issue(
+    request: &LeafRequest,
+    spki: &[u8],
+    issuer: &Issuer,
+    now: Timestamp,
+) -> Result<Leaf, IssueError> {
     validate(request)?;
     let authority = issuer.authority();
     let subject = || authority.subject.clone();
@@ -205,15 +253,23 @@ pub fn issue(request: &LeafRequest, spki: &[u8], issuer: &Issuer, now: Timestamp
     };
     let der = sign(draft, issuer.key())?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
-    // x509-cert sorts the values of a multi-valued RDN; an authority that did not would get leaves that do not chain.
+    // x509-cert sorts the values of a multi-valued RDN; an authority that did not would get leaves that do
+    // not chain.
     if certificate.issuer_der != authority.subject_der || !certificate.is_issued_by(authority) {
         return Err(IssueError::IssuerName { subject: subject() });
     }
     if let Some(violation) = constraints::of_leaf(&certificate, issuer.chain()) {
         return Err(violation.into());
     }
-    let chain_pem = std::iter::once(&certificate).chain(issuer.intermediates()).map(Certificate::to_pem).collect();
-    Ok(Leaf { chain_pem, ca_pem: issuer.ca_pem(), certificate })
+    let chain_pem = std::iter::once(&certificate)
+        .chain(issuer.intermediates())
+        .map(Certificate::to_pem)
+        .collect();
+    Ok(Leaf {
+        chain_pem,
+        ca_pem: issuer.ca_pem(),
+        certificate,
+    })
 }
 
 /// As [`issue`], but signed with its own key: itself is what a truststore then has to hold.
@@ -230,7 +286,11 @@ pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result
     };
     let der = sign(draft, key)?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
-    Ok(Leaf { chain_pem: certificate.to_pem(), ca_pem: certificate.to_pem(), certificate })
+    Ok(Leaf {
+        chain_pem: certificate.to_pem(),
+        ca_pem: certificate.to_pem(),
+        certificate,
+    })
 }
 
 pub(super) fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
@@ -270,11 +330,17 @@ pub(super) fn extensions(
     issuer_key_id: Vec<u8>,
     usage: KeyUsage,
 ) -> builder::Result<Vec<Extension>> {
-    let authority_key_id =
-        AuthorityKeyIdentifier { key_identifier: Some(OctetString::new(issuer_key_id)?), ..Default::default() };
+    let authority_key_id = AuthorityKeyIdentifier {
+        key_identifier: Some(OctetString::new(issuer_key_id)?),
+        ..Default::default()
+    };
     let none = Name::default();
     let mut extensions = vec![
-        BasicConstraints { ca: false, path_len_constraint: None }.to_extension(&none, &[])?,
+        BasicConstraints {
+            ca: false,
+            path_len_constraint: None,
+        }
+        .to_extension(&none, &[])?,
         usage.to_extension(&none, &[])?,
         ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH]).to_extension(&none, &[])?,
         key_id(spki)?.to_extension(&none, &[])?,
@@ -352,7 +418,14 @@ pub(crate) mod tests {
             dir.path().join(name)
         };
         let out = Command::new("openssl")
-            .args(["verify", "-x509_strict", "-purpose", "sslclient", "-attime", &now.as_second().to_string()])
+            .args([
+                "verify",
+                "-x509_strict",
+                "-purpose",
+                "sslclient",
+                "-attime",
+                &now.as_second().to_string(),
+            ])
             .arg("-CAfile")
             .arg(file("root.pem", root))
             .arg("-untrusted")
@@ -367,8 +440,11 @@ pub(crate) mod tests {
     fn openssl_accepts_what_we_issue() {
         let now = at("2026-11-24T12:00:00Z");
         let issuer = issuer("Partners", now);
-        let cases =
-            [(request("client1"), KeyKind::EcdsaP256), (full(), KeyKind::EcdsaP384), (full(), KeyKind::Rsa2048)];
+        let cases = [
+            (request("client1"), KeyKind::EcdsaP256),
+            (full(), KeyKind::EcdsaP384),
+            (full(), KeyKind::Rsa2048),
+        ];
         for (request, kind) in cases {
             let leaf = issue(&request, &spki(kind), &issuer, now).unwrap();
             let verdict = openssl_verify(&issuer.ca_pem(), &leaf.chain_pem, now);
@@ -389,9 +465,15 @@ pub(crate) mod tests {
         let key = keys::generate(KeyKind::EcdsaP256).unwrap();
         let leaf = issue(&full(), &key.subject_public_key_info(), &ca, now).unwrap();
         let c = &leaf.certificate;
-        assert_eq!(c.subject, "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE");
+        assert_eq!(
+            c.subject,
+            "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE"
+        );
         assert_eq!(c.issuer_der, ca.authority().subject_der);
-        assert_eq!((c.version, c.is_ca, c.may_sign, c.self_signed), (3, false, false, false));
+        assert_eq!(
+            (c.version, c.is_ca, c.may_sign, c.self_signed),
+            (3, false, false, false)
+        );
         assert_eq!(c.not_before, at("2026-11-24T11:45:00Z"));
         assert_eq!(c.not_after, at("2027-02-22T12:00:00Z"));
         assert_eq!(
@@ -400,19 +482,36 @@ pub(crate) mod tests {
         );
         assert_eq!(c.spki_der(), key.subject_public_key_info());
         assert_eq!(c.serial.len(), 32);
-        assert_eq!(parse_pem_bundle(&leaf.chain_pem).unwrap(), std::slice::from_ref(c));
+        assert_eq!(
+            parse_pem_bundle(&leaf.chain_pem).unwrap(),
+            std::slice::from_ref(c)
+        );
         let text = openssl_text(&leaf.chain_pem);
         assert!(text.contains("TLS Web Client Authentication\n"), "{text}");
-        assert!(text.contains("CA:FALSE") && text.contains("Authority Key Identifier"), "{text}");
+        assert!(
+            text.contains("CA:FALSE") && text.contains("Authority Key Identifier"),
+            "{text}"
+        );
         assert!(!text.contains("Key Encipherment"), "{text}");
-        let plain = openssl_text(&issue(&request("x"), &key.subject_public_key_info(), &ca, now).unwrap().chain_pem);
-        assert!(!plain.contains("Alternative"), "no SAN extension without SANs: {plain}");
+        let plain = openssl_text(
+            &issue(&request("x"), &key.subject_public_key_info(), &ca, now)
+                .unwrap()
+                .chain_pem,
+        );
+        assert!(
+            !plain.contains("Alternative"),
+            "no SAN extension without SANs: {plain}"
+        );
     }
 
     fn openssl_text(pem: &str) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), pem).unwrap();
-        let out = Command::new("openssl").args(["x509", "-noout", "-text", "-in"]).arg(file.path()).output().unwrap();
+        let out = Command::new("openssl")
+            .args(["x509", "-noout", "-text", "-in"])
+            .arg(file.path())
+            .output()
+            .unwrap();
         String::from_utf8(out.stdout).unwrap()
     }
 
@@ -426,14 +525,20 @@ pub(crate) mod tests {
         };
         let made = authority::generate(&young, born).unwrap();
         let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
-        let soon = issue(&request("x"), &key, &ca, born - SignedDuration::from_mins(4)).unwrap().certificate;
-        assert_eq!((soon.not_before, soon.not_after), (ca.authority().not_before, ca.authority().not_after));
+        let soon = issue(&request("x"), &key, &ca, born - SignedDuration::from_mins(4))
+            .unwrap()
+            .certificate;
+        assert_eq!(
+            (soon.not_before, soon.not_after),
+            (ca.authority().not_before, ca.authority().not_after)
+        );
         let error = |now| issue(&request("x"), &key, &ca, now).unwrap_err().to_string();
         assert!(error(born + SignedDuration::from_hours(24)).contains("has expired"));
         assert!(error(born - SignedDuration::from_mins(16)).contains("not valid yet"));
     }
 
-    /// Whoever makes a certificate, and whoever judges it, may have a clock that is ten minutes wrong, either way.
+    /// Whoever makes a certificate, and whoever judges it, may have a clock that is ten minutes wrong, either
+    /// way.
     #[test]
     fn a_clock_ten_minutes_wrong_keeps_nobody_out() {
         let (right, off) = (at("2026-11-24T12:00:00Z"), SignedDuration::from_mins(10));
@@ -449,7 +554,10 @@ pub(crate) mod tests {
                 }
                 let leaf = issue(&request("x"), &key, &ca, now).unwrap().certificate;
                 for certificate in [&leaf, ca.authority()] {
-                    assert!(certificate.not_before <= right, "{made} {now}: nobody gets in with it yet");
+                    assert!(
+                        certificate.not_before <= right,
+                        "{made} {now}: nobody gets in with it yet"
+                    );
                 }
             }
         }
@@ -462,7 +570,11 @@ pub(crate) mod tests {
         let run = |line: &str| {
             let line = line.replace("@/", &format!("{}/", dir.path().display()));
             let out = Command::new("openssl").args(line.split(' ')).output().unwrap();
-            assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+            assert!(
+                out.status.success(),
+                "{line}: {}",
+                String::from_utf8_lossy(&out.stderr)
+            );
         };
         std::fs::write(
             dir.path().join("ext"),
@@ -470,18 +582,32 @@ pub(crate) mod tests {
         )
         .unwrap();
         run(
-            "req -x509 -nodes -days 3650 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -keyout @/root.key -out @/root.pem -subj /DC=com/DC=example/CN=Root -addext keyUsage=critical,keyCertSign",
+            "req -x509 -nodes -days 3650 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -keyout @/root.key -out \
+             @/root.pem -subj /DC=com/DC=example/CN=Root -addext keyUsage=critical,keyCertSign",
         );
         run(
-            "req -nodes -newkey rsa:2048 -keyout @/ca.key -out @/ca.csr -multivalue-rdn -subj /DC=com/DC=example/O=B+OU=A/CN=Issuing",
+            "req -nodes -newkey rsa:2048 -keyout @/ca.key -out @/ca.csr -multivalue-rdn -subj \
+             /DC=com/DC=example/O=B+OU=A/CN=Issuing",
         );
         run(
-            "x509 -req -in @/ca.csr -CA @/root.pem -CAkey @/root.key -CAcreateserial -days 3650 -extfile @/ext -out @/ca.pem",
+            "x509 -req -in @/ca.csr -CA @/root.pem -CAkey @/root.key -CAcreateserial -days 3650 -extfile \
+             @/ext -out @/ca.pem",
         );
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-        let incomplete = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), None).map(|_| ()).unwrap_err().to_string();
-        assert!(incomplete.contains("the chain stops at CN=Issuing"), "{incomplete}");
-        let ca = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), Some(read("root.pem").as_bytes())).unwrap();
+        let incomplete = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), None)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            incomplete.contains("the chain stops at CN=Issuing"),
+            "{incomplete}"
+        );
+        let ca = Issuer::from_pem(
+            &read("ca.pem"),
+            &read("ca.key"),
+            Some(read("root.pem").as_bytes()),
+        )
+        .unwrap();
         assert_eq!(ca.chain().len(), 2);
         let now = ca.authority().not_before + SignedDuration::from_hours(1);
         let leaf = issue(&full(), &spki(KeyKind::EcdsaP256), &ca, now).unwrap();
@@ -495,18 +621,33 @@ pub(crate) mod tests {
         let now = at("2026-11-24T12:00:00Z");
         for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048] {
             let key = keys::generate(kind).unwrap();
-            let next = LeafRequest { serial_number: Some("2".to_owned()), ..full() };
+            let next = LeafRequest {
+                serial_number: Some("2".to_owned()),
+                ..full()
+            };
             let [first, second] = [full(), next].map(|request| self_sign(&request, &key, now).unwrap());
             assert_eq!(
                 first.certificate.subject,
                 "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE"
             );
-            assert!(second.certificate.subject.starts_with("CN=client1,serialNumber=2,OU=b"), "{second:?}");
+            assert!(
+                second
+                    .certificate
+                    .subject
+                    .starts_with("CN=client1,serialNumber=2,OU=b"),
+                "{second:?}"
+            );
             assert_eq!(subject_key(&full()), Some(first.certificate.subject_key.clone()));
-            assert_ne!(first.certificate.subject_key, second.certificate.subject_key, "two subjects to API Gateway");
+            assert_ne!(
+                first.certificate.subject_key, second.certificate.subject_key,
+                "two subjects to API Gateway"
+            );
             for leaf in [first, second] {
                 let c = &leaf.certificate;
-                assert_eq!((c.is_ca, c.self_signed, c.not_after), (false, true, at("2027-02-22T12:00:00Z")));
+                assert_eq!(
+                    (c.is_ca, c.self_signed, c.not_after),
+                    (false, true, at("2027-02-22T12:00:00Z"))
+                );
                 let verdict = openssl_verify(&leaf.ca_pem, &leaf.chain_pem, now);
                 assert!(verdict.trim_end().ends_with(": OK"), "{verdict}");
             }
@@ -521,19 +662,61 @@ pub(crate) mod tests {
             validate(&request).map_err(|problem| problem.field)
         };
         assert_eq!(with(&|_| ()), Ok(()));
-        for bad in ["", "a=b", "a,b", "a\nb", "a\u{0}", " a", "a ", "a\u{2028}b", &"x".repeat(65)] {
-            assert_eq!(with(&|r| r.common_name = bad.to_owned()), Err("subject.commonName".to_owned()), "{bad:?}");
-            assert_eq!(with(&|r| r.organizations[1] = bad.to_owned()), Err("subject.organizations[1]".to_owned()));
+        for bad in [
+            "",
+            "a=b",
+            "a,b",
+            "a\nb",
+            "a\u{0}",
+            " a",
+            "a ",
+            "a\u{2028}b",
+            &"x".repeat(65),
+        ] {
+            assert_eq!(
+                with(&|r| r.common_name = bad.to_owned()),
+                Err("subject.commonName".to_owned()),
+                "{bad:?}"
+            );
+            assert_eq!(
+                with(&|r| r.organizations[1] = bad.to_owned()),
+                Err("subject.organizations[1]".to_owned())
+            );
         }
         assert_eq!(with(&|r| r.common_name = "ü".repeat(64)), Ok(()));
         for bad in ["", "de", "D", "DEU", "Ü"] {
-            assert_eq!(with(&|r| r.countries[0] = bad.to_owned()), Err("subject.countries[0]".to_owned()), "{bad:?}");
+            assert_eq!(
+                with(&|r| r.countries[0] = bad.to_owned()),
+                Err("subject.countries[0]".to_owned()),
+                "{bad:?}"
+            );
         }
-        for bad in ["", "a..b", "-a.b", "a_b.c", "a.*.b", "*", "ü.de", "a b", &"x".repeat(64), &"a.".repeat(127)] {
-            assert_eq!(with(&|r| r.dns_names[0] = bad.to_owned()), Err("dnsNames[0]".to_owned()), "{bad:?}");
+        for bad in [
+            "",
+            "a..b",
+            "-a.b",
+            "a_b.c",
+            "a.*.b",
+            "*",
+            "ü.de",
+            "a b",
+            &"x".repeat(64),
+            &"a.".repeat(127),
+        ] {
+            assert_eq!(
+                with(&|r| r.dns_names[0] = bad.to_owned()),
+                Err("dnsNames[0]".to_owned()),
+                "{bad:?}"
+            );
         }
-        for bad in ["", "spiffe", "://x", "1a://x", "a:", "a://x y", "a://ü", "a://<x>"] {
-            assert_eq!(with(&|r| r.uris[0] = bad.to_owned()), Err("uris[0]".to_owned()), "{bad:?}");
+        for bad in [
+            "", "spiffe", "://x", "1a://x", "a:", "a://x y", "a://ü", "a://<x>",
+        ] {
+            assert_eq!(
+                with(&|r| r.uris[0] = bad.to_owned()),
+                Err("uris[0]".to_owned()),
+                "{bad:?}"
+            );
         }
         for bad in ["", "a", "@b", "a@", "a@*.b", "a b@c", "a@b@c", "ü@b"] {
             assert_eq!(
@@ -542,6 +725,9 @@ pub(crate) mod tests {
                 "{bad:?}"
             );
         }
-        assert_eq!(with(&|r| r.duration = SignedDuration::ZERO), Err("duration".to_owned()));
+        assert_eq!(
+            with(&|r| r.duration = SignedDuration::ZERO),
+            Err("duration".to_owned())
+        );
     }
 }

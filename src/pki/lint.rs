@@ -1,4 +1,5 @@
-//! What API Gateway would refuse, or warn about once and never again: looked for before a truststore is uploaded. Pure.
+//! What API Gateway would refuse, or warn about once and never again: looked for before a truststore is
+//! uploaded. Pure.
 //!
 //! Rules without another source: "Configuring mutual TLS authentication", API Gateway Developer Guide.
 
@@ -26,7 +27,8 @@ pub struct Finding {
     /// RFC 4514; empty when it is not about one certificate.
     pub subject: String,
     pub reason: Reason,
-    /// What is wrong and what to do about it, to be read after the subject where there is one. The same as long as the world is the same.
+    /// What is wrong and what to do about it, to be read after the subject where there is one. The same as
+    /// long as the world is the same.
     pub message: String,
 }
 
@@ -115,7 +117,13 @@ impl SourceError {
             SourceError::Unreadable(_) => Reason::Unreadable,
         };
         let authority = authority.to_owned();
-        Finding { severity: Severity::Refused, authority, subject: String::new(), reason, message: self.to_string() }
+        Finding {
+            severity: Severity::Refused,
+            authority,
+            subject: String::new(),
+            reason,
+            message: self.to_string(),
+        }
     }
 }
 
@@ -149,15 +157,21 @@ pub fn lint(
     let mut linted = Linted::default();
     let valid = |certificate: &Certificate| now < certificate.not_after;
     // Names and keys that had a whole chain before a certificate expired, that of a twin included.
-    let once: HashSet<_> =
-        certificates.iter().filter(|c| pools.all.best(c, MAX_CHAIN).is_some()).map(identity).collect();
+    let once: HashSet<_> = certificates
+        .iter()
+        .filter(|c| pools.all.best(c, MAX_CHAIN).is_some())
+        .map(identity)
+        .collect();
     let problem = |c: &Certificate| refusal(c, pools, once.contains(&identity(c)));
-    let problems: Vec<_> = certificates.iter().map(|c| valid(c).then(|| problem(c)).flatten()).collect();
+    let problems: Vec<_> = certificates
+        .iter()
+        .map(|c| valid(c).then(|| problem(c)).flatten())
+        .collect();
     let has_sound_twin = |certificate: &Certificate| {
         let judged = certificates.iter().zip(&problems);
-        judged
-            .into_iter()
-            .any(|(twin, problem)| identity(twin) == identity(certificate) && valid(twin) && problem.is_none())
+        judged.into_iter().any(|(twin, problem)| {
+            identity(twin) == identity(certificate) && valid(twin) && problem.is_none()
+        })
     };
     for (at, (certificate, problem)) in certificates.iter().zip(&problems).enumerate() {
         let earlier = &certificates[..at];
@@ -166,7 +180,13 @@ pub fn lint(
         }
         let mut add = |severity, reason, message: String| {
             let (authority, subject) = (authority.to_owned(), certificate.subject.clone());
-            linted.findings.push(Finding { severity, authority, subject, reason, message });
+            linted.findings.push(Finding {
+                severity,
+                authority,
+                subject,
+                reason,
+                message,
+            });
         };
         if !valid(certificate) {
             let message = format!("expired at {}: replace it", certificate.not_after);
@@ -174,40 +194,60 @@ pub fn lint(
             continue;
         }
         if earlier.iter().any(|other| is_other_key(other, certificate)) {
-            let message = "has the subject of another certificate here, with another key: API Gateway refuses that; give one \
+            let message = "has the subject of another certificate here, with another key: API Gateway \
+                           refuses that; give one \
                            of them another subject";
             add(Severity::Refused, Reason::DuplicateSubject, message.to_owned());
             continue;
         }
         if let Some((reason, message)) = problem {
-            // A certificate that another one of its name and key makes redundant is no reason to refuse anything.
+            // A certificate that another one of its name and key makes redundant is no reason to refuse
+            // anything.
             if !has_sound_twin(certificate) {
                 let stranded = *reason == Reason::IssuerExpired;
-                add(if stranded { Severity::Dropped } else { Severity::Refused }, *reason, message.clone());
+                add(
+                    if stranded {
+                        Severity::Dropped
+                    } else {
+                        Severity::Refused
+                    },
+                    *reason,
+                    message.clone(),
+                );
                 linted.stranded.extend(stranded.then(|| certificate.clone()));
             }
             continue;
         }
         if now < certificate.not_before {
-            let message = format!("is not valid before {}: nobody gets in with it until then", certificate.not_before);
+            let message = format!(
+                "is not valid before {}: nobody gets in with it until then",
+                certificate.not_before
+            );
             add(Severity::Warning, Reason::NotYetValid, message);
         }
         if certificate.version < 3 {
-            let message = format!("is X.509 version {}: make it again as version 3", certificate.version);
+            let message = format!(
+                "is X.509 version {}: make it again as version 3",
+                certificate.version
+            );
             add(Severity::Warning, Reason::Version1, message);
         }
         if certificate.key == KeyStrength::EcdsaP521 {
-            let message =
-                "has a P-521 key, which API Gateway's documentation does not name: P-256 and P-384 are sure to work";
+            let message = "has a P-521 key, which API Gateway's documentation does not name: P-256 and P-384 \
+                           are sure to work";
             add(Severity::Warning, Reason::UnprovenAlgorithm, message.to_owned());
         }
         if let Some(violation) = violation(certificate, pools) {
-            let message = format!("admits no client certificate: {violation}. API Gateway may refuse its callers");
+            let message =
+                format!("admits no client certificate: {violation}. API Gateway may refuse its callers");
             add(Severity::Warning, Reason::Constrained, message);
         }
         let soon = max_leaf.unwrap_or_default().max(EXPIRES_SOON);
         if certificate.not_after.duration_since(now) < soon {
-            let message = format!("expires at {}: add its successor, AWS does not warn", certificate.not_after);
+            let message = format!(
+                "expires at {}: add its successor, AWS does not warn",
+                certificate.not_after
+            );
             add(Severity::Warning, Reason::ExpiresSoon, message);
         }
         linted.sound.push(certificate.clone());
@@ -220,11 +260,15 @@ pub(crate) fn is_other_key(one: &Certificate, other: &Certificate) -> bool {
     one.subject_key == other.subject_key && one.spki_sha256 != other.spki_sha256
 }
 
-/// The constraint that no client certificate under this one can keep. A self-signed client certificate is no authority, and
-/// is not asked for what authorities have to be.
+/// The constraint that no client certificate under this one can keep. A self-signed client certificate is no
+/// authority, and is not asked for what authorities have to be.
 fn violation(certificate: &Certificate, pools: Pools<'_>) -> Option<constraints::Violation> {
     let authority = certificate.is_ca || !certificate.self_signed;
-    let chain = pools.valid.chain(certificate, MAX_CHAIN).ok().filter(|_| authority)?;
+    let chain = pools
+        .valid
+        .chain(certificate, MAX_CHAIN)
+        .ok()
+        .filter(|_| authority)?;
     constraints::of_authorities(&chain)
 }
 
@@ -232,13 +276,21 @@ fn violation(certificate: &Certificate, pools: Pools<'_>) -> Option<constraints:
 pub fn weakness(certificate: &Certificate) -> Option<(Reason, String)> {
     match certificate.key {
         KeyStrength::Rsa(bits) if bits < 2048 => {
-            return Some((Reason::WeakKey, format!("has an RSA key of {bits} bits: use 2048 or more")));
+            return Some((
+                Reason::WeakKey,
+                format!("has an RSA key of {bits} bits: use 2048 or more"),
+            ));
         }
         KeyStrength::Rsa(_) | KeyStrength::EcdsaP256 | KeyStrength::EcdsaP384 | KeyStrength::EcdsaP521 => {}
         KeyStrength::Ed25519 | KeyStrength::Other => {
-            let what = if certificate.key == KeyStrength::Ed25519 { "an Ed25519 key" } else { "a kind of key" };
-            let message =
-                format!("has {what} that API Gateway does not support: use RSA from 2048 bits, P-256 or P-384");
+            let what = if certificate.key == KeyStrength::Ed25519 {
+                "an Ed25519 key"
+            } else {
+                "a kind of key"
+            };
+            let message = format!(
+                "has {what} that API Gateway does not support: use RSA from 2048 bits, P-256 or P-384"
+            );
             return Some((Reason::UnsupportedAlgorithm, message));
         }
     }
@@ -249,8 +301,8 @@ pub fn weakness(certificate: &Certificate) -> Option<(Reason, String)> {
             Some((Reason::WeakSignature, message.to_owned()))
         }
         SignatureClass::Other => {
-            let message =
-                "is signed in a way that API Gateway does not support: use SHA-256 or stronger with RSA or ECDSA";
+            let message = "is signed in a way that API Gateway does not support: use SHA-256 or stronger \
+                           with RSA or ECDSA";
             Some((Reason::UnsupportedAlgorithm, message.to_owned()))
         }
     }
@@ -263,7 +315,10 @@ fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(R
     }
     if !certificate.is_ca && !certificate.self_signed {
         let message = "is neither an authority (CA:TRUE) nor self-signed: give the certificate of its issuer";
-        return Some((Reason::NotAnAuthority, format!("{message}, {}", certificate.issuer)));
+        return Some((
+            Reason::NotAnAuthority,
+            format!("{message}, {}", certificate.issuer),
+        ));
     }
     let broken = pools.valid.chain(certificate, MAX_CHAIN).err()?;
     if once {
@@ -272,7 +327,8 @@ fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(R
     }
     if let Broken::TooLong(chain) = broken {
         let message = format!(
-            "is {} certificates below its root, and API Gateway takes chains of {MAX_CHAIN} in all: leave it out, or have it \
+            "is {} certificates below its root, and API Gateway takes chains of {MAX_CHAIN} in all: leave it \
+             out, or have it \
              issued nearer to the root",
             chain.len() - 1
         );
@@ -281,9 +337,15 @@ fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(R
     let (Broken::Incomplete(chain) | Broken::TooLong(chain)) = broken;
     let last = chain.last().unwrap_or(certificate);
     let message = if last == certificate {
-        format!("has no issuer here: add it, {}, and what leads up to the root", last.issuer)
+        format!(
+            "has no issuer here: add it, {}, and what leads up to the root",
+            last.issuer
+        )
     } else {
-        format!("has no whole chain to its root: it stops at {}; add its issuer, {}", last.subject, last.issuer)
+        format!(
+            "has no whole chain to its root: it stops at {}; add its issuer, {}",
+            last.subject, last.issuer
+        )
     };
     Some((Reason::ChainIncomplete, message))
 }
@@ -303,13 +365,27 @@ mod tests {
             Pool::new(own, Prefer::Shortest, &signatures)
         };
         let (all, valid) = (pool(Timestamp::MIN), pool(now));
-        lint("a", own, Pools { valid: &valid, all: &all }, max_leaf, now).findings
+        lint(
+            "a",
+            own,
+            Pools {
+                valid: &valid,
+                all: &all,
+            },
+            max_leaf,
+            now,
+        )
+        .findings
     }
 
     fn openssl(dir: &Path, line: &str) {
         let line = line.replace("@/", &format!("{}/", dir.display()));
         let out = Command::new("openssl").args(line.split(' ')).output().unwrap();
-        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
 
     fn read(dir: &Path, name: &str) -> Certificate {
@@ -319,7 +395,10 @@ mod tests {
 
     fn self_signed(args: &str) -> Certificate {
         let dir = tempfile::tempdir().unwrap();
-        openssl(dir.path(), &format!("req -x509 -nodes -keyout @/key -out @/c.pem -subj /CN=x {args}"));
+        openssl(
+            dir.path(),
+            &format!("req -x509 -nodes -keyout @/key -out @/c.pem -subj /CN=x {args}"),
+        );
         read(dir.path(), "c")
     }
 
@@ -333,9 +412,18 @@ mod tests {
             (format!("{EC} {year} -sha512"), vec![]),
             (format!("{EC} {year} -addext basicConstraints=CA:FALSE"), vec![]), // self-signed client certificates
             (format!("-newkey rsa:2048 {year}"), vec![]),
-            (format!("-newkey rsa:1024 {year}"), vec![(Severity::Refused, Reason::WeakKey)]),
-            (format!("-newkey rsa:2048 {year} -sha1"), vec![(Severity::Refused, Reason::WeakSignature)]),
-            (format!("-newkey ed25519 {year}"), vec![(Severity::Refused, Reason::UnsupportedAlgorithm)]),
+            (
+                format!("-newkey rsa:1024 {year}"),
+                vec![(Severity::Refused, Reason::WeakKey)],
+            ),
+            (
+                format!("-newkey rsa:2048 {year} -sha1"),
+                vec![(Severity::Refused, Reason::WeakSignature)],
+            ),
+            (
+                format!("-newkey ed25519 {year}"),
+                vec![(Severity::Refused, Reason::UnsupportedAlgorithm)],
+            ),
             (
                 format!("-newkey ec -pkeyopt ec_paramgen_curve:P-521 {year}"),
                 vec![(Severity::Warning, Reason::UnprovenAlgorithm)],
@@ -344,34 +432,58 @@ mod tests {
                 format!("-newkey ec -pkeyopt ec_paramgen_curve:secp224r1 {year}"),
                 vec![(Severity::Refused, Reason::UnsupportedAlgorithm)],
             ),
-            (format!("{EC} -days 29"), vec![(Severity::Warning, Reason::ExpiresSoon)]),
+            (
+                format!("{EC} -days 29"),
+                vec![(Severity::Warning, Reason::ExpiresSoon)],
+            ),
         ];
         for (args, expected) in cases {
             let c = self_signed(&args);
             let now = c.not_before;
             let found = judge(std::slice::from_ref(&c), None, now);
-            let found: Vec<_> = found.into_iter().map(|finding| (finding.severity, finding.reason)).collect();
+            let found: Vec<_> = found
+                .into_iter()
+                .map(|finding| (finding.severity, finding.reason))
+                .collect();
             assert_eq!(found, expected, "{args}");
         }
         let c = self_signed(&format!("{EC} {year}"));
         let reasons = |max_leaf, now| -> Vec<Reason> {
-            judge(std::slice::from_ref(&c), max_leaf, now).into_iter().map(|finding| finding.reason).collect()
+            judge(std::slice::from_ref(&c), max_leaf, now)
+                .into_iter()
+                .map(|finding| finding.reason)
+                .collect()
         };
-        let (early, day) = (c.not_before - SignedDuration::from_secs(1), SignedDuration::from_hours(24));
+        let (early, day) = (
+            c.not_before - SignedDuration::from_secs(1),
+            SignedDuration::from_hours(24),
+        );
         assert_eq!(reasons(None, early), [Reason::NotYetValid]);
         assert_eq!(reasons(None, c.not_after), [Reason::Expired]);
-        assert_eq!(reasons(Some(day * 90), c.not_after - day * 89), [Reason::ExpiresSoon]);
+        assert_eq!(
+            reasons(Some(day * 90), c.not_after - day * 89),
+            [Reason::ExpiresSoon]
+        );
         assert_eq!(reasons(Some(day * 90), c.not_after - day * 90), []);
     }
 
     #[test]
     fn version_1_is_warned_about() {
         let dir = tempfile::tempdir().unwrap();
-        openssl(dir.path(), &format!("req -nodes {EC} -keyout @/key -out @/csr -subj /CN=x"));
-        openssl(dir.path(), "x509 -req -days 365 -in @/csr -signkey @/key -out @/c.pem");
+        openssl(
+            dir.path(),
+            &format!("req -nodes {EC} -keyout @/key -out @/csr -subj /CN=x"),
+        );
+        openssl(
+            dir.path(),
+            "x509 -req -days 365 -in @/csr -signkey @/key -out @/c.pem",
+        );
         let c = [read(dir.path(), "c")];
         let found = judge(&c, None, c[0].not_before);
-        assert_eq!(found.iter().map(|finding| finding.reason).collect::<Vec<_>>(), [Reason::Version1]);
+        assert_eq!(
+            found.iter().map(|finding| finding.reason).collect::<Vec<_>>(),
+            [Reason::Version1]
+        );
     }
 
     #[test]
@@ -379,15 +491,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca"), "basicConstraints=CA:TRUE\n").unwrap();
         std::fs::write(dir.path().join("leaf"), "basicConstraints=CA:FALSE\n").unwrap();
-        openssl(dir.path(), &format!("req -x509 -nodes {EC} -days 365 -keyout @/0.key -out @/0.pem -subj /CN=0"));
+        openssl(
+            dir.path(),
+            &format!("req -x509 -nodes {EC} -days 365 -keyout @/0.key -out @/0.pem -subj /CN=0"),
+        );
         for n in 1..=4 {
             let by = n - 1;
-            openssl(dir.path(), &format!("req -nodes {EC} -keyout @/{n}.key -out @/csr -subj /CN={n}"));
-            let sign = format!("x509 -req -in @/csr -CA @/{by}.pem -CAkey @/{by}.key -CAcreateserial -days 365");
+            openssl(
+                dir.path(),
+                &format!("req -nodes {EC} -keyout @/{n}.key -out @/csr -subj /CN={n}"),
+            );
+            let sign =
+                format!("x509 -req -in @/csr -CA @/{by}.pem -CAkey @/{by}.key -CAcreateserial -days 365");
             openssl(dir.path(), &format!("{sign} -extfile @/ca -out @/{n}.pem"));
             openssl(dir.path(), &format!("{sign} -extfile @/leaf -out @/leaf{n}.pem"));
         }
-        openssl(dir.path(), &format!("req -x509 -nodes {EC} -days 365 -keyout @/x.key -out @/00.pem -subj /CN=0"));
+        openssl(
+            dir.path(),
+            &format!("req -x509 -nodes {EC} -days 365 -keyout @/x.key -out @/00.pem -subj /CN=0"),
+        );
         type Case = (&'static [&'static str], &'static [(&'static str, Reason)]);
         let cases: [Case; 6] = [
             (&["3", "2", "1", "0"], &[]),
@@ -406,9 +528,16 @@ mod tests {
         ];
         for (names, expected) in cases {
             let own: Vec<Certificate> = names.iter().map(|name| read(dir.path(), name)).collect();
-            let now = own.iter().map(|certificate| certificate.not_before).max().unwrap();
+            let now = own
+                .iter()
+                .map(|certificate| certificate.not_before)
+                .max()
+                .unwrap();
             let found = judge(&own, None, now);
-            let found: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.reason)).collect();
+            let found: Vec<_> = found
+                .iter()
+                .map(|finding| (finding.subject.as_str(), finding.reason))
+                .collect();
             assert_eq!(found, expected, "{names:?}");
         }
     }

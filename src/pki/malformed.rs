@@ -1,5 +1,6 @@
-//! The kept corpus of bad truststores and requests (fuzz/corpus, where cargo-fuzz puts what it finds), and random damage to it: nothing panics, and
-//! no certificate is lost in silence. `fuzz/` has the same checks for as long as one likes.
+//! The kept corpus of bad truststores and requests (fuzz/corpus, where cargo-fuzz puts what it finds), and
+//! random damage to it: nothing panics, and no certificate is lost in silence. `fuzz/` has the same checks
+//! for as long as one likes.
 use std::{fs, path::Path};
 
 use jiff::SignedDuration;
@@ -13,8 +14,12 @@ use super::{
 
 /// The name and content of each of a kind.
 fn corpus(kind: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(kind);
-    let files = fs::read_dir(folder).expect("the corpus is there").map(|file| file.expect("a file").path());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(kind);
+    let files = fs::read_dir(folder)
+        .expect("the corpus is there")
+        .map(|file| file.expect("a file").path());
     let mut all: Vec<_> = files
         .map(|path| {
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
@@ -27,15 +32,29 @@ fn corpus(kind: &str) -> Vec<(String, Vec<u8>)> {
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 
-/// Panics when a certificate of the text is not in the bundle that is read from it, or not in what is written from that.
+/// Panics when a certificate of the text is not in the bundle that is read from it, or not in what is written
+/// from that.
 fn truststore_is_whole(text: &[u8]) {
     let Ok(bundle) = Bundle::parse(text) else {
         return; // said, so nothing is lost in silence
     };
-    let begins = text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
-    let certificates = if begins == 0 { vec![] } else { parse_pem_bundle(text).expect("as a bundle it could be read") };
+    let begins = text
+        .windows(BEGIN.len())
+        .filter(|window| *window == BEGIN)
+        .count();
+    let certificates = if begins == 0 {
+        vec![]
+    } else {
+        parse_pem_bundle(text).expect("as a bundle it could be read")
+    };
     assert!(certificates.len() >= begins, "a block was skipped");
-    let entries = |bundle: &Bundle| bundle.entries.iter().map(|e| e.certificate.clone()).collect::<Vec<Certificate>>();
+    let entries = |bundle: &Bundle| {
+        bundle
+            .entries
+            .iter()
+            .map(|e| e.certificate.clone())
+            .collect::<Vec<Certificate>>()
+    };
     for certificate in &certificates {
         assert!(entries(&bundle).contains(certificate), "{certificate:?} is lost");
     }
@@ -53,12 +72,26 @@ fn request_is_sound(text: &[u8]) {
 
 /// Panics when a block is skipped, or is not where it is said to be.
 fn blocks_are_whole(text: &[u8]) {
-    let _ = (keys::parse(text).is_ok(), pem::certificates_beside_keys(text), pem::is_plain(text));
+    let _ = (
+        keys::parse(text).is_ok(),
+        pem::certificates_beside_keys(text),
+        pem::is_plain(text),
+    );
     let Ok(blocks) = pem::scan(text).collect::<Result<Vec<_>, _>>() else {
-        assert!(parse_pem_bundle(text).is_err(), "a text that cannot be read has certificates");
+        assert!(
+            parse_pem_bundle(text).is_err(),
+            "a text that cannot be read has certificates"
+        );
         return;
     };
-    assert!(blocks.len() >= text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count(), "a block was skipped");
+    assert!(
+        blocks.len()
+            >= text
+                .windows(BEGIN.len())
+                .filter(|window| *window == BEGIN)
+                .count(),
+        "a block was skipped"
+    );
     for block in &blocks {
         let part = &text[block.range.clone()];
         assert!(part.starts_with(b"-----BEGIN") && part.ends_with(b"-----"));
@@ -73,16 +106,27 @@ fn the_corpus_is_read_or_refused_as_its_names_say() {
     for (name, text) in corpus("truststore") {
         truststore_is_whole(&text);
         let read = Bundle::parse(&text).map(|bundle| bundle.entries.len());
-        match name.split_once('-').expect("a name begins with what comes of it").0 {
+        match name
+            .split_once('-')
+            .expect("a name begins with what comes of it")
+            .0
+        {
             "bad" => assert!(read.is_err(), "{name}: {read:?}"),
-            count => assert_eq!(read.map_err(|e| e.to_string()), Ok(count.parse().expect("a number")), "{name}"),
+            count => assert_eq!(
+                read.map_err(|e| e.to_string()),
+                Ok(count.parse().expect("a number")),
+                "{name}"
+            ),
         }
     }
     for (name, text) in corpus("pem") {
         blocks_are_whole(&text);
         assert_eq!(
             keys::parse(&text).is_ok(),
-            matches!(&*name, "certificate-and-key" | "key-first" | "key" | "key-sec1" | "key-parameters"),
+            matches!(
+                &*name,
+                "certificate-and-key" | "key-first" | "key" | "key-sec1" | "key-parameters"
+            ),
             "{name}"
         );
         assert_eq!(

@@ -2,8 +2,8 @@
 
 use x509_parser::x509::{RelativeDistinguishedName, X509Name};
 
-/// RFC 4514, most specific part first, as API Gateway's `clientCert.subjectDN` shows it: `CN=client1,O=Acme,C=DE`.
-/// Always one line: control characters are escaped.
+/// RFC 4514, most specific part first, as API Gateway's `clientCert.subjectDN` shows it:
+/// `CN=client1,O=Acme,C=DE`. Always one line: control characters are escaped.
 pub(crate) fn text(name: &X509Name<'_>) -> String {
     let mut rdns: Vec<String> = name
         .iter_rdn()
@@ -26,8 +26,8 @@ pub(crate) fn text(name: &X509Name<'_>) -> String {
     rdns.join(",")
 }
 
-/// The normal form in which two names are the same name: string types, case and repeated spaces do not count (RFC 5280,
-/// section 7.1, as OpenSSL and the JDK compare).
+/// The normal form in which two names are the same name: string types, case and repeated spaces do not count
+/// (RFC 5280, section 7.1, as OpenSSL and the JDK compare).
 pub(crate) fn normal_form(name: &X509Name<'_>) -> String {
     rdns(name).iter().map(|rdn| format!("{rdn},")).collect()
 }

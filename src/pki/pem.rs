@@ -92,13 +92,16 @@ pub enum ParseError {
     )]
     EncodedPem { line: usize },
     #[error(
-        "line {line}: {kind} in base64 without -----BEGIN and -----END lines: base64 -d FILE >DER && {} converts it",
+        "line {line}: {kind} in base64 without -----BEGIN and -----END lines: base64 -d FILE >DER && {} \
+         converts it",
         kind.conversion("DER")
     )]
     EncodedDer { line: usize, kind: Kind },
     #[error("line {line}: base64 outside of a block: the -----BEGIN line before it is missing or damaged")]
     Unframed { line: usize },
-    #[error("line {line}: a damaged boundary: write -----BEGIN CERTIFICATE-----, with five hyphens on each side")]
+    #[error(
+        "line {line}: a damaged boundary: write -----BEGIN CERTIFICATE-----, with five hyphens on each side"
+    )]
     Begin { line: usize },
     #[error(
         "line {line}: -----BEGIN after other text: begin a new line with it, or delete the block if it is commented out"
@@ -108,9 +111,13 @@ pub enum ParseError {
     NoEnd { line: usize },
     #[error("line {line}: the block that begins here has a damaged -----END line, or one of another kind")]
     End { line: usize },
-    #[error("line {line}: an -----END line without a block: the -----BEGIN line before it is missing or damaged")]
+    #[error(
+        "line {line}: an -----END line without a block: the -----BEGIN line before it is missing or damaged"
+    )]
     EndAlone { line: usize },
-    #[error("line {line}: the block that begins here is damaged: it is empty or not all base64. Copy it again")]
+    #[error(
+        "line {line}: the block that begins here is damaged: it is empty or not all base64. Copy it again"
+    )]
     Base64 { line: usize },
     #[error("line {line}: the block that begins here is called a certificate and holds {kind}: {}", kind.way_out())]
     Mislabelled { line: usize, kind: Kind },
@@ -119,7 +126,8 @@ pub enum ParseError {
     )]
     NotCertificate { line: usize },
     #[error(
-        "line {line}: the settings of this TRUSTED CERTIFICATE exclude TLS clients (clientAuth): leave it out, or remove \
+        "line {line}: the settings of this TRUSTED CERTIFICATE exclude TLS clients (clientAuth): leave it \
+         out, or remove \
          the settings with openssl x509 -in FILE -out NEW"
     )]
     NotTrusted { line: usize },
@@ -134,28 +142,45 @@ pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError
         return Err(ParseError::PrivateKey);
     }
     read(text, false).map_err(|error| match error {
-        ParseError::Der { kind: Kind::PrivateKey, .. } | ParseError::EncodedDer { kind: Kind::PrivateKey, .. } => {
-            ParseError::PrivateKey
+        ParseError::Der {
+            kind: Kind::PrivateKey,
+            ..
         }
+        | ParseError::EncodedDer {
+            kind: Kind::PrivateKey,
+            ..
+        } => ParseError::PrivateKey,
         other => other,
     })
 }
 
-/// Reads one source of certificates: [`certificates`], within the limits of a source. Nothing of a longer one is parsed.
+/// Reads one source of certificates: [`certificates`], within the limits of a source. Nothing of a longer one
+/// is parsed.
 pub fn source(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
     if text.len() > MAX_SOURCE_BYTES {
         return Err(ParseError::TooLong);
     }
-    if text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count() > MAX_SOURCE_CERTIFICATES {
+    if text
+        .windows(BEGIN.len())
+        .filter(|window| *window == BEGIN)
+        .count()
+        > MAX_SOURCE_CERTIFICATES
+    {
         return Err(ParseError::TooMany);
     }
-    Ok(certificates(text)?.into_iter().map(|(certificate, _)| certificate).collect())
+    Ok(certificates(text)?
+        .into_iter()
+        .map(|(certificate, _)| certificate)
+        .collect())
 }
 
 /// Reads a text that may hold private keys and their parameters beside certificates; at least one
 /// certificate.
 pub fn certificates_beside_keys(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
-    Ok(read(text, true)?.into_iter().map(|(certificate, _)| certificate).collect())
+    Ok(read(text, true)?
+        .into_iter()
+        .map(|(certificate, _)| certificate)
+        .collect())
 }
 
 fn read(text: &[u8], keys_belong: bool) -> Result<Vec<(Certificate, Block)>, ParseError> {
@@ -167,18 +192,30 @@ fn read(text: &[u8], keys_belong: bool) -> Result<Vec<(Certificate, Block)>, Par
         match block.kind() {
             Kind::Certificate => found.push((block.certificate()?, block)),
             Kind::PrivateKey | Kind::Other if keys_belong => {}
-            kind => return Err(ParseError::Misplaced { line: block.line, kind }),
+            kind => {
+                return Err(ParseError::Misplaced {
+                    line: block.line,
+                    kind,
+                });
+            }
         }
     }
     if found.is_empty() {
-        return Err(if is_pem || is_blank(text) { ParseError::Empty } else { ParseError::NotPem });
+        return Err(if is_pem || is_blank(text) {
+            ParseError::Empty
+        } else {
+            ParseError::NotPem
+        });
     }
     Ok(found)
 }
 
 /// True for a text without content: white space at most, or a byte order mark.
 pub fn is_blank(text: &[u8]) -> bool {
-    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii().is_empty()
+    text.strip_prefix(BYTE_ORDER_MARK)
+        .unwrap_or(text)
+        .trim_ascii()
+        .is_empty()
 }
 
 /// True when every block has the shape that every program reads, not only this one. Blocks that cannot be
@@ -189,7 +226,12 @@ pub fn is_plain(text: &[u8]) -> bool {
 
 /// Iterates over the blocks of a text, up to the first error.
 pub fn scan(text: &[u8]) -> Scan<'_> {
-    Scan { text, at: 0, line: 1, ended: false }
+    Scan {
+        text,
+        at: 0,
+        line: 1,
+        ended: false,
+    }
 }
 
 pub struct Scan<'a> {
@@ -220,7 +262,11 @@ impl Scan<'_> {
         let between = &rest[..begin.unwrap_or(rest.len())];
         look_between(between, self.at, self.line)?;
         let Some(begin) = begin else {
-            return if self.at == 0 { encoded(between).map_or(Ok(None), Err) } else { Ok(None) };
+            return if self.at == 0 {
+                encoded(between).map_or(Ok(None), Err)
+            } else {
+                Ok(None)
+            };
         };
         let line = self.line + line_breaks(between);
         if !ends_at_line_start(between) {
@@ -233,19 +279,27 @@ impl Scan<'_> {
         if boundary.starts_with(BEGIN) {
             return Err(ParseError::NoEnd { line });
         }
-        let (end_label, after_end) =
-            boundary.strip_prefix(END).and_then(self::label).ok_or(ParseError::End { line })?;
+        let (end_label, after_end) = boundary
+            .strip_prefix(END)
+            .and_then(self::label)
+            .ok_or(ParseError::End { line })?;
         if end_label != label {
             return Err(ParseError::End { line });
         }
         let headers_say_so = label.ends_with("PRIVATE KEY") && find(content, b"ENCRYPTED").is_some();
-        let der = if headers_say_so { Some(Zeroizing::default()) } else { decode(content) };
+        let der = if headers_say_so {
+            Some(Zeroizing::default())
+        } else {
+            decode(content)
+        };
         let der = der.ok_or(ParseError::Base64 { line })?;
         let range = self.at + begin..self.text.len() - after_end.len();
         // Another BEGIN that shares hyphens with a boundary of this block.
         let reach = (range.end + BEGIN.len() - 1).min(self.text.len());
         if let Some(another) = find(&self.text[range.start + 1..reach], BEGIN) {
-            return Err(ParseError::Begin { line: line + line_breaks(&self.text[range.start..range.start + another]) });
+            return Err(ParseError::Begin {
+                line: line + line_breaks(&self.text[range.start..range.start + another]),
+            });
         }
         let is_break = |byte: Option<&u8>| matches!(byte, None | Some(b'\n' | b'\r'));
         let ends_line = |text: &[u8]| is_break(text.iter().find(|byte| !matches!(byte, b' ' | b'\t')));
@@ -257,7 +311,14 @@ impl Scan<'_> {
         self.line = line + line_breaks(&self.text[range.clone()]);
         self.at = range.end;
         let encrypted = headers_say_so || label == "ENCRYPTED PRIVATE KEY";
-        Ok(Some(Block { label, der, encrypted, line, range, plain }))
+        Ok(Some(Block {
+            label,
+            der,
+            encrypted,
+            line,
+            range,
+            plain,
+        }))
     }
 }
 
@@ -277,7 +338,9 @@ impl Block {
 
     /// The block in the shape that every program reads.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(encode_string(&self.label, LineEnding::LF, &self.der).expect("a block is far below 4 GB"))
+        Zeroizing::new(
+            encode_string(&self.label, LineEnding::LF, &self.der).expect("a block is far below 4 GB"),
+        )
     }
 
     fn certificate(&self) -> Result<Certificate, ParseError> {
@@ -329,7 +392,8 @@ fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
         while !usages.is_empty() {
             let (rest, usage) = Any::from_der(usages).ok()?;
             usages = rest;
-            names_clients |= usage.tag() == Tag::Oid && (usage.data == CLIENT_AUTH || usage.data == ANY_USAGE);
+            names_clients |=
+                usage.tag() == Tag::Oid && (usage.data == CLIENT_AUTH || usage.data == ANY_USAGE);
         }
         allowed &= names_clients == is_trust;
     }
@@ -343,9 +407,9 @@ impl Kind {
             return Some(Kind::JavaKeystore);
         }
         let content = match der {
-            [0x30, 0x81, _, content @ ..] | [0x30, 0x82, _, _, content @ ..] | [0x30, 0x83, _, _, _, content @ ..] => {
-                content
-            }
+            [0x30, 0x81, _, content @ ..]
+            | [0x30, 0x82, _, _, content @ ..]
+            | [0x30, 0x83, _, _, _, content @ ..] => content,
             [0x30, length, content @ ..] if *length <= 0x80 => content,
             _ => return None,
         };
@@ -387,7 +451,9 @@ impl Kind {
     fn way_out(self) -> &'static str {
         match self {
             Kind::Pkcs7 => "openssl pkcs7 -in FILE -print_certs -out NEW writes its certificates as PEM",
-            Kind::Cms => "openssl cms -cmsout -noout -inform PEM -in FILE -certsout NEW writes its certificates as PEM",
+            Kind::Cms => {
+                "openssl cms -cmsout -noout -inform PEM -in FILE -certsout NEW writes its certificates as PEM"
+            }
             Kind::Request => "put here what the authority made of it",
             Kind::RevocationList => {
                 "API Gateway does not read these. Take it out, or keep the certificates with \
@@ -395,7 +461,8 @@ impl Kind {
             }
             Kind::PublicKey => "a key alone names nobody. Put the certificate here",
             _ => {
-                "keep the certificates with openssl crl2pkcs7 -nocrl -certfile FILE | openssl pkcs7 -print_certs -out NEW"
+                "keep the certificates with openssl crl2pkcs7 -nocrl -certfile FILE | openssl pkcs7 \
+                 -print_certs -out NEW"
             }
         }
     }
@@ -429,8 +496,15 @@ fn look_between(between: &[u8], at: usize, line: usize) -> Result<(), ParseError
     }
     if let (Some(begin), Some(zero)) = (find(between, b"-\0B\0E\0G\0I\0N\0"), zero) {
         // After other text the byte order is unknown; big-endian files are rare.
-        let from = if at == 0 && begin % 2 == 1 { "UTF-16BE" } else { "UTF-16LE" };
-        return Err(ParseError::Utf16 { line: line_at(zero), from });
+        let from = if at == 0 && begin % 2 == 1 {
+            "UTF-16BE"
+        } else {
+            "UTF-16LE"
+        };
+        return Err(ParseError::Utf16 {
+            line: line_at(zero),
+            from,
+        });
     }
     let whole = (at == 0).then(|| Kind::of_der(between)).flatten();
     if let Some(kind) = whole {
@@ -439,11 +513,16 @@ fn look_between(between: &[u8], at: usize, line: usize) -> Result<(), ParseError
     let der = between.windows(5).position(|window| {
         matches!(
             window,
-            [0x30, 0x82, _, _, 0x30 | 0x02 | 0x06] | [0x30, 0x81, _, 0x30 | 0x02, _] | [0x30, _, 0x02, 0x01, 0 | 1]
+            [0x30, 0x82, _, _, 0x30 | 0x02 | 0x06]
+                | [0x30, 0x81, _, 0x30 | 0x02, _]
+                | [0x30, _, 0x02, 0x01, 0 | 1]
         )
     });
     if let Some((offset, kind)) = der.and_then(|offset| Some((offset, Kind::of_der(&between[offset..])?))) {
-        return Err(ParseError::Der { line: line_at(offset), kind });
+        return Err(ParseError::Der {
+            line: line_at(offset),
+            kind,
+        });
     }
     if let Some(zero) = zero {
         return Err(ParseError::NotText { line: line_at(zero) });
@@ -451,7 +530,9 @@ fn look_between(between: &[u8], at: usize, line: usize) -> Result<(), ParseError
     let mut offset = 0;
     for text in between.split(|byte| matches!(byte, b'\n' | b'\r')) {
         if find(text, END).is_some() {
-            return Err(ParseError::EndAlone { line: line_at(offset) });
+            return Err(ParseError::EndAlone {
+                line: line_at(offset),
+            });
         }
         if !is_comment(text) {
             look_for_base64(text, &between[offset..], || line_at(offset))?;
@@ -476,11 +557,21 @@ fn look_for_base64(line: &[u8], rest: &[u8], number: impl Fn() -> usize) -> Resu
     for word in line.split(|byte| !is_base64(byte)) {
         if word.len() >= MIN_UNFRAMED && ENCODED_DER.iter().any(|der| word.starts_with(der)) {
             let all = &rest[start..];
-            let length = all.iter().take_while(|byte| is_base64(byte) || byte.is_ascii_whitespace()).count();
+            let length = all
+                .iter()
+                .take_while(|byte| is_base64(byte) || byte.is_ascii_whitespace())
+                .count();
             let framed = all.get(length) == Some(&b'-'); // the rest of an END line follows
-            let kind = decode(&all[..length]).filter(|_| !framed).and_then(|der| Kind::of_der(&der));
+            let kind = decode(&all[..length])
+                .filter(|_| !framed)
+                .and_then(|der| Kind::of_der(&der));
             let line = number();
-            return Err(kind.map_or(ParseError::Unframed { line }, |kind| ParseError::EncodedDer { line, kind }));
+            return Err(
+                kind.map_or(ParseError::Unframed { line }, |kind| ParseError::EncodedDer {
+                    line,
+                    kind,
+                }),
+            );
         }
         start += word.len() + 1;
     }
@@ -503,14 +594,26 @@ fn names_private_key(text: &[u8]) -> bool {
     let (mut at, mut line) = (0, 0);
     while let Some(found) = find(&text[at..], KEYWORD) {
         let (before, after) = (&text[..at + found], &text[at + found + KEYWORD.len()..]);
-        let line_break = before[at..].iter().rposition(|byte| matches!(byte, b'\n' | b'\r'));
+        let line_break = before[at..]
+            .iter()
+            .rposition(|byte| matches!(byte, b'\n' | b'\r'));
         line = line_break.map_or(line, |line_break| at + line_break + 1);
         at += found + KEYWORD.len();
         let near = &after[..after.len().min(MAX_LABEL)];
-        let label = near.split(|byte| !byte.is_ascii_alphanumeric() && !byte.is_ascii_whitespace()).next();
-        let words = label.unwrap_or_default().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        let is_key = words.clone().zip(words.skip(1)).any(|pair| pair == (b"PRIVATE", b"KEY"));
-        if is_key && (before.ends_with(HYPHENS) || !is_comment(&before[line..before.len().min(line + MAX_INDENT)])) {
+        let label = near
+            .split(|byte| !byte.is_ascii_alphanumeric() && !byte.is_ascii_whitespace())
+            .next();
+        let words = label
+            .unwrap_or_default()
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
+        let is_key = words
+            .clone()
+            .zip(words.skip(1))
+            .any(|pair| pair == (b"PRIVATE", b"KEY"));
+        if is_key
+            && (before.ends_with(HYPHENS) || !is_comment(&before[line..before.len().min(line + MAX_INDENT)]))
+        {
             return true;
         }
     }
@@ -530,7 +633,10 @@ fn label(text: &[u8]) -> Option<(String, &[u8])> {
         return None;
     }
     let words: Vec<_> = words.split_ascii_whitespace().collect();
-    let known = |word: &&str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"#._/+".contains(&byte));
+    let known = |word: &&str| {
+        word.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"#._/+".contains(&byte))
+    };
     (!words.is_empty() && words.iter().all(known)).then(|| (words.join(" "), &text[length + HYPHENS.len()..]))
 }
 
@@ -561,7 +667,10 @@ fn is_space(byte: u8) -> bool {
 
 /// The text after a written-out line break (\n, \r, \\n), given the text after its first backslash.
 fn after_written_break(text: &[u8]) -> Option<&[u8]> {
-    let letter = text.iter().take(MAX_BACKSLASHES).position(|byte| *byte != b'\\')?;
+    let letter = text
+        .iter()
+        .take(MAX_BACKSLASHES)
+        .position(|byte| *byte != b'\\')?;
     matches!(text[letter], b'n' | b'r' | b't').then(|| &text[letter + 1..])
 }
 
@@ -588,7 +697,10 @@ fn ends_at_line_start(text: &[u8]) -> bool {
 
 /// The number of line breaks in a text: LF, CR or CRLF.
 fn line_breaks(text: &[u8]) -> usize {
-    let returns = text.iter().enumerate().filter(|(at, byte)| **byte == b'\r' && text.get(at + 1) != Some(&b'\n'));
+    let returns = text
+        .iter()
+        .enumerate()
+        .filter(|(at, byte)| **byte == b'\r' && text.get(at + 1) != Some(&b'\n'));
     text.iter().filter(|byte| **byte == b'\n').count() + returns.count()
 }
 

@@ -1,5 +1,6 @@
-//! One X.509 certificate, written with x509-cert and signed with rcgen's key. rcgen's own writer allows one value per subject
-//! attribute and rebuilds issuer names, which goes wrong for authorities with repeated attributes (DC=com, DC=example).
+//! One X.509 certificate, written with x509-cert and signed with rcgen's key. rcgen's own writer allows one
+//! value per subject attribute and rebuilds issuer names, which goes wrong for authorities with repeated
+//! attributes (DC=com, DC=example).
 
 use jiff::Timestamp;
 use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm, SigningKey};
@@ -18,8 +19,8 @@ use x509_cert::{
     name::{Name, RdnSequence, RelativeDistinguishedName},
     serial_number::SerialNumber,
     spki::{
-        self, AlgorithmIdentifierOwned, DynSignatureAlgorithmIdentifier, EncodePublicKey, SignatureBitStringEncoding,
-        SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef,
+        self, AlgorithmIdentifierOwned, DynSignatureAlgorithmIdentifier, EncodePublicKey,
+        SignatureBitStringEncoding, SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef,
     },
     time::Validity,
 };
@@ -45,15 +46,19 @@ pub(crate) fn sign(draft: Draft, key: &KeyPair) -> Result<Vec<u8>> {
     write(draft, &random_serial()?, &Signing(key))
 }
 
-/// Writes a certificate that exists already once more, with the serial and the signature that it has. Returns DER, for
-/// comparison: the same octets mean that [`sign`] could have written it.
+/// Writes a certificate that exists already once more, with the serial and the signature that it has. Returns
+/// DER, for comparison: the same octets mean that [`sign`] could have written it.
 pub(crate) fn rewrite(
     draft: Draft,
     serial: &[u8],
     algorithm: &'static SignatureAlgorithm,
     signature: &[u8],
 ) -> Result<Vec<u8>> {
-    let signed = Signed { spki: draft.spki.clone(), algorithm, signature: signature.to_vec() };
+    let signed = Signed {
+        spki: draft.spki.clone(),
+        algorithm,
+        signature: signature.to_vec(),
+    };
     write(draft, serial, &signed)
 }
 
@@ -91,7 +96,8 @@ fn time(at: Timestamp) -> der::Result<x509_cert::time::Time> {
     Ok(DateTime::from_unix_duration(Duration::from_secs(seconds))?.into())
 }
 
-/// A subject in the conventional order C, ST, L, O, OU, serialNumber, CN, so that its RFC 4514 string begins with the CN.
+/// A subject in the conventional order C, ST, L, O, OU, serialNumber, CN, so that its RFC 4514 string begins
+/// with the CN.
 #[derive(Default)]
 pub(crate) struct Subject<'a> {
     pub countries: &'a [String],
@@ -120,7 +126,10 @@ impl Subject<'_> {
         let mut rdns = RdnSequence::default();
         for (oid, tag, values) in attributes {
             for value in values {
-                let part = AttributeTypeAndValue { oid, value: Any::new(tag, value.as_bytes())? };
+                let part = AttributeTypeAndValue {
+                    oid,
+                    value: Any::new(tag, value.as_bytes())?,
+                };
                 rdns.push(RelativeDistinguishedName::from(SetOfVec::try_from([part])?));
             }
         }
@@ -171,7 +180,10 @@ impl EncodePublicKey for Spki {
 
 impl Signer<Sig> for Signing<'_> {
     fn try_sign(&self, message: &[u8]) -> std::result::Result<Sig, signature::Error> {
-        self.0.sign(message).map(Sig).map_err(signature::Error::from_source)
+        self.0
+            .sign(message)
+            .map(Sig)
+            .map_err(signature::Error::from_source)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The truststore object as text: PEM for API Gateway, with our memory in the comments between. Decides nothing.
+//! The truststore object as text: PEM for API Gateway, with our memory in the comments between. Decides
+//! nothing.
 
 use super::certificate::{Certificate, ParseError};
 use super::pem;
@@ -20,8 +21,8 @@ pub type DistrustedKeys = BTreeMap<String, BTreeMap<String, bool>>;
 /// One certificate of the truststore, and why it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The authority in the spec that brought it (the first of several), with `/` and the object's name where it selects several objects;
-    /// empty in a bundle that we did not write.
+    /// The authority in the spec that brought it (the first of several), with `/` and the object's name where
+    /// it selects several objects; empty in a bundle that we did not write.
     pub authority: String,
     pub certificate: Certificate,
     /// The longest life ever given to a leaf under it; whole seconds. `None`: we never issued under it.
@@ -31,7 +32,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// What a leaf needs of its issuer: its name and its key. A renewed certificate of the same authority has the same.
+    /// What a leaf needs of its issuer: its name and its key. A renewed certificate of the same authority has
+    /// the same.
     pub fn identity(&self) -> (&str, &str) {
         identity(&self.certificate)
     }
@@ -40,7 +42,11 @@ impl Entry {
 impl Entry {
     /// The order of entries that no authority of the spec has placed.
     pub(crate) fn order(&self) -> (&str, &str, &str) {
-        (&self.authority, &self.certificate.subject, &self.certificate.fingerprint_sha256)
+        (
+            &self.authority,
+            &self.certificate.subject,
+            &self.certificate.fingerprint_sha256,
+        )
     }
 
     /// Its part of the object. The comment's last field, the subject, is for people.
@@ -68,7 +74,9 @@ pub(crate) fn identity(certificate: &Certificate) -> (&str, &str) {
 impl Bundle {
     /// The entry with exactly this certificate's name and key.
     pub fn find(&self, certificate: &Certificate) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.identity() == identity(certificate))
+        self.entries
+            .iter()
+            .find(|entry| entry.identity() == identity(certificate))
     }
 
     /// The object's bytes: ASCII only; the same bundle gives the same bytes.
@@ -92,8 +100,8 @@ impl Bundle {
         text
     }
 
-    /// Reads an object back. A foreign one has no comments of ours: its authorities are empty. A certificate that is there twice
-    /// counts once.
+    /// Reads an object back. A foreign one has no comments of ours: its authorities are empty. A certificate
+    /// that is there twice counts once.
     pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Bundle, ParseError> {
         let text = text.as_ref();
         let mut bundle = Bundle::default();
@@ -108,12 +116,31 @@ impl Bundle {
         for (certificate, block) in pem::certificates(text)? {
             // The last comment between the block before and this one.
             let between = String::from_utf8_lossy(&text[end..block.range.start]);
-            let lines = between.trim_start_matches('\u{feff}').lines().skip(usize::from(end > 0));
+            let lines = between
+                .trim_start_matches('\u{feff}')
+                .lines()
+                .skip(usize::from(end > 0));
             end = block.range.end;
-            let comment = lines.filter_map(|line| line.strip_prefix('#')).last().map(Comment::parse);
-            if !bundle.entries.iter().any(|entry| entry.certificate == certificate) {
-                let Comment { authority, max_leaf, keep_until } = comment.unwrap_or_default();
-                bundle.entries.push(Entry { authority, certificate, max_leaf, keep_until });
+            let comment = lines
+                .filter_map(|line| line.strip_prefix('#'))
+                .last()
+                .map(Comment::parse);
+            if !bundle
+                .entries
+                .iter()
+                .any(|entry| entry.certificate == certificate)
+            {
+                let Comment {
+                    authority,
+                    max_leaf,
+                    keep_until,
+                } = comment.unwrap_or_default();
+                bundle.entries.push(Entry {
+                    authority,
+                    certificate,
+                    max_leaf,
+                    keep_until,
+                });
             }
         }
         Ok(bundle)
@@ -140,9 +167,14 @@ fn distrusted(text: &str) -> DistrustedKeys {
                 _ => {}
             }
         }
-        let is_key = key.len() == 64 && key.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_key = key.len() == 64
+            && key
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if is_key && !authority.is_empty() {
-            all.entry(authority).or_default().insert(key.to_owned(), took_effect);
+            all.entry(authority)
+                .or_default()
+                .insert(key.to_owned(), took_effect);
         }
     }
     all
@@ -181,11 +213,15 @@ fn duration_text(duration: SignedDuration) -> String {
 
 fn duration(text: &str) -> Option<SignedDuration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let seconds = number.parse::<i64>().ok()?.checked_mul(if unit == "h" { 3600 } else { 1 })?;
+    let seconds = number
+        .parse::<i64>()
+        .ok()?
+        .checked_mul(if unit == "h" { 3600 } else { 1 })?;
     (unit == "h" || unit == "s").then_some(SignedDuration::from_secs(seconds))
 }
 
-/// Percent-encoding of all but the characters of Kubernetes names and the slash between two. Five hyphens would look like PEM.
+/// Percent-encoding of all but the characters of Kubernetes names and the slash between two. Five hyphens
+/// would look like PEM.
 fn encode(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
@@ -245,13 +281,20 @@ mod tests {
     fn certificate(common_name: &str) -> Certificate {
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, common_name);
         let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
         Certificate::from_der(made.der()).unwrap()
     }
 
     fn entry(authority: &str, certificate: Certificate) -> Entry {
-        Entry { authority: authority.to_owned(), certificate, max_leaf: None, keep_until: None }
+        Entry {
+            authority: authority.to_owned(),
+            certificate,
+            max_leaf: None,
+            keep_until: None,
+        }
     }
 
     #[test]
@@ -263,22 +306,34 @@ mod tests {
             keep_until: Some(at("2027-02-22T12:00:00Z")),
             ..entry("partners", certificate)
         };
-        let line = "# authority: partners  max-leaf: 2160h  keep-until: 2027-02-22T12:00:00Z  subject: CN=Gr\\C3\\B6\\C3\\9Fe\n";
-        let bundle = Bundle { entries: vec![full], ..Bundle::default() };
+        let line = "# authority: partners  max-leaf: 2160h  keep-until: 2027-02-22T12:00:00Z  subject: \
+                    CN=Gr\\C3\\B6\\C3\\9Fe\n";
+        let bundle = Bundle {
+            entries: vec![full],
+            ..Bundle::default()
+        };
         assert_eq!(bundle.render(), format!("{line}{pem}"));
         // Distrusted keys come first: what stands directly above a certificate is about that one.
         let (one, other) = ("1".repeat(64), "f".repeat(64));
         let keys = [(other.clone(), false), (one.clone(), true)].into();
         let bundle = Bundle {
-            distrusted: [("b/x".to_owned(), [(one.clone(), true)].into()), ("b".into(), keys)].into(),
+            distrusted: [
+                ("b/x".to_owned(), [(one.clone(), true)].into()),
+                ("b".into(), keys),
+            ]
+            .into(),
             ..bundle
         };
         let lines = format!(
-            "# authority: b  distrusted: {one}\n# authority: b  distrusted: {other}  effect: none\n# authority: b/x  distrusted: {one}\n"
+            "# authority: b  distrusted: {one}\n# authority: b  distrusted: {other}  effect: none\n# \
+             authority: b/x  distrusted: {one}\n"
         );
         assert_eq!(bundle.render(), format!("{lines}{line}{pem}"));
         assert_eq!(Bundle::parse(&bundle.render()), Ok(bundle.clone()));
-        let nothing_left = Bundle { entries: vec![], ..bundle };
+        let nothing_left = Bundle {
+            entries: vec![],
+            ..bundle
+        };
         assert_eq!(Bundle::parse(&nothing_left.render()), Ok(nothing_left));
     }
 
@@ -292,7 +347,10 @@ mod tests {
             format!("# authority: x  subject: CN=y  distrusted: {key}"),
             format!("authority: x  distrusted: {key}"),
         ];
-        let text = format!("{}\n{pem}# authority: x  distrusted: {key}\n{pem}", lines.join("\n"));
+        let text = format!(
+            "{}\n{pem}# authority: x  distrusted: {key}\n{pem}",
+            lines.join("\n")
+        );
         let read = Bundle::parse(&text).unwrap();
         assert!(read.distrusted.is_empty() && read.entries.len() == 1, "{read:?}");
     }
@@ -300,9 +358,16 @@ mod tests {
     #[test]
     fn a_third_party_bundle_is_read() {
         let (a, b) = (certificate("a"), certificate("b"));
-        let text =
-            format!("Bag Attributes\n# subject: x  max-leaf: 9h\n{}\n{}\n{}", a.to_pem(), b.to_pem(), a.to_pem());
-        assert_eq!(Bundle::parse(&text).unwrap().entries, [entry("", a), entry("", b)]);
+        let text = format!(
+            "Bag Attributes\n# subject: x  max-leaf: 9h\n{}\n{}\n{}",
+            a.to_pem(),
+            b.to_pem(),
+            a.to_pem()
+        );
+        assert_eq!(
+            Bundle::parse(&text).unwrap().entries,
+            [entry("", a), entry("", b)]
+        );
         assert_eq!(Bundle::parse(" \n").unwrap(), Bundle::default());
         assert_eq!(Bundle::parse("hello"), Err(ParseError::NotPem));
     }
@@ -315,7 +380,10 @@ mod tests {
             keep_until: Some(at("2027-02-22T12:00:00Z")),
             ..entry(name, certificate(name))
         };
-        let bundle = Bundle { entries: vec![full("a"), full("b"), entry("", certificate("c"))], ..Bundle::default() };
+        let bundle = Bundle {
+            entries: vec![full("a"), full("b"), entry("", certificate("c"))],
+            ..Bundle::default()
+        };
         let text = bundle.render();
         let shapes = [
             text.replace('\n', "\r\n"),
@@ -323,15 +391,20 @@ mod tests {
             format!("\u{feff}{}", text.replace('\n', "\r\n")),
             text.replace("-----BEGIN", "  -----BEGIN"),
             text.replace("-----END CERTIFICATE-----\n", "-----END CERTIFICATE-----\n\n"),
-            text.replace("-----END CERTIFICATE-----\n# subject: CN=c\n", "-----END CERTIFICATE-----"),
+            text.replace(
+                "-----END CERTIFICATE-----\n# subject: CN=c\n",
+                "-----END CERTIFICATE-----",
+            ),
         ];
         for shape in shapes {
             assert_ne!(shape, text);
             assert_eq!(Bundle::parse(&shape).as_ref(), Ok(&bundle), "{shape}");
         }
         // A comment is never one of another block, nor one in the line of a boundary.
-        let moved =
-            text.replace("-----END CERTIFICATE-----\n# authority: b", "-----END CERTIFICATE-----# authority: b");
+        let moved = text.replace(
+            "-----END CERTIFICATE-----\n# authority: b",
+            "-----END CERTIFICATE-----# authority: b",
+        );
         assert_eq!(Bundle::parse(&moved).unwrap().entries[1].authority, "");
     }
 
@@ -345,16 +418,31 @@ mod tests {
             "-----END",
         ];
         let entries: Vec<_> = names.map(|name| entry(name, certificate(name))).into();
-        let text = Bundle { entries: entries.clone(), ..Bundle::default() }.render();
+        let text = Bundle {
+            entries: entries.clone(),
+            ..Bundle::default()
+        }
+        .render();
         assert_eq!(Bundle::parse(&text).unwrap().entries, entries, "{text}");
     }
 
     #[test]
     fn openssl_reads_every_certificate_despite_strange_names() {
         let strange = certificate("-----BEGIN CERTIFICATE-----");
-        let entries = vec![entry("-----BEGIN CERTIFICATE-----", strange), entry("b", certificate("b"))];
+        let entries = vec![
+            entry("-----BEGIN CERTIFICATE-----", strange),
+            entry("b", certificate("b")),
+        ];
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), Bundle { entries: entries.clone(), ..Bundle::default() }.render()).unwrap();
+        std::fs::write(
+            file.path(),
+            Bundle {
+                entries: entries.clone(),
+                ..Bundle::default()
+            }
+            .render(),
+        )
+        .unwrap();
         let out = std::process::Command::new("openssl")
             .args(["storeutl", "-noout", "-certs"])
             .arg(file.path())
@@ -363,7 +451,15 @@ mod tests {
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(text.contains("Total found: 2"), "{text}");
         assert_eq!(
-            Bundle::parse(&Bundle { entries: entries.clone(), ..Bundle::default() }.render()).unwrap().entries,
+            Bundle::parse(
+                &Bundle {
+                    entries: entries.clone(),
+                    ..Bundle::default()
+                }
+                .render()
+            )
+            .unwrap()
+            .entries,
             entries
         );
     }
@@ -394,7 +490,8 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_text_never_panics(text in any::<String>(), field in "# (authority|max-leaf|keep-until|authority: a  distrusted): [^\n]*") {
+        fn arbitrary_text_never_panics(text in any::<String>(), field in "# \
+                                     (authority|max-leaf|keep-until|authority: a  distrusted): [^\n]*") {
             let _ = Bundle::parse(&text);
             let _ = Bundle::parse(&format!("{field}\n-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"));
         }

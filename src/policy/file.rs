@@ -9,7 +9,11 @@ pub enum Error {
     #[error("the policy is not understood{field}: {problem}")]
     Format { field: String, problem: String },
     #[error("rule {rule}: {field}: {problem}")]
-    Rule { rule: String, field: String, problem: String },
+    Rule {
+        rule: String,
+        field: String,
+        problem: String,
+    },
 }
 
 /// The policy that a text is.
@@ -19,16 +23,26 @@ pub enum Error {
 pub fn parse(text: &str) -> Result<Policy, Error> {
     let options = serde_saphyr::options! { with_snippet: false };
     let policy: Policy = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().and_then(|at| text.lines().nth(usize::try_from(at.line()).ok()?.checked_sub(1)?));
+        let line = error
+            .location()
+            .and_then(|at| text.lines().nth(usize::try_from(at.line()).ok()?.checked_sub(1)?));
         // Never what stands behind it.
         let field = line.and_then(|line| line.trim_start_matches([' ', '-', '{']).split_once(':'));
-        let field = field.map(|(field, _)| format!(", at {field}")).unwrap_or_default();
-        Error::Format { field, problem: error.to_string() }
+        let field = field
+            .map(|(field, _)| format!(", at {field}"))
+            .unwrap_or_default();
+        Error::Format {
+            field,
+            problem: error.to_string(),
+        }
     })?;
     let (mut names, mut external_ids) = (Vec::new(), BTreeMap::new());
     for rule in &policy.rules {
-        let problem =
-            |field: &str, problem: String| Error::Rule { rule: rule.name.clone(), field: field.into(), problem };
+        let problem = |field: &str, problem: String| Error::Rule {
+            rule: rule.name.clone(),
+            field: field.into(),
+            problem,
+        };
         if rule.name.is_empty() || names.contains(&&rule.name) {
             return Err(problem("name", "give each rule a name of its own".into()));
         }
@@ -38,7 +52,10 @@ pub fn parse(text: &str) -> Result<Policy, Error> {
         }
         for role in &rule.roles {
             if *external_ids.entry(&role.arn).or_insert(&role.external_id) != &role.external_id {
-                let said = format!("{} has another external id in an earlier rule: write one and the same", role.arn);
+                let said = format!(
+                    "{} has another external id in an earlier rule: write one and the same",
+                    role.arn
+                );
                 return Err(problem("roles", said));
             }
         }
@@ -63,14 +80,24 @@ fn check(rule: &Rule) -> Option<(String, String)> {
             is_zone,
             "the zone's id only, as in Z0123456789ABCDEFGHIJ",
         ),
-        ("regions", rule.regions.as_deref().unwrap_or_default(), is_region, "a Region's code, as in eu-west-1"),
+        (
+            "regions",
+            rule.regions.as_deref().unwrap_or_default(),
+            is_region,
+            "a Region's code, as in eu-west-1",
+        ),
         (
             "accounts",
             rule.accounts.as_deref().unwrap_or_default(),
             is_account,
             "the twelve digits of an account in quotes",
         ),
-        ("kmsKeys", &rule.kms_keys, |arn| is_arn(arn, "kms"), "the ARN of a KMS key, or the beginning of some and a *"),
+        (
+            "kmsKeys",
+            &rule.kms_keys,
+            |arn| is_arn(arn, "kms"),
+            "the ARN of a KMS key, or the beginning of some and a *",
+        ),
         (
             "certificates",
             &rule.certificates,
@@ -86,18 +113,32 @@ fn check(rule: &Rule) -> Option<(String, String)> {
     ];
     for (field, list, is_right, right) in lists {
         if let Some(wrong) = list.iter().find(|one| !is_right(&filled(one))) {
-            return Some((field.into(), format!("{wrong:?} is not what it should be: write {right}")));
+            return Some((
+                field.into(),
+                format!("{wrong:?} is not what it should be: write {right}"),
+            ));
         }
     }
     if let Some(role) = rule.roles.iter().find(|r| !is_role(&r.arn)) {
-        return Some(("roles".into(), format!("{:?}: write the whole ARN of an IAM role", role.arn)));
+        return Some((
+            "roles".into(),
+            format!("{:?}: write the whole ARN of an IAM role", role.arn),
+        ));
     }
     for bucket in rule.buckets.iter().flatten() {
         if !is_bucket(&bucket.name) {
-            return Some(("buckets".into(), format!("{:?}: write the bucket's name only", bucket.name)));
+            return Some((
+                "buckets".into(),
+                format!("{:?}: write the bucket's name only", bucket.name),
+            ));
         }
-        if bucket.prefix.as_ref().is_some_and(|p| p.starts_with('/') || !p.ends_with('/')) {
-            let said = "prefix: write a folder with / at its end and none before it, as in payments/; leave it out for the whole bucket";
+        if bucket
+            .prefix
+            .as_ref()
+            .is_some_and(|p| p.starts_with('/') || !p.ends_with('/'))
+        {
+            let said = "prefix: write a folder with / at its end and none before it, as in payments/; leave \
+                        it out for the whole bucket";
             return Some(("buckets".into(), said.into()));
         }
     }
@@ -110,18 +151,25 @@ fn check(rule: &Rule) -> Option<(String, String)> {
 
 fn is_host(text: &str) -> bool {
     let is_label = |label: &str| {
-        let inner = label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let inner = label
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         !label.is_empty() && inner && !label.starts_with('-') && !label.ends_with('-')
     };
     text.split('.').all(is_label)
 }
 
 fn is_zone(text: &str) -> bool {
-    text.len() > 1 && text.starts_with('Z') && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+    text.len() > 1
+        && text.starts_with('Z')
+        && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
 }
 
 fn is_region(text: &str) -> bool {
-    text.split('-').count() >= 3 && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    text.split('-').count() >= 3
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 fn is_account(text: &str) -> bool {
@@ -144,7 +192,9 @@ fn is_arn(text: &str, service: &str) -> bool {
 
 fn is_bucket(text: &str) -> bool {
     (3..=63).contains(&text.len())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
 }
 
 #[cfg(test)]
@@ -155,7 +205,11 @@ mod tests {
     #[test]
     fn the_documented_example_is_a_policy() {
         let page = include_str!("../../docs/policy.md");
-        let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let example = page
+            .split("```yaml\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .unwrap();
         let policy = parse(example).unwrap();
         assert!(policy.rules.len() > 1);
         // Every field is shown.
@@ -169,7 +223,10 @@ mod tests {
             "functions: []",
             "adoption: Never",
         ] {
-            assert!(shown.iter().any(|rule| !rule.contains(unset)), "{unset} in every rule of the example");
+            assert!(
+                shown.iter().any(|rule| !rule.contains(unset)),
+                "{unset} in every rule of the example"
+            );
         }
     }
 
@@ -184,48 +241,109 @@ mod tests {
             ("rulez: []".into(), ["rulez", "rules"]),
             ("rules: [{name: a}]".into(), ["not understood", "namespaces"]),
             ("rules: [{name: a, namespaces: }]".into(), ["not understood", ""]),
-            ("rules: [{name: a, namespaces: {labels: {}}}]".into(), ["labels", "matchLabels"]),
-            ("rules: [{name: a, namespaces: {matchLabels: }}]".into(), ["not understood", ""]),
-            ("rules: [{name: a, namespaces: {}}, {name: a, namespaces: {}}]".into(), ["rule a", "name of its own"]),
-            ("rules: [{name: a, namespaces: {}}".into(), ["not understood", "line"]),
+            (
+                "rules: [{name: a, namespaces: {labels: {}}}]".into(),
+                ["labels", "matchLabels"],
+            ),
+            (
+                "rules: [{name: a, namespaces: {matchLabels: }}]".into(),
+                ["not understood", ""],
+            ),
+            (
+                "rules: [{name: a, namespaces: {}}, {name: a, namespaces: {}}]".into(),
+                ["rule a", "name of its own"],
+            ),
+            (
+                "rules: [{name: a, namespaces: {}}".into(),
+                ["not understood", "line"],
+            ),
             (rule("  domainSuffixes:"), ["domainSuffixes", "line 4"]),
-            (rule("  domainSuffixes: example.com"), ["domainSuffixes", "line 4"]),
-            (rule("  domainSuffix: [example.com]"), ["domainSuffix", "domainSuffixes"]),
+            (
+                rule("  domainSuffixes: example.com"),
+                ["domainSuffixes", "line 4"],
+            ),
+            (
+                rule("  domainSuffix: [example.com]"),
+                ["domainSuffix", "domainSuffixes"],
+            ),
             (
                 rule("  domainSuffixes: [a.example.com]\n  domainSuffixes: [example.com]"),
                 ["not understood", "domainSuffixes"],
             ),
-            (rule("  domainSuffixes: [.example.com]"), ["rule a: domainSuffixes", "without a dot"]),
-            (rule("  domainSuffixes: [\"*.example.com\"]"), ["rule a: domainSuffixes", "*.example.com"]),
-            (rule("  domainSuffixes: [Example.com]"), ["rule a: domainSuffixes", "lower case"]),
-            (rule("  domainSuffixes: [\"{team}.example.com\"]"), ["rule a: domainSuffixes", "{team}"]),
-            (rule("  domainSuffixes: [\"\"]"), ["rule a: domainSuffixes", "without a dot"]),
-            (rule("  hostedZoneIds: [/hostedzone/Z1]"), ["rule a: hostedZoneIds", "id only"]),
+            (
+                rule("  domainSuffixes: [.example.com]"),
+                ["rule a: domainSuffixes", "without a dot"],
+            ),
+            (
+                rule("  domainSuffixes: [\"*.example.com\"]"),
+                ["rule a: domainSuffixes", "*.example.com"],
+            ),
+            (
+                rule("  domainSuffixes: [Example.com]"),
+                ["rule a: domainSuffixes", "lower case"],
+            ),
+            (
+                rule("  domainSuffixes: [\"{team}.example.com\"]"),
+                ["rule a: domainSuffixes", "{team}"],
+            ),
+            (
+                rule("  domainSuffixes: [\"\"]"),
+                ["rule a: domainSuffixes", "without a dot"],
+            ),
+            (
+                rule("  hostedZoneIds: [/hostedzone/Z1]"),
+                ["rule a: hostedZoneIds", "id only"],
+            ),
             (rule("  regions: [europe]"), ["rule a: regions", "eu-west-1"]),
-            (rule("  accounts: [\"1234\"]"), ["rule a: accounts", "twelve digits"]),
-            (rule("  roles: [{arn: \"arn:aws:iam::123456789012:role/*\"}]"), ["rule a: roles", "whole ARN"]),
+            (
+                rule("  accounts: [\"1234\"]"),
+                ["rule a: accounts", "twelve digits"],
+            ),
+            (
+                rule("  roles: [{arn: \"arn:aws:iam::123456789012:role/*\"}]"),
+                ["rule a: roles", "whole ARN"],
+            ),
             (
                 rule("  roles: [{arn: \"arn:aws:iam::123456789012:role/a\", externalID: x}]"),
                 ["externalID", "externalId"],
             ),
             (
                 rule(
-                    "  roles: [{arn: \"arn:aws:iam::123456789012:role/a\", externalId: x}, {arn: \"arn:aws:iam::123456789012:role/a\"}]",
+                    "  roles: [{arn: \"arn:aws:iam::123456789012:role/a\", externalId: x}, \
+                     {arn: \"arn:aws:iam::123456789012:role/a\"}]",
                 ),
                 ["rule a: roles", "another external id"],
             ),
-            (rule("  buckets: [{name: s3://b}]"), ["rule a: buckets", "name only"]),
-            (rule("  buckets: [{name: bucket, prefix: pay}]"), ["rule a: buckets", "/ at its end"]),
-            (rule("  buckets: [{name: bucket, prefix: \"\"}]"), ["rule a: buckets", "leave it out"]),
-            (rule("  apis: {tag: {key: \"\", value: a}}"), ["rule a: apis", "name"]),
+            (
+                rule("  buckets: [{name: s3://b}]"),
+                ["rule a: buckets", "name only"],
+            ),
+            (
+                rule("  buckets: [{name: bucket, prefix: pay}]"),
+                ["rule a: buckets", "/ at its end"],
+            ),
+            (
+                rule("  buckets: [{name: bucket, prefix: \"\"}]"),
+                ["rule a: buckets", "leave it out"],
+            ),
+            (
+                rule("  apis: {tag: {key: \"\", value: a}}"),
+                ["rule a: apis", "name"],
+            ),
             (rule("  apis: {}"), ["not understood", "tag"]),
             (rule("  apis:"), ["not understood", "line 4"]),
             (rule("  kmsKeys: [\"*\"]"), ["rule a: kmsKeys", "ARN"]),
-            (rule("  functions: [\"arn:aws:kms:eu-west-1:123456789012:key/a\"]"), ["rule a: functions", "Lambda"]),
+            (
+                rule("  functions: [\"arn:aws:kms:eu-west-1:123456789012:key/a\"]"),
+                ["rule a: functions", "Lambda"],
+            ),
             (rule("  adoption: Always"), ["Always", "Unowned"]),
         ] {
             let said = parse(&text).expect_err(&text).to_string();
-            assert!(parts.iter().all(|part| said.contains(part)) && !said.contains('\n'), "{text}\n{said}");
+            assert!(
+                parts.iter().all(|part| said.contains(part)) && !said.contains('\n'),
+                "{text}\n{said}"
+            );
         }
     }
 }

@@ -8,20 +8,35 @@ fn policy(rules: &str) -> Policy {
 }
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 fn access_request(part: &str, resource: Resource) -> AccessRequest {
-    AccessRequest { part: part.into(), resource }
+    AccessRequest {
+        part: part.into(),
+        resource,
+    }
 }
 
 fn allowed(rule: &str, resource: Resource) -> Decision {
     let policy = policy(&format!("rules:\n- name: a\n  namespaces: {{}}\n  {rule}"));
-    policy.decide(Namespace { name: "shop", labels: None }, &[access_request("it", resource)])
+    policy.decide(
+        Namespace {
+            name: "shop",
+            labels: None,
+        },
+        &[access_request("it", resource)],
+    )
 }
 
 fn object(bucket: &str, key: &str) -> Resource {
-    Resource::Object { bucket: bucket.into(), key: key.into() }
+    Resource::Object {
+        bucket: bucket.into(),
+        key: key.into(),
+    }
 }
 
 fn api(pairs: &[(&str, &str)]) -> Resource {
@@ -31,8 +46,12 @@ fn api(pairs: &[(&str, &str)]) -> Resource {
 #[test]
 fn one_part_against_one_rule() {
     let name = |name: &str| Resource::Name(name.into());
-    let (role, key) = ("arn:aws:iam::123456789012:role/a", "arn:aws:kms:eu-west-1:123456789012:key/a");
-    let function = |name: &str| Resource::Function(format!("arn:aws:lambda:eu-west-1:123456789012:function:{name}"));
+    let (role, key) = (
+        "arn:aws:iam::123456789012:role/a",
+        "arn:aws:kms:eu-west-1:123456789012:key/a",
+    );
+    let function =
+        |name: &str| Resource::Function(format!("arn:aws:lambda:eu-west-1:123456789012:function:{name}"));
     let functions = "functions: [\"arn:aws:lambda:eu-west-1:123456789012:function:pay-*\", \"arn:aws:lambda:eu-west-1:123456789012:function:one\"]";
     let cert = "arn:aws:acm:eu-west-1:123456789012:certificate/a";
     let bucket = "buckets: [{name: bkt, prefix: \"x/{namespace}/\"}, {name: all}]";
@@ -43,11 +62,23 @@ fn one_part_against_one_rule() {
         ("domainSuffixes: [example.com]", name("a.b.example.com"), true),
         ("domainSuffixes: [example.com]", name("*.example.com"), true),
         ("domainSuffixes: [example.com]", name("myexample.com"), false),
-        ("domainSuffixes: [example.com]", name("example.com.evil.org"), false),
+        (
+            "domainSuffixes: [example.com]",
+            name("example.com.evil.org"),
+            false,
+        ),
         ("domainSuffixes: [a.example.com]", name("*.example.com"), false),
         ("domainSuffixes: [a.example.com]", name("example.com"), false),
-        ("domainSuffixes: [\"{namespace}.example.com\"]", name("a.shop.example.com"), true),
-        ("domainSuffixes: [\"{namespace}.example.com\"]", name("a.other.example.com"), false),
+        (
+            "domainSuffixes: [\"{namespace}.example.com\"]",
+            name("a.shop.example.com"),
+            true,
+        ),
+        (
+            "domainSuffixes: [\"{namespace}.example.com\"]",
+            name("a.other.example.com"),
+            false,
+        ),
         ("domainSuffixes: []", name("example.com"), false),
         ("adoption: Never", name("example.com"), true),
         ("hostedZoneIds: [Z1]", Resource::Zone(Some("Z1".into())), true),
@@ -55,9 +86,21 @@ fn one_part_against_one_rule() {
         ("hostedZoneIds: []", Resource::Zone(Some("Z1".into())), false),
         ("adoption: Never", Resource::Zone(None), true),
         ("regions: [eu-west-1]", Resource::Region("eu-west-1".into()), true),
-        ("regions: [eu-west-1]", Resource::Region("eu-west-11".into()), false),
-        ("accounts: [\"123456789012\"]", Resource::Account("123456789012".into()), true),
-        ("accounts: [\"123456789012\"]", Resource::Account("210987654321".into()), false),
+        (
+            "regions: [eu-west-1]",
+            Resource::Region("eu-west-11".into()),
+            false,
+        ),
+        (
+            "accounts: [\"123456789012\"]",
+            Resource::Account("123456789012".into()),
+            true,
+        ),
+        (
+            "accounts: [\"123456789012\"]",
+            Resource::Account("210987654321".into()),
+            false,
+        ),
         (bucket, object("bkt", "x/shop/d.pem"), true),
         (bucket, object("bkt", "x/shopping/d.pem"), false),
         (bucket, object("bkt", "x/other/d.pem"), false),
@@ -75,13 +118,33 @@ fn one_part_against_one_rule() {
         ("adoption: Never", Resource::Api(None), true),
         // What a spec can do without: a missing list allows nothing.
         ("adoption: Never", Resource::Role(role.into()), false),
-        ("roles: [{arn: \"arn:aws:iam::123456789012:role/a\"}]", Resource::Role(role.into()), true),
-        ("roles: [{arn: \"arn:aws:iam::123456789012:role/ab\"}]", Resource::Role(role.into()), false),
+        (
+            "roles: [{arn: \"arn:aws:iam::123456789012:role/a\"}]",
+            Resource::Role(role.into()),
+            true,
+        ),
+        (
+            "roles: [{arn: \"arn:aws:iam::123456789012:role/ab\"}]",
+            Resource::Role(role.into()),
+            false,
+        ),
         ("adoption: Never", Resource::KmsKey(key.into()), false),
-        ("kmsKeys: [\"arn:aws:kms:eu-west-1:123456789012:key/a\"]", Resource::KmsKey(key.into()), true),
-        ("kmsKeys: [\"arn:aws:kms:eu-west-1:210987654321:*\"]", Resource::KmsKey(key.into()), false),
+        (
+            "kmsKeys: [\"arn:aws:kms:eu-west-1:123456789012:key/a\"]",
+            Resource::KmsKey(key.into()),
+            true,
+        ),
+        (
+            "kmsKeys: [\"arn:aws:kms:eu-west-1:210987654321:*\"]",
+            Resource::KmsKey(key.into()),
+            false,
+        ),
         ("adoption: Never", Resource::Certificate(cert.into()), false),
-        ("certificates: [\"arn:aws:acm:eu-west-1:123456789012:*\"]", Resource::Certificate(cert.into()), true),
+        (
+            "certificates: [\"arn:aws:acm:eu-west-1:123456789012:*\"]",
+            Resource::Certificate(cert.into()),
+            true,
+        ),
         (functions, function("pay-auth"), true),
         (functions, function("one"), true),
         (functions, function("one-more"), false),
@@ -91,10 +154,17 @@ fn one_part_against_one_rule() {
         ("adoption: Unowned", Resource::Adoption, true),
     ] {
         let said = allowed(rule, resource.clone());
-        assert_eq!(matches!(said, Decision::Allowed), fits, "{rule}: {resource:?}: {said:?}");
+        assert_eq!(
+            matches!(said, Decision::Allowed),
+            fits,
+            "{rule}: {resource:?}: {said:?}"
+        );
         assert_ne!(said, Decision::Unknown, "{rule}: {resource:?}");
     }
-    assert_eq!(allowed("hostedZoneIds: [Z1]", Resource::Zone(None)), Decision::Unknown);
+    assert_eq!(
+        allowed("hostedZoneIds: [Z1]", Resource::Zone(None)),
+        Decision::Unknown
+    );
     assert_eq!(allowed(tag, Resource::Api(None)), Decision::Unknown);
 }
 
@@ -117,11 +187,17 @@ rules:
 #[test]
 fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
     let policy = policy(TWO);
-    let shop = Namespace { name: "shop", labels: None };
+    let shop = Namespace {
+        name: "shop",
+        labels: None,
+    };
     let spec = |name: &str, region: &str| {
         [
             access_request(&format!("spec.domainName: {name}"), Resource::Name(name.into())),
-            access_request(&format!("spec.aws.region: {region}"), Resource::Region(region.into())),
+            access_request(
+                &format!("spec.aws.region: {region}"),
+                Resource::Region(region.into()),
+            ),
         ]
     };
     let decision = |name, region| policy.decide(shop, &spec(name, region));
@@ -138,22 +214,47 @@ fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
     };
     // A part that no rule allows is told alone.
     let said = denials("a.secret.example.com", "us-east-1");
-    assert!(said.starts_with("spec.domainName: a.secret.example.com: does not fit"), "{said}");
+    assert!(
+        said.starts_with("spec.domainName: a.secret.example.com: does not fit"),
+        "{said}"
+    );
     let said = denials("a.example.com", "eu-north-1");
-    assert!(said.starts_with("spec.domainName: a.example.com; spec.aws.region: eu-north-1: does not"), "{said}");
+    assert!(
+        said.starts_with("spec.domainName: a.example.com; spec.aws.region: eu-north-1: does not"),
+        "{said}"
+    );
     // Each is allowed by some rule, but not together.
     let said = denials("a.shop.example.com", "us-east-1");
-    assert!(said.starts_with("spec.aws.region: us-east-1: does not fit the operator's policy together with"), "{said}");
+    assert!(
+        said.starts_with("spec.aws.region: us-east-1: does not fit the operator's policy together with"),
+        "{said}"
+    );
 
-    let nobody = policy.decide(Namespace { name: "x", labels: None }, &[]);
-    assert!(matches!(&nobody, Decision::Denied(said) if said.contains("no rule for this namespace")), "{nobody:?}");
+    let nobody = policy.decide(
+        Namespace {
+            name: "x",
+            labels: None,
+        },
+        &[],
+    );
+    assert!(
+        matches!(&nobody, Decision::Denied(said) if said.contains("no rule for this namespace")),
+        "{nobody:?}"
+    );
     // What cannot be told does not hide what does not fit anyway.
     let zone = access_request("zone", Resource::Zone(None));
-    let with_zone =
-        |name, region| policy.decide(shop, &[&spec(name, region)[..], std::slice::from_ref(&zone)].concat());
+    let with_zone = |name, region| {
+        policy.decide(
+            shop,
+            &[&spec(name, region)[..], std::slice::from_ref(&zone)].concat(),
+        )
+    };
     assert_eq!(with_zone("a.shop.example.com", "eu-west-1"), Decision::Allowed);
     assert_eq!(with_zone("a.pay.example.com", "us-east-1"), Decision::Unknown);
-    assert!(matches!(with_zone("a.example.com", "us-east-1"), Decision::Denied(_)));
+    assert!(matches!(
+        with_zone("a.example.com", "us-east-1"),
+        Decision::Denied(_)
+    ));
 }
 
 #[test]
@@ -162,12 +263,18 @@ fn namespaces_by_name_and_by_label() {
         let policy = policy(&format!("rules: [{{name: a, namespaces: {selector}}}]"));
         policy.decide(Namespace { name: "shop", labels }, &[])
     };
-    let (ours, theirs) = (labels(&[("team", "shop"), ("x", "y")]), labels(&[("team", "pay")]));
+    let (ours, theirs) = (
+        labels(&[("team", "shop"), ("x", "y")]),
+        labels(&[("team", "pay")]),
+    );
     for selector in ["{}", "{names: [shop, other]}", "{matchLabels: {}}"] {
         assert_eq!(selects(selector, Some(&theirs)), Decision::Allowed, "{selector}");
     }
     assert_eq!(selects("{}", None), Decision::Allowed);
-    assert_eq!(selects("{matchLabels: {team: shop}}", Some(&ours)), Decision::Allowed);
+    assert_eq!(
+        selects("{matchLabels: {team: shop}}", Some(&ours)),
+        Decision::Allowed
+    );
     assert_eq!(selects("{matchLabels: {team: shop}}", None), Decision::Unknown);
     for (selector, labels) in [
         ("{names: [other]}", &ours),
@@ -176,17 +283,32 @@ fn namespaces_by_name_and_by_label() {
         ("{matchLabels: {team: shop, more: x}}", &ours),
         ("{matchLabels: {team: shop}, names: [other]}", &ours),
     ] {
-        assert!(matches!(selects(selector, Some(labels)), Decision::Denied(_)), "{selector}");
+        assert!(
+            matches!(selects(selector, Some(labels)), Decision::Denied(_)),
+            "{selector}"
+        );
     }
-    assert!(matches!(selects("{matchLabels: {team: shop}, names: [other]}", None), Decision::Denied(_)));
+    assert!(matches!(
+        selects("{matchLabels: {team: shop}, names: [other]}", None),
+        Decision::Denied(_)
+    ));
 }
 
 #[test]
 fn a_message_has_an_end() {
     let policy = policy("rules: [{name: a, namespaces: {}, domainSuffixes: []}]");
-    let all: Vec<_> =
-        (0..99).map(|n| access_request(&format!("name {n}"), Resource::Name(format!("n{n}.example.com")))).collect();
-    let Decision::Denied(said) = policy.decide(Namespace { name: "a", labels: None }, &all) else { panic!() };
+    let all: Vec<_> = (0..99)
+        .map(|n| access_request(&format!("name {n}"), Resource::Name(format!("n{n}.example.com"))))
+        .collect();
+    let Decision::Denied(said) = policy.decide(
+        Namespace {
+            name: "a",
+            labels: None,
+        },
+        &all,
+    ) else {
+        panic!()
+    };
     assert!(said.contains("name 9; and 89 more"), "{said}");
 }
 
@@ -209,8 +331,8 @@ fn some_rule() -> impl Strategy<Value = (Option<Vec<String>>, Option<Vec<String>
 }
 
 proptest! {
-    /// More of a spec never fits where less does not; what is unknown is decided by nothing that is known of it; a rule more never takes
-    /// anything away.
+    /// More of a spec never fits where less does not; what is unknown is decided by nothing that is known of
+    /// it; a rule more never takes anything away.
     #[test]
     fn fitting_is_monotone(
         rules in prop::collection::vec(some_rule(), 0..4),

@@ -1,4 +1,5 @@
-//! Looks at an API's default endpoint from outside, over HTTPS, as somebody would who goes around the custom domain.
+//! Looks at an API's default endpoint from outside, over HTTPS, as somebody would who goes around the custom
+//! domain.
 
 use clap::Args;
 use hickory_resolver::TokioResolver;
@@ -11,18 +12,32 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-// Not a doc comment, which would become what the help says of the whole command.
-// How the world is reached; all unset: as everybody reaches it. TLS and HTTP name the host that is called, wherever the connection goes.
+// Not a doc comment, which would become what the help says of the whole command. How the world is reached;
+// all unset: as everybody reaches it. TLS and HTTP name the host that is called, wherever the connection
+// goes.
 #[derive(Args, Debug, Clone, Default, PartialEq)]
 pub struct ProbeOptions {
     /// DNS server (address:port) that names are looked up at. Unset: the system's.
-    #[arg(long = "dns-resolver", env = "MTLS_OPERATOR_DNS_RESOLVER", value_name = "DNS_RESOLVER")]
+    #[arg(
+        long = "dns-resolver",
+        env = "MTLS_OPERATOR_DNS_RESOLVER",
+        value_name = "DNS_RESOLVER"
+    )]
     pub resolver: Option<SocketAddr>,
-    /// HOST:PORT that HTTPS calls (probes of execute-api endpoints, and the doctor's) connect to, as curl's --connect-to. Unset: where DNS says.
-    #[arg(long = "probe-connect-to", env = "MTLS_OPERATOR_PROBE_CONNECT_TO", value_name = "PROBE_CONNECT_TO")]
+    /// HOST:PORT that HTTPS calls (probes of execute-api endpoints, and the doctor's) connect to, as curl's
+    /// --connect-to. Unset: where DNS says.
+    #[arg(
+        long = "probe-connect-to",
+        env = "MTLS_OPERATOR_PROBE_CONNECT_TO",
+        value_name = "PROBE_CONNECT_TO"
+    )]
     pub connect_to: Option<String>,
     /// PEM file with the certificates that HTTPS calls trust. Unset: the system's.
-    #[arg(long = "probe-ca-file", env = "MTLS_OPERATOR_PROBE_CA_FILE", value_name = "PROBE_CA_FILE")]
+    #[arg(
+        long = "probe-ca-file",
+        env = "MTLS_OPERATOR_PROBE_CA_FILE",
+        value_name = "PROBE_CA_FILE"
+    )]
     pub ca_file: Option<PathBuf>,
 }
 
@@ -49,12 +64,13 @@ pub enum ProbeError {
 /// What the endpoint said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// What a closed endpoint answers: 404 (HTTP APIs), or 403 with `ForbiddenException` (REST APIs). An open one may answer the
-    /// same, an HTTP API without a route for `/` 404 and a REST API that wants an API key 403, so this counts only together with the
-    /// API's own flag.
+    /// What a closed endpoint answers: 404 (HTTP APIs), or 403 with `ForbiddenException` (REST APIs). An open
+    /// one may answer the same, an HTTP API without a route for `/` 404 and a REST API that wants an API key
+    /// 403, so this counts only together with the API's own flag.
     Refused(u16),
-    /// Anything else: the API, or its back end, was reached. Also 403 with another error type, as an open REST API answers where it
-    /// has no method (`MissingAuthenticationTokenException`) or whoever asks has no rights (`AccessDeniedException`).
+    /// Anything else: the API, or its back end, was reached. Also 403 with another error type, as an open
+    /// REST API answers where it has no method (`MissingAuthenticationTokenException`) or whoever asks has no
+    /// rights (`AccessDeniedException`).
     Answered(u16),
     /// No answer, and why, in words that stay the same while the reason does.
     Unreachable(String),
@@ -68,12 +84,18 @@ pub struct EndpointProbe {
 
 impl EndpointProbe {
     pub fn new(options: &ProbeOptions) -> Result<EndpointProbe, ProbeError> {
-        Ok(EndpointProbe { client: client(options, None)? })
+        Ok(EndpointProbe {
+            client: client(options, None)?,
+        })
     }
 
     /// Ask `https://<host>/<stage>/` and judge the answer. Without its stage, a REST API refuses everybody.
     pub async fn probe(&self, host: &str, stage: &str) -> ProbeResult {
-        let path = if stage == "$default" { String::new() } else { format!("{stage}/") };
+        let path = if stage == "$default" {
+            String::new()
+        } else {
+            format!("{stage}/")
+        };
         match self.client.get(format!("https://{host}/{path}")).send().await {
             Ok(answer) => match answer.status().as_u16() {
                 404 => ProbeResult::Refused(404),
@@ -95,11 +117,14 @@ impl ClientIdentity {
     /// [`ProbeError::Client`]: one of the two is damaged.
     pub fn new(certificates: &str, key: &str) -> Result<ClientIdentity, ProbeError> {
         let both = zeroize::Zeroizing::new(format!("{key}\n{certificates}"));
-        reqwest::Identity::from_pem(both.as_bytes()).map(ClientIdentity).map_err(ProbeError::Client)
+        reqwest::Identity::from_pem(both.as_bytes())
+            .map(ClientIdentity)
+            .map_err(ProbeError::Client)
     }
 }
 
-/// Call `https://<host><path>` as a client with this certificate, or with none: the status of the answer, or why there is none.
+/// Call `https://<host><path>` as a client with this certificate, or with none: the status of the answer, or
+/// why there is none.
 ///
 /// # Errors
 /// The call cannot be made with these options.
@@ -110,7 +135,11 @@ pub async fn call(
     path: &str,
 ) -> Result<Result<u16, &'static str>, ProbeError> {
     let request = client(options, identity)?.get(format!("https://{host}/{}", path.trim_start_matches('/')));
-    Ok(request.send().await.map(|answer| answer.status().as_u16()).map_err(|error| reason(&error)))
+    Ok(request
+        .send()
+        .await
+        .map(|answer| answer.status().as_u16())
+        .map_err(|error| reason(&error)))
 }
 
 fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<reqwest::Client, ProbeError> {
@@ -118,8 +147,11 @@ fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<re
         return Err(ProbeError::NoProvider); // reqwest would panic
     }
     let connect_to = options.connect_to.as_deref().map(host_and_port).transpose()?;
-    let resolver =
-        options.resolver.map(|server| super::resolver(Some(server))).transpose().map_err(ProbeError::Resolver)?;
+    let resolver = options
+        .resolver
+        .map(|server| super::resolver(Some(server)))
+        .transpose()
+        .map_err(ProbeError::Resolver)?;
     let mut client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
@@ -139,7 +171,9 @@ fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<re
 
 /// API Gateway's type of the error is that of a closed endpoint, or is not told.
 fn is_forbidden(error_type: Option<&reqwest::header::HeaderValue>) -> bool {
-    error_type.and_then(|t| t.to_str().ok()).is_none_or(|t| t.split(':').next() == Some("ForbiddenException"))
+    error_type
+        .and_then(|t| t.to_str().ok())
+        .is_none_or(|t| t.split(':').next() == Some("ForbiddenException"))
 }
 
 /// Where to connect for a host.
@@ -155,14 +189,20 @@ struct DoesNotResolve;
 impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
         // Port 0 means that of the scheme.
-        let (host, port) = self.connect_to.clone().unwrap_or_else(|| (name.as_str().to_owned(), 0));
+        let (host, port) = self
+            .connect_to
+            .clone()
+            .unwrap_or_else(|| (name.as_str().to_owned(), 0));
         let resolver = self.resolver.clone();
         Box::pin(async move {
             let found: Vec<SocketAddr> = if let Ok(address) = host.parse::<IpAddr>() {
                 vec![SocketAddr::new(address, port)]
             } else if let Some(resolver) = resolver {
                 let answer = resolver.lookup_ip(host).await.map_err(|_| DoesNotResolve)?;
-                answer.iter().map(|address| SocketAddr::new(address, port)).collect()
+                answer
+                    .iter()
+                    .map(|address| SocketAddr::new(address, port))
+                    .collect()
             } else {
                 let answer = tokio::net::lookup_host((host.as_str(), port)).await;
                 answer.map_err(|_| DoesNotResolve)?.collect()
@@ -180,11 +220,16 @@ fn host_and_port(text: &str) -> Result<(String, u16), ProbeError> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), port.parse::<u16>().ok()?))
     });
-    parts.filter(|(host, port)| !host.is_empty() && *port > 0).ok_or_else(|| ProbeError::ConnectTo(text.to_owned()))
+    parts
+        .filter(|(host, port)| !host.is_empty() && *port > 0)
+        .ok_or_else(|| ProbeError::ConnectTo(text.to_owned()))
 }
 
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ProbeError> {
-    let pem = std::fs::read(path).map_err(|source| ProbeError::ReadCa { path: path.to_owned(), source })?;
+    let pem = std::fs::read(path).map_err(|source| ProbeError::ReadCa {
+        path: path.to_owned(),
+        source,
+    })?;
     match reqwest::Certificate::from_pem_bundle(&pem) {
         Ok(found) if !found.is_empty() => Ok(found),
         _ => Err(ProbeError::NoCa(path.to_owned())),
@@ -230,7 +275,9 @@ fn tls_reason(error: &rustls::Error) -> &'static str {
         rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             "its certificate is from an authority that is not trusted here"
         }
-        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "its certificate has expired",
+        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+            "its certificate has expired"
+        }
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             "its certificate is for another name"
         }
@@ -249,11 +296,15 @@ mod tests {
 
     const HOST: &str = "a1b2.execute-api.eu-west-1.amazonaws.com";
 
-    /// An endpoint that answers each request with `answer`, and for another host or path than expected with 500. Its address and its CA.
+    /// An endpoint that answers each request with `answer`, and for another host or path than expected with
+    /// 500. Its address and its CA.
     async fn endpoint(name: &str, answer: &'static str) -> (SocketAddr, tempfile::NamedTempFile) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = rcgen::KeyPair::generate().unwrap();
-        let cert = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let cert = rcgen::CertificateParams::new(vec![name.to_owned()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
         let private = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
         let config = rustls::ServerConfig::builder()
             .with_no_client_auth()
@@ -264,16 +315,21 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let Ok(mut tls) = acceptor.accept(socket).await else { continue };
+                let Ok(mut tls) = acceptor.accept(socket).await else {
+                    continue;
+                };
                 let sni = tls.get_ref().1.server_name().map(str::to_owned);
                 let mut request = vec![0; 4096];
                 let read = tls.read(&mut request).await.unwrap_or(0);
                 let request = String::from_utf8_lossy(&request[..read]).to_lowercase();
-                let path = ["get / http", "get /prod/ http"].iter().any(|line| request.starts_with(line));
+                let path = ["get / http", "get /prod/ http"]
+                    .iter()
+                    .any(|line| request.starts_with(line));
                 let host = request.contains(&format!("host: {HOST}\r\n")) && sni.as_deref() == Some(HOST);
                 let right = path && host;
                 let status = if right { answer } else { "500 Not The Host" };
-                let text = format!("HTTP/1.1 {status}\r\nlocation: https://elsewhere/\r\ncontent-length: 0\r\n\r\n");
+                let text =
+                    format!("HTTP/1.1 {status}\r\nlocation: https://elsewhere/\r\ncontent-length: 0\r\n\r\n");
                 let _ = tls.write_all(text.as_bytes()).await;
                 let _ = tls.shutdown().await;
             }
@@ -291,13 +347,26 @@ mod tests {
             let mut packet = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut packet).await {
                 let end = 12 + packet[12..length].iter().position(|b| *b == 0).unwrap() + 5;
-                let labels: Vec<u8> =
-                    known.split('.').flat_map(|l| [&[l.len() as u8], l.as_bytes()].concat()).collect();
+                let labels: Vec<u8> = known
+                    .split('.')
+                    .flat_map(|l| [&[l.len() as u8], l.as_bytes()].concat())
+                    .collect();
                 let is_known = packet[12..end - 5].eq_ignore_ascii_case(&labels);
                 let is_a = packet[end - 4..end - 2] == [0, 1];
                 let found = u8::from(is_known && is_a);
                 let mut reply = packet[..end].to_vec();
-                reply[2..12].copy_from_slice(&[0x84, if is_known { 0 } else { 3 }, 0, 1, 0, found, 0, 0, 0, 0]);
+                reply[2..12].copy_from_slice(&[
+                    0x84,
+                    if is_known { 0 } else { 3 },
+                    0,
+                    1,
+                    0,
+                    found,
+                    0,
+                    0,
+                    0,
+                    0,
+                ]);
                 if found == 1 {
                     reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
                 }
@@ -308,11 +377,18 @@ mod tests {
     }
 
     async fn probed(options: ProbeOptions) -> ProbeResult {
-        EndpointProbe::new(&options).unwrap().probe(HOST, "$default").await
+        EndpointProbe::new(&options)
+            .unwrap()
+            .probe(HOST, "$default")
+            .await
     }
 
     fn through(address: SocketAddr, ca: &tempfile::NamedTempFile) -> ProbeOptions {
-        ProbeOptions { connect_to: Some(address.to_string()), ca_file: Some(ca.path().to_owned()), resolver: None }
+        ProbeOptions {
+            connect_to: Some(address.to_string()),
+            ca_file: Some(ca.path().to_owned()),
+            resolver: None,
+        }
     }
 
     fn unreachable(why: &str) -> ProbeResult {
@@ -324,8 +400,14 @@ mod tests {
         for (answer, verdict) in [
             ("404 Not Found", ProbeResult::Refused(404)),
             ("403 Forbidden", ProbeResult::Refused(403)),
-            ("403 Forbidden\r\nx-amzn-errortype: ForbiddenException", ProbeResult::Refused(403)),
-            ("403 Forbidden\r\nx-amzn-errortype: MissingAuthenticationTokenException", ProbeResult::Answered(403)),
+            (
+                "403 Forbidden\r\nx-amzn-errortype: ForbiddenException",
+                ProbeResult::Refused(403),
+            ),
+            (
+                "403 Forbidden\r\nx-amzn-errortype: MissingAuthenticationTokenException",
+                ProbeResult::Answered(403),
+            ),
             ("200 OK", ProbeResult::Answered(200)),
             ("401 Unauthorized", ProbeResult::Answered(401)),
             ("302 Found", ProbeResult::Answered(302)),
@@ -345,10 +427,23 @@ mod tests {
         let untrusted = "its certificate is from an authority that is not trusted here";
         assert_eq!(probed(through(address, &other_ca)).await, unreachable(untrusted));
         let (misnamed, its_ca) = endpoint("other.example.com", "404 Not Found").await;
-        assert_eq!(probed(through(misnamed, &its_ca)).await, unreachable("its certificate is for another name"));
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert_eq!(probed(through(free, &ca)).await, unreachable("connection refused"));
-        let nowhere = ProbeOptions { connect_to: Some("no-such-host.invalid:443".into()), ..ProbeOptions::default() };
+        assert_eq!(
+            probed(through(misnamed, &its_ca)).await,
+            unreachable("its certificate is for another name")
+        );
+        let free = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert_eq!(
+            probed(through(free, &ca)).await,
+            unreachable("connection refused")
+        );
+        let nowhere = ProbeOptions {
+            connect_to: Some("no-such-host.invalid:443".into()),
+            ..ProbeOptions::default()
+        };
         assert_eq!(probed(nowhere).await, unreachable("the name does not resolve"));
     }
 
@@ -361,10 +456,19 @@ mod tests {
             resolver: Some(resolver),
         };
         let resolver = dns("edge.example.com").await;
-        assert_eq!(probed(at("edge.example.com", resolver)).await, ProbeResult::Refused(404));
-        assert_eq!(probed(at("none.example.com", resolver)).await, unreachable("the name does not resolve"));
+        assert_eq!(
+            probed(at("edge.example.com", resolver)).await,
+            ProbeResult::Refused(404)
+        );
+        assert_eq!(
+            probed(at("none.example.com", resolver)).await,
+            unreachable("the name does not resolve")
+        );
         // Without connect_to the probed host itself is asked for.
-        let direct = ProbeOptions { resolver: Some(resolver), ..ProbeOptions::default() };
+        let direct = ProbeOptions {
+            resolver: Some(resolver),
+            ..ProbeOptions::default()
+        };
         assert_eq!(probed(direct).await, unreachable("the name does not resolve"));
     }
 
@@ -375,8 +479,12 @@ mod tests {
         const NAME: &str = "outside::probe::tests::a_proxy_of_the_environment_is_not_for_probes";
         if std::env::var_os(INNER).is_some() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-            // Found at this machine, where it may well be refused; the outer process says whether a proxy was asked.
-            let here = ProbeOptions { resolver: Some(dns(HOST).await), ..ProbeOptions::default() };
+            // Found at this machine, where it may well be refused; the outer process says whether a proxy was
+            // asked.
+            let here = ProbeOptions {
+                resolver: Some(dns(HOST).await),
+                ..ProbeOptions::default()
+            };
             assert!(matches!(probed(here).await, ProbeResult::Unreachable(_)));
             return;
         }
@@ -384,7 +492,11 @@ mod tests {
         let at = format!("http://{}", proxy.local_addr().unwrap());
         let variables = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].map(|name| (name, &at));
         let mut inner = tokio::process::Command::new(std::env::current_exe().unwrap());
-        let inner = inner.args(["--exact", NAME]).env(INNER, "1").envs(variables).env_remove("NO_PROXY");
+        let inner = inner
+            .args(["--exact", NAME])
+            .env(INNER, "1")
+            .envs(variables)
+            .env_remove("NO_PROXY");
         let run = tokio::select! {
             run = inner.env_remove("no_proxy").output() => run.unwrap(),
             _ = proxy.accept() => panic!("the probe asked the proxy"),
@@ -407,7 +519,13 @@ mod tests {
             let got = host_and_port(text).ok();
             assert_eq!(got.as_ref().map(|(h, p)| (h.as_str(), *p)), expected, "{text}");
         }
-        assert!(matches!(certificates(Path::new("/nonexistent")), Err(ProbeError::ReadCa { .. })));
-        assert!(matches!(certificates(Path::new("/dev/null")), Err(ProbeError::NoCa(_))));
+        assert!(matches!(
+            certificates(Path::new("/nonexistent")),
+            Err(ProbeError::ReadCa { .. })
+        ));
+        assert!(matches!(
+            certificates(Path::new("/dev/null")),
+            Err(ProbeError::NoCa(_))
+        ));
     }
 }

@@ -1,5 +1,5 @@
-//! How others see a domain: over HTTPS ([`probe`]) and in public DNS ([`public_dns`]). Asks the world, writes nothing, and decides nothing:
-//! what an answer means is the planner's to say.
+//! How others see a domain: over HTTPS ([`probe`]) and in public DNS ([`public_dns`]). Asks the world, writes
+//! nothing, and decides nothing: what an answer means is the planner's to say.
 use std::{net::SocketAddr, time::Duration};
 
 use hickory_resolver::{
@@ -14,7 +14,8 @@ pub mod public_dns;
 /// How long a DNS server may take; then it is asked once more, and may have found out meanwhile.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// Asks `server`, or whom the system asks, and remembers nothing: what was not there a moment ago may be there now.
+/// Asks `server`, or whom the system asks, and remembers nothing: what was not there a moment ago may be
+/// there now.
 fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     let mut builder = match server {
         None => TokioResolver::builder_tokio()?,

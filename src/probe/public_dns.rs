@@ -56,14 +56,22 @@ impl PublicDns {
 
     /// What `name` leads to, next to what `target` is.
     pub async fn resolve(&self, name: &str, target: &str) -> Result<PublicName, NoAnswer> {
-        let mut found = PublicName { cnames: self.cnames(name).await?, ..PublicName::default() };
+        let mut found = PublicName {
+            cnames: self.cnames(name).await?,
+            ..PublicName::default()
+        };
         if found.cnames.iter().any(|cname| cname == target) {
             return Ok(found); // nothing else needs to be known
         }
         (found.addresses, found.target) = tokio::try_join!(self.addresses(name), self.addresses(target))?;
         if found.cnames.is_empty() {
             let soa = self.ask(name, RecordType::SOA).await?;
-            let of_name = |lookup: Lookup| lookup.answers().iter().any(|r| r.data.record_type() == RecordType::SOA);
+            let of_name = |lookup: Lookup| {
+                lookup
+                    .answers()
+                    .iter()
+                    .any(|r| r.data.record_type() == RecordType::SOA)
+            };
             found.apex = soa.is_some_and(of_name);
         }
         Ok(found)
@@ -73,7 +81,9 @@ impl PublicDns {
         let mut chain: Vec<String> = vec![];
         while chain.len() < LONGEST_CHAIN {
             let last = chain.last().map_or(name, String::as_str);
-            let Some(answer) = self.ask(last, RecordType::CNAME).await? else { break };
+            let Some(answer) = self.ask(last, RecordType::CNAME).await? else {
+                break;
+            };
             let next = answer.answers().iter().find_map(|r| match &r.data {
                 RData::CNAME(cname) => Some(cname.to_ascii().trim_end_matches('.').to_lowercase()),
                 _ => None,
@@ -88,7 +98,13 @@ impl PublicDns {
 
     async fn addresses(&self, name: &str) -> Result<BTreeSet<IpAddr>, NoAnswer> {
         let (v4, v6) = tokio::try_join!(self.ask(name, RecordType::A), self.ask(name, RecordType::AAAA))?;
-        let of = |lookup: Lookup| lookup.answers().iter().filter_map(|r| r.data.ip_addr()).collect::<Vec<_>>();
+        let of = |lookup: Lookup| {
+            lookup
+                .answers()
+                .iter()
+                .filter_map(|r| r.data.ip_addr())
+                .collect::<Vec<_>>()
+        };
         Ok(v4.into_iter().chain(v6).flat_map(of).collect())
     }
 
@@ -98,7 +114,10 @@ impl PublicDns {
         match self.resolver.lookup(format!("{name}."), kind).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.is_no_records_found() => Ok(None),
-            Err(source) => Err(NoAnswer { name: name.to_owned(), source }),
+            Err(source) => Err(NoAnswer {
+                name: name.to_owned(),
+                source,
+            }),
         }
     }
 }
@@ -117,9 +136,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_no_answer() {
-        let free = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let free = tokio::net::UdpSocket::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let dns = PublicDns::new(Some(free)).unwrap();
-        let said = dns.resolve("mtls.example.com", "d-1.execute-api.eu-west-1.amazonaws.com").await.unwrap_err();
-        assert_eq!(said.to_string(), "DNS does not say what mtls.example.com is: the DNS server does not answer");
+        let said = dns
+            .resolve("mtls.example.com", "d-1.execute-api.eu-west-1.amazonaws.com")
+            .await
+            .unwrap_err();
+        assert_eq!(
+            said.to_string(),
+            "DNS does not say what mtls.example.com is: the DNS server does not answer"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! That docs/reference.md, docs/metrics.md, docs/events.md and docs/conditions.md list what there is. `WRITE_DOCS=1 cargo test --lib docs` writes the lists again.
+//! That docs/reference.md, docs/metrics.md, docs/events.md and docs/conditions.md list what there is.
+//! `WRITE_DOCS=1 cargo test --lib docs` writes the lists again.
 use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -27,12 +28,17 @@ const END: &str = "<!-- End of what is generated. -->\n";
 fn assert_lists(file: &str, list: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(file);
     let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("the mark at the beginning of the list");
+    let (before, rest) = text
+        .split_once(BEGIN)
+        .expect("the mark at the beginning of the list");
     let (now, after) = rest.split_once(END).expect("the mark at its end");
     if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(&path, format!("{before}{BEGIN}{list}{END}{after}")).unwrap();
     } else {
-        assert!(now == list, "docs/{file} is stale: WRITE_DOCS=1 cargo test --lib docs");
+        assert!(
+            now == list,
+            "docs/{file} is stale: WRITE_DOCS=1 cargo test --lib docs"
+        );
     }
 }
 
@@ -69,12 +75,20 @@ fn fields(schema: &Value, path: &str, list: &mut String) {
         let of = items.unwrap_or(field);
         let mut type_ = of["type"].as_str().unwrap_or("object").to_owned();
         if let Some(words) = of["enum"].as_array() {
-            type_ = words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" \\| ");
+            type_ = words
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" \\| ");
         }
         if let Some(default) = field.get("default").filter(|default| !default.is_object()) {
             write!(type_, ", default `{}`", default.to_string().trim_matches('"')).unwrap();
         }
-        let said = field["description"].as_str().unwrap_or_default().replace('|', "\\|").replace('\n', " ");
+        let said = field["description"]
+            .as_str()
+            .unwrap_or_default()
+            .replace('|', "\\|")
+            .replace('\n', " ");
         writeln!(list, "| `{}` | {type_} | {said} |", path.trim_start_matches('.')).unwrap();
         // Kubernetes' own, the same everywhere.
         if !path.ends_with(".conditions[]") {
@@ -102,12 +116,32 @@ fn every_field_is_listed() {
 /// All that `/metrics` can show, with a series of each.
 fn everything() -> String {
     let (metrics, mut registry) = Metrics::new();
-    metrics.reconciled(Controller::Domain, &Err::<(), _>(reconcile::Error::TooLong), Duration::ZERO);
+    metrics.reconciled(
+        Controller::Domain,
+        &Err::<(), _>(reconcile::Error::TooLong),
+        Duration::ZERO,
+    );
     metrics.stage(Controller::Domain, Stage::Observe, Duration::ZERO);
     let (now, mut conditions) = (jiff::Timestamp::now(), vec![]);
-    set(&mut conditions, 1, ConditionType::Ready, ConditionStatus::Unknown, Reason::Progressing, "", now);
+    set(
+        &mut conditions,
+        1,
+        ConditionType::Ready,
+        ConditionStatus::Unknown,
+        Reason::Progressing,
+        "",
+        now,
+    );
     let old = conditions.clone();
-    set(&mut conditions, 1, ConditionType::Ready, ConditionStatus::True, Reason::Ready, "", now);
+    set(
+        &mut conditions,
+        1,
+        ConditionType::Ready,
+        ConditionStatus::True,
+        Reason::Ready,
+        "",
+        now,
+    );
     metrics.transitioned(Controller::Domain, &Pod::default(), &old, &conditions, &mut true);
     let own = registry.sub_registry_with_prefix(PREFIX);
     let calls = Calls::new();
@@ -146,10 +180,22 @@ async fn every_metric_is_listed() {
                 _ => "",
             }
         );
-        let sample = if type_ == "histogram" { format!("{shown}_count") } else { shown.clone() };
-        let labels = labels.get(sample.as_str()).unwrap_or_else(|| panic!("no series of {sample} in\n{text}"));
+        let sample = if type_ == "histogram" {
+            format!("{shown}_count")
+        } else {
+            shown.clone()
+        };
+        let labels = labels
+            .get(sample.as_str())
+            .unwrap_or_else(|| panic!("no series of {sample} in\n{text}"));
         let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
-        writeln!(list, "| `{shown}` | {type_} | {} | {} |", labels.join(", "), meaning.trim_end_matches('.')).unwrap();
+        writeln!(
+            list,
+            "| `{shown}` | {type_} | {} | {} |",
+            labels.join(", "),
+            meaning.trim_end_matches('.')
+        )
+        .unwrap();
     }
     list.push('\n');
     assert_lists("metrics.md", &list);

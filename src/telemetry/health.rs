@@ -59,7 +59,11 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        None,
+    )?;
     if address.is_ipv6() {
         // Whatever net.ipv6.bindv6only says.
         socket.set_only_v6(false)?;
@@ -75,15 +79,26 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Alive says nothing about CRDs, the API server, AWS or who leads: a restart would mend none of these.
 pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> std::io::Result<()> {
     let app = app(shown).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 fn app(shown: Shown) -> Router {
     Router::new()
-        .route("/livez", get(async |State(shown): State<Arc<Shown>>| answer((shown.not_live)())))
-        .route("/readyz", get(async |State(shown): State<Arc<Shown>>| answer((shown.unready)())))
+        .route(
+            "/livez",
+            get(async |State(shown): State<Arc<Shown>>| answer((shown.not_live)())),
+        )
+        .route(
+            "/readyz",
+            get(async |State(shown): State<Arc<Shown>>| answer((shown.unready)())),
+        )
         .route("/metrics", get(metrics))
-        .route("/loglevel", get(async |State(shown): State<Arc<Shown>>| shown.level.filter() + "\n").put(set_level))
+        .route(
+            "/loglevel",
+            get(async |State(shown): State<Arc<Shown>>| shown.level.filter() + "\n").put(set_level),
+        )
         .with_state(Arc::new(shown))
 }
 
@@ -99,22 +114,35 @@ async fn metrics(State(shown): State<Arc<Shown>>, headers: HeaderMap) -> Respons
     let (format, packed) = (Format::accepted(&headers), exposition::gzip_accepted(&headers));
     let written = tokio::task::spawn_blocking(move || {
         let text = format.write(&shown.registry).ok()?;
-        if packed { exposition::gzip(&text).ok() } else { Some(text.into_bytes()) }
+        if packed {
+            exposition::gzip(&text).ok()
+        } else {
+            Some(text.into_bytes())
+        }
     });
-    let Ok(Some(body)) = written.await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let kind = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept, accept-encoding")];
+    let Ok(Some(body)) = written.await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let kind = [
+        (header::CONTENT_TYPE, format.content_type()),
+        (header::VARY, "accept, accept-encoding"),
+    ];
     let coding = packed.then_some([(header::CONTENT_ENCODING, "gzip")]);
     (kind, coding.map(AppendHeaders), body).into_response()
 }
 
-/// From within the Pod only, which is where `kubectl port-forward` comes out: so it takes a right to that, and no other Pod can do it.
+/// From within the Pod only, which is where `kubectl port-forward` comes out: so it takes a right to that,
+/// and no other Pod can do it.
 async fn set_level(
     State(shown): State<Arc<Shown>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: String,
 ) -> (StatusCode, String) {
     if !is_local(peer.ip()) {
-        return (StatusCode::FORBIDDEN, "only from the Pod itself: use kubectl port-forward\n".to_owned());
+        return (
+            StatusCode::FORBIDDEN,
+            "only from the Pod itself: use kubectl port-forward\n".to_owned(),
+        );
     }
     match shown.level.set(body.trim()) {
         Ok(filter) => {
@@ -163,7 +191,8 @@ mod tests {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let length = body.len();
             let request = format!(
-                "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: \
+                 close\r\n\r\n{body}"
             );
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
@@ -174,18 +203,28 @@ mod tests {
 
         assert!(ask("/livez").await.starts_with("HTTP/1.1 200"));
         let answer = ask("/readyz").await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("MtlsDomain is not listed yet\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.ends_with("MtlsDomain is not listed yet\n"),
+            "{answer}"
+        );
         reason.lock().unwrap().take();
         assert!(ask("/readyz").await.starts_with("HTTP/1.1 200"));
         metrics.leads(true);
-        assert!(ask("/metrics").await.contains("leader_election_master_status{name=\"mtls-operator\"} 1\n"));
+        assert!(
+            ask("/metrics")
+                .await
+                .contains("leader_election_master_status{name=\"mtls-operator\"} 1\n")
+        );
         assert!(ask("/nothing").await.starts_with("HTTP/1.1 404"));
 
         let answer = send("PUT", "/loglevel", "debug").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(ask("/loglevel").await.ends_with("info,mtls_operator=debug\n"));
         let answer = send("PUT", "/loglevel", "everything").await;
-        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("not a level: write error"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 400") && answer.contains("not a level: write error"),
+            "{answer}"
+        );
 
         // Long ago: the loop hangs, and readiness is another matter.
         tokio::time::pause();
@@ -193,11 +232,18 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3600)).await;
         tokio::time::resume();
         let answer = ask("/livez").await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the reconcile loop of ClientGrant"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains("the reconcile loop of ClientGrant"),
+            "{answer}"
+        );
         assert!(ask("/readyz").await.starts_with("HTTP/1.1 200"));
 
         stop.cancel();
-        tokio::time::timeout(Duration::from_secs(10), server).await.expect("stops").unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(10), server)
+            .await
+            .expect("stops")
+            .unwrap()
+            .unwrap();
     }
 
     /// IPv4 reaches what listens at `[::]`, with IPv6 on the machine and without.
@@ -205,20 +251,36 @@ mod tests {
     async fn every_address_is_every_family() {
         let listener = listen("[::]:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("IPv4");
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await
+            .expect("IPv4");
     }
 
     #[test]
     fn without_ipv6_it_listens_on_ipv4() {
         let without = |errno: i32| {
             move |address: SocketAddr| {
-                if address.is_ipv6() { Err(io::Error::from_raw_os_error(errno)) } else { Ok(address.to_string()) }
+                if address.is_ipv6() {
+                    Err(io::Error::from_raw_os_error(errno))
+                } else {
+                    Ok(address.to_string())
+                }
             }
         };
-        let at = |address: &str, errno| listen_with(address.parse().unwrap(), without(errno)).map_err(|e| e.kind());
+        let at = |address: &str, errno| {
+            listen_with(address.parse().unwrap(), without(errno)).map_err(|e| e.kind())
+        };
         assert_eq!(at("[::]:8080", 97), Ok("0.0.0.0:8080".to_owned()), "EAFNOSUPPORT");
-        assert_eq!(at("[::]:8080", 99), Ok("0.0.0.0:8080".to_owned()), "EADDRNOTAVAIL");
-        assert_eq!(at("[::]:8080", 98), Err(io::ErrorKind::AddrInUse), "another one's port is no lack of IPv6");
+        assert_eq!(
+            at("[::]:8080", 99),
+            Ok("0.0.0.0:8080".to_owned()),
+            "EADDRNOTAVAIL"
+        );
+        assert_eq!(
+            at("[::]:8080", 98),
+            Err(io::ErrorKind::AddrInUse),
+            "another one's port is no lack of IPv6"
+        );
         assert!(at("[::1]:8080", 97).is_err(), "asked for this one address");
     }
 
@@ -243,26 +305,54 @@ mod tests {
         let get = async |asked: &[(&str, &str)]| {
             let (_, registry) = Metrics::new();
             let level = logging::tests::level("info");
-            let shown = Shown { registry, unready: Box::new(|| None), not_live: Box::new(|| None), level };
+            let shown = Shown {
+                registry,
+                unready: Box::new(|| None),
+                not_live: Box::new(|| None),
+                level,
+            };
             let mut request = axum::extract::Request::get("/metrics");
             for (name, value) in asked {
                 request = request.header(*name, *value);
             }
-            let answer = app(shown).oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
-            let header = |name| answer.headers().get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
+            let answer = app(shown)
+                .oneshot(request.body(axum::body::Body::empty()).unwrap())
+                .await
+                .unwrap();
+            let header = |name| {
+                answer
+                    .headers()
+                    .get(name)
+                    .map_or("", |v| v.to_str().unwrap())
+                    .to_owned()
+            };
             let (kind, coding) = (header(header::CONTENT_TYPE), header(header::CONTENT_ENCODING));
             assert_eq!(header(header::VARY), "accept, accept-encoding");
-            (kind, coding, axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap())
+            (
+                kind,
+                coding,
+                axum::body::to_bytes(answer.into_body(), usize::MAX)
+                    .await
+                    .unwrap(),
+            )
         };
         let (kind, coding, body) = get(&[]).await;
-        assert_eq!((kind.as_str(), coding.as_str()), ("text/plain; version=0.0.4; charset=utf-8", ""));
+        assert_eq!(
+            (kind.as_str(), coding.as_str()),
+            ("text/plain; version=0.0.4; charset=utf-8", "")
+        );
         assert!(!String::from_utf8_lossy(&body).contains("# EOF"));
-        let (kind, coding, body) =
-            get(&[("accept", "application/openmetrics-text;version=1.0.0"), ("accept-encoding", "gzip")]).await;
+        let (kind, coding, body) = get(&[
+            ("accept", "application/openmetrics-text;version=1.0.0"),
+            ("accept-encoding", "gzip"),
+        ])
+        .await;
         let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         assert_eq!((kind.as_str(), coding.as_str()), (open_metrics, "gzip"));
         let mut text = String::new();
-        flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+        flate2::read::GzDecoder::new(&body[..])
+            .read_to_string(&mut text)
+            .unwrap();
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
@@ -271,10 +361,22 @@ mod tests {
         use tower::ServiceExt;
         let (_, registry) = Metrics::new();
         let level = logging::tests::level("info");
-        let shown = Shown { registry, unready: Box::new(|| None), not_live: Box::new(|| None), level: level.clone() };
-        let mut request = axum::extract::Request::put("/loglevel").body(axum::body::Body::from("debug")).unwrap();
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 4711))));
-        assert_eq!(app(shown).oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);
+        let shown = Shown {
+            registry,
+            unready: Box::new(|| None),
+            not_live: Box::new(|| None),
+            level: level.clone(),
+        };
+        let mut request = axum::extract::Request::put("/loglevel")
+            .body(axum::body::Body::from("debug"))
+            .unwrap();
+        request
+            .extensions_mut()
+            .insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 4711))));
+        assert_eq!(
+            app(shown).oneshot(request).await.unwrap().status(),
+            StatusCode::FORBIDDEN
+        );
         assert_eq!(level.filter(), "info");
     }
 }

@@ -1,5 +1,6 @@
-//! Whether the reconcile loops still go round. Each is given something to do every few seconds, an object that does not exist, which passes
-//! through all of the loop and comes out of it as quickly as nothing: while results come out, whatever they are, the loop lives.
+//! Whether the reconcile loops still go round. Each is given something to do every few seconds, an object
+//! that does not exist, which passes through all of the loop and comes out of it as quickly as nothing: while
+//! results come out, whatever they are, the loop lives.
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -13,8 +14,8 @@ use tokio::time::Instant;
 use super::metrics::Controller;
 
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A loop that gives no result for this long is stuck. All that it does at a time may be reconciles that take as long as one may, two minutes, and
-/// nothing else gets through meanwhile.
+/// A loop that gives no result for this long is stuck. All that it does at a time may be reconciles that take
+/// as long as one may, two minutes, and nothing else gets through meanwhile.
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// When each loop gave its last result. Cheap to clone.
@@ -24,12 +25,18 @@ pub struct Heartbeat(Arc<Mutex<BTreeMap<Controller, Instant>>>);
 impl Heartbeat {
     /// A result came out of the loop, or it begins.
     pub fn record(&self, controller: Controller) {
-        self.0.lock().expect("nobody panics while holding it").insert(controller, Instant::now());
+        self.0
+            .lock()
+            .expect("nobody panics while holding it")
+            .insert(controller, Instant::now());
     }
 
     /// The loop has ended, as it should.
     pub fn end(&self, controller: Controller) {
-        self.0.lock().expect("nobody panics while holding it").remove(&controller);
+        self.0
+            .lock()
+            .expect("nobody panics while holding it")
+            .remove(&controller);
     }
 
     /// Which loop is stuck, for people; `None`: none of those that run.
@@ -37,8 +44,11 @@ impl Heartbeat {
         let heartbeats = self.0.lock().expect("nobody panics while holding it");
         let not_live = |(controller, at): (&Controller, &Instant)| {
             let silent = at.elapsed();
-            let message =
-                format!("the reconcile loop of {} has given no result for {} s", controller.kind(), silent.as_secs());
+            let message = format!(
+                "the reconcile loop of {} has given no result for {} s",
+                controller.kind(),
+                silent.as_secs()
+            );
             (silent > LONGEST).then_some(message)
         };
         heartbeats.iter().find_map(not_live)
@@ -113,7 +123,11 @@ mod tests {
         let heartbeat = Heartbeat::default();
         running(&["quick"], &heartbeat);
         tokio::time::sleep(LONGEST * 20).await;
-        assert_eq!(heartbeat.problem(), None, "there is nothing to do, which is no reason");
+        assert_eq!(
+            heartbeat.problem(),
+            None,
+            "there is nothing to do, which is no reason"
+        );
 
         let heartbeat = Heartbeat::default();
         let go = running(&["slow"], &heartbeat);
@@ -121,7 +135,10 @@ mod tests {
         assert_eq!(heartbeat.problem(), None, "it takes long, and may");
         tokio::time::sleep(INTERVAL * 2).await;
         let problem = heartbeat.problem().expect("it hangs");
-        assert!(problem.starts_with("the reconcile loop of MtlsDomain has given no result for 3"), "{problem}");
+        assert!(
+            problem.starts_with("the reconcile loop of MtlsDomain has given no result for 3"),
+            "{problem}"
+        );
         go.notify_one();
         tokio::time::sleep(INTERVAL).await;
         assert_eq!(heartbeat.problem(), None, "it goes on");

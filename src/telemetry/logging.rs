@@ -53,8 +53,9 @@ impl Level {
         self.now.lock().expect("nobody panics while holding it").clone()
     }
 
-    /// Logs this level of the operator's own, or again what it was at the start when `level` is empty. Of libraries no more is ever logged
-    /// than at the start: in their details may be what belongs into no log. The filter that is in force then.
+    /// Logs this level of the operator's own, or again what it was at the start when `level` is empty. Of
+    /// libraries no more is ever logged than at the start: in their details may be what belongs into no log.
+    /// The filter that is in force then.
     ///
     /// # Errors
     /// [`Error::Level`]; [`Error::Reload`] does not happen while the process logs.
@@ -64,9 +65,15 @@ impl Level {
             level if LEVELS.contains(&level) => format!("{},mtls_operator={level}", self.start),
             _ => return Err(Error::Level),
         };
-        let parsed = EnvFilter::try_new(&filter).map_err(|source| Error::Filter { filter: filter.clone(), source })?;
+        let parsed = EnvFilter::try_new(&filter).map_err(|source| Error::Filter {
+            filter: filter.clone(),
+            source,
+        })?;
         (self.reload)(parsed).map_err(Error::Reload)?;
-        self.now.lock().expect("nobody panics while holding it").clone_from(&filter);
+        self.now
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone_from(&filter);
         Ok(filter)
     }
 }
@@ -79,8 +86,9 @@ pub fn init(filter: &str, format: Format) -> Result<Level, Error> {
     Ok(level)
 }
 
-/// An error with all that caused it, for one line of a log: `error = %chain(&error)`. (As a `dyn Error` field, which
-/// tracing knows too, JSON output would lose the causes.) Some errors print their cause themselves: not twice then.
+/// An error with all that caused it, for one line of a log: `error = %chain(&error)`. (As a `dyn Error`
+/// field, which tracing knows too, JSON output would lose the causes.) Some errors print their cause
+/// themselves: not twice then.
 pub fn chain(error: &dyn StdError) -> impl Display + '_ {
     struct Chain<'a>(&'a dyn StdError);
     impl Display for Chain<'_> {
@@ -106,21 +114,36 @@ fn subscriber<W>(filter: &str, format: Format, colours: bool, writer: W) -> Resu
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let parsed = EnvFilter::try_new(filter).map_err(|source| Error::Filter { filter: filter.into(), source })?;
-    let builder = tracing_subscriber::fmt().with_writer(writer).with_env_filter(parsed);
+    let parsed = EnvFilter::try_new(filter).map_err(|source| Error::Filter {
+        filter: filter.into(),
+        source,
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_env_filter(parsed);
     let (lines, reload): (Lines, Arc<Reload>) = match format {
         Format::Json => {
             let builder = builder.json().flatten_event(true).with_filter_reloading();
             let handle = builder.reload_handle();
-            (Box::new(builder.finish()), Arc::new(move |filter| handle.reload(filter)))
+            (
+                Box::new(builder.finish()),
+                Arc::new(move |filter| handle.reload(filter)),
+            )
         }
         Format::Compact => {
             let builder = builder.compact().with_ansi(colours).with_filter_reloading();
             let handle = builder.reload_handle();
-            (Box::new(builder.finish()), Arc::new(move |filter| handle.reload(filter)))
+            (
+                Box::new(builder.finish()),
+                Arc::new(move |filter| handle.reload(filter)),
+            )
         }
     };
-    let level = Level { start: filter.into(), now: Arc::new(Mutex::new(filter.into())), reload };
+    let level = Level {
+        start: filter.into(),
+        now: Arc::new(Mutex::new(filter.into())),
+        reload,
+    };
     Ok((lines, level))
 }
 
@@ -166,7 +189,10 @@ pub mod tests {
 
     #[test]
     fn json_carries_fields_and_causes() {
-        let error = Error::Filter { filter: "=".into(), source: EnvFilter::try_new("a=b=c").unwrap_err() };
+        let error = Error::Filter {
+            filter: "=".into(),
+            source: EnvFilter::try_new("a=b=c").unwrap_err(),
+        };
         let out = logged("info", Format::Json, || {
             tracing::debug!("hidden");
             tracing::warn!(error = %chain(&error), object = "a/b", "seen");
@@ -177,7 +203,10 @@ pub mod tests {
             (&"seen".into(), &"a/b".into(), &"WARN".into())
         );
         let said = line["error"].as_str().unwrap();
-        assert!(said.starts_with("not a log filter: =: error parsing level filter"), "{said}");
+        assert!(
+            said.starts_with("not a log filter: =: error parsing level filter"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -201,7 +230,10 @@ pub mod tests {
             tracing::debug!(n = 1, "ours");
             tracing::info!(target: "kube", "theirs");
         });
-        assert!(out.contains("ours") && out.contains("n=1") && !out.contains("theirs"), "{out}");
+        assert!(
+            out.contains("ours") && out.contains("n=1") && !out.contains("theirs"),
+            "{out}"
+        );
     }
 
     #[test]
@@ -224,7 +256,10 @@ pub mod tests {
                 say("after");
             });
             let text = written.text();
-            assert!(text.contains("ours now") && !text.contains("before") && !text.contains("after"), "{text}");
+            assert!(
+                text.contains("ours now") && !text.contains("before") && !text.contains("after"),
+                "{text}"
+            );
             assert!(!text.contains("theirs"), "{text}");
         }
     }

@@ -1,5 +1,6 @@
-//! What the operator counts and times, for Prometheus. Labels come from closed sets: no names of objects, no messages; what is said of single
-//! objects is read from the caches at each scrape (`objects`). docs/metrics.md lists everything.
+//! What the operator counts and times, for Prometheus. Labels come from closed sets: no names of objects, no
+//! messages; what is said of single objects is read from the caches at each scrape (`objects`).
+//! docs/metrics.md lists everything.
 
 use std::time::Duration;
 
@@ -129,7 +130,9 @@ pub struct Metrics {
 }
 
 /// The name of the election, as the Lease's.
-const ELECTION: Election = Election { name: "mtls-operator" };
+const ELECTION: Election = Election {
+    name: "mtls-operator",
+};
 
 /// 5 ms to 80 s: from "nothing to do" to waiting for a slow AWS call or two.
 fn short() -> Histogram {
@@ -158,10 +161,14 @@ impl Metrics {
         // Rates need to have seen the zero before the first one.
         for controller in Controller::ALL.map(Controller::name) {
             for result in [SUCCESS, ERROR] {
-                me.reconciles.get_or_create(&Outcome { controller, result }).inc_by(0);
+                me.reconciles
+                    .get_or_create(&Outcome { controller, result })
+                    .inc_by(0);
             }
             for category in reconcile::Error::CATEGORIES {
-                me.errors.get_or_create(&Failure { controller, category }).inc_by(0);
+                me.errors
+                    .get_or_create(&Failure { controller, category })
+                    .inc_by(0);
             }
         }
         me.leads(false);
@@ -173,7 +180,11 @@ impl Metrics {
 
     /// Under the names that controller-runtime and client-go made common, so that dashboards for those work.
     fn register_conventional(&self, registry: &mut Registry) {
-        registry.register("controller_runtime_reconcile", "Looks by their result", self.reconciles.clone());
+        registry.register(
+            "controller_runtime_reconcile",
+            "Looks by their result",
+            self.reconciles.clone(),
+        );
         registry.register(
             "controller_runtime_reconcile_errors",
             "Looks that failed, by category. AWS's errors are conditions and not in here",
@@ -185,7 +196,11 @@ impl Metrics {
             Unit::Seconds,
             self.reconcile_seconds.clone(),
         );
-        registry.register("leader_election_master_status", "1 while this process leads, else 0", self.leader.clone());
+        registry.register(
+            "leader_election_master_status",
+            "1 while this process leads, else 0",
+            self.leader.clone(),
+        );
         registry.register_collector(Box::new(Process));
     }
 
@@ -206,7 +221,8 @@ impl Metrics {
         );
         registry.register_with_unit(
             "first_time_to_readiness",
-            "From the creation of an object to the first time that it is Ready. Only objects that this process has seen new",
+            "From the creation of an object to the first time that it is Ready. Only objects that this \
+             process has seen new",
             Unit::Seconds,
             self.first_ready_seconds.clone(),
         );
@@ -223,23 +239,42 @@ impl Metrics {
     }
 
     /// A reconcile has ended.
-    pub fn reconciled<T>(&self, controller: Controller, outcome: &Result<T, reconcile::Error>, took: Duration) {
+    pub fn reconciled<T>(
+        &self,
+        controller: Controller,
+        outcome: &Result<T, reconcile::Error>,
+        took: Duration,
+    ) {
         let (controller, result) = (controller.name(), if outcome.is_ok() { SUCCESS } else { ERROR });
-        self.reconciles.get_or_create(&Outcome { controller, result }).inc();
+        self.reconciles
+            .get_or_create(&Outcome { controller, result })
+            .inc();
         if let Err(error) = outcome {
-            self.errors.get_or_create(&Failure { controller, category: error.category() }).inc();
+            self.errors
+                .get_or_create(&Failure {
+                    controller,
+                    category: error.category(),
+                })
+                .inc();
         }
-        self.reconcile_seconds.get_or_create(&Loop { controller }).observe(took.as_secs_f64());
+        self.reconcile_seconds
+            .get_or_create(&Loop { controller })
+            .observe(took.as_secs_f64());
     }
 
     /// A part of a reconcile has ended.
     pub fn stage(&self, controller: Controller, stage: Stage, took: Duration) {
-        let part = Part { controller: controller.name(), stage: stage.name() };
-        self.stage_seconds.get_or_create(&part).observe(took.as_secs_f64());
+        let part = Part {
+            controller: controller.name(),
+            stage: stage.name(),
+        };
+        self.stage_seconds
+            .get_or_create(&part)
+            .observe(took.as_secs_f64());
     }
 
-    /// The conditions of an object have changed. `is_new`: it has not been Ready yet, as far as this process has seen it from its
-    /// beginning; for the caller to keep until the next time.
+    /// The conditions of an object have changed. `is_new`: it has not been Ready yet, as far as this process
+    /// has seen it from its beginning; for the caller to keep until the next time.
     pub fn transitioned(
         &self,
         controller: Controller,
@@ -249,14 +284,26 @@ impl Metrics {
         is_new: &mut bool,
     ) {
         let kind = controller.kind();
-        for (now, type_) in new.iter().filter_map(|c| Some((c, ConditionType::parse(&c.type_)?))) {
+        for (now, type_) in new
+            .iter()
+            .filter_map(|c| Some((c, ConditionType::parse(&c.type_)?)))
+        {
             let before = old.iter().find(|c| c.type_ == now.type_);
-            let worked_on = before
-                .filter(|c| c.status == ConditionStatus::Unknown.as_str() && c.reason != Reason::Suspended.as_str());
+            let worked_on = before.filter(|c| {
+                c.status == ConditionStatus::Unknown.as_str() && c.reason != Reason::Suspended.as_str()
+            });
             if let Some(before) = worked_on.filter(|_| now.status == ConditionStatus::True.as_str()) {
-                let step = Step { kind, r#type: type_.as_str() };
-                let took = now.last_transition_time.0.duration_since(before.last_transition_time.0);
-                self.step_seconds.get_or_create(&step).observe(took.as_secs_f64().max(0.0));
+                let step = Step {
+                    kind,
+                    r#type: type_.as_str(),
+                };
+                let took = now
+                    .last_transition_time
+                    .0
+                    .duration_since(before.last_transition_time.0);
+                self.step_seconds
+                    .get_or_create(&step)
+                    .observe(took.as_secs_f64().max(0.0));
             }
         }
         *is_new |= old.is_empty();
@@ -265,7 +312,9 @@ impl Metrics {
             *is_new = false;
             let created = object.creation_timestamp().map_or_else(Timestamp::now, |t| t.0);
             let took = Timestamp::now().duration_since(created);
-            self.first_ready_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64().max(0.0));
+            self.first_ready_seconds
+                .get_or_create(&Kind { kind })
+                .observe(took.as_secs_f64().max(0.0));
         }
     }
 
@@ -315,7 +364,11 @@ mod tests {
             ],
         );
         metrics.reconciled(Controller::Domain, &Ok(()), Duration::from_millis(30));
-        metrics.reconciled(Controller::Domain, &Err::<(), _>(reconcile::Error::TooLong), Duration::from_secs(2));
+        metrics.reconciled(
+            Controller::Domain,
+            &Err::<(), _>(reconcile::Error::TooLong),
+            Duration::from_secs(2),
+        );
         metrics.stage(Controller::Domain, Stage::Execute, Duration::from_secs(1));
         metrics.leads(true);
         metrics.policy(true, false);
@@ -348,11 +401,31 @@ mod tests {
             set(&mut conditions, 1, type_, condition_status, reason, "", now);
             metrics.transitioned(Controller::Domain, &pod, &old, &conditions, &mut is_new);
         };
-        transition(ConditionType::Ready, ConditionStatus::Unknown, Reason::Progressing, 0);
-        transition(ConditionType::DomainProgrammed, ConditionStatus::Unknown, Reason::Queued, 10);
-        transition(ConditionType::DomainProgrammed, ConditionStatus::True, Reason::Programmed, 70);
+        transition(
+            ConditionType::Ready,
+            ConditionStatus::Unknown,
+            Reason::Progressing,
+            0,
+        );
+        transition(
+            ConditionType::DomainProgrammed,
+            ConditionStatus::Unknown,
+            Reason::Queued,
+            10,
+        );
+        transition(
+            ConditionType::DomainProgrammed,
+            ConditionStatus::True,
+            Reason::Programmed,
+            70,
+        );
         transition(ConditionType::Ready, ConditionStatus::True, Reason::Ready, 70);
-        transition(ConditionType::Ready, ConditionStatus::False, Reason::RefNotFound, 1000);
+        transition(
+            ConditionType::Ready,
+            ConditionStatus::False,
+            Reason::RefNotFound,
+            1000,
+        );
         transition(ConditionType::Ready, ConditionStatus::True, Reason::Ready, 2000);
         assert_shown(
             &registry,
@@ -367,8 +440,20 @@ mod tests {
         let (metrics, registry) = Metrics::new();
         let old = conditions[..1].to_vec();
         let mut new = old.clone();
-        set(&mut new, 1, ConditionType::Ready, ConditionStatus::True, Reason::Ready, "", Timestamp::now());
+        set(
+            &mut new,
+            1,
+            ConditionType::Ready,
+            ConditionStatus::True,
+            Reason::Ready,
+            "",
+            Timestamp::now(),
+        );
         metrics.transitioned(Controller::Domain, &pod, &old, &new, &mut false);
-        assert!(!shown(&registry).contains("first_time_to_readiness"), "{}", shown(&registry));
+        assert!(
+            !shown(&registry).contains("first_time_to_readiness"),
+            "{}",
+            shown(&registry)
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Metrics of single objects, read from the caches at each scrape: nothing is kept for them, and an object that is gone takes its series with
-//! it. Only the leader shows them, so that each is there once. What stands in a label is a name in Kubernetes or a word of a closed list.
+//! Metrics of single objects, read from the caches at each scrape: nothing is kept for them, and an object
+//! that is gone takes its series with it. Only the leader shows them, so that each is there once. What stands
+//! in a label is a name in Kubernetes or a word of a closed list.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +35,8 @@ pub struct Objects {
     pub quota: Quota,
     /// Whether this process leads.
     pub leads: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Whether each ClientCertificate has series of its own, three of them; those per domain are there in any case.
+    /// Whether each ClientCertificate has series of its own, three of them; those per domain are there in any
+    /// case.
     pub each_certificate: bool,
 }
 
@@ -44,15 +46,22 @@ impl Debug for Objects {
     }
 }
 
-const STATUSES: [ConditionStatus; 3] = [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown];
+const STATUSES: [ConditionStatus; 3] = [
+    ConditionStatus::True,
+    ConditionStatus::False,
+    ConditionStatus::Unknown,
+];
 
 impl Collector for Objects {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         if !(self.leads)() {
             return Ok(());
         }
-        let all =
-            All { domains: self.domains.state(), certificates: self.certificates.state(), grants: self.grants.state() };
+        let all = All {
+            domains: self.domains.state(),
+            certificates: self.certificates.state(),
+            grants: self.grants.state(),
+        };
         all.condition_status(&mut encoder, self.each_certificate)?;
         all.condition_reason(&mut encoder)?;
         all.expiration(&mut encoder, self.each_certificate)?;
@@ -92,17 +101,28 @@ impl All {
     fn conditions(&self) -> impl Iterator<Item = Conditions<'_>> {
         let domains = self.domains().map(|d| {
             let all = d.status.as_ref().map_or(&[][..], |s| &s.conditions);
-            Conditions { kind: "MtlsDomain", namespace: namespace(d), name: name(d), all }
+            Conditions {
+                kind: "MtlsDomain",
+                namespace: namespace(d),
+                name: name(d),
+                all,
+            }
         });
         let grants = self.grants.iter().filter_map(|g| g.0.as_ref().ok()).map(|g| {
             let all = g.status.as_ref().map_or(&[][..], |s| &s.conditions);
-            Conditions { kind: "ClientGrant", namespace: namespace(g), name: name(g), all }
+            Conditions {
+                kind: "ClientGrant",
+                namespace: namespace(g),
+                name: name(g),
+                all,
+            }
         });
         domains.chain(grants)
     }
 
     fn condition_status(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
-        let help = "1 for the status that the condition has, 0 for the two others. Of ClientCertificates only Ready, and only True";
+        let help = "1 for the status that the condition has, 0 for the two others. Of ClientCertificates \
+                    only Ready, and only True";
         let mut metric = encoder.encode_descriptor("condition_status", help, None, MetricType::Gauge)?;
         let mut put = |kind, namespace, name, type_: ConditionType, status: ConditionStatus, is: bool| {
             let labels = [
@@ -114,8 +134,17 @@ impl All {
             ];
             gauge(&mut metric, &labels, i64::from(is))
         };
-        for Conditions { kind, namespace, name, all } in self.conditions() {
-            for (type_, c) in all.iter().filter_map(|c| Some((ConditionType::parse(&c.type_)?, c))) {
+        for Conditions {
+            kind,
+            namespace,
+            name,
+            all,
+        } in self.conditions()
+        {
+            for (type_, c) in all
+                .iter()
+                .filter_map(|c| Some((ConditionType::parse(&c.type_)?, c)))
+            {
                 for status in STATUSES {
                     put(kind, namespace, name, type_, status, c.status == status.as_str())?;
                 }
@@ -137,7 +166,13 @@ impl All {
     fn condition_reason(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let help = "1 for the reason of a condition that is not True. MtlsDomains and ClientGrants";
         let mut metric = encoder.encode_descriptor("condition_reason", help, None, MetricType::Gauge)?;
-        for Conditions { kind, namespace, name, all } in self.conditions() {
+        for Conditions {
+            kind,
+            namespace,
+            name,
+            all,
+        } in self.conditions()
+        {
             let open = all.iter().filter(|c| c.status != ConditionStatus::True.as_str());
             for (type_, reason) in
                 open.filter_map(|c| Some((ConditionType::parse(&c.type_)?, Reason::parse(&c.reason)?)))
@@ -156,14 +191,19 @@ impl All {
     }
 
     fn expiration(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
-        let help = "When a certificate expires: of an MtlsDomain the server's, and by authority the first of its trusted ones; of a ClientCertificate \
+        let help = "When a certificate expires: of an MtlsDomain the server's, and by authority the first of \
+                    its trusted ones; of a ClientCertificate \
                     the one in its Secret";
         let (name_of_it, unit) = ("certificate_expiration_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name_of_it, help, Some(&unit), MetricType::Gauge)?;
         for d in self.domains() {
             let status = d.status.as_ref();
             if let Some(t) = status.and_then(|s| s.certificate.as_ref()?.not_after.as_ref()) {
-                let labels = [("certificate", "server"), ("namespace", namespace(d)), ("name", name(d))];
+                let labels = [
+                    ("certificate", "server"),
+                    ("namespace", namespace(d)),
+                    ("name", name(d)),
+                ];
                 gauge(&mut metric, &labels, t.0.as_second())?;
             }
             for (authority, end) in authorities(d) {
@@ -177,18 +217,27 @@ impl All {
             }
         }
         for c in self.certificates().filter(|_| each_certificate) {
-            client(&mut metric, c, c.status.as_ref().and_then(|s| s.not_after.as_ref()))?;
+            client(
+                &mut metric,
+                c,
+                c.status.as_ref().and_then(|s| s.not_after.as_ref()),
+            )?;
         }
         Ok(())
     }
 
     fn renewal(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "When the certificate of a ClientCertificate is due for renewal. ACM does not say when it renews a server's, and authorities are not \
+        let help = "When the certificate of a ClientCertificate is due for renewal. ACM does not say when it \
+                    renews a server's, and authorities are not \
                     renewed by themselves";
         let (name, unit) = ("certificate_renewal_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
         for c in self.certificates() {
-            client(&mut metric, c, c.status.as_ref().and_then(|s| s.renewal_time.as_ref()))?;
+            client(
+                &mut metric,
+                c,
+                c.status.as_ref().and_then(|s| s.renewal_time.as_ref()),
+            )?;
         }
         Ok(())
     }
@@ -197,27 +246,46 @@ impl All {
     fn by_domain(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let mut domains: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
         for c in self.certificates() {
-            let key =
-                (c.spec.domain_ref.namespace.as_deref().unwrap_or_else(|| namespace(c)), &*c.spec.domain_ref.name);
+            let key = (
+                c.spec
+                    .domain_ref
+                    .namespace
+                    .as_deref()
+                    .unwrap_or_else(|| namespace(c)),
+                &*c.spec.domain_ref.name,
+            );
             let sum = domains.entry(key).or_default();
             sum.ready[ready(c) as usize] += 1;
-            let due = c.status.as_ref().filter(|_| is_kept(c)).and_then(|s| Some(s.renewal_time.as_ref()?.0));
+            let due = c
+                .status
+                .as_ref()
+                .filter(|_| is_kept(c))
+                .and_then(|s| Some(s.renewal_time.as_ref()?.0));
             sum.due = [sum.due, due].into_iter().flatten().min();
         }
         let help = "How many ClientCertificates an MtlsDomain has, by whether they are Ready";
         let mut metric = encoder.encode_descriptor("client_certificates", help, None, MetricType::Gauge)?;
         for ((namespace, name), sum) in &domains {
             for status in STATUSES {
-                let labels = [("namespace", *namespace), ("name", *name), ("ready", status.as_str())];
+                let labels = [
+                    ("namespace", *namespace),
+                    ("name", *name),
+                    ("ready", status.as_str()),
+                ];
                 gauge(&mut metric, &labels, sum.ready[status as usize])?;
             }
         }
-        let help = "When the next of an MtlsDomain's ClientCertificates is due for renewal; long past: it is not renewed. Without suspended and refused ones";
+        let help = "When the next of an MtlsDomain's ClientCertificates is due for renewal; long past: it is \
+                    not renewed. Without suspended and refused ones";
         let (name, unit) = ("client_certificates_next_renewal_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
         for ((namespace, name), sum) in &domains {
             if let Some(due) = sum.due {
-                gauge(&mut metric, &[("namespace", *namespace), ("name", *name)], due.as_second())?;
+                gauge(
+                    &mut metric,
+                    &[("namespace", *namespace), ("name", *name)],
+                    due.as_second(),
+                )?;
             }
         }
         Ok(())
@@ -238,7 +306,11 @@ fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         waiting.iter().try_for_each(|position| {
             let (namespace, name) = position.object.split_once('/').unwrap_or_default();
-            let labels = [("namespace", namespace), ("name", name), ("operation", position.operation.name())];
+            let labels = [
+                ("namespace", namespace),
+                ("name", name),
+                ("operation", position.operation.name()),
+            ];
             gauge(&mut metric, &labels, value(position))
         })
     };
@@ -246,16 +318,23 @@ fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     put(
         "aws_quota_place",
-        "How many others go before an MtlsDomain that waits in the queue at an operation of AWS's that has a quota",
+        "How many others go before an MtlsDomain that waits in the queue at an operation of AWS's that has a \
+         quota",
         None,
         &|position| whole(position.ahead),
     )?;
-    put("aws_quota_wait", "How long it has to wait until then, as far as can be told", seconds, &|position| {
-        i64::try_from(position.about.as_secs()).unwrap_or(i64::MAX)
-    })?;
-    put("aws_quota_waiting_since_timestamp", "Since when it has been waiting", seconds, &|position| {
-        position.since.as_second()
-    })
+    put(
+        "aws_quota_wait",
+        "How long it has to wait until then, as far as can be told",
+        seconds,
+        &|position| i64::try_from(position.about.as_secs()).unwrap_or(i64::MAX),
+    )?;
+    put(
+        "aws_quota_waiting_since_timestamp",
+        "Since when it has been waiting",
+        seconds,
+        &|position| position.since.as_second(),
+    )
 }
 
 fn gauge(metric: &mut MetricEncoder, labels: &impl EncodeLabelSet, value: i64) -> fmt::Result {
@@ -263,18 +342,32 @@ fn gauge(metric: &mut MetricEncoder, labels: &impl EncodeLabelSet, value: i64) -
 }
 
 fn client(metric: &mut MetricEncoder, c: &ClientCertificate, t: Option<&Time>) -> fmt::Result {
-    let labels = [("certificate", "client"), ("namespace", namespace(c)), ("name", name(c))];
+    let labels = [
+        ("certificate", "client"),
+        ("namespace", namespace(c)),
+        ("name", name(c)),
+    ];
     t.map_or(Ok(()), |t| gauge(metric, &labels, t.0.as_second()))
 }
 
-/// By authority of the spec, the first end of its certificates. One that has left the spec is on its way out by itself.
+/// By authority of the spec, the first end of its certificates. One that has left the spec is on its way out
+/// by itself.
 fn authorities(d: &MtlsDomain) -> BTreeMap<&str, Timestamp> {
-    let trusted = d.status.as_ref().and_then(|s| s.truststore.as_ref()).map_or(&[][..], |t| &t.authorities);
+    let trusted = d
+        .status
+        .as_ref()
+        .and_then(|s| s.truststore.as_ref())
+        .map_or(&[][..], |t| &t.authorities);
     let mut ends = BTreeMap::new();
-    for (name, end) in trusted.iter().filter_map(|a| Some((&*a.name, a.not_after.as_ref()?.0))) {
+    for (name, end) in trusted
+        .iter()
+        .filter_map(|a| Some((&*a.name, a.not_after.as_ref()?.0)))
+    {
         let spec = name.split_once('/').map_or(name, |(authority, _)| authority);
         if d.spec.trust.authorities.iter().any(|a| a.name == spec) {
-            ends.entry(name).and_modify(|first: &mut Timestamp| *first = end.min(*first)).or_insert(end);
+            ends.entry(name)
+                .and_modify(|first: &mut Timestamp| *first = end.min(*first))
+                .or_insert(end);
         }
     }
     ends
@@ -282,8 +375,12 @@ fn authorities(d: &MtlsDomain) -> BTreeMap<&str, Timestamp> {
 
 fn ready(c: &ClientCertificate) -> ConditionStatus {
     let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
-    let ready = conditions.iter().find(|c| c.type_ == ConditionType::Ready.as_str());
-    ready.and_then(|c| STATUSES.into_iter().find(|t| t.as_str() == c.status)).unwrap_or(ConditionStatus::Unknown)
+    let ready = conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::Ready.as_str());
+    ready
+        .and_then(|c| STATUSES.into_iter().find(|t| t.as_str() == c.status))
+        .unwrap_or(ConditionStatus::Unknown)
 }
 
 /// Whether it is meant to be renewed.
@@ -349,14 +446,29 @@ pub(super) mod tests {
         });
         let mut registry = Registry::default();
         registry.register_collector(Box::new(objects.clone()));
-        World { domains: d, certificates: c, grants: g, leads, objects, registry }
+        World {
+            domains: d,
+            certificates: c,
+            grants: g,
+            leads,
+            objects,
+            registry,
+        }
     }
 
     /// With a series of each metric.
     pub fn one_of_each() -> Arc<Objects> {
         let mut w = world(true);
-        w.domains.apply_watcher_event(&Event::Apply(domain("d", &[condition("Ready", "Unknown", "Queued")])));
-        w.certificates.apply_watcher_event(&Event::Apply(certificate("c", "True", "2026-01-01T00:00:00Z", false)));
+        w.domains.apply_watcher_event(&Event::Apply(domain(
+            "d",
+            &[condition("Ready", "Unknown", "Queued")],
+        )));
+        w.certificates.apply_watcher_event(&Event::Apply(certificate(
+            "c",
+            "True",
+            "2026-01-01T00:00:00Z",
+            false,
+        )));
         wait(&w.objects.quota, "n/d", 0);
         w.objects
     }
@@ -365,7 +477,11 @@ pub(super) mod tests {
     fn wait(quota: &Quota, object: &str, since: i64) {
         let bucket = Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName);
         let since = Timestamp::from_second(since).unwrap();
-        let ticket = Ticket { class: Class::SpecChange, since, object: object.into() };
+        let ticket = Ticket {
+            class: Class::SpecChange,
+            since,
+            object: object.into(),
+        };
         quota.request(&bucket, ticket, String::new());
     }
 
@@ -373,13 +489,20 @@ pub(super) mod tests {
         fn shown(&self) -> Vec<String> {
             let mut text = String::new();
             encode(&mut text, &self.registry).unwrap();
-            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .map(str::to_owned)
+                .collect()
         }
 
         fn assert_shown(&self, lines: &[&str]) {
             let shown = self.shown();
             for line in lines {
-                assert!(shown.iter().any(|l| l == line), "{line} is not in\n{}", shown.join("\n"));
+                assert!(
+                    shown.iter().any(|l| l == line),
+                    "{line} is not in\n{}",
+                    shown.join("\n")
+                );
             }
         }
     }
@@ -404,7 +527,8 @@ pub(super) mod tests {
     fn domain(name: &str, conditions: &[Value]) -> DeserializeGuard<MtlsDomain> {
         let trust = json!({"authorities": [{"name": "partners", "generate": {}}, {"name": "others", "configMapSelector": {"matchLabels": {"a": "b"}}}]});
         let spec = json!({"domainName": "a.example.com", "trust": trust, "mappings": []});
-        let authority = |name: &str, not_after: &str| json!({"name": name, "subject": "CN=x", "notAfter": not_after});
+        let authority =
+            |name: &str, not_after: &str| json!({"name": name, "subject": "CN=x", "notAfter": not_after});
         let status = json!({
             "conditions": conditions,
             "certificate": {"arn": "arn:x", "status": "ISSUED", "notAfter": "1970-01-01T00:01:40Z"},
@@ -418,13 +542,22 @@ pub(super) mod tests {
         object("MtlsDomain", name, &spec, &status)
     }
 
-    fn certificate(name: &str, ready: &str, renewal: &str, suspend: bool) -> DeserializeGuard<ClientCertificate> {
+    fn certificate(
+        name: &str,
+        ready: &str,
+        renewal: &str,
+        suspend: bool,
+    ) -> DeserializeGuard<ClientCertificate> {
         let spec = json!({
             "domainRef": {"name": "d"}, "subject": {"commonName": name}, "secretName": name, "suspend": suspend,
         });
         let refused = if ready == "False" { "False" } else { "True" };
-        let conditions = [condition("Accepted", refused, "Accepted"), condition("Ready", ready, "Ready")];
-        let status = json!({"conditions": conditions, "notAfter": "1970-01-01T00:16:40Z", "renewalTime": renewal});
+        let conditions = [
+            condition("Accepted", refused, "Accepted"),
+            condition("Ready", ready, "Ready"),
+        ];
+        let status =
+            json!({"conditions": conditions, "notAfter": "1970-01-01T00:16:40Z", "renewalTime": renewal});
         object("ClientCertificate", name, &spec, &status)
     }
 
@@ -443,7 +576,12 @@ pub(super) mod tests {
         let one = certificate("one", "True", "1970-01-01T00:10:00Z", false);
         w.certificates.apply_watcher_event(&Event::Apply(one.clone()));
         let spec = json!({"domainRef": {"name": "d"}, "namespaces": {"names": ["m"]}, "commonNames": ["x"]});
-        let grant = object("ClientGrant", "g", &spec, &json!({"conditions": [condition("Ready", "True", "Ready")]}));
+        let grant = object(
+            "ClientGrant",
+            "g",
+            &spec,
+            &json!({"conditions": [condition("Ready", "True", "Ready")]}),
+        );
         w.grants.apply_watcher_event(&Event::Apply(grant));
         let of = r#"kind="MtlsDomain",namespace="n",name="d""#;
         w.assert_shown(&[
@@ -470,7 +608,8 @@ pub(super) mod tests {
         w.leads.store(true, Ordering::Relaxed);
         w.domains.apply_watcher_event(&Event::Delete(domain("d", &[])));
         w.certificates.apply_watcher_event(&Event::Delete(one));
-        w.grants.apply_watcher_event(&Event::Delete(object("ClientGrant", "g", &spec, &json!({}))));
+        w.grants
+            .apply_watcher_event(&Event::Delete(object("ClientGrant", "g", &spec, &json!({}))));
         assert_eq!(w.shown(), [""; 0]);
     }
 
@@ -485,7 +624,8 @@ pub(super) mod tests {
             ("suspended", "True", "1970-01-01T00:00:01Z", true),
             ("refused", "False", "1970-01-01T00:00:01Z", false),
         ] {
-            w.certificates.apply_watcher_event(&Event::Apply(certificate(name, ready, renewal, suspend)));
+            w.certificates
+                .apply_watcher_event(&Event::Apply(certificate(name, ready, renewal, suspend)));
         }
         assert_eq!(
             w.shown(),

@@ -1,5 +1,6 @@
-//! Follows the file of the operator's policy. Reads it again and again, because a mounted ConfigMap changes by a link that moves, which no
-//! watch of a file sees everywhere. Says in the log and in metrics what is in force; what it means is `policy`'s to say.
+//! Follows the file of the operator's policy. Reads it again and again, because a mounted ConfigMap changes
+//! by a link that moves, which no watch of a file sees everywhere. Says in the log and in metrics what is in
+//! force; what it means is `policy`'s to say.
 use std::{
     io,
     path::{Path, PathBuf},
@@ -42,7 +43,8 @@ pub fn none(metrics: &Metrics) -> InForce {
     watch::channel(None).1
 }
 
-/// The policy of the file, and what follows it for as long as it is driven: spawn it. What is no policy later changes nothing.
+/// The policy of the file, and what follows it for as long as it is driven: spawn it. What is no policy later
+/// changes nothing.
 ///
 /// # Errors
 /// [`Error`]: there is no last good one yet.
@@ -57,7 +59,9 @@ pub fn follow(path: PathBuf, metrics: Metrics) -> Result<(InForce, impl Future<O
         loop {
             tokio::time::sleep(INTERVAL).await;
             let file = path.clone();
-            let Ok(content) = tokio::task::spawn_blocking(move || read(&file)).await else { return };
+            let Ok(content) = tokio::task::spawn_blocking(move || read(&file)).await else {
+                return;
+            };
             let changed = content.and_then(|now| {
                 if now == text {
                     return Ok(None);
@@ -70,14 +74,18 @@ pub fn follow(path: PathBuf, metrics: Metrics) -> Result<(InForce, impl Future<O
                 Ok(None) => problem = None,
                 Ok(Some(policy)) => {
                     problem = None;
-                    tracing::info!(path = %path.display(), rules = policy.rules.len(), "the policy has changed");
+                    tracing::info!(path = %path.display(), rules = policy.rules.len(), "the policy has \
+                                            changed");
                     sender.send_replace(Some(Arc::new(policy)));
                 }
                 Err(error) => {
                     let said = logging::chain(&error).to_string();
                     // Once, not every two seconds.
                     if problem.as_ref() != Some(&said) {
-                        tracing::error!(error = said, "the file is no policy; the last good one stays in force");
+                        tracing::error!(
+                            error = said,
+                            "the file is no policy; the last good one stays in force"
+                        );
                         problem = Some(said);
                     }
                 }
@@ -89,11 +97,17 @@ pub fn follow(path: PathBuf, metrics: Metrics) -> Result<(InForce, impl Future<O
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn parse(path: &Path, text: &str) -> Result<Policy, Error> {
-    policy::parse(text).map_err(|source| Error::Parse { path: path.to_owned(), source })
+    policy::parse(text).map_err(|source| Error::Parse {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -107,7 +121,8 @@ mod tests {
         in_force.borrow().as_ref().expect("there is a file").rules.len()
     }
 
-    /// As a mounted ConfigMap changes: the file is a link into a folder that is a link itself, and that one moves.
+    /// As a mounted ConfigMap changes: the file is a link into a folder that is a link itself, and that one
+    /// moves.
     #[tokio::test(start_paused = true)]
     async fn the_last_good_policy_stays_in_force() {
         let dir = tempfile::tempdir().unwrap();
@@ -140,24 +155,36 @@ mod tests {
                     tokio::time::sleep(INTERVAL).await;
                 }
             };
-            tokio::time::timeout(deadline, waiting).await.unwrap_or_else(|_| panic!("not shown: {line}"));
+            tokio::time::timeout(deadline, waiting)
+                .await
+                .unwrap_or_else(|_| panic!("not shown: {line}"));
         };
         assert_eq!(rules(&in_force), 1);
         assert!(shown("mtls_operator_policy_in_force 1") && shown("mtls_operator_policy_file_invalid 0"));
 
         publish("2", Some(TWO));
-        tokio::time::timeout(deadline, in_force.changed()).await.expect("in time").unwrap();
+        tokio::time::timeout(deadline, in_force.changed())
+            .await
+            .expect("in time")
+            .unwrap();
         assert_eq!(rules(&in_force), 2);
         for (version, bad) in [("3", Some("rules: [{name: c}]")), ("4", Some("")), ("5", None)] {
             publish(version, bad);
             wait_for("mtls_operator_policy_file_invalid 1").await;
-            assert_eq!((rules(&in_force), in_force.has_changed().unwrap()), (2, false), "{bad:?}");
+            assert_eq!(
+                (rules(&in_force), in_force.has_changed().unwrap()),
+                (2, false),
+                "{bad:?}"
+            );
             publish(&format!("{version}-good"), Some(TWO));
             wait_for("mtls_operator_policy_file_invalid 0").await;
             assert!(!in_force.has_changed().unwrap(), "the same again is no change");
         }
         publish("6", Some(ONE));
-        tokio::time::timeout(deadline, in_force.changed()).await.expect("in time").unwrap();
+        tokio::time::timeout(deadline, in_force.changed())
+            .await
+            .expect("in time")
+            .unwrap();
         assert_eq!(rules(&in_force), 1);
         following.abort();
     }

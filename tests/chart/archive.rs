@@ -1,4 +1,5 @@
-//! The chart as it reaches a cluster: packed by Flux's source-controller, which leaves out symbolic links, and rendered by helm 3 and helm 4.
+//! The chart as it reaches a cluster: packed by Flux's source-controller, which leaves out symbolic links,
+//! and rendered by helm 3 and helm 4.
 use std::{
     collections::BTreeMap,
     fs,
@@ -19,9 +20,16 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(&next).expect("a folder").map(|entry| entry.expect("an entry")) {
+        for entry in fs::read_dir(&next)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry"))
+        {
             let (path, kind) = (entry.path(), entry.file_type().expect("a kind"));
-            assert!(!kind.is_symlink(), "{} is a symbolic link, which archives of Flux leave out", path.display());
+            assert!(
+                !kind.is_symlink(),
+                "{} is a symbolic link, which archives of Flux leave out",
+                path.display()
+            );
             if kind.is_dir() {
                 folders.push(path);
             } else {
@@ -41,7 +49,8 @@ fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// The chart's folder `files/crds` is a copy of `crds/`: `WRITE_DOCS=1 cargo test --test chart` makes it again.
+/// The chart's folder `files/crds` is a copy of `crds/`: `WRITE_DOCS=1 cargo test --test chart` makes it
+/// again.
 #[test]
 fn the_chart_has_the_crds_of_the_repository() {
     let (ours, copy) = (files(&here("crds")), here("charts/mtls-operator/files/crds"));
@@ -58,16 +67,26 @@ fn the_chart_has_the_crds_of_the_repository() {
 
 #[test]
 fn every_helm_renders_the_same_from_an_archive_of_flux() {
-    let flux = tools::go_program("flux", &here("tests/flux"), ".", &[]).expect("Flux's packages can be built");
+    let flux =
+        tools::go_program("flux", &here("tests/flux"), ".", &[]).expect("Flux's packages can be built");
     let unpacked = tempfile::tempdir().expect("a folder");
-    let out = Command::new(flux).arg("archive").arg(here("charts")).arg(unpacked.path()).output().expect("it runs");
+    let out = Command::new(flux)
+        .arg("archive")
+        .arg(here("charts"))
+        .arg(unpacked.path())
+        .output()
+        .expect("it runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let chart = unpacked.path().join("mtls-operator");
     // What Flux leaves out by name, pictures for example, no template may need.
     let packed = files(&chart);
     for (name, content) in files(&here("charts/mtls-operator")) {
         if packed.get(&name) != Some(&content) {
-            assert!(name.ends_with(".helmignore"), "Flux leaves out {}", name.display());
+            assert!(
+                name.ends_with(".helmignore"),
+                "Flux leaves out {}",
+                name.display()
+            );
         }
     }
 
@@ -76,11 +95,18 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
         "metrics": {"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}},
     }));
     let expected = objects(&values);
-    for (name, package) in [("helm", "helm.sh/helm/v3/cmd/helm"), ("helm4", "helm.sh/helm/v4/cmd/helm")] {
+    for (name, package) in [
+        ("helm", "helm.sh/helm/v3/cmd/helm"),
+        ("helm4", "helm.sh/helm/v4/cmd/helm"),
+    ] {
         let program = helm::built(name, package);
         let template = ["template", "partners", "--namespace", "mtls"];
         let out = helm::run(&program, &chart, &template, &values);
-        assert!(out.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.stderr.is_empty(),
+            "{name}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         let rendered = helm::rendered(&out).expect("it is rendered");
         // As objects: helm 4 leaves other blank lines between them.
         let all: Vec<Value> = serde_saphyr::from_multiple(&rendered).expect("YAML");
@@ -88,7 +114,11 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
         assert!(!of_kind(&all, "CustomResourceDefinition").is_empty(), "{name}");
         assert!(all == expected, "{name} renders something else");
         let lint = helm::run(&program, &chart, &["lint", "--strict"], &values);
-        assert!(lint.status.success(), "{name}: {}", String::from_utf8_lossy(&lint.stdout));
+        assert!(
+            lint.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&lint.stdout)
+        );
     }
 }
 
@@ -99,11 +129,20 @@ fn a_chart_without_its_crds_is_refused() {
     let chart = tempfile::tempdir().expect("a folder");
     write(chart.path(), &rest);
     let program = helm::built("helm", "helm.sh/helm/v3/cmd/helm");
-    let template =
-        |values: &Value| helm::rendered(&helm::run(&program, chart.path(), &["template", "partners"], values));
+    let template = |values: &Value| {
+        helm::rendered(&helm::run(
+            &program,
+            chart.path(),
+            &["template", "partners"],
+            values,
+        ))
+    };
     let values = least();
     let refusal = template(&values).expect_err("it has no CRDs");
-    assert!(refusal.contains("no CustomResourceDefinitions in files/crds"), "{refusal}");
+    assert!(
+        refusal.contains("no CustomResourceDefinitions in files/crds"),
+        "{refusal}"
+    );
     let values = with(&json!({"crds": {"enabled": false}}));
     template(&values).expect("nobody asks for them");
 }

@@ -42,5 +42,9 @@ pub fn template(namespace: &str, values: &Value) -> Result<String, String> {
 /// What Helm printed, or what it has against the chart or its values.
 pub fn rendered(out: &Output) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
+    if out.status.success() {
+        Ok(text(&out.stdout))
+    } else {
+        Err(text(&out.stderr))
+    }
 }

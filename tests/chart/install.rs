@@ -1,5 +1,6 @@
-//! docs/install-eks.md, run: its shell blocks in their order, by bash, with stand-ins for what needs a cluster or an account. Each command of the AWS
-//! CLI is checked against AWS's models, each release of Helm is rendered, and the policy is the operator's own.
+//! docs/install-eks.md, run: its shell blocks in their order, by bash, with stand-ins for what needs a
+//! cluster or an account. Each command of the AWS CLI is checked against AWS's models, each release of Helm
+//! is rendered, and the policy is the operator's own.
 use std::{
     fs,
     io::Write,
@@ -92,10 +93,21 @@ fn run(folder: &Path) -> Vec<Vec<String>> {
 fn against_models(commands: &[&[String]]) -> String {
     let python = python_with("double", &here("sandbox/aws/requirements.txt")).expect("a venv with botocore");
     let mut python = Command::new(python);
-    python.arg(here("tests/chart/aws_commands.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    python
+        .arg(here("tests/chart/aws_commands.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut child = python.spawn().expect("it starts");
-    let lines: String = commands.iter().map(|words| format!("{}\n", serde_json::json!(words))).collect();
-    child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("it reads");
+    let lines: String = commands
+        .iter()
+        .map(|words| format!("{}\n", serde_json::json!(words)))
+        .collect();
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(lines.as_bytes())
+        .expect("it reads");
     let out = child.wait_with_output().expect("it ends");
     assert!(out.status.success());
     String::from_utf8(out.stdout).expect("UTF-8")
@@ -105,7 +117,8 @@ fn against_models(commands: &[&[String]]) -> String {
 fn every_command_of_the_page_is_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let calls = run(folder.path());
-    let of = |name: &str| -> Vec<&[String]> { calls.iter().filter(|c| c[0] == name).map(|c| &c[1..]).collect() };
+    let of =
+        |name: &str| -> Vec<&[String]> { calls.iter().filter(|c| c[0] == name).map(|c| &c[1..]).collect() };
 
     let aws = of("aws");
     assert!(aws.len() > 20, "{aws:?}");
@@ -113,11 +126,17 @@ fn every_command_of_the_page_is_one() {
     // That a wrong one would be found.
     let wrong = ["iam", "create-role", "--role", "x"].map(str::to_owned);
     let found = against_models(&[&wrong]);
-    assert!(found.contains("no option --role") && found.contains("needs --role-name"), "{found}");
+    assert!(
+        found.contains("no option --role") && found.contains("needs --role-name"),
+        "{found}"
+    );
 
     let program = helm::built("helm4", "helm.sh/helm/v4/cmd/helm");
     for words in of("helm") {
-        let help = Command::new(&program).args([words[0].as_str(), "--help"]).output().expect("helm runs");
+        let help = Command::new(&program)
+            .args([words[0].as_str(), "--help"])
+            .output()
+            .expect("helm runs");
         let help = String::from_utf8_lossy(&help.stdout).into_owned();
         for flag in words.iter().filter(|word| word.starts_with("--")) {
             assert!(help.contains(flag.as_str()), "helm {} has no {flag}", words[0]);
@@ -126,12 +145,20 @@ fn every_command_of_the_page_is_one() {
 
     let read = |file: &str| fs::read_to_string(folder.path().join(file)).expect("the page writes it");
     for file in ["policy.json", "trust.json"] {
-        let policy: Value = serde_json::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let policy: Value =
+            serde_json::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert_eq!(policy["Version"], "2012-10-17", "{file}");
     }
     assert!(read("policy.json").contains("truststores-123456789012-eu-west-1"));
     assert!(read("install.yaml").contains("--cluster-id=prod-eu"));
-    assert!(!read("install.yaml").contains("helm.sh/hook"), "a plain apply would create the Pod of helm test");
+    assert!(
+        !read("install.yaml").contains("helm.sh/hook"),
+        "a plain apply would create the Pod of helm test"
+    );
     let irsa: Value = serde_saphyr::from_str(&read("irsa.yaml")).expect("YAML");
-    assert!(helm::template("mtls", &crate::with(&irsa)).expect("it renders").contains(":role/mtls-operator"));
+    assert!(
+        helm::template("mtls", &crate::with(&irsa))
+            .expect("it renders")
+            .contains(":role/mtls-operator")
+    );
 }

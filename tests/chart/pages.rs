@@ -8,7 +8,8 @@ const PAGES: [&str; 2] = [
     "https://raw.githubusercontent.com/mtls-operator/mtls-operator/main/",
 ];
 
-/// The anchor that a heading has. Source: GitHub's own pages, which leave out all but letters, digits, blanks, dashes and underscores.
+/// The anchor that a heading has. Source: GitHub's own pages, which leave out all but letters, digits,
+/// blanks, dashes and underscores.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
@@ -19,12 +20,19 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn pages_that_the_chart_names_are_there() {
     let mut seen = 0;
-    for file in
-        ["Chart.yaml", "README.md", "templates/NOTES.txt", "files/alerts.yaml", "files/dashboard.json", "values.yaml"]
-    {
+    for file in [
+        "Chart.yaml",
+        "README.md",
+        "templates/NOTES.txt",
+        "files/alerts.yaml",
+        "files/dashboard.json",
+        "values.yaml",
+    ] {
         let text = fs::read_to_string(here("charts/mtls-operator").join(file)).expect("it is there");
         for link in PAGES.iter().flat_map(|page| text.split(page).skip(1)) {
-            let end = link.find(|c: char| c.is_whitespace() || ")>\"'".contains(c)).unwrap_or(link.len());
+            let end = link
+                .find(|c: char| c.is_whitespace() || ")>\"'".contains(c))
+                .unwrap_or(link.len());
             let (path, heading) = link[..end].split_once('#').unwrap_or((&link[..end], ""));
             let page = here(path);
             assert!(page.exists(), "{file} names {path}, which is not there");

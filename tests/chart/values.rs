@@ -1,4 +1,5 @@
-//! The chart's values: their comments make the README's table, the schema knows each of them, and each arrives in what is rendered.
+//! The chart's values: their comments make the README's table, the schema knows each of them, and each
+//! arrives in what is rendered.
 use std::fs;
 
 use serde_json::{Value, json};
@@ -11,8 +12,8 @@ use crate::{
 const BEGIN: &str = "<!-- Generated from values.yaml: WRITE_DOCS=1 cargo test --test chart -->";
 const END: &str = "<!-- End of what is generated. -->";
 
-/// A comment of values.yaml in the form of helm-docs: `# -- ` begins the description of the key below, `# @default -- ` what stands for its
-/// default.
+/// A comment of values.yaml in the form of helm-docs: `# -- ` begins the description of the key below,
+/// `# @default -- ` what stands for its default.
 struct Comment {
     path: Vec<String>,
     description: String,
@@ -29,7 +30,10 @@ fn comments(text: &str) -> Vec<Comment> {
             above.push(comment.trim());
             continue;
         }
-        if let Some((key, _)) = bare.split_once(':').filter(|(key, _)| key.chars().all(char::is_alphanumeric)) {
+        if let Some((key, _)) = bare
+            .split_once(':')
+            .filter(|(key, _)| key.chars().all(char::is_alphanumeric))
+        {
             path.retain(|(at, _)| *at < indent);
             path.push((indent, key.to_owned()));
             let (mut description, mut default) = (None::<String>, None::<String>);
@@ -45,7 +49,11 @@ fn comments(text: &str) -> Vec<Comment> {
             }
             if let Some(description) = description {
                 let path = path.iter().map(|(_, key)| key.clone()).collect();
-                all.push(Comment { path, description, default });
+                all.push(Comment {
+                    path,
+                    description,
+                    default,
+                });
             }
         }
         above.clear();
@@ -81,9 +89,19 @@ fn table() -> String {
     let comments = comments(&text);
     let mut missing = vec![];
     undocumented(&values, &mut vec![], &comments, &mut missing);
-    assert_eq!(missing, Vec::<String>::new(), "values without a comment that begins with \"# -- \"");
-    let mut table = String::from("| Key | Type | Default | Description |\n|-----|------|---------|-------------|\n");
-    for Comment { path, description, default } in comments {
+    assert_eq!(
+        missing,
+        Vec::<String>::new(),
+        "values without a comment that begins with \"# -- \""
+    );
+    let mut table =
+        String::from("| Key | Type | Default | Description |\n|-----|------|---------|-------------|\n");
+    for Comment {
+        path,
+        description,
+        default,
+    } in comments
+    {
         let value = path.iter().fold(&values, |value, key| &value[key]);
         let kind = match value {
             Value::Bool(_) => "bool",
@@ -94,7 +112,10 @@ fn table() -> String {
             Value::Null => panic!("{path:?} is null, which has no type: use an empty value"),
         };
         let default = default.unwrap_or_else(|| format!("`{value}`"));
-        table.push_str(&format!("| {} | {kind} | {default} | {description} |\n", path.join(".")));
+        table.push_str(&format!(
+            "| {} | {kind} | {default} | {description} |\n",
+            path.join(".")
+        ));
     }
     table
 }
@@ -110,17 +131,30 @@ fn the_readme_has_every_value() {
         fs::write(&path, &expected).expect("it can be written");
         return;
     }
-    assert!(readme == expected, "the README's table is not that of values.yaml: WRITE_DOCS=1 cargo test --test chart");
+    assert!(
+        readme == expected,
+        "the README's table is not that of values.yaml: WRITE_DOCS=1 cargo test --test chart"
+    );
 }
 
 /// Both know the same members, all the way down, but where a whole object of Kubernetes is set.
 fn same_members(values: &Value, schema: &Value, path: &str) {
-    let Some(known) = schema["properties"].as_object() else { return };
+    let Some(known) = schema["properties"].as_object() else {
+        return;
+    };
     let shared = path == ".global";
-    assert!(shared || schema["additionalProperties"] == false, "{path} takes any member");
-    let members = values.as_object().unwrap_or_else(|| panic!("{path} is no object"));
+    assert!(
+        shared || schema["additionalProperties"] == false,
+        "{path} takes any member"
+    );
+    let members = values
+        .as_object()
+        .unwrap_or_else(|| panic!("{path} is no object"));
     for key in members.keys() {
-        assert!(known.contains_key(key), "values.schema.json does not know {path}.{key}");
+        assert!(
+            known.contains_key(key),
+            "values.schema.json does not know {path}.{key}"
+        );
     }
     // Of these the chart sets some members only, or none.
     let parts = [".livenessProbe", ".readinessProbe", ".strategy"].contains(&path);
@@ -167,19 +201,54 @@ fn every_value_arrives() {
             at("image"),
             json!("b.example/team/op:v1"),
         ),
-        (json!({"image": {"repository": "op"}}), deployment, at("image"), json!("op:0.1.0")),
+        (
+            json!({"image": {"repository": "op"}}),
+            deployment,
+            at("image"),
+            json!("op:0.1.0"),
+        ),
         (
             json!({"global": {"imagePullSecrets": ["a", {"name": "b"}]}, "imagePullSecrets": [{"name": "b"}, {"name": "c"}]}),
             deployment,
             pod("imagePullSecrets"),
             json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]),
         ),
-        (json!({"deploymentAnnotations": {"a": "b"}}), deployment, "/metadata/annotations/a".into(), json!("b")),
-        (json!({"revisionHistoryLimit": 3}), deployment, "/spec/revisionHistoryLimit".into(), json!(3)),
-        (json!({"strategy": {"type": "Recreate"}}), deployment, "/spec/strategy/type".into(), json!("Recreate")),
-        (json!({"dnsPolicy": "Default"}), deployment, pod("dnsPolicy"), json!("Default")),
-        (json!({"hostNetwork": true}), deployment, pod("hostNetwork"), json!(true)),
-        (json!({"hostNetwork": true}), deployment, pod("dnsPolicy"), json!("ClusterFirstWithHostNet")),
+        (
+            json!({"deploymentAnnotations": {"a": "b"}}),
+            deployment,
+            "/metadata/annotations/a".into(),
+            json!("b"),
+        ),
+        (
+            json!({"revisionHistoryLimit": 3}),
+            deployment,
+            "/spec/revisionHistoryLimit".into(),
+            json!(3),
+        ),
+        (
+            json!({"strategy": {"type": "Recreate"}}),
+            deployment,
+            "/spec/strategy/type".into(),
+            json!("Recreate"),
+        ),
+        (
+            json!({"dnsPolicy": "Default"}),
+            deployment,
+            pod("dnsPolicy"),
+            json!("Default"),
+        ),
+        (
+            json!({"hostNetwork": true}),
+            deployment,
+            pod("hostNetwork"),
+            json!(true),
+        ),
+        (
+            json!({"hostNetwork": true}),
+            deployment,
+            pod("dnsPolicy"),
+            json!("ClusterFirstWithHostNet"),
+        ),
         (json!({}), deployment, pod("dnsPolicy"), Value::Null),
         (
             json!({"dnsConfig": {"nameservers": ["1.1.1.1"]}}),
@@ -187,12 +256,42 @@ fn every_value_arrives() {
             pod("dnsConfig/nameservers/0"),
             json!("1.1.1.1"),
         ),
-        (json!({"hostAliases": [{"ip": "10.0.0.1"}]}), deployment, pod("hostAliases/0/ip"), json!("10.0.0.1")),
-        (json!({"runtimeClassName": "gvisor"}), deployment, pod("runtimeClassName"), json!("gvisor")),
-        (json!({"envFrom": [{"secretRef": {"name": "x"}}]}), deployment, at("envFrom/0/secretRef/name"), json!("x")),
-        (json!({"extraContainers": [{"name": "x"}]}), deployment, pod("containers/1/name"), json!("x")),
-        (json!({"initContainers": [{"name": "x"}]}), deployment, pod("initContainers/0/name"), json!("x")),
-        (json!({"livenessProbe": {"failureThreshold": 9}}), deployment, at("livenessProbe/failureThreshold"), json!(9)),
+        (
+            json!({"hostAliases": [{"ip": "10.0.0.1"}]}),
+            deployment,
+            pod("hostAliases/0/ip"),
+            json!("10.0.0.1"),
+        ),
+        (
+            json!({"runtimeClassName": "gvisor"}),
+            deployment,
+            pod("runtimeClassName"),
+            json!("gvisor"),
+        ),
+        (
+            json!({"envFrom": [{"secretRef": {"name": "x"}}]}),
+            deployment,
+            at("envFrom/0/secretRef/name"),
+            json!("x"),
+        ),
+        (
+            json!({"extraContainers": [{"name": "x"}]}),
+            deployment,
+            pod("containers/1/name"),
+            json!("x"),
+        ),
+        (
+            json!({"initContainers": [{"name": "x"}]}),
+            deployment,
+            pod("initContainers/0/name"),
+            json!("x"),
+        ),
+        (
+            json!({"livenessProbe": {"failureThreshold": 9}}),
+            deployment,
+            at("livenessProbe/failureThreshold"),
+            json!(9),
+        ),
         (
             json!({"livenessProbe": {"failureThreshold": 9}}),
             deployment,
@@ -226,7 +325,12 @@ fn every_value_arrives() {
             "/spec/minAvailable".into(),
             Value::Null,
         ),
-        (json!({"serviceAccount": {"labels": {"a": "b"}}}), "ServiceAccount", "/metadata/labels/a".into(), json!("b")),
+        (
+            json!({"serviceAccount": {"labels": {"a": "b"}}}),
+            "ServiceAccount",
+            "/metadata/labels/a".into(),
+            json!("b"),
+        ),
         (
             json!({"metrics": {"service": {"ipFamilyPolicy": "PreferDualStack"}}}),
             "Service",
@@ -260,18 +364,37 @@ fn every_value_arrives() {
             "/spec/podMetricsEndpoints/0/metricRelabelings".into(),
             json!([{"action": "keep"}]),
         ),
-        (json!({"metrics": {"podMonitor": monitor}}), "PodMonitor", "/metadata/annotations/a".into(), json!("b")),
+        (
+            json!({"metrics": {"podMonitor": monitor}}),
+            "PodMonitor",
+            "/metadata/annotations/a".into(),
+            json!("b"),
+        ),
         (
             json!({"metrics": {"prometheusRule": {"enabled": true, "annotations": {"a": "b"}}}}),
             "PrometheusRule",
             "/metadata/annotations/a".into(),
             json!("b"),
         ),
-        (json!({"tests": {"enabled": false}}), "Pod", "/metadata/name".into(), Value::Null),
-        (json!({"imagePullSecrets": [{"name": "x"}]}), "Pod", "/spec/imagePullSecrets/0/name".into(), json!("x")),
+        (
+            json!({"tests": {"enabled": false}}),
+            "Pod",
+            "/metadata/name".into(),
+            Value::Null,
+        ),
+        (
+            json!({"imagePullSecrets": [{"name": "x"}]}),
+            "Pod",
+            "/spec/imagePullSecrets/0/name".into(),
+            json!("x"),
+        ),
     ] {
         let all = objects(&with(&values));
-        let found = of_kind(&all, kind).first().and_then(|object| object.pointer(&path)).cloned().unwrap_or_default();
+        let found = of_kind(&all, kind)
+            .first()
+            .and_then(|object| object.pointer(&path))
+            .cloned()
+            .unwrap_or_default();
         assert_eq!(found, expected, "{values}: {kind} {path}");
     }
 }
@@ -297,13 +420,21 @@ fn everything_of_the_operator_goes_into_another_namespace() {
         "namespaceOverride": "elsewhere", "networkPolicy": {"enabled": true}, "policy": {"mode": "Rules"},
         "metrics": {"serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true}, "prometheusRule": {"enabled": true}},
     })));
-    for object in all.iter().filter(|object| object["metadata"]["namespace"] != "elsewhere") {
+    for object in all
+        .iter()
+        .filter(|object| object["metadata"]["namespace"] != "elsewhere")
+    {
         let kind = object["kind"].as_str().expect("a kind");
-        assert!(kind.starts_with("Cluster") || kind == "CustomResourceDefinition", "{object}");
+        assert!(
+            kind.starts_with("Cluster") || kind == "CustomResourceDefinition",
+            "{object}"
+        );
         assert_eq!(object["metadata"]["namespace"], Value::Null, "{object}");
     }
-    let args =
-        of_kind(&all, "Deployment")[0].pointer("/spec/template/spec/containers/0/args").expect("args").to_string();
+    let args = of_kind(&all, "Deployment")[0]
+        .pointer("/spec/template/spec/containers/0/args")
+        .expect("args")
+        .to_string();
     assert!(args.contains("--watch-namespace=elsewhere"), "{args}");
     for binding in of_kind(&all, "RoleBinding") {
         assert_eq!(binding["subjects"][0]["namespace"], "elsewhere");
@@ -327,25 +458,39 @@ fn editors_may_request_certificates_where_that_is_chosen() {
     }
 }
 
-/// No Service, PodDisruptionBudget, NetworkPolicy or monitor takes the Pod of `helm test` for one of the operator's.
+/// No Service, PodDisruptionBudget, NetworkPolicy or monitor takes the Pod of `helm test` for one of the
+/// operator's.
 #[test]
 fn the_test_pod_is_not_selected() {
     let all = objects(&with(&json!({"nameOverride": "x"})));
     let labels = &of_kind(&all, "Pod")[0]["metadata"]["labels"];
-    let selector =
-        of_kind(&all, "Deployment")[0]["spec"]["selector"]["matchLabels"].as_object().expect("labels").clone();
-    assert!(selector.iter().any(|(key, value)| labels[key] != *value), "{labels}");
+    let selector = of_kind(&all, "Deployment")[0]["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .expect("labels")
+        .clone();
+    assert!(
+        selector.iter().any(|(key, value)| labels[key] != *value),
+        "{labels}"
+    );
     let pod = &of_kind(&all, "Pod")[0]["spec"];
     assert_eq!(pod["containers"][0]["args"], json!(["--version"]));
     assert_eq!(pod["automountServiceAccountToken"], false);
     let all = objects(&with(&json!({"networkPolicy": {"enabled": true}})));
     let labels = &of_kind(&all, "Pod")[0]["metadata"]["labels"];
-    let isolated =
-        of_kind(&all, "NetworkPolicy").into_iter().find(|o| o["spec"]["egress"].is_null()).expect("there is one");
-    for (key, value) in isolated["spec"]["podSelector"]["matchLabels"].as_object().expect("labels") {
+    let isolated = of_kind(&all, "NetworkPolicy")
+        .into_iter()
+        .find(|o| o["spec"]["egress"].is_null())
+        .expect("there is one");
+    for (key, value) in isolated["spec"]["podSelector"]["matchLabels"]
+        .as_object()
+        .expect("labels")
+    {
         assert_eq!(labels[key], *value);
     }
-    assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(
+        pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"],
+        true
+    );
 }
 
 /// What `helm install` says at its end. `helm template` shows it only through another template.
@@ -354,14 +499,21 @@ fn notes(more: &Value) -> String {
     let mut values = with(&json!({"extraObjects": [text]}));
     crate::merge(&mut values, more);
     let all = objects(&values);
-    of_kind(&all, "Notes")[0]["text"].as_str().expect("text").to_owned()
+    of_kind(&all, "Notes")[0]["text"]
+        .as_str()
+        .expect("text")
+        .to_owned()
 }
 
 #[test]
 fn notes_say_the_next_steps() {
     let role = "arn:aws:iam::123456789012:role/mtls-operator";
     for (values, there, not_there) in [
-        (json!({}), "create-pod-identity-association --cluster-name CLUSTER", "policy.rules is empty"),
+        (
+            json!({}),
+            "create-pod-identity-association --cluster-name CLUSTER",
+            "policy.rules is empty",
+        ),
         (
             json!({"serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": role}}}),
             role,
@@ -372,7 +524,11 @@ fn notes_say_the_next_steps() {
             "every MtlsDomain is refused with NotPermitted",
             "policy.mode is AllowAll",
         ),
-        (json!({"truststoreBucket": "b"}), "policy.mode is AllowAll", "truststoreBucket is empty"),
+        (
+            json!({"truststoreBucket": "b"}),
+            "policy.mode is AllowAll",
+            "truststoreBucket is empty",
+        ),
         (
             json!({"namespaceOverride": "o"}),
             "kubectl --namespace o rollout status deployment/partners-mtls-operator",
@@ -380,7 +536,10 @@ fn notes_say_the_next_steps() {
         ),
     ] {
         let notes = notes(&values);
-        assert!(notes.contains(there) && !notes.contains(not_there), "{values}: {notes}");
+        assert!(
+            notes.contains(there) && !notes.contains(not_there),
+            "{values}: {notes}"
+        );
     }
 }
 
@@ -389,8 +548,15 @@ fn notes_say_the_next_steps() {
 fn the_network_policy_knows_where_credentials_come_from() {
     let all = objects(&with(&json!({"networkPolicy": {"enabled": true}})));
     let policies = of_kind(&all, "NetworkPolicy").into_iter();
-    let egress: String = policies.map(|policy| policy["spec"]["egress"].to_string()).collect();
-    for address in ["169.254.169.254/32", "169.254.170.23/32", "fd00:ec2::254/128", "fd00:ec2::23/128"] {
+    let egress: String = policies
+        .map(|policy| policy["spec"]["egress"].to_string())
+        .collect();
+    for address in [
+        "169.254.169.254/32",
+        "169.254.170.23/32",
+        "fd00:ec2::254/128",
+        "fd00:ec2::23/128",
+    ] {
         assert!(egress.contains(address), "{address}: {egress}");
     }
 }

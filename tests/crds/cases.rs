@@ -2,13 +2,16 @@
 
 use serde_json::{Value, json};
 
-/// What is tried, a merge patch on the minimal manifest, and a part of the refusal's message (empty: accepted).
+/// What is tried, a merge patch on the minimal manifest, and a part of the refusal's message (empty:
+/// accepted).
 type Creation = (&'static str, Value, &'static str);
-/// What is tried, the patch to create with, a further patch to replace with, and a part of the refusal's message (empty: accepted).
+/// What is tried, the patch to create with, a further patch to replace with, and a part of the refusal's
+/// message (empty: accepted).
 type Change = (&'static str, Value, Value, &'static str);
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/mtls-operator";
-const CERTIFICATE: &str = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555";
+const CERTIFICATE: &str =
+    "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555";
 const FUNCTION: &str = "arn:aws:lambda:eu-west-1:123456789012:function:identity";
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n";
@@ -57,15 +60,27 @@ pub fn grant() -> Vec<Creation> {
     let spec = |spec: Value| json!({"spec": spec});
     vec![
         ("minimal", json!({}), ""),
-        ("no common name", spec(json!({"commonNames": []})), "at least 1 items"),
+        (
+            "no common name",
+            spec(json!({"commonNames": []})),
+            "at least 1 items",
+        ),
         ("SelfSigned", spec(json!({"issuance": "SelfSigned"})), ""),
         (
             "SelfSigned under an authority",
             spec(json!({"issuance": "SelfSigned", "authority": "partners"})),
             "with issuance SelfSigned leave out authority: such certificates sign themselves",
         ),
-        ("a short life", spec(json!({"maxDuration": "59m"})), "at least 1h, as in 720h"),
-        ("no place", spec(json!({"maxCertificates": 0})), "greater than or equal to 1"),
+        (
+            "a short life",
+            spec(json!({"maxDuration": "59m"})),
+            "at least 1h, as in 720h",
+        ),
+        (
+            "no place",
+            spec(json!({"maxCertificates": 0})),
+            "greater than or equal to 1",
+        ),
         ("no time", spec(json!({"notAfter": "tomorrow"})), "date-time"),
         ("all namespaces", spec(json!({"namespaces": {"names": null}})), ""),
         (
@@ -90,7 +105,12 @@ pub fn grant_changes() -> Vec<Change> {
             spec(json!({"domainRef": {"name": "other"}})),
             "domainRef is immutable: create another ClientGrant for the other domain",
         ),
-        ("narrower", json!({}), spec(json!({"commonNames": ["acme-1"], "maxCertificates": 1})), ""),
+        (
+            "narrower",
+            json!({}),
+            spec(json!({"commonNames": ["acme-1"], "maxCertificates": 1})),
+            "",
+        ),
     ]
 }
 
@@ -198,7 +218,8 @@ pub fn domain() -> Vec<Creation> {
         ("two labels", domain_name("example.com"), ""),
         ("digits and dashes", domain_name("a-1.2.example.com"), ""),
         ("an international top-level domain", domain_name("api.xn--e1aybc.xn--p1ai"), ""),
-        ("a wildcard", domain_name("*.example.com"), "not a wildcard: API Gateway accepts a certificate subject"),
+        ("a wildcard", domain_name("*.example.com"), "not a wildcard: API Gateway accepts a certificate \
+                                                      subject"),
         ("upper case", domain_name("API.example.com"), host_name),
         ("one label", domain_name("localhost"), host_name),
         ("a trailing dot", domain_name("api.example.com."), host_name),
@@ -209,18 +230,24 @@ pub fn domain() -> Vec<Creation> {
         ("an empty label", domain_name("api..example.com"), host_name),
         ("a label that ends in a dash", domain_name("api-.example.com"), host_name),
         ("a label of 64", domain_name(&format!("{}.example.com", "a".repeat(64))), host_name),
-        ("a name of 239", domain_name(&format!("{}.example.com", "a.".repeat(113) + "a")), "may not be more than 238"),
+        ("a name of 239", domain_name(&format!("{}.example.com", "a.".repeat(113) + "a")), "may not be more \
+                                              than 238"),
         // aws
         ("GovCloud", json!({"spec": {"aws": {"region": "us-gov-west-1"}}}), ""),
-        ("a Region by its name", json!({"spec": {"aws": {"region": "Europe (Ireland)"}}}), "write a Region's code, as in eu-west-1"),
-        ("a zone for a Region", json!({"spec": {"aws": {"region": "eu-west-1a"}}}), "write a Region's code, as in eu-west-1"),
-        ("an account with dashes", json!({"spec": {"aws": {"accountId": "1234-5678-9012"}}}), "write the twelve digits of the account"),
-        ("an account as a number", json!({"spec": {"aws": {"accountId": 123_456_789_012_i64}}}), "must be of type string"),
+        ("a Region by its name", json!({"spec": {"aws": {"region": "Europe (Ireland)"}}}), "write a Region's \
+                                              code, as in eu-west-1"),
+        ("a zone for a Region", json!({"spec": {"aws": {"region": "eu-west-1a"}}}), "write a Region's code, \
+                                          as in eu-west-1"),
+        ("an account with dashes", json!({"spec": {"aws": {"accountId": "1234-5678-9012"}}}), "write the \
+                                               twelve digits of the account"),
+        ("an account as a number", json!({"spec": {"aws": {"accountId": 123_456_789_012_i64}}}), "must be of \
+                                                 type string"),
         ("a role by its name", json!({"spec": {"aws": {"assumeRole": {"roleArn": "mtls-operator"}}}}), "write the whole ARN of an IAM role"),
         // serverCertificate
         ("the default, written out", json!({"spec": {"serverCertificate": {"request": {}}}}), ""),
         ("an existing certificate", json!({"spec": {"serverCertificate": {"existing": {"arn": CERTIFICATE, "ownershipVerificationArn": CERTIFICATE}}}}), ""),
-        ("no certificate of either kind", json!({"spec": {"serverCertificate": {}}}), "set exactly one of request and existing"),
+        ("no certificate of either kind", json!({"spec": {"serverCertificate": {}}}), "set exactly one of \
+                                           request and existing"),
         ("both kinds of certificate", json!({"spec": {"serverCertificate": {"request": {}, "existing": {"arn": CERTIFICATE}}}}), "set exactly one of request and existing"),
         ("an IAM certificate", json!({"spec": {"serverCertificate": {"existing": {"arn": "arn:aws:iam::123456789012:server-certificate/x"}}}}), "write the whole ARN of an ACM certificate"),
         ("ownership by a name", json!({"spec": {"serverCertificate": {"existing": {"arn": CERTIFICATE, "ownershipVerificationArn": "api.example.com"}}}}), "write the whole ARN of an ACM certificate"),
@@ -232,14 +259,18 @@ pub fn domain() -> Vec<Creation> {
         ("two sources", authorities(json!([{"name": "a", "generate": {}, "secretRef": {"name": "s"}}])), one_source),
         ("a name twice", authorities(json!([{"name": "a", "pem": PEM}, {"name": "a", "pem": PEM}])), "Duplicate value"),
         ("an authority's name in upper case", authorities(json!([{"name": "Partners", "generate": {}}])), "write lower-case letters, digits and dashes, beginning"),
-        ("an authority's name with a dot", authorities(json!([{"name": "a.b", "generate": {}}])), "write lower-case letters, digits and dashes, beginning"),
+        ("an authority's name with a dot", authorities(json!([{"name": "a.b", "generate": {}}])), "write \
+                                                 lower-case letters, digits and dashes, beginning"),
         ("a private key for the truststore", authorities(json!([{"name": "a", "pem": format!("{PEM}-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n")}])), "and no private key"),
-        ("PEM of OpenSSL's older label", authorities(json!([{"name": "a", "pem": PEM.replace("CERT", "X509 CERT")}])), ""),
+        ("PEM of OpenSSL's older label", authorities(json!([{"name": "a", "pem": PEM.replace("CERT", "X509 \
+                                                   CERT")}])), ""),
         ("PEM of OpenSSL's trusted form", authorities(json!([{"name": "a", "pem": PEM.replace("CERT", "TRUSTED CERT")}])), ""),
         ("PEM with a byte order mark", authorities(json!([{"name": "a", "pem": format!("\u{feff}{PEM}")}])), ""),
         ("indented PEM in one line", authorities(json!([{"name": "a", "pem": format!("  {}", PEM.replace('\n', " "))}])), ""),
-        ("a PKCS #7 bundle for PEM", authorities(json!([{"name": "a", "pem": "-----BEGIN PKCS7-----\nMIIB\n-----END PKCS7-----\n"}])), "write PEM certificates"),
-        ("a path for PEM", authorities(json!([{"name": "a", "pem": "/etc/ssl/ca.pem"}])), "write PEM certificates"),
+        ("a PKCS #7 bundle for PEM", authorities(json!([{"name": "a", "pem": "-----BEGIN \
+                                       PKCS7-----\nMIIB\n-----END PKCS7-----\n"}])), "write PEM certificates"),
+        ("a path for PEM", authorities(json!([{"name": "a", "pem": "/etc/ssl/ca.pem"}])), "write PEM \
+                                             certificates"),
         ("an empty selector", authorities(json!([{"name": "a", "configMapSelector": {"matchLabels": {}}}])), "at least 1 properties"),
         ("two that can issue", authorities(json!([{"name": "a", "generate": {}}, {"name": "b", "generate": {}}])), "more than one authority has generate"),
         ("two that can issue, one chosen", json!({"spec": {"trust": {"issuingAuthority": "b", "authorities": [{"name": "a", "generate": {}}, {"name": "b", "generate": {}}]}}}), ""),
@@ -247,9 +278,11 @@ pub fn domain() -> Vec<Creation> {
         ("an issuer without a list", json!({"spec": {"trust": {"issuingAuthority": "b"}}}), "issuingAuthority must name an entry"),
         ("an issuer without a key", json!({"spec": {"trust": {"issuingAuthority": "a", "authorities": [{"name": "a", "pem": PEM}]}}}), "issuingAuthority must name an entry"),
         ("a distrusted issuer", json!({"spec": {"trust": {"issuingAuthority": "a", "authorities": [{"name": "a", "state": "Distrusted", "generate": {}}]}}}), ""),
-        ("a brief authority", authorities(json!([{"name": "a", "generate": {"duration": "1h"}}])), "at least 24h, as in 87600h"),
+        ("a brief authority", authorities(json!([{"name": "a", "generate": {"duration": "1h"}}])), "at least \
+                                                  24h, as in 87600h"),
         ("an authority for 100 years", authorities(json!([{"name": "a", "generate": {"duration": "876000h"}}])), ""),
-        ("years", authorities(json!([{"name": "a", "generate": {"duration": "10y"}}])), "at least 24h, as in 87600h"),
+        ("years", authorities(json!([{"name": "a", "generate": {"duration": "10y"}}])), "at least 24h, as in \
+                                            87600h"),
         ("a number that does not fit", authorities(json!([{"name": "a", "generate": {"duration": "9999999999999999999h"}}])), "at least 24h, as in 87600h"),
         ("an authority's key of an odd size", authorities(json!([{"name": "a", "generate": {"privateKey": {"size": 2048}}}])), "write size 256 or 384 for ECDSA"),
         ("an authority with RSA", authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "RSA"}}}])), ""),
@@ -259,10 +292,14 @@ pub fn domain() -> Vec<Creation> {
         ("a negative overlap", json!({"spec": {"trust": {"overlap": "-1h"}}}), "at least 0s, as in 720h"),
         ("an empty overlap", json!({"spec": {"trust": {"overlap": ""}}}), "at least 0s, as in 720h"),
         // truststore
-        ("a bucket's URL", json!({"spec": {"truststore": {"bucket": "s3://payments"}}}), "write the bucket's name only"),
-        ("a bucket with a path", json!({"spec": {"truststore": {"bucket": "payments/truststores"}}}), "write the bucket's name only"),
-        ("an object's URL", json!({"spec": {"truststore": {"key": "s3://payments/partners.pem"}}}), "write the key without s3://"),
-        ("a key with a slash", json!({"spec": {"truststore": {"key": "/partners.pem"}}}), "write the key without s3://"),
+        ("a bucket's URL", json!({"spec": {"truststore": {"bucket": "s3://payments"}}}), "write the bucket's \
+                                             name only"),
+        ("a bucket with a path", json!({"spec": {"truststore": {"bucket": "payments/truststores"}}}), "write \
+                                                   the bucket's name only"),
+        ("an object's URL", json!({"spec": {"truststore": {"key": "s3://payments/partners.pem"}}}), "write \
+                                                  the key without s3://"),
+        ("a key with a slash", json!({"spec": {"truststore": {"key": "/partners.pem"}}}), "write the key \
+                                             without s3://"),
         ("a KMS key's id", json!({"spec": {"truststore": {"kmsKeyArn": "11111111-2222-3333-4444-555555555555"}}}), "write the whole ARN of a KMS key"),
         // mappings
         ("everything", mapping("", "a1b2c3d4e5", "$default"), ""),
@@ -282,14 +319,17 @@ pub fn domain() -> Vec<Creation> {
         // dns
         ("dns elsewhere", json!({"spec": {"dns": {"external": {}}}}), ""),
         ("dns nowhere", json!({"spec": {"dns": {}}}), "set exactly one of route53 and external"),
-        ("dns twice", json!({"spec": {"dns": {"route53": {}, "external": {}}}}), "set exactly one of route53 and external"),
+        ("dns twice", json!({"spec": {"dns": {"route53": {}, "external": {}}}}), "set exactly one of route53 \
+                                         and external"),
         ("a zone as Route 53 lists it", json!({"spec": {"dns": {"route53": {"hostedZoneId": "/hostedzone/Z123"}}}}), "write the zone's id only"),
-        ("a zone's name", json!({"spec": {"dns": {"route53": {"hostedZoneId": "example.com"}}}}), "write the zone's id only"),
+        ("a zone's name", json!({"spec": {"dns": {"route53": {"hostedZoneId": "example.com"}}}}), "write the \
+                                                 zone's id only"),
         ("a zone's role by its name", json!({"spec": {"dns": {"route53": {"assumeRole": {"roleArn": "dns"}}}}}), "write the whole ARN of an IAM role"),
         // identity
         ("a header", header("x-client-cert-sub"), ""),
         ("a header in upper case", header("X-Client-Cert-Sub"), "write a header name of lower-case letters"),
-        ("one of AWS's headers", header("x-amzn-mtls-clientcert"), "this header has a meaning in API Gateway or HTTP"),
+        ("one of AWS's headers", header("x-amzn-mtls-clientcert"), "this header has a meaning in API Gateway \
+                                                                    or HTTP"),
         ("a header of S3", header("x-amz-meta-cn"), "this header has a meaning in API Gateway or HTTP"),
         ("a reserved header", header("authorization"), "this header has a meaning in API Gateway or HTTP"),
         ("the Host header", header("host"), "this header has a meaning in API Gateway or HTTP"),
@@ -313,18 +353,22 @@ pub fn domain() -> Vec<Creation> {
         ("a key without an authorizer", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"authorizerKey": "cn"}}]}}}), "set authorizer too"),
         ("a key with a dot", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"authorizerKey": "claims.sub"}}], "authorizer": {"functionArn": FUNCTION}}}}), "write a key of letters, digits and _"),
         ("a key that is an expression", json!({"spec": {"identity": {"headers": [{"name": "x-a", "from": {"authorizerKey": "cn}${context.stage"}}], "authorizer": {"functionArn": FUNCTION}}}}), "write a key of letters, digits and _"),
-        ("an authorizer by a function's name", authorizer(json!({"functionArn": "identity"})), "write the whole ARN of a Lambda function"),
+        ("an authorizer by a function's name", authorizer(json!({"functionArn": "identity"})), "write the \
+                                                whole ARN of a Lambda function"),
         ("an authorizer by an invocation's URI", authorizer(json!({"functionArn": format!("arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/{FUNCTION}/invocations")})), "write the whole ARN of a Lambda function"),
         ("an existing authorizer", existing("a1b2c3d4e5", "x1y2z3"), ""),
         ("existing authorizers of no API", authorizer(json!({"existing": []})), "should have at least 1 items"),
-        ("an existing authorizer by its API's host", existing("a1b2c3d4e5.execute-api", "x1y2z3"), "write the API's id only"),
-        ("an existing authorizer by its name", existing("a1b2c3d4e5", "My authorizer"), "write the authorizer's id, not its name"),
+        ("an existing authorizer by its API's host", existing("a1b2c3d4e5.execute-api", "x1y2z3"), "write \
+                                                  the API's id only"),
+        ("an existing authorizer by its name", existing("a1b2c3d4e5", "My authorizer"), "write the \
+                                            authorizer's id, not its name"),
         ("two existing authorizers of one API", authorizer(json!({"existing": [{"apiId": "a", "authorizerId": "b"}, {"apiId": "a", "authorizerId": "c"}]})), "Duplicate value"),
         ("no authorizer", authorizer(json!({})), "set exactly one of functionArn and existing"),
         ("two authorizers", authorizer(json!({"functionArn": FUNCTION, "existing": [{"apiId": "a", "authorizerId": "b"}]})), "set exactly one of functionArn and existing"),
         // the rest
         ("an enum in lower case", json!({"spec": {"adoptionPolicy": "never"}}), "supported values"),
-        ("a bound for clients that is too tight", json!({"spec": {"clients": {"maxDuration": "30m"}}}), "at least 1h, as in 2160h"),
+        ("a bound for clients that is too tight", json!({"spec": {"clients": {"maxDuration": "30m"}}}), "at \
+                                                    least 1h, as in 2160h"),
     ]
 }
 
@@ -388,20 +432,27 @@ pub fn certificate() -> Vec<Creation> {
         ("a csr and names", with_csr(json!({"dnsNames": ["a.example.com"]})), csr_alone),
         ("a csr and URIs", with_csr(json!({"uris": ["a:b"]})), csr_alone),
         ("a csr and addresses", with_csr(json!({"emailAddresses": ["a@b"]})), csr_alone),
-        ("a csr in the older form", json!({"spec": {"subject": null, "csr": "-----BEGIN NEW CERTIFICATE REQUEST-----\nMIIB"}}), ""),
-        ("a certificate for a csr", json!({"spec": {"subject": null, "csr": PEM}}), "write a PEM certificate signing request"),
+        ("a csr in the older form", json!({"spec": {"subject": null, "csr": "-----BEGIN NEW CERTIFICATE \
+                                      REQUEST-----\nMIIB"}}), ""),
+        ("a certificate for a csr", json!({"spec": {"subject": null, "csr": PEM}}), "write a PEM certificate \
+                                          signing request"),
         // issuance
         ("self-signed", json!({"spec": {"issuance": "SelfSigned"}}), ""),
         ("self-signed with a csr", with_csr(json!({"issuance": "SelfSigned"})), self_signed),
         ("self-signed by an authority", json!({"spec": {"issuance": "SelfSigned", "authority": "partners"}}), self_signed),
         // names
-        ("no common name", json!({"spec": {"subject": {"commonName": null}}}), "spec.subject.commonName: Required value"),
-        ("a common name of 65", json!({"spec": {"subject": {"commonName": "a".repeat(65)}}}), "may not be more than 64"),
-        ("a country in lower case", json!({"spec": {"subject": {"countries": ["de"]}}}), "write two-letter country codes"),
-        ("a country's name", json!({"spec": {"subject": {"countries": ["Germany"]}}}), "write two-letter country codes"),
+        ("no common name", json!({"spec": {"subject": {"commonName": null}}}), "spec.subject.commonName: \
+                                        Required value"),
+        ("a common name of 65", json!({"spec": {"subject": {"commonName": "a".repeat(65)}}}), "may not be \
+                                               more than 64"),
+        ("a country in lower case", json!({"spec": {"subject": {"countries": ["de"]}}}), "write two-letter \
+                                             country codes"),
+        ("a country's name", json!({"spec": {"subject": {"countries": ["Germany"]}}}), "write two-letter \
+                                            country codes"),
         ("DNS names", json!({"spec": {"dnsNames": ["client1", "client1.example.com", "*.example.com"]}}), ""),
         ("a DNS name with a blank", json!({"spec": {"dnsNames": ["client1.example.com", "client 2"]}}), "write host names in lower case"),
-        ("a URI without a scheme", json!({"spec": {"uris": ["example.com/client1"]}}), "write URIs with their scheme"),
+        ("a URI without a scheme", json!({"spec": {"uris": ["example.com/client1"]}}), "write URIs with \
+                                            their scheme"),
         ("a mail address with a name", json!({"spec": {"emailAddresses": ["Ops <ops@example.com>"]}}), "write bare mail addresses"),
         // times
         ("a short life", json!({"spec": {"duration": "1h", "renewBefore": "5m"}}), ""),
@@ -410,8 +461,10 @@ pub fn certificate() -> Vec<Creation> {
         ("a life in days", json!({"spec": {"duration": "90d"}}), "at least 1h, as in 2160h"),
         ("renewed too late", json!({"spec": {"renewBefore": "1m"}}), "at least 5m, as in 720h"),
         ("renewed before it is issued", json!({"spec": {"duration": "24h", "renewBefore": "24h"}}), "renewBefore must be shorter than duration"),
-        ("renewed before it is issued, by default", json!({"spec": {"renewBefore": "2160h"}}), "renewBefore must be shorter than duration"),
-        ("two times to renew", json!({"spec": {"renewBefore": "1h", "renewBeforePercentage": 30}}), "set at most one of renewBefore and renewBeforePercentage"),
+        ("renewed before it is issued, by default", json!({"spec": {"renewBefore": "2160h"}}), "renewBefore \
+                                                must be shorter than duration"),
+        ("two times to renew", json!({"spec": {"renewBefore": "1h", "renewBeforePercentage": 30}}), "set at \
+                                                  most one of renewBefore and renewBeforePercentage"),
         ("a percentage", json!({"spec": {"renewBeforePercentage": 99}}), ""),
         ("all of its life", json!({"spec": {"renewBeforePercentage": 100}}), "less than or equal to 99"),
         // key and Secret

@@ -17,16 +17,23 @@ fn files_are_up_to_date() {
     let mut expected = Vec::new();
     for (name, yaml) in api::crds() {
         let stale = std::fs::read_to_string(dir.join(&name)).ok().as_deref() != Some(&yaml);
-        assert!(!stale, "crds/{name} is stale: cargo run --bin mtls-operator -- crds crds/");
+        assert!(
+            !stale,
+            "crds/{name} is stale: cargo run --bin mtls-operator -- crds crds/"
+        );
         expected.push(name);
     }
     for entry in std::fs::read_dir(dir).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(expected.contains(&name), "crds/{name} belongs to no kind: remove it");
+        assert!(
+            expected.contains(&name),
+            "crds/{name} belongs to no kind: remove it"
+        );
     }
 }
 
-/// What the manifest of every field says is what the Rust types say: no field is misspelt, lost or of another shape.
+/// What the manifest of every field says is what the Rust types say: no field is misspelt, lost or of another
+/// shape.
 #[test]
 fn every_field_survives_the_types() {
     let domain = cases::full_domain();
@@ -40,12 +47,20 @@ fn every_field_survives_the_types() {
     assert_eq!(serde_json::to_value(read).unwrap()["spec"], grant["spec"]);
 }
 
-/// Each rule has a case that it refuses, so that none is there that never fires. Rules are known by their messages.
+/// Each rule has a case that it refuses, so that none is there that never fires. Rules are known by their
+/// messages.
 #[test]
 fn every_rule_has_a_case() {
-    let mut cases: Vec<&str> =
-        [cases::domain(), cases::certificate(), cases::grant()].iter().flatten().map(|c| c.2).collect();
-    let changes = [cases::domain_changes(), cases::certificate_changes(), cases::grant_changes()];
+    let mut cases: Vec<&str> = [cases::domain(), cases::certificate(), cases::grant()]
+        .iter()
+        .flatten()
+        .map(|c| c.2)
+        .collect();
+    let changes = [
+        cases::domain_changes(),
+        cases::certificate_changes(),
+        cases::grant_changes(),
+    ];
     cases.extend(changes.iter().flatten().map(|c| c.3));
     cases.retain(|message| !message.is_empty());
     for crd in api::definitions() {
@@ -62,8 +77,17 @@ fn every_rule_has_a_case() {
 fn messages(schema: &Value) -> Vec<String> {
     match schema {
         Value::Object(map) => {
-            let rules = map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
-            let own = rules.map(|rule| rule["message"].as_str().expect("every rule has a message").to_owned());
+            let rules = map
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
+            let own = rules.map(|rule| {
+                rule["message"]
+                    .as_str()
+                    .expect("every rule has a message")
+                    .to_owned()
+            });
             own.chain(map.values().flat_map(messages)).collect()
         }
         Value::Array(items) => items.iter().flat_map(messages).collect(),
@@ -71,8 +95,9 @@ fn messages(schema: &Value) -> Vec<String> {
     }
 }
 
-/// A default inside an object that may be written `{}` fills in a field that the manifest does not have. A server-side apply of the same manifest
-/// after a client-side one then takes the field away and leaves a null, which the API server refuses (kubernetes/kubernetes#135841).
+/// A default inside an object that may be written `{}` fills in a field that the manifest does not have. A
+/// server-side apply of the same manifest after a client-side one then takes the field away and leaves a
+/// null, which the API server refuses (kubernetes/kubernetes#135841).
 #[test]
 fn no_default_stands_in_an_object_that_may_be_empty() {
     let hollow = |required: &[&str]| json!({"type": "object", "required": required, "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "string"}}});
@@ -100,13 +125,26 @@ fn no_default_stands_in_an_object_that_may_be_empty() {
 fn defaults_in_hollow_objects(path: &str, schema: &Value) -> Vec<String> {
     let members = schema["properties"].as_object();
     let is_hollow = schema["required"].as_array().is_none_or(Vec::is_empty);
-    let own = members.into_iter().flatten().filter(|(_, of)| is_hollow && of.get("default").is_some());
+    let own = members
+        .into_iter()
+        .flatten()
+        .filter(|(_, of)| is_hollow && of.get("default").is_some());
     let own = own.map(|(name, _)| format!("{path}.{name}"));
-    let below =
-        members.into_iter().flatten().flat_map(|(name, of)| defaults_in_hollow_objects(&format!("{path}.{name}"), of));
+    let below = members
+        .into_iter()
+        .flatten()
+        .flat_map(|(name, of)| defaults_in_hollow_objects(&format!("{path}.{name}"), of));
     let (each, any) = (&schema["items"], &schema["additionalProperties"]);
-    let each = if each.is_object() { defaults_in_hollow_objects(&format!("{path}[]"), each) } else { vec![] };
-    let any = if any.is_object() { defaults_in_hollow_objects(&format!("{path}{{}}"), any) } else { vec![] };
+    let each = if each.is_object() {
+        defaults_in_hollow_objects(&format!("{path}[]"), each)
+    } else {
+        vec![]
+    };
+    let any = if any.is_object() {
+        defaults_in_hollow_objects(&format!("{path}{{}}"), any)
+    } else {
+        vec![]
+    };
     own.chain(below).chain(each).chain(any).collect()
 }
 
@@ -134,12 +172,19 @@ async fn the_api_server_enforces_the_rules() {
     }
     for (api, base, cases) in [
         (&domains, cases::minimal_domain(), cases::domain_changes()),
-        (&certificates, cases::minimal_certificate(), cases::certificate_changes()),
+        (
+            &certificates,
+            cases::minimal_certificate(),
+            cases::certificate_changes(),
+        ),
         (&grants, cases::minimal_grant(), cases::grant_changes()),
     ] {
         for (n, (what, before, after, expected)) in cases.into_iter().enumerate() {
             let name = json!({"metadata": {"name": format!("change-{n}")}});
-            let old = api.create(&PostParams::default(), &object(&base, &merged(&before, &name))).await.expect(what);
+            let old = api
+                .create(&PostParams::default(), &object(&base, &merged(&before, &name)))
+                .await
+                .expect(what);
             let mut new = object(&base, &merged(&merged(&before, &after), &name));
             new.metadata.resource_version = old.metadata.resource_version;
             let answer = api.replace(&format!("change-{n}"), &dry_run(), &new).await;
@@ -149,9 +194,11 @@ async fn the_api_server_enforces_the_rules() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     // Nothing that the manifest of every field says is dropped or changed.
-    for (api, full) in
-        [(&domains, cases::full_domain()), (&certificates, cases::full_certificate()), (&grants, cases::full_grant())]
-    {
+    for (api, full) in [
+        (&domains, cases::full_domain()),
+        (&certificates, cases::full_certificate()),
+        (&grants, cases::full_grant()),
+    ] {
         let taken = api.create(&dry_run(), &object(&full, &json!({}))).await.unwrap();
         assert_eq!(merged(&taken.data["spec"], &full["spec"]), taken.data["spec"]);
     }
@@ -161,16 +208,25 @@ async fn the_api_server_enforces_the_rules() {
     nulls["spec"]["aws"] = json!({"region": null});
     nulls["spec"]["trust"] = Value::Null;
     nulls["spec"]["adoptionPolicy"] = Value::Null;
-    let taken = domains.create(&dry_run(), &object(&nulls, &json!({}))).await.unwrap();
+    let taken = domains
+        .create(&dry_run(), &object(&nulls, &json!({})))
+        .await
+        .unwrap();
     let spec = &taken.data["spec"];
-    assert_eq!((&spec["aws"], spec.get("trust"), &spec["adoptionPolicy"]), (&json!({}), None, &json!("Never")));
+    assert_eq!(
+        (&spec["aws"], spec.get("trust"), &spec["adoptionPolicy"]),
+        (&json!({}), None, &json!("Never"))
+    );
 
     // The example is accepted. Nobody has looked at a new object yet, and it says so.
     let example = std::fs::read_to_string(root().join("examples/quickstart.yaml")).unwrap();
     let example: Vec<Value> = serde_saphyr::from_multiple(&example).unwrap();
     assert_eq!(example.len(), 2);
     for (api, manifest) in [&domains, &certificates].into_iter().zip(&example) {
-        let made = api.create(&PostParams::default(), &object(manifest, &json!({}))).await.unwrap();
+        let made = api
+            .create(&PostParams::default(), &object(manifest, &json!({})))
+            .await
+            .unwrap();
         assert_eq!(made.data["status"], json!({"observedGeneration": -1}));
     }
 
@@ -178,7 +234,10 @@ async fn the_api_server_enforces_the_rules() {
     for (api, selector) in [
         (&domains, "spec.domainName=mtls.example.com"),
         (&certificates, "spec.secretName=client1-mtls"),
-        (&certificates, "spec.secretName=client1-mtls,spec.domainRef.name=partners"),
+        (
+            &certificates,
+            "spec.secretName=client1-mtls,spec.domainRef.name=partners",
+        ),
     ] {
         let found = api.list(&ListParams::default().fields(selector)).await.unwrap();
         assert_eq!(found.items.len(), 1, "{selector}");
@@ -195,14 +254,18 @@ fn objects<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject>
 }
 
 fn dry_run() -> PostParams {
-    PostParams { dry_run: true, ..PostParams::default() }
+    PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    }
 }
 
 fn object(base: &Value, patch: &Value) -> DynamicObject {
     serde_json::from_value(merged(base, patch)).unwrap()
 }
 
-/// What is wrong with an answer; `expected` is a part of the refusal's message, or empty where there is to be none.
+/// What is wrong with an answer; `expected` is a part of the refusal's message, or empty where there is to be
+/// none.
 fn judge(what: &str, answer: kube::Result<DynamicObject>, expected: &str) -> Option<String> {
     match answer {
         Ok(_) if expected.is_empty() => None,

@@ -1,4 +1,5 @@
-//! Mappings to HTTP and REST APIs, and the closing of their default endpoints: what is in AWS afterwards, what callers get, and by which calls.
+//! Mappings to HTTP and REST APIs, and the closing of their default endpoints: what is in AWS afterwards,
+//! what callers get, and by which calls.
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, Op, PatchOperation};
 use aws_sdk_apigatewayv2::types::ProtocolType;
 use futures::future::join_all;
@@ -19,13 +20,22 @@ fn v1(env: &TestEnv) -> aws_sdk_apigateway::Client {
 }
 
 fn replace(path: &str, value: &str) -> PatchOperation {
-    PatchOperation::builder().op(Op::Replace).path(path).value(value).build()
+    PatchOperation::builder()
+        .op(Op::Replace)
+        .path(path)
+        .value(value)
+        .build()
 }
 
 /// What callers get at the API's default endpoint, at the stage `prod`.
 async fn execute_api(env: &TestEnv, api: &str) -> (u16, String) {
-    let answer =
-        env.call(&format!("{api}.execute-api.{}.amazonaws.com", env.account.region), "/prod/hello", None).await;
+    let answer = env
+        .call(
+            &format!("{api}.execute-api.{}.amazonaws.com", env.account.region),
+            "/prod/hello",
+            None,
+        )
+        .await;
     (answer.status, answer.body)
 }
 
@@ -35,14 +45,33 @@ fn forbidden() -> (u16, String) {
 
 /// The flag of the REST API, and its tag while a change of it waits for its deployment.
 async fn state(env: &TestEnv, api: &str) -> (bool, Option<String>) {
-    let seen = v1(env).get_rest_api().rest_api_id(api).send().await.expect("GetRestApi");
-    (seen.disable_execute_api_endpoint(), seen.tags().and_then(|t| t.get(PENDING_TAG).cloned()))
+    let seen = v1(env)
+        .get_rest_api()
+        .rest_api_id(api)
+        .send()
+        .await
+        .expect("GetRestApi");
+    (
+        seen.disable_execute_api_endpoint(),
+        seen.tags().and_then(|t| t.get(PENDING_TAG).cloned()),
+    )
 }
 
 /// The writes after `mark` that are about APIs.
 async fn about_apis(env: &TestEnv, mark: u64) -> Vec<String> {
-    let about = ["TagResource", "UntagResource", "UpdateRestApi", "UpdateStage", "CreateDeployment", "UpdateApi"];
-    env.writes(mark).await.into_iter().filter(|w| about.contains(&w.as_str())).collect()
+    let about = [
+        "TagResource",
+        "UntagResource",
+        "UpdateRestApi",
+        "UpdateStage",
+        "CreateDeployment",
+        "UpdateApi",
+    ];
+    env.writes(mark)
+        .await
+        .into_iter()
+        .filter(|w| about.contains(&w.as_str()))
+        .collect()
 }
 
 /// What somebody does while the operator looks away.
@@ -55,27 +84,52 @@ async fn unseen(env: &TestEnv, name: &str, act: impl AsyncFnOnce()) {
 
 async fn set_flag(env: &TestEnv, api: &str, closed: bool) {
     let patch = replace("/disableExecuteApiEndpoint", &closed.to_string());
-    v1(env).update_rest_api().rest_api_id(api).patch_operations(patch).send().await.expect("UpdateRestApi");
+    v1(env)
+        .update_rest_api()
+        .rest_api_id(api)
+        .patch_operations(patch)
+        .send()
+        .await
+        .expect("UpdateRestApi");
 }
 
 async fn deploy(env: &TestEnv, api: &str) {
-    v1(env).create_deployment().rest_api_id(api).stage_name("prod").send().await.expect("CreateDeployment");
+    v1(env)
+        .create_deployment()
+        .rest_api_id(api)
+        .stage_name("prod")
+        .send()
+        .await
+        .expect("CreateDeployment");
 }
 
 async fn tag(env: &TestEnv, api: &str, value: &str) {
     let arn = format!("arn:aws:apigateway:{}::/restapis/{api}", env.account.region);
-    v1(env).tag_resource().resource_arn(arn).tags(PENDING_TAG, value).send().await.expect("TagResource");
+    v1(env)
+        .tag_resource()
+        .resource_arn(arn)
+        .tags(PENDING_TAG, value)
+        .send()
+        .await
+        .expect("TagResource");
 }
 
 async fn knobs(env: &TestEnv, values: &[(&str, f64)]) {
-    env.control().set_knobs(&env.account.id, values).await.expect("a knob");
+    env.control()
+        .set_knobs(&env.account.id, values)
+        .await
+        .expect("a knob");
 }
 
 /// Waits until the flag is set and its ownership tag is off.
 async fn closed(env: &TestEnv, api: &str) {
     eventually("the mark is off", async || {
         let state = state(env, api).await;
-        if state == (true, None) { Ok(()) } else { Err(format!("{state:?}")) }
+        if state == (true, None) {
+            Ok(())
+        } else {
+            Err(format!("{state:?}"))
+        }
     })
     .await
 }
@@ -97,14 +151,24 @@ fn the_example_with_a_rest_api() {
         env.certificate_ready("client1").await;
 
         assert_eq!(execute_api(&env, &api).await, forbidden(), "afterwards");
-        let seen = env.condition("partners", "BypassClosed", |c| c.status == "True").await;
+        let seen = env
+            .condition("partners", "BypassClosed", |c| c.status == "True")
+            .await;
         assert_eq!(seen.reason, "Closed", "the probe has seen it");
         let client1 = env.identity("client1-mtls").await;
         let answer = env.call(&env.host(), "/hello", Some(&client1)).await;
-        assert_eq!((answer.status, answer.body.contains("Hello World!")), (200, true), "{}", answer.body);
+        assert_eq!(
+            (answer.status, answer.body.contains("Hello World!")),
+            (200, true),
+            "{}",
+            answer.body
+        );
         assert_eq!(env.call(&env.host(), "/hello", None).await.status, 0, "cut off");
         assert_eq!(state(&env, &api).await, (true, None));
-        assert_eq!(about_apis(&env, mark).await, ["TagResource", "UpdateRestApi", "UpdateStage", "UntagResource"]);
+        assert_eq!(
+            about_apis(&env, mark).await,
+            ["TagResource", "UpdateRestApi", "UpdateStage", "UntagResource"]
+        );
 
         // Nothing of it again, and opened by somebody it is closed at once.
         env.reconciles(2).await;
@@ -116,7 +180,15 @@ fn the_example_with_a_rest_api() {
         .await;
         closed(&env, &api).await;
         assert_eq!(execute_api(&env, &api).await, forbidden());
-        assert_eq!(about_apis(&env, mark).await.iter().filter(|w| *w == "CreateDeployment").count(), 1, "theirs");
+        assert_eq!(
+            about_apis(&env, mark)
+                .await
+                .iter()
+                .filter(|w| *w == "CreateDeployment")
+                .count(),
+            1,
+            "theirs"
+        );
         env.ready("partners").await;
 
         // Deleting the object opens nothing.
@@ -132,24 +204,46 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
         knobs(&env, &[("stage_update_publishes", 0.0)]).await;
         let api = rest_api(&env.account, "rest", None).await.unwrap();
         let mark = env.mark().await;
-        env.create_domain("d", json!({"mappings": [mapping("", &api, "prod")]})).await;
-        let waits = env.condition("d", "BypassClosed", |c| c.reason == "WaitingForDeployment").await;
-        assert_eq!(waits.status, "Unknown", "it may yet take effect: {}", waits.message);
-        let ready = env.condition("d", "Ready", |c| c.reason == "WaitingForDeployment").await;
+        env.create_domain("d", json!({"mappings": [mapping("", &api, "prod")]}))
+            .await;
+        let waits = env
+            .condition("d", "BypassClosed", |c| c.reason == "WaitingForDeployment")
+            .await;
+        assert_eq!(
+            waits.status, "Unknown",
+            "it may yet take effect: {}",
+            waits.message
+        );
+        let ready = env
+            .condition("d", "Ready", |c| c.reason == "WaitingForDeployment")
+            .await;
         assert_eq!(ready.status, "Unknown");
-        assert_eq!(about_apis(&env, mark).await, ["TagResource", "UpdateRestApi", "UpdateStage", "UntagResource"]);
-        assert_eq!((state(&env, &api).await, execute_api(&env, &api).await.0), ((true, None), 200));
+        assert_eq!(
+            about_apis(&env, mark).await,
+            ["TagResource", "UpdateRestApi", "UpdateStage", "UntagResource"]
+        );
+        assert_eq!(
+            (state(&env, &api).await, execute_api(&env, &api).await.0),
+            ((true, None), 200)
+        );
 
         // A minute later.
         knobs(&env, &[("rest_date_lag", 120.0)]).await;
         let touch = v1(&env).update_stage().rest_api_id(&api).stage_name("prod");
-        touch.patch_operations(replace("/description", "later")).send().await.unwrap();
+        touch
+            .patch_operations(replace("/description", "later"))
+            .send()
+            .await
+            .unwrap();
         let blocked = env.condition("d", "BypassClosed", |c| c.status == "False").await;
         assert_eq!(blocked.reason, "WaitingForDeployment");
         for part in [api.as_str(), "stage prod", "spec.restDeployment to Allow"] {
             assert!(blocked.message.contains(part), "{part}: {}", blocked.message);
         }
-        env.condition("d", "Ready", |c| c.status == "False" && c.reason == "WaitingForDeployment").await;
+        env.condition("d", "Ready", |c| {
+            c.status == "False" && c.reason == "WaitingForDeployment"
+        })
+        .await;
         let mark = env.mark().await;
         env.reconciles(2).await;
         assert_eq!(env.writes(mark).await, [""; 0], "waiting is not trying again");
@@ -170,7 +264,10 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
             deploy(&env, &api).await;
         })
         .await;
-        env.condition("d", "BypassClosed", |c| c.status == "False" && c.reason == "WaitingForDeployment").await;
+        env.condition("d", "BypassClosed", |c| {
+            c.status == "False" && c.reason == "WaitingForDeployment"
+        })
+        .await;
         deploy(&env, &api).await;
         env.ready("d").await;
         assert_eq!(execute_api(&env, &api).await, forbidden());
@@ -182,7 +279,11 @@ fn while_a_deployment_takes_effect_there_is_no_other() {
     run(async {
         let env = TestEnv::start("effect").await;
         let api = rest_api(&env.account, "rest", None).await.unwrap();
-        env.create_domain("d", json!({"mappings": [mapping("", &api, "prod")], "restDeployment": "Allow"})).await;
+        env.create_domain(
+            "d",
+            json!({"mappings": [mapping("", &api, "prod")], "restDeployment": "Allow"}),
+        )
+        .await;
         env.ready("d").await;
         closed(&env, &api).await;
         // As if the deployment had been made a while ago, and the endpoint did not know of it yet.
@@ -195,7 +296,9 @@ fn while_a_deployment_takes_effect_there_is_no_other() {
         })
         .await;
         let mark = env.mark().await;
-        let answers = env.condition("d", "BypassClosed", |c| c.reason == "StillAnswering").await;
+        let answers = env
+            .condition("d", "BypassClosed", |c| c.reason == "StillAnswering")
+            .await;
         assert_eq!(answers.status, "Unknown");
         env.reconciles(3).await;
         assert_eq!(env.writes(mark).await, [""; 0]);
@@ -203,7 +306,11 @@ fn while_a_deployment_takes_effect_there_is_no_other() {
         deploy(&env, &api).await;
         closed(&env, &api).await;
         env.ready("d").await;
-        assert_eq!(about_apis(&env, mark).await, ["CreateDeployment", "UntagResource"], "theirs, and ours");
+        assert_eq!(
+            about_apis(&env, mark).await,
+            ["CreateDeployment", "UntagResource"],
+            "theirs, and ours"
+        );
     });
 }
 
@@ -214,15 +321,30 @@ fn several_stages_get_one_deployment() {
         let env = TestEnv::start_with("stages", &rates).await;
         let api = rest_api(&env.account, "rest", None).await.unwrap();
         for stage in ["dev", "test"] {
-            v1(&env).create_deployment().rest_api_id(&api).stage_name(stage).send().await.unwrap();
+            v1(&env)
+                .create_deployment()
+                .rest_api_id(&api)
+                .stage_name(stage)
+                .send()
+                .await
+                .unwrap();
         }
         let mark = env.mark().await;
-        let mappings = json!([mapping("", &api, "prod"), mapping("dev", &api, "dev"), mapping("test", &api, "test")]);
-        env.create_domain("d", json!({"mappings": mappings, "restDeployment": "Allow"})).await;
+        let mappings = json!([
+            mapping("", &api, "prod"),
+            mapping("dev", &api, "dev"),
+            mapping("test", &api, "test")
+        ]);
+        env.create_domain("d", json!({"mappings": mappings, "restDeployment": "Allow"}))
+            .await;
         env.ready("d").await;
         closed(&env, &api).await;
         let writes = about_apis(&env, mark).await;
-        assert_eq!(writes.iter().filter(|w| *w == "CreateDeployment").count(), 1, "{writes:?}");
+        assert_eq!(
+            writes.iter().filter(|w| *w == "CreateDeployment").count(),
+            1,
+            "{writes:?}"
+        );
         let stages = v1(&env).get_stages().rest_api_id(&api).send().await.unwrap();
         let served: std::collections::BTreeSet<_> = stages.item().iter().map(|s| s.deployment_id()).collect();
         assert_eq!(served.len(), 1, "{stages:?}");
@@ -240,9 +362,15 @@ fn of_two_domains_on_one_api_the_one_that_closes_wins_and_either_finishes_what_t
         closed(&env, &api).await;
         let mark = env.mark().await;
         let host = format!("second.{}", env.prepared.zone);
-        env.create_domain("keeps", json!({"domainName": host, "mappings": mappings, "defaultEndpoint": "Keep"})).await;
+        env.create_domain(
+            "keeps",
+            json!({"domainName": host, "mappings": mappings, "defaultEndpoint": "Keep"}),
+        )
+        .await;
         env.ready("keeps").await;
-        let kept = env.condition("keeps", "BypassClosed", |c| c.status == "False").await;
+        let kept = env
+            .condition("keeps", "BypassClosed", |c| c.status == "False")
+            .await;
         assert_eq!(kept.reason, "KeptOpen");
         env.reconciles(2).await;
         assert_eq!(about_apis(&env, mark).await, [""; 0]);
@@ -256,7 +384,11 @@ fn of_two_domains_on_one_api_the_one_that_closes_wins_and_either_finishes_what_t
             set_flag(&env, &api, true).await;
             assert_eq!(execute_api(&env, &api).await.0, 200);
             env.reconciles(2).await;
-            assert_eq!(state(&env, &api).await.1.as_deref(), Some("other/team/d"), "who keeps closes nothing");
+            assert_eq!(
+                state(&env, &api).await.1.as_deref(),
+                Some("other/team/d"),
+                "who keeps closes nothing"
+            );
         })
         .await;
         closed(&env, &api).await;
@@ -268,9 +400,19 @@ fn of_two_domains_on_one_api_the_one_that_closes_wins_and_either_finishes_what_t
 fn killed_at_any_call_about_a_rest_api_the_next_operator_finishes() {
     run(async {
         let calls = ["TagResource", "UpdateRestApi", "UpdateStage", "UntagResource"];
-        let touched = calls.iter().flat_map(|call| [(*call, When::Before, "Never"), (*call, When::After, "Never")]);
-        let deployed = [("CreateDeployment", When::Before, "Allow"), ("CreateDeployment", When::After, "Allow")];
-        join_all(touched.chain(deployed).map(|(call, when, may)| Box::pin(killed_at(call, when, may)))).await;
+        let touched = calls
+            .iter()
+            .flat_map(|call| [(*call, When::Before, "Never"), (*call, When::After, "Never")]);
+        let deployed = [
+            ("CreateDeployment", When::Before, "Allow"),
+            ("CreateDeployment", When::After, "Allow"),
+        ];
+        join_all(
+            touched
+                .chain(deployed)
+                .map(|(call, when, may)| Box::pin(killed_at(call, when, may))),
+        )
+        .await;
     });
 }
 
@@ -279,17 +421,35 @@ async fn killed_at(operation: &str, when: When, rest_deployment: &str) {
     let point = format!("killed {when:?} {operation}");
     let api = rest_api(&env.account, "rest", None).await.unwrap();
     let account = env.account.id.clone();
-    let hold = Fault { service: "apigateway", operation, account: &account, when, hold: true, ..Fault::default() };
+    let hold = Fault {
+        service: "apigateway",
+        operation,
+        account: &account,
+        when,
+        hold: true,
+        ..Fault::default()
+    };
     let fault = env.control().add_faults(&[hold]).await.unwrap().remove(0).id;
     let mark = env.mark().await;
-    env.create_domain("d", json!({"mappings": [mapping("", &api, "prod")], "restDeployment": rest_deployment})).await;
+    env.create_domain(
+        "d",
+        json!({"mappings": [mapping("", &api, "prod")], "restDeployment": rest_deployment}),
+    )
+    .await;
     env.kill_at(fault, &point).await;
     env.ready("d").await;
     closed(&env, &api).await;
     assert_eq!(execute_api(&env, &api).await, forbidden(), "{point}");
-    let deployments = about_apis(&env, mark).await.iter().filter(|w| *w == "CreateDeployment").count();
+    let deployments = about_apis(&env, mark)
+        .await
+        .iter()
+        .filter(|w| *w == "CreateDeployment")
+        .count();
     // One that was held and not begun is in the journal too.
-    assert!(deployments <= if rest_deployment == "Allow" { 2 } else { 0 }, "{point}: {deployments} deployments");
+    assert!(
+        deployments <= if rest_deployment == "Allow" { 2 } else { 0 },
+        "{point}: {deployments} deployments"
+    );
 }
 
 #[test]
@@ -298,7 +458,13 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
         let env = TestEnv::start("mapped").await;
         let http = env.prepared.api_id.clone();
         let rest = rest_api(&env.account, "rest", None).await.unwrap();
-        v1(&env).create_deployment().rest_api_id(&rest).stage_name("next").send().await.unwrap();
+        v1(&env)
+            .create_deployment()
+            .rest_api_id(&rest)
+            .stage_name("next")
+            .send()
+            .await
+            .unwrap();
         let later = format!("later{}", env.account.id);
         let mappings = |orders: &str, items: &Value| {
             json!({"mappings": [
@@ -311,13 +477,26 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
         // Everything else is served, DNS and the closed endpoints included.
         let missing = env.condition("d", "ResolvedRefs", |c| c.status == "False").await;
         assert_eq!(missing.reason, "ApiNotFound");
-        assert!(missing.message.contains(&later) && missing.message.contains("\"later\""), "{}", missing.message);
+        assert!(
+            missing.message.contains(&later) && missing.message.contains("\"later\""),
+            "{}",
+            missing.message
+        );
         env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
-        let unmapped = env.condition("d", "MappingsProgrammed", |c| c.status == "False").await;
-        assert!(unmapped.message.contains(&later) && !unmapped.message.contains(&rest), "{}", unmapped.message);
+        let unmapped = env
+            .condition("d", "MappingsProgrammed", |c| c.status == "False")
+            .await;
+        assert!(
+            unmapped.message.contains(&later) && !unmapped.message.contains(&rest),
+            "{}",
+            unmapped.message
+        );
         let line = |path: &str, api: &str, stage: &str| (path.to_owned(), api.to_owned(), stage.to_owned());
-        let served =
-            [line("", &http, "$default"), line("orders/v2", &rest, "prod"), line("orders/v2/items", &http, "$default")];
+        let served = [
+            line("", &http, "$default"),
+            line("orders/v2", &rest, "prod"),
+            line("orders/v2/items", &http, "$default"),
+        ];
         assert_eq!(env.mapped().await, served);
         closed(&env, &rest).await;
         assert!(env.endpoint_closed().await);
@@ -330,24 +509,54 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
         }
 
         // It comes, first without its stage.
-        let made = env.gateway().create_api().name("later").protocol_type(ProtocolType::Http);
+        let made = env
+            .gateway()
+            .create_api()
+            .name("later")
+            .protocol_type(ProtocolType::Http);
         made.tags("awsdouble:id", &later).send().await.unwrap();
-        let missing = env.condition("d", "ResolvedRefs", |c| c.reason == "StageNotFound").await;
-        assert!(missing.message.contains(&later) && missing.message.contains("$default"), "{}", missing.message);
-        env.gateway().create_stage().api_id(&later).stage_name("$default").auto_deploy(true).send().await.unwrap();
+        let missing = env
+            .condition("d", "ResolvedRefs", |c| c.reason == "StageNotFound")
+            .await;
+        assert!(
+            missing.message.contains(&later) && missing.message.contains("$default"),
+            "{}",
+            missing.message
+        );
+        env.gateway()
+            .create_stage()
+            .api_id(&later)
+            .stage_name("$default")
+            .auto_deploy(true)
+            .send()
+            .await
+            .unwrap();
         env.ready("d").await;
         assert!(env.mapped().await.contains(&line("later", &later, "$default")));
 
         // Another stage for the one, another API of the other kind for the other.
-        let (orders_id, items_id) = (env.mapping_id("orders/v2").await, env.mapping_id("orders/v2/items").await);
+        let (orders_id, items_id) = (
+            env.mapping_id("orders/v2").await,
+            env.mapping_id("orders/v2/items").await,
+        );
         let mark = env.mark().await;
-        env.change("d", mappings("next", &mapping("orders/v2/items", &rest, "prod"))).await;
+        env.change("d", mappings("next", &mapping("orders/v2/items", &rest, "prod")))
+            .await;
         env.ready("d").await;
         let changed = env.mapped().await;
-        for wanted in [line("orders/v2", &rest, "next"), line("orders/v2/items", &rest, "prod")] {
+        for wanted in [
+            line("orders/v2", &rest, "next"),
+            line("orders/v2/items", &rest, "prod"),
+        ] {
             assert!(changed.contains(&wanted), "{changed:?}");
         }
-        assert_eq!((env.mapping_id("orders/v2").await, env.mapping_id("orders/v2/items").await), (orders_id, items_id));
+        assert_eq!(
+            (
+                env.mapping_id("orders/v2").await,
+                env.mapping_id("orders/v2/items").await
+            ),
+            (orders_id, items_id)
+        );
         assert_eq!(env.writes(mark).await, ["UpdateApiMapping", "UpdateApiMapping"]);
     });
 }
@@ -356,13 +565,38 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
 fn what_cannot_be_served_with_mutual_tls_is_named_and_left_alone() {
     run(async {
         let env = TestEnv::start("unsuited").await;
-        let socket = env.gateway().create_api().name("socket").protocol_type(ProtocolType::Websocket);
-        let socket = socket.route_selection_expression("$request.body.action").send().await.unwrap().api_id.unwrap();
-        env.gateway().create_stage().api_id(&socket).stage_name("live").send().await.unwrap();
-        let endpoint = EndpointConfiguration::builder().types(EndpointType::Private).build();
-        let private = v1(&env).create_rest_api().name("private").endpoint_configuration(endpoint);
+        let socket = env
+            .gateway()
+            .create_api()
+            .name("socket")
+            .protocol_type(ProtocolType::Websocket);
+        let socket = socket
+            .route_selection_expression("$request.body.action")
+            .send()
+            .await
+            .unwrap()
+            .api_id
+            .unwrap();
+        env.gateway()
+            .create_stage()
+            .api_id(&socket)
+            .stage_name("live")
+            .send()
+            .await
+            .unwrap();
+        let endpoint = EndpointConfiguration::builder()
+            .types(EndpointType::Private)
+            .build();
+        let private = v1(&env)
+            .create_rest_api()
+            .name("private")
+            .endpoint_configuration(endpoint);
         let private = private.send().await.unwrap().id.unwrap();
-        let stage = v1(&env).create_stage().rest_api_id(&private).stage_name("prod").deployment_id("none");
+        let stage = v1(&env)
+            .create_stage()
+            .rest_api_id(&private)
+            .stage_name("prod")
+            .deployment_id("none");
         stage.send().await.unwrap();
 
         let mark = env.mark().await;
@@ -379,11 +613,19 @@ fn what_cannot_be_served_with_mutual_tls_is_named_and_left_alone() {
         }
         env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
         eventually("the API that can be served is closed", async || {
-            if env.endpoint_closed().await { Ok(()) } else { Err("open".to_owned()) }
+            if env.endpoint_closed().await {
+                Ok(())
+            } else {
+                Err("open".to_owned())
+            }
         })
         .await;
         env.reconciles(2).await;
-        assert_eq!(about_apis(&env, mark).await, ["UpdateApi"], "the others stay as they are");
+        assert_eq!(
+            about_apis(&env, mark).await,
+            ["UpdateApi"],
+            "the others stay as they are"
+        );
         assert_eq!(env.mapped().await.len(), 1);
     });
 }
@@ -396,21 +638,41 @@ fn unlisted_mappings_go_from_a_domain_that_was_made_and_stay_on_one_that_was_tak
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
         let add = async |path: &str| {
-            let request = env.gateway().create_api_mapping().domain_name(env.host()).api_mapping_key(path);
+            let request = env
+                .gateway()
+                .create_api_mapping()
+                .domain_name(env.host())
+                .api_mapping_key(path);
             request.api_id(&other).stage("$default").send().await.unwrap();
         };
         add("theirs").await;
         eventually("it goes", async || {
             let mapped = env.mapped().await;
-            if mapped.len() == 1 { Ok(()) } else { Err(format!("{mapped:?}")) }
+            if mapped.len() == 1 {
+                Ok(())
+            } else {
+                Err(format!("{mapped:?}"))
+            }
         })
         .await;
 
-        let arn = format!("arn:aws:apigateway:{}::/domainnames/{}", env.account.region, env.host());
-        env.gateway().tag_resource().resource_arn(arn).tags(ADOPTED_TAG, "true").send().await.unwrap();
+        let arn = format!(
+            "arn:aws:apigateway:{}::/domainnames/{}",
+            env.account.region,
+            env.host()
+        );
+        env.gateway()
+            .tag_resource()
+            .resource_arn(arn)
+            .tags(ADOPTED_TAG, "true")
+            .send()
+            .await
+            .unwrap();
         env.reconciles(1).await;
         add("theirs").await;
-        let named = env.condition("d", "MappingsProgrammed", |c| c.message.contains("\"theirs\"")).await;
+        let named = env
+            .condition("d", "MappingsProgrammed", |c| c.message.contains("\"theirs\""))
+            .await;
         assert_eq!(named.status, "True");
         env.ready("d").await;
         env.reconciles(2).await;
@@ -418,7 +680,11 @@ fn unlisted_mappings_go_from_a_domain_that_was_made_and_stay_on_one_that_was_tak
         env.change("d", json!({"unlistedMappings": "Delete"})).await;
         eventually("it goes, the spec says so", async || {
             let mapped = env.mapped().await;
-            if mapped.len() == 1 { Ok(()) } else { Err(format!("{mapped:?}")) }
+            if mapped.len() == 1 {
+                Ok(())
+            } else {
+                Err(format!("{mapped:?}"))
+            }
         })
         .await;
     });

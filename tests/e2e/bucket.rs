@@ -1,5 +1,5 @@
-//! The truststore's bucket and object: made where the spec says so and finished after a crash, left alone where they are somebody
-//! else's, encrypted as the spec says, moved with all that is remembered in them.
+//! The truststore's bucket and object: made where the spec says so and finished after a crash, left alone
+//! where they are somebody else's, encrypted as the spec says, moved with all that is remembered in them.
 use std::time::Duration;
 
 use aws_sdk_s3::types::{
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     objects::{
-        CERTIFICATE, Ca, Caller, DOMAIN, certificate_spec, create, create_secret, domain_spec, holds, truststore,
+        CERTIFICATE, Ca, Caller, DOMAIN, certificate_spec, create, create_secret, domain_spec, holds,
+        truststore,
     },
     world::{TestEnv, eventually, run},
 };
@@ -23,7 +24,12 @@ const ELSEWHERE: &str = "us-east-1";
 
 /// S3 in another Region.
 fn s3_in(env: &TestEnv, region: &str) -> aws_sdk_s3::Client {
-    let config = env.account.sdk().to_builder().region(aws_sdk_s3::config::Region::new(region.to_owned())).build();
+    let config = env
+        .account
+        .sdk()
+        .to_builder()
+        .region(aws_sdk_s3::config::Region::new(region.to_owned()))
+        .build();
     aws_sdk_s3::Client::new(&config)
 }
 
@@ -35,8 +41,16 @@ fn to_be_made(env: &TestEnv, suffix: &str) -> (String, Value) {
 }
 
 async fn enable_versioning(env: &TestEnv, bucket: &str) {
-    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    env.s3().put_bucket_versioning().bucket(bucket).versioning_configuration(enabled).send().await.unwrap();
+    let enabled = VersioningConfiguration::builder()
+        .status(BucketVersioningStatus::Enabled)
+        .build();
+    env.s3()
+        .put_bucket_versioning()
+        .bucket(bucket)
+        .versioning_configuration(enabled)
+        .send()
+        .await
+        .unwrap();
 }
 
 /// Versioned, private, encrypted, and marked as made for the MtlsDomain `name`.
@@ -53,11 +67,28 @@ async fn is_as_it_should_be(s3: &aws_sdk_s3::Client, bucket: &str, owner: &str, 
     ];
     assert_eq!(blocks, [Some(true); 4]);
     let encryption = s3.get_bucket_encryption().bucket(bucket).send().await.unwrap();
-    let rule = encryption.server_side_encryption_configuration.unwrap().rules.remove(0);
+    let rule = encryption
+        .server_side_encryption_configuration
+        .unwrap()
+        .rules
+        .remove(0);
     let default = rule.apply_server_side_encryption_by_default.unwrap();
-    let algorithm = if kms_key.is_some() { ServerSideEncryption::AwsKms } else { ServerSideEncryption::Aes256 };
-    assert_eq!((default.sse_algorithm, default.kms_master_key_id.as_deref()), (algorithm, kms_key));
-    let tags = s3.get_bucket_tagging().bucket(bucket).send().await.unwrap().tag_set;
+    let algorithm = if kms_key.is_some() {
+        ServerSideEncryption::AwsKms
+    } else {
+        ServerSideEncryption::Aes256
+    };
+    assert_eq!(
+        (default.sse_algorithm, default.kms_master_key_id.as_deref()),
+        (algorithm, kms_key)
+    );
+    let tags = s3
+        .get_bucket_tagging()
+        .bucket(bucket)
+        .send()
+        .await
+        .unwrap()
+        .tag_set;
     let tags: Vec<_> = tags.iter().map(|t| (t.key.as_str(), t.value.as_str())).collect();
     assert_eq!(tags, [(OWNER_TAG, owner)]);
 }
@@ -76,17 +107,42 @@ fn a_missing_bucket_is_made_in_the_domains_region() {
         spec["aws"] = json!({"region": ELSEWHERE});
         spec["domainName"] = json!(format!("far.{}", env.prepared.zone));
         env.create_domain("far", spec).await;
-        env.condition("far", "TruststorePublished", |c| c.status == "True").await;
-        let all = Calls { account: &env.account.id, service: "s3", since: mark, ..Calls::default() };
+        env.condition("far", "TruststorePublished", |c| c.status == "True")
+            .await;
+        let all = Calls {
+            account: &env.account.id,
+            service: "s3",
+            since: mark,
+            ..Calls::default()
+        };
         let calls = env.control().calls(&all).await.unwrap().calls;
 
         is_as_it_should_be(&env.s3(), &near, &env.owner("near"), None).await;
         let s3 = s3_in(&env, ELSEWHERE);
         is_as_it_should_be(&s3, &far, &env.owner("far"), Some(&key)).await;
-        let at = s3.get_bucket_location().bucket(&far).send().await.unwrap().location_constraint;
-        assert!(at.is_none_or(|at| at.as_str().is_empty()), "us-east-1 is said by saying nothing");
-        let at = env.s3().get_bucket_location().bucket(&near).send().await.unwrap().location_constraint;
-        assert_eq!(at, Some(BucketLocationConstraint::from(env.account.region.as_str())));
+        let at = s3
+            .get_bucket_location()
+            .bucket(&far)
+            .send()
+            .await
+            .unwrap()
+            .location_constraint;
+        assert!(
+            at.is_none_or(|at| at.as_str().is_empty()),
+            "us-east-1 is said by saying nothing"
+        );
+        let at = env
+            .s3()
+            .get_bucket_location()
+            .bucket(&near)
+            .send()
+            .await
+            .unwrap()
+            .location_constraint;
+        assert_eq!(
+            at,
+            Some(BucketLocationConstraint::from(env.account.region.as_str()))
+        );
         // A name that a stranger takes in between is refused by S3 itself.
         for call in calls.iter().filter(|c| c.operation != "CreateBucket") {
             assert_eq!(call.bucket_owner, env.account.id, "{call:?}");
@@ -100,7 +156,12 @@ fn a_missing_bucket_is_made_in_the_domains_region() {
 #[test]
 fn killed_while_it_makes_a_bucket_the_next_operator_finishes_it() {
     run(async {
-        let points = ["CreateBucket", "PutPublicAccessBlock", "PutBucketEncryption", "PutBucketVersioning"];
+        let points = [
+            "CreateBucket",
+            "PutPublicAccessBlock",
+            "PutBucketEncryption",
+            "PutBucketVersioning",
+        ];
         join_all(points.map(|operation| Box::pin(killed_after(operation)))).await;
     });
 }
@@ -111,16 +172,31 @@ async fn killed_after(operation: &str) {
     let key = format!("arn:aws:kms:{}:{}:key/half", env.account.region, env.account.id);
     spec["truststore"]["kmsKeyArn"] = json!(key);
     let account = env.account.id.clone();
-    let hold =
-        Fault { operation, account: &account, resource: &bucket, when: When::After, hold: true, ..Fault::default() };
+    let hold = Fault {
+        operation,
+        account: &account,
+        resource: &bucket,
+        when: When::After,
+        hold: true,
+        ..Fault::default()
+    };
     let fault = env.control().add_faults(&[hold]).await.unwrap().remove(0).id;
     env.create_domain("d", spec).await;
     env.kill_at(fault, operation).await;
-    env.condition("d", "TruststorePublished", |c| c.status == "True").await;
+    env.condition("d", "TruststorePublished", |c| c.status == "True")
+        .await;
     is_as_it_should_be(&env.s3(), &bucket, &env.owner("d"), Some(&key)).await;
-    let made = Calls { account: &account, operation: "CreateBucket", ..Calls::default() };
+    let made = Calls {
+        account: &account,
+        operation: "CreateBucket",
+        ..Calls::default()
+    };
     let made = env.control().calls(&made).await.unwrap().calls;
-    assert_eq!(made.iter().filter(|c| c.resource == bucket).count(), 1, "{operation}");
+    assert_eq!(
+        made.iter().filter(|c| c.resource == bucket).count(),
+        1,
+        "{operation}"
+    );
 }
 
 #[test]
@@ -129,43 +205,97 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         let env = TestEnv::start("theirs").await;
         let (plain, spec) = to_be_made(&env, "plain");
         let place = BucketLocationConstraint::from(env.account.region.as_str());
-        let here = CreateBucketConfiguration::builder().location_constraint(place).build();
-        env.s3().create_bucket().bucket(&plain).create_bucket_configuration(here).send().await.unwrap();
+        let here = CreateBucketConfiguration::builder()
+            .location_constraint(place)
+            .build();
+        env.s3()
+            .create_bucket()
+            .bucket(&plain)
+            .create_bucket_configuration(here)
+            .send()
+            .await
+            .unwrap();
         let (far, elsewhere) = to_be_made(&env, "far");
-        s3_in(&env, ELSEWHERE).create_bucket().bucket(&far).send().await.unwrap();
+        s3_in(&env, ELSEWHERE)
+            .create_bucket()
+            .bucket(&far)
+            .send()
+            .await
+            .unwrap();
 
         let mark = env.mark().await;
         env.create_domain("d", spec).await;
-        let published = env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotVersioned").await;
+        let published = env
+            .condition("d", "TruststorePublished", |c| c.reason == "BucketNotVersioned")
+            .await;
         assert_eq!(published.status, "False");
         env.change("d", elsewhere).await;
-        let published = env.condition("d", "TruststorePublished", |c| c.reason == "BucketInOtherRegion").await;
+        let published = env
+            .condition("d", "TruststorePublished", |c| c.reason == "BucketInOtherRegion")
+            .await;
         assert_eq!(published.status, "False");
         for name in [&far, ELSEWHERE, &env.account.region] {
             assert!(published.message.contains(name), "{}", published.message);
         }
         // No such bucket, and not to be made.
-        env.change("d", json!({"truststore": {"bucket": "nowhere", "bucketCreation": "Never"}})).await;
-        env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound").await;
+        env.change(
+            "d",
+            json!({"truststore": {"bucket": "nowhere", "bucketCreation": "Never"}}),
+        )
+        .await;
+        env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound")
+            .await;
         // Another account's.
         let stranger = crate::world::world().aws.new_account();
         let not_owned = format!("foreign-{}", stranger.id);
-        sandbox::prepare::versioned_bucket(&stranger, &not_owned).await.unwrap();
-        env.change("d", json!({"truststore": {"bucket": not_owned, "bucketCreation": "IfMissing"}})).await;
-        let published = env.condition("d", "TruststorePublished", |c| c.reason == "PermissionDenied").await;
-        assert!(published.message.contains(&format!("not account {}'s", env.account.id)), "{}", published.message);
+        sandbox::prepare::versioned_bucket(&stranger, &not_owned)
+            .await
+            .unwrap();
+        env.change(
+            "d",
+            json!({"truststore": {"bucket": not_owned, "bucketCreation": "IfMissing"}}),
+        )
+        .await;
+        let published = env
+            .condition("d", "TruststorePublished", |c| c.reason == "PermissionDenied")
+            .await;
+        assert!(
+            published
+                .message
+                .contains(&format!("not account {}'s", env.account.id)),
+            "{}",
+            published.message
+        );
         let writes = env.writes(mark).await;
-        assert!(!writes.iter().any(|w| w.contains("Bucket") || w.contains("Object")), "{writes:?}");
+        assert!(
+            !writes
+                .iter()
+                .any(|w| w.contains("Bucket") || w.contains("Object")),
+            "{writes:?}"
+        );
 
-        env.change("d", json!({"truststore": {"bucket": plain, "bucketCreation": "IfMissing"}})).await;
-        env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotVersioned").await;
+        env.change(
+            "d",
+            json!({"truststore": {"bucket": plain, "bucketCreation": "IfMissing"}}),
+        )
+        .await;
+        env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotVersioned")
+            .await;
         enable_versioning(&env, &plain).await;
         env.ready("d").await;
         let s3 = env.s3();
-        assert!(s3.get_bucket_tagging().bucket(&plain).send().await.is_err(), "it carries no ownership tag");
+        assert!(
+            s3.get_bucket_tagging().bucket(&plain).send().await.is_err(),
+            "it carries no ownership tag"
+        );
         // A wrong bucket in the spec does not keep the object from being deleted.
-        env.change("d", json!({"truststore": {"bucket": far, "bucketCreation": "IfMissing"}})).await;
-        env.condition("d", "TruststorePublished", |c| c.reason == "BucketInOtherRegion").await;
+        env.change(
+            "d",
+            json!({"truststore": {"bucket": far, "bucketCreation": "IfMissing"}}),
+        )
+        .await;
+        env.condition("d", "TruststorePublished", |c| c.reason == "BucketInOtherRegion")
+            .await;
         env.delete_domain("d").await;
     });
 }
@@ -174,26 +304,60 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
 fn nothing_is_pinned_while_a_new_bucket_gives_no_versions() {
     run(async {
         let env = TestEnv::start("young").await;
-        env.control().set_knobs(&env.account.id, &[("versioning_delay", 3600.0)]).await.unwrap();
+        env.control()
+            .set_knobs(&env.account.id, &[("versioning_delay", 3600.0)])
+            .await
+            .unwrap();
         let (bucket, spec) = to_be_made(&env, "young");
         env.create_domain("d", spec).await;
-        let published = env.condition("d", "TruststorePublished", |c| c.reason == "Unreachable").await;
+        let published = env
+            .condition("d", "TruststorePublished", |c| c.reason == "Unreachable")
+            .await;
         assert!(published.message.contains(&bucket), "{}", published.message);
         eventually("it is tried again", async || {
-            let puts = Calls { account: &env.account.id, operation: "PutObject", ..Calls::default() };
-            let puts = env.control().calls(&puts).await.map_err(|e| e.to_string())?.calls.len();
-            if puts > 2 { Ok(()) } else { Err(format!("{puts} times")) }
+            let puts = Calls {
+                account: &env.account.id,
+                operation: "PutObject",
+                ..Calls::default()
+            };
+            let puts = env
+                .control()
+                .calls(&puts)
+                .await
+                .map_err(|e| e.to_string())?
+                .calls
+                .len();
+            if puts > 2 {
+                Ok(())
+            } else {
+                Err(format!("{puts} times"))
+            }
         })
         .await;
         assert_eq!(env.gateway_domains().await, [""; 0]);
 
-        env.control().advance(&env.account.id, Duration::from_secs(3600)).await.unwrap();
+        env.control()
+            .advance(&env.account.id, Duration::from_secs(3600))
+            .await
+            .unwrap();
         env.ready("d").await;
-        let pinned = env.gateway_domain().await.mutual_tls_authentication.unwrap().truststore_version.unwrap();
+        let pinned = env
+            .gateway_domain()
+            .await
+            .mutual_tls_authentication
+            .unwrap()
+            .truststore_version
+            .unwrap();
         assert!(!pinned.is_empty() && pinned != "null", "{pinned}");
         // What got no version carries the ownership tag as well, and goes with the rest.
         env.delete_domain("d").await;
-        let left = env.s3().list_object_versions().bucket(&bucket).send().await.unwrap();
+        let left = env
+            .s3()
+            .list_object_versions()
+            .bucket(&bucket)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(left.versions().len(), 0, "{left:?}");
     });
 }
@@ -214,17 +378,30 @@ fn another_kms_key_is_another_version_of_the_same_bytes() {
             (Value::Null, None),
         ] {
             let mark = env.mark().await;
-            env.change("d", json!({"truststore": {"kmsKeyArn": wanted}})).await;
+            env.change("d", json!({"truststore": {"kmsKeyArn": wanted}}))
+                .await;
             env.ready("d").await;
             env.reconciles(2).await;
-            assert_eq!(env.writes(mark).await, ["PutObject", "UpdateDomainName"], "{wanted}");
+            assert_eq!(
+                env.writes(mark).await,
+                ["PutObject", "UpdateDomainName"],
+                "{wanted}"
+            );
             let (now, same) = truststore(&env).await;
             assert_ne!(now, version);
             assert_eq!(same, text);
-            let head = env.s3().head_object().bucket(&env.prepared.bucket).key(&object).version_id(&now);
+            let head = env
+                .s3()
+                .head_object()
+                .bucket(&env.prepared.bucket)
+                .key(&object)
+                .version_id(&now);
             let key = head.send().await.unwrap().ssekms_key_id;
             assert_eq!(key.is_some(), found.is_some(), "{key:?}");
-            assert!(key.unwrap_or_default().starts_with(&found.map(arn).unwrap_or_default()));
+            assert!(
+                key.unwrap_or_default()
+                    .starts_with(&found.map(arn).unwrap_or_default())
+            );
             version = now;
         }
     });
@@ -236,11 +413,19 @@ fn an_object_without_an_owner_is_stored_over_only_when_the_spec_says_so() {
         let env = TestEnv::start("older").await;
         let (bucket, key) = (env.prepared.bucket.clone(), "truststore.pem");
         let older = Ca::new("Older CA").pem;
-        let request = env.s3().put_object().bucket(&bucket).key(key).body(older.into_bytes().into());
+        let request = env
+            .s3()
+            .put_object()
+            .bucket(&bucket)
+            .key(key)
+            .body(older.into_bytes().into());
         let old = request.send().await.unwrap().version_id.unwrap();
         let mark = env.mark().await;
-        env.create_domain("d", json!({"truststore": {"bucket": bucket, "key": key}})).await;
-        let published = env.condition("d", "TruststorePublished", |c| c.reason == "ForeignOwner").await;
+        env.create_domain("d", json!({"truststore": {"bucket": bucket, "key": key}}))
+            .await;
+        let published = env
+            .condition("d", "TruststorePublished", |c| c.reason == "ForeignOwner")
+            .await;
         assert_eq!(published.status, "False");
         for part in [key, "spec.truststore.key", "spec.adoptionPolicy"] {
             assert!(published.message.contains(part), "{}", published.message);
@@ -255,7 +440,11 @@ fn an_object_without_an_owner_is_stored_over_only_when_the_spec_says_so() {
         assert_eq!((versions.len(), &versions[1]), (2, &old));
         assert_eq!(truststore(&env).await.0, versions[0]);
         env.delete_domain("d").await;
-        assert_eq!(env.object_versions().await, [old], "what was there before is there again");
+        assert_eq!(
+            env.object_versions().await,
+            [old],
+            "what was there before is there again"
+        );
     });
 }
 
@@ -267,7 +456,8 @@ fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
         create_secret(&env, "old-ca", &[("tls.crt", &old.pem), ("tls.key", &old.key)]).await;
         create_secret(&env, "lost-ca", &[("tls.crt", &lost.pem), ("tls.key", &lost.key)]).await;
         let entry = json!({"name": "old", "secretRef": {"name": "old-ca"}});
-        let lost_entry = |state: &str| json!({"name": "lost", "state": state, "secretRef": {"name": "lost-ca"}});
+        let lost_entry =
+            |state: &str| json!({"name": "lost", "state": state, "secretRef": {"name": "lost-ca"}});
         let trust = |more: Vec<Value>| {
             let mut authorities = vec![json!({"name": "new", "generate": {}})];
             authorities.extend(more);
@@ -281,10 +471,14 @@ fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
         env.certificate_ready("client1").await;
         let living = Caller::of(&env.secrets().get("client1").await.unwrap());
         // The authority leaves the spec while a leaf under it lives.
-        env.change("partners", json!({"trust": trust(vec![lost_entry("Active")])})).await;
+        env.change("partners", json!({"trust": trust(vec![lost_entry("Active")])}))
+            .await;
         env.ready("partners").await;
         let keep_until = |text: &str| {
-            let line = text.lines().find(|l| l.contains("keep-until: ")).map(str::to_owned);
+            let line = text
+                .lines()
+                .find(|l| l.contains("keep-until: "))
+                .map(str::to_owned);
             line.unwrap_or_else(|| panic!("nothing is remembered: {text}"))
         };
         let (_, before) = truststore(&env).await;
@@ -302,10 +496,18 @@ fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
             assert_eq!(living.calls(&env).await, "200");
         }
         let everything = env.object_versions().await;
-        assert!(old_place.iter().all(|v| everything.contains(v)), "the object at the old place stays");
+        assert!(
+            old_place.iter().all(|v| everything.contains(v)),
+            "the object at the old place stays"
+        );
 
-        // What is trusted no more is still in the object at the first place; going back there does not bring it back.
-        env.change("partners", json!({"trust": trust(vec![lost_entry("Distrusted")])})).await;
+        // What is trusted no more is still in the object at the first place; going back there does not bring
+        // it back.
+        env.change(
+            "partners",
+            json!({"trust": trust(vec![lost_entry("Distrusted")])}),
+        )
+        .await;
         env.ready("partners").await;
         env.change("partners", json!({"trust": trust(vec![])})).await;
         env.ready("partners").await;

@@ -1,4 +1,5 @@
-//! Other ways to a mapped API: they are named as long as they are there, and neither Ready nor anything else depends on them.
+//! Other ways to a mapped API: they are named as long as they are there, and neither Ready nor anything else
+//! depends on them.
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, SecurityPolicy};
 use aws_sdk_apigatewayv2::types::DomainNameConfiguration;
 use sandbox::{control::Calls, prepare::rest_api};
@@ -15,9 +16,16 @@ fn v1(env: &TestEnv) -> aws_sdk_apigateway::Client {
 /// A custom domain without mutual TLS, of a kind that only v1 manages.
 async fn of_v1(env: &TestEnv, name: &str, kind: EndpointType, policy: SecurityPolicy, api: &str) {
     let endpoint = EndpointConfiguration::builder().types(kind).build();
-    let request = v1(env).create_domain_name().domain_name(name).security_policy(policy);
+    let request = v1(env)
+        .create_domain_name()
+        .domain_name(name)
+        .security_policy(policy);
     request.endpoint_configuration(endpoint).send().await.unwrap();
-    let request = v1(env).create_base_path_mapping().domain_name(name).base_path("x").rest_api_id(api);
+    let request = v1(env)
+        .create_base_path_mapping()
+        .domain_name(name)
+        .base_path("x")
+        .rest_api_id(api);
     request.stage("prod").send().await.unwrap();
 }
 
@@ -37,7 +45,11 @@ async fn scanned(env: &TestEnv) {
     let mark = env.mark().await;
     eventually("a whole scan", async || {
         let begun = scans(env, mark).await;
-        if begun >= 2 { Ok(()) } else { Err(format!("{begun} begun")) }
+        if begun >= 2 {
+            Ok(())
+        } else {
+            Err(format!("{begun} begun"))
+        }
     })
     .await
 }
@@ -46,10 +58,16 @@ async fn scanned(env: &TestEnv) {
 fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are_there() {
     run(async {
         let env = TestEnv::start_with("bypass", &[SCAN_INTERVAL]).await;
-        let (http, rest) = (env.prepared.api_id.clone(), rest_api(&env.account, "rest", None).await.unwrap());
+        let (http, rest) = (
+            env.prepared.api_id.clone(),
+            rest_api(&env.account, "rest", None).await.unwrap(),
+        );
         let other = rest_api(&env.account, "other", None).await.unwrap();
         // There before the operator came: one that leads to ours, and one that does not.
-        let (edge, old) = (format!("edge.{}", env.prepared.zone), format!("old.{}", env.prepared.zone));
+        let (edge, old) = (
+            format!("edge.{}", env.prepared.zone),
+            format!("old.{}", env.prepared.zone),
+        );
         of_v1(&env, &edge, EndpointType::Edge, SecurityPolicy::Tls12, &rest).await;
         of_v1(&env, &old, EndpointType::Regional, SecurityPolicy::Tls10, &other).await;
         let mappings = json!([
@@ -59,19 +77,37 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         env.ready("d").await;
         let detected = env.condition("d", "BypassDetected", |c| c.status == "True").await;
         assert_eq!(detected.reason, "OtherDomain");
-        assert!(detected.message.contains(&format!("{edge} (API {rest})")), "{}", detected.message);
-        assert!(!detected.message.contains(&old) && !detected.message.contains(&env.host()), "{}", detected.message);
+        assert!(
+            detected.message.contains(&format!("{edge} (API {rest})")),
+            "{}",
+            detected.message
+        );
+        assert!(
+            !detected.message.contains(&old) && !detected.message.contains(&env.host()),
+            "{}",
+            detected.message
+        );
         assert_eq!(env.ready("d").await.status, "True", "it is no part of Ready");
 
         // The old one is mapped to ours too.
-        let request = v1(&env).create_base_path_mapping().domain_name(&old).base_path("y").rest_api_id(&rest);
+        let request = v1(&env)
+            .create_base_path_mapping()
+            .domain_name(&old)
+            .base_path("y")
+            .rest_api_id(&rest);
         request.stage("prod").send().await.unwrap();
-        env.condition("d", "BypassDetected", |c| c.message.contains(&old) && c.message.contains(&edge)).await;
+        env.condition("d", "BypassDetected", |c| {
+            c.message.contains(&old) && c.message.contains(&edge)
+        })
+        .await;
 
         // Who only observes is told too.
         let observed = json!({"domainName": format!("o.{}", env.prepared.zone), "mappings": mappings, "managementPolicy": "Observe"});
         env.create_domain("o", observed).await;
-        env.condition("o", "BypassDetected", |c| c.message.contains(&old) && c.message.contains(&edge)).await;
+        env.condition("o", "BypassDetected", |c| {
+            c.message.contains(&old) && c.message.contains(&edge)
+        })
+        .await;
 
         // An unchanged world sees no write, neither here nor there.
         scanned(&env).await;
@@ -83,15 +119,30 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         assert_eq!(after.metadata.resource_version, before.metadata.resource_version);
 
         // A scan that fails says nothing: what was said still stands.
-        env.control().deny(&env.account.id, &["apigateway:GetBasePathMappings"]).await.unwrap();
-        v1(&env).delete_domain_name().domain_name(&edge).send().await.unwrap();
+        env.control()
+            .deny(&env.account.id, &["apigateway:GetBasePathMappings"])
+            .await
+            .unwrap();
+        v1(&env)
+            .delete_domain_name()
+            .domain_name(&edge)
+            .send()
+            .await
+            .unwrap();
         scanned(&env).await;
         env.reconciles(1).await;
-        env.condition("d", "BypassDetected", |c| c.message.contains(&edge)).await;
+        env.condition("d", "BypassDetected", |c| c.message.contains(&edge))
+            .await;
         env.control().deny(&env.account.id, &[]).await.unwrap();
-        env.condition("d", "BypassDetected", |c| !c.message.contains(&edge)).await;
+        env.condition("d", "BypassDetected", |c| !c.message.contains(&edge))
+            .await;
 
-        v1(&env).delete_domain_name().domain_name(&old).send().await.unwrap();
+        v1(&env)
+            .delete_domain_name()
+            .domain_name(&old)
+            .send()
+            .await
+            .unwrap();
         eventually("the condition goes", async || {
             let conditions = env.domains().get("d").await.unwrap().status.unwrap().conditions;
             let there = conditions.into_iter().find(|c| c.type_ == "BypassDetected");
@@ -108,32 +159,67 @@ fn one_scan_serves_all_domains_of_an_account_and_there_is_none_without_any() {
         assert_eq!(scans(&env, 0).await, 0, "nothing is served");
         let plain = format!("plain.{}", env.prepared.zone);
         let certificate = json!({"request": {"subjectAlternativeNames": [plain]}});
-        env.create_domain("d", json!({"serverCertificate": certificate})).await;
-        env.create_domain("e", json!({"domainName": format!("second.{}", env.prepared.zone)})).await;
+        env.create_domain("d", json!({"serverCertificate": certificate}))
+            .await;
+        env.create_domain(
+            "e",
+            json!({"domainName": format!("second.{}", env.prepared.zone)}),
+        )
+        .await;
         env.ready("d").await;
         env.ready("e").await;
         scanned(&env).await;
         // One of v2's kind, with a path of several levels.
-        let arn = env.gateway_domain().await.domain_name_configurations()[0].certificate_arn().unwrap().to_owned();
+        let arn = env.gateway_domain().await.domain_name_configurations()[0]
+            .certificate_arn()
+            .unwrap()
+            .to_owned();
         let config = DomainNameConfiguration::builder().certificate_arn(arn).build();
-        let request = env.gateway().create_domain_name().domain_name(&plain).domain_name_configurations(config);
+        let request = env
+            .gateway()
+            .create_domain_name()
+            .domain_name(&plain)
+            .domain_name_configurations(config);
         request.send().await.unwrap();
-        let request = env.gateway().create_api_mapping().domain_name(&plain).api_mapping_key("orders/v2");
-        request.api_id(&env.prepared.api_id).stage("$default").send().await.unwrap();
+        let request = env
+            .gateway()
+            .create_api_mapping()
+            .domain_name(&plain)
+            .api_mapping_key("orders/v2");
+        request
+            .api_id(&env.prepared.api_id)
+            .stage("$default")
+            .send()
+            .await
+            .unwrap();
         for name in ["d", "e"] {
-            env.condition(name, "BypassDetected", |c| c.message.contains(&plain)).await;
+            env.condition(name, "BypassDetected", |c| c.message.contains(&plain))
+                .await;
         }
         let count = async |operation: &str, mark| {
-            let which = Calls { account: &env.account.id, since: mark, operation, ..Calls::default() };
+            let which = Calls {
+                account: &env.account.id,
+                since: mark,
+                operation,
+                ..Calls::default()
+            };
             let calls = env.control().calls(&which).await.unwrap().calls;
             calls.into_iter().filter(|c| c.resource == plain).count()
         };
         let mark = env.mark().await;
         scanned(&env).await;
         let (begun, asked) = (scans(&env, mark).await, count("GetApiMappings", mark).await);
-        assert!(asked <= begun + 1, "one scan for both: {asked} reads of {plain} in {begun} scans");
+        assert!(
+            asked <= begun + 1,
+            "one scan for both: {asked} reads of {plain} in {begun} scans"
+        );
 
-        env.gateway().delete_domain_name().domain_name(&plain).send().await.unwrap();
+        env.gateway()
+            .delete_domain_name()
+            .domain_name(&plain)
+            .send()
+            .await
+            .unwrap();
         env.delete_domain("d").await;
         env.delete_domain("e").await;
         let mark = env.mark().await;

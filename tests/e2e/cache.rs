@@ -1,4 +1,5 @@
-//! Where nothing happens, AWS is asked as seldom as can be; and nothing is done, nor missed, because of what was read a while ago.
+//! Where nothing happens, AWS is asked as seldom as can be; and nothing is done, nor missed, because of what
+//! was read a while ago.
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
@@ -10,7 +11,8 @@ use crate::world::{TestEnv, eventually, run};
 /// Lists and looks each second, mappings and records every 5, the rest every 15.
 const EVERYTHING: (&str, &str) = ("MTLS_OPERATOR_DRIFT_INTERVAL", "15s");
 
-/// How often each read may come: so many for each domain, or for all of them, in so many seconds. Readings of one domain are up to a fifth younger.
+/// How often each read may come: so many for each domain, or for all of them, in so many seconds. Readings of
+/// one domain are up to a fifth younger.
 fn allowed(operation: &str, domains: usize) -> Option<(usize, f64)> {
     let of_each = |count: usize, seconds: f64| Some((count * domains, seconds * 0.8));
     let of_all = |seconds: f64| Some((1, seconds * 0.8));
@@ -28,7 +30,11 @@ fn allowed(operation: &str, domains: usize) -> Option<(usize, f64)> {
 
 /// The calls of the operator after `mark`.
 async fn calls(env: &TestEnv, mark: u64) -> Vec<Call> {
-    let which = Calls { account: &env.account.id, since: mark, ..Calls::default() };
+    let which = Calls {
+        account: &env.account.id,
+        since: mark,
+        ..Calls::default()
+    };
     let all = env.control().calls(&which).await.expect("the journal").calls;
     // The scan for mTLS bypasses goes by its own interval.
     all.into_iter()
@@ -51,8 +57,14 @@ fn twenty_domains_where_nothing_happens_share_what_is_read() {
         let mut mark = env.mark().await;
         eventually("no more single reads", async || {
             let since = calls(&env, mark).await;
-            let lists = since.iter().filter(|call| call.operation == "GetDomainNames").count();
-            let single = since.iter().filter(|call| call.operation == "GetDomainName").count();
+            let lists = since
+                .iter()
+                .filter(|call| call.operation == "GetDomainNames")
+                .count();
+            let single = since
+                .iter()
+                .filter(|call| call.operation == "GetDomainName")
+                .count();
             if single == 0 && lists >= 3 {
                 return Ok(());
             }
@@ -65,8 +77,15 @@ fn twenty_domains_where_nothing_happens_share_what_is_read() {
         let mark = env.mark().await;
         let all = eventually("twenty looks at each", async || {
             let all = calls(&env, mark).await;
-            let lists = all.iter().filter(|call| call.operation == "GetDomainNames").count();
-            if lists >= 20 { Ok(all) } else { Err(format!("{lists} lists")) }
+            let lists = all
+                .iter()
+                .filter(|call| call.operation == "GetDomainNames")
+                .count();
+            if lists >= 20 {
+                Ok(all)
+            } else {
+                Err(format!("{lists} lists"))
+            }
         })
         .await;
         let seconds = all.last().expect("there are some").time - all[0].time;
@@ -75,11 +94,18 @@ fn twenty_domains_where_nothing_happens_share_what_is_read() {
             *counts.entry(&call.operation).or_default() += 1;
         }
         for (operation, count) in &counts {
-            let (times, every) = allowed(operation, DOMAINS).unwrap_or_else(|| panic!("{operation}: {counts:?}"));
+            let (times, every) =
+                allowed(operation, DOMAINS).unwrap_or_else(|| panic!("{operation}: {counts:?}"));
             let most = times * ((seconds / every) as usize + 1);
-            assert!(*count <= most, "{count} {operation} in {seconds:.0} s, {most} are allowed: {counts:?}");
+            assert!(
+                *count <= most,
+                "{count} {operation} in {seconds:.0} s, {most} are allowed: {counts:?}"
+            );
         }
-        assert!(counts["GetApiMappings"] >= 2 * DOMAINS, "and each of them is looked at: {counts:?}");
+        assert!(
+            counts["GetApiMappings"] >= 2 * DOMAINS,
+            "and each of them is looked at: {counts:?}"
+        );
     });
 }
 
@@ -96,15 +122,35 @@ fn what_a_cached_read_shows_is_read_live_before_anything_is_done() {
         let all = eventually("the endpoint is closed again", async || {
             let all = calls(&env, mark).await;
             let writes = all.iter().filter(|call| call.write).count();
-            if writes >= 2 { Ok(all) } else { Err(format!("{all:?}")) }
+            if writes >= 2 {
+                Ok(all)
+            } else {
+                Err(format!("{all:?}"))
+            }
         })
         .await;
-        let writes: Vec<_> =
-            all.iter().filter(|call| call.write).map(|call| (call.n, call.operation.as_str())).collect();
-        assert_eq!(writes.iter().map(|(_, operation)| *operation).collect::<Vec<_>>(), ["UpdateApi", "UpdateApi"]);
+        let writes: Vec<_> = all
+            .iter()
+            .filter(|call| call.write)
+            .map(|call| (call.n, call.operation.as_str()))
+            .collect();
+        assert_eq!(
+            writes.iter().map(|(_, operation)| *operation).collect::<Vec<_>>(),
+            ["UpdateApi", "UpdateApi"]
+        );
         let (theirs, ours) = (writes[0].0, writes[1].0);
-        let read = |operation: &str| all.iter().any(|c| c.operation == operation && theirs < c.n && c.n < ours);
-        for operation in ["GetApis", "GetApi", "GetDomainName", "GetApiMappings", "HeadObject", "DescribeCertificate"] {
+        let read = |operation: &str| {
+            all.iter()
+                .any(|c| c.operation == operation && theirs < c.n && c.n < ours)
+        };
+        for operation in [
+            "GetApis",
+            "GetApi",
+            "GetDomainName",
+            "GetApiMappings",
+            "HeadObject",
+            "DescribeCertificate",
+        ] {
             assert!(read(operation), "no {operation} between the two: {all:?}");
         }
     });
@@ -119,7 +165,13 @@ fn a_change_of_the_spec_is_not_planned_from_the_cache() {
         env.ready("d").await;
         // What nobody has heard of...
         let id = env.mapping_id("").await;
-        env.gateway().delete_api_mapping().domain_name(env.host()).api_mapping_id(id).send().await.unwrap();
+        env.gateway()
+            .delete_api_mapping()
+            .domain_name(env.host())
+            .api_mapping_id(id)
+            .send()
+            .await
+            .unwrap();
         // ... is seen with a change of something else.
         env.change("d", json!({"deletionPolicy": "Retain"})).await;
         eventually("the mapping", async || match env.mapped().await.as_slice() {
@@ -152,7 +204,11 @@ fn where_the_lists_cannot_be_read_everything_is_asked_for_by_its_name() {
             let all = calls(&env, mark).await;
             let single = |operation: &str| all.iter().filter(|c| c.operation == operation).count();
             let counts = (single("GetDomainName"), single("GetApi"));
-            if counts.0 >= 3 && counts.1 >= 3 { Ok(()) } else { Err(format!("{counts:?}")) }
+            if counts.0 >= 3 && counts.1 >= 3 {
+                Ok(())
+            } else {
+                Err(format!("{counts:?}"))
+            }
         })
         .await;
         assert_eq!(env.writes(mark).await, [""; 0]);
@@ -164,7 +220,11 @@ fn where_the_lists_cannot_be_read_everything_is_asked_for_by_its_name() {
         let request = env.gateway().update_api().api_id(&env.prepared.api_id);
         request.disable_execute_api_endpoint(false).send().await.unwrap();
         eventually("the endpoint is closed again", async || {
-            if env.endpoint_closed().await { Ok(()) } else { Err(String::new()) }
+            if env.endpoint_closed().await {
+                Ok(())
+            } else {
+                Err(String::new())
+            }
         })
         .await;
     });

@@ -13,7 +13,13 @@ use crate::{
 async fn not_after_less_not_before(secret: &Secret) -> i64 {
     let dir = tempfile::tempdir().expect("a folder");
     let crt = text(secret, "tls.crt");
-    let dates = openssl(dir.path(), &["x509", "-noout", "-dates", "-dateopt", "iso_8601"], &crt).await.expect("dates");
+    let dates = openssl(
+        dir.path(),
+        &["x509", "-noout", "-dates", "-dateopt", "iso_8601"],
+        &crt,
+    )
+    .await
+    .expect("dates");
     let seconds: Vec<_> = dates
         .lines()
         .map(|line| {
@@ -38,41 +44,102 @@ async fn a_certificate_is_what_everything_mounts_and_costs_no_call_to_aws() {
     let recorder = Recorder::start(&env, CERTIFICATE, "client1").await;
     let mut spec = certificate_spec("client1");
     spec["secretName"] = json!("client1-mtls");
-    spec["secretTemplate"] = json!({"labels": {"team": "payments"}, "annotations": {"example.com/for": "acme"}});
+    spec["secretTemplate"] =
+        json!({"labels": {"team": "payments"}, "annotations": {"example.com/for": "acme"}});
     create(&env, CERTIFICATE, "client1", spec).await;
     let (object, secret) = issued(&env, "client1", 1).await;
 
-    let calls =
-        control().calls(&Calls { account: &env.account.id, since, ..Calls::default() }).await.expect("the journal");
-    assert_eq!(calls.calls.iter().map(|c| &c.operation).collect::<Vec<_>>(), [""; 0], "not even a read");
+    let calls = control()
+        .calls(&Calls {
+            account: &env.account.id,
+            since,
+            ..Calls::default()
+        })
+        .await
+        .expect("the journal");
+    assert_eq!(
+        calls.calls.iter().map(|c| &c.operation).collect::<Vec<_>>(),
+        [""; 0],
+        "not even a read"
+    );
     assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
-    let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
+    let keys: Vec<_> = secret
+        .data
+        .iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect();
     assert_eq!(keys, ["ca.crt", "tls.crt", "tls.key"]);
     assert_eq!(sound(&secret).await.expect("sound").trim(), "subject=CN=client1");
-    assert_eq!(secret.metadata.labels.as_ref().and_then(|l| l.get("team")).map(String::as_str), Some("payments"));
     assert_eq!(
-        secret.metadata.annotations.as_ref().and_then(|l| l.get("example.com/for")).map(String::as_str),
+        secret
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get("team"))
+            .map(String::as_str),
+        Some("payments")
+    );
+    assert_eq!(
+        secret
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|l| l.get("example.com/for"))
+            .map(String::as_str),
         Some("acme")
     );
-    let authority = env.secrets().get("partners.ca-ca").await.expect("the authority's Secret");
-    assert!(holds(&text(&authority, "tls.crt"), &text(&secret, "ca.crt")), "ca.crt is the issuer");
+    let authority = env
+        .secrets()
+        .get("partners.ca-ca")
+        .await
+        .expect("the authority's Secret");
+    assert!(
+        holds(&text(&authority, "tls.crt"), &text(&secret, "ca.crt")),
+        "ca.crt is the issuer"
+    );
     assert_eq!(Caller::of(&secret).calls(&env).await, "200");
 
     let dir = tempfile::tempdir().expect("a folder");
-    let shown = openssl(dir.path(), &["x509", "-noout", "-fingerprint", "-sha256"], &text(&secret, "tls.crt"))
-        .await
-        .expect("a fingerprint");
-    let hex = |text: &str| text.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_lowercase();
+    let shown = openssl(
+        dir.path(),
+        &["x509", "-noout", "-fingerprint", "-sha256"],
+        &text(&secret, "tls.crt"),
+    )
+    .await
+    .expect("a fingerprint");
+    let hex = |text: &str| {
+        text.chars()
+            .filter(char::is_ascii_hexdigit)
+            .collect::<String>()
+            .to_lowercase()
+    };
     let shown = hex(shown.split_once('=').expect("name=value").1);
-    assert_eq!(hex(object["status"]["fingerprintSha256"].as_str().expect("in the status")), shown);
+    assert_eq!(
+        hex(object["status"]["fingerprintSha256"]
+            .as_str()
+            .expect("in the status")),
+        shown
+    );
     assert_eq!(object["status"]["revision"], 1);
 
     // The whole of it was one status and one Secret, and nothing that happened since made it another one.
     create(&env, CERTIFICATE, "fence", certificate_spec("fence")).await;
     issued(&env, "fence", 1).await;
     let states = recorder.until(&get(&env, CERTIFICATE, "client1").await).await;
-    assert_eq!(states.iter().filter(|o| o["status"]["conditions"].is_array()).count(), 1, "{states:?}");
-    assert_eq!(events_about(&env, "client1").await, [""; 0], "the object says that all went well");
+    assert_eq!(
+        states
+            .iter()
+            .filter(|o| o["status"]["conditions"].is_array())
+            .count(),
+        1,
+        "{states:?}"
+    );
+    assert_eq!(
+        events_about(&env, "client1").await,
+        [""; 0],
+        "the object says that all went well"
+    );
     let again = env.secrets().get("client1-mtls").await.expect("the Secret");
     assert_eq!(version(&again), version(&secret));
 }
@@ -84,11 +151,23 @@ async fn a_changed_spec_is_issued_again() {
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let (_, first) = issued(&env, "client1", 1).await;
 
-    change(&env, CERTIFICATE, "client1", json!({"subject": {"commonName": "client2", "organizations": ["Acme"]}}))
-        .await;
+    change(
+        &env,
+        CERTIFICATE,
+        "client1",
+        json!({"subject": {"commonName": "client2", "organizations": ["Acme"]}}),
+    )
+    .await;
     let (_, second) = issued(&env, "client1", 2).await;
-    assert_eq!(sound(&second).await.expect("sound").trim(), "subject=CN=client2,O=Acme");
-    assert_ne!(text(&first, "tls.key"), text(&second, "tls.key"), "a new key, as rotationPolicy Always says");
+    assert_eq!(
+        sound(&second).await.expect("sound").trim(),
+        "subject=CN=client2,O=Acme"
+    );
+    assert_ne!(
+        text(&first, "tls.key"),
+        text(&second, "tls.key"),
+        "a new key, as rotationPolicy Always says"
+    );
 
     change(&env, CERTIFICATE, "client1", json!({"duration": "30h"})).await;
     let (_, third) = issued(&env, "client1", 3).await;
@@ -106,7 +185,10 @@ async fn a_changed_spec_is_issued_again() {
     )
     .await;
     let (object, fourth) = issued(&env, "client1", 4).await;
-    assert!(text(&fourth, "tls.key").starts_with("-----BEGIN RSA PRIVATE KEY-----"), "PKCS#1");
+    assert!(
+        text(&fourth, "tls.key").starts_with("-----BEGIN RSA PRIVATE KEY-----"),
+        "PKCS#1"
+    );
     sound(&fourth).await.expect("sound");
     assert_eq!(object["status"]["revision"], 4, "one leaf for each change");
     assert_eq!(Caller::of(&fourth).calls(&env).await, "200");
@@ -121,7 +203,10 @@ async fn a_lost_or_damaged_secret_is_made_good() {
     let (_, good) = issued(&env, "client1", 1).await;
     let (_, other) = issued(&env, "other", 1).await;
 
-    env.secrets().delete("client1", &Default::default()).await.expect("deleted");
+    env.secrets()
+        .delete("client1", &Default::default())
+        .await
+        .expect("deleted");
     corrected(&env, good.metadata.uid.as_deref(), "").await;
 
     let damages = [
@@ -130,7 +215,10 @@ async fn a_lost_or_damaged_secret_is_made_good() {
         [("ca.crt", text(&other, "tls.crt"))],
     ];
     for damages in &damages {
-        let values: Vec<_> = damages.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let values: Vec<_> = damages
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()))
+            .collect();
         damage(&env, "client1", &values).await;
         corrected(&env, None, values[0].1).await;
     }
@@ -143,15 +231,28 @@ async fn a_lost_or_damaged_secret_is_made_good() {
 /// There, sound, of the right subject, no longer the one with that UID, and without that value.
 async fn corrected(env: &TestEnv, uid: Option<&str>, value: &str) {
     eventually("the Secret is good again", async || {
-        let found = env.secrets().get_opt("client1").await.map_err(|e| e.to_string())?.ok_or("no Secret")?;
+        let found = env
+            .secrets()
+            .get_opt("client1")
+            .await
+            .map_err(|e| e.to_string())?
+            .ok_or("no Secret")?;
         if uid.is_some() && found.metadata.uid.as_deref() == uid {
             return Err("the old one".into());
         }
-        if !value.is_empty() && ["tls.crt", "tls.key", "ca.crt"].iter().any(|key| text(&found, key) == value) {
+        if !value.is_empty()
+            && ["tls.crt", "tls.key", "ca.crt"]
+                .iter()
+                .any(|key| text(&found, key) == value)
+        {
             return Err("still damaged".to_owned());
         }
         let subject = sound(&found).await?;
-        if subject.trim() == "subject=CN=client1" { Ok(()) } else { Err(subject) }
+        if subject.trim() == "subject=CN=client1" {
+            Ok(())
+        } else {
+            Err(subject)
+        }
     })
     .await;
 }
@@ -165,9 +266,15 @@ async fn a_secret_of_somebody_else_is_left_alone_until_it_is_gone() {
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let object = until(&env, CERTIFICATE, "client1", "Ready", "False", "SecretNotOwned").await;
     assert_eq!(says(&object, "Stalled"), "", "removing the Secret helps too");
-    assert_eq!(version(&env.secrets().get("client1").await.expect("there")), version(&before));
+    assert_eq!(
+        version(&env.secrets().get("client1").await.expect("there")),
+        version(&before)
+    );
 
-    env.secrets().delete("client1", &Default::default()).await.expect("deleted");
+    env.secrets()
+        .delete("client1", &Default::default())
+        .await
+        .expect("deleted");
     let (_, secret) = issued(&env, "client1", 1).await;
     sound(&secret).await.expect("sound");
 }
@@ -187,12 +294,25 @@ async fn a_leaf_is_renewed_on_time_and_without_a_gap() {
     let (second, new) = issued(&env, "client1", 2).await;
     assert_ne!(text(&old, "tls.crt"), text(&new, "tls.crt"));
     sound(&new).await.expect("sound");
-    let at =
-        |o: &Value, field: &str| o["status"][field].as_str().expect(field).parse::<jiff::Timestamp>().expect("a date");
+    let at = |o: &Value, field: &str| {
+        o["status"][field]
+            .as_str()
+            .expect(field)
+            .parse::<jiff::Timestamp>()
+            .expect("a date")
+    };
     let issued_at = at(&second, "notBefore") + CLOCK_SLACK;
-    assert!(issued_at >= at(&first, "renewalTime"), "not before its time: {first} {second}");
+    assert!(
+        issued_at >= at(&first, "renewalTime"),
+        "not before its time: {first} {second}"
+    );
     for seen in recorder.until(&second).await {
-        assert_eq!(summary(&seen), ["True", "", ""], "a renewal is nothing to worry about: {}", seen["status"]);
+        assert_eq!(
+            summary(&seen),
+            ["True", "", ""],
+            "a renewal is nothing to worry about: {}",
+            seen["status"]
+        );
     }
     for caller in [Caller::of(&old), Caller::of(&new)] {
         assert_eq!(caller.calls(&env).await, "200", "both are good until they expire");
@@ -212,14 +332,20 @@ async fn the_secret_goes_with_its_object_unless_it_is_to_stay() {
     issued(&env, "gone", 1).await;
     delete(&env, CERTIFICATE, "kept").await;
     delete(&env, CERTIFICATE, "gone").await;
-    eventually("the garbage collector takes the Secret", async || match env.secrets().get_opt("gone").await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{:?}", other.map(|s| s.map(|s| s.metadata)))),
+    eventually("the garbage collector takes the Secret", async || {
+        match env.secrets().get_opt("gone").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{:?}", other.map(|s| s.map(|s| s.metadata)))),
+        }
     })
     .await;
     let kept = env.secrets().get("kept").await.expect("kept");
     assert_eq!(kept.metadata.owner_references, None);
-    assert_eq!(Caller::of(&kept).calls(&env).await, "200", "deleting is not revoking");
+    assert_eq!(
+        Caller::of(&kept).calls(&env).await,
+        "200",
+        "deleting is not revoking"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,26 +358,51 @@ async fn labels_and_owner_of_the_secret_follow_the_spec_and_the_leaf_stays() {
     create(&env, CERTIFICATE, "client1", spec).await;
     let (_, before) = issued(&env, "client1", 1).await;
     let stays = Patch::Merge(json!({"metadata": {"labels": {"somebody": "else"}}}));
-    env.secrets().patch("client1", &PatchParams::default(), &stays).await.expect("a label");
+    env.secrets()
+        .patch("client1", &PatchParams::default(), &stays)
+        .await
+        .expect("a label");
 
-    let template = json!({"labels": {"team": "billing", "tier": null}, "annotations": {"example.com/for": "acme"}});
-    change(&env, CERTIFICATE, "client1", json!({"secretTemplate": template, "deletionPolicy": "Delete"})).await;
+    let template =
+        json!({"labels": {"team": "billing", "tier": null}, "annotations": {"example.com/for": "acme"}});
+    change(
+        &env,
+        CERTIFICATE,
+        "client1",
+        json!({"secretTemplate": template, "deletionPolicy": "Delete"}),
+    )
+    .await;
     let after = eventually("the Secret has the new labels and owner", async || {
         let found = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
         let labels = found.metadata.labels.clone().unwrap_or_default();
         let label = |key: &str| labels.get(key).map(String::as_str);
-        let annotated =
-            found.metadata.annotations.iter().flatten().any(|(key, value)| key == "example.com/for" && value == "acme");
-        let owned = found.metadata.owner_references.as_ref().is_some_and(|owners| owners.len() == 1);
-        let as_wanted = [label("team"), label("tier"), label("somebody")] == [Some("billing"), None, Some("else")];
-        if as_wanted && annotated && owned { Ok(found) } else { Err(format!("{:?}", found.metadata)) }
+        let annotated = found
+            .metadata
+            .annotations
+            .iter()
+            .flatten()
+            .any(|(key, value)| key == "example.com/for" && value == "acme");
+        let owned = found
+            .metadata
+            .owner_references
+            .as_ref()
+            .is_some_and(|owners| owners.len() == 1);
+        let as_wanted =
+            [label("team"), label("tier"), label("somebody")] == [Some("billing"), None, Some("else")];
+        if as_wanted && annotated && owned {
+            Ok(found)
+        } else {
+            Err(format!("{:?}", found.metadata))
+        }
     })
     .await;
     assert_eq!(before.data, after.data, "key and leaf stay");
     delete(&env, CERTIFICATE, "client1").await;
-    eventually("the garbage collector takes it now", async || match env.secrets().get_opt("client1").await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{:?}", other.map(|s| s.map(|s| s.metadata)))),
+    eventually("the garbage collector takes it now", async || {
+        match env.secrets().get_opt("client1").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{:?}", other.map(|s| s.map(|s| s.metadata)))),
+        }
     })
     .await;
 }
@@ -263,14 +414,19 @@ async fn certificates_outlive_their_domain() {
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let (_, secret) = issued(&env, "client1", 1).await;
     delete(&env, DOMAIN, "partners").await;
-    eventually("the domain is gone", async || match env.domains().get_opt("partners").await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{:?}", other.map(|d| d.and_then(|d| d.status)))),
+    eventually("the domain is gone", async || {
+        match env.domains().get_opt("partners").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{:?}", other.map(|d| d.and_then(|d| d.status)))),
+        }
     })
     .await;
     let object = until(&env, CERTIFICATE, "client1", "Ready", "False", "DomainGone").await;
     assert_eq!(says(&object, "Stalled"), "");
-    assert_eq!(version(&env.secrets().get("client1").await.expect("kept")), version(&secret));
+    assert_eq!(
+        version(&env.secrets().get("client1").await.expect("kept")),
+        version(&secret)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,18 +437,38 @@ async fn a_suspended_certificate_is_left_alone() {
         create(&env, CERTIFICATE, name, certificate_spec(name)).await;
         issued(&env, name, 1).await;
     }
-    change(&env, CERTIFICATE, "client1", json!({"suspend": true, "subject": {"commonName": "changed"}})).await;
+    change(
+        &env,
+        CERTIFICATE,
+        "client1",
+        json!({"suspend": true, "subject": {"commonName": "changed"}}),
+    )
+    .await;
     let object = until(&env, CERTIFICATE, "client1", "Accepted", "True", "Suspended").await;
     assert_eq!(summary(&object), ["True", "", ""], "as it was");
     for name in ["client1", "fence"] {
-        env.secrets().delete(name, &Default::default()).await.expect("deleted");
+        env.secrets()
+            .delete(name, &Default::default())
+            .await
+            .expect("deleted");
     }
     // The one that was deleted later is back: the other would be, too.
     eventually("the other Secret is back", async || {
-        env.secrets().get_opt("fence").await.map_err(|e| e.to_string())?.map(drop).ok_or("not yet".to_owned())
+        env.secrets()
+            .get_opt("fence")
+            .await
+            .map_err(|e| e.to_string())?
+            .map(drop)
+            .ok_or("not yet".to_owned())
     })
     .await;
-    assert!(env.secrets().get_opt("client1").await.expect("an answer").is_none());
+    assert!(
+        env.secrets()
+            .get_opt("client1")
+            .await
+            .expect("an answer")
+            .is_none()
+    );
 
     change(&env, CERTIFICATE, "client1", json!({"suspend": false})).await;
     until(&env, CERTIFICATE, "client1", "Accepted", "True", "Accepted").await;

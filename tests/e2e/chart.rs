@@ -1,5 +1,5 @@
-//! The Helm chart in a cluster: the API server takes all that it renders without a warning, and the operator runs with exactly the
-//! service account, the arguments and the environment of its Deployment.
+//! The Helm chart in a cluster: the API server takes all that it renders without a warning, and the operator
+//! runs with exactly the service account, the arguments and the environment of its Deployment.
 use std::{path::PathBuf, process::Stdio};
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -20,8 +20,14 @@ use crate::{
 fn monitoring_crds() -> Vec<PathBuf> {
     let module = "github.com/prometheus-operator/prometheus-operator";
     let folder = tools::go_module(&here("tests/chart/monitoring"), module).expect("it can be had");
-    let file = |kind| folder.join(format!("example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml"));
-    ["servicemonitors", "podmonitors", "prometheusrules"].map(file).into()
+    let file = |kind| {
+        folder.join(format!(
+            "example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml"
+        ))
+    };
+    ["servicemonitors", "podmonitors", "prometheusrules"]
+        .map(file)
+        .into()
 }
 
 /// As `kubectl apply` does it that refuses what the schema does not know; what it said.
@@ -30,9 +36,18 @@ async fn apply(manifests: &str) -> String {
     let mut kubectl = tokio::process::Command::new(kubernetes.bin_dir().join("kubectl"));
     kubectl.arg("--kubeconfig").arg(&kubernetes.kubeconfig);
     kubectl.args(["apply", "--server-side", "--validate=strict", "-f", "-"]);
-    kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    kubectl
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = kubectl.spawn().expect("it starts");
-    child.stdin.take().expect("piped").write_all(manifests.as_bytes()).await.expect("it reads");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(manifests.as_bytes())
+        .await
+        .expect("it reads");
     let out = child.wait_with_output().await.expect("it ends");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{said}");
@@ -44,14 +59,21 @@ fn the_operator_of_the_chart_serves_a_domain() {
     run(async {
         let mut env = TestEnv::start("chart").await;
         env.operator.stop().await.expect("it stops");
-        let monitoring = tokio::task::spawn_blocking(monitoring_crds).await.expect("they are there");
+        let monitoring = tokio::task::spawn_blocking(monitoring_crds)
+            .await
+            .expect("they are there");
         for crds in monitoring {
-            world().kubernetes.install_crds(&crds).await.expect("they can be installed");
+            world()
+                .kubernetes
+                .install_crds(&crds)
+                .await
+                .expect("they can be installed");
         }
         let port = process::free_port().expect("a port");
         let settings = world().operator_env(&env.account, &env.prepared.bucket);
-        let settings =
-            settings.into_iter().filter(|(name, _)| !["LISTEN", "TRUSTSTORE_BUCKET"].iter().any(|s| name.ends_with(s)));
+        let settings = settings
+            .into_iter()
+            .filter(|(name, _)| !["LISTEN", "TRUSTSTORE_BUCKET"].iter().any(|s| name.ends_with(s)));
         let values = json!({
             "clusterId": "chart",
             "watch": {"namespaces": [env.namespace]},
@@ -84,11 +106,20 @@ fn the_operator_of_the_chart_serves_a_domain() {
 
         // As the API server has it, not as it was sent.
         let deployments = Api::<Deployment>::namespaced(env.client.clone(), &env.namespace);
-        let deployment = deployments.get("partners-mtls-operator").await.expect("the Deployment");
-        let pod = deployment.spec.and_then(|spec| spec.template.spec).expect("a Pod");
+        let deployment = deployments
+            .get("partners-mtls-operator")
+            .await
+            .expect("the Deployment");
+        let pod = deployment
+            .spec
+            .and_then(|spec| spec.template.spec)
+            .expect("a Pod");
         let container = &pod.containers[0];
         let value = |variable: &k8s_openapi::api::core::v1::EnvVar| {
-            let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+            let field = variable
+                .value_from
+                .as_ref()
+                .and_then(|from| from.field_ref.as_ref());
             match field.map(|field| field.field_path.as_str()) {
                 None => variable.value.clone().unwrap_or_default(),
                 Some("metadata.name") => "partners-mtls-operator-0".into(),
@@ -96,8 +127,12 @@ fn the_operator_of_the_chart_serves_a_domain() {
                 Some(other) => panic!("a kubelet would know {other}"),
             }
         };
-        let variables =
-            container.env.iter().flatten().map(|variable| (variable.name.clone(), value(variable))).collect();
+        let variables = container
+            .env
+            .iter()
+            .flatten()
+            .map(|variable| (variable.name.clone(), value(variable)))
+            .collect();
         let options = OperatorOptions {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),
             dir: world().dir.join(format!("{}-of-the-chart", env.namespace)),
@@ -107,7 +142,9 @@ fn the_operator_of_the_chart_serves_a_domain() {
             args: container.args.clone().unwrap_or_default(),
         };
         let account = pod.service_account_name.expect("a service account");
-        env.operator = Operator::start_as(&world().kubernetes, &account, options).await.expect("the operator starts");
+        env.operator = Operator::start_as(&world().kubernetes, &account, options)
+            .await
+            .expect("the operator starts");
 
         env.create_domain("d", json!({})).await;
         env.ready("d").await;

@@ -1,6 +1,7 @@
-//! What a Kubernetes API does that is not well, or that forgets: gone for a while, watches that expire, conflicts, objects that cannot be
-//! read, huge Secrets, deletions nobody watched, a restored cluster. The operator waits, or goes on with the rest; what is trusted never shrinks
-//! because something could not be seen, and nothing is written to AWS while somebody else might be the leader.
+//! What a Kubernetes API does that is not well, or that forgets: gone for a while, watches that expire,
+//! conflicts, objects that cannot be read, huge Secrets, deletions nobody watched, a restored cluster. The
+//! operator waits, or goes on with the rest; what is trusted never shrinks because something could not be
+//! seen, and nothing is written to AWS while somebody else might be the leader.
 use http::{Method, StatusCode};
 use k8s_openapi::api::{
     coordination::v1::Lease,
@@ -40,7 +41,10 @@ async fn with_self_signed(env: &TestEnv) {
 async fn renew_time(env: &TestEnv) -> f64 {
     let leases = Api::<Lease>::namespaced(env.client.clone(), &env.namespace);
     let lease = leases.get("mtls-operator").await.expect("the Lease");
-    let at = lease.spec.and_then(|spec| spec.renew_time).expect("it was renewed");
+    let at = lease
+        .spec
+        .and_then(|spec| spec.renew_time)
+        .expect("it was renewed");
     at.0.as_millisecond() as f64 / 1000.0
 }
 
@@ -51,11 +55,22 @@ fn while_the_api_server_is_gone_nothing_is_written_to_aws_that_another_leader_co
         ready_domain(&env).await;
         let mark = env.mark().await;
         proxy.down();
-        // Somebody takes the mapping away all the time, until the operator ends because it may not be the leader any more.
+        // Somebody takes the mapping away all the time, until the operator ends because it may not be the
+        // leader any more.
         eventually("the operator ends", async || {
-            let mapped = env.gateway().get_api_mappings().domain_name(env.host()).send().await.expect("mappings");
+            let mapped = env
+                .gateway()
+                .get_api_mappings()
+                .domain_name(env.host())
+                .send()
+                .await
+                .expect("mappings");
             for id in mapped.items().iter().filter_map(|m| m.api_mapping_id()) {
-                let request = env.gateway().delete_api_mapping().domain_name(env.host()).api_mapping_id(id);
+                let request = env
+                    .gateway()
+                    .delete_api_mapping()
+                    .domain_name(env.host())
+                    .api_mapping_id(id);
                 let _ = request.send().await;
             }
             let process = env.operator.process().expect("it was started");
@@ -66,11 +81,19 @@ fn while_the_api_server_is_gone_nothing_is_written_to_aws_that_another_leader_co
         })
         .await;
         let last = renew_time(&env).await;
-        let which = Calls { account: &env.account.id, since: mark, operation: "CreateApiMapping", ..Calls::default() };
+        let which = Calls {
+            account: &env.account.id,
+            since: mark,
+            operation: "CreateApiMapping",
+            ..Calls::default()
+        };
         let repairs = env.control().calls(&which).await.expect("the journal").calls;
         // Others take a Lease that has not been renewed for 12 s; what is begun ends before that.
         for repair in repairs {
-            assert!(repair.time + repair.duration_ms / 1000.0 < last + 12.0, "{repair:?}, last renewed {last}");
+            assert!(
+                repair.time + repair.duration_ms / 1000.0 < last + 12.0,
+                "{repair:?}, last renewed {last}"
+            );
         }
         proxy.up();
         env.operator.restart().expect("the operator starts");
@@ -88,26 +111,41 @@ fn a_watch_that_expires_is_begun_again_and_misses_nothing() {
         let (env, proxy) = through_proxy("expired").await;
         ready_domain(&env).await;
         let gone = ProxyAction::Refuse(StatusCode::GONE, "Expired");
-        let rule = proxy.add(Rule { times: 12, ..Rule::of(Some(Method::GET), "watch=true", gone) });
+        let rule = proxy.add(Rule {
+            times: 12,
+            ..Rule::of(Some(Method::GET), "watch=true", gone)
+        });
         proxy.cut();
         let partner = Ca::new("partner");
         let spec = get(&env, DOMAIN, "partners").await["spec"].clone();
         let mut authorities = spec["trust"]["authorities"].as_array().expect("a list").clone();
         authorities.push(json!({"name": "partner", "pem": partner.pem}));
-        change(&env, DOMAIN, "partners", json!({"trust": {"issuingAuthority": "ca", "authorities": authorities}}))
-            .await;
+        change(
+            &env,
+            DOMAIN,
+            "partners",
+            json!({"trust": {"issuingAuthority": "ca", "authorities": authorities}}),
+        )
+        .await;
         create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
         until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
         assert!(holds(&truststore(&env).await.1, &partner.pem));
-        eventually("every refusal was used", async || match proxy.fared(rule).expect("there") {
-            fared if fared.fired == 12 => Ok(()),
-            fared => Err(format!("{fared:?}")),
+        eventually("every refusal was used", async || {
+            match proxy.fared(rule).expect("there") {
+                fared if fared.fired == 12 => Ok(()),
+                fared => Err(format!("{fared:?}")),
+            }
         })
         .await;
         delete(&env, CERTIFICATE, "client1").await;
         eventually("a deletion is heard of", async || {
-            match env.secrets().get_opt("client1").await.map_err(|e| e.to_string())? {
+            match env
+                .secrets()
+                .get_opt("client1")
+                .await
+                .map_err(|e| e.to_string())?
+            {
                 None => Ok(()),
                 Some(_) => Err("the Secret is there".to_owned()),
             }
@@ -122,13 +160,20 @@ fn while_no_status_can_be_written_the_work_goes_on_and_nothing_is_made_twice() {
     run(async {
         let (env, proxy) = through_proxy("conflict").await;
         let conflict = ProxyAction::Refuse(StatusCode::CONFLICT, "Conflict");
-        let rule = proxy.add(Rule { times: 12, ..Rule::of(Some(Method::PATCH), "/status?", conflict) });
+        let rule = proxy.add(Rule {
+            times: 12,
+            ..Rule::of(Some(Method::PATCH), "/status?", conflict)
+        });
         let mark = env.mark().await;
         create(&env, DOMAIN, "partners", domain_spec(&env, generated())).await;
         eventually("the work goes on", async || {
             let fared = proxy.fared(rule).expect("there");
             let requested = !env.server_certificates().await.is_empty();
-            if requested && fared.fired > 2 { Ok(()) } else { Err(format!("{fared:?}, requested: {requested}")) }
+            if requested && fared.fired > 2 {
+                Ok(())
+            } else {
+                Err(format!("{fared:?}, requested: {requested}"))
+            }
         })
         .await;
         create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
@@ -138,7 +183,10 @@ fn while_no_status_can_be_written_the_work_goes_on_and_nothing_is_made_twice() {
         let fared = proxy.fared(rule).expect("there");
         assert_eq!(fared.fired, 12, "every conflict was met");
         let (object, last) = issued(&env, "client1", 1).await;
-        assert_eq!((object["status"]["revision"].as_i64(), text(&last, "tls.crt")), (Some(1), text(&first, "tls.crt")));
+        assert_eq!(
+            (object["status"]["revision"].as_i64(), text(&last, "tls.crt")),
+            (Some(1), text(&first, "tls.crt"))
+        );
         let writes = env.writes(mark).await;
         let mut once = writes.clone();
         once.sort();
@@ -159,11 +207,18 @@ fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
         // As if it had been written under another schema.
         let from = "\"subject\":{\"commonName\":\"bad";
         let to = from.replace("{\"commonName\"", "[],\"subjects\":{\"commonName\"");
-        let _ = proxy.add(Rule::of(Some(Method::GET), "/clientcertificates*", ProxyAction::Replace(from.into(), to)));
+        let _ = proxy.add(Rule::of(
+            Some(Method::GET),
+            "/clientcertificates*",
+            ProxyAction::Replace(from.into(), to),
+        ));
         let _ = proxy.add(Rule::of(
             Some(Method::GET),
             "/mtlsdomains*",
-            ProxyAction::Replace("\"domainName\":\"bad.".into(), "\"domainName\":7,\"was\":\"bad.".into()),
+            ProxyAction::Replace(
+                "\"domainName\":\"bad.".into(),
+                "\"domainName\":7,\"was\":\"bad.".into(),
+            ),
         ));
         env.operator.stop().await.expect("it stops");
         env.operator.restart().expect("the operator starts");
@@ -176,9 +231,17 @@ fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
         change(&env, DOMAIN, "partners", json!({"ipAddressType": "DualStack"})).await;
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
         env.reconciles(2).await;
-        assert_eq!(truststore(&env).await, before, "what cannot be read keeps its trust");
+        assert_eq!(
+            truststore(&env).await,
+            before,
+            "what cannot be read keeps its trust"
+        );
         for (kind, name) in [(DOMAIN, "bad"), (CERTIFICATE, "bad1")] {
-            assert_eq!(get(&env, kind, name).await["status"], json!({"observedGeneration": -1}), "{kind} {name}");
+            assert_eq!(
+                get(&env, kind, name).await["status"],
+                json!({"observedGeneration": -1}),
+                "{kind} {name}"
+            );
         }
         assert_eq!(env.gateway_domains().await, [env.host()]);
     });
@@ -200,14 +263,26 @@ fn a_secret_of_a_megabyte_is_read_and_one_full_of_rubbish_is_named() {
             {"name": "rubbish", "secretRef": {"name": "rubbish"}},
         ]});
         create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
-        let refs = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "InvalidCACertificateRef").await;
+        let refs = until(
+            &env,
+            DOMAIN,
+            "partners",
+            "ResolvedRefs",
+            "False",
+            "InvalidCACertificateRef",
+        )
+        .await;
         let message = condition(&refs, "ResolvedRefs").expect("there")["message"].to_string();
-        assert!(message.contains("authority rubbish") && message.len() < 4096, "{message}");
+        assert!(
+            message.contains("authority rubbish") && message.len() < 4096,
+            "{message}"
+        );
         until(&env, DOMAIN, "partners", "DomainProgrammed", "True", "").await;
         assert!(holds(&truststore(&env).await.1, &partner.pem));
         damage(&env, "rubbish", &[("ca.crt", &partner.pem)]).await;
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-        // One that whole-file mounts would refuse is no trouble to read for a ClientCertificate either: its own Secret keeps others' keys.
+        // One that whole-file mounts would refuse is no trouble to read for a ClientCertificate either: its
+        // own Secret keeps others' keys.
         create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
         let (_, secret) = issued(&env, "client1", 1).await;
         damage(&env, "client1", &[("filler", &filler)]).await;
@@ -229,7 +304,11 @@ fn what_is_deleted_while_nobody_watches_is_cleaned_up_later() {
         delete(&env, DOMAIN, "partners").await;
         // One whose object is gone by the time that anybody looks.
         eventually("the certificate is gone", async || {
-            match api(&env, CERTIFICATE).get_opt("self1").await.map_err(|e| e.to_string())? {
+            match api(&env, CERTIFICATE)
+                .get_opt("self1")
+                .await
+                .map_err(|e| e.to_string())?
+            {
                 None => Ok(()),
                 Some(_) => Err("there".to_owned()),
             }
@@ -238,9 +317,23 @@ fn what_is_deleted_while_nobody_watches_is_cleaned_up_later() {
         env.operator.restart().expect("the operator starts");
         env.domain_gone("partners").await;
         eventually("nothing is left", async || {
-            let left = (env.gateway_domains().await, env.server_certificates().await, env.object_versions().await);
-            let secrets = env.secrets().list(&Default::default()).await.map_err(|e| e.to_string())?.items.len();
-            if left == (vec![], vec![], vec![]) && secrets == 0 { Ok(()) } else { Err(format!("{left:?} {secrets}")) }
+            let left = (
+                env.gateway_domains().await,
+                env.server_certificates().await,
+                env.object_versions().await,
+            );
+            let secrets = env
+                .secrets()
+                .list(&Default::default())
+                .await
+                .map_err(|e| e.to_string())?
+                .items
+                .len();
+            if left == (vec![], vec![], vec![]) && secrets == 0 {
+                Ok(())
+            } else {
+                Err(format!("{left:?} {secrets}"))
+            }
         })
         .await;
     });
@@ -251,7 +344,9 @@ fn a_deleted_namespace_takes_everything_in_aws_with_it() {
     run(async {
         let env = TestEnv::start_among("nsgone", &["tenant"], &[]).await;
         // Rights that a Role in the namespace gives would go before the objects do.
-        grant(&world().kubernetes, &env.namespace, &[]).await.expect("rights in all namespaces");
+        grant(&world().kubernetes, &env.namespace, &[])
+            .await
+            .expect("rights in all namespaces");
         let tenant = env.beside("tenant");
         let domains = Api::<MtlsDomain>::namespaced(env.client.clone(), &tenant);
         let object = json!({
@@ -259,17 +354,28 @@ fn a_deleted_namespace_takes_everything_in_aws_with_it() {
             "spec": domain_spec(&env, generated()),
         });
         let object = serde_json::from_value(object).expect("an MtlsDomain");
-        domains.create(&Default::default(), &object).await.expect("the API server takes it");
+        domains
+            .create(&Default::default(), &object)
+            .await
+            .expect("the API server takes it");
         let there = Team::admin(&env, &tenant);
         there.request("client1", certificate_spec("client1")).await;
         there.ready("client1").await;
         eventually("Ready", async || {
-            let object = serde_json::to_value(domains.get("partners").await.map_err(|e| e.to_string())?).expect("JSON");
-            if says(&object, "Ready") == "True" { Ok(()) } else { Err(object["status"].to_string()) }
+            let object = serde_json::to_value(domains.get("partners").await.map_err(|e| e.to_string())?)
+                .expect("JSON");
+            if says(&object, "Ready") == "True" {
+                Ok(())
+            } else {
+                Err(object["status"].to_string())
+            }
         })
         .await;
         let namespaces = Api::<Namespace>::all(env.client.clone());
-        namespaces.delete(&tenant, &Default::default()).await.expect("deleted");
+        namespaces
+            .delete(&tenant, &Default::default())
+            .await
+            .expect("deleted");
         eventually("the namespace is gone", async || {
             match namespaces.get_opt(&tenant).await.map_err(|e| e.to_string())? {
                 None => Ok(()),
@@ -277,7 +383,11 @@ fn a_deleted_namespace_takes_everything_in_aws_with_it() {
             }
         })
         .await;
-        let left = (env.gateway_domains().await, env.server_certificates().await, env.object_versions().await);
+        let left = (
+            env.gateway_domains().await,
+            env.server_certificates().await,
+            env.object_versions().await,
+        );
         assert_eq!(left, (vec![], vec![], vec![]));
     });
 }
@@ -302,24 +412,60 @@ fn a_restore_without_secrets_says_that_the_key_is_lost_and_goes_on_serving() {
         for secret in ["partners.ca-ca", "client1"] {
             let mut found = env.secrets().get(secret).await.expect("there");
             let metadata = std::mem::take(&mut found.metadata);
-            found.metadata = ObjectMeta { name: metadata.name, labels: metadata.labels, ..Default::default() };
+            found.metadata = ObjectMeta {
+                name: metadata.name,
+                labels: metadata.labels,
+                ..Default::default()
+            };
             backup.push(found);
-            env.secrets().delete(secret, &Default::default()).await.expect("deleted");
+            env.secrets()
+                .delete(secret, &Default::default())
+                .await
+                .expect("deleted");
         }
         for (kind, object) in saved {
-            api(&env, kind).create(&Default::default(), &object).await.expect("restored");
+            api(&env, kind)
+                .create(&Default::default(), &object)
+                .await
+                .expect("restored");
         }
         env.operator.restart().expect("the operator starts");
-        until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "AuthorityKeyLost").await;
-        until(&env, CERTIFICATE, "client1", "Ready", "Unknown", "WaitingForAuthority").await;
+        until(
+            &env,
+            DOMAIN,
+            "partners",
+            "ResolvedRefs",
+            "False",
+            "AuthorityKeyLost",
+        )
+        .await;
+        until(
+            &env,
+            CERTIFICATE,
+            "client1",
+            "Ready",
+            "Unknown",
+            "WaitingForAuthority",
+        )
+        .await;
         env.reconciles(2).await;
-        assert!(env.secrets().get_opt("partners.ca-ca").await.expect("an answer").is_none(), "none is created again");
+        assert!(
+            env.secrets()
+                .get_opt("partners.ca-ca")
+                .await
+                .expect("an answer")
+                .is_none(),
+            "none is created again"
+        );
         assert_eq!(truststore(&env).await, before);
         assert_eq!(env.writes(mark).await, [""; 0]);
         assert_eq!(living.calls(&env).await, "200", "callers go on being served");
         // The rest of the backup comes later.
         for secret in &backup {
-            env.secrets().create(&Default::default(), secret).await.expect("restored");
+            env.secrets()
+                .create(&Default::default(), secret)
+                .await
+                .expect("restored");
         }
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
         until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
@@ -335,23 +481,45 @@ fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_trusts
         with_self_signed(&env).await;
         let before = truststore(&env).await;
         for (what, act) in [
-            ("fails", ProxyAction::Refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
-            ("is forbidden", ProxyAction::Refuse(StatusCode::FORBIDDEN, "Forbidden")),
+            (
+                "fails",
+                ProxyAction::Refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+            ),
+            (
+                "is forbidden",
+                ProxyAction::Refuse(StatusCode::FORBIDDEN, "Forbidden"),
+            ),
             ("takes its time", ProxyAction::Hold),
         ] {
             env.operator.stop().await.expect("it stops");
             let rule = proxy.add(Rule::of(Some(Method::GET), CERTIFICATES, act));
             let mark = env.mark().await;
             env.operator.restart().expect("the operator starts");
-            eventually(&format!("the list {what}"), async || match proxy.fared(rule).expect("there") {
-                fared if fared.fired > 1 || fared.held > 0 => Ok(()),
-                fared => Err(format!("{fared:?}")),
+            eventually(&format!("the list {what}"), async || {
+                match proxy.fared(rule).expect("there") {
+                    fared if fared.fired > 1 || fared.held > 0 => Ok(()),
+                    fared => Err(format!("{fared:?}")),
+                }
             })
             .await;
             // It leads by now, and hears of a change.
             led(&env, &proxy).await;
-            let nothing = Calls { account: &env.account.id, since: mark, service: "s3", ..Calls::default() };
-            assert!(env.control().calls(&nothing).await.expect("the journal").calls.iter().all(|c| !c.write), "{what}");
+            let nothing = Calls {
+                account: &env.account.id,
+                since: mark,
+                service: "s3",
+                ..Calls::default()
+            };
+            assert!(
+                env.control()
+                    .calls(&nothing)
+                    .await
+                    .expect("the journal")
+                    .calls
+                    .iter()
+                    .all(|c| !c.write),
+                "{what}"
+            );
             proxy.remove(rule);
             env.reconciles(2).await;
             assert_eq!(truststore(&env).await, before, "{what}");
@@ -365,9 +533,20 @@ async fn led(env: &TestEnv, proxy: &ApiProxy) {
     eventually("it leads", async || {
         let leases = Api::<Lease>::namespaced(env.client.clone(), &env.namespace);
         let lease = leases.get("mtls-operator").await.map_err(|e| e.to_string())?;
-        let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
-        let domains = proxy.seen().iter().filter(|seen| seen.path.ends_with("/mtlsdomains")).count();
-        if !holder.is_empty() && domains > 0 { Ok(()) } else { Err(format!("{holder:?}, {domains} lists")) }
+        let holder = lease
+            .spec
+            .and_then(|spec| spec.holder_identity)
+            .unwrap_or_default();
+        let domains = proxy
+            .seen()
+            .iter()
+            .filter(|seen| seen.path.ends_with("/mtlsdomains"))
+            .count();
+        if !holder.is_empty() && domains > 0 {
+            Ok(())
+        } else {
+            Err(format!("{holder:?}, {domains} lists"))
+        }
     })
     .await;
 }
@@ -379,8 +558,18 @@ fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore(
         let (mut env, _proxy) = through_proxy_with(env).await;
         with_self_signed(&env).await;
         let acme = Team::admin(&env, &env.beside("acme"));
-        create(&env, GRANT, "acme", granting(&acme.namespace, json!({"issuance": "SelfSigned"}))).await;
-        acme.request("client", asking(&env, "acme-1", json!({"issuance": "SelfSigned"}))).await;
+        create(
+            &env,
+            GRANT,
+            "acme",
+            granting(&acme.namespace, json!({"issuance": "SelfSigned"})),
+        )
+        .await;
+        acme.request(
+            "client",
+            asking(&env, "acme-1", json!({"issuance": "SelfSigned"})),
+        )
+        .await;
         acme.ready("client").await;
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
         let theirs = text(&acme.secrets().get("client").await.expect("there"), "tls.crt");
@@ -405,10 +594,15 @@ fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore(
         let both = format!("{own},{}", acme.namespace);
         env.operator.set_env("MTLS_OPERATOR_WATCH_NAMESPACE", &both);
         env.operator.restart().expect("the operator starts");
-        acme.api(CERTIFICATE).delete("client", &Default::default()).await.expect("deleted");
-        eventually("it is out", async || match holds(&truststore(&env).await.1, &theirs) {
-            false => Ok(()),
-            true => Err("it is trusted".to_owned()),
+        acme.api(CERTIFICATE)
+            .delete("client", &Default::default())
+            .await
+            .expect("deleted");
+        eventually("it is out", async || {
+            match holds(&truststore(&env).await.1, &theirs) {
+                false => Ok(()),
+                true => Err("it is trusted".to_owned()),
+            }
         })
         .await;
     });

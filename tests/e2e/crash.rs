@@ -1,6 +1,6 @@
-//! The operator is killed (SIGKILL) at every call of a whole scenario that changes something, in AWS or in Kubernetes, once before it is done and
-//! once after: the next one finds its way from what is there, and the scenario ends as it does undisturbed. Nothing is there twice, and nothing
-//! is left over.
+//! The operator is killed (SIGKILL) at every call of a whole scenario that changes something, in AWS or in
+//! Kubernetes, once before it is done and once after: the next one finds its way from what is there, and the
+//! scenario ends as it does undisturbed. Nothing is there twice, and nothing is left over.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
@@ -33,9 +33,17 @@ fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
             (call.operation, *count - 1)
         });
         let writes: Vec<_> = writes.collect();
-        let points: Vec<_> = writes.iter().flat_map(|write| [(write, When::Before), (write, When::After)]).collect();
-        let lives = points.iter().map(|((operation, skip), when)| killed_at(operation, *skip, *when, &told));
-        stream::iter(lives).buffer_unordered(AT_ONCE).collect::<()>().await;
+        let points: Vec<_> = writes
+            .iter()
+            .flat_map(|write| [(write, When::Before), (write, When::After)])
+            .collect();
+        let lives = points
+            .iter()
+            .map(|((operation, skip), when)| killed_at(operation, *skip, *when, &told));
+        stream::iter(lives)
+            .buffer_unordered(AT_ONCE)
+            .collect::<()>()
+            .await;
         println!("crashes points={0} converged={0} leaked=0", points.len());
     });
 }
@@ -45,10 +53,26 @@ async fn killed_at(operation: &str, skip: u64, when: When, expected: &Told) {
     scenario::prepare(&env).await;
     let point = format!("killed {when:?} {operation} number {}", skip + 1);
     let account = env.account.id.clone();
-    let hold = Fault { operation, account: &account, skip, when, hold: true, ..Fault::default() };
-    let rule = env.control().add_faults(&[hold]).await.expect("the emulator takes it").remove(0).id;
+    let hold = Fault {
+        operation,
+        account: &account,
+        skip,
+        when,
+        hold: true,
+        ..Fault::default()
+    };
+    let rule = env
+        .control()
+        .add_faults(&[hold])
+        .await
+        .expect("the emulator takes it")
+        .remove(0)
+        .id;
     let told = scenario::tell(&mut env, Some(Held::Aws(rule))).await;
-    assert!(scenario::was_killed(&env, Held::Aws(rule)).await, "{point}: there was no such call");
+    assert!(
+        scenario::was_killed(&env, Held::Aws(rule)).await,
+        "{point}: there was no such call"
+    );
     assert_eq!(told.served, expected.served, "{point}");
     assert_eq!(told.left, expected.left, "{point}");
     env.operator.kill();
@@ -57,9 +81,13 @@ async fn killed_at(operation: &str, skip: u64, when: When, expected: &Told) {
 /// A write of the operator to Kubernetes: its method, and where, as the scenario names it.
 type Write = (http::Method, String);
 
-/// The place of a write in words that are the same in every life: without the namespace; Events, each of which has a name of its own, are one.
+/// The place of a write in words that are the same in every life: without the namespace; Events, each of
+/// which has a name of its own, are one.
 fn place(env: &TestEnv, seen: &Seen) -> Option<Write> {
-    let path = seen.path.split_once(&format!("/namespaces/{}/", env.namespace))?.1;
+    let path = seen
+        .path
+        .split_once(&format!("/namespaces/{}/", env.namespace))?
+        .1;
     // Nobody's life depends on the Lease; that of a dead operator is taken over.
     let path = match path.split_once('/').unwrap_or((path, "")) {
         ("leases", _) => return None,
@@ -79,18 +107,30 @@ fn killed_at_any_write_to_kubernetes_the_next_operator_goes_on() {
         for write in proxy.seen().iter().filter_map(|seen| place(&env, seen)) {
             *counts.entry(write).or_default() += 1;
         }
-        // How often a status is written depends on who is faster. Each kind of write at its first time; in the long form at every one.
+        // How often a status is written depends on who is faster. Each kind of write at its first time; in
+        // the long form at every one.
         let all = |count: u64| if long() { 0..count } else { 0..1 };
-        let writes = counts.iter().flat_map(|(write, count)| all(*count).map(move |skip| (write, skip)));
-        let points: Vec<_> =
-            writes.flat_map(|(write, skip)| [(write, skip, When::Before), (write, skip, When::After)]).collect();
-        let kinds: BTreeSet<_> = counts.keys().map(|(method, path)| format!("{method} {path}")).collect();
-        for known in
-            ["POST secrets", "PATCH mtlsdomains/d", "PATCH mtlsdomains/d/status", "DELETE secrets/d.partners-ca"]
-        {
+        let writes = counts
+            .iter()
+            .flat_map(|(write, count)| all(*count).map(move |skip| (write, skip)));
+        let points: Vec<_> = writes
+            .flat_map(|(write, skip)| [(write, skip, When::Before), (write, skip, When::After)])
+            .collect();
+        let kinds: BTreeSet<_> = counts
+            .keys()
+            .map(|(method, path)| format!("{method} {path}"))
+            .collect();
+        for known in [
+            "POST secrets",
+            "PATCH mtlsdomains/d",
+            "PATCH mtlsdomains/d/status",
+            "DELETE secrets/d.partners-ca",
+        ] {
             assert!(kinds.contains(known), "{known}: {kinds:?}");
         }
-        let lives = points.iter().map(|(write, skip, when)| killed_at_write(write, *skip, *when, &told));
+        let lives = points
+            .iter()
+            .map(|(write, skip, when)| killed_at_write(write, *skip, *when, &told));
         let killed: Vec<bool> = stream::iter(lives).buffer_unordered(AT_ONCE).collect().await;
         let points = killed.iter().filter(|killed| **killed).count();
         println!("crashes of Kubernetes writes points={points} converged={points} leaked=0");
@@ -108,7 +148,12 @@ async fn killed_at_write((method, path): &Write, skip: u64, when: When, expected
     scenario::prepare(&env).await;
     let point = format!("killed {when:?} {method} {path} number {}", skip + 1);
     let path = format!("/namespaces/{}/{path}?", env.namespace);
-    let rule = Rule { skip, times: 1, when, ..Rule::of(Some(method.clone()), &path, ProxyAction::Hold) };
+    let rule = Rule {
+        skip,
+        times: 1,
+        when,
+        ..Rule::of(Some(method.clone()), &path, ProxyAction::Hold)
+    };
     let held = Held::Cluster(&proxy, proxy.add(rule));
     let told = scenario::tell(&mut env, Some(held)).await;
     let killed = scenario::was_killed(&env, held).await;

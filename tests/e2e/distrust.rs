@@ -1,5 +1,5 @@
-//! Lives of trust that is taken away, or never given: no distrust ends by accident, a bundle in `ca.crt` trusts nobody, and no tenant takes an
-//! authority's room.
+//! Lives of trust that is taken away, or never given: no distrust ends by accident, a bundle in `ca.crt`
+//! trusts nobody, and no tenant takes an authority's room.
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Api;
 use serde_json::{Value, json};
@@ -22,17 +22,43 @@ async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_s
     write_config_map(&env, "partners", &format!("{}{}", thief_ca.pem, fine.pem)).await;
     let all = json!({"name": "all", "configMapRef": {"name": "partners"}});
     let out = json!({"name": "out", "state": "Distrusted", "configMapRef": {"name": "out"}});
-    create(&env, DOMAIN, "partners", domain_spec(&env, json!({"authorities": [all]}))).await;
+    create(
+        &env,
+        DOMAIN,
+        "partners",
+        domain_spec(&env, json!({"authorities": [all]})),
+    )
+    .await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     answers(&env, &thief, "200", "before").await;
 
     // Missing, then cut off: nobody knows what to take out, and that is said.
-    change(&env, DOMAIN, "partners", json!({"trust": {"authorities": [all, out]}})).await;
+    change(
+        &env,
+        DOMAIN,
+        "partners",
+        json!({"trust": {"authorities": [all, out]}}),
+    )
+    .await;
     let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "RefNotFound").await;
-    assert!(message(&object, "ResolvedRefs").contains("there is no ConfigMap out"), "{object}");
+    assert!(
+        message(&object, "ResolvedRefs").contains("there is no ConfigMap out"),
+        "{object}"
+    );
     write_config_map(&env, "out", &thief_ca.pem[..thief_ca.pem.len() / 2]).await;
-    let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "InvalidCACertificateRef").await;
-    assert!(message(&object, "Ready").contains("authority out: the distrust has no effect yet"), "{object}");
+    let object = until(
+        &env,
+        DOMAIN,
+        "partners",
+        "ResolvedRefs",
+        "False",
+        "InvalidCACertificateRef",
+    )
+    .await;
+    assert!(
+        message(&object, "Ready").contains("authority out: the distrust has no effect yet"),
+        "{object}"
+    );
     assert_eq!(thief.calls(&env).await, "200");
 
     write_config_map(&env, "out", &thief_ca.pem).await;
@@ -52,17 +78,40 @@ async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_s
         warnings(o).contains("What this entry distrusted before stays distrusted")
     })
     .await;
-    assert_eq!((says(&object, "Ready").as_str(), says(&object, "ResolvedRefs").as_str()), ("True", "True"));
-    assert_eq!((thief.calls(&env).await.as_str(), truststore(&env).await.0), ("403", version));
+    assert_eq!(
+        (
+            says(&object, "Ready").as_str(),
+            says(&object, "ResolvedRefs").as_str()
+        ),
+        ("True", "True")
+    );
+    assert_eq!(
+        (thief.calls(&env).await.as_str(), truststore(&env).await.0),
+        ("403", version)
+    );
     // The next version of the truststore remembers it, too.
-    write_config_map(&env, "partners", &format!("{}{}{}", thief_ca.pem, fine.pem, late.pem)).await;
+    write_config_map(
+        &env,
+        "partners",
+        &format!("{}{}{}", thief_ca.pem, fine.pem, late.pem),
+    )
+    .await;
     let (_, text) = pinned(&env, "has the late authority", |text| holds(text, &late.pem)).await;
     assert!(!holds(&text, &thief_ca.pem), "{text}");
     answers(&env, &late.leaf("late"), "200", "others come").await;
-    assert_eq!((thief.calls(&env).await.as_str(), caller.calls(&env).await.as_str()), ("403", "200"));
+    assert_eq!(
+        (
+            thief.calls(&env).await.as_str(),
+            caller.calls(&env).await.as_str()
+        ),
+        ("403", "200")
+    );
 
     change(&env, DOMAIN, "partners", json!({"trust": {"authorities": [all]}})).await;
-    let (_, text) = pinned(&env, "forgets with the entry", |text| !text.contains("distrusted: ")).await;
+    let (_, text) = pinned(&env, "forgets with the entry", |text| {
+        !text.contains("distrusted: ")
+    })
+    .await;
     assert!(holds(&text, &thief_ca.pem), "{text}");
     answers(&env, &thief, "200", "the entry is gone").await;
 }
@@ -72,12 +121,26 @@ async fn a_bundle_beside_an_authority_trusts_nobody() {
     let env = TestEnv::start("beside").await;
     let [own, stranger] = ["Own CA", "Stranger CA"].map(Ca::new);
     let bundle = format!("{}{}", own.pem, stranger.pem);
-    create_secret(&env, "own-ca", &[("tls.crt", &own.pem), ("tls.key", &own.key), ("ca.crt", &bundle)]).await;
+    create_secret(
+        &env,
+        "own-ca",
+        &[("tls.crt", &own.pem), ("tls.key", &own.key), ("ca.crt", &bundle)],
+    )
+    .await;
     let entry = json!({"name": "own", "secretRef": {"name": "own-ca"}});
-    create(&env, DOMAIN, "partners", domain_spec(&env, json!({"authorities": [entry]}))).await;
+    create(
+        &env,
+        DOMAIN,
+        "partners",
+        domain_spec(&env, json!({"authorities": [entry]})),
+    )
+    .await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    assert!(warnings(&object).contains("authority own: CN=Stranger CA stands in ca.crt"), "{object}");
+    assert!(
+        warnings(&object).contains("authority own: CN=Stranger CA stands in ca.crt"),
+        "{object}"
+    );
     let (_, secret) = issued(&env, "client1", 1).await;
     answers(&env, &Caller::of(&secret), "200", "issued under it").await;
     answers(&env, &own.leaf("caller"), "200", "a caller of the authority").await;
@@ -89,7 +152,9 @@ async fn a_bundle_beside_an_authority_trusts_nobody() {
 async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     let env = TestEnv::start("filled").await;
     ready_domain(&env).await;
-    let uris: Vec<_> = (0..50).map(|n| format!("spiffe://example.com/{n:02}{}", "a".repeat(1970))).collect();
+    let uris: Vec<_> = (0..50)
+        .map(|n| format!("spiffe://example.com/{n:02}{}", "a".repeat(1970)))
+        .collect();
     let fat = |n: usize| json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": format!("fat-{n}")}, "uris": uris});
     for n in 0..8 {
         create(&env, CERTIFICATE, &format!("fat-{n}"), fat(n)).await;
@@ -97,9 +162,17 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     // So many are trusted, and so many do not fit and say so.
     let settled = async |trusted: usize, full: usize| {
         eventually(&format!("{full} do not fit"), async || {
-            let all = api(&env, CERTIFICATE).list(&Default::default()).await.map_err(|e| e.to_string())?.items;
-            let all = all.iter().map(|object| serde_json::to_value(object).expect("JSON"));
-            let states: Vec<_> = all.map(|o| (says(&o, "Ready"), condition(&o, "Trusted"))).collect();
+            let all = api(&env, CERTIFICATE)
+                .list(&Default::default())
+                .await
+                .map_err(|e| e.to_string())?
+                .items;
+            let all = all
+                .iter()
+                .map(|object| serde_json::to_value(object).expect("JSON"));
+            let states: Vec<_> = all
+                .map(|o| (says(&o, "Ready"), condition(&o, "Trusted")))
+                .collect();
             let count = |ready: &str, reason: &str| {
                 let is = |(is, c): &&(String, Option<Value>)| {
                     is == ready && c.as_ref().is_some_and(|c| c["reason"] == reason)
@@ -121,9 +194,18 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     write_config_map(&env, "next", &format!("{}{}{}", next.pem, big.pem, late.pem)).await;
     let mut authorities = generated()["authorities"].as_array().expect("a list").clone();
     authorities.push(json!({"name": "next", "configMapRef": {"name": "next"}}));
-    change(&env, DOMAIN, "partners", json!({"trust": {"authorities": authorities}})).await;
+    change(
+        &env,
+        DOMAIN,
+        "partners",
+        json!({"trust": {"authorities": authorities}}),
+    )
+    .await;
     let all = [&next.pem, &big.pem, &late.pem];
-    let (_, text) = pinned(&env, "has the authorities", |text| all.iter().all(|pem| holds(text, pem))).await;
+    let (_, text) = pinned(&env, "has the authorities", |text| {
+        all.iter().all(|pem| holds(text, pem))
+    })
+    .await;
     assert!(text.len() <= 1_000_000, "{}", text.len());
     answers(&env, &next.leaf("caller"), "200", "a caller of the new authority").await;
     settled(6, 2).await;

@@ -1,4 +1,5 @@
-//! `mtls-operator doctor`, the program itself, on domains of which one thing after another is made to go wrong: it names each, and changes nothing.
+//! `mtls-operator doctor`, the program itself, on domains of which one thing after another is made to go
+//! wrong: it names each, and changes nothing.
 use std::collections::BTreeSet;
 
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};
@@ -21,12 +22,16 @@ async fn doctor(env: &TestEnv, args: &[&str]) -> (Value, i32) {
         .env_clear()
         .envs(world().operator_env(&env.account, &env.prepared.bucket))
         // With the operator's own rights, as in its pod.
-        .env("KUBECONFIG", env.operator.log().with_file_name("operator.kubeconfig"))
+        .env(
+            "KUBECONFIG",
+            env.operator.log().with_file_name("operator.kubeconfig"),
+        )
         .output()
         .await
         .expect("it runs");
     let code = out.status.code().expect("it ends by itself");
-    let said = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| json!(String::from_utf8_lossy(&out.stderr)));
+    let said =
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|_| json!(String::from_utf8_lossy(&out.stderr)));
     (said, code)
 }
 
@@ -36,7 +41,10 @@ async fn found(env: &TestEnv, args: &[&str]) -> BTreeSet<String> {
     assert_eq!(said["unseen"], json!([]), "{said:#}");
     let findings = said["findings"].as_array().unwrap_or_else(|| panic!("{said:#}"));
     assert_eq!(code, i32::from(!findings.is_empty()), "{said:#}");
-    findings.iter().map(|finding| finding["what"].as_str().expect("a word").to_owned()).collect()
+    findings
+        .iter()
+        .map(|finding| finding["what"].as_str().expect("a word").to_owned())
+        .collect()
 }
 
 fn words(all: &[&str]) -> BTreeSet<String> {
@@ -59,18 +67,35 @@ async fn about(env: &TestEnv, caller: &Caller) -> BTreeSet<String> {
 async fn callers_files_of_every_shape(env: &TestEnv, caller: &Caller) {
     let (crt, key) = (caller.crt.as_str(), caller.key.as_str());
     let shapes = [
-        ("certificate and key in one", format!("{crt}{key}"), format!("{crt}{key}")),
-        ("the key first, with text", format!("Bag Attributes\n{key}Bag Attributes\n{crt}"), key.to_owned()),
+        (
+            "certificate and key in one",
+            format!("{crt}{key}"),
+            format!("{crt}{key}"),
+        ),
+        (
+            "the key first, with text",
+            format!("Bag Attributes\n{key}Bag Attributes\n{crt}"),
+            key.to_owned(),
+        ),
         ("joined", format!("{}{key}", crt.trim_end()), key.to_owned()),
-        ("a byte order mark", format!("\u{feff}{crt}"), format!("\u{feff}{key}")),
-        ("of Windows", crt.replace('\n', "\r\n"), format!("\u{feff}{}", key.replace('\n', "\r\n"))),
+        (
+            "a byte order mark",
+            format!("\u{feff}{crt}"),
+            format!("\u{feff}{key}"),
+        ),
+        (
+            "of Windows",
+            crt.replace('\n', "\r\n"),
+            format!("\u{feff}{}", key.replace('\n', "\r\n")),
+        ),
     ];
     for (name, crt, key) in shapes {
         assert_eq!(about(env, &Caller { crt, key }).await, words(&[]), "{name}");
     }
 }
 
-/// A chain of authorities, the first self-signed, and a caller under the last who sends all but the first along; PEM of the authorities.
+/// A chain of authorities, the first self-signed, and a caller under the last who sends all but the first
+/// along; PEM of the authorities.
 fn chain(names: &[&str]) -> (Vec<String>, Caller) {
     let (mut pems, mut above): (Vec<String>, Option<Issuer<'static, KeyPair>>) = (vec![], None);
     let make = |name: &str, ca: bool, above: &mut Option<Issuer<'static, KeyPair>>| {
@@ -79,8 +104,16 @@ fn chain(names: &[&str]) -> (Vec<String>, Caller) {
         let mut params = CertificateParams::default();
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = if ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
-        params.extended_key_usages = if ca { vec![] } else { vec![ExtendedKeyUsagePurpose::ClientAuth] };
+        params.is_ca = if ca {
+            IsCa::Ca(BasicConstraints::Unconstrained)
+        } else {
+            IsCa::NoCa
+        };
+        params.extended_key_usages = if ca {
+            vec![]
+        } else {
+            vec![ExtendedKeyUsagePurpose::ClientAuth]
+        };
         let made = match above.as_ref() {
             Some(issuer) => params.signed_by(&key, issuer),
             None => params.self_signed(&key),
@@ -92,7 +125,13 @@ fn chain(names: &[&str]) -> (Vec<String>, Caller) {
         pems.push(make(name, true, &mut above).0);
     }
     let (leaf, key) = make("caller", false, &mut above);
-    (pems.clone(), Caller { crt: [vec![leaf], pems.split_off(1)].concat().concat(), key })
+    (
+        pems.clone(),
+        Caller {
+            crt: [vec![leaf], pems.split_off(1)].concat().concat(),
+            key,
+        },
+    )
 }
 
 #[test]
@@ -107,20 +146,43 @@ fn what_is_wrong_with_a_caller_is_named() {
             {"name": "root", "pem": partners[0]},
             {"name": "partner", "pem": partner.pem},
         ]);
-        env.create_domain("d", json!({"trust": {"authorities": authorities, "issuingAuthority": "partners"}})).await;
+        env.create_domain(
+            "d",
+            json!({"trust": {"authorities": authorities, "issuingAuthority": "partners"}}),
+        )
+        .await;
         env.create_certificate("client1", "d").await;
         env.ready("d").await;
         env.certificate_ready("client1").await;
         let client1 = format!("{}/client1", env.namespace);
         let mark = env.mark().await;
 
-        assert_eq!(found(&env, &[&host, "--certificate", &client1]).await, words(&[]), "all is well");
-        assert_eq!(found(&env, &[&format!("{}/d", env.namespace)]).await, words(&[]), "nobody calls");
+        assert_eq!(
+            found(&env, &[&host, "--certificate", &client1]).await,
+            words(&[]),
+            "all is well"
+        );
+        assert_eq!(
+            found(&env, &[&format!("{}/d", env.namespace)]).await,
+            words(&[]),
+            "nobody calls"
+        );
         callers_files_of_every_shape(&env, &partner.leaf("x")).await;
-        assert_eq!(about(&env, &Ca::new("doctor-stranger").leaf("x")).await, words(&["certificate-not-trusted"]));
-        assert_eq!(about(&env, &under_partner).await, words(&["issuer-not-in-truststore"]), "only its root is trusted");
+        assert_eq!(
+            about(&env, &Ca::new("doctor-stranger").leaf("x")).await,
+            words(&["certificate-not-trusted"])
+        );
+        assert_eq!(
+            about(&env, &under_partner).await,
+            words(&["issuer-not-in-truststore"]),
+            "only its root is trusted"
+        );
         let (_, deep) = chain(&["doctor-root", "doctor-intermediate"]);
-        assert_eq!(about(&env, &deep).await, words(&["certificate-not-trusted"]), "the same names, other keys");
+        assert_eq!(
+            about(&env, &deep).await,
+            words(&["certificate-not-trusted"]),
+            "the same names, other keys"
+        );
         assert_eq!(about(&env, &partner.leaf("x")).await, words(&[]), "trusted");
         let gone = partner.leaf_until("gone", rcgen::date_time_ymd(2024, 1, 1));
         assert_eq!(about(&env, &gone).await, words(&["client-certificate-expired"]));
@@ -153,41 +215,84 @@ fn what_is_wrong_with_a_domain_is_named() {
         let mark = env.mark().await;
         assert_eq!(found(&env, &args).await, words(&[]), "all is well");
         let account = env.account.id.clone();
-        let reads = Calls { account: &account, operation: "GetApi", since: mark, ..Calls::default() };
+        let reads = Calls {
+            account: &account,
+            operation: "GetApi",
+            since: mark,
+            ..Calls::default()
+        };
         let reads = env.control().stats(&reads).await.expect("the journal");
         assert_eq!(reads.calls, 1, "its one API is read once");
 
         let gateway = env.gateway();
-        let update = gateway.update_api().api_id(&env.prepared.api_id).disable_execute_api_endpoint(false);
+        let update = gateway
+            .update_api()
+            .api_id(&env.prepared.api_id)
+            .disable_execute_api_endpoint(false);
         update.send().await.expect("UpdateApi");
         now(&env, "bypass-open").await;
 
         let domain = env.gateway_domain().await;
-        let uri = domain.mutual_tls_authentication.expect("mutual TLS").truststore_uri.expect("a URI");
-        let (bucket, key) = uri.strip_prefix("s3://").and_then(|path| path.split_once('/')).expect("an S3 URI");
+        let uri = domain
+            .mutual_tls_authentication
+            .expect("mutual TLS")
+            .truststore_uri
+            .expect("a URI");
+        let (bucket, key) = uri
+            .strip_prefix("s3://")
+            .and_then(|path| path.split_once('/'))
+            .expect("an S3 URI");
         let newer = aws_sdk_s3::primitives::ByteStream::from_static(b"# newer");
-        env.s3().put_object().bucket(bucket).key(key).body(newer).send().await.expect("PutObject");
+        env.s3()
+            .put_object()
+            .bucket(bucket)
+            .key(key)
+            .body(newer)
+            .send()
+            .await
+            .expect("PutObject");
         now(&env, "truststore-stale").await;
 
         let id = env.mapping_id("").await;
-        gateway.delete_api_mapping().domain_name(&host).api_mapping_id(id).send().await.expect("DeleteApiMapping");
+        gateway
+            .delete_api_mapping()
+            .domain_name(&host)
+            .api_mapping_id(id)
+            .send()
+            .await
+            .expect("DeleteApiMapping");
         now(&env, "mapping-missing").await;
 
         let record = env.record(RrType::A).await.expect("the alias");
         let zone = record.alias_target.expect("an alias").hosted_zone_id;
-        let target =
-            AliasTarget::builder().hosted_zone_id(zone).dns_name("d-elsewhere.execute-api.eu-west-1.amazonaws.com");
+        let target = AliasTarget::builder()
+            .hosted_zone_id(zone)
+            .dns_name("d-elsewhere.execute-api.eu-west-1.amazonaws.com");
         let target = target.evaluate_target_health(false).build().expect("a target");
-        let wrong = ResourceRecordSet::builder().name(format!("{host}.")).r#type(RrType::A).alias_target(target);
-        env.change_record(ChangeAction::Upsert, wrong.build().expect("a record")).await;
+        let wrong = ResourceRecordSet::builder()
+            .name(format!("{host}."))
+            .r#type(RrType::A)
+            .alias_target(target);
+        env.change_record(ChangeAction::Upsert, wrong.build().expect("a record"))
+            .await;
         now(&env, "dns-missing").await;
 
         let arn = env.server_certificates().await.remove(0);
-        let expired = CertificateState { arn: &arn, status: "EXPIRED", ..CertificateState::default() };
-        env.control().set_certificate(&expired).await.expect("the emulator takes it");
+        let expired = CertificateState {
+            arn: &arn,
+            status: "EXPIRED",
+            ..CertificateState::default()
+        };
+        env.control()
+            .set_certificate(&expired)
+            .await
+            .expect("the emulator takes it");
         now(&env, "server-certificate-not-issued").await;
 
-        env.control().set_domain_status(&env.account.id, &host, "UPDATING", "").await.expect("the emulator takes it");
+        env.control()
+            .set_domain_status(&env.account.id, &host, "UPDATING", "")
+            .await
+            .expect("the emulator takes it");
         now(&env, "domain-updating").await;
 
         env.change("d", json!({"suspend": true})).await;
@@ -202,16 +307,32 @@ fn what_it_cannot_read_is_told() {
         let host = env.host();
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
-        env.control().deny(&env.account.id, &["acm:*", "s3:*"]).await.expect("the emulator takes it");
+        env.control()
+            .deny(&env.account.id, &["acm:*", "s3:*"])
+            .await
+            .expect("the emulator takes it");
         let (said, code) = doctor(&env, &[&host]).await;
         assert_eq!((code, &said["findings"]), (2, &json!([])), "{said:#}");
         let unseen = said["unseen"].to_string();
-        assert!(unseen.contains("acm:DescribeCertificate") && unseen.contains("s3:HeadObject"), "{unseen}");
+        assert!(
+            unseen.contains("acm:DescribeCertificate") && unseen.contains("s3:HeadObject"),
+            "{unseen}"
+        );
         let (said, code) = doctor(&env, &["nobody.example.com"]).await;
-        assert!(code == 2 && said.to_string().contains("there is no MtlsDomain for nobody.example.com"), "{said}");
+        assert!(
+            code == 2
+                && said
+                    .to_string()
+                    .contains("there is no MtlsDomain for nobody.example.com"),
+            "{said}"
+        );
         let missing = format!("{}/nobody", env.namespace);
         let (said, code) = doctor(&env, &[&host, "--certificate", &missing]).await;
         let told = format!("mtls-operator: there is no ClientCertificate {missing}");
-        assert_eq!((code, said.as_str().map(str::trim)), (2, Some(told.as_str())), "a sentence");
+        assert_eq!(
+            (code, said.as_str().map(str::trim)),
+            (2, Some(told.as_str())),
+            "a sentence"
+        );
     });
 }

@@ -1,8 +1,10 @@
-//! Everything that somebody can change or delete behind the operator's back, row by row: it is restored by just the writes that this takes,
-//! or it is reported and left until somebody undoes it. Nothing else is touched: the journal shows exactly the writes that a row names, and
-//! what belongs to others looks at the end as it did at the beginning. A lost CA key is no drift: nothing is put in its place.
+//! Everything that somebody can change or delete behind the operator's back, row by row: it is restored by
+//! just the writes that this takes, or it is reported and left until somebody undoes it. Nothing else is
+//! touched: the journal shows exactly the writes that a row names, and what belongs to others looks at the
+//! end as it did at the beginning. A lost CA key is no drift: nothing is put in its place.
 //!
-//! Rows of one kind share an environment, one after the other; each starts from a domain that is served as its spec says.
+//! Rows of one kind share an environment, one after the other; each starts from a domain that is served as
+//! its spec says.
 use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, resume_unwind},
@@ -59,7 +61,11 @@ impl Table {
         env.ready("d").await;
         env.reconciles(1).await;
         let not_owned = not_owned(&env).await;
-        Table { env, figures: Figures::default(), not_owned }
+        Table {
+            env,
+            figures: Figures::default(),
+            not_owned,
+        }
     }
 
     /// What somebody does (`theirs`, as the journal has it) is restored by the writes `ours`, and no others.
@@ -81,7 +87,11 @@ impl Table {
             }
             let now = there(&self.env).await;
             let differs: Vec<_> = now.symmetric_difference(&before).collect();
-            if differs.is_empty() { Ok(()) } else { Err(format!("{differs:?} after {writes:?}")) }
+            if differs.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{differs:?} after {writes:?}"))
+            }
         })
         .await;
         let ready = self.env.ready("d").await;
@@ -98,7 +108,8 @@ impl Table {
         self.figures.corrected += 1;
     }
 
-    /// What somebody does (`theirs`) is reported by a condition, nothing is written, and once it is undone all is as before.
+    /// What somebody does (`theirs`) is reported by a condition, nothing is written, and once it is undone
+    /// all is as before.
     pub async fn reported(
         &mut self,
         what: &str,
@@ -121,7 +132,11 @@ impl Table {
         eventually(&format!("{what}: undone"), async || {
             let now = there(&self.env).await;
             let differs: Vec<_> = now.symmetric_difference(&before).collect();
-            if differs.is_empty() { Ok(()) } else { Err(format!("{differs:?}")) }
+            if differs.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{differs:?}"))
+            }
         })
         .await;
         self.env.condition("d", type_, |c| !says(c)).await;
@@ -134,7 +149,9 @@ impl Table {
     /// A write of the journal, where a row says HOST for the domain's name and ZONE for its parent.
     fn named(&self, write: &str) -> String {
         let host = self.env.host();
-        write.replace("HOST", &host).replace("ZONE", &self.env.prepared.zone)
+        write
+            .replace("HOST", &host)
+            .replace("ZONE", &self.env.prepared.zone)
     }
 
     /// The figures, with how much of others is not as it was.
@@ -142,7 +159,10 @@ impl Table {
         let now = not_owned(&self.env).await;
         let touched: Vec<_> = self.not_owned.symmetric_difference(&now).collect();
         assert!(touched.is_empty(), "{touched:?}");
-        Figures { not_owned_touched: touched.len(), ..self.figures }
+        Figures {
+            not_owned_touched: touched.len(),
+            ..self.figures
+        }
     }
 }
 
@@ -161,7 +181,10 @@ fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
         ];
         // All of them to their end, so that one run says everything that is wrong.
         let ends = join_all(lives.map(|env| AssertUnwindSafe(env).catch_unwind())).await;
-        let all: Vec<_> = ends.into_iter().map(|end| end.unwrap_or_else(|why| resume_unwind(why))).collect();
+        let all: Vec<_> = ends
+            .into_iter()
+            .map(|end| end.unwrap_or_else(|why| resume_unwind(why)))
+            .collect();
         let sum = |of: fn(&Figures) -> usize| all.iter().map(of).sum::<usize>();
         println!(
             "drift rows={} repaired={} reported={} foreign_touched={}",
@@ -173,10 +196,16 @@ fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
     });
 }
 
-/// What the domain `d` of the environment has in AWS, in words that do not change when a thing is created again.
+/// What the domain `d` of the environment has in AWS, in words that do not change when a thing is created
+/// again.
 async fn there(env: &TestEnv) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
-    let domain = env.gateway().get_domain_name().domain_name(env.host()).send().await;
+    let domain = env
+        .gateway()
+        .get_domain_name()
+        .domain_name(env.host())
+        .send()
+        .await;
     let mut target = "no target".to_owned();
     if let Ok(domain) = domain {
         let config = &domain.domain_name_configurations()[0];
@@ -197,30 +226,69 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
             let (bucket, key) = uri.strip_prefix("s3://")?.split_once('/')?;
             Some((bucket, key, version))
         }) {
-            let object = env.s3().get_object().bucket(bucket).key(key).version_id(version).send().await;
+            let object = env
+                .s3()
+                .get_object()
+                .bucket(bucket)
+                .key(key)
+                .version_id(version)
+                .send()
+                .await;
             let text = match object {
                 Ok(object) => object.body.collect().await.expect("bytes").into_bytes().to_vec(),
                 Err(_) => b"gone".to_vec(),
             };
             let latest = env.s3().head_object().bucket(bucket).key(key).send().await;
             let is_latest = latest.is_ok_and(|latest| latest.version_id() == Some(version));
-            all.insert(format!("truststore latest: {is_latest} {}", String::from_utf8_lossy(&text)));
+            all.insert(format!(
+                "truststore latest: {is_latest} {}",
+                String::from_utf8_lossy(&text)
+            ));
         }
         let arn = config.certificate_arn().unwrap_or_default();
-        let tags = env.acm().list_tags_for_certificate().certificate_arn(arn).send().await;
+        let tags = env
+            .acm()
+            .list_tags_for_certificate()
+            .certificate_arn(arn)
+            .send()
+            .await;
         all.insert(format!("certificate {:?}", tags.ok().and_then(|tags| tags.tags)));
-        all.extend(env.mapped().await.iter().map(|mapping| format!("mapping {mapping:?}")));
+        all.extend(
+            env.mapped()
+                .await
+                .iter()
+                .map(|mapping| format!("mapping {mapping:?}")),
+        );
     }
-    all.extend(env.records().await.iter().map(|r| format!("{r:?}").replace(&target.to_lowercase(), "TARGET")));
+    all.extend(
+        env.records()
+            .await
+            .iter()
+            .map(|r| format!("{r:?}").replace(&target.to_lowercase(), "TARGET")),
+    );
     for api in env.gateway().get_apis().send().await.expect("GetApis").items() {
         let id = api.api_id().unwrap_or_default();
         let mut tags: Vec<_> = api.tags().into_iter().flatten().collect();
         tags.sort();
-        all.insert(format!("API {id} {:?} {tags:?}", api.disable_execute_api_endpoint()));
-        for i in env.gateway().get_integrations().api_id(id).send().await.expect("GetIntegrations").items() {
+        all.insert(format!(
+            "API {id} {:?} {tags:?}",
+            api.disable_execute_api_endpoint()
+        ));
+        for i in env
+            .gateway()
+            .get_integrations()
+            .api_id(id)
+            .send()
+            .await
+            .expect("GetIntegrations")
+            .items()
+        {
             let mut parameters: Vec<_> = i.request_parameters().into_iter().flatten().collect();
             parameters.sort();
-            all.insert(format!("integration {id} {:?} {parameters:?}", i.integration_id()));
+            all.insert(format!(
+                "integration {id} {:?} {parameters:?}",
+                i.integration_id()
+            ));
         }
     }
     let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
@@ -228,9 +296,21 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
         let id = api.id().unwrap_or_default();
         let mut tags: Vec<_> = api.tags().into_iter().flatten().collect();
         tags.sort();
-        all.insert(format!("REST API {id} {} {tags:?}", api.disable_execute_api_endpoint()));
-        let resources = v1.get_resources().rest_api_id(id).embed("methods").send().await.expect("GetResources");
-        let methods = resources.items().iter().flat_map(|r| r.resource_methods().into_iter().flatten());
+        all.insert(format!(
+            "REST API {id} {} {tags:?}",
+            api.disable_execute_api_endpoint()
+        ));
+        let resources = v1
+            .get_resources()
+            .rest_api_id(id)
+            .embed("methods")
+            .send()
+            .await
+            .expect("GetResources");
+        let methods = resources
+            .items()
+            .iter()
+            .flat_map(|r| r.resource_methods().into_iter().flatten());
         for (method, at) in methods {
             let parameters = at.method_integration().and_then(|i| i.request_parameters());
             let mut parameters: Vec<_> = parameters.into_iter().flatten().collect();
@@ -246,23 +326,64 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
 /// What is not ours, as the end-to-end tests make it.
 async fn not_owned(env: &TestEnv) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
-    for domain in env.gateway().get_domain_names().send().await.expect("GetDomainNames").items() {
+    for domain in env
+        .gateway()
+        .get_domain_names()
+        .send()
+        .await
+        .expect("GetDomainNames")
+        .items()
+    {
         if domain.domain_name() != Some(&env.host()) {
             all.insert(format!("{domain:?}"));
         }
     }
     for arn in env.server_certificates().await {
-        let tags = env.acm().list_tags_for_certificate().certificate_arn(&arn).send().await.expect("tags").tags;
+        let tags = env
+            .acm()
+            .list_tags_for_certificate()
+            .certificate_arn(&arn)
+            .send()
+            .await
+            .expect("tags")
+            .tags;
         if tags.iter().flatten().any(|tag| tag.value() == Some(THEIRS)) {
             all.insert(format!("{arn} {tags:?}"));
         }
     }
-    all.extend(env.records().await.iter().filter(|r| r.name.starts_with("theirs.")).map(|r| format!("{r:?}")));
+    all.extend(
+        env.records()
+            .await
+            .iter()
+            .filter(|r| r.name.starts_with("theirs."))
+            .map(|r| format!("{r:?}")),
+    );
     let buckets = env.s3().list_buckets().send().await.expect("ListBuckets");
-    for bucket in buckets.buckets().iter().filter_map(|b| b.name()).filter(|b| b.starts_with("theirs-")) {
-        let versioning = env.s3().get_bucket_versioning().bucket(bucket).send().await.expect("versioning");
-        let objects = env.s3().list_object_versions().bucket(bucket).send().await.expect("ListObjectVersions");
-        all.insert(format!("{bucket} {:?} {:?}", versioning.status(), objects.versions()));
+    for bucket in buckets
+        .buckets()
+        .iter()
+        .filter_map(|b| b.name())
+        .filter(|b| b.starts_with("theirs-"))
+    {
+        let versioning = env
+            .s3()
+            .get_bucket_versioning()
+            .bucket(bucket)
+            .send()
+            .await
+            .expect("versioning");
+        let objects = env
+            .s3()
+            .list_object_versions()
+            .bucket(bucket)
+            .send()
+            .await
+            .expect("ListObjectVersions");
+        all.insert(format!(
+            "{bucket} {:?} {:?}",
+            versioning.status(),
+            objects.versions()
+        ));
     }
     all.extend(cluster::not_owned(env).await);
     all

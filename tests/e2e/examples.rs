@@ -1,4 +1,5 @@
-//! The manifests of examples/, as a user applies them: with the names of this environment in place of the example's.
+//! The manifests of examples/, as a user applies them: with the names of this environment in place of the
+//! example's.
 use std::path::Path;
 
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
@@ -6,17 +7,26 @@ use serde_json::Value;
 
 use crate::world::TestEnv;
 
-/// Applies every object of an example, with the host and the API of this environment, and with `others` replaced: text and what stands in its place.
+/// Applies every object of an example, with the host and the API of this environment, and with `others`
+/// replaced: text and what stands in its place.
 pub async fn apply(env: &TestEnv, file: &str, others: &[(&str, &str)]) {
     apply_in(env, &env.namespace, file, others).await;
 }
 
 /// The same in another namespace; what the API server then has.
-pub async fn apply_in(env: &TestEnv, namespace: &str, file: &str, others: &[(&str, &str)]) -> Vec<DynamicObject> {
+pub async fn apply_in(
+    env: &TestEnv,
+    namespace: &str,
+    file: &str,
+    others: &[(&str, &str)],
+) -> Vec<DynamicObject> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(file);
     let mut text = std::fs::read_to_string(&path).expect("the example is there");
     let host = env.host();
-    let usual = [("mtls.example.com", host.as_str()), ("a1b2c3d4e5", &env.prepared.api_id)];
+    let usual = [
+        ("mtls.example.com", host.as_str()),
+        ("a1b2c3d4e5", &env.prepared.api_id),
+    ];
     for (theirs, ours) in others {
         assert!(text.contains(theirs), "{file} says nothing of {theirs}");
         text = text.replace(theirs, ours);
@@ -34,7 +44,11 @@ pub async fn apply_in(env: &TestEnv, namespace: &str, file: &str, others: &[(&st
         let api: Api<DynamicObject> = Api::namespaced_with(env.client.clone(), namespace, &resource);
         let name = object["metadata"]["name"].as_str().expect("a name");
         let apply = PatchParams::apply("user").force();
-        applied.push(api.patch(name, &apply, &Patch::Apply(&object)).await.expect("the API server takes the example"));
+        applied.push(
+            api.patch(name, &apply, &Patch::Apply(&object))
+                .await
+                .expect("the API server takes the example"),
+        );
     }
     applied
 }

@@ -1,5 +1,5 @@
-//! What a user has in AWS before there is an MtlsDomain, made by hand as the walk-throughs do: a certificate, a custom domain that serves,
-//! its record.
+//! What a user has in AWS before there is an MtlsDomain, made by hand as the walk-throughs do: a certificate,
+//! a custom domain that serves, its record.
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_apigatewayv2::types::{
     DomainNameConfiguration, EndpointType, MutualTlsAuthenticationInput, SecurityPolicy,
@@ -10,51 +10,95 @@ use crate::world::{TestEnv, eventually};
 
 pub fn record(name: &str, kind: RrType, value: &str) -> ResourceRecordSet {
     let value = ResourceRecord::builder().value(value).build().unwrap();
-    ResourceRecordSet::builder().name(name).r#type(kind).ttl(60).resource_records(value).build().unwrap()
+    ResourceRecordSet::builder()
+        .name(name)
+        .r#type(kind)
+        .ttl(60)
+        .resource_records(value)
+        .build()
+        .unwrap()
 }
 
 /// An ISSUED certificate for the host of this environment, and its validation record.
 pub async fn certificate(env: &TestEnv) -> String {
-    let request = env.acm().request_certificate().domain_name(env.host()).validation_method(ValidationMethod::Dns);
+    let request = env
+        .acm()
+        .request_certificate()
+        .domain_name(env.host())
+        .validation_method(ValidationMethod::Dns);
     let arn = request.send().await.unwrap().certificate_arn.unwrap();
     let described = async || {
-        let answer = env.acm().describe_certificate().certificate_arn(&arn).send().await;
+        let answer = env
+            .acm()
+            .describe_certificate()
+            .certificate_arn(&arn)
+            .send()
+            .await;
         answer.unwrap().certificate.unwrap()
     };
-    let validation = described().await.domain_validation_options()[0].resource_record().unwrap().clone();
-    env.change_record(ChangeAction::Create, record(validation.name(), RrType::Cname, validation.value())).await;
+    let validation = described().await.domain_validation_options()[0]
+        .resource_record()
+        .unwrap()
+        .clone();
+    env.change_record(
+        ChangeAction::Create,
+        record(validation.name(), RrType::Cname, validation.value()),
+    )
+    .await;
     eventually("their certificate", async || {
         let status = described().await.status.unwrap();
-        if status.as_str() == "ISSUED" { Ok(()) } else { Err(status.to_string()) }
+        if status.as_str() == "ISSUED" {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
     })
     .await;
     arn
 }
 
-/// A custom domain with that certificate, these tags, and mutual TLS where a truststore (URI and version) is given; without mappings.
-pub async fn domain(env: &TestEnv, certificate: &str, tags: &[(&str, &str)], truststore: Option<(&str, &str)>) {
+/// A custom domain with that certificate, these tags, and mutual TLS where a truststore (URI and version) is
+/// given; without mappings.
+pub async fn domain(
+    env: &TestEnv,
+    certificate: &str,
+    tags: &[(&str, &str)],
+    truststore: Option<(&str, &str)>,
+) {
     let config = DomainNameConfiguration::builder()
         .certificate_arn(certificate)
         .endpoint_type(EndpointType::Regional)
         .security_policy(SecurityPolicy::Tls12)
         .build();
-    let mut request = env.gateway().create_domain_name().domain_name(env.host()).domain_name_configurations(config);
+    let mut request = env
+        .gateway()
+        .create_domain_name()
+        .domain_name(env.host())
+        .domain_name_configurations(config);
     for (key, value) in tags {
         request = request.tags(*key, *value);
     }
     if let Some((uri, version)) = truststore {
-        let trust = MutualTlsAuthenticationInput::builder().truststore_uri(uri).truststore_version(version);
+        let trust = MutualTlsAuthenticationInput::builder()
+            .truststore_uri(uri)
+            .truststore_version(version);
         request = request.mutual_tls_authentication(trust.build());
     }
     request.send().await.unwrap();
 }
 
-/// A domain as [`domain`] makes it, that serves the API of this environment at `""` and has its alias record. The certificate's ARN.
+/// A domain as [`domain`] makes it, that serves the API of this environment at `""` and has its alias record.
+/// The certificate's ARN.
 pub async fn serving(env: &TestEnv, truststore: Option<(&str, &str)>) -> String {
     let arn = certificate(env).await;
     domain(env, &arn, &[], truststore).await;
     map(env, "").await;
-    let config = env.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+    let config = env
+        .gateway_domain()
+        .await
+        .domain_name_configurations
+        .unwrap()
+        .remove(0);
     let target = AliasTarget::builder()
         .dns_name(config.api_gateway_domain_name.unwrap())
         .hosted_zone_id(config.hosted_zone_id.unwrap())
@@ -62,7 +106,12 @@ pub async fn serving(env: &TestEnv, truststore: Option<(&str, &str)>) -> String 
         .build()
         .unwrap();
     let name = format!("{}.", env.host());
-    let alias = ResourceRecordSet::builder().name(name).r#type(RrType::A).alias_target(target).build().unwrap();
+    let alias = ResourceRecordSet::builder()
+        .name(name)
+        .r#type(RrType::A)
+        .alias_target(target)
+        .build()
+        .unwrap();
     env.change_record(ChangeAction::Create, alias).await;
     arn
 }
@@ -70,6 +119,11 @@ pub async fn serving(env: &TestEnv, truststore: Option<(&str, &str)>) -> String 
 /// Maps the API of this environment to a path of the domain.
 pub async fn map(env: &TestEnv, path: &str) {
     let (api, host) = (env.prepared.api_id.clone(), env.host());
-    let request = env.gateway().create_api_mapping().domain_name(host).api_id(api).stage("$default");
+    let request = env
+        .gateway()
+        .create_api_mapping()
+        .domain_name(host)
+        .api_id(api)
+        .stage("$default");
     request.api_mapping_key(path).send().await.unwrap();
 }

@@ -34,19 +34,37 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
 
     let short = Ca::valid("Short CA", Duration::ZERO, Duration::from_secs(25));
     let short_entry = json!({"name": "short", "pem": short.pem});
-    change(&env, DOMAIN, "partners", json!({"trust": trust(std::slice::from_ref(&short_entry))})).await;
+    change(
+        &env,
+        DOMAIN,
+        "partners",
+        json!({"trust": trust(std::slice::from_ref(&short_entry))}),
+    )
+    .await;
     let object = until_object(&env, DOMAIN, "partners", "it is trusted", |object| {
-        object["status"]["truststore"]["authorities"].to_string().contains("CN=Short CA")
+        object["status"]["truststore"]["authorities"]
+            .to_string()
+            .contains("CN=Short CA")
     })
     .await;
-    assert!(warnings(&object).contains("authority short: CN=Short CA expires at"), "{}", warnings(&object));
+    assert!(
+        warnings(&object).contains("authority short: CN=Short CA expires at"),
+        "{}",
+        warnings(&object)
+    );
 
     // Nobody changes anything, and AWS tells nobody.
     let object = until_object(&env, DOMAIN, "partners", "it has left", |object| {
-        !object["status"]["truststore"]["authorities"].to_string().contains("CN=Short CA")
+        !object["status"]["truststore"]["authorities"]
+            .to_string()
+            .contains("CN=Short CA")
     })
     .await;
-    assert!(warnings(&object).contains("authority short: CN=Short CA expired at"), "{}", warnings(&object));
+    assert!(
+        warnings(&object).contains("authority short: CN=Short CA expired at"),
+        "{}",
+        warnings(&object)
+    );
     assert!(!holds(&truststore(&env).await.1, &short.pem));
     assert_eq!(own.leaf("somebody").calls(&env).await, "200");
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -58,13 +76,20 @@ async fn what_aws_warns_of_is_in_the_status() {
     let own = Ca::new("Own CA");
     let year = Duration::from_secs(365 * 24 * 3600);
     let early = Ca::valid("Early CA", year, year * 2);
-    let trust = json!({"authorities": [{"name": "own", "pem": own.pem}, {"name": "early", "pem": early.pem}]});
+    let trust =
+        json!({"authorities": [{"name": "own", "pem": own.pem}, {"name": "early", "pem": early.pem}]});
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
     let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    let (told, sdk) = (warnings(&object), env.gateway_domain().await.mutual_tls_authentication.unwrap());
+    let (told, sdk) = (
+        warnings(&object),
+        env.gateway_domain().await.mutual_tls_authentication.unwrap(),
+    );
     let theirs = &sdk.truststore_warnings()[0];
     assert!(told.contains(theirs), "{told}");
-    assert!(told.contains("authority early: CN=Early CA is not valid before"), "{told}");
+    assert!(
+        told.contains("authority early: CN=Early CA is not valid before"),
+        "{told}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +99,9 @@ async fn each_certificate_that_aws_would_not_take_is_named_and_kept_out() {
     let dir = tempfile::tempdir().expect("a folder");
     let made = async |name: &str, args: &str| {
         let line = format!("req -x509 -nodes -keyout {name}.key -subj /CN={name} {args}");
-        openssl(dir.path(), &line.split_whitespace().collect::<Vec<_>>(), "").await.expect("openssl makes it")
+        openssl(dir.path(), &line.split_whitespace().collect::<Vec<_>>(), "")
+            .await
+            .expect("openssl makes it")
     };
     let ec = "-newkey ec -pkeyopt ec_paramgen_curve";
     let weak = made("weak", "-newkey rsa:1024 -days 365").await;
@@ -97,11 +124,21 @@ async fn each_certificate_that_aws_would_not_take_is_named_and_kept_out() {
         ("twin", &twin.pem),
     ];
     authorities.extend(pasted.iter().map(|(name, pem)| json!({"name": name, "pem": pem})));
-    create(&env, DOMAIN, "partners", domain_spec(&env, json!({"authorities": authorities}))).await;
+    create(
+        &env,
+        DOMAIN,
+        "partners",
+        domain_spec(&env, json!({"authorities": authorities})),
+    )
+    .await;
     let object = until(&env, DOMAIN, "partners", "BypassClosed", "True", "").await;
     let (_, text) = truststore(&env).await;
     for (name, pem) in pasted {
-        assert_eq!(holds(&text, pem), ["large", "soon"].contains(&name), "{name}: {text}");
+        assert_eq!(
+            holds(&text, pem),
+            ["large", "soon"].contains(&name),
+            "{name}: {text}"
+        );
     }
     let refused = condition(&object, "ResolvedRefs").expect("it is there")["message"].to_string();
     for told in [
@@ -109,28 +146,54 @@ async fn each_certificate_that_aws_would_not_take_is_named_and_kept_out() {
         "authority sha1: CN=sha1 is signed with SHA-1: have it signed",
         "authority edwards: CN=edwards has an Ed25519 key that API Gateway does not support: use",
         "authority small: CN=small has a kind of key that API Gateway does not support: use",
-        "authority leaf: CN=leaf is neither an authority (CA:TRUE) nor self-signed: give the certificate of its issuer, CN=Own CA",
+        "authority leaf: CN=leaf is neither an authority (CA:TRUE) nor self-signed: give the certificate of \
+         its issuer, CN=Own CA",
         "authority twin: CN=Own CA is the subject of another certificate",
     ] {
         assert!(refused.contains(told), "{told}: {refused}");
     }
-    for told in ["authority large: CN=large has a P-521 key", "authority soon: CN=soon expires at"] {
+    for told in [
+        "authority large: CN=large has a P-521 key",
+        "authority soon: CN=soon expires at",
+    ] {
         assert!(warnings(&object).contains(told), "{told}: {}", warnings(&object));
     }
-    assert_eq!(own.leaf("somebody").calls(&env).await, "200", "the one that is right serves");
+    assert_eq!(
+        own.leaf("somebody").calls(&env).await,
+        "200",
+        "the one that is right serves"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     let env = TestEnv::start("nobody").await;
-    create(&env, DOMAIN, "partners", domain_spec(&env, json!({"authorities": []}))).await;
-    let object = until(&env, DOMAIN, "partners", "TruststorePublished", "Unknown", "WaitingForAuthority").await;
+    create(
+        &env,
+        DOMAIN,
+        "partners",
+        domain_spec(&env, json!({"authorities": []})),
+    )
+    .await;
+    let object = until(
+        &env,
+        DOMAIN,
+        "partners",
+        "TruststorePublished",
+        "Unknown",
+        "WaitingForAuthority",
+    )
+    .await;
     assert_ne!(says(&object, "Ready"), "False", "never False at birth");
     until(&env, DOMAIN, "partners", "CertificateIssued", "True", "").await;
     env.reconciles(2).await;
     // Half a minute is enough for the first self-signed certificate.
     let object = until(&env, DOMAIN, "partners", "Accepted", "False", "InvalidSpec").await;
-    assert!(condition(&object, "Ready").expect("Ready")["message"].to_string().contains("there is nobody to trust"));
+    assert!(
+        condition(&object, "Ready").expect("Ready")["message"]
+            .to_string()
+            .contains("there is nobody to trust")
+    );
     assert_eq!(env.gateway_domains().await, [""; 0]);
 
     let [acme, other] = ["Acme CA", "Other CA"].map(Ca::new);
@@ -142,7 +205,15 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     let mark = env.mark().await;
     for authorities in [vec![], vec![acme_entry("Distrusted")]] {
         change(&env, DOMAIN, "partners", trust(&authorities)).await;
-        let object = until(&env, DOMAIN, "partners", "TruststorePublished", "False", "NoValidCACertificate").await;
+        let object = until(
+            &env,
+            DOMAIN,
+            "partners",
+            "TruststorePublished",
+            "False",
+            "NoValidCACertificate",
+        )
+        .await;
         assert_eq!(says(&object, "Ready"), "False");
         env.reconciles(2).await;
         assert_eq!(truststore(&env).await, before);
@@ -151,7 +222,10 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     assert_eq!(env.writes(mark).await, [""; 0]);
 
     // As soon as there is somebody else, the distrusted one goes.
-    let both = [acme_entry("Distrusted"), json!({"name": "other", "pem": other.pem})];
+    let both = [
+        acme_entry("Distrusted"),
+        json!({"name": "other", "pem": other.pem}),
+    ];
     change(&env, DOMAIN, "partners", trust(&both)).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     calls_are(&env, &caller, "403").await;

@@ -1,5 +1,5 @@
-//! Domains whose records somebody else makes, at a registrar: a hosted zone in an account that the operator knows nothing of, where the test
-//! creates by hand what the status lists.
+//! Domains whose records somebody else makes, at a registrar: a hosted zone in an account that the operator
+//! knows nothing of, where the test creates by hand what the status lists.
 use std::{net::SocketAddr, sync::Arc};
 
 use aws_sdk_route53::types::{AliasTarget, Change, ChangeAction, ChangeBatch, ResourceRecordSet, RrType};
@@ -30,17 +30,28 @@ impl Registrar {
     }
 
     async fn change(&self, action: ChangeAction, record: ResourceRecordSet) {
-        let change = Change::builder().action(action).resource_record_set(record).build().unwrap();
+        let change = Change::builder()
+            .action(action)
+            .resource_record_set(record)
+            .build()
+            .unwrap();
         let batch = ChangeBatch::builder().changes(change).build().unwrap();
         let client = aws_sdk_route53::Client::new(&self.account.sdk());
-        let request = client.change_resource_record_sets().hosted_zone_id(&self.zone_id).change_batch(batch);
+        let request = client
+            .change_resource_record_sets()
+            .hosted_zone_id(&self.zone_id)
+            .change_batch(batch);
         request.send().await.unwrap();
     }
 
     /// Creates a record as the status lists it, word for word.
     async fn create(&self, listed: &DnsRecord) {
         let DnsRecord { name, r#type, value } = listed;
-        self.change(ChangeAction::Upsert, record(name, RrType::from(r#type.as_str()), value)).await;
+        self.change(
+            ChangeAction::Upsert,
+            record(name, RrType::from(r#type.as_str()), value),
+        )
+        .await;
     }
 
     async fn names(&self) -> Vec<String> {
@@ -56,8 +67,16 @@ async fn listed(env: &TestEnv, name: &str) -> Vec<DnsRecord> {
 /// The records that prove to ACM whose the names are, once there are as many.
 async fn validation(env: &TestEnv, name: &str, count: usize) -> Vec<DnsRecord> {
     eventually("the validation records in the status", async || {
-        let proofs: Vec<_> = listed(env, name).await.into_iter().filter(|r| r.name.starts_with('_')).collect();
-        if proofs.len() == count { Ok(proofs) } else { Err(format!("{proofs:?}")) }
+        let proofs: Vec<_> = listed(env, name)
+            .await
+            .into_iter()
+            .filter(|r| r.name.starts_with('_'))
+            .collect();
+        if proofs.len() == count {
+            Ok(proofs)
+        } else {
+            Err(format!("{proofs:?}"))
+        }
     })
     .await
 }
@@ -66,12 +85,16 @@ async fn validation(env: &TestEnv, name: &str, count: usize) -> Vec<DnsRecord> {
 async fn entrance(env: &TestEnv, name: &str, host: &str) -> DnsRecord {
     eventually("the record of the name in the status", async || {
         let all = listed(env, name).await;
-        all.iter().find(|r| r.name == host).cloned().ok_or_else(|| format!("{all:?}"))
+        all.iter()
+            .find(|r| r.name == host)
+            .cloned()
+            .ok_or_else(|| format!("{all:?}"))
     })
     .await
 }
 
-/// An MtlsDomain `d` with external DNS, as far as it gets without the record that callers come by; that record.
+/// An MtlsDomain `d` with external DNS, as far as it gets without the record that callers come by; that
+/// record.
 async fn nearly(env: &TestEnv, registrar: &Registrar, spec: serde_json::Value) -> DnsRecord {
     let domain = env.create_domain("d", spec).await;
     for proof in validation(env, "d", 1).await {
@@ -88,10 +111,15 @@ async fn self_signed() -> Identity {
         "x509 -signkey client.key -in client.csr -req -days 365 -out client.crt",
     ];
     for line in lines {
-        openssl(dir.path(), &line.split(' ').collect::<Vec<_>>(), "").await.expect("openssl does as the example says");
+        openssl(dir.path(), &line.split(' ').collect::<Vec<_>>(), "")
+            .await
+            .expect("openssl does as the example says");
     }
     let read = |file: &str| std::fs::read(dir.path().join(file)).unwrap();
-    Identity { certificate: read("client.crt"), key: read("client.key") }
+    Identity {
+        certificate: read("client.crt"),
+        key: read("client.key"),
+    }
 }
 
 #[test]
@@ -102,47 +130,88 @@ fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
         let client = self_signed().await;
         let pem = String::from_utf8(client.certificate.clone()).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let shown = openssl(dir.path(), &["x509", "-noout", "-text"], &pem).await.unwrap();
-        assert!(shown.contains("Version: 1 (0x0)"), "the walk-through is about certificates of version 1: {shown}");
+        let shown = openssl(dir.path(), &["x509", "-noout", "-text"], &pem)
+            .await
+            .unwrap();
+        assert!(
+            shown.contains("Version: 1 (0x0)"),
+            "the walk-through is about certificates of version 1: {shown}"
+        );
 
         let mark = env.mark().await;
         let body: Vec<_> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
         let paste = ("<-- the lines of client.crt", body.join("\n          "));
         examples::apply(&env, "self-signed-external-dns.yaml", &[(paste.0, &paste.1)]).await;
         let proofs = validation(&env, "partners", 1).await;
-        let issued = env.condition("partners", "CertificateIssued", |c| c.message.contains("CNAME")).await;
+        let issued = env
+            .condition("partners", "CertificateIssued", |c| c.message.contains("CNAME"))
+            .await;
         assert_eq!(issued.reason, "WaitingForValidation");
         let line = format!("{}. CNAME {}.", proofs[0].name, proofs[0].value);
         assert!(issued.message.contains(&line), "{}", issued.message);
         registrar.create(&proofs[0]).await;
 
         let record = entrance(&env, "partners", &host).await;
-        let named = env.condition("partners", "DNSProgrammed", |c| c.reason == "WaitingForDNS").await;
-        assert_eq!(named.message, format!("create in public DNS: {host}. CNAME {}.", record.value));
+        let named = env
+            .condition("partners", "DNSProgrammed", |c| c.reason == "WaitingForDNS")
+            .await;
+        assert_eq!(
+            named.message,
+            format!("create in public DNS: {host}. CNAME {}.", record.value)
+        );
         assert_eq!(record.r#type, "CNAME");
-        env.condition("partners", "MappingsProgrammed", |c| c.status == "True").await;
+        env.condition("partners", "MappingsProgrammed", |c| c.status == "True")
+            .await;
         env.reconciles(2).await;
         assert!(!env.endpoint_closed().await, "callers have no other way in yet");
-        let ready = env.condition("partners", "Ready", |c| c.status == "Unknown").await;
-        assert_eq!(ready.reason, "WaitingForDNS", "waiting for somebody is not an error");
+        let ready = env
+            .condition("partners", "Ready", |c| c.status == "Unknown")
+            .await;
+        assert_eq!(
+            ready.reason, "WaitingForDNS",
+            "waiting for somebody is not an error"
+        );
 
         registrar.create(&record).await;
         env.ready("partners").await;
-        let named = env.condition("partners", "DNSProgrammed", |c| c.status == "True").await;
+        let named = env
+            .condition("partners", "DNSProgrammed", |c| c.status == "True")
+            .await;
         assert_eq!(named.reason, "Verified");
-        assert_eq!(env.call(&host, "/", None).await.status, 0, "no certificate: no answer");
+        assert_eq!(
+            env.call(&host, "/", None).await.status,
+            0,
+            "no certificate: no answer"
+        );
         let answer = env.call(&host, "/", Some(&client)).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
-        assert_eq!(env.call(&host, "/", Some(&self_signed().await)).await.status, 403, "the name alone opens nothing");
-        assert_eq!(env.call(&env.prepared.execute_api_host, "/", None).await.status, 404, "closed");
+        assert_eq!(
+            env.call(&host, "/", Some(&self_signed().await)).await.status,
+            403,
+            "the name alone opens nothing"
+        );
+        assert_eq!(
+            env.call(&env.prepared.execute_api_host, "/", None).await.status,
+            404,
+            "closed"
+        );
 
         // What is needed for renewals stays listed, in one order, and nothing of it is ours to touch.
         assert_eq!(listed(&env, "partners").await, [&proofs[..], &[record]].concat());
         let theirs = registrar.names().await;
         env.delete_domain("partners").await;
         assert_eq!(registrar.names().await, theirs);
-        let which = Calls { account: &env.account.id, since: mark, service: "route53", ..Calls::default() };
-        assert_eq!(env.control().calls(&which).await.unwrap().calls.len(), 0, "Route 53 is not even asked");
+        let which = Calls {
+            account: &env.account.id,
+            since: mark,
+            service: "route53",
+            ..Calls::default()
+        };
+        assert_eq!(
+            env.control().calls(&which).await.unwrap().calls.len(),
+            0,
+            "Route 53 is not even asked"
+        );
     });
 }
 
@@ -152,31 +221,59 @@ fn a_cname_counts_at_any_remove_and_one_that_leads_elsewhere_is_named() {
         let env = TestEnv::start("chain").await;
         let (registrar, host) = (Registrar::of(&env).await, env.host());
         let elsewhere = format!("gateway.{}", env.prepared.zone);
-        let elsewhere = (record(&host, RrType::Cname, &elsewhere), format!("now it is a CNAME of {elsewhere}"));
+        let elsewhere = (
+            record(&host, RrType::Cname, &elsewhere),
+            format!("now it is a CNAME of {elsewhere}"),
+        );
         registrar.change(ChangeAction::Create, elsewhere.0).await;
         let extra = format!("also.{}", env.prepared.zone);
         let request = json!({"request": {"subjectAlternativeNames": [extra]}});
-        env.create_domain("d", json!({"dns": {"external": {}}, "serverCertificate": request})).await;
+        env.create_domain(
+            "d",
+            json!({"dns": {"external": {}}, "serverCertificate": request}),
+        )
+        .await;
         let proofs = validation(&env, "d", 2).await;
         assert!(proofs.is_sorted_by_key(|r| r.name.clone()), "{proofs:?}");
         for proof in &proofs {
             registrar.create(proof).await;
         }
         let target = entrance(&env, "d", &host).await;
-        let named = env.condition("d", "DNSProgrammed", |c| c.reason == "WaitingForDNS").await;
-        assert!(named.message.contains(&format!("{host}. CNAME {}.", target.value)), "{}", named.message);
+        let named = env
+            .condition("d", "DNSProgrammed", |c| c.reason == "WaitingForDNS")
+            .await;
+        assert!(
+            named
+                .message
+                .contains(&format!("{host}. CNAME {}.", target.value)),
+            "{}",
+            named.message
+        );
         assert!(named.message.contains(&elsewhere.1), "{}", named.message);
 
         let hop = format!("hop.{}", env.prepared.zone);
-        registrar.change(ChangeAction::Upsert, record(&host, RrType::Cname, &hop)).await;
-        registrar.change(ChangeAction::Create, record(&hop, RrType::Cname, &target.value)).await;
+        registrar
+            .change(ChangeAction::Upsert, record(&host, RrType::Cname, &hop))
+            .await;
+        registrar
+            .change(ChangeAction::Create, record(&hop, RrType::Cname, &target.value))
+            .await;
         env.ready("d").await;
         assert!(env.endpoint_closed().await);
 
-        // The record goes. Whoever knows the address still gets in, and the domain stays Ready; the status says what is missing.
-        registrar.change(ChangeAction::Delete, record(&hop, RrType::Cname, &target.value)).await;
-        let named = env.condition("d", "DNSProgrammed", |c| c.reason == "WaitingForDNS").await;
-        assert!(named.message.contains(&format!("now it is a CNAME of {hop}")), "{}", named.message);
+        // The record goes. Whoever knows the address still gets in, and the domain stays Ready; the status
+        // says what is missing.
+        registrar
+            .change(ChangeAction::Delete, record(&hop, RrType::Cname, &target.value))
+            .await;
+        let named = env
+            .condition("d", "DNSProgrammed", |c| c.reason == "WaitingForDNS")
+            .await;
+        assert!(
+            named.message.contains(&format!("now it is a CNAME of {hop}")),
+            "{}",
+            named.message
+        );
         env.condition("d", "Ready", |c| c.status == "True").await;
     });
 }
@@ -187,23 +284,49 @@ fn at_the_first_name_of_a_zone_an_alias_is_asked_for_and_its_addresses_count() {
         let env = TestEnv::start("apex").await;
         let registrar = Registrar::of(&env).await;
         let host = env.prepared.zone.clone();
-        let first = nearly(&env, &registrar, json!({"domainName": host, "dns": {"external": {}}})).await;
-        let named = env.condition("d", "DNSProgrammed", |c| c.reason == "WaitingForDNS").await;
-        assert!(named.message.contains("no CNAME can be") && named.message.contains("ALIAS"), "{}", named.message);
+        let first = nearly(
+            &env,
+            &registrar,
+            json!({"domainName": host, "dns": {"external": {}}}),
+        )
+        .await;
+        let named = env
+            .condition("d", "DNSProgrammed", |c| c.reason == "WaitingForDNS")
+            .await;
+        assert!(
+            named.message.contains("no CNAME can be") && named.message.contains("ALIAS"),
+            "{}",
+            named.message
+        );
         assert!(named.message.contains(&first.value), "{}", named.message);
         assert_eq!(entrance(&env, "d", &host).await.r#type, "ALIAS");
 
-        registrar.change(ChangeAction::Create, record(&host, RrType::A, "192.0.2.80")).await;
-        let named = env.condition("d", "DNSProgrammed", |c| c.message.contains("192.0.2.80")).await;
+        registrar
+            .change(ChangeAction::Create, record(&host, RrType::A, "192.0.2.80"))
+            .await;
+        let named = env
+            .condition("d", "DNSProgrammed", |c| c.message.contains("192.0.2.80"))
+            .await;
         assert_eq!(named.reason, "WaitingForDNS");
         assert!(!env.endpoint_closed().await);
 
-        let target = AliasTarget::builder().dns_name(&first.value).hosted_zone_id("Z1").evaluate_target_health(false);
-        let flattened =
-            ResourceRecordSet::builder().name(&host).r#type(RrType::A).alias_target(target.build().unwrap());
-        registrar.change(ChangeAction::Upsert, flattened.build().unwrap()).await;
+        let target = AliasTarget::builder()
+            .dns_name(&first.value)
+            .hosted_zone_id("Z1")
+            .evaluate_target_health(false);
+        let flattened = ResourceRecordSet::builder()
+            .name(&host)
+            .r#type(RrType::A)
+            .alias_target(target.build().unwrap());
+        registrar
+            .change(ChangeAction::Upsert, flattened.build().unwrap())
+            .await;
         env.ready("d").await;
-        assert_eq!(entrance(&env, "d", &host).await.r#type, "ALIAS", "also once it is there");
+        assert_eq!(
+            entrance(&env, "d", &host).await.r#type,
+            "ALIAS",
+            "also once it is there"
+        );
     });
 }
 
@@ -260,13 +383,17 @@ fn a_resolver_that_does_not_answer_is_no_answer_and_changes_nothing() {
         resolver.stop().await;
 
         let record = nearly(&env, &registrar, json!({"dns": {"external": {}}})).await;
-        let unanswered = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| c.reason == "Unreachable";
+        let unanswered =
+            |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| c.reason == "Unreachable";
         let named = env.condition("d", "DNSProgrammed", unanswered).await;
         assert_eq!(named.status, "Unknown");
         assert!(named.message.contains(&env.host()), "{}", named.message);
         registrar.create(&record).await;
         env.reconciles(1).await;
-        assert!(!env.endpoint_closed().await, "not knowing is not enough to close the only way in");
+        assert!(
+            !env.endpoint_closed().await,
+            "not knowing is not enough to close the only way in"
+        );
 
         let resolver = Forwarder::start(&at).await;
         env.ready("d").await;
@@ -291,20 +418,28 @@ fn handing_the_records_over_and_back_touches_none_of_them() {
         env.change("d", json!({"dns": {"external": {}}})).await;
         env.ready("d").await;
         let named = env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
-        assert_eq!(named.reason, "Verified", "our alias is still what callers come by");
+        assert_eq!(
+            named.reason, "Verified",
+            "our alias is still what callers come by"
+        );
         assert_eq!(listed(&env, "d").await.len(), 2);
-        env.change("d", json!({"dns": {"external": null, "route53": {}}})).await;
+        env.change("d", json!({"dns": {"external": null, "route53": {}}}))
+            .await;
         env.ready("d").await;
         let named = env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
         assert_eq!(named.reason, "Programmed");
         assert_eq!(listed(&env, "d").await, []);
 
-        env.change("d", json!({"dns": {"external": {}, "route53": null}})).await;
+        env.change("d", json!({"dns": {"external": {}, "route53": null}}))
+            .await;
         env.ready("d").await;
         env.delete_domain("d").await;
         assert_eq!(env.records().await, records);
         let writes = env.writes(mark).await;
-        assert!(!writes.iter().any(|w| w.contains("ResourceRecordSets")), "{writes:?}");
+        assert!(
+            !writes.iter().any(|w| w.contains("ResourceRecordSets")),
+            "{writes:?}"
+        );
     });
 }
 
@@ -314,25 +449,35 @@ fn records_made_by_hand_are_accepted_when_route_53_is_to_be_written() {
         let env = TestEnv::start("takeback").await;
         env.create_domain("d", json!({"dns": {"external": {}}})).await;
         let create = async |r: &DnsRecord| {
-            env.change_record(ChangeAction::Create, record(&r.name, RrType::Cname, &r.value)).await
+            env.change_record(ChangeAction::Create, record(&r.name, RrType::Cname, &r.value))
+                .await
         };
         create(&validation(&env, "d", 1).await[0]).await;
         create(&entrance(&env, "d", &env.host()).await).await;
         env.ready("d").await;
         let (records, mark) = (env.records().await, env.mark().await);
-        env.change("d", json!({"dns": {"external": null, "route53": {}}, "ipAddressType": "DualStack"})).await;
+        env.change(
+            "d",
+            json!({"dns": {"external": null, "route53": {}}, "ipAddressType": "DualStack"}),
+        )
+        .await;
         env.ready("d").await;
         env.delete_domain("d").await;
         assert_eq!(env.records().await, records, "they are not ours to delete");
         let writes = env.writes(mark).await;
-        assert!(!writes.iter().any(|w| w.contains("ResourceRecordSets")), "{writes:?}");
+        assert!(
+            !writes.iter().any(|w| w.contains("ResourceRecordSets")),
+            "{writes:?}"
+        );
 
         // Nothing there: the operator makes its own.
         let theirs = env.record(RrType::Cname).await.unwrap();
         env.change_record(ChangeAction::Delete, theirs).await;
-        env.create_domain("e", json!({"dns": {"external": {"verify": "None"}}})).await;
+        env.create_domain("e", json!({"dns": {"external": {"verify": "None"}}}))
+            .await;
         env.ready("e").await;
-        env.change("e", json!({"dns": {"external": null, "route53": {}}})).await;
+        env.change("e", json!({"dns": {"external": null, "route53": {}}}))
+            .await;
         env.ready("e").await;
         assert!(env.record(RrType::A).await.unwrap().alias_target.is_some());
         env.delete_domain("e").await;

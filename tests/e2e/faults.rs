@@ -1,5 +1,6 @@
-//! Every AWS operation that a whole scenario makes fails once, in every way in which AWS fails: the scenario ends as it does undisturbed, and nothing is
-//! there twice or left over. The operations come from the journal of an undisturbed life, so that none is forgotten.
+//! Every AWS operation that a whole scenario makes fails once, in every way in which AWS fails: the scenario
+//! ends as it does undisturbed, and nothing is there twice or left over. The operations come from the journal
+//! of an undisturbed life, so that none is forgotten.
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
@@ -20,14 +21,62 @@ struct Trouble {
 fn troubles() -> [Trouble; 7] {
     let fault = Fault::default;
     [
-        Trouble { name: "throttled", fault: Fault { status: 429, code: "TooManyRequestsException", ..fault() } },
-        Trouble { name: "500", fault: Fault { status: 500, code: "InternalFailure", ..fault() } },
-        Trouble { name: "503", fault: Fault { status: 503, code: "ServiceUnavailable", ..fault() } },
-        Trouble { name: "connection reset", fault: Fault { drop_reply: true, ..fault() } },
-        Trouble { name: "reply lost", fault: Fault { drop_reply: true, when: When::After, ..fault() } },
-        Trouble { name: "access denied", fault: Fault { status: 403, code: "AccessDeniedException", ..fault() } },
+        Trouble {
+            name: "throttled",
+            fault: Fault {
+                status: 429,
+                code: "TooManyRequestsException",
+                ..fault()
+            },
+        },
+        Trouble {
+            name: "500",
+            fault: Fault {
+                status: 500,
+                code: "InternalFailure",
+                ..fault()
+            },
+        },
+        Trouble {
+            name: "503",
+            fault: Fault {
+                status: 503,
+                code: "ServiceUnavailable",
+                ..fault()
+            },
+        },
+        Trouble {
+            name: "connection reset",
+            fault: Fault {
+                drop_reply: true,
+                ..fault()
+            },
+        },
+        Trouble {
+            name: "reply lost",
+            fault: Fault {
+                drop_reply: true,
+                when: When::After,
+                ..fault()
+            },
+        },
+        Trouble {
+            name: "access denied",
+            fault: Fault {
+                status: 403,
+                code: "AccessDeniedException",
+                ..fault()
+            },
+        },
         // Longer than the operator waits; only of writes, because each takes that long.
-        Trouble { name: "time-out", fault: Fault { delay_ms: 5_500, when: When::After, ..fault() } },
+        Trouble {
+            name: "time-out",
+            fault: Fault {
+                delay_ms: 5_500,
+                when: When::After,
+                ..fault()
+            },
+        },
     ]
 }
 
@@ -53,12 +102,22 @@ async fn undisturbed() -> (Told, BTreeSet<String>, BTreeSet<String>) {
     scenario::prepare(&env).await;
     let mark = env.mark().await;
     let told = scenario::tell(&mut env, None).await;
-    // The test asks these before the operator does, which would use up their faults; lists are read when nothing happens, by chance; and who it
-    // is the operator asks once, when it begins to lead.
-    let own = ["GetDomainNames", "ListObjectVersions", "GetApis", "GetRestApis", "GetCallerIdentity"];
+    // The test asks these before the operator does, which would use up their faults; lists are read when
+    // nothing happens, by chance; and who it is the operator asks once, when it begins to lead.
+    let own = [
+        "GetDomainNames",
+        "ListObjectVersions",
+        "GetApis",
+        "GetRestApis",
+        "GetCallerIdentity",
+    ];
     let calls = scenario::calls(&env, mark).await;
     let named = |call: &sandbox::control::Call| call.operation.clone();
-    let all: BTreeSet<_> = calls.iter().map(named).filter(|name| !own.contains(&name.as_str())).collect();
+    let all: BTreeSet<_> = calls
+        .iter()
+        .map(named)
+        .filter(|name| !own.contains(&name.as_str()))
+        .collect();
     let writes = calls.iter().filter(|call| call.write).map(named).collect();
     (told, all, writes)
 }
@@ -81,26 +140,48 @@ async fn troubled(trouble: Trouble, operations: &BTreeSet<String>, expected: &To
     let mut env = TestEnv::start("troubled").await;
     scenario::prepare(&env).await;
     let account = env.account.id.clone();
-    let rules: Vec<_> =
-        operations.iter().map(|operation| Fault { operation, account: &account, ..trouble.fault }).collect();
-    let rules = env.control().add_faults(&rules).await.expect("the emulator takes them");
+    let rules: Vec<_> = operations
+        .iter()
+        .map(|operation| Fault {
+            operation,
+            account: &account,
+            ..trouble.fault
+        })
+        .collect();
+    let rules = env
+        .control()
+        .add_faults(&rules)
+        .await
+        .expect("the emulator takes them");
     let record = Recorder::start(&env, DOMAIN, "d").await;
     let told = scenario::tell(&mut env, None).await;
     assert_eq!(told.served, expected.served, "{}", trouble.name);
     assert_eq!(told.left, expected.left, "{}", trouble.name);
     let faults = env.control().faults().await.expect("the emulator answers");
     let fired = |id: u64| faults.iter().any(|fault| fault.id == id && fault.fired == 1);
-    let spared: Vec<_> = operations.iter().zip(&rules).filter(|(_, rule)| !fired(rule.id)).map(|(o, _)| o).collect();
+    let spared: Vec<_> = operations
+        .iter()
+        .zip(&rules)
+        .filter(|(_, rule)| !fired(rule.id))
+        .map(|(o, _)| o)
+        .collect();
     assert!(spared.is_empty(), "{}: never called: {spared:?}", trouble.name);
     if trouble.name == "access denied" {
         let seen = record.seen();
         for action in DENIED {
             let words = format!("the operator may not {action}: allow it in its IAM policy");
-            assert!(seen.iter().any(|object| object["status"].to_string().contains(&words)), "nobody was told {words}");
+            assert!(
+                seen.iter()
+                    .any(|object| object["status"].to_string().contains(&words)),
+                "nobody was told {words}"
+            );
         }
     }
     for rule in &rules {
-        env.control().remove_fault(rule.id).await.expect("the emulator answers");
+        env.control()
+            .remove_fault(rule.id)
+            .await
+            .expect("the emulator answers");
     }
     rules.len()
 }

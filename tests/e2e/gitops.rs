@@ -1,5 +1,5 @@
-//! examples/gitops as Argo CD and Flux apply it: the platform team's folder, then the partner's, and what comes of a grant that is merged and
-//! taken out again.
+//! examples/gitops as Argo CD and Flux apply it: the platform team's folder, then the partner's, and what
+//! comes of a grant that is merged and taken out again.
 use kube::{Api, ResourceExt, api::DynamicObject};
 use serde_json::{Value, json};
 
@@ -17,8 +17,13 @@ const ORDERS: &str = "gitops/partner/client-certificate.yaml";
 
 /// What Argo CD and Flux say of these objects, which are as the API server has them.
 async fn health<const N: usize>(objects: [Value; N]) -> [[String; 2]; N] {
-    let all = tokio::task::spawn_blocking(move || engines::health(&objects)).await.expect("it ends");
-    let all: Vec<_> = all.into_iter().map(|[argo_cd, flux, _]| [argo_cd, flux]).collect();
+    let all = tokio::task::spawn_blocking(move || engines::health(&objects))
+        .await
+        .expect("it ends");
+    let all: Vec<_> = all
+        .into_iter()
+        .map(|[argo_cd, flux, _]| [argo_cd, flux])
+        .collect();
     all.try_into().expect("one of each")
 }
 
@@ -29,22 +34,45 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
     run(async {
         let env = TestEnv::start_among("gitops", &["acme"], &[]).await;
         let partner = Team::admin(&env, &env.beside("acme"));
-        let (granted, domain) = (format!("[{}]", partner.namespace), format!("namespace: {}", env.namespace));
-        let (granted, domain) = ([("[acme]", granted.as_str())], [("namespace: payments", domain.as_str())]);
+        let (granted, domain) = (
+            format!("[{}]", partner.namespace),
+            format!("namespace: {}", env.namespace),
+        );
+        let (granted, domain) = (
+            [("[acme]", granted.as_str())],
+            [("namespace: payments", domain.as_str())],
+        );
         // The partner is early.
         apply_in(&env, &partner.namespace, ORDERS, &domain).await;
         apply_in(&env, &env.namespace, DOMAIN, &[]).await;
         env.ready("partners").await;
-        let refused = partner.until("acme-orders", "not granted", |o| says(o, "Accepted") == "False").await;
+        let refused = partner
+            .until("acme-orders", "not granted", |o| says(o, "Accepted") == "False")
+            .await;
         let served = objects::get(&env, objects::DOMAIN, "partners").await;
-        assert_eq!(health([served, refused]).await, [["Healthy", "Current"], ["Degraded", "Failed"]]);
+        assert_eq!(
+            health([served, refused]).await,
+            [["Healthy", "Current"], ["Degraded", "Failed"]]
+        );
         apply_in(&env, &env.namespace, ACME, &granted).await;
         let issued = partner.ready("acme-orders").await;
         let granted_now = objects::until(&env, GRANT, "acme", "Ready", "True", "Ready").await;
-        assert_eq!(health([issued, granted_now]).await, [["Healthy", "Current"], ["Healthy", "Current"]]);
-        let mut data = partner.secrets().get("acme-orders").await.expect("a Secret").data.expect("data");
+        assert_eq!(
+            health([issued, granted_now]).await,
+            [["Healthy", "Current"], ["Healthy", "Current"]]
+        );
+        let mut data = partner
+            .secrets()
+            .get("acme-orders")
+            .await
+            .expect("a Secret")
+            .data
+            .expect("data");
         let mut pem = |key: &str| data.remove(key).expect("it is there").0;
-        let identity = Identity { certificate: pem("tls.crt"), key: pem("tls.key") };
+        let identity = Identity {
+            certificate: pem("tls.crt"),
+            key: pem("tls.key"),
+        };
         assert_eq!(env.call(&env.host(), "/", Some(&identity)).await.status, 200);
 
         // What the operator writes is no field of theirs: the next sync changes nothing.
@@ -60,19 +88,42 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
         assert_eq!(first, second);
 
         // Argo CD's action `reconcile` on the domain, and `renew` on the certificate.
-        let before = partner.until("acme-orders", "issued", |o| o["status"]["serialNumber"].is_string()).await;
-        partner.patch("acme-orders", json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}})).await;
+        let before = partner
+            .until("acme-orders", "issued", |o| {
+                o["status"]["serialNumber"].is_string()
+            })
+            .await;
         partner
-            .until("acme-orders", "renewed", |o| o["status"]["serialNumber"] != before["status"]["serialNumber"])
+            .patch(
+                "acme-orders",
+                json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}}),
+            )
+            .await;
+        partner
+            .until("acme-orders", "renewed", |o| {
+                o["status"]["serialNumber"] != before["status"]["serialNumber"]
+            })
             .await;
         partner.ready("acme-orders").await;
 
         // The file is taken out: nothing is renewed any more, and the certificate says so.
         let grants: Api<DynamicObject> = Team::admin(&env, &env.namespace).api(GRANT);
-        grants.delete("acme", &Default::default()).await.expect("a pruned grant");
-        let refused = partner.until("acme-orders", "no longer granted", |o| says(o, "Accepted") == "False").await;
+        grants
+            .delete("acme", &Default::default())
+            .await
+            .expect("a pruned grant");
+        let refused = partner
+            .until("acme-orders", "no longer granted", |o| {
+                says(o, "Accepted") == "False"
+            })
+            .await;
         let told = condition(&refused, "Accepted").expect("it is there");
-        assert!(told["message"].as_str().is_some_and(|m| m.contains("ClientGrant")), "{told}");
+        assert!(
+            told["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("ClientGrant")),
+            "{told}"
+        );
         assert_eq!(
             env.call(&env.host(), "/", Some(&identity)).await.status,
             200,
@@ -82,10 +133,12 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
         // Suspended, and left alone: neither of them waits for that, or takes it for a failure.
         objects::change(&env, objects::DOMAIN, "partners", json!({"suspend": true})).await;
         let suspended = |o: &Value| condition(o, "Accepted").is_some_and(|c| c["reason"] == "Suspended");
-        let suspended = objects::until_object(&env, objects::DOMAIN, "partners", "suspended", suspended).await;
+        let suspended =
+            objects::until_object(&env, objects::DOMAIN, "partners", "suspended", suspended).await;
         assert_eq!(health([suspended]).await, [["Suspended", "Current"]]);
 
-        // A certificate that is applied before its domain is no failure; a deletion that waits is under way, and says why.
+        // A certificate that is applied before its domain is no failure; a deletion that waits is under way,
+        // and says why.
         let early = json!({"domainRef": {"name": "later"}, "subject": {"commonName": "early"}});
         objects::create(&env, objects::CERTIFICATE, "early", early).await;
         let early = objects::until(&env, objects::CERTIFICATE, "early", "Ready", "Unknown", "").await;

@@ -22,7 +22,10 @@ pub struct Team {
 
 impl Team {
     pub fn admin(env: &TestEnv, namespace: &str) -> Team {
-        Team { client: env.client.clone(), namespace: namespace.into() }
+        Team {
+            client: env.client.clone(),
+            namespace: namespace.into(),
+        }
     }
 
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
@@ -39,38 +42,54 @@ impl Team {
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "metadata": {"name": name}, "spec": spec,
         });
         let object = serde_json::from_value(object).unwrap();
-        self.api(CERTIFICATE).create(&PostParams::default(), &object).await.expect("the API server takes it");
+        self.api(CERTIFICATE)
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("the API server takes it");
     }
 
     pub async fn patch(&self, name: &str, patch: Value) {
-        self.api(CERTIFICATE).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a change");
+        self.api(CERTIFICATE)
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .expect("a change");
     }
 
     pub async fn until(&self, name: &str, what: &str, held: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("{name} in {}: {what}", self.namespace), async || {
             let found = self.api(CERTIFICATE).get(name).await.map_err(|e| e.to_string())?;
             let object = serde_json::to_value(found).unwrap();
-            if held(&object) { Ok(object) } else { Err(object["status"].to_string()) }
+            if held(&object) {
+                Ok(object)
+            } else {
+                Err(object["status"].to_string())
+            }
         })
         .await
     }
 
     pub async fn ready(&self, name: &str) -> Value {
         let current = |o: &Value| o["status"]["observedGeneration"] == o["metadata"]["generation"];
-        self.until(name, "Ready", |o| says(o, "Ready") == "True" && current(o)).await
+        self.until(name, "Ready", |o| says(o, "Ready") == "True" && current(o))
+            .await
     }
 
     /// The message of Accepted once it is False, and speaks of the spec as it is and of these words.
     pub async fn refused(&self, name: &str, words: &str) -> String {
         let object = self
             .until(name, &format!("refused: {words}"), |o| {
-                let Some(c) = condition(o, "Accepted") else { return false };
+                let Some(c) = condition(o, "Accepted") else {
+                    return false;
+                };
                 c["status"] == "False"
                     && c["message"].as_str().unwrap().contains(words)
                     && c["observedGeneration"] == o["metadata"]["generation"]
             })
             .await;
-        condition(&object, "Accepted").unwrap()["message"].as_str().unwrap().to_owned()
+        condition(&object, "Accepted").unwrap()["message"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 }
 
@@ -79,7 +98,10 @@ pub fn asking(env: &TestEnv, common_name: &str, more: Value) -> Value {
     let mut spec = json!({
         "domainRef": {"name": "partners", "namespace": env.namespace}, "subject": {"commonName": common_name},
     });
-    more.as_object().unwrap().iter().for_each(|(field, value)| spec[field] = value.clone());
+    more.as_object()
+        .unwrap()
+        .iter()
+        .for_each(|(field, value)| spec[field] = value.clone());
     spec
 }
 
@@ -88,7 +110,10 @@ pub fn granting(namespace: &str, more: Value) -> Value {
     let mut spec = json!({
         "domainRef": {"name": "partners"}, "namespaces": {"names": [namespace]}, "commonNames": ["acme-*"],
     });
-    more.as_object().unwrap().iter().for_each(|(field, value)| spec[field] = value.clone());
+    more.as_object()
+        .unwrap()
+        .iter()
+        .for_each(|(field, value)| spec[field] = value.clone());
     spec
 }
 
@@ -122,43 +147,87 @@ fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
         let caller = Caller::of(&secret);
         assert_eq!(caller.calls(&env).await, "200");
         let grant = grant_says(&env, "acme", 1).await;
-        until_object(&env, GRANT, "acme", "the latest expiry", |o| o["status"]["latestExpiry"] == end).await;
+        until_object(&env, GRANT, "acme", "the latest expiry", |o| {
+            o["status"]["latestExpiry"] == end
+        })
+        .await;
         assert_eq!(condition(&grant, "ResolvedRefs").unwrap()["status"], "True");
 
         // There is one place, and the older one has it.
         acme.request("second", asking(&env, "acme-2", json!({}))).await;
-        acme.refused("second", "have all places of the ClientGrant acme").await;
+        acme.refused("second", "have all places of the ClientGrant acme")
+            .await;
         // Another grant takes the second one, and the first one once its own is gone.
-        create(&env, GRANT, "more", granting(&acme.namespace, json!({"commonNames": ["acme-2"]}))).await;
+        create(
+            &env,
+            GRANT,
+            "more",
+            granting(&acme.namespace, json!({"commonNames": ["acme-2"]})),
+        )
+        .await;
         acme.ready("second").await;
         change(&env, GRANT, "more", json!({"commonNames": ["acme-1", "acme-2"]})).await;
         delete(&env, GRANT, "acme").await;
         acme.until("client", "goes over", |o| {
-            condition(o, "Accepted").is_some_and(|c| c["message"].to_string().contains("by the ClientGrant more"))
+            condition(o, "Accepted")
+                .is_some_and(|c| c["message"].to_string().contains("by the ClientGrant more"))
         })
         .await;
         grant_says(&env, "more", 2).await;
 
         // Narrowed: what it no longer covers is renewed no more and says so; what was handed out stays.
         change(&env, GRANT, "more", json!({"commonNames": ["acme-2"]})).await;
-        acme.refused("client", "spec.subject.commonName: outside of the ClientGrant more").await;
+        acme.refused(
+            "client",
+            "spec.subject.commonName: outside of the ClientGrant more",
+        )
+        .await;
         let before = acme.secrets().get("client").await.unwrap();
-        acme.patch("client", json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}})).await;
-        acme.patch("second", json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}})).await;
-        acme.until("second", "renewed", |o| o["status"]["revision"] == 2).await;
+        acme.patch(
+            "client",
+            json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}}),
+        )
+        .await;
+        acme.patch(
+            "second",
+            json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}}),
+        )
+        .await;
+        acme.until("second", "renewed", |o| o["status"]["revision"] == 2)
+            .await;
         acme.refused("client", "ClientGrant more").await;
         let after = acme.secrets().get("client").await.unwrap();
-        assert_eq!(text(&before, "tls.crt"), text(&after, "tls.crt"), "nothing is renewed");
-        assert_eq!(caller.calls(&env).await, "200", "taking a grant away is not revocation");
+        assert_eq!(
+            text(&before, "tls.crt"),
+            text(&after, "tls.crt"),
+            "nothing is renewed"
+        );
+        assert_eq!(
+            caller.calls(&env).await,
+            "200",
+            "taking a grant away is not revocation"
+        );
 
         // Over by its own end: that is not heard, but known.
         let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3);
-        change(&env, GRANT, "more", json!({"notAfter": soon.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()})).await;
+        change(
+            &env,
+            GRANT,
+            "more",
+            json!({"notAfter": soon.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}),
+        )
+        .await;
         acme.refused("second", "since it is over").await;
         grant_says(&env, "more", 0).await;
 
         // Its status says when its domain is not there.
-        create(&env, GRANT, "lost", granting(&acme.namespace, json!({"domainRef": {"name": "nowhere"}}))).await;
+        create(
+            &env,
+            GRANT,
+            "lost",
+            granting(&acme.namespace, json!({"domainRef": {"name": "nowhere"}})),
+        )
+        .await;
         until(&env, GRANT, "lost", "Ready", "False", "RefNotFound").await;
     });
 }
@@ -166,23 +235,41 @@ fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
 async fn label(env: &TestEnv, namespace: &str, value: Option<&str>) {
     let namespaces = Api::<Namespace>::all(env.client.clone());
     let patch = Patch::Merge(json!({"metadata": {"labels": {"partner": value}}}));
-    namespaces.patch(namespace, &PatchParams::default(), &patch).await.unwrap();
+    namespaces
+        .patch(namespace, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
 }
 
 #[test]
 fn self_signed_ones_leave_the_truststore_with_the_label_of_their_namespace() {
     run(async {
-        let env = TestEnv::start_among("grantlabels", &["acme"], &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
-        grant_namespaces(&world().kubernetes, &env.namespace).await.unwrap();
+        let env = TestEnv::start_among(
+            "grantlabels",
+            &["acme"],
+            &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")],
+        )
+        .await;
+        grant_namespaces(&world().kubernetes, &env.namespace)
+            .await
+            .unwrap();
         ready_domain(&env).await;
         let acme = Team::admin(&env, &env.beside("acme"));
         let by_label = json!({"issuance": "SelfSigned", "namespaces": {"matchLabels": {"partner": "yes"}}});
         create(&env, GRANT, "acme", granting("", by_label)).await;
-        acme.request("client", asking(&env, "acme-1", json!({"issuance": "SelfSigned"}))).await;
+        acme.request(
+            "client",
+            asking(&env, "acme-1", json!({"issuance": "SelfSigned"})),
+        )
+        .await;
         acme.refused("client", NO_GRANT).await;
         let is_for_nobody = |o: &Value| {
             let ready = condition(o, "Ready");
-            ready.is_some_and(|c| c["message"].as_str().is_some_and(|m| m.contains("no namespace of the cluster")))
+            ready.is_some_and(|c| {
+                c["message"]
+                    .as_str()
+                    .is_some_and(|m| m.contains("no namespace of the cluster"))
+            })
         };
         until_object(&env, GRANT, "acme", "for nobody", is_for_nobody).await;
         label(&env, &acme.namespace, Some("yes")).await;
@@ -194,14 +281,22 @@ fn self_signed_ones_leave_the_truststore_with_the_label_of_their_namespace() {
 
         label(&env, &acme.namespace, None).await;
         acme.refused("client", NO_GRANT).await;
-        eventually("it is let in no more", async || match caller.calls(&env).await.as_str() {
-            "403" => Ok(()),
-            other => Err(other.to_owned()),
+        eventually("it is let in no more", async || {
+            match caller.calls(&env).await.as_str() {
+                "403" => Ok(()),
+                other => Err(other.to_owned()),
+            }
         })
         .await;
-        assert!(acme.secrets().get_opt("client").await.unwrap().is_some(), "the Secret stays");
+        assert!(
+            acme.secrets().get_opt("client").await.unwrap().is_some(),
+            "the Secret stays"
+        );
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-        assert_eq!(acme.api(CERTIFICATE).get("client").await.unwrap().name_any(), "client");
+        assert_eq!(
+            acme.api(CERTIFICATE).get("client").await.unwrap().name_any(),
+            "client"
+        );
     });
 }
 
@@ -216,7 +311,10 @@ fn a_grant_without_its_domain_says_so_once_and_again_when_the_domain_is_there() 
         assert!(note.contains("no MtlsDomain partners"), "{note}");
         // What changes nothing is not told again.
         change(&env, GRANT, "early", json!({"maxCertificates": 3})).await;
-        until_object(&env, GRANT, "early", "reconciled again", |o| o["status"]["observedGeneration"] == 2).await;
+        until_object(&env, GRANT, "early", "reconciled again", |o| {
+            o["status"]["observedGeneration"] == 2
+        })
+        .await;
         assert_eq!(events_about(&env, "early").await, ["RefNotFound"]);
 
         ready_domain(&env).await;

@@ -1,9 +1,10 @@
-//! The records of a domain in Route 53: in which zone and account they go, and what of others' stands in their way.
+//! The records of a domain in Route 53: in which zone and account they go, and what of others' stands in
+//! their way.
 use std::time::Duration;
 
 use aws_sdk_route53::types::{
-    AliasTarget, Change, ChangeAction, ChangeBatch, HostedZoneConfig, ResourceRecord, ResourceRecordSet, RrType, Vpc,
-    VpcRegion,
+    AliasTarget, Change, ChangeAction, ChangeBatch, HostedZoneConfig, ResourceRecord, ResourceRecordSet,
+    RrType, Vpc, VpcRegion,
 };
 use kube::api::DeleteParams;
 use mtls_operator::domain::plan::OWNER_TAG;
@@ -23,16 +24,28 @@ use crate::{
 pub async fn names(account: &Account, zone_id: &str) -> Vec<String> {
     let client = aws_sdk_route53::Client::new(&account.sdk());
     let request = client.list_resource_record_sets().hosted_zone_id(zone_id);
-    let all = request.send().await.expect("ListResourceRecordSets").resource_record_sets;
-    let others = all.into_iter().filter(|r| !matches!(r.r#type, RrType::Ns | RrType::Soa));
-    let mut names: Vec<_> = others.map(|r| format!("{} {}", r.r#type.as_str(), r.name.trim_end_matches('.'))).collect();
+    let all = request
+        .send()
+        .await
+        .expect("ListResourceRecordSets")
+        .resource_record_sets;
+    let others = all
+        .into_iter()
+        .filter(|r| !matches!(r.r#type, RrType::Ns | RrType::Soa));
+    let mut names: Vec<_> = others
+        .map(|r| format!("{} {}", r.r#type.as_str(), r.name.trim_end_matches('.')))
+        .collect();
     names.sort();
     names
 }
 
 /// `names` without the validation records.
 async fn ours(account: &Account, zone_id: &str) -> Vec<String> {
-    names(account, zone_id).await.into_iter().filter(|r| !r.starts_with("CNAME _")).collect()
+    names(account, zone_id)
+        .await
+        .into_iter()
+        .filter(|r| !r.starts_with("CNAME _"))
+        .collect()
 }
 
 fn role(account: &Account, name: &str) -> serde_json::Value {
@@ -41,7 +54,12 @@ fn role(account: &Account, name: &str) -> serde_json::Value {
 
 /// Takes the zone of this environment away and makes one of the same name in another account.
 pub async fn zone_elsewhere(env: &TestEnv) -> (Account, String) {
-    env.route53().delete_hosted_zone().id(&env.prepared.zone_id).send().await.unwrap();
+    env.route53()
+        .delete_hosted_zone()
+        .id(&env.prepared.zone_id)
+        .send()
+        .await
+        .unwrap();
     let other = world().aws.new_account();
     let zone = hosted_zone(&other, &env.prepared.zone).await.unwrap();
     (other, zone)
@@ -54,21 +72,51 @@ fn a_zone_of_another_account_is_written_as_its_role_and_nothing_else_is() {
         let (dns, zone) = zone_elsewhere(&env).await;
         let host = env.host();
         env.create_domain("d", json!({})).await;
-        let issued = env.condition("d", "CertificateIssued", |c| c.reason == "HostedZoneNotFound").await;
-        assert!(issued.message.contains(&format!("in account {}", env.account.id)), "{}", issued.message);
-        assert_eq!(env.server_certificates().await, [""; 0], "none is requested that cannot be issued");
+        let issued = env
+            .condition("d", "CertificateIssued", |c| c.reason == "HostedZoneNotFound")
+            .await;
+        assert!(
+            issued.message.contains(&format!("in account {}", env.account.id)),
+            "{}",
+            issued.message
+        );
+        assert_eq!(
+            env.server_certificates().await,
+            [""; 0],
+            "none is requested that cannot be issued"
+        );
 
         let mark = env.mark().await;
-        let spec = json!({"dns": {"route53": {"assumeRole": role(&dns, "dns")}}, "ipAddressType": "DualStack"});
+        let spec =
+            json!({"dns": {"route53": {"assumeRole": role(&dns, "dns")}}, "ipAddressType": "DualStack"});
         env.change("d", spec).await;
         env.ready("d").await;
         let marker = format!("TXT _mtls-operator.{host}");
-        assert_eq!(ours(&dns, &zone).await, [format!("A {host}"), format!("AAAA {host}"), marker.clone()]);
-        assert_eq!(names(&dns, &zone).await.len(), 4, "the validation record is there too");
-        assert!(!env.writes(mark).await.iter().any(|w| w.contains("ResourceRecordSets")));
-        let which = Calls { account: &dns.id, since: mark, ..Calls::default() };
+        assert_eq!(
+            ours(&dns, &zone).await,
+            [format!("A {host}"), format!("AAAA {host}"), marker.clone()]
+        );
+        assert_eq!(
+            names(&dns, &zone).await.len(),
+            4,
+            "the validation record is there too"
+        );
+        assert!(
+            !env.writes(mark)
+                .await
+                .iter()
+                .any(|w| w.contains("ResourceRecordSets"))
+        );
+        let which = Calls {
+            account: &dns.id,
+            since: mark,
+            ..Calls::default()
+        };
         let calls = env.control().calls(&which).await.unwrap().calls;
-        assert!(calls.iter().all(|c| c.service == "route53"), "the role is for Route 53 alone: {calls:?}");
+        assert!(
+            calls.iter().all(|c| c.service == "route53"),
+            "the role is for Route 53 alone: {calls:?}"
+        );
         assert_eq!(env.gateway_domains().await, [host.as_str()]);
 
         // Drift there is restored, and the address type goes back too.
@@ -86,23 +134,43 @@ fn a_role_for_route_53_that_is_refused_is_named_and_holds_up_nothing_else() {
     run(async {
         let mut env = TestEnv::start("zonedenied").await;
         let (dns, _) = zone_elsewhere(&env).await;
-        env.control().deny(&env.account.id, &["sts:AssumeRole"]).await.unwrap();
-        env.create_domain("d", json!({"dns": {"route53": {"assumeRole": role(&dns, "dns")}}})).await;
-        let issued = env.condition("d", "CertificateIssued", |c| c.reason == "PermissionDenied").await;
+        env.control()
+            .deny(&env.account.id, &["sts:AssumeRole"])
+            .await
+            .unwrap();
+        env.create_domain(
+            "d",
+            json!({"dns": {"route53": {"assumeRole": role(&dns, "dns")}}}),
+        )
+        .await;
+        let issued = env
+            .condition("d", "CertificateIssued", |c| c.reason == "PermissionDenied")
+            .await;
         assert_eq!(issued.status, "False");
         let arn = format!("arn:aws:iam::{}:role/dns", dns.id);
-        assert!(issued.message.contains("sts:AssumeRole") && issued.message.contains(&arn), "{}", issued.message);
-        env.condition("d", "TruststorePublished", |c| c.status == "True").await;
+        assert!(
+            issued.message.contains("sts:AssumeRole") && issued.message.contains(&arn),
+            "{}",
+            issued.message
+        );
+        env.condition("d", "TruststorePublished", |c| c.status == "True")
+            .await;
         env.control().deny(&env.account.id, &[]).await.unwrap();
         env.ready("d").await;
 
         // The same on a living domain, after a restart: what is not Route 53's goes on.
-        env.control().deny(&env.account.id, &["sts:AssumeRole"]).await.unwrap();
+        env.control()
+            .deny(&env.account.id, &["sts:AssumeRole"])
+            .await
+            .unwrap();
         env.operator.restart().unwrap();
-        let named = env.condition("d", "DNSProgrammed", |c| c.reason == "PermissionDenied").await;
+        let named = env
+            .condition("d", "DNSProgrammed", |c| c.reason == "PermissionDenied")
+            .await;
         assert!(named.message.contains(&arn), "{}", named.message);
         env.change("d", json!({"mappings": []})).await;
-        env.condition("d", "MappingsProgrammed", |c| c.status == "True").await;
+        env.condition("d", "MappingsProgrammed", |c| c.status == "True")
+            .await;
         assert_eq!(env.mapped().await, []);
         env.control().deny(&env.account.id, &[]).await.unwrap();
         env.ready("d").await;
@@ -114,7 +182,11 @@ fn a_role_for_route_53_that_is_refused_is_named_and_holds_up_nothing_else() {
 fn a_domain_is_made_in_the_account_of_its_role_and_stays_there() {
     run(async {
         let env = TestEnv::start("role").await;
-        let (home, dns, other) = (world().aws.new_account(), world().aws.new_account(), world().aws.new_account());
+        let (home, dns, other) = (
+            world().aws.new_account(),
+            world().aws.new_account(),
+            world().aws.new_account(),
+        );
         let there = prepare(&home, &Preparation::of_its_own(&home)).await.unwrap();
         let zone_name = format!("z{}.example.net", dns.id);
         let zone = hosted_zone(&dns, &zone_name).await.unwrap();
@@ -127,20 +199,39 @@ fn a_domain_is_made_in_the_account_of_its_role_and_stays_there() {
             "truststore": {"bucket": there.bucket},
             "mappings": [{"path": "", "api": {"id": there.api_id, "stage": "$default"}}],
         });
-        env.control().deny(&env.account.id, &["sts:AssumeRole"]).await.unwrap();
+        env.control()
+            .deny(&env.account.id, &["sts:AssumeRole"])
+            .await
+            .unwrap();
         env.create_domain("d", spec).await;
-        let refused = env.condition("d", "Ready", |c| c.reason == "PermissionDenied").await;
+        let refused = env
+            .condition("d", "Ready", |c| c.reason == "PermissionDenied")
+            .await;
         let arn = format!("arn:aws:iam::{}:role/domains", home.id);
-        assert!(refused.message.contains("sts:AssumeRole") && refused.message.contains(&arn), "{}", refused.message);
+        assert!(
+            refused.message.contains("sts:AssumeRole") && refused.message.contains(&arn),
+            "{}",
+            refused.message
+        );
         env.control().deny(&env.account.id, &[]).await.unwrap();
         env.ready("d").await;
         let gateway = aws_sdk_apigatewayv2::Client::new(&home.sdk());
         let domain = gateway.get_domain_name().domain_name(&name).send().await.unwrap();
         assert_eq!(domain.tags.unwrap().get(OWNER_TAG), Some(&env.owner("d")));
-        let arn = domain.domain_name_configurations.unwrap()[0].certificate_arn.clone().unwrap();
+        let arn = domain.domain_name_configurations.unwrap()[0]
+            .certificate_arn
+            .clone()
+            .unwrap();
         assert!(arn.contains(&format!(":{}:", home.id)), "{arn}");
-        assert_eq!(ours(&dns, &zone).await, [format!("A {name}"), format!("TXT _mtls-operator.{name}")]);
-        let which = Calls { account: &env.account.id, since: mark, ..Calls::default() };
+        assert_eq!(
+            ours(&dns, &zone).await,
+            [format!("A {name}"), format!("TXT _mtls-operator.{name}")]
+        );
+        let which = Calls {
+            account: &env.account.id,
+            since: mark,
+            ..Calls::default()
+        };
         let own = env.control().calls(&which).await.unwrap().calls;
         assert!(
             own.iter().all(|c| c.service == "sts"),
@@ -148,21 +239,41 @@ fn a_domain_is_made_in_the_account_of_its_role_and_stays_there() {
         );
         let object = env.domains().get("d").await.unwrap();
         let place = format!("{}/{}", home.id, home.region);
-        assert_eq!(object.metadata.annotations.unwrap().get("mtls-operator.io/home"), Some(&place));
+        assert_eq!(
+            object.metadata.annotations.unwrap().get("mtls-operator.io/home"),
+            Some(&place)
+        );
 
         // A role in another account would be a second set of everything.
         let mark = env.mark().await;
-        env.change("d", json!({"aws": {"assumeRole": role(&other, "domains")}})).await;
-        let accepted = env.condition("d", "Accepted", |c| c.reason == "HomeChanged").await;
+        env.change("d", json!({"aws": {"assumeRole": role(&other, "domains")}}))
+            .await;
+        let accepted = env
+            .condition("d", "Accepted", |c| c.reason == "HomeChanged")
+            .await;
         assert!(accepted.message.contains(&place), "{}", accepted.message);
-        let everywhere = Calls { since: mark, writes: true, account: &other.id, ..Calls::default() };
+        let everywhere = Calls {
+            since: mark,
+            writes: true,
+            account: &other.id,
+            ..Calls::default()
+        };
         assert_eq!(env.control().calls(&everywhere).await.unwrap().calls.len(), 0);
-        env.change("d", json!({"aws": {"assumeRole": role(&home, "domains-too")}})).await;
+        env.change("d", json!({"aws": {"assumeRole": role(&home, "domains-too")}}))
+            .await;
         env.ready("d").await;
 
         env.delete_domain("d").await;
         assert_eq!(ours(&dns, &zone).await, [""; 0]);
-        assert!(gateway.get_domain_names().send().await.unwrap().items().is_empty());
+        assert!(
+            gateway
+                .get_domain_names()
+                .send()
+                .await
+                .unwrap()
+                .items()
+                .is_empty()
+        );
     });
 }
 
@@ -171,36 +282,75 @@ fn of_two_zones_of_one_name_the_spec_says_which_and_a_private_one_is_never_it() 
     run(async {
         let env = TestEnv::start("twins").await;
         let (host, first) = (env.host(), env.prepared.zone_id.clone());
-        let private = env.route53().create_hosted_zone().name(&host).caller_reference("private");
-        let vpc = Vpc::builder().vpc_id("vpc-1").vpc_region(VpcRegion::EuWest1).build();
+        let private = env
+            .route53()
+            .create_hosted_zone()
+            .name(&host)
+            .caller_reference("private");
+        let vpc = Vpc::builder()
+            .vpc_id("vpc-1")
+            .vpc_region(VpcRegion::EuWest1)
+            .build();
         let config = HostedZoneConfig::builder().private_zone(true).build();
         let private = private.vpc(vpc).hosted_zone_config(config).send().await.unwrap();
-        let private = private.hosted_zone.unwrap().id.trim_start_matches("/hostedzone/").to_owned();
+        let private = private
+            .hosted_zone
+            .unwrap()
+            .id
+            .trim_start_matches("/hostedzone/")
+            .to_owned();
         let second = hosted_zone(&env.account, &env.prepared.zone).await.unwrap();
 
         env.create_domain("d", json!({})).await;
-        let issued = env.condition("d", "CertificateIssued", |c| c.reason == "HostedZoneNotFound").await;
+        let issued = env
+            .condition("d", "CertificateIssued", |c| c.reason == "HostedZoneNotFound")
+            .await;
         let (message, field) = (&issued.message, "spec.dns.route53.hostedZoneId");
-        assert!([field, &first, &second].iter().all(|part| message.contains(*part)), "{message}");
+        assert!(
+            [field, &first, &second]
+                .iter()
+                .all(|part| message.contains(*part)),
+            "{message}"
+        );
         assert!(!message.contains(&private), "{message}");
-        env.change("d", json!({"dns": {"route53": {"hostedZoneId": private}}})).await;
-        env.condition("d", "CertificateIssued", |c| c.message.contains("no public hosted zone")).await;
+        env.change("d", json!({"dns": {"route53": {"hostedZoneId": private}}}))
+            .await;
+        env.condition("d", "CertificateIssued", |c| {
+            c.message.contains("no public hosted zone")
+        })
+        .await;
         assert_eq!(env.server_certificates().await, [""; 0]);
 
-        env.change("d", json!({"dns": {"route53": {"hostedZoneId": second}}})).await;
+        env.change("d", json!({"dns": {"route53": {"hostedZoneId": second}}}))
+            .await;
         env.ready("d").await;
-        assert_eq!(ours(&env.account, &second).await, [format!("A {host}"), format!("TXT _mtls-operator.{host}")]);
+        assert_eq!(
+            ours(&env.account, &second).await,
+            [format!("A {host}"), format!("TXT _mtls-operator.{host}")]
+        );
         assert_eq!(names(&env.account, &first).await, [""; 0]);
         assert_eq!(names(&env.account, &private).await, [""; 0]);
 
         // Where the records are is not guessed at the end either.
         env.change("d", json!({"dns": null})).await;
-        env.condition("d", "DNSProgrammed", |c| c.reason == "HostedZoneNotFound").await;
+        env.condition("d", "DNSProgrammed", |c| c.reason == "HostedZoneNotFound")
+            .await;
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
-        let last = env.condition("d", "DomainProgrammed", |c| c.reason == "HostedZoneNotFound").await;
-        assert!([&first, &second].iter().all(|zone| last.message.contains(*zone)), "{}", last.message);
+        let last = env
+            .condition("d", "DomainProgrammed", |c| c.reason == "HostedZoneNotFound")
+            .await;
+        assert!(
+            [&first, &second].iter().all(|zone| last.message.contains(*zone)),
+            "{}",
+            last.message
+        );
         assert_eq!(env.gateway_domains().await, [host.as_str()]);
-        env.route53().delete_hosted_zone().id(&first).send().await.unwrap();
+        env.route53()
+            .delete_hosted_zone()
+            .id(&first)
+            .send()
+            .await
+            .unwrap();
         env.domain_gone("d").await;
         assert_eq!(ours(&env.account, &second).await, [""; 0]);
     });
@@ -220,30 +370,51 @@ fn records_of_other_tools_and_routing_policies_are_named_and_stay() {
         env.change_record(ChangeAction::Create, theirs.clone()).await;
         env.change_record(ChangeAction::Create, registry).await;
         env.create_domain("d", json!({})).await;
-        let dns = env.condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner").await;
+        let dns = env
+            .condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner")
+            .await;
         let message = &dns.message;
         assert!(
-            message.contains("ingress.example.net") && message.contains("external-dns made for ingress/shop/web"),
+            message.contains("ingress.example.net")
+                && message.contains("external-dns made for ingress/shop/web"),
             "{message}"
         );
         env.reconciles(2).await;
         assert_eq!(env.record(RrType::Cname).await, Some(theirs.clone()));
 
         let value = ResourceRecord::builder().value("192.0.2.7").build().unwrap();
-        let weighted = ResourceRecordSet::builder().name(&name).r#type(RrType::A).ttl(60).resource_records(value);
+        let weighted = ResourceRecordSet::builder()
+            .name(&name)
+            .r#type(RrType::A)
+            .ttl(60)
+            .resource_records(value);
         let weighted = weighted.set_identifier("blue").weight(1).build().unwrap();
-        let change = |action, record| Change::builder().action(action).resource_record_set(record).build().unwrap();
+        let change = |action, record| {
+            Change::builder()
+                .action(action)
+                .resource_record_set(record)
+                .build()
+                .unwrap()
+        };
         let batch = ChangeBatch::builder()
             .changes(change(ChangeAction::Delete, theirs))
             .changes(change(ChangeAction::Create, weighted.clone()))
             .build()
             .unwrap();
-        let request = env.route53().change_resource_record_sets().hosted_zone_id(&env.prepared.zone_id);
+        let request = env
+            .route53()
+            .change_resource_record_sets()
+            .hosted_zone_id(&env.prepared.zone_id);
         request.change_batch(batch).send().await.unwrap();
-        let dns = env.condition("d", "DNSProgrammed", |c| c.message.contains("routing policy")).await;
+        let dns = env
+            .condition("d", "DNSProgrammed", |c| c.message.contains("routing policy"))
+            .await;
         assert!(dns.message.contains("192.0.2.7"), "{}", dns.message);
         env.reconciles(2).await;
-        assert_eq!(env.record(RrType::A).await.and_then(|r| r.set_identifier), Some("blue".to_owned()));
+        assert_eq!(
+            env.record(RrType::A).await.and_then(|r| r.set_identifier),
+            Some("blue".to_owned())
+        );
         env.change_record(ChangeAction::Delete, weighted).await;
         env.ready("d").await;
     });
@@ -268,9 +439,15 @@ fn a_record_that_comes_between_read_and_write_is_not_overwritten() {
         env.change_record(ChangeAction::Create, theirs.clone()).await;
         env.control().release(fault).await.unwrap();
         env.control().remove_fault(fault).await.unwrap();
-        let dns = env.condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner").await;
+        let dns = env
+            .condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner")
+            .await;
         assert!(dns.message.contains("192.0.2.1"), "{}", dns.message);
-        assert_eq!(ours(&env.account, &env.prepared.zone_id).await, [format!("A {}", env.host())], "no marker either");
+        assert_eq!(
+            ours(&env.account, &env.prepared.zone_id).await,
+            [format!("A {}", env.host())],
+            "no marker either"
+        );
         env.change_record(ChangeAction::Delete, theirs).await;
         env.ready("d").await;
     });
@@ -283,19 +460,33 @@ fn a_zone_that_is_busy_with_another_change_is_written_a_moment_later() {
         let env = TestEnv::start("busy").await;
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
-        env.control().advance(&env.account.id, Duration::from_secs(60)).await.unwrap();
-        env.control().set_knobs(&env.account.id, &[("change_window", 6.0)]).await.unwrap();
+        env.control()
+            .advance(&env.account.id, Duration::from_secs(60))
+            .await
+            .unwrap();
+        env.control()
+            .set_knobs(&env.account.id, &[("change_window", 6.0)])
+            .await
+            .unwrap();
         let mark = env.mark().await;
-        env.change_record(ChangeAction::Delete, env.record(RrType::A).await.unwrap()).await;
+        env.change_record(ChangeAction::Delete, env.record(RrType::A).await.unwrap())
+            .await;
         eventually("the alias again", async || match env.record(RrType::A).await {
             Some(_) => Ok(()),
             None => Err("no alias".into()),
         })
         .await;
-        let which =
-            Calls { account: &env.account.id, since: mark, operation: "ChangeResourceRecordSets", ..Calls::default() };
+        let which = Calls {
+            account: &env.account.id,
+            since: mark,
+            operation: "ChangeResourceRecordSets",
+            ..Calls::default()
+        };
         let calls = env.control().calls(&which).await.unwrap().calls;
-        assert!(calls.iter().any(|c| c.code == "PriorRequestNotComplete"), "{calls:?}");
+        assert!(
+            calls.iter().any(|c| c.code == "PriorRequestNotComplete"),
+            "{calls:?}"
+        );
         env.ready("d").await;
     });
 }
@@ -308,15 +499,30 @@ fn a_record_that_is_right_already_is_accepted_as_it_is_and_outlives_the_domain()
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
         let name = format!("{}.", env.host());
-        let marker = env.records().await.into_iter().find(|r| r.name == format!("_mtls-operator.{name}")).unwrap();
-        let config = env.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+        let marker = env
+            .records()
+            .await
+            .into_iter()
+            .find(|r| r.name == format!("_mtls-operator.{name}"))
+            .unwrap();
+        let config = env
+            .gateway_domain()
+            .await
+            .domain_name_configurations
+            .unwrap()
+            .remove(0);
         let target = AliasTarget::builder()
             .dns_name(format!("{}.", config.api_gateway_domain_name.unwrap()))
             .hosted_zone_id(config.hosted_zone_id.unwrap())
             .evaluate_target_health(true)
             .build()
             .unwrap();
-        let theirs = ResourceRecordSet::builder().name(&name).r#type(RrType::A).alias_target(target).build().unwrap();
+        let theirs = ResourceRecordSet::builder()
+            .name(&name)
+            .r#type(RrType::A)
+            .alias_target(target)
+            .build()
+            .unwrap();
         // As if it had been there first: without the operator's ownership record.
         env.change_record(ChangeAction::Upsert, theirs.clone()).await;
         env.change_record(ChangeAction::Delete, marker).await;
@@ -324,11 +530,16 @@ fn a_record_that_is_right_already_is_accepted_as_it_is_and_outlives_the_domain()
         env.reconciles(2).await;
         env.ready("d").await;
         env.change("d", json!({"ipAddressType": "DualStack"})).await;
-        let dns = env.condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner").await;
+        let dns = env
+            .condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner")
+            .await;
         assert!(dns.message.contains("AAAA"), "{}", dns.message);
         env.delete_domain("d").await;
         assert_eq!(env.record(RrType::A).await, Some(theirs));
         let writes = env.writes(mark).await;
-        assert!(!writes.iter().any(|w| w.contains("ResourceRecordSets")), "{writes:?}");
+        assert!(
+            !writes.iter().any(|w| w.contains("ResourceRecordSets")),
+            "{writes:?}"
+        );
     });
 }

@@ -1,5 +1,5 @@
-//! The operator with the rights that `mtls-operator iam-policy` prints for the manifests of a life and with no others: nothing is refused, and
-//! without any one of them something is, which the conditions name.
+//! The operator with the rights that `mtls-operator iam-policy` prints for the manifests of a life and with
+//! no others: nothing is refused, and without any one of them something is, which the conditions name.
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use futures::{StreamExt, future, stream};
@@ -32,7 +32,14 @@ async fn printed(manifests: &Path, env: &TestEnv) -> Vec<u8> {
     let out = Command::new(env!("CARGO_BIN_EXE_mtls-operator"))
         .arg("iam-policy")
         .arg(manifests)
-        .args(["--account", &env.account.id, "--region", &env.account.region, "--bucket", &env.prepared.bucket])
+        .args([
+            "--account",
+            &env.account.id,
+            "--region",
+            &env.account.region,
+            "--bucket",
+            &env.prepared.bucket,
+        ])
         .output()
         .await
         .expect("it runs");
@@ -45,11 +52,21 @@ async fn under(env: &mut TestEnv, policy: &Value) {
     env.operator.kill();
     let role = format!("arn:aws:iam::{}:role/mtls-operator", env.account.id);
     let sts = aws_sdk_sts::Client::new(&env.account.sdk());
-    let given = sts.assume_role().role_arn(role).role_session_name("operator").send().await.expect("AssumeRole");
+    let given = sts
+        .assume_role()
+        .role_arn(role)
+        .role_session_name("operator")
+        .send()
+        .await
+        .expect("AssumeRole");
     let given = given.credentials.expect("credentials");
-    env.control().allow(&given.access_key_id, policy).await.expect("the emulator understands the policy");
+    env.control()
+        .allow(&given.access_key_id, policy)
+        .await
+        .expect("the emulator understands the policy");
     env.operator.set_env("AWS_ACCESS_KEY_ID", &given.access_key_id);
-    env.operator.set_env("AWS_SECRET_ACCESS_KEY", &given.secret_access_key);
+    env.operator
+        .set_env("AWS_SECRET_ACCESS_KEY", &given.secret_access_key);
     env.operator.set_env("AWS_SESSION_TOKEN", &given.session_token);
     env.operator.restart().expect("it starts");
     env.end_lease().await;
@@ -57,7 +74,11 @@ async fn under(env: &mut TestEnv, policy: &Value) {
 
 /// The calls after `mark` that AWS refused for want of rights.
 async fn refused(env: &TestEnv, mark: u64) -> BTreeSet<String> {
-    let which = Calls { account: &env.account.id, since: mark, ..Calls::default() };
+    let which = Calls {
+        account: &env.account.id,
+        since: mark,
+        ..Calls::default()
+    };
     let calls = env.control().calls(&which).await.expect("the journal").calls;
     calls
         .into_iter()
@@ -69,10 +90,23 @@ async fn refused(env: &TestEnv, mark: u64) -> BTreeSet<String> {
 /// Of each statement, each action: with what the policy is without it.
 fn each_left_out(policy: &Value) -> Vec<(String, String, Value)> {
     let mut all = Vec::new();
-    for (at, statement) in policy["Statement"].as_array().expect("statements").iter().enumerate() {
-        for (number, action) in statement["Action"].as_array().expect("actions").iter().enumerate() {
+    for (at, statement) in policy["Statement"]
+        .as_array()
+        .expect("statements")
+        .iter()
+        .enumerate()
+    {
+        for (number, action) in statement["Action"]
+            .as_array()
+            .expect("actions")
+            .iter()
+            .enumerate()
+        {
             let mut without = policy.clone();
-            without["Statement"][at]["Action"].as_array_mut().expect("actions").remove(number);
+            without["Statement"][at]["Action"]
+                .as_array_mut()
+                .expect("actions")
+                .remove(number);
             let text = |value: &Value| value.as_str().expect("text").to_owned();
             all.push((text(&statement["Sid"]), text(action), without));
         }
@@ -98,8 +132,8 @@ fn the_printed_policy_is_enough_for_a_whole_scenario() {
     });
 }
 
-/// In this scenario no mapping changes where it leads to, no authorizer differs from what was made, and the API's stage is deployed to by API Gateway
-/// itself.
+/// In this scenario no mapping changes where it leads to, no authorizer differs from what was made, and the
+/// API's stage is deployed to by API Gateway itself.
 const NOT_IN_THIS_SCENARIO: [(&str, &str); 4] = [
     ("Authorizers", "apigateway:PATCH"),
     ("Deployments", "apigateway:POST"),
@@ -113,26 +147,41 @@ fn without_any_part_of_it_a_condition_names_what_is_missing() {
         let env = TestEnv::start("parts").await;
         let parts = each_left_out(&policy(&env, &scenario::specs(&env)).await);
         let lives = parts.iter().map(|(sid, action, _)| left_out(sid, action));
-        let not_needed: BTreeSet<_> =
-            stream::iter(lives).buffer_unordered(AT_ONCE).filter_map(future::ready).collect().await;
+        let not_needed: BTreeSet<_> = stream::iter(lives)
+            .buffer_unordered(AT_ONCE)
+            .filter_map(future::ready)
+            .collect()
+            .await;
         let expected = NOT_IN_THIS_SCENARIO.map(|(sid, action)| (sid.to_owned(), action.to_owned()));
         assert_eq!(not_needed, expected.into());
-        println!("actions left out={} named={}", parts.len(), parts.len() - not_needed.len());
+        println!(
+            "actions left out={} named={}",
+            parts.len(),
+            parts.len() - not_needed.len()
+        );
     });
 }
 
-/// A scenario without it, until a condition names it; the action, when none does. Each environment has names of its own, and with them its own policy.
+/// A scenario without it, until a condition names it; the action, when none does. Each environment has names
+/// of its own, and with them its own policy.
 async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     let mut env = TestEnv::start("without").await;
     scenario::prepare(&env).await;
     let parts = each_left_out(&policy(&env, &scenario::specs(&env)).await);
-    let (_, _, without) = parts.into_iter().find(|(s, a, _)| s == sid && a == action).expect("the same statements");
+    let (_, _, without) = parts
+        .into_iter()
+        .find(|(s, a, _)| s == sid && a == action)
+        .expect("the same statements");
     under(&mut env, &without).await;
     let record = Recorder::start(&env, DOMAIN, "d").await;
     let words = words(action);
     // Without a deadline of its own: the scenario it is about has one at each step.
     let named = async {
-        while !record.seen().iter().any(|object| object["status"].to_string().contains(&words)) {
+        while !record
+            .seen()
+            .iter()
+            .any(|object| object["status"].to_string().contains(&words))
+        {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -144,13 +193,15 @@ async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     not_needed
 }
 
-/// What the other life does not do: a REST API, which takes deployments, a bucket and key of one's own, and a domain that stays.
+/// What the other life does not do: a REST API, which takes deployments, a bucket and key of one's own, and a
+/// domain that stays.
 fn kept(env: &TestEnv, api: &str) -> Value {
     let mut spec = domain_spec(env, generated());
-    let kms_key =
-        format!("arn:aws:kms:{}:{}:key/0d0c5d4e-0000-4000-8000-000000000000", env.account.region, env.account.id);
-    spec["truststore"] =
-        json!({"bucket": format!("kept-{}", env.account.id), "bucketCreation": "IfMissing", "kmsKeyArn": kms_key});
+    let kms_key = format!(
+        "arn:aws:kms:{}:{}:key/0d0c5d4e-0000-4000-8000-000000000000",
+        env.account.region, env.account.id
+    );
+    spec["truststore"] = json!({"bucket": format!("kept-{}", env.account.id), "bucketCreation": "IfMissing", "kmsKeyArn": kms_key});
     spec["mappings"] = json!([{"path": "", "api": {"id": api, "stage": "prod"}}]);
     spec["dns"] = json!({"route53": {"hostedZoneId": env.prepared.zone_id}});
     spec["restDeployment"] = json!("Allow");
@@ -191,19 +242,28 @@ fn of_that_too_a_condition_names_what_is_missing() {
             let api = rest_api(&env.account, "rest", None).await.expect("a REST API");
             let spec = kept(&env, &api);
             let parts = each_left_out(&policy(&env, std::slice::from_ref(&spec)).await);
-            let (_, _, without) =
-                parts.into_iter().find(|(s, a, _)| s == sid && a == action).expect("it is in the policy");
+            let (_, _, without) = parts
+                .into_iter()
+                .find(|(s, a, _)| s == sid && a == action)
+                .expect("it is in the policy");
             under(&mut env, &without).await;
             create(&env, DOMAIN, "d", spec).await;
             let words = words(action);
             eventually(&words, async || {
                 let domain = env.domains().get("d").await.map_err(|e| e.to_string())?;
                 let status = serde_json::to_string(&domain.status).expect("JSON");
-                if status.contains(&words) { Ok(()) } else { Err(status) }
+                if status.contains(&words) {
+                    Ok(())
+                } else {
+                    Err(status)
+                }
             })
             .await;
             env.operator.kill();
         });
-        stream::iter(lives).buffer_unordered(AT_ONCE).collect::<()>().await;
+        stream::iter(lives)
+            .buffer_unordered(AT_ONCE)
+            .collect::<()>()
+            .await;
     });
 }

@@ -1,5 +1,5 @@
-//! What the operator issues, in other people's hands: every usual TLS library completes a handshake with the files of a Secret, and a linter
-//! that nobody here wrote finds no error.
+//! What the operator issues, in other people's hands: every usual TLS library completes a handshake with the
+//! files of a Secret, and a linter that nobody here wrote finds no error.
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -25,7 +25,10 @@ fn go_program() -> PathBuf {
 }
 
 async fn output(mut command: Command, input: &str) -> String {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("piped");
     let write = async {
@@ -34,12 +37,20 @@ async fn output(mut command: Command, input: &str) -> String {
     };
     let (out, ()) = tokio::join!(child.wait_with_output(), write);
     let out = out.expect("it ends");
-    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
 }
 
 /// What zlint has against these certificates.
 async fn findings(pem: &str) -> String {
-    let mut lint = Command::new(tokio::task::spawn_blocking(go_program).await.expect("it is built"));
+    let mut lint = Command::new(
+        tokio::task::spawn_blocking(go_program)
+            .await
+            .expect("it is built"),
+    );
     lint.arg("lint");
     output(lint, pem).await
 }
@@ -47,17 +58,40 @@ async fn findings(pem: &str) -> String {
 /// Certificates of every kind of key, name and issuer, with a keystore, and the domain that trusts them.
 async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
     let dir = tempfile::tempdir().expect("a folder");
-    let run = async |line: &str| openssl(dir.path(), &line.split(' ').collect::<Vec<_>>(), "").await.expect(line);
+    let run = async |line: &str| {
+        openssl(dir.path(), &line.split(' ').collect::<Vec<_>>(), "")
+            .await
+            .expect(line)
+    };
     let ext = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n";
     std::fs::write(dir.path().join("ext"), ext).expect("a file");
     let ec = "-nodes -newkey ec -pkeyopt ec_paramgen_curve:P-384";
-    run(&format!("req -x509 {ec} -days 3650 -keyout root.key -out root.pem -subj /DC=com/DC=example/CN=Root -addext keyUsage=critical,keyCertSign")).await;
-    run(&format!("req {ec} -keyout ca.key -out ca.csr -multivalue-rdn -subj /DC=com/DC=example/O=B+OU=A/CN=Issuing"))
-        .await;
-    run("x509 -req -in ca.csr -CA root.pem -CAkey root.key -CAcreateserial -days 3000 -extfile ext -out ca.pem").await;
+    run(&format!(
+        "req -x509 {ec} -days 3650 -keyout root.key -out root.pem -subj /DC=com/DC=example/CN=Root \
+                  -addext keyUsage=critical,keyCertSign"
+    ))
+    .await;
+    run(&format!(
+        "req {ec} -keyout ca.key -out ca.csr -multivalue-rdn -subj /DC=com/DC=example/O=B+OU=A/CN=Issuing"
+    ))
+    .await;
+    run(
+        "x509 -req -in ca.csr -CA root.pem -CAkey root.key -CAcreateserial -days 3000 -extfile ext -out \
+         ca.pem",
+    )
+    .await;
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("a file");
-    let values = [("tls.crt", read("ca.pem")), ("tls.key", read("ca.key")), ("ca.crt", read("root.pem"))];
-    create_secret(env, "issuing-ca", &values.each_ref().map(|(key, value)| (*key, value.as_str()))).await;
+    let values = [
+        ("tls.crt", read("ca.pem")),
+        ("tls.key", read("ca.key")),
+        ("ca.crt", read("root.pem")),
+    ];
+    create_secret(
+        env,
+        "issuing-ca",
+        &values.each_ref().map(|(key, value)| (*key, value.as_str())),
+    )
+    .await;
     create_secret(env, "p", &[("password", PASSWORD)]).await;
     let trust = json!({"issuingAuthority": "own", "authorities": [
         {"name": "own", "generate": {"commonName": "Partners", "organizations": ["Acme", "Acme Labs"]}},
@@ -82,11 +116,16 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
             "chained",
             json!({"authority": "issuing", "subject": {"commonName": "chained"}, "privateKey": {"size": 384, "encoding": "PKCS1"}}),
         ),
-        ("itself", json!({"issuance": "SelfSigned", "subject": {"commonName": "itself"}})),
+        (
+            "itself",
+            json!({"issuance": "SelfSigned", "subject": {"commonName": "itself"}}),
+        ),
     ];
     for (name, fields) in &kinds {
         let mut spec = json!({"domainRef": {"name": "partners"}, "keystores": {"pkcs12": {"passwordSecretRef": {"name": "p", "key": "password"}}}});
-        spec.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        spec.as_object_mut()
+            .expect("an object")
+            .extend(fields.as_object().expect("an object").clone());
         create(env, CERTIFICATE, name, spec).await;
     }
     until(env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -100,8 +139,14 @@ async fn every_usual_client_gets_in_and_a_linter_finds_no_error() {
     for (name, secret) in &secrets {
         sound(secret).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         let pem = text(secret, "tls.crt");
-        let (leaf, end) = pem.split_once("-----END CERTIFICATE-----").expect("a certificate");
-        assert_eq!(findings(&format!("{leaf}-----END CERTIFICATE-----{}", &end[..1])).await, "", "{name}");
+        let (leaf, end) = pem
+            .split_once("-----END CERTIFICATE-----")
+            .expect("a certificate");
+        assert_eq!(
+            findings(&format!("{leaf}-----END CERTIFICATE-----{}", &end[..1])).await,
+            "",
+            "{name}"
+        );
         let certificates = pem.matches("BEGIN CERTIFICATE").count();
         assert_eq!(
             certificates,
@@ -110,13 +155,25 @@ async fn every_usual_client_gets_in_and_a_linter_finds_no_error() {
         );
     }
     for authority in ["partners.own-ca", "partners.rsa-ca"] {
-        let secret = env.secrets().get(authority).await.expect("the authority's Secret");
+        let secret = env
+            .secrets()
+            .get(authority)
+            .await
+            .expect("the authority's Secret");
         assert_eq!(findings(&text(&secret, "tls.crt")).await, "", "{authority}");
     }
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert!(findings(broken).await.contains("not a certificate"), "what is wrong is found");
+    assert!(
+        findings(broken).await.contains("not a certificate"),
+        "what is wrong is found"
+    );
 
-    join_all(secrets.iter().map(|(name, secret)| everybody_calls(&env, name, secret))).await;
+    join_all(
+        secrets
+            .iter()
+            .map(|(name, secret)| everybody_calls(&env, name, secret)),
+    )
+    .await;
 }
 
 async fn everybody_calls(env: &TestEnv, name: &str, secret: &Secret) {
@@ -156,7 +213,9 @@ with context.wrap_socket(socket.create_connection((at, int(port))), server_hostn
     ];
     let url = format!("https://{host}/");
     let p12 = format!("keystore.p12:{PASSWORD}");
-    let go = tokio::task::spawn_blocking(go_program).await.expect("it is built");
+    let go = tokio::task::spawn_blocking(go_program)
+        .await
+        .expect("it is built");
     let go = go.to_str().expect("text");
     let java = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/Client.java");
     let java = java.to_str().expect("text");
@@ -189,18 +248,51 @@ with context.wrap_socket(socket.create_connection((at, int(port))), server_hostn
             request.as_str(),
             "HTTP/1.1 200",
         ),
-        ("curl with PEM", with("curl", &[&curl, &["--cert", "tls.crt", "--key", "tls.key", &url]]), "", "200"),
-        ("curl with PKCS #12", with("curl", &[&curl, &["--cert-type", "P12", "--cert", &p12, &url]]), "", "200"),
-        ("Python", with("python3", &[&["-c", python, &address, &host, &ca]]), "", "HTTP/1.1 200"),
-        ("Go", with(go, &[&["call", &address, &host, &ca, "tls.crt", "tls.key"]]), "", "200"),
-        ("Java", with("java", &[&[java, &address, &host, &ca, "keystore.p12", PASSWORD]]), "", "HTTP/1.1 200"),
+        (
+            "curl with PEM",
+            with("curl", &[&curl, &["--cert", "tls.crt", "--key", "tls.key", &url]]),
+            "",
+            "200",
+        ),
+        (
+            "curl with PKCS #12",
+            with("curl", &[&curl, &["--cert-type", "P12", "--cert", &p12, &url]]),
+            "",
+            "200",
+        ),
+        (
+            "Python",
+            with("python3", &[&["-c", python, &address, &host, &ca]]),
+            "",
+            "HTTP/1.1 200",
+        ),
+        (
+            "Go",
+            with(go, &[&["call", &address, &host, &ca, "tls.crt", "tls.key"]]),
+            "",
+            "200",
+        ),
+        (
+            "Java",
+            with("java", &[&[java, &address, &host, &ca, "keystore.p12", PASSWORD]]),
+            "",
+            "HTTP/1.1 200",
+        ),
     ];
     for (client, command, input, expected) in calls {
-        if client == "Java" && std::process::Command::new("javac").arg("-version").output().is_err() {
+        if client == "Java"
+            && std::process::Command::new("javac")
+                .arg("-version")
+                .output()
+                .is_err()
+        {
             println!("not tried with Java: there is no JDK here");
             continue;
         }
         let seen = output(command, input).await;
-        assert!(seen.contains(expected), "{client} with the certificate {name}: {seen}");
+        assert!(
+            seen.contains(expected),
+            "{client} with the certificate {name}: {seen}"
+        );
     }
 }

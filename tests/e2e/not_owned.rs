@@ -18,15 +18,27 @@ fn a_domain_with_another_owners_tag_is_left_alone() {
 
         let mark = env.mark().await;
         env.create_domain("d", json!({})).await;
-        let programmed = env.condition("d", "DomainProgrammed", |c| c.reason == "ForeignOwner").await;
+        let programmed = env
+            .condition("d", "DomainProgrammed", |c| c.reason == "ForeignOwner")
+            .await;
         assert_eq!(programmed.status, "False");
-        assert!(programmed.message.contains("other/team/d"), "{}", programmed.message);
-        env.condition("d", "Ready", |c| c.status == "False" && c.reason == "ForeignOwner").await;
+        assert!(
+            programmed.message.contains("other/team/d"),
+            "{}",
+            programmed.message
+        );
+        env.condition("d", "Ready", |c| {
+            c.status == "False" && c.reason == "ForeignOwner"
+        })
+        .await;
         env.reconciles(2).await;
         env.delete_domain("d").await;
 
         assert_eq!(env.writes(mark).await, [""; 0]);
-        assert_eq!(format!("{:?}", env.gateway_domain().await.tags), format!("{:?}", before.tags));
+        assert_eq!(
+            format!("{:?}", env.gateway_domain().await.tags),
+            format!("{:?}", before.tags)
+        );
         assert_eq!(env.server_certificates().await, [arn], "theirs stays");
     });
 }
@@ -39,13 +51,22 @@ fn a_name_that_another_account_has_is_waited_for_without_a_stir() {
         theirs.create_domain("d", json!({})).await;
         theirs.ready("d").await;
         // A zone of that name is in the other account too: nothing but API Gateway itself knows.
-        sandbox::prepare::hosted_zone(&env.account, &theirs.prepared.zone).await.unwrap();
+        sandbox::prepare::hosted_zone(&env.account, &theirs.prepared.zone)
+            .await
+            .unwrap();
         env.create_domain("d", json!({"domainName": name})).await;
-        let programmed = env.condition("d", "DomainProgrammed", |c| c.reason == "ForeignOwner").await;
+        let programmed = env
+            .condition("d", "DomainProgrammed", |c| c.reason == "ForeignOwner")
+            .await;
         assert_eq!(programmed.status, "False");
-        assert!(programmed.message.contains("another AWS account"), "{}", programmed.message);
+        assert!(
+            programmed.message.contains("another AWS account"),
+            "{}",
+            programmed.message
+        );
         theirs.delete_domain("d").await;
-        env.condition("d", "DomainProgrammed", |c| c.status == "True").await;
+        env.condition("d", "DomainProgrammed", |c| c.status == "True")
+            .await;
         env.delete_domain("d").await;
     });
 }
@@ -58,12 +79,18 @@ fn an_address_record_without_our_ownership_record_is_left_alone_until_it_is_gone
         env.change_record(ChangeAction::Create, theirs.clone()).await;
         let mark = env.mark().await;
         env.create_domain("d", json!({})).await;
-        let dns = env.condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner").await;
+        let dns = env
+            .condition("d", "DNSProgrammed", |c| c.reason == "ForeignOwner")
+            .await;
         assert_eq!(dns.status, "False");
         assert!(dns.message.contains("192.0.2.1"), "{}", dns.message);
         env.reconciles(2).await;
         let writes = env.writes(mark).await;
-        assert_eq!(writes.iter().filter(|w| w.contains(" A ")).collect::<Vec<_>>(), [""; 0], "{writes:?}");
+        assert_eq!(
+            writes.iter().filter(|w| w.contains(" A ")).collect::<Vec<_>>(),
+            [""; 0],
+            "{writes:?}"
+        );
         assert_eq!(env.record(RrType::A).await, Some(theirs.clone()));
         assert!(!env.endpoint_closed().await, "callers have no other way in yet");
 
@@ -78,17 +105,39 @@ fn a_truststore_object_of_another_owner_is_not_overwritten() {
     run(async {
         let env = TestEnv::start("object").await;
         let (bucket, key) = (&env.prepared.bucket, format!("{}.pem", env.owner("d")));
-        let request = env.s3().put_object().bucket(bucket).key(&key).metadata(OWNER_METADATA, "other/team/d");
-        let version = request.body(b"theirs".to_vec().into()).send().await.unwrap().version_id.unwrap();
+        let request = env
+            .s3()
+            .put_object()
+            .bucket(bucket)
+            .key(&key)
+            .metadata(OWNER_METADATA, "other/team/d");
+        let version = request
+            .body(b"theirs".to_vec().into())
+            .send()
+            .await
+            .unwrap()
+            .version_id
+            .unwrap();
         let mark = env.mark().await;
         env.create_domain("d", json!({})).await;
-        let published = env.condition("d", "TruststorePublished", |c| c.reason == "ForeignOwner").await;
+        let published = env
+            .condition("d", "TruststorePublished", |c| c.reason == "ForeignOwner")
+            .await;
         assert_eq!(published.status, "False");
-        assert!(published.message.contains("other/team/d"), "{}", published.message);
+        assert!(
+            published.message.contains("other/team/d"),
+            "{}",
+            published.message
+        );
         env.reconciles(2).await;
         env.delete_domain("d").await;
         let writes = env.writes(mark).await;
-        assert!(!writes.iter().any(|w| w.contains("Object") || w.contains("Domain")), "{writes:?}");
+        assert!(
+            !writes
+                .iter()
+                .any(|w| w.contains("Object") || w.contains("Domain")),
+            "{writes:?}"
+        );
         assert_eq!(env.object_versions().await, [version]);
     });
 }
@@ -107,7 +156,11 @@ fn of_two_objects_with_one_name_the_older_wins_until_it_is_deleted() {
         let accepted = env.condition("b", "Accepted", |c| c.status == "False").await;
         assert_eq!(accepted.reason, "DomainNameClaimed");
         assert!(accepted.message.contains("MtlsDomain a "), "{}", accepted.message);
-        let all = sandbox::control::Calls { account: &env.account.id, since: mark, ..Default::default() };
+        let all = sandbox::control::Calls {
+            account: &env.account.id,
+            since: mark,
+            ..Default::default()
+        };
         assert_eq!(env.control().calls(&all).await.unwrap().calls.len(), 0);
 
         env.change("a", json!({"suspend": false})).await;

@@ -1,4 +1,5 @@
-//! What the end-to-end tests of certificates and trust share: manifests, waiting for conditions, CAs of partners, and a caller at the edge.
+//! What the end-to-end tests of certificates and trust share: manifests, waiting for conditions, CAs of
+//! partners, and a caller at the edge.
 use std::{
     path::Path,
     process::{Output, Stdio},
@@ -13,14 +14,14 @@ use k8s_openapi::{
 };
 use kube::{
     api::{
-        Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, Patch, PatchParams,
-        PropagationPolicy, WatchEvent, WatchParams,
+        Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, Patch,
+        PatchParams, PropagationPolicy, WatchEvent, WatchParams,
     },
     core::Resource,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use sandbox::control::{Call, Calls, Control};
 use serde_json::{Value, json};
@@ -43,37 +44,56 @@ pub fn control() -> Control {
 }
 
 pub async fn create(env: &TestEnv, kind: &str, name: &str, spec: Value) {
-    let object =
-        json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
     let object = serde_json::from_value(object).expect("an object");
-    api(env, kind).create(&kube::api::PostParams::default(), &object).await.expect("the API server takes the object");
+    api(env, kind)
+        .create(&kube::api::PostParams::default(), &object)
+        .await
+        .expect("the API server takes the object");
 }
 
 /// A merge patch of the spec.
 pub async fn change(env: &TestEnv, kind: &str, name: &str, spec: Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
-    api(env, kind).patch(name, &PatchParams::default(), &patch).await.expect("the API server takes the change");
+    api(env, kind)
+        .patch(name, &PatchParams::default(), &patch)
+        .await
+        .expect("the API server takes the change");
 }
 
 pub async fn delete(env: &TestEnv, kind: &str, name: &str) {
-    api(env, kind).delete(name, &Default::default()).await.expect("the API server takes the deletion");
+    api(env, kind)
+        .delete(name, &Default::default())
+        .await
+        .expect("the API server takes the deletion");
 }
 
-/// Takes the object away with the operator not looking, and leaves what it made: as a new cluster has it that only the manifests come to.
+/// Takes the object away with the operator not looking, and leaves what it made: as a new cluster has it that
+/// only the manifests come to.
 pub async fn taken_out(env: &TestEnv, kind: &str, name: &str) -> DynamicObject {
     let api = api(env, kind);
     let mut object = api.get(name).await.expect("the object");
     let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    api.patch(name, &PatchParams::default(), &free).await.expect("without finalizers");
-    let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    api.patch(name, &PatchParams::default(), &free)
+        .await
+        .expect("without finalizers");
+    let orphan = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Orphan),
+        ..DeleteParams::default()
+    };
     api.delete(name, &orphan).await.expect("deleted");
-    eventually("it is gone", async || match api.get_opt(name).await.map_err(|e| e.to_string())? {
-        None => Ok(()),
-        Some(_) => Err("there".into()),
+    eventually("it is gone", async || {
+        match api.get_opt(name).await.map_err(|e| e.to_string())? {
+            None => Ok(()),
+            Some(_) => Err("there".into()),
+        }
     })
     .await;
     object.data.as_object_mut().expect("an object").remove("status");
-    object.metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+    object.metadata = ObjectMeta {
+        name: Some(name.into()),
+        ..ObjectMeta::default()
+    };
     object
 }
 
@@ -102,12 +122,18 @@ pub fn certificate_spec(common_name: &str) -> Value {
 }
 
 pub fn condition(object: &Value, type_: &str) -> Option<Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == type_).cloned()
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|c| c["type"] == type_)
+        .cloned()
 }
 
 /// The status of a condition, "" when it is absent.
 pub fn says(object: &Value, type_: &str) -> String {
-    condition(object, type_).and_then(|c| Some(c["status"].as_str()?.to_owned())).unwrap_or_default()
+    condition(object, type_)
+        .and_then(|c| Some(c["status"].as_str()?.to_owned()))
+        .unwrap_or_default()
 }
 
 /// Ready, Reconciling, Stalled.
@@ -122,7 +148,9 @@ pub async fn get(env: &TestEnv, kind: &str, name: &str) -> Value {
 /// Waits until a condition says so about the current generation; an empty reason is any.
 pub async fn until(env: &TestEnv, kind: &str, name: &str, type_: &str, status: &str, reason: &str) -> Value {
     until_object(env, kind, name, &format!("{type_}={status}/{reason}"), |object| {
-        let Some(c) = condition(object, type_) else { return false };
+        let Some(c) = condition(object, type_) else {
+            return false;
+        };
         c["status"] == status
             && (reason.is_empty() || c["reason"] == reason)
             && c["observedGeneration"] == object["metadata"]["generation"]
@@ -130,36 +158,68 @@ pub async fn until(env: &TestEnv, kind: &str, name: &str, type_: &str, status: &
     .await
 }
 
-pub async fn until_object(env: &TestEnv, kind: &str, name: &str, what: &str, held: impl Fn(&Value) -> bool) -> Value {
+pub async fn until_object(
+    env: &TestEnv,
+    kind: &str,
+    name: &str,
+    what: &str,
+    held: impl Fn(&Value) -> bool,
+) -> Value {
     eventually(&format!("{kind} {name}: {what}"), async || {
         let object = get(env, kind, name).await;
-        if held(&object) { Ok(object) } else { Err(object["status"].to_string()) }
+        if held(&object) {
+            Ok(object)
+        } else {
+            Err(object["status"].to_string())
+        }
     })
     .await
 }
 
 /// The ClientCertificate once it is Ready with that revision or a later one, and its Secret.
 pub async fn issued(env: &TestEnv, name: &str, revision: i64) -> (Value, Secret) {
-    let object = until_object(env, CERTIFICATE, name, &format!("Ready with revision {revision}"), |o| {
-        says(o, "Ready") == "True"
-            && o["status"]["revision"].as_i64() >= Some(revision)
-            && o["status"]["observedGeneration"] == o["metadata"]["generation"]
-    })
+    let object = until_object(
+        env,
+        CERTIFICATE,
+        name,
+        &format!("Ready with revision {revision}"),
+        |o| {
+            says(o, "Ready") == "True"
+                && o["status"]["revision"].as_i64() >= Some(revision)
+                && o["status"]["observedGeneration"] == o["metadata"]["generation"]
+        },
+    )
     .await;
-    let secret = env.secrets().get(object["spec"]["secretName"].as_str().unwrap_or(name)).await.expect("its Secret");
+    let secret = env
+        .secrets()
+        .get(object["spec"]["secretName"].as_str().unwrap_or(name))
+        .await
+        .expect("its Secret");
     (object, secret)
 }
 
 pub async fn ask_for_renewal(env: &TestEnv, name: &str, value: &str) {
     let patch = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/renew": value}}}));
-    api(env, CERTIFICATE).patch(name, &PatchParams::default(), &patch).await.expect("an annotation");
+    api(env, CERTIFICATE)
+        .patch(name, &PatchParams::default(), &patch)
+        .await
+        .expect("an annotation");
 }
 
 /// The reasons of all Events about that object.
 pub async fn events_about(env: &TestEnv, name: &str) -> Vec<String> {
     let events: Api<Event> = Api::namespaced(env.client.clone(), &env.namespace);
-    let all = events.list(&Default::default()).await.expect("a list").items.into_iter();
-    let about = all.filter(|e| e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name)));
+    let all = events
+        .list(&Default::default())
+        .await
+        .expect("a list")
+        .items
+        .into_iter();
+    let about = all.filter(|e| {
+        e.regarding
+            .as_ref()
+            .is_some_and(|r| r.name.as_deref() == Some(name))
+    });
     about.map(|e| e.reason.unwrap_or_default()).collect()
 }
 
@@ -167,16 +227,27 @@ pub async fn events_about(env: &TestEnv, name: &str) -> Vec<String> {
 pub async fn event(env: &TestEnv, name: &str, reason: &str) -> String {
     let events: Api<Event> = Api::namespaced(env.client.clone(), &env.namespace);
     eventually(&format!("the Event {reason} about {name}"), async || {
-        let all = events.list(&Default::default()).await.map_err(|e| e.to_string())?.items;
+        let all = events
+            .list(&Default::default())
+            .await
+            .map_err(|e| e.to_string())?
+            .items;
         let about = |e: &&Event| {
-            e.reason.as_deref() == Some(reason) && e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name))
+            e.reason.as_deref() == Some(reason)
+                && e.regarding
+                    .as_ref()
+                    .is_some_and(|r| r.name.as_deref() == Some(name))
         };
-        all.iter().find(about).and_then(|e| e.note.clone()).ok_or(format!("{} others", all.len()))
+        all.iter()
+            .find(about)
+            .and_then(|e| e.note.clone())
+            .ok_or(format!("{} others", all.len()))
     })
     .await
 }
 
-/// Every state of one object (an empty name: of all of its kind) from the start of the record on, as a watch shows them.
+/// Every state of one object (an empty name: of all of its kind) from the start of the record on, as a watch
+/// shows them.
 pub struct Recorder {
     seen: Arc<Mutex<Vec<Value>>>,
     task: JoinHandle<()>,
@@ -185,10 +256,21 @@ pub struct Recorder {
 impl Recorder {
     pub async fn start(env: &TestEnv, kind: &str, name: &str) -> Recorder {
         let api = api(env, kind);
-        let only = if name.is_empty() { String::new() } else { format!("metadata.name={name}") };
-        let now = api.list(&ListParams::default().fields(&only)).await.expect("a list");
+        let only = if name.is_empty() {
+            String::new()
+        } else {
+            format!("metadata.name={name}")
+        };
+        let now = api
+            .list(&ListParams::default().fields(&only))
+            .await
+            .expect("a list");
         let version = now.metadata.resource_version.expect("lists have one");
-        let there: Vec<_> = now.items.into_iter().map(|object| serde_json::to_value(object).expect("JSON")).collect();
+        let there: Vec<_> = now
+            .items
+            .into_iter()
+            .map(|object| serde_json::to_value(object).expect("JSON"))
+            .collect();
         let params = WatchParams::default().fields(&only);
         let seen = Arc::new(Mutex::new(there));
         let log = seen.clone();
@@ -196,7 +278,9 @@ impl Recorder {
             let mut events = api.watch(&params, &version).await.expect("a watch").boxed();
             while let Some(event) = events.next().await {
                 if let Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) = event {
-                    log.lock().unwrap().push(serde_json::to_value(object).expect("JSON"));
+                    log.lock()
+                        .unwrap()
+                        .push(serde_json::to_value(object).expect("JSON"));
                 }
             }
         });
@@ -213,9 +297,17 @@ impl Recorder {
         eventually("the watch shows what was read", async || {
             assert!(!self.task.is_finished(), "the watch has ended");
             let seen = self.seen();
-            let version = |o: &Value| o["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
+            let version = |o: &Value| {
+                o["metadata"]["resourceVersion"]
+                    .as_str()
+                    .and_then(|v| v.parse::<u64>().ok())
+            };
             let reached = seen.last().is_some_and(|newest| version(newest) >= version(last));
-            if reached { Ok(seen) } else { Err(format!("{} events", seen.len())) }
+            if reached {
+                Ok(seen)
+            } else {
+                Err(format!("{} events", seen.len()))
+            }
         })
         .await
     }
@@ -230,7 +322,12 @@ impl Drop for Recorder {
 // ---- Secrets
 
 pub fn text(secret: &Secret, key: &str) -> String {
-    let ByteString(bytes) = secret.data.as_ref().and_then(|d| d.get(key)).unwrap_or_else(|| panic!("no {key}")).clone();
+    let ByteString(bytes) = secret
+        .data
+        .as_ref()
+        .and_then(|d| d.get(key))
+        .unwrap_or_else(|| panic!("no {key}"))
+        .clone();
     String::from_utf8(bytes).expect("PEM is text")
 }
 
@@ -238,14 +335,20 @@ pub fn text(secret: &Secret, key: &str) -> String {
 pub async fn damage(env: &TestEnv, name: &str, values: &[(&str, &str)]) {
     let values: serde_json::Map<_, _> = values.iter().map(|(k, v)| ((*k).to_owned(), json!(*v))).collect();
     let patch = Patch::Merge(json!({"stringData": values}));
-    env.secrets().patch(name, &PatchParams::default(), &patch).await.expect("the API server takes the change");
+    env.secrets()
+        .patch(name, &PatchParams::default(), &patch)
+        .await
+        .expect("the API server takes the change");
 }
 
 pub async fn create_secret(env: &TestEnv, name: &str, values: &[(&str, &str)]) {
     let values: serde_json::Map<_, _> = values.iter().map(|(k, v)| ((*k).to_owned(), json!(*v))).collect();
     let secret = json!({"metadata": {"name": name}, "stringData": values});
     let secret: Secret = serde_json::from_value(secret).expect("a Secret");
-    env.secrets().create(&Default::default(), &secret).await.expect("the API server takes the Secret");
+    env.secrets()
+        .create(&Default::default(), &secret)
+        .await
+        .expect("the API server takes the Secret");
 }
 
 pub fn version(object: &impl Resource) -> Option<String> {
@@ -255,28 +358,67 @@ pub fn version(object: &impl Resource) -> Option<String> {
 /// `openssl` with these arguments, this input, in this folder; its standard output.
 pub async fn openssl(dir: &Path, args: &[&str], input: &str) -> Result<String, String> {
     let mut command = Command::new("openssl");
-    command.args(args).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().expect("openssl is there");
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).await.expect("openssl reads its input");
-    let Output { status, stdout, stderr } = child.wait_with_output().await.expect("openssl ends");
-    let (out, err) = (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr));
-    if status.success() { Ok(out) } else { Err(format!("openssl {}: {out}{err}", args.join(" "))) }
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(input.as_bytes())
+        .await
+        .expect("openssl reads its input");
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().await.expect("openssl ends");
+    let (out, err) = (
+        String::from_utf8_lossy(&stdout).into_owned(),
+        String::from_utf8_lossy(&stderr),
+    );
+    if status.success() {
+        Ok(out)
+    } else {
+        Err(format!("openssl {}: {out}{err}", args.join(" ")))
+    }
 }
 
-/// What a program that mounts the Secret relies on: the leaf first, verified by ca.crt, with the key that fits. Its subject.
+/// What a program that mounts the Secret relies on: the leaf first, verified by ca.crt, with the key that
+/// fits. Its subject.
 pub async fn sound(secret: &Secret) -> Result<String, String> {
     let dir = tempfile::tempdir().expect("a folder");
     for file in ["tls.crt", "tls.key", "ca.crt"] {
         std::fs::write(dir.path().join(file), text(secret, file)).expect("a file");
     }
-    let verify = ["verify", "-purpose", "sslclient", "-CAfile", "ca.crt", "-untrusted", "tls.crt", "tls.crt"];
+    let verify = [
+        "verify",
+        "-purpose",
+        "sslclient",
+        "-CAfile",
+        "ca.crt",
+        "-untrusted",
+        "tls.crt",
+        "tls.crt",
+    ];
     openssl(dir.path(), &verify, "").await?;
     let of_crt = openssl(dir.path(), &["x509", "-in", "tls.crt", "-noout", "-pubkey"], "").await?;
     let of_key = openssl(dir.path(), &["pkey", "-in", "tls.key", "-pubout"], "").await?;
     if of_crt != of_key {
         return Err("tls.key does not belong to tls.crt".into());
     }
-    openssl(dir.path(), &["x509", "-in", "tls.crt", "-noout", "-subject", "-nameopt", "RFC2253"], "").await
+    openssl(
+        dir.path(),
+        &[
+            "x509", "-in", "tls.crt", "-noout", "-subject", "-nameopt", "RFC2253",
+        ],
+        "",
+    )
+    .await
 }
 
 // ---- callers
@@ -289,7 +431,10 @@ pub struct Caller {
 
 impl Caller {
     pub fn of(secret: &Secret) -> Caller {
-        Caller { crt: text(secret, "tls.crt"), key: text(secret, "tls.key") }
+        Caller {
+            crt: text(secret, "tls.crt"),
+            key: text(secret, "tls.key"),
+        }
     }
 
     /// The HTTP status of an HTTPS request through the edge; "000" when the handshake failed.
@@ -312,7 +457,11 @@ impl Caller {
             ])
             .args(["--cert", "crt", "--key", "key", "--cacert"])
             .arg(world().ca_file())
-            .args(["--connect-to", &format!("{host}:443:{}", world().edge.address()), &format!("https://{host}/")])
+            .args([
+                "--connect-to",
+                &format!("{host}:443:{}", world().edge.address()),
+                &format!("https://{host}/"),
+            ])
             .current_dir(dir.path())
             .output()
             .await
@@ -330,7 +479,11 @@ pub struct Ca {
 
 impl Ca {
     pub fn new(common_name: &str) -> Ca {
-        Ca::of(common_name, rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2045, 1, 1))
+        Ca::of(
+            common_name,
+            rcgen::date_time_ymd(2020, 1, 1),
+            rcgen::date_time_ymd(2045, 1, 1),
+        )
     }
 
     /// Valid so long from now on, and not before.
@@ -350,7 +503,12 @@ impl Ca {
         Ca::named(common_name, vec![], not_before, not_after)
     }
 
-    fn named(common_name: &str, names: Vec<SanType>, not_before: OffsetDateTime, not_after: OffsetDateTime) -> Ca {
+    fn named(
+        common_name: &str,
+        names: Vec<SanType>,
+        not_before: OffsetDateTime,
+        not_after: OffsetDateTime,
+    ) -> Ca {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![]).expect("no names");
         params.subject_alt_names = names;
@@ -360,7 +518,11 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         (params.not_before, params.not_after) = (not_before, not_after);
         let pem = params.self_signed(&key).expect("a certificate").pem();
-        Ca { pem, key: key.serialize_pem(), issuer: Issuer::new(params, key) }
+        Ca {
+            pem,
+            key: key.serialize_pem(),
+            issuer: Issuer::new(params, key),
+        }
     }
 
     pub fn leaf(&self, common_name: &str) -> Caller {
@@ -375,13 +537,17 @@ impl Ca {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), not_after);
         let crt = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
-        Caller { crt, key: key.serialize_pem() }
+        Caller {
+            crt,
+            key: key.serialize_pem(),
+        }
     }
 }
 
 // ---- AWS
 
-/// The truststore that the domain of this environment pins: version, and the object's text of just that version.
+/// The truststore that the domain of this environment pins: version, and the object's text of just that
+/// version.
 pub async fn truststore(env: &TestEnv) -> (String, String) {
     truststore_of(env, &env.host()).await
 }
@@ -389,11 +555,21 @@ pub async fn truststore(env: &TestEnv) -> (String, String) {
 /// The same of the domain of that name.
 pub async fn truststore_of(env: &TestEnv, host: &str) -> (String, String) {
     let sdk = env.account.sdk();
-    let domain =
-        aws_sdk_apigatewayv2::Client::new(&sdk).get_domain_name().domain_name(host).send().await.expect("the domain");
+    let domain = aws_sdk_apigatewayv2::Client::new(&sdk)
+        .get_domain_name()
+        .domain_name(host)
+        .send()
+        .await
+        .expect("the domain");
     let used = domain.mutual_tls_authentication.expect("mutual TLS is on");
-    let (uri, version) = (used.truststore_uri.expect("a URI"), used.truststore_version.expect("a version is pinned"));
-    let (bucket, key) = uri.strip_prefix("s3://").and_then(|path| path.split_once('/')).expect("an S3 URI");
+    let (uri, version) = (
+        used.truststore_uri.expect("a URI"),
+        used.truststore_version.expect("a version is pinned"),
+    );
+    let (bucket, key) = uri
+        .strip_prefix("s3://")
+        .and_then(|path| path.split_once('/'))
+        .expect("an S3 URI");
     let object = aws_sdk_s3::Client::new(&sdk)
         .get_object()
         .bucket(bucket)
@@ -402,7 +578,12 @@ pub async fn truststore_of(env: &TestEnv, host: &str) -> (String, String) {
         .send()
         .await
         .expect("the version");
-    let bytes = object.body.collect().await.expect("the object's content").into_bytes();
+    let bytes = object
+        .body
+        .collect()
+        .await
+        .expect("the object's content")
+        .into_bytes();
     (version, String::from_utf8(bytes.to_vec()).expect("PEM is text"))
 }
 
@@ -413,12 +594,24 @@ pub fn holds(truststore: &str, pem: &str) -> bool {
 }
 
 pub async fn last_call() -> u64 {
-    control().calls(&Calls { account: "nobody", ..Calls::default() }).await.expect("the journal").last
+    control()
+        .calls(&Calls {
+            account: "nobody",
+            ..Calls::default()
+        })
+        .await
+        .expect("the journal")
+        .last
 }
 
 pub async fn writes_since(env: &TestEnv, since: u64) -> Vec<Call> {
     control()
-        .calls(&Calls { account: &env.account.id, since, writes: true, ..Calls::default() })
+        .calls(&Calls {
+            account: &env.account.id,
+            since,
+            writes: true,
+            ..Calls::default()
+        })
         .await
         .expect("the journal")
         .calls

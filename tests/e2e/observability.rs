@@ -1,5 +1,5 @@
-//! What the operator shows of itself, asked as Prometheus and the kubelet ask: series that come and go with the objects, the words of Events,
-//! probes, and the level of the log.
+//! What the operator shows of itself, asked as Prometheus and the kubelet ask: series that come and go with
+//! the objects, the words of Events, probes, and the level of the log.
 use std::{
     io::Write,
     path::PathBuf,
@@ -34,12 +34,22 @@ impl Port {
     fn new() -> Port {
         // reqwest brings none; whoever comes first wins.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
-        Port { listen: format!("127.0.0.1:{}", free_port().expect("a port")), http }
+        let http = Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            .build()
+            .expect("a client");
+        Port {
+            listen: format!("127.0.0.1:{}", free_port().expect("a port")),
+            http,
+        }
     }
 
     async fn send(&self, method: Method, path: &str, body: &str) -> Result<(StatusCode, String), String> {
-        let request = self.http.request(method, format!("http://{}{path}", self.listen)).body(body.to_owned());
+        let request = self
+            .http
+            .request(method, format!("http://{}{path}", self.listen))
+            .body(body.to_owned());
         let answer = request.send().await.map_err(|e| e.to_string())?;
         let status = answer.status();
         Ok((status, answer.text().await.map_err(|e| e.to_string())?))
@@ -51,24 +61,34 @@ impl Port {
 
     /// Waits until a probe says so, with these words in its body.
     async fn says(&self, path: &str, status: StatusCode, words: &str) {
-        eventually(&format!("{path}: {status} {words}"), async || match self.get(path).await? {
-            (now, body) if now == status && body.contains(words) => Ok(()),
-            other => Err(format!("{other:?}")),
+        eventually(&format!("{path}: {status} {words}"), async || {
+            match self.get(path).await? {
+                (now, body) if now == status && body.contains(words) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await;
     }
 
     async fn series(&self) -> Result<Vec<String>, String> {
         let (_, text) = self.get("/metrics").await?;
-        Ok(text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect())
+        Ok(text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Waits until each of these is the beginning of a series.
     async fn shows(&self, wanted: &[&str]) {
         eventually("the metrics", async || {
             let all = self.series().await?;
-            let missing = wanted.iter().find(|wanted| !all.iter().any(|line| line.starts_with(**wanted)));
-            missing.map_or(Ok(()), |missing| Err(format!("{missing} is not in\n{}", all.join("\n"))))
+            let missing = wanted
+                .iter()
+                .find(|wanted| !all.iter().any(|line| line.starts_with(**wanted)));
+            missing.map_or(Ok(()), |missing| {
+                Err(format!("{missing} is not in\n{}", all.join("\n")))
+            })
         })
         .await;
     }
@@ -78,7 +98,9 @@ impl Port {
         let labels = format!("namespace=\"{namespace}\",name=\"{name}\"");
         eventually(&format!("no series of {name}"), async || {
             let all = self.series().await?;
-            all.into_iter().find(|line| line.contains(&labels)).map_or(Ok(()), Err)
+            all.into_iter()
+                .find(|line| line.contains(&labels))
+                .map_or(Ok(()), Err)
         })
         .await;
     }
@@ -88,14 +110,31 @@ impl Port {
 fn promtool_accepts(metrics: &str) {
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/chart/promtool");
     let package = "github.com/prometheus/prometheus/cmd/promtool";
-    let program = tools::go_program("promtool", &source, package, &["remove_all_sd"]).expect("promtool can be built");
+    let program =
+        tools::go_program("promtool", &source, package, &["remove_all_sd"]).expect("promtool can be built");
     let mut promtool = Command::new(program);
-    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    promtool
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut promtool = promtool.spawn().expect("it starts");
-    promtool.stdin.take().expect("a pipe").write_all(metrics.as_bytes()).expect("it reads");
+    promtool
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(metrics.as_bytes())
+        .expect("it reads");
     let out = promtool.wait_with_output().expect("it ends");
-    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success() && said.trim().is_empty(), "{said}\n{metrics}");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    assert!(
+        out.status.success() && said.trim().is_empty(),
+        "{said}\n{metrics}"
+    );
 }
 
 #[test]
@@ -104,7 +143,10 @@ fn series_and_events_tell_an_objects_lifecycle() {
         let port = Port::new();
         let mut env = TestEnv::start_with(
             "observability",
-            &[("MTLS_OPERATOR_LISTEN", &port.listen), ("MTLS_OPERATOR_AWS_RATE", "CreateDomainName=1/3600:1")],
+            &[
+                ("MTLS_OPERATOR_LISTEN", &port.listen),
+                ("MTLS_OPERATOR_AWS_RATE", "CreateDomainName=1/3600:1"),
+            ],
         )
         .await;
         let ns = &env.namespace.clone();
@@ -139,10 +181,21 @@ fn series_and_events_tell_an_objects_lifecycle() {
         env.operator.restart().expect("it starts again");
 
         // Not allowed, then allowed: from blocked to Ready.
-        env.control().deny(&env.account.id, &["acm:RequestCertificate"]).await.expect("a denial");
+        env.control()
+            .deny(&env.account.id, &["acm:RequestCertificate"])
+            .await
+            .expect("a denial");
         let domain = of(DOMAIN, "d");
         env.create_domain("d", json!({})).await;
-        until(&env, DOMAIN, "d", "CertificateIssued", "False", "PermissionDenied").await;
+        until(
+            &env,
+            DOMAIN,
+            "d",
+            "CertificateIssued",
+            "False",
+            "PermissionDenied",
+        )
+        .await;
         port.shows(&[
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="False"}} 1"#),
             &format!(r#"mtls_operator_condition_reason{{{domain},type="Ready",reason="PermissionDenied"}} 1"#),
@@ -177,32 +230,55 @@ fn series_and_events_tell_an_objects_lifecycle() {
         ])
         .await;
         let series = port.series().await.expect("the metrics");
-        assert!(!series.iter().any(|line| line.contains("arn:")), "no ARN is a label");
         assert!(
-            !series.iter().any(|line| line.starts_with("mtls_operator_condition_reason") && line.contains(&domain))
+            !series.iter().any(|line| line.contains("arn:")),
+            "no ARN is a label"
+        );
+        assert!(
+            !series
+                .iter()
+                .any(|line| line.starts_with("mtls_operator_condition_reason") && line.contains(&domain))
         );
 
         let (_, text) = port.get("/metrics").await.expect("the metrics");
-        tokio::task::spawn_blocking(move || promtool_accepts(&text)).await.expect("no complaint");
+        tokio::task::spawn_blocking(move || promtool_accepts(&text))
+            .await
+            .expect("no complaint");
 
-        env.certificates().delete("client1", &DeleteParams::default()).await.expect("it can be deleted");
+        env.certificates()
+            .delete("client1", &DeleteParams::default())
+            .await
+            .expect("it can be deleted");
         port.forgets(ns, "client1").await;
         env.delete_domain("d").await;
         port.forgets(ns, "d").await;
 
         // All that was said is in the list, with the type that the list says.
-        let events = Api::<Event>::namespaced(env.client.clone(), ns).list(&Default::default()).await.expect("a list");
-        let events = events.items.into_iter().filter(|e| e.reporting_controller.as_deref() == Some("mtls-operator"));
+        let events = Api::<Event>::namespaced(env.client.clone(), ns)
+            .list(&Default::default())
+            .await
+            .expect("a list");
+        let events = events
+            .items
+            .into_iter()
+            .filter(|e| e.reporting_controller.as_deref() == Some("mtls-operator"));
         let mut told = vec![];
         for event in events {
             let (reason, type_) = (event.reason.unwrap_or_default(), event.type_.unwrap_or_default());
             let known = EventReason::all().find(|known| known.as_str() == reason);
             let known = known.unwrap_or_else(|| panic!("{reason} is in no list"));
-            assert_eq!(type_, if known.is_warning() { "Warning" } else { "Normal" }, "{reason}");
+            assert_eq!(
+                type_,
+                if known.is_warning() { "Warning" } else { "Normal" },
+                "{reason}"
+            );
             told.push(reason);
         }
         for wanted in ["PermissionDenied", "Ready", "StillAccepted"] {
-            assert!(told.iter().any(|reason| reason == wanted), "{wanted} is not among {told:?}");
+            assert!(
+                told.iter().any(|reason| reason == wanted),
+                "{wanted} is not among {told:?}"
+            );
         }
     });
 }
@@ -213,9 +289,17 @@ fn the_level_of_the_log_changes_while_it_runs() {
         let port = Port::new();
         let _env = TestEnv::start_with("loglevel", &[("MTLS_OPERATOR_LISTEN", &port.listen)]).await;
         port.says("/loglevel", StatusCode::OK, "info").await;
-        let set = async |level: &str| port.send(Method::PUT, "/loglevel", level).await.expect("an answer");
-        assert_eq!(set("debug").await, (StatusCode::OK, "info,mtls_operator=debug\n".to_owned()));
-        port.says("/loglevel", StatusCode::OK, "info,mtls_operator=debug").await;
+        let set = async |level: &str| {
+            port.send(Method::PUT, "/loglevel", level)
+                .await
+                .expect("an answer")
+        };
+        assert_eq!(
+            set("debug").await,
+            (StatusCode::OK, "info,mtls_operator=debug\n".to_owned())
+        );
+        port.says("/loglevel", StatusCode::OK, "info,mtls_operator=debug")
+            .await;
         assert_eq!(set("kube=trace").await.0, StatusCode::BAD_REQUEST);
         assert_eq!(set("").await, (StatusCode::OK, "info\n".to_owned()));
     });
@@ -246,11 +330,16 @@ fn without_its_crds_it_is_not_ready_and_waits_for_them() {
         )
         .await
         .expect("the operator starts");
-        let missing = "the API server does not know MtlsDomain: its CustomResourceDefinition is not installed";
-        port.says("/readyz", StatusCode::SERVICE_UNAVAILABLE, missing).await;
+        let missing =
+            "the API server does not know MtlsDomain: its CustomResourceDefinition is not installed";
+        port.says("/readyz", StatusCode::SERVICE_UNAVAILABLE, missing)
+            .await;
         port.says("/livez", StatusCode::OK, "ok").await;
         let id = operator.process().expect("it runs").id();
-        kubernetes.install_crds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds")).await.expect("they are taken");
+        kubernetes
+            .install_crds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds"))
+            .await
+            .expect("they are taken");
         port.says("/readyz", StatusCode::OK, "ok").await;
         let process = operator.process().expect("it still runs");
         assert_eq!(process.id(), id);

@@ -13,10 +13,13 @@ const SELECTOR: &str = "partner-cas";
 /// A ConfigMap of a partner; `label` none: one that the selector does not find.
 async fn write(env: &TestEnv, name: &str, label: Option<&str>, data: Value) {
     let maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
-    let labels = label.map(|value| json!({"mtls/partner": value})).unwrap_or_else(|| json!({}));
-    let map =
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": data});
-    maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map)).await.expect("a ConfigMap");
+    let labels = label
+        .map(|value| json!({"mtls/partner": value}))
+        .unwrap_or_else(|| json!({}));
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": data});
+    maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map))
+        .await
+        .expect("a ConfigMap");
 }
 
 async fn publish(env: &TestEnv, name: &str, ca: &Ca) {
@@ -44,11 +47,17 @@ async fn pinned(env: &TestEnv, what: &str, held: impl Fn(&str) -> bool) -> Strin
 
 fn names(object: &Value) -> Vec<&str> {
     let authorities = object["status"]["truststore"]["authorities"].as_array();
-    authorities.into_iter().flatten().filter_map(|a| a["name"].as_str()).collect()
+    authorities
+        .into_iter()
+        .flatten()
+        .filter_map(|a| a["name"].as_str())
+        .collect()
 }
 
 fn message(object: &Value, type_: &str) -> String {
-    condition(object, type_).map(|c| c["message"].to_string()).unwrap_or_default()
+    condition(object, type_)
+        .map(|c| c["message"].to_string())
+        .unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,14 +65,18 @@ async fn partners_come_change_and_go_each_by_itself() {
     // Looks that nothing has woken are an hour away: it is the watch that brings the news.
     let env = TestEnv::start_with("partners", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
     let own = Ca::new("Own CA");
-    let [acme, zeta, zeta2, beta, other] = ["Acme CA", "Zeta CA", "Zeta CA 2", "Beta CA", "Other CA"].map(Ca::new);
+    let [acme, zeta, zeta2, beta, other] =
+        ["Acme CA", "Zeta CA", "Zeta CA 2", "Beta CA", "Other CA"].map(Ca::new);
     publish(&env, "zeta", &zeta).await;
     publish(&env, "acme.example", &acme).await;
     write(&env, "other", Some("no"), json!({"ca.crt": other.pem})).await;
     write(&env, "unlabelled", None, json!({"ca.crt": other.pem})).await;
     create(&env, DOMAIN, "partners", spec(&env, &own)).await;
     let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    assert_eq!(names(&object), ["own", "partner-cas/acme.example", "partner-cas/zeta"]);
+    assert_eq!(
+        names(&object),
+        ["own", "partner-cas/acme.example", "partner-cas/zeta"]
+    );
     let (_, text) = truststore(&env).await;
     assert!(!holds(&text, &other.pem));
     let acmes = acme.leaf("somebody");
@@ -87,9 +100,20 @@ async fn partners_come_change_and_go_each_by_itself() {
         json!({"ca.crt": "-----BEGIN CERTIFICATE-----\nZm9v\n-----END CERTIFICATE-----\n"}),
     )
     .await;
-    let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "InvalidCACertificateRef").await;
+    let object = until(
+        &env,
+        DOMAIN,
+        "partners",
+        "ResolvedRefs",
+        "False",
+        "InvalidCACertificateRef",
+    )
+    .await;
     let told = message(&object, "ResolvedRefs");
-    assert!(told.contains("authority partner-cas, ConfigMap acme.example: ") && !told.contains("zeta"), "{told}");
+    assert!(
+        told.contains("authority partner-cas, ConfigMap acme.example: ") && !told.contains("zeta"),
+        "{told}"
+    );
     assert!(!told.contains("Zm9v"), "{told}");
     assert_eq!(env.writes(mark).await, [""; 0], "nobody is trusted more or less");
     publish(&env, "beta", &beta).await;
@@ -102,21 +126,37 @@ async fn partners_come_change_and_go_each_by_itself() {
     write(&env, "acme.example", Some("yes"), json!({"typo.crt": acme.pem})).await;
     let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "RefNotFound").await;
     let told = message(&object, "ResolvedRefs");
-    assert!(told.contains("ConfigMap acme.example has no key ca.crt"), "{told}");
+    assert!(
+        told.contains("ConfigMap acme.example has no key ca.crt"),
+        "{told}"
+    );
     publish(&env, "acme.example", &acme).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
 
     // One loses the label, one is deleted: their leaves are let in no more.
     write(&env, "zeta", None, json!({"ca.crt": zeta2.pem})).await;
-    pinned(&env, "is without the one that lost its label", |text| !holds(text, &zeta2.pem)).await;
+    pinned(&env, "is without the one that lost its label", |text| {
+        !holds(text, &zeta2.pem)
+    })
+    .await;
     let maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
     maps.delete("beta", &Default::default()).await.expect("deleted");
-    let text = pinned(&env, "is without the one that is gone", |text| !holds(text, &beta.pem)).await;
+    let text = pinned(&env, "is without the one that is gone", |text| {
+        !holds(text, &beta.pem)
+    })
+    .await;
     assert!(holds(&text, &own.pem) && holds(&text, &acme.pem));
-    maps.delete("acme.example", &Default::default()).await.expect("deleted");
-    let object =
-        until_object(&env, DOMAIN, "partners", "only its own is left", |object| names(object) == ["own"]).await;
+    maps.delete("acme.example", &Default::default())
+        .await
+        .expect("deleted");
+    let object = until_object(&env, DOMAIN, "partners", "only its own is left", |object| {
+        names(object) == ["own"]
+    })
+    .await;
     let warnings = object["status"]["truststore"]["warnings"].to_string();
-    assert!(warnings.contains("authority partner-cas: no ConfigMap"), "{warnings}");
+    assert!(
+        warnings.contains("authority partner-cas: no ConfigMap"),
+        "{warnings}"
+    );
     assert_eq!(own.leaf("somebody").calls(&env).await, "200");
 }

@@ -1,5 +1,6 @@
-//! Attacks by whoever may write Secrets: anchors and authorities that the operator did not make, put where it keeps its own. Judged by every
-//! version of the truststore in AWS, by callers at the edge, and by the journal of AWS calls.
+//! Attacks by whoever may write Secrets: anchors and authorities that the operator did not make, put where it
+//! keeps its own. Judged by every version of the truststore in AWS, by callers at the edge, and by the
+//! journal of AWS calls.
 use std::collections::BTreeMap;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -12,14 +13,20 @@ use crate::{
     world::{TestEnv, eventually, run},
 };
 
-/// A certificate that signs itself, as `openssl` makes it: of a request, with these extensions or (none) as X.509 version 1.
+/// A certificate that signs itself, as `openssl` makes it: of a request, with these extensions or (none) as
+/// X.509 version 1.
 async fn forged(common_name: &str, extensions: Option<&str>, key: &[&str]) -> Caller {
     let dir = tempfile::tempdir().expect("a folder");
     let openssl = async |args: &[&str]| openssl(dir.path(), args, "").await.expect("openssl makes it");
     openssl(&[&["genpkey", "-out", "key"], key].concat()).await;
     let subject = format!("/CN={common_name}");
-    openssl(&["req", "-new", "-utf8", "-key", "key", "-subj", &subject, "-out", "csr"]).await;
-    let sign = ["x509", "-req", "-in", "csr", "-signkey", "key", "-days", "30", "-out", "crt"];
+    openssl(&[
+        "req", "-new", "-utf8", "-key", "key", "-subj", &subject, "-out", "csr",
+    ])
+    .await;
+    let sign = [
+        "x509", "-req", "-in", "csr", "-signkey", "key", "-days", "30", "-out", "crt",
+    ];
     match extensions {
         None => openssl(&sign).await,
         Some(text) => {
@@ -28,7 +35,10 @@ async fn forged(common_name: &str, extensions: Option<&str>, key: &[&str]) -> Ca
         }
     };
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
-    Caller { crt: read("crt"), key: read("key") }
+    Caller {
+        crt: read("crt"),
+        key: read("key"),
+    }
 }
 
 const P256: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -39,20 +49,33 @@ async fn child(anchor: &Caller, common_name: &str) -> Caller {
     let openssl = async |args: &[&str]| openssl(dir.path(), args, "").await.expect("openssl makes it");
     std::fs::write(dir.path().join("ca.crt"), &anchor.crt).expect("a file");
     std::fs::write(dir.path().join("ca.key"), &anchor.key).expect("a file");
-    std::fs::write(dir.path().join("ext"), "extendedKeyUsage=clientAuth\nkeyUsage=critical,digitalSignature")
-        .expect("a file");
+    std::fs::write(
+        dir.path().join("ext"),
+        "extendedKeyUsage=clientAuth\nkeyUsage=critical,digitalSignature",
+    )
+    .expect("a file");
     openssl(&[&["genpkey", "-out", "key"], &P256[..]].concat()).await;
     let subject = format!("/CN={common_name}");
-    openssl(&["req", "-new", "-utf8", "-key", "key", "-subj", &subject, "-out", "csr"]).await;
+    openssl(&[
+        "req", "-new", "-utf8", "-key", "key", "-subj", &subject, "-out", "csr",
+    ])
+    .await;
     let sign = "x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 7 -days 10 -extfile ext -out crt";
     openssl(&sign.split(' ').collect::<Vec<_>>()).await;
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
-    Caller { crt: read("crt") + &anchor.crt, key: read("key") }
+    Caller {
+        crt: read("crt") + &anchor.crt,
+        key: read("key"),
+    }
 }
 
-/// The Secret of the ClientCertificate `object` as whoever may create Secrets makes it, with all labels that the operator goes by.
+/// The Secret of the ClientCertificate `object` as whoever may create Secrets makes it, with all labels that
+/// the operator goes by.
 fn secret(name: &str, object: &str, tls_crt: &str, key: &str) -> Secret {
-    let labels = [("mtls-operator.io/client-certificate", object), ("mtls-operator.io/trusted-by", "partners")];
+    let labels = [
+        ("mtls-operator.io/client-certificate", object),
+        ("mtls-operator.io/trusted-by", "partners"),
+    ];
     let data = [("tls.crt", tls_crt), ("ca.crt", tls_crt), ("tls.key", key)];
     Secret {
         metadata: ObjectMeta {
@@ -62,31 +85,66 @@ fn secret(name: &str, object: &str, tls_crt: &str, key: &str) -> Secret {
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
-        data: Some(data.map(|(key, text)| (key.into(), ByteString(text.into()))).into()),
+        data: Some(
+            data.map(|(key, text)| (key.into(), ByteString(text.into())))
+                .into(),
+        ),
         ..Secret::default()
     }
 }
 
 async fn plant(team: &Team, secret: Secret) {
-    team.secrets().create(&PostParams::default(), &secret).await.expect("the API server takes it");
+    team.secrets()
+        .create(&PostParams::default(), &secret)
+        .await
+        .expect("the API server takes it");
 }
 
 /// Panics when any version of the truststore that there ever was holds one of these.
 async fn was_never_trusted(env: &TestEnv, anchors: &[&Caller]) {
-    let all = env.s3().list_object_versions().bucket(&env.prepared.bucket).send().await.expect("a list");
+    let all = env
+        .s3()
+        .list_object_versions()
+        .bucket(&env.prepared.bucket)
+        .send()
+        .await
+        .expect("a list");
     for version in all.versions() {
-        let (key, id) = (version.key().expect("a key"), version.version_id().expect("an id"));
-        let object = env.s3().get_object().bucket(&env.prepared.bucket).key(key).version_id(id).send().await;
-        let bytes = object.expect("the version").body.collect().await.expect("its bytes").into_bytes();
+        let (key, id) = (
+            version.key().expect("a key"),
+            version.version_id().expect("an id"),
+        );
+        let object = env
+            .s3()
+            .get_object()
+            .bucket(&env.prepared.bucket)
+            .key(key)
+            .version_id(id)
+            .send()
+            .await;
+        let bytes = object
+            .expect("the version")
+            .body
+            .collect()
+            .await
+            .expect("its bytes")
+            .into_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         for anchor in anchors {
-            assert!(!holds(&text, &anchor.crt), "version {id} of {key} holds a planted anchor: {text}");
+            assert!(
+                !holds(&text, &anchor.crt),
+                "version {id} of {key} holds a planted anchor: {text}"
+            );
         }
     }
 }
 
 async fn uploads(env: &TestEnv, mark: u64) -> usize {
-    env.writes(mark).await.iter().filter(|write| *write == "PutObject").count()
+    env.writes(mark)
+        .await
+        .iter()
+        .filter(|write| *write == "PutObject")
+        .count()
 }
 
 fn self_signed(grant: &mut Value) {
@@ -108,16 +166,44 @@ fn a_planted_secret_makes_no_tenant_an_authority() {
         let env = TestEnv::start_among("planted", &["acme"], &[]).await;
         ready_domain(&env).await;
         let acme = tenant(&env).await;
-        let usual =
-            "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=clientAuth\n";
-        let exponent3 = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-pkeyopt", "rsa_keygen_pubexp:3"];
+        let usual = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=clientAuth\n";
+        let exponent3 = [
+            "-algorithm",
+            "RSA",
+            "-pkeyopt",
+            "rsa_keygen_bits:2048",
+            "-pkeyopt",
+            "rsa_keygen_pubexp:3",
+        ];
         let variants = [
             ("v1", forged("acme-v1", None, &P256).await),
-            ("ku", forged("acme-ku", Some("keyUsage=critical,keyCertSign,digitalSignature"), &P256).await),
-            ("bare", forged("acme-bare", Some("subjectKeyIdentifier=hash"), &P256).await),
-            ("ca", forged("acme-ca", Some("basicConstraints=critical,CA:TRUE"), &P256).await),
+            (
+                "ku",
+                forged(
+                    "acme-ku",
+                    Some("keyUsage=critical,keyCertSign,digitalSignature"),
+                    &P256,
+                )
+                .await,
+            ),
+            (
+                "bare",
+                forged("acme-bare", Some("subjectKeyIdentifier=hash"), &P256).await,
+            ),
+            (
+                "ca",
+                forged("acme-ca", Some("basicConstraints=critical,CA:TRUE"), &P256).await,
+            ),
             ("leaf", forged("acme-leaf", Some(usual), &P256).await),
-            ("more", forged("acme-more", Some(&format!("{usual}1.2.3=critical,ASN1:NULL")), &P256).await),
+            (
+                "more",
+                forged(
+                    "acme-more",
+                    Some(&format!("{usual}1.2.3=critical,ASN1:NULL")),
+                    &P256,
+                )
+                .await,
+            ),
             ("e3", forged("acme-e3", Some(usual), &exponent3).await),
             ("other", forged("zeta-admin", None, &P256).await),
         ];
@@ -125,7 +211,11 @@ fn a_planted_secret_makes_no_tenant_an_authority() {
         for (variant, anchor) in &variants {
             let name = format!("acme-{variant}");
             plant(&acme, secret(&name, &name, &anchor.crt, &anchor.key)).await;
-            plant(&acme, secret(&format!("{name}-next"), &name, &anchor.crt, &anchor.key)).await;
+            plant(
+                &acme,
+                secret(&format!("{name}-next"), &name, &anchor.crt, &anchor.key),
+            )
+            .await;
             let spec = json!({"issuance": "SelfSigned", "privateKey": {"rotationPolicy": "Never"}});
             acme.request(&name, asking(&env, &name, spec)).await;
         }
@@ -133,18 +223,41 @@ fn a_planted_secret_makes_no_tenant_an_authority() {
             let name = format!("acme-{variant}");
             acme.ready(&name).await;
             let own = acme.secrets().get(&name).await.unwrap();
-            assert!(!holds(&text(&own, "tls.crt"), &anchor.crt), "{variant}: the Secret holds what was planted");
-            assert_ne!(text(&own, "tls.key"), anchor.key, "{variant}: somebody else knows the key");
-            assert_eq!(Caller::of(&own).calls(&env).await, "200", "{variant}: its own is let in");
-            assert_eq!(anchor.calls(&env).await, "403", "{variant}: what was planted is not");
+            assert!(
+                !holds(&text(&own, "tls.crt"), &anchor.crt),
+                "{variant}: the Secret holds what was planted"
+            );
+            assert_ne!(
+                text(&own, "tls.key"),
+                anchor.key,
+                "{variant}: somebody else knows the key"
+            );
+            assert_eq!(
+                Caller::of(&own).calls(&env).await,
+                "200",
+                "{variant}: its own is let in"
+            );
+            assert_eq!(
+                anchor.calls(&env).await,
+                "403",
+                "{variant}: what was planted is not"
+            );
             for anchor in [anchor, &Caller::of(&own)] {
-                assert_eq!(child(anchor, "zeta-admin").await.calls(&env).await, "403", "{variant}: nor what it signs");
+                assert_eq!(
+                    child(anchor, "zeta-admin").await.calls(&env).await,
+                    "403",
+                    "{variant}: nor what it signs"
+                );
             }
         }
         let all: Vec<_> = variants.iter().map(|(_, anchor)| anchor).collect();
         was_never_trusted(&env, &all).await;
         let stored = uploads(&env, mark).await;
-        assert!(stored <= variants.len(), "{stored} uploads for {} certificates", variants.len());
+        assert!(
+            stored <= variants.len(),
+            "{stored} uploads for {} certificates",
+            variants.len()
+        );
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     });
 }
@@ -156,7 +269,8 @@ fn what_replaces_a_secret_that_is_ready_is_not_trusted_and_the_old_one_stays() {
         ready_domain(&env).await;
         let acme = tenant(&env).await;
         for name in ["acme-1", "acme-2"] {
-            acme.request(name, asking(&env, name, json!({"issuance": "SelfSigned"}))).await;
+            acme.request(name, asking(&env, name, json!({"issuance": "SelfSigned"})))
+                .await;
             acme.ready(name).await;
         }
         let first = acme.secrets().get("acme-1").await.unwrap();
@@ -164,32 +278,57 @@ fn what_replaces_a_secret_that_is_ready_is_not_trusted_and_the_old_one_stays() {
         let planted = forged("acme-1", None, &P256).await;
         let ours = text(&first, "tls.crt");
         let both = |a: &str, b: &str| format!("{a}{b}");
-        let revision =
-            |n: i64| move |o: &Value| o["status"]["revision"].as_i64() >= Some(n) && says(o, "Ready") == "True";
+        let revision = |n: i64| {
+            move |o: &Value| o["status"]["revision"].as_i64() >= Some(n) && says(o, "Ready") == "True"
+        };
         // Alone; after ours; before ours; beside ours in ca.crt; another object's certificate with its key.
         let changes: [BTreeMap<&str, String>; 5] = [
-            [("tls.crt", planted.crt.clone()), ("tls.key", planted.key.clone()), ("ca.crt", planted.crt.clone())]
-                .into(),
+            [
+                ("tls.crt", planted.crt.clone()),
+                ("tls.key", planted.key.clone()),
+                ("ca.crt", planted.crt.clone()),
+            ]
+            .into(),
             [("tls.crt", both(&ours, &planted.crt))].into(),
-            [("tls.crt", both(&planted.crt, &ours)), ("tls.key", planted.key.clone())].into(),
+            [
+                ("tls.crt", both(&planted.crt, &ours)),
+                ("tls.key", planted.key.clone()),
+            ]
+            .into(),
             [("ca.crt", both(&ours, &planted.crt))].into(),
-            [("tls.crt", second.crt.clone()), ("tls.key", second.key.clone()), ("ca.crt", second.crt.clone())].into(),
+            [
+                ("tls.crt", second.crt.clone()),
+                ("tls.key", second.key.clone()),
+                ("ca.crt", second.crt.clone()),
+            ]
+            .into(),
         ];
         for (n, change) in (2..).zip(changes) {
             let before = Caller::of(&acme.secrets().get("acme-1").await.unwrap());
             let patch = Patch::Merge(json!({"stringData": change}));
-            acme.secrets().patch("acme-1", &PatchParams::default(), &patch).await.unwrap();
+            acme.secrets()
+                .patch("acme-1", &PatchParams::default(), &patch)
+                .await
+                .unwrap();
             acme.until("acme-1", "made good", revision(n)).await;
             let now = acme.secrets().get("acme-1").await.unwrap();
             assert_eq!(Caller::of(&now).calls(&env).await, "200");
-            assert_eq!(before.calls(&env).await, "200", "whoever has a copy is not shut out");
+            assert_eq!(
+                before.calls(&env).await,
+                "200",
+                "whoever has a copy is not shut out"
+            );
             assert_eq!(child(&planted, "zeta-admin").await.calls(&env).await, "403");
         }
         assert_eq!(second.calls(&env).await, "200");
         was_never_trusted(&env, &[&planted]).await;
         // Under the labels of one for another: neither is what the other may have.
-        let patch = Patch::Merge(json!({"metadata": {"labels": {"mtls-operator.io/client-certificate": "acme-1"}}}));
-        acme.secrets().patch("acme-2", &PatchParams::default(), &patch).await.unwrap();
+        let patch =
+            Patch::Merge(json!({"metadata": {"labels": {"mtls-operator.io/client-certificate": "acme-1"}}}));
+        acme.secrets()
+            .patch("acme-2", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
         acme.until("acme-2", "not its Secret any more", |o| {
             condition(o, "Issued").is_some_and(|c| c["reason"] == "SecretNotOwned")
         })
@@ -199,13 +338,28 @@ fn what_replaces_a_secret_that_is_ready_is_not_trusted_and_the_old_one_stays() {
     });
 }
 
-/// As a release did that let it through: writes an anchor into the truststore for this entry, and pins that version.
+/// As a release did that let it through: writes an anchor into the truststore for this entry, and pins that
+/// version.
 async fn trusted_before(env: &TestEnv, entry: &str, anchor: &Caller) {
     let (_, before) = truststore(env).await;
-    let body = format!("{before}# authority: {entry}  max-leaf: 2160h  subject: CN=forged\n{}", anchor.crt);
+    let body = format!(
+        "{before}# authority: {entry}  max-leaf: 2160h  subject: CN=forged\n{}",
+        anchor.crt
+    );
     let key = format!("{}.pem", env.owner("partners"));
-    let put = env.s3().put_object().bucket(&env.prepared.bucket).key(&key).metadata("owner", env.owner("partners"));
-    let version = put.body(body.into_bytes().into()).send().await.expect("PutObject").version_id.expect("a version");
+    let put = env
+        .s3()
+        .put_object()
+        .bucket(&env.prepared.bucket)
+        .key(&key)
+        .metadata("owner", env.owner("partners"));
+    let version = put
+        .body(body.into_bytes().into())
+        .send()
+        .await
+        .expect("PutObject")
+        .version_id
+        .expect("a version");
     let domain = env.gateway_domain().await;
     let config = domain.domain_name_configurations.unwrap_or_default().remove(0);
     let config = aws_sdk_apigatewayv2::types::DomainNameConfiguration::builder()
@@ -218,7 +372,12 @@ async fn trusted_before(env: &TestEnv, entry: &str, anchor: &Caller) {
         .truststore_version(version)
         .build();
     let update = env.gateway().update_domain_name().domain_name(env.host());
-    update.domain_name_configurations(config).mutual_tls_authentication(trust).send().await.expect("UpdateDomainName");
+    update
+        .domain_name_configurations(config)
+        .mutual_tls_authentication(trust)
+        .send()
+        .await
+        .expect("UpdateDomainName");
 }
 
 #[test]
@@ -227,20 +386,30 @@ fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_view_or_not() {
         let mut env = TestEnv::start_among("forgedold", &["acme"], &[]).await;
         ready_domain(&env).await;
         let acme = tenant(&env).await;
-        acme.request("acme-1", asking(&env, "acme-1", json!({"issuance": "SelfSigned"}))).await;
+        acme.request(
+            "acme-1",
+            asking(&env, "acme-1", json!({"issuance": "SelfSigned"})),
+        )
+        .await;
         let object = acme.ready("acme-1").await;
         let honest = Caller::of(&acme.secrets().get("acme-1").await.unwrap());
         let uid = object["metadata"]["uid"].as_str().unwrap();
         let own = format!("clientcertificates/{}/acme-1/{uid}", acme.namespace);
-        for entry in [own.as_str(), "clientcertificates/elsewhere/hidden/u-1", "clientcertificates/old/u-2"] {
+        for entry in [
+            own.as_str(),
+            "clientcertificates/elsewhere/hidden/u-1",
+            "clientcertificates/old/u-2",
+        ] {
             let anchor = forged("acme-forged", None, &P256).await;
             let admin = child(&anchor, "zeta-admin").await;
             env.operator.kill();
             env.end_lease().await;
             trusted_before(&env, entry, &anchor).await;
-            eventually("it is in use, as before the upgrade", async || match admin.calls(&env).await.as_str() {
-                "200" => Ok(()),
-                other => Err(other.to_owned()),
+            eventually("it is in use, as before the upgrade", async || {
+                match admin.calls(&env).await.as_str() {
+                    "200" => Ok(()),
+                    other => Err(other.to_owned()),
+                }
             })
             .await;
             let mark = env.mark().await;
@@ -252,7 +421,11 @@ fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_view_or_not() {
             .await;
             assert!(!holds(&truststore(&env).await.1, &anchor.crt), "{entry}");
             assert_eq!(honest.calls(&env).await, "200", "{entry}: nobody else notices");
-            assert_eq!(env.writes(mark).await, ["PutObject", "UpdateDomainName"], "{entry}");
+            assert_eq!(
+                env.writes(mark).await,
+                ["PutObject", "UpdateDomainName"],
+                "{entry}"
+            );
             until(&env, DOMAIN, "partners", "Ready", "True", "").await;
         }
     });
@@ -263,12 +436,14 @@ async fn a_changed_spec_of_a_certificate_that_signs_itself_makes_no_gap() {
     let env = TestEnv::start("changedself").await;
     let trust = json!({"authorities": [{"name": "ca", "generate": {}}], "overlap": "0s"});
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
-    let spec =
-        json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"}});
+    let spec = json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"}});
     create(&env, CERTIFICATE, "client1", spec).await;
     issued(&env, "client1", 1).await;
-    let changes =
-        [json!({"subject": {"commonName": "client2"}}), json!({"dnsNames": ["a.example"]}), json!({"duration": "30h"})];
+    let changes = [
+        json!({"subject": {"commonName": "client2"}}),
+        json!({"dnsNames": ["a.example"]}),
+        json!({"duration": "30h"}),
+    ];
     for (revision, spec) in (2..).zip(changes) {
         let before = env.secrets().get("client1").await.unwrap();
         change(&env, CERTIFICATE, "client1", spec.clone()).await;
@@ -276,18 +451,30 @@ async fn a_changed_spec_of_a_certificate_that_signs_itself_makes_no_gap() {
             let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
             let answer = Caller::of(&secret).calls(&env).await;
             // It may have been swapped, and be superseded, while the call was under way.
-            let still = env.secrets().get("client1").await.map_err(|e| e.to_string())?.data == secret.data;
+            let still = env
+                .secrets()
+                .get("client1")
+                .await
+                .map_err(|e| e.to_string())?
+                .data
+                == secret.data;
             assert!(!still || answer == "200", "{spec}: a gap: {answer}");
-            if text(&secret, "tls.crt") == text(&before, "tls.crt") { Err("the one before") } else { Ok(()) }
-                .map_err(String::from)
+            if text(&secret, "tls.crt") == text(&before, "tls.crt") {
+                Err("the one before")
+            } else {
+                Ok(())
+            }
+            .map_err(String::from)
         })
         .await;
         let (_, now) = issued(&env, "client1", revision).await;
         assert_eq!(Caller::of(&now).calls(&env).await, "200");
         let old = Caller::of(&before);
-        eventually("the overlap is over", async || match old.calls(&env).await.as_str() {
-            "403" => Ok(()),
-            other => Err(other.to_owned()),
+        eventually("the overlap is over", async || {
+            match old.calls(&env).await.as_str() {
+                "403" => Ok(()),
+                other => Err(other.to_owned()),
+            }
         })
         .await;
     }
@@ -306,7 +493,11 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
     ready_domain(&env).await;
     let labels = json!({"mtls-operator.io/domain": "partners", "mtls-operator.io/authority": "next"});
     // Under its own name without labels; with them; under the name that the spec asks for.
-    let variants = [("Mallory", json!({})), ("Mallory", labels.clone()), ("Partners 2027", labels.clone())];
+    let variants = [
+        ("Mallory", json!({})),
+        ("Mallory", labels.clone()),
+        ("Partners 2027", labels.clone()),
+    ];
     let mut planted = Vec::new();
     for (common_name, labels) in variants {
         let mallory = forged(
@@ -319,9 +510,20 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
         let metadata = json!({"name": "partners.next-ca", "labels": labels});
         let secret = json!({"metadata": metadata, "type": "kubernetes.io/tls", "stringData": data});
         let secret: Secret = serde_json::from_value(secret).unwrap();
-        env.secrets().create(&PostParams::default(), &secret).await.unwrap();
+        env.secrets()
+            .create(&PostParams::default(), &secret)
+            .await
+            .unwrap();
         change(&env, DOMAIN, "partners", json!({"trust": next("Partners 2027")})).await;
-        let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "SecretNotOwned").await;
+        let object = until(
+            &env,
+            DOMAIN,
+            "partners",
+            "ResolvedRefs",
+            "False",
+            "SecretNotOwned",
+        )
+        .await;
         let told = condition(&object, "ResolvedRefs").unwrap()["message"].to_string();
         for word in ["authority next", "partners.next-ca", "Delete it", "secretRef"] {
             assert!(told.contains(word), "{told}");
@@ -330,13 +532,27 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
         let mut spec = certificate_spec("client1");
         spec["authority"] = json!("next");
         create(&env, CERTIFICATE, "client1", spec).await;
-        until(&env, CERTIFICATE, "client1", "Issued", "Unknown", "WaitingForAuthority").await;
+        until(
+            &env,
+            CERTIFICATE,
+            "client1",
+            "Issued",
+            "Unknown",
+            "WaitingForAuthority",
+        )
+        .await;
         env.reconciles(2).await;
-        assert!(env.secrets().get_opt("client1").await.unwrap().is_none(), "nothing is issued");
+        assert!(
+            env.secrets().get_opt("client1").await.unwrap().is_none(),
+            "nothing is issued"
+        );
         assert_eq!(child(&mallory, "zeta-admin").await.calls(&env).await, "403");
         delete(&env, CERTIFICATE, "client1").await;
         change(&env, DOMAIN, "partners", json!({"trust": generated()})).await;
-        env.secrets().delete("partners.next-ca", &Default::default()).await.unwrap();
+        env.secrets()
+            .delete("partners.next-ca", &Default::default())
+            .await
+            .unwrap();
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
         planted.push(mallory);
     }
@@ -344,31 +560,57 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
 
     // The way out: it is deleted, and ours is made.
     let mallory = &planted[2];
-    let files = [("tls.crt", mallory.crt.as_str()), ("tls.key", &mallory.key), ("ca.crt", &mallory.crt)];
+    let files = [
+        ("tls.crt", mallory.crt.as_str()),
+        ("tls.key", &mallory.key),
+        ("ca.crt", &mallory.crt),
+    ];
     create_secret(&env, "partners.next-ca", &files).await;
     change(&env, DOMAIN, "partners", json!({"trust": next("Partners 2027")})).await;
-    until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "SecretNotOwned").await;
-    env.secrets().delete("partners.next-ca", &Default::default()).await.unwrap();
+    until(
+        &env,
+        DOMAIN,
+        "partners",
+        "ResolvedRefs",
+        "False",
+        "SecretNotOwned",
+    )
+    .await;
+    env.secrets()
+        .delete("partners.next-ca", &Default::default())
+        .await
+        .unwrap();
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     let made = env.secrets().get("partners.next-ca").await.unwrap();
     assert!(holds(&truststore(&env).await.1, &text(&made, "tls.crt")));
     let record = recorded(&env, "next").await;
-    assert_eq!(record, key_hash(&text(&made, "tls.crt")).await, "the annotation is the SHA-256 of the public key");
+    assert_eq!(
+        record,
+        key_hash(&text(&made, "tls.crt")).await,
+        "the annotation is the SHA-256 of the public key"
+    );
     was_never_trusted(&env, &planted.iter().collect::<Vec<_>>()).await;
 }
 
 async fn recorded(env: &TestEnv, authority: &str) -> String {
     let object = get(env, DOMAIN, "partners").await;
     let annotation = format!("mtls-operator.io/generated.{authority}");
-    object["metadata"]["annotations"][&annotation].as_str().unwrap_or_default().to_owned()
+    object["metadata"]["annotations"][&annotation]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 async fn key_hash(pem: &str) -> String {
     let dir = tempfile::tempdir().expect("a folder");
-    let key = openssl(dir.path(), &["x509", "-noout", "-pubkey"], pem).await.unwrap();
+    let key = openssl(dir.path(), &["x509", "-noout", "-pubkey"], pem)
+        .await
+        .unwrap();
     let hash = ["pkey", "-pubin", "-outform", "DER", "-out", "key.der"];
     openssl(dir.path(), &hash, &key).await.unwrap();
-    let line = openssl(dir.path(), &["dgst", "-sha256", "key.der"], "").await.unwrap();
+    let line = openssl(dir.path(), &["dgst", "-sha256", "key.der"], "")
+        .await
+        .unwrap();
     line.trim().rsplit(' ').next().unwrap().to_owned()
 }
 
@@ -383,7 +625,10 @@ async fn the_record_of_a_key_is_written_first_and_one_that_got_no_further_is_rep
         "spec": domain_spec(&env, generated()),
     });
     let recorder = Recorder::start(&env, DOMAIN, "").await;
-    api(&env, DOMAIN).create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    api(&env, DOMAIN)
+        .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+        .await
+        .unwrap();
     let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     let secret = env.secrets().get("partners.ca-ca").await.unwrap();
     let record = recorded(&env, "ca").await;
@@ -397,14 +642,20 @@ async fn the_record_of_a_key_is_written_first_and_one_that_got_no_further_is_rep
     }
     // Without the record the truststore says whose the key is: a backup of manifests has no annotations.
     let none = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/generated.ca": null}}}));
-    api(&env, DOMAIN).patch("partners", &PatchParams::default(), &none).await.unwrap();
+    api(&env, DOMAIN)
+        .patch("partners", &PatchParams::default(), &none)
+        .await
+        .unwrap();
     let mark = env.mark().await;
     env.reconciles(2).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let (_, leaf) = issued(&env, "client1", 1).await;
     assert_eq!(Caller::of(&leaf).calls(&env).await, "200");
-    assert_eq!((env.writes(mark).await, recorded(&env, "ca").await), (vec![], String::new()));
+    assert_eq!(
+        (env.writes(mark).await, recorded(&env, "ca").await),
+        (vec![], String::new())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -413,17 +664,23 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
     ready_domain(&env).await;
     let [third, pasted] = ["Third CA", "Pasted CA"].map(Ca::new);
     let map = json!({"metadata": {"name": "third.party", "labels": {"kind": "third"}}, "data": {"ca.crt": third.pem}});
-    let maps = kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(env.client.clone(), &env.namespace);
-    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let maps =
+        kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(env.client.clone(), &env.namespace);
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap())
+        .await
+        .unwrap();
     // One that signs itself beside it, whose entry begins with the same word.
-    let spec =
-        json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"}});
+    let spec = json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"}});
     create(&env, CERTIFICATE, "client1", spec).await;
     let (_, leaf) = issued(&env, "client1", 1).await;
     let own = Caller::of(&leaf);
     let with = |source: Value| {
         let mut authority = json!({"name": "clientcertificates"});
-        source.as_object().unwrap().iter().for_each(|(field, value)| authority[field] = value.clone());
+        source
+            .as_object()
+            .unwrap()
+            .iter()
+            .for_each(|(field, value)| authority[field] = value.clone());
         json!({"trust": {"issuingAuthority": "ca", "authorities": [{"name": "ca", "generate": {}}, authority]}})
     };
     let selector = json!({"configMapSelector": {"matchLabels": {"kind": "third"}}, "pem": null});
@@ -431,9 +688,11 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
     for (source, ca) in [(selector, &third), (pem, &pasted)] {
         let mark = env.mark().await;
         change(&env, DOMAIN, "partners", with(source)).await;
-        eventually("it is let in", async || match ca.leaf("somebody").calls(&env).await.as_str() {
-            "200" => Ok(()),
-            other => Err(other.to_owned()),
+        eventually("it is let in", async || {
+            match ca.leaf("somebody").calls(&env).await.as_str() {
+                "200" => Ok(()),
+                other => Err(other.to_owned()),
+            }
         })
         .await;
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -442,9 +701,11 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
         assert_eq!(own.calls(&env).await, "200");
     }
     delete(&env, CERTIFICATE, "client1").await;
-    eventually("the certificate leaves, and nobody else", async || match own.calls(&env).await.as_str() {
-        "403" => Ok(()),
-        other => Err(other.to_owned()),
+    eventually("the certificate leaves, and nobody else", async || {
+        match own.calls(&env).await.as_str() {
+            "403" => Ok(()),
+            other => Err(other.to_owned()),
+        }
     })
     .await;
     assert_eq!(pasted.leaf("somebody").calls(&env).await, "200");

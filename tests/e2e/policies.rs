@@ -1,4 +1,5 @@
-//! The policies of an MtlsDomain: what stays when it goes, what is only looked at, where nothing may be written, and how to let go.
+//! The policies of an MtlsDomain: what stays when it goes, what is only looked at, where nothing may be
+//! written, and how to let go.
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use mtls_operator::domain::plan::OWNER_TAG;
 use sandbox::control::Calls;
@@ -8,9 +9,13 @@ use crate::world::{TestEnv, eventually, run};
 
 /// The notes of the Events with this reason on the MtlsDomain `d`.
 async fn events(env: &TestEnv, reason: &str) -> Vec<String> {
-    let events = kube::Api::<k8s_openapi::api::events::v1::Event>::namespaced(env.client.clone(), &env.namespace);
+    let events =
+        kube::Api::<k8s_openapi::api::events::v1::Event>::namespaced(env.client.clone(), &env.namespace);
     let all = events.list(&ListParams::default()).await.expect("Events").items;
-    all.into_iter().filter(|e| e.reason.as_deref() == Some(reason)).filter_map(|e| e.note).collect()
+    all.into_iter()
+        .filter(|e| e.reason.as_deref() == Some(reason))
+        .filter_map(|e| e.note)
+        .collect()
 }
 
 async fn generated_authorities(env: &TestEnv) -> usize {
@@ -32,19 +37,32 @@ fn a_retained_domain_goes_on_serving_without_our_ownership_tags_and_can_be_taken
 
         env.delete_domain("d").await;
         assert_eq!(env.call(&env.host(), "/", Some(&identity)).await.status, 200);
-        assert_eq!(env.gateway_domain().await.tags.unwrap_or_default().get(OWNER_TAG), None);
-        let request = env.acm().list_tags_for_certificate().certificate_arn(&certificates[0]);
+        assert_eq!(
+            env.gateway_domain().await.tags.unwrap_or_default().get(OWNER_TAG),
+            None
+        );
+        let request = env
+            .acm()
+            .list_tags_for_certificate()
+            .certificate_arn(&certificates[0]);
         assert_eq!(request.send().await.unwrap().tags(), []);
         assert_eq!(env.server_certificates().await, certificates);
         assert_eq!(env.object_versions().await, versions);
         assert_eq!(env.records().await.len(), records - 1, "only the marker went");
-        assert_eq!(generated_authorities(&env).await, 1, "who is let in may need a new certificate some day");
+        assert_eq!(
+            generated_authorities(&env).await,
+            1,
+            "who is let in may need a new certificate some day"
+        );
         assert_eq!(events(&env, "Retained").await.len(), 1);
 
         // Nothing of it is lost: the same manifest, with leave to take over, manages it again.
         env.create_domain("d", json!({"adoptionPolicy": "Unowned"})).await;
         env.ready("d").await;
-        assert_eq!(env.gateway_domain().await.tags.unwrap_or_default().get(OWNER_TAG), Some(&env.owner("d")));
+        assert_eq!(
+            env.gateway_domain().await.tags.unwrap_or_default().get(OWNER_TAG),
+            Some(&env.owner("d"))
+        );
         assert_eq!(env.call(&env.host(), "/", Some(&identity)).await.status, 200);
     });
 }
@@ -54,14 +72,33 @@ fn observing_says_what_would_be_done_and_writes_nothing_to_aws() {
     run(async {
         let env = TestEnv::start("observe").await;
         let mark = env.mark().await;
-        env.create_domain("d", json!({"managementPolicy": "Observe"})).await;
-        let issued = env.condition("d", "CertificateIssued", |c| c.reason == "Observing").await;
+        env.create_domain("d", json!({"managementPolicy": "Observe"}))
+            .await;
+        let issued = env
+            .condition("d", "CertificateIssued", |c| c.reason == "Observing")
+            .await;
         assert_eq!(issued.status, "False");
         assert!(issued.message.contains(&env.host()), "{}", issued.message);
-        let plan = async || env.domains().get("d").await.unwrap().status.unwrap_or_default().plan;
+        let plan = async || {
+            env.domains()
+                .get("d")
+                .await
+                .unwrap()
+                .status
+                .unwrap_or_default()
+                .plan
+        };
         let first = plan().await;
-        assert!(first.iter().any(|line| line.contains("request certificate")), "{first:?}");
-        assert!(first.iter().any(|line| line.contains("generate authority partners")), "{first:?}");
+        assert!(
+            first.iter().any(|line| line.contains("request certificate")),
+            "{first:?}"
+        );
+        assert!(
+            first
+                .iter()
+                .any(|line| line.contains("generate authority partners")),
+            "{first:?}"
+        );
         env.reconciles(2).await;
         assert_eq!(env.writes(mark).await, [""; 0]);
         assert_eq!(generated_authorities(&env).await, 0);
@@ -76,11 +113,21 @@ fn observing_says_what_would_be_done_and_writes_nothing_to_aws() {
         env.change("d", json!({"managementPolicy": "Observe"})).await;
         env.ready("d").await;
         let id = env.mapping_id("").await;
-        env.gateway().delete_api_mapping().domain_name(env.host()).api_mapping_id(id).send().await.unwrap();
+        env.gateway()
+            .delete_api_mapping()
+            .domain_name(env.host())
+            .api_mapping_id(id)
+            .send()
+            .await
+            .unwrap();
         let mark = env.mark().await;
-        env.condition("d", "MappingsProgrammed", |c| c.reason == "Observing").await;
+        env.condition("d", "MappingsProgrammed", |c| c.reason == "Observing")
+            .await;
         let drift = plan().await;
-        assert!(drift.len() == 1 && drift[0].contains("create mapping"), "{drift:?}");
+        assert!(
+            drift.len() == 1 && drift[0].contains("create mapping"),
+            "{drift:?}"
+        );
         env.reconciles(2).await;
 
         // Not even to delete.
@@ -96,7 +143,8 @@ fn another_account_than_the_spec_names_is_refused_before_the_first_write() {
     run(async {
         let env = TestEnv::start("account").await;
         let mark = env.mark().await;
-        env.create_domain("d", json!({"aws": {"accountId": "999999999999"}})).await;
+        env.create_domain("d", json!({"aws": {"accountId": "999999999999"}}))
+            .await;
         let accepted = env.condition("d", "Accepted", |c| c.status == "False").await;
         assert_eq!(accepted.reason, "WrongAccount");
         assert!(accepted.message.contains(&env.account.id), "{}", accepted.message);
@@ -118,12 +166,18 @@ fn a_domain_whose_account_changed_has_no_second_set_of_resources() {
         let other = crate::world::world().aws.new_account();
         env.operator.set_env("AWS_ACCESS_KEY_ID", &other.id);
         env.operator.restart().unwrap();
-        let accepted = env.condition("d", "Accepted", |c| c.reason == "HomeChanged").await;
+        let accepted = env
+            .condition("d", "Accepted", |c| c.reason == "HomeChanged")
+            .await;
         assert!(accepted.message.contains(&env.account.id), "{}", accepted.message);
         env.condition("d", "Stalled", |c| c.status == "True").await;
         // Nor is it deleted in the wrong place.
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
-        let theirs = Calls { account: &other.id, writes: true, ..Calls::default() };
+        let theirs = Calls {
+            account: &other.id,
+            writes: true,
+            ..Calls::default()
+        };
         assert_eq!(env.control().calls(&theirs).await.unwrap().calls.len(), 0);
         assert_eq!(env.gateway_domains().await, [env.host()]);
         env.operator.set_env("AWS_ACCESS_KEY_ID", &env.account.id.clone());
@@ -141,7 +195,9 @@ fn a_domain_lives_in_the_region_that_its_spec_names() {
         there.region = "us-east-1".into();
         let bucket = format!("elsewhere-{}", there.id);
         sandbox::prepare::versioned_bucket(&there, &bucket).await.unwrap();
-        let api = sandbox::prepare::http_api(&there, "elsewhere", None).await.unwrap();
+        let api = sandbox::prepare::http_api(&there, "elsewhere", None)
+            .await
+            .unwrap();
         env.create_domain(
             "d",
             json!({
@@ -154,13 +210,32 @@ fn a_domain_lives_in_the_region_that_its_spec_names() {
         env.create_certificate("client1", "d").await;
         env.ready("d").await;
         env.certificate_ready("client1").await;
-        assert_eq!(env.gateway_domains().await, [""; 0], "none in the operator's own Region");
+        assert_eq!(
+            env.gateway_domains().await,
+            [""; 0],
+            "none in the operator's own Region"
+        );
         let gateway = aws_sdk_apigatewayv2::Client::new(&there.sdk());
-        let domain = gateway.get_domain_name().domain_name(env.host()).send().await.unwrap();
+        let domain = gateway
+            .get_domain_name()
+            .domain_name(env.host())
+            .send()
+            .await
+            .unwrap();
         let config = &domain.domain_name_configurations()[0];
-        assert!(config.certificate_arn().unwrap().starts_with("arn:aws:acm:us-east-1:"));
+        assert!(
+            config
+                .certificate_arn()
+                .unwrap()
+                .starts_with("arn:aws:acm:us-east-1:")
+        );
         assert!(config.api_gateway_domain_name().unwrap().contains(".us-east-1."));
-        assert_eq!(env.call(&env.host(), "/", Some(&env.identity("client1").await)).await.status, 200);
+        assert_eq!(
+            env.call(&env.host(), "/", Some(&env.identity("client1").await))
+                .await
+                .status,
+            200
+        );
         env.delete_domain("d").await;
         assert_eq!(gateway.get_domain_names().send().await.unwrap().items().len(), 0);
     });
@@ -179,12 +254,22 @@ fn one_name_in_two_regions_is_no_dispute() {
         sandbox::prepare::versioned_bucket(&there, &bucket).await.unwrap();
         let spec = json!({"aws": {"region": "us-east-1"}, "truststore": {"bucket": bucket}, "mappings": []});
         env.create_domain("there", spec).await;
-        env.condition("there", "DomainProgrammed", |c| c.status == "True").await;
+        env.condition("there", "DomainProgrammed", |c| c.status == "True")
+            .await;
         let gateway = aws_sdk_apigatewayv2::Client::new(&there.sdk());
-        let domain = gateway.get_domain_name().domain_name(env.host()).send().await.unwrap();
-        assert_eq!(domain.tags.unwrap_or_default().get(OWNER_TAG), Some(&env.owner("there")));
+        let domain = gateway
+            .get_domain_name()
+            .domain_name(env.host())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            domain.tags.unwrap_or_default().get(OWNER_TAG),
+            Some(&env.owner("there"))
+        );
         // There is one record for both, and the first has it.
-        env.condition("there", "DNSProgrammed", |c| c.reason == "ForeignOwner").await;
+        env.condition("there", "DNSProgrammed", |c| c.reason == "ForeignOwner")
+            .await;
         env.ready("here").await;
         env.delete_domain("there").await;
         env.ready("here").await;
@@ -203,10 +288,19 @@ fn nothing_is_deleted_while_suspended() {
         let mark = env.mark().await;
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
         // Another object's whole lifecycle goes by meanwhile.
-        env.create_domain("other", json!({"domainName": format!("other.{}", env.prepared.zone)})).await;
+        env.create_domain(
+            "other",
+            json!({"domainName": format!("other.{}", env.prepared.zone)}),
+        )
+        .await;
         env.ready("other").await;
         let writes = env.writes(mark).await;
-        assert!(!writes.iter().any(|w| w.starts_with("Delete") || w.contains("DELETE")), "{writes:?}");
+        assert!(
+            !writes
+                .iter()
+                .any(|w| w.starts_with("Delete") || w.contains("DELETE")),
+            "{writes:?}"
+        );
         assert!(env.gateway_domains().await.contains(&env.host()));
         env.change("d", json!({"suspend": false})).await;
         env.domain_gone("d").await;
@@ -222,12 +316,20 @@ fn an_abandoned_domain_goes_without_aws() {
         env.ready("d").await;
         env.control().deny(&env.account.id, &["*"]).await.unwrap();
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
-        env.condition("d", "DomainProgrammed", |c| c.status == "False" && c.reason == "PermissionDenied").await;
-        env.condition("d", "Ready", |c| c.status == "False" && c.reason == "Deleting").await;
+        env.condition("d", "DomainProgrammed", |c| {
+            c.status == "False" && c.reason == "PermissionDenied"
+        })
+        .await;
+        env.condition("d", "Ready", |c| c.status == "False" && c.reason == "Deleting")
+            .await;
 
         let annotate = async |name: &str| {
-            let patch = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/abandon": name}}}));
-            env.domains().patch("d", &PatchParams::default(), &patch).await.unwrap();
+            let patch =
+                Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/abandon": name}}}));
+            env.domains()
+                .patch("d", &PatchParams::default(), &patch)
+                .await
+                .unwrap();
         };
         annotate("another").await; // came along with a copied manifest
         env.condition("d", "Ready", |c| c.status == "False").await;
@@ -235,8 +337,15 @@ fn an_abandoned_domain_goes_without_aws() {
         annotate("d").await;
         env.domain_gone("d").await;
         assert_eq!(env.writes(mark).await, [""; 0]);
-        let note = eventually("the Event", async || events(&env, "Abandoned").await.pop().ok_or("none".into())).await;
-        for part in [env.host(), "arn:aws:acm:".into(), format!("s3://{}", env.prepared.bucket)] {
+        let note = eventually("the Event", async || {
+            events(&env, "Abandoned").await.pop().ok_or("none".into())
+        })
+        .await;
+        for part in [
+            env.host(),
+            "arn:aws:acm:".into(),
+            format!("s3://{}", env.prepared.bucket),
+        ] {
             assert!(note.contains(&part), "{note}");
         }
     });

@@ -1,4 +1,5 @@
-//! The operator's policy in end-to-end tests: rules that come and go, what is judged before which call, and external ids of roles.
+//! The operator's policy in end-to-end tests: rules that come and go, what is judged before which call, and
+//! external ids of roles.
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use jiff::Timestamp;
@@ -28,7 +29,8 @@ impl Bounded {
         Bounded::start_with(name, beside, &[]).await
     }
 
-    /// The same, and trying again only at what has changed: what does not wake an object up is not seen by it.
+    /// The same, and trying again only at what has changed: what does not wake an object up is not seen by
+    /// it.
     pub async fn start_waking(name: &str) -> Bounded {
         Bounded::start_with(name, &[], &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await
     }
@@ -47,7 +49,8 @@ impl Bounded {
         write(&self.dir, rules);
     }
 
-    /// A rule for the environment's own namespace that bounds everything to what the environment has, with `more` merged over it.
+    /// A rule for the environment's own namespace that bounds everything to what the environment has, with
+    /// `more` merged over it.
     pub fn rule(&self, more: Value) -> Value {
         let env = &self.env;
         let mut rule = json!({
@@ -69,17 +72,29 @@ impl Bounded {
     /// Tags an API with the environment's namespace, as the rule wants it.
     pub async fn tag_api(&self) {
         let gateway = self.env.gateway();
-        let request = gateway.tag_resource().resource_arn(self.api_arn()).tags("team", &self.env.namespace);
+        let request = gateway
+            .tag_resource()
+            .resource_arn(self.api_arn())
+            .tags("team", &self.env.namespace);
         request.send().await.unwrap();
     }
 
     async fn untag_api(&self) {
         let gateway = self.env.gateway();
-        gateway.untag_resource().resource_arn(self.api_arn()).tag_keys("team").send().await.unwrap();
+        gateway
+            .untag_resource()
+            .resource_arn(self.api_arn())
+            .tag_keys("team")
+            .send()
+            .await
+            .unwrap();
     }
 
     fn api_arn(&self) -> String {
-        format!("arn:aws:apigateway:{}::/apis/{}", self.env.account.region, self.env.prepared.api_id)
+        format!(
+            "arn:aws:apigateway:{}::/apis/{}",
+            self.env.account.region, self.env.prepared.api_id
+        )
     }
 
     /// The condition Accepted, once the policy refuses the object with these words.
@@ -93,15 +108,30 @@ impl Bounded {
             refused(c) || (c.status == "False" && c.reason == "Deleting" && c.message.contains(words))
         };
         self.env.condition(name, "Ready", waits).await;
-        let conditions = self.env.domains().get(name).await.unwrap().status.unwrap().conditions;
-        assert!(!conditions.iter().any(|c| c.type_ == "Stalled"), "a policy may change: {conditions:?}");
+        let conditions = self
+            .env
+            .domains()
+            .get(name)
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .conditions;
+        assert!(
+            !conditions.iter().any(|c| c.type_ == "Stalled"),
+            "a policy may change: {conditions:?}"
+        );
         message
     }
 
-    /// What was called in this account after `mark`: the operations, once each, but for the question who the operator is, which it asks for itself
-    /// when it begins to lead.
+    /// What was called in this account after `mark`: the operations, once each, but for the question who the
+    /// operator is, which it asks for itself when it begins to lead.
     pub async fn operations(&self, mark: u64) -> BTreeSet<String> {
-        let which = Calls { account: &self.env.account.id, since: mark, ..Calls::default() };
+        let which = Calls {
+            account: &self.env.account.id,
+            since: mark,
+            ..Calls::default()
+        };
         self.env
             .control()
             .calls(&which)
@@ -144,11 +174,18 @@ fn a_rule_that_is_taken_away_stops_everything_and_deletes_nothing() {
         env.create_domain("d", json!({})).await;
         bounded.not_permitted("d", "no rule for this namespace").await;
         let never = env.domains().get("d").await.unwrap();
-        assert_eq!((never.metadata.finalizers, never.metadata.annotations), (None, None));
+        assert_eq!(
+            (never.metadata.finalizers, never.metadata.annotations),
+            (None, None)
+        );
         env.delete_domain("d").await;
         env.create_domain("d", json!({})).await;
         bounded.not_permitted("d", "no rule for this namespace").await;
-        assert_eq!(bounded.operations(mark).await, BTreeSet::new(), "nothing was asked of AWS");
+        assert_eq!(
+            bounded.operations(mark).await,
+            BTreeSet::new(),
+            "nothing was asked of AWS"
+        );
 
         bounded.rules(&json!([bounded.rule(json!({}))]));
         env.ready("d").await;
@@ -162,16 +199,29 @@ fn a_rule_that_is_taken_away_stops_everything_and_deletes_nothing() {
         let told = bounded.not_permitted("d", "spec.domainName").await;
         assert!(told.contains(&env.host()) && !told.contains(&other), "{told}");
         let mapping = env.mapping_id("").await;
-        env.gateway().delete_api_mapping().domain_name(env.host()).api_mapping_id(mapping).send().await.unwrap();
+        env.gateway()
+            .delete_api_mapping()
+            .domain_name(env.host())
+            .api_mapping_id(mapping)
+            .send()
+            .await
+            .unwrap();
         bounded.meanwhile(&other).await;
         assert_eq!(env.mapped().await, [], "nothing is repaired");
         assert_eq!(env.gateway_domains().await, [env.host()], "nothing is deleted");
-        assert_ne!(env.call(&env.host(), "/", Some(&client)).await.status, 0, "callers still get in");
+        assert_ne!(
+            env.call(&env.host(), "/", Some(&client)).await.status,
+            0,
+            "callers still get in"
+        );
 
         // Nor is it deleted as long as it does not fit.
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
         let told = bounded.not_permitted("d", "mtls-operator.io/abandon: d").await;
-        assert!(told.contains("nothing is deleted in AWS") && told.contains("for a rule that it fits"), "{told}");
+        assert!(
+            told.contains("nothing is deleted in AWS") && told.contains("for a rule that it fits"),
+            "{told}"
+        );
         bounded.meanwhile(&other).await;
         assert_eq!(env.gateway_domains().await, [env.host()]);
         assert!(env.record(aws_sdk_route53::types::RrType::A).await.is_some());
@@ -181,7 +231,10 @@ fn a_rule_that_is_taken_away_stops_everything_and_deletes_nothing() {
         bounded.untag_api().await;
         bounded.rules(&json!([bounded.rule(json!({}))]));
         env.domain_gone("d").await;
-        assert_eq!((env.gateway_domains().await, env.object_versions().await), (vec![], vec![]));
+        assert_eq!(
+            (env.gateway_domains().await, env.object_versions().await),
+            (vec![], vec![])
+        );
     });
 }
 
@@ -200,7 +253,10 @@ fn an_object_that_does_not_fit_any_longer_can_be_abandoned() {
         bounded.not_permitted("d", "mtls-operator.io/abandon: d").await;
         let mark = env.mark().await;
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/abandon": "d"}}}));
-        env.domains().patch("d", &PatchParams::default(), &patch).await.unwrap();
+        env.domains()
+            .patch("d", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
         env.domain_gone("d").await;
         assert_eq!(bounded.operations(mark).await, BTreeSet::new());
         assert_eq!(env.gateway_domains().await, [env.host()]);
@@ -215,20 +271,29 @@ fn an_api_counts_by_its_tag_and_a_zone_by_where_the_name_is() {
         bounded.rules(&json!([bounded.rule(json!({}))]));
         let mark = env.mark().await;
         env.create_domain("d", json!({})).await;
-        bounded.not_permitted("d", &format!("the API {}", env.prepared.api_id)).await;
+        bounded
+            .not_permitted("d", &format!("the API {}", env.prepared.api_id))
+            .await;
         let reads = bounded.operations(mark).await;
         let needed = ["GetApi", "ListHostedZones"].map(str::to_owned);
-        assert!(reads.is_subset(&needed.into()), "only what it takes to find out: {reads:?}");
+        assert!(
+            reads.is_subset(&needed.into()),
+            "only what it takes to find out: {reads:?}"
+        );
         assert_eq!(env.domains().get("d").await.unwrap().metadata.finalizers, None);
 
         bounded.tag_api().await;
         env.ready("d").await;
         // The tag is taken off a served one: no further.
         bounded.untag_api().await;
-        bounded.not_permitted("d", &format!("the API {}", env.prepared.api_id)).await;
+        bounded
+            .not_permitted("d", &format!("the API {}", env.prepared.api_id))
+            .await;
         let mark = env.mark().await;
         env.change("d", json!({"ipAddressType": "DualStack"})).await;
-        bounded.not_permitted("d", &format!("the API {}", env.prepared.api_id)).await;
+        bounded
+            .not_permitted("d", &format!("the API {}", env.prepared.api_id))
+            .await;
         assert_eq!(env.writes(mark).await, [""; 0]);
         bounded.tag_api().await;
         env.ready("d").await;
@@ -236,17 +301,29 @@ fn an_api_counts_by_its_tag_and_a_zone_by_where_the_name_is() {
 
         // A zone below, which nobody has allowed, takes the name.
         let below = hosted_zone(&env.account, &env.host()).await.unwrap();
-        let told = bounded.not_permitted("d", &format!("the hosted zone that {} is in", env.host())).await;
+        let told = bounded
+            .not_permitted("d", &format!("the hosted zone that {} is in", env.host()))
+            .await;
         assert!(!told.contains(&below), "{told}");
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
         bounded.not_permitted("d", "mtls-operator.io/abandon").await;
-        let which = Calls { account: &env.account.id, service: "route53", since: mark, ..Calls::default() };
+        let which = Calls {
+            account: &env.account.id,
+            service: "route53",
+            since: mark,
+            ..Calls::default()
+        };
         let calls = env.control().calls(&which).await.unwrap().calls;
         assert!(
             !calls.iter().any(|c| c.resource.contains(&below)),
             "nothing in that zone is read or written: {calls:?}"
         );
-        env.route53().delete_hosted_zone().id(&below).send().await.unwrap();
+        env.route53()
+            .delete_hosted_zone()
+            .id(&below)
+            .send()
+            .await
+            .unwrap();
         env.domain_gone("d").await;
     });
 }
@@ -260,15 +337,31 @@ fn what_cannot_be_read_neither_allows_nor_refuses() {
         bounded.rules(&json!([bounded.rule(json!({}))]));
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
-        env.control().deny(&env.account.id, &["apigateway:GetApi", "apigateway:GetApis"]).await.unwrap();
-        let unclear = env.condition("d", "Accepted", |c| c.reason == "PermissionDenied").await;
-        assert!(unclear.status == "Unknown" && unclear.message.contains("apigateway:GET"), "{unclear:?}");
-        env.condition("d", "Ready", |c| c.status == "False" && c.reason == "PermissionDenied").await;
+        env.control()
+            .deny(&env.account.id, &["apigateway:GetApi", "apigateway:GetApis"])
+            .await
+            .unwrap();
+        let unclear = env
+            .condition("d", "Accepted", |c| c.reason == "PermissionDenied")
+            .await;
+        assert!(
+            unclear.status == "Unknown" && unclear.message.contains("apigateway:GET"),
+            "{unclear:?}"
+        );
+        env.condition("d", "Ready", |c| {
+            c.status == "False" && c.reason == "PermissionDenied"
+        })
+        .await;
         env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
         let mark = env.mark().await;
         env.change("d", json!({"ipAddressType": "DualStack"})).await;
-        env.condition("d", "Accepted", |c| c.reason == "PermissionDenied").await;
-        assert_eq!(env.writes(mark).await, [""; 0], "nothing is written before it is clear");
+        env.condition("d", "Accepted", |c| c.reason == "PermissionDenied")
+            .await;
+        assert_eq!(
+            env.writes(mark).await,
+            [""; 0],
+            "nothing is written before it is clear"
+        );
         env.control().deny(&env.account.id, &[]).await.unwrap();
         env.ready("d").await;
     });
@@ -304,17 +397,28 @@ fn the_external_id_of_a_role_comes_from_the_policy() {
         env.create_domain("d", spec.clone()).await;
         env.ready("d").await;
         let given = async |role: &str, mark| {
-            let which = Calls { account: &env.account.id, operation: "AssumeRole", since: mark, ..Calls::default() };
+            let which = Calls {
+                account: &env.account.id,
+                operation: "AssumeRole",
+                since: mark,
+                ..Calls::default()
+            };
             let calls = env.control().calls(&which).await.unwrap().calls;
-            calls.into_iter().filter(|c| c.resource == role).map(|c| c.external_id).collect::<BTreeSet<_>>()
+            calls
+                .into_iter()
+                .filter(|c| c.resource == role)
+                .map(|c| c.external_id)
+                .collect::<BTreeSet<_>>()
         };
         assert_eq!(given(&domains, mark).await, ["first".to_owned()].into());
         assert_eq!(given(&records, mark).await, [String::new()].into());
         let mark = env.mark().await;
         bounded.rules(&rule("second"));
-        eventually("the new external id", async || match given(&domains, mark).await {
-            ids if ids == ["second".to_owned()].into() => Ok(()),
-            ids => Err(format!("{ids:?}")),
+        eventually("the new external id", async || {
+            match given(&domains, mark).await {
+                ids if ids == ["second".to_owned()].into() => Ok(()),
+                ids => Err(format!("{ids:?}")),
+            }
         })
         .await;
         env.delete_domain("d").await;
@@ -336,37 +440,54 @@ fn who_may_not_have_a_name_has_no_claim_on_it() {
         let env = &bounded.env;
         bounded.tag_api().await;
         let others: Api<MtlsDomain> = Api::namespaced(env.client.clone(), &env.beside("other"));
-        let nothing = json!({"name": "other", "namespaces": {"names": [env.beside("other")]}, "domainSuffixes": []});
+        let nothing =
+            json!({"name": "other", "namespaces": {"names": [env.beside("other")]}, "domainSuffixes": []});
         bounded.rules(&json!([nothing]));
         // The other namespace is first.
         let squatter = json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": "squatter"},
             "spec": {"domainName": env.host()},
         });
-        others.create(&Default::default(), &serde_json::from_value(squatter).unwrap()).await.unwrap();
+        others
+            .create(&Default::default(), &serde_json::from_value(squatter).unwrap())
+            .await
+            .unwrap();
         let born = eventually("the squatter is refused", async || {
             let MtlsDomain { status, metadata, .. } = others.get("squatter").await.unwrap();
             let conditions = status.unwrap_or_default().conditions;
-            let refused = conditions.iter().any(|c| c.type_ == "Accepted" && c.reason == "NotPermitted");
-            if refused { Ok(metadata.creation_timestamp.unwrap().0) } else { Err(format!("{conditions:?}")) }
+            let refused = conditions
+                .iter()
+                .any(|c| c.type_ == "Accepted" && c.reason == "NotPermitted");
+            if refused {
+                Ok(metadata.creation_timestamp.unwrap().0)
+            } else {
+                Err(format!("{conditions:?}"))
+            }
         })
         .await;
         // The API server keeps seconds.
-        eventually("the next second", async || match Timestamp::now().as_second() > born.as_second() {
-            true => Ok(()),
-            false => Err(born.to_string()),
+        eventually("the next second", async || {
+            match Timestamp::now().as_second() > born.as_second() {
+                true => Ok(()),
+                false => Err(born.to_string()),
+            }
         })
         .await;
         let own = bounded.rule(json!({}));
         bounded.rules(&json!([nothing, own]));
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
-        assert_eq!(env.gateway_domain().await.tags.unwrap().get(OWNER_TAG), Some(&env.owner("d")));
+        assert_eq!(
+            env.gateway_domain().await.tags.unwrap().get(OWNER_TAG),
+            Some(&env.owner("d"))
+        );
 
         // Once both may have it, the older one has the claim.
         let everything = json!({"name": "other", "namespaces": {"names": [env.beside("other")]}});
         bounded.rules(&json!([everything, own]));
-        let claimed = env.condition("d", "Accepted", |c| c.reason == "DomainNameClaimed").await;
+        let claimed = env
+            .condition("d", "Accepted", |c| c.reason == "DomainNameClaimed")
+            .await;
         assert!(!claimed.message.contains("squatter"), "{}", claimed.message);
         bounded.rules(&json!([nothing, own]));
         env.ready("d").await;
@@ -379,7 +500,15 @@ fn a_file_that_is_no_policy_ends_the_start() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(file(&dir), "rules:\n- name: a\n  namespaces: {}\n  bucket: [x]\n").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mtls-operator"));
-    let out = command.arg("--policy").arg(file(&dir)).env("KUBECONFIG", "/nonexistent").output().unwrap();
+    let out = command
+        .arg("--policy")
+        .arg(file(&dir))
+        .env("KUBECONFIG", "/nonexistent")
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
-    assert!(!out.status.success() && said.contains("unknown field") && said.contains("bucket"), "{said}");
+    assert!(
+        !out.status.success() && said.contains("unknown field") && said.contains("bucket"),
+        "{said}"
+    );
 }

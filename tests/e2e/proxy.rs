@@ -12,14 +12,20 @@ use tokio::{
 
 use crate::world::{TestEnv, run, world};
 
-/// An address that is nowhere, from which only the proxy has answers: what is on this machine is never asked through one.
+/// An address that is nowhere, from which only the proxy has answers: what is on this machine is never asked
+/// through one.
 const AWS: &str = "192.0.2.1:4566";
 
 /// A proxy in front of the AWS emulator; the hosts that it is asked for. Nothing else can be had through it.
 async fn proxy() -> (String, Arc<Mutex<BTreeSet<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
-    let aws = world().aws.endpoint().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let aws = world()
+        .aws
+        .endpoint()
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
     let hosts = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = hosts.clone();
     tokio::spawn(async move {
@@ -31,10 +37,16 @@ async fn proxy() -> (String, Arc<Mutex<BTreeSet<String>>>) {
                     let Ok(byte) = caller.read_u8().await else { return };
                     head.push(byte);
                 }
-                // As every proxy does: what was asked for whole becomes a path, one request for each connection.
+                // As every proxy does: what was asked for whole becomes a path, one request for each
+                // connection.
                 let head = String::from_utf8_lossy(&head).into_owned();
                 let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
-                let host = target.trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
+                let host = target
+                    .trim_start_matches("http://")
+                    .split('/')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
                 let head = head.replacen(&format!("http://{host}"), "", 1);
                 let head = head.replacen("\r\n", "\r\nconnection: close\r\n", 1);
                 let is_aws = host == AWS;
@@ -55,7 +67,11 @@ fn aws_is_called_through_the_proxy_and_nothing_else_is() {
     run(async {
         let (proxy, hosts) = proxy().await;
         let endpoint = format!("http://{AWS}");
-        let variables = [("HTTP_PROXY", proxy.as_str()), ("HTTPS_PROXY", &proxy), ("AWS_ENDPOINT_URL", &endpoint)];
+        let variables = [
+            ("HTTP_PROXY", proxy.as_str()),
+            ("HTTPS_PROXY", &proxy),
+            ("AWS_ENDPOINT_URL", &endpoint),
+        ];
         let env = TestEnv::start_with("proxy", &variables).await;
         env.create_domain("d", json!({})).await;
         env.ready("d").await;

@@ -1,6 +1,6 @@
-//! AWS's real quotas, in an AWS whose time runs sixty times as fast, and an operator that keeps to its rates in that time: thirty domains at
-//! once, one authority that all of them trust and that changes, a restart in the middle, somebody who must lose access first, and a stranger
-//! who uses the same account.
+//! AWS's real quotas, in an AWS whose time runs sixty times as fast, and an operator that keeps to its rates
+//! in that time: thirty domains at once, one authority that all of them trust and that changes, a restart in
+//! the middle, somebody who must lose access first, and a stranger who uses the same account.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -21,12 +21,19 @@ use crate::{
 /// A domain name operation each half second, 600 calls of API Gateway a second.
 const SPEED: f64 = 60.0;
 
-/// AWS's quotas and delays are in force from now on. The operator reconciles again because of what it hears only.
+/// AWS's quotas and delays are in force from now on. The operator reconciles again because of what it hears
+/// only.
 async fn start(name: &str) -> TestEnv {
     let rates = faster(SPEED);
-    let variables = [("MTLS_OPERATOR_AWS_RATE", rates.as_str()), ("MTLS_OPERATOR_DRIFT_INTERVAL", "5m")];
+    let variables = [
+        ("MTLS_OPERATOR_AWS_RATE", rates.as_str()),
+        ("MTLS_OPERATOR_DRIFT_INTERVAL", "5m"),
+    ];
     let env = TestEnv::start_with(name, &variables).await;
-    env.control().set_profile(&env.account.id, Profile::Aws).await.unwrap();
+    env.control()
+        .set_profile(&env.account.id, Profile::Aws)
+        .await
+        .unwrap();
     env.control().speed_up(&env.account.id, SPEED).await.unwrap();
     env
 }
@@ -35,7 +42,9 @@ async fn start(name: &str) -> TestEnv {
 async fn share(env: &TestEnv, pem: &str) {
     let maps = Api::<ConfigMap>::namespaced(env.client.clone(), &env.namespace);
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"ca.crt": pem}});
-    maps.patch("shared", &PatchParams::apply("user").force(), &Patch::Apply(&map)).await.expect("a ConfigMap");
+    maps.patch("shared", &PatchParams::apply("user").force(), &Patch::Apply(&map))
+        .await
+        .expect("a ConfigMap");
 }
 
 fn trust(more: &[Value]) -> Value {
@@ -49,7 +58,8 @@ async fn create(env: &TestEnv, count: usize, more: &[Value]) -> Vec<String> {
     let one = async |(n, name): (usize, &String)| {
         let more = if n + 1 == count { more } else { &[] };
         let host = format!("{name}.{}", env.prepared.zone);
-        env.create_domain(name, json!({"domainName": host, "trust": trust(more)})).await
+        env.create_domain(name, json!({"domainName": host, "trust": trust(more)}))
+            .await
     };
     join_all(names.iter().enumerate().map(one)).await;
     names
@@ -57,7 +67,12 @@ async fn create(env: &TestEnv, count: usize, more: &[Value]) -> Vec<String> {
 
 /// The calls of an operation after `mark`, with the names of the domains that they were about.
 async fn calls(env: &TestEnv, mark: u64, operation: &str) -> Vec<(String, Call)> {
-    let which = Calls { account: &env.account.id, since: mark, operation, ..Calls::default() };
+    let which = Calls {
+        account: &env.account.id,
+        since: mark,
+        operation,
+        ..Calls::default()
+    };
     let all = env.control().calls(&which).await.expect("the journal").calls;
     let name = |call: &Call| call.resource.split('.').next().unwrap_or_default().to_owned();
     all.into_iter().map(|call| (name(&call), call)).collect()
@@ -69,21 +84,39 @@ fn is_throttled(call: &Call) -> bool {
 
 /// What has been throttled so far.
 async fn throttled(env: &TestEnv) -> Vec<String> {
-    let of_account = Calls { account: &env.account.id, ..Calls::default() };
+    let of_account = Calls {
+        account: &env.account.id,
+        ..Calls::default()
+    };
     let all = env.control().calls(&of_account).await.expect("the journal").calls;
-    all.iter().filter(|call| is_throttled(call)).map(|call| format!("{} {}", call.operation, call.resource)).collect()
+    all.iter()
+        .filter(|call| is_throttled(call))
+        .map(|call| format!("{} {}", call.operation, call.resource))
+        .collect()
 }
 
 /// Waits until each of the domains lets in what `newest` issued and nothing that any of `before` did.
 async fn all_trust(env: &TestEnv, names: &[String], newest: &Ca, before: &[Ca]) {
     for name in names {
         eventually(&format!("what {name} trusts"), async || {
-            let edge = env.control().edge(&env.account.id).await.map_err(|e| e.to_string())?;
+            let edge = env
+                .control()
+                .edge(&env.account.id)
+                .await
+                .map_err(|e| e.to_string())?;
             let host = format!("{name}.{}", env.prepared.zone);
-            let domain = edge.domains.iter().find(|d| d.domain_name == host).ok_or("it is not there")?;
+            let domain = edge
+                .domains
+                .iter()
+                .find(|d| d.domain_name == host)
+                .ok_or("it is not there")?;
             let pem = domain.truststore.as_ref().ok_or("no mutual TLS")?.pem.clone();
             let last = holds(&pem, &newest.pem) && !before.iter().any(|ca| holds(&pem, &ca.pem));
-            if last { Ok(()) } else { Err(format!("{} {pem}", domain.status)) }
+            if last {
+                Ok(())
+            } else {
+                Err(format!("{} {pem}", domain.status))
+            }
         })
         .await;
     }
@@ -94,16 +127,22 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
     run(async {
         const DOMAINS: usize = 30;
         let mut env = start("quotas").await;
-        let [first, second, third, fourth, fifth, last] = [0, 1, 2, 3, 4, 5].map(|n| Ca::new(&format!("shared {n}")));
+        let [first, second, third, fourth, fifth, last] =
+            [0, 1, 2, 3, 4, 5].map(|n| Ca::new(&format!("shared {n}")));
         let traitor = Ca::new("traitor");
         share(&env, &first.pem).await;
         let traitor_is = |state: &str| json!({"name": "traitor", "state": state, "pem": traitor.pem});
         let names = create(&env, DOMAINS, &[traitor_is("Active")]).await;
 
-        // In the middle of it the operator is killed: the next one goes on in the order in which they stand there.
+        // In the middle of it the operator is killed: the next one goes on in the order in which they stand
+        // there.
         eventually("some of the domains", async || {
             let made = calls(&env, 0, "CreateDomainName").await.len();
-            if made >= DOMAINS / 4 { Ok(()) } else { Err(format!("{made} calls")) }
+            if made >= DOMAINS / 4 {
+                Ok(())
+            } else {
+                Err(format!("{made} calls"))
+            }
         })
         .await;
         env.operator.kill();
@@ -115,16 +154,28 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
             env.ready(name).await;
         }
         let made = calls(&env, 0, "CreateDomainName").await;
-        let made_once: BTreeSet<_> = made.iter().filter(|(_, call)| call.status == Some(201)).map(|(n, _)| n).collect();
+        let made_once: BTreeSet<_> = made
+            .iter()
+            .filter(|(_, call)| call.status == Some(201))
+            .map(|(n, _)| n)
+            .collect();
         assert_eq!(made_once.len(), DOMAINS);
-        let after: Vec<_> = made.iter().filter(|(_, call)| call.n > mark).map(|(name, _)| name).collect();
+        let after: Vec<_> = made
+            .iter()
+            .filter(|(_, call)| call.n > mark)
+            .map(|(name, _)| name)
+            .collect();
         let after: Vec<_> = after.into_iter().filter(|name| queued.contains(name)).collect();
         // The call that was under way when it was killed may have taken effect.
-        assert!(after.len() + 1 >= queued.len() && queued.len() > DOMAINS / 4, "{queued:?}: {after:?}");
+        assert!(
+            after.len() + 1 >= queued.len() && queued.len() > DOMAINS / 4,
+            "{queued:?}: {after:?}"
+        );
         let expected: Vec<_> = queued.iter().filter(|name| after.contains(name)).collect();
         assert_eq!(after, expected, "the order of the line");
 
-        // One authority changes, and four times more; and somebody must lose access to the last of the domains.
+        // One authority changes, and four times more; and somebody must lose access to the last of the
+        // domains.
         let record = Recorder::start(&env, DOMAIN, "").await;
         let there = record.seen().len();
         let begin = env.mark().await;
@@ -133,30 +184,51 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
         }
         let changed = env.mark().await;
         let urgent = names.last().expect("there are thirty");
-        env.change(urgent, json!({"trust": trust(&[traitor_is("Distrusted")])})).await;
+        env.change(urgent, json!({"trust": trust(&[traitor_is("Distrusted")])}))
+            .await;
         all_trust(&env, std::slice::from_ref(urgent), &last, &[traitor]).await;
         all_trust(&env, &names, &last, &[first, second, third, fourth, fifth]).await;
 
-        // A domain that was on its way to AWS before the last change came is updated again; nobody else is updated twice.
+        // A domain that was on its way to AWS before the last change came is updated again; nobody else is
+        // updated twice.
         let updates = calls(&env, begin, "UpdateDomainName").await;
         let mut since_the_last = BTreeMap::<&String, usize>::new();
         for (name, _) in updates.iter().filter(|(_, call)| call.n > changed) {
             *since_the_last.entry(name).or_default() += 1;
         }
         assert_eq!(since_the_last.len(), DOMAINS, "{since_the_last:?}");
-        assert!(since_the_last.values().all(|count| *count == 1), "{since_the_last:?}");
+        assert!(
+            since_the_last.values().all(|count| *count == 1),
+            "{since_the_last:?}"
+        );
 
-        // By waiting time alone the urgent one would have been the last. Those that went before it had their turns before it asked.
-        let place = |list: &[(String, Call)]| list.iter().position(|(name, _)| name == urgent).expect("it was updated");
+        // By waiting time alone the urgent one would have been the last. Those that went before it had their
+        // turns before it asked.
+        let place = |list: &[(String, Call)]| {
+            list.iter()
+                .position(|(name, _)| name == urgent)
+                .expect("it was updated")
+        };
         let asked = calls(&env, changed, "PutObject").await;
         let own_key = |call: &Call| call.resource.ends_with(&format!("/{urgent}.pem"));
-        let asked = asked.iter().map(|(_, call)| call).filter(|call| own_key(call)).map(|call| call.n).max();
+        let asked = asked
+            .iter()
+            .map(|(_, call)| call)
+            .filter(|call| own_key(call))
+            .map(|call| call.n)
+            .max();
         let after_it = updates.len() - 1 - place(&updates);
         let still_there = updates.iter().filter(|(_, call)| Some(call.n) > asked).count() - 1;
-        assert!(after_it >= still_there / 2 && after_it > 0, "{after_it} of {still_there} came after the urgent one");
+        assert!(
+            after_it >= still_there / 2 && after_it > 0,
+            "{after_it} of {still_there} came after the urgent one"
+        );
 
         let writes = record.seen().len() - there;
-        assert!(writes <= 12 * DOMAINS, "{writes} status writes for one change of {DOMAINS} domains");
+        assert!(
+            writes <= 12 * DOMAINS,
+            "{writes} status writes for one change of {DOMAINS} domains"
+        );
         let throttled = throttled(&env).await;
         println!(
             "quota domains={DOMAINS} updates_per_domain={:.2} throttled={} status_writes_per_domain={:.1}",
@@ -175,11 +247,19 @@ async fn queued(env: &TestEnv) -> Vec<String> {
         let queued = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
             c.type_ == "DomainProgrammed" && c.reason == "Queued"
         };
-        conditions.iter().find(queued).map(|c| (c.last_transition_time.0, name))
+        conditions
+            .iter()
+            .find(queued)
+            .map(|c| (c.last_transition_time.0, name))
     };
     let mut queued: Vec<_> = domains
         .iter()
-        .filter_map(|d| since(d.name_any(), d.status.as_ref().map_or(&[], |s| s.conditions.as_slice())))
+        .filter_map(|d| {
+            since(
+                d.name_any(),
+                d.status.as_ref().map_or(&[], |s| s.conditions.as_slice()),
+            )
+        })
         .collect();
     queued.sort();
     queued.into_iter().map(|(_, name)| name).collect()
@@ -216,14 +296,23 @@ fn a_stranger_who_uses_the_same_quota_makes_it_slower_and_nothing_else() {
             assert_ne!(says(&object, "Ready"), "False", "{object}");
         }
         for operation in ["CreateDomainName", "UpdateDomainName"] {
-            let (theirs, ours): (Vec<_>, Vec<_>) =
-                calls(&env, 0, operation).await.into_iter().partition(|(name, _)| name == "stranger");
+            let (theirs, ours): (Vec<_>, Vec<_>) = calls(&env, 0, operation)
+                .await
+                .into_iter()
+                .partition(|(name, _)| name == "stranger");
             let count = |calls: &[(String, Call)], refused: bool| {
-                calls.iter().filter(|(_, call)| is_throttled(call) == refused).count()
+                calls
+                    .iter()
+                    .filter(|(_, call)| is_throttled(call) == refused)
+                    .count()
             };
             assert!(count(&theirs, false) > 0, "nobody used the quota but us");
-            // Whoever was refused waits for a whole interval: he is refused again only if somebody has used that one, too.
-            assert!(count(&ours, true) <= count(&theirs, false), "{operation}: {ours:?}");
+            // Whoever was refused waits for a whole interval: he is refused again only if somebody has used
+            // that one, too.
+            assert!(
+                count(&ours, true) <= count(&theirs, false),
+                "{operation}: {ours:?}"
+            );
         }
     });
 }

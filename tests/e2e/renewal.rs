@@ -9,12 +9,20 @@ use crate::{
 };
 
 fn serial(object: &Value) -> &str {
-    object["status"]["serialNumber"].as_str().expect("a serial number")
+    object["status"]["serialNumber"]
+        .as_str()
+        .expect("a serial number")
 }
 
 fn superseded(object: &Value) -> Vec<&str> {
-    let previous = object["status"]["previous"].as_array().map(Vec::as_slice).unwrap_or_default();
-    previous.iter().filter_map(|leaf| leaf["serialNumber"].as_str()).collect()
+    let previous = object["status"]["previous"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    previous
+        .iter()
+        .filter_map(|leaf| leaf["serialNumber"].as_str())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +31,11 @@ async fn a_renewal_is_had_by_annotation_and_deleting_does_not_revoke() {
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let (first, old) = issued(&env, "client1", 1).await;
-    assert!(serial(&first).split(':').all(|byte| byte.len() == 2), "as API Gateway writes it: {}", serial(&first));
+    assert!(
+        serial(&first).split(':').all(|byte| byte.len() == 2),
+        "as API Gateway writes it: {}",
+        serial(&first)
+    );
 
     ask_for_renewal(&env, "client1", "a").await;
     let (second, new) = issued(&env, "client1", 2).await;
@@ -33,7 +45,10 @@ async fn a_renewal_is_had_by_annotation_and_deleting_does_not_revoke() {
     let (third, _) = issued(&env, "client1", 3).await;
     assert_eq!(superseded(&third), [serial(&first), serial(&second)]);
     // A Secret that is lost is made good once, not once more for the old request.
-    env.secrets().delete("client1", &Default::default()).await.expect("deleted");
+    env.secrets()
+        .delete("client1", &Default::default())
+        .await
+        .expect("deleted");
     let (fourth, secret) = issued(&env, "client1", 4).await;
     assert_eq!(superseded(&fourth).len(), 3);
     sound(&secret).await.expect("sound");
@@ -41,7 +56,10 @@ async fn a_renewal_is_had_by_annotation_and_deleting_does_not_revoke() {
     delete(&env, CERTIFICATE, "client1").await;
     let note = event(&env, "client1", "StillAccepted").await;
     let until = fourth["status"]["notAfter"].as_str().expect("a date");
-    assert!(note.contains(serial(&fourth)) && note.contains(until) && note.contains("3 that it superseded"), "{note}");
+    assert!(
+        note.contains(serial(&fourth)) && note.contains(until) && note.contains("3 that it superseded"),
+        "{note}"
+    );
     for caller in [Caller::of(&old), Caller::of(&secret)] {
         assert_eq!(caller.calls(&env).await, "200", "it is as the Event says");
     }
@@ -55,15 +73,26 @@ async fn a_renewal_that_fails_keeps_the_leaf_and_says_why() {
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let (_, old) = issued(&env, "client1", 1).await;
     let immutable = Patch::Merge(json!({"immutable": true}));
-    env.secrets().patch("client1", &PatchParams::default(), &immutable).await.expect("nobody may write it now");
+    env.secrets()
+        .patch("client1", &PatchParams::default(), &immutable)
+        .await
+        .expect("nobody may write it now");
 
     ask_for_renewal(&env, "client1", "now").await;
     let object = until_object(&env, CERTIFICATE, "client1", "says why", |o| {
-        condition(o, "Issued")
-            .is_some_and(|c| c["message"].to_string().contains("the next one: cannot issue into the Secret client1"))
+        condition(o, "Issued").is_some_and(|c| {
+            c["message"]
+                .to_string()
+                .contains("the next one: cannot issue into the Secret client1")
+        })
     })
     .await;
-    assert_eq!(summary(&object), ["True", "", ""], "what is there is good: {}", object["status"]);
+    assert_eq!(
+        summary(&object),
+        ["True", "", ""],
+        "what is there is good: {}",
+        object["status"]
+    );
     let note = event(&env, "client1", "NotIssued").await;
     assert!(note.contains("cannot issue into the Secret client1"), "{note}");
     let there = env.secrets().get("client1").await.expect("the Secret");
@@ -71,10 +100,17 @@ async fn a_renewal_that_fails_keeps_the_leaf_and_says_why() {
     assert_eq!(Caller::of(&there).calls(&env).await, "200");
 
     // Tried again by itself, whatever it was.
-    env.secrets().delete("client1", &Default::default()).await.expect("deleted");
+    env.secrets()
+        .delete("client1", &Default::default())
+        .await
+        .expect("deleted");
     let (object, _) = issued(&env, "client1", 2).await;
     assert_eq!(condition(&object, "Issued").expect("Issued")["status"], "True");
-    assert!(!condition(&object, "Issued").expect("Issued")["message"].to_string().contains("the next one"));
+    assert!(
+        !condition(&object, "Issued").expect("Issued")["message"]
+            .to_string()
+            .contains("the next one")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,22 +120,47 @@ async fn a_requester_keeps_its_key() {
     let dir = tempfile::tempdir().expect("a folder");
     let request = async |key: &str, more: &[&str]| {
         let words = ["req", "-new", "-nodes", "-newkey", "rsa:2048", "-keyout", key];
-        openssl(dir.path(), &[&words[..], more].concat(), "").await.expect("a request")
+        openssl(dir.path(), &[&words[..], more].concat(), "")
+            .await
+            .expect("a request")
     };
     let names = "subjectAltName=DNS:client1.acme.example,URI:spiffe://acme/client1";
     let csr = request(
         "one",
-        &["-subj", "/C=DE/O=Acme/OU=a/OU=b/CN=client1", "-addext", names, "-addext", "basicConstraints=CA:TRUE"],
+        &[
+            "-subj",
+            "/C=DE/O=Acme/OU=a/OU=b/CN=client1",
+            "-addext",
+            names,
+            "-addext",
+            "basicConstraints=CA:TRUE",
+        ],
     )
     .await;
-    create(&env, CERTIFICATE, "client1", json!({"domainRef": {"name": "partners"}, "csr": csr})).await;
+    create(
+        &env,
+        CERTIFICATE,
+        "client1",
+        json!({"domainRef": {"name": "partners"}, "csr": csr}),
+    )
+    .await;
     let (object, secret) = issued(&env, "client1", 1).await;
     assert_eq!(secret.type_.as_deref(), Some("Opaque"));
-    let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
+    let keys: Vec<_> = secret
+        .data
+        .iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect();
     assert_eq!(keys, ["ca.crt", "tls.crt"]);
     let crt = text(&secret, "tls.crt");
-    let shown =
-        openssl(dir.path(), &["x509", "-noout", "-text", "-nameopt", "RFC2253"], &crt).await.expect("a certificate");
+    let shown = openssl(
+        dir.path(),
+        &["x509", "-noout", "-text", "-nameopt", "RFC2253"],
+        &crt,
+    )
+    .await
+    .expect("a certificate");
     for part in [
         "Subject: CN=client1,OU=b,OU=a,O=Acme,C=DE\n",
         "DNS:client1.acme.example, URI:spiffe://acme/client1\n",
@@ -108,17 +169,43 @@ async fn a_requester_keeps_its_key() {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
     let own_key = |file: &str| std::fs::read_to_string(dir.path().join(file)).expect("the requester's key");
-    assert_eq!(Caller { crt, key: own_key("one") }.calls(&env).await, "200");
+    assert_eq!(
+        Caller {
+            crt,
+            key: own_key("one")
+        }
+        .calls(&env)
+        .await,
+        "200"
+    );
     assert_eq!(object["status"]["revision"], 1);
 
     // Another request, another leaf; what cannot be certified is refused, and what was there stays.
     let another = request("two", &["-subj", "/CN=client1"]).await;
     change(&env, CERTIFICATE, "client1", json!({"csr": another})).await;
     let (_, second) = issued(&env, "client1", 2).await;
-    assert_eq!(Caller { crt: text(&second, "tls.crt"), key: own_key("two") }.calls(&env).await, "200");
+    assert_eq!(
+        Caller {
+            crt: text(&second, "tls.crt"),
+            key: own_key("two")
+        }
+        .calls(&env)
+        .await,
+        "200"
+    );
     let weak = openssl(
         dir.path(),
-        &["req", "-new", "-nodes", "-newkey", "rsa:1024", "-keyout", "weak", "-subj", "/CN=client1"],
+        &[
+            "req",
+            "-new",
+            "-nodes",
+            "-newkey",
+            "rsa:1024",
+            "-keyout",
+            "weak",
+            "-subj",
+            "/CN=client1",
+        ],
         "",
     )
     .await
@@ -127,9 +214,14 @@ async fn a_requester_keeps_its_key() {
     let object = until(&env, CERTIFICATE, "client1", "Accepted", "False", "InvalidSpec").await;
     assert_eq!(summary(&object), ["False", "", "True"]);
     assert!(
-        condition(&object, "Ready").expect("Ready")["message"].to_string().contains("spec.csr: its key is too weak")
+        condition(&object, "Ready").expect("Ready")["message"]
+            .to_string()
+            .contains("spec.csr: its key is too weak")
     );
-    assert_eq!(version(&env.secrets().get("client1").await.expect("the Secret")), version(&second));
+    assert_eq!(
+        version(&env.secrets().get("client1").await.expect("the Secret")),
+        version(&second)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,8 +232,19 @@ async fn a_keystore_follows_its_password() {
     spec["keystores"] = json!({"pkcs12": {"passwordSecretRef": {"name": "p", "key": "password"}}});
     create(&env, CERTIFICATE, "client1", spec).await;
     let object = until(&env, CERTIFICATE, "client1", "Ready", "False", "RefNotFound").await;
-    assert!(condition(&object, "Ready").expect("Ready")["message"].to_string().contains("no Secret p with a password"));
-    assert!(env.secrets().get_opt("client1").await.expect("an answer").is_none(), "all of it or nothing");
+    assert!(
+        condition(&object, "Ready").expect("Ready")["message"]
+            .to_string()
+            .contains("no Secret p with a password")
+    );
+    assert!(
+        env.secrets()
+            .get_opt("client1")
+            .await
+            .expect("an answer")
+            .is_none(),
+        "all of it or nothing"
+    );
 
     create_secret(&env, "p", &[("password", "one")]).await;
     let (_, first) = issued(&env, "client1", 1).await;
@@ -152,7 +255,11 @@ async fn a_keystore_follows_its_password() {
         opened(&secret, "two").await.map(|()| secret)
     })
     .await;
-    assert_eq!(text(&first, "tls.crt"), text(&second, "tls.crt"), "nothing is issued for that");
+    assert_eq!(
+        text(&first, "tls.crt"),
+        text(&second, "tls.crt"),
+        "nothing is issued for that"
+    );
 
     // Taken out of the spec it goes; what somebody else keeps there stays.
     damage(&env, "client1", &[("notes", "somebody else's")]).await;
@@ -160,7 +267,11 @@ async fn a_keystore_follows_its_password() {
     eventually("the keystore is gone", async || {
         let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
         let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.clone()).collect();
-        if keys == ["ca.crt", "notes", "tls.crt", "tls.key"] { Ok(()) } else { Err(format!("{keys:?}")) }
+        if keys == ["ca.crt", "notes", "tls.crt", "tls.key"] {
+            Ok(())
+        } else {
+            Err(format!("{keys:?}"))
+        }
     })
     .await;
 }
@@ -168,11 +279,24 @@ async fn a_keystore_follows_its_password() {
 /// The keystore opens with that password and holds the leaf of the Secret.
 async fn opened(secret: &k8s_openapi::api::core::v1::Secret, password: &str) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a folder");
-    let keystore = secret.data.as_ref().and_then(|d| d.get("keystore.p12")).ok_or("no keystore")?;
+    let keystore = secret
+        .data
+        .as_ref()
+        .and_then(|d| d.get("keystore.p12"))
+        .ok_or("no keystore")?;
     std::fs::write(dir.path().join("p12"), &keystore.0).expect("a file");
     let pass = format!("pass:{password}");
-    let out = openssl(dir.path(), &["pkcs12", "-in", "p12", "-nodes", "-passin", &pass], "").await?;
-    if holds(&out, &text(secret, "tls.crt")) { Ok(()) } else { Err("another certificate".into()) }
+    let out = openssl(
+        dir.path(),
+        &["pkcs12", "-in", "p12", "-nodes", "-passin", &pass],
+        "",
+    )
+    .await?;
+    if holds(&out, &text(secret, "tls.crt")) {
+        Ok(())
+    } else {
+        Err("another certificate".into())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +304,9 @@ async fn the_example_of_certificates_in_every_form_is_served() {
     let env = TestEnv::start("forms").await;
     let dir = tempfile::tempdir().expect("a folder");
     let request = "req -new -newkey rsa:2048 -nodes -keyout globex.key -subj /O=Globex/CN=globex";
-    let csr = openssl(dir.path(), &request.split(' ').collect::<Vec<_>>(), "").await.expect("a request");
+    let csr = openssl(dir.path(), &request.split(' ').collect::<Vec<_>>(), "")
+        .await
+        .expect("a request");
     let lines: Vec<_> = csr.lines().filter(|line| !line.starts_with("-----")).collect();
     create_secret(&env, "acme-keystore", &[("password", "secret")]).await;
     let paste = ("<-- the lines of globex.csr", lines.join("\n    "));

@@ -1,6 +1,6 @@
-//! Two replicas of one operator, as the chart runs them: only the leader writes to AWS, and the other goes on when it is killed or stopped. How long
-//! that takes is printed, not asserted: `replicas killed_s=... stopped_s=...`, until what was taken
-//! away is there again.
+//! Two replicas of one operator, as the chart runs them: only the leader writes to AWS, and the other goes on
+//! when it is killed or stopped. How long that takes is printed, not asserted:
+//! `replicas killed_s=... stopped_s=...`, until what was taken away is there again.
 use std::time::Instant;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -17,7 +17,11 @@ use crate::world::{TestEnv, eventually, run, world};
 /// Another replica of this environment's operator.
 async fn second(env: &TestEnv) -> Operator {
     let mut variables = world().operator_env(&env.account, &env.prepared.bucket);
-    for (name, value) in [("CLUSTER_ID", "e2e"), ("DRIFT_INTERVAL", "1s"), ("TRUSTSTORE_PROPAGATION", "1s")] {
+    for (name, value) in [
+        ("CLUSTER_ID", "e2e"),
+        ("DRIFT_INTERVAL", "1s"),
+        ("TRUSTSTORE_PROPAGATION", "1s"),
+    ] {
         variables.push((format!("MTLS_OPERATOR_{name}"), value.into()));
     }
     let options = OperatorOptions {
@@ -28,24 +32,50 @@ async fn second(env: &TestEnv) -> Operator {
         env: variables,
         args: vec![],
     };
-    Operator::start(&world().kubernetes, options).await.expect("the second replica starts")
+    Operator::start(&world().kubernetes, options)
+        .await
+        .expect("the second replica starts")
 }
 
 async fn holder(env: &TestEnv) -> Option<String> {
     let leases = Api::<Lease>::namespaced(env.client.clone(), &env.namespace);
-    leases.get("mtls-operator").await.ok()?.spec?.holder_identity.filter(|holder| !holder.is_empty())
+    leases
+        .get("mtls-operator")
+        .await
+        .ok()?
+        .spec?
+        .holder_identity
+        .filter(|holder| !holder.is_empty())
 }
 
 /// Takes the mapping away and waits until somebody has restore it; the seconds since then.
 async fn corrected(env: &TestEnv, since: Instant) -> f64 {
     let mark = env.mark().await;
     let id = env.mapping_id("").await;
-    let request = env.gateway().delete_api_mapping().domain_name(env.host()).api_mapping_id(id);
+    let request = env
+        .gateway()
+        .delete_api_mapping()
+        .domain_name(env.host())
+        .api_mapping_id(id);
     request.send().await.expect("DeleteApiMapping");
     eventually("the mapping is restored", async || {
-        let which = Calls { account: &env.account.id, since: mark, operation: "CreateApiMapping", ..Calls::default() };
-        let calls = env.control().calls(&which).await.map_err(|e| e.to_string())?.calls;
-        if calls.is_empty() { Err("not yet".to_owned()) } else { Ok(()) }
+        let which = Calls {
+            account: &env.account.id,
+            since: mark,
+            operation: "CreateApiMapping",
+            ..Calls::default()
+        };
+        let calls = env
+            .control()
+            .calls(&which)
+            .await
+            .map_err(|e| e.to_string())?
+            .calls;
+        if calls.is_empty() {
+            Err("not yet".to_owned())
+        } else {
+            Ok(())
+        }
     })
     .await;
     since.elapsed().as_secs_f64()
@@ -62,7 +92,11 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         eventually("the standby says who leads", async || {
             let log = std::fs::read_to_string(second.log()).map_err(|e| e.to_string())?;
             let says = |line: &&str| line.contains("another process leads") && line.contains(&first_holder);
-            if log.lines().filter(says).count() == 1 { Ok(()) } else { Err(log) }
+            if log.lines().filter(says).count() == 1 {
+                Ok(())
+            } else {
+                Err(log)
+            }
         })
         .await;
 
@@ -70,28 +104,53 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         let mark = env.mark().await;
         corrected(&env, Instant::now()).await;
         env.reconciles(2).await;
-        let made = env.writes(mark).await.into_iter().filter(|write| write == "CreateApiMapping").count();
+        let made = env
+            .writes(mark)
+            .await
+            .into_iter()
+            .filter(|write| write == "CreateApiMapping")
+            .count();
         assert_eq!((made, holder(&env).await.as_ref()), (1, Some(&first_holder)));
 
         // Killed in the middle of a call: whether AWS has done it is for the other to find out.
-        let fault = Fault { operation: "CreateApiMapping", account: &env.account.id, hold: true, ..Fault::default() };
-        let rule = env.control().add_faults(&[fault]).await.expect("the emulator takes it").remove(0).id;
+        let fault = Fault {
+            operation: "CreateApiMapping",
+            account: &env.account.id,
+            hold: true,
+            ..Fault::default()
+        };
+        let rule = env
+            .control()
+            .add_faults(&[fault])
+            .await
+            .expect("the emulator takes it")
+            .remove(0)
+            .id;
         let id = env.mapping_id("").await;
-        let request = env.gateway().delete_api_mapping().domain_name(env.host()).api_mapping_id(id);
+        let request = env
+            .gateway()
+            .delete_api_mapping()
+            .domain_name(env.host())
+            .api_mapping_id(id);
         request.send().await.expect("DeleteApiMapping");
         env.holds(rule, "the leader's call").await;
         let killed = Instant::now();
         env.operator.kill();
         env.control().release(rule).await.expect("the emulator answers");
-        env.control().remove_fault(rule).await.expect("the emulator answers");
+        env.control()
+            .remove_fault(rule)
+            .await
+            .expect("the emulator answers");
         eventually("another leads", async || match holder(&env).await {
             Some(now) if now != first_holder => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
-        eventually("the mapping is there, once", async || match env.mapped().await.len() {
-            1 => Ok(()),
-            count => Err(format!("{count} mappings")),
+        eventually("the mapping is there, once", async || {
+            match env.mapped().await.len() {
+                1 => Ok(()),
+                count => Err(format!("{count} mappings")),
+            }
         })
         .await;
         let killed_s = killed.elapsed().as_secs_f64();
@@ -103,12 +162,24 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         env.operator.restart().expect("it starts again");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         eventually("the first is ready to go on", async || {
-            let answer = http.get(format!("http://{listen}/readyz")).send().await.map_err(|e| e.to_string())?;
-            if answer.status().is_success() { Ok(()) } else { Err(answer.text().await.unwrap_or_default()) }
+            let answer = http
+                .get(format!("http://{listen}/readyz"))
+                .send()
+                .await
+                .map_err(|e| e.to_string())?;
+            if answer.status().is_success() {
+                Ok(())
+            } else {
+                Err(answer.text().await.unwrap_or_default())
+            }
         })
         .await;
         let stopped = Instant::now();
-        let status = second.stop().await.expect("it need not be killed").expect("it ran");
+        let status = second
+            .stop()
+            .await
+            .expect("it need not be killed")
+            .expect("it ran");
         assert!(status.success(), "{status}");
         let stopped_s = corrected(&env, stopped).await;
         assert_ne!(holder(&env).await.as_ref(), Some(&second_holder));

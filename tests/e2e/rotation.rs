@@ -1,5 +1,5 @@
-//! Lives of authorities that are replaced while leaves under them live: no step refuses a valid leaf, and what nothing hangs on any more
-//! leaves.
+//! Lives of authorities that are replaced while leaves under them live: no step refuses a valid leaf, and
+//! what nothing hangs on any more leaves.
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -32,24 +32,44 @@ async fn with_leaves(name: &str, ca: &Ca) -> (TestEnv, Vec<Caller>) {
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     let mark = env.mark().await;
     stream::iter(0..LEAVES)
-        .for_each_concurrent(8, async |n| create(&env, CERTIFICATE, &format!("c{n}"), certificate_spec("c")).await)
+        .for_each_concurrent(8, async |n| {
+            create(&env, CERTIFICATE, &format!("c{n}"), certificate_spec("c")).await
+        })
         .await;
     let callers = leaves(&env, |_| true).await;
-    assert_eq!(env.writes(mark).await, [""; 0], "an ordinary issuance changes nothing in AWS");
+    assert_eq!(
+        env.writes(mark).await,
+        [""; 0],
+        "an ordinary issuance changes nothing in AWS"
+    );
     (env, callers)
 }
 
 /// The leaves of all certificates, as soon as they are all Ready and all `wanted`.
 async fn leaves(env: &TestEnv, wanted: impl Fn(&str) -> bool) -> Vec<Caller> {
     eventually("all leaves", async || {
-        let all = api(env, CERTIFICATE).list(&ListParams::default()).await.map_err(|e| e.to_string())?.items;
+        let all = api(env, CERTIFICATE)
+            .list(&ListParams::default())
+            .await
+            .map_err(|e| e.to_string())?
+            .items;
         let is_ready = |o: &DynamicObject| says(&serde_json::to_value(o).expect("JSON"), "Ready") == "True";
         let ready = all.iter().filter(|o| is_ready(o)).count();
         if all.is_empty() || ready < all.len() {
             return Err(format!("{ready} of {}", all.len()));
         }
-        let secrets = env.secrets().list(&ListParams::default()).await.map_err(|e| e.to_string())?.items;
-        let named = |o: &DynamicObject| secrets.iter().find(|s| s.name_any() == o.name_any()).ok_or("no Secret");
+        let secrets = env
+            .secrets()
+            .list(&ListParams::default())
+            .await
+            .map_err(|e| e.to_string())?
+            .items;
+        let named = |o: &DynamicObject| {
+            secrets
+                .iter()
+                .find(|s| s.name_any() == o.name_any())
+                .ok_or("no Secret")
+        };
         let secrets = all.iter().map(named).collect::<Result<Vec<_>, _>>()?;
         let fitting = secrets.iter().filter(|s| wanted(&text(s, "ca.crt"))).count();
         if fitting < all.len() {
@@ -62,7 +82,11 @@ async fn leaves(env: &TestEnv, wanted: impl Fn(&str) -> bool) -> Vec<Caller> {
 }
 
 async fn all_answered(env: &TestEnv, callers: &[Caller]) {
-    let answers: Vec<_> = stream::iter(callers).map(|caller| caller.calls(env)).buffer_unordered(8).collect().await;
+    let answers: Vec<_> = stream::iter(callers)
+        .map(|caller| caller.calls(env))
+        .buffer_unordered(8)
+        .collect()
+        .await;
     assert!(answers.iter().all(|status| status == "200"), "{answers:?}");
 }
 
@@ -92,7 +116,14 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
     let [old, new] = ["Old CA", "New CA"].map(Ca::new);
     let (env, before) = with_leaves("rotated", &old).await;
     let counted = |subject: &'static str, n| move |object: &Value| living_leaves(object, subject) == Some(n);
-    until_object(&env, DOMAIN, "partners", "50 leaves are counted", counted("CN=Old CA", LEAVES as u64)).await;
+    until_object(
+        &env,
+        DOMAIN,
+        "partners",
+        "50 leaves are counted",
+        counted("CN=Old CA", LEAVES as u64),
+    )
+    .await;
 
     let mark = env.mark().await;
     damage(&env, "own-ca", &[("tls.crt", &new.pem), ("tls.key", &new.key)]).await;
@@ -102,10 +133,25 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
     assert!(!comment(&both, "CN=New CA").contains("keep-until"), "{both}");
     all_answered(&env, &before).await;
     all_answered(&env, &after).await;
-    let object = until_object(&env, DOMAIN, "partners", "they are counted", counted("CN=New CA", LEAVES as u64)).await;
-    assert_eq!(living_leaves(&object, "CN=Old CA"), Some(LEAVES as u64), "superseded ones live as well");
+    let object = until_object(
+        &env,
+        DOMAIN,
+        "partners",
+        "they are counted",
+        counted("CN=New CA", LEAVES as u64),
+    )
+    .await;
+    assert_eq!(
+        living_leaves(&object, "CN=Old CA"),
+        Some(LEAVES as u64),
+        "superseded ones live as well"
+    );
     env.reconciles(2).await;
-    assert_eq!(env.writes(mark).await, ["PutObject", "UpdateDomainName"], "one change for all");
+    assert_eq!(
+        env.writes(mark).await,
+        ["PutObject", "UpdateDomainName"],
+        "one change for all"
+    );
 
     // It leaves when it is due, which somebody may bring forward.
     change(&env, DOMAIN, "partners", json!({"trust": {"overlap": "1s"}})).await;
@@ -120,7 +166,12 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
 async fn the_next_certificate_is_issued_with_the_key_that_is_in_the_secret_now() {
     let [first, second, third] = ["First CA", "Second CA", "Third CA"].map(Ca::new);
     let env = TestEnv::start("reread").await;
-    create_secret(&env, "own-ca", &[("tls.crt", &first.pem), ("tls.key", &first.key)]).await;
+    create_secret(
+        &env,
+        "own-ca",
+        &[("tls.crt", &first.pem), ("tls.key", &first.key)],
+    )
+    .await;
     let trust = json!({"authorities": [secret_authority("own", "own-ca")]});
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
     // Each issuance reads the key, and it is kept for those after it; then the Secret holds another.
@@ -130,10 +181,16 @@ async fn the_next_certificate_is_issued_with_the_key_that_is_in_the_secret_now()
         for caller in leaves(&env, |issuer| holds(issuer, &ca.pem)).await {
             assert_eq!(caller.calls(&env).await, "200");
         }
-        let names = env.certificates().list(&ListParams::default()).await.expect("the certificates");
+        let names = env
+            .certificates()
+            .list(&ListParams::default())
+            .await
+            .expect("the certificates");
         for name in names.iter().map(ResourceExt::name_any) {
             let secret = env.secrets().get(&name).await.expect("the Secret");
-            sound(&secret).await.expect("signed by the very key whose certificate is in ca.crt");
+            sound(&secret)
+                .await
+                .expect("signed by the very key whose certificate is in ca.crt");
         }
     }
 }
@@ -144,23 +201,54 @@ async fn a_ca_secret_that_gets_another_key_under_the_same_subject() {
     let (env, before) = with_leaves("reused", &old).await;
     let mark = env.mark().await;
     damage(&env, "own-ca", &[("tls.crt", &twin.pem), ("tls.key", &twin.key)]).await;
-    until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "AuthoritySubjectReused").await;
+    until(
+        &env,
+        DOMAIN,
+        "partners",
+        "ResolvedRefs",
+        "False",
+        "AuthoritySubjectReused",
+    )
+    .await;
     create(&env, CERTIFICATE, "late", certificate_spec("late")).await;
-    until(&env, CERTIFICATE, "late", "Issued", "Unknown", "WaitingForDomainTrust").await;
+    until(
+        &env,
+        CERTIFICATE,
+        "late",
+        "Issued",
+        "Unknown",
+        "WaitingForDomainTrust",
+    )
+    .await;
     env.reconciles(2).await;
-    assert!(env.secrets().get_opt("late").await.expect("an answer").is_none(), "nothing is issued");
+    assert!(
+        env.secrets().get_opt("late").await.expect("an answer").is_none(),
+        "nothing is issued"
+    );
     assert_eq!(
         env.writes(mark).await,
         ["PutObject", "UpdateDomainName"],
         "until when the old one stays is written down"
     );
     let (_, text) = truststore(&env).await;
-    assert!(comment(&text, "CN=Own CA").contains("  keep-until: ") && !holds(&text, &twin.pem), "{text}");
+    assert!(
+        comment(&text, "CN=Own CA").contains("  keep-until: ") && !holds(&text, &twin.pem),
+        "{text}"
+    );
     all_answered(&env, &before).await;
     assert_eq!(twin.leaf("somebody").calls(&env).await, "403");
-    assert_eq!(Caller::of(&env.secrets().get("c0").await.expect("the Secret")).crt, before[0].crt, "it is kept");
+    assert_eq!(
+        Caller::of(&env.secrets().get("c0").await.expect("the Secret")).crt,
+        before[0].crt,
+        "it is kept"
+    );
 
-    damage(&env, "own-ca", &[("tls.crt", &other.pem), ("tls.key", &other.key)]).await;
+    damage(
+        &env,
+        "own-ca",
+        &[("tls.crt", &other.pem), ("tls.key", &other.key)],
+    )
+    .await;
     let after = leaves(&env, |ca| holds(ca, &other.pem)).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     all_answered(&env, &before).await;
@@ -171,10 +259,19 @@ async fn a_ca_secret_that_gets_another_key_under_the_same_subject() {
 async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
     let env = Arc::new(TestEnv::start("always").await);
     let trust = |issuing: &str, names: &[&str]| {
-        let all: Vec<_> = names.iter().map(|name| json!({"name": name, "generate": {"commonName": name}})).collect();
+        let all: Vec<_> = names
+            .iter()
+            .map(|name| json!({"name": name, "generate": {"commonName": name}}))
+            .collect();
         json!({"issuingAuthority": issuing, "authorities": all})
     };
-    create(&env, DOMAIN, "partners", domain_spec(&env, trust("first", &["first"]))).await;
+    create(
+        &env,
+        DOMAIN,
+        "partners",
+        domain_spec(&env, trust("first", &["first"])),
+    )
+    .await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
@@ -188,7 +285,12 @@ async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
             while !stop.load(Ordering::Relaxed) {
                 let now = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
                 for caller in [&first, &now] {
-                    assert_eq!(caller.calls(&env).await, "200", "after {} calls", count.load(Ordering::Relaxed));
+                    assert_eq!(
+                        caller.calls(&env).await,
+                        "200",
+                        "after {} calls",
+                        count.load(Ordering::Relaxed)
+                    );
                     count.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -199,7 +301,11 @@ async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
             assert!(!calling.is_finished(), "a valid leaf was refused");
             let now = count.load(Ordering::Relaxed);
             // One round may have begun before.
-            if now >= before + 4 { Ok(now) } else { Err(format!("{now} calls")) }
+            if now >= before + 4 {
+                Ok(now)
+            } else {
+                Err(format!("{now} calls"))
+            }
         })
         .await
     };
@@ -213,7 +319,11 @@ async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
     for (issuing, names) in steps {
         change(&env, DOMAIN, "partners", json!({"trust": trust(issuing, names)})).await;
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-        let ca = env.secrets().get(&format!("partners.{issuing}-ca")).await.expect("the authority's Secret");
+        let ca = env
+            .secrets()
+            .get(&format!("partners.{issuing}-ca"))
+            .await
+            .expect("the authority's Secret");
         leaves(&env, |issuer| issuer == text(&ca, "tls.crt")).await;
         calls = called_since(calls).await;
     }
@@ -227,10 +337,19 @@ async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
 async fn what_a_deleted_or_moved_certificate_left_behind_is_accepted_until_it_expires() {
     let env = TestEnv::start("left").await;
     let trust = |names: &[&str]| {
-        let all: Vec<_> = names.iter().map(|name| json!({"name": name, "generate": {"commonName": name}})).collect();
+        let all: Vec<_> = names
+            .iter()
+            .map(|name| json!({"name": name, "generate": {"commonName": name}}))
+            .collect();
         json!({"issuingAuthority": "new", "authorities": all})
     };
-    create(&env, DOMAIN, "partners", domain_spec(&env, trust(&["old", "new"]))).await;
+    create(
+        &env,
+        DOMAIN,
+        "partners",
+        domain_spec(&env, trust(&["old", "new"])),
+    )
+    .await;
     for name in ["deleted", "moved"] {
         let mut spec = certificate_spec(name);
         (spec["authority"], spec["duration"]) = (json!("old"), json!("4000h"));
@@ -239,11 +358,18 @@ async fn what_a_deleted_or_moved_certificate_left_behind_is_accepted_until_it_ex
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     let mut callers = leaves(&env, |_| true).await;
     let (_, before) = truststore(&env).await;
-    assert!(comment(&before, "CN=old").contains("  max-leaf: 4000h  "), "{before}");
+    assert!(
+        comment(&before, "CN=old").contains("  max-leaf: 4000h  "),
+        "{before}"
+    );
 
     delete(&env, CERTIFICATE, "deleted").await;
     change(&env, CERTIFICATE, "moved", json!({"authority": null})).await;
-    let new = env.secrets().get("partners.new-ca").await.expect("the authority's Secret");
+    let new = env
+        .secrets()
+        .get("partners.new-ca")
+        .await
+        .expect("the authority's Secret");
     callers.extend(leaves(&env, |issuer| issuer == text(&new, "tls.crt")).await);
     assert_eq!(callers.len(), 3);
     all_answered(&env, &callers).await;
@@ -253,7 +379,10 @@ async fn what_a_deleted_or_moved_certificate_left_behind_is_accepted_until_it_ex
     change(&env, DOMAIN, "partners", json!({"trust": trust(&["new"])})).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     let (_, after) = truststore(&env).await;
-    assert!(comment(&after, "CN=old").contains("  max-leaf: 4000h  keep-until: "), "{after}");
+    assert!(
+        comment(&after, "CN=old").contains("  max-leaf: 4000h  keep-until: "),
+        "{after}"
+    );
     all_answered(&env, &callers).await;
 }
 
@@ -275,7 +404,8 @@ async fn a_restore_without_any_status_forgets_nothing() {
     let before = truststore(&env).await;
     assert!(comment(&before.1, "CN=Old CA").contains("  keep-until: "));
 
-    // All that is left of the cluster is what a backup of manifests has: neither status nor finalizers nor UIDs.
+    // All that is left of the cluster is what a backup of manifests has: neither status nor finalizers nor
+    // UIDs.
     env.operator.kill();
     let mark = env.mark().await;
     let mut saved = vec![];
@@ -283,7 +413,10 @@ async fn a_restore_without_any_status_forgets_nothing() {
         saved.push((kind, taken_out(&env, kind, name).await));
     }
     for (kind, object) in saved {
-        api(&env, kind).create(&Default::default(), &object).await.expect("restored");
+        api(&env, kind)
+            .create(&Default::default(), &object)
+            .await
+            .expect("restored");
     }
     env.operator.restart().expect("the operator starts");
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;

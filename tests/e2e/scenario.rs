@@ -1,5 +1,6 @@
-//! One whole scenario that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a certificate are made, changed seven times,
-//! and deleted. What there is before the deletion, and what is left after it, must be the same whatever happens on the way.
+//! One whole scenario that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a
+//! certificate are made, changed seven times, and deleted. What there is before the deletion, and what is
+//! left after it, must be the same whatever happens on the way.
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use kube::{ResourceExt, api::ListParams};
@@ -23,7 +24,8 @@ static PARTNER: LazyLock<Ca> = LazyLock::new(|| Ca::new("partner"));
 /// Of the names of both server certificates.
 const VALIDATION: [&str; 2] = ["record Cname alt.ZONE.", "record Cname mtls.ZONE."];
 
-/// What a telling came to: the world before the deletion and after it, in words that are the same in every account.
+/// What a telling came to: the world before the deletion and after it, in words that are the same in every
+/// account.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     pub served: BTreeSet<String>,
@@ -64,7 +66,10 @@ fn changes(env: &TestEnv) -> [(&'static str, Value); 7] {
         ),
         ("no headers", json!({"identity": null})),
         ("IPv6", json!({"ipAddressType": "DualStack"})),
-        ("no other authority any more", json!({"trust": {"authorities": [{"name": "partners", "generate": {}}]}})),
+        (
+            "no other authority any more",
+            json!({"trust": {"authorities": [{"name": "partners", "generate": {}}]}}),
+        ),
     ]
 }
 
@@ -76,7 +81,10 @@ pub fn specs(env: &TestEnv) -> Vec<Value> {
         for (field, value) in change.as_object().expect("a change is an object") {
             match value {
                 Value::Null => spec.as_object_mut().expect("a spec is an object").remove(field),
-                value => spec.as_object_mut().expect("a spec is an object").insert(field.clone(), value.clone()),
+                value => spec
+                    .as_object_mut()
+                    .expect("a spec is an object")
+                    .insert(field.clone(), value.clone()),
             };
         }
         all.push(spec.clone());
@@ -90,12 +98,17 @@ fn first_trust() -> Value {
 
 /// What the scenario needs beside what every environment has: a function to authorize callers.
 pub async fn prepare(env: &TestEnv) {
-    let made = authorizer_function(&env.account, FUNCTION).await.expect("a function");
+    let made = authorizer_function(&env.account, FUNCTION)
+        .await
+        .expect("a function");
     assert_eq!(made, function(env));
 }
 
 fn function(env: &TestEnv) -> String {
-    format!("arn:aws:lambda:{}:{}:function:{FUNCTION}", env.account.region, env.account.id)
+    format!(
+        "arn:aws:lambda:{}:{}:function:{FUNCTION}",
+        env.account.region, env.account.id
+    )
 }
 
 /// Tells it. `killed_at`: the operator is killed in the middle of that call, and started again.
@@ -117,13 +130,23 @@ pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
     })
     .await;
     let all = there(env).await;
-    env.domains().delete("d", &Default::default()).await.expect("it can be deleted");
-    env.certificates().delete("client1", &Default::default()).await.expect("it can be deleted");
+    env.domains()
+        .delete("d", &Default::default())
+        .await
+        .expect("it can be deleted");
+    env.certificates()
+        .delete("client1", &Default::default())
+        .await
+        .expect("it can be deleted");
     eventually("the end of all", async || {
         kill(env, &mut killed_at).await;
         let left = env.domains().get_opt("d").await.map_err(|e| e.to_string())?;
         let status = left.map(|d| serde_json::to_string(&d.status).expect("JSON"));
-        let secrets = env.secrets().list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+        let secrets = env
+            .secrets()
+            .list(&ListParams::default())
+            .await
+            .map_err(|e| e.to_string())?;
         match status {
             None if secrets.items.is_empty() => Ok(()),
             left => Err(format!("{left:?}, {} Secrets", secrets.items.len())),
@@ -131,8 +154,13 @@ pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
     })
     .await;
     let left = there(env).await;
-    // ACM shares the validation record between all certificates for a name; a closed endpoint is never opened again.
-    let alone = ["0 server certificates", "0 versions of truststores", "endpoint closed: true"];
+    // ACM shares the validation record between all certificates for a name; a closed endpoint is never opened
+    // again.
+    let alone = [
+        "0 server certificates",
+        "0 versions of truststores",
+        "endpoint closed: true",
+    ];
     let expected: BTreeSet<_> = alone.into_iter().chain(VALIDATION).map(str::to_owned).collect();
     assert_eq!(left, expected);
     Told { served: all, left }
@@ -143,17 +171,30 @@ async fn served(env: &mut TestEnv, killed_at: &mut Option<Held<'_>>, what: &str)
     eventually(&format!("{what}: Ready"), async || {
         kill(env, killed_at).await;
         let domain = env.domains().get("d").await.map_err(|e| e.to_string())?;
-        let certificate = env.certificates().get("client1").await.map_err(|e| e.to_string())?;
+        let certificate = env
+            .certificates()
+            .get("client1")
+            .await
+            .map_err(|e| e.to_string())?;
         let ready = |object: Value| {
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let conditions = object["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             let current = |c: &Value| c["observedGeneration"] == object["metadata"]["generation"];
-            conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True" && current(c))
+            conditions
+                .iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True" && current(c))
         };
-        let both = [serde_json::to_value(domain), serde_json::to_value(certificate)].map(|o| o.expect("JSON"));
+        let both =
+            [serde_json::to_value(domain), serde_json::to_value(certificate)].map(|o| o.expect("JSON"));
         if both.iter().cloned().all(ready) {
             return Ok(());
         }
-        Err(both.iter().map(|object| format!("\n{}", object["status"]["conditions"])).collect())
+        Err(both
+            .iter()
+            .map(|object| format!("\n{}", object["status"]["conditions"]))
+            .collect())
     })
     .await;
 }
@@ -186,7 +227,13 @@ async fn kill(env: &mut TestEnv, held: &mut Option<Held<'_>>) {
 /// Whether the call came that was to be held: its rule is removed when the operator is killed.
 pub async fn was_killed(env: &TestEnv, held: Held<'_>) -> bool {
     match held {
-        Held::Aws(rule) => env.control().faults().await.expect("the emulator answers").iter().all(|f| f.id != rule),
+        Held::Aws(rule) => env
+            .control()
+            .faults()
+            .await
+            .expect("the emulator answers")
+            .iter()
+            .all(|f| f.id != rule),
         Held::Cluster(proxy, rule) => proxy.fared(rule).is_none(),
     }
 }
@@ -199,54 +246,142 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
         let domain = env.gateway_domain().await;
         let config = &domain.domain_name_configurations()[0];
         let tags: BTreeSet<_> = domain.tags().into_iter().flatten().map(|(key, _)| key).collect();
-        all.insert(format!("domain {name} {:?} {:?} {tags:?}", config.ip_address_type(), config.domain_name_status()));
-        all.extend(env.mapped().await.iter().map(|mapping| format!("mapping {mapping:?}")));
+        all.insert(format!(
+            "domain {name} {:?} {:?} {tags:?}",
+            config.ip_address_type(),
+            config.domain_name_status()
+        ));
+        all.extend(
+            env.mapped()
+                .await
+                .iter()
+                .map(|mapping| format!("mapping {mapping:?}")),
+        );
         let text = truststore(env).await.1;
-        all.insert(format!("trusts {} certificates", text.matches("BEGIN CERTIFICATE").count()));
-        all.insert(format!("the partner is trusted: {}", text.contains(PARTNER.pem.trim())));
+        all.insert(format!(
+            "trusts {} certificates",
+            text.matches("BEGIN CERTIFICATE").count()
+        ));
+        all.insert(format!(
+            "the partner is trusted: {}",
+            text.contains(PARTNER.pem.trim())
+        ));
     }
     let certificates = env.server_certificates().await;
     all.insert(format!("{} server certificates", certificates.len()));
     for arn in certificates {
-        let certificate = env.acm().describe_certificate().certificate_arn(arn).send().await.expect("it is there");
+        let certificate = env
+            .acm()
+            .describe_certificate()
+            .certificate_arn(arn)
+            .send()
+            .await
+            .expect("it is there");
         let certificate = certificate.certificate.expect("a certificate");
-        all.insert(format!("certificate {:?} {:?}", certificate.status(), certificate.subject_alternative_names()));
+        all.insert(format!(
+            "certificate {:?} {:?}",
+            certificate.status(),
+            certificate.subject_alternative_names()
+        ));
     }
     let names = |record: &aws_sdk_route53::types::ResourceRecordSet| {
         // A validation record is named after a secret of AWS's.
-        let name = record.name.strip_prefix("_mtls-operator.").unwrap_or(&record.name);
-        let name = name.split_once('.').filter(|_| name.starts_with('_')).map_or(name, |(_, rest)| rest);
+        let name = record
+            .name
+            .strip_prefix("_mtls-operator.")
+            .unwrap_or(&record.name);
+        let name = name
+            .split_once('.')
+            .filter(|_| name.starts_with('_'))
+            .map_or(name, |(_, rest)| rest);
         format!("record {:?} {name}", record.r#type)
     };
     all.extend(env.records().await.iter().map(names));
-    all.insert(format!("{} versions of truststores", env.object_versions().await.len()));
+    all.insert(format!(
+        "{} versions of truststores",
+        env.object_versions().await.len()
+    ));
     all.insert(format!("endpoint closed: {}", env.endpoint_closed().await));
-    let integrations = env.gateway().get_integrations().api_id(&env.prepared.api_id).send().await;
-    let parameters = integrations.expect("GetIntegrations").items.unwrap_or_default().into_iter();
+    let integrations = env
+        .gateway()
+        .get_integrations()
+        .api_id(&env.prepared.api_id)
+        .send()
+        .await;
+    let parameters = integrations
+        .expect("GetIntegrations")
+        .items
+        .unwrap_or_default()
+        .into_iter();
     let parameters = parameters.flat_map(|i| i.request_parameters.unwrap_or_default());
     all.extend(parameters.map(|(key, _)| format!("parameter {key}")));
-    let routes = env.gateway().get_routes().api_id(&env.prepared.api_id).send().await.expect("GetRoutes");
-    let asking = routes.items.unwrap_or_default().into_iter().filter(|route| route.authorizer_id.is_some());
+    let routes = env
+        .gateway()
+        .get_routes()
+        .api_id(&env.prepared.api_id)
+        .send()
+        .await
+        .expect("GetRoutes");
+    let asking = routes
+        .items
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|route| route.authorizer_id.is_some());
     all.extend(asking.map(|route| format!("route {} is authorized", route.route_key.unwrap_or_default())));
-    let authorizers = env.gateway().get_authorizers().api_id(&env.prepared.api_id).send().await;
-    let authorizers = authorizers.expect("GetAuthorizers").items.unwrap_or_default().into_iter();
+    let authorizers = env
+        .gateway()
+        .get_authorizers()
+        .api_id(&env.prepared.api_id)
+        .send()
+        .await;
+    let authorizers = authorizers
+        .expect("GetAuthorizers")
+        .items
+        .unwrap_or_default()
+        .into_iter();
     all.extend(authorizers.map(|authorizer| format!("authorizer {}", authorizer.name.unwrap_or_default())));
     let lambda = aws_sdk_lambda::Client::new(&env.account.sdk());
     if let Ok(policy) = lambda.get_policy().function_name(FUNCTION).send().await {
         let policy: Value = serde_json::from_str(policy.policy().unwrap_or_default()).expect("a policy");
         all.extend(
-            policy["Statement"].as_array().into_iter().flatten().map(|statement| format!("{}", statement["Sid"])),
+            policy["Statement"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|statement| format!("{}", statement["Sid"])),
         );
     }
-    let seen = env.gateway().get_api().api_id(&env.prepared.api_id).send().await.expect("GetApi");
-    all.extend(seen.tags.unwrap_or_default().keys().map(|key| format!("tag {key}")));
+    let seen = env
+        .gateway()
+        .get_api()
+        .api_id(&env.prepared.api_id)
+        .send()
+        .await
+        .expect("GetApi");
+    all.extend(
+        seen.tags
+            .unwrap_or_default()
+            .keys()
+            .map(|key| format!("tag {key}")),
+    );
     let secrets = env.secrets().list(&ListParams::default()).await.expect("a list");
-    all.extend(secrets.items.iter().map(|secret| format!("Secret {}", secret.name_any())));
-    all.iter().map(|line| line.replace(zone, "ZONE").replace(api, "API")).collect()
+    all.extend(
+        secrets
+            .items
+            .iter()
+            .map(|secret| format!("Secret {}", secret.name_any())),
+    );
+    all.iter()
+        .map(|line| line.replace(zone, "ZONE").replace(api, "API"))
+        .collect()
 }
 
 /// The calls of this account from `mark` on.
 pub async fn calls(env: &TestEnv, mark: u64) -> Vec<Call> {
-    let which = Calls { account: &env.account.id, since: mark, ..Calls::default() };
+    let which = Calls {
+        account: &env.account.id,
+        since: mark,
+        ..Calls::default()
+    };
     env.control().calls(&which).await.expect("the journal").calls
 }

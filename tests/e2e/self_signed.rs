@@ -1,5 +1,5 @@
-//! Lives of certificates that sign themselves and stand in the truststore: never handed out before they are trusted, never without one that
-//! works, out at once when they are deleted.
+//! Lives of certificates that sign themselves and stand in the truststore: never handed out before they are
+//! trusted, never without one that works, out at once when they are deleted.
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Patch;
@@ -24,9 +24,11 @@ async fn answers(env: &TestEnv, caller: &Caller, status: &str, why: &str) {
 }
 
 async fn gone(env: &TestEnv, secret: &str) {
-    eventually(&format!("{secret} is gone"), async || match env.secrets().get_opt(secret).await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{:?}", other.map(|s| s.map(|s| s.metadata)))),
+    eventually(&format!("{secret} is gone"), async || {
+        match env.secrets().get_opt(secret).await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{:?}", other.map(|s| s.map(|s| s.metadata)))),
+        }
     })
     .await;
 }
@@ -38,11 +40,18 @@ async fn it_is_trusted_itself_renewed_without_a_gap_and_out_when_deleted() {
     create(&env, CERTIFICATE, "client1", self_signed("client1")).await;
     let (object, first) = issued(&env, "client1", 1).await;
     assert_eq!(sound(&first).await.expect("sound").trim(), "subject=CN=client1");
-    assert_eq!(text(&first, "tls.crt"), text(&first, "ca.crt"), "nobody else vouches for it");
+    assert_eq!(
+        text(&first, "tls.crt"),
+        text(&first, "ca.crt"),
+        "nobody else vouches for it"
+    );
     assert!(holds(&truststore(&env).await.1, &text(&first, "tls.crt")));
     let old = Caller::of(&first);
     assert_eq!(old.calls(&env).await, "200");
-    assert_eq!(condition(&object, "Trusted").expect("Trusted")["reason"], "Trusted");
+    assert_eq!(
+        condition(&object, "Trusted").expect("Trusted")["reason"],
+        "Trusted"
+    );
     gone(&env, "client1-next").await;
 
     // Whoever reads the Secret while it is renewed gets in with what is there.
@@ -51,17 +60,32 @@ async fn it_is_trusted_itself_renewed_without_a_gap_and_out_when_deleted() {
     let second = eventually("it is renewed", async || {
         let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
         assert_eq!(Caller::of(&secret).calls(&env).await, "200", "no gap");
-        if text(&secret, "tls.crt") == text(&first, "tls.crt") { Err("the first one") } else { Ok(secret) }
-            .map_err(String::from)
+        if text(&secret, "tls.crt") == text(&first, "tls.crt") {
+            Err("the first one")
+        } else {
+            Ok(secret)
+        }
+        .map_err(String::from)
     })
     .await;
-    assert_eq!(sound(&second).await.expect("sound").trim(), "subject=CN=client1,serialNumber=2");
+    assert_eq!(
+        sound(&second).await.expect("sound").trim(),
+        "subject=CN=client1,serialNumber=2"
+    );
     let (object, _) = issued(&env, "client1", 2).await;
     for seen in recorder.until(&object).await {
         assert_eq!(summary(&seen), ["True", "", ""], "{}", seen["status"]);
     }
-    assert!(event(&env, "client1", "SubjectChanges").await.contains("match the CN"));
-    assert_eq!(old.calls(&env).await, "200", "the old one stays for whoever still has it");
+    assert!(
+        event(&env, "client1", "SubjectChanges")
+            .await
+            .contains("match the CN")
+    );
+    assert_eq!(
+        old.calls(&env).await,
+        "200",
+        "the old one stays for whoever still has it"
+    );
     let new = Caller::of(&second);
 
     delete(&env, CERTIFICATE, "client1").await;
@@ -86,9 +110,13 @@ async fn a_superseded_one_leaves_after_the_overlap() {
     answers(&env, &Caller::of(&first), "403", "the overlap is over").await;
     assert_eq!(Caller::of(&second).calls(&env).await, "200");
     let (_, text_) = truststore(&env).await;
-    assert!(!holds(&text_, &text(&first, "tls.crt")) && holds(&text_, &text(&second, "tls.crt")), "{text_}");
+    assert!(
+        !holds(&text_, &text(&first, "tls.crt")) && holds(&text_, &text(&second, "tls.crt")),
+        "{text_}"
+    );
 
-    // API Gateway needs one certificate at the least: the last one cannot leave before there is another, and that is said aloud.
+    // API Gateway needs one certificate at the least: the last one cannot leave before there is another, and
+    // that is said aloud.
     delete(&env, CERTIFICATE, "client1").await;
     until(&env, DOMAIN, "partners", "Ready", "False", "NoValidCACertificate").await;
     assert_eq!(Caller::of(&second).calls(&env).await, "200");
@@ -105,23 +133,45 @@ async fn a_subject_is_had_once() {
     issued(&env, "client1", 1).await;
     create(&env, CERTIFICATE, "client2", self_signed("Client1")).await;
     create(&env, CERTIFICATE, "client3", self_signed("ca")).await; // as the generated authority
-    for (name, holder) in [("client2", "ClientCertificate client1"), ("client3", "authority ca")] {
+    for (name, holder) in [
+        ("client2", "ClientCertificate client1"),
+        ("client3", "authority ca"),
+    ] {
         let object = until(&env, CERTIFICATE, name, "Accepted", "False", "SubjectInUse").await;
-        assert!(condition(&object, "Ready").expect("Ready")["message"].to_string().contains(holder), "{object}");
-        assert!(env.secrets().get_opt(&format!("{name}-next")).await.expect("an answer").is_none());
+        assert!(
+            condition(&object, "Ready").expect("Ready")["message"]
+                .to_string()
+                .contains(holder),
+            "{object}"
+        );
+        assert!(
+            env.secrets()
+                .get_opt(&format!("{name}-next"))
+                .await
+                .expect("an answer")
+                .is_none()
+        );
     }
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
 
     let first = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
     delete(&env, CERTIFICATE, "client1").await;
     let (_, second) = issued(&env, "client2", 1).await;
-    assert_eq!(Caller::of(&second).calls(&env).await, "200", "the subject is free");
+    assert_eq!(
+        Caller::of(&second).calls(&env).await,
+        "200",
+        "the subject is free"
+    );
     assert_eq!(first.calls(&env).await, "403");
 }
 
 #[test]
 fn killed_in_the_middle_of_a_renewal_the_next_operator_finishes() {
-    let points = [("PutObject", When::After), ("UpdateDomainName", When::Before), ("UpdateDomainName", When::After)];
+    let points = [
+        ("PutObject", When::After),
+        ("UpdateDomainName", When::Before),
+        ("UpdateDomainName", When::After),
+    ];
     run(async {
         join_all(points.map(|(operation, when)| Box::pin(killed_at(operation, when)))).await;
     });
@@ -134,17 +184,36 @@ async fn killed_at(operation: &str, when: When) {
     let (_, first) = issued(&env, "client1", 1).await;
     gone(&env, "client1-next").await;
     let account = env.account.id.clone();
-    let hold = Fault { operation, account: &account, when, hold: true, ..Fault::default() };
-    let fault = env.control().add_faults(&[hold]).await.expect("a rule").remove(0).id;
+    let hold = Fault {
+        operation,
+        account: &account,
+        when,
+        hold: true,
+        ..Fault::default()
+    };
+    let fault = env
+        .control()
+        .add_faults(&[hold])
+        .await
+        .expect("a rule")
+        .remove(0)
+        .id;
     ask_for_renewal(&env, "client1", "now").await;
     env.holds(fault, &format!("{operation} {when:?}")).await;
-    let next = env.secrets().get("client1-next").await.expect("it waits to be trusted");
+    let next = env
+        .secrets()
+        .get("client1-next")
+        .await
+        .expect("it waits to be trusted");
     env.operator.kill();
     env.control().remove_fault(fault).await.expect("gone");
     assert_eq!(Caller::of(&first).calls(&env).await, "200");
     env.operator.restart().expect("it starts");
     let (_, second) = issued(&env, "client1", 2).await;
-    assert_eq!(second.data, next.data, "{operation} {when:?}: what was there is used");
+    assert_eq!(
+        second.data, next.data,
+        "{operation} {when:?}: what was there is used"
+    );
     assert_eq!(Caller::of(&second).calls(&env).await, "200");
     gone(&env, "client1-next").await;
 }
@@ -159,17 +228,37 @@ async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_m
     env.operator.kill();
     let mut left: Secret = first.clone();
     left.metadata.name = Some("client1-next".into());
-    (left.metadata.resource_version, left.metadata.uid, left.metadata.managed_fields) = (None, None, None);
-    env.secrets().create(&Default::default(), &left).await.expect("as a crash leaves it");
+    (
+        left.metadata.resource_version,
+        left.metadata.uid,
+        left.metadata.managed_fields,
+    ) = (None, None, None);
+    env.secrets()
+        .create(&Default::default(), &left)
+        .await
+        .expect("as a crash leaves it");
     env.operator.restart().expect("it starts");
     gone(&env, "client1-next").await;
-    assert_eq!(env.secrets().get("client1").await.expect("the Secret").data, first.data);
+    assert_eq!(
+        env.secrets().get("client1").await.expect("the Secret").data,
+        first.data
+    );
 
-    env.secrets().delete("client1", &Default::default()).await.expect("deleted");
+    env.secrets()
+        .delete("client1", &Default::default())
+        .await
+        .expect("deleted");
     let (object, second) = issued(&env, "client1", 2).await;
-    assert_eq!(sound(&second).await.expect("sound").trim(), "subject=CN=client1,serialNumber=2");
+    assert_eq!(
+        sound(&second).await.expect("sound").trim(),
+        "subject=CN=client1,serialNumber=2"
+    );
     assert_eq!(Caller::of(&second).calls(&env).await, "200");
-    assert_eq!(Caller::of(&first).calls(&env).await, "200", "whoever has a copy is not shut out by the loss");
+    assert_eq!(
+        Caller::of(&first).calls(&env).await,
+        "200",
+        "whoever has a copy is not shut out by the loss"
+    );
     assert_eq!(object["status"]["previous"].as_array().map(Vec::len), Some(1));
 
     // A certificate that somebody else put into the Secret is not trusted for it, and is replaced.
@@ -179,10 +268,23 @@ async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_m
     assert_eq!(stranger.leaf("somebody").calls(&env).await, "403");
     assert_eq!(Caller::of(&third).calls(&env).await, "200");
     let merge = Patch::Merge(json!({"metadata": {"labels": {"mtls-operator.io/trusted-by": null}}}));
-    env.secrets().patch("client1", &Default::default(), &merge).await.expect("a label less");
+    env.secrets()
+        .patch("client1", &Default::default(), &merge)
+        .await
+        .expect("a label less");
     eventually("the label is back", async || {
-        let labels = env.secrets().get("client1").await.map_err(|e| e.to_string())?.metadata.labels.unwrap_or_default();
-        labels.get("mtls-operator.io/trusted-by").map(drop).ok_or(format!("{labels:?}"))
+        let labels = env
+            .secrets()
+            .get("client1")
+            .await
+            .map_err(|e| e.to_string())?
+            .metadata
+            .labels
+            .unwrap_or_default();
+        labels
+            .get("mtls-operator.io/trusted-by")
+            .map(drop)
+            .ok_or(format!("{labels:?}"))
     })
     .await;
     assert_eq!(Caller::of(&third).calls(&env).await, "200");

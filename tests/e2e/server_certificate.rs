@@ -1,4 +1,5 @@
-//! The server certificate: requested, replaced, watched, given up and tried again; or one that is in ACM already, which is only read.
+//! The server certificate: requested, replaced, watched, given up and tried again; or one that is in ACM
+//! already, which is only read.
 use aws_sdk_acm::{
     primitives::Blob,
     types::{CertificateDetail, ValidationMethod},
@@ -30,32 +31,68 @@ fn epoch(at: Timestamp) -> Option<f64> {
 
 /// What only AWS does to a certificate.
 async fn becomes(env: &TestEnv, state: CertificateState<'_>) {
-    assert_eq!(env.control().set_certificate(&state).await.expect("the emulator"), 1, "{state:?}");
+    assert_eq!(
+        env.control().set_certificate(&state).await.expect("the emulator"),
+        1,
+        "{state:?}"
+    );
 }
 
 async fn described(env: &TestEnv, arn: &str) -> CertificateDetail {
     let answer = env.acm().describe_certificate().certificate_arn(arn).send().await;
-    answer.expect("DescribeCertificate").certificate.expect("a certificate")
+    answer
+        .expect("DescribeCertificate")
+        .certificate
+        .expect("a certificate")
 }
 
 async fn upsert(env: &TestEnv, zone_id: &str, name: &str, value: &str) {
     let value = ResourceRecord::builder().value(value).build().unwrap();
-    let record = ResourceRecordSet::builder().name(name).r#type(RrType::Cname).ttl(60).resource_records(value);
-    let change = Change::builder().action(ChangeAction::Upsert).resource_record_set(record.build().unwrap());
-    let batch = ChangeBatch::builder().changes(change.build().unwrap()).build().unwrap();
-    let request = env.route53().change_resource_record_sets().hosted_zone_id(zone_id).change_batch(batch);
+    let record = ResourceRecordSet::builder()
+        .name(name)
+        .r#type(RrType::Cname)
+        .ttl(60)
+        .resource_records(value);
+    let change = Change::builder()
+        .action(ChangeAction::Upsert)
+        .resource_record_set(record.build().unwrap());
+    let batch = ChangeBatch::builder()
+        .changes(change.build().unwrap())
+        .build()
+        .unwrap();
+    let request = env
+        .route53()
+        .change_resource_record_sets()
+        .hosted_zone_id(zone_id)
+        .change_batch(batch);
     request.send().await.expect("the record can be written");
 }
 
 /// Somebody's public certificate for a name in the zone of this environment, ISSUED.
 async fn public(env: &TestEnv, name: &str) -> String {
-    let request = env.acm().request_certificate().domain_name(name).validation_method(ValidationMethod::Dns);
-    let arn = request.send().await.expect("RequestCertificate").certificate_arn.expect("an ARN");
-    let record = described(env, &arn).await.domain_validation_options()[0].resource_record().unwrap().clone();
+    let request = env
+        .acm()
+        .request_certificate()
+        .domain_name(name)
+        .validation_method(ValidationMethod::Dns);
+    let arn = request
+        .send()
+        .await
+        .expect("RequestCertificate")
+        .certificate_arn
+        .expect("an ARN");
+    let record = described(env, &arn).await.domain_validation_options()[0]
+        .resource_record()
+        .unwrap()
+        .clone();
     upsert(env, &env.prepared.zone_id, record.name(), record.value()).await;
     eventually("their certificate", async || {
         let status = described(env, &arn).await.status.expect("a status");
-        if status.as_str() == "ISSUED" { Ok(()) } else { Err(status.to_string()) }
+        if status.as_str() == "ISSUED" {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
     })
     .await;
     arn
@@ -70,8 +107,16 @@ async fn imported(env: &TestEnv, name: &str, days: i64, arn: Option<&str>) -> St
     let (month, day) = (end.month().unsigned_abs(), end.day().unsigned_abs());
     params.not_after = rcgen::date_time_ymd(end.year().into(), month, day);
     let certificate = Blob::new(params.self_signed(&key).expect("a certificate").pem());
-    let request = env.acm().import_certificate().certificate(certificate).private_key(Blob::new(key.serialize_pem()));
-    let answer = request.set_certificate_arn(arn.map(str::to_owned)).send().await.expect("ImportCertificate");
+    let request = env
+        .acm()
+        .import_certificate()
+        .certificate(certificate)
+        .private_key(Blob::new(key.serialize_pem()));
+    let answer = request
+        .set_certificate_arn(arn.map(str::to_owned))
+        .send()
+        .await
+        .expect("ImportCertificate");
     answer.certificate_arn.expect("an ARN")
 }
 
@@ -92,38 +137,67 @@ async fn changed(env: &TestEnv, spec: Value) {
 async fn refused(env: &TestEnv, reason: &str, says: &str) -> Condition {
     let told = |c: &Condition| c.status == "False" && c.reason == reason && c.message.contains(says);
     let condition = env.condition("d", "CertificateIssued", told).await;
-    env.condition("d", "Ready", |c| c.status == "False" && c.message == condition.message).await;
+    env.condition("d", "Ready", |c| {
+        c.status == "False" && c.message == condition.message
+    })
+    .await;
     condition
 }
 
 /// The certificate that the custom domain has, and the one that proves its name.
 async fn in_use(env: &TestEnv) -> (String, Option<String>) {
-    let config = env.gateway_domain().await.domain_name_configurations.unwrap_or_default().remove(0);
-    let ownership = config.ownership_verification_certificate_arn.filter(|arn| !arn.is_empty());
+    let config = env
+        .gateway_domain()
+        .await
+        .domain_name_configurations
+        .unwrap_or_default()
+        .remove(0);
+    let ownership = config
+        .ownership_verification_certificate_arn
+        .filter(|arn| !arn.is_empty());
     (config.certificate_arn.expect("a certificate"), ownership)
 }
 
 /// The certificate in status, once it is so.
 async fn shown(env: &TestEnv, what: &str, is: impl Fn(&Shown) -> bool) -> Shown {
     eventually(what, async || {
-        let status = env.domains().get("d").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
-        status.certificate.clone().filter(&is).ok_or_else(|| format!("{:?}", status.certificate))
+        let status = env
+            .domains()
+            .get("d")
+            .await
+            .map_err(|e| e.to_string())?
+            .status
+            .unwrap_or_default();
+        status
+            .certificate
+            .clone()
+            .filter(&is)
+            .ok_or_else(|| format!("{:?}", status.certificate))
     })
     .await
 }
 
 /// Type and text of the Events of that reason, in order.
 async fn events(env: &TestEnv, reason: &str) -> Vec<(String, String)> {
-    let all = Api::<Event>::namespaced(env.client.clone(), &env.namespace).list(&ListParams::default()).await;
-    let of = all.expect("Events").items.into_iter().filter(|e| e.reason.as_deref() == Some(reason));
-    of.map(|e| (e.type_.unwrap_or_default(), e.note.unwrap_or_default())).collect()
+    let all = Api::<Event>::namespaced(env.client.clone(), &env.namespace)
+        .list(&ListParams::default())
+        .await;
+    let of = all
+        .expect("Events")
+        .items
+        .into_iter()
+        .filter(|e| e.reason.as_deref() == Some(reason));
+    of.map(|e| (e.type_.unwrap_or_default(), e.note.unwrap_or_default()))
+        .collect()
 }
 
 /// Waits for the one Event of that reason.
 async fn told(env: &TestEnv, reason: &str, type_: &str, says: &str) {
-    eventually(&format!("an Event {reason}"), async || match events(env, reason).await.as_slice() {
-        [(t, note)] if t == type_ && note.contains(says) => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually(&format!("an Event {reason}"), async || {
+        match events(env, reason).await.as_slice() {
+            [(t, note)] if t == type_ && note.contains(says) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
 }
@@ -137,7 +211,10 @@ fn an_existing_certificate_is_used_and_otherwise_left_alone() {
     run(async {
         let env = TestEnv::start("existing").await;
         let wildcard = public(&env, &format!("*.{}", env.prepared.zone)).await;
-        let (own, proof) = (imported(&env, &env.host(), 300, None).await, public(&env, &env.host()).await);
+        let (own, proof) = (
+            imported(&env, &env.host(), 300, None).await,
+            public(&env, &env.host()).await,
+        );
         let other_proof = public(&env, &env.host()).await;
         let mut theirs = vec![wildcard.clone(), own.clone(), proof.clone(), other_proof.clone()];
         theirs.sort();
@@ -150,9 +227,15 @@ fn an_existing_certificate_is_used_and_otherwise_left_alone() {
         let told = shown(&env, "its ARN", |c| c.arn == wildcard).await;
         assert_eq!((told.status.as_str(), told.not_after.is_some()), ("ISSUED", true));
 
-        // An imported one needs a proof of the name; until then all stays as it is. Then both go into one call.
+        // An imported one needs a proof of the name; until then all stays as it is. Then both go into one
+        // call.
         env.change("d", existing(&own, None)).await;
-        refused(&env, "InvalidSpec", "spec.serverCertificate.existing.ownershipVerificationArn").await;
+        refused(
+            &env,
+            "InvalidSpec",
+            "spec.serverCertificate.existing.ownershipVerificationArn",
+        )
+        .await;
         assert_eq!(in_use(&env).await, (wildcard.clone(), None));
         changed(&env, existing(&own, Some(&proof))).await;
         assert_eq!(in_use(&env).await, (own.clone(), Some(proof.clone())));
@@ -160,19 +243,36 @@ fn an_existing_certificate_is_used_and_otherwise_left_alone() {
         assert_eq!(in_use(&env).await, (own.clone(), Some(other_proof.clone())));
         env.change("d", existing(&wildcard, Some(&proof))).await;
         refused(&env, "InvalidSpec", "leave it out").await;
-        changed(&env, json!({"serverCertificate": {"existing": {"arn": wildcard, "ownershipVerificationArn": null}}}))
-            .await;
+        changed(
+            &env,
+            json!({"serverCertificate": {"existing": {"arn": wildcard, "ownershipVerificationArn": null}}}),
+        )
+        .await;
         assert_eq!(in_use(&env).await.0, wildcard);
 
         env.delete_domain("d").await;
         let writes = env.writes(mark).await;
         assert_eq!(count(&writes, "CreateDomainName"), 1, "{writes:?}");
-        assert_eq!(count(&writes, "UpdateDomainName"), 3, "one for each change: {writes:?}");
+        assert_eq!(
+            count(&writes, "UpdateDomainName"),
+            3,
+            "one for each change: {writes:?}"
+        );
         let touches = |w: &&String| w.contains("Certificate") || w.contains("CNAME");
-        assert_eq!(writes.iter().filter(touches).collect::<Vec<_>>(), [""; 0], "only read");
+        assert_eq!(
+            writes.iter().filter(touches).collect::<Vec<_>>(),
+            [""; 0],
+            "only read"
+        );
         assert_eq!(env.server_certificates().await, theirs);
         for arn in theirs {
-            let tags = env.acm().list_tags_for_certificate().certificate_arn(arn).send().await.unwrap();
+            let tags = env
+                .acm()
+                .list_tags_for_certificate()
+                .certificate_arn(arn)
+                .send()
+                .await
+                .unwrap();
             assert_eq!(tags.tags(), []);
         }
     });
@@ -185,26 +285,47 @@ fn an_existing_certificate_that_cannot_serve_is_named_with_the_reason() {
         let mark = env.mark().await;
         let (region, account) = (&env.account.region, &env.account.id);
         let arn = |region: &str, account: &str| format!("arn:aws:acm:{region}:{account}:certificate/nowhere");
-        env.create_domain("d", existing(&arn("eu-north-1", account), None)).await;
+        env.create_domain("d", existing(&arn("eu-north-1", account), None))
+            .await;
         let elsewhere = |field: &'static str, where_: &'static str| {
-            move |c: &Condition| c.reason == "InvalidSpec" && c.message.contains(field) && c.message.contains(where_)
+            move |c: &Condition| {
+                c.reason == "InvalidSpec" && c.message.contains(field) && c.message.contains(where_)
+            }
         };
         let field = "spec.serverCertificate.existing.arn";
-        env.condition("d", "Accepted", elsewhere(field, "eu-north-1")).await;
-        env.change("d", existing(&arn(region, "999999999999"), None)).await;
-        env.condition("d", "Accepted", elsewhere(field, "999999999999")).await;
+        env.condition("d", "Accepted", elsewhere(field, "eu-north-1"))
+            .await;
+        env.change("d", existing(&arn(region, "999999999999"), None))
+            .await;
+        env.condition("d", "Accepted", elsewhere(field, "999999999999"))
+            .await;
         let proof = arn("eu-north-1", account);
-        env.change("d", existing(&arn(region, account), Some(&proof))).await;
-        env.condition("d", "Accepted", elsewhere("existing.ownershipVerificationArn", "eu-north-1")).await;
-        assert_eq!(env.writes(mark).await, [""; 0], "refused before anything is written");
+        env.change("d", existing(&arn(region, account), Some(&proof)))
+            .await;
+        env.condition(
+            "d",
+            "Accepted",
+            elsewhere("existing.ownershipVerificationArn", "eu-north-1"),
+        )
+        .await;
+        assert_eq!(
+            env.writes(mark).await,
+            [""; 0],
+            "refused before anything is written"
+        );
 
-        let spec =
-            json!({"serverCertificate": {"existing": {"arn": arn(region, account), "ownershipVerificationArn": null}}});
+        let spec = json!({"serverCertificate": {"existing": {"arn": arn(region, account), "ownershipVerificationArn": null}}});
         env.change("d", spec).await;
         let condition = refused(&env, "RefNotFound", &arn(region, account)).await;
         assert!(condition.message.contains(field), "{}", condition.message);
         let request = env.acm().request_certificate().domain_name(env.host());
-        let pending = request.validation_method(ValidationMethod::Dns).send().await.unwrap().certificate_arn.unwrap();
+        let pending = request
+            .validation_method(ValidationMethod::Dns)
+            .send()
+            .await
+            .unwrap()
+            .certificate_arn
+            .unwrap();
         env.change("d", existing(&pending, None)).await;
         refused(&env, "CertificateFailed", "PENDING_VALIDATION").await;
         let other_name = public(&env, &format!("www.{}", env.prepared.zone)).await;
@@ -214,13 +335,24 @@ fn an_existing_certificate_that_cannot_serve_is_named_with_the_reason() {
 
         // Put right by its owner, it is taken as it is.
         env.change("d", existing(&pending, None)).await;
-        let record = described(&env, &pending).await.domain_validation_options()[0].resource_record().unwrap().clone();
+        let record = described(&env, &pending).await.domain_validation_options()[0]
+            .resource_record()
+            .unwrap()
+            .clone();
         upsert(&env, &env.prepared.zone_id, record.name(), record.value()).await;
         env.ready("d").await;
 
         // It expires: said, and nothing is torn down for it.
         let mark = env.mark().await;
-        becomes(&env, CertificateState { arn: &pending, status: "EXPIRED", ..CertificateState::default() }).await;
+        becomes(
+            &env,
+            CertificateState {
+                arn: &pending,
+                status: "EXPIRED",
+                ..CertificateState::default()
+            },
+        )
+        .await;
         refused(&env, "CertificateFailed", "is EXPIRED").await;
         env.reconciles(2).await;
         assert_eq!(env.writes(mark).await, [""; 0]);
@@ -236,9 +368,11 @@ fn ours_is_replaced_by_an_existing_one_and_back() {
         let ours = in_use(&env).await.0;
         let theirs = public(&env, &env.host()).await;
         let only = async |arn: &str| {
-            eventually("the other one's end", async || match env.server_certificates().await {
-                all if all == [arn] => Ok(()),
-                all => Err(format!("{all:?}")),
+            eventually("the other one's end", async || {
+                match env.server_certificates().await {
+                    all if all == [arn] => Ok(()),
+                    all => Err(format!("{all:?}")),
+                }
             })
             .await;
         };
@@ -252,7 +386,11 @@ fn ours_is_replaced_by_an_existing_one_and_back() {
         changed(&env, json!({"serverCertificate": null})).await;
         let new = in_use(&env).await.0;
         assert!(new != theirs && new != ours);
-        assert_eq!(env.writes(mark).await, ["RequestCertificate", "UpdateDomainName"], "the record is there still");
+        assert_eq!(
+            env.writes(mark).await,
+            ["RequestCertificate", "UpdateDomainName"],
+            "the record is there still"
+        );
         assert_eq!(env.server_certificates().await.len(), 2, "theirs stays");
     });
 }
@@ -268,8 +406,14 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
         let old = in_use(&env).await.0;
-        assert_eq!(described(&env, &old).await.key_algorithm.unwrap().as_str(), "EC-prime256v1");
-        control.set_knobs(&account, &[("in_use_linger", 3600.0)]).await.unwrap();
+        assert_eq!(
+            described(&env, &old).await.key_algorithm.unwrap().as_str(),
+            "EC-prime256v1"
+        );
+        control
+            .set_knobs(&account, &[("in_use_linger", 3600.0)])
+            .await
+            .unwrap();
         let hold = Fault {
             operation: "UpdateDomainName",
             account: &account,
@@ -280,9 +424,14 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
         let fault = control.add_faults(&[hold]).await.unwrap().remove(0).id;
 
         let mark = env.mark().await;
-        let names = [format!("www.{}", env.prepared.zone), format!("*.{zone2}"), zone2.clone()];
+        let names = [
+            format!("www.{}", env.prepared.zone),
+            format!("*.{zone2}"),
+            zone2.clone(),
+        ];
         let request = json!({"keyAlgorithm": "RSA_2048", "subjectAlternativeNames": names});
-        env.change("d", json!({"serverCertificate": {"request": request}})).await;
+        env.change("d", json!({"serverCertificate": {"request": request}}))
+            .await;
         env.kill_at(fault, "the swap").await;
         env.ready("d").await;
 
@@ -296,8 +445,18 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
         let mut wanted: Vec<_> = names.iter().cloned().chain([env.host()]).collect();
         wanted.sort();
         assert_eq!(covered, wanted);
-        let in_zone2 = env.route53().list_resource_record_sets().hosted_zone_id(&zone2_id).send().await.unwrap();
-        let cnames = in_zone2.resource_record_sets().iter().filter(|r| r.r#type == RrType::Cname).count();
+        let in_zone2 = env
+            .route53()
+            .list_resource_record_sets()
+            .hosted_zone_id(&zone2_id)
+            .send()
+            .await
+            .unwrap();
+        let cnames = in_zone2
+            .resource_record_sets()
+            .iter()
+            .filter(|r| r.r#type == RrType::Cname)
+            .count();
         assert_eq!(cnames, 1, "a name and its wildcard share a record");
 
         // In use still, says ACM: it stays, and nobody tries to delete it or waits for that.
@@ -307,16 +466,26 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
         env.operator.restart().unwrap();
         env.reconciles(2).await;
         assert_eq!(count(&env.writes(mark).await, "DeleteCertificate"), 0);
-        control.advance(&account, std::time::Duration::from_secs(3601)).await.unwrap();
-        eventually("the old one's end", async || match env.server_certificates().await {
-            all if all == [new.as_str()] => Ok(()),
-            all => Err(format!("{all:?}")),
+        control
+            .advance(&account, std::time::Duration::from_secs(3601))
+            .await
+            .unwrap();
+        eventually("the old one's end", async || {
+            match env.server_certificates().await {
+                all if all == [new.as_str()] => Ok(()),
+                all => Err(format!("{all:?}")),
+            }
         })
         .await;
         let writes = env.writes(mark).await;
-        let counted =
-            ["RequestCertificate", "UpdateDomainName", "DeleteDomainName", "CreateDomainName", "DeleteCertificate"]
-                .map(|operation| count(&writes, operation));
+        let counted = [
+            "RequestCertificate",
+            "UpdateDomainName",
+            "DeleteDomainName",
+            "CreateDomainName",
+            "DeleteCertificate",
+        ]
+        .map(|operation| count(&writes, operation));
         assert_eq!(counted, [1, 1, 0, 0, 1], "{writes:?}");
     });
 }
@@ -328,7 +497,8 @@ fn without_a_zone_for_every_name_nothing_is_requested() {
         let other = format!("z{}.example.net", env.account.id);
         let request = json!({"subjectAlternativeNames": [format!("www.{other}")]});
         let mark = env.mark().await;
-        env.create_domain("d", json!({"serverCertificate": {"request": request}})).await;
+        env.create_domain("d", json!({"serverCertificate": {"request": request}}))
+            .await;
         refused(&env, "HostedZoneNotFound", &format!("www.{other}")).await;
         env.reconciles(2).await;
         assert_eq!(count(&env.writes(mark).await, "RequestCertificate"), 0);
@@ -343,46 +513,88 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
     run(async {
         let env = TestEnv::start("invain").await;
         let control = env.control();
-        control.set_knobs(&env.account.id, &[("issue_delay", 1e9)]).await.unwrap();
+        control
+            .set_knobs(&env.account.id, &[("issue_delay", 1e9)])
+            .await
+            .unwrap();
         let mark = env.mark().await;
         env.create_domain("d", json!({})).await;
         let failed = async |known: &[String]| {
-            let new = eventually("another request", async || match env.server_certificates().await {
-                all if all.len() == known.len() + 1 => Ok(all.into_iter().find(|arn| !known.contains(arn)).unwrap()),
-                all => Err(format!("{all:?}")),
+            let new = eventually("another request", async || {
+                match env.server_certificates().await {
+                    all if all.len() == known.len() + 1 => {
+                        Ok(all.into_iter().find(|arn| !known.contains(arn)).unwrap())
+                    }
+                    all => Err(format!("{all:?}")),
+                }
             })
             .await;
-            env.condition("d", "CertificateIssued", |c| c.reason == "WaitingForValidation").await;
+            env.condition("d", "CertificateIssued", |c| c.reason == "WaitingForValidation")
+                .await;
             new
         };
         let ends = async |arn: &str, status: &str, reason: &str, age: SignedDuration| {
             let created_at = epoch(Timestamp::now() - age);
-            becomes(&env, CertificateState { arn, status, reason, created_at, ..CertificateState::default() }).await;
+            becomes(
+                &env,
+                CertificateState {
+                    arn,
+                    status,
+                    reason,
+                    created_at,
+                    ..CertificateState::default()
+                },
+            )
+            .await;
         };
         let first = failed(&[]).await;
         ends(&first, "FAILED", "CAA_ERROR", DAY).await;
         let condition = refused(&env, "CertificateFailed", "CAA_ERROR").await;
-        assert!(condition.message.contains("amazon.com") && condition.message.contains(&first), "{condition:?}");
+        assert!(
+            condition.message.contains("amazon.com") && condition.message.contains(&first),
+            "{condition:?}"
+        );
         env.reconciles(2).await;
-        assert_eq!(env.server_certificates().await, [first.as_str()], "not before three days have gone");
+        assert_eq!(
+            env.server_certificates().await,
+            [first.as_str()],
+            "not before three days have gone"
+        );
 
         ends(&first, "FAILED", "CAA_ERROR", DAY * 8).await;
         let second = failed(std::slice::from_ref(&first)).await;
         // ACM gives up after 72 hours.
         ends(&second, "VALIDATION_TIMED_OUT", "", DAY * 7 / 2).await;
-        let record = described(&env, &second).await.domain_validation_options()[0].resource_record().unwrap().clone();
-        refused(&env, "CertificateFailed", &format!("{} CNAME {}", record.name(), record.value())).await;
+        let record = described(&env, &second).await.domain_validation_options()[0]
+            .resource_record()
+            .unwrap()
+            .clone();
+        refused(
+            &env,
+            "CertificateFailed",
+            &format!("{} CNAME {}", record.name(), record.value()),
+        )
+        .await;
         env.reconciles(2).await;
-        assert_eq!(env.server_certificates().await.len(), 2, "not before four days have gone");
+        assert_eq!(
+            env.server_certificates().await.len(),
+            2,
+            "not before four days have gone"
+        );
         ends(&second, "VALIDATION_TIMED_OUT", "", DAY * 9 / 2).await;
         let third = failed(&[first, second]).await;
 
-        control.set_knobs(&env.account.id, &[("issue_delay", 0.0)]).await.unwrap();
+        control
+            .set_knobs(&env.account.id, &[("issue_delay", 0.0)])
+            .await
+            .unwrap();
         env.ready("d").await;
         assert_eq!(in_use(&env).await.0, third);
-        eventually("the end of those in vain", async || match env.server_certificates().await {
-            all if all == [third.as_str()] => Ok(()),
-            all => Err(format!("{all:?}")),
+        eventually("the end of those in vain", async || {
+            match env.server_certificates().await {
+                all if all == [third.as_str()] => Ok(()),
+                all => Err(format!("{all:?}")),
+            }
         })
         .await;
         assert_eq!(count(&env.writes(mark).await, "RequestCertificate"), 3);
@@ -399,12 +611,27 @@ fn each_step_of_a_renewal_is_in_status_and_in_one_event() {
         let mark = env.mark().await;
         let renewal_step = async |renewal: &str, reason: &str, days: i64| {
             let not_after = epoch(in_days(days));
-            becomes(&env, CertificateState { arn: &arn, renewal, reason, not_after, ..CertificateState::default() })
-                .await;
+            becomes(
+                &env,
+                CertificateState {
+                    arn: &arn,
+                    renewal,
+                    reason,
+                    not_after,
+                    ..CertificateState::default()
+                },
+            )
+            .await;
             shown(&env, renewal, |c| c.renewal.as_deref() == Some(renewal)).await
         };
-        assert_eq!(renewal_step("PENDING_AUTO_RENEWAL", "", 45).await.warnings, [""; 0]);
-        let record = described(&env, &arn).await.domain_validation_options()[0].resource_record().unwrap().clone();
+        assert_eq!(
+            renewal_step("PENDING_AUTO_RENEWAL", "", 45).await.warnings,
+            [""; 0]
+        );
+        let record = described(&env, &arn).await.domain_validation_options()[0]
+            .resource_record()
+            .unwrap()
+            .clone();
         let line = format!("{} CNAME {}", record.name(), record.value());
         assert!(renewal_step("PENDING_VALIDATION", "", 45).await.warnings[0].contains(&line));
         told(&env, "RenewalPending", "Warning", &line).await;
@@ -418,7 +645,12 @@ fn each_step_of_a_renewal_is_in_status_and_in_one_event() {
         told(&env, "CertificateRenewed", "Normal", &arn).await;
 
         env.reconciles(2).await;
-        for reason in ["RenewalPending", "CertificateExpiring", "RenewalFailed", "CertificateRenewed"] {
+        for reason in [
+            "RenewalPending",
+            "CertificateExpiring",
+            "RenewalFailed",
+            "CertificateRenewed",
+        ] {
             assert_eq!(events(&env, reason).await.len(), 1, "{reason}");
         }
         assert_eq!(env.writes(mark).await, [""; 0]);
@@ -430,18 +662,43 @@ fn each_step_of_a_renewal_is_in_status_and_in_one_event() {
 fn an_imported_certificate_is_watched_too() {
     run(async {
         let env = TestEnv::start("imported").await;
-        let (own, proof) = (imported(&env, &env.host(), 10, None).await, public(&env, &env.host()).await);
+        let (own, proof) = (
+            imported(&env, &env.host(), 10, None).await,
+            public(&env, &env.host()).await,
+        );
         env.create_domain("d", existing(&own, Some(&proof))).await;
         env.ready("d").await;
         told(&env, "CertificateExpiring", "Warning", &own).await;
-        assert_eq!(shown(&env, "the warning", |c| !c.warnings.is_empty()).await.warnings.len(), 1);
+        assert_eq!(
+            shown(&env, "the warning", |c| !c.warnings.is_empty())
+                .await
+                .warnings
+                .len(),
+            1
+        );
         imported(&env, &env.host(), 300, Some(&own)).await;
         told(&env, "CertificateRenewed", "Normal", &own).await;
-        assert_eq!(shown(&env, "no warning", |c| c.warnings.is_empty()).await.arn, own);
+        assert_eq!(
+            shown(&env, "no warning", |c| c.warnings.is_empty()).await.arn,
+            own
+        );
 
         // The proof must stay valid as well.
-        becomes(&env, CertificateState { arn: &proof, status: "EXPIRED", ..CertificateState::default() }).await;
-        refused(&env, "CertificateFailed", &format!("ownershipVerificationArn: {proof} is EXPIRED")).await;
+        becomes(
+            &env,
+            CertificateState {
+                arn: &proof,
+                status: "EXPIRED",
+                ..CertificateState::default()
+            },
+        )
+        .await;
+        refused(
+            &env,
+            "CertificateFailed",
+            &format!("ownershipVerificationArn: {proof} is EXPIRED"),
+        )
+        .await;
     });
 }
 
@@ -449,18 +706,35 @@ fn an_imported_certificate_is_watched_too() {
 fn a_domain_locked_for_its_certificate_says_so_and_takes_the_one_that_helps() {
     run(async {
         let env = TestEnv::start("locked").await;
-        let (own, proof) = (imported(&env, &env.host(), 300, None).await, public(&env, &env.host()).await);
+        let (own, proof) = (
+            imported(&env, &env.host(), 300, None).await,
+            public(&env, &env.host()).await,
+        );
         env.create_domain("d", existing(&own, Some(&proof))).await;
         env.ready("d").await;
         let mark = env.mark().await;
         for (status, message) in [
-            ("PENDING_CERTIFICATE_REIMPORT", "the re-imported certificate has another name"),
-            ("PENDING_OWNERSHIP_VERIFICATION", "the ownership certificate has expired"),
+            (
+                "PENDING_CERTIFICATE_REIMPORT",
+                "the re-imported certificate has another name",
+            ),
+            (
+                "PENDING_OWNERSHIP_VERIFICATION",
+                "the ownership certificate has expired",
+            ),
         ] {
-            let set = env.control().set_domain_status(&env.account.id, &env.host(), status, message).await;
+            let set = env
+                .control()
+                .set_domain_status(&env.account.id, &env.host(), status, message)
+                .await;
             assert_eq!(set.unwrap(), 1);
-            let condition = env.condition("d", "DomainProgrammed", |c| c.message.contains(status)).await;
-            assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "DomainRejected"));
+            let condition = env
+                .condition("d", "DomainProgrammed", |c| c.message.contains(status))
+                .await;
+            assert_eq!(
+                (condition.status.as_str(), condition.reason.as_str()),
+                ("False", "DomainRejected")
+            );
             assert!(condition.message.contains(message), "{}", condition.message);
         }
         env.reconciles(2).await;
@@ -493,17 +767,29 @@ fn a_request_that_acm_does_not_list_yet_is_one_certificate_and_few_calls() {
 fn whoever_deletes_our_certificates_makes_us_request_no_more_than_twelve_in_a_day() {
     run(async {
         let env = TestEnv::start("deleter").await;
-        env.control().set_knobs(&env.account.id, &[("issue_delay", 1e9)]).await.unwrap();
+        env.control()
+            .set_knobs(&env.account.id, &[("issue_delay", 1e9)])
+            .await
+            .unwrap();
         env.create_domain("d", json!({})).await;
         for n in 1..=12 {
-            let arn = eventually(&format!("request {n}"), async || match &env.server_certificates().await[..] {
-                [arn] => Ok(arn.clone()),
-                all => Err(format!("{all:?}")),
+            let arn = eventually(&format!("request {n}"), async || {
+                match &env.server_certificates().await[..] {
+                    [arn] => Ok(arn.clone()),
+                    all => Err(format!("{all:?}")),
+                }
             })
             .await;
-            env.acm().delete_certificate().certificate_arn(arn).send().await.expect("it can be deleted");
+            env.acm()
+                .delete_certificate()
+                .certificate_arn(arn)
+                .send()
+                .await
+                .expect("it can be deleted");
         }
-        let queued = env.condition("d", "CertificateIssued", |c| c.reason == "Queued").await;
+        let queued = env
+            .condition("d", "CertificateIssued", |c| c.reason == "Queued")
+            .await;
         assert_eq!(queued.status, "Unknown", "{queued:?}");
         env.reconciles(2).await;
         assert_eq!(env.server_certificates().await, [""; 0]);

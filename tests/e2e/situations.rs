@@ -1,5 +1,5 @@
-//! The situation table: what Ready, Reconciling, Stalled and observedGeneration say in each, and what kstatus makes of it. The rows past
-//! two and ten minutes are in the table of `conditions.rs`.
+//! The situation table: what Ready, Reconciling, Stalled and observedGeneration say in each, and what kstatus
+//! makes of it. The rows past two and ten minutes are in the table of `conditions.rs`.
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -23,10 +23,20 @@ async fn statuses(objects: &[&Value]) -> Vec<String> {
         .spawn()
         .expect("kstatus runs");
     let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
-    child.stdin.take().expect("piped").write_all(lines.as_bytes()).await.expect("kstatus reads");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(lines.as_bytes())
+        .await
+        .expect("kstatus reads");
     let out = child.wait_with_output().await.expect("kstatus ends");
     assert!(out.status.success(), "kstatus understands every object");
-    String::from_utf8(out.stdout).expect("words").lines().map(str::to_owned).collect()
+    String::from_utf8(out.stdout)
+        .expect("words")
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// kstatus' own library as a program.
@@ -52,21 +62,38 @@ fn waits(object: &Value) -> bool {
 async fn from_unreconciled_to_served_ready_is_never_false() {
     let mut env = TestEnv::start("birth").await;
     env.operator.kill();
-    control().set_knobs(&env.account.id, &[("issue_delay", 1e9)]).await.expect("a knob");
-    let (domain_record, certificate_record) =
-        (Recorder::start(&env, DOMAIN, "partners").await, Recorder::start(&env, CERTIFICATE, "client1").await);
+    control()
+        .set_knobs(&env.account.id, &[("issue_delay", 1e9)])
+        .await
+        .expect("a knob");
+    let (domain_record, certificate_record) = (
+        Recorder::start(&env, DOMAIN, "partners").await,
+        Recorder::start(&env, CERTIFICATE, "client1").await,
+    );
     create(&env, DOMAIN, "partners", domain_spec(&env, generated())).await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     let kinds = [(DOMAIN, "partners"), (CERTIFICATE, "client1")];
     for (kind, name) in kinds {
         let new = get(&env, kind, name).await;
-        assert_eq!(new["status"], json!({"observedGeneration": -1}), "never looked at");
+        assert_eq!(
+            new["status"],
+            json!({"observedGeneration": -1}),
+            "never looked at"
+        );
         kstatus_says(&new, "InProgress").await;
     }
 
     // First look: ACM takes its time.
     env.operator.restart().expect("the operator starts");
-    let waiting = until(&env, DOMAIN, "partners", "CertificateIssued", "Unknown", "WaitingForValidation").await;
+    let waiting = until(
+        &env,
+        DOMAIN,
+        "partners",
+        "CertificateIssued",
+        "Unknown",
+        "WaitingForValidation",
+    )
+    .await;
     assert!(waits(&waiting), "{}", waiting["status"]);
     let ready = condition(&waiting, "Ready").expect("Ready");
     let step = condition(&waiting, "CertificateIssued").expect("the step");
@@ -80,7 +107,10 @@ async fn from_unreconciled_to_served_ready_is_never_false() {
     kstatus_says(&waiting, "InProgress").await;
 
     // Served.
-    control().set_knobs(&env.account.id, &[("issue_delay", 0.0)]).await.expect("a knob");
+    control()
+        .set_knobs(&env.account.id, &[("issue_delay", 0.0)])
+        .await
+        .expect("a knob");
     for (kind, name) in kinds {
         let served = until(&env, kind, name, "Ready", "True", "").await;
         assert_eq!(summary(&served), ["True", "", ""]);
@@ -89,15 +119,21 @@ async fn from_unreconciled_to_served_ready_is_never_false() {
     }
 
     // A new generation: API Gateway takes its time.
-    control().set_domain_status(&env.account.id, &env.host(), "UPDATING", "").await.expect("a status");
-    let trust =
-        json!({"authorities": [{"name": "ca", "generate": {}}, {"name": "acme", "pem": Ca::new("Acme CA").pem}]});
+    control()
+        .set_domain_status(&env.account.id, &env.host(), "UPDATING", "")
+        .await
+        .expect("a status");
+    let trust = json!({"authorities": [{"name": "ca", "generate": {}}, {"name": "acme", "pem": Ca::new("Acme \
+                                                    CA").pem}]});
     change(&env, DOMAIN, "partners", json!({"trust": trust})).await;
     let waiting = until(&env, DOMAIN, "partners", "DomainProgrammed", "Unknown", "").await;
     assert!(waits(&waiting), "{}", waiting["status"]);
     assert_eq!(waiting["status"]["observedGeneration"], 2);
     kstatus_says(&waiting, "InProgress").await;
-    control().set_domain_status(&env.account.id, &env.host(), "", "").await.expect("a status");
+    control()
+        .set_domain_status(&env.account.id, &env.host(), "", "")
+        .await
+        .expect("a status");
     let served = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     assert_eq!(summary(&served), ["True", "", ""]);
     assert_eq!(served["status"]["observedGeneration"], 2);
@@ -106,7 +142,11 @@ async fn from_unreconciled_to_served_ready_is_never_false() {
     let certificate = get(&env, CERTIFICATE, "client1").await;
     for (recorder, last) in [(&domain_record, &served), (&certificate_record, &certificate)] {
         let seen = recorder.until(last).await;
-        assert_eq!(seen[0]["status"], json!({"observedGeneration": -1}), "the record begins with the birth");
+        assert_eq!(
+            seen[0]["status"],
+            json!({"observedGeneration": -1}),
+            "the record begins with the birth"
+        );
         for object in &seen {
             assert_ne!(says(object, "Ready"), "False", "{}", object["status"]);
             assert_eq!(says(object, "Stalled"), "", "{}", object["status"]);
@@ -120,30 +160,57 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
-    let recorders =
-        (Recorder::start(&env, DOMAIN, "partners").await, Recorder::start(&env, CERTIFICATE, "client1").await);
+    let recorders = (
+        Recorder::start(&env, DOMAIN, "partners").await,
+        Recorder::start(&env, CERTIFICATE, "client1").await,
+    );
 
     // Drift: somebody takes the mapping away. It is back; Ready said True all the time.
     let gateway = aws_sdk_apigatewayv2::Client::new(&env.account.sdk());
     let mapping = async || {
-        let all = gateway.get_api_mappings().domain_name(env.host()).send().await.map_err(|e| format!("{e:?}"))?;
-        all.items().first().and_then(|m| m.api_mapping_id().map(str::to_owned)).ok_or("no mapping".to_owned())
+        let all = gateway
+            .get_api_mappings()
+            .domain_name(env.host())
+            .send()
+            .await
+            .map_err(|e| format!("{e:?}"))?;
+        all.items()
+            .first()
+            .and_then(|m| m.api_mapping_id().map(str::to_owned))
+            .ok_or("no mapping".to_owned())
     };
     let before = mapping().await.expect("the mapping");
-    gateway.delete_api_mapping().domain_name(env.host()).api_mapping_id(&before).send().await.expect("deleted");
+    gateway
+        .delete_api_mapping()
+        .domain_name(env.host())
+        .api_mapping_id(&before)
+        .send()
+        .await
+        .expect("deleted");
     eventually("the mapping is back", mapping).await;
 
     // Out of reach: every call fails.
-    let fault =
-        Fault { account: &env.account.id, times: -1, status: 503, code: "ServiceUnavailable", ..Fault::default() };
+    let fault = Fault {
+        account: &env.account.id,
+        times: -1,
+        status: 503,
+        code: "ServiceUnavailable",
+        ..Fault::default()
+    };
     let rules = control().add_faults(&[fault]).await.expect("a fault");
     let blind = until_object(&env, DOMAIN, "partners", "sees nothing", |o| {
-        condition(o, "DomainProgrammed").is_some_and(|c| c["status"] == "Unknown" && c["reason"] == "Unreachable")
+        condition(o, "DomainProgrammed")
+            .is_some_and(|c| c["status"] == "Unknown" && c["reason"] == "Unreachable")
     })
     .await;
     assert_eq!(summary(&blind), ["True", "", ""], "as it was");
     let ready = condition(&blind, "Ready").expect("Ready");
-    assert!(ready["message"].as_str().is_some_and(|m| m.contains("this is the last state seen")), "{ready}");
+    assert!(
+        ready["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("this is the last state seen")),
+        "{ready}"
+    );
     assert!(was_reconciled(&blind));
     kstatus_says(&blind, "Current").await;
     // A certificate needs no AWS.
@@ -171,10 +238,17 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_aws_refuses_is_named_with_the_right_that_is_missing() {
     let env = TestEnv::start("denied").await;
-    control().deny(&env.account.id, &["acm:RequestCertificate"]).await.expect("denied");
+    control()
+        .deny(&env.account.id, &["acm:RequestCertificate"])
+        .await
+        .expect("denied");
     create(&env, DOMAIN, "partners", domain_spec(&env, generated())).await;
     let refused = until(&env, DOMAIN, "partners", "Ready", "False", "PermissionDenied").await;
-    assert_eq!(summary(&refused), ["False", "", ""], "somebody else than the spec has to change");
+    assert_eq!(
+        summary(&refused),
+        ["False", "", ""],
+        "somebody else than the spec has to change"
+    );
     assert!(was_reconciled(&refused));
     for type_ in ["Ready", "CertificateIssued"] {
         let message = condition(&refused, type_).expect(type_)["message"].to_string();
@@ -186,9 +260,16 @@ async fn what_aws_refuses_is_named_with_the_right_that_is_missing() {
     assert_eq!(summary(&served), ["True", "", ""]);
 
     // A right that is needed to look, taken from a served domain.
-    control().deny(&env.account.id, &["apigateway:GET"]).await.expect("denied");
+    control()
+        .deny(&env.account.id, &["apigateway:GET"])
+        .await
+        .expect("denied");
     let refused = until(&env, DOMAIN, "partners", "Ready", "False", "PermissionDenied").await;
-    assert!(condition(&refused, "Ready").expect("Ready")["message"].to_string().contains("apigateway:GET"));
+    assert!(
+        condition(&refused, "Ready").expect("Ready")["message"]
+            .to_string()
+            .contains("apigateway:GET")
+    );
     control().deny(&env.account.id, &[]).await.expect("allowed");
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
 }
@@ -225,7 +306,10 @@ async fn suspended_before_the_first_reconcile_says_neither_ready_nor_failed() {
     let suspended = until(&env, DOMAIN, "partners", "Accepted", "True", "Suspended").await;
     assert_eq!(summary(&suspended), ["Unknown", "", ""]);
     kstatus_says(&suspended, "InProgress").await;
-    assert!(writes_since(&env, since).await.is_empty(), "nothing is done for it");
+    assert!(
+        writes_since(&env, since).await.is_empty(),
+        "nothing is done for it"
+    );
     change(&env, DOMAIN, "partners", json!({"suspend": false})).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
 }

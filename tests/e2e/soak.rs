@@ -1,7 +1,7 @@
-//! Half an hour in which everything happens at once: many domains and certificates with random edits, drift, faults and kills; at the end all of it
-//! is as the specs say, nothing is left over, and the operator's memory has not grown. Not part of a normal run:
-//! `cargo test --test e2e -- --ignored soak --nocapture`. `SOAK_MINUTES`, `SOAK_DOMAINS` and `SOAK_CERTIFICATES` change its size, `SOAK_SEED`
-//! repeats one.
+//! Half an hour in which everything happens at once: many domains and certificates with random edits, drift,
+//! faults and kills; at the end all of it is as the specs say, nothing is left over, and the operator's
+//! memory has not grown. Not part of a normal run: `cargo test --test e2e -- --ignored soak --nocapture`.
+//! `SOAK_MINUTES`, `SOAK_DOMAINS` and `SOAK_CERTIFICATES` change its size, `SOAK_SEED` repeats one.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -37,7 +37,10 @@ const TROUBLES: [(u16, &str, bool); 4] = [
 ];
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }
 
 /// What the spec of a domain says now.
@@ -64,7 +67,10 @@ struct Soak {
 fn soak() {
     run(async {
         let (minutes, domains) = (setting("SOAK_MINUTES", 30), setting("SOAK_DOMAINS", 200));
-        let (certificates, seed) = (setting("SOAK_CERTIFICATES", 2_000), setting("SOAK_SEED", fastrand::u64(..)));
+        let (certificates, seed) = (
+            setting("SOAK_CERTIFICATES", 2_000),
+            setting("SOAK_SEED", fastrand::u64(..)),
+        );
         println!("SOAK_SEED={seed}");
         let env = TestEnv::start_with("soak", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "20s")]).await;
         // An account's quota of custom domains, which can be raised, is 120.
@@ -74,7 +80,14 @@ fn soak() {
             .expect("the emulator answers");
         let partners = (0..PARTNERS).map(|i| Ca::new(&format!("partner {i}"))).collect();
         let random = fastrand::Rng::with_seed(seed);
-        let mut soak = Soak { env, random, partners, domains: [].into(), certificates: [].into(), created: 0 };
+        let mut soak = Soak {
+            env,
+            random,
+            partners,
+            domains: [].into(),
+            certificates: [].into(),
+            created: 0,
+        };
         soak.fill(domains as usize, certificates as usize).await;
         soak.settled().await;
         let (started, mut killed, mut sampled) = (Instant::now(), Instant::now(), Instant::now());
@@ -100,28 +113,41 @@ fn soak() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         for fault in soak.env.control().faults().await.expect("the emulator answers") {
-            soak.env.control().remove_fault(fault.id).await.expect("the emulator answers");
+            soak.env
+                .control()
+                .remove_fault(fault.id)
+                .await
+                .expect("the emulator answers");
         }
         let settled = soak.settled().await;
         soak.becomes_as_desired().await;
         memory.push(soak.memory());
         println!(
-            "soak minutes={minutes} domains={} certs={} edits={edits} kills={kills} settled_s={:.0} rss_mib={:.0}..{:.0}",
+            "soak minutes={minutes} domains={} certs={} edits={edits} kills={kills} settled_s={:.0} \
+             rss_mib={:.0}..{:.0}",
             soak.domains.len(),
             soak.certificates.len(),
             settled.as_secs_f64(),
             memory[0],
             memory[memory.len() - 1]
         );
-        assert!(memory[memory.len() - 1] < memory[0] * GROWTH, "it grows: {memory:?} MiB");
+        assert!(
+            memory[memory.len() - 1] < memory[0] * GROWTH,
+            "it grows: {memory:?} MiB"
+        );
     });
 }
 
 impl Soak {
     async fn fill(&mut self, domains: usize, certificates: usize) {
         for i in 0..domains {
-            let (name, desired) =
-                (format!("d{i}"), DesiredState { paths: [String::new()].into(), ..DesiredState::default() });
+            let (name, desired) = (
+                format!("d{i}"),
+                DesiredState {
+                    paths: [String::new()].into(),
+                    ..DesiredState::default()
+                },
+            );
             let mut spec = self.spec(&desired);
             spec["domainName"] = json!(self.host(&name));
             create(&self.env, DOMAIN, &name, spec).await;
@@ -137,8 +163,10 @@ impl Soak {
     }
 
     fn spec(&self, desired: &DesiredState) -> Value {
-        let partners =
-            desired.partners.iter().map(|i| json!({"name": format!("partner{i}"), "pem": self.partners[*i].pem}));
+        let partners = desired
+            .partners
+            .iter()
+            .map(|i| json!({"name": format!("partner{i}"), "pem": self.partners[*i].pem}));
         let own = json!({"name": "partners", "generate": {}});
         let api = json!({"id": self.env.prepared.api_id, "stage": "$default"});
         json!({
@@ -170,28 +198,57 @@ impl Soak {
             0..=3 => self.edit().await,
             4 => self.create().await,
             5 => {
-                let Some(name) = self.any_certificate() else { return };
-                self.env.certificates().delete(&name, &DeleteParams::default()).await.expect("it can be deleted");
+                let Some(name) = self.any_certificate() else {
+                    return;
+                };
+                self.env
+                    .certificates()
+                    .delete(&name, &DeleteParams::default())
+                    .await
+                    .expect("it can be deleted");
                 self.certificates.remove(&name);
             }
             6 => {
-                let Some(name) = self.any_certificate() else { return };
-                let patch =
-                    json!({"metadata": {"annotations": {"mtls-operator.io/renew": self.random.u64(..).to_string()}}});
-                let patched = self.env.certificates().patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+                let Some(name) = self.any_certificate() else {
+                    return;
+                };
+                let patch = json!({"metadata": {"annotations": {"mtls-operator.io/renew": self.random.u64(..).to_string()}}});
+                let patched = self
+                    .env
+                    .certificates()
+                    .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await;
                 patched.expect("it can be changed");
             }
             7 => {
-                let Some(name) = self.any_certificate() else { return };
+                let Some(name) = self.any_certificate() else {
+                    return;
+                };
                 let _may_not_be_there_yet = self.env.secrets().delete(&name, &DeleteParams::default()).await;
             }
             8 => self.drift().await,
             _ => {
                 let (status, code, drop_reply) = TROUBLES[self.random.usize(..TROUBLES.len())];
-                let when = if drop_reply && self.random.bool() { When::After } else { When::Before };
+                let when = if drop_reply && self.random.bool() {
+                    When::After
+                } else {
+                    When::Before
+                };
                 let (account, skip) = (self.env.account.id.clone(), self.random.u64(..20));
-                let fault = Fault { account: &account, status, code, drop_reply, when, skip, ..Fault::default() };
-                self.env.control().add_faults(&[fault]).await.expect("the emulator takes it");
+                let fault = Fault {
+                    account: &account,
+                    status,
+                    code,
+                    drop_reply,
+                    when,
+                    skip,
+                    ..Fault::default()
+                };
+                self.env
+                    .control()
+                    .add_faults(&[fault])
+                    .await
+                    .expect("the emulator takes it");
             }
         }
     }
@@ -220,12 +277,22 @@ impl Soak {
         let gateway = self.env.gateway();
         if self.random.bool() {
             let mappings = gateway.get_api_mappings().domain_name(&host).send().await;
-            let id = mappings.ok().and_then(|all| all.items?.into_iter().next()?.api_mapping_id);
+            let id = mappings
+                .ok()
+                .and_then(|all| all.items?.into_iter().next()?.api_mapping_id);
             if let Some(id) = id {
-                let _gone_already = gateway.delete_api_mapping().domain_name(&host).api_mapping_id(id).send().await;
+                let _gone_already = gateway
+                    .delete_api_mapping()
+                    .domain_name(&host)
+                    .api_mapping_id(id)
+                    .send()
+                    .await;
             }
         } else {
-            let request = gateway.update_api().api_id(&self.env.prepared.api_id).disable_execute_api_endpoint(false);
+            let request = gateway
+                .update_api()
+                .api_id(&self.env.prepared.api_id)
+                .disable_execute_api_endpoint(false);
             let _troubled = request.send().await;
         }
     }
@@ -233,9 +300,13 @@ impl Soak {
     fn memory(&mut self) -> f64 {
         let id = self.env.operator.process().expect("it runs").id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        let kib = status.lines().find_map(|line| {
+            line.strip_prefix("VmRSS:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<f64>()
+                .ok()
+        });
         kib.expect("Linux says so") / 1024.0
     }
 
@@ -245,16 +316,27 @@ impl Soak {
         loop {
             let mut waiting = vec![];
             for kind in ["MtlsDomain", "ClientCertificate"] {
-                let objects = crate::objects::api(&self.env, kind).list(&ListParams::default()).await.expect("a list");
+                let objects = crate::objects::api(&self.env, kind)
+                    .list(&ListParams::default())
+                    .await
+                    .expect("a list");
                 for object in objects {
                     let value = serde_json::to_value(&object).expect("JSON");
-                    let ready = value["status"]["conditions"].as_array().into_iter().flatten().any(|c| {
-                        c["type"] == "Ready"
-                            && c["status"] == "True"
-                            && c["observedGeneration"] == value["metadata"]["generation"]
-                    });
+                    let ready = value["status"]["conditions"]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .any(|c| {
+                            c["type"] == "Ready"
+                                && c["status"] == "True"
+                                && c["observedGeneration"] == value["metadata"]["generation"]
+                        });
                     if !ready {
-                        waiting.push(format!("{kind} {} {}", object.name_any(), value["status"]["conditions"]));
+                        waiting.push(format!(
+                            "{kind} {} {}",
+                            object.name_any(),
+                            value["status"]["conditions"]
+                        ));
                     }
                 }
             }
@@ -283,32 +365,82 @@ impl Soak {
     async fn differences(&self) -> Result<(), String> {
         let env = &self.env;
         let hosts: BTreeSet<_> = env.gateway_domains().await.into_iter().collect();
-        same("custom domains", hosts, self.domains.keys().map(|name| self.host(name)).collect())?;
-        same("server certificates", env.server_certificates().await.len(), self.domains.len())?;
+        same(
+            "custom domains",
+            hosts,
+            self.domains.keys().map(|name| self.host(name)).collect(),
+        )?;
+        same(
+            "server certificates",
+            env.server_certificates().await.len(),
+            self.domains.len(),
+        )?;
         same("the closed endpoint", env.endpoint_closed().await, true)?;
-        let checks = self.domains.iter().map(|(name, desired)| self.differences_of(name, desired));
-        stream::iter(checks).buffer_unordered(16).try_collect::<()>().await?;
+        let checks = self
+            .domains
+            .iter()
+            .map(|(name, desired)| self.differences_of(name, desired));
+        stream::iter(checks)
+            .buffer_unordered(16)
+            .try_collect::<()>()
+            .await?;
         let labelled = ListParams::default().labels("mtls-operator.io/client-certificate");
-        let secrets: BTreeSet<_> =
-            env.secrets().list(&labelled).await.expect("a list").iter().map(ResourceExt::name_any).collect();
+        let secrets: BTreeSet<_> = env
+            .secrets()
+            .list(&labelled)
+            .await
+            .expect("a list")
+            .iter()
+            .map(ResourceExt::name_any)
+            .collect();
         same("Secrets", secrets, self.certificates.keys().cloned().collect())
     }
 
     async fn differences_of(&self, name: &str, desired: &DesiredState) -> Result<(), String> {
         let (gateway, host) = (self.env.gateway(), self.host(name));
-        let domain = gateway.get_domain_name().domain_name(&host).send().await.expect("it is there");
+        let domain = gateway
+            .get_domain_name()
+            .domain_name(&host)
+            .send()
+            .await
+            .expect("it is there");
         let configuration = &domain.domain_name_configurations()[0];
         let kind = configuration.ip_address_type().expect("it has one").as_str();
         same(name, kind, if desired.dual_stack { "dualstack" } else { "ipv4" })?;
-        let mappings = gateway.get_api_mappings().domain_name(&host).max_results("100").send().await.expect("mappings");
-        let paths = mappings.items.unwrap_or_default().into_iter().map(|m| m.api_mapping_key.unwrap_or_default());
+        let mappings = gateway
+            .get_api_mappings()
+            .domain_name(&host)
+            .max_results("100")
+            .send()
+            .await
+            .expect("mappings");
+        let paths = mappings
+            .items
+            .unwrap_or_default()
+            .into_iter()
+            .map(|m| m.api_mapping_key.unwrap_or_default());
         same(name, &paths.collect::<BTreeSet<_>>(), &desired.paths)?;
         let (_, text) = truststore_of(&self.env, &host).await;
-        same(name, text.matches("BEGIN CERTIFICATE").count(), 1 + desired.partners.len())?;
-        same(name, desired.partners.iter().all(|i| holds(&text, &self.partners[*i].pem)), true)
+        same(
+            name,
+            text.matches("BEGIN CERTIFICATE").count(),
+            1 + desired.partners.len(),
+        )?;
+        same(
+            name,
+            desired
+                .partners
+                .iter()
+                .all(|i| holds(&text, &self.partners[*i].pem)),
+            true,
+        )
     }
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, there: T, desired: T) -> Result<(), String> {
-    if there == desired { Ok(()) } else { Err(format!("{what}: {there:?} and not {desired:?}")) }
+    if there == desired {
+        Ok(())
+    } else {
+        Err(format!("{what}: {there:?} and not {desired:?}"))
+    }
 }

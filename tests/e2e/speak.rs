@@ -1,4 +1,5 @@
-//! What the operator says when it cannot go on: without credentials, with a deletion that waits, and of objects that are applied in the wrong order.
+//! What the operator says when it cannot go on: without credentials, with a deletion that waits, and of
+//! objects that are applied in the wrong order.
 use aws_sdk_acm::types::CertificateStatus;
 use sandbox::control::Fault;
 use serde_json::{Value, json};
@@ -9,11 +10,15 @@ use crate::{
 };
 
 fn reason(object: &Value, type_: &str) -> String {
-    condition(object, type_).and_then(|c| Some(c["reason"].as_str()?.to_owned())).unwrap_or_default()
+    condition(object, type_)
+        .and_then(|c| Some(c["reason"].as_str()?.to_owned()))
+        .unwrap_or_default()
 }
 
 fn message(object: &Value, type_: &str) -> String {
-    condition(object, type_).and_then(|c| Some(c["message"].as_str()?.to_owned())).unwrap_or_default()
+    condition(object, type_)
+        .and_then(|c| Some(c["message"].as_str()?.to_owned()))
+        .unwrap_or_default()
 }
 
 fn logged(env: &TestEnv, part: &str) -> usize {
@@ -23,27 +28,44 @@ fn logged(env: &TestEnv, part: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_credentials_it_says_whose_role_is_missing_and_goes_on_when_it_is_there() {
-    let none = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), ("AWS_SESSION_TOKEN", "")];
+    let none = [
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_SESSION_TOKEN", ""),
+    ];
     let mut env = TestEnv::start_with("credentials", &none).await;
     // Before there is an object to say it on.
-    eventually("the log says it", async || match logged(&env, "no usable AWS credentials") {
-        0 => Err("nothing yet".to_owned()),
-        _ => Ok(()),
+    eventually("the log says it", async || {
+        match logged(&env, "no usable AWS credentials") {
+            0 => Err("nothing yet".to_owned()),
+            _ => Ok(()),
+        }
     })
     .await;
     create(&env, DOMAIN, "partners", domain_spec(&env, generated())).await;
     let refused = until(&env, DOMAIN, "partners", "Ready", "False", "CredentialsMissing").await;
     assert_eq!(
-        (says(&refused, "CertificateIssued"), reason(&refused, "CertificateIssued")),
+        (
+            says(&refused, "CertificateIssued"),
+            reason(&refused, "CertificateIssued")
+        ),
         ("False".into(), "CredentialsMissing".into())
     );
     assert_eq!(says(&refused, "Accepted"), "True");
     let told = message(&refused, "Ready");
     let account = format!("ServiceAccount {}/mtls-operator", env.namespace);
-    for part in [account.as_str(), "eks.amazonaws.com/role-arn", "Pod Identity association", "no credentials found"] {
+    for part in [
+        account.as_str(),
+        "eks.amazonaws.com/role-arn",
+        "Pod Identity association",
+        "no credentials found",
+    ] {
         assert!(told.contains(part), "{part}: {told}");
     }
-    assert!(told.starts_with(&event(&env, "partners", "CredentialsMissing").await), "{told}");
+    assert!(
+        told.starts_with(&event(&env, "partners", "CredentialsMissing").await),
+        "{told}"
+    );
     assert_eq!(logged(&env, "no usable AWS credentials"), 1, "once");
 
     // A policy that keeps the operator from asking who it is is another matter.
@@ -62,8 +84,15 @@ async fn without_credentials_it_says_whose_role_is_missing_and_goes_on_when_it_i
     env.operator.kill();
     env.end_lease().await;
     env.operator.restart().expect("it starts");
-    let denied = until_object(&env, DOMAIN, "partners", "denied", |o| reason(o, "Ready") == "PermissionDenied").await;
-    assert!(!message(&denied, "Ready").contains("role-arn"), "{}", denied["status"]);
+    let denied = until_object(&env, DOMAIN, "partners", "denied", |o| {
+        reason(o, "Ready") == "PermissionDenied"
+    })
+    .await;
+    assert!(
+        !message(&denied, "Ready").contains("role-arn"),
+        "{}",
+        denied["status"]
+    );
     for rule in rules {
         control().remove_fault(rule.id).await.expect("removed");
     }
@@ -83,30 +112,71 @@ async fn a_deletion_that_waits_says_for_what() {
     let env = TestEnv::start("deletion").await;
     ready_domain(&env).await;
     change(&env, DOMAIN, "partners", json!({"suspend": true})).await;
-    let suspended = until_object(&env, DOMAIN, "partners", "suspended", |o| reason(o, "Ready") == "Suspended").await;
+    let suspended = until_object(&env, DOMAIN, "partners", "suspended", |o| {
+        reason(o, "Ready") == "Suspended"
+    })
+    .await;
     assert_eq!(says(&suspended, "Ready"), "True", "as it was");
     let waits = |what: &'static str| {
         move |o: &Value| {
-            reason(o, "Ready") == "Deleting" && says(o, "Ready") == "False" && message(o, "Ready").contains(what)
+            reason(o, "Ready") == "Deleting"
+                && says(o, "Ready") == "False"
+                && message(o, "Ready").contains(what)
         }
     };
     delete(&env, DOMAIN, "partners").await;
-    let waiting = until_object(&env, DOMAIN, "partners", "suspended", waits("spec.suspend is true")).await;
-    assert_eq!(says(&waiting, "DomainProgrammed"), "True", "nothing is deleted yet");
-    assert!(event(&env, "partners", "DeletionWaits").await.contains("spec.suspend is true"));
+    let waiting = until_object(
+        &env,
+        DOMAIN,
+        "partners",
+        "suspended",
+        waits("spec.suspend is true"),
+    )
+    .await;
+    assert_eq!(
+        says(&waiting, "DomainProgrammed"),
+        "True",
+        "nothing is deleted yet"
+    );
+    assert!(
+        event(&env, "partners", "DeletionWaits")
+            .await
+            .contains("spec.suspend is true")
+    );
 
-    control().set_knobs(&env.account.id, &[("in_use_linger", 20.0)]).await.expect("a knob");
+    control()
+        .set_knobs(&env.account.id, &[("in_use_linger", 20.0)])
+        .await
+        .expect("a knob");
     change(&env, DOMAIN, "partners", json!({"suspend": false})).await;
     let waiting = until_object(&env, DOMAIN, "partners", "in use", waits("is in use")).await;
-    for type_ in ["CertificateIssued", "TruststorePublished", "MappingsProgrammed", "DNSProgrammed"] {
-        assert_eq!((says(&waiting, type_), reason(&waiting, type_)), ("False".into(), "Deleting".into()), "{type_}");
+    for type_ in [
+        "CertificateIssued",
+        "TruststorePublished",
+        "MappingsProgrammed",
+        "DNSProgrammed",
+    ] {
+        assert_eq!(
+            (says(&waiting, type_), reason(&waiting, type_)),
+            ("False".into(), "Deleting".into()),
+            "{type_}"
+        );
     }
     assert_ne!(says(&waiting, "DomainProgrammed"), "True");
     assert_eq!(says(&waiting, "BypassClosed"), "True", "it stays closed");
     let acm = aws_sdk_acm::Client::new(&env.account.sdk());
     let arn = waiting["status"]["certificate"]["arn"].as_str().expect("an ARN");
-    let there = acm.describe_certificate().certificate_arn(arn).send().await.expect("it is there").certificate;
-    assert_eq!(there.expect("a certificate").status, Some(CertificateStatus::Issued));
+    let there = acm
+        .describe_certificate()
+        .certificate_arn(arn)
+        .send()
+        .await
+        .expect("it is there")
+        .certificate;
+    assert_eq!(
+        there.expect("a certificate").status,
+        Some(CertificateStatus::Issued)
+    );
     env.domain_gone("partners").await;
 }
 
@@ -115,8 +185,20 @@ async fn a_certificate_whose_domain_comes_a_moment_later_is_never_false() {
     let env = TestEnv::start("order").await;
     let record = Recorder::start(&env, CERTIFICATE, "client1").await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
-    let early = until(&env, CERTIFICATE, "client1", "Ready", "Unknown", "WaitingForDomainTrust").await;
-    assert!(message(&early, "Ready").contains("there is no MtlsDomain partners"), "{}", early["status"]);
+    let early = until(
+        &env,
+        CERTIFICATE,
+        "client1",
+        "Ready",
+        "Unknown",
+        "WaitingForDomainTrust",
+    )
+    .await;
+    assert!(
+        message(&early, "Ready").contains("there is no MtlsDomain partners"),
+        "{}",
+        early["status"]
+    );
     create(&env, DOMAIN, "partners", domain_spec(&env, generated())).await;
     let ready = until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
     for object in record.until(&ready).await {
@@ -128,13 +210,28 @@ async fn a_certificate_whose_domain_comes_a_moment_later_is_never_false() {
     let mut lost = certificate_spec("client2");
     lost["domainRef"] = json!({"name": "nowhere"});
     create(&env, CERTIFICATE, "client2", lost).await;
-    until(&env, CERTIFICATE, "client2", "Ready", "Unknown", "WaitingForDomainTrust").await;
+    until(
+        &env,
+        CERTIFICATE,
+        "client2",
+        "Ready",
+        "Unknown",
+        "WaitingForDomainTrust",
+    )
+    .await;
     until(&env, CERTIFICATE, "client2", "Ready", "False", "RefNotFound").await;
 
     // A renewal is an Event, and the first issue is none.
-    assert!(!events_about(&env, "client1").await.contains(&"Renewed".to_owned()));
+    assert!(
+        !events_about(&env, "client1")
+            .await
+            .contains(&"Renewed".to_owned())
+    );
     ask_for_renewal(&env, "client1", "now").await;
     let (renewed, _) = issued(&env, "client1", 2).await;
     let note = event(&env, "client1", "Renewed").await;
-    assert!(note.contains(renewed["status"]["serialNumber"].as_str().expect("a number")), "{note}");
+    assert!(
+        note.contains(renewed["status"]["serialNumber"].as_str().expect("a number")),
+        "{note}"
+    );
 }

@@ -11,16 +11,49 @@ use crate::world::{TestEnv, run};
 async fn versions(env: &TestEnv) -> BTreeMap<String, String> {
     let list = ListParams::default();
     let mut all = BTreeMap::new();
-    all.extend(env.domains().list(&list).await.unwrap().iter().map(|o| version("MtlsDomain", o)));
-    all.extend(env.certificates().list(&list).await.unwrap().iter().map(|o| version("ClientCertificate", o)));
-    all.extend(env.secrets().list(&list).await.unwrap().iter().map(|o| version("Secret", o)));
+    all.extend(
+        env.domains()
+            .list(&list)
+            .await
+            .unwrap()
+            .iter()
+            .map(|o| version("MtlsDomain", o)),
+    );
+    all.extend(
+        env.certificates()
+            .list(&list)
+            .await
+            .unwrap()
+            .iter()
+            .map(|o| version("ClientCertificate", o)),
+    );
+    all.extend(
+        env.secrets()
+            .list(&list)
+            .await
+            .unwrap()
+            .iter()
+            .map(|o| version("Secret", o)),
+    );
     let events = Api::<Event>::namespaced(env.client.clone(), &env.namespace);
-    all.extend(events.list(&list).await.unwrap().iter().map(|o| version("Event", o)));
+    all.extend(
+        events
+            .list(&list)
+            .await
+            .unwrap()
+            .iter()
+            .map(|o| version("Event", o)),
+    );
     all
 }
 
 fn version<T: ResourceExt>(kind: &str, object: &T) -> (String, String) {
-    (format!("{kind} {}", object.name_any()), object.resource_version().expect("everything in the API server has one"))
+    (
+        format!("{kind} {}", object.name_any()),
+        object
+            .resource_version()
+            .expect("everything in the API server has one"),
+    )
 }
 
 #[test]
@@ -33,7 +66,12 @@ fn an_unchanged_world_sees_no_write() {
         env.certificate_ready("client1").await;
         env.reconciles(1).await;
         let (mark, before) = (env.mark().await, versions(&env).await);
-        for expected in ["MtlsDomain d", "ClientCertificate client1", "Secret client1", "Secret d.partners-ca"] {
+        for expected in [
+            "MtlsDomain d",
+            "ClientCertificate client1",
+            "Secret client1",
+            "Secret d.partners-ca",
+        ] {
             assert!(before.contains_key(expected), "{before:?}");
         }
         env.reconciles(3).await;

@@ -1,5 +1,5 @@
-//! Domains that serve already and carry nobody's mark: taken over in place when the spec says so, left alone when somebody would lose access,
-//! given back when the MtlsDomain goes.
+//! Domains that serve already and carry nobody's mark: taken over in place when the spec says so, left alone
+//! when somebody would lose access, given back when the MtlsDomain goes.
 use std::path::Path;
 
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, SecurityPolicy};
@@ -26,7 +26,19 @@ impl PrivateCa {
         let subject = format!("/CN={common_name}");
         let lines: [&[&str]; 4] = [
             &["genrsa", "-out", "RootCA.key", "4096"],
-            &["req", "-new", "-x509", "-days", "3650", "-key", "RootCA.key", "-out", "RootCA.pem", "-subj", &subject],
+            &[
+                "req",
+                "-new",
+                "-x509",
+                "-days",
+                "3650",
+                "-key",
+                "RootCA.key",
+                "-out",
+                "RootCA.pem",
+                "-subj",
+                &subject,
+            ],
             &[
                 "req",
                 "-newkey",
@@ -58,12 +70,18 @@ impl PrivateCa {
             ],
         ];
         for line in lines {
-            openssl(dir.path(), line, "").await.expect("openssl does as the walk-through says");
+            openssl(dir.path(), line, "")
+                .await
+                .expect("openssl does as the walk-through says");
         }
-        let read = |file: &str| std::fs::read(Path::new(dir.path()).join(file)).expect("openssl has written it");
+        let read =
+            |file: &str| std::fs::read(Path::new(dir.path()).join(file)).expect("openssl has written it");
         PrivateCa {
             ca: String::from_utf8(read("RootCA.pem")).expect("PEM"),
-            client: Identity { certificate: read("client.pem"), key: read("client.key") },
+            client: Identity {
+                certificate: read("client.pem"),
+                key: read("client.key"),
+            },
         }
     }
 
@@ -74,12 +92,19 @@ impl PrivateCa {
 }
 
 async fn tags(env: &TestEnv) -> Vec<(String, String)> {
-    let mut tags: Vec<_> = env.gateway_domain().await.tags.unwrap_or_default().into_iter().collect();
+    let mut tags: Vec<_> = env
+        .gateway_domain()
+        .await
+        .tags
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
     tags.sort();
     tags
 }
 
-/// Walk-through (b): a private CA, an HTTP API with a Lambda, mutual TLS switched on later on a domain that serves traffic.
+/// Walk-through (b): a private CA, an HTTP API with a Lambda, mutual TLS switched on later on a domain that
+/// serves traffic.
 #[test]
 fn a_domain_that_serves_gets_mutual_tls_in_place() {
     run(async {
@@ -90,14 +115,25 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         let arn = existing::serving(&env, None).await;
         existing::map(&env, "kept").await;
         let records = env.records().await;
-        assert_eq!(env.call(&host, "/", None).await.status, 200, "before: anybody gets in");
+        assert_eq!(
+            env.call(&host, "/", None).await.status,
+            200,
+            "before: anybody gets in"
+        );
         assert_eq!(env.call(&execute_api, "/", None).await.status, 200);
 
         // Without leave nothing is touched.
         let mark = env.mark().await;
         let file = "takeover-private-ca.yaml";
-        examples::apply(&env, file, &[("adoptionPolicy: Unowned", "adoptionPolicy: Never")]).await;
-        let refused = env.condition("partners", "DomainProgrammed", |c| c.reason == "ForeignOwner").await;
+        examples::apply(
+            &env,
+            file,
+            &[("adoptionPolicy: Unowned", "adoptionPolicy: Never")],
+        )
+        .await;
+        let refused = env
+            .condition("partners", "DomainProgrammed", |c| c.reason == "ForeignOwner")
+            .await;
         assert!(refused.message.contains("adoptionPolicy"), "{}", refused.message);
         env.reconciles(2).await;
         assert_eq!(env.writes(mark).await, [""; 0]);
@@ -106,22 +142,48 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         let mark = env.mark().await;
         examples::apply(&env, file, &[]).await;
         env.ready("partners").await;
-        assert_eq!(env.call(&host, "/", None).await.status, 0, "no certificate: no answer");
+        assert_eq!(
+            env.call(&host, "/", None).await.status,
+            0,
+            "no certificate: no answer"
+        );
         assert_eq!(env.call(&host, "/", Some(&ca.client)).await.status, 200);
         let other = PrivateCa::new("Another CA").await;
         assert_eq!(env.call(&host, "/", Some(&other.client)).await.status, 403);
         let closed = env.call(&execute_api, "/", None).await;
-        assert_eq!((closed.status, closed.body.contains("Not Found")), (404, true), "{}", closed.body);
+        assert_eq!(
+            (closed.status, closed.body.contains("Not Found")),
+            (404, true),
+            "{}",
+            closed.body
+        );
 
         // One update in place, and nothing else of it was touched.
-        assert_eq!(env.writes(mark).await, ["PutObject", "TagResource", "UpdateDomainName", "UpdateApi"]);
-        let config = env.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
-        assert_eq!(config.certificate_arn, Some(arn.clone()), "it keeps its certificate");
+        assert_eq!(
+            env.writes(mark).await,
+            ["PutObject", "TagResource", "UpdateDomainName", "UpdateApi"]
+        );
+        let config = env
+            .gateway_domain()
+            .await
+            .domain_name_configurations
+            .unwrap()
+            .remove(0);
+        assert_eq!(
+            config.certificate_arn,
+            Some(arn.clone()),
+            "it keeps its certificate"
+        );
         assert_eq!(env.records().await, records, "its record was right");
         assert_eq!(env.mapped().await.len(), 2);
-        let mappings = env.condition("partners", "MappingsProgrammed", |c| c.status == "True").await;
+        let mappings = env
+            .condition("partners", "MappingsProgrammed", |c| c.status == "True")
+            .await;
         assert!(mappings.message.contains("\"kept\""), "{}", mappings.message);
-        let owned = [(ADOPTED_TAG.to_owned(), "true".to_owned()), (OWNER_TAG.to_owned(), env.owner("partners"))];
+        let owned = [
+            (ADOPTED_TAG.to_owned(), "true".to_owned()),
+            (OWNER_TAG.to_owned(), env.owner("partners")),
+        ];
         assert_eq!(tags(&env).await, owned);
 
         // Whoever deletes the MtlsDomain gets the domain back as it serves now.
@@ -146,8 +208,12 @@ fn nobody_loses_access_by_a_takeover() {
         new.publish(&env, "new-ca").await;
         let (bucket, key) = (env.prepared.bucket.clone(), "truststore.pem");
         // As an editor of Windows saves it: the byte order mark stands before the first BEGIN.
-        let put =
-            env.s3().put_object().bucket(&bucket).key(key).body(format!("\u{feff}{}", old.ca).into_bytes().into());
+        let put = env
+            .s3()
+            .put_object()
+            .bucket(&bucket)
+            .key(key)
+            .body(format!("\u{feff}{}", old.ca).into_bytes().into());
         let version = put.send().await.unwrap().version_id.unwrap();
         existing::serving(&env, Some((&format!("s3://{bucket}/{key}"), &version))).await;
         assert_eq!(env.call(&host, "/", Some(&old.client)).await.status, 200);
@@ -157,11 +223,17 @@ fn nobody_loses_access_by_a_takeover() {
         let in_bucket = ("example-truststores", bucket.as_str());
         let without_old = ("      - name: old-ca\n        secretRef: {name: old-ca}\n", "");
         examples::apply(&env, file, &[in_bucket, without_old]).await;
-        let refused = env.condition("partners", "DomainProgrammed", |c| c.reason == "TrustInUse").await;
+        let refused = env
+            .condition("partners", "DomainProgrammed", |c| c.reason == "TrustInUse")
+            .await;
         assert_eq!(refused.status, "False");
         assert!(refused.message.contains("CN=Old CA"), "{}", refused.message);
         env.reconciles(2).await;
-        assert!(env.writes(mark).await.iter().all(|w| w == "PutObject"), "{:?}", env.writes(mark).await);
+        assert!(
+            env.writes(mark).await.iter().all(|w| w == "PutObject"),
+            "{:?}",
+            env.writes(mark).await
+        );
         assert_eq!(env.call(&host, "/", Some(&old.client)).await.status, 200);
         assert_eq!(tags(&env).await, []);
 
@@ -172,19 +244,34 @@ fn nobody_loses_access_by_a_takeover() {
         }
         let stranger = PrivateCa::new("Stranger").await;
         let answer = env.call(&host, "/", Some(&stranger.client)).await;
-        assert_eq!((answer.status, answer.body.contains("Forbidden")), (403, true), "{}", answer.body);
-        assert!(env.object_versions().await.contains(&version), "the older object is still there");
+        assert_eq!(
+            (answer.status, answer.body.contains("Forbidden")),
+            (403, true),
+            "{}",
+            answer.body
+        );
+        assert!(
+            env.object_versions().await.contains(&version),
+            "the older object is still there"
+        );
 
         // Once it is ours, the spec alone says who is trusted.
         examples::apply(&env, file, &[in_bucket, without_old]).await;
         env.ready("partners").await;
-        eventually("the old CA is out", async || match env.call(&host, "/", Some(&old.client)).await.status {
-            403 => Ok(()),
-            other => Err(other.to_string()),
+        eventually("the old CA is out", async || {
+            match env.call(&host, "/", Some(&old.client)).await.status {
+                403 => Ok(()),
+                other => Err(other.to_string()),
+            }
         })
         .await;
         let writes = env.writes(mark).await;
-        assert!(!writes.iter().any(|w| w == "CreateDomainName" || w == "DeleteDomainName"), "{writes:?}");
+        assert!(
+            !writes
+                .iter()
+                .any(|w| w == "CreateDomainName" || w == "DeleteDomainName"),
+            "{writes:?}"
+        );
     });
 }
 
@@ -196,28 +283,45 @@ fn what_cannot_have_mutual_tls_is_named_and_left_alone() {
         let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
         let made = async |kind: EndpointType, policy: SecurityPolicy| {
             let types = EndpointConfiguration::builder().types(kind.clone()).build();
-            let mut request = v1.create_domain_name().domain_name(env.host()).endpoint_configuration(types);
+            let mut request = v1
+                .create_domain_name()
+                .domain_name(env.host())
+                .endpoint_configuration(types);
             request = match kind {
                 EndpointType::Edge => request.certificate_arn(&arn),
                 _ => request.regional_certificate_arn(&arn),
             };
             request.security_policy(policy).send().await.unwrap();
         };
-        let remove = async || v1.delete_domain_name().domain_name(env.host()).send().await.unwrap();
+        let remove = async || {
+            v1.delete_domain_name()
+                .domain_name(env.host())
+                .send()
+                .await
+                .unwrap()
+        };
 
         made(EndpointType::Edge, SecurityPolicy::Tls12).await;
         let mark = env.mark().await;
         env.create_domain("d", json!({"adoptionPolicy": "Unowned"})).await;
-        let refused = env.condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
+        let refused = env
+            .condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected")
+            .await;
         assert!(refused.message.contains("EDGE"), "{}", refused.message);
         remove().await;
         made(EndpointType::Regional, SecurityPolicy::Tls10).await;
-        env.condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected" && c.message.contains("TLS_1_0")).await;
+        env.condition("d", "DomainProgrammed", |c| {
+            c.reason == "DomainRejected" && c.message.contains("TLS_1_0")
+        })
+        .await;
         remove().await;
         let writes = env.writes(mark).await;
         let ours = |w: &&String| !w.starts_with("DeleteDomainName") && !w.starts_with("CreateDomainName");
-        let touched: Vec<_> =
-            writes.iter().filter(ours).filter(|w| w.contains("Domain") || w.contains("Tag")).collect();
+        let touched: Vec<_> = writes
+            .iter()
+            .filter(ours)
+            .filter(|w| w.contains("Domain") || w.contains("Tag"))
+            .collect();
         assert_eq!(touched, [""; 0], "{writes:?}");
     });
 }
@@ -228,17 +332,37 @@ fn another_routing_mode_is_named() {
     run(async {
         let env = TestEnv::start("routing").await;
         existing::serving(&env, None).await;
-        let config = env.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+        let config = env
+            .gateway_domain()
+            .await
+            .domain_name_configurations
+            .unwrap()
+            .remove(0);
         let config = aws_sdk_apigatewayv2::types::DomainNameConfiguration::builder()
             .set_certificate_arn(config.certificate_arn)
             .set_endpoint_type(config.endpoint_type)
             .set_security_policy(config.security_policy)
             .build();
-        let request = env.gateway().update_domain_name().domain_name(env.host()).domain_name_configurations(config);
-        request.routing_mode(RoutingMode::RoutingRuleThenApiMapping).send().await.unwrap();
-        env.create_domain("partners", json!({"adoptionPolicy": "Unowned"})).await;
-        let refused = env.condition("partners", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
-        assert!(refused.message.contains("ROUTING_RULE_THEN_API_MAPPING"), "{}", refused.message);
+        let request = env
+            .gateway()
+            .update_domain_name()
+            .domain_name(env.host())
+            .domain_name_configurations(config);
+        request
+            .routing_mode(RoutingMode::RoutingRuleThenApiMapping)
+            .send()
+            .await
+            .unwrap();
+        env.create_domain("partners", json!({"adoptionPolicy": "Unowned"}))
+            .await;
+        let refused = env
+            .condition("partners", "DomainProgrammed", |c| c.reason == "DomainRejected")
+            .await;
+        assert!(
+            refused.message.contains("ROUTING_RULE_THEN_API_MAPPING"),
+            "{}",
+            refused.message
+        );
         assert_eq!(tags(&env).await, []);
     });
 }
@@ -249,12 +373,20 @@ fn a_taken_over_domain_goes_when_the_spec_says_so() {
         let env = TestEnv::start("adopteddelete").await;
         existing::serving(&env, None).await;
         let theirs = env.server_certificates().await;
-        env.create_domain("d", json!({"adoptionPolicy": "Unowned", "deletionPolicy": "Delete"})).await;
+        env.create_domain(
+            "d",
+            json!({"adoptionPolicy": "Unowned", "deletionPolicy": "Delete"}),
+        )
+        .await;
         env.ready("d").await;
         env.delete_domain("d").await;
         assert_eq!(env.gateway_domains().await, [""; 0]);
         assert_eq!(env.object_versions().await, [""; 0]);
-        assert_eq!(env.server_certificates().await, theirs, "their certificate is not ours to delete");
+        assert_eq!(
+            env.server_certificates().await,
+            theirs,
+            "their certificate is not ours to delete"
+        );
         assert!(env.record(RrType::A).await.is_some(), "nor their record");
     });
 }
@@ -267,14 +399,19 @@ fn a_status_that_only_aws_ends_is_shown_with_its_message() {
         env.ready("d").await;
         let host = env.host();
         let say = async |status: &str, message: &str| {
-            env.control().set_domain_status(&env.account.id, &host, status, message).await.unwrap();
+            env.control()
+                .set_domain_status(&env.account.id, &host, status, message)
+                .await
+                .unwrap();
         };
         for (status, remedy) in [
             ("PENDING_CERTIFICATE_REIMPORT", "import a certificate"),
             ("PENDING_OWNERSHIP_VERIFICATION", "ownershipVerificationArn"),
         ] {
             say(status, "the emulator says why").await;
-            let locked = env.condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected").await;
+            let locked = env
+                .condition("d", "DomainProgrammed", |c| c.reason == "DomainRejected")
+                .await;
             assert_eq!(locked.status, "False");
             for part in [status, "the emulator says why", remedy] {
                 assert!(locked.message.contains(part), "{}", locked.message);

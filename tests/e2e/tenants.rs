@@ -1,5 +1,6 @@
-//! Attacks on what belongs to others, each by a tenant: a user of one namespace with its own token, who may write MtlsDomains,
-//! ClientCertificates, Secrets and ConfigMaps there and nothing else. Judged by the journal of AWS calls and by what is left standing.
+//! Attacks on what belongs to others, each by a tenant: a user of one namespace with its own token, who may
+//! write MtlsDomains, ClientCertificates, Secrets and ConfigMaps there and nothing else. Judged by the
+//! journal of AWS calls and by what is left standing.
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::{core::v1::Namespace, rbac::v1};
@@ -36,9 +37,17 @@ impl Tenant {
             {"apiGroups": ["mtls-operator.io"], "resources": ["mtlsdomains", "clientcertificates"], "verbs": ["*"]},
             {"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["*"]},
         ]);
-        let tenant = Tenant { client: user(env, namespace, rules).await, namespace: namespace.into() };
+        let tenant = Tenant {
+            client: user(env, namespace, rules).await,
+            namespace: namespace.into(),
+        };
         eventually("the tenant's rights", async || {
-            tenant.domains().list(&Default::default()).await.map(drop).map_err(|e| e.to_string())
+            tenant
+                .domains()
+                .list(&Default::default())
+                .await
+                .map(drop)
+                .map_err(|e| e.to_string())
         })
         .await;
         tenant
@@ -54,27 +63,47 @@ impl Tenant {
             "spec": spec,
         });
         let object = serde_json::from_value(object).unwrap();
-        self.domains().create(&PostParams::default(), &object).await.unwrap()
+        self.domains()
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap()
     }
 
     async fn patch(&self, name: &str, patch: Value) {
-        self.domains().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        self.domains()
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
     }
 
     /// The message of the condition Accepted, once it is False for this reason.
     async fn refused(&self, name: &str, reason: &str) -> String {
         eventually(&format!("{reason} of {name}"), async || {
-            let conditions = self.domains().get(name).await.unwrap().status.unwrap_or_default().conditions;
-            let refused = conditions.iter().find(|c| c.type_ == "Accepted" && c.status == "False");
-            refused.filter(|c| c.reason == reason).map(|c| c.message.clone()).ok_or(format!("{conditions:?}"))
+            let conditions = self
+                .domains()
+                .get(name)
+                .await
+                .unwrap()
+                .status
+                .unwrap_or_default()
+                .conditions;
+            let refused = conditions
+                .iter()
+                .find(|c| c.type_ == "Accepted" && c.status == "False");
+            refused
+                .filter(|c| c.reason == reason)
+                .map(|c| c.message.clone())
+                .ok_or(format!("{conditions:?}"))
         })
         .await
     }
 
     async fn gone(&self, name: &str) {
-        eventually(&format!("the end of {name}"), async || match self.domains().get_opt(name).await.unwrap() {
-            None => Ok(()),
-            Some(left) => Err(format!("{:?}", left.status)),
+        eventually(&format!("the end of {name}"), async || {
+            match self.domains().get_opt(name).await.unwrap() {
+                None => Ok(()),
+                Some(left) => Err(format!("{:?}", left.status)),
+            }
         })
         .await;
     }
@@ -92,13 +121,25 @@ pub async fn user(env: &TestEnv, namespace: &str, rules: Value) -> Client {
         Api::<v1::Role>::namespaced(env.client.clone(), namespace),
         Api::<v1::RoleBinding>::namespaced(env.client.clone(), namespace),
     );
-    roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
-    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    roles
+        .create(&PostParams::default(), &serde_json::from_value(role).unwrap())
+        .await
+        .unwrap();
+    bindings
+        .create(&PostParams::default(), &serde_json::from_value(binding).unwrap())
+        .await
+        .unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kubeconfig");
-    world().kubernetes.service_account_kubeconfig(namespace, "tenant", &path).await.unwrap();
+    world()
+        .kubernetes
+        .service_account_kubeconfig(namespace, "tenant", &path)
+        .await
+        .unwrap();
     let kubeconfig = Kubeconfig::read_from(&path).unwrap();
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     config.proxy_url = None;
     Client::try_from(config).unwrap()
 }
@@ -133,21 +174,48 @@ fn nothing_outside_of_the_policy_is_called_for() {
                 json!({"serverCertificate": {"request": {"subjectAlternativeNames": [format!("www.{there}")]}}}),
                 "subjectAlternativeNames",
             ),
-            (json!({"dns": {"route53": {"hostedZoneId": zone_of_others}}}), "spec.dns.route53.hostedZoneId"),
-            (json!({"dns": {"route53": {"hostedZoneId": "ZNOTTHERE"}}}), "spec.dns.route53.hostedZoneId"),
-            (json!({"dns": {"route53": {"assumeRole": role(account)}}}), "spec.dns.route53.assumeRole"),
-            (json!({"aws": {"assumeRole": role(account)}}), "spec.aws.assumeRole"),
+            (
+                json!({"dns": {"route53": {"hostedZoneId": zone_of_others}}}),
+                "spec.dns.route53.hostedZoneId",
+            ),
+            (
+                json!({"dns": {"route53": {"hostedZoneId": "ZNOTTHERE"}}}),
+                "spec.dns.route53.hostedZoneId",
+            ),
+            (
+                json!({"dns": {"route53": {"assumeRole": role(account)}}}),
+                "spec.dns.route53.assumeRole",
+            ),
+            (
+                json!({"aws": {"assumeRole": role(account)}}),
+                "spec.aws.assumeRole",
+            ),
             (json!({"aws": {"assumeRole": role(own)}}), "spec.aws.assumeRole"),
             (json!({"aws": {"region": "us-east-1"}}), "Region us-east-1"),
-            (json!({"aws": {"accountId": account}}), &format!("account {account}")),
-            (json!({"truststore": {"bucket": "their-truststores"}}), "spec.truststore: s3://their-truststores/"),
-            (json!({"truststore": {"key": "e2e/other/d.pem"}}), "spec.truststore: s3://"),
-            (json!({"truststore": {"key": format!("e2e/{}/../other/d.pem", env.namespace)}}), "spec.truststore: s3://"),
+            (
+                json!({"aws": {"accountId": account}}),
+                &format!("account {account}"),
+            ),
+            (
+                json!({"truststore": {"bucket": "their-truststores"}}),
+                "spec.truststore: s3://their-truststores/",
+            ),
+            (
+                json!({"truststore": {"key": "e2e/other/d.pem"}}),
+                "spec.truststore: s3://",
+            ),
+            (
+                json!({"truststore": {"key": format!("e2e/{}/../other/d.pem", env.namespace)}}),
+                "spec.truststore: s3://",
+            ),
             (
                 json!({"truststore": {"kmsKeyArn": format!("arn:aws:kms:eu-west-1:{own}:key/theirs")}}),
                 "spec.truststore.kmsKeyArn",
             ),
-            (json!({"serverCertificate": {"existing": {"arn": certificate}}}), "existing.arn"),
+            (
+                json!({"serverCertificate": {"existing": {"arn": certificate}}}),
+                "existing.arn",
+            ),
             (
                 json!({"serverCertificate": {"existing": {"arn": format!("arn:aws:acm:eu-west-1:{own}:certificate/own-1"), "ownershipVerificationArn": certificate}}}),
                 "existing.ownershipVerificationArn",
@@ -158,25 +226,38 @@ fn nothing_outside_of_the_policy_is_called_for() {
         let mut told = vec![];
         for (n, (more, _)) in rows.iter().enumerate() {
             let mut spec = json!({"domainName": format!("attack-{n}.{zone}"), "deletionPolicy": "Delete"});
-            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            spec.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             tenant.create(json!({"name": format!("attack-{n}")}), spec).await;
         }
         for (n, (_, field)) in rows.iter().enumerate() {
             let name = format!("attack-{n}");
             let message = bounded.not_permitted(&name, field).await;
             // His own words, and none of the rule's.
-            assert!(!message.contains("own-*") && !message.contains("role/own"), "{message}");
+            assert!(
+                !message.contains("own-*") && !message.contains("role/own"),
+                "{message}"
+            );
             told.push(message);
         }
         let not_owned = told[3].replace(&zone_of_others, "ZNOTTHERE");
         assert_eq!(not_owned, told[4], "whether a zone is there is not told");
         for n in 0..rows.len() {
-            tenant.domains().delete(&format!("attack-{n}"), &DeleteParams::default()).await.unwrap();
+            tenant
+                .domains()
+                .delete(&format!("attack-{n}"), &DeleteParams::default())
+                .await
+                .unwrap();
             tenant.gone(&format!("attack-{n}")).await;
         }
         assert_eq!(bounded.operations(mark).await, BTreeSet::new());
         for account in [account.as_str(), "us-east-1"] {
-            let which = Calls { account, since: mark, ..Calls::default() };
+            let which = Calls {
+                account,
+                since: mark,
+                ..Calls::default()
+            };
             assert_eq!(env.control().calls(&which).await.unwrap().calls.len(), 0);
         }
     });
@@ -200,15 +281,30 @@ fn which_apis_there_are_is_not_told_and_one_of_others_is_not_touched() {
             told.insert(message.replace(id, "ID"));
             let status = serde_json::to_value(tenant.domains().get(name).await.unwrap().status).unwrap();
             let conditions = status["conditions"].as_array().unwrap();
-            assert_eq!(conditions.len(), 2, "Accepted and Ready and nothing else: {conditions:?}");
-            tenant.domains().delete(name, &DeleteParams::default()).await.unwrap();
+            assert_eq!(
+                conditions.len(),
+                2,
+                "Accepted and Ready and nothing else: {conditions:?}"
+            );
+            tenant
+                .domains()
+                .delete(name, &DeleteParams::default())
+                .await
+                .unwrap();
             tenant.gone(name).await;
         }
         assert_eq!(told.len(), 1, "{told:?}");
-        let which = Calls { account: &env.account.id, since: mark, ..Calls::default() };
+        let which = Calls {
+            account: &env.account.id,
+            since: mark,
+            ..Calls::default()
+        };
         let calls = env.control().calls(&which).await.unwrap().calls;
-        let touched: BTreeSet<_> =
-            calls.iter().filter(|c| c.resource.contains(&theirs)).map(|c| c.operation.as_str()).collect();
+        let touched: BTreeSet<_> = calls
+            .iter()
+            .filter(|c| c.resource.contains(&theirs))
+            .map(|c| c.operation.as_str())
+            .collect();
         assert_eq!(touched, ["GetApi"].into(), "its tags were looked at");
         assert_eq!(env.writes(mark).await, [""; 0]);
     });
@@ -225,12 +321,19 @@ fn deleting_a_domain_reaches_no_api_that_its_spec_was_given_before() {
         // As the operator leaves them in the middle of its work for others.
         let gateway = env.gateway();
         let mut theirs = vec![];
-        for (name, key, value) in
-            [("stale", PENDING_IDENTITY_TAG, "d1"), ("served", "mtls-operator.io/header.x-sub", "c/other/d")]
-        {
+        for (name, key, value) in [
+            ("stale", PENDING_IDENTITY_TAG, "d1"),
+            ("served", "mtls-operator.io/header.x-sub", "c/other/d"),
+        ] {
             let id = http_api(&env.account, name, None).await.unwrap();
             let arn = format!("arn:aws:apigateway:{}::/apis/{id}", env.account.region);
-            gateway.tag_resource().resource_arn(arn).tags(key, value).send().await.unwrap();
+            gateway
+                .tag_resource()
+                .resource_arn(arn)
+                .tags(key, value)
+                .send()
+                .await
+                .unwrap();
             theirs.push(id);
         }
         let mappings = json!([{"path": "", "api": {"id": env.prepared.api_id, "stage": "$default"}}]);
@@ -244,18 +347,34 @@ fn deleting_a_domain_reaches_no_api_that_its_spec_was_given_before() {
         let paths = ["", "b"].iter().zip(&theirs);
         let mapping = |(path, id)| json!({"path": path, "api": {"id": id, "stage": "$default"}});
         let mappings: Vec<_> = paths.map(mapping).collect();
-        tenant.patch("d", json!({"spec": {"mappings": mappings, "restDeployment": "Allow"}})).await;
-        tenant.domains().delete("d", &DeleteParams::default()).await.unwrap();
+        tenant
+            .patch(
+                "d",
+                json!({"spec": {"mappings": mappings, "restDeployment": "Allow"}}),
+            )
+            .await;
+        tenant
+            .domains()
+            .delete("d", &DeleteParams::default())
+            .await
+            .unwrap();
         tenant.gone("d").await;
         assert_eq!(env.gateway_domains().await, [""; 0], "its own is deleted");
-        let which = Calls { account: &env.account.id, since: mark, ..Calls::default() };
+        let which = Calls {
+            account: &env.account.id,
+            since: mark,
+            ..Calls::default()
+        };
         for call in env.control().calls(&which).await.unwrap().calls {
             let not_owned = theirs.iter().any(|id| call.resource.contains(id.as_str()));
             assert!(!not_owned || call.operation == "GetApi", "{call:?}");
         }
         for id in theirs {
             let tags = gateway.get_api().api_id(id).send().await.unwrap().tags.unwrap();
-            assert!(tags.keys().any(|key| key.starts_with("mtls-operator.io/")), "{tags:?}");
+            assert!(
+                tags.keys().any(|key| key.starts_with("mtls-operator.io/")),
+                "{tags:?}"
+            );
         }
     });
 }
@@ -273,7 +392,9 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
                 "name": "attacker", "namespaces": {"names": [tenant.namespace]}, "adoption": "Unowned",
                 "domainSuffixes": [format!("attacker.{}", env.prepared.zone)],
             });
-            rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            rule.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             rule
         };
         bounded.rules(&json!([own, attackers(json!({}))]));
@@ -291,32 +412,58 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
         });
         let shown = async || {
             let g = env.gateway_domain().await;
-            format!("{:?} {:?} {:?}", g.domain_name_configurations, g.mutual_tls_authentication, g.tags)
+            format!(
+                "{:?} {:?} {:?}",
+                g.domain_name_configurations, g.mutual_tls_authentication, g.tags
+            )
         };
         let before = shown().await;
         let statuses = async || {
             env.ready("d").await;
             assert_eq!(shown().await, before);
-            assert_eq!(env.gateway_domain().await.tags.unwrap().get(OWNER_TAG), Some(&env.owner("d")));
-            assert_eq!((env.mapped().await.len(), env.object_versions().await.len()), (1, 1));
+            assert_eq!(
+                env.gateway_domain().await.tags.unwrap().get(OWNER_TAG),
+                Some(&env.owner("d"))
+            );
+            assert_eq!(
+                (env.mapped().await.len(), env.object_versions().await.len()),
+                (1, 1)
+            );
         };
 
         // As if it had been served and had something to clean up.
         let mark = env.mark().await;
         tenant.create(forged.clone(), spec.clone()).await;
         let told = tenant.refused("d", "NotPermitted").await;
-        assert!(told.starts_with(&format!("spec.domainName: {}", env.host())), "{told}");
-        tenant.domains().delete("d", &DeleteParams::default()).await.unwrap();
+        assert!(
+            told.starts_with(&format!("spec.domainName: {}", env.host())),
+            "{told}"
+        );
+        tenant
+            .domains()
+            .delete("d", &DeleteParams::default())
+            .await
+            .unwrap();
         eventually("the deletion waits", async || {
             let told = tenant.refused("d", "NotPermitted").await;
-            if told.contains("nothing is deleted in AWS") { Ok(()) } else { Err(told) }
+            if told.contains("nothing is deleted in AWS") {
+                Ok(())
+            } else {
+                Err(told)
+            }
         })
         .await;
-        tenant.patch("d", json!({"metadata": {"annotations": {"mtls-operator.io/abandon": "d"}}})).await;
+        tenant
+            .patch(
+                "d",
+                json!({"metadata": {"annotations": {"mtls-operator.io/abandon": "d"}}}),
+            )
+            .await;
         tenant.gone("d").await;
         statuses().await;
 
-        // The same where the policy lets both have the name: the older has it, and marks in AWS say whose things are.
+        // The same where the policy lets both have the name: the older has it, and marks in AWS say whose
+        // things are.
         bounded.rules(
             &json!([own, {"name": "attacker", "namespaces": {"names": [tenant.namespace]}, "adoption": "Unowned"}]),
         );
@@ -336,7 +483,11 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
         tenant.create(forged, spec).await;
         let told = tenant.refused("d", "DomainNameClaimed").await;
         assert!(!told.contains(&env.namespace), "{told}");
-        tenant.domains().delete("d", &DeleteParams::default()).await.unwrap();
+        tenant
+            .domains()
+            .delete("d", &DeleteParams::default())
+            .await
+            .unwrap();
         tenant.gone("d").await;
         statuses().await;
         assert_eq!(env.writes(mark).await, [""; 0]);
@@ -352,11 +503,18 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
         let tenant = Tenant::of(env, &env.namespace).await;
         let victims: Api<MtlsDomain> = Api::namespaced(tenant.client.clone(), &env.beside("victim"));
         let abandon = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/abandon": "d"}}}));
-        assert!(is_forbidden(victims.patch("d", &PatchParams::default(), &abandon).await), "not in another namespace");
+        assert!(
+            is_forbidden(victims.patch("d", &PatchParams::default(), &abandon).await),
+            "not in another namespace"
+        );
         assert!(is_forbidden(victims.get("d").await));
         let namespaces = Api::<Namespace>::all(tenant.client.clone());
         let label = Patch::Merge(json!({"metadata": {"labels": {"team": "victim"}}}));
-        assert!(is_forbidden(namespaces.patch(&env.namespace, &PatchParams::default(), &label).await));
+        assert!(is_forbidden(
+            namespaces
+                .patch(&env.namespace, &PatchParams::default(), &label)
+                .await
+        ));
 
         // The status is the operator's: with the object it is ignored, and alone it is refused.
         let claims = json!({
@@ -374,25 +532,46 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
             "spec": not_owned, "status": claims,
         });
         let mark = env.mark().await;
-        let made =
-            tenant.domains().create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        let made = tenant
+            .domains()
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await
+            .unwrap();
         assert_eq!(made.status.unwrap_or_default().certificate, None);
         // (The role of this test has * on mtlsdomains, which is not their status.)
         let patch = Patch::Merge(json!({"status": claims}));
-        assert!(is_forbidden(tenant.domains().patch_status("forged", &PatchParams::default(), &patch).await));
+        assert!(is_forbidden(
+            tenant
+                .domains()
+                .patch_status("forged", &PatchParams::default(), &patch)
+                .await
+        ));
         tenant.refused("forged", "NotPermitted").await;
         // Whoever may write it all the same decides nothing either.
-        env.domains().patch_status("forged", &PatchParams::default(), &patch).await.unwrap();
+        env.domains()
+            .patch_status("forged", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
         tenant.patch("forged", json!({"metadata": {"finalizers": ["mtls-operator.io/cleanup"], "annotations": {"mtls-operator.io/home": "999999999999/eu-west-1"}}})).await;
         tenant.refused("forged", "NotPermitted").await;
-        tenant.domains().delete("forged", &DeleteParams::default()).await.unwrap();
+        tenant
+            .domains()
+            .delete("forged", &DeleteParams::default())
+            .await
+            .unwrap();
         eventually("the deletion waits", async || {
             let told = tenant.refused("forged", "NotPermitted").await;
-            if told.contains("nothing is deleted in AWS") { Ok(()) } else { Err(told) }
+            if told.contains("nothing is deleted in AWS") {
+                Ok(())
+            } else {
+                Err(told)
+            }
         })
         .await;
         assert_eq!(bounded.operations(mark).await, BTreeSet::new());
-        tenant.patch("forged", json!({"metadata": {"finalizers": []}})).await;
+        tenant
+            .patch("forged", json!({"metadata": {"finalizers": []}}))
+            .await;
         tenant.gone("forged").await;
 
         // A home of his own making, before the first reconcile: nothing is made, read or deleted there.
@@ -400,16 +579,30 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
         let theirs = world().aws.new_account();
         let mark = env.mark().await;
         let home = format!("{}/{}", theirs.id, theirs.region);
-        let spec = json!({"domainName": env.host(), "trust": {"authorities": [{"name": "a", "generate": {}}]}});
+        let spec =
+            json!({"domainName": env.host(), "trust": {"authorities": [{"name": "a", "generate": {}}]}});
         let metadata = json!({"name": "home", "finalizers": ["mtls-operator.io/cleanup"], "annotations": {"mtls-operator.io/home": home}});
         tenant.create(metadata, spec).await;
         tenant.refused("home", "HomeChanged").await;
-        tenant.domains().delete("home", &DeleteParams::default()).await.unwrap();
+        tenant
+            .domains()
+            .delete("home", &DeleteParams::default())
+            .await
+            .unwrap();
         tenant.refused("home", "HomeChanged").await;
-        tenant.patch("home", json!({"metadata": {"annotations": {"mtls-operator.io/abandon": "home"}}})).await;
+        tenant
+            .patch(
+                "home",
+                json!({"metadata": {"annotations": {"mtls-operator.io/abandon": "home"}}}),
+            )
+            .await;
         tenant.gone("home").await;
         assert_eq!(env.writes(mark).await, [""; 0]);
-        let which = Calls { account: &theirs.id, since: mark, ..Calls::default() };
+        let which = Calls {
+            account: &theirs.id,
+            since: mark,
+            ..Calls::default()
+        };
         assert_eq!(env.control().calls(&which).await.unwrap().calls.len(), 0);
     });
 }
@@ -422,47 +615,93 @@ fn a_label_decides_what_a_namespace_may_do_and_a_tenant_cannot_write_it() {
         bounded.tag_api().await;
         let tenant = Tenant::of(env, &env.namespace).await;
         let team = &env.namespace;
-        bounded.rules(&json!([bounded.rule(json!({"namespaces": {"matchLabels": {"team": team}}}))]));
+        bounded.rules(&json!([
+            bounded.rule(json!({"namespaces": {"matchLabels": {"team": team}}}))
+        ]));
         let mark = env.mark().await;
         let mappings = json!([{"path": "", "api": {"id": env.prepared.api_id, "stage": "$default"}}]);
         let trust = json!({"authorities": [{"name": "partners", "generate": {}}]});
         tenant
-            .create(json!({"name": "d"}), json!({"domainName": env.host(), "mappings": mappings, "trust": trust}))
+            .create(
+                json!({"name": "d"}),
+                json!({"domainName": env.host(), "mappings": mappings, "trust": trust}),
+            )
             .await;
         // As long as labels cannot be read nothing is decided, either way.
         let unclear = env.condition("d", "Accepted", |c| c.status == "Unknown").await;
-        assert!(unclear.message.contains("labels of the namespace"), "{}", unclear.message);
-        grant_namespaces(&world().kubernetes, &env.namespace).await.unwrap();
+        assert!(
+            unclear.message.contains("labels of the namespace"),
+            "{}",
+            unclear.message
+        );
+        grant_namespaces(&world().kubernetes, &env.namespace)
+            .await
+            .unwrap();
         tenant.refused("d", "NotPermitted").await;
 
-        let (namespaces, admin) =
-            (Api::<Namespace>::all(tenant.client.clone()), Api::<Namespace>::all(env.client.clone()));
+        let (namespaces, admin) = (
+            Api::<Namespace>::all(tenant.client.clone()),
+            Api::<Namespace>::all(env.client.clone()),
+        );
         let params = PatchParams::default();
         let label = |value: Value| Patch::Merge(json!({"metadata": {"labels": {"team": value}}}));
-        assert!(is_forbidden(namespaces.patch(&env.namespace, &params, &label(json!(team))).await));
+        assert!(is_forbidden(
+            namespaces
+                .patch(&env.namespace, &params, &label(json!(team)))
+                .await
+        ));
         let mut own = admin.get(&env.namespace).await.unwrap();
-        own.metadata.labels.get_or_insert_default().insert("team".into(), team.clone());
-        assert!(is_forbidden(namespaces.replace(&env.namespace, &PostParams::default(), &own).await));
+        own.metadata
+            .labels
+            .get_or_insert_default()
+            .insert("team".into(), team.clone());
+        assert!(is_forbidden(
+            namespaces
+                .replace(&env.namespace, &PostParams::default(), &own)
+                .await
+        ));
         let another =
-            serde_json::from_value(json!({"metadata": {"name": "another", "labels": {"team": team}}})).unwrap();
-        assert!(is_forbidden(namespaces.create(&PostParams::default(), &another).await));
+            serde_json::from_value(json!({"metadata": {"name": "another", "labels": {"team": team}}}))
+                .unwrap();
+        assert!(is_forbidden(
+            namespaces.create(&PostParams::default(), &another).await
+        ));
         // A label of the object is not one of its namespace.
         tenant
-            .patch("d", json!({"metadata": {"labels": {"team": team}}, "spec": {"ipAddressType": "DualStack"}}))
+            .patch(
+                "d",
+                json!({"metadata": {"labels": {"team": team}}, "spec": {"ipAddressType": "DualStack"}}),
+            )
             .await;
-        env.condition("d", "Accepted", |c| c.reason == "NotPermitted").await;
+        env.condition("d", "Accepted", |c| c.reason == "NotPermitted")
+            .await;
         assert_eq!(bounded.operations(mark).await, BTreeSet::new());
 
-        admin.patch(&env.namespace, &params, &label(json!(team))).await.unwrap();
+        admin
+            .patch(&env.namespace, &params, &label(json!(team)))
+            .await
+            .unwrap();
         env.ready("d").await;
         // A namespace that loses its label: served no further, and nothing is deleted.
-        admin.patch(&env.namespace, &params, &label(Value::Null)).await.unwrap();
+        admin
+            .patch(&env.namespace, &params, &label(Value::Null))
+            .await
+            .unwrap();
         tenant.refused("d", "NotPermitted").await;
         let mark = env.mark().await;
-        tenant.patch("d", json!({"spec": {"ipAddressType": "IPv4"}})).await;
-        env.condition("d", "Accepted", |c| c.reason == "NotPermitted").await;
-        assert_eq!((bounded.operations(mark).await, env.gateway_domains().await), (BTreeSet::new(), vec![env.host()]));
-        admin.patch(&env.namespace, &params, &label(json!(team))).await.unwrap();
+        tenant
+            .patch("d", json!({"spec": {"ipAddressType": "IPv4"}}))
+            .await;
+        env.condition("d", "Accepted", |c| c.reason == "NotPermitted")
+            .await;
+        assert_eq!(
+            (bounded.operations(mark).await, env.gateway_domains().await),
+            (BTreeSet::new(), vec![env.host()])
+        );
+        admin
+            .patch(&env.namespace, &params, &label(json!(team)))
+            .await
+            .unwrap();
         env.ready("d").await;
     });
 }

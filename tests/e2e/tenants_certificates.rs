@@ -1,5 +1,6 @@
-//! Attacks on a domain and on each other by tenants who may request certificates in a namespace of their own, each with its own token and the
-//! rights of examples/rbac.yaml. Judged by what is in Kubernetes and in the truststore afterwards.
+//! Attacks on a domain and on each other by tenants who may request certificates in a namespace of their own,
+//! each with its own token and the rights of examples/rbac.yaml. Judged by what is in Kubernetes and in the
+//! truststore afterwards.
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams, PostParams};
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -15,13 +16,23 @@ use crate::{
 /// A tenant who may request, and owns the Secrets of its namespace.
 async fn requester(env: &TestEnv, name: &str) -> Team {
     let roles: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../examples/rbac.yaml")).unwrap();
-    let role = roles.iter().find(|r| r["metadata"]["name"] == "mtls-operator-may-request").unwrap();
+    let role = roles
+        .iter()
+        .find(|r| r["metadata"]["name"] == "mtls-operator-may-request")
+        .unwrap();
     let mut rules = role["rules"].as_array().unwrap().clone();
     rules.push(json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]}));
     let namespace = env.beside(name);
-    let team = Team { client: user(env, &namespace, rules.into()).await, namespace };
+    let team = Team {
+        client: user(env, &namespace, rules.into()).await,
+        namespace,
+    };
     eventually("the tenant's rights", async || {
-        team.api(CERTIFICATE).list(&Default::default()).await.map(drop).map_err(|e| e.to_string())
+        team.api(CERTIFICATE)
+            .list(&Default::default())
+            .await
+            .map(drop)
+            .map_err(|e| e.to_string())
     })
     .await;
     team
@@ -32,8 +43,14 @@ fn csr(common_name: &str, uri: Option<&str>) -> String {
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.distinguished_name.remove(DnType::CommonName);
     params.distinguished_name.push(DnType::CommonName, common_name);
-    params.subject_alt_names.extend(uri.map(|uri| rcgen::SanType::URI(uri.try_into().unwrap())));
-    params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+    params
+        .subject_alt_names
+        .extend(uri.map(|uri| rcgen::SanType::URI(uri.try_into().unwrap())));
+    params
+        .serialize_request(&KeyPair::generate().unwrap())
+        .unwrap()
+        .pem()
+        .unwrap()
 }
 
 fn by_csr(env: &TestEnv, csr: &str) -> Value {
@@ -48,7 +65,8 @@ fn nobody_gets_somebody_elses_name() {
         let env = TestEnv::start_among("names", &["acme"], &[]).await;
         ready_domain(&env).await;
         let acme = requester(&env, "acme").await;
-        let example: Value = serde_saphyr::from_str(include_str!("../../examples/client-grant.yaml")).unwrap();
+        let example: Value =
+            serde_saphyr::from_str(include_str!("../../examples/client-grant.yaml")).unwrap();
         let mut grant = example["spec"].clone();
         grant["namespaces"] = json!({"names": [acme.namespace]});
         create(&env, GRANT, "acme", grant).await;
@@ -56,28 +74,71 @@ fn nobody_gets_somebody_elses_name() {
         let up = "spiffe://example.com/acme/../zeta";
         let subject = |more: Value| {
             let mut subject = json!({"commonName": "acme-1"});
-            more.as_object().unwrap().iter().for_each(|(field, value)| subject[field] = value.clone());
+            more.as_object()
+                .unwrap()
+                .iter()
+                .for_each(|(field, value)| subject[field] = value.clone());
             json!({"subject": subject})
         };
         let rows = [
             (asking(&env, "zeta-1", json!({})), "spec.subject.commonName"),
             (asking(&env, "acme-1", json!({"uris": [theirs]})), "spec.uris[0]"),
             (asking(&env, "acme-1", json!({"uris": [up]})), "spec.uris[0]"),
-            (asking(&env, "acme-1", json!({"dnsNames": ["zeta.example.com"]})), "spec.dnsNames[0]"),
-            (asking(&env, "acme-1", json!({"emailAddresses": ["ops@zeta.example.com"]})), "spec.emailAddresses[0]"),
-            (asking(&env, "acme-1", subject(json!({"organizations": ["Zeta"]}))), "spec.subject.organizations[0]"),
-            (asking(&env, "acme-1", json!({"issuance": "SelfSigned"})), "spec.issuance"),
-            (asking(&env, "acme-1", json!({"authority": "other"})), "spec.authority"),
-            (by_csr(&env, &csr("zeta-1", None)), "spec.csr (subject.commonName)"),
+            (
+                asking(&env, "acme-1", json!({"dnsNames": ["zeta.example.com"]})),
+                "spec.dnsNames[0]",
+            ),
+            (
+                asking(
+                    &env,
+                    "acme-1",
+                    json!({"emailAddresses": ["ops@zeta.example.com"]}),
+                ),
+                "spec.emailAddresses[0]",
+            ),
+            (
+                asking(&env, "acme-1", subject(json!({"organizations": ["Zeta"]}))),
+                "spec.subject.organizations[0]",
+            ),
+            (
+                asking(&env, "acme-1", json!({"issuance": "SelfSigned"})),
+                "spec.issuance",
+            ),
+            (
+                asking(&env, "acme-1", json!({"authority": "other"})),
+                "spec.authority",
+            ),
+            (
+                by_csr(&env, &csr("zeta-1", None)),
+                "spec.csr (subject.commonName)",
+            ),
             (by_csr(&env, &csr("acme-1", Some(theirs))), "spec.csr (uris[0])"),
             (by_csr(&env, &csr("acme-1", Some(up))), "spec.csr (uris[0])"),
             // Parts of a subject within a part of a subject.
-            (asking(&env, "acme-1,CN=zeta-1", json!({})), "must not contain = or ,"),
-            (asking(&env, "acme-1\nx-client: zeta-1", json!({})), "must not contain line breaks"),
-            (asking(&env, "acme-1\u{7}", json!({})), "must not contain line breaks or control characters"),
-            (by_csr(&env, &csr("acme-1=zeta-1", None)), "must not contain = or ,"),
-            (by_csr(&env, &csr("acme-1\r\nx-client: zeta-1", None)), "must not contain line breaks"),
-            (by_csr(&env, &csr("acme-1\u{2028}", None)), "must not contain line breaks or control characters"),
+            (
+                asking(&env, "acme-1,CN=zeta-1", json!({})),
+                "must not contain = or ,",
+            ),
+            (
+                asking(&env, "acme-1\nx-client: zeta-1", json!({})),
+                "must not contain line breaks",
+            ),
+            (
+                asking(&env, "acme-1\u{7}", json!({})),
+                "must not contain line breaks or control characters",
+            ),
+            (
+                by_csr(&env, &csr("acme-1=zeta-1", None)),
+                "must not contain = or ,",
+            ),
+            (
+                by_csr(&env, &csr("acme-1\r\nx-client: zeta-1", None)),
+                "must not contain line breaks",
+            ),
+            (
+                by_csr(&env, &csr("acme-1\u{2028}", None)),
+                "must not contain line breaks or control characters",
+            ),
         ];
         for (n, (spec, _)) in rows.iter().enumerate() {
             acme.request(&format!("c{n}"), spec.clone()).await;
@@ -102,7 +163,12 @@ fn nobody_gets_somebody_elses_name() {
         acme.patch("own", json!({"spec": {"uris": [theirs]}})).await;
         acme.refused("own", "spec.uris[0]").await;
         let secrets = acme.secrets().list(&Default::default()).await.unwrap().items;
-        assert_eq!(secrets.len(), 1, "{:?}", secrets.iter().map(|s| &s.metadata.name).collect::<Vec<_>>());
+        assert_eq!(
+            secrets.len(),
+            1,
+            "{:?}",
+            secrets.iter().map(|s| &s.metadata.name).collect::<Vec<_>>()
+        );
     });
 }
 
@@ -119,7 +185,8 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_told_of(
         let nowhere = json!({"domainRef": {"name": "nowhere", "namespace": env.namespace}});
         acme.request("nowhere", asking(&env, "acme-1", nowhere)).await;
         let in_no_namespace = json!({"domainRef": {"name": "partners", "namespace": "no-such-namespace"}});
-        acme.request("nobody", asking(&env, "acme-1", in_no_namespace)).await;
+        acme.request("nobody", asking(&env, "acme-1", in_no_namespace))
+            .await;
         let long = json!({"duration": "876000h"});
         acme.request("long", asking(&env, "acme-1", long)).await;
         let mut told = Vec::new();
@@ -127,41 +194,61 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_told_of(
             acme.refused(name, "").await;
             let object = acme.until(name, "Ready", |o| says(o, "Ready") == "False").await;
             let mut conditions = object["status"]["conditions"].clone();
-            conditions.as_array_mut().unwrap().iter_mut().for_each(|c| c["lastTransitionTime"] = Value::Null);
+            conditions
+                .as_array_mut()
+                .unwrap()
+                .iter_mut()
+                .for_each(|c| c["lastTransitionTime"] = Value::Null);
             told.push(conditions);
         }
         assert!(told.iter().all(|one| *one == told[0]), "{told:#?}");
 
         // References to Secrets are to those of its own namespace, also by names that exist elsewhere.
         create(&env, GRANT, "acme", granting(&acme.namespace, json!({}))).await;
-        let keystore =
-            |secret: &str| json!({"keystores": {"pkcs12": {"passwordSecretRef": {"name": secret, "key": "password"}}}});
+        let keystore = |secret: &str| json!({"keystores": {"pkcs12": {"passwordSecretRef": {"name": secret, "key": "password"}}}});
         for (name, secret) in [("reads", "victim"), ("reads-nothing", "no-such-secret")] {
             acme.request(name, asking(&env, "acme-1", keystore(secret))).await;
         }
         let mut told = Vec::new();
         for name in ["reads", "reads-nothing"] {
-            let object = acme.until(name, "not found", |o| says(o, "Ready") == "False").await;
-            let message = condition(&object, "Ready").unwrap()["message"].as_str().unwrap().to_owned();
+            let object = acme
+                .until(name, "not found", |o| says(o, "Ready") == "False")
+                .await;
+            let message = condition(&object, "Ready").unwrap()["message"]
+                .as_str()
+                .unwrap()
+                .to_owned();
             assert!(!message.contains("hunter2"));
             told.push(message.replace("victim", "?").replace("no-such-secret", "?"));
         }
         assert_eq!(told[0], told[1]);
 
-        // A secretName that exists elsewhere is written here; one that exists here and is not the certificate's is left alone.
-        acme.request("writes", asking(&env, "acme-2", json!({"secretName": "victim"}))).await;
+        // A secretName that exists elsewhere is written here; one that exists here and is not the
+        // certificate's is left alone.
+        acme.request("writes", asking(&env, "acme-2", json!({"secretName": "victim"})))
+            .await;
         acme.ready("writes").await;
-        assert_eq!(text(&env.secrets().get("victim").await.unwrap(), "password"), "hunter2");
+        assert_eq!(
+            text(&env.secrets().get("victim").await.unwrap(), "password"),
+            "hunter2"
+        );
         let theirs = json!({"metadata": {"name": "app"}, "stringData": {"password": "own"}});
-        acme.secrets().create(&PostParams::default(), &serde_json::from_value(theirs).unwrap()).await.unwrap();
-        acme.request("overwrites", asking(&env, "acme-3", json!({"secretName": "app"}))).await;
+        acme.secrets()
+            .create(&PostParams::default(), &serde_json::from_value(theirs).unwrap())
+            .await
+            .unwrap();
+        acme.request("overwrites", asking(&env, "acme-3", json!({"secretName": "app"})))
+            .await;
         acme.until("overwrites", "SecretNotOwned", |o| {
             condition(o, "Issued").is_some_and(|c| c["reason"] == "SecretNotOwned")
         })
         .await;
         assert_eq!(text(&acme.secrets().get("app").await.unwrap(), "password"), "own");
         // And what the tenant itself may reach by its own token.
-        let outside = Team { client: acme.client.clone(), namespace: env.namespace.clone() };
+        let outside = Team {
+            client: acme.client.clone(),
+            namespace: env.namespace.clone(),
+        };
         assert!(is_forbidden(outside.secrets().get("victim").await));
         assert!(is_forbidden(outside.api(DOMAIN).get("partners").await));
         assert!(is_forbidden(outside.api(GRANT).get("acme").await));
@@ -175,8 +262,18 @@ fn a_forged_secret_of_a_self_signed_certificate_adds_no_trust() {
         let env = TestEnv::start_among("forge", &["acme"], &[]).await;
         ready_domain(&env).await;
         let acme = requester(&env, "acme").await;
-        create(&env, GRANT, "acme", granting(&acme.namespace, json!({"issuance": "SelfSigned"}))).await;
-        acme.request("client", asking(&env, "acme-1", json!({"issuance": "SelfSigned"}))).await;
+        create(
+            &env,
+            GRANT,
+            "acme",
+            granting(&acme.namespace, json!({"issuance": "SelfSigned"})),
+        )
+        .await;
+        acme.request(
+            "client",
+            asking(&env, "acme-1", json!({"issuance": "SelfSigned"})),
+        )
+        .await;
         acme.ready("client").await;
         let good = acme.secrets().get("client").await.unwrap();
         // A certificate with somebody else's name into the Secret that the domain reads.
@@ -185,24 +282,41 @@ fn a_forged_secret_of_a_self_signed_certificate_adds_no_trust() {
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, "zeta-1");
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let forged = Caller { crt: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() };
-        let data = json!({"stringData": {"tls.crt": forged.crt, "ca.crt": forged.crt, "tls.key": forged.key}});
+        let forged = Caller {
+            crt: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        };
+        let data =
+            json!({"stringData": {"tls.crt": forged.crt, "ca.crt": forged.crt, "tls.key": forged.key}});
         for secret in ["client", "client-next"] {
-            let labels = json!({"metadata": {"name": secret, "labels": good.metadata.labels}, "type": good.type_});
+            let labels =
+                json!({"metadata": {"name": secret, "labels": good.metadata.labels}, "type": good.type_});
             let mut new = labels.clone();
             new["stringData"] = data["stringData"].clone();
             let patched = match secret {
-                "client" => acme.secrets().patch(secret, &PatchParams::default(), &Patch::Merge(data.clone())).await,
-                _ => acme.secrets().create(&PostParams::default(), &serde_json::from_value(new).unwrap()).await,
+                "client" => {
+                    acme.secrets()
+                        .patch(secret, &PatchParams::default(), &Patch::Merge(data.clone()))
+                        .await
+                }
+                _ => {
+                    acme.secrets()
+                        .create(&PostParams::default(), &serde_json::from_value(new).unwrap())
+                        .await
+                }
             };
             patched.unwrap();
         }
         // The domain has looked since: another certificate has come into its truststore.
-        acme.request("other", asking(&env, "acme-2", json!({"issuance": "SelfSigned"}))).await;
+        acme.request("other", asking(&env, "acme-2", json!({"issuance": "SelfSigned"})))
+            .await;
         acme.ready("other").await;
         assert!(!holds(&truststore(&env).await.1, &forged.crt));
         assert_ne!(forged.calls(&env).await, "200");
-        acme.until("client", "it is put right", |o| o["status"]["revision"].as_i64() > Some(1)).await;
+        acme.until("client", "it is put right", |o| {
+            o["status"]["revision"].as_i64() > Some(1)
+        })
+        .await;
     });
 }
 
@@ -217,7 +331,10 @@ fn annotations_status_and_owners_decide_nothing() {
 
         // The status is the operator's: with the object it is ignored, and alone it is refused.
         let at = "2026-01-01T00:00:00Z";
-        let yes = |type_: &str| json!({"type": type_, "status": "True", "reason": type_, "message": "by the ClientGrant acme", "lastTransitionTime": at, "observedGeneration": 1});
+        let yes = |type_: &str| {
+            json!({"type": type_, "status": "True", "reason": type_, "message": "by the \
+                                                  ClientGrant acme", "lastTransitionTime": at, "observedGeneration": 1})
+        };
         let claims = json!({"observedGeneration": 1, "conditions": [yes("Accepted"), yes("Issued"), yes("Ready")], "revision": 7});
         let forged = json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "spec": asking(&env, "acme-1", json!({})), "status": claims,
@@ -230,28 +347,60 @@ fn annotations_status_and_owners_decide_nothing() {
             },
         });
         let object = serde_json::from_value(forged).unwrap();
-        acme.api(CERTIFICATE).create(&PostParams::default(), &object).await.unwrap();
+        acme.api(CERTIFICATE)
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
         let patch = Patch::Merge(json!({"status": claims}));
-        assert!(is_forbidden(acme.api(CERTIFICATE).patch_status("forged", &PatchParams::default(), &patch).await));
+        assert!(is_forbidden(
+            acme.api(CERTIFICATE)
+                .patch_status("forged", &PatchParams::default(), &patch)
+                .await
+        ));
         // Even with that right, it decides nothing: no grant, no certificate.
         let admin = Team::admin(&env, &acme.namespace);
         if admin.api(CERTIFICATE).get_opt("forged").await.unwrap().is_some() {
-            admin.api(CERTIFICATE).patch_status("forged", &PatchParams::default(), &patch).await.unwrap();
+            admin
+                .api(CERTIFICATE)
+                .patch_status("forged", &PatchParams::default(), &patch)
+                .await
+                .unwrap();
         }
         acme.request("plain", asking(&env, "acme-1", json!({}))).await;
-        admin.api(CERTIFICATE).patch_status("plain", &PatchParams::default(), &patch).await.unwrap();
+        admin
+            .api(CERTIFICATE)
+            .patch_status("plain", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
         // To ask for a renewal is to be looked at, and no more.
-        acme.patch("plain", json!({"metadata": {"annotations": {"mtls-operator.io/renew": "please"}}})).await;
+        acme.patch(
+            "plain",
+            json!({"metadata": {"annotations": {"mtls-operator.io/renew": "please"}}}),
+        )
+        .await;
         acme.refused("plain", "no ClientGrant").await;
         for name in ["forged", "plain"] {
             assert!(acme.secrets().get_opt(name).await.unwrap().is_none(), "{name}");
         }
 
         // To ask for renewals of others' certificates.
-        let outside = Team { client: acme.client.clone(), namespace: env.namespace.clone() };
+        let outside = Team {
+            client: acme.client.clone(),
+            namespace: env.namespace.clone(),
+        };
         let renew = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}}));
-        assert!(is_forbidden(outside.api(CERTIFICATE).patch("victim", &PatchParams::default(), &renew).await));
-        assert!(is_forbidden(outside.api(CERTIFICATE).delete("victim", &Default::default()).await));
+        assert!(is_forbidden(
+            outside
+                .api(CERTIFICATE)
+                .patch("victim", &PatchParams::default(), &renew)
+                .await
+        ));
+        assert!(is_forbidden(
+            outside
+                .api(CERTIFICATE)
+                .delete("victim", &Default::default())
+                .await
+        ));
         let now = env.secrets().get("victim").await.unwrap();
         assert_eq!(now.data, victims.data, "the victim's Secret is as it was");
     });
@@ -263,13 +412,29 @@ fn many_objects_and_edits_starve_nobody() {
         let env = TestEnv::start_among("starve", &["acme", "zeta"], &[]).await;
         ready_domain(&env).await;
         let (acme, zeta) = (requester(&env, "acme").await, requester(&env, "zeta").await);
-        create(&env, GRANT, "acme", granting(&acme.namespace, json!({"maxCertificates": 3}))).await;
-        create(&env, GRANT, "zeta", granting(&zeta.namespace, json!({"commonNames": ["zeta-*"]}))).await;
+        create(
+            &env,
+            GRANT,
+            "acme",
+            granting(&acme.namespace, json!({"maxCertificates": 3})),
+        )
+        .await;
+        create(
+            &env,
+            GRANT,
+            "zeta",
+            granting(&zeta.namespace, json!({"commonNames": ["zeta-*"]})),
+        )
+        .await;
         let names: Vec<_> = (0..1000).map(|n| format!("c{n}")).collect();
-        // The last names first, and many in each second: who comes later in the same second has the older name, and still no place is given twice.
+        // The last names first, and many in each second: who comes later in the same second has the older
+        // name, and still no place is given twice.
         for some in names.rchunks(30) {
-            join_all(some.iter().map(|name| acme.request(name, asking(&env, &format!("acme-{name}"), json!({})))))
-                .await;
+            join_all(
+                some.iter()
+                    .map(|name| acme.request(name, asking(&env, &format!("acme-{name}"), json!({})))),
+            )
+            .await;
         }
         let edits = async {
             for round in 0..1 {
@@ -287,10 +452,24 @@ fn many_objects_and_edits_starve_nobody() {
         let caller = Caller::of(&zeta.secrets().get("client").await.unwrap());
         assert_eq!(caller.calls(&env).await, "200");
         // And the many had three places.
-        until_object(&env, GRANT, "acme", "all places are taken", |o| o["status"]["certificates"] == 3).await;
+        until_object(&env, GRANT, "acme", "all places are taken", |o| {
+            o["status"]["certificates"] == 3
+        })
+        .await;
         for name in &names {
-            acme.until(name, "answered", |o| ["True", "False"].contains(&says(o, "Accepted").as_str())).await;
+            acme.until(name, "answered", |o| {
+                ["True", "False"].contains(&says(o, "Accepted").as_str())
+            })
+            .await;
         }
-        assert_eq!(acme.secrets().list(&Default::default()).await.unwrap().items.len(), 3);
+        assert_eq!(
+            acme.secrets()
+                .list(&Default::default())
+                .await
+                .unwrap()
+                .items
+                .len(),
+            3
+        );
     });
 }

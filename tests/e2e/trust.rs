@@ -1,4 +1,5 @@
-//! Lives of authorities: whatever they come from, they end in the truststore version that the domain pins, and leave it as designed.
+//! Lives of authorities: whatever they come from, they end in the truststore version that the domain pins,
+//! and leave it as designed.
 use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -10,19 +11,28 @@ use crate::{
 
 pub async fn write_config_map(env: &TestEnv, name: &str, pem: &str) {
     let maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"ca.crt": pem}});
-    maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map)).await.expect("a ConfigMap");
+    let map =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"ca.crt": pem}});
+    maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map))
+        .await
+        .expect("a ConfigMap");
 }
 
 pub fn message(object: &Value, type_: &str) -> String {
-    condition(object, type_).map(|c| c["message"].to_string()).unwrap_or_default()
+    condition(object, type_)
+        .map(|c| c["message"].to_string())
+        .unwrap_or_default()
 }
 
 /// The domain pins a truststore version of which this is true.
 pub async fn pinned(env: &TestEnv, what: &str, held: impl Fn(&str) -> bool) -> (String, String) {
     eventually(&format!("the pinned truststore {what}"), async || {
         let (version, text) = truststore(env).await;
-        if held(&text) { Ok((version, text)) } else { Err(text) }
+        if held(&text) {
+            Ok((version, text))
+        } else {
+            Err(text)
+        }
     })
     .await
 }
@@ -82,19 +92,35 @@ async fn a_missing_source_is_named_and_picked_up_when_it_comes() {
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
     let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "RefNotFound").await;
     for name in ["late-ca", "later-ca"] {
-        assert!(message(&object, "ResolvedRefs").contains(name), "{}", message(&object, "ResolvedRefs"));
+        assert!(
+            message(&object, "ResolvedRefs").contains(name),
+            "{}",
+            message(&object, "ResolvedRefs")
+        );
     }
     assert_eq!(summary(&object), ["False", "", ""]);
     // The others do not wait for it.
     until(&env, DOMAIN, "partners", "BypassClosed", "True", "").await;
-    answers(&env, &own.leaf("somebody"), "200", "the authority that is there is trusted").await;
+    answers(
+        &env,
+        &own.leaf("somebody"),
+        "200",
+        "the authority that is there is trusted",
+    )
+    .await;
 
     create_secret(&env, "late-ca", &[("ca.crt", &late.pem)]).await;
     let later = Ca::new("Later CA");
     write_config_map(&env, "later-ca", &later.pem).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     for ca in [&late, &later] {
-        answers(&env, &ca.leaf("somebody"), "200", "a leaf of the late one is let in").await;
+        answers(
+            &env,
+            &ca.leaf("somebody"),
+            "200",
+            "a leaf of the late one is let in",
+        )
+        .await;
     }
 }
 
@@ -104,20 +130,40 @@ async fn a_broken_source_keeps_what_it_gave_last() {
     let (own, acme, new) = (Ca::new("Own CA"), Ca::new("Acme CA"), Ca::new("New CA"));
     write_config_map(&env, "acme-ca", &acme.pem).await;
     let authorities = |more: &[Value]| {
-        let mut all =
-            vec![json!({"name": "own", "pem": own.pem}), json!({"name": "acme", "configMapRef": {"name": "acme-ca"}})];
+        let mut all = vec![
+            json!({"name": "own", "pem": own.pem}),
+            json!({"name": "acme", "configMapRef": {"name": "acme-ca"}}),
+        ];
         all.extend_from_slice(more);
         json!({"authorities": all})
     };
     create(&env, DOMAIN, "partners", domain_spec(&env, authorities(&[]))).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
 
-    write_config_map(&env, "acme-ca", "-----BEGIN CERTIFICATE-----\ngarbage\n-----END CERTIFICATE-----\n").await;
+    write_config_map(
+        &env,
+        "acme-ca",
+        "-----BEGIN CERTIFICATE-----\ngarbage\n-----END CERTIFICATE-----\n",
+    )
+    .await;
     let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "").await;
-    assert!(message(&object, "ResolvedRefs").contains("authority acme"), "{}", message(&object, "ResolvedRefs"));
-    change(&env, DOMAIN, "partners", json!({"trust": authorities(&[json!({"name": "new", "pem": new.pem})])})).await;
+    assert!(
+        message(&object, "ResolvedRefs").contains("authority acme"),
+        "{}",
+        message(&object, "ResolvedRefs")
+    );
+    change(
+        &env,
+        DOMAIN,
+        "partners",
+        json!({"trust": authorities(&[json!({"name": "new", "pem": new.pem})])}),
+    )
+    .await;
     let (_, text) = pinned(&env, "has the new authority", |text| holds(text, &new.pem)).await;
-    assert!(holds(&text, &acme.pem), "the broken one's last good certificate is still in it: {text}");
+    assert!(
+        holds(&text, &acme.pem),
+        "the broken one's last good certificate is still in it: {text}"
+    );
     answers(&env, &acme.leaf("somebody"), "200", "and lets its leaves in").await;
 
     let renewed = Ca::new("Acme CA 2");
@@ -130,7 +176,8 @@ async fn a_broken_source_keeps_what_it_gave_last() {
     );
 }
 
-/// What pipelines and editors make of one file that holds the authorities of two partners, who call all the while.
+/// What pipelines and editors make of one file that holds the authorities of two partners, who call all the
+/// while.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_in_another_shape_locks_nobody_out() {
     let env = TestEnv::start("shapes").await;
@@ -149,9 +196,13 @@ async fn a_file_in_another_shape_locks_nobody_out() {
     // The same certificates: nothing is written, and nobody notices.
     let mark = env.mark().await;
     let indented: String = written.lines().map(|line| format!("  {line}\n")).collect();
-    for shape in
-        [&joined, &format!("\u{feff}{written}"), &indented, &written.replace('\n', "\r\n"), &joined.replace('\n', " ")]
-    {
+    for shape in [
+        &joined,
+        &format!("\u{feff}{written}"),
+        &indented,
+        &written.replace('\n', "\r\n"),
+        &joined.replace('\n', " "),
+    ] {
         write_config_map(&env, "acme-ca", shape).await;
         env.reconciles(2).await;
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -159,16 +210,42 @@ async fn a_file_in_another_shape_locks_nobody_out() {
     assert_eq!(env.writes(mark).await, [""; 0]);
 
     // What is lost is said, with its line, and stays trusted.
-    write_config_map(&env, "acme-ca", &format!("{}the second\u{2014}{}", first.pem, second.pem)).await;
-    let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "InvalidCACertificateRef").await;
+    write_config_map(
+        &env,
+        "acme-ca",
+        &format!("{}the second\u{2014}{}", first.pem, second.pem),
+    )
+    .await;
+    let object = until(
+        &env,
+        DOMAIN,
+        "partners",
+        "ResolvedRefs",
+        "False",
+        "InvalidCACertificateRef",
+    )
+    .await;
     let line = first.pem.lines().count() + 1;
     let told = message(&object, "ResolvedRefs");
-    assert!(told.contains(&format!("authority acme: line {line}: -----BEGIN after other text")), "{told}");
-    assert_eq!((one.calls(&env).await, other.calls(&env).await), ("200".into(), "200".into()));
+    assert!(
+        told.contains(&format!(
+            "authority acme: line {line}: -----BEGIN after other text"
+        )),
+        "{told}"
+    );
+    assert_eq!(
+        (one.calls(&env).await, other.calls(&env).await),
+        ("200".into(), "200".into())
+    );
     assert_eq!(env.writes(mark).await, [""; 0]);
 
     // A comment in Latin-1: kubectl puts the file into binaryData.
-    let latin = [b"Autoridade Certifica\xe7\xe3o\n", written.as_bytes(), third.pem.as_bytes()].concat();
+    let latin = [
+        b"Autoridade Certifica\xe7\xe3o\n",
+        written.as_bytes(),
+        third.pem.as_bytes(),
+    ]
+    .concat();
     let maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
     let map = ConfigMap {
         binary_data: Some([("ca.crt".to_owned(), ByteString(latin.clone()))].into()),
@@ -176,24 +253,40 @@ async fn a_file_in_another_shape_locks_nobody_out() {
     };
     let write = async |map: ConfigMap| {
         let patch = Patch::Apply(ConfigMap {
-            metadata: ObjectMeta { name: Some("acme-ca".into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some("acme-ca".into()),
+                ..ObjectMeta::default()
+            },
             ..map
         });
-        maps.patch("acme-ca", &PatchParams::apply("test").force(), &patch).await.expect("a ConfigMap");
+        maps.patch("acme-ca", &PatchParams::apply("test").force(), &patch)
+            .await
+            .expect("a ConfigMap");
     };
     write(map).await;
-    pinned(&env, "has what is in binaryData", |text| [&first, &second, &third].iter().all(|ca| holds(text, &ca.pem)))
-        .await;
+    pinned(&env, "has what is in binaryData", |text| {
+        [&first, &second, &third].iter().all(|ca| holds(text, &ca.pem))
+    })
+    .await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     answers(&env, &third.leaf("newcomer"), "200", "the third partner").await;
 
     // Under another name: it is said which there are.
-    write(ConfigMap { binary_data: Some([("root.crt".to_owned(), ByteString(latin))].into()), ..ConfigMap::default() })
-        .await;
+    write(ConfigMap {
+        binary_data: Some([("root.crt".to_owned(), ByteString(latin))].into()),
+        ..ConfigMap::default()
+    })
+    .await;
     let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "RefNotFound").await;
     let told = message(&object, "ResolvedRefs");
-    assert!(told.contains("the ConfigMap acme-ca has no key ca.crt; its keys are root.crt"), "{told}");
-    assert_eq!((one.calls(&env).await, other.calls(&env).await), ("200".into(), "200".into()));
+    assert!(
+        told.contains("the ConfigMap acme-ca has no key ca.crt; its keys are root.crt"),
+        "{told}"
+    );
+    assert_eq!(
+        (one.calls(&env).await, other.calls(&env).await),
+        ("200".into(), "200".into())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,10 +296,21 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
     create_secret(&env, "old-ca", &[("tls.crt", &old.pem), ("tls.key", &old.key)]).await;
     let old_entry = |state: &str| json!({"name": "old", "state": state, "secretRef": {"name": "old-ca"}});
     let acme_entry = |state: &str| json!({"name": "acme", "state": state, "pem": acme.pem});
-    let others = [json!({"name": "new", "generate": {}}), json!({"name": "other", "pem": other.pem})];
+    let others = [
+        json!({"name": "new", "generate": {}}),
+        json!({"name": "other", "pem": other.pem}),
+    ];
     let trust = |issuing: &str, more: Vec<Value>| json!({"issuingAuthority": issuing, "authorities": ([&others[..], &more[..]].concat())});
-    create(&env, DOMAIN, "partners", domain_spec(&env, trust("old", vec![old_entry("Active"), acme_entry("Active")])))
-        .await;
+    create(
+        &env,
+        DOMAIN,
+        "partners",
+        domain_spec(
+            &env,
+            trust("old", vec![old_entry("Active"), acme_entry("Active")]),
+        ),
+    )
+    .await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
@@ -214,11 +318,22 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
     answers(&env, &living, "200", "a leaf of the old authority").await;
 
     // Gone from the spec: certificates move to another issuer, what they had is let in until it has expired.
-    change(&env, DOMAIN, "partners", json!({"trust": trust("new", vec![acme_entry("Active")])})).await;
+    change(
+        &env,
+        DOMAIN,
+        "partners",
+        json!({"trust": trust("new", vec![acme_entry("Active")])}),
+    )
+    .await;
     pinned(&env, "remembers until when", |text| text.contains("keep-until: ")).await;
     eventually("the certificate has another issuer", async || {
         let secret = env.secrets().get("client1").await.expect("the Secret");
-        if holds(&text(&secret, "ca.crt"), &old.pem) { Err("the old one") } else { Ok(()) }.map_err(String::from)
+        if holds(&text(&secret, "ca.crt"), &old.pem) {
+            Err("the old one")
+        } else {
+            Ok(())
+        }
+        .map_err(String::from)
     })
     .await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -235,7 +350,10 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
         json!({"trust": trust("new", vec![old_entry("Distrusted"), acme_entry("Distrusted")])}),
     )
     .await;
-    pinned(&env, "is without both", |text| !holds(text, &old.pem) && !holds(text, &acme.pem)).await;
+    pinned(&env, "is without both", |text| {
+        !holds(text, &old.pem) && !holds(text, &acme.pem)
+    })
+    .await;
     answers(&env, &living, "403", "a living leaf of a distrusted authority").await;
     answers(&env, &acme.leaf("somebody"), "403", "a distrusted partner").await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -252,21 +370,57 @@ async fn a_lost_authority_key_is_never_created_again() {
     until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
     let living = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
     let (before, _) = truststore(&env).await;
-    let mut backup = env.secrets().get("partners.ca-ca").await.expect("the authority's Secret");
+    let mut backup = env
+        .secrets()
+        .get("partners.ca-ca")
+        .await
+        .expect("the authority's Secret");
 
-    env.secrets().delete("partners.ca-ca", &Default::default()).await.expect("deleted");
-    let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "AuthorityKeyLost").await;
-    assert!(message(&object, "Ready").contains("authority ca"), "{}", message(&object, "Ready"));
+    env.secrets()
+        .delete("partners.ca-ca", &Default::default())
+        .await
+        .expect("deleted");
+    let object = until(
+        &env,
+        DOMAIN,
+        "partners",
+        "ResolvedRefs",
+        "False",
+        "AuthorityKeyLost",
+    )
+    .await;
+    assert!(
+        message(&object, "Ready").contains("authority ca"),
+        "{}",
+        message(&object, "Ready")
+    );
     // Another look, which a change of the spec brings about, does not make one either.
     change(&env, DOMAIN, "partners", json!({"trust": {"overlap": "720h"}})).await;
-    until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "AuthorityKeyLost").await;
-    assert!(env.secrets().get_opt("partners.ca-ca").await.expect("an answer").is_none());
+    until(
+        &env,
+        DOMAIN,
+        "partners",
+        "ResolvedRefs",
+        "False",
+        "AuthorityKeyLost",
+    )
+    .await;
+    assert!(
+        env.secrets()
+            .get_opt("partners.ca-ca")
+            .await
+            .expect("an answer")
+            .is_none()
+    );
     assert_eq!(truststore(&env).await.0, before, "the truststore is as it was");
     assert_eq!(living.calls(&env).await, "200", "callers go on being served");
 
     backup.metadata.resource_version = None;
     backup.metadata.uid = None;
-    env.secrets().create(&Default::default(), &backup).await.expect("the backup is restored");
+    env.secrets()
+        .create(&Default::default(), &backup)
+        .await
+        .expect("the backup is restored");
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     assert_eq!(truststore(&env).await.0, before);
 }

@@ -1,5 +1,5 @@
-//! Two clusters, each with an operator and a cluster id of its own, in one AWS account: neither touches what the other has, whatever one of
-//! them goes through meanwhile.
+//! Two clusters, each with an operator and a cluster id of its own, in one AWS account: neither touches what
+//! the other has, whatever one of them goes through meanwhile.
 use std::collections::BTreeSet;
 
 use kube::Api;
@@ -19,22 +19,58 @@ use crate::{
 /// What of the account carries the mark of this cluster, or stands beside one: as it is now.
 async fn of_cluster(env: &TestEnv, cluster: &str, host: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
-    for domain in env.gateway().get_domain_names().send().await.expect("GetDomainNames").items() {
-        let is_ours = domain.tags().into_iter().flatten().any(|(_, owner)| owner.starts_with(&format!("{cluster}/")));
+    for domain in env
+        .gateway()
+        .get_domain_names()
+        .send()
+        .await
+        .expect("GetDomainNames")
+        .items()
+    {
+        let is_ours = domain
+            .tags()
+            .into_iter()
+            .flatten()
+            .any(|(_, owner)| owner.starts_with(&format!("{cluster}/")));
         if is_ours {
             all.insert(format!("{domain:?}"));
         }
     }
     for arn in env.server_certificates().await {
-        let tags = env.acm().list_tags_for_certificate().certificate_arn(&arn).send().await.expect("tags").tags;
-        if tags.iter().flatten().any(|tag| tag.value().is_some_and(|owner| owner.starts_with(&format!("{cluster}/")))) {
+        let tags = env
+            .acm()
+            .list_tags_for_certificate()
+            .certificate_arn(&arn)
+            .send()
+            .await
+            .expect("tags")
+            .tags;
+        if tags.iter().flatten().any(|tag| {
+            tag.value()
+                .is_some_and(|owner| owner.starts_with(&format!("{cluster}/")))
+        }) {
             all.insert(format!("{arn} {tags:?}"));
         }
     }
-    let objects = env.s3().list_object_versions().bucket(&env.prepared.bucket).send().await.expect("versions");
-    let ours = objects.versions().iter().filter(|v| v.key().is_some_and(|key| key.starts_with(&format!("{cluster}/"))));
+    let objects = env
+        .s3()
+        .list_object_versions()
+        .bucket(&env.prepared.bucket)
+        .send()
+        .await
+        .expect("versions");
+    let ours = objects
+        .versions()
+        .iter()
+        .filter(|v| v.key().is_some_and(|key| key.starts_with(&format!("{cluster}/"))));
     all.extend(ours.map(|version| format!("{version:?}")));
-    all.extend(env.records().await.iter().filter(|r| r.name.contains(&format!("{host}."))).map(|r| format!("{r:?}")));
+    all.extend(
+        env.records()
+            .await
+            .iter()
+            .filter(|r| r.name.contains(&format!("{host}.")))
+            .map(|r| format!("{r:?}")),
+    );
     all
 }
 
@@ -60,7 +96,9 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
             env: variables,
             args: vec![],
         };
-        let mut other = Operator::start(&world().kubernetes, options).await.expect("the operator starts");
+        let mut other = Operator::start(&world().kubernetes, options)
+            .await
+            .expect("the operator starts");
         let there = Team::admin(&env, &namespace);
         let domains = Api::<MtlsDomain>::namespaced(env.client.clone(), &namespace);
         let create = async |name: &str, host: &str, api: &str| {
@@ -73,21 +111,30 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
                 },
             });
             let object = serde_json::from_value(object).expect("an MtlsDomain");
-            domains.create(&Default::default(), &object).await.expect("the API server takes it");
+            domains
+                .create(&Default::default(), &object)
+                .await
+                .expect("the API server takes it");
         };
         let until = async |name: &str, type_: &str, status: &str, reason: &str| {
             eventually(&format!("{name}: {type_}={status}/{reason}"), async || {
                 let found = domains.get(name).await.map_err(|e| e.to_string())?;
                 let object = serde_json::to_value(found).expect("JSON");
                 let held = says(&object, type_) == status
-                    && (reason.is_empty() || condition(&object, type_).is_some_and(|c| c["reason"] == reason));
-                if held { Ok(()) } else { Err(object["status"].to_string()) }
+                    && (reason.is_empty()
+                        || condition(&object, type_).is_some_and(|c| c["reason"] == reason));
+                if held {
+                    Ok(())
+                } else {
+                    Err(object["status"].to_string())
+                }
             })
             .await;
         };
 
-        // The first one stands still from here on, so that every write is the other's; it goes through a whole scenario, with an object of the same
-        // name, in the same zone and bucket, on the same API; and wants the same host name too.
+        // The first one stands still from here on, so that every write is the other's; it goes through a
+        // whole scenario, with an object of the same name, in the same zone and bucket, on the same API; and
+        // wants the same host name too.
         env.change("d", json!({"suspend": true})).await;
         env.condition("d", "Accepted", |c| c.reason == "Suspended").await;
         let before = of_cluster(&env, "e2e", &host).await;
@@ -98,7 +145,10 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
         create("d", &own, &env.prepared.api_id).await;
         create("same", &host, &api).await;
         there
-            .request("client1", json!({"domainRef": {"name": "d"}, "subject": certificate_spec("client1")["subject"]}))
+            .request(
+                "client1",
+                json!({"domainRef": {"name": "d"}, "subject": certificate_spec("client1")["subject"]}),
+            )
             .await;
         there.ready("client1").await;
         until("d", "Ready", "True", "").await;
@@ -117,9 +167,16 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
             .await;
         }
         assert_eq!(of_cluster(&env, "e2e", &host).await, before);
-        assert_eq!(of_cluster(&env, "other", &own).await.len(), 1, "the validation record stays");
+        assert_eq!(
+            of_cluster(&env, "other", &own).await.len(),
+            1,
+            "the validation record stays"
+        );
         let writes = env.writes(mark).await;
-        assert!(!writes.iter().any(|write| write.ends_with(&format!(" {host}"))), "{writes:?}");
+        assert!(
+            !writes.iter().any(|write| write.ends_with(&format!(" {host}"))),
+            "{writes:?}"
+        );
 
         // And it is served as before, by its own.
         other.kill();

@@ -1,5 +1,5 @@
-//! What every test environment starts from: one local world for all tests of this binary; for each test a namespace, an AWS account and an
-//! operator of its own, under the rights that the chart ships.
+//! What every test environment starts from: one local world for all tests of this binary; for each test a
+//! namespace, an AWS account and an operator of its own, under the rights that the chart ships.
 use std::{
     fs::File,
     path::PathBuf,
@@ -35,7 +35,8 @@ use tokio::runtime::Runtime;
 /// How long anything may take, on a machine that does much else.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// How often is looked whether it is so: on two cores, what looks more often takes them from what it waits for.
+/// How often is looked whether it is so: on two cores, what looks more often takes them from what it waits
+/// for.
 const POLL: Duration = Duration::from_millis(200);
 
 /// The world, on a runtime that outlives every test: its edge and DNS server run there.
@@ -44,11 +45,21 @@ static WORLD: LazyLock<(World, Runtime, File)> = LazyLock::new(|| {
         let runtime = Runtime::new().expect("threads can be started");
         let (dir, lock) = folder().expect("a temporary folder");
         let world = runtime.block_on(async {
-            let world = World::start(&dir, &Options { node: true, ..Options::default() })
-                .await
-                .expect("the local world stands");
+            let world = World::start(
+                &dir,
+                &Options {
+                    node: true,
+                    ..Options::default()
+                },
+            )
+            .await
+            .expect("the local world stands");
             let crds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds");
-            world.kubernetes.install_crds(&crds).await.expect("the CRDs can be installed");
+            world
+                .kubernetes
+                .install_crds(&crds)
+                .await
+                .expect("the CRDs can be installed");
             world
         });
         (world, runtime, lock)
@@ -57,12 +68,14 @@ static WORLD: LazyLock<(World, Runtime, File)> = LazyLock::new(|| {
     .expect("the world starts")
 });
 
-/// A new folder for the world, which stays with its logs until the next run; those of earlier runs go. Locked while this process lives.
+/// A new folder for the world, which stays with its logs until the next run; those of earlier runs go. Locked
+/// while this process lives.
 fn folder() -> std::io::Result<(PathBuf, File)> {
     const PREFIX: &str = "mtls-e2e-";
     for other in std::env::temp_dir().read_dir()?.flatten() {
         let lock = File::open(other.path().join("lock"));
-        if other.file_name().to_string_lossy().starts_with(PREFIX) && lock.is_ok_and(|l| l.try_lock().is_ok()) {
+        if other.file_name().to_string_lossy().starts_with(PREFIX) && lock.is_ok_and(|l| l.try_lock().is_ok())
+        {
             std::fs::remove_dir_all(other.path())?;
         }
     }
@@ -104,12 +117,16 @@ impl TestEnv {
     /// With more namespaces that the operator watches; see [`TestEnv::beside`].
     pub async fn start_among(name: &str, beside: &[&str], variables: &[(&str, &str)]) -> TestEnv {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let world = tokio::task::spawn_blocking(world).await.expect("the world starts");
+        let world = tokio::task::spawn_blocking(world)
+            .await
+            .expect("the world starts");
         let namespace = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let client = world.kubernetes.admin();
         world.kubernetes.namespace(&namespace).await.expect("a namespace");
         let account = world.aws.new_account();
-        let prepared = prepare(&account, &Preparation::of_its_own(&account)).await.expect("zone, bucket and API");
+        let prepared = prepare(&account, &Preparation::of_its_own(&account))
+            .await
+            .expect("zone, bucket and API");
         let mut all = world.operator_env(&account, &prepared.bucket);
         all.push(("MTLS_OPERATOR_CLUSTER_ID".into(), "e2e".into()));
         all.push(("MTLS_OPERATOR_DRIFT_INTERVAL".into(), "1s".into()));
@@ -119,12 +136,24 @@ impl TestEnv {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_mtls-operator")),
             dir: world.dir.join(&namespace),
             namespace: namespace.clone(),
-            watch: [""].iter().chain(beside).map(|other| beside_of(&namespace, other)).collect(),
+            watch: [""]
+                .iter()
+                .chain(beside)
+                .map(|other| beside_of(&namespace, other))
+                .collect(),
             env: all,
             args: vec![],
         };
-        let operator = Operator::start(&world.kubernetes, options).await.expect("the operator starts");
-        TestEnv { namespace, account, prepared, operator, client }
+        let operator = Operator::start(&world.kubernetes, options)
+            .await
+            .expect("the operator starts");
+        TestEnv {
+            namespace,
+            account,
+            prepared,
+            operator,
+            client,
+        }
     }
 
     /// A namespace that was asked for beside the one of this environment.
@@ -156,7 +185,8 @@ impl TestEnv {
 
     // ---- Kubernetes
 
-    /// An MtlsDomain with a generated authority and everything mapped to the prepared API; `spec` is merged over that.
+    /// An MtlsDomain with a generated authority and everything mapped to the prepared API; `spec` is merged
+    /// over that.
     pub async fn create_domain(&self, name: &str, spec: serde_json::Value) -> MtlsDomain {
         let mut object = serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": name},
@@ -170,7 +200,10 @@ impl TestEnv {
             object["spec"][field] = value.clone();
         }
         let object = serde_json::from_value(object).expect("an MtlsDomain");
-        self.domains().create(&PostParams::default(), &object).await.expect("the MtlsDomain is accepted")
+        self.domains()
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("the MtlsDomain is accepted")
     }
 
     pub async fn create_certificate(&self, name: &str, domain: &str) -> ClientCertificate {
@@ -179,13 +212,19 @@ impl TestEnv {
             "spec": {"domainRef": {"name": domain}, "subject": {"commonName": name}, "secretName": name},
         }))
         .expect("a ClientCertificate");
-        self.certificates().create(&PostParams::default(), &object).await.expect("the ClientCertificate is accepted")
+        self.certificates()
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("the ClientCertificate is accepted")
     }
 
     /// Merges `spec` into the spec of an MtlsDomain.
     pub async fn change(&self, name: &str, spec: serde_json::Value) {
         let patch = Patch::Merge(serde_json::json!({"spec": spec}));
-        self.domains().patch(name, &PatchParams::default(), &patch).await.expect("the change is accepted");
+        self.domains()
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .expect("the change is accepted");
     }
 
     /// The condition of the MtlsDomain, as soon as it speaks of the current spec and is what `wanted` says.
@@ -194,8 +233,9 @@ impl TestEnv {
             let domain = self.domains().get(name).await.map_err(|e| e.to_string())?;
             let generation = domain.metadata.generation;
             let conditions = domain.status.map(|s| s.conditions).unwrap_or_default();
-            let found =
-                conditions.iter().find(|c| c.type_ == type_ && c.observed_generation == generation && wanted(c));
+            let found = conditions
+                .iter()
+                .find(|c| c.type_ == type_ && c.observed_generation == generation && wanted(c));
             found.cloned().ok_or_else(|| shown(&conditions))
         })
         .await
@@ -221,7 +261,10 @@ impl TestEnv {
 
     /// Deletes the MtlsDomain and waits until it is gone.
     pub async fn delete_domain(&self, name: &str) {
-        self.domains().delete(name, &DeleteParams::default()).await.expect("it can be deleted");
+        self.domains()
+            .delete(name, &DeleteParams::default())
+            .await
+            .expect("it can be deleted");
         self.domain_gone(name).await;
     }
 
@@ -243,34 +286,63 @@ impl TestEnv {
 
     /// The number of the last AWS call so far.
     pub async fn mark(&self) -> u64 {
-        let nobody = Calls { account: "nobody", ..Calls::default() };
+        let nobody = Calls {
+            account: "nobody",
+            ..Calls::default()
+        };
         self.control().calls(&nobody).await.expect("the journal").last
     }
 
-    /// The writes of this account after `mark`: the operation, then for Route 53 the changes, as in `ChangeResourceRecordSets CREATE A
-    /// mtls.example.com`
+    /// The writes of this account after `mark`: the operation, then for Route 53 the changes, as in
+    /// `ChangeResourceRecordSets CREATE A mtls.example.com`
     pub async fn writes(&self, mark: u64) -> Vec<String> {
-        let which = Calls { account: &self.account.id, since: mark, writes: true, ..Calls::default() };
+        let which = Calls {
+            account: &self.account.id,
+            since: mark,
+            writes: true,
+            ..Calls::default()
+        };
         let journal = self.control().calls(&which).await.expect("the journal");
         let line = |c: sandbox::control::Call| {
             // With or without the final dot, as the caller likes.
-            let changes = c.detail.iter().map(|change| format!(" {}", change.trim_end_matches('.')));
+            let changes = c
+                .detail
+                .iter()
+                .map(|change| format!(" {}", change.trim_end_matches('.')));
             changes.fold(c.operation, |line, change| line + &change)
         };
         journal.calls.into_iter().map(line).collect()
     }
 
-    /// Waits until the operator has looked through `count` whole times from now on. Each reconcile reads the domain: by its name, or where no news
-    /// are expected, in the list of all; and by its name again if that brought some.
+    /// Waits until the operator has looked through `count` whole times from now on. Each reconcile reads the
+    /// domain: by its name, or where no news are expected, in the list of all; and by its name again if that
+    /// brought some.
     pub async fn reconciles(&self, count: usize) {
         let mark = self.mark().await;
         eventually(&format!("{count} more reconciles"), async || {
-            let which = Calls { account: &self.account.id, since: mark, service: "apigatewayv2", ..Calls::default() };
-            let calls = self.control().calls(&which).await.map_err(|e| e.to_string())?.calls;
-            let seen = calls.iter().filter(|c| ["GetDomainName", "GetDomainNames"].contains(&c.operation.as_str()));
+            let which = Calls {
+                account: &self.account.id,
+                since: mark,
+                service: "apigatewayv2",
+                ..Calls::default()
+            };
+            let calls = self
+                .control()
+                .calls(&which)
+                .await
+                .map_err(|e| e.to_string())?
+                .calls;
+            let seen = calls
+                .iter()
+                .filter(|c| ["GetDomainName", "GetDomainNames"].contains(&c.operation.as_str()));
             let seen = seen.count();
-            // The first may have begun before the mark, the last may be under way, and one may have read it twice.
-            if seen >= count + 3 { Ok(()) } else { Err(format!("{seen} reads of the domain")) }
+            // The first may have begun before the mark, the last may be under way, and one may have read it
+            // twice.
+            if seen >= count + 3 {
+                Ok(())
+            } else {
+                Err(format!("{seen} reads of the domain"))
+            }
         })
         .await
     }
@@ -279,8 +351,15 @@ impl TestEnv {
     pub async fn holds(&self, rule: u64, what: &str) {
         eventually(&format!("{what}: the call"), async || {
             let faults = self.control().faults().await.map_err(|e| e.to_string())?;
-            let state = faults.into_iter().find(|f| f.id == rule).ok_or("the rule is gone")?;
-            if state.held > 0 { Ok(()) } else { Err(format!("{state:?}")) }
+            let state = faults
+                .into_iter()
+                .find(|f| f.id == rule)
+                .ok_or("the rule is gone")?;
+            if state.held > 0 {
+                Ok(())
+            } else {
+                Err(format!("{state:?}"))
+            }
         })
         .await;
     }
@@ -293,7 +372,8 @@ impl TestEnv {
         self.operator.restart().unwrap();
     }
 
-    /// Takes the Lease of an operator that was killed away, so that the next one need not wait until it has run out.
+    /// Takes the Lease of an operator that was killed away, so that the next one need not wait until it has
+    /// run out.
     pub async fn end_lease(&self) {
         let leases = Api::<Lease>::namespaced(self.client.clone(), &self.namespace);
         let _ = leases.delete("mtls-operator", &DeleteParams::default()).await; // none yet is fine
@@ -319,64 +399,140 @@ impl TestEnv {
 
     /// The custom domain with the name of [`TestEnv::host`].
     pub async fn gateway_domain(&self) -> GetDomainNameOutput {
-        self.gateway().get_domain_name().domain_name(self.host()).send().await.expect("the custom domain")
+        self.gateway()
+            .get_domain_name()
+            .domain_name(self.host())
+            .send()
+            .await
+            .expect("the custom domain")
     }
 
     /// The names of all custom domains of the account.
     pub async fn gateway_domains(&self) -> Vec<String> {
-        let all = self.gateway().get_domain_names().send().await.expect("GetDomainNames");
-        all.items().iter().filter_map(|d| d.domain_name().map(str::to_owned)).collect()
+        let all = self
+            .gateway()
+            .get_domain_names()
+            .send()
+            .await
+            .expect("GetDomainNames");
+        all.items()
+            .iter()
+            .filter_map(|d| d.domain_name().map(str::to_owned))
+            .collect()
     }
 
     /// The mappings of the custom domain, sorted: path, API, stage.
     pub async fn mapped(&self) -> Vec<(String, String, String)> {
-        let all = self.gateway().get_api_mappings().domain_name(self.host()).send().await.expect("GetApiMappings");
+        let all = self
+            .gateway()
+            .get_api_mappings()
+            .domain_name(self.host())
+            .send()
+            .await
+            .expect("GetApiMappings");
         let text = |t: Option<&str>| t.unwrap_or_default().trim_start_matches("(none)").to_owned();
-        let mut mapped: Vec<_> =
-            all.items().iter().map(|m| (text(m.api_mapping_key()), text(m.api_id()), text(m.stage()))).collect();
+        let mut mapped: Vec<_> = all
+            .items()
+            .iter()
+            .map(|m| (text(m.api_mapping_key()), text(m.api_id()), text(m.stage())))
+            .collect();
         mapped.sort();
         mapped
     }
 
     pub async fn mapping_id(&self, path: &str) -> String {
-        let all = self.gateway().get_api_mappings().domain_name(self.host()).send().await.expect("GetApiMappings");
-        let found = all.items().iter().find(|m| m.api_mapping_key().unwrap_or_default() == path);
-        found.and_then(|m| m.api_mapping_id()).expect("the mapping is there").to_owned()
+        let all = self
+            .gateway()
+            .get_api_mappings()
+            .domain_name(self.host())
+            .send()
+            .await
+            .expect("GetApiMappings");
+        let found = all
+            .items()
+            .iter()
+            .find(|m| m.api_mapping_key().unwrap_or_default() == path);
+        found
+            .and_then(|m| m.api_mapping_id())
+            .expect("the mapping is there")
+            .to_owned()
     }
 
     /// Whether the default endpoint of the prepared API is closed.
     pub async fn endpoint_closed(&self) -> bool {
-        let api = self.gateway().get_api().api_id(&self.prepared.api_id).send().await.expect("GetApi");
+        let api = self
+            .gateway()
+            .get_api()
+            .api_id(&self.prepared.api_id)
+            .send()
+            .await
+            .expect("GetApi");
         api.disable_execute_api_endpoint().unwrap_or_default()
     }
 
     /// All record sets of the zone but its own NS and SOA.
     pub async fn records(&self) -> Vec<ResourceRecordSet> {
-        let request = self.route53().list_resource_record_sets().hosted_zone_id(&self.prepared.zone_id);
-        let all = request.send().await.expect("ListResourceRecordSets").resource_record_sets;
-        all.into_iter().filter(|r| !matches!(r.r#type, RrType::Ns | RrType::Soa)).collect()
+        let request = self
+            .route53()
+            .list_resource_record_sets()
+            .hosted_zone_id(&self.prepared.zone_id);
+        let all = request
+            .send()
+            .await
+            .expect("ListResourceRecordSets")
+            .resource_record_sets;
+        all.into_iter()
+            .filter(|r| !matches!(r.r#type, RrType::Ns | RrType::Soa))
+            .collect()
     }
 
     /// The record of that type at [`TestEnv::host`].
     pub async fn record(&self, kind: RrType) -> Option<ResourceRecordSet> {
         let name = format!("{}.", self.host());
-        self.records().await.into_iter().find(|r| r.name == name && r.r#type == kind)
+        self.records()
+            .await
+            .into_iter()
+            .find(|r| r.name == name && r.r#type == kind)
     }
 
     pub async fn change_record(&self, action: ChangeAction, record: ResourceRecordSet) {
-        let change = Change::builder().action(action).resource_record_set(record).build().expect("a change");
+        let change = Change::builder()
+            .action(action)
+            .resource_record_set(record)
+            .build()
+            .expect("a change");
         let batch = ChangeBatch::builder().changes(change).build().expect("a batch");
-        let request = self.route53().change_resource_record_sets().hosted_zone_id(&self.prepared.zone_id);
-        request.change_batch(batch).send().await.expect("the record can be changed");
+        let request = self
+            .route53()
+            .change_resource_record_sets()
+            .hosted_zone_id(&self.prepared.zone_id);
+        request
+            .change_batch(batch)
+            .send()
+            .await
+            .expect("the record can be changed");
     }
 
     /// The ARNs of all certificates of the account, sorted.
     pub async fn server_certificates(&self) -> Vec<String> {
-        let kinds =
-            [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::EcSecp384r1, KeyAlgorithm::Rsa2048, KeyAlgorithm::Rsa4096];
+        let kinds = [
+            KeyAlgorithm::EcPrime256v1,
+            KeyAlgorithm::EcSecp384r1,
+            KeyAlgorithm::Rsa2048,
+            KeyAlgorithm::Rsa4096,
+        ];
         let includes = Filters::builder().set_key_types(Some(kinds.to_vec())).build();
-        let all = self.acm().list_certificates().includes(includes).into_paginator().items().send();
-        let all = all.collect::<Result<Vec<_>, _>>().await.expect("ListCertificates");
+        let all = self
+            .acm()
+            .list_certificates()
+            .includes(includes)
+            .into_paginator()
+            .items()
+            .send();
+        let all = all
+            .collect::<Result<Vec<_>, _>>()
+            .await
+            .expect("ListCertificates");
         let mut arns: Vec<_> = all.into_iter().filter_map(|c| c.certificate_arn).collect();
         arns.sort();
         arns
@@ -384,9 +540,17 @@ impl TestEnv {
 
     /// The versions of all objects in the bucket, newest first; delete markers do not count.
     pub async fn object_versions(&self) -> Vec<String> {
-        let all = self.s3().list_object_versions().bucket(&self.prepared.bucket).send().await;
+        let all = self
+            .s3()
+            .list_object_versions()
+            .bucket(&self.prepared.bucket)
+            .send()
+            .await;
         let all = all.expect("ListObjectVersions");
-        all.versions().iter().filter_map(|v| v.version_id().map(str::to_owned)).collect()
+        all.versions()
+            .iter()
+            .filter_map(|v| v.version_id().map(str::to_owned))
+            .collect()
     }
 
     // ---- callers
@@ -397,11 +561,26 @@ impl TestEnv {
     }
 
     /// The same, with options of curl's.
-    pub async fn call_with(&self, host: &str, path: &str, identity: Option<&Identity>, options: &[&str]) -> Answer {
+    pub async fn call_with(
+        &self,
+        host: &str,
+        path: &str,
+        identity: Option<&Identity>,
+        options: &[&str],
+    ) -> Answer {
         let mut curl = tokio::process::Command::new("curl");
-        curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}", "--cacert"])
-            .arg(world().ca_file());
-        curl.arg("--connect-to").arg(format!("{host}:443:{}", world().edge.address()));
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "20",
+            "--write-out",
+            "\n%{http_code}",
+            "--cacert",
+        ])
+        .arg(world().ca_file());
+        curl.arg("--connect-to")
+            .arg(format!("{host}:443:{}", world().edge.address()));
         let dir = tempfile::tempdir().expect("a temporary folder");
         if let Some(Identity { certificate, key }) = identity {
             for (option, file, content) in [("--cert", "tls.crt", certificate), ("--key", "tls.key", key)] {
@@ -410,17 +589,38 @@ impl TestEnv {
                 curl.arg(option).arg(file);
             }
         }
-        let out = curl.args(options).arg(format!("https://{host}{path}")).output().await.expect("curl runs");
+        let out = curl
+            .args(options)
+            .arg(format!("https://{host}{path}"))
+            .output()
+            .await
+            .expect("curl runs");
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let (body, status) = text.rsplit_once('\n').expect("curl writes the status");
-        let body = if status == "000" { String::from_utf8_lossy(&out.stderr).into_owned() } else { body.to_owned() };
-        Answer { status: status.parse().expect("a number"), body }
+        let body = if status == "000" {
+            String::from_utf8_lossy(&out.stderr).into_owned()
+        } else {
+            body.to_owned()
+        };
+        Answer {
+            status: status.parse().expect("a number"),
+            body,
+        }
     }
 
     /// The identity in a Secret of type kubernetes.io/tls.
     pub async fn identity(&self, secret: &str) -> Identity {
-        let data = self.secrets().get(secret).await.expect("the Secret").data.unwrap_or_default();
-        Identity { certificate: data["tls.crt"].0.clone(), key: data["tls.key"].0.clone() }
+        let data = self
+            .secrets()
+            .get(secret)
+            .await
+            .expect("the Secret")
+            .data
+            .unwrap_or_default();
+        Identity {
+            certificate: data["tls.crt"].0.clone(),
+            key: data["tls.key"].0.clone(),
+        }
     }
 }
 
@@ -431,16 +631,24 @@ pub async fn through_proxy(name: &str) -> (TestEnv, ApiProxy) {
 
 /// The same of a life that has begun, and has no objects yet.
 pub async fn through_proxy_with(mut env: TestEnv) -> (TestEnv, ApiProxy) {
-    let proxy = ApiProxy::start(world().kubernetes.admin_config()).await.expect("a proxy");
+    let proxy = ApiProxy::start(world().kubernetes.admin_config())
+        .await
+        .expect("a proxy");
     env.operator.kill();
-    env.operator.go_through(&proxy.url()).expect("its kubeconfig can be written");
+    env.operator
+        .go_through(&proxy.url())
+        .expect("its kubeconfig can be written");
     env.end_lease().await;
     env.operator.restart().expect("the operator starts");
     (env, proxy)
 }
 
 fn beside_of(namespace: &str, other: &str) -> String {
-    if other.is_empty() { namespace.into() } else { format!("{namespace}-{other}") }
+    if other.is_empty() {
+        namespace.into()
+    } else {
+        format!("{namespace}-{other}")
+    }
 }
 
 /// A client certificate and its key, PEM.
@@ -458,19 +666,26 @@ pub struct Answer {
 /// All conditions in a line each, for the message of a test that fails.
 fn shown(conditions: &[Condition]) -> String {
     let line = |c: &Condition| {
-        format!("\n  {}={} {} (generation {:?}): {}", c.type_, c.status, c.reason, c.observed_generation, c.message)
+        format!(
+            "\n  {}={} {} (generation {:?}): {}",
+            c.type_, c.status, c.reason, c.observed_generation, c.message
+        )
     };
     conditions.iter().map(line).collect()
 }
 
-/// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too long.
+/// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too
+/// long.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match check().await {
             Ok(found) => return found,
             Err(seen) if started.elapsed() > DEADLINE => {
-                panic!("{what}: not within {DEADLINE:?}; logs are in {}; last seen: {seen}", world().dir.display())
+                panic!(
+                    "{what}: not within {DEADLINE:?}; logs are in {}; last seen: {seen}",
+                    world().dir.display()
+                )
             }
             Err(_) => tokio::time::sleep(POLL).await,
         }

@@ -18,7 +18,8 @@ pub fn customizations() -> PathBuf {
     here("examples/gitops/argo-cd/resource_customizations")
 }
 
-/// Argo CD's engine and Flux's packages, built where they are not yet. That takes minutes and all of the machine.
+/// Argo CD's engine and Flux's packages, built where they are not yet. That takes minutes and all of the
+/// machine.
 pub fn build() -> [PathBuf; 2] {
     [("argo-cd-lua", "tests/argo-cd"), ("flux", "tests/flux")]
         .map(|(name, source)| tools::go_program(name, &here(source), ".", &[]).expect("it can be built"))
@@ -33,23 +34,46 @@ pub fn argo_cd(arguments: &[&str], input: &str) -> Output {
 /// A command of `tests/flux`, in the folder examples/.
 pub fn flux(arguments: &[&str], input: &str) -> String {
     let [_, program] = build();
-    let out = fed(Command::new(program).args(arguments).current_dir(here("examples")), input);
-    assert!(out.status.success(), "flux {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let out = fed(
+        Command::new(program)
+            .args(arguments)
+            .current_dir(here("examples")),
+        input,
+    );
+    assert!(
+        out.status.success(),
+        "flux {arguments:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout).expect("UTF-8")
 }
 
 fn fed(command: &mut Command, input: &str) -> Output {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(input.as_bytes())
+        .expect("it reads");
     child.wait_with_output().expect("it ends")
 }
 
-/// The health of each object: in Argo CD, by Flux's healthCheckExprs, and by kstatus, which Flux goes by without them.
+/// The health of each object: in Argo CD, by Flux's healthCheckExprs, and by kstatus, which Flux goes by
+/// without them.
 pub fn health(objects: &[Value]) -> Vec<[String; 3]> {
     let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
     let argo_cd = argo_cd(&["health"], &lines);
-    assert!(argo_cd.status.success(), "{}", String::from_utf8_lossy(&argo_cd.stderr));
+    assert!(
+        argo_cd.status.success(),
+        "{}",
+        String::from_utf8_lossy(&argo_cd.stderr)
+    );
     let argo_cd = String::from_utf8(argo_cd.stdout).expect("UTF-8");
     let flux = flux(&["health", "gitops/flux/kustomizations.yaml"], &lines);
     let pairs = argo_cd.lines().zip(flux.lines());

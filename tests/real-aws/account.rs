@@ -1,5 +1,5 @@
-//! Where the suite runs: the account that `REAL_AWS_ACCOUNT` and `REAL_AWS_ZONE` name, or an account of the AWS emulator. How its endpoints are called,
-//! and how long anything may take there.
+//! Where the suite runs: the account that `REAL_AWS_ACCOUNT` and `REAL_AWS_ZONE` name, or an account of the
+//! AWS emulator. How its endpoints are called, and how long anything may take there.
 use std::{
     env,
     path::{Path, PathBuf},
@@ -61,38 +61,78 @@ impl Account {
         let account = match (setting("REAL_AWS_ACCOUNT"), setting("REAL_AWS_ZONE")) {
             (Some(id), Some(zone)) => Account::real(dir, id, zone).await,
             (None, None) => Account::local(dir).await,
-            _ => panic!("set REAL_AWS_ACCOUNT (12 digits) and REAL_AWS_ZONE (a public hosted zone's name), or neither"),
+            _ => panic!(
+                "set REAL_AWS_ACCOUNT (12 digits) and REAL_AWS_ZONE (a public hosted zone's name), or neither"
+            ),
         };
-        account.kubernetes().install_crds(&root().join("crds")).await.expect("the CRDs can be installed");
-        account.kubernetes().namespace(NAMESPACE).await.expect("a namespace");
+        account
+            .kubernetes()
+            .install_crds(&root().join("crds"))
+            .await
+            .expect("the CRDs can be installed");
+        account
+            .kubernetes()
+            .namespace(NAMESPACE)
+            .await
+            .expect("a namespace");
         account
     }
 
-    /// With the credentials and the Region of the environment, which must be those of the account that was named: nothing may happen to another.
+    /// With the credentials and the Region of the environment, which must be those of the account that was
+    /// named: nothing may happen to another.
     async fn real(dir: &Path, id: String, zone: String) -> Account {
-        let http =
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
-        let sdk = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .build_https();
+        let sdk = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
+            .load()
+            .await;
         let region = sdk.region().expect("no Region: set AWS_REGION").to_string();
-        let caller = aws_sdk_sts::Client::new(&sdk).get_caller_identity().send().await.expect("credentials that work");
+        let caller = aws_sdk_sts::Client::new(&sdk)
+            .get_caller_identity()
+            .send()
+            .await
+            .expect("credentials that work");
         let whose = caller.account.unwrap_or_default();
-        assert_eq!(whose, id, "the credentials are of account {whose}, REAL_AWS_ACCOUNT names {id}");
-        let zones = aws_sdk_route53::Client::new(&sdk).list_hosted_zones_by_name().dns_name(&zone).send().await;
+        assert_eq!(
+            whose, id,
+            "the credentials are of account {whose}, REAL_AWS_ACCOUNT names {id}"
+        );
+        let zones = aws_sdk_route53::Client::new(&sdk)
+            .list_hosted_zones_by_name()
+            .dns_name(&zone)
+            .send()
+            .await;
         let zones = zones.expect("ListHostedZonesByName").hosted_zones;
         let is_it = |z: &&aws_sdk_route53::types::HostedZone| {
             z.name.trim_end_matches('.') == zone && !z.config.as_ref().is_some_and(|c| c.private_zone)
         };
-        let zone_id = zones.iter().find(is_it).expect("the account has the public hosted zone of REAL_AWS_ZONE").id();
+        let zone_id = zones
+            .iter()
+            .find(is_it)
+            .expect("the account has the public hosted zone of REAL_AWS_ZONE")
+            .id();
         let zone_id = zone_id.trim_start_matches("/hostedzone/").to_owned();
-        let keys = sdk.credentials_provider().expect("there are credentials").provide_credentials().await;
+        let keys = sdk
+            .credentials_provider()
+            .expect("there are credentials")
+            .provide_credentials()
+            .await;
         let keys = keys.expect("credentials");
         let mut operator_env = vec![
             ("AWS_REGION".to_owned(), region.clone()),
             ("AWS_ACCESS_KEY_ID".to_owned(), keys.access_key_id().to_owned()),
-            ("AWS_SECRET_ACCESS_KEY".to_owned(), keys.secret_access_key().to_owned()),
+            (
+                "AWS_SECRET_ACCESS_KEY".to_owned(),
+                keys.secret_access_key().to_owned(),
+            ),
             ("MTLS_OPERATOR_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ];
-        operator_env.extend(keys.session_token().map(|token| ("AWS_SESSION_TOKEN".to_owned(), token.to_owned())));
+        operator_env.extend(
+            keys.session_token()
+                .map(|token| ("AWS_SESSION_TOKEN".to_owned(), token.to_owned())),
+        );
         let kubernetes = Kubernetes::start(dir).await.expect("a local Kubernetes");
         Account {
             id,
@@ -110,7 +150,9 @@ impl Account {
     }
 
     async fn local(dir: &Path) -> Account {
-        let world = World::start(dir, &Options::default()).await.expect("the local world stands");
+        let world = World::start(dir, &Options::default())
+            .await
+            .expect("the local world stands");
         let account = world.aws.new_account();
         let zone = format!("z{}.example.com", account.id);
         let zone_id = hosted_zone(&account, &zone).await.expect("a hosted zone");
@@ -126,16 +168,24 @@ impl Account {
             backend: echo.url(),
             dir: dir.to_owned(),
             operator_env: world.operator_env(&account, ""),
-            place: Place::Local { world: Box::new(world), _backend: echo },
+            place: Place::Local {
+                world: Box::new(world),
+                _backend: echo,
+            },
         }
     }
 
     pub fn place(&self) -> String {
         let where_ = match self.place {
             Place::Real(_) => "the real account",
-            Place::Local { .. } => "an account of the AWS emulator (REAL_AWS_ACCOUNT and REAL_AWS_ZONE are not set)",
+            Place::Local { .. } => {
+                "an account of the AWS emulator (REAL_AWS_ACCOUNT and REAL_AWS_ZONE are not set)"
+            }
         };
-        format!("{where_} {} in {}, zone {}, names {}*", self.id, self.region, self.zone, self.run)
+        format!(
+            "{where_} {} in {}, zone {}, names {}*",
+            self.id, self.region, self.zone, self.run
+        )
     }
 
     fn kubernetes(&self) -> &Kubernetes {
@@ -170,10 +220,13 @@ impl Account {
             env,
             args: vec![],
         };
-        Operator::start(self.kubernetes(), options).await.expect("the operator starts")
+        Operator::start(self.kubernetes(), options)
+            .await
+            .expect("the operator starts")
     }
 
-    /// The status of `https://<host><path>`, asked of `front`, which is a host too; "000" when there was no answer.
+    /// The status of `https://<host><path>`, asked of `front`, which is a host too; "000" when there was no
+    /// answer.
     pub async fn status(
         &self,
         host: &str,
@@ -204,17 +257,26 @@ impl Account {
         };
         curl.arg("--connect-to").arg(format!("::{front}"));
         if let Some(caller) = caller {
-            for (option, name, content) in [("--cert", "crt", &caller.certificate), ("--key", "key", &caller.key)] {
+            for (option, name, content) in [
+                ("--cert", "crt", &caller.certificate),
+                ("--key", "key", &caller.key),
+            ] {
                 let file = dir.path().join(name);
                 std::fs::write(&file, content).expect("a file");
                 curl.arg(option).arg(file);
             }
         }
-        let out = curl.args(more).arg(format!("https://{host}{path}")).output().await.expect("curl is there");
+        let out = curl
+            .args(more)
+            .arg(format!("https://{host}{path}"))
+            .output()
+            .await
+            .expect("curl is there");
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
-    /// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too long.
+    /// Asks again and again until there is an answer; panics with the last thing that was seen when it takes
+    /// too long.
     pub async fn eventually<T>(&self, what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
         let started = Instant::now();
         loop {
@@ -230,7 +292,10 @@ impl Account {
 }
 
 fn run() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
     format!("{ALL_RUNS}{now:x}")
 }
 

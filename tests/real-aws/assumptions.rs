@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, IntegrationType, Op, PatchOperation};
 use aws_sdk_apigatewayv2::types::{
-    AuthorizationType, AuthorizerType, DomainNameConfiguration, IntegrationType as V2IntegrationType, JwtConfiguration,
-    MutualTlsAuthenticationInput, ProtocolType,
+    AuthorizationType, AuthorizerType, DomainNameConfiguration, IntegrationType as V2IntegrationType,
+    JwtConfiguration, MutualTlsAuthenticationInput, ProtocolType,
 };
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType};
 use aws_sdk_s3::{
@@ -23,25 +23,67 @@ use crate::{
 
 /// What takes more than a zone and some minutes to find out.
 const NOT_TRIED: [(&str, &str); 24] = [
-    ("list-as-late-as-describe", "as a rule both know a new certificate at once"),
-    ("unquoted-messages", "no single fact; the operator decides nothing by these messages"),
-    ("serves-once-available", "what the front ends say in the first minutes is not the same from one to the next"),
+    (
+        "list-as-late-as-describe",
+        "as a rule both know a new certificate at once",
+    ),
+    (
+        "unquoted-messages",
+        "no single fact; the operator decides nothing by these messages",
+    ),
+    (
+        "serves-once-available",
+        "what the front ends say in the first minutes is not the same from one to the next",
+    ),
     ("ownership-certificate", "takes a public certificate with its key"),
     ("locked-domain", "takes a public certificate with its key"),
     ("one-too-many", "takes 120 custom domain names"),
-    ("v2-refuses-v1", "takes an edge-optimized domain name, which CloudFront needs 40 minutes for"),
-    ("unresolved-header", "takes a back end on the internet that shows the headers that it got"),
-    ("headers-by-integration", "takes a back end on the internet that shows the headers that it got"),
-    ("unmapped-headers", "takes a back end on the internet that shows the headers that it got"),
-    ("one-quota", "takes the whole account's quota away from everybody else"),
-    ("what-counts", "takes the whole account's quota away from everybody else"),
-    ("refused-is-free", "takes the whole account's quota away from everybody else"),
-    ("burst", "takes the whole account's quota away from everybody else"),
+    (
+        "v2-refuses-v1",
+        "takes an edge-optimized domain name, which CloudFront needs 40 minutes for",
+    ),
+    (
+        "unresolved-header",
+        "takes a back end on the internet that shows the headers that it got",
+    ),
+    (
+        "headers-by-integration",
+        "takes a back end on the internet that shows the headers that it got",
+    ),
+    (
+        "unmapped-headers",
+        "takes a back end on the internet that shows the headers that it got",
+    ),
+    (
+        "one-quota",
+        "takes the whole account's quota away from everybody else",
+    ),
+    (
+        "what-counts",
+        "takes the whole account's quota away from everybody else",
+    ),
+    (
+        "refused-is-free",
+        "takes the whole account's quota away from everybody else",
+    ),
+    (
+        "burst",
+        "takes the whole account's quota away from everybody else",
+    ),
     ("denials", "takes a role with fewer rights"),
-    ("truststore-decrypted", "takes a role with fewer rights and a key of one's own"),
+    (
+        "truststore-decrypted",
+        "takes a role with fewer rights and a key of one's own",
+    ),
     ("delays", "differ from day to day; the run's own times show them"),
-    ("trust-by-openssl", "each is a truststore and a minute of its own: tests/e2e/interop.rs has the list"),
-    ("distinguished-names", "takes a back end that shows what it was told"),
+    (
+        "trust-by-openssl",
+        "each is a truststore and a minute of its own: tests/e2e/interop.rs has the list",
+    ),
+    (
+        "distinguished-names",
+        "takes a back end that shows what it was told",
+    ),
     ("no-http2", "of the local edge, not of AWS"),
     ("every-zone", "of the local DNS server, not of AWS"),
     ("alias-without-target", "of the local DNS server, not of AWS"),
@@ -66,30 +108,46 @@ impl Findings {
                 Some((true, _)) => println!("assumption {name} holds"),
                 Some((false, seen)) => println!("assumption {name} DIFFERS: {seen}"),
                 None => {
-                    let reason =
-                        NOT_TRIED.iter().find(|(not, _)| not == name).map_or("the run ended before", |(_, r)| r);
+                    let reason = NOT_TRIED
+                        .iter()
+                        .find(|(not, _)| not == name)
+                        .map_or("the run ended before", |(_, r)| r);
                     println!("assumption {name} not checked: {reason}");
                 }
             }
         }
         let hold = self.0.values().filter(|(holds, _)| *holds).count();
         let (differ, unchecked) = (self.0.len() - hold, listed.len() - self.0.len());
-        format!("assumptions={} hold={hold} differ={differ} unchecked={unchecked}", listed.len())
+        format!(
+            "assumptions={} hold={hold} differ={differ} unchecked={unchecked}",
+            listed.len()
+        )
     }
 
     /// Fails where one differs, and where the list and the checks do.
     pub fn hold(&self) {
         let tried = self.0.keys().map(|name| (*name).to_owned());
         let known: BTreeSet<_> = tried.chain(NOT_TRIED.map(|(name, _)| name.to_owned())).collect();
-        assert_eq!(known, listed(), "what is tried, or said why not, and what ASSUMPTIONS.md lists");
-        let differ: Vec<_> = self.0.iter().filter(|(_, (holds, _))| !holds).map(|(name, _)| name).collect();
+        assert_eq!(
+            known,
+            listed(),
+            "what is tried, or said why not, and what ASSUMPTIONS.md lists"
+        );
+        let differ: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(_, (holds, _))| !holds)
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(differ, Vec::<&&str>::new(), "these are not so");
     }
 }
 
 fn listed() -> BTreeSet<String> {
     const LIST: &str = include_str!("../../sandbox/aws/ASSUMPTIONS.md");
-    let names = LIST.lines().filter_map(|line| Some(line.strip_prefix("- `")?.split_once("`: ")?.0.to_owned()));
+    let names = LIST
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("- `")?.split_once("`: ")?.0.to_owned()));
     names.collect()
 }
 
@@ -102,21 +160,46 @@ fn refusal<T: std::fmt::Debug, E: std::fmt::Debug>(result: &Result<T, E>, code: 
 pub async fn without_a_domain(account: &Account, findings: &mut Findings) {
     let acm = aws_sdk_acm::Client::new(&account.sdk);
     let names = (1..11).map(|n| account.host(&format!("n{n}"))).collect();
-    let request = acm.request_certificate().domain_name(account.host("n0")).set_subject_alternative_names(Some(names));
-    let (holds, seen) =
-        refusal(&request.validation_method(ValidationMethod::Dns).send().await, "LimitExceededException");
+    let request = acm
+        .request_certificate()
+        .domain_name(account.host("n0"))
+        .set_subject_alternative_names(Some(names));
+    let (holds, seen) = refusal(
+        &request.validation_method(ValidationMethod::Dns).send().await,
+        "LimitExceededException",
+    );
     findings.note("eleven-names", holds, seen);
 
     let value = format!("\"{}\"", "x".repeat(200));
-    let values =
-        (0..200).map(|n| ResourceRecord::builder().value(format!("{value} \"{n}\"")).build().expect("complete"));
-    let record = ResourceRecordSet::builder().name(account.host("long")).r#type(RrType::Txt).ttl(60);
-    let record = record.set_resource_records(Some(values.collect())).build().expect("complete");
-    let change = Change::builder().action(ChangeAction::Create).resource_record_set(record).build().expect("complete");
+    let values = (0..200).map(|n| {
+        ResourceRecord::builder()
+            .value(format!("{value} \"{n}\""))
+            .build()
+            .expect("complete")
+    });
+    let record = ResourceRecordSet::builder()
+        .name(account.host("long"))
+        .r#type(RrType::Txt)
+        .ttl(60);
+    let record = record
+        .set_resource_records(Some(values.collect()))
+        .build()
+        .expect("complete");
+    let change = Change::builder()
+        .action(ChangeAction::Create)
+        .resource_record_set(record)
+        .build()
+        .expect("complete");
     let batch = ChangeBatch::builder().changes(change).build().expect("complete");
     let request = aws_sdk_route53::Client::new(&account.sdk).change_resource_record_sets();
-    let (holds, seen) =
-        refusal(&request.hosted_zone_id(&account.zone_id).change_batch(batch).send().await, "InvalidChangeBatch");
+    let (holds, seen) = refusal(
+        &request
+            .hosted_zone_id(&account.zone_id)
+            .change_batch(batch)
+            .send()
+            .await,
+        "InvalidChangeBatch",
+    );
     findings.note("record-limits", holds && seen.contains("32000 characters"), seen);
 
     buckets(account, findings).await;
@@ -133,22 +216,52 @@ async fn buckets(account: &Account, findings: &mut Findings) {
     let mut request = s3.create_bucket().bucket(&bucket);
     if account.region != "us-east-1" {
         let place = BucketLocationConstraint::from(account.region.as_str());
-        request = request
-            .create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build());
+        request = request.create_bucket_configuration(
+            CreateBucketConfiguration::builder()
+                .location_constraint(place)
+                .build(),
+        );
     }
     request.send().await.expect("CreateBucket");
-    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    let request = s3.put_bucket_versioning().bucket(&bucket).versioning_configuration(enabled);
+    let enabled = VersioningConfiguration::builder()
+        .status(BucketVersioningStatus::Enabled)
+        .build();
+    let request = s3
+        .put_bucket_versioning()
+        .bucket(&bucket)
+        .versioning_configuration(enabled);
     request.send().await.expect("PutBucketVersioning");
-    let status = s3.get_bucket_versioning().bucket(&bucket).send().await.expect("GetBucketVersioning").status;
-    findings.note("versioning-at-once", status == Some(BucketVersioningStatus::Enabled), format!("{status:?}"));
+    let status = s3
+        .get_bucket_versioning()
+        .bucket(&bucket)
+        .send()
+        .await
+        .expect("GetBucketVersioning")
+        .status;
+    findings.note(
+        "versioning-at-once",
+        status == Some(BucketVersioningStatus::Enabled),
+        format!("{status:?}"),
+    );
 
     // AWS's own key, which costs nothing.
     let alias = format!("arn:aws:kms:{}:{}:alias/aws/s3", account.region, account.id);
-    let request = s3.put_object().bucket(&bucket).key("encrypted").body(ByteStream::from_static(b"x"));
-    let request = request.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(alias);
+    let request = s3
+        .put_object()
+        .bucket(&bucket)
+        .key("encrypted")
+        .body(ByteStream::from_static(b"x"));
+    let request = request
+        .server_side_encryption(ServerSideEncryption::AwsKms)
+        .ssekms_key_id(alias);
     request.send().await.expect("PutObject");
-    let object = s3.head_object().bucket(&bucket).key("encrypted").send().await.expect("HeadObject");
+    let object = s3
+        .head_object()
+        .bucket(&bucket)
+        .key("encrypted")
+        .send()
+        .await
+        .expect("HeadObject");
     let key = object.ssekms_key_id.unwrap_or_default();
     findings.note("kms-alias", key.starts_with("arn:") && key.contains(":key/"), key);
 }
@@ -156,67 +269,182 @@ async fn buckets(account: &Account, findings: &mut Findings) {
 async fn http_apis(account: &Account, findings: &mut Findings) {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     let name = format!("{}-http", account.run);
-    let api = gateway.create_api().name(name).protocol_type(ProtocolType::Http).send().await.expect("CreateApi");
+    let api = gateway
+        .create_api()
+        .name(name)
+        .protocol_type(ProtocolType::Http)
+        .send()
+        .await
+        .expect("CreateApi");
     let api = api.api_id.expect("an id");
     let arn = format!("arn:aws:apigateway:{}::/apis/{api}", account.region);
-    gateway.tag_resource().resource_arn(arn).tags("a", "b").send().await.expect("TagResource");
-    let tags = gateway.get_api().api_id(&api).send().await.expect("GetApi").tags.unwrap_or_default();
+    gateway
+        .tag_resource()
+        .resource_arn(arn)
+        .tags("a", "b")
+        .send()
+        .await
+        .expect("TagResource");
+    let tags = gateway
+        .get_api()
+        .api_id(&api)
+        .send()
+        .await
+        .expect("GetApi")
+        .tags
+        .unwrap_or_default();
     let by_v2 = tags.get("a").is_some_and(|value| value == "b");
 
     let rest = aws_sdk_apigateway::Client::new(&account.sdk);
-    let rest_api = rest.create_rest_api().name(format!("{}-tags", account.run)).send().await.expect("CreateRestApi");
+    let rest_api = rest
+        .create_rest_api()
+        .name(format!("{}-tags", account.run))
+        .send()
+        .await
+        .expect("CreateRestApi");
     let rest_api = rest_api.id.expect("an id");
     let arn = format!("arn:aws:apigateway:{}::/restapis/{rest_api}", account.region);
-    rest.tag_resource().resource_arn(arn).tags("a", "b").send().await.expect("TagResource of v1");
-    let tags = rest.get_rest_api().rest_api_id(&rest_api).send().await.expect("GetRestApi").tags.unwrap_or_default();
+    rest.tag_resource()
+        .resource_arn(arn)
+        .tags("a", "b")
+        .send()
+        .await
+        .expect("TagResource of v1");
+    let tags = rest
+        .get_rest_api()
+        .rest_api_id(&rest_api)
+        .send()
+        .await
+        .expect("GetRestApi")
+        .tags
+        .unwrap_or_default();
     let by_v1 = tags.get("a").is_some_and(|value| value == "b");
     findings.note("tags-by-kind", by_v1 && by_v2, format!("v1 {by_v1}, v2 {by_v2}"));
 
-    let request = gateway.create_integration().api_id(&api).integration_type(V2IntegrationType::HttpProxy);
-    let request = request.integration_method("ANY").integration_uri(&account.backend).payload_format_version("1.0");
-    let request =
-        request.request_parameters("overwrite:header.x-one", "1").request_parameters("overwrite:header.x-two", "2");
-    let integration = request.send().await.expect("CreateIntegration").integration_id.expect("an id");
-    let request = gateway.update_integration().api_id(&api).integration_id(&integration);
-    request.request_parameters("overwrite:header.x-one", "3").send().await.expect("UpdateIntegration");
-    let now = gateway.get_integration().api_id(&api).integration_id(&integration).send().await.expect("GetIntegration");
+    let request = gateway
+        .create_integration()
+        .api_id(&api)
+        .integration_type(V2IntegrationType::HttpProxy);
+    let request = request
+        .integration_method("ANY")
+        .integration_uri(&account.backend)
+        .payload_format_version("1.0");
+    let request = request
+        .request_parameters("overwrite:header.x-one", "1")
+        .request_parameters("overwrite:header.x-two", "2");
+    let integration = request
+        .send()
+        .await
+        .expect("CreateIntegration")
+        .integration_id
+        .expect("an id");
+    let request = gateway
+        .update_integration()
+        .api_id(&api)
+        .integration_id(&integration);
+    request
+        .request_parameters("overwrite:header.x-one", "3")
+        .send()
+        .await
+        .expect("UpdateIntegration");
+    let now = gateway
+        .get_integration()
+        .api_id(&api)
+        .integration_id(&integration)
+        .send()
+        .await
+        .expect("GetIntegration");
     let now = now.request_parameters.unwrap_or_default();
-    let there = now.get("overwrite:header.x-two").is_some_and(|value| value == "2");
+    let there = now
+        .get("overwrite:header.x-two")
+        .is_some_and(|value| value == "2");
     findings.note("unnamed-parameters", there, format!("{now:?}"));
 
-    let jwt = JwtConfiguration::builder().issuer("https://accounts.google.com").audience("nobody").build();
-    let request = gateway.create_authorizer().api_id(&api).name("jwt").authorizer_type(AuthorizerType::Jwt);
-    let request = request.identity_source("$request.header.Authorization").jwt_configuration(jwt);
-    let authorizer = request.send().await.expect("CreateAuthorizer").authorizer_id.expect("an id");
+    let jwt = JwtConfiguration::builder()
+        .issuer("https://accounts.google.com")
+        .audience("nobody")
+        .build();
+    let request = gateway
+        .create_authorizer()
+        .api_id(&api)
+        .name("jwt")
+        .authorizer_type(AuthorizerType::Jwt);
+    let request = request
+        .identity_source("$request.header.Authorization")
+        .jwt_configuration(jwt);
+    let authorizer = request
+        .send()
+        .await
+        .expect("CreateAuthorizer")
+        .authorizer_id
+        .expect("an id");
     let route = async |key: &str| {
-        let request = gateway.create_route().api_id(&api).route_key(key).target(format!("integrations/{integration}"));
-        request.send().await.expect("CreateRoute").route_id.expect("an id")
+        let request = gateway
+            .create_route()
+            .api_id(&api)
+            .route_key(key)
+            .target(format!("integrations/{integration}"));
+        request
+            .send()
+            .await
+            .expect("CreateRoute")
+            .route_id
+            .expect("an id")
     };
     let ask = async |route: &str, authorizer: &str| {
-        let request = gateway.update_route().api_id(&api).route_id(route).authorization_type(AuthorizationType::Jwt);
+        let request = gateway
+            .update_route()
+            .api_id(&api)
+            .route_id(route)
+            .authorization_type(AuthorizationType::Jwt);
         request.authorizer_id(authorizer).send().await
     };
     let asking = route("$default").await;
     ask(&asking, &authorizer).await.expect("UpdateRoute");
-    let deleted = gateway.delete_authorizer().api_id(&api).authorizer_id(&authorizer).send().await;
+    let deleted = gateway
+        .delete_authorizer()
+        .api_id(&api)
+        .authorizer_id(&authorizer)
+        .send()
+        .await;
     let (in_use, seen) = refusal(&deleted, "ConflictException");
-    let (missing, also) = refusal(&ask(&route("GET /unasked").await, "zzzzzz").await, "BadRequestException");
+    let (missing, also) = refusal(
+        &ask(&route("GET /unasked").await, "zzzzzz").await,
+        "BadRequestException",
+    );
     findings.note("authorizer-in-use", in_use && missing, format!("{seen}; {also}"));
 
-    let request = gateway.update_route().api_id(&api).route_id(&asking).authorization_type(AuthorizationType::None);
+    let request = gateway
+        .update_route()
+        .api_id(&api)
+        .route_id(&asking)
+        .authorization_type(AuthorizationType::None);
     request.send().await.expect("UpdateRoute");
-    let request = gateway.create_stage().api_id(&api).stage_name("$default").auto_deploy(false);
+    let request = gateway
+        .create_stage()
+        .api_id(&api)
+        .stage_name("$default")
+        .auto_deploy(false);
     request.send().await.expect("CreateStage");
     let host = execute_api(account, &api);
-    let serves = soon(account, async || account.status(&host, &host, "/", None, &[]).await == "200").await;
+    let serves = soon(account, async || {
+        account.status(&host, &host, "/", None, &[]).await == "200"
+    })
+    .await;
     findings.note("undeployed-stage", serves, format!("serves {serves}"));
 }
 
-/// A REST API that answers GET of `/` and, once that is deployed, of what is added, by itself: it needs no function and no server. Its id.
+/// A REST API that answers GET of `/` and, once that is deployed, of what is added, by itself: it needs no
+/// function and no server. Its id.
 pub async fn mock_api(account: &Account, name: &str) -> String {
     let rest = aws_sdk_apigateway::Client::new(&account.sdk);
-    let regional = EndpointConfiguration::builder().types(EndpointType::Regional).build();
-    let request = rest.create_rest_api().name(format!("{}-{name}", account.run)).endpoint_configuration(regional);
+    let regional = EndpointConfiguration::builder()
+        .types(EndpointType::Regional)
+        .build();
+    let request = rest
+        .create_rest_api()
+        .name(format!("{}-{name}", account.run))
+        .endpoint_configuration(regional);
     let made = request.send().await.expect("CreateRestApi");
     let (id, root) = (made.id.expect("an id"), made.root_resource_id.expect("a root"));
     answer(&rest, &id, &root).await;
@@ -226,20 +454,51 @@ pub async fn mock_api(account: &Account, name: &str) -> String {
 
 /// GET of this resource is answered with 200.
 async fn answer(rest: &aws_sdk_apigateway::Client, api: &str, resource: &str) {
-    let request =
-        rest.put_method().rest_api_id(api).resource_id(resource).http_method("GET").authorization_type("NONE");
+    let request = rest
+        .put_method()
+        .rest_api_id(api)
+        .resource_id(resource)
+        .http_method("GET")
+        .authorization_type("NONE");
     request.send().await.expect("PutMethod");
-    let request = rest.put_integration().rest_api_id(api).resource_id(resource).http_method("GET");
-    let request = request.r#type(IntegrationType::Mock).request_templates("application/json", r#"{"statusCode": 200}"#);
+    let request = rest
+        .put_integration()
+        .rest_api_id(api)
+        .resource_id(resource)
+        .http_method("GET");
+    let request = request
+        .r#type(IntegrationType::Mock)
+        .request_templates("application/json", r#"{"statusCode": 200}"#);
     request.send().await.expect("PutIntegration");
-    let request = rest.put_method_response().rest_api_id(api).resource_id(resource).http_method("GET");
-    request.status_code("200").send().await.expect("PutMethodResponse");
-    let request = rest.put_integration_response().rest_api_id(api).resource_id(resource).http_method("GET");
-    request.status_code("200").send().await.expect("PutIntegrationResponse");
+    let request = rest
+        .put_method_response()
+        .rest_api_id(api)
+        .resource_id(resource)
+        .http_method("GET");
+    request
+        .status_code("200")
+        .send()
+        .await
+        .expect("PutMethodResponse");
+    let request = rest
+        .put_integration_response()
+        .rest_api_id(api)
+        .resource_id(resource)
+        .http_method("GET");
+    request
+        .status_code("200")
+        .send()
+        .await
+        .expect("PutIntegrationResponse");
 }
 
 async fn deploy(rest: &aws_sdk_apigateway::Client, api: &str, stage: &str) {
-    rest.create_deployment().rest_api_id(api).stage_name(stage).send().await.expect("CreateDeployment");
+    rest.create_deployment()
+        .rest_api_id(api)
+        .stage_name(stage)
+        .send()
+        .await
+        .expect("CreateDeployment");
 }
 
 async fn rest_apis(account: &Account, findings: &mut Findings) {
@@ -253,16 +512,43 @@ async fn rest_apis(account: &Account, findings: &mut Findings) {
             if status == "200" { Ok(()) } else { Err(status) }
         })
         .await;
-    let root = rest.get_resources().rest_api_id(&api).send().await.expect("GetResources").items;
-    let root = root.into_iter().flatten().next().and_then(|r| r.id).expect("a root");
-    let late = rest.create_resource().rest_api_id(&api).parent_id(root).path_part("late").send().await;
+    let root = rest
+        .get_resources()
+        .rest_api_id(&api)
+        .send()
+        .await
+        .expect("GetResources")
+        .items;
+    let root = root
+        .into_iter()
+        .flatten()
+        .next()
+        .and_then(|r| r.id)
+        .expect("a root");
+    let late = rest
+        .create_resource()
+        .rest_api_id(&api)
+        .parent_id(root)
+        .path_part("late")
+        .send()
+        .await;
     answer(&rest, &api, &late.expect("CreateResource").id.expect("an id")).await;
 
     set_flag(&rest, &api, true).await;
-    rest.update_stage().rest_api_id(&api).stage_name("prod").send().await.expect("UpdateStage");
+    rest.update_stage()
+        .rest_api_id(&api)
+        .stage_name("prod")
+        .send()
+        .await
+        .expect("UpdateStage");
     let closed = soon(account, async || status("/prod/").await == "403").await;
     set_flag(&rest, &api, false).await;
-    rest.update_stage().rest_api_id(&api).stage_name("prod").send().await.expect("UpdateStage");
+    rest.update_stage()
+        .rest_api_id(&api)
+        .stage_name("prod")
+        .send()
+        .await
+        .expect("UpdateStage");
     let open = soon(account, async || status("/prod/").await == "200").await;
     let late = status("/prod/late").await;
     findings.note(
@@ -278,8 +564,16 @@ async fn rest_apis(account: &Account, findings: &mut Findings) {
 }
 
 async fn set_flag(rest: &aws_sdk_apigateway::Client, api: &str, closed: bool) {
-    let patch = PatchOperation::builder().op(Op::Replace).path("/disableExecuteApiEndpoint").value(closed.to_string());
-    rest.update_rest_api().rest_api_id(api).patch_operations(patch.build()).send().await.expect("UpdateRestApi");
+    let patch = PatchOperation::builder()
+        .op(Op::Replace)
+        .path("/disableExecuteApiEndpoint")
+        .value(closed.to_string());
+    rest.update_rest_api()
+        .rest_api_id(api)
+        .patch_operations(patch.build())
+        .send()
+        .await
+        .expect("UpdateRestApi");
 }
 
 /// Whether it becomes so within a tenth of what anything may take.
@@ -298,47 +592,81 @@ pub async fn of_certificates_in_use(account: &Account, arn: &str, findings: &mut
     let acm = aws_sdk_acm::Client::new(&account.sdk);
     let users = account
         .eventually("the certificate is in use", async || {
-            let answer = acm.describe_certificate().certificate_arn(arn).send().await.map_err(|e| format!("{e:?}"))?;
+            let answer = acm
+                .describe_certificate()
+                .certificate_arn(arn)
+                .send()
+                .await
+                .map_err(|e| format!("{e:?}"))?;
             let users = answer.certificate.and_then(|c| c.in_use_by).unwrap_or_default();
-            if users.is_empty() { Err("nobody uses it".into()) } else { Ok(users) }
+            if users.is_empty() {
+                Err("nobody uses it".into())
+            } else {
+                Ok(users)
+            }
         })
         .await;
     let is_balancer = |arn: &String| {
         let parts: Vec<_> = arn.splitn(6, ':').collect();
         parts[..3] == ["arn", "aws", "elasticloadbalancing"] && parts[5].starts_with("loadbalancer/")
     };
-    findings.note("in-use-by-arn", users.iter().all(is_balancer), format!("{users:?}"));
+    findings.note(
+        "in-use-by-arn",
+        users.iter().all(is_balancer),
+        format!("{users:?}"),
+    );
 }
 
 /// On a custom domain that has no mutual TLS yet; it has some afterwards, which trusts nobody.
 pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Findings) {
     let ByHand { host, front } = domain;
-    let status = account.status(&account.host("nobody"), front, "/", None, &["--insecure"]).await;
+    let status = account
+        .status(&account.host("nobody"), front, "/", None, &["--insecure"])
+        .await;
     findings.note("unknown-name", status == "000", status);
     let other = format!("host: {}", account.host("other"));
-    let status = account.status(host, front, "/", None, &["--header", &other]).await;
+    let status = account
+        .status(host, front, "/", None, &["--header", &other])
+        .await;
     findings.note("another-host", status == "403", status);
 
-    let many: String = (0..1001).map(|n| self_signed(&format!("many {n}")).certificate).collect();
+    let many: String = (0..1001)
+        .map(|n| self_signed(&format!("many {n}")).certificate)
+        .collect();
     let (holds, seen) = refusal(&trust(account, host, "many", &many).await, "BadRequestException");
     findings.note("truststore-size", holds, seen);
     let twice = self_signed("twice").certificate + &self_signed("twice").certificate;
-    let (holds, seen) = refusal(&trust(account, host, "twice", &twice).await, "BadRequestException");
+    let (holds, seen) = refusal(
+        &trust(account, host, "twice", &twice).await,
+        "BadRequestException",
+    );
     findings.note("truststore-subject-twice", holds, seen);
 
     let expired = self_signed_until("expired", rcgen::date_time_ymd(2021, 1, 1));
-    let warnings = trust(account, host, "expired", &expired.certificate).await.expect("UpdateDomainName");
+    let warnings = trust(account, host, "expired", &expired.certificate)
+        .await
+        .expect("UpdateDomainName");
     let text = "Certificate with subject CN=expired has expired.";
     findings.note("truststore-warnings", warnings == [text], format!("{warnings:?}"));
 
     let caller = version_1("as it is");
-    trust(account, host, "self-signed", &caller.certificate).await.expect("UpdateDomainName");
-    let answered = soon(account, async || account.status(host, front, "/", Some(&caller), &[]).await == "200").await;
+    trust(account, host, "self-signed", &caller.certificate)
+        .await
+        .expect("UpdateDomainName");
+    let answered = soon(account, async || {
+        account.status(host, front, "/", Some(&caller), &[]).await == "200"
+    })
+    .await;
     findings.note("self-signed-as-it-is", answered, format!("answered {answered}"));
 
     let (anchor, child) = crate::scenarios::anchor_and_child();
-    trust(account, host, "leaf-anchor", &anchor.certificate).await.expect("UpdateDomainName");
-    let trusted = soon(account, async || account.status(host, front, "/", Some(&anchor), &[]).await == "200").await;
+    trust(account, host, "leaf-anchor", &anchor.certificate)
+        .await
+        .expect("UpdateDomainName");
+    let trusted = soon(account, async || {
+        account.status(host, front, "/", Some(&anchor), &[]).await == "200"
+    })
+    .await;
     let status = account.status(host, front, "/", Some(&child), &[]).await;
     let seen = format!("the anchor answered {trusted}, what it signed {status}");
     findings.note("leaf-anchor-issues-nothing", trusted && status == "403", seen);
@@ -347,9 +675,18 @@ pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Fi
     let holds = warnings.as_ref().is_ok_and(|warnings| !warnings.is_empty());
     findings.note("truststore-empty", holds, format!("{warnings:?}"));
 
-    let policy = PatchOperation::builder().op(Op::Replace).path("/securityPolicy").value("TLS_1_0").build();
+    let policy = PatchOperation::builder()
+        .op(Op::Replace)
+        .path("/securityPolicy")
+        .value("TLS_1_0")
+        .build();
     let rest = aws_sdk_apigateway::Client::new(&account.sdk);
-    let changed = rest.update_domain_name().domain_name(host).patch_operations(policy).send().await;
+    let changed = rest
+        .update_domain_name()
+        .domain_name(host)
+        .patch_operations(policy)
+        .send()
+        .await;
     let (holds, seen) = refusal(&changed, "BadRequestException");
     findings.note("policy-with-mutual-tls", holds, seen);
     off(account, host).await;
@@ -360,11 +697,25 @@ async fn trust(account: &Account, host: &str, key: &str, pem: &str) -> Result<Ve
     let bucket = format!("{}-bucket", account.run);
     let body = ByteStream::from(pem.as_bytes().to_vec());
     let s3 = aws_sdk_s3::Client::new(&account.sdk);
-    s3.put_object().bucket(&bucket).key(key).body(body).send().await.expect("PutObject");
+    s3.put_object()
+        .bucket(&bucket)
+        .key(key)
+        .body(body)
+        .send()
+        .await
+        .expect("PutObject");
     update(account, host, &format!("s3://{bucket}/{key}")).await?;
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
-    let domain = gateway.get_domain_name().domain_name(host).send().await.expect("GetDomainName");
-    Ok(domain.mutual_tls_authentication.and_then(|m| m.truststore_warnings).unwrap_or_default())
+    let domain = gateway
+        .get_domain_name()
+        .domain_name(host)
+        .send()
+        .await
+        .expect("GetDomainName");
+    Ok(domain
+        .mutual_tls_authentication
+        .and_then(|m| m.truststore_warnings)
+        .unwrap_or_default())
 }
 
 async fn off(account: &Account, host: &str) {
@@ -375,9 +726,13 @@ async fn off(account: &Account, host: &str) {
 async fn update(account: &Account, host: &str, truststore: &str) -> Result<(), String> {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     let changed = account
-        .eventually("UpdateDomainName", async || match update_once(account, &gateway, host, truststore).await {
-            Err(error) if error.contains("TooManyRequests") || error.contains("ConflictException") => Err(error),
-            result => Ok(result),
+        .eventually("UpdateDomainName", async || {
+            match update_once(account, &gateway, host, truststore).await {
+                Err(error) if error.contains("TooManyRequests") || error.contains("ConflictException") => {
+                    Err(error)
+                }
+                result => Ok(result),
+            }
         })
         .await;
     settled(account, host).await;
@@ -390,17 +745,31 @@ async fn update_once(
     host: &str,
     truststore: &str,
 ) -> Result<(), String> {
-    let domain = gateway.get_domain_name().domain_name(host).send().await.expect("GetDomainName");
+    let domain = gateway
+        .get_domain_name()
+        .domain_name(host)
+        .send()
+        .await
+        .expect("GetDomainName");
     let now = domain.domain_name_configurations.expect("one").remove(0);
     let config = DomainNameConfiguration::builder()
         .set_certificate_arn(now.certificate_arn)
         .set_endpoint_type(now.endpoint_type)
         .set_security_policy(now.security_policy)
         .build();
-    let trust = MutualTlsAuthenticationInput::builder().truststore_uri(truststore).build();
-    let request = gateway.update_domain_name().domain_name(host).domain_name_configurations(config);
+    let trust = MutualTlsAuthenticationInput::builder()
+        .truststore_uri(truststore)
+        .build();
+    let request = gateway
+        .update_domain_name()
+        .domain_name(host)
+        .domain_name_configurations(config);
     let request = request.mutual_tls_authentication(trust);
-    request.send().await.map(|_| ()).map_err(|error| format!("{} {error:?}", account.id))
+    request
+        .send()
+        .await
+        .map(|_| ())
+        .map_err(|error| format!("{} {error:?}", account.id))
 }
 
 /// A certificate of X.509 version 1, as `openssl x509 -signkey` makes it of a request.
@@ -408,20 +777,38 @@ fn version_1(common_name: &str) -> crate::account::Identity {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let subject = format!("/CN={common_name}");
     let openssl = |arguments: &[&str]| {
-        let done = std::process::Command::new("openssl").args(arguments).current_dir(dir.path()).output();
+        let done = std::process::Command::new("openssl")
+            .args(arguments)
+            .current_dir(dir.path())
+            .output();
         let done = done.expect("openssl is there");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
-    openssl(&["req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key", "-out", "csr", "-subj", &subject]);
-    openssl(&["x509", "-signkey", "key", "-in", "csr", "-req", "-days", "2", "-out", "crt"]);
+    openssl(&[
+        "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key", "-out", "csr", "-subj", &subject,
+    ]);
+    openssl(&[
+        "x509", "-signkey", "key", "-in", "csr", "-req", "-days", "2", "-out", "crt",
+    ]);
     let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
-    crate::account::Identity { certificate: file("crt"), key: file("key") }
+    crate::account::Identity {
+        certificate: file("crt"),
+        key: file("key"),
+    }
 }
 
 /// The domain is deleted in the middle of a change.
 pub async fn at_the_end(account: &Account, domain: &ByHand, findings: &mut Findings) {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
-    account.eventually("UpdateDomainName", async || update_once(account, &gateway, &domain.host, "").await).await;
-    let deleted = gateway.delete_domain_name().domain_name(&domain.host).send().await;
+    account
+        .eventually("UpdateDomainName", async || {
+            update_once(account, &gateway, &domain.host, "").await
+        })
+        .await;
+    let deleted = gateway
+        .delete_domain_name()
+        .domain_name(&domain.host)
+        .send()
+        .await;
     findings.note("delete-while-updating", deleted.is_ok(), format!("{deleted:?}"));
 }

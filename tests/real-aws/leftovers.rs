@@ -1,5 +1,6 @@
-//! What this run and others left in the account, by the beginning of its name, and its removal. The order is that of dependence: a domain before its
-//! certificate, and what AWS refuses is tried again until it takes it.
+//! What this run and others left in the account, by the beginning of its name, and its removal. The order is
+//! that of dependence: a domain before its certificate, and what AWS refuses is tried again until it takes
+//! it.
 use aws_sdk_acm::types::{Filters, KeyAlgorithm};
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecordSet};
 
@@ -22,7 +23,12 @@ pub async fn find(account: &Account) -> Vec<Leftover> {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     let mut token = None;
     loop {
-        let page = gateway.get_domain_names().set_next_token(token).send().await.expect("GetDomainNames");
+        let page = gateway
+            .get_domain_names()
+            .set_next_token(token)
+            .send()
+            .await
+            .expect("GetDomainNames");
         all.extend(
             page.items()
                 .iter()
@@ -37,7 +43,12 @@ pub async fn find(account: &Account) -> Vec<Leftover> {
     }
     let mut token = None;
     loop {
-        let page = gateway.get_apis().set_next_token(token).send().await.expect("GetApis");
+        let page = gateway
+            .get_apis()
+            .set_next_token(token)
+            .send()
+            .await
+            .expect("GetApis");
         let ours = page.items().iter().filter(|api| is_ours(api.name()));
         all.extend(ours.filter_map(|api| Some(Leftover::HttpApi(api.api_id()?.into()))));
         token = page.next_token.filter(|t| !t.is_empty());
@@ -52,18 +63,39 @@ pub async fn find(account: &Account) -> Vec<Leftover> {
         let ours = page.items().iter().filter(|api| is_ours(api.name()));
         all.extend(ours.filter_map(|api| Some(Leftover::RestApi(api.id()?.into()))));
     }
-    all.extend(records(account).await.into_iter().map(|record| Leftover::Record(Box::new(record))));
+    all.extend(
+        records(account)
+            .await
+            .into_iter()
+            .map(|record| Leftover::Record(Box::new(record))),
+    );
     let acm = aws_sdk_acm::Client::new(&account.sdk);
-    let kinds = [KeyAlgorithm::EcPrime256v1, KeyAlgorithm::EcSecp384r1, KeyAlgorithm::Rsa2048];
+    let kinds = [
+        KeyAlgorithm::EcPrime256v1,
+        KeyAlgorithm::EcSecp384r1,
+        KeyAlgorithm::Rsa2048,
+    ];
     let includes = Filters::builder().set_key_types(Some(kinds.to_vec())).build();
     let mut pages = acm.list_certificates().includes(includes).into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.expect("ListCertificates");
-        let ours = page.certificate_summary_list().iter().filter(|c| is_ours(c.domain_name()));
+        let ours = page
+            .certificate_summary_list()
+            .iter()
+            .filter(|c| is_ours(c.domain_name()));
         all.extend(ours.filter_map(|c| Some(Leftover::Certificate(c.certificate_arn()?.into()))));
     }
-    let buckets = aws_sdk_s3::Client::new(&account.sdk).list_buckets().send().await.expect("ListBuckets").buckets;
-    let ours = buckets.into_iter().flatten().filter_map(|b| b.name).filter(|name| is_ours(Some(name)));
+    let buckets = aws_sdk_s3::Client::new(&account.sdk)
+        .list_buckets()
+        .send()
+        .await
+        .expect("ListBuckets")
+        .buckets;
+    let ours = buckets
+        .into_iter()
+        .flatten()
+        .filter_map(|b| b.name)
+        .filter(|name| is_ours(Some(name)));
     all.extend(ours.map(Leftover::Bucket));
     all
 }
@@ -73,7 +105,9 @@ async fn records(account: &Account) -> Vec<ResourceRecordSet> {
     let route53 = aws_sdk_route53::Client::new(&account.sdk);
     let (mut found, mut name, mut kind) = (vec![], None, None);
     loop {
-        let request = route53.list_resource_record_sets().hosted_zone_id(&account.zone_id);
+        let request = route53
+            .list_resource_record_sets()
+            .hosted_zone_id(&account.zone_id);
         let request = request.set_start_record_name(name).set_start_record_type(kind);
         let page = request.send().await.expect("ListResourceRecordSets");
         let is_ours = |r: &ResourceRecordSet| r.name.split('.').any(|part| part.starts_with(ALL_RUNS));
@@ -88,28 +122,52 @@ async fn records(account: &Account) -> Vec<ResourceRecordSet> {
 pub async fn remove(account: &Account) {
     for one in find(account).await {
         println!("removing {one:?}");
-        account.eventually(&format!("the end of {one:?}"), async || remove_one(account, &one).await).await;
+        account
+            .eventually(&format!("the end of {one:?}"), async || {
+                remove_one(account, &one).await
+            })
+            .await;
     }
 }
 
-/// AWS says no for a while: one DeleteDomainName and one DeleteRestApi in 30 s; a certificate is in use for up to an hour after its domain.
+/// AWS says no for a while: one DeleteDomainName and one DeleteRestApi in 30 s; a certificate is in use for
+/// up to an hour after its domain.
 async fn remove_one(account: &Account, one: &Leftover) -> Result<(), String> {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     match one {
         Leftover::Domain(name) => done(gateway.delete_domain_name().domain_name(name).send().await),
         Leftover::HttpApi(id) => done(gateway.delete_api().api_id(id).send().await),
-        Leftover::RestApi(id) => {
-            done(aws_sdk_apigateway::Client::new(&account.sdk).delete_rest_api().rest_api_id(id).send().await)
-        }
+        Leftover::RestApi(id) => done(
+            aws_sdk_apigateway::Client::new(&account.sdk)
+                .delete_rest_api()
+                .rest_api_id(id)
+                .send()
+                .await,
+        ),
         Leftover::Record(record) => {
-            let change = Change::builder().action(ChangeAction::Delete).resource_record_set(*record.clone());
-            let batch = ChangeBatch::builder().changes(change.build().expect("complete")).build().expect("complete");
+            let change = Change::builder()
+                .action(ChangeAction::Delete)
+                .resource_record_set(*record.clone());
+            let batch = ChangeBatch::builder()
+                .changes(change.build().expect("complete"))
+                .build()
+                .expect("complete");
             let request = aws_sdk_route53::Client::new(&account.sdk).change_resource_record_sets();
-            done(request.hosted_zone_id(&account.zone_id).change_batch(batch).send().await)
+            done(
+                request
+                    .hosted_zone_id(&account.zone_id)
+                    .change_batch(batch)
+                    .send()
+                    .await,
+            )
         }
-        Leftover::Certificate(arn) => {
-            done(aws_sdk_acm::Client::new(&account.sdk).delete_certificate().certificate_arn(arn).send().await)
-        }
+        Leftover::Certificate(arn) => done(
+            aws_sdk_acm::Client::new(&account.sdk)
+                .delete_certificate()
+                .certificate_arn(arn)
+                .send()
+                .await,
+        ),
         Leftover::Bucket(name) => bucket(account, name).await,
     }
 }
@@ -117,7 +175,12 @@ async fn remove_one(account: &Account, one: &Leftover) -> Result<(), String> {
 /// With all versions of all that is in it.
 async fn bucket(account: &Account, name: &str) -> Result<(), String> {
     let s3 = aws_sdk_s3::Client::new(&account.sdk);
-    let all = s3.list_object_versions().bucket(name).send().await.map_err(|e| format!("{e:?}"))?;
+    let all = s3
+        .list_object_versions()
+        .bucket(name)
+        .send()
+        .await
+        .map_err(|e| format!("{e:?}"))?;
     let versions = all.versions().iter().map(|v| (v.key(), v.version_id()));
     let marks = all.delete_markers().iter().map(|m| (m.key(), m.version_id()));
     for (key, version) in versions.chain(marks) {

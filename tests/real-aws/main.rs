@@ -1,5 +1,6 @@
-//! The main job on a real AWS account, and what the AWS emulator assumes, entry by entry. Without an account named in the environment all of it runs
-//! against the AWS emulator, so that it works on the day when somebody has one. docs/real-aws.md says how; nothing is left behind.
+//! The main job on a real AWS account, and what the AWS emulator assumes, entry by entry. Without an account
+//! named in the environment all of it runs against the AWS emulator, so that it works on the day when
+//! somebody has one. docs/real-aws.md says how; nothing is left behind.
 
 mod account;
 mod assumptions;
@@ -19,7 +20,9 @@ async fn the_main_job_and_every_assumption() {
     println!("{}", account.place());
     leftovers::remove(&account).await; // of a run that was killed
     let mut findings = Findings::default();
-    let ended = AssertUnwindSafe(scenarios::all(&account, &mut findings)).catch_unwind().await;
+    let ended = AssertUnwindSafe(scenarios::all(&account, &mut findings))
+        .catch_unwind()
+        .await;
     leftovers::remove(&account).await;
     let left = leftovers::find(&account).await;
     let summary = findings.print();

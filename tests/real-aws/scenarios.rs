@@ -1,5 +1,5 @@
-//! What a user does: the quickstart from nothing to nothing, and a custom domain that serves taken over and given back. On the way what
-//! the AWS emulator assumes is tried, where there is what it takes.
+//! What a user does: the quickstart from nothing to nothing, and a custom domain that serves taken over and
+//! given back. On the way what the AWS emulator assumes is tried, where there is what it takes.
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, DomainNameStatus, EndpointType, SecurityPolicy};
 use aws_sdk_route53::types::{
@@ -46,16 +46,35 @@ async fn quickstart(account: &Account, api: &str) {
     ready(account, "MtlsDomain", "quick").await;
     ready(account, "ClientCertificate", "client1").await;
 
-    let secret = Api::<Secret>::namespaced(account.client(), account.namespace()).get("client1").await.expect("it is");
-    let text = |key: &str| String::from_utf8(secret.data.as_ref().expect("data")[key].0.clone()).expect("PEM");
-    let client1 = Identity { certificate: text("tls.crt"), key: text("tls.key") };
+    let secret = Api::<Secret>::namespaced(account.client(), account.namespace())
+        .get("client1")
+        .await
+        .expect("it is");
+    let text =
+        |key: &str| String::from_utf8(secret.data.as_ref().expect("data")[key].0.clone()).expect("PEM");
+    let client1 = Identity {
+        certificate: text("tls.crt"),
+        key: text("tls.key"),
+    };
     let front = regional(account, &host).await;
     let status = async |caller: Option<&Identity>| account.status(&host, &front, "/", caller, &[]).await;
-    account.eventually("client1 is answered", async || expect("200", &status(Some(&client1)).await)).await;
+    account
+        .eventually("client1 is answered", async || {
+            expect("200", &status(Some(&client1)).await)
+        })
+        .await;
     assert_eq!(status(None).await, "000", "without a certificate");
-    assert_eq!(status(Some(&self_signed("client1"))).await, "403", "with the same name by nobody's authority");
+    assert_eq!(
+        status(Some(&self_signed("client1"))).await,
+        "403",
+        "with the same name by nobody's authority"
+    );
     let closed = execute_api(account, api);
-    assert_eq!(account.status(&closed, &closed, "/prod/", None, &[]).await, "403", "the API's own endpoint");
+    assert_eq!(
+        account.status(&closed, &closed, "/prod/", None, &[]).await,
+        "403",
+        "the API's own endpoint"
+    );
 
     delete::<ClientCertificate>(account, "client1").await;
     delete::<MtlsDomain>(account, "quick").await;
@@ -80,18 +99,37 @@ async fn by_hand(account: &Account, api: &str, findings: &mut Findings) -> ByHan
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     account
         .eventually("CreateDomainName", async || {
-            let request = gateway.create_domain_name().domain_name(&host).domain_name_configurations(config.clone());
+            let request = gateway
+                .create_domain_name()
+                .domain_name(&host)
+                .domain_name_configurations(config.clone());
             request.send().await.map(|_| ()).map_err(|e| format!("{e:?}"))
         })
         .await;
     settled(account, &host).await;
     assumptions::of_certificates_in_use(account, &certificate, findings).await;
-    let mapping = gateway.create_api_mapping().domain_name(&host).api_id(api).stage("prod").send().await;
+    let mapping = gateway
+        .create_api_mapping()
+        .domain_name(&host)
+        .api_id(api)
+        .stage("prod")
+        .send()
+        .await;
     let mapping = mapping.expect("CreateApiMapping").api_mapping_id.expect("an id");
-    let known = gateway.get_api_mapping().domain_name(&host).api_mapping_id(mapping).send().await;
+    let known = gateway
+        .get_api_mapping()
+        .domain_name(&host)
+        .api_mapping_id(mapping)
+        .send()
+        .await;
     findings.note("mapping-known-before-listed", known.is_ok(), format!("{known:?}"));
 
-    let domain = gateway.get_domain_name().domain_name(&host).send().await.expect("GetDomainName");
+    let domain = gateway
+        .get_domain_name()
+        .domain_name(&host)
+        .send()
+        .await
+        .expect("GetDomainName");
     let config = domain.domain_name_configurations.expect("one").remove(0);
     let front = config.api_gateway_domain_name.expect("a name");
     let target = AliasTarget::builder()
@@ -100,7 +138,11 @@ async fn by_hand(account: &Account, api: &str, findings: &mut Findings) -> ByHan
         .evaluate_target_health(false)
         .build()
         .expect("complete");
-    let alias = ResourceRecordSet::builder().name(&host).r#type(RrType::A).alias_target(target).build();
+    let alias = ResourceRecordSet::builder()
+        .name(&host)
+        .r#type(RrType::A)
+        .alias_target(target)
+        .build();
     change_record(account, ChangeAction::Upsert, alias.expect("complete")).await;
     let status = async || expect("200", &account.status(&host, &front, "/", None, &[]).await);
     account.eventually("everybody is answered", status).await;
@@ -119,12 +161,23 @@ async fn take_over(account: &Account, api: &str, domain: &ByHand) {
     });
     create(account, "MtlsDomain", "hand", spec).await;
     ready(account, "MtlsDomain", "hand").await;
-    let status = async |caller: Option<&Identity>| account.status(&domain.host, &domain.front, "/", caller, &[]).await;
-    account.eventually("the caller is answered", async || expect("200", &status(Some(&caller)).await)).await;
+    let status = async |caller: Option<&Identity>| {
+        account
+            .status(&domain.host, &domain.front, "/", caller, &[])
+            .await
+    };
+    account
+        .eventually("the caller is answered", async || {
+            expect("200", &status(Some(&caller)).await)
+        })
+        .await;
     assert_eq!(status(None).await, "000", "without a certificate");
     delete::<MtlsDomain>(account, "hand").await;
     assert_eq!(status(Some(&caller)).await, "200", "given back as it is");
-    println!("take-over: {} got mutual TLS in place, and was given back", domain.host);
+    println!(
+        "take-over: {} got mutual TLS in place, and was given back",
+        domain.host
+    );
 }
 
 // ---- Kubernetes
@@ -133,7 +186,9 @@ async fn create(account: &Account, kind: &str, name: &str, spec: Value) {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mtls-operator.io", "v1alpha1", kind));
     let api = Api::<DynamicObject>::namespaced_with(account.client(), account.namespace(), &resource);
     let object = DynamicObject::new(name, &resource).data(json!({"spec": spec}));
-    api.create(&PostParams::default(), &object).await.expect("the API server takes it");
+    api.create(&PostParams::default(), &object)
+        .await
+        .expect("the API server takes it");
 }
 
 async fn ready(account: &Account, kind: &str, name: &str) {
@@ -142,9 +197,18 @@ async fn ready(account: &Account, kind: &str, name: &str) {
     account
         .eventually(&format!("{kind} {name} is Ready"), async || {
             let object = api.get(name).await.map_err(|e| e.to_string())?;
-            let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let is_ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-            if is_ready { Ok(()) } else { Err(json!(conditions).to_string()) }
+            let conditions = object.data["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let is_ready = conditions
+                .iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True");
+            if is_ready {
+                Ok(())
+            } else {
+                Err(json!(conditions).to_string())
+            }
         })
         .await;
 }
@@ -157,7 +221,9 @@ where
         + serde::de::DeserializeOwned,
 {
     let api = Api::<K>::namespaced(account.client(), account.namespace());
-    api.delete(name, &DeleteParams::default()).await.expect("it can be deleted");
+    api.delete(name, &DeleteParams::default())
+        .await
+        .expect("it can be deleted");
     account
         .eventually(&format!("{name} is gone"), async || {
             let left = api.get_opt(name).await.map_err(|e| e.to_string())?;
@@ -169,7 +235,11 @@ where
 // ---- AWS
 
 fn expect(wanted: &str, status: &str) -> Result<(), String> {
-    if status == wanted { Ok(()) } else { Err(status.to_owned()) }
+    if status == wanted {
+        Ok(())
+    } else {
+        Err(status.to_owned())
+    }
 }
 
 pub fn execute_api(account: &Account, api: &str) -> String {
@@ -179,7 +249,12 @@ pub fn execute_api(account: &Account, api: &str) -> String {
 /// The custom domain's own name in AWS.
 async fn regional(account: &Account, host: &str) -> String {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
-    let domain = gateway.get_domain_name().domain_name(host).send().await.expect("GetDomainName");
+    let domain = gateway
+        .get_domain_name()
+        .domain_name(host)
+        .send()
+        .await
+        .expect("GetDomainName");
     let config = domain.domain_name_configurations.expect("one").remove(0);
     config.api_gateway_domain_name.expect("a name")
 }
@@ -189,10 +264,19 @@ pub async fn settled(account: &Account, host: &str) {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     account
         .eventually(&format!("{host} is AVAILABLE"), async || {
-            let domain = gateway.get_domain_name().domain_name(host).send().await.map_err(|e| format!("{e:?}"))?;
+            let domain = gateway
+                .get_domain_name()
+                .domain_name(host)
+                .send()
+                .await
+                .map_err(|e| format!("{e:?}"))?;
             let config = domain.domain_name_configurations.unwrap_or_default().pop();
             let status = config.and_then(|c| c.domain_name_status);
-            if status == Some(DomainNameStatus::Available) { Ok(()) } else { Err(format!("{status:?}")) }
+            if status == Some(DomainNameStatus::Available) {
+                Ok(())
+            } else {
+                Err(format!("{status:?}"))
+            }
         })
         .await;
 }
@@ -200,32 +284,67 @@ pub async fn settled(account: &Account, host: &str) {
 /// An ISSUED certificate, by a record in the zone.
 async fn certificate(account: &Account, host: &str) -> String {
     let acm = aws_sdk_acm::Client::new(&account.sdk);
-    let request = acm.request_certificate().domain_name(host).validation_method(ValidationMethod::Dns);
-    let arn = request.send().await.expect("RequestCertificate").certificate_arn.expect("an ARN");
+    let request = acm
+        .request_certificate()
+        .domain_name(host)
+        .validation_method(ValidationMethod::Dns);
+    let arn = request
+        .send()
+        .await
+        .expect("RequestCertificate")
+        .certificate_arn
+        .expect("an ARN");
     let described = async || {
-        let answer = acm.describe_certificate().certificate_arn(&arn).send().await.map_err(|e| format!("{e:?}"))?;
+        let answer = acm
+            .describe_certificate()
+            .certificate_arn(&arn)
+            .send()
+            .await
+            .map_err(|e| format!("{e:?}"))?;
         answer.certificate.ok_or_else(|| "no certificate".to_owned())
     };
     let validation = account
         .eventually("the validation record", async || {
             let options = described().await?.domain_validation_options.unwrap_or_default();
-            options.first().and_then(|o| o.resource_record.clone()).ok_or_else(|| format!("{options:?}"))
+            options
+                .first()
+                .and_then(|o| o.resource_record.clone())
+                .ok_or_else(|| format!("{options:?}"))
         })
         .await;
-    let value = ResourceRecord::builder().value(&validation.value).build().expect("complete");
-    let record = ResourceRecordSet::builder().name(&validation.name).r#type(RrType::Cname).ttl(60);
-    change_record(account, ChangeAction::Upsert, record.resource_records(value).build().expect("complete")).await;
+    let value = ResourceRecord::builder()
+        .value(&validation.value)
+        .build()
+        .expect("complete");
+    let record = ResourceRecordSet::builder()
+        .name(&validation.name)
+        .r#type(RrType::Cname)
+        .ttl(60);
+    change_record(
+        account,
+        ChangeAction::Upsert,
+        record.resource_records(value).build().expect("complete"),
+    )
+    .await;
     account
         .eventually("the certificate is ISSUED", async || {
             let status = described().await?.status;
-            if status.as_ref().is_some_and(|s| s.as_str() == "ISSUED") { Ok(()) } else { Err(format!("{status:?}")) }
+            if status.as_ref().is_some_and(|s| s.as_str() == "ISSUED") {
+                Ok(())
+            } else {
+                Err(format!("{status:?}"))
+            }
         })
         .await;
     arn
 }
 
 pub async fn change_record(account: &Account, action: ChangeAction, record: ResourceRecordSet) {
-    let change = Change::builder().action(action).resource_record_set(record).build().expect("complete");
+    let change = Change::builder()
+        .action(action)
+        .resource_record_set(record)
+        .build()
+        .expect("complete");
     let batch = ChangeBatch::builder().changes(change).build().expect("complete");
     let request = aws_sdk_route53::Client::new(&account.sdk).change_resource_record_sets();
     let request = request.hosted_zone_id(&account.zone_id).change_batch(batch);
@@ -237,7 +356,8 @@ pub fn self_signed(common_name: &str) -> Identity {
     self_signed_until(common_name, rcgen::date_time_ymd(2045, 1, 1))
 }
 
-/// One as the operator makes it with `issuance: SelfSigned`, which says that it is no authority, and one that is signed with its key.
+/// One as the operator makes it with `issuance: SelfSigned`, which says that it is no authority, and one that
+/// is signed with its key.
 pub fn anchor_and_child() -> (Identity, Identity) {
     let make = |common_name: &str| {
         let mut params = CertificateParams::default();
@@ -246,15 +366,25 @@ pub fn anchor_and_child() -> (Identity, Identity) {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2045, 1, 1));
+        (params.not_before, params.not_after) =
+            (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2045, 1, 1));
         (params, KeyPair::generate().expect("a key"))
     };
     let ((anchor, anchor_key), (child, child_key)) = (make("anchor"), make("child"));
     let certificate = anchor.self_signed(&anchor_key).expect("a certificate").pem();
     let issuer = Issuer::new(anchor, &anchor_key);
     let signed = child.signed_by(&child_key, &issuer).expect("a certificate").pem();
-    let child = Identity { certificate: signed, key: child_key.serialize_pem() };
-    (Identity { certificate, key: anchor_key.serialize_pem() }, child)
+    let child = Identity {
+        certificate: signed,
+        key: child_key.serialize_pem(),
+    };
+    (
+        Identity {
+            certificate,
+            key: anchor_key.serialize_pem(),
+        },
+        child,
+    )
 }
 
 pub fn self_signed_until(common_name: &str, not_after: time::OffsetDateTime) -> Identity {
@@ -263,5 +393,8 @@ pub fn self_signed_until(common_name: &str, not_after: time::OffsetDateTime) -> 
     params.distinguished_name.push(DnType::CommonName, common_name);
     (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), not_after);
     let certificate = params.self_signed(&key).expect("a certificate").pem();
-    Identity { certificate, key: key.serialize_pem() }
+    Identity {
+        certificate,
+        key: key.serialize_pem(),
+    }
 }

@@ -18,16 +18,25 @@ pub struct Recorded {
 
 impl Recorded {
     pub fn read() -> Recorded {
-        let mut files: Vec<_> =
-            fs::read_dir(folder("kubernetes")).expect("a record").flatten().map(|f| f.path()).collect();
+        let mut files: Vec<_> = fs::read_dir(folder("kubernetes"))
+            .expect("a record")
+            .flatten()
+            .map(|f| f.path())
+            .collect();
         files.sort();
         let mut objects: Vec<_> = files.iter().flat_map(|file| list(file)).collect();
         // Owners before what they own.
         objects.sort_by_key(|object| KINDS.iter().position(|(_, _, kind)| object["kind"] == *kind));
         let aws = [ACCOUNT, REGISTRAR].map(|id| json(&folder("aws").join(format!("{id}.json"))));
         let callers = list(&folder("callers.json")).into_iter();
-        let callers = callers.map(|caller| serde_json::from_value(caller).expect("a caller")).collect();
-        Recorded { objects, aws: aws.to_vec(), callers }
+        let callers = callers
+            .map(|caller| serde_json::from_value(caller).expect("a caller"))
+            .collect();
+        Recorded {
+            objects,
+            aws: aws.to_vec(),
+            callers,
+        }
     }
 
     /// Replaces what is there.
@@ -38,29 +47,43 @@ impl Recorded {
         }
         for namespace in self.namespaces() {
             let is_in = |o: &&Value| {
-                let field = if o["kind"] == "Namespace" { "name" } else { "namespace" };
+                let field = if o["kind"] == "Namespace" {
+                    "name"
+                } else {
+                    "namespace"
+                };
                 o["metadata"][field] == *namespace
             };
             let all: Vec<_> = self.objects.iter().filter(is_in).cloned().collect();
-            write(&folder("kubernetes").join(format!("{namespace}.json")), &all.into(), 1);
+            write(
+                &folder("kubernetes").join(format!("{namespace}.json")),
+                &all.into(),
+                1,
+            );
         }
         for dump in &self.aws {
             let id = dump["account"].as_str().expect("an account");
             write(&folder("aws").join(format!("{id}.json")), dump, 3);
         }
-        write(&folder("callers.json"), &serde_json::to_value(&self.callers).expect("JSON"), 1);
+        write(
+            &folder("callers.json"),
+            &serde_json::to_value(&self.callers).expect("JSON"),
+            1,
+        );
     }
 
     pub fn namespaces(&self) -> Vec<String> {
-        let names =
-            of_kind(&self.objects, "Namespace").map(|n| n["metadata"]["name"].as_str().expect("a name").to_owned());
+        let names = of_kind(&self.objects, "Namespace")
+            .map(|n| n["metadata"]["name"].as_str().expect("a name").to_owned());
         names.collect()
     }
 }
 
 /// A file or folder of the record.
 pub fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upgrade/world").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/upgrade/world")
+        .join(name)
 }
 
 fn json(path: &Path) -> Value {
@@ -90,7 +113,11 @@ fn laid_out(value: &Value, depth: usize) -> String {
         _ => return value.to_string(),
     };
     let (open, close) = if value.is_array() { ("[", "]") } else { ("{", "}") };
-    if lines.is_empty() { format!("{open}{close}") } else { format!("{open}\n{}\n{close}", lines.join(",\n")) }
+    if lines.is_empty() {
+        format!("{open}{close}")
+    } else {
+        format!("{open}\n{}\n{close}", lines.join(",\n"))
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
-//! The upgrade gate: a world that an earlier release made, restored as it was, meets the operator of this build and the CRDs of this tree. The
-//! test fails on every write to AWS or Kubernetes that [`EXPECTED`] does not name, and on every caller who gets another answer than before.
+//! The upgrade gate: a world that an earlier release made, restored as it was, meets the operator of this
+//! build and the CRDs of this tree. The test fails on every write to AWS or Kubernetes that [`EXPECTED`] does
+//! not name, and on every caller who gets another answer than before.
 //!
-//! `world/` holds the record; its README.md says what is in it. It is created again when a release is made and at no other time, by that release's
-//! own build, so that what users have is what is tested:
+//! `world/` holds the record; its README.md says what is in it. It is created again when a release is made
+//! and at no other time, by that release's own build, so that what users have is what is tested:
 //!
 //!     RECORD_WORLD=1 cargo test --test upgrade
 //!
-//! **A write that is meant to be.** Where a change of the operator has to write something once to what an earlier release left, add a line to
-//! [`EXPECTED`], as narrow as it can be and with the reason, and say so in CHANGELOG.md. The failing test prints what to write there. A line for
-//! a write that does not come is wrong, too, and all lines go when the world is recorded again.
+//! **A write that is meant to be.** Where a change of the operator has to write something once to what an
+//! earlier release left, add a line to [`EXPECTED`], as narrow as it can be and with the reason, and say so
+//! in CHANGELOG.md. The failing test prints what to write there. A line for a write that does not come is
+//! wrong, too, and all lines go when the world is recorded again.
 mod fixture;
 mod record;
 mod stage;
@@ -33,7 +35,8 @@ const EXPECTED: &[Expected] = &[
         what: &["AWS PutObject", "AWS UpdateDomainName"],
         whose: &["cross-signed/partners"],
         at_most: 1,
-        why: "of two certificates of one name and key the self-signed one, whose chain nothing can break, takes the place",
+        why: "of two certificates of one name and key the self-signed one, whose chain nothing can break, \
+              takes the place",
     },
     Expected {
         what: &["AWS PutObject", "AWS UpdateDomainName"],
@@ -49,17 +52,24 @@ const EXPECTED: &[Expected] = &[
     },
     Expected {
         what: &["Kubernetes PATCH mtlsdomains/status"],
-        whose: &["eku/partners", "extra-in-ca-crt/partners", "key-usage/partners", "path-length/partners"],
+        whose: &[
+            "eku/partners",
+            "extra-in-ca-crt/partners",
+            "key-usage/partners",
+            "path-length/partners",
+        ],
         at_most: 2,
-        why: "new warnings: constraints of authorities, and certificates that an earlier release trusted beside a chain",
+        why: "new warnings: constraints of authorities, and certificates that an earlier release trusted \
+              beside a chain",
     },
 ];
 
-/// How many namespaces the operator is given at a time. A certificate whose domain has not been read ten seconds after the start says so in its
-/// status, which on a busy machine is no fault of the upgrade.
+/// How many namespaces the operator is given at a time. A certificate whose domain has not been read ten
+/// seconds after the start says so in its status, which on a busy machine is no fault of the upgrade.
 const AT_A_TIME: usize = 10;
 
-/// How often all of AWS is read about each domain without a write before the operator counts as having found nothing to do.
+/// How often all of AWS is read about each domain without a write before the operator counts as having found
+/// nothing to do.
 const RESYNCS: usize = 3;
 /// How often at most, should it go on writing forever.
 const MOST_RESYNCS: usize = 15;
@@ -74,11 +84,28 @@ async fn an_upgrade_writes_only_what_is_expected_and_refuses_nobody() {
     let namespaces = recorded.namespaces();
 
     // As it was, and then as `helm upgrade` does it.
-    stage.world.kubernetes.install_crds(&folder("crds")).await.expect("the CRDs of then");
-    stage.world.kubernetes.restore(&recorded.objects).await.expect("the objects of then");
+    stage
+        .world
+        .kubernetes
+        .install_crds(&folder("crds"))
+        .await
+        .expect("the CRDs of then");
+    stage
+        .world
+        .kubernetes
+        .restore(&recorded.objects)
+        .await
+        .expect("the objects of then");
     stage.load(&recorded.aws).await;
-    stage.world.kubernetes.install_crds(&root().join("crds")).await.expect("the CRDs of this tree");
-    let proxy = ApiProxy::start(stage.world.kubernetes.admin_config()).await.expect("a proxy");
+    stage
+        .world
+        .kubernetes
+        .install_crds(&root().join("crds"))
+        .await
+        .expect("the CRDs of this tree");
+    let proxy = ApiProxy::start(stage.world.kubernetes.admin_config())
+        .await
+        .expect("a proxy");
     stage.grant(&namespaces).await;
     let (before, mark) = (stage.objects(&namespaces).await, stage.last_call().await);
     assert_eq!(before.len(), recorded.objects.len(), "everything is there again");
@@ -90,25 +117,46 @@ async fn an_upgrade_writes_only_what_is_expected_and_refuses_nobody() {
     wrong.extend(wrong_answers(&stage, &recorded.callers.iter().collect::<Vec<_>>(), "afterwards").await);
     wrong.extend(let_in(&stage, &recorded).await);
 
-    let to_aws_since = Calls { since: mark, writes: true, ..Calls::default() };
-    let calls = stage.control().calls(&to_aws_since).await.expect("the journal").calls;
+    let to_aws_since = Calls {
+        since: mark,
+        writes: true,
+        ..Calls::default()
+    };
+    let calls = stage
+        .control()
+        .calls(&to_aws_since)
+        .await
+        .expect("the journal")
+        .calls;
     let mut writes: Vec<_> = calls.iter().map(|call| to_aws(call, &before)).collect();
     let requests = proxy.seen().iter().filter_map(to_kubernetes).collect();
     writes.extend(of_objects(&before, &stage.objects(&namespaces).await, requests));
-    let events = Api::<Event>::all(stage.client.clone()).list(&ListParams::default()).await.expect("Events");
+    let events = Api::<Event>::all(stage.client.clone())
+        .list(&ListParams::default())
+        .await
+        .expect("Events");
     writes.extend(events.iter().filter_map(of_event));
     wrong.extend(judge(&writes, EXPECTED));
-    assert!(wrong.is_empty(), "{} things:\n{}", wrong.len(), wrong.into_iter().collect::<Vec<_>>().join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} things:\n{}",
+        wrong.len(),
+        wrong.into_iter().collect::<Vec<_>>().join("\n")
+    );
 }
 
 /// Namespaces that belong together, about [`AT_A_TIME`] of them: a domain's and those of its certificates.
 fn groups(objects: &[Value]) -> Vec<Vec<String>> {
-    let text = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text =
+        |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let mut groups = vec![vec![]];
     for domain in of_kind(objects, "MtlsDomain") {
         let own = text(domain, "/metadata/namespace").expect("a namespace");
         let asks = |object: &&Value| text(object, "/spec/domainRef/namespace").as_ref() == Some(&own);
-        let tenants = objects.iter().filter(asks).filter_map(|object| text(object, "/metadata/namespace"));
+        let tenants = objects
+            .iter()
+            .filter(asks)
+            .filter_map(|object| text(object, "/metadata/namespace"));
         let all: BTreeSet<_> = tenants.chain([own.clone()]).collect();
         let last: &mut Vec<_> = groups.last_mut().expect("one at least");
         last.extend(all);
@@ -128,13 +176,24 @@ async fn upgraded(
     namespaces: &[String],
     objects: &[Value],
 ) -> BTreeSet<String> {
-    let of_ours =
-        |o: &&Value| o["metadata"]["namespace"].as_str().is_some_and(|n| namespaces.iter().any(|ours| ours == n));
+    let of_ours = |o: &&Value| {
+        o["metadata"]["namespace"]
+            .as_str()
+            .is_some_and(|n| namespaces.iter().any(|ours| ours == n))
+    };
     let objects: Vec<_> = objects.iter().filter(of_ours).cloned().collect();
-    let hosts: Vec<_> = of_kind(&objects, "MtlsDomain").filter_map(|d| d["spec"]["domainName"].as_str()).collect();
-    let callers: Vec<_> = recorded.callers.iter().filter(|c| hosts.contains(&c.host.as_str())).collect();
+    let hosts: Vec<_> = of_kind(&objects, "MtlsDomain")
+        .filter_map(|d| d["spec"]["domainName"].as_str())
+        .collect();
+    let callers: Vec<_> = recorded
+        .callers
+        .iter()
+        .filter(|c| hosts.contains(&c.host.as_str()))
+        .collect();
     let mut operator = stage.operator(namespaces).await;
-    operator.go_through(&proxy.url()).expect("its kubeconfig can be written");
+    operator
+        .go_through(&proxy.url())
+        .expect("its kubeconfig can be written");
     let mark = stage.last_call().await;
     operator.restart().expect("the operator starts");
     let (done, mut is_done) = watch::channel(false);
@@ -151,8 +210,15 @@ async fn upgraded(
             wrong
         },
     );
-    let failed = stage.counted("controller_runtime_reconcile_errors_total", "").await;
-    assert_eq!(failed, Ok(0.0), "no reconcile fails; see {}", operator.log().display());
+    let failed = stage
+        .counted("controller_runtime_reconcile_errors_total", "")
+        .await;
+    assert_eq!(
+        failed,
+        Ok(0.0),
+        "no reconcile fails; see {}",
+        operator.log().display()
+    );
     operator.stop().await.expect("the operator stops");
     wrong
 }
@@ -163,19 +229,41 @@ fn nothing_recorded_falls_due_within_a_year() {
     let objects = Recorded::read().objects;
     let year = Timestamp::now() + SignedDuration::from_hours(24 * 365);
     let soon = |object: &Value, pointer: &str| {
-        let at = object.pointer(pointer).and_then(Value::as_str)?.parse::<Timestamp>().expect("a time");
+        let at = object
+            .pointer(pointer)
+            .and_then(Value::as_str)?
+            .parse::<Timestamp>()
+            .expect("a time");
         (at < year).then(|| format!("{} {pointer} is {at}", full_name(object)))
     };
-    let times = ["/status/renewalTime", "/status/notAfter", "/status/certificate/notAfter", "/status/latestExpiry"];
-    let of_object = |object: &Value| times.iter().filter_map(|pointer| soon(object, pointer)).collect::<Vec<_>>();
+    let times = [
+        "/status/renewalTime",
+        "/status/notAfter",
+        "/status/certificate/notAfter",
+        "/status/latestExpiry",
+    ];
+    let of_object = |object: &Value| {
+        times
+            .iter()
+            .filter_map(|pointer| soon(object, pointer))
+            .collect::<Vec<_>>()
+    };
     let mut found: Vec<_> = objects.iter().flat_map(of_object).collect();
     for domain in of_kind(&objects, "MtlsDomain") {
-        let trusted = domain.pointer("/status/truststore/authorities").and_then(Value::as_array);
+        let trusted = domain
+            .pointer("/status/truststore/authorities")
+            .and_then(Value::as_array);
         for n in 0..trusted.map_or(0, Vec::len) {
-            found.extend(soon(domain, &format!("/status/truststore/authorities/{n}/notAfter")));
+            found.extend(soon(
+                domain,
+                &format!("/status/truststore/authorities/{n}/notAfter"),
+            ));
         }
     }
-    assert_eq!(found, [""; 0], "record the world again: see tests/upgrade/main.rs");
+    assert_eq!(
+        found, [""; 0],
+        "record the world again: see tests/upgrade/main.rs"
+    );
     assert!(objects.iter().any(|object| object.pointer(times[0]).is_some()));
 }
 
@@ -186,7 +274,12 @@ fn root() -> PathBuf {
 async fn record_world() {
     let stage = Stage::start().await;
     let crds = root().join("crds");
-    stage.world.kubernetes.install_crds(&crds).await.expect("the CRDs");
+    stage
+        .world
+        .kubernetes
+        .install_crds(&crds)
+        .await
+        .expect("the CRDs");
     record::record(&stage).await.write();
     for file in std::fs::read_dir(crds).expect("the CRDs").flatten() {
         std::fs::create_dir_all(folder("crds")).expect("a folder");
@@ -196,22 +289,47 @@ async fn record_world() {
 
 /// Waits until the operator has read everything that concerns the recorded objects, again and again.
 async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], mark: u64) {
-    let text = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text =
+        |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let served = of_kind(objects, "MtlsDomain").filter(|domain| domain["spec"]["suspend"] != true);
-    let hosts: Vec<_> = served.filter_map(|domain| text(domain, "/spec/domainName")).collect();
+    let hosts: Vec<_> = served
+        .filter_map(|domain| text(domain, "/spec/domainName"))
+        .collect();
     let written = async || {
-        let to_aws = Calls { since: mark, writes: true, ..Calls::default() };
-        let calls = stage.control().calls(&to_aws).await.expect("the journal").calls.len();
+        let to_aws = Calls {
+            since: mark,
+            writes: true,
+            ..Calls::default()
+        };
+        let calls = stage
+            .control()
+            .calls(&to_aws)
+            .await
+            .expect("the journal")
+            .calls
+            .len();
         calls + proxy.seen().iter().filter_map(to_kubernetes).count()
     };
     let (mut since, mut unchanged, mut before) = (mark, 0, written().await);
     for resync in 0..MOST_RESYNCS {
         since = eventually(&format!("resync {resync} of every domain"), async || {
-            let reads = Calls { since, ..Calls::default() };
+            let reads = Calls {
+                since,
+                ..Calls::default()
+            };
             let journal = stage.control().calls(&reads).await.map_err(|e| e.to_string())?;
-            let is_read = |host: &&String| journal.calls.iter().any(|call| call.resource.contains(host.as_str()));
+            let is_read = |host: &&String| {
+                journal
+                    .calls
+                    .iter()
+                    .any(|call| call.resource.contains(host.as_str()))
+            };
             let unread: Vec<_> = hosts.iter().filter(|host| !is_read(host)).collect();
-            if unread.is_empty() { Ok(journal.last) } else { Err(format!("nothing was read of {unread:?}")) }
+            if unread.is_empty() {
+                Ok(journal.last)
+            } else {
+                Err(format!("nothing was read of {unread:?}"))
+            }
         })
         .await;
         let now = written().await;
@@ -230,15 +348,26 @@ async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], m
         .collect();
     eventually("the Secret of every ClientCertificate is read", async || {
         let seen = proxy.seen();
-        let unread = secrets.iter().find(|path| !seen.iter().any(|seen| seen.path == **path));
+        let unread = secrets
+            .iter()
+            .find(|path| !seen.iter().any(|seen| seen.path == **path));
         unread.map_or(Ok(()), |path| Err(path.clone()))
     })
     .await;
-    for (controller, kind) in [("clientcertificate", "ClientCertificate"), ("clientgrant", "ClientGrant")] {
+    for (controller, kind) in [
+        ("clientcertificate", "ClientCertificate"),
+        ("clientgrant", "ClientGrant"),
+    ] {
         let all = of_kind(objects, kind).count() as f64;
         eventually(&format!("every {kind} is reconciled"), async || {
-            let count = stage.counted("controller_runtime_reconcile_total", controller).await?;
-            if count >= all { Ok(()) } else { Err(format!("{count} of {all}")) }
+            let count = stage
+                .counted("controller_runtime_reconcile_total", controller)
+                .await?;
+            if count >= all {
+                Ok(())
+            } else {
+                Err(format!("{count} of {all}"))
+            }
         })
         .await;
     }
@@ -248,9 +377,14 @@ async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], m
 async fn wrong_answers(stage: &Stage, callers: &[&Caller], when: &str) -> Vec<String> {
     let mut wrong = vec![];
     for caller in callers {
-        let status = stage.call(&caller.host, &caller.path, Some(&caller.identity)).await;
+        let status = stage
+            .call(&caller.host, &caller.path, Some(&caller.identity))
+            .await;
         if status != caller.status {
-            wrong.push(format!("{} gets {status} {when}, not {}", caller.name, caller.status));
+            wrong.push(format!(
+                "{} gets {status} {when}, not {}",
+                caller.name, caller.status
+            ));
         }
     }
     wrong
@@ -259,16 +393,22 @@ async fn wrong_answers(stage: &Stage, callers: &[&Caller], when: &str) -> Vec<St
 /// The domains that answer somebody whom they should not.
 async fn let_in(stage: &Stage, recorded: &Recorded) -> Vec<String> {
     let mut params = rcgen::CertificateParams::new(vec![]).expect("no names");
-    params.distinguished_name.push(rcgen::DnType::CommonName, "nobody");
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "nobody");
     let key = rcgen::KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate").pem();
-    let unknown = Identity { certificate, key: key.serialize_pem() };
+    let unknown = Identity {
+        certificate,
+        key: key.serialize_pem(),
+    };
     let hosts: BTreeSet<_> = recorded.callers.iter().map(|caller| &caller.host).collect();
     let mut wrong = vec![];
     for host in hosts {
-        for (who, identity, wanted) in
-            [("somebody unknown", Some(&unknown), 403), ("somebody without a certificate", None, 0)]
-        {
+        for (who, identity, wanted) in [
+            ("somebody unknown", Some(&unknown), 403),
+            ("somebody without a certificate", None, 0),
+        ] {
             let status = stage.call(host, "/", identity).await;
             if status != wanted {
                 wrong.push(format!("{who} gets {status} from {host}, not {wanted}"));

@@ -1,5 +1,5 @@
-//! The local world that a recorded one is made in and restored into, with one operator for all of its namespaces: Kubernetes, the AWS emulator,
-//! the edge, and callers.
+//! The local world that a recorded one is made in and restored into, with one operator for all of its
+//! namespaces: Kubernetes, the AWS emulator, the edge, and callers.
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -61,14 +61,30 @@ pub struct Stage {
 impl Stage {
     /// Without CRDs, objects and operator, and with an empty AWS.
     pub async fn start() -> Stage {
-        let dir = tempfile::Builder::new().prefix("mtls-upgrade-").tempdir().expect("a temporary folder");
-        let options = Options { node: true, ..Options::default() };
-        let world = World::start(dir.path(), &options).await.expect("the local world stands");
+        let dir = tempfile::Builder::new()
+            .prefix("mtls-upgrade-")
+            .tempdir()
+            .expect("a temporary folder");
+        let options = Options {
+            node: true,
+            ..Options::default()
+        };
+        let world = World::start(dir.path(), &options)
+            .await
+            .expect("the local world stands");
         let (account, registrar) = (world.aws.account(ACCOUNT), world.aws.account(REGISTRAR));
         let client = world.kubernetes.admin();
         let echo = Echo::start().await.expect("a back end");
         let listen = format!("127.0.0.1:{}", free_port().expect("a port"));
-        Stage { world, account, registrar, client, echo, listen, dir }
+        Stage {
+            world,
+            account,
+            registrar,
+            client,
+            echo,
+            listen,
+            dir,
+        }
     }
 
     pub fn control(&self) -> &Control {
@@ -93,28 +109,44 @@ impl Stage {
             env,
             args: vec![],
         };
-        Operator::prepare(&self.world.kubernetes, SERVICE_ACCOUNT, options).await.expect("a kubeconfig")
+        Operator::prepare(&self.world.kubernetes, SERVICE_ACCOUNT, options)
+            .await
+            .expect("a kubeconfig")
     }
 
     /// Lets an operator into these namespaces, by the rights that the chart ships.
     pub async fn grant(&self, namespaces: &[String]) {
-        grant(&self.world.kubernetes, OPERATOR, namespaces).await.expect("the operator's rights");
+        grant(&self.world.kubernetes, OPERATOR, namespaces)
+            .await
+            .expect("the operator's rights");
     }
 
     /// The series that the operator shows.
     pub async fn series(&self) -> Result<Vec<String>, String> {
         let answer = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let answer = answer.get(format!("http://{}/metrics", self.listen)).send().await.map_err(|e| e.to_string())?;
+        let answer = answer
+            .get(format!("http://{}/metrics", self.listen))
+            .send()
+            .await
+            .map_err(|e| e.to_string())?;
         let text = answer.text().await.map_err(|e| e.to_string())?;
-        Ok(text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect())
+        Ok(text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(str::to_owned)
+            .collect())
     }
 
     /// The sum of these series of a controller (empty: of all).
     pub async fn counted(&self, series: &str, controller: &str) -> Result<f64, String> {
         let label = format!("controller=\"{controller}");
         let all = self.series().await?;
-        let of_it = all.iter().filter(|line| line.starts_with(series) && line.contains(&label));
-        Ok(of_it.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        let of_it = all
+            .iter()
+            .filter(|line| line.starts_with(series) && line.contains(&label));
+        Ok(of_it
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum())
     }
 
     /// Everything of these namespaces that is recorded, in an order that depends on names alone.
@@ -142,7 +174,10 @@ impl Stage {
 
     /// The number of the last AWS call so far.
     pub async fn last_call(&self) -> u64 {
-        let nobody = Calls { account: "nobody", ..Calls::default() };
+        let nobody = Calls {
+            account: "nobody",
+            ..Calls::default()
+        };
         self.control().calls(&nobody).await.expect("the journal").last
     }
 
@@ -151,7 +186,9 @@ impl Stage {
         let mut dumps = vec![];
         for account in [ACCOUNT, REGISTRAR] {
             let dump = self.control().dump(account).await.expect("a dump");
-            dumps.push(serde_json::from_str(&dump.to_string().replace(&self.echo.url(), BACKEND)).expect("JSON"));
+            dumps.push(
+                serde_json::from_str(&dump.to_string().replace(&self.echo.url(), BACKEND)).expect("JSON"),
+            );
         }
         dumps
     }
@@ -169,10 +206,21 @@ impl Stage {
     /// The HTTP status that a caller gets at `https://<host><path>`; 0 is no answer at all.
     pub async fn call(&self, host: &str, path: &str, identity: Option<&Identity>) -> u16 {
         let mut curl = tokio::process::Command::new("curl");
-        curl.args(["--silent", "--noproxy", "*", "--max-time", "60", "--output", "/dev/null"])
-            .args(["--write-out", "%{http_code}", "--cacert"])
-            .arg(self.world.ca_file())
-            .args(["--connect-to", &format!("{host}:443:{}", self.world.edge.address())]);
+        curl.args([
+            "--silent",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "60",
+            "--output",
+            "/dev/null",
+        ])
+        .args(["--write-out", "%{http_code}", "--cacert"])
+        .arg(self.world.ca_file())
+        .args([
+            "--connect-to",
+            &format!("{host}:443:{}", self.world.edge.address()),
+        ]);
         let dir = tempfile::tempdir().expect("a temporary folder");
         if let Some(Identity { certificate, key }) = identity {
             for (option, content) in [("--cert", certificate), ("--key", key)] {
@@ -181,8 +229,14 @@ impl Stage {
                 curl.arg(option).arg(file);
             }
         }
-        let out = curl.arg(format!("https://{host}{path}")).output().await.expect("curl runs");
-        String::from_utf8_lossy(&out.stdout).parse().expect("curl writes the status")
+        let out = curl
+            .arg(format!("https://{host}{path}"))
+            .output()
+            .await
+            .expect("curl runs");
+        String::from_utf8_lossy(&out.stdout)
+            .parse()
+            .expect("curl writes the status")
     }
 }
 
@@ -205,7 +259,12 @@ pub struct Caller {
 
 /// `<namespace>/<name>`.
 pub fn full_name(object: &Value) -> String {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     format!("{}/{}", text("/metadata/namespace"), text("/metadata/name"))
 }
 
@@ -213,13 +272,16 @@ pub fn of_kind<'o>(objects: &'o [Value], kind: &str) -> impl Iterator<Item = &'o
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
-/// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too long.
+/// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too
+/// long.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
         match check().await {
             Ok(found) => return found,
-            Err(seen) if started.elapsed() > DEADLINE => panic!("{what}: not within {DEADLINE:?}; last seen: {seen}"),
+            Err(seen) if started.elapsed() > DEADLINE => {
+                panic!("{what}: not within {DEADLINE:?}; last seen: {seen}")
+            }
             Err(_) => tokio::time::sleep(POLL).await,
         }
     }

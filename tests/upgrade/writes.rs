@@ -25,8 +25,8 @@ pub struct Expected {
 /// A write that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// `AWS PutObject`, `Kubernetes PATCH mtlsdomains/status`, `Event WouldBeRefused` or, of a change that nobody saw being made,
-    /// `changed MtlsDomain`.
+    /// `AWS PutObject`, `Kubernetes PATCH mtlsdomains/status`, `Event WouldBeRefused` or, of a change that
+    /// nobody saw being made, `changed MtlsDomain`.
     pub what: String,
     /// `<namespace>/<name>`: of AWS the MtlsDomain that it is for, else the object itself.
     pub whose: String,
@@ -36,12 +36,16 @@ pub struct Write {
 
 /// Every write that is not expected, and every expected one that did not come.
 pub fn judge(writes: &[Write], expected: &[Expected]) -> Vec<String> {
-    let each = expected.iter().flat_map(|e| e.what.iter().map(move |what| (e, *what)));
+    let each = expected
+        .iter()
+        .flat_map(|e| e.what.iter().map(move |what| (e, *what)));
     let each = each.flat_map(|(e, what)| e.whose.iter().map(move |whose| ((what, *whose), e)));
     let expected: BTreeMap<_, _> = each.collect();
     let mut seen: BTreeMap<_, Vec<&str>> = BTreeMap::new();
     for Write { what, whose, shown } in writes {
-        seen.entry((what.as_str(), whose.as_str())).or_default().push(shown);
+        seen.entry((what.as_str(), whose.as_str()))
+            .or_default()
+            .push(shown);
     }
     let mut wrong = vec![];
     for ((what, whose), all) in &seen {
@@ -56,44 +60,83 @@ pub fn judge(writes: &[Write], expected: &[Expected]) -> Vec<String> {
         }
     }
     let missing = expected.keys().filter(|key| !seen.contains_key(key));
-    wrong.extend(missing.map(|(what, whose)| format!("did not come, so take it off the list: {what:?} to {whose:?}")));
+    wrong.extend(
+        missing.map(|(what, whose)| format!("did not come, so take it off the list: {what:?} to {whose:?}")),
+    );
     wrong
 }
 
 /// A write to AWS. `objects` are the recorded ones.
 pub fn to_aws(call: &Call, objects: &[Value]) -> Write {
-    let Call { operation, resource, detail, status, code, .. } = call;
+    let Call {
+        operation,
+        resource,
+        detail,
+        status,
+        code,
+        ..
+    } = call;
     let said = [&[resource.clone()][..], detail].concat().join(" ");
-    let owner = of_kind(objects, "MtlsDomain").find(|domain| marks(domain).iter().any(|mark| said.contains(mark)));
-    let (what, whose) = (format!("AWS {operation}"), owner.map(full_name).unwrap_or_default());
-    Write { what, whose, shown: format!("({said}; {} {code})", status.unwrap_or_default()) }
+    let owner =
+        of_kind(objects, "MtlsDomain").find(|domain| marks(domain).iter().any(|mark| said.contains(mark)));
+    let (what, whose) = (
+        format!("AWS {operation}"),
+        owner.map(full_name).unwrap_or_default(),
+    );
+    Write {
+        what,
+        whose,
+        shown: format!("({said}; {} {code})", status.unwrap_or_default()),
+    }
 }
 
 /// What tells the AWS calls about a domain from those about others.
 fn marks(domain: &Value) -> Vec<&str> {
     let text = |pointer: &str| domain.pointer(pointer).and_then(Value::as_str);
     let uri = text("/status/truststore/uri").map(|uri| uri.trim_start_matches("s3://"));
-    let mappings = domain.pointer("/spec/mappings").and_then(Value::as_array).into_iter().flatten();
+    let mappings = domain
+        .pointer("/spec/mappings")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     let apis = mappings.filter_map(|mapping| mapping.pointer("/api/id")?.as_str());
-    [text("/spec/domainName"), text("/status/certificate/arn"), uri].into_iter().flatten().chain(apis).collect()
+    [text("/spec/domainName"), text("/status/certificate/arn"), uri]
+        .into_iter()
+        .flatten()
+        .chain(apis)
+        .collect()
 }
 
 /// A write to Kubernetes by the operator, but for its Lease and Events.
 pub fn to_kubernetes(seen: &Seen) -> Option<Write> {
-    let place = seen.path.split_once("/namespaces/").map_or(seen.path.as_str(), |(_, place)| place);
-    let ours = seen.is_write() && !["/leases/", "/leases", "/events"].iter().any(|own| seen.path.contains(own));
+    let place = seen
+        .path
+        .split_once("/namespaces/")
+        .map_or(seen.path.as_str(), |(_, place)| place);
+    let ours = seen.is_write()
+        && !["/leases/", "/leases", "/events"]
+            .iter()
+            .any(|own| seen.path.contains(own));
     let (whose, resource) = match place.split('/').collect::<Vec<_>>()[..] {
         [namespace, plural, name] => (format!("{namespace}/{name}"), plural.to_owned()),
         [namespace, plural, name, sub] => (format!("{namespace}/{name}"), format!("{plural}/{sub}")),
         _ => (String::new(), place.to_owned()),
     };
-    ours.then(|| Write { what: format!("Kubernetes {} {resource}", seen.method), whose, shown: String::new() })
+    ours.then(|| Write {
+        what: format!("Kubernetes {} {resource}", seen.method),
+        whose,
+        shown: String::new(),
+    })
 }
 
 /// A warning.
 pub fn of_event(event: &Event) -> Option<Write> {
     let about = event.regarding.clone().unwrap_or_default();
-    let whose = format!("{}/{}", event.namespace().unwrap_or_default(), about.name.unwrap_or_default());
+    let whose = format!(
+        "{}/{}",
+        event.namespace().unwrap_or_default(),
+        about.name.unwrap_or_default()
+    );
     let what = format!("Event {}", event.reason.clone().unwrap_or_default());
     let shown = format!("({})", event.note.clone().unwrap_or_default());
     (event.type_.as_deref() == Some("Warning")).then_some(Write { what, whose, shown })
@@ -102,7 +145,15 @@ pub fn of_event(event: &Event) -> Option<Write> {
 /// What became of the objects. A change is shown with the request that made it, when one was seen.
 pub fn of_objects(before: &[Value], after: &[Value], mut requests: Vec<Write>) -> Vec<Write> {
     let keyed = |objects: &[Value]| -> BTreeMap<(String, String), Value> {
-        objects.iter().map(|o| ((o["kind"].as_str().unwrap_or_default().to_owned(), full_name(o)), o.clone())).collect()
+        objects
+            .iter()
+            .map(|o| {
+                (
+                    (o["kind"].as_str().unwrap_or_default().to_owned(), full_name(o)),
+                    o.clone(),
+                )
+            })
+            .collect()
     };
     let (before, after) = (keyed(before), keyed(after));
     let mut all: Vec<_> = before.keys().chain(after.keys()).collect();
@@ -116,7 +167,10 @@ pub fn of_objects(before: &[Value], after: &[Value], mut requests: Vec<Write>) -
             (_, None) => "is gone".to_owned(),
         };
         let plural = format!(" {}s", kind.to_lowercase());
-        let mut by: Vec<_> = requests.iter_mut().filter(|w| w.whose == *whose && w.what.contains(&plural)).collect();
+        let mut by: Vec<_> = requests
+            .iter_mut()
+            .filter(|w| w.whose == *whose && w.what.contains(&plural))
+            .collect();
         match by.first_mut() {
             Some(request) => request.shown = format!("({shown})"),
             None => requests.push(Write {
@@ -140,12 +194,13 @@ fn differences(at: &str, old: &Value, new: &Value) -> Vec<String> {
             let mut keys: Vec<_> = a.keys().chain(b.keys()).collect();
             keys.sort();
             keys.dedup();
-            let each = |key: &&String| differences(&format!("{at}/{key}"), &old[key.as_str()], &new[key.as_str()]);
+            let each =
+                |key: &&String| differences(&format!("{at}/{key}"), &old[key.as_str()], &new[key.as_str()]);
             keys.iter().flat_map(each).collect()
         }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            (0..a.len()).flat_map(|n| differences(&format!("{at}/{n}"), &a[n], &b[n])).collect()
-        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => (0..a.len())
+            .flat_map(|n| differences(&format!("{at}/{n}"), &a[n], &b[n]))
+            .collect(),
         _ if at.starts_with("/data/") => vec![format!("{at} is another")],
         _ => vec![format!("{at}: {old} is now {new}")],
     }
@@ -159,36 +214,68 @@ mod tests {
     use super::*;
 
     fn write(what: &str, whose: &str) -> Write {
-        Write { what: what.into(), whose: whose.into(), shown: "(x)".into() }
+        Write {
+            what: what.into(),
+            whose: whose.into(),
+            shown: "(x)".into(),
+        }
     }
 
     #[test]
     fn only_what_is_expected_may_come_as_often_as_it_may_and_it_has_to() {
-        let puts = |whose, at_most| Expected { what: &["AWS PutObject"], whose, at_most, why: "a test" };
+        let puts = |whose, at_most| Expected {
+            what: &["AWS PutObject"],
+            whose,
+            at_most,
+            why: "a test",
+        };
         let twice = [write("AWS PutObject", "a/b"), write("AWS PutObject", "a/b")];
         assert_eq!(judge(&[], &[]), [""; 0]);
         assert_eq!(judge(&twice, &[puts(&["a/b"], 2)]), [""; 0]);
         assert_eq!(judge(&twice[..1], &[puts(&["a/b"], 2)]), [""; 0]);
         let line = |times| format!(r#"expected: {times} of "AWS PutObject" to "a/b": (x)"#);
-        assert_eq!(judge(&twice, &[puts(&["a/b"], 1)]), [format!("more than 1 {}", line(2))]);
+        assert_eq!(
+            judge(&twice, &[puts(&["a/b"], 1)]),
+            [format!("more than 1 {}", line(2))]
+        );
         let missing = r#"did not come, so take it off the list: "AWS PutObject" to "a/c""#;
-        assert_eq!(judge(&twice[..1], &[puts(&["a/c"], 1)]), [format!("not {}", line(1)), missing.to_owned()]);
+        assert_eq!(
+            judge(&twice[..1], &[puts(&["a/c"], 1)]),
+            [format!("not {}", line(1)), missing.to_owned()]
+        );
         assert_eq!(judge(&twice[..1], &[puts(&["a/b", "a/c"], 1)]), [missing]);
     }
 
     #[test]
     fn requests_are_told_by_their_paths() {
-        let seen = |method, path: &str| to_kubernetes(&Seen { method, path: path.into(), watch: false });
+        let seen = |method, path: &str| {
+            to_kubernetes(&Seen {
+                method,
+                path: path.into(),
+                watch: false,
+            })
+        };
         let status = "/apis/mtls-operator.io/v1alpha1/namespaces/a/mtlsdomains/b/status";
         let written = seen(Method::PATCH, status).expect("a write");
-        assert_eq!((written.what.as_str(), written.whose.as_str()), ("Kubernetes PATCH mtlsdomains/status", "a/b"));
+        assert_eq!(
+            (written.what.as_str(), written.whose.as_str()),
+            ("Kubernetes PATCH mtlsdomains/status", "a/b")
+        );
         let written = seen(Method::DELETE, "/api/v1/namespaces/a/secrets/b").expect("a write");
-        assert_eq!((written.what.as_str(), written.whose.as_str()), ("Kubernetes DELETE secrets", "a/b"));
+        assert_eq!(
+            (written.what.as_str(), written.whose.as_str()),
+            ("Kubernetes DELETE secrets", "a/b")
+        );
         let written = seen(Method::POST, "/api/v1/namespaces/a/secrets").expect("a write");
-        assert_eq!((written.what.as_str(), written.whose.as_str()), ("Kubernetes POST a/secrets", ""));
+        assert_eq!(
+            (written.what.as_str(), written.whose.as_str()),
+            ("Kubernetes POST a/secrets", "")
+        );
         assert_eq!(seen(Method::GET, status), None);
-        for own in ["/apis/coordination.k8s.io/v1/namespaces/a/leases/b", "/apis/events.k8s.io/v1/namespaces/a/events"]
-        {
+        for own in [
+            "/apis/coordination.k8s.io/v1/namespaces/a/leases/b",
+            "/apis/events.k8s.io/v1/namespaces/a/events",
+        ] {
             assert_eq!(seen(Method::PATCH, own), None, "{own}");
         }
     }
@@ -204,12 +291,24 @@ mod tests {
         let shown = r#"(/status/conditions/0/status: "True" is now "False")"#.to_owned();
         let request = write("Kubernetes PATCH mtlsdomains/status", "a/b");
         let with = of_objects(&before, &after, vec![request.clone()]);
-        assert_eq!(with, [Write { shown: shown.clone(), ..request }]);
-        let alone = Write { shown, ..write("changed MtlsDomain", "a/b") };
+        assert_eq!(
+            with,
+            [Write {
+                shown: shown.clone(),
+                ..request
+            }]
+        );
+        let alone = Write {
+            shown,
+            ..write("changed MtlsDomain", "a/b")
+        };
         assert_eq!(of_objects(&before, &after, vec![]), [alone]);
         assert_eq!(of_objects(&before, &[], vec![])[0].shown, "(is gone)");
         let secret = |key: &str| json!({"kind": "Secret", "metadata": {"namespace": "a", "name": "s"}, "data": {"tls.key": key}});
-        assert_eq!(of_objects(&[secret("old")], &[secret("new")], vec![])[0].shown, "(/data/tls.key is another)");
+        assert_eq!(
+            of_objects(&[secret("old")], &[secret("new")], vec![])[0].shown,
+            "(/data/tls.key is another)"
+        );
     }
 
     #[test]
@@ -220,7 +319,11 @@ mod tests {
         let call = |resource: &str, detail: &[&str]| {
             let call = json!({"n": 1, "time": 0.0, "account": "1", "region": "r", "service": "s", "operation": "Do", "resource": resource,
                 "detail": detail, "write": true, "status": 200, "code": "", "fault": "", "bucket_owner": "", "external_id": "", "duration_ms": 1.0});
-            to_aws(&serde_json::from_value(call).unwrap(), std::slice::from_ref(&domain)).whose
+            to_aws(
+                &serde_json::from_value(call).unwrap(),
+                std::slice::from_ref(&domain),
+            )
+            .whose
         };
         for resource in ["bucket/c/a/b.pem", "a.example.com/m1", "arn:x", "api1"] {
             assert_eq!(call(resource, &[]), "a/b", "{resource}");

@@ -30,7 +30,8 @@ pub struct Domain {
     /// Whether it answers at all; not before it has been AVAILABLE once.
     pub serving: bool,
     pub mutual_tls: bool,
-    /// Assumed not to be so of AWS: a certificate of the truststore that says CA:FALSE is taken for an authority.
+    /// Assumed not to be so of AWS: a certificate of the truststore that says CA:FALSE is taken for an
+    /// authority.
     pub leaf_anchor_issues: bool,
     pub truststore: Option<Truststore>,
     pub certificate: Option<ServerCertificate>,

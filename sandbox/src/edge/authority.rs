@@ -1,5 +1,5 @@
-//! The CA that everybody trusts in the local world, as they trust Amazon's in the real one: the edge's server certificates
-//! come from it. New at each start; its key never leaves the process.
+//! The CA that everybody trusts in the local world, as they trust Amazon's in the real one: the edge's server
+//! certificates come from it. New at each start; its key never leaves the process.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -34,14 +34,20 @@ impl Authority {
         builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
         builder.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
         builder.sign(&key, MessageDigest::sha256())?;
-        Ok(Self { certificate: builder.build(), key, server_key: new_key()?, contexts: Mutex::default() })
+        Ok(Self {
+            certificate: builder.build(),
+            key,
+            server_key: new_key()?,
+            contexts: Mutex::default(),
+        })
     }
 
     pub fn certificate_pem(&self) -> Result<Vec<u8>, ErrorStack> {
         self.certificate.to_pem()
     }
 
-    /// How a server with a certificate for these names talks TLS: 1.2 and 1.3, as API Gateway's policy TLS_1_2.
+    /// How a server with a certificate for these names talks TLS: 1.2 and 1.3, as API Gateway's policy
+    /// TLS_1_2.
     pub fn context(&self, names: &[String]) -> Result<SslContext, ErrorStack> {
         let mut contexts = self.contexts.lock().expect("nothing panics while it is locked");
         if let Some(context) = contexts.get(names) {
@@ -63,8 +69,15 @@ impl Authority {
 
     fn server_certificate(&self, names: &[String]) -> Result<X509, ErrorStack> {
         // 64 characters is the longest common name there is (RFC 5280, ub-common-name).
-        let subject = names.iter().find(|name| name.len() <= 64).map_or("", String::as_str);
-        let mut builder = builder(&*common_name(subject)?, self.certificate.subject_name(), &self.server_key)?;
+        let subject = names
+            .iter()
+            .find(|name| name.len() <= 64)
+            .map_or("", String::as_str);
+        let mut builder = builder(
+            &*common_name(subject)?,
+            self.certificate.subject_name(),
+            &self.server_key,
+        )?;
         let mut alternatives = SubjectAlternativeName::new();
         for name in names {
             alternatives.dns(name);
@@ -78,7 +91,9 @@ impl Authority {
 }
 
 fn new_key() -> Result<PKey<Private>, ErrorStack> {
-    PKey::from_ec_key(EcKey::generate(&*EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?)?)
+    PKey::from_ec_key(EcKey::generate(&*EcGroup::from_curve_name(
+        Nid::X9_62_PRIME256V1,
+    )?)?)
 }
 
 fn common_name(value: &str) -> Result<X509Name, ErrorStack> {

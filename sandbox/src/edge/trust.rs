@@ -1,4 +1,5 @@
-//! What a client certificate is worth to API Gateway, and what API Gateway tells about it. Pure: bytes and a time in, a verdict out.
+//! What a client certificate is worth to API Gateway, and what API Gateway tells about it. Pure: bytes and a
+//! time in, a verdict out.
 
 use std::cmp::Ordering;
 
@@ -19,19 +20,25 @@ const SECURITY_LEVEL: i32 = 2;
 pub fn certificates(pem: &str) -> Vec<X509> {
     const END: &str = "-----END CERTIFICATE-----";
     pem.split_inclusive(END)
-        .filter_map(|block| X509::from_pem(&block.as_bytes()[block.find("-----BEGIN CERTIFICATE-----")?..]).ok())
+        .filter_map(|block| {
+            X509::from_pem(&block.as_bytes()[block.find("-----BEGIN CERTIFICATE-----")?..]).ok()
+        })
         .collect()
 }
 
-/// Judges a client certificate at a time (seconds since 1970) as `openssl verify -partial_chain -auth_level 2` does, which
-/// trusts those certificates of the truststore whose chain in it is whole and not too long. What the client sends besides
-/// its own certificate does not help.
+/// Judges a client certificate at a time (seconds since 1970) as
+/// `openssl verify -partial_chain -auth_level 2` does, which trusts those certificates of the truststore
+/// whose chain in it is whole and not too long. What the client sends besides its own certificate does not
+/// help.
 ///
 /// # Errors
 /// When OpenSSL itself fails; a bad certificate is a verdict.
 pub fn judge(truststore: &[X509], leaf: &X509Ref, at: i64) -> Result<X509VerifyResult, ErrorStack> {
     let mut store = X509StoreBuilder::new()?;
-    for anchor in truststore.iter().filter(|cert| chain_is_whole(cert, truststore, LONGEST_CHAIN)) {
+    for anchor in truststore
+        .iter()
+        .filter(|cert| chain_is_whole(cert, truststore, LONGEST_CHAIN))
+    {
         store.add_cert(anchor.clone())?;
     }
     let mut param = X509VerifyParam::new()?;
@@ -44,28 +51,39 @@ pub fn judge(truststore: &[X509], leaf: &X509Ref, at: i64) -> Result<X509VerifyR
         context.verify_cert()?;
         Ok(context.error())
     });
-    // A signature that does not fit leaves errors in the thread's queue, and the next read of any connection would take
-    // them for its own: the caller would get no answer instead of a 403.
+    // A signature that does not fit leaves errors in the thread's queue, and the next read of any connection
+    // would take them for its own: the caller would get no answer instead of a 403.
     drop(ErrorStack::get());
     verdict
 }
 
-/// Whether a certificate that is valid then was issued under one of the truststore that says CA:FALSE, which [`judge`] refuses.
+/// Whether a certificate that is valid then was issued under one of the truststore that says CA:FALSE, which
+/// [`judge`] refuses.
 #[must_use]
 pub fn is_under_a_leaf(truststore: &[X509], leaf: &X509Ref, at: i64) -> bool {
-    let Ok(now) = Asn1Time::from_unix(at) else { return false };
+    let Ok(now) = Asn1Time::from_unix(at) else {
+        return false;
+    };
     let signed = |anchor: &X509| {
         let is_named = same_name(leaf.issuer_name(), anchor.subject_name());
-        is_named && anchor.public_key().is_ok_and(|key| leaf.verify(&key).unwrap_or(false))
+        is_named
+            && anchor
+                .public_key()
+                .is_ok_and(|key| leaf.verify(&key).unwrap_or(false))
     };
     let is_under = truststore.iter().any(signed);
     drop(ErrorStack::get());
     is_under && leaf.not_before() <= now && now <= leaf.not_after()
 }
 
-/// Whether at most `longest` certificates of the truststore lead from this one, included, to a self-signed one.
+/// Whether at most `longest` certificates of the truststore lead from this one, included, to a self-signed
+/// one.
 fn chain_is_whole(cert: &X509Ref, truststore: &[X509], longest: usize) -> bool {
-    let signed_by = |issuer: &X509Ref| issuer.public_key().is_ok_and(|key| cert.verify(&key).unwrap_or(false));
+    let signed_by = |issuer: &X509Ref| {
+        issuer
+            .public_key()
+            .is_ok_and(|key| cert.verify(&key).unwrap_or(false))
+    };
     if same_name(cert.subject_name(), cert.issuer_name()) && signed_by(cert) {
         return true;
     }
@@ -85,7 +103,10 @@ fn same_name(one: &X509NameRef, other: &X509NameRef) -> bool {
 #[must_use]
 pub fn client_cert_field(leaf: &X509Ref, path: &str) -> String {
     match path {
-        "clientCertPem" => leaf.to_pem().map(|pem| String::from_utf8_lossy(&pem).into_owned()).unwrap_or_default(),
+        "clientCertPem" => leaf
+            .to_pem()
+            .map(|pem| String::from_utf8_lossy(&pem).into_owned())
+            .unwrap_or_default(),
         "subjectDN" => distinguished_name(leaf.subject_name()),
         "issuerDN" => distinguished_name(leaf.issuer_name()),
         "serialNumber" => serial_number(leaf.serial_number()),
@@ -95,10 +116,15 @@ pub fn client_cert_field(leaf: &X509Ref, path: &str) -> String {
     }
 }
 
-/// `C=US,O=Acme,CN=client1`: in the certificate's own order, as reports from the field show it, and escaped as in RFC 4514.
+/// `C=US,O=Acme,CN=client1`: in the certificate's own order, as reports from the field show it, and escaped
+/// as in RFC 4514.
 fn distinguished_name(name: &X509NameRef) -> String {
     let attribute = |entry: &openssl::x509::X509NameEntryRef| {
-        let key = entry.object().nid().short_name().map_or_else(|_| entry.object().to_string(), str::to_owned);
+        let key = entry
+            .object()
+            .nid()
+            .short_name()
+            .map_or_else(|_| entry.object().to_string(), str::to_owned);
         let value = entry.data().to_string().unwrap_or_default();
         format!("{key}={}", escaped(&value))
     };
@@ -120,7 +146,10 @@ fn escaped(value: &str) -> String {
 
 /// `a1:b2`
 fn serial_number(serial: &Asn1IntegerRef) -> String {
-    let digits = serial.to_bn().and_then(|number| Ok(number.to_hex_str()?.to_lowercase())).unwrap_or_default();
+    let digits = serial
+        .to_bn()
+        .and_then(|number| Ok(number.to_hex_str()?.to_lowercase()))
+        .unwrap_or_default();
     let pairs: Vec<_> = digits.as_bytes().chunks(2).map(String::from_utf8_lossy).collect();
     pairs.join(":")
 }
@@ -154,8 +183,16 @@ mod tests {
 
     #[test]
     fn serial_numbers_are_pairs_of_digits() {
-        for (number, want) in [("1", "01"), ("a1b2", "a1:b2"), ("0abc", "0a:bc"), ("ff00ff", "ff:00:ff")] {
-            let number = openssl::bn::BigNum::from_hex_str(number).unwrap().to_asn1_integer().unwrap();
+        for (number, want) in [
+            ("1", "01"),
+            ("a1b2", "a1:b2"),
+            ("0abc", "0a:bc"),
+            ("ff00ff", "ff:00:ff"),
+        ] {
+            let number = openssl::bn::BigNum::from_hex_str(number)
+                .unwrap()
+                .to_asn1_integer()
+                .unwrap();
             assert_eq!(serial_number(&number), want);
         }
     }

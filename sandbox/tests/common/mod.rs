@@ -21,29 +21,78 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// A change of one plain record.
-pub async fn change(account: &Account, zone_id: &str, action: ChangeAction, name: &str, kind: RrType, value: &str) {
+pub async fn change(
+    account: &Account,
+    zone_id: &str,
+    action: ChangeAction,
+    name: &str,
+    kind: RrType,
+    value: &str,
+) {
     let record = ResourceRecord::builder().value(value).build().unwrap();
-    let set = ResourceRecordSet::builder().name(name).r#type(kind).ttl(60).resource_records(record).build().unwrap();
+    let set = ResourceRecordSet::builder()
+        .name(name)
+        .r#type(kind)
+        .ttl(60)
+        .resource_records(record)
+        .build()
+        .unwrap();
     apply(account, zone_id, action, set).await;
 }
 
 pub async fn apply(account: &Account, zone_id: &str, action: ChangeAction, set: ResourceRecordSet) {
-    let change = Change::builder().action(action).resource_record_set(set).build().unwrap();
+    let change = Change::builder()
+        .action(action)
+        .resource_record_set(set)
+        .build()
+        .unwrap();
     let batch = ChangeBatch::builder().changes(change).build().unwrap();
     let route53 = aws_sdk_route53::Client::new(&account.sdk());
-    route53.change_resource_record_sets().hosted_zone_id(zone_id).change_batch(batch).send().await.unwrap();
+    route53
+        .change_resource_record_sets()
+        .hosted_zone_id(zone_id)
+        .change_batch(batch)
+        .send()
+        .await
+        .unwrap();
 }
 
 /// An issued certificate; its ARN.
 pub async fn certificate(account: &Account, zone_id: &str, name: &str) -> String {
     let acm = aws_sdk_acm::Client::new(&account.sdk());
-    let requested = acm.request_certificate().domain_name(name).validation_method(ValidationMethod::Dns);
+    let requested = acm
+        .request_certificate()
+        .domain_name(name)
+        .validation_method(ValidationMethod::Dns);
     let arn = requested.send().await.unwrap().certificate_arn.unwrap();
-    let described = acm.describe_certificate().certificate_arn(&arn).send().await.unwrap().certificate.unwrap();
-    let record = described.domain_validation_options()[0].resource_record.clone().unwrap();
-    change(account, zone_id, ChangeAction::Upsert, &record.name, RrType::Cname, &record.value).await;
+    let described = acm
+        .describe_certificate()
+        .certificate_arn(&arn)
+        .send()
+        .await
+        .unwrap()
+        .certificate
+        .unwrap();
+    let record = described.domain_validation_options()[0]
+        .resource_record
+        .clone()
+        .unwrap();
+    change(
+        account,
+        zone_id,
+        ChangeAction::Upsert,
+        &record.name,
+        RrType::Cname,
+        &record.value,
+    )
+    .await;
     eventually("the certificate is issued", async || {
-        let described = acm.describe_certificate().certificate_arn(&arn).send().await.unwrap();
+        let described = acm
+            .describe_certificate()
+            .certificate_arn(&arn)
+            .send()
+            .await
+            .unwrap();
         described.certificate.unwrap().status == Some(CertificateStatus::Issued)
     })
     .await;
@@ -53,10 +102,17 @@ pub async fn certificate(account: &Account, zone_id: &str, name: &str) -> String
 /// Puts a truststore into the bucket, and says where it is.
 pub async fn truststore(account: &Account, bucket: &str, pem: &str) -> MutualTlsAuthenticationInput {
     let s3 = aws_sdk_s3::Client::new(&account.sdk());
-    let put = s3.put_object().bucket(bucket).key("truststore.pem").body(pem.as_bytes().to_vec().into());
+    let put = s3
+        .put_object()
+        .bucket(bucket)
+        .key("truststore.pem")
+        .body(pem.as_bytes().to_vec().into());
     let version = put.send().await.unwrap().version_id.unwrap();
     let uri = format!("s3://{bucket}/truststore.pem");
-    MutualTlsAuthenticationInput::builder().truststore_uri(uri).truststore_version(version).build()
+    MutualTlsAuthenticationInput::builder()
+        .truststore_uri(uri)
+        .truststore_version(version)
+        .build()
 }
 
 pub fn configuration(certificate_arn: &str) -> DomainNameConfiguration {
@@ -67,18 +123,33 @@ pub fn configuration(certificate_arn: &str) -> DomainNameConfiguration {
         .build()
 }
 
-/// A custom domain name, with mutual TLS when there is a truststore, whose every path is the prepared API; its
-/// certificate's ARN and its regional target.
-pub async fn domain(account: &Account, prepared: &Prepared, name: &str, trusted: Option<&str>) -> (String, String) {
+/// A custom domain name, with mutual TLS when there is a truststore, whose every path is the prepared API;
+/// its certificate's ARN and its regional target.
+pub async fn domain(
+    account: &Account,
+    prepared: &Prepared,
+    name: &str,
+    trusted: Option<&str>,
+) -> (String, String) {
     let arn = certificate(account, &prepared.zone_id, name).await;
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
-    let mut create = gateway.create_domain_name().domain_name(name).domain_name_configurations(configuration(&arn));
+    let mut create = gateway
+        .create_domain_name()
+        .domain_name(name)
+        .domain_name_configurations(configuration(&arn));
     if let Some(pem) = trusted {
         create = create.mutual_tls_authentication(truststore(account, &prepared.bucket, pem).await);
     }
     let created = create.send().await.unwrap();
-    let target = created.domain_name_configurations()[0].api_gateway_domain_name.clone().unwrap();
-    let mapping = gateway.create_api_mapping().domain_name(name).api_id(&prepared.api_id).stage("$default");
+    let target = created.domain_name_configurations()[0]
+        .api_gateway_domain_name
+        .clone()
+        .unwrap();
+    let mapping = gateway
+        .create_api_mapping()
+        .domain_name(name)
+        .api_id(&prepared.api_id)
+        .stage("$default");
     mapping.send().await.unwrap();
     (arn, target)
 }

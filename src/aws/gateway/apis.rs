@@ -1,5 +1,5 @@
-//! The APIs behind a domain, of whichever kind: their stages, and the default `execute-api` endpoint. HTTP and WebSocket APIs are
-//! seen through the v2 API, here; what the v1 API does for REST APIs is in `rest`.
+//! The APIs behind a domain, of whichever kind: their stages, and the default `execute-api` endpoint. HTTP
+//! and WebSocket APIs are seen through the v2 API, here; what the v1 API does for REST APIs is in `rest`.
 
 use super::{Gateway, timestamp};
 use crate::aws::errors::{Error, Kind};
@@ -14,8 +14,8 @@ pub struct Api {
     pub protocol: Protocol,
     /// Only for callers from within a VPC; REST APIs only. No public custom domain can serve it.
     pub private: bool,
-    /// The flag that closes the default endpoint. It takes effect with the next deployment, or at once where a stage deploys by
-    /// itself.
+    /// The flag that closes the default endpoint. It takes effect with the next deployment, or at once where
+    /// a stage deploys by itself.
     pub endpoint_closed: bool,
     pub tags: BTreeMap<String, String>,
 }
@@ -68,7 +68,12 @@ impl Gateway {
             let send = self.client.get_apis().set_next_token(next).send();
             let page = self.context.call("apigateway:GetApis", send).await?;
             let found = page.items.unwrap_or_default().into_iter().filter_map(|item| {
-                Some(self.of_v2(&item.api_id?, item.protocol_type, item.disable_execute_api_endpoint, item.tags))
+                Some(self.of_v2(
+                    &item.api_id?,
+                    item.protocol_type,
+                    item.disable_execute_api_endpoint,
+                    item.tags,
+                ))
             });
             apis.extend(found.map(|api| (api.id.clone(), api)));
             next = page.next_token.filter(|token| !token.is_empty());
@@ -87,27 +92,48 @@ impl Gateway {
     }
 
     /// Set the flag that closes the default endpoint, of all stages of the API.
-    pub async fn set_endpoint_closed(&self, protocol: Protocol, api_id: &str, closed: bool) -> Result<(), Error> {
+    pub async fn set_endpoint_closed(
+        &self,
+        protocol: Protocol,
+        api_id: &str,
+        closed: bool,
+    ) -> Result<(), Error> {
         match protocol {
             Protocol::Rest => self.set_rest_endpoint_closed(api_id, closed).await,
             Protocol::Http | Protocol::WebSocket => {
-                let send = self.client.update_api().api_id(api_id).disable_execute_api_endpoint(closed).send();
+                let send = self
+                    .client
+                    .update_api()
+                    .api_id(api_id)
+                    .disable_execute_api_endpoint(closed)
+                    .send();
                 self.context.call("apigateway:UpdateApi", send).await?;
                 Ok(())
             }
         }
     }
 
-    /// Deploy the API as it is now to these stages: one deployment, which has its own quota of 1 per 5 s, and for each stage but the
-    /// first a change of what it serves.
+    /// Deploy the API as it is now to these stages: one deployment, which has its own quota of 1 per 5 s, and
+    /// for each stage but the first a change of what it serves.
     pub async fn deploy(&self, protocol: Protocol, api_id: &str, stages: &[String]) -> Result<(), Error> {
-        let Some((first, rest)) = stages.split_first() else { return Ok(()) };
+        let Some((first, rest)) = stages.split_first() else {
+            return Ok(());
+        };
         if protocol == Protocol::Rest {
             return self.deploy_rest(api_id, first, rest).await;
         }
         const DEPLOY: &str = "apigateway:CreateDeployment";
-        let made =
-            self.context.call(DEPLOY, self.client.create_deployment().api_id(api_id).stage_name(first).send()).await?;
+        let made = self
+            .context
+            .call(
+                DEPLOY,
+                self.client
+                    .create_deployment()
+                    .api_id(api_id)
+                    .stage_name(first)
+                    .send(),
+            )
+            .await?;
         for stage in rest {
             let send = self.client.update_stage().api_id(api_id).stage_name(stage);
             let send = send.set_deployment_id(made.deployment_id.clone()).send();
@@ -119,9 +145,12 @@ impl Gateway {
     async fn v2_api(&self, id: &str) -> Result<Option<Api>, Error> {
         let send = self.client.get_api().api_id(id).send();
         match self.context.call("apigateway:GetApi", send).await {
-            Ok(answer) => {
-                Ok(Some(self.of_v2(id, answer.protocol_type, answer.disable_execute_api_endpoint, answer.tags)))
-            }
+            Ok(answer) => Ok(Some(self.of_v2(
+                id,
+                answer.protocol_type,
+                answer.disable_execute_api_endpoint,
+                answer.tags,
+            ))),
             Err(e) if e.kind == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -151,7 +180,12 @@ impl Gateway {
         let mut stages = Vec::new();
         let mut next = None;
         loop {
-            let send = self.client.get_stages().api_id(api_id).set_next_token(next).send();
+            let send = self
+                .client
+                .get_stages()
+                .api_id(api_id)
+                .set_next_token(next)
+                .send();
             let page = self.context.call("apigateway:GetStages", send).await?;
             stages.extend(page.items.unwrap_or_default().into_iter().map(|item| Stage {
                 name: item.stage_name.unwrap_or_default(),

@@ -1,4 +1,5 @@
-//! The authorizers of an API, of whichever kind, and which of its routes or methods ask one before they answer.
+//! The authorizers of an API, of whichever kind, and which of its routes or methods ask one before they
+//! answer.
 
 use super::others::PAGE;
 use super::rest::replace;
@@ -44,7 +45,13 @@ impl Gateway {
         let (mut all, mut next) = (Vec::new(), None);
         loop {
             if protocol == Protocol::Rest {
-                let send = self.v1.get_authorizers().rest_api_id(api_id).limit(PAGE).set_position(next).send();
+                let send = self
+                    .v1
+                    .get_authorizers()
+                    .rest_api_id(api_id)
+                    .limit(PAGE)
+                    .set_position(next)
+                    .send();
                 let page = self.context.call(GET, send).await?;
                 all.extend(page.items.unwrap_or_default().into_iter().map(|item| Authorizer {
                     as_made: item.r#type == Some(rest::AuthorizerType::Request)
@@ -56,7 +63,12 @@ impl Gateway {
                 }));
                 next = page.position;
             } else {
-                let send = self.client.get_authorizers().api_id(api_id).set_next_token(next).send();
+                let send = self
+                    .client
+                    .get_authorizers()
+                    .api_id(api_id)
+                    .set_next_token(next)
+                    .send();
                 let page = self.context.call(GET, send).await?;
                 all.extend(page.items.unwrap_or_default().into_iter().map(|item| Authorizer {
                     as_made: item.authorizer_type == Some(sdk::AuthorizerType::Request)
@@ -78,8 +90,9 @@ impl Gateway {
         }
     }
 
-    /// An authorizer that asks a Lambda function about every request, without a cache and without anything that a request has to bring. Of
-    /// an HTTP API in payload format 2.0 with simple responses. Source: API Gateway Developer Guide, "Lambda authorizers", of both kinds.
+    /// An authorizer that asks a Lambda function about every request, without a cache and without anything
+    /// that a request has to bring. Of an HTTP API in payload format 2.0 with simple responses. Source: API
+    /// Gateway Developer Guide, "Lambda authorizers", of both kinds.
     pub async fn create_authorizer(
         &self,
         protocol: Protocol,
@@ -90,14 +103,32 @@ impl Gateway {
         const CREATE: &str = "apigateway:CreateAuthorizer";
         let uri = invocation_uri(function);
         if protocol == Protocol::Rest {
-            let send = self.v1.create_authorizer().rest_api_id(api_id).name(name).authorizer_uri(uri);
-            let send = send.r#type(rest::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
+            let send = self
+                .v1
+                .create_authorizer()
+                .rest_api_id(api_id)
+                .name(name)
+                .authorizer_uri(uri);
+            let send = send
+                .r#type(rest::AuthorizerType::Request)
+                .authorizer_result_ttl_in_seconds(0);
             self.context.call(CREATE, send.send()).await?;
         } else {
-            let send = self.client.create_authorizer().api_id(api_id).name(name).authorizer_uri(uri);
-            let send = send.authorizer_type(sdk::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
-            let send = send.authorizer_payload_format_version("2.0").enable_simple_responses(true);
-            self.context.call(CREATE, send.set_identity_source(Some(vec![])).send()).await?;
+            let send = self
+                .client
+                .create_authorizer()
+                .api_id(api_id)
+                .name(name)
+                .authorizer_uri(uri);
+            let send = send
+                .authorizer_type(sdk::AuthorizerType::Request)
+                .authorizer_result_ttl_in_seconds(0);
+            let send = send
+                .authorizer_payload_format_version("2.0")
+                .enable_simple_responses(true);
+            self.context
+                .call(CREATE, send.set_identity_source(Some(vec![])).send())
+                .await?;
         }
         Ok(())
     }
@@ -120,12 +151,25 @@ impl Gateway {
                 replace("/identitySource", ""),
             ];
             let send = self.v1.update_authorizer().rest_api_id(api_id).authorizer_id(id);
-            self.context.call(UPDATE, send.set_patch_operations(Some(patches.into())).send()).await?;
+            self.context
+                .call(UPDATE, send.set_patch_operations(Some(patches.into())).send())
+                .await?;
         } else {
-            let send = self.client.update_authorizer().api_id(api_id).authorizer_id(id).authorizer_uri(uri);
-            let send = send.authorizer_type(sdk::AuthorizerType::Request).authorizer_result_ttl_in_seconds(0);
-            let send = send.authorizer_payload_format_version("2.0").enable_simple_responses(true);
-            self.context.call(UPDATE, send.set_identity_source(Some(vec![])).send()).await?;
+            let send = self
+                .client
+                .update_authorizer()
+                .api_id(api_id)
+                .authorizer_id(id)
+                .authorizer_uri(uri);
+            let send = send
+                .authorizer_type(sdk::AuthorizerType::Request)
+                .authorizer_result_ttl_in_seconds(0);
+            let send = send
+                .authorizer_payload_format_version("2.0")
+                .enable_simple_responses(true);
+            self.context
+                .call(UPDATE, send.set_identity_source(Some(vec![])).send())
+                .await?;
         }
         Ok(())
     }
@@ -133,10 +177,20 @@ impl Gateway {
     pub async fn delete_authorizer(&self, protocol: Protocol, api_id: &str, id: &str) -> Result<(), Error> {
         const DELETE: &str = "apigateway:DeleteAuthorizer";
         if protocol == Protocol::Rest {
-            let send = self.v1.delete_authorizer().rest_api_id(api_id).authorizer_id(id).send();
+            let send = self
+                .v1
+                .delete_authorizer()
+                .rest_api_id(api_id)
+                .authorizer_id(id)
+                .send();
             self.context.call(DELETE, send).await?;
         } else {
-            let send = self.client.delete_authorizer().api_id(api_id).authorizer_id(id).send();
+            let send = self
+                .client
+                .delete_authorizer()
+                .api_id(api_id)
+                .authorizer_id(id)
+                .send();
             self.context.call(DELETE, send).await?;
         }
         Ok(())
@@ -146,7 +200,12 @@ impl Gateway {
     pub async fn routes(&self, api_id: &str) -> Result<Vec<Route>, Error> {
         let (mut all, mut next) = (Vec::new(), None);
         loop {
-            let send = self.client.get_routes().api_id(api_id).set_next_token(next).send();
+            let send = self
+                .client
+                .get_routes()
+                .api_id(api_id)
+                .set_next_token(next)
+                .send();
             let page = self.context.call("apigateway:GetRoutes", send).await?;
             all.extend(page.items.unwrap_or_default().into_iter().map(|item| Route {
                 authorization: match item.authorization_type {
@@ -156,7 +215,10 @@ impl Gateway {
                     }
                     Some(_) => Authorization::Other,
                 },
-                at: Place::Route { id: item.route_id.unwrap_or_default(), key: item.route_key.unwrap_or_default() },
+                at: Place::Route {
+                    id: item.route_id.unwrap_or_default(),
+                    key: item.route_key.unwrap_or_default(),
+                },
             }));
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
@@ -166,30 +228,47 @@ impl Gateway {
         }
     }
 
-    /// Puts an authorizer on a route or a method, or takes it off. Of a REST API, and where no stage deploys by itself, it is effective with
-    /// the next deployment.
+    /// Puts an authorizer on a route or a method, or takes it off. Of a REST API, and where no stage deploys
+    /// by itself, it is effective with the next deployment.
     pub async fn authorize(&self, api_id: &str, at: &Place, authorizer: Option<&str>) -> Result<(), Error> {
         match at {
             Place::Route { id, .. } => {
                 let send = self.client.update_route().api_id(api_id).route_id(id);
                 let send = match authorizer {
-                    Some(authorizer) => {
-                        send.authorization_type(sdk::AuthorizationType::Custom).authorizer_id(authorizer)
-                    }
-                    None => send.authorization_type(sdk::AuthorizationType::None).authorizer_id(""),
+                    Some(authorizer) => send
+                        .authorization_type(sdk::AuthorizationType::Custom)
+                        .authorizer_id(authorizer),
+                    None => send
+                        .authorization_type(sdk::AuthorizationType::None)
+                        .authorizer_id(""),
                 };
                 self.context.call("apigateway:UpdateRoute", send.send()).await?;
             }
-            Place::Method { resource_id, method, .. } => {
+            Place::Method {
+                resource_id, method, ..
+            } => {
                 let patches = match authorizer {
                     Some(authorizer) => {
-                        vec![replace("/authorizationType", "CUSTOM"), replace("/authorizerId", authorizer)]
+                        vec![
+                            replace("/authorizationType", "CUSTOM"),
+                            replace("/authorizerId", authorizer),
+                        ]
                     }
                     // Without the type the id has no meaning, and API Gateway drops it.
                     None => vec![replace("/authorizationType", "NONE")],
                 };
-                let send = self.v1.update_method().rest_api_id(api_id).resource_id(resource_id).http_method(method);
-                self.context.call("apigateway:UpdateMethod", send.set_patch_operations(Some(patches)).send()).await?;
+                let send = self
+                    .v1
+                    .update_method()
+                    .rest_api_id(api_id)
+                    .resource_id(resource_id)
+                    .http_method(method);
+                self.context
+                    .call(
+                        "apigateway:UpdateMethod",
+                        send.set_patch_operations(Some(patches)).send(),
+                    )
+                    .await?;
             }
             Place::Integration(_) => {} // is asked for by nobody: what is authorized is the route that leads to it
         }
@@ -197,7 +276,8 @@ impl Gateway {
     }
 }
 
-/// Where API Gateway calls a function: in the Region that the function is in. Source: API Gateway API reference, CreateAuthorizer, authorizerUri.
+/// Where API Gateway calls a function: in the Region that the function is in. Source: API Gateway API
+/// reference, CreateAuthorizer, authorizerUri.
 fn invocation_uri(function: &str) -> String {
     let (partition, region) = (partition_of(function), region_of(function));
     format!("arn:{partition}:apigateway:{region}{LAMBDA_PATH}{function}/invocations")
@@ -205,5 +285,8 @@ fn invocation_uri(function: &str) -> String {
 
 fn function(uri: &str) -> String {
     let after = uri.split_once(LAMBDA_PATH).map(|(_, function)| function);
-    after.and_then(|function| function.strip_suffix("/invocations")).unwrap_or_default().to_owned()
+    after
+        .and_then(|function| function.strip_suffix("/invocations"))
+        .unwrap_or_default()
+        .to_owned()
 }

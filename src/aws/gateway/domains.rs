@@ -1,5 +1,5 @@
-//! Custom domains with mutual TLS. A change is always the one full configuration, in place: API Gateway refuses a part of one,
-//! and a domain that is deleted and made again is an outage.
+//! Custom domains with mutual TLS. A change is always the one full configuration, in place: API Gateway
+//! refuses a part of one, and a domain that is deleted and made again is an outage.
 
 use super::Gateway;
 use super::rest::replace;
@@ -98,7 +98,8 @@ pub enum IpAddressType {
     Dualstack,
 }
 
-/// The one full configuration of a domain; the rest is fixed: Regional, TLS 1.2 and up, API mappings alone decide who answers.
+/// The one full configuration of a domain; the rest is fixed: Regional, TLS 1.2 and up, API mappings alone
+/// decide who answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DomainRequest {
     pub name: String,
@@ -112,8 +113,8 @@ pub struct DomainRequest {
 }
 
 impl Gateway {
-    /// The custom domain, also one that the v2 API does not show, because it is edge-optimized or has another TLS policy than
-    /// `TLS_1_2`: of that one only what keeps us from it is read.
+    /// The custom domain, also one that the v2 API does not show, because it is edge-optimized or has another
+    /// TLS policy than `TLS_1_2`: of that one only what keeps us from it is read.
     pub async fn domain(&self, name: &str) -> Result<Option<Domain>, Error> {
         const GET: &str = "apigateway:GetDomainName";
         let send = self.client.get_domain_name().domain_name(name).send();
@@ -156,7 +157,11 @@ impl Gateway {
     }
 
     /// [`Kind::Conflict`] when the name is taken, in this account or in any other. Own quota: 1 per 30 s.
-    pub async fn create_domain(&self, request: &DomainRequest, tags: &BTreeMap<String, String>) -> Result<(), Error> {
+    pub async fn create_domain(
+        &self,
+        request: &DomainRequest,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
         let send = self
             .client
             .create_domain_name()
@@ -183,12 +188,18 @@ impl Gateway {
         Ok(())
     }
 
-    /// Sets the TLS policy to the one that mutual TLS allows, through v1: a domain with another is none of v2's. What else it has stays, but v2 has to
-    /// be asked for that again. [`Kind::Conflict`] while another update is in progress. The same quota as [`Gateway::update_domain`].
-    /// Source: API Gateway Developer Guide, "Choose a security policy for your custom domain".
+    /// Sets the TLS policy to the one that mutual TLS allows, through v1: a domain with another is none of
+    /// v2's. What else it has stays, but v2 has to be asked for that again. [`Kind::Conflict`] while another
+    /// update is in progress. The same quota as [`Gateway::update_domain`]. Source: API Gateway Developer
+    /// Guide, "Choose a security policy for your custom domain".
     pub async fn restore_security_policy(&self, name: &str) -> Result<(), Error> {
         let patch = replace("/securityPolicy", MUTUAL_TLS_POLICY);
-        let send = self.v1.update_domain_name().domain_name(name).patch_operations(patch).send();
+        let send = self
+            .v1
+            .update_domain_name()
+            .domain_name(name)
+            .patch_operations(patch)
+            .send();
         self.context.call("apigateway:UpdateDomainName", send).await?;
         Ok(())
     }
@@ -238,21 +249,36 @@ fn domain(name: &str, arn: String, answer: GetDomainNameOutput) -> Domain {
         truststore: answer.mutual_tls_authentication.and_then(|mutual_tls| {
             Some(Truststore {
                 uri: mutual_tls.truststore_uri.filter(|uri| !uri.is_empty())?,
-                version: mutual_tls.truststore_version.filter(|version| !version.is_empty()),
+                version: mutual_tls
+                    .truststore_version
+                    .filter(|version| !version.is_empty()),
                 warnings: mutual_tls.truststore_warnings.unwrap_or_default(),
             })
         }),
-        status: DomainStatus::of(configuration.domain_name_status.as_ref().map_or("", |s| s.as_str())),
-        status_message: configuration.domain_name_status_message.filter(|message| !message.is_empty()),
+        status: DomainStatus::of(
+            configuration
+                .domain_name_status
+                .as_ref()
+                .map_or("", |s| s.as_str()),
+        ),
+        status_message: configuration
+            .domain_name_status_message
+            .filter(|message| !message.is_empty()),
         target: normalise(&configuration.api_gateway_domain_name.unwrap_or_default()),
         hosted_zone_id: configuration.hosted_zone_id.unwrap_or_default(),
         ip_address_type: match configuration.ip_address_type {
             Some(sdk::IpAddressType::Dualstack) => IpAddressType::Dualstack,
             _ => IpAddressType::Ipv4, // AWS's default, and what domains from before the choice have
         },
-        endpoint_type: configuration.endpoint_type.map_or(String::new(), |t| t.as_str().to_owned()),
-        security_policy: configuration.security_policy.map_or(String::new(), |p| p.as_str().to_owned()),
-        routing_mode: answer.routing_mode.map_or("API_MAPPING_ONLY".to_owned(), |mode| mode.as_str().to_owned()),
+        endpoint_type: configuration
+            .endpoint_type
+            .map_or(String::new(), |t| t.as_str().to_owned()),
+        security_policy: configuration
+            .security_policy
+            .map_or(String::new(), |p| p.as_str().to_owned()),
+        routing_mode: answer
+            .routing_mode
+            .map_or("API_MAPPING_ONLY".to_owned(), |mode| mode.as_str().to_owned()),
         tags: answer.tags.unwrap_or_default().into_iter().collect(),
     }
 }
@@ -262,7 +288,10 @@ fn only_v1(
     arn: String,
     answer: aws_sdk_apigateway::operation::get_domain_name::GetDomainNameOutput,
 ) -> Domain {
-    let types = answer.endpoint_configuration.and_then(|e| e.types).unwrap_or_default();
+    let types = answer
+        .endpoint_configuration
+        .and_then(|e| e.types)
+        .unwrap_or_default();
     Domain {
         name: name.to_owned(),
         arn,
@@ -271,12 +300,24 @@ fn only_v1(
         truststore: None,
         status: DomainStatus::of(answer.domain_name_status.as_ref().map_or("", |s| s.as_str())),
         status_message: None,
-        target: normalise(&answer.regional_domain_name.or(answer.distribution_domain_name).unwrap_or_default()),
-        hosted_zone_id: answer.regional_hosted_zone_id.or(answer.distribution_hosted_zone_id).unwrap_or_default(),
+        target: normalise(
+            &answer
+                .regional_domain_name
+                .or(answer.distribution_domain_name)
+                .unwrap_or_default(),
+        ),
+        hosted_zone_id: answer
+            .regional_hosted_zone_id
+            .or(answer.distribution_hosted_zone_id)
+            .unwrap_or_default(),
         ip_address_type: IpAddressType::Ipv4,
         endpoint_type: types.first().map_or("unknown", |t| t.as_str()).to_owned(),
-        security_policy: answer.security_policy.map_or(String::new(), |p| p.as_str().to_owned()),
-        routing_mode: answer.routing_mode.map_or(String::new(), |mode| mode.as_str().to_owned()),
+        security_policy: answer
+            .security_policy
+            .map_or(String::new(), |p| p.as_str().to_owned()),
+        routing_mode: answer
+            .routing_mode
+            .map_or(String::new(), |mode| mode.as_str().to_owned()),
         tags: answer.tags.unwrap_or_default().into_iter().collect(),
     }
 }

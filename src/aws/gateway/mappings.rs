@@ -14,18 +14,27 @@ pub struct Mapping {
 }
 
 impl Gateway {
-    /// All mappings of the domain; [`Kind::NotFound`] when there is no such domain. A new one may be missing for some seconds.
+    /// All mappings of the domain; [`Kind::NotFound`] when there is no such domain. A new one may be missing
+    /// for some seconds.
     pub async fn mappings(&self, domain: &str) -> Result<Vec<Mapping>, Error> {
         let mut mappings = Vec::new();
         let mut next = None;
         loop {
-            let send = self.client.get_api_mappings().domain_name(domain).set_next_token(next).send();
+            let send = self
+                .client
+                .get_api_mappings()
+                .domain_name(domain)
+                .set_next_token(next)
+                .send();
             let page = self.context.call("apigateway:GetApiMappings", send).await?;
             mappings.extend(page.items.unwrap_or_default().into_iter().map(|item| {
                 Mapping {
                     id: item.api_mapping_id.unwrap_or_default(),
                     // The v1 API's word for the empty path comes through for mappings made there.
-                    path: item.api_mapping_key.filter(|key| key != "(none)").unwrap_or_default(),
+                    path: item
+                        .api_mapping_key
+                        .filter(|key| key != "(none)")
+                        .unwrap_or_default(),
                     api_id: item.api_id.unwrap_or_default(),
                     stage: item.stage.unwrap_or_default(),
                 }
@@ -38,7 +47,13 @@ impl Gateway {
     }
 
     /// Add a mapping and return its id; [`Kind::Conflict`] when the path is taken.
-    pub async fn create_mapping(&self, domain: &str, path: &str, api_id: &str, stage: &str) -> Result<String, Error> {
+    pub async fn create_mapping(
+        &self,
+        domain: &str,
+        path: &str,
+        api_id: &str,
+        stage: &str,
+    ) -> Result<String, Error> {
         const CREATE: &str = "apigateway:CreateApiMapping";
         let send = self
             .client
@@ -49,7 +64,9 @@ impl Gateway {
             .stage(stage)
             .send();
         let answer = self.context.call(CREATE, send).await?;
-        answer.api_mapping_id.ok_or_else(|| Error::ours(Kind::Transient, CREATE, "the answer names no mapping"))
+        answer
+            .api_mapping_id
+            .ok_or_else(|| Error::ours(Kind::Transient, CREATE, "the answer names no mapping"))
     }
 
     /// Make the mapping of this id lead where it says, in place.
@@ -68,7 +85,12 @@ impl Gateway {
     }
 
     pub async fn delete_mapping(&self, domain: &str, id: &str) -> Result<(), Error> {
-        let send = self.client.delete_api_mapping().domain_name(domain).api_mapping_id(id).send();
+        let send = self
+            .client
+            .delete_api_mapping()
+            .domain_name(domain)
+            .api_mapping_id(id)
+            .send();
         self.context.call("apigateway:DeleteApiMapping", send).await?;
         Ok(())
     }

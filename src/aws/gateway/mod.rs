@@ -1,5 +1,5 @@
-//! API Gateway: custom domains, what they map to, and the APIs. Through its v2 API, but for REST APIs and for custom domains that
-//! only v1 knows. Both count against the same quotas.
+//! API Gateway: custom domains, what they map to, and the APIs. Through its v2 API, but for REST APIs and for
+//! custom domains that only v1 knows. Both count against the same quotas.
 
 mod apis;
 mod authorizers;
@@ -50,8 +50,12 @@ impl Gateway {
         if is_rest(arn) {
             return self.tag_rest(arn, tags).await;
         }
-        let send =
-            self.client.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect())).send();
+        let send = self
+            .client
+            .tag_resource()
+            .resource_arn(arn)
+            .set_tags(Some(tags.clone().into_iter().collect()))
+            .send();
         self.context.call("apigateway:TagResource", send).await?;
         Ok(())
     }
@@ -60,7 +64,12 @@ impl Gateway {
         if is_rest(arn) {
             return self.untag_rest(arn, keys).await;
         }
-        let send = self.client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.to_vec())).send();
+        let send = self
+            .client
+            .untag_resource()
+            .resource_arn(arn)
+            .set_tag_keys(Some(keys.to_vec()))
+            .send();
         self.context.call("apigateway:UntagResource", send).await?;
         Ok(())
     }
@@ -115,7 +124,10 @@ mod tests {
         for (region, expected) in [
             ("eu-west-1", "arn:aws:apigateway:eu-west-1::/domainnames/a.b"),
             ("cn-north-1", "arn:aws-cn:apigateway:cn-north-1::/domainnames/a.b"),
-            ("us-gov-west-1", "arn:aws-us-gov:apigateway:us-gov-west-1::/domainnames/a.b"),
+            (
+                "us-gov-west-1",
+                "arn:aws-us-gov:apigateway:us-gov-west-1::/domainnames/a.b",
+            ),
         ] {
             assert_eq!(arn(region, "domainnames/a.b"), expected);
         }

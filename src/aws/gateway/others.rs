@@ -1,5 +1,5 @@
-//! Every custom domain of the account and Region, those that only the v1 API knows included (edge-optimized, older or newer TLS
-//! policies), and which APIs each of them leads to.
+//! Every custom domain of the account and Region, those that only the v1 API knows included (edge-optimized,
+//! older or newer TLS policies), and which APIs each of them leads to.
 
 use super::Gateway;
 use crate::aws::errors::{Error, Kind};
@@ -37,7 +37,9 @@ impl Gateway {
     /// The ids of the APIs that the domain maps; none when it has gone.
     pub async fn apis_behind(&self, domain: &OtherDomain) -> Result<BTreeSet<String>, Error> {
         let mapped = if domain.in_v2 {
-            self.mappings(&domain.name).await.map(|all| all.into_iter().map(|m| m.api_id).collect())
+            self.mappings(&domain.name)
+                .await
+                .map(|all| all.into_iter().map(|m| m.api_id).collect())
         } else {
             self.base_paths(&domain.name).await
         };
@@ -51,9 +53,20 @@ impl Gateway {
         let mut apis = BTreeSet::new();
         let mut next = None;
         loop {
-            let send = self.v1.get_base_path_mappings().domain_name(domain).limit(PAGE).set_position(next).send();
+            let send = self
+                .v1
+                .get_base_path_mappings()
+                .domain_name(domain)
+                .limit(PAGE)
+                .set_position(next)
+                .send();
             let page = self.context.call("apigateway:GetBasePathMappings", send).await?;
-            apis.extend(page.items.unwrap_or_default().into_iter().filter_map(|m| m.rest_api_id));
+            apis.extend(
+                page.items
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|m| m.rest_api_id),
+            );
             next = page.position.filter(|position| !position.is_empty());
             if next.is_none() {
                 return Ok(apis);
@@ -64,13 +77,20 @@ impl Gateway {
 
 /// `None` for a private one: it serves private APIs only, which no other domain can serve.
 fn other(answer: sdk::DomainName) -> Option<OtherDomain> {
-    let types = answer.endpoint_configuration.and_then(|e| e.types).unwrap_or_default();
+    let types = answer
+        .endpoint_configuration
+        .and_then(|e| e.types)
+        .unwrap_or_default();
     if types.contains(&sdk::EndpointType::Private) {
         return None;
     }
     Some(OtherDomain {
         name: answer.domain_name?,
-        mutual_tls: answer.mutual_tls_authentication.and_then(|m| m.truststore_uri).is_some_and(|uri| !uri.is_empty()),
-        in_v2: types == [sdk::EndpointType::Regional] && answer.security_policy == Some(sdk::SecurityPolicy::Tls12),
+        mutual_tls: answer
+            .mutual_tls_authentication
+            .and_then(|m| m.truststore_uri)
+            .is_some_and(|uri| !uri.is_empty()),
+        in_v2: types == [sdk::EndpointType::Regional]
+            && answer.security_policy == Some(sdk::SecurityPolicy::Tls12),
     })
 }

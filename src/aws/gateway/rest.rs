@@ -1,4 +1,5 @@
-//! REST APIs, through the v1 API: what a change of one is, and what makes it effective, is another than with HTTP APIs.
+//! REST APIs, through the v1 API: what a change of one is, and what makes it effective, is another than with
+//! HTTP APIs.
 
 use super::others::PAGE;
 use super::{Api, Authorization, Gateway, Integration, Place, Protocol, Route, Stage, timestamp};
@@ -6,7 +7,8 @@ use crate::aws::errors::{Error, Kind};
 use aws_sdk_apigateway::types as sdk;
 use std::collections::{BTreeMap, HashMap};
 
-/// The methods of a REST API, as one reading of its resources has them: what an HTTP API keeps in integrations and routes.
+/// The methods of a REST API, as one reading of its resources has them: what an HTTP API keeps in
+/// integrations and routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Methods {
     pub integrations: Vec<Integration>,
@@ -17,22 +19,34 @@ impl Methods {
     fn add(&mut self, resource: sdk::Resource) {
         let (id, path) = (resource.id.unwrap_or_default(), resource.path.unwrap_or_default());
         for (method, what) in resource.resource_methods.unwrap_or_default() {
-            let at = Place::Method { resource_id: id.clone(), path: path.clone(), method };
+            let at = Place::Method {
+                resource_id: id.clone(),
+                path: path.clone(),
+                method,
+            };
             let authorization = match what.authorization_type.as_deref() {
                 None | Some("NONE") => Authorization::None,
                 Some("CUSTOM") => Authorization::Authorizer(what.authorizer_id.unwrap_or_default()),
                 Some(_) => Authorization::Other,
             };
             // A method that leads nowhere yet has none.
-            self.integrations.extend(what.method_integration.map(|integration| Integration {
-                at: at.clone(),
-                parameters: integration.request_parameters.unwrap_or_default().into_iter().collect(),
-                // A Lambda function has the certificate in its event; an AWS service would take such a header amiss.
-                takes_headers: matches!(
-                    integration.r#type,
-                    Some(sdk::IntegrationType::Http | sdk::IntegrationType::HttpProxy)
-                ),
-            }));
+            self.integrations
+                .extend(what.method_integration.map(|integration| {
+                    Integration {
+                        at: at.clone(),
+                        parameters: integration
+                            .request_parameters
+                            .unwrap_or_default()
+                            .into_iter()
+                            .collect(),
+                        // A Lambda function has the certificate in its event; an AWS service would take such
+                        // a header amiss.
+                        takes_headers: matches!(
+                            integration.r#type,
+                            Some(sdk::IntegrationType::Http | sdk::IntegrationType::HttpProxy)
+                        ),
+                    }
+                }));
             self.routes.push(Route { at, authorization });
         }
     }
@@ -84,14 +98,23 @@ impl Gateway {
             id: id.to_owned(),
             arn: self.rest_api_arn(id),
             protocol: Protocol::Rest,
-            private: endpoint.and_then(|e| e.types).unwrap_or_default().contains(&sdk::EndpointType::Private),
+            private: endpoint
+                .and_then(|e| e.types)
+                .unwrap_or_default()
+                .contains(&sdk::EndpointType::Private),
             endpoint_closed: closed,
             tags: tags.unwrap_or_default().into_iter().collect(),
         }
     }
 
     pub(super) async fn rest_stages(&self, api_id: &str) -> Result<Vec<Stage>, Error> {
-        let answer = self.context.call("apigateway:GetStages", self.v1.get_stages().rest_api_id(api_id).send()).await?;
+        let answer = self
+            .context
+            .call(
+                "apigateway:GetStages",
+                self.v1.get_stages().rest_api_id(api_id).send(),
+            )
+            .await?;
         let stages = answer.item.unwrap_or_default().into_iter().map(|item| Stage {
             name: item.stage_name.unwrap_or_default(),
             auto_deploy: false,
@@ -107,10 +130,19 @@ impl Gateway {
         let mut all = Methods::default();
         let mut next = None;
         loop {
-            let send =
-                self.v1.get_resources().rest_api_id(api_id).embed("methods").limit(PAGE).set_position(next).send();
+            let send = self
+                .v1
+                .get_resources()
+                .rest_api_id(api_id)
+                .embed("methods")
+                .limit(PAGE)
+                .set_position(next)
+                .send();
             let page = self.context.call("apigateway:GetResources", send).await?;
-            page.items.unwrap_or_default().into_iter().for_each(|resource| all.add(resource));
+            page.items
+                .unwrap_or_default()
+                .into_iter()
+                .for_each(|resource| all.add(resource));
             next = page.position.filter(|position| !position.is_empty());
             if next.is_none() {
                 all.integrations.sort_by(|a, b| a.at.cmp(&b.at));
@@ -122,42 +154,80 @@ impl Gateway {
 
     pub(super) async fn set_rest_endpoint_closed(&self, api_id: &str, closed: bool) -> Result<(), Error> {
         let patch = replace("/disableExecuteApiEndpoint", &closed.to_string());
-        let send = self.v1.update_rest_api().rest_api_id(api_id).patch_operations(patch).send();
+        let send = self
+            .v1
+            .update_rest_api()
+            .rest_api_id(api_id)
+            .patch_operations(patch)
+            .send();
         self.context.call("apigateway:UpdateRestApi", send).await?;
         Ok(())
     }
 
-    /// Change a stage of a REST API to what it is: any change of any stage makes the flag of the default endpoint effective, and
-    /// publishes nothing else. Source: API Gateway Developer Guide, "Disable the default endpoint for REST APIs".
+    /// Change a stage of a REST API to what it is: any change of any stage makes the flag of the default
+    /// endpoint effective, and publishes nothing else. Source: API Gateway Developer Guide, "Disable the
+    /// default endpoint for REST APIs".
     pub async fn touch_stage(&self, api_id: &str, stage: &str, description: &str) -> Result<(), Error> {
-        self.update_rest_stage(api_id, stage, replace("/description", description)).await
+        self.update_rest_stage(api_id, stage, replace("/description", description))
+            .await
     }
 
     pub(super) async fn deploy_rest(&self, api_id: &str, first: &str, rest: &[String]) -> Result<(), Error> {
         const DEPLOY: &str = "apigateway:CreateDeployment";
-        let made =
-            self.context.call(DEPLOY, self.v1.create_deployment().rest_api_id(api_id).stage_name(first).send()).await?;
+        let made = self
+            .context
+            .call(
+                DEPLOY,
+                self.v1
+                    .create_deployment()
+                    .rest_api_id(api_id)
+                    .stage_name(first)
+                    .send(),
+            )
+            .await?;
         let id = made.id.unwrap_or_default();
         for stage in rest {
-            self.update_rest_stage(api_id, stage, replace("/deploymentId", &id)).await?;
+            self.update_rest_stage(api_id, stage, replace("/deploymentId", &id))
+                .await?;
         }
         Ok(())
     }
 
-    async fn update_rest_stage(&self, api_id: &str, stage: &str, patch: sdk::PatchOperation) -> Result<(), Error> {
-        let send = self.v1.update_stage().rest_api_id(api_id).stage_name(stage).patch_operations(patch).send();
+    async fn update_rest_stage(
+        &self,
+        api_id: &str,
+        stage: &str,
+        patch: sdk::PatchOperation,
+    ) -> Result<(), Error> {
+        let send = self
+            .v1
+            .update_stage()
+            .rest_api_id(api_id)
+            .stage_name(stage)
+            .patch_operations(patch)
+            .send();
         self.context.call("apigateway:UpdateStage", send).await?;
         Ok(())
     }
 
     pub(super) async fn tag_rest(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
-        let send = self.v1.tag_resource().resource_arn(arn).set_tags(Some(tags.clone().into_iter().collect())).send();
+        let send = self
+            .v1
+            .tag_resource()
+            .resource_arn(arn)
+            .set_tags(Some(tags.clone().into_iter().collect()))
+            .send();
         self.context.call("apigateway:TagResource", send).await?;
         Ok(())
     }
 
     pub(super) async fn untag_rest(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
-        let send = self.v1.untag_resource().resource_arn(arn).set_tag_keys(Some(keys.to_vec())).send();
+        let send = self
+            .v1
+            .untag_resource()
+            .resource_arn(arn)
+            .set_tag_keys(Some(keys.to_vec()))
+            .send();
         self.context.call("apigateway:UntagResource", send).await?;
         Ok(())
     }
@@ -168,5 +238,9 @@ pub(super) fn replace(path: &str, value: &str) -> sdk::PatchOperation {
 }
 
 pub(super) fn operation(op: sdk::Op, path: &str, value: Option<&str>) -> sdk::PatchOperation {
-    sdk::PatchOperation::builder().op(op).path(path).set_value(value.map(str::to_owned)).build()
+    sdk::PatchOperation::builder()
+        .op(op)
+        .path(path)
+        .set_value(value.map(str::to_owned))
+        .build()
 }

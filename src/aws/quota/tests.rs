@@ -13,14 +13,19 @@ fn update() -> Bucket {
 }
 
 fn ticket(object: &str, class: Class, since: i64) -> Ticket {
-    Ticket { class, since: Timestamp::from_second(since).unwrap(), object: object.to_owned() }
+    Ticket {
+        class,
+        since: Timestamp::from_second(since).unwrap(),
+        object: object.to_owned(),
+    }
 }
 
 fn drift(object: &str) -> Ticket {
     ticket(object, Class::Drift, 0)
 }
 
-/// Asks for an update in the same words as ever, and in whole seconds: durations come out of sums of fractions.
+/// Asks for an update in the same words as ever, and in whole seconds: durations come out of sums of
+/// fractions.
 fn request(quota: &Quota, ticket: Ticket) -> Grant {
     in_words(quota, ticket, "the same")
 }
@@ -29,16 +34,24 @@ fn in_words(quota: &Quota, ticket: Ticket, words: &str) -> Grant {
     let whole = |about: Duration| Duration::from_secs(about.as_secs_f64().round() as u64);
     match quota.request(&update(), ticket, words.to_owned()) {
         Grant::Go { after } => Grant::Go { after: whole(after) },
-        Grant::Wait { ahead, about } => Grant::Wait { ahead, about: whole(about) },
+        Grant::Wait { ahead, about } => Grant::Wait {
+            ahead,
+            about: whole(about),
+        },
     }
 }
 
 fn wait(ahead: usize, seconds: u64) -> Grant {
-    Grant::Wait { ahead, about: Duration::from_secs(seconds) }
+    Grant::Wait {
+        ahead,
+        about: Duration::from_secs(seconds),
+    }
 }
 
 fn go(seconds: u64) -> Grant {
-    Grant::Go { after: Duration::from_secs(seconds) }
+    Grant::Go {
+        after: Duration::from_secs(seconds),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +91,17 @@ async fn the_order_is_class_then_waiting_time_then_name() {
         request(&quota, ticket);
     }
     let places: Vec<_> = tickets.iter().map(|t| request(&quota, t.clone())).collect();
-    assert_eq!(places, [wait(5, 180), wait(4, 150), wait(3, 120), wait(2, 90), wait(1, 60), wait(0, 30)]);
+    assert_eq!(
+        places,
+        [
+            wait(5, 180),
+            wait(4, 150),
+            wait(3, 120),
+            wait(2, 90),
+            wait(1, 60),
+            wait(0, 30)
+        ]
+    );
     advance(INTERVAL).await;
     // A token is there, and it is the head's, whoever asks first.
     assert_eq!(request(&quota, tickets[0].clone()), wait(5, 150));
@@ -86,7 +109,8 @@ async fn the_order_is_class_then_waiting_time_then_name() {
     assert_eq!(request(&quota, tickets[4].clone()), wait(0, 30));
 }
 
-/// Each time somebody is served, he comes back at once with something more urgent; the one in need still gets his turn.
+/// Each time somebody is served, he comes back at once with something more urgent; the one in need still gets
+/// his turn.
 #[tokio::test(start_paused = true)]
 async fn nobody_starves() {
     for (storm, longest) in [(Class::SpecChange, 41), (Class::Distrust, 121)] {
@@ -124,14 +148,21 @@ async fn each_is_woken_once_when_it_is_granted() {
         request(&quota, drift(object));
     }
     assert_eq!(granted.next().await.as_deref(), Some("a"));
-    assert_eq!((Instant::now() - start).as_secs(), 27, "a tenth of the interval ahead");
+    assert_eq!(
+        (Instant::now() - start).as_secs(),
+        27,
+        "a tenth of the interval ahead"
+    );
     assert!(timeout(Duration::from_secs(20), granted.next()).await.is_err());
     assert_eq!(request(&quota, drift("a")), go(0));
     assert_eq!(granted.next().await.as_deref(), Some("b"));
     // Tokens come every 30 s of the clock, however late the head was.
     assert_eq!((Instant::now() - start).as_secs(), 47 + 27);
     assert_eq!(request(&quota, drift("b")), go(3));
-    assert!(timeout(INTERVAL * 10, granted.next()).await.is_err(), "nobody waits");
+    assert!(
+        timeout(INTERVAL * 10, granted.next()).await.is_err(),
+        "nobody waits"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,8 +175,13 @@ async fn who_is_called_and_does_not_come_holds_nobody_up() {
     }
     assert_eq!(granted.next().await.as_deref(), Some("gone"));
     assert_eq!(granted.next().await.as_deref(), Some("idle"));
-    assert_eq!((Instant::now() - start).as_secs(), 87, "27 for the token, 60 of patience");
-    // One that looks and wants nothing any more makes room at once; a reconcile that began before the call says nothing.
+    assert_eq!(
+        (Instant::now() - start).as_secs(),
+        87,
+        "27 for the token, 60 of patience"
+    );
+    // One that looks and wants nothing any more makes room at once; a reconcile that began before the call
+    // says nothing.
     quota.reconciled("idle", start);
     assert!(timeout(Duration::from_secs(1), granted.next()).await.is_err());
     quota.reconciled("idle", Instant::now());
@@ -175,14 +211,19 @@ async fn a_withdrawn_ticket_is_never_granted() {
     assert_eq!(granted.next().await.as_deref(), Some("b"));
 }
 
-/// The bucket is full when the first of five changes comes, and still there is one call, with the last of them.
+/// The bucket is full when the first of five changes comes, and still there is one call, with the last of
+/// them.
 #[tokio::test(start_paused = true)]
 async fn changes_within_seconds_are_one_call() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
     advance(INTERVAL * 2).await;
     for words in ["1", "2", "3", "4", "5"] {
-        assert!(timeout(SETTLED - Duration::from_secs(1), granted.next()).await.is_err());
+        assert!(
+            timeout(SETTLED - Duration::from_secs(1), granted.next())
+                .await
+                .is_err()
+        );
         assert_eq!(in_words(&quota, drift("a"), words), wait(0, 5));
     }
     let last = Instant::now();
@@ -199,16 +240,34 @@ async fn whoever_changes_his_mind_for_ever_holds_up_himself_for_an_interval_and_
     let quota = Quota::new(Rates::default());
     advance(INTERVAL * 2).await;
     for second in 0..30 {
-        assert!(matches!(in_words(&quota, drift("a"), &second.to_string()), Grant::Wait { .. }), "{second}");
+        assert!(
+            matches!(
+                in_words(&quota, drift("a"), &second.to_string()),
+                Grant::Wait { .. }
+            ),
+            "{second}"
+        );
         if second == 10 {
-            assert_eq!(in_words(&quota, drift("b"), ""), wait(1, 30), "behind it, as far as can be told");
+            assert_eq!(
+                in_words(&quota, drift("b"), ""),
+                wait(1, 30),
+                "behind it, as far as can be told"
+            );
         }
         if second == 20 {
-            assert_eq!(in_words(&quota, drift("b"), ""), go(0), "it is asked for in the same words since 10");
+            assert_eq!(
+                in_words(&quota, drift("b"), ""),
+                go(0),
+                "it is asked for in the same words since 10"
+            );
         }
         advance(Duration::from_secs(1)).await;
     }
-    assert_eq!(in_words(&quota, drift("a"), "30"), wait(0, 20), "its interval is over, and b had the token");
+    assert_eq!(
+        in_words(&quota, drift("a"), "30"),
+        wait(0, 20),
+        "its interval is over, and b had the token"
+    );
     advance(Duration::from_secs(20)).await;
     assert_eq!(in_words(&quota, drift("a"), "31"), go(0));
 }
@@ -228,7 +287,10 @@ async fn a_bucket_is_of_one_operation_account_and_region() {
         assert_eq!(request(), go(0));
         assert!(matches!(request(), Grant::Wait { ahead: 0, .. }));
     }
-    assert_eq!(Bucket::new("1", "eu-west-1", Operation::Route53), Bucket::new("1", "us-east-1", Operation::Route53));
+    assert_eq!(
+        Bucket::new("1", "eu-west-1", Operation::Route53),
+        Bucket::new("1", "us-east-1", Operation::Route53)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +322,14 @@ async fn a_new_leader_counts_from_now_and_keeps_the_queue() {
     assert_eq!(request(&quota, drift("b")), wait(1, 60));
     let other = Bucket::new("222222222222", "eu-west-1", Operation::UpdateDomainName);
     let wait = quota.request(&other, drift("a"), String::new());
-    assert_eq!(wait, Grant::Wait { ahead: 0, about: INTERVAL }, "not seen before");
+    assert_eq!(
+        wait,
+        Grant::Wait {
+            ahead: 0,
+            about: INTERVAL
+        },
+        "not seen before"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,13 +340,25 @@ async fn after_a_restart_none_goes_before_all_that_waited_have_been_reconciled()
     request(&quota, ticket("second", Class::Creation, 2));
     request(&quota, ticket("third", Class::Creation, 3));
     advance(INTERVAL * 2).await;
-    assert_eq!(request(&quota, ticket("second", Class::Creation, 2)), wait(0, 0), "the first has not come yet");
-    assert_eq!(request(&quota, ticket("urgent", Class::Distrust, 9)), go(0), "who must lose access waits for nobody");
+    assert_eq!(
+        request(&quota, ticket("second", Class::Creation, 2)),
+        wait(0, 0),
+        "the first has not come yet"
+    );
+    assert_eq!(
+        request(&quota, ticket("urgent", Class::Distrust, 9)),
+        go(0),
+        "who must lose access waits for nobody"
+    );
     quota.reconciled("idle", Instant::now());
     assert!(timeout(INTERVAL, granted.next()).await.is_err());
     advance(SETTLED).await;
     assert_eq!(request(&quota, ticket("first", Class::Creation, 1)), wait(0, 5));
-    assert_eq!(granted.next().await.as_deref(), Some("second"), "while the first settles");
+    assert_eq!(
+        granted.next().await.as_deref(),
+        Some("second"),
+        "while the first settles"
+    );
     assert_eq!(request(&quota, ticket("second", Class::Creation, 2)), go(0));
     assert_eq!(granted.next().await.as_deref(), Some("first"));
 }
@@ -305,7 +386,10 @@ async fn plentiful_calls_wait_in_the_order_of_asking() {
     let at = calls.await;
     assert!(at.is_sorted());
     assert_eq!(at[..9], [0; 9], "a fresh process has what a second gives");
-    assert!((1745..=1765).contains(&at[24]), "the rest one by one, 110 ms each: {at:?}");
+    assert!(
+        (1745..=1765).contains(&at[24]),
+        "the rest one by one, 110 ms each: {at:?}"
+    );
     // After a pause the whole burst.
     advance(Duration::from_secs(60)).await;
     let start = Instant::now();
@@ -315,7 +399,8 @@ async fn plentiful_calls_wait_in_the_order_of_asking() {
     assert_eq!(Instant::now(), start);
 }
 
-/// AWS counts a call somewhere between its start and its answer. However late it is, it never counts more than its quota.
+/// AWS counts a call somewhere between its start and its answer. However late it is, it never counts more
+/// than its quota.
 #[tokio::test(start_paused = true)]
 async fn calls_that_arrive_late_and_all_at_once_keep_to_the_quota() {
     let quota = Quota::new(Rates::default());

@@ -35,15 +35,26 @@ impl Stage {
         let (said, secrets, refuses) = (log.clone(), there.secrets.clone(), there.refuses);
         let objects = there.certificates.clone();
         let client = k8s::fake::client(move |method, path, body| {
-            let name = path.trim_end_matches("/status").rsplit('/').next().unwrap_or_default();
+            let name = path
+                .trim_end_matches("/status")
+                .rsplit('/')
+                .next()
+                .unwrap_or_default();
             let (write, is_secret) = (method != "GET", path.contains("/secrets"));
             if write {
-                said.lock().unwrap().push(format!("{method} {}", meaning(path, &body)));
+                said.lock()
+                    .unwrap()
+                    .push(format!("{method} {}", meaning(path, &body)));
             }
             let secret = secrets.iter().find(|s| s.name_any() == name);
-            let object = objects.iter().find(|c| c.name_any() == name).and_then(|c| c.0.as_ref().ok());
+            let object = objects
+                .iter()
+                .find(|c| c.name_any() == name)
+                .and_then(|c| c.0.as_ref().ok());
             match (secret, object) {
-                _ if write && is_secret && refuses.is_some() => refuses.map(|(c, r)| k8s::fake::refusal(c, r)).unwrap(),
+                _ if write && is_secret && refuses.is_some() => {
+                    refuses.map(|(c, r)| k8s::fake::refusal(c, r)).unwrap()
+                }
                 _ if method == "POST" => (201, body),
                 (Some(secret), _) if is_secret => (200, serde_json::to_value(secret).unwrap()),
                 (_, Some(object)) if !is_secret => (200, serde_json::to_value(object).unwrap()),
@@ -55,7 +66,11 @@ impl Stage {
             serde_json::from_value::<PartialObjectMeta<Secret>>(value).unwrap()
         };
         let secrets = store(there.secrets.iter().map(metadata).collect());
-        let (certificates, domains, grants) = (store(there.certificates), store(there.domains), store(there.grants));
+        let (certificates, domains, grants) = (
+            store(there.certificates),
+            store(there.domains),
+            store(there.grants),
+        );
         let grant_index = GrantIndex::new(grants, certificates.clone(), domains.clone(), store(vec![]));
         let (metrics, _) = Metrics::new();
         let ctx = Ctx {
@@ -76,7 +91,10 @@ impl Stage {
             propagation: SignedDuration::from_secs(90),
             states: Mutex::default(),
         };
-        Stage { ctx: Arc::new(ctx), log }
+        Stage {
+            ctx: Arc::new(ctx),
+            log,
+        }
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -88,7 +106,10 @@ impl Stage {
 fn meaning(path: &str, body: &Value) -> String {
     let name = path.rsplit('/').next().unwrap();
     if name == "status" {
-        let conditions = body[1]["value"]["conditions"].as_array().cloned().unwrap_or_default();
+        let conditions = body[1]["value"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         let reason = |type_: &str| {
             let found = conditions.iter().find(|c| c["type"] == type_);
             found.and_then(|c| c["reason"].as_str()).unwrap_or("-").to_owned()
@@ -143,9 +164,14 @@ pub(crate) fn grant(change: impl FnOnce(&mut Value)) -> grant_index::Guard {
 }
 
 pub(crate) fn secret(name: &str, data: &[(&str, &str)], change: impl FnOnce(&mut Secret)) -> Secret {
-    let data = data.iter().map(|(key, text)| ((*key).to_owned(), k8s_openapi::ByteString((*text).into())));
-    let mut secret =
-        Secret { data: Some(data.collect()), type_: Some("kubernetes.io/tls".into()), ..Secret::default() };
+    let data = data
+        .iter()
+        .map(|(key, text)| ((*key).to_owned(), k8s_openapi::ByteString((*text).into())));
+    let mut secret = Secret {
+        data: Some(data.collect()),
+        type_: Some("kubernetes.io/tls".into()),
+        ..Secret::default()
+    };
     secret.metadata.name = Some(name.into());
     secret.metadata.namespace = Some("shop".into());
     secret.metadata.resource_version = Some("7".into());
@@ -156,11 +182,26 @@ pub(crate) fn secret(name: &str, data: &[(&str, &str)], change: impl FnOnce(&mut
 /// The Secret of an authority and what a truststore that holds it has.
 fn authority() -> (Secret, Bundle) {
     let made = authority::generate(&request("Acme"), Timestamp::now()).unwrap();
-    let secret = secret("acme-ca", &[("tls.crt", &made.certificate_pem), ("tls.key", &made.key_pem)], |_| {});
+    let secret = secret(
+        "acme-ca",
+        &[("tls.crt", &made.certificate_pem), ("tls.key", &made.key_pem)],
+        |_| {},
+    );
     let certificate = parse_pem_bundle(&made.certificate_pem).unwrap().remove(0);
     let max_leaf = Some(SignedDuration::from_hours(2160));
-    let entry = Entry { authority: "acme".into(), certificate, max_leaf, keep_until: None };
-    (secret, Bundle { entries: vec![entry], ..Bundle::default() })
+    let entry = Entry {
+        authority: "acme".into(),
+        certificate,
+        max_leaf,
+        keep_until: None,
+    };
+    (
+        secret,
+        Bundle {
+            entries: vec![entry],
+            ..Bundle::default()
+        },
+    )
 }
 
 #[tokio::test]
@@ -184,8 +225,18 @@ async fn what_a_reconcile_of_a_certificate_does() {
         expected: &'a [&'a str],
         next: Option<Next>,
     }
-    let case = |what, cert, there, expected| Case { what, cert, there, trust: [true; 2], expected, next: None };
-    let with = |domains: Vec<domain::controller::Guard>| There { domains, ..There::default() };
+    let case = |what, cert, there, expected| Case {
+        what,
+        cert,
+        there,
+        trust: [true; 2],
+        expected,
+        next: None,
+    };
+    let with = |domains: Vec<domain::controller::Guard>| There {
+        domains,
+        ..There::default()
+    };
     let winner = |change: fn(&mut Value)| {
         guard(certificate(|o| {
             o["spec"]["issuance"] = json!("SelfSigned");
@@ -198,10 +249,18 @@ async fn what_a_reconcile_of_a_certificate_does() {
     let stop = Some(Next::await_change());
     let cases = vec![
         case("a new one", certificate(|_| {}), with(vec![plain()]), issued),
-        Case { next: stop.clone(), ..case("deleted", certificate(deleted), with(vec![plain()]), &[]) },
         Case {
             next: stop.clone(),
-            ..case("suspended", certificate(suspend), with(vec![plain()]), &["PATCH status Suspended -"])
+            ..case("deleted", certificate(deleted), with(vec![plain()]), &[])
+        },
+        Case {
+            next: stop.clone(),
+            ..case(
+                "suspended",
+                certificate(suspend),
+                with(vec![plain()]),
+                &["PATCH status Suspended -"],
+            )
         },
         Case {
             next: stop.clone(),
@@ -215,7 +274,10 @@ async fn what_a_reconcile_of_a_certificate_does() {
         case(
             "of another namespace, with a grant",
             certificate(cross_namespace),
-            There { grants: vec![grant(|_| {})], ..with(vec![plain()]) },
+            There {
+                grants: vec![grant(|_| {})],
+                ..with(vec![plain()])
+            },
             issued,
         ),
         Case {
@@ -223,14 +285,20 @@ async fn what_a_reconcile_of_a_certificate_does() {
             ..case(
                 "of another namespace, with a grant that nobody can read",
                 certificate(cross_namespace),
-                There { grants: vec![grant(|o| o["spec"] = json!(1))], ..with(vec![plain()]) },
+                There {
+                    grants: vec![grant(|o| o["spec"] = json!(1))],
+                    ..with(vec![plain()])
+                },
                 &["PATCH status Unreachable -"],
             )
         },
         case(
             "of another namespace, with the last place of a grant",
             certificate(cross_namespace),
-            There { grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))], ..with(vec![plain()]) },
+            There {
+                grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))],
+                ..with(vec![plain()])
+            },
             issued,
         ),
         case(
@@ -239,13 +307,21 @@ async fn what_a_reconcile_of_a_certificate_does() {
                 cross_namespace(o);
                 o["metadata"]["creationTimestamp"] = json!(Timestamp::now().to_string());
             }),
-            There { grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))], ..with(vec![plain()]) },
+            There {
+                grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))],
+                ..with(vec![plain()])
+            },
             &[],
         ),
         Case {
             trust: [false; 2],
             next: Some(secs(10)),
-            ..case("the domain was not looked at yet", certificate(|_| {}), with(vec![plain()]), &[])
+            ..case(
+                "the domain was not looked at yet",
+                certificate(|_| {}),
+                with(vec![plain()]),
+                &[],
+            )
         },
         Case {
             trust: [true, false],
@@ -265,30 +341,49 @@ async fn what_a_reconcile_of_a_certificate_does() {
         case(
             "there is a Secret of somebody else",
             certificate(|_| {}),
-            There { secrets: vec![strange()], ..with(vec![plain()]) },
-            &["PATCH status Accepted SecretNotOwned", "POST event SecretNotOwned"],
+            There {
+                secrets: vec![strange()],
+                ..with(vec![plain()])
+            },
+            &[
+                "PATCH status Accepted SecretNotOwned",
+                "POST event SecretNotOwned",
+            ],
         ),
         Case {
             next: stop.clone(),
             ..case(
                 "longer than the domain allows",
                 certificate(|o| o["spec"]["duration"] = json!("48h")),
-                with(vec![domain(|o| o["spec"]["clients"] = json!({"maxDuration": "24h"}))]),
-                &["PATCH status DurationNotAllowed -", "POST event DurationNotAllowed"],
+                with(vec![domain(|o| {
+                    o["spec"]["clients"] = json!({"maxDuration": "24h"})
+                })]),
+                &[
+                    "PATCH status DurationNotAllowed -",
+                    "POST event DurationNotAllowed",
+                ],
             )
         },
         case(
             "the authority is distrusted",
             certificate(|_| {}),
-            with(vec![domain(|o| o["spec"]["trust"]["authorities"][0]["state"] = json!("Distrusted"))]),
-            &["PATCH status Accepted AuthorityNotFound", "POST event AuthorityNotFound"],
+            with(vec![domain(|o| {
+                o["spec"]["trust"]["authorities"][0]["state"] = json!("Distrusted")
+            })]),
+            &[
+                "PATCH status Accepted AuthorityNotFound",
+                "POST event AuthorityNotFound",
+            ],
         ),
         Case {
             next: Some(Next::requeue(FIRST_RETRY)),
             ..case(
                 "somebody wrote the Secret first",
                 certificate(|_| {}),
-                There { refuses: Some((409, "AlreadyExists")), ..with(vec![plain()]) },
+                There {
+                    refuses: Some((409, "AlreadyExists")),
+                    ..with(vec![plain()])
+                },
                 &["POST secret client1"],
             )
         },
@@ -297,43 +392,75 @@ async fn what_a_reconcile_of_a_certificate_does() {
             ..case(
                 "the API server refuses",
                 certificate(|_| {}),
-                There { refuses: Some((403, "Forbidden")), ..with(vec![plain()]) },
-                &["POST secret client1", "PATCH status Accepted Issuing", "POST event NotIssued"],
+                There {
+                    refuses: Some((403, "Forbidden")),
+                    ..with(vec![plain()])
+                },
+                &[
+                    "POST secret client1",
+                    "PATCH status Accepted Issuing",
+                    "POST event NotIssued",
+                ],
             )
         },
         Case {
             next: Some(Next::requeue(Duration::ZERO)),
-            ..case("it signs itself", certificate(self_signed), with(vec![plain()]), &["POST secret client1-next"])
+            ..case(
+                "it signs itself",
+                certificate(self_signed),
+                with(vec![plain()]),
+                &["POST secret client1-next"],
+            )
         },
         Case {
             next: stop,
             ..case(
                 "an older one has the subject",
                 certificate(self_signed),
-                There { certificates: vec![winner(|_| {})], ..with(vec![plain()]) },
+                There {
+                    certificates: vec![winner(|_| {})],
+                    ..with(vec![plain()])
+                },
                 &["PATCH status SubjectInUse -", "POST event SubjectInUse"],
             )
         },
         case(
             "an older one that is not granted has no claim on the subject",
             certificate(self_signed),
-            There { certificates: vec![winner(|o| o["metadata"]["namespace"] = json!("acme"))], ..with(vec![plain()]) },
+            There {
+                certificates: vec![winner(|o| o["metadata"]["namespace"] = json!("acme"))],
+                ..with(vec![plain()])
+            },
             &["POST secret client1-next"],
         ),
         case(
             "one that an authority issues shares its subject",
             certificate(|_| {}),
-            There { certificates: vec![winner(|_| {})], ..with(vec![plain()]) },
+            There {
+                certificates: vec![winner(|_| {})],
+                ..with(vec![plain()])
+            },
             issued,
         ),
     ];
-    for Case { what, cert, mut there, trust: [known, trusted], expected, next } in cases {
+    for Case {
+        what,
+        cert,
+        mut there,
+        trust: [known, trusted],
+        expected,
+        next,
+    } in cases
+    {
         there.certificates.push(guard(cert.clone()));
         there.secrets.push(ca.clone());
         let stage = Stage::new(there);
         let long_ago = Timestamp::now() - SignedDuration::from_hours(1);
         if known {
-            stage.ctx.active_trust.set(&key, trusted.then_some(&bundle), None, long_ago);
+            stage
+                .ctx
+                .active_trust
+                .set(&key, trusted.then_some(&bundle), None, long_ago);
         }
         let found = reconcile_certificate(&cert, &stage.ctx).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");
@@ -346,7 +473,10 @@ async fn what_a_reconcile_of_a_certificate_does() {
 #[tokio::test]
 async fn a_reconcile_waits_for_its_own_last_write() {
     let cert = certificate(|o| o["spec"]["suspend"] = json!(true));
-    let stage = Stage::new(There { certificates: vec![guard(cert.clone())], ..There::default() });
+    let stage = Stage::new(There {
+        certificates: vec![guard(cert.clone())],
+        ..There::default()
+    });
     reconcile_certificate(&cert, &stage.ctx).await.unwrap();
     assert_eq!(stage.log(), ["PATCH status Suspended -"]);
     assert_eq!(
@@ -378,20 +508,32 @@ fn what_a_reconcile_begins_with() {
 }
 
 fn terms(is_counted: bool) -> Terms {
-    Terms { grant: "g".into(), authority: None, max_duration: None, not_after: None, is_counted }
+    Terms {
+        grant: "g".into(),
+        authority: None,
+        max_duration: None,
+        not_after: None,
+        is_counted,
+    }
 }
 
 #[test]
 fn a_certificate_of_another_namespace_takes_a_grant() {
-    let (own, cross_namespace) = (certificate(|_| {}), certificate(|o| o["metadata"]["namespace"] = json!("acme")));
+    let (own, cross_namespace) = (
+        certificate(|_| {}),
+        certificate(|o| o["metadata"]["namespace"] = json!("acme")),
+    );
     let shown = |cert: &ClientCertificate, decision: Option<Decision>| match admission(cert, || decision) {
         Admission::Allowed(terms) => ("allowed", terms.is_some()),
-        Admission::Refused(Acceptance::Refused { reason: Reason::RefNotPermitted, stalled: false, .. }) => {
-            ("refused", false)
-        }
-        Admission::Unclear(Acceptance::Unclear(StepCondition { status: StepStatus::Unreachable, .. })) => {
-            ("unclear", false)
-        }
+        Admission::Refused(Acceptance::Refused {
+            reason: Reason::RefNotPermitted,
+            stalled: false,
+            ..
+        }) => ("refused", false),
+        Admission::Unclear(Acceptance::Unclear(StepCondition {
+            status: StepStatus::Unreachable,
+            ..
+        })) => ("unclear", false),
         other => panic!("{other:?}"),
     };
     for (decision, expected) in [
@@ -400,8 +542,16 @@ fn a_certificate_of_another_namespace_takes_a_grant() {
         (Some(Decision::Unknown("m".into())), ("unclear", false)),
         (None, ("allowed", false)),
     ] {
-        assert_eq!(shown(&cross_namespace, decision.clone()), expected, "{decision:?}");
-        assert_eq!(shown(&own, decision), ("allowed", false), "its own namespace's take none");
+        assert_eq!(
+            shown(&cross_namespace, decision.clone()),
+            expected,
+            "{decision:?}"
+        );
+        assert_eq!(
+            shown(&own, decision),
+            ("allowed", false),
+            "its own namespace's take none"
+        );
     }
     for (decision, expected) in [
         (Some(Decision::Allowed(terms(false))), true),
@@ -409,7 +559,11 @@ fn a_certificate_of_another_namespace_takes_a_grant() {
         (Some(Decision::Denied("m".into())), false),
         (None, false),
     ] {
-        assert_eq!(has_claim(&cross_namespace, || decision.clone()), expected, "{decision:?}");
+        assert_eq!(
+            has_claim(&cross_namespace, || decision.clone()),
+            expected,
+            "{decision:?}"
+        );
         assert!(has_claim(&own, || decision));
     }
     assert!(may_know_domain(&own, None) && may_know_domain(&cross_namespace, Some(&terms(false))));
@@ -435,14 +589,32 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
     let now = Timestamp::now();
     let trust = |authority: &str, common_name: &str| {
         let certificate = authority::tests::issuer(common_name, now).authority().clone();
-        let entry = Entry { authority: authority.into(), certificate, max_leaf: None, keep_until: None };
-        Trust::of(&Bundle { entries: vec![entry], ..Bundle::default() }, None, now)
+        let entry = Entry {
+            authority: authority.into(),
+            certificate,
+            max_leaf: None,
+            keep_until: None,
+        };
+        Trust::of(
+            &Bundle {
+                entries: vec![entry],
+                ..Bundle::default()
+            },
+            None,
+            now,
+        )
     };
     let granted = Some(Decision::Allowed(terms(false)));
     let misfits = Some(Decision::Denied("m".into()));
     for (what, all, trust, decision, expected) in [
         ("nobody", vec![&me], None, None, None),
-        ("an older one", vec![&me, &own], None, None, Some("the ClientCertificate own has")),
+        (
+            "an older one",
+            vec![&me, &own],
+            None,
+            None,
+            Some("the ClientCertificate own has"),
+        ),
         (
             "a granted one",
             vec![&me, &cross_namespace],
@@ -457,16 +629,46 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
             Some(Decision::Unknown("m".into())),
             Some("of another namespace has"),
         ),
-        ("one that is not granted", vec![&me, &cross_namespace], None, misfits, None),
-        ("one that asks for nothing", vec![&me, &cross_namespace], None, None, None),
+        (
+            "one that is not granted",
+            vec![&me, &cross_namespace],
+            None,
+            misfits,
+            None,
+        ),
+        (
+            "one that asks for nothing",
+            vec![&me, &cross_namespace],
+            None,
+            None,
+            None,
+        ),
         ("an authority", vec![&me], Some(trust("acme", "me")), None, None),
-        ("an authority of that name", vec![&me], Some(trust("acme", "client1")), None, Some("the authority acme has")),
-        ("its own entry", vec![&me], Some(trust("clientcertificates/shop/me/me", "client1")), None, None),
+        (
+            "an authority of that name",
+            vec![&me],
+            Some(trust("acme", "client1")),
+            None,
+            Some("the authority acme has"),
+        ),
+        (
+            "its own entry",
+            vec![&me],
+            Some(trust("clientcertificates/shop/me/me", "client1")),
+            None,
+            None,
+        ),
     ] {
         let found = contested(&me, &d, trust.as_ref(), all.into_iter(), |_| decision.clone());
         match (found, expected) {
             (None, None) => {}
-            (Some(Refused { reason: Reason::SubjectInUse, message }), Some(told)) => {
+            (
+                Some(Refused {
+                    reason: Reason::SubjectInUse,
+                    message,
+                }),
+                Some(told),
+            ) => {
                 assert!(message.contains(told), "{what}: {message}");
             }
             (found, _) => panic!("{what}: {found:?}"),
@@ -477,7 +679,14 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
         o["spec"]["issuance"] = json!("SelfSigned");
     });
     let d = desired::desired(&theirs, None, None).unwrap();
-    let told = contested(&theirs, &d, Some(&trust("acme", "client1")), std::iter::empty(), |_| None).unwrap();
+    let told = contested(
+        &theirs,
+        &d,
+        Some(&trust("acme", "client1")),
+        std::iter::empty(),
+        |_| None,
+    )
+    .unwrap();
     assert!(told.message.contains("the domain has"), "{}", told.message);
 }
 
@@ -489,9 +698,13 @@ fn who_has_the_places_of_a_grant_is_certain_after_a_while() {
             o["metadata"]["creationTimestamp"] = json!((now - SignedDuration::from_secs(seconds)).to_string())
         })
     };
-    for (age, is_counted, expected) in
-        [(0, true, Some(3)), (2, true, Some(1)), (3, true, None), (100, true, None), (0, false, None)]
-    {
+    for (age, is_counted, expected) in [
+        (0, true, Some(3)),
+        (2, true, Some(1)),
+        (3, true, None),
+        (100, true, None),
+        (0, false, None),
+    ] {
         let found = unsettled(&aged(age), Some(&terms(is_counted)), now);
         assert_eq!(found, expected.map(Duration::from_secs), "{age} {is_counted}");
     }
@@ -500,11 +713,17 @@ fn who_has_the_places_of_a_grant_is_certain_after_a_while() {
 
 #[test]
 fn only_a_changed_spec_helps_unless_the_domain_may_allow_more() {
-    let of = |reason| match not_served(Refused { reason, message: "m".into() }) {
+    let of = |reason| match not_served(Refused {
+        reason,
+        message: "m".into(),
+    }) {
         Acceptance::Refused { stalled, .. } => stalled,
         other => panic!("{other:?}"),
     };
-    assert_eq!([Reason::InvalidSpec, Reason::DurationNotAllowed].map(of), [true, false]);
+    assert_eq!(
+        [Reason::InvalidSpec, Reason::DurationNotAllowed].map(of),
+        [true, false]
+    );
 }
 
 #[test]
@@ -546,37 +765,74 @@ fn a_reconcile_waits_for_its_own_last_write_but_not_forever() {
     let mut state = ReconcileState::default();
     assert!(!state.is_behind(Some(&one), now), "nothing was written");
     state.wrote_over = Some((Some(one.clone()), now));
-    assert!(state.is_behind(Some(&one), now), "the watch still shows what it was written over");
-    assert!(!state.is_behind(Some(&two), now) && state.wrote_over.is_none(), "it came");
+    assert!(
+        state.is_behind(Some(&one), now),
+        "the watch still shows what it was written over"
+    );
+    assert!(
+        !state.is_behind(Some(&two), now) && state.wrote_over.is_none(),
+        "it came"
+    );
     state.wrote_over = Some((Some(one.clone()), now));
-    assert!(!state.is_behind(Some(&one), now + LATE_WATCH * 2), "a write that changed nothing never comes");
+    assert!(
+        !state.is_behind(Some(&one), now + LATE_WATCH * 2),
+        "a write that changed nothing never comes"
+    );
 }
 
 #[test]
 fn what_of_the_memory_is_worth_keeping() {
     let now = Instant::now();
-    let wrote = |at| ReconcileState { wrote_over: Some((None, at)), ..ReconcileState::default() };
+    let wrote = |at| ReconcileState {
+        wrote_over: Some((None, at)),
+        ..ReconcileState::default()
+    };
     for (what, state, expected) in [
         ("nothing", ReconcileState::default(), false),
         ("a write of a moment ago", wrote(now), true),
-        ("a failure", ReconcileState { failures: 1, ..ReconcileState::default() }, true),
-        ("that it is new", ReconcileState { is_new: true, ..ReconcileState::default() }, true),
+        (
+            "a failure",
+            ReconcileState {
+                failures: 1,
+                ..ReconcileState::default()
+            },
+            true,
+        ),
+        (
+            "that it is new",
+            ReconcileState {
+                is_new: true,
+                ..ReconcileState::default()
+            },
+            true,
+        ),
         (
             "a write of its Secret",
-            ReconcileState { wrote_secret: Some("7".into()), ..ReconcileState::default() },
+            ReconcileState {
+                wrote_secret: Some("7".into()),
+                ..ReconcileState::default()
+            },
             false,
         ),
     ] {
         assert_eq!(state.is_worth_keeping(now), expected, "{what}");
     }
-    assert!(!wrote(now).is_worth_keeping(now + LATE_WATCH * 2), "a write of long ago");
+    assert!(
+        !wrote(now).is_worth_keeping(now + LATE_WATCH * 2),
+        "a write of long ago"
+    );
 }
 
 #[test]
 fn the_next_reconcile_is_at_the_renewal_or_the_end_of_the_grant() {
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let at = |seconds| now + SignedDuration::from_secs(seconds);
-    let ends = |seconds: i64| Some(Terms { not_after: Some(at(seconds)), ..terms(false) });
+    let ends = |seconds: i64| {
+        Some(Terms {
+            not_after: Some(at(seconds)),
+            ..terms(false)
+        })
+    };
     for (next, terms, expected) in [
         (None, None, None),
         (Some(100), None, Some(100)),
@@ -586,24 +842,44 @@ fn the_next_reconcile_is_at_the_renewal_or_the_end_of_the_grant() {
         (Some(100), ends(500), Some(100)),
         (None, ends(500), Some(500)),
     ] {
-        assert_eq!(next_reconcile(next.map(at), &terms, now), expected.map(at), "{next:?} {terms:?}");
+        assert_eq!(
+            next_reconcile(next.map(at), &terms, now),
+            expected.map(at),
+            "{next:?} {terms:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_failure_is_tried_again_unless_only_another_object_can_help() {
     let cert = Arc::new(guard(certificate(|_| {})));
-    let stage = Stage::new(There { certificates: vec![(*cert).clone()], ..There::default() });
-    assert_eq!(failed(cert.clone(), &Error::TooLong, stage.ctx.clone()), Next::requeue(FIRST_RETRY));
-    assert_eq!(failed(cert.clone(), &Error::TooLong, stage.ctx.clone()), Next::requeue(FIRST_RETRY * 2));
+    let stage = Stage::new(There {
+        certificates: vec![(*cert).clone()],
+        ..There::default()
+    });
+    assert_eq!(
+        failed(cert.clone(), &Error::TooLong, stage.ctx.clone()),
+        Next::requeue(FIRST_RETRY)
+    );
+    assert_eq!(
+        failed(cert.clone(), &Error::TooLong, stage.ctx.clone()),
+        Next::requeue(FIRST_RETRY * 2)
+    );
     stage.ctx.succeeded("client1");
-    assert_eq!(failed(cert.clone(), &Error::TooLong, stage.ctx.clone()), Next::requeue(FIRST_RETRY));
+    assert_eq!(
+        failed(cert.clone(), &Error::TooLong, stage.ctx.clone()),
+        Next::requeue(FIRST_RETRY)
+    );
     let bad: Guard =
-        serde_json::from_value(json!({"metadata": {"name": "client1", "namespace": "shop"}, "spec": 1})).unwrap();
+        serde_json::from_value(json!({"metadata": {"name": "client1", "namespace": "shop"}, "spec": 1}))
+            .unwrap();
     let error = Error::Unreadable(Box::new(bad.0.unwrap_err()));
     assert_eq!(failed(cert, &error, stage.ctx.clone()), Next::await_change());
     let gone = Arc::new(guard(certificate(|o| o["metadata"]["name"] = json!("gone"))));
-    assert_eq!(reconcile(gone, stage.ctx.clone()).await.unwrap(), Next::await_change());
+    assert_eq!(
+        reconcile(gone, stage.ctx.clone()).await.unwrap(),
+        Next::await_change()
+    );
 }
 
 #[tokio::test]
@@ -615,7 +891,10 @@ async fn what_lives_on_is_told_once_the_object_is_gone() {
         o["metadata"]["name"] = json!("expired");
         o["status"] = json!({"serialNumber": "1", "notAfter": "2020-01-01T00:00:00Z"});
     });
-    let there = Stage::new(There { certificates: vec![guard(alive.clone())], ..There::default() });
+    let there = Stage::new(There {
+        certificates: vec![guard(alive.clone())],
+        ..There::default()
+    });
     tell_of_deletion(Arc::new(guard(alive.clone())), &there.ctx).await;
     assert_eq!(there.log(), [""; 0], "it is there");
     let stage = Stage::new(There::default());

@@ -29,16 +29,32 @@ impl Stage {
     fn new(domains: Vec<Guard>, policy: Option<&str>, team: Option<&str>) -> Stage {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let log = Log::default();
-        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || true);
+        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
+            true
+        });
         let said = log.clone();
         let session = fake::session(&gate, move |call, _| {
-            note(&said, if is_read(call) { "read AWS".to_owned() } else { format!("write {call}") });
+            note(
+                &said,
+                if is_read(call) {
+                    "read AWS".to_owned()
+                } else {
+                    format!("write {call}")
+                },
+            );
             answer(call)
         });
         let (told, objects) = (log.clone(), domains.clone());
         let client = k8s::fake::client(move |method, path, body| {
-            let name = path.trim_end_matches("/status").rsplit('/').next().unwrap_or_default();
-            let object = objects.iter().find(|d| d.name_any() == name).and_then(|d| d.0.as_ref().ok());
+            let name = path
+                .trim_end_matches("/status")
+                .rsplit('/')
+                .next()
+                .unwrap_or_default();
+            let object = objects
+                .iter()
+                .find(|d| d.name_any() == name)
+                .and_then(|d| d.0.as_ref().ok());
             note(&told, format!("{method} {}", meaning(path, &body)));
             match (method.as_str(), object) {
                 ("POST", _) => (201, body),
@@ -58,7 +74,12 @@ impl Stage {
         let certificates = store::<certificate::controller::Guard>(vec![]);
         let (metrics, _) = Metrics::new();
         let policy = policy.map(|text| Arc::new(policy::parse(text).unwrap()));
-        let grant_index = GrantIndex::new(store(vec![]), certificates.clone(), domains.clone(), namespaces.clone());
+        let grant_index = GrantIndex::new(
+            store(vec![]),
+            certificates.clone(),
+            domains.clone(),
+            namespaces.clone(),
+        );
         let ctx = Ctx {
             client: client.clone(),
             cluster_id: "cluster".into(),
@@ -85,7 +106,10 @@ impl Stage {
             concurrency: ConcurrencyLimit::new(1),
             states: Mutex::default(),
         };
-        Stage { ctx: Arc::new(ctx), log }
+        Stage {
+            ctx: Arc::new(ctx),
+            log,
+        }
     }
 
     fn log(&self) -> Vec<String> {
@@ -103,16 +127,19 @@ fn note(log: &Log, what: String) {
 
 fn is_read(call: &str) -> bool {
     let (first, operation) = (call.split(' ').next().unwrap(), call.rsplit('.').next().unwrap());
-    let reads = ["List", "Describe", "Get"].iter().any(|verb| operation.starts_with(verb));
+    let reads = ["List", "Describe", "Get"]
+        .iter()
+        .any(|verb| operation.starts_with(verb));
     ["GET", "HEAD"].contains(&first) || call.contains(" CertificateManager.") && reads
 }
 
 fn answer(call: &str) -> (u16, String) {
     match call.rsplit('.').next().unwrap() {
         "ListCertificates" => (200, "{}".into()),
-        "RequestCertificate" => {
-            (200, json!({"CertificateArn": format!("arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1")}).to_string())
-        }
+        "RequestCertificate" => (
+            200,
+            json!({"CertificateArn": format!("arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1")}).to_string(),
+        ),
         _ if call.starts_with("PUT") => (200, String::new()),
         _ => (404, "{}".into()),
     }
@@ -121,8 +148,15 @@ fn answer(call: &str) -> (u16, String) {
 /// Meaning of a write to the API server, in a few words.
 fn meaning(path: &str, body: &Value) -> String {
     if path.ends_with("/status") {
-        let conditions = body[1]["value"]["conditions"].as_array().cloned().unwrap_or_default();
-        let accepted = conditions.iter().find(|c| c["type"] == "Accepted").cloned().unwrap_or_default();
+        let conditions = body[1]["value"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let accepted = conditions
+            .iter()
+            .find(|c| c["type"] == "Accepted")
+            .cloned()
+            .unwrap_or_default();
         return format!("status {}", accepted["reason"].as_str().unwrap_or_default());
     }
     if path.ends_with("/events") {
@@ -136,7 +170,12 @@ fn meaning(path: &str, body: &Value) -> String {
     }
     match body["metadata"]["finalizers"].as_array() {
         Some(all) if all.iter().any(|f| f == finalizer::FINALIZER) => {
-            format!("hold {}", body["metadata"]["annotations"][finalizer::PLACEMENT].as_str().unwrap_or_default())
+            format!(
+                "hold {}",
+                body["metadata"]["annotations"][finalizer::PLACEMENT]
+                    .as_str()
+                    .unwrap_or_default()
+            )
         }
         Some(_) => "release".into(),
         None => String::new(),
@@ -175,9 +214,16 @@ fn guard(domain: MtlsDomain) -> Guard {
 
 /// The futures of a reconcile are larger than the stack of a test's thread likes.
 fn on_a_large_stack<F: Future<Output = ()> + 'static>(test: fn() -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let thread = std::thread::Builder::new().stack_size(64 << 20);
-    thread.spawn(move || runtime.block_on(test())).unwrap().join().unwrap();
+    thread
+        .spawn(move || runtime.block_on(test()))
+        .unwrap()
+        .join()
+        .unwrap();
 }
 
 #[test]
@@ -202,8 +248,9 @@ async fn reconciles() {
             change(o);
         }))
     };
-    let elsewhere =
-        |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: "123456789012/us-east-1"});
+    let elsewhere = |o: &mut Value| {
+        o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: "123456789012/us-east-1"})
+    };
     let observe = |o: &mut Value| o["spec"]["managementPolicy"] = json!("Observe");
     let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
     let abandon = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"});
@@ -212,9 +259,23 @@ async fn reconciles() {
     let by_label = "rules: [{name: a, namespaces: {matchLabels: {team: a}}}]";
     let by_zone = "rules: [{name: a, namespaces: {}, domainSuffixes: [example.org]}]";
     let retained = ["POST event Retained", "PATCH release"];
-    type Case<'a> = (&'a str, MtlsDomain, Option<Guard>, Option<&'a str>, Option<&'a str>, &'a [&'a str]);
+    type Case<'a> = (
+        &'a str,
+        MtlsDomain,
+        Option<Guard>,
+        Option<&'a str>,
+        Option<&'a str>,
+        &'a [&'a str],
+    );
     let cases: Vec<Case> = vec![
-        ("a new domain is held before the first write", domain(|_| {}), None, None, None, &first_writes),
+        (
+            "a new domain is held before the first write",
+            domain(|_| {}),
+            None,
+            None,
+            None,
+            &first_writes,
+        ),
         (
             "only observed: nothing is written or held",
             domain(observe),
@@ -223,7 +284,14 @@ async fn reconciles() {
             None,
             &["read AWS", "PATCH status Accepted"],
         ),
-        ("suspended", domain(suspend), None, None, None, &["PATCH status Suspended"]),
+        (
+            "suspended",
+            domain(suspend),
+            None,
+            None,
+            None,
+            &["PATCH status Suspended"],
+        ),
         (
             "its resources are elsewhere",
             domain(elsewhere),
@@ -256,8 +324,22 @@ async fn reconciles() {
             None,
             &first_writes,
         ),
-        ("the policy allows it", domain(|_| {}), None, Some(everything), None, &first_writes),
-        ("the policy allows it by label", domain(|_| {}), None, Some(by_label), Some("a"), &first_writes),
+        (
+            "the policy allows it",
+            domain(|_| {}),
+            None,
+            Some(everything),
+            None,
+            &first_writes,
+        ),
+        (
+            "the policy allows it by label",
+            domain(|_| {}),
+            None,
+            Some(by_label),
+            Some("a"),
+            &first_writes,
+        ),
         (
             "the policy does not",
             domain(|_| {}),
@@ -274,7 +356,14 @@ async fn reconciles() {
             Some("b"),
             &["PATCH status NotPermitted", "POST event NotPermitted"],
         ),
-        ("the policy's answer is not known", domain(|_| {}), None, Some(by_label), None, &["PATCH status Unreachable"]),
+        (
+            "the policy's answer is not known",
+            domain(|_| {}),
+            None,
+            Some(by_label),
+            None,
+            &["PATCH status Unreachable"],
+        ),
         (
             "deleted, and nothing was made",
             deleted(|o| o["metadata"]["finalizers"] = json!(["other/one"])),
@@ -283,7 +372,14 @@ async fn reconciles() {
             None,
             &[],
         ),
-        ("deleted", deleted(|_| {}), None, None, None, &["read AWS", "DELETE a Secret", "PATCH release"]),
+        (
+            "deleted",
+            deleted(|_| {}),
+            None,
+            None,
+            None,
+            &["read AWS", "DELETE a Secret", "PATCH release"],
+        ),
         (
             "deleted, and its secrets stay",
             deleted(|o| o["spec"]["deletionPolicy"] = json!("Retain")),
@@ -292,7 +388,14 @@ async fn reconciles() {
             None,
             &["read AWS", "POST event Retained", "PATCH release"],
         ),
-        ("deleted and abandoned", deleted(abandon), None, None, None, &["POST event Abandoned", "PATCH release"]),
+        (
+            "deleted and abandoned",
+            deleted(abandon),
+            None,
+            None,
+            None,
+            &["POST event Abandoned", "PATCH release"],
+        ),
         (
             "abandoned by an annotation that came with a copied manifest",
             deleted(|o| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "other"})),
@@ -301,8 +404,22 @@ async fn reconciles() {
             None,
             &["read AWS", "DELETE a Secret", "PATCH release"],
         ),
-        ("abandoned, not deleted", domain(abandon), None, None, None, &first_writes),
-        ("deleted, was only observed", deleted(observe), None, None, None, &retained),
+        (
+            "abandoned, not deleted",
+            domain(abandon),
+            None,
+            None,
+            None,
+            &first_writes,
+        ),
+        (
+            "deleted, was only observed",
+            deleted(observe),
+            None,
+            None,
+            None,
+            &retained,
+        ),
         (
             "deleted while suspended",
             deleted(suspend),
@@ -317,7 +434,11 @@ async fn reconciles() {
             None,
             None,
             None,
-            &["PATCH status HomeChanged", "POST event HomeChanged", "POST event DeletionWaits"],
+            &[
+                "PATCH status HomeChanged",
+                "POST event HomeChanged",
+                "POST event DeletionWaits",
+            ],
         ),
         (
             "deleted, and the policy does not allow it",
@@ -325,7 +446,11 @@ async fn reconciles() {
             None,
             Some(by_zone),
             None,
-            &["PATCH status NotPermitted", "POST event NotPermitted", "POST event DeletionWaits"],
+            &[
+                "PATCH status NotPermitted",
+                "POST event NotPermitted",
+                "POST event DeletionWaits",
+            ],
         ),
         (
             "deleted, and the policy's answer is not known",
@@ -345,7 +470,14 @@ async fn reconciles() {
         ),
     ];
     for (what, object, other, policy, team, expected) in cases {
-        let stage = Stage::new([Some(guard(object.clone())), other].into_iter().flatten().collect(), policy, team);
+        let stage = Stage::new(
+            [Some(guard(object.clone())), other]
+                .into_iter()
+                .flatten()
+                .collect(),
+            policy,
+            team,
+        );
         Box::pin(reconcile_domain(&object, &stage.ctx)).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");
         // What a domain lets in is told to its ClientCertificates once AWS has been asked.
@@ -372,9 +504,21 @@ fn what_an_object_says_before_aws_is_called() {
         ("deleted and abandoned", deleted(abandon), Start::Abandon),
         ("deleted and suspended", deleted(suspend), Start::Suspend),
         ("deleted and observed", deleted(observe), Start::Leave),
-        ("deleted, abandoned and suspended", deleted(|o| (abandon(o), suspend(o)).0), Start::Abandon),
-        ("deleted, observed and suspended", deleted(|o| (observe(o), suspend(o)).0), Start::Suspend),
-        ("deleted and observed, without our finalizer", deleted(|o| (observe(o), gone(o)).0), Start::Forget),
+        (
+            "deleted, abandoned and suspended",
+            deleted(|o| (abandon(o), suspend(o)).0),
+            Start::Abandon,
+        ),
+        (
+            "deleted, observed and suspended",
+            deleted(|o| (observe(o), suspend(o)).0),
+            Start::Suspend,
+        ),
+        (
+            "deleted and observed, without our finalizer",
+            deleted(|o| (observe(o), gone(o)).0),
+            Start::Forget,
+        ),
     ] {
         assert_eq!(start(&object), expected, "{what}");
     }
@@ -382,20 +526,42 @@ fn what_an_object_says_before_aws_is_called() {
 
 #[test]
 fn resources_in_another_place_are_neither_changed_nor_deleted() {
-    let operator_config = OperatorConfig { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
-    let at =
-        |place: &'static str| move |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: place});
+    let operator_config = OperatorConfig {
+        cluster_id: "c",
+        account: ACCOUNT,
+        region: REGION,
+        truststore_bucket: None,
+    };
+    let at = |place: &'static str| {
+        move |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: place})
+    };
     for (what, object, expected) in [
         ("nothing is made yet", domain(|_| {}), "Serve"),
         ("here", domain(at("123456789012/eu-west-1")), "Serve"),
-        ("another account", domain(at("999999999999/eu-west-1")), "HomeChanged"),
-        ("another Region", domain(at("123456789012/us-east-1")), "HomeChanged"),
+        (
+            "another account",
+            domain(at("999999999999/eu-west-1")),
+            "HomeChanged",
+        ),
+        (
+            "another Region",
+            domain(at("123456789012/us-east-1")),
+            "HomeChanged",
+        ),
         ("deleted", deleted(|_| {}), "Delete"),
         ("deleted here", deleted(at("123456789012/eu-west-1")), "Delete"),
-        ("deleted, and in another Region", deleted(at("123456789012/us-east-1")), "HomeChanged"),
+        (
+            "deleted, and in another Region",
+            deleted(at("123456789012/us-east-1")),
+            "HomeChanged",
+        ),
     ] {
         let found = match course(&object, &Placement::of(&object, &operator_config)) {
-            Course::Refuse(Acceptance::Refused { reason, stalled: true, .. }) => reason.as_str(),
+            Course::Refuse(Acceptance::Refused {
+                reason,
+                stalled: true,
+                ..
+            }) => reason.as_str(),
             Course::Refuse(other) => panic!("{what}: {other:?}"),
             Course::Delete => "Delete",
             Course::Serve => "Serve",
@@ -422,29 +588,54 @@ fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
     let told = |all: &[&MtlsDomain], refused: &str| {
         let found = contested(&me, all.iter().copied(), |d| d.name_any() == refused, REGION);
         found.map(|found| match found {
-            Acceptance::Refused { reason: Reason::DomainNameClaimed, message, stalled: false } => message,
+            Acceptance::Refused {
+                reason: Reason::DomainNameClaimed,
+                message,
+                stalled: false,
+            } => message,
             other => panic!("{other:?}"),
         })
     };
     let message = |who: &str| Some(format!("spec.domainName: {who} has mtls.example.com already"));
     assert_eq!(told(&[&me, &younger], ""), None);
-    assert_eq!(told(&[&me, &winner, &younger], ""), message("the older MtlsDomain older"));
+    assert_eq!(
+        told(&[&me, &winner, &younger], ""),
+        message("the older MtlsDomain older")
+    );
     assert_eq!(
         told(&[&me, &cross_namespace], ""),
         message("an older MtlsDomain"),
         "of another namespace no name is told"
     );
-    assert_eq!(told(&[&me, &winner], "older"), None, "what the policy refuses has a claim on nothing");
+    assert_eq!(
+        told(&[&me, &winner], "older"),
+        None,
+        "what the policy refuses has a claim on nothing"
+    );
     assert_eq!(told(&[&me, &winner], "me"), message("the older MtlsDomain older"));
 
-    let operator_config = OperatorConfig { cluster_id: "c", account: ACCOUNT, region: REGION, truststore_bucket: None };
+    let operator_config = OperatorConfig {
+        cluster_id: "c",
+        account: ACCOUNT,
+        region: REGION,
+        truststore_bucket: None,
+    };
     let clients = || clients_of(&me, &[], &[], &[], None, &|_| None);
     let wanted = || desired::desired(&me, &operator_config, clients());
     assert!(admit(None, wanted).is_ok());
     let claimed = Acceptance::Suspended;
     assert_eq!(admit(Some(claimed.clone()), wanted).unwrap_err(), claimed);
-    let wrong = || Err(Refused { reason: Reason::WrongAccount, message: "m".into() });
-    let refused = Acceptance::Refused { reason: Reason::WrongAccount, message: "m".into(), stalled: true };
+    let wrong = || {
+        Err(Refused {
+            reason: Reason::WrongAccount,
+            message: "m".into(),
+        })
+    };
+    let refused = Acceptance::Refused {
+        reason: Reason::WrongAccount,
+        message: "m".into(),
+        stalled: true,
+    };
     assert_eq!(admit(None, wrong).unwrap_err(), refused);
 }
 
@@ -466,15 +657,30 @@ fn an_operator_without_a_region_serves_those_that_name_one() {
 
 #[test]
 fn the_status_that_holds_is_our_last_one_until_the_cache_shows_another() {
-    let status = |generation| MtlsDomainStatus { observed_generation: Some(generation), ..MtlsDomainStatus::default() };
+    let status = |generation| MtlsDomainStatus {
+        observed_generation: Some(generation),
+        ..MtlsDomainStatus::default()
+    };
     let (before, written, other) = (status(1), status(2), status(3));
     for (state, shown, expected) in [
         (None, None, MtlsDomainStatus::default()),
         (None, Some(&before), before.clone()),
         (Some((written.clone(), None)), None, written.clone()),
-        (Some((written.clone(), Some(before.clone()))), Some(&before), written.clone()),
-        (Some((written.clone(), Some(before.clone()))), Some(&written), written.clone()),
-        (Some((written.clone(), Some(before.clone()))), Some(&other), other.clone()),
+        (
+            Some((written.clone(), Some(before.clone()))),
+            Some(&before),
+            written.clone(),
+        ),
+        (
+            Some((written.clone(), Some(before.clone()))),
+            Some(&written),
+            written.clone(),
+        ),
+        (
+            Some((written.clone(), Some(before.clone()))),
+            Some(&other),
+            other.clone(),
+        ),
         (Some((written.clone(), None)), Some(&other), other.clone()),
     ] {
         assert_eq!(current(state, shown), expected);
@@ -494,7 +700,12 @@ fn events_are_about_what_went_wrong_and_that_all_is_well_again() {
         ("DNSProgrammed", "False", Reason::Queued, false),
     ] {
         let (type_, status, reason) = (type_.to_owned(), status.to_owned(), reason.as_str().to_owned());
-        let turned = Transition { type_, status, reason, message: "m".into() };
+        let turned = Transition {
+            type_,
+            status,
+            reason,
+            message: "m".into(),
+        };
         assert_eq!(event_of(&turned).is_some(), expected, "{turned:?}");
     }
 }
@@ -505,7 +716,11 @@ fn aws_is_polled_ever_less_often() {
     assert_eq!(waits, [100, 200, 400, 12_800, 15_000, 15_000]);
 }
 
-fn certificate(name: &str, namespace: &str, change: impl FnOnce(&mut Value)) -> Arc<certificate::controller::Guard> {
+fn certificate(
+    name: &str,
+    namespace: &str,
+    change: impl FnOnce(&mut Value),
+) -> Arc<certificate::controller::Guard> {
     let mut object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
         "metadata": {"name": name, "namespace": namespace, "uid": name},
@@ -520,7 +735,13 @@ fn certificate(name: &str, namespace: &str, change: impl FnOnce(&mut Value)) -> 
 
 fn terms(max: Option<i64>) -> Terms {
     let max_duration = max.map(jiff::SignedDuration::from_hours);
-    Terms { grant: "g".into(), authority: None, max_duration, not_after: None, is_counted: false }
+    Terms {
+        grant: "g".into(),
+        authority: None,
+        max_duration,
+        not_after: None,
+        is_counted: false,
+    }
 }
 
 #[test]
@@ -528,7 +749,9 @@ fn only_granted_certificates_of_other_namespaces_count() {
     let me = domain(|_| {});
     let key = ("shop".to_owned(), "partners".to_owned());
     let own = certificate("own", "shop", |_| {});
-    let other = certificate("other", "shop", |o| o["spec"]["domainRef"] = json!({"name": "another"}));
+    let other = certificate("other", "shop", |o| {
+        o["spec"]["domainRef"] = json!({"name": "another"})
+    });
     let leaf = certificate("leaf", "shop", |o| {
         o["spec"]["issuance"] = json!("Authority");
         o["spec"]["duration"] = json!("5000h");
@@ -551,26 +774,53 @@ fn only_granted_certificates_of_other_namespaces_count() {
     ];
     let all = [&own, &other, &leaf, &damaged, &fits, &misfits, &unknown, &leaf2].map(Clone::clone);
     let theirs = certificates_for(&key, all.to_vec(), &cross_namespace);
-    let named = |all: &[Arc<certificate::controller::Guard>]| all.iter().map(|c| c.name_any()).collect::<Vec<_>>();
+    let named =
+        |all: &[Arc<certificate::controller::Guard>]| all.iter().map(|c| c.name_any()).collect::<Vec<_>>();
     assert_eq!(named(&theirs), ["own", "leaf", "fits", "unknown"]);
 
     let clients = clients_of(&me, &theirs, &cross_namespace, &all, None, &|_| None);
-    assert_eq!(clients.longest.as_hours(), 5000, "of those that an authority issues, and that may be granted");
-    let entries: Vec<_> =
-        clients.self_signed.iter().map(|wanted| (wanted.entry.clone(), wanted.secrets.is_some())).collect();
+    assert_eq!(
+        clients.longest.as_hours(),
+        5000,
+        "of those that an authority issues, and that may be granted"
+    );
+    let entries: Vec<_> = clients
+        .self_signed
+        .iter()
+        .map(|wanted| (wanted.entry.clone(), wanted.secrets.is_some()))
+        .collect();
     let entry = |c: &Arc<certificate::controller::Guard>, known| (entry_name(&**c), known);
-    assert_eq!(entries, [entry(&own, true), entry(&fits, true), entry(&unknown, false), entry(&damaged, false)]);
-    assert_eq!(clients.self_signed[1].request.duration.as_hours(), 1, "no longer than the grant allows");
-    assert_eq!(clients_of(&me, &[], &[], &[], None, &|_| None).longest, desired::DEFAULT_LEAF);
+    assert_eq!(
+        entries,
+        [
+            entry(&own, true),
+            entry(&fits, true),
+            entry(&unknown, false),
+            entry(&damaged, false)
+        ]
+    );
+    assert_eq!(
+        clients.self_signed[1].request.duration.as_hours(),
+        1,
+        "no longer than the grant allows"
+    );
+    assert_eq!(
+        clients_of(&me, &[], &[], &[], None, &|_| None).longest,
+        desired::DEFAULT_LEAF
+    );
 }
 
 #[tokio::test]
 async fn a_failure_is_tried_again_unless_only_another_object_can_help() {
     let object = Arc::new(guard(domain(|_| {})));
     let stage = Stage::new(vec![(*object).clone()], None, None);
-    assert_eq!(failed(object.clone(), &Error::TooLong, stage.ctx.clone()), Next::requeue(FIRST_POLL));
+    assert_eq!(
+        failed(object.clone(), &Error::TooLong, stage.ctx.clone()),
+        Next::requeue(FIRST_POLL)
+    );
     let bad: Guard =
-        serde_json::from_value(json!({"metadata": {"name": "partners", "namespace": "shop"}, "spec": 1})).unwrap();
+        serde_json::from_value(json!({"metadata": {"name": "partners", "namespace": "shop"}, "spec": 1}))
+            .unwrap();
     let error = Error::Unreadable(Box::new(bad.0.unwrap_err()));
     assert_eq!(failed(object, &error, stage.ctx.clone()), Next::await_change());
 }
@@ -583,12 +833,24 @@ fn an_object_is_reconciled_as_it_is_now_and_only_while_there_is_a_turn() {
 async fn as_it_is_now() {
     let suspended = guard(domain(|o| o["spec"]["suspend"] = json!(true)));
     let stage = Stage::new(vec![suspended], None, None);
-    let (then, gone) =
-        (Arc::new(guard(domain(|_| {}))), Arc::new(guard(domain(|o| o["metadata"]["name"] = json!("gone")))));
+    let (then, gone) = (
+        Arc::new(guard(domain(|_| {}))),
+        Arc::new(guard(domain(|o| o["metadata"]["name"] = json!("gone")))),
+    );
     reconcile(then.clone(), stage.ctx.clone()).await.unwrap();
-    assert_eq!(stage.log(), ["PATCH status Suspended"], "not as it was when it was queued");
-    assert_eq!(reconcile(gone, stage.ctx.clone()).await.unwrap(), Next::await_change());
+    assert_eq!(
+        stage.log(),
+        ["PATCH status Suspended"],
+        "not as it was when it was queued"
+    );
+    assert_eq!(
+        reconcile(gone, stage.ctx.clone()).await.unwrap(),
+        Next::await_change()
+    );
     stage.ctx.concurrency.close();
-    assert_eq!(reconcile(then, stage.ctx.clone()).await.unwrap(), Next::await_change());
+    assert_eq!(
+        reconcile(then, stage.ctx.clone()).await.unwrap(),
+        Next::await_change()
+    );
     assert_eq!(stage.log(), [""; 0]);
 }

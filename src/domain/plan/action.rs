@@ -1,4 +1,5 @@
-//! What a plan asks for: one call, or one object in Kubernetes, each; and how it reads in the log and in `status.plan`.
+//! What a plan asks for: one call, or one object in Kubernetes, each; and how it reads in the log and in
+//! `status.plan`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -104,7 +105,8 @@ pub enum Action {
         api_id: String,
         stages: Vec<String>,
     },
-    /// Change a stage of a REST API to what it is, which publishes the flag of the default endpoint and nothing else.
+    /// Change a stage of a REST API to what it is, which publishes the flag of the default endpoint and
+    /// nothing else.
     TouchStage {
         api_id: String,
         stage: String,
@@ -183,8 +185,10 @@ impl fmt::Display for Action {
             Action::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
             Action::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
             Action::ChangeRecords { zone_id, changes } => {
-                let names: Vec<_> =
-                    changes.iter().map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name)).collect();
+                let names: Vec<_> = changes
+                    .iter()
+                    .map(|c| format!("{:?} {} {}", c.action, c.record.kind, c.record.name))
+                    .collect();
                 write!(f, "change records in {zone_id}: {}", names.join(", "))
             }
             Action::CreateBucket { bucket } => write!(f, "create bucket {bucket}"),
@@ -193,10 +197,18 @@ impl fmt::Display for Action {
             Action::EnableVersioning { bucket } => write!(f, "enable versioning of bucket {bucket}"),
             Action::PutTruststore { bucket, key, .. } => write!(f, "upload s3://{bucket}/{key}"),
             Action::CreateDomain(r) => {
-                write!(f, "create domain {} with truststore version {}", r.name, r.truststore_version)
+                write!(
+                    f,
+                    "create domain {} with truststore version {}",
+                    r.name, r.truststore_version
+                )
             }
             Action::UpdateDomain(r) => {
-                write!(f, "update domain {} to truststore version {}", r.name, r.truststore_version)
+                write!(
+                    f,
+                    "update domain {} to truststore version {}",
+                    r.name, r.truststore_version
+                )
             }
             Action::RestoreSecurityPolicy { name } => write!(f, "set the TLS policy of domain {name} back"),
             Action::AdoptDomain { arn } => write!(f, "take over {arn}"),
@@ -205,8 +217,12 @@ impl fmt::Display for Action {
                 write!(f, "remove the ownership tag from {arn}")
             }
             Action::DeleteDomain { name } => write!(f, "delete domain {name}"),
-            Action::CreateMapping { path, api_id, stage } => write!(f, "create mapping {path:?} to {api_id}/{stage}"),
-            Action::UpdateMapping { path, api_id, stage, .. } => {
+            Action::CreateMapping { path, api_id, stage } => {
+                write!(f, "create mapping {path:?} to {api_id}/{stage}")
+            }
+            Action::UpdateMapping {
+                path, api_id, stage, ..
+            } => {
                 write!(f, "change mapping {path:?} to {api_id}/{stage}")
             }
             Action::DeleteMapping { path, .. } => write!(f, "delete mapping {path:?}"),
@@ -217,18 +233,31 @@ impl fmt::Display for Action {
             Action::TagDeployed { api_arn } => write!(f, "tag {api_arn} as deployed"),
             Action::UntagPending { api_arn } => write!(f, "untag {api_arn}"),
             Action::TagApi { arn, tags } => {
-                write!(f, "tag {arn} with {}", tags.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+                write!(
+                    f,
+                    "tag {arn} with {}",
+                    tags.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+                )
             }
             Action::UntagApi { arn, keys } => write!(f, "take {} off {arn}", keys.join(", ")),
-            Action::ChangeParameters { api_id, at, set, remove, .. } => {
+            Action::ChangeParameters {
+                api_id,
+                at,
+                set,
+                remove,
+                ..
+            } => {
                 write!(f, "change {at} of {api_id}:")?;
-                set.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
+                set.iter()
+                    .try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
                 remove.iter().try_for_each(|key| write!(f, " no {key}"))
             }
             Action::CreateAuthorizer { api_id, function, .. } => {
                 write!(f, "create an authorizer of {api_id}: {function}")
             }
-            Action::RestoreAuthorizer { api_id, id, function, .. } => {
+            Action::RestoreAuthorizer {
+                api_id, id, function, ..
+            } => {
                 write!(f, "change authorizer {id} of {api_id}: {function}")
             }
             Action::DeleteAuthorizer { api_id, id, .. } => write!(f, "delete authorizer {id} of {api_id}"),
@@ -236,10 +265,18 @@ impl fmt::Display for Action {
             Action::ForbidFunction { function, statement } => {
                 write!(f, "take {statement} out of the policy of {function}")
             }
-            Action::Authorize { api_id, at, authorizer: Some(id) } => {
+            Action::Authorize {
+                api_id,
+                at,
+                authorizer: Some(id),
+            } => {
                 write!(f, "put authorizer {id} on {at} of {api_id}")
             }
-            Action::Authorize { api_id, at, authorizer: None } => write!(f, "take the authorizer off {at} of {api_id}"),
+            Action::Authorize {
+                api_id,
+                at,
+                authorizer: None,
+            } => write!(f, "take the authorizer off {at} of {api_id}"),
             Action::DeleteTruststoreVersion { key, version, .. } => {
                 write!(f, "delete truststore {key} version {version}")
             }

@@ -1,7 +1,8 @@
-//! What it takes on one API that a Lambda authorizer is asked about every caller: the authorizer, API Gateway's right to call its function, and
-//! the routes and methods that it stands on. An authorizer of ours is known by its name, which is made of the ownership tag and the function:
-//! another function is another authorizer, and the old one stays until nothing that is served asks it. Routes that somebody else authorizes are
-//! left as they are.
+//! What it takes on one API that a Lambda authorizer is asked about every caller: the authorizer, API
+//! Gateway's right to call its function, and the routes and methods that it stands on. An authorizer of ours
+//! is known by its name, which is made of the ownership tag and the function: another function is another
+//! authorizer, and the old one stays until nothing that is served asks it. Routes that somebody else
+//! authorizes are left as they are.
 
 use std::collections::BTreeMap;
 
@@ -51,11 +52,14 @@ pub(super) fn changes(
     let chosen = match wanted {
         None => None,
         Some(DesiredAuthorizer::Existing(all)) => {
-            let chosen = all.get(id).and_then(|wanted| there.all.iter().find(|a| a.id == *wanted));
+            let chosen = all
+                .get(id)
+                .and_then(|wanted| there.all.iter().find(|a| a.id == *wanted));
             if let (Some(wanted), None) = (all.get(id), chosen) {
                 let has_none = format!(
                     "spec.identity.authorizer.existing: the API {id} has no authorizer {wanted}: \
-                     aws apigatewayv2 get-authorizers --api-id {id} (of a REST API: aws apigateway get-authorizers --rest-api-id {id}) shows those it has"
+                     aws apigatewayv2 get-authorizers --api-id {id} (of a REST API: aws apigateway \
+                     get-authorizers --rest-api-id {id}) shows those it has"
                 );
                 c.problem = Some((Reason::RefNotFound, has_none));
             }
@@ -63,10 +67,14 @@ pub(super) fn changes(
         }
         Some(DesiredAuthorizer::Function(_)) if tag.is_some_and(|owner| *owner != placement.owner) => {
             let taken = format!(
-                "another MtlsDomain has put its authorizer on the API {id}: take spec.identity.authorizer out of one of the two, or name \
+                "another MtlsDomain has put its authorizer on the API {id}: take spec.identity.authorizer \
+                 out of one of the two, or name \
                  the one that is there under existing"
             );
-            return Changes { problem: Some((Reason::ForeignOwner, taken)), ..c };
+            return Changes {
+                problem: Some((Reason::ForeignOwner, taken)),
+                ..c
+            };
         }
         Some(DesiredAuthorizer::Function(function)) => {
             if tag.is_none() {
@@ -74,7 +82,8 @@ pub(super) fn changes(
             }
             let name = name(placement, function);
             let chosen = ours.iter().find(|a| a.name == name).copied();
-            c.first.extend(bring_about(placement, api, there, function, chosen));
+            c.first
+                .extend(bring_about(placement, api, there, function, chosen));
             if chosen.is_none() {
                 c.missing.push(format!("the authorizer of {id}"));
                 return c;
@@ -105,13 +114,20 @@ pub(super) fn changes(
             }
         }
     }
-    for leaving in ours.iter().filter(|a| chosen.is_none_or(|chosen| chosen.id != a.id)) {
+    for leaving in ours
+        .iter()
+        .filter(|a| chosen.is_none_or(|chosen| chosen.id != a.id))
+    {
         if there.permitted.contains(&leaving.id) {
             let (function, statement) = (leaving.function.clone(), statement(placement, &leaving.id));
             c.last.push(Action::ForbidFunction { function, statement });
         }
         let (protocol, api_id) = (api.api.protocol, id.clone());
-        c.last.push(Action::DeleteAuthorizer { protocol, api_id, id: leaving.id.clone() });
+        c.last.push(Action::DeleteAuthorizer {
+            protocol,
+            api_id,
+            id: leaving.id.clone(),
+        });
     }
     if tag == Some(&placement.owner) && !matches!(wanted, Some(DesiredAuthorizer::Function(_))) {
         c.untag.push(AUTHORIZER_TAG.to_owned());
@@ -129,12 +145,22 @@ fn bring_about(
 ) -> Vec<Action> {
     let (protocol, api_id, function) = (api.api.protocol, api.api.id.clone(), function.to_owned());
     let Some(chosen) = chosen else {
-        return vec![Action::CreateAuthorizer { protocol, api_id, name: name(placement, &function), function }];
+        return vec![Action::CreateAuthorizer {
+            protocol,
+            api_id,
+            name: name(placement, &function),
+            function,
+        }];
     };
     let mut actions = Vec::new();
     if !chosen.as_made || chosen.function != function {
         let (id, function, api_id) = (chosen.id.clone(), function.clone(), api_id.clone());
-        actions.push(Action::RestoreAuthorizer { protocol, api_id, id, function });
+        actions.push(Action::RestoreAuthorizer {
+            protocol,
+            api_id,
+            id,
+            function,
+        });
     }
     if !there.permitted.contains(&chosen.id) {
         let source = format!(
@@ -144,7 +170,11 @@ fn bring_about(
             placement.account,
             chosen.id
         );
-        actions.push(Action::PermitFunction { function, statement: statement(placement, &chosen.id), source });
+        actions.push(Action::PermitFunction {
+            function,
+            statement: statement(placement, &chosen.id),
+            source,
+        });
     }
     actions
 }
@@ -167,7 +197,8 @@ fn prefix(placement: &Placement) -> String {
     format!("mtls-operator-{}-", &short_hash(&placement.owner)[..12])
 }
 
-/// A browser asks before it may send anything that says who it is. Source: Fetch standard, "CORS-preflight request".
+/// A browser asks before it may send anything that says who it is. Source: Fetch standard, "CORS-preflight
+/// request".
 fn is_preflight(at: &Place) -> bool {
     match at {
         Place::Route { key, .. } => key.starts_with("OPTIONS "),

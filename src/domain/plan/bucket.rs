@@ -1,5 +1,5 @@
-//! The bucket that the truststore goes into: found as it must be, or made where the spec says so, and then kept as it was made. Never changed
-//! when somebody else made it.
+//! The bucket that the truststore goes into: found as it must be, or made where the spec says so, and then
+//! kept as it was made. Never changed when somebody else made it.
 
 use super::{Action, StepPlan, StepState};
 use crate::{
@@ -10,7 +10,8 @@ use crate::{
     },
 };
 
-/// What of its settings is to be put right while it takes a truststore; or what keeps it from taking one, and what we do about that.
+/// What of its settings is to be put right while it takes a truststore; or what keeps it from taking one, and
+/// what we do about that.
 pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan> {
     let (bucket, account) = (&d.placement.bucket, &d.placement.account);
     let blocked = |reason, message| Err(StepState::Blocked(reason, message).into());
@@ -21,17 +22,24 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
                 "bucket {bucket}: {}; or name another bucket, if this one is not account {account}'s",
                 why.message
             );
-            Err(StepState::Unknown(Unseen { message, ..why.clone() }).into())
+            Err(StepState::Unknown(Unseen {
+                message,
+                ..why.clone()
+            })
+            .into())
         }
         Err(why) => Err(StepState::unknown(why).into()),
         Ok(None) if d.create_bucket => Err(StepPlan::in_progress(
             format!("creating the bucket {bucket}"),
-            vec![Action::CreateBucket { bucket: bucket.clone() }],
+            vec![Action::CreateBucket {
+                bucket: bucket.clone(),
+            }],
         )),
         Ok(None) => blocked(
             Reason::BucketNotFound,
             format!(
-                "there is no bucket {bucket} in account {account}; create it with versioning, set spec.truststore.bucketCreation to \
+                "there is no bucket {bucket} in account {account}; create it with versioning, set \
+                 spec.truststore.bucketCreation to \
                  IfMissing, or name another in spec.truststore.bucket"
             ),
         ),
@@ -45,28 +53,34 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
         Ok(Some(found)) => match &found.made {
             Some(made) if found.versioned => Ok(settings(d, made, true)),
             // Not finished, or somebody has suspended it.
-            Some(made) => {
-                Err(StepPlan::in_progress(format!("setting up the bucket {bucket}"), settings(d, made, false)))
-            }
+            Some(made) => Err(StepPlan::in_progress(
+                format!("setting up the bucket {bucket}"),
+                settings(d, made, false),
+            )),
             None if found.versioned => Ok(vec![]),
             None => blocked(
                 Reason::BucketNotVersioned,
                 format!(
-                    "bucket {bucket} has no versioning, so no version of the truststore can be pinned; turn versioning on"
+                    "bucket {bucket} has no versioning, so no version of the truststore can be pinned; turn \
+                     versioning on"
                 ),
             ),
         },
     }
 }
 
-/// What a bucket that we made lacks. Versioning comes last, so that nothing is stored before the rest is there.
+/// What a bucket that we made lacks. Versioning comes last, so that nothing is stored before the rest is
+/// there.
 fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
     let bucket = || d.placement.bucket.clone();
     // Others store in it too, each with the key of its own spec: the default is that of whom it was made for.
     let is_for_us = made.owner == d.placement.owner || !versioned;
     let encrypts = is_for_us && d.kms_key.is_some() && made.kms_key != d.kms_key;
     let private = (!made.private).then(|| Action::BlockPublicAccess { bucket: bucket() });
-    let encrypted = encrypts.then(|| Action::EncryptBucket { bucket: bucket(), kms_key: d.kms_key.clone() });
+    let encrypted = encrypts.then(|| Action::EncryptBucket {
+        bucket: bucket(),
+        kms_key: d.kms_key.clone(),
+    });
     let versioned = (!versioned).then(|| Action::EnableVersioning { bucket: bucket() });
     [private, encrypted, versioned].into_iter().flatten().collect()
 }
@@ -92,23 +106,59 @@ mod tests {
             // S3's own key is the least that there is.
             (Some(&*ours), true, true, one, None, &[]),
             (Some(&*ours), false, true, None, None, &["enable versioning"]),
-            (Some(&*ours), false, false, None, one, &["block public access", "encrypt", "enable versioning"]),
-            // Made for another MtlsDomain of this cluster, which may be gone: whose key it has is not for us to say.
+            (
+                Some(&*ours),
+                false,
+                false,
+                None,
+                one,
+                &["block public access", "encrypt", "enable versioning"],
+            ),
+            // Made for another MtlsDomain of this cluster, which may be gone: whose key it has is not for us
+            // to say.
             (Some(neighbour), true, false, two, one, &["block public access"]),
             (Some(neighbour), true, true, None, one, &[]),
-            (Some(neighbour), false, true, None, one, &["encrypt", "enable versioning"]),
+            (
+                Some(neighbour),
+                false,
+                true,
+                None,
+                one,
+                &["encrypt", "enable versioning"],
+            ),
             (None, true, false, None, one, &[]),
             (None, false, false, None, one, &[]),
         ] {
             let text = |t: Option<&str>| t.map(str::to_owned);
-            let made = owner.map(|owner| Made { owner: owner.to_owned(), private, kms_key: text(kms_key) });
+            let made = owner.map(|owner| Made {
+                owner: owner.to_owned(),
+                private,
+                kms_key: text(kms_key),
+            });
             let mut o = empty().observed();
-            o.bucket = Ok(Some(Bucket { region: "eu-west-1".into(), versioned, made: made.clone() }));
-            let d = Desired { create_bucket: true, kms_key: text(wanted), ..desired() };
+            o.bucket = Ok(Some(Bucket {
+                region: "eu-west-1".into(),
+                versioned,
+                made: made.clone(),
+            }));
+            let d = Desired {
+                create_bucket: true,
+                kms_key: text(wanted),
+                ..desired()
+            };
             let (Ok(actions) | Err(StepPlan { actions, .. })) = bucket(&d, &o);
             let done: Vec<_> = actions.iter().map(ToString::to_string).collect();
-            assert_eq!(done.len(), expected.len(), "{made:?} versioned: {versioned}: {done:?}");
-            assert!(done.iter().zip(expected).all(|(done, expected)| done.starts_with(expected)), "{made:?}: {done:?}");
+            assert_eq!(
+                done.len(),
+                expected.len(),
+                "{made:?} versioned: {versioned}: {done:?}"
+            );
+            assert!(
+                done.iter()
+                    .zip(expected)
+                    .all(|(done, expected)| done.starts_with(expected)),
+                "{made:?}: {done:?}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The step CertificateIssued: one certificate of ours, issued, its validation record kept, superseded ones gone; or one that is there
-//! already, judged and otherwise left alone.
+//! The step CertificateIssued: one certificate of ours, issued, its validation record kept, superseded ones
+//! gone; or one that is there already, judged and otherwise left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,30 +52,44 @@ struct There<'a> {
     kept: bool,
 }
 
-/// A domain that is taken over keeps what it has while the spec says nothing of certificates. One that we requested for it since is ours
-/// to follow, not to keep.
+/// A domain that is taken over keeps what it has while the spec says nothing of certificates. One that we
+/// requested for it since is ours to follow, not to keep.
 fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> {
     let request = match &d.certificate {
         DesiredCertificate::Existing { arn, ownership_arn } => {
-            return Ok(Wanted::There(There { arn, ownership_arn: ownership_arn.as_deref(), kept: false }));
+            return Ok(Wanted::There(There {
+                arn,
+                ownership_arn: ownership_arn.as_deref(),
+                kept: false,
+            }));
         }
         DesiredCertificate::Request { request, keep: false } => return Ok(Wanted::Requested(request)),
         DesiredCertificate::Request { request, keep: true } => request,
     };
     let domain = o.domain.as_ref().map_err(StepState::unknown)?;
-    let Some(g) = domain.as_ref().filter(|g| is_taken_over(d, g)) else { return Ok(Wanted::Requested(request)) };
+    let Some(g) = domain.as_ref().filter(|g| is_taken_over(d, g)) else {
+        return Ok(Wanted::Requested(request));
+    };
     let certificates = o.certificates.as_ref().map_err(StepState::unknown)?;
-    if certificates.iter().any(|c| c.arn == g.certificate_arn && is_ours(&d.placement, c)) {
+    if certificates
+        .iter()
+        .any(|c| c.arn == g.certificate_arn && is_ours(&d.placement, c))
+    {
         return Ok(Wanted::Requested(request));
     }
     if g.certificate_arn.is_empty() {
         return Err(StepState::WaitingFor(Step::DomainProgrammed)); // edge-optimized, which is refused there
     }
     let ownership_arn = g.ownership_certificate_arn.as_deref();
-    Ok(Wanted::There(There { arn: &g.certificate_arn, ownership_arn, kept: true }))
+    Ok(Wanted::There(There {
+        arn: &g.certificate_arn,
+        ownership_arn,
+        kept: true,
+    }))
 }
 
-/// The one that the domain shall have, whatever its status: of ours, issued before pending, in use before not, then the oldest.
+/// The one that the domain shall have, whatever its status: of ours, issued before pending, in use before
+/// not, then the oldest.
 pub(super) fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
     match wanted(d, o).ok()? {
         Wanted::Requested(wanted) => requested(d, wanted, o),
@@ -92,18 +106,34 @@ pub(super) fn ownership<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::
 }
 
 fn requested<'a>(d: &'a Desired, wanted: &DesiredRequest, o: &'a Observed) -> Option<&'a acm::Certificate> {
-    let used = o.domain.as_ref().ok().and_then(Option::as_ref).map(|g| g.certificate_arn.as_str());
+    let used = o
+        .domain
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .map(|g| g.certificate_arn.as_str());
     owned(&d.placement, o)
         .filter(|c| {
-            fits(wanted, c) && matches!(c.status, CertificateStatus::Issued | CertificateStatus::PendingValidation)
+            fits(wanted, c)
+                && matches!(
+                    c.status,
+                    CertificateStatus::Issued | CertificateStatus::PendingValidation
+                )
         })
         .min_by_key(|c| {
-            (c.status != CertificateStatus::Issued, used != Some(c.arn.as_str()), c.created_at, c.arn.clone())
+            (
+                c.status != CertificateStatus::Issued,
+                used != Some(c.arn.as_str()),
+                c.created_at,
+                c.arn.clone(),
+            )
         })
 }
 
 fn named<'a>(o: &'a Observed, arn: &str) -> Result<Option<&'a acm::Certificate>, &'a Unseen> {
-    o.named.get(arn).map_or(Ok(None), |read| read.as_ref().map(Option::as_ref))
+    o.named
+        .get(arn)
+        .map_or(Ok(None), |read| read.as_ref().map(Option::as_ref))
 }
 
 pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> StepPlan {
@@ -113,7 +143,11 @@ pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> StepPla
         Ok(Wanted::There(there)) => match usable(d, &there, o, now) {
             Err(state) => state.into(),
             Ok(c) => {
-                let what = if there.kept { "the certificate that the domain came with, " } else { "" };
+                let what = if there.kept {
+                    "the certificate that the domain came with, "
+                } else {
+                    ""
+                };
                 StepPlan {
                     state: issued(what, c),
                     actions: superseded(d, o, [Some(there.arn), there.ownership_arn]).collect(),
@@ -124,17 +158,30 @@ pub(super) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> StepPla
 }
 
 fn issued(what: &str, c: &acm::Certificate) -> StepState {
-    let not_after = c.not_after.map(|t| t.strftime(", valid until %Y-%m-%d").to_string()).unwrap_or_default();
+    let not_after = c
+        .not_after
+        .map(|t| t.strftime(", valid until %Y-%m-%d").to_string())
+        .unwrap_or_default();
     StepState::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
 }
 
 // ---- one that is there
 
 /// The certificate, once API Gateway can be given it for mutual TLS.
-fn usable<'a>(d: &Desired, there: &There, o: &'a Observed, now: Timestamp) -> Result<&'a acm::Certificate, StepState> {
-    let Placement { domain_name: name, .. } = &d.placement;
+fn usable<'a>(
+    d: &Desired,
+    there: &There,
+    o: &'a Observed,
+    now: Timestamp,
+) -> Result<&'a acm::Certificate, StepState> {
+    let Placement {
+        domain_name: name, ..
+    } = &d.placement;
     let (field, way_out) = match there.kept {
-        true => ("the domain's certificate", "; name another one in spec.serverCertificate"),
+        true => (
+            "the domain's certificate",
+            "; name another one in spec.serverCertificate",
+        ),
         false => ("spec.serverCertificate.existing.arn", ""),
     };
     let c = valid(field, way_out, there.arn, name, o, now)?;
@@ -152,16 +199,23 @@ fn usable<'a>(d: &Desired, there: &There, o: &'a Observed, now: Timestamp) -> Re
         CertificateKind::PrivateCa => "is from AWS Private CA",
     };
     let Some(ownership_arn) = there.ownership_arn else {
-        let with = if there.kept { ", and this ARN as spec.serverCertificate.existing.arn" } else { "" };
+        let with = if there.kept {
+            ", and this ARN as spec.serverCertificate.existing.arn"
+        } else {
+            ""
+        };
         return invalid(format!(
-            "{proof}: {} {origin}, and for mutual TLS API Gateway takes it only beside a public certificate that proves the name: set here the ARN \
+            "{proof}: {} {origin}, and for mutual TLS API Gateway takes it only beside a public certificate \
+             that proves the name: set here the ARN \
              of one that ACM issued for {name}{with}",
             c.arn
         ));
     };
     let ownership = valid(proof, way_out, ownership_arn, name, o, now)?;
     if ownership.kind != CertificateKind::Requested {
-        return invalid(format!("{proof}: {ownership_arn} is not a public certificate that was requested from ACM"));
+        return invalid(format!(
+            "{proof}: {ownership_arn} is not a public certificate that was requested from ACM"
+        ));
     }
     Ok(c)
 }
@@ -176,10 +230,17 @@ fn valid<'a>(
     now: Timestamp,
 ) -> Result<&'a acm::Certificate, StepState> {
     let c = named(o, arn).map_err(StepState::unknown)?.ok_or_else(|| {
-        StepState::blocked(Reason::RefNotFound, format!("{field}: there is no certificate {arn} in ACM{way_out}"))
+        StepState::blocked(
+            Reason::RefNotFound,
+            format!("{field}: there is no certificate {arn} in ACM{way_out}"),
+        )
     })?;
     let expired = c.not_after.is_some_and(|t| t <= now);
-    let status = if expired { CertificateStatus::Expired } else { c.status.clone() };
+    let status = if expired {
+        CertificateStatus::Expired
+    } else {
+        c.status.clone()
+    };
     let problem = if status != CertificateStatus::Issued {
         format!("is {}, not ISSUED", status.as_str())
     } else if !covers(c, name) {
@@ -187,7 +248,10 @@ fn valid<'a>(
     } else {
         return Ok(c);
     };
-    Err(StepState::blocked(Reason::CertificateFailed, format!("{field}: {arn} {problem}{way_out}")))
+    Err(StepState::blocked(
+        Reason::CertificateFailed,
+        format!("{field}: {arn} {problem}{way_out}"),
+    ))
 }
 
 /// By its exact name, or by a wildcard in the place of its first label.
@@ -202,7 +266,9 @@ fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> S
     if let Err(why) = &o.certificates {
         return StepState::unknown(why).into();
     }
-    let Some(certificate) = requested(d, wanted, o) else { return requests::request(d, wanted, o, now) };
+    let Some(certificate) = requested(d, wanted, o) else {
+        return requests::request(d, wanted, o, now);
+    };
     let validation = match (&d.placement.dns, &o.validation) {
         (DesiredDns::External { .. }, _) => Ok(vec![]),
         (_, Ok(found)) => validation_records(d, o, certificate, found),
@@ -212,20 +278,31 @@ fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> S
         // The record is what the renewal hangs on: restored when somebody removed it, without a fuss.
         let mut actions = validation.unwrap_or_default();
         actions.extend(superseded(d, o, [Some(&certificate.arn), None]));
-        return StepPlan { state: issued("", certificate), actions };
+        return StepPlan {
+            state: issued("", certificate),
+            actions,
+        };
     }
     match validation {
         Err(state) => state.into(),
         Ok(changes) if !changes.is_empty() => {
             StepPlan::in_progress("writing the validation record into Route 53", changes)
         }
-        Ok(_) if certificate.validation.is_empty() || certificate.validation.iter().any(|v| v.record.is_none()) => {
-            StepState::wait(Reason::WaitingForValidation, "ACM has not named the validation record yet").into()
+        Ok(_)
+            if certificate.validation.is_empty()
+                || certificate.validation.iter().any(|v| v.record.is_none()) =>
+        {
+            StepState::wait(
+                Reason::WaitingForValidation,
+                "ACM has not named the validation record yet",
+            )
+            .into()
         }
-        Ok(_) if matches!(d.placement.dns, DesiredDns::External { .. }) => {
-            StepState::wait(Reason::WaitingForValidation, format!("create in public DNS: {}", lines(certificate)))
-                .into()
-        }
+        Ok(_) if matches!(d.placement.dns, DesiredDns::External { .. }) => StepState::wait(
+            Reason::WaitingForValidation,
+            format!("create in public DNS: {}", lines(certificate)),
+        )
+        .into(),
         Ok(_) => StepState::wait(
             Reason::WaitingForValidation,
             "the validation record is in Route 53; ACM has not issued yet",
@@ -247,23 +324,27 @@ pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Z
         (Some(ZoneChoice::Found(zone)), _) => return Ok(zone),
         (Some(ZoneChoice::Ambiguous(ids)), _) => {
             format!(
-                "{} are public hosted zones of one name, a parent of {name}; say with spec.dns.route53.hostedZoneId which one",
+                "{} are public hosted zones of one name, a parent of {name}; say with \
+                 spec.dns.route53.hostedZoneId which one",
                 ids.join(" and ")
             )
         }
         (_, Some(id)) if name == d.placement.domain_name => {
-            format!("spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {name} belongs into")
+            format!(
+                "spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {name} belongs into"
+            )
         }
         _ => format!(
-            "no public hosted zone in account {} is a parent of {name}; create one, or set spec.dns.route53.hostedZoneId",
+            "no public hosted zone in account {} is a parent of {name}; create one, or set \
+             spec.dns.route53.hostedZoneId",
             d.placement.route53_account()
         ),
     };
     Err(StepState::blocked(Reason::HostedZoneNotFound, message))
 }
 
-/// The CNAMEs by which ACM sees that the names of a certificate are ours, and that it looks for again at each renewal: name and value
-/// without final dot, each once, sorted.
+/// The CNAMEs by which ACM sees that the names of a certificate are ours, and that it looks for again at each
+/// renewal: name and value without final dot, each once, sorted.
 pub fn validation(c: &acm::Certificate) -> Vec<(String, String)> {
     let records = c.validation.iter().filter_map(|v| v.record.as_ref());
     let records = records.map(|(name, value)| (name.clone(), value.trim_end_matches('.').to_owned()));
@@ -272,7 +353,10 @@ pub fn validation(c: &acm::Certificate) -> Vec<(String, String)> {
 
 /// The same as lines of a zone file.
 pub fn lines(c: &acm::Certificate) -> String {
-    let lines: Vec<_> = validation(c).iter().map(|(name, value)| format!("{name}. CNAME {value}.")).collect();
+    let lines: Vec<_> = validation(c)
+        .iter()
+        .map(|(name, value)| format!("{name}. CNAME {value}."))
+        .collect();
     lines.join("; ")
 }
 
@@ -285,7 +369,9 @@ fn validation_records(
 ) -> Result<Vec<Action>, StepState> {
     let mut batches: BTreeMap<&str, BTreeMap<String, Change>> = BTreeMap::new();
     for validation in &certificate.validation {
-        let Some((name, value)) = &validation.record else { continue };
+        let Some((name, value)) = &validation.record else {
+            continue;
+        };
         let zone = zone(d, o, &validation.domain)?;
         let there = found.get(name).map_or(&[][..], Vec::as_slice);
         if let Some(change) = records::validation_change(name, value, there) {
@@ -301,13 +387,24 @@ fn validation_records(
 }
 
 /// Certificates of ours but those `needed`, once nothing uses them any more.
-fn superseded<'a>(d: &'a Desired, o: &'a Observed, needed: [Option<&'a str>; 2]) -> impl Iterator<Item = Action> + 'a {
+fn superseded<'a>(
+    d: &'a Desired,
+    o: &'a Observed,
+    needed: [Option<&'a str>; 2],
+) -> impl Iterator<Item = Action> + 'a {
     let used = match &o.domain {
-        Ok(domain) => Some(domain.as_ref().map(|g| g.certificate_arn.as_str()).unwrap_or_default()),
+        Ok(domain) => Some(
+            domain
+                .as_ref()
+                .map(|g| g.certificate_arn.as_str())
+                .unwrap_or_default(),
+        ),
         Err(_) => None, // not known which one is in use: none may go
     };
     owned(&d.placement, o)
-        .filter(move |c| !needed.contains(&Some(&*c.arn)) && !c.in_use && used.is_some_and(|used| used != c.arn))
+        .filter(move |c| {
+            !needed.contains(&Some(&*c.arn)) && !c.in_use && used.is_some_and(|used| used != c.arn)
+        })
         .map(|c| Action::DeleteCertificate { arn: c.arn.clone() })
 }
 

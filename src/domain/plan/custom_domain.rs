@@ -1,4 +1,5 @@
-//! The step DomainProgrammed: the custom domain, changed in place and only when it is ours, or nobody's and to be taken over.
+//! The step DomainProgrammed: the custom domain, changed in place and only when it is ours, or nobody's and
+//! to be taken over.
 
 use jiff::Timestamp;
 
@@ -32,8 +33,13 @@ pub(super) fn domain(
         Err(why) => return StepState::unknown(why).into(),
         Ok(existing) => existing.as_ref(),
     };
-    let version =
-        o.published.as_ref().ok().and_then(Option::as_ref).filter(|_| published.is_done()).map(|p| &p.version);
+    let version = o
+        .published
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .filter(|_| published.is_done())
+        .map(|p| &p.version);
     let pair = certificate.map(|c| (c.arn.as_str(), ownership.map(|c| c.arn.as_str())));
     let desired = |(arn, ownership): (&str, Option<&str>), version: &str| DomainRequest {
         name: d.placement.domain_name.clone(),
@@ -67,19 +73,31 @@ pub(super) fn domain(
         return StepState::blocked(Reason::DomainRejected, why).into();
     }
     if g.status == DomainStatus::Updating {
-        return StepState::wait(Reason::WaitingForDomain, format!("API Gateway is updating {}", g.name)).into();
+        return StepState::wait(
+            Reason::WaitingForDomain,
+            format!("API Gateway is updating {}", g.name),
+        )
+        .into();
     }
     if g.security_policy != MUTUAL_TLS_POLICY {
         return StepPlan::in_progress(
-            format!("setting the TLS policy of the custom domain {} back to {MUTUAL_TLS_POLICY}", g.name),
+            format!(
+                "setting the TLS policy of the custom domain {} back to {MUTUAL_TLS_POLICY}",
+                g.name
+            ),
             vec![Action::RestoreSecurityPolicy { name: g.name.clone() }],
         );
     }
     // What it has serves for an update of the rest, as long as API Gateway takes it.
-    let in_use = o.certificate(&g.certificate_arn).filter(|c| c.status == CertificateStatus::Issued);
+    let in_use = o
+        .certificate(&g.certificate_arn)
+        .filter(|c| c.status == CertificateStatus::Issued);
     let in_use = in_use.map(|c| (c.arn.as_str(), g.ownership_certificate_arn.as_deref()));
-    let pinned =
-        g.truststore.as_ref().filter(|t| t.uri == d.placement.truststore_uri()).and_then(|t| t.version.as_ref());
+    let pinned = g
+        .truststore
+        .as_ref()
+        .filter(|t| t.uri == d.placement.truststore_uri())
+        .and_then(|t| t.version.as_ref());
     let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
     let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {
         (Some(wanted), Some(version)) => (wanted, version),
@@ -88,7 +106,8 @@ pub(super) fn domain(
     };
     // Nothing is wished for beside a public certificate, and what may be left there from before does no harm.
     let has_pair = |(arn, ownership): (&str, Option<&str>)| {
-        g.certificate_arn == arn && (ownership.is_none() || g.ownership_certificate_arn.as_deref() == ownership)
+        g.certificate_arn == arn
+            && (ownership.is_none() || g.ownership_certificate_arn.as_deref() == ownership)
     };
     if let Some(locked) = locked(g, has_pair(wanted)) {
         return locked.into();
@@ -98,7 +117,10 @@ pub(super) fn domain(
         && g.ip_address_type == d.ip_address_type
         && g.routing_mode == MAPPINGS_ONLY;
     let mut actions = vec![];
-    if matches!(domain_ownership, DomainOwnership::Unowned | DomainOwnership::Adopted) {
+    if matches!(
+        domain_ownership,
+        DomainOwnership::Unowned | DomainOwnership::Adopted
+    ) {
         if let Err(refused) = nobody_loses(&d.placement, &domain_ownership, g, o, now) {
             return refused.into();
         }
@@ -116,7 +138,11 @@ pub(super) fn domain(
         actions.push(Action::UpdateDomain(desired(wanted, wanted_version)));
     }
     if !actions.is_empty() {
-        let what = if domain_ownership == DomainOwnership::Unowned { "taking over" } else { "updating" };
+        let what = if domain_ownership == DomainOwnership::Unowned {
+            "taking over"
+        } else {
+            "updating"
+        };
         return StepPlan::in_progress(format!("{what} the custom domain {}", g.name), actions);
     }
     match (pair, version) {
@@ -124,7 +150,10 @@ pub(super) fn domain(
         (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
         _ => StepState::done(
             Reason::Programmed,
-            format!("{} is AVAILABLE with this certificate and truststore version", g.name),
+            format!(
+                "{} is AVAILABLE with this certificate and truststore version",
+                g.name
+            ),
         )
         .into(),
     }
@@ -162,19 +191,35 @@ pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
     }
 }
 
-/// Whether a domain without any ownership tag is one that we made: everything else says so. It has our certificate and uses our truststore, and our
-/// marker stands beside its records. From a domain that we let go of the marker is taken before the tag.
+/// Whether a domain without any ownership tag is one that we made: everything else says so. It has our
+/// certificate and uses our truststore, and our marker stands beside its records. From a domain that we let
+/// go of the marker is taken before the tag.
 fn has_lost_its_tag(d: &Desired, o: &Observed, g: &Domain) -> bool {
-    let certificate = o.certificate(&g.certificate_arn).is_some_and(|c| certificates::is_ours(&d.placement, c));
-    let uses_ours = g.truststore.as_ref().is_some_and(|t| t.uri == d.placement.truststore_uri());
-    let stored = o.pinned.iter().flatten().any(|p| p.owner.as_ref() == Some(&d.placement.owner));
-    let ownership_record = o.records.as_ref().is_ok_and(|there| records::has_ownership_record(&d.placement, there));
+    let certificate = o
+        .certificate(&g.certificate_arn)
+        .is_some_and(|c| certificates::is_ours(&d.placement, c));
+    let uses_ours = g
+        .truststore
+        .as_ref()
+        .is_some_and(|t| t.uri == d.placement.truststore_uri());
+    let stored = o
+        .pinned
+        .iter()
+        .flatten()
+        .any(|p| p.owner.as_ref() == Some(&d.placement.owner));
+    let ownership_record = o
+        .records
+        .as_ref()
+        .is_ok_and(|there| records::has_ownership_record(&d.placement, there));
     certificate && uses_ours && stored && ownership_record
 }
 
 /// Whether it carries the ownership tag.
 pub fn is_ours(placement: &Placement, g: &Domain) -> bool {
-    matches!(domain_ownership(placement, g), DomainOwnership::Made | DomainOwnership::Adopted)
+    matches!(
+        domain_ownership(placement, g),
+        DomainOwnership::Made | DomainOwnership::Adopted
+    )
 }
 
 /// Whether the domain was there before us, and is taken over or about to be.
@@ -186,7 +231,8 @@ pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
     }
 }
 
-/// What becomes of mappings that the spec does not list: on a domain taken over they stay unless the spec says otherwise.
+/// What becomes of mappings that the spec does not list: on a domain taken over they stay unless the spec
+/// says otherwise.
 pub fn keeps_unlisted(placement: &Placement, g: &Domain) -> bool {
     match placement.unlisted_mappings {
         Some(fate) => fate == UnlistedMappings::Keep,
@@ -197,32 +243,39 @@ pub fn keeps_unlisted(placement: &Placement, g: &Domain) -> bool {
 fn not_ours(g: &Domain, domain_ownership: &DomainOwnership) -> StepState {
     let whose = match domain_ownership {
         DomainOwnership::NotOwned(owner) => format!("belongs to {owner}; it is left alone"),
-        _ => "carries no ownership tag; it is left alone. Set spec.adoptionPolicy to Unowned to take it over".into(),
+        _ => "carries no ownership tag; it is left alone. Set spec.adoptionPolicy to Unowned to take it over"
+            .into(),
     };
-    StepState::blocked(Reason::ForeignOwner, format!("the custom domain {} exists already and {whose}", g.name))
+    StepState::blocked(
+        Reason::ForeignOwner,
+        format!("the custom domain {} exists already and {whose}", g.name),
+    )
 }
 
-/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should change. Of one that is ours: what takes
-/// a migration, during which it is another domain for a while.
+/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should
+/// change. Of one that is ours: what takes a migration, during which it is another domain for a while.
 /// Source: API Gateway Developer Guide, "Configuring mutual TLS authentication" and "Set the routing mode".
 fn unmanageable(g: &Domain, domain_ownership: &DomainOwnership) -> Option<String> {
     let name = &g.name;
     if g.endpoint_type != "REGIONAL" {
         return Some(format!(
-            "the custom domain {name} is of endpoint type {}, and mutual TLS needs REGIONAL: migrate it first (aws apigateway \
+            "the custom domain {name} is of endpoint type {}, and mutual TLS needs REGIONAL: migrate it \
+             first (aws apigateway \
              update-domain-name), or give this MtlsDomain another name",
             g.endpoint_type
         ));
     }
     if g.security_policy != MUTUAL_TLS_POLICY && *domain_ownership == DomainOwnership::Unowned {
         return Some(format!(
-            "the custom domain {name} has the TLS policy {}, and mutual TLS needs {MUTUAL_TLS_POLICY}: change that first",
+            "the custom domain {name} has the TLS policy {}, and mutual TLS needs {MUTUAL_TLS_POLICY}: \
+             change that first",
             g.security_policy
         ));
     }
     if g.routing_mode != MAPPINGS_ONLY && *domain_ownership != DomainOwnership::Made {
         return Some(format!(
-            "the custom domain {name} has the routing mode {}, with which API mappings are not all that decides: set it to \
+            "the custom domain {name} has the routing mode {}, with which API mappings are not all that \
+             decides: set it to \
              API_MAPPING_ONLY first",
             g.routing_mode
         ));
@@ -230,8 +283,8 @@ fn unmanageable(g: &Domain, domain_ownership: &DomainOwnership) -> Option<String
     None
 }
 
-/// A status that only AWS or whoever holds a certificate can end, unless the certificates are about to be replaced.
-/// Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
+/// A status that only AWS or whoever holds a certificate can end, unless the certificates are about to be
+/// replaced. Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
 fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
     let remedy = match g.status {
         DomainStatus::Available => return None,
@@ -248,8 +301,8 @@ fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
     has_pair.then(|| StepState::blocked(Reason::DomainRejected, message))
 }
 
-/// A domain is taken over only when every certificate that it trusts now is in the truststore that it is to have. What has expired
-/// lets nobody in any more.
+/// A domain is taken over only when every certificate that it trusts now is in the truststore that it is to
+/// have. What has expired lets nobody in any more.
 fn nobody_loses(
     placement: &Placement,
     domain_ownership: &DomainOwnership,
@@ -262,7 +315,8 @@ fn nobody_loses(
     let published = o.published.as_ref().map_err(StepState::unknown)?;
     let Some(pinned) = pinned else {
         let message = format!(
-            "the custom domain {} trusts the certificates in {}, which cannot be read, so nobody can tell who would lose access. Put that \
+            "the custom domain {} trusts the certificates in {}, which cannot be read, so nobody can tell \
+             who would lose access. Put that \
              object back, or turn mutual TLS off first",
             g.name, used.uri
         );
@@ -271,7 +325,11 @@ fn nobody_loses(
     if *domain_ownership == DomainOwnership::Adopted && pinned.owner.as_ref() == Some(&placement.owner) {
         return Ok(()); // it has moved to our truststore: what leaves that is decided there
     }
-    let stays = |certificate| published.as_ref().is_some_and(|p| p.bundle.find(certificate).is_some());
+    let stays = |certificate| {
+        published
+            .as_ref()
+            .is_some_and(|p| p.bundle.find(certificate).is_some())
+    };
     let certificates = pinned.bundle.entries.iter().map(|e| &e.certificate);
     let lost = certificates.filter(|c| now < c.not_after && !stays(c));
     let lost: Vec<_> = lost.map(|c| conditions::shown(&c.subject)).collect();
@@ -279,7 +337,8 @@ fn nobody_loses(
         return Ok(());
     }
     let message = format!(
-        "the custom domain {} trusts certificates that spec.trust.authorities does not list: {}. Add them, or remove them from {} first",
+        "the custom domain {} trusts certificates that spec.trust.authorities does not list: {}. Add them, \
+         or remove them from {} first",
         g.name,
         conditions::listed(lost.iter().map(String::as_str), MOST_TOLD),
         used.uri
@@ -314,7 +373,10 @@ mod tests {
     };
 
     fn planned(d: &Desired, o: &Observed) -> Vec<String> {
-        plan(d, o, now()).actions().map(|(_, action)| action.to_string()).collect()
+        plan(d, o, now())
+            .actions()
+            .map(|(_, action)| action.to_string())
+            .collect()
     }
 
     fn domain_of(o: &mut Observed) -> &mut Domain {
@@ -333,12 +395,22 @@ mod tests {
         type Take = fn(&mut Observed);
         let less: [(&str, Take); 6] = [
             ("the ownership tag of another owner", |o| {
-                drop(domain_of(o).tags.insert(OWNER_TAG.into(), "other/ns/partners".into()))
+                drop(
+                    domain_of(o)
+                        .tags
+                        .insert(OWNER_TAG.into(), "other/ns/partners".into()),
+                )
             }),
-            ("the certificate is somebody else's", |o| o.certificates.as_mut().unwrap()[0].tags.clear()),
+            ("the certificate is somebody else's", |o| {
+                o.certificates.as_mut().unwrap()[0].tags.clear()
+            }),
             ("without mutual TLS", |o| domain_of(o).truststore = None),
-            ("the truststore object is not ours", |o| o.pinned.as_mut().unwrap().as_mut().unwrap().owner = None),
-            ("the marker is gone", |o| o.records.as_mut().unwrap().retain(|r| r.kind != "TXT")),
+            ("the truststore object is not ours", |o| {
+                o.pinned.as_mut().unwrap().as_mut().unwrap().owner = None
+            }),
+            ("the marker is gone", |o| {
+                o.records.as_mut().unwrap().retain(|r| r.kind != "TXT")
+            }),
             ("the records cannot be seen", |o| o.records = Err(unseen())),
         ];
         for (what, take) in less {
@@ -352,7 +424,10 @@ mod tests {
     }
 
     fn unseen() -> crate::domain::observed::Unseen {
-        crate::domain::observed::Unseen { reason: Reason::Unreachable, message: "no answer".into() }
+        crate::domain::observed::Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        }
     }
 
     #[test]

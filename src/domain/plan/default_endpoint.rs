@@ -1,6 +1,7 @@
-//! The step BypassClosed: no mapped API answers on its execute-api endpoint. The flag of the API says that it is to be closed; the answer
-//! of the endpoint says whether it is. What makes the flag effective is a deployment, or with REST APIs any change of a stage, and the
-//! one memory of what has been done is a tag of the API ([`PENDING_TAG`]): whoever looks next goes on from there.
+//! The step BypassClosed: no mapped API answers on its execute-api endpoint. The flag of the API says that it
+//! is to be closed; the answer of the endpoint says whether it is. What makes the flag effective is a
+//! deployment, or with REST APIs any change of a stage, and the one memory of what has been done is a tag of
+//! the API ([`PENDING_TAG`]): whoever looks next goes on from there.
 
 use std::collections::BTreeSet;
 
@@ -34,19 +35,28 @@ pub(super) fn bypass(d: &Desired, o: &Observed, dns: &StepState, now: Timestamp)
         Some(Ok(Some(api))) if unsupported(&api.api).is_none() => endpoint(api, d.rest_deployment, dns, now),
         None | Some(Ok(_)) => StepState::WaitingFor(Step::ResolvedRefs).into(),
     });
-    StepPlan::of_all(step_plan.collect()).unwrap_or_else(|| StepState::done(Reason::Closed, "no API is mapped").into())
+    StepPlan::of_all(step_plan.collect())
+        .unwrap_or_else(|| StepState::done(Reason::Closed, "no API is mapped").into())
 }
 
 fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Timestamp) -> StepPlan {
     let id = &api.api.id;
-    let tag_pending = Action::TagPending { api_arn: api.api.arn.clone() };
+    let tag_pending = Action::TagPending {
+        api_arn: api.api.arn.clone(),
+    };
     if !api.api.endpoint_closed {
         if !dns.is_done() {
             return StepState::WaitingFor(Step::DnsProgrammed).into();
         }
-        let close = Action::CloseEndpoint { protocol: api.api.protocol, api_id: id.clone() };
+        let close = Action::CloseEndpoint {
+            protocol: api.api.protocol,
+            api_id: id.clone(),
+        };
         let actions = if takes_two(api) {
-            [tag_pending, close].into_iter().chain(publish(api, rest_deployment)).collect()
+            [tag_pending, close]
+                .into_iter()
+                .chain(publish(api, rest_deployment))
+                .collect()
         } else {
             vec![close]
         };
@@ -62,18 +72,28 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
         return StepPlan::in_progress(format!("making the closed endpoint of {id} effective"), actions);
     }
     let untag = || match deployed {
-        true => vec![Action::UntagPending { api_arn: api.api.arn.clone() }],
+        true => vec![Action::UntagPending {
+            api_arn: api.api.arn.clone(),
+        }],
         false => vec![],
     };
-    let fresh = api.there().any(|stage| stage.updated_at.is_some_and(|at| now.duration_since(at) < TAKES_EFFECT));
+    let fresh = api.there().any(|stage| {
+        stage
+            .updated_at
+            .is_some_and(|at| now.duration_since(at) < TAKES_EFFECT)
+    });
     match &api.probe {
         Some(https::ProbeResult::Refused(_)) => StepPlan {
-            state: StepState::done(Reason::Closed, "every mapped API refuses callers on its execute-api endpoint"),
+            state: StepState::done(
+                Reason::Closed,
+                "every mapped API refuses callers on its execute-api endpoint",
+            ),
             actions: untag(),
         },
         Some(https::ProbeResult::Answered(status)) => {
-            let still =
-                format!("the execute-api endpoint of {id} is set to be closed, but still answers with status {status}");
+            let still = format!(
+                "the execute-api endpoint of {id} is set to be closed, but still answers with status {status}"
+            );
             match rest_deployment {
                 _ if deployed || api.api.protocol != Protocol::Rest => {
                     StepState::wait(Reason::StillAnswering, still).into()
@@ -82,16 +102,24 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                 RestDeployment::Allow if fresh => StepState::wait(Reason::StillAnswering, still).into(),
                 RestDeployment::Allow => StepPlan::in_progress(
                     format!("deploying {id}, so that its closed endpoint becomes effective"),
-                    [tag_pending].into_iter().chain(publish(api, rest_deployment)).collect(),
+                    [tag_pending]
+                        .into_iter()
+                        .chain(publish(api, rest_deployment))
+                        .collect(),
                 ),
                 RestDeployment::Never => {
                     let stages: Vec<_> = api.there().map(|stage| stage.name.as_str()).collect();
                     let missing = format!(
-                        "{still}: it takes a deployment to stage {}, which publishes every other pending change of {id} too. \
+                        "{still}: it takes a deployment to stage {}, which publishes every other pending \
+                         change of {id} too. \
                          Deploy it, or set spec.restDeployment to Allow",
                         stages.join(", ")
                     );
-                    let state = if fresh { StepState::Wait } else { StepState::Blocked };
+                    let state = if fresh {
+                        StepState::Wait
+                    } else {
+                        StepState::Blocked
+                    };
                     state(Reason::WaitingForDeployment, missing).into()
                 }
             }
@@ -106,7 +134,8 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                     Reason::NotVerified,
                     format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
                 ),
-                // Not at the first failed look after a deployment: what answers then is no reason for another one.
+                // Not at the first failed look after a deployment: what answers then is no reason for another
+                // one.
                 actions: if fresh { vec![] } else { untag() },
             }
         }
@@ -118,19 +147,31 @@ fn takes_two(api: &Api) -> bool {
     api.api.protocol == Protocol::Rest || api.by_hand().next().is_some()
 }
 
-/// What makes the flag effective, and then says so in the mark; nothing as long as there is no stage that could do it.
+/// What makes the flag effective, and then says so in the mark; nothing as long as there is no stage that
+/// could do it.
 fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
     let (id, arn, protocol) = (&api.api.id, &api.api.arn, api.api.protocol);
     let untag = Action::UntagPending { api_arn: arn.clone() };
     let deploy = || {
         let stages = api.by_hand().map(|stage| stage.name.clone()).collect();
-        Action::Deploy { protocol, api_id: id.clone(), stages }
+        Action::Deploy {
+            protocol,
+            api_id: id.clone(),
+            stages,
+        }
     };
     match (protocol, api.by_hand().next()) {
         (Protocol::Rest, None) => vec![],
         (Protocol::Rest, Some(stage)) if rest_deployment == RestDeployment::Never => {
             let (api_id, stage, description) = (id.clone(), stage.name.clone(), stage.description.clone());
-            vec![Action::TouchStage { api_id, stage, description }, untag]
+            vec![
+                Action::TouchStage {
+                    api_id,
+                    stage,
+                    description,
+                },
+                untag,
+            ]
         }
         (Protocol::Rest, Some(_)) => vec![deploy(), Action::TagDeployed { api_arn: arn.clone() }],
         (_, Some(_)) => vec![deploy(), untag],
@@ -162,7 +203,10 @@ mod tests {
                 protocol: Protocol::Rest,
                 private: false,
                 endpoint_closed: closed,
-                tags: tag.map(|tag| (PENDING_TAG.to_owned(), tag.to_owned())).into_iter().collect(),
+                tags: tag
+                    .map(|tag| (PENDING_TAG.to_owned(), tag.to_owned()))
+                    .into_iter()
+                    .collect(),
             },
             stages: [("prod".to_owned(), Some(stage))].into(),
             probe,
@@ -173,13 +217,19 @@ mod tests {
 
     /// The verdict in a word, and the actions in a word each.
     fn told(api: &Api, rest_deployment: RestDeployment, dns: bool) -> String {
-        let dns = if dns { StepState::done(Reason::Programmed, "") } else { StepState::InProgress(String::new()) };
+        let dns = if dns {
+            StepState::done(Reason::Programmed, "")
+        } else {
+            StepState::InProgress(String::new())
+        };
         let step_plan = endpoint(api, rest_deployment, &dns, NOW);
         let state = match step_plan.state {
             StepState::Done(reason, _) => format!("Done {reason}"),
             StepState::Wait(reason, _) => format!("Wait {reason}"),
             StepState::Blocked(reason, message) => {
-                assert!(message.contains("r1") && message.contains("prod") && message.contains("restDeployment"));
+                assert!(
+                    message.contains("r1") && message.contains("prod") && message.contains("restDeployment")
+                );
                 format!("Blocked {reason}")
             }
             StepState::WaitingFor(step) => format!("WaitingFor {step:?}"),
@@ -194,7 +244,10 @@ mod tests {
 
     #[test]
     fn the_states_of_a_rest_api() {
-        let (refused, answered) = (Some(https::ProbeResult::Refused(403)), Some(https::ProbeResult::Answered(200)));
+        let (refused, answered) = (
+            Some(https::ProbeResult::Refused(403)),
+            Some(https::ProbeResult::Answered(200)),
+        );
         let blind = Some(https::ProbeResult::Unreachable("no way out".into()));
         let ours = Some("lives/ns/d");
         let close_by_touch = "InProgress TagPending CloseEndpoint TouchStage UntagPending";
@@ -206,29 +259,85 @@ mod tests {
             (Never, false, Some(DEPLOYED), &None, 3600, close_by_touch),
             (Allow, false, Some(DEPLOYED), &None, 0, close_by_deployment),
             // Somebody, perhaps another domain, was interrupted.
-            (Never, true, ours, &None, 3600, "InProgress TouchStage UntagPending"),
+            (
+                Never,
+                true,
+                ours,
+                &None,
+                3600,
+                "InProgress TouchStage UntagPending",
+            ),
             (Allow, true, ours, &None, 3600, "InProgress Deploy TagDeployed"),
-            (Allow, true, Some("other/ns/d"), &None, 3600, "InProgress Deploy TagDeployed"),
+            (
+                Allow,
+                true,
+                Some("other/ns/d"),
+                &None,
+                3600,
+                "InProgress Deploy TagDeployed",
+            ),
             // Deployed, and it takes its time.
             (Allow, true, Some(DEPLOYED), &answered, 5, "Wait StillAnswering"),
-            (Allow, true, Some(DEPLOYED), &answered, 3600, "Wait StillAnswering"),
-            (Never, true, Some(DEPLOYED), &answered, 3600, "Wait StillAnswering"),
-            (Allow, true, Some(DEPLOYED), &refused, 5, "Done Closed UntagPending"),
+            (
+                Allow,
+                true,
+                Some(DEPLOYED),
+                &answered,
+                3600,
+                "Wait StillAnswering",
+            ),
+            (
+                Never,
+                true,
+                Some(DEPLOYED),
+                &answered,
+                3600,
+                "Wait StillAnswering",
+            ),
+            (
+                Allow,
+                true,
+                Some(DEPLOYED),
+                &refused,
+                5,
+                "Done Closed UntagPending",
+            ),
             (Allow, true, Some(DEPLOYED), &blind, 5, "Done NotVerified"),
-            (Allow, true, Some(DEPLOYED), &blind, 3600, "Done NotVerified UntagPending"),
+            (
+                Allow,
+                true,
+                Some(DEPLOYED),
+                &blind,
+                3600,
+                "Done NotVerified UntagPending",
+            ),
             // Touched, or closed by somebody who did not deploy.
             (Never, true, None, &answered, 5, "Wait WaitingForDeployment"),
             (Never, true, None, &answered, 61, "Blocked WaitingForDeployment"),
             (Allow, true, None, &answered, 5, "Wait StillAnswering"),
-            (Allow, true, None, &answered, 61, "InProgress TagPending Deploy TagDeployed"),
+            (
+                Allow,
+                true,
+                None,
+                &answered,
+                61,
+                "InProgress TagPending Deploy TagDeployed",
+            ),
             (Never, true, None, &refused, 61, "Done Closed"),
             (Allow, true, None, &blind, 61, "Done NotVerified"),
         ] {
             let api = rest(closed, tag, probe.clone(), ago);
-            assert_eq!(told(&api, may, true), expected, "{may:?} closed={closed} {tag:?} {probe:?} {ago} s");
+            assert_eq!(
+                told(&api, may, true),
+                expected,
+                "{may:?} closed={closed} {tag:?} {probe:?} {ago} s"
+            );
         }
         // Before the domain's own name works, nothing that callers would notice is done.
-        for api in [rest(false, None, None, 61), rest(true, None, answered.clone(), 61)] {
+        for api in [
+            rest(false, None, None, 61),
+            rest(true, None, answered.clone(), 61),
+        ] {
             assert_eq!(told(&api, Allow, false), "WaitingFor DnsProgrammed");
             assert_eq!(told(&api, Never, false), "WaitingFor DnsProgrammed");
         }
@@ -245,9 +354,16 @@ mod tests {
         let mut api = rest(false, None, None, 61);
         api.api.protocol = Protocol::Http;
         for may in [Never, Allow] {
-            assert_eq!(told(&api, may, true), "InProgress TagPending CloseEndpoint Deploy UntagPending");
+            assert_eq!(
+                told(&api, may, true),
+                "InProgress TagPending CloseEndpoint Deploy UntagPending"
+            );
         }
-        api.stages.get_mut("prod").and_then(Option::as_mut).unwrap().auto_deploy = true;
+        api.stages
+            .get_mut("prod")
+            .and_then(Option::as_mut)
+            .unwrap()
+            .auto_deploy = true;
         assert_eq!(told(&api, Never, true), "InProgress CloseEndpoint");
     }
 }

@@ -1,4 +1,5 @@
-//! The step DNSProgrammed: the name points at the domain, for the first time only once something answers there.
+//! The step DNSProgrammed: the name points at the domain, for the first time only once something answers
+//! there.
 
 use super::{Action, Step, StepPlan, StepState, certificates::zone, custom_domain::ours};
 use crate::{
@@ -38,13 +39,18 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
                 } else {
                     ", by records without the operator's ownership record, which stay when this object goes"
                 };
-                StepState::done(Reason::Programmed, format!("{} points at {}{how}", d.placement.domain_name, g.target))
-                    .into()
+                StepState::done(
+                    Reason::Programmed,
+                    format!("{} points at {}{how}", d.placement.domain_name, g.target),
+                )
+                .into()
             }
         },
-        RecordPlan::NotOwned(what) => {
-            StepState::blocked(Reason::ForeignOwner, format!("the hosted zone {} has {what}", zone.name)).into()
-        }
+        RecordPlan::NotOwned(what) => StepState::blocked(
+            Reason::ForeignOwner,
+            format!("the hosted zone {} has {what}", zone.name),
+        )
+        .into(),
         // A first record sends callers here: not before there is something that answers.
         RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => {
             StepState::WaitingFor(Step::DomainProgrammed).into()
@@ -54,7 +60,10 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
         }
         RecordPlan::Change { changes, .. } => StepPlan::in_progress(
             format!("pointing {} at {}", d.placement.domain_name, g.target),
-            vec![Action::ChangeRecords { zone_id: zone.id.clone(), changes }],
+            vec![Action::ChangeRecords {
+                zone_id: zone.id.clone(),
+                changes,
+            }],
         ),
     }
 }
@@ -63,14 +72,20 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
 fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
     let (name, target) = (&g.name, g.target.to_lowercase());
     if verify == DnsVerification::None {
-        return StepState::done(Reason::NotVerified, format!("that {name} points at {target} is not looked at"));
+        return StepState::done(
+            Reason::NotVerified,
+            format!("that {name} points at {target} is not looked at"),
+        );
     }
     let found = match &o.public {
         Err(why) => return StepState::unknown(why),
         Ok(found) => found.clone().unwrap_or_default(),
     };
     if leads_to(&found, &target) {
-        return StepState::done(Reason::Verified, format!("{name} leads to {target} in public DNS"));
+        return StepState::done(
+            Reason::Verified,
+            format!("{name} leads to {target} in public DNS"),
+        );
     }
     let now = match (found.cnames.first(), found.addresses.is_empty()) {
         (Some(cname), _) => format!("; now it is a CNAME of {cname}"),
@@ -82,7 +97,8 @@ fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
     };
     let message = if found.apex {
         format!(
-            "{name} is the first name of its zone, where no CNAME can be: create an ALIAS or ANAME record, or what your DNS provider flattens, to \
+            "{name} is the first name of its zone, where no CNAME can be: create an ALIAS or ANAME record, \
+             or what your DNS provider flattens, to \
              {target}; or move the zone to Route 53 and set spec.dns.route53{now}"
         )
     } else {
@@ -110,8 +126,18 @@ mod tests {
             (&["x.example"], &["192.0.2.1"], &["192.0.2.2"], false),
             // a CNAME of a name that is flattened
             (&["x.example"], &["192.0.2.1"], &["192.0.2.1"], true),
-            (&[], &["192.0.2.1"], &["192.0.2.1", "192.0.2.2", "2001:db8::1"], true),
-            (&[], &["192.0.2.1", "192.0.2.9"], &["192.0.2.1", "192.0.2.2"], false),
+            (
+                &[],
+                &["192.0.2.1"],
+                &["192.0.2.1", "192.0.2.2", "2001:db8::1"],
+                true,
+            ),
+            (
+                &[],
+                &["192.0.2.1", "192.0.2.9"],
+                &["192.0.2.1", "192.0.2.2"],
+                false,
+            ),
             // an AAAA of before, which callers with IPv6 go to
             (&[], &["192.0.2.1", "2001:db8::9"], &["192.0.2.1"], false),
             (&[], &[], &["192.0.2.1"], false),
@@ -119,7 +145,12 @@ mod tests {
         ] {
             let cnames = cnames.iter().map(|name| (*name).to_owned()).collect();
             let (addresses, target) = (addresses(at_name), addresses(at_target));
-            let found = PublicName { cnames, addresses, target, apex: false };
+            let found = PublicName {
+                cnames,
+                addresses,
+                target,
+                apex: false,
+            };
             assert_eq!(leads_to(&found, "t.example"), leads, "{found:?}");
         }
     }

@@ -1,8 +1,10 @@
-//! The step IdentityPropagated: every integration of every mapped API passes on who called, under the headers of the spec, an authorizer is asked
-//! where the spec has one, and nothing of it stays where the spec does not want it any more. What we set is marked on the API by one tag per
-//! header ([`HEADER_TAG`]) and one for the authorizer ([`AUTHORIZER_TAG`]) before it is set, and the tag goes after it; a header that somebody
-//! else set is left as it is. Where a change takes a deployment to become effective, another tag ([`PENDING_IDENTITY_TAG`]) remembers which
-//! deployments do not have it yet, so that anybody's next deployment counts.
+//! The step IdentityPropagated: every integration of every mapped API passes on who called, under the headers
+//! of the spec, an authorizer is asked where the spec has one, and nothing of it stays where the spec does
+//! not want it any more. What we set is marked on the API by one tag per header ([`HEADER_TAG`]) and one for
+//! the authorizer ([`AUTHORIZER_TAG`]) before it is set, and the tag goes after it; a header that somebody
+//! else set is left as it is. Where a change takes a deployment to become effective, another tag
+//! ([`PENDING_IDENTITY_TAG`]) remembers which deployments do not have it yet, so that anybody's next
+//! deployment counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +22,8 @@ use crate::{
 pub const HEADER_TAG: &str = "mtls-operator.io/header.";
 /// On an API, before an authorizer of ours is made there; the value is the ownership tag.
 pub const AUTHORIZER_TAG: &str = "mtls-operator.io/authorizer";
-/// On an API between a change of its headers and its deployment: the ids of the deployments that the mapped stages had before.
+/// On an API between a change of its headers and its deployment: the ids of the deployments that the mapped
+/// stages had before.
 pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";
 /// The longest value of a tag. Source: API Gateway Developer Guide, "Tag restrictions".
 const LONGEST_TAG: usize = 256;
@@ -35,20 +38,27 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    const NOTHING: Wanted<'static> = Wanted { headers: &BTreeMap::new(), authorizer: None };
+    const NOTHING: Wanted<'static> = Wanted {
+        headers: &BTreeMap::new(),
+        authorizer: None,
+    };
 
     fn is_nothing(&self) -> bool {
         self.headers.is_empty() && self.authorizer.is_none()
     }
 }
 
-/// A header in place: the API, the integration and the header's name. Or an authorizer: the API, the route and the authorizer's id.
+/// A header in place: the API, the integration and the header's name. Or an authorizer: the API, the route
+/// and the authorizer's id.
 pub type InPlace = BTreeSet<(String, Place, String)>;
 
 /// `None`: nothing is asked for, and nothing is left to take away.
 pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
     let (mut all, mut remarks): (Vec<StepPlan>, Vec<String>) = Default::default();
-    let asked = Wanted { headers: &d.identity, authorizer: d.authorizer.as_ref() };
+    let asked = Wanted {
+        headers: &d.identity,
+        authorizer: d.authorizer.as_ref(),
+    };
     for (id, api) in &o.apis {
         let mapped = d.mappings.values().any(|m| m.id == *id);
         let wanted = if mapped { asked } else { Wanted::NOTHING };
@@ -56,7 +66,14 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
             Err(why) if !wanted.is_nothing() => all.push(StepState::unknown(why).into()),
             Ok(Some(api)) if unsupported(&api.api).is_none() => {
                 let corrections = o.corrections.get(id).copied().unwrap_or_default();
-                all.extend(of_api(&d.placement, api, &wanted, d.rest_deployment, corrections, &mut remarks));
+                all.extend(of_api(
+                    &d.placement,
+                    api,
+                    &wanted,
+                    d.rest_deployment,
+                    corrections,
+                    &mut remarks,
+                ));
             }
             _ if !wanted.is_nothing() => all.push(StepState::WaitingFor(Step::ResolvedRefs).into()),
             _ => {}
@@ -71,13 +88,20 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
     }
     let mut step_plan = StepPlan::of_all(all)?;
     if let StepState::Done(_, message) = &mut step_plan.state {
-        remarks.iter().for_each(|remark| *message += &format!("; {remark}"));
+        remarks
+            .iter()
+            .for_each(|remark| *message += &format!("; {remark}"));
     }
     Some(step_plan)
 }
 
-/// What takes our headers out of an API again that is to have none, and our ownership tags off; `None`: there are none, or the API is gone.
-pub fn removal(placement: &Placement, api: &Seen<Option<Api>>, rest_deployment: RestDeployment) -> Option<StepPlan> {
+/// What takes our headers out of an API again that is to have none, and our ownership tags off; `None`: there
+/// are none, or the API is gone.
+pub fn removal(
+    placement: &Placement,
+    api: &Seen<Option<Api>>,
+    rest_deployment: RestDeployment,
+) -> Option<StepPlan> {
     match api {
         Err(why) => Some(StepState::unknown(why).into()),
         Ok(None) => None,
@@ -87,42 +111,62 @@ pub fn removal(placement: &Placement, api: &Seen<Option<Api>>, rest_deployment: 
 
 /// What takes our ownership tags off an API whose headers stay as they are.
 pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
-    let mut keys: Vec<_> = ours(placement, api).map(|name| format!("{HEADER_TAG}{name}")).collect();
+    let mut keys: Vec<_> = ours(placement, api)
+        .map(|name| format!("{HEADER_TAG}{name}"))
+        .collect();
     keys.extend(has_authorizer(placement, &api.api.tags).then(|| AUTHORIZER_TAG.to_owned()));
     if keys.is_empty() {
         return None;
     }
     let is_pending = api.api.tags.contains_key(PENDING_IDENTITY_TAG) && !others(placement, api);
     keys.extend(is_pending.then(|| PENDING_IDENTITY_TAG.to_owned()));
-    Some(Action::UntagApi { arn: api.api.arn.clone(), keys })
+    Some(Action::UntagApi {
+        arn: api.api.arn.clone(),
+        keys,
+    })
 }
 
 /// Whether a mapping to it has to stay, because what is ours has to be taken out of it first.
 pub(super) fn holds(placement: &Placement, api: &Seen<Option<Api>>) -> bool {
     match api {
         Err(_) => true,
-        Ok(api) => api.as_ref().is_some_and(|api| has_ownership_tag(placement, &api.api.tags)),
+        Ok(api) => api
+            .as_ref()
+            .is_some_and(|api| has_ownership_tag(placement, &api.api.tags)),
     }
 }
 
 /// The headers that are in place, whether or not their mark is, and the authorizers that are ours and asked.
 pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
     let mut all = InPlace::new();
-    for (id, api) in o.apis.iter().filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?))) {
+    for (id, api) in o
+        .apis
+        .iter()
+        .filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?)))
+    {
         for (name, source) in &d.identity {
             let expression = expression(api.api.protocol, source);
             let there = covered(api).filter(|i| value(api, i, name) == Some(&expression));
             all.extend(there.map(|i| (id.clone(), i.at.clone(), name.clone())));
         }
         for there in api.authorizers.iter().flatten() {
-            let is_ours =
-                |asked: &String| there.all.iter().any(|a| a.id == *asked && authorizer::is_ours(&d.placement, a));
-            all.extend(there.routes.iter().filter_map(|route| match &route.authorization {
-                Authorization::Authorizer(asked) if is_ours(asked) => {
-                    Some((id.clone(), route.at.clone(), asked.clone()))
-                }
-                _ => None,
-            }));
+            let is_ours = |asked: &String| {
+                there
+                    .all
+                    .iter()
+                    .any(|a| a.id == *asked && authorizer::is_ours(&d.placement, a))
+            };
+            all.extend(
+                there
+                    .routes
+                    .iter()
+                    .filter_map(|route| match &route.authorization {
+                        Authorization::Authorizer(asked) if is_ours(asked) => {
+                            Some((id.clone(), route.at.clone(), asked.clone()))
+                        }
+                        _ => None,
+                    }),
+            );
         }
     }
     all
@@ -130,21 +174,30 @@ pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
 
 /// The names of the headers that we marked as ours.
 fn ours<'a>(placement: &'a Placement, api: &'a Api) -> impl Iterator<Item = &'a str> {
-    ownership_tags(api).filter(|(_, owner)| **owner == placement.owner).map(|(name, _)| name)
+    ownership_tags(api)
+        .filter(|(_, owner)| **owner == placement.owner)
+        .map(|(name, _)| name)
 }
 
 fn ownership_tags(api: &Api) -> impl Iterator<Item = (&str, &String)> {
-    api.api.tags.iter().filter_map(|(key, owner)| Some((key.strip_prefix(HEADER_TAG)?, owner)))
+    api.api
+        .tags
+        .iter()
+        .filter_map(|(key, owner)| Some((key.strip_prefix(HEADER_TAG)?, owner)))
 }
 
 /// Whether somebody else has headers or an authorizer there, who still has to know what is not deployed.
 fn others(placement: &Placement, api: &Api) -> bool {
-    api.api.tags.iter().any(|(key, owner)| is_ownership_tag(key) && *owner != placement.owner)
+    api.api
+        .tags
+        .iter()
+        .any(|(key, owner)| is_ownership_tag(key) && *owner != placement.owner)
 }
 
 /// Whether a header or an authorizer there is this owner's.
 pub fn has_ownership_tag(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
-    tags.iter().any(|(key, owner)| is_ownership_tag(key) && *owner == placement.owner)
+    tags.iter()
+        .any(|(key, owner)| is_ownership_tag(key) && *owner == placement.owner)
 }
 
 /// Whether an authorizer of this owner's is there, or was to be made.
@@ -167,7 +220,10 @@ fn of_api(
 ) -> Option<StepPlan> {
     let id = &api.api.id;
     let headers = wanted.headers;
-    let leaving: Vec<_> = ours(placement, api).filter(|name| !headers.contains_key(*name)).map(str::to_owned).collect();
+    let leaving: Vec<_> = ours(placement, api)
+        .filter(|name| !headers.contains_key(*name))
+        .map(str::to_owned)
+        .collect();
     let is_ours = has_authorizer(placement, &api.api.tags);
     if wanted.is_nothing() && leaving.is_empty() && !is_ours {
         return None;
@@ -186,7 +242,8 @@ fn of_api(
             StepState::blocked(
                 Reason::ContestedByOther,
                 format!(
-                    "something else keeps taking away {}: have what manages that API (CloudFormation, Terraform, ...) set it itself, or \
+                    "something else keeps taking away {}: have what manages that API (CloudFormation, \
+                     Terraform, ...) set it itself, or \
                      take it out of spec.identity; until then callers can send such headers themselves",
                     missing.join(", ")
                 ),
@@ -203,22 +260,35 @@ fn of_api(
     let arn = &api.api.arn;
     let mut actions = Vec::new();
     if !tags.is_empty() {
-        actions.push(Action::TagApi { arn: arn.clone(), tags });
+        actions.push(Action::TagApi {
+            arn: arn.clone(),
+            tags,
+        });
     }
     actions.extend(authorizer.first);
     actions.extend(authorizer.routes);
     actions.extend(parameters.actions);
-    // What is still served without the change: all, once there is one; else those whose deployment is one from before.
+    // What is still served without the change: all, once there is one; else those whose deployment is one
+    // from before.
     let pending = api.api.tags.get(PENDING_IDENTITY_TAG);
     let before: BTreeSet<_> = pending.iter().flat_map(|ids| ids.split(' ')).collect();
     let behind = |stage: &&&Stage| changed || pending.is_some() && before.contains(deployment(stage));
-    let undeployed: Vec<_> = by_hand.iter().filter(behind).map(|stage| stage.name.clone()).collect();
+    let undeployed: Vec<_> = by_hand
+        .iter()
+        .filter(behind)
+        .map(|stage| stage.name.clone())
+        .collect();
     let deployed = undeployed.is_empty() || may_deploy;
-    // Headers that nobody asks for any more do no harm until somebody deploys. An authorizer that is gone would.
+    // Headers that nobody asks for any more do no harm until somebody deploys. An authorizer that is gone
+    // would.
     let settled = deployed || wanted.is_nothing() && !is_ours;
     if may_deploy && !undeployed.is_empty() {
         let (protocol, api_id) = (api.api.protocol, id.clone());
-        actions.push(Action::Deploy { protocol, api_id, stages: undeployed.clone() });
+        actions.push(Action::Deploy {
+            protocol,
+            api_id,
+            stages: undeployed.clone(),
+        });
     }
     let mut done = Vec::new();
     if settled {
@@ -231,16 +301,22 @@ fn of_api(
         }
     }
     if !done.is_empty() {
-        actions.push(Action::UntagApi { arn: arn.clone(), keys: done });
+        actions.push(Action::UntagApi {
+            arn: arn.clone(),
+            keys: done,
+        });
     }
-    let from_authorizer = headers.values().any(|source| source.starts_with(AUTHORIZER_SOURCE));
+    let from_authorizer = headers
+        .values()
+        .any(|source| source.starts_with(AUTHORIZER_SOURCE));
     let state = if let Some((reason, problem)) = authorizer.problem {
         StepState::blocked(reason, problem)
     } else if !parameters.not_owned.is_empty() {
         StepState::blocked(
             Reason::ForeignOwner,
             format!(
-                "somebody else sets {}: it is left as it is. Take it away there, or choose another name in spec.identity",
+                "somebody else sets {}: it is left as it is. Take it away there, or choose another name in \
+                 spec.identity",
                 parameters.not_owned.join(", ")
             ),
         )
@@ -248,7 +324,8 @@ fn of_api(
         StepState::blocked(
             Reason::ForeignOwner,
             format!(
-                "{}: another authorization is there and is left as it is, so that the authorizer of spec.identity is not asked. Take that one \
+                "{}: another authorization is there and is left as it is, so that the authorizer of \
+                 spec.identity is not asked. Take that one \
                  away, or the headers with authorizerKey",
                 authorizer.others.join(", ")
             ),
@@ -258,16 +335,24 @@ fn of_api(
         StepState::blocked(
             Reason::WaitingForDeployment,
             format!(
-                "what {id} has of spec.identity is {what}, but not served so: it takes a deployment to stage {}, which publishes every other \
+                "what {id} has of spec.identity is {what}, but not served so: it takes a deployment to stage \
+                 {}, which publishes every other \
                  pending change of {id} too. Deploy it, or set spec.restDeployment to Allow",
                 undeployed.join(", ")
             ),
         )
     } else if !actions.is_empty() {
-        let what = if missing.is_empty() { format!("headers of {id}") } else { missing.join(", ") };
+        let what = if missing.is_empty() {
+            format!("headers of {id}")
+        } else {
+            missing.join(", ")
+        };
         StepState::InProgress(format!("setting {what}"))
     } else {
-        StepState::done(Reason::Programmed, "every integration of the mapped APIs that takes headers passes them on")
+        StepState::done(
+            Reason::Programmed,
+            "every integration of the mapped APIs that takes headers passes them on",
+        )
     };
     let at = |what: &[String]| what.join(", ");
     let others = Some(&authorizer.others).filter(|others| !others.is_empty());
@@ -275,7 +360,8 @@ fn of_api(
     remarks.extend(others.map(|others| format!("another authorization is left as it is on {}", at(others))));
     remarks.extend(untagged.map(|untagged| {
         format!(
-            "without the ownership tag (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any more: {}",
+            "without the ownership tag (the tag {HEADER_TAG}...), so that it stays when nobody asks for it \
+             any more: {}",
             at(untagged)
         )
     }));
@@ -295,16 +381,27 @@ struct Parameters {
     untagged: Vec<String>,
 }
 
-fn parameters(placement: &Placement, api: &Api, headers: &BTreeMap<String, String>, leaving: &[String]) -> Parameters {
+fn parameters(
+    placement: &Placement,
+    api: &Api,
+    headers: &BTreeMap<String, String>,
+    leaving: &[String],
+) -> Parameters {
     let id = &api.api.id;
     let mut p = Parameters::default();
     let mut changes: BTreeMap<&Place, (BTreeMap<String, String>, BTreeSet<String>)> = BTreeMap::new();
     for (name, source) in headers {
         let expression = expression(api.api.protocol, source);
-        let tag = ownership_tags(api).find(|(tagged, _)| tagged == name).map(|(_, owner)| owner);
-        let wrong: Vec<_> = covered(api).filter(|i| value(api, i, name) != Some(&expression)).collect();
+        let tag = ownership_tags(api)
+            .find(|(tagged, _)| tagged == name)
+            .map(|(_, owner)| owner);
+        let wrong: Vec<_> = covered(api)
+            .filter(|i| value(api, i, name) != Some(&expression))
+            .collect();
         let is_ours = tag == Some(&placement.owner);
-        let theirs = wrong.iter().find(|i| !is_ours && (tag.is_some() || sets(i, name)));
+        let theirs = wrong
+            .iter()
+            .find(|i| !is_ours && (tag.is_some() || sets(i, name)));
         if let Some(there) = theirs {
             p.not_owned.push(format!("{name} at {} of {id}", there.at));
             continue;
@@ -317,39 +414,68 @@ fn parameters(placement: &Placement, api: &Api, headers: &BTreeMap<String, Strin
             continue;
         }
         if !is_ours {
-            p.tags.insert(format!("{HEADER_TAG}{name}"), placement.owner.clone());
+            p.tags
+                .insert(format!("{HEADER_TAG}{name}"), placement.owner.clone());
         }
         for integration in wrong {
             p.missing.push(format!("{name} at {} of {id}", integration.at));
             let (set, remove) = changes.entry(&integration.at).or_default();
             // Under other keys the caller's own would be passed on, too.
-            remove.extend(keys(integration, name).filter(|key| **key != parameter(api, name)).cloned());
+            remove.extend(
+                keys(integration, name)
+                    .filter(|key| **key != parameter(api, name))
+                    .cloned(),
+            );
             set.insert(parameter(api, name), expression.clone());
         }
     }
     for name in leaving {
-        for integration in
-            api.integrations.iter().flatten().flatten().filter(|i| value(api, i, name).is_some_and(|v| is_context(v)))
+        for integration in api
+            .integrations
+            .iter()
+            .flatten()
+            .flatten()
+            .filter(|i| value(api, i, name).is_some_and(|v| is_context(v)))
         {
-            changes.entry(&integration.at).or_default().1.insert(parameter(api, name));
+            changes
+                .entry(&integration.at)
+                .or_default()
+                .1
+                .insert(parameter(api, name));
         }
     }
     for integration in api.integrations.iter().flatten().flatten() {
-        let Some((set, remove)) = changes.remove(&integration.at) else { continue };
-        let others = integration.parameters.iter().filter(|(key, _)| !set.contains_key(*key) && !remove.contains(*key));
+        let Some((set, remove)) = changes.remove(&integration.at) else {
+            continue;
+        };
+        let others = integration
+            .parameters
+            .iter()
+            .filter(|(key, _)| !set.contains_key(*key) && !remove.contains(*key));
         let others = others.map(|(key, value)| (key.clone(), value.clone())).collect();
         let (api_id, at) = (id.clone(), integration.at.clone());
-        p.actions.push(Action::ChangeParameters { api_id, at, set, remove, others });
+        p.actions.push(Action::ChangeParameters {
+            api_id,
+            at,
+            set,
+            remove,
+            others,
+        });
     }
     p
 }
 
 /// The integrations that headers can be mapped on.
 fn covered(api: &Api) -> impl Iterator<Item = &Integration> {
-    api.integrations.iter().flatten().flatten().filter(|integration| integration.takes_headers)
+    api.integrations
+        .iter()
+        .flatten()
+        .flatten()
+        .filter(|integration| integration.takes_headers)
 }
 
-/// The request parameter that sets a header whatever the caller sends. `append:` would leave the caller's in front.
+/// The request parameter that sets a header whatever the caller sends. `append:` would leave the caller's in
+/// front.
 fn parameter(api: &Api, name: &str) -> String {
     match api.api.protocol {
         Protocol::Rest => format!("integration.request.header.{name}"),
@@ -359,8 +485,10 @@ fn parameter(api: &Api, name: &str) -> String {
 
 /// The request parameters about a header, however its name is written.
 fn keys<'a>(integration: &'a Integration, name: &'a str) -> impl Iterator<Item = &'a String> {
-    let about =
-        move |key: &str| key.rsplit_once("header.").is_some_and(|(_, header)| header.eq_ignore_ascii_case(name));
+    let about = move |key: &str| {
+        key.rsplit_once("header.")
+            .is_some_and(|(_, header)| header.eq_ignore_ascii_case(name))
+    };
     integration.parameters.keys().filter(move |key| about(key))
 }
 
@@ -388,15 +516,22 @@ fn expression(protocol: Protocol, source: &str) -> String {
 
 fn is_context(value: &str) -> bool {
     let value = value.trim_start_matches('$');
-    ["context.identity.clientCert.", "context.authorizer."].iter().any(|source| value.starts_with(source))
+    ["context.identity.clientCert.", "context.authorizer."]
+        .iter()
+        .any(|source| value.starts_with(source))
 }
 
 /// A stage that nothing was deployed to yet is named, too: its first deployment is another.
 fn deployment(stage: &Stage) -> &str {
-    if stage.deployment_id.is_empty() { "none" } else { &stage.deployment_id }
+    if stage.deployment_id.is_empty() {
+        "none"
+    } else {
+        &stage.deployment_id
+    }
 }
 
-/// As many as the tag holds; the rest, more than twenty stages with a deployment of its own each, counts as deployed.
+/// As many as the tag holds; the rest, more than twenty stages with a deployment of its own each, counts as
+/// deployed.
 fn deployments(stages: &[&Stage]) -> String {
     let ids: BTreeSet<_> = stages.iter().map(|stage| deployment(stage)).collect();
     let mut all = String::new();

@@ -28,14 +28,23 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
     // Only over its mapping is an API found again whose headers have to be taken away.
     let held = |m: &Mapping| {
         let listed = d.mappings.values().any(|mapped| mapped.id == m.api_id);
-        !listed && o.apis.get(&m.api_id).is_some_and(|api| identity::holds(&d.placement, api))
+        !listed
+            && o.apis
+                .get(&m.api_id)
+                .is_some_and(|api| identity::holds(&d.placement, api))
     };
     let mut holding = false;
-    let unlisted: Vec<_> = there.iter().filter(|m| !d.mappings.contains_key(&m.path)).collect();
+    let unlisted: Vec<_> = there
+        .iter()
+        .filter(|m| !d.mappings.contains_key(&m.path))
+        .collect();
     if !keeps_unlisted(&d.placement, g) {
         let (stay, go): (Vec<&Mapping>, Vec<&Mapping>) = unlisted.iter().partition(|m| held(m));
         holding |= !stay.is_empty();
-        actions.extend(go.iter().map(|m| Action::DeleteMapping { id: m.id.clone(), path: m.path.clone() }));
+        actions.extend(go.iter().map(|m| Action::DeleteMapping {
+            id: m.id.clone(),
+            path: m.path.clone(),
+        }));
     }
     for (path, mapped) in &d.mappings {
         let existing = there.iter().find(|m| m.path == *path);
@@ -52,7 +61,12 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
                 let (path, api_id, stage) = (path.clone(), mapped.id.clone(), mapped.stage.clone());
                 actions.push(match existing {
                     None => Action::CreateMapping { path, api_id, stage },
-                    Some(m) => Action::UpdateMapping { id: m.id.clone(), path, api_id, stage },
+                    Some(m) => Action::UpdateMapping {
+                        id: m.id.clone(),
+                        path,
+                        api_id,
+                        stage,
+                    },
                 });
             }
             _ => missing.push(format!("{path:?} ({}/{})", mapped.id, mapped.stage)),
@@ -61,7 +75,10 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
     let state = if !missing.is_empty() {
         StepState::blocked(
             Reason::RefNotFound,
-            format!("these mappings wait for their API or stage, the others are served: {}", missing.join(", ")),
+            format!(
+                "these mappings wait for their API or stage, the others are served: {}",
+                missing.join(", ")
+            ),
         )
     } else if let Some(why) = unseen {
         StepState::unknown(why)
@@ -71,7 +88,10 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
         StepState::WaitingFor(Step::IdentityPropagated)
     } else if !unlisted.is_empty() {
         let kept: Vec<_> = unlisted.iter().map(|m| format!("{:?}", m.path)).collect();
-        StepState::done(Reason::Programmed, format!("all mappings are there; kept unlisted: {}", kept.join(", ")))
+        StepState::done(
+            Reason::Programmed,
+            format!("all mappings are there; kept unlisted: {}", kept.join(", ")),
+        )
     } else {
         StepState::done(Reason::Programmed, "all mappings are there, and no others")
     };

@@ -39,8 +39,10 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 problems.push((
                     Reason::SecretNotOwned,
                     format!(
-                        "authority {}: the Secret {secret} is not one that the operator made: {why}. It is not trusted, and issues nothing. \
-                         Delete it (the operator then makes its own, unless one was lost: restore that), or use it on purpose, with secretRef \
+                        "authority {}: the Secret {secret} is not one that the operator made: {why}. It is \
+                         not trusted, and issues nothing. \
+                         Delete it (the operator then makes its own, unless one was lost: restore that), or \
+                         use it on purpose, with secretRef \
                          in an authority of another name",
                         wanted.name
                     ),
@@ -50,9 +52,17 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
         }
         match (o.authorities.get(&wanted.name), &wanted.source) {
             (Some(Source::Unseen(why)), _) => unseen = Some(why),
-            (Some(Source::Read { key: Key::Mismatch, .. }), _) if wanted.issues() => problems.push((
+            (
+                Some(Source::Read {
+                    key: Key::Mismatch, ..
+                }),
+                _,
+            ) if wanted.issues() => problems.push((
                 Reason::InvalidCACertificateRef,
-                format!("authority {}: the private key does not belong to its certificate", wanted.name),
+                format!(
+                    "authority {}: the private key does not belong to its certificate",
+                    wanted.name
+                ),
             )),
             // We made both, and the certificate without its key issues nothing.
             (Some(Source::Read { key: Key::Absent, .. }), DesiredSource::Generated { secret, .. })
@@ -61,7 +71,8 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 problems.push((
                     Reason::AuthorityKeyLost,
                     format!(
-                        "authority {}: the Secret {secret} has no private key any more. Restore it from a backup, or add an authority under \
+                        "authority {}: the Secret {secret} has no private key any more. Restore it from a \
+                         backup, or add an authority under \
                          another name and make that the issuing one",
                         wanted.name
                     ),
@@ -76,7 +87,9 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             }
             (Some(Source::Several(all)), _) => {
                 let missing = all.values().filter_map(|found| match found {
-                    Source::Missing(what) => Some((Reason::RefNotFound, format!("authority {}: {what}", wanted.name))),
+                    Source::Missing(what) => {
+                        Some((Reason::RefNotFound, format!("authority {}: {what}", wanted.name)))
+                    }
                     _ => None,
                 });
                 problems.extend(missing);
@@ -86,21 +99,39 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 Ok(known) if known.contains(wanted.name.as_str()) => problems.push((
                     Reason::AuthorityKeyLost,
                     format!(
-                        "authority {}: its Secret is gone while its certificate is trusted. Restore the Secret from a backup, or add an \
+                        "authority {}: its Secret is gone while its certificate is trusted. Restore the \
+                         Secret from a backup, or add an \
                          authority under another name and make that the issuing one",
                         wanted.name
                     ),
                 )),
                 Ok(_) => {
                     let recorded = o.recorded.get(&wanted.name).cloned();
-                    actions.push(Action::GenerateAuthority { authority: wanted.name.clone(), recorded });
+                    actions.push(Action::GenerateAuthority {
+                        authority: wanted.name.clone(),
+                        recorded,
+                    });
                 }
             },
-            (None, _) => problems.push((Reason::RefNotFound, format!("authority {}: its source is not there", wanted.name))),
-            (Some(Source::Missing(what)), _) => problems.push((Reason::RefNotFound, format!("authority {}: {what}", wanted.name))),
+            (None, _) => problems.push((
+                Reason::RefNotFound,
+                format!("authority {}: its source is not there", wanted.name),
+            )),
+            (Some(Source::Missing(what)), _) => problems.push((
+                Reason::RefNotFound,
+                format!(
+                    "authority {}: \
+                                              {what}",
+                    wanted.name
+                ),
+            )),
         }
     }
-    for finding in compiled.iter().flat_map(|c| &c.findings).filter(|f| f.severity == Severity::Refused) {
+    for finding in compiled
+        .iter()
+        .flat_map(|c| &c.findings)
+        .filter(|f| f.severity == Severity::Refused)
+    {
         let reason = match finding.reason {
             lint::Reason::SubjectReused => Reason::AuthoritySubjectReused,
             // Said above, with the object's name; or by the truststore's own condition.
@@ -126,20 +157,28 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 ),
             )),
             Some(Ok(Some(Api { api, .. }))) if let Some(why) = unsupported(api) => {
-                problems.push((Reason::ApiNotSupported, format!("mapping {path:?}: the API {} {why}", mapped.id)));
+                problems.push((
+                    Reason::ApiNotSupported,
+                    format!("mapping {path:?}: the API {} {why}", mapped.id),
+                ));
             }
-            Some(Ok(Some(api))) if api.stages.get(&mapped.stage).is_none_or(Option::is_none) => problems.push((
-                Reason::StageNotFound,
-                format!("mapping {path:?}: the API {} has no stage {}", mapped.id, mapped.stage),
-            )),
+            Some(Ok(Some(api))) if api.stages.get(&mapped.stage).is_none_or(Option::is_none) => problems
+                .push((
+                    Reason::StageNotFound,
+                    format!(
+                        "mapping {path:?}: the API {} has no stage {}",
+                        mapped.id, mapped.stage
+                    ),
+                )),
             Some(Ok(Some(_))) => {}
             Some(Err(why)) => unseen = Some(why),
         }
     }
     let state = match (problems.first(), unseen, actions.is_empty()) {
-        (Some((reason, _)), ..) => {
-            StepState::blocked(*reason, listed(problems.iter().map(|(_, problem)| problem.as_str()), MOST_TOLD))
-        }
+        (Some((reason, _)), ..) => StepState::blocked(
+            *reason,
+            listed(problems.iter().map(|(_, problem)| problem.as_str()), MOST_TOLD),
+        ),
         (None, Some(why), _) => StepState::unknown(why),
         (None, None, false) => StepState::InProgress("generating the authority's key and certificate".into()),
         (None, None, true) => StepState::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
@@ -162,13 +201,17 @@ fn missing<'o>(o: &'o Observed, authority: &str) -> Option<&'o str> {
     }
 }
 
-/// Why no custom domain with mutual TLS can serve it. Source: API Gateway Developer Guide, "How to turn on mutual TLS authentication".
+/// Why no custom domain with mutual TLS can serve it. Source: API Gateway Developer Guide, "How to turn on
+/// mutual TLS authentication".
 pub(super) fn unsupported(api: &gateway::Api) -> Option<&'static str> {
     match api.protocol {
-        Protocol::WebSocket => Some("is a WebSocket API: mutual TLS is for HTTP and REST APIs; map one of those"),
-        Protocol::Rest if api.private => {
-            Some("is private, and mutual TLS is not for private APIs: map a regional one, or change its endpoint type")
+        Protocol::WebSocket => {
+            Some("is a WebSocket API: mutual TLS is for HTTP and REST APIs; map one of those")
         }
+        Protocol::Rest if api.private => Some(
+            "is private, and mutual TLS is not for private APIs: map a regional one, or change its endpoint \
+             type",
+        ),
         Protocol::Http | Protocol::Rest => None,
     }
 }
@@ -177,7 +220,10 @@ pub(super) fn unsupported(api: &gateway::Api) -> Option<&'static str> {
 fn known<'o>(d: &Desired, o: &'o Observed) -> Result<BTreeSet<&'o str>, &'o Unseen> {
     o.published.as_ref()?;
     o.pinned.as_ref()?;
-    Ok(generated::trusted(d, o).into_iter().map(|entry| entry.authority.as_str()).collect())
+    Ok(generated::trusted(d, o)
+        .into_iter()
+        .map(|entry| entry.authority.as_str())
+        .collect())
 }
 
 #[cfg(test)]
@@ -196,8 +242,13 @@ mod tests {
     };
 
     fn made(common_name: &str) -> Certificate {
-        let request = AuthorityRequest { common_name: common_name.into(), ..request(common_name) };
-        parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem).unwrap().remove(0)
+        let request = AuthorityRequest {
+            common_name: common_name.into(),
+            ..request(common_name)
+        };
+        parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem)
+            .unwrap()
+            .remove(0)
     }
 
     fn read(certificates: &[&Certificate], key: Key) -> Source {
@@ -229,7 +280,10 @@ mod tests {
         d.authorities.push(DesiredAuthority {
             name: "next".into(),
             state: AuthorityState::Active,
-            source: DesiredSource::Generated { secret: "partners.next-ca".into(), request: request("Partners 2027") },
+            source: DesiredSource::Generated {
+                secret: "partners.next-ca".into(),
+                request: request("Partners 2027"),
+            },
         });
         o.authorities.insert("next".into(), found);
         (d, o)
@@ -249,10 +303,18 @@ mod tests {
 
         let unlabelled = Source::NotOwned("it lacks the label x=y".into());
         for (what, found, planted) in [
-            ("another subject", read(&[&mallory, &mallory], Key::Matches), &mallory),
+            (
+                "another subject",
+                read(&[&mallory, &mallory], Key::Matches),
+                &mallory,
+            ),
             ("without a key", read(&[&mallory], Key::Absent), &mallory),
             ("the right subject", read(&[&twin, &twin], Key::Matches), &twin),
-            ("beside what is ours", read(&[&own, &mallory], Key::Matches), &mallory),
+            (
+                "beside what is ours",
+                read(&[&own, &mallory], Key::Matches),
+                &mallory,
+            ),
             ("without labels", unlabelled, &mallory),
         ] {
             let (d, mut o) = with_next(found);
@@ -264,34 +326,53 @@ mod tests {
             }
             assert!(!trusts(&d, &o, planted), "{what}");
             let refused = plan(&d, &o, now()).truststore.unwrap().refused_issuers;
-            assert_eq!(refused, [""; 0], "{what}: nothing issues with it, so that nothing is refused");
+            assert_eq!(
+                refused, [""; 0],
+                "{what}: nothing issues with it, so that nothing is refused"
+            );
         }
     }
 
     #[test]
     fn a_key_that_is_gone_is_lost_whatever_is_on_record() {
         let (d, mut o) = settled();
-        o.authorities.insert("partners".into(), Source::Missing("no Secret".into()));
+        o.authorities
+            .insert("partners".into(), Source::Missing("no Secret".into()));
         assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost));
         o.recorded.clear();
         assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost));
         // One in its place is not it.
         let twin = made("Partners");
-        o.authorities.insert("partners".into(), read(&[&twin, &twin], Key::Matches));
+        o.authorities
+            .insert("partners".into(), read(&[&twin, &twin], Key::Matches));
         assert_eq!(resolved(&d, &o).0, Some(Reason::SecretNotOwned));
         let (_, own) = settled();
         o.authorities = own.authorities;
         assert_eq!(resolved(&d, &o).0, None, "restored, and known by the truststore");
-        let Some(Source::Read { certificates: Ok(certificates), .. }) = o.authorities.get("partners") else { panic!() };
+        let Some(Source::Read {
+            certificates: Ok(certificates),
+            ..
+        }) = o.authorities.get("partners")
+        else {
+            panic!()
+        };
         let own = certificates[0].clone();
-        o.authorities.insert("partners".into(), read(&[&own], Key::Absent));
-        assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost), "ours, without its key");
+        o.authorities
+            .insert("partners".into(), read(&[&own], Key::Absent));
+        assert_eq!(
+            resolved(&d, &o).0,
+            Some(Reason::AuthorityKeyLost),
+            "ours, without its key"
+        );
         // Nothing was ever trusted: a key on record that got no further is created again.
         let mut o = empty().observed();
         o.recorded.insert("partners".into(), own.spki_sha256.clone());
         let again = plan(&d, &o, now());
         let again: Vec<_> = again.actions().map(|(_, action)| action).collect();
-        let expected = Action::GenerateAuthority { authority: "partners".into(), recorded: Some(own.spki_sha256) };
+        let expected = Action::GenerateAuthority {
+            authority: "partners".into(),
+            recorded: Some(own.spki_sha256),
+        };
         assert!(again.contains(&&expected), "{again:?}");
     }
 
@@ -299,24 +380,38 @@ mod tests {
     fn what_may_say_whose_it_is_and_cannot_be_seen_decides_nothing() {
         let (d, mut o) = settled();
         o.recorded.clear();
-        let unseen = || Unseen { reason: Reason::Unreachable, message: "no answer".into() };
+        let unseen = || Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        };
         o.published = Err(unseen());
         let plan = plan(&d, &o, now());
         assert_eq!(
             plan.steps[&super::super::Step::ResolvedRefs].state,
-            StepState::Done(Reason::ResolvedRefs, "everything the spec refers to is there".into()),
+            StepState::Done(
+                Reason::ResolvedRefs,
+                "everything the spec refers to is there".into()
+            ),
             "the one in use says it"
         );
         let empty = simulation::empty().observed();
         o.pinned = empty.pinned;
-        let state = super::super::plan(&d, &o, now()).steps[&super::super::Step::ResolvedRefs].state.clone();
+        let state = super::super::plan(&d, &o, now()).steps[&super::super::Step::ResolvedRefs]
+            .state
+            .clone();
         assert_eq!(state, StepState::Unknown(unseen()));
     }
 
     #[test]
     fn distrust_takes_away_what_the_entry_had_whatever_is_planted_in_its_secret() {
         let (mut d, mut o) = settled();
-        let Some(Source::Read { certificates: Ok(own), .. }) = o.authorities.get("partners").cloned() else { panic!() };
+        let Some(Source::Read {
+            certificates: Ok(own),
+            ..
+        }) = o.authorities.get("partners").cloned()
+        else {
+            panic!()
+        };
         let other = made("Other");
         d.authorities.push(DesiredAuthority {
             name: "other".into(),
@@ -329,7 +424,10 @@ mod tests {
         let unlabelled = Source::NotOwned("it lacks the label x=y".into());
         for (what, found) in [
             ("its own", read(&[&own[0], &own[0]], Key::Matches)),
-            ("somebody else's that is trusted", read(&[&other, &other], Key::Matches)),
+            (
+                "somebody else's that is trusted",
+                read(&[&other, &other], Key::Matches),
+            ),
             ("the same without a key", read(&[&other], Key::Absent)),
             ("the same beside its own", read(&[&own[0], &other], Key::Matches)),
             ("without labels", unlabelled),

@@ -18,9 +18,10 @@ use crate::{
     },
 };
 
-/// The ClientCertificates that are trusted themselves. What one of them had before stays for `overlap`, as if it had issued it; with its
-/// ClientCertificate everything goes at once. And so does what no release of ours can have issued, whoever has it: such an anchor may be
-/// an authority. `others` are the sources of the authorities.
+/// The ClientCertificates that are trusted themselves. What one of them had before stays for `overlap`, as if
+/// it had issued it; with its ClientCertificate everything goes at once. And so does what no release of ours
+/// can have issued, whoever has it: such an anchor may be an authority. `others` are the sources of the
+/// authorities.
 pub(super) fn sources(
     d: &Desired,
     o: &Observed,
@@ -41,52 +42,90 @@ pub(super) fn sources(
         }
     };
     let wanted = d.self_signed.iter().map(|wanted| {
-        let read =
-            o.self_signed.as_ref().ok().and_then(|all| all.get(&wanted.entry)).filter(|_| wanted.secrets.is_some());
+        let read = o
+            .self_signed
+            .as_ref()
+            .ok()
+            .and_then(|all| all.get(&wanted.entry))
+            .filter(|_| wanted.secrets.is_some());
         let may_be_trusted = |c: &&Certificate| {
             let is_asked_for = form::signed_itself_for(c, &wanted.request, now).is_ok();
             (is_asked_for || is_there_already(c, wanted, previous)) && may_stay(c, Some(wanted))
         };
         let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
-        source(wanted.entry.clone(), compile::State::Active, trusted.ok_or(SourceError::Missing))
+        source(
+            wanted.entry.clone(),
+            compile::State::Active,
+            trusted.ok_or(SourceError::Missing),
+        )
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
-    let gone = gone.into_iter().map(|entry| source(entry.to_owned(), compile::State::Withdrawn, Ok(vec![])));
+    let gone = gone
+        .into_iter()
+        .map(|entry| source(entry.to_owned(), compile::State::Withdrawn, Ok(vec![])));
     let hidden = previous.map(|bundle| out_of_view(d, bundle)).unwrap_or_default();
-    let hidden =
-        hidden.into_iter().map(|entry| source(entry.to_owned(), compile::State::Active, Err(SourceError::Missing)));
-    let refused = previous.map(|bundle| refused(d, bundle, others)).unwrap_or_default();
-    let refused =
-        (!refused.is_empty()).then(|| source(clients::REFUSED.to_owned(), compile::State::Withdrawn, Ok(refused)));
+    let hidden = hidden.into_iter().map(|entry| {
+        source(
+            entry.to_owned(),
+            compile::State::Active,
+            Err(SourceError::Missing),
+        )
+    });
+    let refused = previous
+        .map(|bundle| refused(d, bundle, others))
+        .unwrap_or_default();
+    let refused = (!refused.is_empty()).then(|| {
+        source(
+            clients::REFUSED.to_owned(),
+            compile::State::Withdrawn,
+            Ok(refused),
+        )
+    });
     wanted.chain(gone).chain(hidden).chain(refused).collect()
 }
 
-/// A certificate that was issued for an earlier spec is listed as long as it is handed out: its successor has to be trusted
-/// everywhere before it is superseded, however short the overlap. A grant still has to admit its names.
+/// A certificate that was issued for an earlier spec is listed as long as it is handed out: its successor has
+/// to be trusted everywhere before it is superseded, however short the overlap. A grant still has to admit
+/// its names.
 fn is_there_already(certificate: &Certificate, wanted: &SelfSigned, previous: Option<&Bundle>) -> bool {
     let mut there = previous.iter().flat_map(|bundle| &bundle.entries);
-    let is_it = |e: &Entry| e.authority == wanted.entry && e.keep_until.is_none() && e.certificate == *certificate;
+    let is_it =
+        |e: &Entry| e.authority == wanted.entry && e.keep_until.is_none() && e.certificate == *certificate;
     there.any(is_it)
 }
 
-/// Whether a release of the operator could have issued it for itself, and a grant admits its names, be they those of the
-/// spec or of an earlier one.
+/// Whether a release of the operator could have issued it for itself, and a grant admits its names, be they
+/// those of the spec or of an earlier one.
 fn may_stay(certificate: &Certificate, wanted: Option<&SelfSigned>) -> bool {
-    let Ok(said) = form::signed_itself(certificate) else { return false };
+    let Ok(said) = form::signed_itself(certificate) else {
+        return false;
+    };
     let grants = wanted.and_then(|wanted| wanted.grants.as_ref());
     grants.is_none_or(|grants| grants.iter().any(|grant| evaluation::admits_names(&said, grant)))
 }
 
-/// Certificates in this truststore that may not stay for any ClientCertificate. An authority that the spec lists is trusted
-/// for itself.
+/// Certificates in this truststore that may not stay for any ClientCertificate. An authority that the spec
+/// lists is trusted for itself.
 fn refused(d: &Desired, bundle: &Bundle, others: &[compile::Source]) -> Vec<Certificate> {
     let listed = |c: &Certificate| {
-        let active = others.iter().filter(|source| source.state == compile::State::Active);
-        active.flat_map(|source| source.certificates.iter().flatten()).any(|other| identity(other) == identity(c))
+        let active = others
+            .iter()
+            .filter(|source| source.state == compile::State::Active);
+        active
+            .flat_map(|source| source.certificates.iter().flatten())
+            .any(|other| identity(other) == identity(c))
     };
-    let wanted = |entry: &Entry| d.self_signed.iter().find(|wanted| wanted.entry == entry.authority);
-    let own = bundle.entries.iter().filter(|entry| clients::is_self_signed(&entry.authority));
-    let refused = own.filter(|entry| !may_stay(&entry.certificate, wanted(entry)) && !listed(&entry.certificate));
+    let wanted = |entry: &Entry| {
+        d.self_signed
+            .iter()
+            .find(|wanted| wanted.entry == entry.authority)
+    };
+    let own = bundle
+        .entries
+        .iter()
+        .filter(|entry| clients::is_self_signed(&entry.authority));
+    let refused =
+        own.filter(|entry| !may_stay(&entry.certificate, wanted(entry)) && !listed(&entry.certificate));
     refused.map(|entry| entry.certificate.clone()).collect()
 }
 
@@ -97,11 +136,17 @@ pub fn withdrawn<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
 
 /// Of whose ClientCertificate nobody can say whether it is there: what they have stays as it is.
 fn out_of_view<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
-    unlisted(d, bundle).filter(|entry| !is_in_view(d, entry)).collect()
+    unlisted(d, bundle)
+        .filter(|entry| !is_in_view(d, entry))
+        .collect()
 }
 
 fn unlisted<'b>(d: &Desired, bundle: &'b Bundle) -> impl Iterator<Item = &'b str> {
-    let entries = bundle.entries.iter().map(|e| e.authority.as_str()).filter(|entry| clients::is_self_signed(entry));
+    let entries = bundle
+        .entries
+        .iter()
+        .map(|e| e.authority.as_str())
+        .filter(|entry| clients::is_self_signed(entry));
     entries.filter(|entry| !d.self_signed.iter().any(|wanted| wanted.entry == *entry))
 }
 
@@ -133,9 +178,13 @@ mod tests {
     };
 
     fn certificate(common_name: &str) -> Certificate {
-        leaf::self_sign(&request(common_name), &generate(KeyKind::EcdsaP256).unwrap(), simulation::now())
-            .unwrap()
-            .certificate
+        leaf::self_sign(
+            &request(common_name),
+            &generate(KeyKind::EcdsaP256).unwrap(),
+            simulation::now(),
+        )
+        .unwrap()
+        .certificate
     }
 
     fn wanted(name: &str) -> SelfSigned {
@@ -168,12 +217,18 @@ mod tests {
                 self.d.self_signed.push(wanted.clone());
             }
             let certificates = certificates.iter().map(|c| (*c).clone()).collect();
-            self.o.self_signed.as_mut().unwrap().insert(wanted.entry, certificates);
+            self.o
+                .self_signed
+                .as_mut()
+                .unwrap()
+                .insert(wanted.entry, certificates);
         }
 
         /// Compiles and publishes.
         fn reconcile(&mut self, now: Timestamp) -> Bundle {
-            let bundle = truststore::compile(&self.d, &self.o, now).expect("everything could be read").bundle;
+            let bundle = truststore::compile(&self.d, &self.o, now)
+                .expect("everything could be read")
+                .bundle;
             let owner = Some(self.d.placement.owner.clone());
             self.o.published = Ok(Some(Published {
                 version: "v".into(),
@@ -183,7 +238,10 @@ mod tests {
                 kms_key: None,
                 desired_kms_key: None,
             }));
-            self.o.pinned = Ok(Some(Pinned { owner, bundle: bundle.clone() }));
+            self.o.pinned = Ok(Some(Pinned {
+                owner,
+                bundle: bundle.clone(),
+            }));
             assert_eq!(
                 truststore::compile(&self.d, &self.o, now).unwrap().bundle,
                 bundle,
@@ -193,7 +251,10 @@ mod tests {
         }
 
         fn trusts(&mut self, now: Timestamp, certificate: &Certificate) -> bool {
-            self.reconcile(now).entries.iter().any(|e| e.certificate == *certificate)
+            self.reconcile(now)
+                .entries
+                .iter()
+                .any(|e| e.certificate == *certificate)
         }
     }
 
@@ -201,8 +262,13 @@ mod tests {
     fn they_come_stay_for_the_overlap_and_go_at_once_with_their_object() {
         let (hour, now) = (SignedDuration::from_hours(1), simulation::now());
         let [first, other] = ["client1", "client2"].map(certificate);
-        let next = LeafRequest { serial_number: Some("2".into()), ..request("client1") };
-        let second = leaf::self_sign(&next, &generate(KeyKind::EcdsaP256).unwrap(), now).unwrap().certificate;
+        let next = LeafRequest {
+            serial_number: Some("2".into()),
+            ..request("client1")
+        };
+        let second = leaf::self_sign(&next, &generate(KeyKind::EcdsaP256).unwrap(), now)
+            .unwrap()
+            .certificate;
         let mut world = World::new();
         world.d.overlap = Some(hour);
         world.has("client1", &[&first]);
@@ -219,30 +285,68 @@ mod tests {
         world.reconcile(now);
         world.d.self_signed.retain(|wanted| wanted.name != "client1");
         assert_eq!(
-            withdrawn(&world.d, &world.o.pinned.as_ref().unwrap().as_ref().unwrap().bundle),
+            withdrawn(
+                &world.d,
+                &world.o.pinned.as_ref().unwrap().as_ref().unwrap().bundle
+            ),
             ["clientcertificates/ns/client1/uid"].into()
         );
         let bundle = world.reconcile(now);
-        assert!(!bundle.entries.iter().any(|e| [&first, &second].contains(&&e.certificate)), "{bundle:?}");
+        assert!(
+            !bundle
+                .entries
+                .iter()
+                .any(|e| [&first, &second].contains(&&e.certificate)),
+            "{bundle:?}"
+        );
         assert!(bundle.entries.iter().any(|e| e.certificate == other) && bundle.entries.len() == 2);
     }
 
-    /// What a hostile tenant, or a release before this one, put into the truststore under the name of an entry.
+    /// What a hostile tenant, or a release before this one, put into the truststore under the name of an
+    /// entry.
     fn planted(world: &mut World, entry: &str, certificate: &Certificate) {
         let life = SignedDuration::from_hours(2160);
-        let planted =
-            Entry { authority: entry.into(), certificate: certificate.clone(), max_leaf: Some(life), keep_until: None };
-        world.o.published.as_mut().unwrap().as_mut().unwrap().bundle.entries.push(planted.clone());
-        world.o.pinned.as_mut().unwrap().as_mut().unwrap().bundle.entries.push(planted);
+        let planted = Entry {
+            authority: entry.into(),
+            certificate: certificate.clone(),
+            max_leaf: Some(life),
+            keep_until: None,
+        };
+        world
+            .o
+            .published
+            .as_mut()
+            .unwrap()
+            .as_mut()
+            .unwrap()
+            .bundle
+            .entries
+            .push(planted.clone());
+        world
+            .o
+            .pinned
+            .as_mut()
+            .unwrap()
+            .as_mut()
+            .unwrap()
+            .bundle
+            .entries
+            .push(planted);
     }
 
     /// An authority of its own making, which signs itself and has no basicConstraints.
     fn forged(common_name: &str) -> Certificate {
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::DigitalSignature];
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2036, 1, 1));
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, common_name);
+        params.key_usages = vec![
+            rcgen::KeyUsagePurpose::KeyCertSign,
+            rcgen::KeyUsagePurpose::DigitalSignature,
+        ];
+        (params.not_before, params.not_after) =
+            (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2036, 1, 1));
         let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
         let certificate = Certificate::from_der(certificate.der()).unwrap();
         assert!(
@@ -259,9 +363,21 @@ mod tests {
         let key = generate(KeyKind::EcdsaP256).unwrap();
         let signed = |request: &LeafRequest| leaf::self_sign(request, &key, now).unwrap().certificate;
         let authority = simulation::settled().1.authorities["partners"].clone();
-        let Source::Read { certificates: Ok(authority), .. } = authority else { panic!("it was read") };
-        let longer = LeafRequest { duration: SignedDuration::from_hours(2161), ..request("client1") };
-        let names = LeafRequest { dns_names: vec!["a.example".into()], ..request("client1") };
+        let Source::Read {
+            certificates: Ok(authority),
+            ..
+        } = authority
+        else {
+            panic!("it was read")
+        };
+        let longer = LeafRequest {
+            duration: SignedDuration::from_hours(2161),
+            ..request("client1")
+        };
+        let names = LeafRequest {
+            dns_names: vec!["a.example".into()],
+            ..request("client1")
+        };
         for (what, other) in [
             ("a CA certificate", authority[0].clone()),
             ("keyCertSign without basicConstraints", forged("client1")),
@@ -273,14 +389,21 @@ mod tests {
             world.has("client1", &[&other]);
             let bundle = world.reconcile(now);
             assert!(
-                !bundle.entries.iter().any(|e| e.authority.starts_with("clientcertificates")),
+                !bundle
+                    .entries
+                    .iter()
+                    .any(|e| e.authority.starts_with("clientcertificates")),
                 "{what}: {bundle:?}"
             );
             // And not beside what is ours, as the next one, either.
             world.has("client1", &[&good, &other]);
             assert!(world.trusts(now, &good));
             assert!(
-                !world.reconcile(now).entries.iter().any(|e| e.certificate == other && e.authority != "partners"),
+                !world
+                    .reconcile(now)
+                    .entries
+                    .iter()
+                    .any(|e| e.certificate == other && e.authority != "partners"),
                 "{what}"
             );
         }
@@ -288,14 +411,21 @@ mod tests {
 
     #[test]
     fn a_changed_spec_makes_no_gap_however_short_the_overlap() {
-        let (now, later) = (simulation::now(), simulation::now() + SignedDuration::from_hours(1));
+        let (now, later) = (
+            simulation::now(),
+            simulation::now() + SignedDuration::from_hours(1),
+        );
         let day = SignedDuration::from_hours(24);
         type Change = fn(&mut LeafRequest, Timestamp);
         let changes: [(&str, Change); 4] = [
             ("another subject", |r, _| r.common_name = "client2".into()),
             ("other names", |r, _| r.dns_names = vec!["a.example".into()]),
-            ("a shorter duration", |r, _| r.duration = SignedDuration::from_hours(24)),
-            ("a grant that ends", |r, now| r.not_after = Some(now + SignedDuration::from_hours(24))),
+            ("a shorter duration", |r, _| {
+                r.duration = SignedDuration::from_hours(24)
+            }),
+            ("a grant that ends", |r, now| {
+                r.not_after = Some(now + SignedDuration::from_hours(24))
+            }),
         ];
         for (what, change) in changes {
             let mut world = World::new();
@@ -305,14 +435,41 @@ mod tests {
             assert!(world.trusts(now, &first));
             change(&mut world.d.self_signed[0].request, now);
             let wanted = world.d.self_signed[0].clone();
-            assert!(world.trusts(later, &first), "{what}: nothing has taken its place yet");
-            let asked = LeafRequest { serial_number: Some("2".into()), ..wanted.request.clone() };
-            let second = leaf::self_sign(&asked, &generate(KeyKind::EcdsaP256).unwrap(), later).unwrap().certificate;
-            world.o.self_signed.as_mut().unwrap().insert(wanted.entry.clone(), vec![first.clone(), second.clone()]);
-            assert!(world.trusts(later, &first) && world.trusts(later, &second), "{what}: handed out and next");
-            world.o.self_signed.as_mut().unwrap().insert(wanted.entry.clone(), vec![second.clone()]);
-            assert!(!world.trusts(later, &first) && world.trusts(later, &second), "{what}: swapped");
-            assert!(world.trusts(later + day - SignedDuration::from_mins(90), &second), "{what}");
+            assert!(
+                world.trusts(later, &first),
+                "{what}: nothing has taken its place yet"
+            );
+            let asked = LeafRequest {
+                serial_number: Some("2".into()),
+                ..wanted.request.clone()
+            };
+            let second = leaf::self_sign(&asked, &generate(KeyKind::EcdsaP256).unwrap(), later)
+                .unwrap()
+                .certificate;
+            world
+                .o
+                .self_signed
+                .as_mut()
+                .unwrap()
+                .insert(wanted.entry.clone(), vec![first.clone(), second.clone()]);
+            assert!(
+                world.trusts(later, &first) && world.trusts(later, &second),
+                "{what}: handed out and next"
+            );
+            world
+                .o
+                .self_signed
+                .as_mut()
+                .unwrap()
+                .insert(wanted.entry.clone(), vec![second.clone()]);
+            assert!(
+                !world.trusts(later, &first) && world.trusts(later, &second),
+                "{what}: swapped"
+            );
+            assert!(
+                world.trusts(later + day - SignedDuration::from_mins(90), &second),
+                "{what}"
+            );
         }
         // One that was never trusted does not become so by standing in the Secret.
         let mut world = World::new();
@@ -323,7 +480,12 @@ mod tests {
         world.has("client2", &[&stranger]);
         assert!(world.trusts(now, &stranger));
         world.d.self_signed.retain(|wanted| wanted.name != "client2");
-        world.o.self_signed.as_mut().unwrap().remove("clientcertificates/ns/client2/uid");
+        world
+            .o
+            .self_signed
+            .as_mut()
+            .unwrap()
+            .remove("clientcertificates/ns/client2/uid");
         assert!(!world.trusts(now, &stranger));
     }
 
@@ -341,16 +503,25 @@ mod tests {
         };
         let leaves = |world: &mut World, what: &str| {
             let compiled = truststore::compile(&world.d, &world.o, now).unwrap();
-            assert!(compiled.distrusts, "{what}: it does not wait for its turn among ordinary changes");
+            assert!(
+                compiled.distrusts,
+                "{what}: it does not wait for its turn among ordinary changes"
+            );
             assert_eq!(compiled.findings, [], "{what}");
             let bundle = world.reconcile(now);
             assert!(!bundle.entries.iter().any(|e| e.certificate == anchor), "{what}");
-            assert!(bundle.entries.iter().any(|e| e.certificate == good), "{what}: nobody else notices");
+            assert!(
+                bundle.entries.iter().any(|e| e.certificate == good),
+                "{what}: nobody else notices"
+            );
         };
         leaves(&mut trusted(entry), "beside what is in the Secret");
         let mut world = trusted(entry);
         world.has("client1", &[&anchor]);
-        leaves(&mut world, "in the Secret itself, and what is ours stays until there is another");
+        leaves(
+            &mut world,
+            "in the Secret itself, and what is ours stays until there is another",
+        );
         let mut world = trusted(entry);
         world.has("client1", &[]);
         leaves(&mut world, "a Secret that is gone");
@@ -363,11 +534,18 @@ mod tests {
         world.d.self_signed[0].secrets = None;
         leaves(&mut world, "an object that cannot be read");
         let mut world = trusted(entry);
-        world.o.self_signed = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
+        world.o.self_signed = Err(Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        });
         leaves(&mut world, "Secrets that cannot be listed");
         // An authority that the spec lists is trusted for itself.
         let mut world = trusted(entry);
-        let source = Source::Read { certificates: Ok(vec![anchor.clone()]), completing: Ok(vec![]), key: Key::Absent };
+        let source = Source::Read {
+            certificates: Ok(vec![anchor.clone()]),
+            completing: Ok(vec![]),
+            key: Key::Absent,
+        };
         world.o.authorities.insert("pasted".into(), source);
         world.d.authorities.push(DesiredAuthority {
             name: "pasted".into(),
@@ -375,7 +553,13 @@ mod tests {
             source: DesiredSource::Pem(String::new()),
         });
         let bundle = world.reconcile(now);
-        assert!(bundle.entries.iter().any(|e| e.certificate == anchor && e.authority == "pasted"), "{bundle:?}");
+        assert!(
+            bundle
+                .entries
+                .iter()
+                .any(|e| e.certificate == anchor && e.authority == "pasted"),
+            "{bundle:?}"
+        );
     }
 
     #[test]
@@ -389,7 +573,10 @@ mod tests {
             world
         };
         let mut world = trusted();
-        world.o.self_signed = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
+        world.o.self_signed = Err(Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        });
         assert!(world.trusts(now, &first), "Secrets that cannot be listed");
         let mut world = trusted();
         world.d.self_signed[0].secrets = None;
@@ -401,12 +588,20 @@ mod tests {
         let mut narrowed = trusted();
         narrowed.d.self_signed.clear();
         narrowed.d.watched = Some(["elsewhere".to_owned()].into());
-        assert!(narrowed.trusts(now, &first), "a namespace that is not watched any more");
+        assert!(
+            narrowed.trusts(now, &first),
+            "a namespace that is not watched any more"
+        );
         narrowed.d.watched = Some(["elsewhere", "ns"].map(str::to_owned).into());
         assert!(!narrowed.trusts(now, &first), "it is, and the object is gone");
         // And once there is another one, what was lost stays as long as any superseded certificate.
-        let next = LeafRequest { serial_number: Some("2".into()), ..request("client1") };
-        let second = leaf::self_sign(&next, &generate(KeyKind::EcdsaP256).unwrap(), now).unwrap().certificate;
+        let next = LeafRequest {
+            serial_number: Some("2".into()),
+            ..request("client1")
+        };
+        let second = leaf::self_sign(&next, &generate(KeyKind::EcdsaP256).unwrap(), now)
+            .unwrap()
+            .certificate;
         world.has("client1", &[&second]);
         assert!(world.trusts(now, &first) && world.trusts(now, &second));
         assert!(!world.trusts(first.not_after, &first));
@@ -417,8 +612,7 @@ mod tests {
     fn names_that_no_grant_admits_any_more_leave_at_once() {
         let now = simulation::now();
         let grant = |name: &str| {
-            let spec =
-                json!({"domainRef": {"name": "partners"}, "namespaces": {"names": ["ns"]}, "commonNames": [name]});
+            let spec = json!({"domainRef": {"name": "partners"}, "namespaces": {"names": ["ns"]}, "commonNames": [name]});
             serde_json::from_value::<ClientGrantSpec>(spec).unwrap()
         };
         let (earlier, next) = (certificate("payments"), certificate("client1"));
@@ -436,11 +630,22 @@ mod tests {
             (Some(vec![grant("client1")]), false),
             (Some(vec![]), false),
         ] {
-            let mut world = World { d: world.d.clone(), o: world.o.clone() };
+            let mut world = World {
+                d: world.d.clone(),
+                o: world.o.clone(),
+            };
             world.d.self_signed[0].grants = grants.clone();
             assert_eq!(world.trusts(now, &earlier), stays, "handed out still: {grants:?}");
-            let mut world = World { d: world.d.clone(), o: world.o.clone() };
-            world.o.self_signed.as_mut().unwrap().insert(wanted("client1").entry, vec![next.clone()]);
+            let mut world = World {
+                d: world.d.clone(),
+                o: world.o.clone(),
+            };
+            world
+                .o
+                .self_signed
+                .as_mut()
+                .unwrap()
+                .insert(wanted("client1").entry, vec![next.clone()]);
             assert_eq!(world.trusts(now, &next), grants != Some(vec![]), "{grants:?}");
             assert_eq!(world.trusts(now, &earlier), stays, "superseded: {grants:?}");
         }
@@ -454,7 +659,10 @@ mod tests {
         let mut world = World::new();
         world.d.watched = Some(["ns".to_owned()].into());
         world.has("client1", &[&first]);
-        let before = world.reconcile(now).render().replace("clientcertificates/ns/", "clientcertificates/");
+        let before = world
+            .reconcile(now)
+            .render()
+            .replace("clientcertificates/ns/", "clientcertificates/");
         let bundle = Bundle::parse(&before).unwrap();
         let older = |o: &mut Observed| {
             o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();

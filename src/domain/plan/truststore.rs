@@ -43,9 +43,16 @@ pub fn told(finding: &Finding) -> String {
 
 /// The memory of what was trusted: what is published, completed by what is in use.
 pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
-    let (published, pinned, domain) = (o.published.as_ref().ok()?, o.pinned.as_ref().ok()?, o.domain.as_ref().ok()?);
+    let (published, pinned, domain) = (
+        o.published.as_ref().ok()?,
+        o.pinned.as_ref().ok()?,
+        o.domain.as_ref().ok()?,
+    );
     let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.placement.owner);
-    let published = published.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+    let published = published
+        .as_ref()
+        .filter(|p| is_ours(&p.owner))
+        .map(|p| &p.bundle);
     let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
     let used = domain.as_ref().and_then(|g| g.truststore.as_ref());
     let previous = match pinned {
@@ -53,17 +60,30 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         // trusted again; what is distrusted since this move began is remembered there already.
         Some(pinned) if used.is_some_and(|t| t.uri != d.placement.truststore_uri()) => {
             let distrusted = merged_keys(published.into_iter().chain([pinned]));
-            Some(Bundle { distrusted, ..pinned.clone() })
+            Some(Bundle {
+                distrusted,
+                ..pinned.clone()
+            })
         }
         _ => merged(published, pinned),
     };
-    let authorities = d.authorities.iter().flat_map(|wanted| sources(wanted, o, d, previous.as_ref()));
+    let authorities = d
+        .authorities
+        .iter()
+        .flat_map(|wanted| sources(wanted, o, d, previous.as_ref()));
     let mut sources: Vec<_> = authorities.collect();
     sources.extend(self_signed::sources(d, o, previous.as_ref(), &sources, now));
-    let input = CompileInput { sources: &sources, previous: previous.as_ref(), overlap: d.overlap, now };
+    let input = CompileInput {
+        sources: &sources,
+        previous: previous.as_ref(),
+        overlap: d.overlap,
+        now,
+    };
     let mut compiled = compile::compile(&input);
     // What stands in the way of a self-signed certificate is said on its ClientCertificate.
-    compiled.findings.retain(|finding| !clients::is_self_signed(&finding.authority));
+    compiled
+        .findings
+        .retain(|finding| !clients::is_self_signed(&finding.authority));
     if !compiled.without_room.is_empty() {
         compiled.findings.push(Finding {
             severity: Severity::Warning,
@@ -71,28 +91,37 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
             subject: String::new(),
             reason: lint::Reason::TooLarge,
             message: format!(
-                "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, as their \
+                "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, \
+                 as their \
                  conditions say",
                 compiled.without_room.len()
             ),
         });
     }
-    let is_empty = |name: &str| matches!(o.authorities.get(name), Some(Source::Several(all)) if all.is_empty());
-    compiled.findings.extend(d.authorities.iter().filter(|wanted| is_empty(&wanted.name)).map(|wanted| Finding {
-        severity: Severity::Warning,
-        authority: wanted.name.clone(),
-        subject: String::new(),
-        reason: lint::Reason::NothingSelected,
-        message: match wanted.state {
-            AuthorityState::Active => NOTHING_SELECTED.to_owned(),
-            AuthorityState::Distrusted => format!("{NOTHING_SELECTED}: this entry lists nothing to distrust"),
-        },
-    }));
+    let is_empty =
+        |name: &str| matches!(o.authorities.get(name), Some(Source::Several(all)) if all.is_empty());
+    compiled.findings.extend(
+        d.authorities
+            .iter()
+            .filter(|wanted| is_empty(&wanted.name))
+            .map(|wanted| Finding {
+                severity: Severity::Warning,
+                authority: wanted.name.clone(),
+                subject: String::new(),
+                reason: lint::Reason::NothingSelected,
+                message: match wanted.state {
+                    AuthorityState::Active => NOTHING_SELECTED.to_owned(),
+                    AuthorityState::Distrusted => {
+                        format!("{NOTHING_SELECTED}: this entry lists nothing to distrust")
+                    }
+                },
+            }),
+    );
     Some(compiled)
 }
 
-/// What is published says what is remembered of a certificate; what is in use must not be forgotten, even if somebody removed the
-/// version that followed it.
+/// What is published says what is remembered of a certificate; what is in use must not be forgotten, even if
+/// somebody removed the version that followed it.
 fn merged(published: Option<&Bundle>, pinned: Option<&Bundle>) -> Option<Bundle> {
     let mut all = published.or(pinned)?.clone();
     for entry in pinned.iter().flat_map(|b| &b.entries) {
@@ -115,21 +144,33 @@ fn merged_keys<'b>(bundles: impl Iterator<Item = &'b Bundle>) -> DistrustedKeys 
     all
 }
 
-/// What a label selector finds are authorities each by itself, `<authority>/<object>`, so that one that is broken keeps what it had and
-/// the others go on changing.
-fn sources(wanted: &DesiredAuthority, o: &Observed, d: &Desired, previous: Option<&Bundle>) -> Vec<compile::Source> {
+/// What a label selector finds are authorities each by itself, `<authority>/<object>`, so that one that is
+/// broken keeps what it had and the others go on changing.
+fn sources(
+    wanted: &DesiredAuthority,
+    o: &Observed,
+    d: &Desired,
+    previous: Option<&Bundle>,
+) -> Vec<compile::Source> {
     let part = |object: &str| format!("{}/{object}", wanted.name);
     let found = o.authorities.get(&wanted.name);
     let mut all = match (found, &wanted.source) {
-        (Some(Source::Several(all)), _) => {
-            all.iter().map(|(object, found)| source(part(object), wanted, Some(found), d, o)).collect()
-        }
+        (Some(Source::Several(all)), _) => all
+            .iter()
+            .map(|(object, found)| source(part(object), wanted, Some(found), d, o))
+            .collect(),
         // Not seen: what is there of it stays.
         (_, DesiredSource::ConfigMaps { .. }) => {
-            let names: BTreeSet<_> = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority).collect();
+            let names: BTreeSet<_> = previous
+                .iter()
+                .flat_map(|b| &b.entries)
+                .map(|entry| &entry.authority)
+                .collect();
             let is_part = |name: &&String| name.starts_with(&part("")) && !clients::is_self_signed(name);
             let parts = names.into_iter().filter(is_part);
-            parts.map(|name| source(name.clone(), wanted, found, d, o)).collect()
+            parts
+                .map(|name| source(name.clone(), wanted, found, d, o))
+                .collect()
         }
         (found, _) => vec![source(wanted.name.clone(), wanted, found, d, o)],
     };
@@ -148,16 +189,29 @@ fn recalled(
     is_seen: bool,
     previous: Option<&Bundle>,
 ) -> Vec<compile::Source> {
-    let of_entries = previous.iter().flat_map(|b| &b.entries).map(|entry| &entry.authority);
-    let names: BTreeSet<_> = previous.iter().flat_map(|b| b.distrusted.keys()).chain(of_entries).collect();
+    let of_entries = previous
+        .iter()
+        .flat_map(|b| &b.entries)
+        .map(|entry| &entry.authority);
+    let names: BTreeSet<_> = previous
+        .iter()
+        .flat_map(|b| b.distrusted.keys())
+        .chain(of_entries)
+        .collect();
     let is_part = |name: &str| name.split('/').next() == Some(&wanted.name);
-    let names = names.into_iter().filter(|name| is_part(name) && !known.iter().any(|s| s.authority == **name));
+    let names = names
+        .into_iter()
+        .filter(|name| is_part(name) && !known.iter().any(|s| s.authority == **name));
     let gone = |name: &String| compile::Source {
         authority: name.clone(),
         state: compile::State::Distrusted,
         issues: false,
         longest_leaf: None,
-        certificates: if is_seen { Ok(vec![]) } else { Err(SourceError::Unseen) },
+        certificates: if is_seen {
+            Ok(vec![])
+        } else {
+            Err(SourceError::Unseen)
+        },
         completing: vec![],
         client: false,
     };
@@ -178,18 +232,27 @@ fn source(
     let mut beside = Vec::new();
     let (certificates, key) = match found {
         // The key that we made lost its certificate to another one: no reason to trust that.
-        Some(Source::Read { key: Key::Mismatch, .. }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
+        Some(Source::Read {
+            key: Key::Mismatch, ..
+        }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
             (Err(SourceError::Missing), Key::Mismatch)
         }
-        // Not one that we made, or nobody can tell: nothing of it is believed, whether it is to be trusted or distrusted.
+        // Not one that we made, or nobody can tell: nothing of it is believed, whether it is to be trusted or
+        // distrusted.
         Some(Source::Read { .. }) if generated::ownership(d, o, wanted) != Ownership::Ours => {
             (Err(SourceError::Missing), Key::Absent)
         }
-        Some(Source::Read { certificates, completing, key }) => {
+        Some(Source::Read {
+            certificates,
+            completing,
+            key,
+        }) => {
             let certificates = match (certificates, completing) {
                 (Err(error), _) => Err(SourceError::Unreadable(error.clone())),
                 // What only completes a chain is not needed to distrust what is below.
-                (Ok(_), Err(error)) if state == compile::State::Active => Err(SourceError::Unreadable(error.clone())),
+                (Ok(_), Err(error)) if state == compile::State::Active => {
+                    Err(SourceError::Unreadable(error.clone()))
+                }
                 (Ok(certificates), completing) => {
                     beside.extend(completing.iter().flatten().cloned());
                     Ok(certificates.clone())
@@ -200,16 +263,26 @@ fn source(
         Some(Source::Unseen(_)) => (Err(SourceError::Unseen), Key::Absent),
         _ => (Err(SourceError::Missing), Key::Absent),
     };
-    // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the bundle.
+    // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the
+    // bundle.
     let issues = key == Key::Matches && wanted.issues();
     let longest_leaf = issues.then_some(d.longest_leaf);
-    compile::Source { authority, state, issues, longest_leaf, certificates, completing: beside, client: false }
+    compile::Source {
+        authority,
+        state,
+        issues,
+        longest_leaf,
+        certificates,
+        completing: beside,
+        client: false,
+    }
 }
 
 pub(super) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
     match bucket::bucket(d, o) {
         Err(missing) => missing,
-        // The truststore first, and without a fuss: nobody who is to be let in or kept out waits for a setting of the bucket.
+        // The truststore first, and without a fuss: nobody who is to be let in or kept out waits for a
+        // setting of the bucket.
         Ok(corrections) => {
             let mut step_plan = object(d, o, refs, compiled);
             step_plan.actions.extend(corrections);
@@ -227,49 +300,81 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
     if let Some(not_owned) = published.and_then(|p| not_owned(d, o, p)) {
         return not_owned.into();
     }
-    let Some(compiled) = compiled else { return StepState::WaitingFor(Step::ResolvedRefs).into() };
+    let Some(compiled) = compiled else {
+        return StepState::WaitingFor(Step::ResolvedRefs).into();
+    };
     if !refs.actions.is_empty() {
         return StepState::WaitingFor(Step::ResolvedRefs).into();
     }
     // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate. What is
     // Distrusted goes all the same, as long as anything is left.
-    let would_be_empty = compiled.findings.iter().any(|f| f.reason == lint::Reason::WouldBeEmpty);
+    let would_be_empty = compiled
+        .findings
+        .iter()
+        .any(|f| f.reason == lint::Reason::WouldBeEmpty);
     let is_emptied = would_be_empty && !compiled.distrusts;
     if is_emptied || compiled.bundle.entries.is_empty() {
         return if is_emptied || matches!(o.domain, Ok(Some(_))) {
             StepState::blocked(
                 Reason::NoValidCACertificate,
-                "nothing would be left in the truststore, and API Gateway needs a certificate: what the domain trusts now stays trusted. Add \
+                "nothing would be left in the truststore, and API Gateway needs a certificate: what the \
+                 domain trusts now stays trusted. Add \
                  an authority, or delete the MtlsDomain to let nobody in",
             )
         } else {
-            StepState::wait(Reason::WaitingForAuthority, "no authority has a certificate to trust yet")
+            StepState::wait(
+                Reason::WaitingForAuthority,
+                "no authority has a certificate to trust yet",
+            )
         }
         .into();
     }
     let body = compiled.bundle.render();
     match published {
         Some(p) if is_published(d, p, &body) => {
-            let warnings = compiled.findings.iter().filter(|f| f.severity != Severity::Refused).count();
-            let more =
-                if warnings == 0 { String::new() } else { format!("; {warnings} warnings in status.truststore") };
-            StepState::done(Reason::Published, format!("s3://{bucket}/{key} version {}{more}", p.version)).into()
+            let warnings = compiled
+                .findings
+                .iter()
+                .filter(|f| f.severity != Severity::Refused)
+                .count();
+            let more = if warnings == 0 {
+                String::new()
+            } else {
+                format!("; {warnings} warnings in status.truststore")
+            };
+            StepState::done(
+                Reason::Published,
+                format!("s3://{bucket}/{key} version {}{more}", p.version),
+            )
+            .into()
         }
         _ => StepPlan::in_progress(
             format!("uploading s3://{bucket}/{key}"),
-            vec![Action::PutTruststore { bucket: bucket.clone(), key: key.clone(), body, kms_key: d.kms_key.clone() }],
+            vec![Action::PutTruststore {
+                bucket: bucket.clone(),
+                key: key.clone(),
+                body,
+                kms_key: d.kms_key.clone(),
+            }],
         ),
     }
 }
 
-/// Why a domain without anybody to trust is not served: API Gateway needs a certificate. A domain that has a truststore keeps it, and what it
-/// trusts there is to be listed or taken away first. One that has just been made may wait for its first self-signed certificate.
-pub fn without_trust(d: &Desired, o: &Observed, created: Option<Timestamp>, now: Timestamp) -> Option<Refused> {
+/// Why a domain without anybody to trust is not served: API Gateway needs a certificate. A domain that has a
+/// truststore keeps it, and what it trusts there is to be listed or taken away first. One that has just been
+/// made may wait for its first self-signed certificate.
+pub fn without_trust(
+    d: &Desired,
+    o: &Observed,
+    created: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Refused> {
     let is_empty = d.authorities.is_empty() && d.self_signed.is_empty();
     let is_known = matches!(&o.domain, Ok(domain) if domain.as_ref().is_none_or(|g| g.truststore.is_none()));
     let refused = Refused {
         reason: Reason::InvalidSpec,
-        message: "spec.trust: there is nobody to trust, and API Gateway needs a certificate: add an authority to spec.trust.authorities, or \
+        message: "spec.trust: there is nobody to trust, and API Gateway needs a certificate: add an \
+                  authority to spec.trust.authorities, or \
                   create a ClientCertificate for this domain with issuance SelfSigned"
             .into(),
     };
@@ -294,8 +399,10 @@ fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
         }
         None => {
             let message = format!(
-                "{uri} exists already and carries no ownership tag; it is left alone. Name another key in spec.truststore.key, or set \
-                 spec.adoptionPolicy to Unowned: then new versions are stored over it, and those that are there stay"
+                "{uri} exists already and carries no ownership tag; it is left alone. Name another key in \
+                 spec.truststore.key, or set \
+                 spec.adoptionPolicy to Unowned: then new versions are stored over it, and those that are \
+                 there stay"
             );
             Some(StepState::blocked(Reason::ForeignOwner, message))
         }
@@ -306,9 +413,14 @@ fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
     // S3 answers with the key behind an alias: which one was asked for is in the object's metadata.
     let is_alias = |key: &String| key.contains(":alias/");
     let encrypted = p.desired_kms_key == d.kms_key
-        && d.kms_key.as_ref().is_none_or(|key| is_alias(key) || p.kms_key.as_ref() == Some(key));
+        && d.kms_key
+            .as_ref()
+            .is_none_or(|key| is_alias(key) || p.kms_key.as_ref() == Some(key));
     let pinnable = !p.version.is_empty();
-    pinnable && encrypted && p.owner.as_ref() == Some(&d.placement.owner) && p.sha256 == sha256(body.as_bytes())
+    pinnable
+        && encrypted
+        && p.owner.as_ref() == Some(&d.placement.owner)
+        && p.sha256 == sha256(body.as_bytes())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The server certificate in status, and what is told of it in Events: renewals and expiry, of which no condition speaks. Pure.
+//! The server certificate in status, and what is told of it in Events: renewals and expiry, of which no
+//! condition speaks. Pure.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -16,13 +17,21 @@ use crate::{
 };
 
 /// What status says of the certificate that the domain shall have.
-pub(super) fn state(placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) -> Option<CertificateState> {
+pub(super) fn state(
+    placement: &Placement,
+    plan: &Plan,
+    o: &Observed,
+    now: Timestamp,
+) -> Option<CertificateState> {
     plan.certificate.as_ref().map(|c| CertificateState {
         arn: c.arn.clone(),
         status: c.status.as_str().to_owned(),
         not_after: c.not_after.map(conditions::in_seconds),
         renewal: c.renewal.as_ref().map(|r| r.status.as_str().to_owned()),
-        warnings: worries(placement, plan, o, now).into_iter().map(|(_, message)| message).collect(),
+        warnings: worries(placement, plan, o, now)
+            .into_iter()
+            .map(|(_, message)| message)
+            .collect(),
     })
 }
 
@@ -35,7 +44,13 @@ pub fn notices(
     o: &Observed,
     now: Timestamp,
 ) -> Vec<(Notice, String)> {
-    let warnings = |status: &MtlsDomainStatus| status.certificate.iter().flat_map(|c| c.warnings.clone()).collect();
+    let warnings = |status: &MtlsDomainStatus| {
+        status
+            .certificate
+            .iter()
+            .flat_map(|c| c.warnings.clone())
+            .collect()
+    };
     let (before, after): (Vec<_>, Vec<_>) = (warnings(old), warnings(new));
     let is_new = |message: &String| after.contains(message) && !before.contains(message);
     let mut notices = worries(placement, plan, o, now);
@@ -44,20 +59,36 @@ pub fn notices(
         && let (Some(before), Some(after)) = (&old.not_after, &new.not_after)
         && (old.arn == new.arn && before < after)
     {
-        let message = format!("{} was renewed and is valid until {}", new.arn, after.0.strftime("%Y-%m-%d"));
+        let message = format!(
+            "{} was renewed and is valid until {}",
+            new.arn,
+            after.0.strftime("%Y-%m-%d")
+        );
         notices.push((Notice::CertificateRenewed, message));
     }
     notices
 }
 
-/// Of the certificate that the domain shall have, of the one that proves the name, and of the one in use as long as that is another:
-/// what will go wrong unless somebody does something. An Event's reason and the text.
+/// Of the certificate that the domain shall have, of the one that proves the name, and of the one in use as
+/// long as that is another: what will go wrong unless somebody does something. An Event's reason and the
+/// text.
 fn worries(placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) -> Vec<(Notice, String)> {
-    let ours = o.domain.iter().flatten().find(|g| custom_domain::is_ours(placement, g));
+    let ours = o
+        .domain
+        .iter()
+        .flatten()
+        .find(|g| custom_domain::is_ours(placement, g));
     let used = ours.and_then(|g| o.certificate(&g.certificate_arn));
-    let watched: BTreeMap<_, _> =
-        plan.certificate.iter().chain(&plan.ownership).chain(used).map(|c| (c.arn.as_str(), c)).collect();
-    let issued = watched.into_values().filter(|c| c.status == CertificateStatus::Issued);
+    let watched: BTreeMap<_, _> = plan
+        .certificate
+        .iter()
+        .chain(&plan.ownership)
+        .chain(used)
+        .map(|c| (c.arn.as_str(), c))
+        .collect();
+    let issued = watched
+        .into_values()
+        .filter(|c| c.status == CertificateStatus::Issued);
     issued.flat_map(|c| of_one(c, now)).collect()
 }
 
@@ -67,19 +98,27 @@ fn of_one(c: &acm::Certificate, now: Timestamp) -> Vec<(Notice, String)> {
     match c.renewal.as_ref().map(|r| (&r.status, r.reason.as_deref())) {
         Some((RenewalStatus::PendingValidation, _)) => {
             let lines = certificates::lines(c);
-            worries
-                .push((Notice::RenewalPending, format!("ACM renews {arn} only once it finds in public DNS: {lines}")));
+            worries.push((
+                Notice::RenewalPending,
+                format!("ACM renews {arn} only once it finds in public DNS: {lines}"),
+            ));
         }
         Some((RenewalStatus::Failed, reason)) => {
             let reason = reason.unwrap_or("no reason given");
             let remedy = certificates::remedy(reason);
-            worries.push((Notice::RenewalFailed, format!("ACM could not renew {arn}: {reason}: {remedy}")));
+            worries.push((
+                Notice::RenewalFailed,
+                format!("ACM could not renew {arn}: {reason}: {remedy}"),
+            ));
         }
         _ => {}
     }
     if let Some(end) = c.not_after.filter(|end| now < *end && *end < now + EXPIRES_SOON) {
         let day = end.strftime("%Y-%m-%d");
-        worries.push((Notice::CertificateExpiring, format!("{arn} expires on {day} and has not been renewed")));
+        worries.push((
+            Notice::CertificateExpiring,
+            format!("{arn} expires on {day} and has not been renewed"),
+        ));
     }
     worries
 }
@@ -114,30 +153,74 @@ mod tests {
     fn each_step_of_a_renewal_is_told_once() {
         let (mut w, mut status) = (empty(), MtlsDomainStatus::default());
         w.converge(&desired());
-        let mut renewal = |after: i64, end: i64, state: Option<(RenewalStatus, Option<&str>)>, told: &[Notice]| {
-            let reason = |r: Option<&str>| r.map(str::to_owned);
-            w.certificates[0].renewal = state.map(|(status, r)| Renewal { status, reason: reason(r) });
-            w.certificates[0].not_after = Some(now() + days(end));
-            let (new, reasons) = reported(&w, &status, now() + days(after));
-            assert_eq!(reasons, told, "{after} {end}");
-            let (again, reasons) = reported(&w, &new, now() + days(after));
-            assert_eq!((&again, reasons), (&new, vec![]), "told once, and an unchanged status");
-            status = new;
-            status.certificate.clone().expect("there")
-        };
+        let mut renewal =
+            |after: i64, end: i64, state: Option<(RenewalStatus, Option<&str>)>, told: &[Notice]| {
+                let reason = |r: Option<&str>| r.map(str::to_owned);
+                w.certificates[0].renewal = state.map(|(status, r)| Renewal {
+                    status,
+                    reason: reason(r),
+                });
+                w.certificates[0].not_after = Some(now() + days(end));
+                let (new, reasons) = reported(&w, &status, now() + days(after));
+                assert_eq!(reasons, told, "{after} {end}");
+                let (again, reasons) = reported(&w, &new, now() + days(after));
+                assert_eq!(
+                    (&again, reasons),
+                    (&new, vec![]),
+                    "told once, and an unchanged status"
+                );
+                status = new;
+                status.certificate.clone().expect("there")
+            };
         let told = renewal(0, 198, None, &[]);
         assert_eq!((told.renewal, told.warnings), (None, vec![]));
         renewal(150, 198, Some((RenewalStatus::PendingAutoRenewal, None)), &[]);
-        let told = renewal(153, 198, Some((RenewalStatus::PendingValidation, None)), &[Notice::RenewalPending]);
+        let told = renewal(
+            153,
+            198,
+            Some((RenewalStatus::PendingValidation, None)),
+            &[Notice::RenewalPending],
+        );
         assert_eq!(told.renewal.as_deref(), Some("PENDING_VALIDATION"));
-        assert!(told.warnings[0].contains("_x.api.example.com. CNAME _y.acm-validations.aws."), "{told:?}");
-        renewal(169, 198, Some((RenewalStatus::PendingValidation, None)), &[Notice::CertificateExpiring]);
-        let told = renewal(170, 198, Some((RenewalStatus::Failed, Some("CAA_ERROR"))), &[Notice::RenewalFailed]);
-        assert!(told.warnings.iter().any(|w| w.contains("CAA_ERROR: a CAA record")), "{told:?}");
-        let told = renewal(171, 396, Some((RenewalStatus::Success, None)), &[Notice::CertificateRenewed]);
-        assert_eq!((told.renewal.as_deref(), told.warnings), (Some("SUCCESS"), vec![]));
+        assert!(
+            told.warnings[0].contains("_x.api.example.com. CNAME _y.acm-validations.aws."),
+            "{told:?}"
+        );
+        renewal(
+            169,
+            198,
+            Some((RenewalStatus::PendingValidation, None)),
+            &[Notice::CertificateExpiring],
+        );
+        let told = renewal(
+            170,
+            198,
+            Some((RenewalStatus::Failed, Some("CAA_ERROR"))),
+            &[Notice::RenewalFailed],
+        );
+        assert!(
+            told.warnings
+                .iter()
+                .any(|w| w.contains("CAA_ERROR: a CAA record")),
+            "{told:?}"
+        );
+        let told = renewal(
+            171,
+            396,
+            Some((RenewalStatus::Success, None)),
+            &[Notice::CertificateRenewed],
+        );
+        assert_eq!(
+            (told.renewal.as_deref(), told.warnings),
+            (Some("SUCCESS"), vec![])
+        );
         // The word of the last time does not hide the next expiry.
-        renewal(380, 396, Some((RenewalStatus::Success, None)), &[Notice::CertificateExpiring]);
+        renewal(
+            380,
+            396,
+            Some((RenewalStatus::Success, None)),
+            &[Notice::CertificateExpiring],
+        );
     }
 
     /// While its successor is on the way, the one in use is watched too.
@@ -147,16 +230,21 @@ mod tests {
         w.converge(&desired());
         w.certificates[0].not_after = Some(now() + days(100));
         w.certificates[0].names.push("old.example.com".to_owned());
-        w.perform(crate::domain::plan::Action::RequestCertificate(acm::CertificateRequest {
-            domain_name: desired().placement.domain_name,
-            names: vec![desired().placement.domain_name],
-            key_algorithm: acm::KeyAlgorithm::EcPrime256v1,
-            idempotency_token: String::new(),
-            tags: BTreeMap::new(),
-        }));
+        w.perform(crate::domain::plan::Action::RequestCertificate(
+            acm::CertificateRequest {
+                domain_name: desired().placement.domain_name,
+                names: vec![desired().placement.domain_name],
+                key_algorithm: acm::KeyAlgorithm::EcPrime256v1,
+                idempotency_token: String::new(),
+                tags: BTreeMap::new(),
+            },
+        ));
         let (new, reasons) = reported(&w, &status, now() + days(80));
         assert_eq!(reasons, [Notice::CertificateExpiring]);
         let shown = new.certificate.expect("there");
-        assert_eq!((shown.status.as_str(), shown.warnings.len()), ("PENDING_VALIDATION", 1));
+        assert_eq!(
+            (shown.status.as_str(), shown.warnings.len()),
+            ("PENDING_VALIDATION", 1)
+        );
     }
 }

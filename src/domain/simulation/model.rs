@@ -1,5 +1,5 @@
-//! The model: AWS and the cluster as far as one domain goes, what AWS does to a call, and what it goes on with by itself. It panics where
-//! AWS would refuse, and where anything of somebody else would be changed.
+//! The model: AWS and the cluster as far as one domain goes, what AWS does to a call, and what it goes on
+//! with by itself. It panics where AWS would refuse, and where anything of somebody else would be changed.
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::{
     desired::{
-        DEFAULT_LEAF, Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredRequest, DesiredSource,
-        Placement, sha256,
+        DEFAULT_LEAF, Desired, DesiredAuthority, DesiredCertificate, DesiredDns, DesiredRequest,
+        DesiredSource, Placement, sha256,
     },
     observed::{self, Api, Key, Leftovers, Observed, Pinned, Published, Seen, Source, ZoneChoice},
     plan::{ADOPTED_TAG, Action, DEPLOYED, OWNER_TAG, PENDING_TAG, plan},
@@ -22,8 +22,8 @@ use crate::{
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
         gateway::{
-            self, Domain, DomainRequest, DomainStatus, IpAddressType, MUTUAL_TLS_POLICY, Mapping, Protocol, Stage,
-            Truststore,
+            self, Domain, DomainRequest, DomainStatus, IpAddressType, MUTUAL_TLS_POLICY, Mapping, Protocol,
+            Stage, Truststore,
         },
         route53::{self, Alias, Change, RecordSet, Zone},
     },
@@ -39,8 +39,11 @@ use crate::{
 pub(super) const NAME: &str = "api.example.com";
 pub(super) const OTHER_NAME: &str = "www.example.org";
 /// The zone of each name, by id and name.
-pub(super) const ZONES: [(&str, &str, &str); 3] =
-    [(NAME, "Z1", "example.com"), ("*.api.example.com", "Z1", "example.com"), (OTHER_NAME, "Z2", "example.org")];
+pub(super) const ZONES: [(&str, &str, &str); 3] = [
+    (NAME, "Z1", "example.com"),
+    ("*.api.example.com", "Z1", "example.com"),
+    (OTHER_NAME, "Z2", "example.org"),
+];
 pub(super) const OURS: &str = "cluster/ns/partners";
 pub(super) const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
 pub(super) const THEIRS: &str = "other/ns/partners";
@@ -63,8 +66,9 @@ pub(super) fn request() -> AuthorityRequest {
     }
 }
 
-pub(super) static AUTHORITY: LazyLock<Vec<Certificate>> =
-    LazyLock::new(|| parse_pem_bundle(&authority::generate(&request(), now()).unwrap().certificate_pem).unwrap());
+pub(super) static AUTHORITY: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
+    parse_pem_bundle(&authority::generate(&request(), now()).unwrap().certificate_pem).unwrap()
+});
 
 /// The certificate of the domain's generated authority.
 pub(in crate::domain) fn authority_certificate() -> Certificate {
@@ -73,7 +77,10 @@ pub(in crate::domain) fn authority_certificate() -> Certificate {
 
 /// What a domain trusted before it was taken over.
 pub(super) static OTHER: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
-    let request = AuthorityRequest { common_name: "Other".into(), ..request() };
+    let request = AuthorityRequest {
+        common_name: "Other".into(),
+        ..request()
+    };
     parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem).unwrap()
 });
 
@@ -98,7 +105,10 @@ pub(in crate::domain) fn desired() -> Desired {
         region: "eu-west-1".into(),
         owner: OURS.into(),
         domain_name: NAME.into(),
-        dns: DesiredDns::Route53 { zone_id: None, role_arn: None },
+        dns: DesiredDns::Route53 {
+            zone_id: None,
+            role_arn: None,
+        },
         bucket: "truststores".into(),
         key: "partners.pem".into(),
         unlisted_mappings: None,
@@ -119,15 +129,30 @@ pub(in crate::domain) fn desired() -> Desired {
         authorities: vec![DesiredAuthority {
             name: "partners".into(),
             state: AuthorityState::Active,
-            source: DesiredSource::Generated { secret: "partners.partners-ca".into(), request: request() },
+            source: DesiredSource::Generated {
+                secret: "partners.partners-ca".into(),
+                request: request(),
+            },
         }],
         self_signed: vec![],
         watched: None,
         longest_leaf: DEFAULT_LEAF,
         overlap: None,
-        mappings: [("".to_owned(), "a1"), ("orders".to_owned(), "a2"), ("orders/v2/items".to_owned(), "r1")]
-            .map(|(path, id)| (path, MappedApi { id: id.into(), stage: "$default".into() }))
-            .into(),
+        mappings: [
+            ("".to_owned(), "a1"),
+            ("orders".to_owned(), "a2"),
+            ("orders/v2/items".to_owned(), "r1"),
+        ]
+        .map(|(path, id)| {
+            (
+                path,
+                MappedApi {
+                    id: id.into(),
+                    stage: "$default".into(),
+                },
+            )
+        })
+        .into(),
         identity: BTreeMap::new(),
         authorizer: None,
         default_endpoint: DefaultEndpoint::Disable,
@@ -166,7 +191,9 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn is_ours(&self) -> bool {
-        self.owner.as_ref().is_some_and(|owner| owner.starts_with("cluster/"))
+        self.owner
+            .as_ref()
+            .is_some_and(|owner| owner.starts_with("cluster/"))
     }
 }
 
@@ -214,7 +241,9 @@ impl World {
     }
 
     pub(super) fn in_use(&self, arn: &str) -> bool {
-        self.domain.iter().any(|g| g.certificate_arn == arn || g.ownership_certificate_arn.as_deref() == Some(arn))
+        self.domain
+            .iter()
+            .any(|g| g.certificate_arn == arn || g.ownership_certificate_arn.as_deref() == Some(arn))
     }
 
     pub(super) fn has_certificate(&self, arn: &str) -> bool {
@@ -222,7 +251,13 @@ impl World {
     }
 
     pub(super) fn seen_certificates(&self) -> Vec<acm::Certificate> {
-        self.certificates.iter().map(|c| acm::Certificate { in_use: self.in_use(&c.arn), ..c.clone() }).collect()
+        self.certificates
+            .iter()
+            .map(|c| acm::Certificate {
+                in_use: self.in_use(&c.arn),
+                ..c.clone()
+            })
+            .collect()
     }
 
     pub(super) fn named(&self) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
@@ -231,26 +266,49 @@ impl World {
     }
 
     pub(super) fn records_at(&self, names: &[&str]) -> Vec<RecordSet> {
-        self.records.iter().filter(|r| names.contains(&r.name.as_str())).cloned().collect()
+        self.records
+            .iter()
+            .filter(|r| names.contains(&r.name.as_str()))
+            .cloned()
+            .collect()
     }
 
     pub(in crate::domain) fn observed(&self) -> Observed {
-        let source = Source::Read { certificates: Ok(AUTHORITY.clone()), completing: Ok(vec![]), key: Key::Matches };
+        let source = Source::Read {
+            certificates: Ok(AUTHORITY.clone()),
+            completing: Ok(vec![]),
+            key: Key::Matches,
+        };
         let missing = Source::Missing("there is no Secret".into());
-        let pinned = self
-            .pinned()
-            .map(|s| Pinned { owner: s.owner.clone(), bundle: Bundle::parse(&s.body).unwrap_or_default() });
+        let pinned = self.pinned().map(|s| Pinned {
+            owner: s.owner.clone(),
+            bundle: Bundle::parse(&s.body).unwrap_or_default(),
+        });
         let apis = self.apis.iter().map(|(id, api)| {
-            let settled = api.api.endpoint_closed && api.api.tags.get(PENDING_TAG).is_none_or(|tag| tag == DEPLOYED);
+            let settled =
+                api.api.endpoint_closed && api.api.tags.get(PENDING_TAG).is_none_or(|tag| tag == DEPLOYED);
             let answer = match self.refusing.contains(id) {
                 _ if !self.probes => https::ProbeResult::Unreachable("no way out".into()),
                 true => https::ProbeResult::Refused(404),
                 false => https::ProbeResult::Answered(200),
             };
-            (id.clone(), Ok(Some(Api { probe: settled.then_some(answer), ..api.clone() })))
+            (
+                id.clone(),
+                Ok(Some(Api {
+                    probe: settled.then_some(answer),
+                    ..api.clone()
+                })),
+            )
         });
         let zones = ZONES.map(|(name, id, zone)| {
-            (name.to_owned(), ZoneChoice::Found(Zone { id: id.into(), name: zone.into(), private: false }))
+            (
+                name.to_owned(),
+                ZoneChoice::Found(Zone {
+                    id: id.into(),
+                    name: zone.into(),
+                    private: false,
+                }),
+            )
         });
         let cname = |name: &str| (name.to_owned(), self.records_at(&[name]));
         Observed {
@@ -275,11 +333,15 @@ impl World {
             bucket: Ok(self.bucket.as_ref().map(|b| observed::Bucket {
                 region: "eu-west-1".into(),
                 versioned: b.versioned,
-                made: b.owner.clone().filter(|_| b.is_ours()).map(|owner| observed::Made {
-                    owner,
-                    private: b.private,
-                    kms_key: b.kms_key.clone(),
-                }),
+                made: b
+                    .owner
+                    .clone()
+                    .filter(|_| b.is_ours())
+                    .map(|owner| observed::Made {
+                        owner,
+                        private: b.private,
+                        kms_key: b.kms_key.clone(),
+                    }),
             })),
             published: Ok(self.latest().map(|s| Published {
                 version: s.version.clone(),
@@ -300,10 +362,15 @@ impl World {
         }
     }
 
-    /// As it is seen where somebody else makes the records: the zone is nobody's that we know, and `records` is what public DNS answers by.
+    /// As it is seen where somebody else makes the records: the zone is nobody's that we know, and `records`
+    /// is what public DNS answers by.
     pub(super) fn observed_from_outside(&self) -> Observed {
         let at_name = self.records_at(&[NAME]);
-        let cname = at_name.iter().filter(|r| r.kind == "CNAME").flat_map(|r| r.values.clone()).collect();
+        let cname = at_name
+            .iter()
+            .filter(|r| r.kind == "CNAME")
+            .flat_map(|r| r.values.clone())
+            .collect();
         let address = |name: &str| IpAddr::from([192, 0, 2, name.len() as u8]);
         let aliases = at_name.iter().filter_map(|r| r.alias.as_ref());
         let public = self.domain.as_ref().map(|g| PublicName {
@@ -313,15 +380,32 @@ impl World {
             apex: false,
         });
         let (zones, validation, records) = (Ok(BTreeMap::new()), Ok(BTreeMap::new()), Ok(vec![]));
-        Observed { zones, validation, records, public: Ok(public), ..self.observed() }
+        Observed {
+            zones,
+            validation,
+            records,
+            public: Ok(public),
+            ..self.observed()
+        }
     }
 
     /// Somebody who creates what the status lists, in place of whatever is there.
     pub(super) fn create_by_hand(&mut self, status: &MtlsDomainStatus) {
         for wanted in status.dns.iter().flat_map(|dns| &dns.records) {
             self.records.retain(|r| r.name != wanted.name);
-            let (name, kind, values) = (wanted.name.clone(), wanted.r#type.clone(), vec![wanted.value.clone()]);
-            self.records.push(RecordSet { name, kind, ttl: Some(60), values, alias: None, routed: false });
+            let (name, kind, values) = (
+                wanted.name.clone(),
+                wanted.r#type.clone(),
+                vec![wanted.value.clone()],
+            );
+            self.records.push(RecordSet {
+                name,
+                kind,
+                ttl: Some(60),
+                values,
+                alias: None,
+                routed: false,
+            });
         }
     }
 
@@ -348,7 +432,9 @@ impl World {
     }
 
     pub(super) fn stored(&self, uri: &str, version: &str) -> Option<&Stored> {
-        self.versions.iter().find(|s| s.uri == uri && s.version == version)
+        self.versions
+            .iter()
+            .find(|s| s.uri == uri && s.version == version)
     }
 
     /// The version that the domain uses, wherever it is.
@@ -364,7 +450,8 @@ impl World {
         bucket
     }
 
-    /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would be changed.
+    /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would
+    /// be changed.
     pub(in crate::domain) fn perform(&mut self, action: Action) {
         match action {
             Action::GenerateAuthority { .. } => {
@@ -377,24 +464,43 @@ impl World {
             Action::RequestCertificate(r) => {
                 let (arn, pending) = (self.id("arn:"), CertificateStatus::PendingValidation);
                 let c = certificate(&arn, OURS, pending, &r.names, r.key_algorithm);
-                self.certificates.push(acm::Certificate { created_at: Some(self.clock), ..c });
+                self.certificates.push(acm::Certificate {
+                    created_at: Some(self.clock),
+                    ..c
+                });
             }
             Action::DeleteCertificate { arn } => {
                 assert!(!self.in_use(&arn), "ResourceInUseException");
-                let i = self.certificates.iter().position(|c| c.arn == arn).expect("there");
+                let i = self
+                    .certificates
+                    .iter()
+                    .position(|c| c.arn == arn)
+                    .expect("there");
                 assert_eq!(owner(&self.certificates.remove(i).tags), OURS);
             }
             Action::ChangeRecords { zone_id, changes } => {
-                let (.., zone) = ZONES.into_iter().find(|(_, id, _)| *id == zone_id).expect("the zone is there");
+                let (.., zone) = ZONES
+                    .into_iter()
+                    .find(|(_, id, _)| *id == zone_id)
+                    .expect("the zone is there");
                 for change in changes {
-                    assert!(records::is_inside(&change.record.name, zone), "InvalidChangeBatch: not in the zone");
+                    assert!(
+                        records::is_inside(&change.record.name, zone),
+                        "InvalidChangeBatch: not in the zone"
+                    );
                     self.change(change);
                 }
             }
             Action::CreateBucket { .. } => {
                 assert!(self.bucket.is_none() && self.creates);
                 let owner = Some(OURS.into());
-                self.bucket = Some(Bucket { owner, versioned: false, private: false, kms_key: None, fresh: false });
+                self.bucket = Some(Bucket {
+                    owner,
+                    versioned: false,
+                    private: false,
+                    kms_key: None,
+                    fresh: false,
+                });
             }
             Action::BlockPublicAccess { .. } => self.bucket_of_ours().private = true,
             Action::EncryptBucket { kms_key, .. } => self.bucket_of_ours().kms_key = kms_key,
@@ -404,20 +510,32 @@ impl World {
                 (bucket.versioned, bucket.fresh) = (true, true);
             }
             Action::PutTruststore { body, kms_key, .. } => {
-                let drifted = self
-                    .domain
-                    .as_ref()
-                    .is_some_and(|g| owner(&g.tags) == OURS && g.truststore.as_ref().is_some_and(|t| t.uri == URI));
+                let drifted = self.domain.as_ref().is_some_and(|g| {
+                    owner(&g.tags) == OURS && g.truststore.as_ref().is_some_and(|t| t.uri == URI)
+                });
                 let is_free = |s: &Stored| match &s.owner {
                     Some(owner) => owner == OURS,
                     None => drifted || self.adopts,
                 };
-                assert!(self.latest().is_none_or(is_free), "somebody else's object was overwritten");
+                assert!(
+                    self.latest().is_none_or(is_free),
+                    "somebody else's object was overwritten"
+                );
                 let id = self.id("v");
                 let bucket = self.bucket.as_mut().expect("NoSuchBucket");
-                let version = if std::mem::take(&mut bucket.fresh) { String::new() } else { id };
+                let version = if std::mem::take(&mut bucket.fresh) {
+                    String::new()
+                } else {
+                    id
+                };
                 self.versions.retain(|s| !s.version.is_empty());
-                self.versions.push(Stored { uri: URI.into(), version, owner: Some(OURS.into()), body, kms_key });
+                self.versions.push(Stored {
+                    uri: URI.into(),
+                    version,
+                    owner: Some(OURS.into()),
+                    body,
+                    kms_key,
+                });
             }
             Action::CreateDomain(r) => {
                 assert!(self.domain.is_none(), "exists already");
@@ -432,9 +550,13 @@ impl World {
                 self.check_nobody_loses(&r);
                 let g = self.domain.as_mut().expect("there");
                 assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
-                (g.certificate_arn, g.ownership_certificate_arn) = (r.certificate_arn, r.ownership_certificate_arn);
-                g.truststore =
-                    Some(Truststore { uri: r.truststore_uri, version: Some(r.truststore_version), warnings: vec![] });
+                (g.certificate_arn, g.ownership_certificate_arn) =
+                    (r.certificate_arn, r.ownership_certificate_arn);
+                g.truststore = Some(Truststore {
+                    uri: r.truststore_uri,
+                    version: Some(r.truststore_version),
+                    warnings: vec![],
+                });
                 (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
             }
             Action::RestoreSecurityPolicy { .. } => {
@@ -458,7 +580,11 @@ impl World {
                 g.tags.clear();
             }
             Action::ReleaseCertificate { arn } => {
-                let c = self.certificates.iter_mut().find(|c| c.arn == arn).expect("there");
+                let c = self
+                    .certificates
+                    .iter_mut()
+                    .find(|c| c.arn == arn)
+                    .expect("there");
                 assert_eq!(owner(&c.tags), OURS);
                 c.tags.clear();
             }
@@ -468,23 +594,47 @@ impl World {
             }
             Action::CreateMapping { path, api_id, stage } => {
                 self.check_mapping(&api_id);
-                assert!(self.mappings.iter().all(|m| m.path != path), "ApiMapping key already exists");
+                assert!(
+                    self.mappings.iter().all(|m| m.path != path),
+                    "ApiMapping key already exists"
+                );
                 let id = self.id("m");
-                self.mappings.push(Mapping { id, path, api_id, stage });
+                self.mappings.push(Mapping {
+                    id,
+                    path,
+                    api_id,
+                    stage,
+                });
             }
-            Action::UpdateMapping { id, path, api_id, stage } => {
+            Action::UpdateMapping {
+                id,
+                path,
+                api_id,
+                stage,
+            } => {
                 self.check_mapping(&api_id);
                 let there = self.mappings.iter_mut().find(|m| m.id == id).expect("there");
-                *there = Mapping { id, path, api_id, stage };
+                *there = Mapping {
+                    id,
+                    path,
+                    api_id,
+                    stage,
+                };
             }
             Action::DeleteMapping { id, .. } => {
                 let i = self.mappings.iter().position(|m| m.id == id).expect("there");
                 self.mappings.remove(i);
             }
-            Action::TagPending { api_arn } => drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), OURS.into())),
+            Action::TagPending { api_arn } => {
+                drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), OURS.into()))
+            }
             Action::UntagPending { api_arn } => drop(self.api(&api_arn).tags.remove(PENDING_TAG)),
             Action::TagDeployed { api_arn } => {
-                drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), DEPLOYED.into()));
+                drop(
+                    self.api(&api_arn)
+                        .tags
+                        .insert(PENDING_TAG.into(), DEPLOYED.into()),
+                );
             }
             Action::CloseEndpoint { api_id, protocol } => {
                 assert_eq!(protocol, self.api(&api_id).protocol);
@@ -494,15 +644,28 @@ impl World {
                     self.publish(&api_id);
                 }
             }
-            Action::Deploy { api_id, protocol, stages } => {
+            Action::Deploy {
+                api_id,
+                protocol,
+                stages,
+            } => {
                 assert_eq!(protocol, self.api(&api_id).protocol);
                 self.deployments += usize::from(protocol == Protocol::Rest);
                 stages.iter().for_each(|stage| self.change_stage(&api_id, stage));
                 self.publish(&api_id);
             }
-            Action::TouchStage { api_id, stage, description } => {
-                let there = self.apis[&api_id].stages[&stage].clone().expect("the stage is there");
-                assert_eq!((self.api(&api_id).protocol, description), (Protocol::Rest, there.description));
+            Action::TouchStage {
+                api_id,
+                stage,
+                description,
+            } => {
+                let there = self.apis[&api_id].stages[&stage]
+                    .clone()
+                    .expect("the stage is there");
+                assert_eq!(
+                    (self.api(&api_id).protocol, description),
+                    (Protocol::Rest, there.description)
+                );
                 self.change_stage(&api_id, &stage);
                 if self.touch_publishes {
                     self.publish(&api_id);
@@ -520,8 +683,15 @@ impl World {
                 unreachable!("no headers are asked for here: see the model in plan/identity.rs")
             }
             Action::DeleteTruststoreVersion { version, .. } => {
-                assert!(self.domain.is_none() || owner(&self.domain.as_ref().unwrap().tags) != OURS, "still pinned");
-                let i = self.versions.iter().position(|s| s.version == version).expect("there");
+                assert!(
+                    self.domain.is_none() || owner(&self.domain.as_ref().unwrap().tags) != OURS,
+                    "still pinned"
+                );
+                let i = self
+                    .versions
+                    .iter()
+                    .position(|s| s.version == version)
+                    .expect("there");
                 assert!(self.versions.remove(i).is_ours());
             }
         }
@@ -532,7 +702,10 @@ impl World {
     }
 
     pub(super) fn change_stage(&mut self, id: &str, name: &str) {
-        let stage = self.apis.get_mut(id).and_then(|api| api.stages.get_mut(name)?.as_mut());
+        let stage = self
+            .apis
+            .get_mut(id)
+            .and_then(|api| api.stages.get_mut(name)?.as_mut());
         stage.expect("the stage is there").updated_at = Some(self.clock);
     }
 
@@ -548,19 +721,37 @@ impl World {
         let o = self.observed();
         let is_ours = |owner: &Option<String>| owner.as_deref() == Some(OURS);
         let used = self.domain.as_ref().is_some_and(|g| owner(&g.tags) == OURS);
-        let published = o.published.unwrap().filter(|p| is_ours(&p.owner)).map(|p| p.bundle);
-        let pinned = o.pinned.unwrap().filter(|p| used || is_ours(&p.owner)).map(|p| p.bundle);
-        [published, pinned].iter().flatten().any(|b| b.entries.iter().any(|e| e.authority == "partners"))
+        let published = o
+            .published
+            .unwrap()
+            .filter(|p| is_ours(&p.owner))
+            .map(|p| p.bundle);
+        let pinned = o
+            .pinned
+            .unwrap()
+            .filter(|p| used || is_ours(&p.owner))
+            .map(|p| p.bundle);
+        [published, pinned]
+            .iter()
+            .flatten()
+            .any(|b| b.entries.iter().any(|e| e.authority == "partners"))
     }
 
     pub(super) fn check_request(&self, r: &DomainRequest) {
         let issued = |arn: &str| {
-            let c = self.certificates.iter().find(|c| c.arn == arn).expect("the certificate is there");
+            let c = self
+                .certificates
+                .iter()
+                .find(|c| c.arn == arn)
+                .expect("the certificate is there");
             assert_eq!(c.status, CertificateStatus::Issued);
             c.kind
         };
         let proof = r.ownership_certificate_arn.as_deref().map(issued);
-        assert!(issued(&r.certificate_arn) == CertificateKind::Requested || proof == Some(CertificateKind::Requested));
+        assert!(
+            issued(&r.certificate_arn) == CertificateKind::Requested
+                || proof == Some(CertificateKind::Requested)
+        );
         assert!(
             self.stored(&r.truststore_uri, &r.truststore_version).is_some(),
             "Invalid truststore URI/versionId specified"
@@ -570,9 +761,16 @@ impl World {
 
     /// What a domain trusted before it was taken over it trusts afterwards.
     pub(super) fn check_nobody_loses(&self, r: &DomainRequest) {
-        let adopted = self.domain.as_ref().expect("there").tags.contains_key(ADOPTED_TAG);
+        let adopted = self
+            .domain
+            .as_ref()
+            .expect("there")
+            .tags
+            .contains_key(ADOPTED_TAG);
         if let Some(before) = self.pinned().filter(|before| adopted && !before.is_ours()) {
-            let after = self.stored(&r.truststore_uri, &r.truststore_version).expect("there");
+            let after = self
+                .stored(&r.truststore_uri, &r.truststore_version)
+                .expect("there");
             let after = Bundle::parse(&after.body).unwrap();
             let lost = |e: &Entry| after.find(&e.certificate).is_none();
             assert!(
@@ -587,7 +785,10 @@ impl World {
     }
 
     pub(super) fn change(&mut self, Change { action, record }: Change) {
-        let i = self.records.iter().position(|r| r.name == record.name && r.kind == record.kind);
+        let i = self
+            .records
+            .iter()
+            .position(|r| r.name == record.name && r.kind == record.kind);
         match action {
             route53::Action::Create => {
                 assert_eq!(i, None, "InvalidChangeBatch: exists already");
@@ -599,7 +800,11 @@ impl World {
             },
             route53::Action::Delete => {
                 let i = i.expect("InvalidChangeBatch: not there");
-                assert_eq!(self.records.remove(i), record, "InvalidChangeBatch: the values do not match");
+                assert_eq!(
+                    self.records.remove(i),
+                    record,
+                    "InvalidChangeBatch: the values do not match"
+                );
             }
         }
     }
@@ -608,32 +813,61 @@ impl World {
     pub(super) fn time_passes(&mut self) {
         self.clock += SignedDuration::from_hours(12);
         let records = self.records.clone();
-        for c in self.certificates.iter_mut().filter(|c| c.status == CertificateStatus::PendingValidation) {
+        for c in self
+            .certificates
+            .iter_mut()
+            .filter(|c| c.status == CertificateStatus::PendingValidation)
+        {
             let there = |v: &Validation| {
-                v.record
-                    .as_ref()
-                    .is_some_and(|(n, value)| records.iter().any(|r| r.name == *n && r.values == [value.clone()]))
+                v.record.as_ref().is_some_and(|(n, value)| {
+                    records
+                        .iter()
+                        .any(|r| r.name == *n && r.values == [value.clone()])
+                })
             };
             if c.validation.iter().all(there) {
                 c.status = CertificateStatus::Issued;
-            } else if c.created_at.is_some_and(|at| self.clock >= at + SignedDuration::from_hours(72)) {
+            } else if c
+                .created_at
+                .is_some_and(|at| self.clock >= at + SignedDuration::from_hours(72))
+            {
                 c.status = CertificateStatus::ValidationTimedOut;
             }
             for v in c.validation.iter_mut().filter(|v| v.record.is_none()) {
                 v.record = Some(validation_record(&v.domain));
             }
         }
-        if let Some(g) = self.domain.as_mut().filter(|g| g.status == DomainStatus::Updating) {
+        if let Some(g) = self
+            .domain
+            .as_mut()
+            .filter(|g| g.status == DomainStatus::Updating)
+        {
             g.status = DomainStatus::Available;
         }
     }
 
-    /// Everything in it that carries somebody else's mark, or none; `of_domain`: the owners whose domain counts.
+    /// Everything in it that carries somebody else's mark, or none; `of_domain`: the owners whose domain
+    /// counts.
     pub(super) fn not_owned(&self, of_domain: &[&str]) -> String {
         let tag = |tags: &BTreeMap<String, String>| owner(tags) != OURS;
-        let domain = self.domain.as_ref().filter(|g| of_domain.contains(&owner(&g.tags)));
-        let domain = domain.map(|g| (&g.certificate_arn, &g.truststore, g.ip_address_type, &self.mappings));
-        let certificates: Vec<_> = self.certificates.iter().filter(|c| tag(&c.tags)).map(|c| &c.arn).collect();
+        let domain = self
+            .domain
+            .as_ref()
+            .filter(|g| of_domain.contains(&owner(&g.tags)));
+        let domain = domain.map(|g| {
+            (
+                &g.certificate_arn,
+                &g.truststore,
+                g.ip_address_type,
+                &self.mappings,
+            )
+        });
+        let certificates: Vec<_> = self
+            .certificates
+            .iter()
+            .filter(|c| tag(&c.tags))
+            .map(|c| &c.arn)
+            .collect();
         let versions: Vec<_> = self.versions.iter().filter(|s| !s.is_ours()).collect();
         let bucket = self.bucket.as_ref().filter(|b| !b.is_ours());
         format!("{domain:?} {certificates:?} {versions:?} {bucket:?}")
@@ -694,7 +928,10 @@ pub(in crate::domain) fn certificate(
 }
 
 pub(super) fn validation_record(name: &str) -> (String, String) {
-    (format!("_x.{}", name.trim_start_matches("*.")), "_y.acm-validations.aws".to_owned())
+    (
+        format!("_x.{}", name.trim_start_matches("*.")),
+        "_y.acm-validations.aws".to_owned(),
+    )
 }
 
 pub(in crate::domain) fn domain(owner: &str, arn: &str, version: &str) -> Domain {
@@ -703,7 +940,11 @@ pub(in crate::domain) fn domain(owner: &str, arn: &str, version: &str) -> Domain
         arn: "arn:domain".into(),
         certificate_arn: arn.into(),
         ownership_certificate_arn: None,
-        truststore: Some(Truststore { uri: URI.into(), version: Some(version.into()), warnings: vec![] }),
+        truststore: Some(Truststore {
+            uri: URI.into(),
+            version: Some(version.into()),
+            warnings: vec![],
+        }),
         status: DomainStatus::Available,
         status_message: None,
         target: TARGET.into(),
@@ -718,7 +959,11 @@ pub(in crate::domain) fn domain(owner: &str, arn: &str, version: &str) -> Domain
 
 /// REST when the id begins with r. It was deployed an hour ago.
 pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, tag: Option<&str>) -> Api {
-    let protocol = if id.starts_with('r') { Protocol::Rest } else { Protocol::Http };
+    let protocol = if id.starts_with('r') {
+        Protocol::Rest
+    } else {
+        Protocol::Http
+    };
     let stage = Stage {
         name: "$default".into(),
         auto_deploy: auto_deploy && protocol == Protocol::Http,
@@ -733,7 +978,10 @@ pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, tag: Option<&str>) 
             protocol,
             private: false,
             endpoint_closed: closed,
-            tags: tag.map(|tag| (PENDING_TAG.to_owned(), tag.to_owned())).into_iter().collect(),
+            tags: tag
+                .map(|tag| (PENDING_TAG.to_owned(), tag.to_owned()))
+                .into_iter()
+                .collect(),
         },
         stages: [("$default".to_owned(), Some(stage))].into(),
         probe: None,
@@ -748,7 +996,11 @@ pub(super) fn alias(target: &str) -> RecordSet {
         kind: "A".into(),
         ttl: None,
         values: vec![],
-        alias: Some(Alias { target: target.into(), hosted_zone_id: "ZAPI".into(), evaluate_target_health: false }),
+        alias: Some(Alias {
+            target: target.into(),
+            hosted_zone_id: "ZAPI".into(),
+            evaluate_target_health: false,
+        }),
         routed: false,
     }
 }
@@ -759,11 +1011,19 @@ pub(in crate::domain) fn empty() -> World {
         recorded: false,
         certificates: vec![],
         records: vec![],
-        bucket: Some(Bucket { owner: None, versioned: true, private: true, kms_key: None, fresh: false }),
+        bucket: Some(Bucket {
+            owner: None,
+            versioned: true,
+            private: true,
+            kms_key: None,
+            fresh: false,
+        }),
         versions: vec![],
         domain: None,
         mappings: vec![],
-        apis: ["a1", "a2", "r1"].map(|id| (id.to_owned(), api(id, false, id == "a1", None))).into(),
+        apis: ["a1", "a2", "r1"]
+            .map(|id| (id.to_owned(), api(id, false, id == "a1", None)))
+            .into(),
         refusing: BTreeSet::new(),
         touch_publishes: true,
         probes: true,

@@ -25,7 +25,12 @@ pub(super) struct Distrusted {
 }
 
 impl Distrusted {
-    pub fn find(sources: &[Source], previous: Option<&Bundle>, signatures: &Signatures, now: Timestamp) -> Distrusted {
+    pub fn find(
+        sources: &[Source],
+        previous: Option<&Bundle>,
+        signatures: &Signatures,
+        now: Timestamp,
+    ) -> Distrusted {
         let before: &[Entry] = previous.map_or(&[], |bundle| &bundle.entries);
         let active = || sources.iter().filter(|source| source.state == State::Active);
         let mut others: Vec<Certificate> = active().flat_map(|source| source.own(signatures)).collect();
@@ -37,7 +42,9 @@ impl Distrusted {
             let own = source.own(signatures);
             // What it brought earlier goes too, unless that is listed by another one by now.
             let there = before.iter().filter(|entry| entry.authority == source.authority);
-            let earlier = there.map(|entry| &entry.certificate).filter(|c| !contains(&others, c) && !contains(&own, c));
+            let earlier = there
+                .map(|entry| &entry.certificate)
+                .filter(|c| !contains(&others, c) && !contains(&own, c));
             let all: Vec<Certificate> = own.iter().chain(earlier).cloned().collect();
             let first = heads.len();
             let mut named = Vec::new();
@@ -66,25 +73,41 @@ impl Distrusted {
             }
         }
         if !heads.is_empty() || !gone.keys.is_empty() {
-            let carried = before.iter().filter(|entry| active().any(|source| source.authority == entry.authority));
+            let carried = before
+                .iter()
+                .filter(|entry| active().any(|source| source.authority == entry.authority));
             others.extend(carried.map(|entry| entry.certificate.clone()));
             let listed_heads: HashSet<_> = heads.iter().map(identity).collect();
-            let is_head = |c: &&Certificate| gone.keys.contains(&c.spki_sha256) || listed_heads.contains(&identity(c));
-            let pool = Pool::new(above.iter().map(|(_, certificate)| certificate), Prefer::Shortest, signatures);
+            let is_head =
+                |c: &&Certificate| gone.keys.contains(&c.spki_sha256) || listed_heads.contains(&identity(c));
+            let pool = Pool::new(
+                above.iter().map(|(_, certificate)| certificate),
+                Prefer::Shortest,
+                signatures,
+            );
             let needed = issuers_of(others.iter().filter(|other| !is_head(other)), &pool);
             let listed: HashSet<_> = others.iter().map(identity).collect();
-            let stays =
-                |c: &Certificate| listed.contains(&identity(c)) || needed.contains(c.fingerprint_sha256.as_str());
-            let (spared, left): (Vec<_>, Vec<_>) =
-                above.iter().cloned().partition(|(_, certificate)| stays(certificate));
+            let stays = |c: &Certificate| {
+                listed.contains(&identity(c)) || needed.contains(c.fingerprint_sha256.as_str())
+            };
+            let (spared, left): (Vec<_>, Vec<_>) = above
+                .iter()
+                .cloned()
+                .partition(|(_, certificate)| stays(certificate));
             gone.tell_spared(&spared, now);
             others.extend(before.iter().map(|entry| entry.certificate.clone()));
             // A remembered key may come in a certificate that its authority never listed.
-            heads.extend(others.iter().filter(|other| gone.keys.contains(&other.spki_sha256)).cloned());
+            heads.extend(
+                others
+                    .iter()
+                    .filter(|other| gone.keys.contains(&other.spki_sha256))
+                    .cloned(),
+            );
             let heads = heads;
             let below = Below::new(&heads, &others, signatures);
             gone.note_effects(&heads, &others, &below);
-            gone.listed.extend(left.into_iter().map(|(_, certificate)| certificate));
+            gone.listed
+                .extend(left.into_iter().map(|(_, certificate)| certificate));
             gone.hang(&heads, &below);
         }
         for (source, own, named) in judged {
@@ -116,8 +139,11 @@ impl Distrusted {
     /// trusted.
     fn note_effects(&mut self, heads: &[Certificate], others: &[Certificate], below: &Below<'_>) {
         let there: HashSet<&str> = others.iter().map(|other| other.spki_sha256.as_str()).collect();
-        let issued: HashSet<&str> =
-            heads.iter().filter(|head| !below.of(head).is_empty()).map(|head| head.spki_sha256.as_str()).collect();
+        let issued: HashSet<&str> = heads
+            .iter()
+            .filter(|head| !below.of(head).is_empty())
+            .map(|head| head.spki_sha256.as_str())
+            .collect();
         for (key, took_effect) in self.remembered.values_mut().flatten() {
             *took_effect |= there.contains(key.as_str()) || issued.contains(key.as_str());
         }
@@ -136,13 +162,17 @@ impl Distrusted {
         }
     }
 
-    /// Warns of certificates that a Distrusted entry lists above another one of its own and that stay trusted,
-    /// because another authority needs them.
+    /// Warns of certificates that a Distrusted entry lists above another one of its own and that stay
+    /// trusted, because another authority needs them.
     fn tell_spared(&mut self, spared: &[(Option<String>, Certificate)], now: Timestamp) {
         for (authority, certificate) in spared {
-            let Some(authority) = authority.clone().filter(|_| now < certificate.not_after) else { continue };
-            let message = "stays trusted: it stands in this entry as the issuer of another certificate, and another \
-                           authority needs it. To distrust it and all that it issued, list it in a Distrusted entry \
+            let Some(authority) = authority.clone().filter(|_| now < certificate.not_after) else {
+                continue;
+            };
+            let message = "stays trusted: it stands in this entry as the issuer of another certificate, and \
+                           another \
+                           authority needs it. To distrust it and all that it issued, list it in a \
+                           Distrusted entry \
                            of its own";
             self.findings.push(Finding {
                 severity: Severity::Warning,
@@ -166,7 +196,13 @@ impl Distrusted {
         let keys = self.remembered.get(&source.authority);
         let mut add = |severity, subject: &str, reason, message| {
             let (authority, subject) = (source.authority.clone(), subject.to_owned());
-            self.findings.push(Finding { severity, authority, subject, reason, message });
+            self.findings.push(Finding {
+                severity,
+                authority,
+                subject,
+                reason,
+                message,
+            });
         };
         let error = match &source.certificates {
             Err(SourceError::Unseen) => return,
@@ -176,8 +212,10 @@ impl Distrusted {
         match (error, keys) {
             (Some(error), None) => {
                 let message = format!(
-                    "the distrust has no effect yet: {error}. What this entry should keep out is still accepted. \
-                     Put the certificates to distrust there as PEM, or write them into pem of a Distrusted entry"
+                    "the distrust has no effect yet: {error}. What this entry should keep out is still \
+                     accepted. \
+                     Put the certificates to distrust there as PEM, or write them into pem of a Distrusted \
+                     entry"
                 );
                 add(Severity::Refused, "", Reason::DistrustUnread, message);
             }
@@ -190,11 +228,17 @@ impl Distrusted {
                 add(Severity::Warning, "", Reason::DistrustKept, message);
             }
             (None, keys) => {
-                let is_listed = |key: &&String| own.iter().any(|certificate| certificate.spki_sha256 == **key);
-                let lost = keys.into_iter().flatten().filter(|(key, _)| !is_listed(key)).count();
+                let is_listed =
+                    |key: &&String| own.iter().any(|certificate| certificate.spki_sha256 == **key);
+                let lost = keys
+                    .into_iter()
+                    .flatten()
+                    .filter(|(key, _)| !is_listed(key))
+                    .count();
                 if lost > 0 {
                     let message = format!(
-                        "its source does not list everything that it distrusted before (keys: {lost}): that stays \
+                        "its source does not list everything that it distrusted before (keys: {lost}): that \
+                         stays \
                          distrusted, in whatever certificate it comes, until the entry is removed"
                     );
                     add(Severity::Warning, "", Reason::DistrustKept, message);
@@ -206,34 +250,56 @@ impl Distrusted {
         for leaf in leaves {
             let message = format!(
                 "is the certificate of a single client. API Gateway judges issuers only: this certificate is \
-                 accepted until {} as long as its issuer, {}, is trusted. Distrust the issuer, or wait for the end \
+                 accepted until {} as long as its issuer, {}, is trusted. Distrust the issuer, or wait for \
+                 the end \
                  of the certificate. A self-signed ClientCertificate leaves the truststore when it is deleted",
                 leaf.not_after, leaf.issuer
             );
             add(Severity::Warning, &leaf.subject, Reason::DistrustsLeaf, message);
         }
         if !authorities.is_empty() && !keys.into_iter().flatten().any(|(_, took_effect)| *took_effect) {
-            let message = "takes nothing away: no certificate that it lists, and none issued under one, was in this \
-                           truststore or is listed by another entry. API Gateway accepts every certificate whose issuer \
+            let message = "takes nothing away: no certificate that it lists, and none issued under one, was \
+                           in this \
+                           truststore or is listed by another entry. API Gateway accepts every certificate \
+                           whose issuer \
                            is in the truststore: list that issuer here";
-            add(Severity::Warning, "", Reason::DistrustsNothing, message.to_owned());
+            add(
+                Severity::Warning,
+                "",
+                Reason::DistrustsNothing,
+                message.to_owned(),
+            );
         }
         for stranger in source.strangers(signatures) {
-            let message = "stands in ca.crt and does not complete the chain of tls.crt: this entry does not distrust \
+            let message = "stands in ca.crt and does not complete the chain of tls.crt: this entry does not \
+                           distrust \
                            it. List it in a Distrusted entry of its own";
-            add(Severity::Warning, &stranger.subject, Reason::Unrelated, message.to_owned());
+            add(
+                Severity::Warning,
+                &stranger.subject,
+                Reason::Unrelated,
+                message.to_owned(),
+            );
         }
     }
 }
 
 /// Fingerprints of the issuers, in this pool, of these certificates.
-fn issuers_of<'c, 'p>(certificates: impl IntoIterator<Item = &'c Certificate>, pool: &Pool<'p>) -> HashSet<&'p str> {
-    let issued = certificates.into_iter().filter(|certificate| !certificate.self_signed);
-    issued.flat_map(|c| pool.issuers(c).signed.clone()).map(|c| c.fingerprint_sha256.as_str()).collect()
+fn issuers_of<'c, 'p>(
+    certificates: impl IntoIterator<Item = &'c Certificate>,
+    pool: &Pool<'p>,
+) -> HashSet<&'p str> {
+    let issued = certificates
+        .into_iter()
+        .filter(|certificate| !certificate.self_signed);
+    issued
+        .flat_map(|c| pool.issuers(c).signed.clone())
+        .map(|c| c.fingerprint_sha256.as_str())
+        .collect()
 }
 
-/// Certificates by the issuer that signed them. An issuer that was not tried, among very many of one name, counts as
-/// theirs: no number of keys lets a certificate escape a distrust.
+/// Certificates by the issuer that signed them. An issuer that was not tried, among very many of one name,
+/// counts as theirs: no number of keys lets a certificate escape a distrust.
 struct Below<'a>(HashMap<&'a str, Vec<&'a Certificate>>);
 
 impl<'a> Below<'a> {
@@ -241,17 +307,26 @@ impl<'a> Below<'a> {
         let pool = Pool::new(heads.iter().chain(others), Prefer::Shortest, signatures);
         let mut below: HashMap<&str, Vec<&Certificate>> = HashMap::new();
         let mut seen = HashSet::new();
-        for other in others.iter().filter(|c| !c.self_signed && seen.insert(c.fingerprint_sha256.as_str())) {
+        for other in others
+            .iter()
+            .filter(|c| !c.self_signed && seen.insert(c.fingerprint_sha256.as_str()))
+        {
             let issuers = pool.issuers(other);
             for issuer in issuers.signed.iter().chain(&issuers.untried) {
-                below.entry(issuer.fingerprint_sha256.as_str()).or_default().push(other);
+                below
+                    .entry(issuer.fingerprint_sha256.as_str())
+                    .or_default()
+                    .push(other);
             }
         }
         Below(below)
     }
 
     fn of(&self, issuer: &Certificate) -> &[&'a Certificate] {
-        self.0.get(issuer.fingerprint_sha256.as_str()).map(Vec::as_slice).unwrap_or_default()
+        self.0
+            .get(issuer.fingerprint_sha256.as_str())
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 }
 
@@ -268,7 +343,10 @@ mod tests {
     use rcgen::KeyPair;
 
     fn failed(authority: &str, error: SourceError) -> Source {
-        Source { certificates: Err(error), ..distrusted(source(authority, &[])) }
+        Source {
+            certificates: Err(error),
+            ..distrusted(source(authority, &[]))
+        }
     }
 
     fn unreadable() -> SourceError {
@@ -277,19 +355,37 @@ mod tests {
 
     /// What is remembered, by authority and subject, and whether it took effect.
     fn remembered(compiled: &Compiled, known: &[&Certificate]) -> Vec<String> {
-        let name = |key: &String| known.iter().find(|c| c.spki_sha256 == *key).expect("known").subject.clone();
-        let all =
-            compiled.bundle.distrusted.iter().flat_map(|(authority, keys)| keys.iter().map(move |k| (authority, k)));
-        let mut all: Vec<_> =
-            all.map(|(authority, (key, effect))| format!("{authority}:{} {effect}", name(key))).collect();
+        let name = |key: &String| {
+            known
+                .iter()
+                .find(|c| c.spki_sha256 == *key)
+                .expect("known")
+                .subject
+                .clone()
+        };
+        let all = compiled
+            .bundle
+            .distrusted
+            .iter()
+            .flat_map(|(authority, keys)| keys.iter().map(move |k| (authority, k)));
+        let mut all: Vec<_> = all
+            .map(|(authority, (key, effect))| format!("{authority}:{} {effect}", name(key)))
+            .collect();
         all.sort();
         all
     }
 
     /// A second look changes nothing, not even what it says.
     fn settled(sources: &[Source], compiled: &Compiled) {
-        let again = run(sources, Some(&Bundle::parse(&compiled.bundle.render()).unwrap()), start());
-        assert_eq!((again.bundle.render(), &again.findings), (compiled.bundle.render(), &compiled.findings));
+        let again = run(
+            sources,
+            Some(&Bundle::parse(&compiled.bundle.render()).unwrap()),
+            start(),
+        );
+        assert_eq!(
+            (again.bundle.render(), &again.findings),
+            (compiled.bundle.render(), &compiled.findings)
+        );
     }
 
     #[test]
@@ -304,9 +400,19 @@ mod tests {
             (SourceError::Unseen, None),
         ] {
             let next = run(&with(failed("out", error.clone())), Some(&first.bundle), start());
-            assert_eq!(next.bundle.render(), first.bundle.render(), "nobody knows what to take out");
+            assert_eq!(
+                next.bundle.render(),
+                first.bundle.render(),
+                "nobody knows what to take out"
+            );
             let told: Vec<_> = next.findings.iter().map(|f| (f.severity, f.reason)).collect();
-            assert_eq!(told, reason.map(|severity| (severity, Reason::DistrustUnread)).into_iter().collect::<Vec<_>>());
+            assert_eq!(
+                told,
+                reason
+                    .map(|severity| (severity, Reason::DistrustUnread))
+                    .into_iter()
+                    .collect::<Vec<_>>()
+            );
             settled(&with(failed("out", error)), &next);
         }
         let read = with(distrusted(source("out", &[&p.a])));
@@ -326,17 +432,34 @@ mod tests {
         for (later, told) in later {
             let later = with(later);
             let next = run(&later, Some(&out.bundle), start());
-            assert_eq!((next.bundle.render(), next.distrusts), (out.bundle.render(), false), "{later:?}");
+            assert_eq!(
+                (next.bundle.render(), next.distrusts),
+                (out.bundle.render(), false),
+                "{later:?}"
+            );
             let of_out: Vec<_> = next.findings.iter().filter(|f| f.authority == "out").collect();
-            assert_eq!(of_out.iter().map(|f| f.reason).collect::<Vec<_>>(), told.into_iter().collect::<Vec<_>>());
-            assert!(of_out.iter().all(|f| f.severity == Severity::Warning && f.message.contains("(keys: 1)")));
+            assert_eq!(
+                of_out.iter().map(|f| f.reason).collect::<Vec<_>>(),
+                told.into_iter().collect::<Vec<_>>()
+            );
+            assert!(
+                of_out
+                    .iter()
+                    .all(|f| f.severity == Severity::Warning && f.message.contains("(keys: 1)"))
+            );
             settled(&later, &next);
         }
         let edited = with(distrusted(source("out", &[&p.c])));
         let edited_ = run(&edited, Some(&out.bundle), start());
         assert_eq!(names(&edited_), ["all:CN=B"]);
-        assert_eq!(remembered(&edited_, &[&p.a, &p.c]), ["out:CN=A true", "out:CN=C false"]);
-        assert_eq!(reasons(&edited_), [("out", Reason::DistrustKept), ("all", Reason::Distrusted)]);
+        assert_eq!(
+            remembered(&edited_, &[&p.a, &p.c]),
+            ["out:CN=A true", "out:CN=C false"]
+        );
+        assert_eq!(
+            reasons(&edited_),
+            [("out", Reason::DistrustKept), ("all", Reason::Distrusted)]
+        );
         settled(&edited, &edited_);
         // Until the entry itself goes, or is trusted.
         let removed = run(&trusted, Some(&out.bundle), start());
@@ -357,35 +480,72 @@ mod tests {
             authority("Another Name", &key, 3650, None),
             authority("Compromised", &key, 3650, Some(("Bridge", &root))),
         ];
-        let below = authority("Below", &KeyPair::generate().unwrap(), 3650, Some(("Another Name", &key)));
-        let first = run(&[source("b", &[&p.b]), source("x", &[&compromised])], None, start());
-        let out = run(&[source("b", &[&p.b]), distrusted(source("x", &[&compromised]))], Some(&first.bundle), start());
+        let below = authority(
+            "Below",
+            &KeyPair::generate().unwrap(),
+            3650,
+            Some(("Another Name", &key)),
+        );
+        let first = run(
+            &[source("b", &[&p.b]), source("x", &[&compromised])],
+            None,
+            start(),
+        );
+        let out = run(
+            &[source("b", &[&p.b]), distrusted(source("x", &[&compromised]))],
+            Some(&first.bundle),
+            start(),
+        );
         assert_eq!(names(&out), ["b:CN=B"]);
         for certificate in &again {
-            let sources = [source("new", &[certificate, &bridge]), failed("x", SourceError::Missing)];
+            let sources = [
+                source("new", &[certificate, &bridge]),
+                failed("x", SourceError::Missing),
+            ];
             let next = run(&sources, Some(&out.bundle), start());
             assert_eq!(names(&next), ["new:CN=Bridge"], "{certificate:?}");
             settled(&sources, &next);
         }
-        let sources = [source("new", &[&below, &again[1], &p.c]), failed("x", SourceError::Missing)];
+        let sources = [
+            source("new", &[&below, &again[1], &p.c]),
+            failed("x", SourceError::Missing),
+        ];
         let next = run(&sources, Some(&out.bundle), start());
-        assert_eq!(names(&next), ["new:CN=C"], "what was issued under another name of the key");
+        assert_eq!(
+            names(&next),
+            ["new:CN=C"],
+            "what was issued under another name of the key"
+        );
         settled(&sources, &next);
     }
 
     #[test]
     fn issuers_above_what_is_distrusted_are_not_remembered() {
         let p = &*POOL;
-        let out = [distrusted(source("one", &[&p.int1, &p.root])), source("b", &[&p.b])];
-        let first = run(&[source("one", &[&p.int1, &p.root]), source("b", &[&p.b])], None, start());
+        let out = [
+            distrusted(source("one", &[&p.int1, &p.root])),
+            source("b", &[&p.b]),
+        ];
+        let first = run(
+            &[source("one", &[&p.int1, &p.root]), source("b", &[&p.b])],
+            None,
+            start(),
+        );
         let next = run(&out, Some(&first.bundle), start());
         assert_eq!(
             (names(&next), remembered(&next, &[&p.int1])),
             (vec!["b:CN=B".into()], vec!["one:CN=I1 true".into()])
         );
-        let two = [failed("one", SourceError::Missing), source("two", &[&p.int1, &p.int2, &p.root])];
+        let two = [
+            failed("one", SourceError::Missing),
+            source("two", &[&p.int1, &p.int2, &p.root]),
+        ];
         let next = run(&two, Some(&next.bundle), start());
-        assert_eq!(names(&next), ["two:CN=I2", "two:CN=Root"], "the root is another's too");
+        assert_eq!(
+            names(&next),
+            ["two:CN=I2", "two:CN=Root"],
+            "the root is another's too"
+        );
     }
 
     #[test]
@@ -404,20 +564,31 @@ mod tests {
         assert_eq!(told(&next), [("CN=Root".to_owned(), Reason::DistrustSpares)]);
         settled(&sources, &next);
         let alone = run(&with(&[&p.root]), Some(&first.bundle), start());
-        assert_eq!((names(&alone), told(&alone)), (vec!["all:CN=B".to_owned()], vec![]));
+        assert_eq!(
+            (names(&alone), told(&alone)),
+            (vec!["all:CN=B".to_owned()], vec![])
+        );
         // Nobody else lists or needs it: it goes with the rest, and nothing is to be said.
         let trusted = source("all", &[&p.b]);
-        let unneeded = run(&[trusted, distrusted(source("out", &[&p.int1, &p.root]))], Some(&first.bundle), start());
+        let unneeded = run(
+            &[trusted, distrusted(source("out", &[&p.int1, &p.root]))],
+            Some(&first.bundle),
+            start(),
+        );
         assert_eq!(names(&unneeded), ["all:CN=B"]);
         assert!(told(&unneeded).is_empty(), "{:?}", told(&unneeded));
     }
 
-    /// Hundreds of keys under one name: the work grows with the certificates, and what cannot be tried is distrusted.
+    /// Hundreds of keys under one name: the work grows with the certificates, and what cannot be tried is
+    /// distrusted.
     #[test]
     fn many_keys_of_one_name_cost_little_and_let_nothing_through() {
         let p = &*POOL;
         let keys: Vec<KeyPair> = (0..150).map(|_| KeyPair::generate().unwrap()).collect();
-        let heads: Vec<Certificate> = keys.iter().map(|key| authority("Same", key, 3650, None)).collect();
+        let heads: Vec<Certificate> = keys
+            .iter()
+            .map(|key| authority("Same", key, 3650, None))
+            .collect();
         // Without key identifiers, which would tell the issuer at once.
         let children: Vec<Certificate> = keys
             .iter()
@@ -425,13 +596,20 @@ mod tests {
             .map(|(n, key)| unidentified(authority(&format!("child {n}"), &key, 3650, Some(("Same", key)))))
             .collect();
         let (heads, children): (Vec<_>, Vec<_>) = (heads.iter().collect(), children.iter().collect());
-        let sources = [source("b", &[&p.b]), source("all", &children), distrusted(source("out", &heads))];
+        let sources = [
+            source("b", &[&p.b]),
+            source("all", &children),
+            distrusted(source("out", &heads)),
+        ];
         let signatures = Signatures::default();
         let found = Distrusted::find(&sources, None, &signatures, start());
         let slipped: Vec<_> = children.iter().filter(|child| !found.holds(child)).collect();
         assert!(slipped.is_empty() && !found.holds(&p.b), "{slipped:?}");
         assert!(signatures.verified() <= 64 * 150, "{}", signatures.verified());
-        let beside = Source { completing: heads.into_iter().cloned().collect(), ..source("all", &children) };
+        let beside = Source {
+            completing: heads.into_iter().cloned().collect(),
+            ..source("all", &children)
+        };
         let signatures = Signatures::default();
         beside.strangers(&signatures);
         assert!(signatures.verified() <= 64 * 150, "{}", signatures.verified());
@@ -449,7 +627,10 @@ mod tests {
         let first = run(&[issuing("gone", &[&p.a]), source("b", &[&p.b])], None, start());
         let sources = [failed("gone", SourceError::Missing), source("b", &[&p.b])];
         let next = run(&sources, Some(&first.bundle), start());
-        assert_eq!((names(&next), reasons(&next)), (vec!["b:CN=B".to_owned()], vec![("gone", Reason::DistrustKept)]));
+        assert_eq!(
+            (names(&next), reasons(&next)),
+            (vec!["b:CN=B".to_owned()], vec![("gone", Reason::DistrustKept)])
+        );
         settled(&sources, &next);
         let copy = [failed("gone", SourceError::Missing), source("b", &[&p.b, &p.a])];
         assert_eq!(names(&run(&copy, Some(&next.bundle), start())), ["b:CN=B"]);
@@ -486,7 +667,12 @@ mod tests {
             let sources = with(listed);
             let next = run(&sources, Some(&first.bundle), start());
             let told = |compiled: &Compiled| -> Vec<Reason> {
-                compiled.findings.iter().filter(|f| f.authority == "out").map(|f| f.reason).collect()
+                compiled
+                    .findings
+                    .iter()
+                    .filter(|f| f.authority == "out")
+                    .map(|f| f.reason)
+                    .collect()
             };
             assert_eq!(told(&next), expected, "{listed:?}");
             settled(&sources, &next);
@@ -499,14 +685,18 @@ mod tests {
         let told = run(&with(&[&leaf]), Some(&first.bundle), start());
         let message = &told.findings[0].message;
         assert!(
-            message.contains("its issuer, CN=B, is trusted") && message.contains("API Gateway judges issuers"),
+            message.contains("its issuer, CN=B, is trusted")
+                && message.contains("API Gateway judges issuers"),
             "{message}"
         );
         // Without effect until somebody lists it.
         let nothing = run(&with(&[&p.a]), Some(&first.bundle), start());
         let tried = [source("all", &[&p.b, &p.a]), failed("out", SourceError::Missing)];
         let next = run(&tried, Some(&nothing.bundle), start());
-        assert_eq!((names(&next), remembered(&next, &[&p.a])), (vec!["all:CN=B".into()], vec!["out:CN=A true".into()]));
+        assert_eq!(
+            (names(&next), remembered(&next, &[&p.a])),
+            (vec!["all:CN=B".into()], vec!["out:CN=A true".into()])
+        );
     }
 
     #[test]
@@ -516,15 +706,32 @@ mod tests {
             client: true,
             ..issuing(authority, certificates)
         };
-        let first = run(&[source("b", &[&p.b]), client("client/1", &[&p.a])], None, start());
-        let withdrawn = Source { state: State::Withdrawn, ..client("client/1", &[]) };
+        let first = run(
+            &[source("b", &[&p.b]), client("client/1", &[&p.a])],
+            None,
+            start(),
+        );
+        let withdrawn = Source {
+            state: State::Withdrawn,
+            ..client("client/1", &[])
+        };
         let sources = [source("b", &[&p.b]), withdrawn];
         let gone = run(&sources, Some(&first.bundle), start());
         assert_eq!((names(&gone), gone.distrusts), (vec!["b:CN=B".to_owned()], true));
-        assert!(gone.bundle.distrusted.is_empty() && gone.findings.is_empty(), "{gone:?}");
+        assert!(
+            gone.bundle.distrusted.is_empty() && gone.findings.is_empty(),
+            "{gone:?}"
+        );
         // Restored under another UID with a renewed certificate of its key.
-        let renewed = [source("b", &[&p.b]), sources[1].clone(), client("client/2", &[&p.a_renewed])];
-        assert_eq!(names(&run(&renewed, Some(&gone.bundle), start())), ["b:CN=B", "client/2:CN=A"]);
+        let renewed = [
+            source("b", &[&p.b]),
+            sources[1].clone(),
+            client("client/2", &[&p.a_renewed]),
+        ];
+        assert_eq!(
+            names(&run(&renewed, Some(&gone.bundle), start())),
+            ["b:CN=B", "client/2:CN=A"]
+        );
     }
 
     #[test]
@@ -534,16 +741,45 @@ mod tests {
             .map(|n| authority(&format!("n{n}"), &KeyPair::generate().unwrap(), 3650, None))
             .collect();
         let listed: Vec<_> = many.iter().collect();
-        let sources = [source("b", &[&p.b]), distrusted(source("zz", &[&p.c])), distrusted(source("out", &listed))];
+        let sources = [
+            source("b", &[&p.b]),
+            distrusted(source("zz", &[&p.c])),
+            distrusted(source("out", &listed)),
+        ];
         let first = run(&sources[..2], None, start());
         let next = run(&sources, Some(&first.bundle), start());
-        assert_eq!(next.bundle.distrusted.values().map(|keys| keys.len()).sum::<usize>(), MAX_REMEMBERED);
-        assert_eq!(next.bundle.distrusted["zz"].len(), 1, "what is remembered already stays");
-        let told: Vec<_> = next.findings.iter().filter(|f| f.reason == Reason::TooLarge).collect();
-        assert!(told.len() == 1 && told[0].authority == "out" && told[0].message.contains(" 2 keys "), "{told:?}");
+        assert_eq!(
+            next.bundle
+                .distrusted
+                .values()
+                .map(|keys| keys.len())
+                .sum::<usize>(),
+            MAX_REMEMBERED
+        );
+        assert_eq!(
+            next.bundle.distrusted["zz"].len(),
+            1,
+            "what is remembered already stays"
+        );
+        let told: Vec<_> = next
+            .findings
+            .iter()
+            .filter(|f| f.reason == Reason::TooLarge)
+            .collect();
+        assert!(
+            told.len() == 1 && told[0].authority == "out" && told[0].message.contains(" 2 keys "),
+            "{told:?}"
+        );
         settled(&sources, &next);
-        let forgotten = many.iter().find(|c| !next.bundle.distrusted["out"].contains_key(&c.spki_sha256)).unwrap();
+        let forgotten = many
+            .iter()
+            .find(|c| !next.bundle.distrusted["out"].contains_key(&c.spki_sha256))
+            .unwrap();
         let with = [&sources[..], &[source("x", &[forgotten])]].concat();
-        assert_eq!(names(&run(&with, Some(&next.bundle), start())), ["b:CN=B"], "it is out as long as it is listed");
+        assert_eq!(
+            names(&run(&with, Some(&next.bundle), start())),
+            ["b:CN=B"],
+            "it is out as long as it is listed"
+        );
     }
 }

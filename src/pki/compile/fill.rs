@@ -8,29 +8,48 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 /// Maximum number of distrusted keys that one truststore remembers.
 pub(super) const MAX_REMEMBERED: usize = 500;
 
-/// Forgets distrusted keys that there is no room for: those beyond [`MAX_REMEMBERED`], and those without which the
-/// authorities that are trusted already have room. Keys in `known`, which were remembered already, stay first.
+/// Forgets distrusted keys that there is no room for: those beyond [`MAX_REMEMBERED`], and those without
+/// which the authorities that are trusted already have room. Keys in `known`, which were remembered already,
+/// stay first.
 fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mut Vec<Finding>) {
-    let is_new = |authority: &str, key: &str| !known.get(authority).is_some_and(|keys| keys.contains_key(key));
-    let all = bundle.distrusted.iter().flat_map(|(authority, keys)| keys.keys().map(move |key| (authority, key)));
-    let mut all: Vec<_> = all.map(|(a, key)| (is_new(a, key), a.clone(), key.clone())).collect();
+    let is_new =
+        |authority: &str, key: &str| !known.get(authority).is_some_and(|keys| keys.contains_key(key));
+    let all = bundle
+        .distrusted
+        .iter()
+        .flat_map(|(authority, keys)| keys.keys().map(move |key| (authority, key)));
+    let mut all: Vec<_> = all
+        .map(|(a, key)| (is_new(a, key), a.clone(), key.clone()))
+        .collect();
     all.sort();
     let mut forgotten = BTreeMap::<String, usize>::new();
     let mut length = bundle.render_distrusted().len();
     while all.len() > MAX_REMEMBERED || length > bytes {
-        let Some((_, authority, key)) = all.pop() else { break };
-        let took_effect = bundle.distrusted.get_mut(&authority).and_then(|keys| keys.remove(&key));
+        let Some((_, authority, key)) = all.pop() else {
+            break;
+        };
+        let took_effect = bundle
+            .distrusted
+            .get_mut(&authority)
+            .and_then(|keys| keys.remove(&key));
         length -= took_effect.map_or(0, |effect| distrusted_line(&authority, &key, effect).len());
         *forgotten.entry(authority).or_default() += 1;
     }
     bundle.distrusted.retain(|_, keys| !keys.is_empty());
     for (authority, count) in forgotten {
         let message = format!(
-            "the truststore has no room to remember all that this entry distrusts: {count} keys are distrusted only \
+            "the truststore has no room to remember all that this entry distrusts: {count} keys are \
+             distrusted only \
              as long as its source lists them. Remove Distrusted entries that have served, or authorities"
         );
         let (severity, reason, subject) = (Severity::Warning, Reason::TooLarge, String::new());
-        findings.push(Finding { severity, authority, subject, reason, message });
+        findings.push(Finding {
+            severity,
+            authority,
+            subject,
+            reason,
+            message,
+        });
     }
 }
 
@@ -45,7 +64,15 @@ pub(super) fn fill(
     known: &DistrustedKeys,
     findings: &mut Vec<Finding>,
 ) {
-    within(MAX_CERTIFICATES, MAX_BYTES, bundle, living, sources, known, findings);
+    within(
+        MAX_CERTIFICATES,
+        MAX_BYTES,
+        bundle,
+        living,
+        sources,
+        known,
+        findings,
+    );
 }
 
 fn within(
@@ -58,10 +85,21 @@ fn within(
     findings: &mut Vec<Finding>,
 ) {
     let texts: Vec<usize> = bundle.entries.iter().map(|entry| entry.render().len()).collect();
-    let clients: HashSet<&str> = sources.iter().filter(|s| s.client).map(|s| s.authority.as_str()).collect();
+    let clients: HashSet<&str> = sources
+        .iter()
+        .filter(|s| s.client)
+        .map(|s| s.authority.as_str())
+        .collect();
     let there: HashSet<_> = living.iter().map(|entry| entry.identity()).collect();
-    let stays = |entry: &Entry| !clients.contains(entry.authority.as_str()) && there.contains(&entry.identity());
-    let needed = bundle.entries.iter().zip(&texts).filter(|(entry, _)| stays(entry)).map(|(_, text)| text).sum();
+    let stays =
+        |entry: &Entry| !clients.contains(entry.authority.as_str()) && there.contains(&entry.identity());
+    let needed = bundle
+        .entries
+        .iter()
+        .zip(&texts)
+        .filter(|(entry, _)| stays(entry))
+        .map(|(_, text)| text)
+        .sum();
     trim(bundle, known, bytes.saturating_sub(needed), findings);
     let memory = bundle.render_distrusted().len();
     if bundle.entries.len() <= certificates && memory + texts.iter().sum::<usize>() <= bytes {
@@ -72,7 +110,11 @@ fn within(
     let is_living = |at: usize| there.contains(&entries[at].identity());
     let all = || 0..entries.len();
 
-    let mut room = Room { certificates, bytes: bytes.saturating_sub(memory), taken: BTreeSet::new() };
+    let mut room = Room {
+        certificates,
+        bytes: bytes.saturating_sub(memory),
+        taken: BTreeSet::new(),
+    };
     for at in all().filter(|at| !is_client(*at) && is_living(*at)) {
         room.take(at, texts[at]);
     }
@@ -90,18 +132,27 @@ fn within(
     let mut last: Vec<usize> = all().filter(|at| is_client(*at)).collect();
     last.sort_by_key(|at| {
         let certificate = &entries[*at].certificate;
-        (!is_living(*at), certificate.not_before, &certificate.fingerprint_sha256)
+        (
+            !is_living(*at),
+            certificate.not_before,
+            &certificate.fingerprint_sha256,
+        )
     });
     for at in last {
         room.offer(&[at], &texts);
     }
     for at in all().filter(|at| !room.taken.contains(at)) {
         let message = format!(
-            "does not fit: a truststore holds {certificates} certificates in {bytes} bytes at the most. Remove \
+            "does not fit: a truststore holds {certificates} certificates in {bytes} bytes at the most. \
+             Remove \
              authorities or certificates that are not needed any more"
         );
         findings.push(Finding {
-            severity: if is_client(at) { Severity::Dropped } else { Severity::Refused },
+            severity: if is_client(at) {
+                Severity::Dropped
+            } else {
+                Severity::Refused
+            },
             authority: entries[at].authority.clone(),
             subject: entries[at].certificate.subject.clone(),
             reason: Reason::TooLarge,
@@ -131,7 +182,11 @@ impl Room {
 
     /// Takes all of them or none.
     fn offer(&mut self, chain: &[usize], texts: &[usize]) {
-        let new: Vec<usize> = chain.iter().copied().filter(|at| !self.taken.contains(at)).collect();
+        let new: Vec<usize> = chain
+            .iter()
+            .copied()
+            .filter(|at| !self.taken.contains(at))
+            .collect();
         if new.len() <= self.certificates && new.iter().map(|at| texts[*at]).sum::<usize>() <= self.bytes {
             new.into_iter().for_each(|at| self.take(at, texts[at]));
         }
@@ -146,8 +201,14 @@ struct Chains<'a> {
 
 impl<'a> Chains<'a> {
     fn of(entries: &'a [Entry]) -> Self {
-        let subjects = entries.iter().enumerate().map(|(at, entry)| (entry.certificate.subject_key.as_str(), at));
-        Chains { entries, by_subject: subjects.collect() }
+        let subjects = entries
+            .iter()
+            .enumerate()
+            .map(|(at, entry)| (entry.certificate.subject_key.as_str(), at));
+        Chains {
+            entries,
+            by_subject: subjects.collect(),
+        }
     }
 
     /// The entry itself first.
@@ -182,14 +243,19 @@ mod tests {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.subject_alt_names = vec![SanType::URI(format!("spiffe://{}", "a".repeat(bytes)).try_into().unwrap())];
+        params.subject_alt_names = vec![SanType::URI(
+            format!("spiffe://{}", "a".repeat(bytes)).try_into().unwrap(),
+        )];
         let at = |days| ::time::OffsetDateTime::from_unix_timestamp(day(days).as_second()).unwrap();
         (params.not_before, params.not_after) = (at(-days), at(90));
         Certificate::from_der(params.self_signed(&*KEY).unwrap().der()).unwrap()
     }
 
     fn of_client(authority: &str, certificate: &Certificate) -> Source {
-        Source { client: true, ..issuing(authority, &[certificate]) }
+        Source {
+            client: true,
+            ..issuing(authority, &[certificate])
+        }
     }
 
     fn bytes(compiled: &Compiled) -> usize {
@@ -200,18 +266,38 @@ mod tests {
     #[test]
     fn an_authority_has_room_before_any_client_and_the_clients_are_told() {
         let p = &*POOL;
-        let fat: Vec<Certificate> = (0..10).map(|n| client(&format!("fat{n}"), 100_000, 20 - n)).collect();
-        let clients: Vec<Source> = fat.iter().enumerate().map(|(n, c)| of_client(&format!("client/{n}"), c)).collect();
+        let fat: Vec<Certificate> = (0..10)
+            .map(|n| client(&format!("fat{n}"), 100_000, 20 - n))
+            .collect();
+        let clients: Vec<Source> = fat
+            .iter()
+            .enumerate()
+            .map(|(n, c)| of_client(&format!("client/{n}"), c))
+            .collect();
         let small = of_client("client/small", &client("small", 10, 0));
         let with = |authorities: &[Source], more: &[Source]| [authorities, &clients, more].concat();
         let sources = with(&[source("a", &[&p.a])], &[]);
         let full = run(&sources, None, start());
-        let trusted =
-            |compiled: &Compiled| compiled.bundle.entries.iter().filter(|e| e.authority.starts_with("client/")).count();
-        assert!(trusted(&full) < 10 && bytes(&full) <= MAX_BYTES, "{} of {}", trusted(&full), bytes(&full));
+        let trusted = |compiled: &Compiled| {
+            compiled
+                .bundle
+                .entries
+                .iter()
+                .filter(|e| e.authority.starts_with("client/"))
+                .count()
+        };
+        assert!(
+            trusted(&full) < 10 && bytes(&full) <= MAX_BYTES,
+            "{} of {}",
+            trusted(&full),
+            bytes(&full)
+        );
         let left: BTreeSet<String> = (trusted(&full)..10).map(|n| format!("client/{n}")).collect();
         assert_eq!(full.without_room, left, "the youngest");
-        assert_eq!(run(&sources, Some(&full.bundle), start()).bundle.render(), full.bundle.render());
+        assert_eq!(
+            run(&sources, Some(&full.bundle), start()).bundle.render(),
+            full.bundle.render()
+        );
         // What is small goes in where the fat does not.
         let sources = with(&[source("a", &[&p.a])], std::slice::from_ref(&small));
         let more = run(&sources, Some(&full.bundle), start());
@@ -221,13 +307,24 @@ mod tests {
         let mut last = more;
         for n in 1..=3 {
             let listed: Vec<_> = big[..n].iter().collect();
-            let sources = with(&[source("a", &[&p.a]), source("big", &listed)], std::slice::from_ref(&small));
+            let sources = with(
+                &[source("a", &[&p.a]), source("big", &listed)],
+                std::slice::from_ref(&small),
+            );
             let next = run(&sources, Some(&last.bundle), start());
             assert!(big[..n].iter().all(|c| next.bundle.find(c).is_some()), "{n}");
             assert!(bytes(&next) <= MAX_BYTES && next.bundle.find(&p.a).is_some());
-            assert!(next.without_room.len() > last.without_room.len() && !next.without_room.contains("client/0"));
-            assert!(!next.findings.iter().any(|f| f.severity == Severity::Refused), "the authorities have room");
-            assert_eq!(run(&sources, Some(&next.bundle), start()).bundle.render(), next.bundle.render());
+            assert!(
+                next.without_room.len() > last.without_room.len() && !next.without_room.contains("client/0")
+            );
+            assert!(
+                !next.findings.iter().any(|f| f.severity == Severity::Refused),
+                "the authorities have room"
+            );
+            assert_eq!(
+                run(&sources, Some(&next.bundle), start()).bundle.render(),
+                next.bundle.render()
+            );
             last = next;
         }
     }
@@ -245,10 +342,17 @@ mod tests {
         let next = run(&sources, None, start());
         assert_eq!(names(&next), ["a:CN=A", "huge:CN=Huge", "b:CN=B"]);
         assert_eq!(reasons(&next), [("big", Reason::TooLarge)]);
-        assert_eq!((next.findings[0].severity, next.findings[0].subject.as_str()), (Severity::Refused, "CN=Big"));
+        assert_eq!(
+            (next.findings[0].severity, next.findings[0].subject.as_str()),
+            (Severity::Refused, "CN=Big")
+        );
         let [a, huge, big, b] = sources;
         let again = run(&[big, a, b, huge], Some(&next.bundle), start());
-        assert_eq!(names(&again), ["a:CN=A", "b:CN=B", "huge:CN=Huge"], "what is trusted does not make way");
+        assert_eq!(
+            names(&again),
+            ["a:CN=A", "b:CN=B", "huge:CN=Huge"],
+            "what is trusted does not make way"
+        );
     }
 
     /// Entries with a chain here and there, some of them trusted already.
@@ -263,17 +367,36 @@ mod tests {
             let key = || KeyPair::generate().unwrap();
             let mut all = vec![];
             for n in 0..3 {
-                let (root, int, root_name, int_name) = (key(), key(), format!("Root {n}"), format!("Int {n}"));
-                all.push((entry(&format!("r{n}"), authority(&root_name, &root, 3650, None)), false));
-                all.push((entry(&format!("i{n}"), authority(&int_name, &int, 3650, Some((&root_name, &root)))), false));
+                let (root, int, root_name, int_name) =
+                    (key(), key(), format!("Root {n}"), format!("Int {n}"));
                 all.push((
-                    entry(&format!("j{n}"), authority(&format!("Low {n}"), &key(), 3650, Some((&int_name, &int)))),
+                    entry(&format!("r{n}"), authority(&root_name, &root, 3650, None)),
+                    false,
+                ));
+                all.push((
+                    entry(
+                        &format!("i{n}"),
+                        authority(&int_name, &int, 3650, Some((&root_name, &root))),
+                    ),
+                    false,
+                ));
+                all.push((
+                    entry(
+                        &format!("j{n}"),
+                        authority(&format!("Low {n}"), &key(), 3650, Some((&int_name, &int))),
+                    ),
                     false,
                 ));
             }
-            all.extend(
-                (0..6).map(|n| (entry(&format!("client/{n}"), client(&format!("c{n}"), n * 200, n as i64 % 3)), true)),
-            );
+            all.extend((0..6).map(|n| {
+                (
+                    entry(
+                        &format!("client/{n}"),
+                        client(&format!("c{n}"), n * 200, n as i64 % 3),
+                    ),
+                    true,
+                )
+            }));
             all
         });
         &ALL
@@ -316,7 +439,8 @@ mod tests {
             prop_assert_eq!(of_memory.len(), usize::from(forgotten > 0));
             if forgotten > 0 && forgotten < remembered {
                 let known = format!("{:064x}", remembered / 2);
-                prop_assert!(filled.distrusted["out"].contains_key(&known), "what is remembered already stays first");
+                prop_assert!(filled.distrusted["out"].contains_key(&known), "what is remembered already \
+                                      stays first");
             }
             let told: Vec<_> = of_entries.iter().map(|f| (f.authority.as_str(), f.severity == Severity::Refused)).collect();
             prop_assert_eq!(told, out.iter().map(|e| (e.authority.as_str(), !is_client(e))).collect::<Vec<_>>());

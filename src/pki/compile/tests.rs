@@ -19,7 +19,12 @@ pub(super) fn day(days: i64) -> Timestamp {
 }
 
 /// An authority of `key`, valid from 1 day before the start for `days`, by `issuer` or itself.
-pub(super) fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&str, &KeyPair)>) -> Certificate {
+pub(super) fn authority(
+    name: &str,
+    key: &KeyPair,
+    days: i64,
+    issuer: Option<(&str, &KeyPair)>,
+) -> Certificate {
     let params = |name: &str| {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -32,7 +37,9 @@ pub(super) fn authority(name: &str, key: &KeyPair, days: i64, issuer: Option<(&s
     };
     let made = match issuer {
         None => params(name).self_signed(key).unwrap(),
-        Some((by, by_key)) => params(name).signed_by(key, &rcgen::Issuer::new(params(by), by_key)).unwrap(),
+        Some((by, by_key)) => params(name)
+            .signed_by(key, &rcgen::Issuer::new(params(by), by_key))
+            .unwrap(),
     };
     Certificate::from_der(made.der()).unwrap()
 }
@@ -89,7 +96,10 @@ fn content(number: usize) -> Vec<Certificate> {
         &[&p.root_rekeyed],
         &[&p.int2], // its chain is incomplete, unless another entry brings the root
     ];
-    contents[number].iter().map(|certificate| (*certificate).clone()).collect()
+    contents[number]
+        .iter()
+        .map(|certificate| (*certificate).clone())
+        .collect()
 }
 
 pub(super) fn source(authority: &str, certificates: &[&Certificate]) -> Source {
@@ -98,52 +108,91 @@ pub(super) fn source(authority: &str, certificates: &[&Certificate]) -> Source {
         state: State::Active,
         issues: false,
         longest_leaf: None,
-        certificates: Ok(certificates.iter().map(|certificate| (*certificate).clone()).collect()),
+        certificates: Ok(certificates
+            .iter()
+            .map(|certificate| (*certificate).clone())
+            .collect()),
         completing: vec![],
         client: false,
     }
 }
 
 pub(super) fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
-    Source { issues: true, longest_leaf: Some(DAY * 90), ..source(authority, certificates) }
+    Source {
+        issues: true,
+        longest_leaf: Some(DAY * 90),
+        ..source(authority, certificates)
+    }
 }
 
 pub(super) fn distrusted(source: Source) -> Source {
-    Source { state: State::Distrusted, ..source }
+    Source {
+        state: State::Distrusted,
+        ..source
+    }
 }
 
 pub(super) fn broken(authority: &str) -> Source {
-    Source { certificates: Err(SourceError::Unreadable(ParseError::NotPem)), ..source(authority, &[]) }
+    Source {
+        certificates: Err(SourceError::Unreadable(ParseError::NotPem)),
+        ..source(authority, &[])
+    }
 }
 
 pub(super) fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
-    compile(&CompileInput { sources, previous, overlap: None, now })
+    compile(&CompileInput {
+        sources,
+        previous,
+        overlap: None,
+        now,
+    })
 }
 
 pub(super) fn names(compiled: &Compiled) -> Vec<String> {
     let name = |entry: &Entry| {
-        let until = entry.keep_until.map(|until| format!("<{}", until.duration_since(start()).as_hours() / 24));
-        format!("{}:{}{}", entry.authority, entry.certificate.subject, until.unwrap_or_default())
+        let until = entry
+            .keep_until
+            .map(|until| format!("<{}", until.duration_since(start()).as_hours() / 24));
+        format!(
+            "{}:{}{}",
+            entry.authority,
+            entry.certificate.subject,
+            until.unwrap_or_default()
+        )
     };
     compiled.bundle.entries.iter().map(name).collect()
 }
 
 pub(super) fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
-    compiled.findings.iter().map(|finding| (finding.authority.as_str(), finding.reason)).collect()
+    compiled
+        .findings
+        .iter()
+        .map(|finding| (finding.authority.as_str(), finding.reason))
+        .collect()
 }
 
 #[test]
 fn in_the_order_of_the_spec_each_once() {
     let p = &*POOL;
     let first = run(
-        &[issuing("two", &[&p.int2, &p.root]), source("one", &[&p.b]), source("three", &[&p.int1, &p.root])],
+        &[
+            issuing("two", &[&p.int2, &p.root]),
+            source("one", &[&p.b]),
+            source("three", &[&p.int1, &p.root]),
+        ],
         None,
         start(),
     );
-    assert_eq!(names(&first), ["two:CN=I2", "two:CN=Root", "one:CN=B", "three:CN=I1"]);
+    assert_eq!(
+        names(&first),
+        ["two:CN=I2", "two:CN=Root", "one:CN=B", "three:CN=I1"]
+    );
     assert_eq!(first.bundle.entries[0].max_leaf, Some(DAY * 90));
     assert_eq!(first.bundle.entries[2].max_leaf, None);
-    assert!(first.findings.is_empty() && first.refused_issuers.is_empty(), "{first:?}");
+    assert!(
+        first.findings.is_empty() && first.refused_issuers.is_empty(),
+        "{first:?}"
+    );
 }
 
 #[test]
@@ -153,10 +202,18 @@ fn an_authority_that_issued_stays_until_its_leaves_are_over() {
     let gone = run(&[source("b", &[&p.b])], Some(&first.bundle), day(10));
     assert_eq!(names(&gone), ["b:CN=B", "a:CN=A<100"]);
     let later = run(&[source("b", &[&p.b])], Some(&gone.bundle), day(99));
-    assert_eq!(later.bundle.render(), gone.bundle.render(), "keep-until is set once");
+    assert_eq!(
+        later.bundle.render(),
+        gone.bundle.render(),
+        "keep-until is set once"
+    );
     let over = run(&[source("b", &[&p.b])], Some(&later.bundle), day(100));
     assert_eq!(names(&over), ["b:CN=B"]);
-    let back = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], Some(&gone.bundle), day(20));
+    let back = run(
+        &[issuing("a", &[&p.a]), source("b", &[&p.b])],
+        Some(&gone.bundle),
+        day(20),
+    );
     assert_eq!(names(&back), ["a:CN=A", "b:CN=B"]);
 }
 
@@ -165,34 +222,64 @@ fn overlap_shortens_it() {
     let p = &*POOL;
     let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
     let sources = [source("b", &[&p.b])];
-    let with =
-        |previous, overlap, now| compile(&CompileInput { sources: &sources, previous: Some(previous), overlap, now });
+    let with = |previous, overlap, now| {
+        compile(&CompileInput {
+            sources: &sources,
+            previous: Some(previous),
+            overlap,
+            now,
+        })
+    };
     let gone = with(&first.bundle, Some(DAY * 30), day(10));
     assert_eq!(names(&gone), ["b:CN=B", "a:CN=A<40"]);
-    assert_eq!(names(&with(&gone.bundle, Some(DAY * 60), day(20))), ["b:CN=B", "a:CN=A<40"], "never made later");
-    assert_eq!(names(&with(&gone.bundle, Some(DAY), day(20))), ["b:CN=B", "a:CN=A<21"]);
-    assert_eq!(names(&with(&gone.bundle, Some(SignedDuration::ZERO), day(20))), ["b:CN=B"]);
+    assert_eq!(
+        names(&with(&gone.bundle, Some(DAY * 60), day(20))),
+        ["b:CN=B", "a:CN=A<40"],
+        "never made later"
+    );
+    assert_eq!(
+        names(&with(&gone.bundle, Some(DAY), day(20))),
+        ["b:CN=B", "a:CN=A<21"]
+    );
+    assert_eq!(
+        names(&with(&gone.bundle, Some(SignedDuration::ZERO), day(20))),
+        ["b:CN=B"]
+    );
     let within_a_second = day(20) + SignedDuration::from_millis(1);
-    assert_eq!(names(&with(&gone.bundle, Some(SignedDuration::ZERO), within_a_second)), ["b:CN=B"], "at once");
+    assert_eq!(
+        names(&with(&gone.bundle, Some(SignedDuration::ZERO), within_a_second)),
+        ["b:CN=B"],
+        "at once"
+    );
 }
 
 #[test]
 fn max_leaf_is_raised_and_never_lowered() {
     let p = &*POOL;
-    let with = |days: i32| Source { longest_leaf: Some(DAY * days), ..issuing("a", &[&p.a]) };
+    let with = |days: i32| Source {
+        longest_leaf: Some(DAY * days),
+        ..issuing("a", &[&p.a])
+    };
     let mut bundle = run(&[with(90)], None, start()).bundle;
     for (days, expected) in [(30, 90), (120, 120), (1, 120)] {
         bundle = run(&[with(days)], Some(&bundle), start()).bundle;
         assert_eq!(bundle.entries[0].max_leaf, Some(DAY * expected));
     }
     bundle = run(&[source("a", &[&p.a])], Some(&bundle), start()).bundle;
-    assert_eq!((bundle.entries[0].max_leaf, bundle.entries[0].keep_until), (Some(DAY * 120), None));
+    assert_eq!(
+        (bundle.entries[0].max_leaf, bundle.entries[0].keep_until),
+        (Some(DAY * 120), None)
+    );
 }
 
 #[test]
 fn a_shared_root_remembers_the_leaves_of_both() {
     let p = &*POOL;
-    let shared = run(&[source("root", &[&p.root]), issuing("a", &[&p.int1, &p.root])], None, start());
+    let shared = run(
+        &[source("root", &[&p.root]), issuing("a", &[&p.int1, &p.root])],
+        None,
+        start(),
+    );
     assert_eq!(names(&shared), ["root:CN=Root", "a:CN=I1"]);
     assert_eq!(shared.bundle.entries[0].max_leaf, Some(DAY * 90));
 }
@@ -200,8 +287,16 @@ fn a_shared_root_remembers_the_leaves_of_both() {
 #[test]
 fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
     let p = &*POOL;
-    let entry = Entry { authority: "a".to_owned(), certificate: p.int2.clone(), max_leaf: None, keep_until: None };
-    let unrelated = Bundle { entries: vec![entry], ..Bundle::default() };
+    let entry = Entry {
+        authority: "a".to_owned(),
+        certificate: p.int2.clone(),
+        max_leaf: None,
+        keep_until: None,
+    };
+    let unrelated = Bundle {
+        entries: vec![entry],
+        ..Bundle::default()
+    };
     let next = run(&[issuing("a", &[&p.int2])], Some(&unrelated), start());
     assert_eq!(names(&next), ["a:CN=I2"]);
     assert_eq!(next.refused_issuers, ["a"]);
@@ -211,8 +306,15 @@ fn nothing_is_issued_under_a_chain_that_is_not_trusted() {
 fn trust_only_leaves_when_the_spec_says_so() {
     let p = &*POOL;
     let first = run(&[source("a", &[&p.a]), source("b", &[&p.b])], None, start());
-    assert_eq!(names(&run(&[source("b", &[&p.b])], Some(&first.bundle), start())), ["b:CN=B"]);
-    let rekeyed = run(&[source("a", &[&p.a]), source("b", &[&p.b_rekeyed])], Some(&first.bundle), start());
+    assert_eq!(
+        names(&run(&[source("b", &[&p.b])], Some(&first.bundle), start())),
+        ["b:CN=B"]
+    );
+    let rekeyed = run(
+        &[source("a", &[&p.a]), source("b", &[&p.b_rekeyed])],
+        Some(&first.bundle),
+        start(),
+    );
     assert!(rekeyed.bundle.find(&p.b_rekeyed).is_some() && rekeyed.bundle.find(&p.b).is_none());
     assert_eq!(reasons(&rekeyed), []);
 }
@@ -222,14 +324,29 @@ fn a_broken_authority_keeps_what_was_good() {
     let p = &*POOL;
     let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
     let next = run(&[broken("a"), source("b", &[&p.c])], Some(&first.bundle), day(1));
-    assert_eq!(names(&next), ["a:CN=A", "b:CN=C"], "in its place, with the same bytes; the others go on");
+    assert_eq!(
+        names(&next),
+        ["a:CN=A", "b:CN=C"],
+        "in its place, with the same bytes; the others go on"
+    );
     assert_eq!(reasons(&next), [("a", Reason::Unreadable)]);
-    assert!(next.findings[0].message.ends_with("What is trusted of this authority already stays"));
-    let refused = run(&[issuing("a", &[&p.int2]), source("b", &[&p.b])], Some(&first.bundle), day(1));
+    assert!(
+        next.findings[0]
+            .message
+            .ends_with("What is trusted of this authority already stays")
+    );
+    let refused = run(
+        &[issuing("a", &[&p.int2]), source("b", &[&p.b])],
+        Some(&first.bundle),
+        day(1),
+    );
     assert_eq!(refused.bundle.render(), first.bundle.render());
     assert_eq!(reasons(&refused), [("a", Reason::ChainIncomplete)]);
     assert_eq!(refused.refused_issuers, ["a"]);
-    let missing = Source { certificates: Err(SourceError::Missing), ..source("x", &[]) };
+    let missing = Source {
+        certificates: Err(SourceError::Missing),
+        ..source("x", &[])
+    };
     let never_good = run(&[missing, source("b", &[&p.b])], Some(&first.bundle), day(1));
     assert_eq!(reasons(&never_good), [("x", Reason::SourceMissing)]);
 }
@@ -237,7 +354,11 @@ fn a_broken_authority_keeps_what_was_good() {
 #[test]
 fn an_authority_whose_root_comes_from_another_keeps_it() {
     let p = &*POOL;
-    let first = run(&[source("int", &[&p.int2]), source("root", &[&p.root])], None, start());
+    let first = run(
+        &[source("int", &[&p.int2]), source("root", &[&p.root])],
+        None,
+        start(),
+    );
     assert_eq!(names(&first), ["int:CN=I2", "root:CN=Root"]);
     let next = run(&[source("int", &[&p.int2])], Some(&first.bundle), start());
     assert_eq!(names(&next), ["int:CN=I2", "root:CN=Root"]);
@@ -248,10 +369,17 @@ fn an_authority_whose_root_comes_from_another_keeps_it() {
 fn nobody_leans_on_a_root_that_is_not_published() {
     let p = &*POOL;
     let first = run(&[source("c", &[&p.root_rekeyed])], None, start());
-    let sources = [issuing("a", &[&p.int2]), issuing("b", &[&p.int2, &p.root]), source("c", &[&p.root_rekeyed])];
+    let sources = [
+        issuing("a", &[&p.int2]),
+        issuing("b", &[&p.int2, &p.root]),
+        source("c", &[&p.root_rekeyed]),
+    ];
     let next = run(&sources, Some(&first.bundle), start());
     assert_eq!(names(&next), ["c:CN=Root"]);
-    assert_eq!(reasons(&next), [("b", Reason::SubjectReused), ("a", Reason::ChainIncomplete)]);
+    assert_eq!(
+        reasons(&next),
+        [("b", Reason::SubjectReused), ("a", Reason::ChainIncomplete)]
+    );
     assert_eq!(next.refused_issuers, ["a", "b"]);
 }
 
@@ -259,17 +387,41 @@ fn nobody_leans_on_a_root_that_is_not_published() {
 fn distrusted_is_out_at_once() {
     let p = &*POOL;
     let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
-    let next = run(&[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])], Some(&first.bundle), start());
+    let next = run(
+        &[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])],
+        Some(&first.bundle),
+        start(),
+    );
     assert_eq!(names(&next), ["b:CN=B"]);
     assert_eq!(next.refused_issuers, ["a"]);
-    let then = run(&[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])], Some(&next.bundle), start());
-    assert_eq!([first.distrusts, next.distrusts, then.distrusts], [false, true, false], "it is done once it is out");
-    let unreadable = run(&[distrusted(broken("a")), source("b", &[&p.b])], Some(&first.bundle), start());
+    let then = run(
+        &[distrusted(issuing("a", &[&p.a])), source("b", &[&p.b])],
+        Some(&next.bundle),
+        start(),
+    );
+    assert_eq!(
+        [first.distrusts, next.distrusts, then.distrusts],
+        [false, true, false],
+        "it is done once it is out"
+    );
+    let unreadable = run(
+        &[distrusted(broken("a")), source("b", &[&p.b])],
+        Some(&first.bundle),
+        start(),
+    );
     assert_eq!(names(&unreadable), ["b:CN=B"], "known by its name");
-    let all = run(&[distrusted(broken("a")), distrusted(source("b", &[&p.b]))], Some(&first.bundle), start());
+    let all = run(
+        &[distrusted(broken("a")), distrusted(source("b", &[&p.b]))],
+        Some(&first.bundle),
+        start(),
+    );
     assert_eq!(names(&all), [""; 0], "even the last one");
     let twice = run(
-        &[distrusted(source("x", &[&p.b])), source("b", &[&p.b]), source("c", &[&p.c])],
+        &[
+            distrusted(source("x", &[&p.b])),
+            source("b", &[&p.b]),
+            source("c", &[&p.c]),
+        ],
         Some(&first.bundle),
         start(),
     );
@@ -278,17 +430,28 @@ fn distrusted_is_out_at_once() {
     // superseded and still kept: out by the name it stands under
     let superseded = run(&[source("a", &[&p.c])], Some(&first.bundle), start());
     assert_eq!(names(&superseded), ["a:CN=C", "a:CN=A<90"]);
-    let out = run(&[distrusted(source("a", &[&p.c])), source("b", &[&p.b])], Some(&superseded.bundle), start());
+    let out = run(
+        &[distrusted(source("a", &[&p.c])), source("b", &[&p.b])],
+        Some(&superseded.bundle),
+        start(),
+    );
     assert_eq!(names(&out), ["b:CN=B"]);
 }
 
 #[test]
 fn distrust_spares_a_shared_root_but_not_what_hangs_below() {
     let p = &*POOL;
-    let both = [issuing("one", &[&p.int1, &p.root]), issuing("two", &[&p.int2, &p.root])];
+    let both = [
+        issuing("one", &[&p.int1, &p.root]),
+        issuing("two", &[&p.int2, &p.root]),
+    ];
     let first = run(&both, None, start());
     let [one, two] = both;
-    let spared = run(&[distrusted(one.clone()), two.clone()], Some(&first.bundle), start());
+    let spared = run(
+        &[distrusted(one.clone()), two.clone()],
+        Some(&first.bundle),
+        start(),
+    );
     assert_eq!(names(&spared), ["two:CN=I2", "two:CN=Root"]);
     let mut broken_two = broken("two");
     broken_two.issues = true;
@@ -316,7 +479,10 @@ fn a_subject_is_not_given_to_another_key() {
     let both = [source("x", &[&p.a_rekeyed]), source("a", &[&p.a])];
     assert_eq!(names(&run(&both, Some(&first.bundle), start())), ["a:CN=A"]);
     assert_eq!(names(&run(&both, None, start())), ["x:CN=a"]);
-    assert_eq!(reasons(&run(&both, None, start())), [("a", Reason::SubjectReused)]);
+    assert_eq!(
+        reasons(&run(&both, None, start())),
+        [("a", Reason::SubjectReused)]
+    );
 }
 
 #[test]
@@ -335,13 +501,21 @@ fn a_renewed_certificate_replaces_its_predecessor() {
 fn expired_leaves_and_the_last_one_stays() {
     let p = &*POOL;
     let first = run(&[source("a", &[&p.short]), source("b", &[&p.b])], None, start());
-    let expired = run(&[source("a", &[&p.short]), source("b", &[&p.b])], Some(&first.bundle), day(60));
+    let expired = run(
+        &[source("a", &[&p.short]), source("b", &[&p.b])],
+        Some(&first.bundle),
+        day(60),
+    );
     assert_eq!(names(&expired), ["b:CN=B"]);
     assert_eq!(reasons(&expired), [("a", Reason::Expired)]);
     let empty = run(&[], Some(&expired.bundle), day(61));
     assert_eq!(names(&empty), ["b:CN=B"]);
     assert_eq!(reasons(&empty), [("", Reason::WouldBeEmpty)]);
-    assert_eq!(names(&run(&[], Some(&first.bundle), day(3650))), [""; 0], "nothing valid is left to keep");
+    assert_eq!(
+        names(&run(&[], Some(&first.bundle), day(3650))),
+        [""; 0],
+        "nothing valid is left to keep"
+    );
     // expired content does not push out what is good
     let slip = run(&[source("b", &[&p.short])], Some(&expired.bundle), day(61));
     assert_eq!(names(&slip), ["b:CN=B"]);
@@ -351,9 +525,14 @@ fn expired_leaves_and_the_last_one_stays() {
 fn too_many_go_in_as_far_as_they_fit_and_the_rest_is_named() {
     let p = &*POOL;
     let key = KeyPair::generate().unwrap();
-    let many: Vec<Certificate> = (0..MAX_CERTIFICATES).map(|n| authority(&format!("n{n}"), &key, 3650, None)).collect();
+    let many: Vec<Certificate> = (0..MAX_CERTIFICATES)
+        .map(|n| authority(&format!("n{n}"), &key, 3650, None))
+        .collect();
     let first = run(&[source("a", &[&p.a])], None, start());
-    let sources = [issuing("a", &[&p.a]), issuing("many", &many.iter().collect::<Vec<_>>())];
+    let sources = [
+        issuing("a", &[&p.a]),
+        issuing("many", &many.iter().collect::<Vec<_>>()),
+    ];
     let next = run(&sources, Some(&first.bundle), start());
     assert_eq!(next.bundle.entries.len(), MAX_CERTIFICATES);
     assert_eq!(reasons(&next), [("many", Reason::TooLarge)]);
@@ -361,15 +540,26 @@ fn too_many_go_in_as_far_as_they_fit_and_the_rest_is_named() {
     assert!(next.refused_issuers.is_empty(), "its first certificate is in");
     // What is trusted already does not make way, wherever the new one stands in the spec.
     let sources = [sources.as_slice(), &[issuing("b", &[&p.b])]].concat();
-    let [a, many, b] = &sources[..] else { unreachable!() };
+    let [a, many, b] = &sources[..] else {
+        unreachable!()
+    };
     let more = run(&[b.clone(), a.clone(), many.clone()], Some(&next.bundle), start());
-    assert_eq!(reasons(&more), [("b", Reason::TooLarge), ("many", Reason::TooLarge)]);
+    assert_eq!(
+        reasons(&more),
+        [("b", Reason::TooLarge), ("many", Reason::TooLarge)]
+    );
     assert_eq!(more.bundle.render(), next.bundle.render());
     assert_eq!(more.refused_issuers, ["b"]);
 }
 
 fn beside(source: Source, completing: &[&Certificate]) -> Source {
-    Source { completing: completing.iter().map(|certificate| (*certificate).clone()).collect(), ..source }
+    Source {
+        completing: completing
+            .iter()
+            .map(|certificate| (*certificate).clone())
+            .collect(),
+        ..source
+    }
 }
 
 #[test]
@@ -382,37 +572,66 @@ fn beside_an_authority_only_what_completes_its_chain_counts() {
         [10, 20].map(|days| authority("Low", &KeyPair::generate().unwrap(), days, Some(("Top", &root))));
     let strangers = |own: &[&Certificate], completing: &[&Certificate]| {
         let source = beside(source("own", own), completing);
-        source.strangers(&Signatures::default()).into_iter().cloned().collect::<Vec<_>>()
+        source
+            .strangers(&Signatures::default())
+            .into_iter()
+            .cloned()
+            .collect::<Vec<_>>()
     };
-    assert_eq!(strangers(&[&low], &[&p.b, &top, &crossed, &bridge_, &p.b]), std::slice::from_ref(&p.b), "every way up");
-    assert_eq!(strangers(&[&top], &[&top, &crossed, &bridge_]), [], "that of a twin, too");
+    assert_eq!(
+        strangers(&[&low], &[&p.b, &top, &crossed, &bridge_, &p.b]),
+        std::slice::from_ref(&p.b),
+        "every way up"
+    );
+    assert_eq!(
+        strangers(&[&top], &[&top, &crossed, &bridge_]),
+        [],
+        "that of a twin, too"
+    );
     assert_eq!(
         strangers(&[&low], &[&low_again, &top]),
         std::slice::from_ref(&low_again),
         "of one name is not of one chain"
     );
     assert_eq!(strangers(&[&low, &p.b], &[&top]), []);
-    assert_eq!(strangers(&[&low], &[&bridge_]), std::slice::from_ref(&bridge_), "what lies between is missing");
+    assert_eq!(
+        strangers(&[&low], &[&bridge_]),
+        std::slice::from_ref(&bridge_),
+        "what lies between is missing"
+    );
 
     let sources = [beside(issuing("own", &[&p.int1]), &[&p.b, &p.root])];
     let fresh = run(&sources, None, start());
     assert_eq!(names(&fresh), ["own:CN=I1", "own:CN=Root"]);
     assert_eq!(reasons(&fresh), [("own", Reason::Unrelated)]);
-    assert_eq!((fresh.findings[0].subject.as_str(), fresh.findings[0].severity), ("CN=B", Severity::Dropped));
+    assert_eq!(
+        (fresh.findings[0].subject.as_str(), fresh.findings[0].severity),
+        ("CN=B", Severity::Dropped)
+    );
     assert!(fresh.refused_issuers.is_empty());
     // Trusted as somebody else's it is not this one's to keep, whatever the order.
     let other = [&[source("b", &[&p.b])], &sources[..]].concat();
     for both in [other.clone(), vec![other[1].clone(), other[0].clone()]] {
         let both_ = run(&both, Some(&fresh.bundle), start());
-        assert_eq!(both_.bundle.find(&p.b).map(|entry| entry.authority.as_str()), Some("b"));
+        assert_eq!(
+            both_.bundle.find(&p.b).map(|entry| entry.authority.as_str()),
+            Some("b")
+        );
         let back = run(&sources, Some(&both_.bundle), start());
         assert_eq!(back.bundle.render(), fresh.bundle.render());
     }
     // Nor does a stranger of any kind stand in the authority's way.
-    let odd = [beside(issuing("own", &[&p.int1]), &[&p.root, &p.root_rekeyed, &p.int1_rekeyed, &p.a, &p.a_rekeyed])];
+    let odd = [beside(
+        issuing("own", &[&p.int1]),
+        &[&p.root, &p.root_rekeyed, &p.int1_rekeyed, &p.a, &p.a_rekeyed],
+    )];
     assert_eq!(names(&run(&odd, None, start())), ["own:CN=I1", "own:CN=Root"]);
     assert_eq!(
-        names(&run(&[distrusted(sources[0].clone()), source("b", &[&p.b])], Some(&fresh.bundle), start())),
+        names(&run(
+            &[distrusted(sources[0].clone()), source("b", &[&p.b])],
+            Some(&fresh.bundle),
+            start()
+        )),
         ["b:CN=B"]
     );
 }
@@ -421,21 +640,52 @@ fn beside_an_authority_only_what_completes_its_chain_counts() {
 fn a_stranger_of_an_earlier_release_stays_until_its_authority_is_edited() {
     let p = &*POOL;
     for name in ["own", "cas/own"] {
-        let earlier = run(&[source(name, &[&p.int1, &p.b, &p.root]), source("c", &[&p.c])], None, start());
-        let with = |tls: &[&Certificate], ca: &[&Certificate]| [beside(source(name, tls), ca), source("c", &[&p.c])];
+        let earlier = run(
+            &[source(name, &[&p.int1, &p.b, &p.root]), source("c", &[&p.c])],
+            None,
+            start(),
+        );
+        let with =
+            |tls: &[&Certificate], ca: &[&Certificate]| [beside(source(name, tls), ca), source("c", &[&p.c])];
         let as_it_was = with(&[&p.int1], &[&p.b, &p.root]);
         let now = run(&as_it_was, Some(&earlier.bundle), start());
-        assert_eq!(now.bundle.render(), earlier.bundle.render(), "not a byte is written");
+        assert_eq!(
+            now.bundle.render(),
+            earlier.bundle.render(),
+            "not a byte is written"
+        );
         assert_eq!(reasons(&now), [(name, Reason::WouldBeRefused)]);
-        assert_eq!((now.findings[0].subject.as_str(), now.findings[0].severity), ("CN=B", Severity::Warning));
+        assert_eq!(
+            (now.findings[0].subject.as_str(), now.findings[0].severity),
+            ("CN=B", Severity::Warning)
+        );
         // Another one's edit is none of its own; neither is what has expired, or what is distrusted by now.
         let others = [as_it_was[0].clone(), source("c", &[&p.c, &p.a])];
-        assert!(run(&others, Some(&now.bundle), start()).bundle.find(&p.b).is_some());
+        assert!(
+            run(&others, Some(&now.bundle), start())
+                .bundle
+                .find(&p.b)
+                .is_some()
+        );
         let distrust = [as_it_was[0].clone(), distrusted(source("out", &[&p.int1]))];
-        assert!(run(&distrust, Some(&now.bundle), start()).bundle.find(&p.b).is_some());
-        let short = run(&[source(name, &[&p.int1, &p.b, &p.root, &p.short])], None, start());
+        assert!(
+            run(&distrust, Some(&now.bundle), start())
+                .bundle
+                .find(&p.b)
+                .is_some()
+        );
+        let short = run(
+            &[source(name, &[&p.int1, &p.b, &p.root, &p.short])],
+            None,
+            start(),
+        );
         let short_ = [beside(source(name, &[&p.int1]), &[&p.b, &p.root, &p.short])];
-        assert!(run(&short_, Some(&short.bundle), day(61)).bundle.find(&p.b).is_some());
+        assert!(
+            run(&short_, Some(&short.bundle), day(61))
+                .bundle
+                .find(&p.b)
+                .is_some()
+        );
         // Edited: it is out, and does not come back with what was there before.
         for edited in [
             with(&[&p.int1], &[&p.b, &p.root, &p.a]),
@@ -447,12 +697,22 @@ fn a_stranger_of_an_earlier_release_stays_until_its_authority_is_edited() {
             assert!(next.bundle.find(&p.b).is_none(), "{edited:?}");
             assert!(reasons(&next).contains(&(name, Reason::Unrelated)));
             let back = run(&as_it_was, Some(&next.bundle), start());
-            assert_eq!(names(&back), [format!("{name}:CN=I1"), format!("{name}:CN=Root"), "c:CN=C".into()]);
+            assert_eq!(
+                names(&back),
+                [
+                    format!("{name}:CN=I1"),
+                    format!("{name}:CN=Root"),
+                    "c:CN=C".into()
+                ]
+            );
         }
         // A source that breaks is no edit.
         let broken = run(&[broken(name), source("c", &[&p.c])], Some(&now.bundle), start());
         assert_eq!(broken.bundle.render(), earlier.bundle.render());
-        assert_eq!(run(&as_it_was, Some(&broken.bundle), start()).bundle.render(), earlier.bundle.render());
+        assert_eq!(
+            run(&as_it_was, Some(&broken.bundle), start()).bundle.render(),
+            earlier.bundle.render()
+        );
     }
 }
 
@@ -466,19 +726,32 @@ fn beside_its_successor_an_authority_stays_as_long_as_any_superseded_one() {
     let next = run(&rotated, Some(&first.bundle), day(10));
     assert_eq!(names(&next), ["own:CN=B", "own:CN=A<100"]);
     assert_eq!(reasons(&next), [("own", Reason::Unrelated)]);
-    assert_eq!(names(&run(&rotated, Some(&next.bundle), day(99))), ["own:CN=B", "own:CN=A<100"], "set once");
+    assert_eq!(
+        names(&run(&rotated, Some(&next.bundle), day(99))),
+        ["own:CN=B", "own:CN=A<100"],
+        "set once"
+    );
     assert_eq!(names(&run(&rotated, Some(&next.bundle), day(100))), ["own:CN=B"]);
     // As an earlier release left it: it is trusted for as long as it is listed.
     let earlier = run(&[issuing("own", &[&p.b, &p.a])], Some(&first.bundle), day(10));
     let now = run(&rotated, Some(&earlier.bundle), day(10));
     assert_eq!(now.bundle.render(), earlier.bundle.render());
     let edited = [beside(issuing("own", &[&p.c]), &[&p.b, &p.a])];
-    assert_eq!(names(&run(&edited, Some(&now.bundle), day(20))), ["own:CN=C", "own:CN=A<110", "own:CN=B<110"]);
+    assert_eq!(
+        names(&run(&edited, Some(&now.bundle), day(20))),
+        ["own:CN=C", "own:CN=A<110", "own:CN=B<110"]
+    );
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Set { slot: usize, content: usize, beside: Option<usize>, issues: bool, leaf_days: i32 },
+    Set {
+        slot: usize,
+        content: usize,
+        beside: Option<usize>,
+        issues: bool,
+        leaf_days: i32,
+    },
     Remove(usize),
     Distrust(usize),
     Break(usize),
@@ -505,7 +778,10 @@ struct Living {
 
 /// Gives out the longest leaf that each authority may, as its ClientCertificates would.
 fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves: &mut Vec<Living>) {
-    for source in sources.iter().filter(|source| source.issues && source.state == State::Active) {
+    for source in sources
+        .iter()
+        .filter(|source| source.issues && source.state == State::Active)
+    {
         let (Ok(certificates), Some(life)) = (&source.certificates, source.longest_leaf) else {
             continue;
         };
@@ -516,11 +792,19 @@ fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves
         let Ok(chain) = super::super::chain::chain(&certificates[0], &listed) else {
             continue;
         };
-        let end = chain.iter().map(|certificate| certificate.not_after).min().unwrap();
-        if published.refused_issuers.contains(&source.authority) || entry.max_leaf < Some(life) || now >= end {
+        let end = chain
+            .iter()
+            .map(|certificate| certificate.not_after)
+            .min()
+            .unwrap();
+        if published.refused_issuers.contains(&source.authority) || entry.max_leaf < Some(life) || now >= end
+        {
             continue;
         }
-        leaves.push(Living { chain, until: end.min(now + life) });
+        leaves.push(Living {
+            chain,
+            until: end.min(now + life),
+        });
     }
 }
 
@@ -631,12 +915,20 @@ static LINKS: LazyLock<HashMap<Link, Certificate>> = LazyLock::new(|| {
     let made = all.map(|(of, by, end)| {
         let issuer = (of != by).then(|| (format!("N{by}"), &keys[by]));
         let issuer = issuer.as_ref().map(|(name, key)| (name.as_str(), *key));
-        ((of, by, end), authority(&format!("N{of}"), &keys[of], end, issuer))
+        (
+            (of, by, end),
+            authority(&format!("N{of}"), &keys[of], end, issuer),
+        )
     });
     let mut links: HashMap<Link, Certificate> = made.collect();
     // The leaves, of the longest life, stand beside them under a number that no name has.
     for (by, key) in keys.iter().enumerate() {
-        let leaf = authority(&format!("leaf{by}"), &KeyPair::generate().unwrap(), 3650, Some((&format!("N{by}"), key)));
+        let leaf = authority(
+            &format!("leaf{by}"),
+            &KeyPair::generate().unwrap(),
+            3650,
+            Some((&format!("N{by}"), key)),
+        );
         links.insert((NAMES + by, by, 3650), leaf);
     }
     links
@@ -667,8 +959,9 @@ fn leads_up(from: usize, links: &[Link], on: i64, longest: usize) -> bool {
 
 proptest! {
     #![proptest_config(crate::cases(40))]
-    /// Within API Gateway's limits OpenSSL accepts from the truststore what it accepts from the source, now and after any one
-    /// certificate of the source has expired, whether the truststore is compiled for the first time then or again.
+    /// Within API Gateway's limits OpenSSL accepts from the truststore what it accepts from the source, now
+    /// and after any one certificate of the source has expired, whether the truststore is compiled for the
+    /// first time then or again.
     #[test]
     fn what_openssl_accepts_from_the_source_it_accepts_from_the_truststore(
         links in prop::collection::vec((0..NAMES, 0..NAMES, prop::sample::select(&ENDS[..])), 1..9), later in prop::sample::select(&ENDS[..]),
@@ -684,8 +977,10 @@ proptest! {
         for under in 0..NAMES {
             for (at, on, compiled) in [(day(0), 0, &first), (now, later, &fresh), (now, later, &again)] {
                 if leads_up(under, &links, on, MAX_CHAIN) {
-                    prop_assert!(openssl_accepts(&text, under, at, true), "the source itself: {links:?} N{under}");
-                    prop_assert!(openssl_accepts(&compiled.bundle.render(), under, at, false), "{links:?} N{under} at {at}: {compiled:#?}");
+                    prop_assert!(openssl_accepts(&text, under, at, true), "the source itself: {links:?} \
+                                     N{under}");
+                    prop_assert!(openssl_accepts(&compiled.bundle.render(), under, at, false), "{links:?} \
+                                                N{under} at {at}: {compiled:#?}");
                 }
             }
         }
@@ -694,7 +989,8 @@ proptest! {
 
 #[test]
 fn a_redundant_certificate_is_left_out_with_a_warning() {
-    let [issuing, cross, new, old] = [(0, 1, 300), (1, 2, 300), (1, 1, 200), (2, 2, 100)].map(|link| &LINKS[&link]);
+    let [issuing, cross, new, old] =
+        [(0, 1, 300), (1, 2, 300), (1, 1, 200), (2, 2, 100)].map(|link| &LINKS[&link]);
     let file = source("le", &[issuing, cross, new, old]);
     let all = run(std::slice::from_ref(&file), None, start());
     assert_eq!(names(&all), ["le:CN=N0", "le:CN=N1", "le:CN=N2"]);
@@ -702,39 +998,71 @@ fn a_redundant_certificate_is_left_out_with_a_warning() {
     assert_eq!(reasons(&all), [("le", Reason::Redundant)]);
     let later = run(std::slice::from_ref(&file), Some(&all.bundle), day(100));
     assert_eq!(names(&later), ["le:CN=N0", "le:CN=N1"]);
-    assert_eq!(reasons(&later), [("le", Reason::Expired), ("le", Reason::Redundant)]);
+    assert_eq!(
+        reasons(&later),
+        [("le", Reason::Expired), ("le", Reason::Redundant)]
+    );
     let absent = run(&[source("le", &[issuing, cross, new])], None, start());
-    assert_eq!((names(&absent).len(), reasons(&absent)), (2, vec![("le", Reason::Redundant)]));
-    // A truststore that was published with the cross-signed one gets the whole chain before the old root ends.
+    assert_eq!(
+        (names(&absent).len(), reasons(&absent)),
+        (2, vec![("le", Reason::Redundant)])
+    );
+    // A truststore that was published with the cross-signed one gets the whole chain before the old root
+    // ends.
     let published = run(&[source("le", &[issuing, cross, old])], None, start());
     assert_eq!(published.bundle.entries[1].certificate, *cross);
-    assert_eq!(run(&[file], Some(&published.bundle), start()).bundle.render(), all.bundle.render());
+    assert_eq!(
+        run(&[file], Some(&published.bundle), start()).bundle.render(),
+        all.bundle.render()
+    );
 }
 
 #[test]
 fn below_an_expired_root_nothing_is_published_and_the_living_stay() {
-    let [a, a_root, b, b_root] = [(0, 1, 300), (1, 1, 100), (2, 3, 300), (3, 3, 300)].map(|link| &LINKS[&link]);
+    let [a, a_root, b, b_root] =
+        [(0, 1, 300), (1, 1, 100), (2, 3, 300), (3, 3, 300)].map(|link| &LINKS[&link]);
     let both = [source("both", &[a, a_root, b, b_root])];
     let fresh = run(&both, None, day(100));
     assert_eq!(names(&fresh), ["both:CN=N2", "both:CN=N3"]);
-    assert_eq!(reasons(&fresh), [("both", Reason::IssuerExpired), ("both", Reason::Expired)]);
+    assert_eq!(
+        reasons(&fresh),
+        [("both", Reason::IssuerExpired), ("both", Reason::Expired)]
+    );
     let first = run(&both, None, start());
     let again = run(&both, Some(&first.bundle), day(100));
     assert_eq!(names(&again), ["both:CN=N2", "both:CN=N3", "both:CN=N0"]);
 }
 
-/// Certificates of one name, none of which signed another: before signatures were remembered and issuers looked up by their
-/// name, four hundred took a minute.
+/// Certificates of one name, none of which signed another: before signatures were remembered and issuers
+/// looked up by their name, four hundred took a minute.
 #[test]
 fn many_certificates_of_one_name_cost_few_signatures() {
     let key = KeyPair::generate().unwrap();
     let signer = KeyPair::generate().unwrap();
-    let many: Vec<Certificate> = (0..400).map(|n| authority("X", &key, 1000 + n, Some(("X", &signer)))).collect();
+    let many: Vec<Certificate> = (0..400)
+        .map(|n| authority("X", &key, 1000 + n, Some(("X", &signer))))
+        .collect();
     let signatures = Signatures::default();
     let source = [source("x", &many.iter().collect::<Vec<_>>())];
-    let compiled = pass(&CompileInput { sources: &source, previous: None, overlap: None, now: start() }, &signatures);
-    assert!(
-        compiled.bundle.entries.is_empty() && compiled.findings.iter().all(|f| f.reason == Reason::ChainIncomplete)
+    let compiled = pass(
+        &CompileInput {
+            sources: &source,
+            previous: None,
+            overlap: None,
+            now: start(),
+        },
+        &signatures,
     );
-    assert_eq!(signatures.verified(), 0, "each says of itself whether its own key signed it");
+    assert!(
+        compiled.bundle.entries.is_empty()
+            && compiled
+                .findings
+                .iter()
+                .all(|f| f.reason == Reason::ChainIncomplete)
+    );
+    assert_eq!(
+        signatures.verified(),
+        0,
+        "each says of itself whether its own key signed it"
+    );
 }

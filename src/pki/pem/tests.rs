@@ -23,7 +23,11 @@ impl Sample {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = Certificate::from_der(params.self_signed(&key).unwrap().der()).unwrap();
         let request = params.serialize_request(&key).unwrap().pem().unwrap();
-        Sample { certificate, key: key.serialize_pem(), request }
+        Sample {
+            certificate,
+            key: key.serialize_pem(),
+            request,
+        }
     }
 }
 
@@ -42,7 +46,10 @@ fn both() -> [Certificate; 2] {
 }
 
 fn read_all(text: impl AsRef<[u8]>) -> Result<Vec<Certificate>, ParseError> {
-    Ok(certificates(text.as_ref())?.into_iter().map(|(certificate, _)| certificate).collect())
+    Ok(certificates(text.as_ref())?
+        .into_iter()
+        .map(|(certificate, _)| certificate)
+        .collect())
 }
 
 fn bytes(parts: &[&[u8]]) -> Vec<u8> {
@@ -53,12 +60,22 @@ fn body(pem: &str) -> String {
     pem.lines().filter(|line| !line.starts_with('-')).collect()
 }
 
-/// Runs a command of the shell on a file with these bytes, called FILE; what it writes to NEW, else to its standard output.
+/// Runs a command of the shell on a file with these bytes, called FILE; what it writes to NEW, else to its
+/// standard output.
 fn run(command: &str, file: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("FILE"), file).unwrap();
-    let out = Command::new("sh").args(["-c", command]).current_dir(dir.path()).stdin(Stdio::null()).output().unwrap();
-    assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+    let out = Command::new("sh")
+        .args(["-c", command])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     std::fs::read(dir.path().join("NEW")).unwrap_or(out.stdout)
 }
 
@@ -69,30 +86,66 @@ const SHAPES: &[(&str, Shape)] = &[
     ("as openssl writes it", |pem| pem.into()),
     ("no newline at the end", |pem| pem.trim_end().into()),
     ("byte order mark", |pem| bytes(&[b"\xef\xbb\xbf", pem.as_bytes()])),
-    ("byte order mark and text", |pem| bytes(&[b"\xef\xbb\xbfsubject=CN = a\n", pem.as_bytes()])),
+    ("byte order mark and text", |pem| {
+        bytes(&[b"\xef\xbb\xbfsubject=CN = a\n", pem.as_bytes()])
+    }),
     ("CRLF", |pem| pem.replace('\n', "\r\n").into()),
     ("CR", |pem| pem.replace('\n', "\r").into()),
-    ("byte order mark and CRLF", |pem| bytes(&[b"\xef\xbb\xbf", pem.replace('\n', "\r\n").as_bytes()])),
-    ("indented", |pem| pem.lines().map(|line| format!("    {line}\n")).collect::<String>().into()),
-    ("indented by tabs", |pem| pem.lines().map(|line| format!("\t\t{line}\n")).collect::<String>().into()),
+    ("byte order mark and CRLF", |pem| {
+        bytes(&[b"\xef\xbb\xbf", pem.replace('\n', "\r\n").as_bytes()])
+    }),
+    ("indented", |pem| {
+        pem.lines()
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>()
+            .into()
+    }),
+    ("indented by tabs", |pem| {
+        pem.lines()
+            .map(|line| format!("\t\t{line}\n"))
+            .collect::<String>()
+            .into()
+    }),
     ("first line indented", |pem| format!("  {pem}").into()),
-    ("spaces at the ends of lines", |pem| pem.replace('\n', "  \n").into()),
+    ("spaces at the ends of lines", |pem| {
+        pem.replace('\n', "  \n").into()
+    }),
     ("empty lines", |pem| pem.replace('\n', "\n\n").into()),
-    ("spaces instead of line breaks", |pem| pem.replace('\n', " ").into()),
-    ("line breaks instead of spaces", |pem| pem.replace(' ', "\n").into()),
+    ("spaces instead of line breaks", |pem| {
+        pem.replace('\n', " ").into()
+    }),
+    ("line breaks instead of spaces", |pem| {
+        pem.replace(' ', "\n").into()
+    }),
     ("no line breaks", |pem| pem.replace('\n', "").into()),
     ("written-out line breaks", |pem| pem.replace('\n', "\\n").into()),
     ("written-out CRLF", |pem| pem.replace('\n', "\\r\\n").into()),
-    ("line breaks written out twice", |pem| pem.replace('\n', "\\\\n").into()),
+    ("line breaks written out twice", |pem| {
+        pem.replace('\n', "\\\\n").into()
+    }),
     ("in quotes", |pem| format!("\"{pem}\"").into()),
     ("in single quotes", |pem| format!("'{}'", pem.trim_end()).into()),
-    ("a string of JSON", |pem| format!("\"{}\"", pem.replace('\n', "\\n")).into()),
-    ("text of openssl before it", |pem| format!("Certificate:\n    Data:\n        Version: 3 (0x2)\n{pem}").into()),
-    ("attributes of a keystore", |pem| format!("Bag Attributes\n    localKeyID: 5A 0F\nKey: <None>\n{pem}").into()),
-    ("p11-kit", |pem| format!("[p11-kit-object-v1]\nvalue: \"%30%82\"\ntrusted: true\n{pem}nss: true\n").into()),
-    ("a comment", |pem| format!("# Acme's -----\n{pem}# the end").into()),
-    ("text in Latin-1", |pem| bytes(&[b"Autoridade Certifica\xe7\xe3o\n", pem.as_bytes(), b"\xe9\n"])),
-    ("text right after it", |pem| format!("{}done", pem.trim_end()).into()),
+    ("a string of JSON", |pem| {
+        format!("\"{}\"", pem.replace('\n', "\\n")).into()
+    }),
+    ("text of openssl before it", |pem| {
+        format!("Certificate:\n    Data:\n        Version: 3 (0x2)\n{pem}").into()
+    }),
+    ("attributes of a keystore", |pem| {
+        format!("Bag Attributes\n    localKeyID: 5A 0F\nKey: <None>\n{pem}").into()
+    }),
+    ("p11-kit", |pem| {
+        format!("[p11-kit-object-v1]\nvalue: \"%30%82\"\ntrusted: true\n{pem}nss: true\n").into()
+    }),
+    ("a comment", |pem| {
+        format!("# Acme's -----\n{pem}# the end").into()
+    }),
+    ("text in Latin-1", |pem| {
+        bytes(&[b"Autoridade Certifica\xe7\xe3o\n", pem.as_bytes(), b"\xe9\n"])
+    }),
+    ("text right after it", |pem| {
+        format!("{}done", pem.trim_end()).into()
+    }),
     ("the end of a DOS file", |pem| bytes(&[pem.as_bytes(), b"\x1a"])),
 ];
 
@@ -107,14 +160,29 @@ fn every_shape_is_read() {
         assert_eq!(read_all(&shaped).as_deref(), Ok(&both()[..1]), "{name}");
         let read = keys::parse(&shape(&sample.key)).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(read.serialized_der(), key, "{name}");
-        assert_eq!(keys::encoding_of(&shape(&sample.key)), Some(keys::Encoding::Pkcs8), "{name}");
-        assert_eq!(*keys::alone(&shape(&sample.key)).unwrap(), sample.key.replace("\r\n", "\n"), "{name}");
-        assert_eq!(csr::read(&shape(&sample.request), day).as_ref(), Ok(&request), "{name}");
+        assert_eq!(
+            keys::encoding_of(&shape(&sample.key)),
+            Some(keys::Encoding::Pkcs8),
+            "{name}"
+        );
+        assert_eq!(
+            *keys::alone(&shape(&sample.key)).unwrap(),
+            sample.key.replace("\r\n", "\n"),
+            "{name}"
+        );
+        assert_eq!(
+            csr::read(&shape(&sample.request), day).as_ref(),
+            Ok(&request),
+            "{name}"
+        );
         // And one after the other in one file, where no newline may be between the two.
         let pair = read_all(bytes(&[&shaped, &shape(&b())]));
         match *name {
             "text right after it" => {
-                assert!(matches!(pair, Err(ParseError::BeginAmongText { .. })), "{name}: {pair:?}")
+                assert!(
+                    matches!(pair, Err(ParseError::BeginAmongText { .. })),
+                    "{name}: {pair:?}"
+                )
             }
             _ => assert_eq!(pair.as_deref(), Ok(&both()[..]), "{name}, twice"),
         }
@@ -145,17 +213,37 @@ fn what_stands_between_two_certificates() {
         (b"\n# ", among_text(last + 1)),
         (b"\n// ", among_text(last + 1)),
         (b"\n-----BEGIN \n", Err(ParseError::Begin { line: last + 1 })),
-        (b"\n-----BEGIN CERTIFICATE-----\n", Err(ParseError::NoEnd { line: last + 1 })),
-        (b"\n-----END CERTIFICATE-----\n", Err(ParseError::EndAlone { line: last + 1 })),
-        (b"\r\n\r\r\n-----END CERTIFICATE-----\n", Err(ParseError::EndAlone { line: last + 3 })),
+        (
+            b"\n-----BEGIN CERTIFICATE-----\n",
+            Err(ParseError::NoEnd { line: last + 1 }),
+        ),
+        (
+            b"\n-----END CERTIFICATE-----\n",
+            Err(ParseError::EndAlone { line: last + 1 }),
+        ),
+        (
+            b"\r\n\r\r\n-----END CERTIFICATE-----\n",
+            Err(ParseError::EndAlone { line: last + 3 }),
+        ),
         (b"\n\0\n", Err(ParseError::NotText { line: last + 1 })),
-        (b"\n-----BEGINCERTIFICATE-----\n", Err(ParseError::Begin { line: last + 1 })),
-        (b"\n-----BEGIN CERTIFICATE----\n", Err(ParseError::Begin { line: last + 1 })),
+        (
+            b"\n-----BEGINCERTIFICATE-----\n",
+            Err(ParseError::Begin { line: last + 1 }),
+        ),
+        (
+            b"\n-----BEGIN CERTIFICATE----\n",
+            Err(ParseError::Begin { line: last + 1 }),
+        ),
     ];
     for (between, expected) in cases {
         let text = bytes(&[a().trim_end().as_bytes(), between, b().as_bytes()]);
         let got = read_all(&text);
-        assert_eq!(got.as_ref().map(Vec::len), expected.as_ref().copied(), "{}", String::from_utf8_lossy(between));
+        assert_eq!(
+            got.as_ref().map(Vec::len),
+            expected.as_ref().copied(),
+            "{}",
+            String::from_utf8_lossy(between)
+        );
         if let Ok(got) = got {
             assert_eq!(got, both());
         }
@@ -166,8 +254,12 @@ fn what_stands_between_two_certificates() {
 #[test]
 fn joined_boundaries_with_too_few_hyphens() {
     for hyphens in 0..10 {
-        let joined =
-            format!("{}{}{}", a().trim_end_matches(['-', '\n']), "-".repeat(hyphens), b().trim_start_matches('-'));
+        let joined = format!(
+            "{}{}{}",
+            a().trim_end_matches(['-', '\n']),
+            "-".repeat(hyphens),
+            b().trim_start_matches('-')
+        );
         let line = a().lines().count();
         let expected = match hyphens {
             0..5 => ParseError::End { line: 1 },
@@ -175,64 +267,160 @@ fn joined_boundaries_with_too_few_hyphens() {
         };
         assert_eq!(read_all(&joined), Err(expected), "{joined}");
     }
-    let encrypted = "-----BEGIN RSA PRIVATE KEY-------BEGIN X\nProc-Type: 4,ENCRYPTED\n-----END RSA PRIVATE KEY-----\n";
-    assert_eq!(scan(encrypted.as_bytes()).next().unwrap().err(), Some(ParseError::Begin { line: 1 }));
+    let encrypted =
+        "-----BEGIN RSA PRIVATE KEY-------BEGIN X\nProc-Type: 4,ENCRYPTED\n-----END RSA PRIVATE KEY-----\n";
+    assert_eq!(
+        scan(encrypted.as_bytes()).next().unwrap().err(),
+        Some(ParseError::Begin { line: 1 })
+    );
 }
 
-/// A certificate whose boundaries, or more, were lost, behind one that is whole: said, whatever is left of it.
+/// A certificate whose boundaries, or more, were lost, behind one that is whole: said, whatever is left of
+/// it.
 #[test]
 fn no_rest_of_a_certificate_is_taken_for_text() {
     let (b, b64) = (b(), body(&b()));
     let der = SAMPLES[1].certificate.der();
     let line = a().lines().count() + 1;
     let unframed = || ParseError::Unframed { line: line + 1 };
-    let encoded = |line| ParseError::EncodedDer { line, kind: Kind::Certificate };
+    let encoded = |line| ParseError::EncodedDer {
+        line,
+        kind: Kind::Certificate,
+    };
     let cases: Vec<(&str, Vec<u8>, ParseError)> = vec![
-        ("four hyphens", b.replace("-----BEGIN", "----BEGIN").into(), unframed()),
-        ("dashes of a word processor", b.replace("-----BEGIN", "\u{2014}\u{2014}-BEGIN").into(), unframed()),
-        ("lower case", b.replace("BEGIN CERT", "begin cert").replace("END CERT", "end cert").into(), unframed()),
-        ("no BEGIN line", b.split_once('\n').unwrap().1.into(), ParseError::Unframed { line }),
-        ("no more than the END line", b.lines().last().unwrap().into(), ParseError::EndAlone { line }),
+        (
+            "four hyphens",
+            b.replace("-----BEGIN", "----BEGIN").into(),
+            unframed(),
+        ),
+        (
+            "dashes of a word processor",
+            b.replace("-----BEGIN", "\u{2014}\u{2014}-BEGIN").into(),
+            unframed(),
+        ),
+        (
+            "lower case",
+            b.replace("BEGIN CERT", "begin cert")
+                .replace("END CERT", "end cert")
+                .into(),
+            unframed(),
+        ),
+        (
+            "no BEGIN line",
+            b.split_once('\n').unwrap().1.into(),
+            ParseError::Unframed { line },
+        ),
+        (
+            "no more than the END line",
+            b.lines().last().unwrap().into(),
+            ParseError::EndAlone { line },
+        ),
         ("no boundaries", format!("{b64}\n").into(), encoded(line)),
         ("in a field", format!("cert: {b64}\n").into(), encoded(line)),
-        ("in JSON", format!("{{\"x5c\":[\"{b64}\"]}}").into(), encoded(line)),
-        ("encoded twice", run("base64 FILE", b.as_bytes()), ParseError::EncodedPem { line }),
+        (
+            "in JSON",
+            format!("{{\"x5c\":[\"{b64}\"]}}").into(),
+            encoded(line),
+        ),
+        (
+            "encoded twice",
+            run("base64 FILE", b.as_bytes()),
+            ParseError::EncodedPem { line },
+        ),
         (
             "encoded twice, in a manifest",
             bytes(&[b"  tls.crt: ", &run("base64 -w 0 FILE", b.as_bytes())]),
             ParseError::EncodedPem { line },
         ),
-        ("DER", der.to_vec(), ParseError::Der { line, kind: Kind::Certificate }),
-        ("UTF-16", run("iconv -t UTF-16LE FILE", b.as_bytes()), ParseError::Utf16 { line, from: "UTF-16LE" }),
+        (
+            "DER",
+            der.to_vec(),
+            ParseError::Der {
+                line,
+                kind: Kind::Certificate,
+            },
+        ),
+        (
+            "UTF-16",
+            run("iconv -t UTF-16LE FILE", b.as_bytes()),
+            ParseError::Utf16 {
+                line,
+                from: "UTF-16LE",
+            },
+        ),
         (
             "UTF-16, of big ends",
             run("iconv -t UTF-16BE FILE", b.as_bytes()),
-            ParseError::Utf16 { line, from: "UTF-16LE" },
+            ParseError::Utf16 {
+                line,
+                from: "UTF-16LE",
+            },
         ),
-        ("UTF-32", run("iconv -t UTF-32LE FILE", b.as_bytes()), ParseError::NotText { line }),
-        ("a damaged END", b.replace("END CERTIFICATE-----", "END CERTIFICATE----").into(), ParseError::End { line }),
+        (
+            "UTF-32",
+            run("iconv -t UTF-32LE FILE", b.as_bytes()),
+            ParseError::NotText { line },
+        ),
+        (
+            "a damaged END",
+            b.replace("END CERTIFICATE-----", "END CERTIFICATE----").into(),
+            ParseError::End { line },
+        ),
         ("cut off", b[..200].into(), ParseError::NoEnd { line }),
-        ("cut off, and another", format!("{}\n{b}", &b[..200]).into(), ParseError::NoEnd { line }),
-        ("another END", b.replace("END CERTIFICATE", "END X509 CERTIFICATE").into(), ParseError::End { line }),
-        ("six hyphens", b.replace("CERTIFICATE-----", "CERTIFICATE------").into(), ParseError::Base64 { line }),
+        (
+            "cut off, and another",
+            format!("{}\n{b}", &b[..200]).into(),
+            ParseError::NoEnd { line },
+        ),
+        (
+            "another END",
+            b.replace("END CERTIFICATE", "END X509 CERTIFICATE").into(),
+            ParseError::End { line },
+        ),
+        (
+            "six hyphens",
+            b.replace("CERTIFICATE-----", "CERTIFICATE------").into(),
+            ParseError::Base64 { line },
+        ),
         (
             "commented out",
-            b.lines().map(|line| format!("# {line}\n")).collect::<String>().into(),
+            b.lines()
+                .map(|line| format!("# {line}\n"))
+                .collect::<String>()
+                .into(),
             ParseError::BeginAmongText { line },
         ),
         (
             "a reply to a mail",
-            b.lines().map(|line| format!("> {line}\n")).collect::<String>().into(),
+            b.lines()
+                .map(|line| format!("> {line}\n"))
+                .collect::<String>()
+                .into(),
             ParseError::BeginAmongText { line },
         ),
         (
             "strings of a program",
-            b.lines().map(|line| format!("\"{line}\\n\" +\n")).collect::<String>().into(),
+            b.lines()
+                .map(|line| format!("\"{line}\\n\" +\n"))
+                .collect::<String>()
+                .into(),
             ParseError::Base64 { line },
         ),
-        ("a letter less", b.replace("MII", "MI").into(), ParseError::Base64 { line }),
-        ("another letter", b.replacen("\nMII", "\nNII", 1).into(), ParseError::NotCertificate { line }),
-        ("an umlaut", b.replace("MII", "MI\u{e4}").into(), ParseError::Base64 { line }),
+        (
+            "a letter less",
+            b.replace("MII", "MI").into(),
+            ParseError::Base64 { line },
+        ),
+        (
+            "another letter",
+            b.replacen("\nMII", "\nNII", 1).into(),
+            ParseError::NotCertificate { line },
+        ),
+        (
+            "an umlaut",
+            b.replace("MII", "MI\u{e4}").into(),
+            ParseError::Base64 { line },
+        ),
         (
             "nothing in it",
             "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
@@ -260,9 +448,11 @@ fn what_is_no_pem_is_named_with_the_command_that_converts_it() {
         "openssl pkcs12 -export -in FILE -passout pass: -out NEW",
         &bytes(&[pem.as_bytes(), SAMPLES[0].key.as_bytes()]),
     );
-    let config = "[ca]\\ndefault_ca=d\\n[d]\\ndatabase=i\\ncrlnumber=n\\ndefault_md=sha256\\ndefault_crl_days=9\\n";
+    let config =
+        "[ca]\\ndefault_ca=d\\n[d]\\ndatabase=i\\ncrlnumber=n\\ndefault_md=sha256\\ndefault_crl_days=9\\n";
     let crl = format!(
-        "touch i; echo 01 >n; printf '{config}' >c; openssl ca -gencrl -config c -keyfile FILE -cert FILE -out NEW"
+        "touch i; echo 01 >n; printf '{config}' >c; openssl ca -gencrl -config c -keyfile FILE -cert FILE \
+         -out NEW"
     );
     let crl = run(&crl, &bytes(&[pem.as_bytes(), SAMPLES[0].key.as_bytes()]));
     let relabelled = |label: &str| String::from_utf8(pkcs7.clone()).unwrap().replace("PKCS7", label);
@@ -270,58 +460,119 @@ fn what_is_no_pem_is_named_with_the_command_that_converts_it() {
     let der = |kind| ParseError::Der { line: 1, kind };
     let encoded = |kind| ParseError::EncodedDer { line: 1, kind };
     let cases: Vec<(&str, Vec<u8>, ParseError)> = vec![
-        ("DER", made("openssl x509 -in FILE -outform DER"), der(Kind::Certificate)),
+        (
+            "DER",
+            made("openssl x509 -in FILE -outform DER"),
+            der(Kind::Certificate),
+        ),
         ("DER of PKCS #7", pkcs7_der.clone(), der(Kind::Pkcs7)),
         ("PKCS #12", pkcs12, der(Kind::Pkcs12)),
         ("PKCS #7", pkcs7.clone(), misplaced(Kind::Pkcs7)),
-        ("PKCS #7 by its long name", relabelled("PKCS #7 SIGNED DATA").into(), misplaced(Kind::Pkcs7)),
+        (
+            "PKCS #7 by its long name",
+            relabelled("PKCS #7 SIGNED DATA").into(),
+            misplaced(Kind::Pkcs7),
+        ),
         ("CMS", relabelled("CMS").into(), misplaced(Kind::Cms)),
         (
             "PKCS #7 as a certificate",
             relabelled("CERTIFICATE").into(),
-            ParseError::Mislabelled { line: 1, kind: Kind::Pkcs7 },
+            ParseError::Mislabelled {
+                line: 1,
+                kind: Kind::Pkcs7,
+            },
         ),
         (
             "a CRL behind it",
             bytes(&[pem.as_bytes(), &crl]),
-            ParseError::Misplaced { line: pem.lines().count() + 1, kind: Kind::RevocationList },
+            ParseError::Misplaced {
+                line: pem.lines().count() + 1,
+                kind: Kind::RevocationList,
+            },
         ),
         (
             "UTF-16 as PowerShell writes it",
             made("{ printf '\\377\\376'; iconv -t UTF-16LE FILE; }"),
-            ParseError::Utf16 { line: 1, from: "UTF-16" },
+            ParseError::Utf16 {
+                line: 1,
+                from: "UTF-16",
+            },
         ),
         (
             "UTF-16 of big ends with its mark",
             made("{ printf '\\376\\377'; iconv -t UTF-16BE FILE; }"),
-            ParseError::Utf16 { line: 1, from: "UTF-16" },
+            ParseError::Utf16 {
+                line: 1,
+                from: "UTF-16",
+            },
         ),
-        ("UTF-16 without a mark", made("iconv -t UTF-16LE FILE"), ParseError::Utf16 { line: 1, from: "UTF-16LE" }),
-        ("UTF-16 of big ends", made("iconv -t UTF-16BE FILE"), ParseError::Utf16 { line: 1, from: "UTF-16BE" }),
-        ("encoded twice", made("base64 FILE"), ParseError::EncodedPem { line: 1 }),
-        ("encoded twice in one line", made("base64 -w 0 FILE"), ParseError::EncodedPem { line: 1 }),
+        (
+            "UTF-16 without a mark",
+            made("iconv -t UTF-16LE FILE"),
+            ParseError::Utf16 {
+                line: 1,
+                from: "UTF-16LE",
+            },
+        ),
+        (
+            "UTF-16 of big ends",
+            made("iconv -t UTF-16BE FILE"),
+            ParseError::Utf16 {
+                line: 1,
+                from: "UTF-16BE",
+            },
+        ),
+        (
+            "encoded twice",
+            made("base64 FILE"),
+            ParseError::EncodedPem { line: 1 },
+        ),
+        (
+            "encoded twice in one line",
+            made("base64 -w 0 FILE"),
+            ParseError::EncodedPem { line: 1 },
+        ),
         (
             "encoded twice, with text before it",
             made("{ echo Acme; cat FILE; } | base64"),
             ParseError::EncodedPem { line: 1 },
         ),
-        ("base64 of DER", made("openssl x509 -in FILE -outform DER | base64"), encoded(Kind::Certificate)),
+        (
+            "base64 of DER",
+            made("openssl x509 -in FILE -outform DER | base64"),
+            encoded(Kind::Certificate),
+        ),
         (
             "base64 of DER in one line",
             made("openssl x509 -in FILE -outform DER | base64 -w 0"),
             encoded(Kind::Certificate),
         ),
-        ("base64 of PKCS #7", run("base64 FILE", &pkcs7_der), encoded(Kind::Pkcs7)),
+        (
+            "base64 of PKCS #7",
+            run("base64 FILE", &pkcs7_der),
+            encoded(Kind::Pkcs7),
+        ),
     ];
     for (name, file, expected) in cases {
         let error = read_all(&file).unwrap_err();
         assert_eq!(error, expected, "{name}");
         // The message's command, as it stands there.
         let told = error.to_string();
-        let start = ["openssl ", "iconv ", "base64 -d"].iter().filter_map(|program| told.find(program)).min();
-        let end = [" converts", " decodes", " writes"].iter().filter_map(|verb| told.find(verb)).min();
-        let command = told[start.unwrap()..end.unwrap_or(told.len())].replace("pkcs12", "pkcs12 -passin pass:");
-        assert_eq!(read_all(run(&command, &file)).as_deref(), Ok(&both()[..1]), "{name}: {told}");
+        let start = ["openssl ", "iconv ", "base64 -d"]
+            .iter()
+            .filter_map(|program| told.find(program))
+            .min();
+        let end = [" converts", " decodes", " writes"]
+            .iter()
+            .filter_map(|verb| told.find(verb))
+            .min();
+        let command =
+            told[start.unwrap()..end.unwrap_or(told.len())].replace("pkcs12", "pkcs12 -passin pass:");
+        assert_eq!(
+            read_all(run(&command, &file)).as_deref(),
+            Ok(&both()[..1]),
+            "{name}: {told}"
+        );
     }
 }
 
@@ -335,36 +586,76 @@ fn what_is_no_certificate_is_named() {
     let cases: Vec<(&str, Vec<u8>, Result<usize, ParseError>)> = vec![
         ("nothing", vec![], Err(ParseError::Empty)),
         ("white space", b"\n \n".into(), Err(ParseError::Empty)),
-        ("a byte order mark", b"\xef\xbb\xbf\r\n".into(), Err(ParseError::Empty)),
+        (
+            "a byte order mark",
+            b"\xef\xbb\xbf\r\n".into(),
+            Err(ParseError::Empty),
+        ),
         ("text", b"hello".into(), Err(ParseError::NotPem)),
-        ("text that could be base64", b"hell".into(), Err(ParseError::NotPem)),
+        (
+            "text that could be base64",
+            b"hell".into(),
+            Err(ParseError::NotPem),
+        ),
         ("numbers", b"0123456789".into(), Err(ParseError::NotPem)),
-        ("some bytes", b"\0\x30\x82".into(), Err(ParseError::NotText { line: 1 })),
+        (
+            "some bytes",
+            b"\0\x30\x82".into(),
+            Err(ParseError::NotText { line: 1 }),
+        ),
         (
             "a Java keystore",
             b"\xfe\xed\xfe\xed\0\0\0\x02".into(),
-            Err(ParseError::Der { line: 1, kind: Kind::JavaKeystore }),
+            Err(ParseError::Der {
+                line: 1,
+                kind: Kind::JavaKeystore,
+            }),
         ),
-        ("a request", sample.request.clone().into(), misplaced(Kind::Request)),
-        ("a request of old", sample.request.replace("CERTIFICATE", "NEW CERTIFICATE").into(), misplaced(Kind::Request)),
+        (
+            "a request",
+            sample.request.clone().into(),
+            misplaced(Kind::Request),
+        ),
+        (
+            "a request of old",
+            sample.request.replace("CERTIFICATE", "NEW CERTIFICATE").into(),
+            misplaced(Kind::Request),
+        ),
         (
             "a request as a certificate",
             sample.request.replace(" REQUEST", "").into(),
-            Err(ParseError::Mislabelled { line: 1, kind: Kind::Request }),
+            Err(ParseError::Mislabelled {
+                line: 1,
+                kind: Kind::Request,
+            }),
         ),
         (
             "DER of a request",
             run("openssl req -in FILE -outform DER", sample.request.as_bytes()),
-            Err(ParseError::Der { line: 1, kind: Kind::Request }),
+            Err(ParseError::Der {
+                line: 1,
+                kind: Kind::Request,
+            }),
         ),
         ("a public key", public.clone(), misplaced(Kind::PublicKey)),
         (
             "DER of a public key",
             run("openssl pkey -pubin -in FILE -outform DER", &public),
-            Err(ParseError::Der { line: 1, kind: Kind::PublicKey }),
+            Err(ParseError::Der {
+                line: 1,
+                kind: Kind::PublicKey,
+            }),
         ),
-        ("parameters", key("openssl ecparam -name prime256v1"), misplaced(Kind::Other)),
-        ("an older label", a().replace("CERTIFICATE", "X509 CERTIFICATE").into(), Ok(1)),
+        (
+            "parameters",
+            key("openssl ecparam -name prime256v1"),
+            misplaced(Kind::Other),
+        ),
+        (
+            "an older label",
+            a().replace("CERTIFICATE", "X509 CERTIFICATE").into(),
+            Ok(1),
+        ),
     ];
     for (name, file, expected) in cases {
         assert_eq!(read_all(&file).map(|found| found.len()), expected, "{name}");
@@ -374,22 +665,49 @@ fn what_is_no_certificate_is_named() {
     let keys: Vec<(&str, Vec<u8>)> = vec![
         ("behind it", format!("{certificate}{}", sample.key).into()),
         ("before it", format!("{}{certificate}", sample.key).into()),
-        ("joined", format!("{}{}", certificate.trim_end(), sample.key).into()),
+        (
+            "joined",
+            format!("{}{}", certificate.trim_end(), sample.key).into(),
+        ),
         ("indented", format!("{certificate}  {}", sample.key).into()),
-        ("with a byte order mark", bytes(&[b"\xef\xbb\xbf", sample.key.as_bytes()])),
-        ("behind a damaged block", format!("{}\n{}", &certificate[..200], sample.key).into()),
-        ("four hyphens", format!("{certificate}-{}", &sample.key[2..]).into()),
+        (
+            "with a byte order mark",
+            bytes(&[b"\xef\xbb\xbf", sample.key.as_bytes()]),
+        ),
+        (
+            "behind a damaged block",
+            format!("{}\n{}", &certificate[..200], sample.key).into(),
+        ),
+        (
+            "four hyphens",
+            format!("{certificate}-{}", &sample.key[2..]).into(),
+        ),
         ("commented out", format!("{certificate}# {}", sample.key).into()),
-        ("line breaks instead of spaces", sample.key.replace(' ', "\n").into()),
+        (
+            "line breaks instead of spaces",
+            sample.key.replace(' ', "\n").into(),
+        ),
         ("cut off", format!("{certificate}{}", &sample.key[..60]).into()),
         ("of SEC 1", key("openssl ec -in FILE")),
-        ("under a password", key("openssl pkcs8 -topk8 -in FILE -passout pass:secret")),
-        ("under a password, in the older form", key("openssl ec -in FILE -aes256 -passout pass:secret")),
+        (
+            "under a password",
+            key("openssl pkcs8 -topk8 -in FILE -passout pass:secret"),
+        ),
+        (
+            "under a password, in the older form",
+            key("openssl ec -in FILE -aes256 -passout pass:secret"),
+        ),
         ("DER", der.clone()),
         ("DER behind it", bytes(&[certificate.as_bytes(), &der])),
         ("base64 of DER", run("base64 FILE", &der)),
-        ("base64 of DER behind it", bytes(&[certificate.as_bytes(), &run("base64 FILE", &der)])),
-        ("DER under a password", key("openssl pkcs8 -topk8 -in FILE -passout pass:secret -outform DER")),
+        (
+            "base64 of DER behind it",
+            bytes(&[certificate.as_bytes(), &run("base64 FILE", &der)]),
+        ),
+        (
+            "DER under a password",
+            key("openssl pkcs8 -topk8 -in FILE -passout pass:secret -outform DER"),
+        ),
     ];
     for (name, file) in keys {
         assert_eq!(read_all(&file), Err(ParseError::PrivateKey), "{name}");
@@ -402,20 +720,39 @@ fn a_private_key_that_cannot_be_used_says_why() {
     let key = |command: &str| run(command, sample.key.as_bytes());
     let openssh = sample.key.replace("PRIVATE", "OPENSSH PRIVATE");
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("DER", key("openssl pkey -in FILE -outform DER"), "openssl pkey -inform DER -in FILE -out NEW"),
+        (
+            "DER",
+            key("openssl pkey -in FILE -outform DER"),
+            "openssl pkey -inform DER -in FILE -out NEW",
+        ),
         ("UTF-16", key("iconv -t UTF-16LE FILE"), "iconv -f UTF-16LE"),
         ("base64 of PEM", key("base64 FILE"), "base64 -d FILE"),
-        ("under a password", key("openssl pkcs8 -topk8 -in FILE -passout pass:secret"), "encrypted"),
-        ("in the older form", key("openssl ec -in FILE -aes256 -passout pass:secret"), "encrypted"),
+        (
+            "under a password",
+            key("openssl pkcs8 -topk8 -in FILE -passout pass:secret"),
+            "encrypted",
+        ),
+        (
+            "in the older form",
+            key("openssl ec -in FILE -aes256 -passout pass:secret"),
+            "encrypted",
+        ),
         ("OpenSSH's", openssh.into(), "ssh-keygen -p -m PEM"),
         ("a public key", key("openssl pkey -in FILE -pubout"), "public key"),
         ("a certificate", a().into(), "no PEM block with a private key"),
-        ("cut off", sample.key[..100].into(), "line 1: the block that begins here is cut off"),
+        (
+            "cut off",
+            sample.key[..100].into(),
+            "line 1: the block that begins here is cut off",
+        ),
     ];
     for (name, file, expected) in cases {
         let told = keys::parse(&file).unwrap_err().to_string();
         assert!(told.contains(expected), "{name}: {told}");
-        assert!(keys::encoding_of(&file).is_none() && keys::alone(&file).is_err(), "{name}");
+        assert!(
+            keys::encoding_of(&file).is_none() && keys::alone(&file).is_err(),
+            "{name}"
+        );
     }
     // What follows the key is of no concern.
     assert!(keys::parse(&format!("{}-----BEGIN", sample.key)).is_ok());
@@ -435,18 +772,32 @@ fn settings_of_a_trusted_certificate() {
         ("-addreject clientAuth", false),
         ("-addreject anyExtendedKeyUsage", false),
         ("-addtrust clientAuth -addreject clientAuth", false),
-        ("-addtrust anyExtendedKeyUsage -addreject clientAuth -setalias acme", false),
+        (
+            "-addtrust anyExtendedKeyUsage -addreject clientAuth -setalias acme",
+            false,
+        ),
     ];
     for (settings, allowed) in cases {
-        let made = run(&format!("openssl x509 -in FILE -trustout {settings}"), a().as_bytes());
+        let made = run(
+            &format!("openssl x509 -in FILE -trustout {settings}"),
+            a().as_bytes(),
+        );
         assert!(made.starts_with(b"-----BEGIN TRUSTED CERTIFICATE-----"));
-        let verify =
-            "openssl verify -no_check_time -purpose sslclient -CAfile FILE FILE >/dev/null 2>&1 && echo yes || echo no";
-        assert_eq!(run(verify, &made), if allowed { &b"yes\n"[..] } else { b"no\n" }, "{settings}: as OpenSSL has it");
+        let verify = "openssl verify -no_check_time -purpose sslclient -CAfile FILE FILE >/dev/null 2>&1 && \
+                      echo yes || echo no";
+        assert_eq!(
+            run(verify, &made),
+            if allowed { &b"yes\n"[..] } else { b"no\n" },
+            "{settings}: as OpenSSL has it"
+        );
         let read = read_all(bytes(&[b().as_bytes(), &made]));
         let line = b().lines().count() + 1;
         match allowed {
-            true => assert_eq!(read.as_deref(), Ok(&[both()[1].clone(), both()[0].clone()][..]), "{settings}"),
+            true => assert_eq!(
+                read.as_deref(),
+                Ok(&[both()[1].clone(), both()[0].clone()][..]),
+                "{settings}"
+            ),
             false => assert_eq!(read, Err(ParseError::NotTrusted { line }), "{settings}"),
         }
         let cut = &String::from_utf8(made.clone()).unwrap();
@@ -455,7 +806,11 @@ fn settings_of_a_trusted_certificate() {
         if let Some(short) = settings_der.len().checked_sub(1) {
             let short = bytes(&[&der, &settings_der[..short]]);
             let damaged = encode_string(TRUSTED_CERTIFICATE, LineEnding::LF, &short).unwrap();
-            assert_eq!(read_all(&damaged), Err(ParseError::NotCertificate { line: 1 }), "{settings} {cut}");
+            assert_eq!(
+                read_all(&damaged),
+                Err(ParseError::NotCertificate { line: 1 }),
+                "{settings} {cut}"
+            );
         }
     }
 }
@@ -468,19 +823,36 @@ fn a_callers_file_may_hold_the_key_too() {
         &bytes(&[a().as_bytes(), sample.key.as_bytes()]),
     );
     let parameters = run("openssl ecparam -name prime256v1", b"");
-    for file in [bag, bytes(&[&parameters, sample.key.as_bytes(), a().as_bytes()]), a().into()] {
+    for file in [
+        bag,
+        bytes(&[&parameters, sample.key.as_bytes(), a().as_bytes()]),
+        a().into(),
+    ] {
         assert_eq!(certificates_beside_keys(&file).as_deref(), Ok(&both()[..1]));
     }
-    assert_eq!(certificates_beside_keys(sample.key.as_bytes()), Err(ParseError::Empty));
-    assert!(matches!(certificates_beside_keys(sample.request.as_bytes()), Err(ParseError::Misplaced { .. })));
+    assert_eq!(
+        certificates_beside_keys(sample.key.as_bytes()),
+        Err(ParseError::Empty)
+    );
+    assert!(matches!(
+        certificates_beside_keys(sample.request.as_bytes()),
+        Err(ParseError::Misplaced { .. })
+    ));
 }
 
 #[test]
 fn where_a_block_stands() {
     let text = format!("# one\r\n{}# two\n# three\n   {}", a().replace('\n', "\r\n"), b());
-    let found: Vec<_> = certificates(text.as_bytes()).unwrap().into_iter().map(|(_, block)| block).collect();
+    let found: Vec<_> = certificates(text.as_bytes())
+        .unwrap()
+        .into_iter()
+        .map(|(_, block)| block)
+        .collect();
     assert_eq!((found[0].line, found[1].line), (2, 4 + a().lines().count()));
-    assert_eq!(&text[found[0].range.end..found[1].range.start], "\r\n# two\n# three\n   ");
+    assert_eq!(
+        &text[found[0].range.end..found[1].range.start],
+        "\r\n# two\n# three\n   "
+    );
     assert_eq!((found[0].plain, found[1].plain), (true, false));
     assert_eq!(*found[1].to_pem(), b());
 }
@@ -548,7 +920,11 @@ fn a_megabyte_is_read_in_a_moment() {
     ];
     for piece in pieces {
         for before in ["", "# ", "-----BEGIN CERTIFICATE-----\n"] {
-            let text = [before.as_bytes(), &piece.as_bytes().repeat((1 << 20) / piece.len())].concat();
+            let text = [
+                before.as_bytes(),
+                &piece.as_bytes().repeat((1 << 20) / piece.len()),
+            ]
+            .concat();
             let begun = std::time::Instant::now();
             let _ = (read_all(&text), keys::parse(&text).is_ok());
             assert!(begun.elapsed().as_secs() < 60, "{before}{piece}");
@@ -559,8 +935,8 @@ fn a_megabyte_is_read_in_a_moment() {
 proptest! {
     #![proptest_config(crate::cases(300))]
 
-    /// Any list of certificates, each in a shape of its own, reads back as exactly these; with something between them that is none of the
-    /// shapes, as these or as an error, and never as fewer.
+    /// Any list of certificates, each in a shape of its own, reads back as exactly these; with something
+    /// between them that is none of the shapes, as these or as an error, and never as fewer.
     #[test]
     fn no_certificate_of_a_list_is_lost(
         list in prop::collection::vec((0..SAMPLES.len(), 0..SHAPES.len(), prop::sample::select(SEPARATORS)), 1..6),
@@ -643,13 +1019,29 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 fn a_source_beyond_its_limits_is_not_parsed() {
     let pem = SAMPLES[0].certificate.to_pem();
     let count = |n: usize| pem.repeat(n);
-    assert_eq!(source(count(MAX_SOURCE_CERTIFICATES).as_bytes()).unwrap().len(), MAX_SOURCE_CERTIFICATES);
-    assert_eq!(source(count(MAX_SOURCE_CERTIFICATES + 1).as_bytes()), Err(ParseError::TooMany));
+    assert_eq!(
+        source(count(MAX_SOURCE_CERTIFICATES).as_bytes()).unwrap().len(),
+        MAX_SOURCE_CERTIFICATES
+    );
+    assert_eq!(
+        source(count(MAX_SOURCE_CERTIFICATES + 1).as_bytes()),
+        Err(ParseError::TooMany)
+    );
     let padded = |bytes: usize| format!("{}{pem}", " ".repeat(bytes - pem.len() - 1) + "\n");
     assert_eq!(source(padded(MAX_SOURCE_BYTES).as_bytes()).unwrap().len(), 1);
-    assert_eq!(source(padded(MAX_SOURCE_BYTES + 1).as_bytes()), Err(ParseError::TooLong));
-    assert!(ParseError::TooMany.to_string().contains("more than 500 certificates"));
-    assert!(certificates(count(1000).as_bytes()).is_ok(), "a truststore holds more");
+    assert_eq!(
+        source(padded(MAX_SOURCE_BYTES + 1).as_bytes()),
+        Err(ParseError::TooLong)
+    );
+    assert!(
+        ParseError::TooMany
+            .to_string()
+            .contains("more than 500 certificates")
+    );
+    assert!(
+        certificates(count(1000).as_bytes()).is_ok(),
+        "a truststore holds more"
+    );
 }
 
 /// A change of some bytes.

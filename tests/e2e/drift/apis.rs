@@ -1,4 +1,5 @@
-//! Rows of the mapped APIs: the flag of the default endpoint, and the parameters by which the back end learns who called.
+//! Rows of the mapped APIs: the flag of the default endpoint, and the parameters by which the back end learns
+//! who called.
 use aws_sdk_apigateway::types::{Op, PatchOperation};
 use mtls_operator::domain::plan::identity::HEADER_TAG;
 use sandbox::prepare::{http_proxy_api, rest_proxy_api};
@@ -25,7 +26,11 @@ async fn set(env: &TestEnv, api: &str, value: &str) {
     let request = env.gateway().update_integration().api_id(api);
     let request = request.integration_id(all.items()[0].integration_id().unwrap());
     let parameters = [(format!("overwrite:header.{HEADER}"), value.to_owned())].into();
-    request.set_request_parameters(Some(parameters)).send().await.unwrap();
+    request
+        .set_request_parameters(Some(parameters))
+        .send()
+        .await
+        .unwrap();
 }
 
 pub async fn rows() -> Figures {
@@ -33,37 +38,78 @@ pub async fn rows() -> Figures {
     let http = http_proxy_api(&env.account, "http", NOWHERE, true).await.unwrap();
     let rest = rest_proxy_api(&env.account, "rest", NOWHERE).await.unwrap();
     // Not mapped, so none of the operator's business.
-    http_proxy_api(&env.account, "theirs", NOWHERE, true).await.unwrap();
-    let mapping = |path: &str, api: &str, stage: &str| json!({"path": path, "api": {"id": api, "stage": stage}});
+    http_proxy_api(&env.account, "theirs", NOWHERE, true)
+        .await
+        .unwrap();
+    let mapping =
+        |path: &str, api: &str, stage: &str| json!({"path": path, "api": {"id": api, "stage": stage}});
     let spec = json!({
         "mappings": [mapping("", &http, "$default"), mapping("rest", &rest, "prod")],
         "restDeployment": "Allow",
         "identity": {"headers": [{"name": HEADER, "from": {"clientCert": "SubjectDN"}}]},
     });
     env.create_domain("d", spec).await;
-    env.condition("d", "IdentityPropagated", |c| c.status == "True").await;
+    env.condition("d", "IdentityPropagated", |c| c.status == "True")
+        .await;
     let mut table = Table::of(env).await;
 
     table
-        .corrected("the endpoint of an HTTP API opened", EveryMinute, &["UpdateApi"], &["UpdateApi"], async |env| {
-            let request = env.gateway().update_api().api_id(&http).disable_execute_api_endpoint(false);
-            request.send().await.unwrap();
-        })
+        .corrected(
+            "the endpoint of an HTTP API opened",
+            EveryMinute,
+            &["UpdateApi"],
+            &["UpdateApi"],
+            async |env| {
+                let request = env
+                    .gateway()
+                    .update_api()
+                    .api_id(&http)
+                    .disable_execute_api_endpoint(false);
+                request.send().await.unwrap();
+            },
+        )
         .await;
-    let ours = ["TagResource", "UpdateRestApi", "CreateDeployment", "TagResource", "UntagResource"];
+    let ours = [
+        "TagResource",
+        "UpdateRestApi",
+        "CreateDeployment",
+        "TagResource",
+        "UntagResource",
+    ];
     table
-        .corrected("the endpoint of a REST API opened", EveryMinute, &["UpdateRestApi"], &ours, async |env| {
-            let patch = PatchOperation::builder().op(Op::Replace).path("/disableExecuteApiEndpoint").value("false");
-            let request = v1(env).update_rest_api().rest_api_id(&rest).patch_operations(patch.build());
-            request.send().await.unwrap();
-        })
+        .corrected(
+            "the endpoint of a REST API opened",
+            EveryMinute,
+            &["UpdateRestApi"],
+            &ours,
+            async |env| {
+                let patch = PatchOperation::builder()
+                    .op(Op::Replace)
+                    .path("/disableExecuteApiEndpoint")
+                    .value("false");
+                let request = v1(env)
+                    .update_rest_api()
+                    .rest_api_id(&rest)
+                    .patch_operations(patch.build());
+                request.send().await.unwrap();
+            },
+        )
         .await;
     let both = (&["UpdateIntegration"], &["UpdateIntegration"]);
     for (what, value) in [("taken out of", ""), ("changed in", "'somebody-else'")] {
         let what = format!("the header {what} an integration of an HTTP API");
-        table.corrected(&what, EveryQuarter, both.0, both.1, async |env| set(env, &http, value).await).await;
+        table
+            .corrected(&what, EveryQuarter, both.0, both.1, async |env| {
+                set(env, &http, value).await
+            })
+            .await;
     }
-    let ours = ["TagResource", "UpdateIntegration", "CreateDeployment", "UntagResource"];
+    let ours = [
+        "TagResource",
+        "UpdateIntegration",
+        "CreateDeployment",
+        "UntagResource",
+    ];
     table
         .corrected(
             "the header taken out of an integration of a REST API",
@@ -71,14 +117,31 @@ pub async fn rows() -> Figures {
             &["UpdateIntegration"],
             &ours,
             async |env| {
-                let resources = v1(env).get_resources().rest_api_id(&rest).embed("methods").send().await.unwrap();
-                let with =
-                    resources.items().iter().find(|r| r.resource_methods().is_some_and(|m| !m.is_empty())).unwrap();
+                let resources = v1(env)
+                    .get_resources()
+                    .rest_api_id(&rest)
+                    .embed("methods")
+                    .send()
+                    .await
+                    .unwrap();
+                let with = resources
+                    .items()
+                    .iter()
+                    .find(|r| r.resource_methods().is_some_and(|m| !m.is_empty()))
+                    .unwrap();
                 let method = with.resource_methods().unwrap().keys().next().unwrap();
                 let path = format!("/requestParameters/integration.request.header.{HEADER}");
                 let patch = PatchOperation::builder().op(Op::Remove).path(path).build();
-                let request = v1(env).update_integration().rest_api_id(&rest).resource_id(with.id().unwrap());
-                request.http_method(method).patch_operations(patch).send().await.unwrap();
+                let request = v1(env)
+                    .update_integration()
+                    .rest_api_id(&rest)
+                    .resource_id(with.id().unwrap());
+                request
+                    .http_method(method)
+                    .patch_operations(patch)
+                    .send()
+                    .await
+                    .unwrap();
             },
         )
         .await;
@@ -86,10 +149,17 @@ pub async fn rows() -> Figures {
     let arn = format!("arn:aws:apigateway:{}::/apis/{http}", table.env.account.region);
     let tag = format!("{HEADER_TAG}{HEADER}");
     let mark = async |env: &TestEnv, owner: &str| {
-        env.gateway().tag_resource().resource_arn(&arn).tags(&tag, owner).send().await.unwrap();
+        env.gateway()
+            .tag_resource()
+            .resource_arn(&arn)
+            .tags(&tag, owner)
+            .send()
+            .await
+            .unwrap();
     };
     let unmarked = format!(
-        "without the ownership tag (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any more: {HEADER} of {http}"
+        "without the ownership tag (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any \
+         more: {HEADER} of {http}"
     );
     let says = ("IdentityPropagated", "True", "Programmed", unmarked.as_str());
     let back = async |env: &TestEnv| mark(env, &env.owner("d")).await;
@@ -100,17 +170,34 @@ pub async fn rows() -> Figures {
             &["UntagResource"],
             says,
             async |env| {
-                env.gateway().untag_resource().resource_arn(&arn).tag_keys(&tag).send().await.unwrap();
+                env.gateway()
+                    .untag_resource()
+                    .resource_arn(&arn)
+                    .tag_keys(&tag)
+                    .send()
+                    .await
+                    .unwrap();
             },
             back,
         )
         .await;
     let theirs = async |env: &TestEnv| mark(env, THEIRS).await;
     table
-        .reported("another owner's tag of a header on an API", EveryMinute, &["TagResource"], says, theirs, back)
+        .reported(
+            "another owner's tag of a header on an API",
+            EveryMinute,
+            &["TagResource"],
+            says,
+            theirs,
+            back,
+        )
         .await;
     // Once more, and it is clear that somebody means it.
-    table.corrected("the same again", EveryQuarter, both.0, both.1, async |env| set(env, &http, "").await).await;
+    table
+        .corrected("the same again", EveryQuarter, both.0, both.1, async |env| {
+            set(env, &http, "").await
+        })
+        .await;
     table
         .reported(
             "the header taken out again and again",

@@ -1,4 +1,5 @@
-//! Rows of what is in Kubernetes: Secrets, status, the finalizer and the annotation of an object. None of them takes a write to AWS.
+//! Rows of what is in Kubernetes: Secrets, status, the finalizer and the annotation of an object. None of
+//! them takes a write to AWS.
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -24,14 +25,22 @@ const AUTHORITY: &str = "d.partners-ca";
 
 /// What of `d` and of the Secret of its authority is ours to keep, where the environment has them.
 pub async fn marks(env: &TestEnv) -> BTreeSet<String> {
-    let Some(domain) = env.domains().get_opt("d").await.expect("an answer") else { return BTreeSet::new() };
-    let annotations: Vec<_> =
-        domain.annotations().iter().filter(|(key, _)| key.starts_with("mtls-operator.io/")).collect();
+    let Some(domain) = env.domains().get_opt("d").await.expect("an answer") else {
+        return BTreeSet::new();
+    };
+    let annotations: Vec<_> = domain
+        .annotations()
+        .iter()
+        .filter(|(key, _)| key.starts_with("mtls-operator.io/"))
+        .collect();
     let marks = format!("MtlsDomain {:?} {annotations:?}", domain.finalizers());
     let conditions = domain.status.iter().flat_map(|s| &s.conditions);
     let conditions = conditions.map(|c| format!("MtlsDomain {}={} {}", c.type_, c.status, c.reason));
     let secret = env.secrets().get_opt(AUTHORITY).await.expect("an answer");
-    [marks, format!("authority {:?}", secret.map(|s| s.data))].into_iter().chain(conditions).collect()
+    [marks, format!("authority {:?}", secret.map(|s| s.data))]
+        .into_iter()
+        .chain(conditions)
+        .collect()
 }
 
 /// The Secret of somebody else, where the environment has one.
@@ -44,16 +53,23 @@ async fn restore(env: &TestEnv, backup: &Secret) {
     let mut backup = backup.clone();
     (backup.metadata.resource_version, backup.metadata.uid) = (None, None);
     let _ = env.secrets().delete(AUTHORITY, &Default::default()).await; // gone already is fine
-    eventually("it is gone", async || match env.secrets().get_opt(AUTHORITY).await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{:?}", other.map(|_| "there"))),
+    eventually("it is gone", async || {
+        match env.secrets().get_opt(AUTHORITY).await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{:?}", other.map(|_| "there"))),
+        }
     })
     .await;
-    env.secrets().create(&PostParams::default(), &backup).await.expect("the backup is restored");
+    env.secrets()
+        .create(&PostParams::default(), &backup)
+        .await
+        .expect("the backup is restored");
 }
 
 async fn patch(api: &Api<MtlsDomain>, patch: Value) {
-    api.patch("d", &PatchParams::default(), &Patch::Merge(patch)).await.expect("the API server takes the change");
+    api.patch("d", &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .expect("the API server takes the change");
 }
 
 fn unready() -> Value {
@@ -63,13 +79,22 @@ fn unready() -> Value {
     json!({"status": {"conditions": [condition]}})
 }
 
-/// Somebody does something to the Secret of `client1`: another leaf is in it then, and AWS hears nothing of it.
+/// Somebody does something to the Secret of `client1`: another leaf is in it then, and AWS hears nothing of
+/// it.
 async fn reissued(table: &mut Table, what: &str, act: impl AsyncFnOnce(&TestEnv)) {
     let env = &table.env;
-    let (mark, before) = (env.mark().await, text(&env.secrets().get("client1").await.expect("there"), "tls.crt"));
+    let (mark, before) = (
+        env.mark().await,
+        text(&env.secrets().get("client1").await.expect("there"), "tls.crt"),
+    );
     act(env).await;
     eventually(what, async || {
-        let secret = env.secrets().get_opt("client1").await.map_err(|e| e.to_string())?.ok_or("no Secret")?;
+        let secret = env
+            .secrets()
+            .get_opt("client1")
+            .await
+            .map_err(|e| e.to_string())?
+            .ok_or("no Secret")?;
         if text(&secret, "tls.crt") == before {
             return Err("as it was".to_owned());
         }
@@ -92,16 +117,27 @@ pub async fn rows() -> Figures {
     let mut table = Table::of(env).await;
 
     let other = Ca::new("other");
-    reissued(&mut table, "the certificate in a ClientCertificate's Secret edited", async |env| {
-        damage(env, "client1", &[("tls.crt", "nothing")]).await;
-    })
+    reissued(
+        &mut table,
+        "the certificate in a ClientCertificate's Secret edited",
+        async |env| {
+            damage(env, "client1", &[("tls.crt", "nothing")]).await;
+        },
+    )
     .await;
-    reissued(&mut table, "the key in a ClientCertificate's Secret replaced", async |env| {
-        damage(env, "client1", &[("tls.key", &other.key)]).await;
-    })
+    reissued(
+        &mut table,
+        "the key in a ClientCertificate's Secret replaced",
+        async |env| {
+            damage(env, "client1", &[("tls.key", &other.key)]).await;
+        },
+    )
     .await;
     reissued(&mut table, "a ClientCertificate's Secret deleted", async |env| {
-        env.secrets().delete("client1", &Default::default()).await.unwrap();
+        env.secrets()
+            .delete("client1", &Default::default())
+            .await
+            .unwrap();
     })
     .await;
 
@@ -137,7 +173,10 @@ pub async fn rows() -> Figures {
             async |env| {
                 let patch = Patch::Merge(json!({"data": {"tls.key": null}}));
                 // Its type wants a key, and the API server sees to that: an empty one is what can be had.
-                let patched = env.secrets().patch(AUTHORITY, &PatchParams::default(), &patch).await;
+                let patched = env
+                    .secrets()
+                    .patch(AUTHORITY, &PatchParams::default(), &patch)
+                    .await;
                 if patched.is_err() {
                     damage(env, AUTHORITY, &[("tls.key", "")]).await;
                 }
@@ -151,7 +190,14 @@ pub async fn rows() -> Figures {
             AtOnce,
             &[],
             lost("its Secret is gone"),
-            async |env| drop(env.secrets().delete(AUTHORITY, &Default::default()).await.unwrap()),
+            async |env| {
+                drop(
+                    env.secrets()
+                        .delete(AUTHORITY, &Default::default())
+                        .await
+                        .unwrap(),
+                )
+            },
             &undo,
         )
         .await;
@@ -162,18 +208,40 @@ pub async fn rows() -> Figures {
         })
         .await;
     table
-        .corrected("the home annotation removed", EveryMinute, &[], &[], async |env| {
-            patch(&env.domains(), json!({"metadata": {"annotations": {"mtls-operator.io/home": null}}})).await;
-        })
+        .corrected(
+            "the home annotation removed",
+            EveryMinute,
+            &[],
+            &[],
+            async |env| {
+                patch(
+                    &env.domains(),
+                    json!({"metadata": {"annotations": {"mtls-operator.io/home": null}}}),
+                )
+                .await;
+            },
+        )
         .await;
     table
-        .corrected("the status of an MtlsDomain edited", EveryMinute, &[], &[], async |env| {
-            let patch = Patch::Merge(unready());
-            env.domains().patch_status("d", &PatchParams::default(), &patch).await.unwrap();
-        })
+        .corrected(
+            "the status of an MtlsDomain edited",
+            EveryMinute,
+            &[],
+            &[],
+            async |env| {
+                let patch = Patch::Merge(unready());
+                env.domains()
+                    .patch_status("d", &PatchParams::default(), &patch)
+                    .await
+                    .unwrap();
+            },
+        )
         .await;
     let patch = Patch::Merge(unready());
-    api(&table.env, CERTIFICATE).patch_status("client1", &PatchParams::default(), &patch).await.unwrap();
+    api(&table.env, CERTIFICATE)
+        .patch_status("client1", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
     table.env.operator.restart().expect("the operator starts");
     table.env.end_lease().await;
     let restored = |object: &Value| says(object, "Ready") == "True" && says(object, "Issued") == "True";

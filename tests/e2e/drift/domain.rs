@@ -17,7 +17,12 @@ use crate::{
 
 /// The configuration as it is.
 async fn configuration(env: &TestEnv) -> DomainNameConfigurationBuilder {
-    let now = env.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+    let now = env
+        .gateway_domain()
+        .await
+        .domain_name_configurations
+        .unwrap()
+        .remove(0);
     DomainNameConfiguration::builder()
         .set_certificate_arn(now.certificate_arn)
         .set_endpoint_type(now.endpoint_type)
@@ -26,7 +31,10 @@ async fn configuration(env: &TestEnv) -> DomainNameConfigurationBuilder {
 }
 
 /// An update with the configuration as it is, but for what `change` says.
-async fn update(env: &TestEnv, change: impl FnOnce(DomainNameConfigurationBuilder) -> DomainNameConfigurationBuilder) {
+async fn update(
+    env: &TestEnv,
+    change: impl FnOnce(DomainNameConfigurationBuilder) -> DomainNameConfigurationBuilder,
+) {
     let config = change(configuration(env).await).build();
     let request = env.gateway().update_domain_name().domain_name(env.host());
     request.domain_name_configurations(config).send().await.unwrap();
@@ -39,12 +47,24 @@ async fn trust(env: &TestEnv, uri: &str, version: &str) {
     if !version.is_empty() {
         input = input.truststore_version(version);
     }
-    let request = env.gateway().update_domain_name().domain_name(env.host()).domain_name_configurations(config);
-    request.mutual_tls_authentication(input.build()).send().await.unwrap();
+    let request = env
+        .gateway()
+        .update_domain_name()
+        .domain_name(env.host())
+        .domain_name_configurations(config);
+    request
+        .mutual_tls_authentication(input.build())
+        .send()
+        .await
+        .unwrap();
 }
 
 async fn arn(env: &TestEnv) -> String {
-    format!("arn:aws:apigateway:{}::/domainnames/{}", env.account.region, env.host())
+    format!(
+        "arn:aws:apigateway:{}::/domainnames/{}",
+        env.account.region,
+        env.host()
+    )
 }
 
 async fn tag(env: &TestEnv, value: &str) {
@@ -63,9 +83,19 @@ async fn another_certificate(env: &TestEnv) -> String {
     let request = request.validation_method(aws_sdk_acm::types::ValidationMethod::Dns);
     let arn = request.send().await.unwrap().certificate_arn.unwrap();
     eventually("it is issued", async || {
-        let found = env.acm().describe_certificate().certificate_arn(&arn).send().await.unwrap();
+        let found = env
+            .acm()
+            .describe_certificate()
+            .certificate_arn(&arn)
+            .send()
+            .await
+            .unwrap();
         let status = found.certificate.unwrap().status.unwrap();
-        if status.as_str() == "ISSUED" { Ok(()) } else { Err(status.to_string()) }
+        if status.as_str() == "ISSUED" {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
     })
     .await;
     arn
@@ -85,13 +115,31 @@ async fn lower_policy(env: &TestEnv) {
     unseen(env, async || {
         trust(env, "", "").await;
         eventually("it is updated", async || {
-            let config = env.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+            let config = env
+                .gateway_domain()
+                .await
+                .domain_name_configurations
+                .unwrap()
+                .remove(0);
             let status = config.domain_name_status.unwrap();
-            if status.as_str() == "AVAILABLE" { Ok(()) } else { Err(status.to_string()) }
+            if status.as_str() == "AVAILABLE" {
+                Ok(())
+            } else {
+                Err(status.to_string())
+            }
         })
         .await;
-        let patch = PatchOperation::builder().op(Op::Replace).path("/securityPolicy").value("TLS_1_0").build();
-        v1.update_domain_name().domain_name(env.host()).patch_operations(patch).send().await.unwrap();
+        let patch = PatchOperation::builder()
+            .op(Op::Replace)
+            .path("/securityPolicy")
+            .value("TLS_1_0")
+            .build();
+        v1.update_domain_name()
+            .domain_name(env.host())
+            .patch_operations(patch)
+            .send()
+            .await
+            .unwrap();
     })
     .await;
 }
@@ -100,11 +148,26 @@ async fn lower_policy(env: &TestEnv) {
 async fn replaced_by_an_edge_optimized_one(env: &TestEnv) {
     let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
     unseen(env, async || {
-        let config = env.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
-        env.gateway().delete_domain_name().domain_name(env.host()).send().await.unwrap();
+        let config = env
+            .gateway_domain()
+            .await
+            .domain_name_configurations
+            .unwrap()
+            .remove(0);
+        env.gateway()
+            .delete_domain_name()
+            .domain_name(env.host())
+            .send()
+            .await
+            .unwrap();
         let types = EndpointConfiguration::builder().types(V1Type::Edge).build();
-        let request = v1.create_domain_name().domain_name(env.host()).endpoint_configuration(types);
-        let request = request.certificate_arn(config.certificate_arn.unwrap()).security_policy(V1Policy::Tls12);
+        let request = v1
+            .create_domain_name()
+            .domain_name(env.host())
+            .endpoint_configuration(types);
+        let request = request
+            .certificate_arn(config.certificate_arn.unwrap())
+            .security_policy(V1Policy::Tls12);
         request.tags(OWNER_TAG, env.owner("d")).send().await.unwrap();
     })
     .await;
@@ -112,7 +175,11 @@ async fn replaced_by_an_edge_optimized_one(env: &TestEnv) {
 
 async fn delete(env: &TestEnv) {
     let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
-    v1.delete_domain_name().domain_name(env.host()).send().await.unwrap();
+    v1.delete_domain_name()
+        .domain_name(env.host())
+        .send()
+        .await
+        .unwrap();
 }
 
 pub async fn rows() -> Figures {
@@ -136,50 +203,113 @@ pub async fn rows() -> Figures {
     )
     .await;
     let text = Ca::new("stranger").pem;
-    let put = env.s3().put_object().bucket(&bucket).key("theirs.pem").body(text.into_bytes().into());
+    let put = env
+        .s3()
+        .put_object()
+        .bucket(&bucket)
+        .key("theirs.pem")
+        .body(text.into_bytes().into());
     put.send().await.unwrap();
     let mut table = Table::of(env).await;
 
     let (theirs, update_back) = (&["UpdateDomainName"], &["UpdateDomainName"]);
     table
-        .corrected("another certificate of the domain", EveryMinute, theirs, update_back, async |env| {
-            update(env, |config| config.certificate_arn(&other)).await;
-        })
+        .corrected(
+            "another certificate of the domain",
+            EveryMinute,
+            theirs,
+            update_back,
+            async |env| {
+                update(env, |config| config.certificate_arn(&other)).await;
+            },
+        )
         .await;
     table
-        .corrected("an older truststore version", EveryMinute, theirs, update_back, async |env| {
-            trust(env, &ours, &first).await;
-        })
+        .corrected(
+            "an older truststore version",
+            EveryMinute,
+            theirs,
+            update_back,
+            async |env| {
+                trust(env, &ours, &first).await;
+            },
+        )
         .await;
     table
-        .corrected("another truststore", EveryMinute, theirs, update_back, async |env| {
-            trust(env, &format!("s3://{bucket}/theirs.pem"), "").await;
-        })
+        .corrected(
+            "another truststore",
+            EveryMinute,
+            theirs,
+            update_back,
+            async |env| {
+                trust(env, &format!("s3://{bucket}/theirs.pem"), "").await;
+            },
+        )
         .await;
     table
-        .corrected("mutual TLS turned off", EveryMinute, theirs, update_back, async |env| trust(env, "", "").await)
+        .corrected(
+            "mutual TLS turned off",
+            EveryMinute,
+            theirs,
+            update_back,
+            async |env| trust(env, "", "").await,
+        )
         .await;
     table
-        .corrected("another IP address type", EveryMinute, theirs, update_back, async |env| {
-            update(env, |config| config.ip_address_type(IpAddressType::Dualstack)).await;
-        })
+        .corrected(
+            "another IP address type",
+            EveryMinute,
+            theirs,
+            update_back,
+            async |env| {
+                update(env, |config| config.ip_address_type(IpAddressType::Dualstack)).await;
+            },
+        )
         .await;
     table
-        .corrected("another routing mode", EveryMinute, theirs, update_back, async |env| {
-            let config = configuration(env).await.build();
-            let request = env.gateway().update_domain_name().domain_name(env.host());
-            let request = request.domain_name_configurations(config);
-            request.routing_mode(RoutingMode::RoutingRuleThenApiMapping).send().await.unwrap();
-        })
+        .corrected(
+            "another routing mode",
+            EveryMinute,
+            theirs,
+            update_back,
+            async |env| {
+                let config = configuration(env).await.build();
+                let request = env.gateway().update_domain_name().domain_name(env.host());
+                let request = request.domain_name_configurations(config);
+                request
+                    .routing_mode(RoutingMode::RoutingRuleThenApiMapping)
+                    .send()
+                    .await
+                    .unwrap();
+            },
+        )
         .await;
     // Mutual TLS goes first, since API Gateway allows it no other policy; and so it comes back after it.
     let twice = ["UpdateDomainName"; 2];
-    table.corrected("another security policy", EveryMinute, &twice, &twice, lower_policy).await;
     table
-        .corrected("the owner's tag taken off the domain", EveryMinute, &["UntagResource"], &["TagResource"], untag)
+        .corrected(
+            "another security policy",
+            EveryMinute,
+            &twice,
+            &twice,
+            lower_policy,
+        )
+        .await;
+    table
+        .corrected(
+            "the owner's tag taken off the domain",
+            EveryMinute,
+            &["UntagResource"],
+            &["TagResource"],
+            untag,
+        )
         .await;
     let tags = table.env.gateway_domain().await.tags.unwrap();
-    assert_eq!(tags.get("team").map(String::as_str), Some("payments"), "a tag of somebody else stays");
+    assert_eq!(
+        tags.get("team").map(String::as_str),
+        Some("payments"),
+        "a tag of somebody else stays"
+    );
     let says = ("DomainProgrammed", "False", "ForeignOwner", THEIRS);
     let undo = async |env: &TestEnv| tag(env, &env.owner("d")).await;
     table
@@ -192,12 +322,31 @@ pub async fn rows() -> Figures {
             undo,
         )
         .await;
-    let made = ["CreateDomainName", "CreateApiMapping", "ChangeResourceRecordSets UPSERT A HOST"];
-    table.corrected("the domain deleted", EveryMinute, &["DeleteDomainName"], &made, delete).await;
+    let made = [
+        "CreateDomainName",
+        "CreateApiMapping",
+        "ChangeResourceRecordSets UPSERT A HOST",
+    ];
+    table
+        .corrected(
+            "the domain deleted",
+            EveryMinute,
+            &["DeleteDomainName"],
+            &made,
+            delete,
+        )
+        .await;
     let replaced = ["DeleteDomainName", "CreateDomainName"];
     let says = ("DomainProgrammed", "False", "DomainRejected", "EDGE");
     table
-        .reported("another endpoint type", EveryMinute, &replaced, says, replaced_by_an_edge_optimized_one, delete)
+        .reported(
+            "another endpoint type",
+            EveryMinute,
+            &replaced,
+            says,
+            replaced_by_an_edge_optimized_one,
+            delete,
+        )
         .await;
     table.end().await
 }

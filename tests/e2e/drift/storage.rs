@@ -1,9 +1,11 @@
-//! Rows of what lies in S3 and ACM: the bucket that the operator made, the truststore object and its versions, the server certificate.
+//! Rows of what lies in S3 and ACM: the bucket that the operator made, the truststore object and its
+//! versions, the server certificate.
 use std::collections::BTreeSet;
 
 use aws_sdk_s3::types::{
-    BucketVersioningStatus, PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
-    ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging, VersioningConfiguration,
+    BucketVersioningStatus, PublicAccessBlockConfiguration, ServerSideEncryption,
+    ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging,
+    VersioningConfiguration,
 };
 use mtls_operator::domain::plan::OWNER_TAG;
 use serde_json::json;
@@ -24,15 +26,27 @@ fn key(env: &TestEnv) -> String {
 }
 
 async fn suspend_versioning(env: &TestEnv) {
-    let suspended = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
+    let suspended = VersioningConfiguration::builder()
+        .status(BucketVersioningStatus::Suspended)
+        .build();
     let request = env.s3().put_bucket_versioning().bucket(bucket(env));
     request.versioning_configuration(suspended).send().await.unwrap();
 }
 
 async fn mark(env: &TestEnv) {
-    let tag = Tag::builder().key(OWNER_TAG).value(env.owner("d")).build().unwrap();
+    let tag = Tag::builder()
+        .key(OWNER_TAG)
+        .value(env.owner("d"))
+        .build()
+        .unwrap();
     let tagging = Tagging::builder().tag_set(tag).build().unwrap();
-    env.s3().put_bucket_tagging().bucket(bucket(env)).tagging(tagging).send().await.unwrap();
+    env.s3()
+        .put_bucket_tagging()
+        .bucket(bucket(env))
+        .tagging(tagging)
+        .send()
+        .await
+        .unwrap();
 }
 
 async fn encrypt(env: &TestEnv, kms_key: &str) {
@@ -41,10 +55,19 @@ async fn encrypt(env: &TestEnv, kms_key: &str) {
         .kms_master_key_id(kms_key)
         .build()
         .unwrap();
-    let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(default).build();
-    let configuration = ServerSideEncryptionConfiguration::builder().rules(rule).build().unwrap();
+    let rule = ServerSideEncryptionRule::builder()
+        .apply_server_side_encryption_by_default(default)
+        .build();
+    let configuration = ServerSideEncryptionConfiguration::builder()
+        .rules(rule)
+        .build()
+        .unwrap();
     let request = env.s3().put_bucket_encryption().bucket(bucket(env));
-    request.server_side_encryption_configuration(configuration).send().await.unwrap();
+    request
+        .server_side_encryption_configuration(configuration)
+        .send()
+        .await
+        .unwrap();
 }
 
 /// The settings of the bucket that the operator made, where it made one.
@@ -53,31 +76,64 @@ pub async fn settings(env: &TestEnv) -> BTreeSet<String> {
     if s3.head_bucket().bucket(&bucket).send().await.is_err() {
         return BTreeSet::new();
     }
-    let versioning = s3.get_bucket_versioning().bucket(&bucket).send().await.unwrap().status;
+    let versioning = s3
+        .get_bucket_versioning()
+        .bucket(&bucket)
+        .send()
+        .await
+        .unwrap()
+        .status;
     let blocked = s3.get_public_access_block().bucket(&bucket).send().await.ok();
     let blocked = blocked.and_then(|b| b.public_access_block_configuration);
     let encryption = s3.get_bucket_encryption().bucket(&bucket).send().await.unwrap();
-    let tags = s3.get_bucket_tagging().bucket(&bucket).send().await.ok().map(|t| t.tag_set);
+    let tags = s3
+        .get_bucket_tagging()
+        .bucket(&bucket)
+        .send()
+        .await
+        .ok()
+        .map(|t| t.tag_set);
     let encryption = encryption.server_side_encryption_configuration;
-    [format!("bucket {versioning:?} {blocked:?} {encryption:?} {tags:?}")].into()
+    [format!(
+        "bucket {versioning:?} {blocked:?} {encryption:?} {tags:?}"
+    )]
+    .into()
 }
 
 /// Somebody deletes a certificate that nothing uses yet.
 async fn unused_certificate(env: &TestEnv) {
-    env.create_domain("d", json!({"truststore": {"bucket": "nowhere"}})).await;
-    env.condition("d", "CertificateIssued", |c| c.status == "True").await;
-    env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound").await;
+    env.create_domain("d", json!({"truststore": {"bucket": "nowhere"}}))
+        .await;
+    env.condition("d", "CertificateIssued", |c| c.status == "True")
+        .await;
+    env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound")
+        .await;
     env.reconciles(1).await;
     let (since, first) = (env.mark().await, env.server_certificates().await);
-    env.acm().delete_certificate().certificate_arn(&first[0]).send().await.unwrap();
+    env.acm()
+        .delete_certificate()
+        .certificate_arn(&first[0])
+        .send()
+        .await
+        .unwrap();
     eventually("another certificate", async || {
         let now = env.server_certificates().await;
-        if now.len() == 1 && now != first { Ok(()) } else { Err(format!("{now:?}")) }
+        if now.len() == 1 && now != first {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
     })
     .await;
-    env.condition("d", "CertificateIssued", |c| c.status == "True" && !c.message.contains(&first[0])).await;
+    env.condition("d", "CertificateIssued", |c| {
+        c.status == "True" && !c.message.contains(&first[0])
+    })
+    .await;
     env.reconciles(1).await;
-    assert_eq!(env.writes(since).await, ["DeleteCertificate", "RequestCertificate"]);
+    assert_eq!(
+        env.writes(since).await,
+        ["DeleteCertificate", "RequestCertificate"]
+    );
 }
 
 pub async fn rows() -> Figures {
@@ -89,49 +145,124 @@ pub async fn rows() -> Figures {
     env.change("d", json!({"truststore": truststore})).await;
     // Beside it, a bucket and a certificate of somebody else.
     let theirs = format!("theirs-{}", env.account.id);
-    sandbox::prepare::versioned_bucket(&env.account, &theirs).await.unwrap();
-    let request = env.s3().put_object().bucket(&theirs).key(&key).body(b"theirs".to_vec().into());
+    sandbox::prepare::versioned_bucket(&env.account, &theirs)
+        .await
+        .unwrap();
+    let request = env
+        .s3()
+        .put_object()
+        .bucket(&theirs)
+        .key(&key)
+        .body(b"theirs".to_vec().into());
     request.send().await.unwrap();
-    let tag = aws_sdk_acm::types::Tag::builder().key(OWNER_TAG).value(THEIRS).build().unwrap();
+    let tag = aws_sdk_acm::types::Tag::builder()
+        .key(OWNER_TAG)
+        .value(THEIRS)
+        .build()
+        .unwrap();
     let name = format!("theirs.{}", env.prepared.zone);
-    env.acm().request_certificate().domain_name(name).tags(tag).send().await.unwrap();
+    env.acm()
+        .request_certificate()
+        .domain_name(name)
+        .tags(tag)
+        .send()
+        .await
+        .unwrap();
     let mut table = Table::of(env).await;
     table.noted("a certificate deleted that nothing uses", EveryMinute);
 
     let both = (&["PutBucketVersioning"], &["PutBucketVersioning"]);
-    table.corrected("versioning suspended", EveryQuarter, both.0, both.1, suspend_versioning).await;
+    table
+        .corrected(
+            "versioning suspended",
+            EveryQuarter,
+            both.0,
+            both.1,
+            suspend_versioning,
+        )
+        .await;
     let (gone, back) = (["DeletePublicAccessBlock"], ["PutPublicAccessBlock"]);
     table
-        .corrected("the public access block removed", EveryQuarter, &gone, &back, async |env| {
-            env.s3().delete_public_access_block().bucket(&bucket).send().await.unwrap();
-        })
+        .corrected(
+            "the public access block removed",
+            EveryQuarter,
+            &gone,
+            &back,
+            async |env| {
+                env.s3()
+                    .delete_public_access_block()
+                    .bucket(&bucket)
+                    .send()
+                    .await
+                    .unwrap();
+            },
+        )
         .await;
     table
-        .corrected("a part of the public access block", EveryQuarter, &back, &back, async |env| {
-            let part = PublicAccessBlockConfiguration::builder().block_public_acls(true).ignore_public_acls(true);
-            let request = env.s3().put_public_access_block().bucket(&bucket);
-            request.public_access_block_configuration(part.build()).send().await.unwrap();
-        })
+        .corrected(
+            "a part of the public access block",
+            EveryQuarter,
+            &back,
+            &back,
+            async |env| {
+                let part = PublicAccessBlockConfiguration::builder()
+                    .block_public_acls(true)
+                    .ignore_public_acls(true);
+                let request = env.s3().put_public_access_block().bucket(&bucket);
+                request
+                    .public_access_block_configuration(part.build())
+                    .send()
+                    .await
+                    .unwrap();
+            },
+        )
         .await;
     let (gone, back) = (["DeleteBucketEncryption"], ["PutBucketEncryption"]);
     table
-        .corrected("the default encryption removed", EveryQuarter, &gone, &back, async |env| {
-            env.s3().delete_bucket_encryption().bucket(&bucket).send().await.unwrap();
-        })
+        .corrected(
+            "the default encryption removed",
+            EveryQuarter,
+            &gone,
+            &back,
+            async |env| {
+                env.s3()
+                    .delete_bucket_encryption()
+                    .bucket(&bucket)
+                    .send()
+                    .await
+                    .unwrap();
+            },
+        )
         .await;
     table
-        .corrected("another key of the default encryption", EveryQuarter, &back, &back, async |env| {
-            encrypt(env, &kms_key.replace("ours", "other")).await;
-        })
+        .corrected(
+            "another key of the default encryption",
+            EveryQuarter,
+            &back,
+            &back,
+            async |env| {
+                encrypt(env, &kms_key.replace("ours", "other")).await;
+            },
+        )
         .await;
     table
         .reported(
             "the owner's tag taken off the bucket, and its versioning suspended",
             EveryQuarter,
             &["DeleteBucketTagging", "PutBucketVersioning"],
-            ("TruststorePublished", "False", "BucketNotVersioned", &bucket.clone()),
+            (
+                "TruststorePublished",
+                "False",
+                "BucketNotVersioned",
+                &bucket.clone(),
+            ),
             async |env| {
-                env.s3().delete_bucket_tagging().bucket(&bucket).send().await.unwrap();
+                env.s3()
+                    .delete_bucket_tagging()
+                    .bucket(&bucket)
+                    .send()
+                    .await
+                    .unwrap();
                 suspend_versioning(env).await;
             },
             mark,
@@ -140,35 +271,96 @@ pub async fn rows() -> Figures {
 
     let ours = ["PutObject", "UpdateDomainName"];
     table
-        .corrected("the truststore object overwritten", EveryQuarter, &["PutObject"], &ours, async |env| {
-            let request = env.s3().put_object().bucket(&bucket).key(&key).body(b"nothing".to_vec().into());
-            request.send().await.unwrap();
-        })
+        .corrected(
+            "the truststore object overwritten",
+            EveryQuarter,
+            &["PutObject"],
+            &ours,
+            async |env| {
+                let request = env
+                    .s3()
+                    .put_object()
+                    .bucket(&bucket)
+                    .key(&key)
+                    .body(b"nothing".to_vec().into());
+                request.send().await.unwrap();
+            },
+        )
         .await;
     table
-        .corrected("the truststore object deleted", EveryQuarter, &["DeleteObject"], &ours, async |env| {
-            env.s3().delete_object().bucket(&bucket).key(&key).send().await.unwrap();
-        })
+        .corrected(
+            "the truststore object deleted",
+            EveryQuarter,
+            &["DeleteObject"],
+            &ours,
+            async |env| {
+                env.s3()
+                    .delete_object()
+                    .bucket(&bucket)
+                    .key(&key)
+                    .send()
+                    .await
+                    .unwrap();
+            },
+        )
         .await;
-    let all = table.env.s3().list_object_versions().bucket(&bucket).prefix(&key).send().await.unwrap();
-    let versions = all.versions().iter().map(|v| (v.is_latest() == Some(true), v.version_id().unwrap().to_owned()));
-    let markers = all.delete_markers().iter().map(|m| (false, m.version_id().unwrap().to_owned()));
+    let all = table
+        .env
+        .s3()
+        .list_object_versions()
+        .bucket(&bucket)
+        .prefix(&key)
+        .send()
+        .await
+        .unwrap();
+    let versions = all
+        .versions()
+        .iter()
+        .map(|v| (v.is_latest() == Some(true), v.version_id().unwrap().to_owned()));
+    let markers = all
+        .delete_markers()
+        .iter()
+        .map(|m| (false, m.version_id().unwrap().to_owned()));
     let mut versions: Vec<_> = versions.chain(markers).collect();
     versions.sort(); // the latest goes last: it is the one that counts
     let deleted: Vec<_> = versions.iter().map(|_| "DeleteObject").collect();
     table
-        .corrected("every version of the truststore object deleted", EveryQuarter, &deleted, &ours, async |env| {
-            for (_, version) in &versions {
-                env.s3().delete_object().bucket(&bucket).key(&key).version_id(version).send().await.unwrap();
-            }
-        })
+        .corrected(
+            "every version of the truststore object deleted",
+            EveryQuarter,
+            &deleted,
+            &ours,
+            async |env| {
+                for (_, version) in &versions {
+                    env.s3()
+                        .delete_object()
+                        .bucket(&bucket)
+                        .key(&key)
+                        .version_id(version)
+                        .send()
+                        .await
+                        .unwrap();
+                }
+            },
+        )
         .await;
 
     let arn = async |env: &TestEnv| {
-        let config = env.gateway_domain().await.domain_name_configurations.unwrap().remove(0);
+        let config = env
+            .gateway_domain()
+            .await
+            .domain_name_configurations
+            .unwrap()
+            .remove(0);
         config.certificate_arn.unwrap()
     };
-    let tag = |value: &str| aws_sdk_acm::types::Tag::builder().key(OWNER_TAG).value(value).build().unwrap();
+    let tag = |value: &str| {
+        aws_sdk_acm::types::Tag::builder()
+            .key(OWNER_TAG)
+            .value(value)
+            .build()
+            .unwrap()
+    };
     let ours = ["RequestCertificate", "UpdateDomainName"];
     let unmarked = arn(&table.env).await;
     table
@@ -178,8 +370,15 @@ pub async fn rows() -> Figures {
             &["RemoveTagsFromCertificate"],
             &ours,
             async |env| {
-                let request = env.acm().remove_tags_from_certificate().certificate_arn(&unmarked);
-                request.tags(aws_sdk_acm::types::Tag::builder().key(OWNER_TAG).build().unwrap()).send().await.unwrap();
+                let request = env
+                    .acm()
+                    .remove_tags_from_certificate()
+                    .certificate_arn(&unmarked);
+                request
+                    .tags(aws_sdk_acm::types::Tag::builder().key(OWNER_TAG).build().unwrap())
+                    .send()
+                    .await
+                    .unwrap();
             },
         )
         .await;
@@ -192,12 +391,19 @@ pub async fn rows() -> Figures {
             &["AddTagsToCertificate"],
             &ours,
             async |env| {
-                let request = env.acm().add_tags_to_certificate().certificate_arn(&marked).tags(tag("other/team/e"));
+                let request = env
+                    .acm()
+                    .add_tags_to_certificate()
+                    .certificate_arn(&marked)
+                    .tags(tag("other/team/e"));
                 request.send().await.unwrap();
             },
         )
         .await;
     let left = table.env.server_certificates().await;
-    assert!([unmarked, marked].iter().all(|arn| left.contains(arn)), "what is not ours any more is not ours to delete");
+    assert!(
+        [unmarked, marked].iter().all(|arn| left.contains(arn)),
+        "what is not ours any more is not ours to delete"
+    );
     table.end().await
 }

@@ -23,7 +23,10 @@ fn api(tags: &[(&str, &str)]) -> Api {
             protocol: Protocol::Http,
             private: false,
             endpoint_closed: true,
-            tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            tags: tags
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         },
         stages: BTreeMap::new(),
         probe: None,
@@ -33,7 +36,13 @@ fn api(tags: &[(&str, &str)]) -> Api {
 }
 
 fn route(key: &str, authorization: Authorization) -> Route {
-    Route { at: Place::Route { id: key.to_lowercase().replace([' ', '/'], ""), key: key.into() }, authorization }
+    Route {
+        at: Place::Route {
+            id: key.to_lowercase().replace([' ', '/'], ""),
+            key: key.into(),
+        },
+        authorization,
+    }
 }
 
 fn asks(id: &str) -> Authorization {
@@ -41,11 +50,21 @@ fn asks(id: &str) -> Authorization {
 }
 
 fn made(id: &str, function: &str) -> Authorizer {
-    Authorizer { id: id.into(), name: name(&placement(), function), function: function.into(), as_made: true }
+    Authorizer {
+        id: id.into(),
+        name: name(&placement(), function),
+        function: function.into(),
+        as_made: true,
+    }
 }
 
 fn theirs(id: &str) -> Authorizer {
-    Authorizer { id: id.into(), name: "theirs".into(), function: FUNCTION.into(), as_made: false }
+    Authorizer {
+        id: id.into(),
+        name: "theirs".into(),
+        function: FUNCTION.into(),
+        as_made: false,
+    }
 }
 
 fn wanted(function: &str) -> DesiredAuthorizer {
@@ -54,11 +73,21 @@ fn wanted(function: &str) -> DesiredAuthorizer {
 
 fn words(c: &Changes) -> String {
     let tags = c.tags.keys().map(|tag| format!("tag {tag}"));
-    let actions = c.first.iter().chain(&c.routes).chain(&c.last).map(ToString::to_string);
+    let actions = c
+        .first
+        .iter()
+        .chain(&c.routes)
+        .chain(&c.last)
+        .map(ToString::to_string);
     let untag = c.untag.iter().map(|tag| format!("untag {tag}"));
     let others = c.others.iter().map(|other| format!("other on {other}"));
     let problem = c.problem.iter().map(|(reason, _)| reason.to_string());
-    let all: Vec<_> = tags.chain(actions).chain(untag).chain(others).chain(problem).collect();
+    let all: Vec<_> = tags
+        .chain(actions)
+        .chain(untag)
+        .chain(others)
+        .chain(problem)
+        .collect();
     all.join(" | ")
 }
 
@@ -66,42 +95,83 @@ fn words(c: &Changes) -> String {
 fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
     let placement = placement();
     let mine: &[_] = &[(AUTHORIZER_TAG, placement.owner.as_str())];
-    let open = || vec![route("GET /a", Authorization::None), route("OPTIONS /a", Authorization::None)];
-    let nothing = Authorizers { routes: open(), ..Authorizers::default() };
+    let open = || {
+        vec![
+            route("GET /a", Authorization::None),
+            route("OPTIONS /a", Authorization::None),
+        ]
+    };
+    let nothing = Authorizers {
+        routes: open(),
+        ..Authorizers::default()
+    };
     let first = words(&changes(&placement, &api(&[]), &nothing, Some(&wanted(FUNCTION))));
-    assert_eq!(first, format!("tag {AUTHORIZER_TAG} | create an authorizer of a1: {FUNCTION}"));
+    assert_eq!(
+        first,
+        format!("tag {AUTHORIZER_TAG} | create an authorizer of a1: {FUNCTION}")
+    );
 
-    let there = Authorizers { all: vec![made("z1", FUNCTION)], ..nothing.clone() };
+    let there = Authorizers {
+        all: vec![made("z1", FUNCTION)],
+        ..nothing.clone()
+    };
     let source = "arn:aws:execute-api:eu-west-1:111111111111:a1/authorizers/z1";
-    let source = source.replace("eu-west-1", &placement.region).replace("111111111111", &placement.account);
+    let source = source
+        .replace("eu-west-1", &placement.region)
+        .replace("111111111111", &placement.account);
     assert_eq!(
         words(&changes(&placement, &api(mine), &there, Some(&wanted(FUNCTION)))),
         format!("let {source} call {FUNCTION} | put authorizer z1 on route GET /a of a1")
     );
 
     let permitted: BTreeSet<_> = ["z1".to_owned()].into();
-    let asked = vec![route("GET /a", asks("z1")), route("OPTIONS /a", Authorization::None)];
-    let done = Authorizers { all: vec![made("z1", FUNCTION)], routes: asked, permitted };
-    assert_eq!(words(&changes(&placement, &api(mine), &done, Some(&wanted(FUNCTION)))), "");
+    let asked = vec![
+        route("GET /a", asks("z1")),
+        route("OPTIONS /a", Authorization::None),
+    ];
+    let done = Authorizers {
+        all: vec![made("z1", FUNCTION)],
+        routes: asked,
+        permitted,
+    };
+    assert_eq!(
+        words(&changes(&placement, &api(mine), &done, Some(&wanted(FUNCTION)))),
+        ""
+    );
     let taken_back = words(&changes(&placement, &api(mine), &done, None));
     let statement = statement(&placement, "z1");
     assert_eq!(
         taken_back,
         format!(
-            "take the authorizer off route GET /a of a1 | take {statement} out of the policy of {FUNCTION} | delete authorizer z1 of a1 \
+            "take the authorizer off route GET /a of a1 | take {statement} out of the policy of {FUNCTION} | \
+             delete authorizer z1 of a1 \
              | untag {AUTHORIZER_TAG}"
         )
     );
 
     // Somebody gave it a cache.
-    let cached = Authorizer { as_made: false, ..made("z1", FUNCTION) };
-    let edited = Authorizers { all: vec![cached], ..done.clone() };
+    let cached = Authorizer {
+        as_made: false,
+        ..made("z1", FUNCTION)
+    };
+    let edited = Authorizers {
+        all: vec![cached],
+        ..done.clone()
+    };
     let restored = words(&changes(&placement, &api(mine), &edited, Some(&wanted(FUNCTION))));
     assert_eq!(restored, format!("change authorizer z1 of a1: {FUNCTION}"));
 
     // Another function is another authorizer; the old one goes once nothing asks it.
-    let both = Authorizers { all: vec![made("z1", FUNCTION), made("z2", OTHER_FUNCTION)], ..done.clone() };
-    let moved = words(&changes(&placement, &api(mine), &both, Some(&wanted(OTHER_FUNCTION))));
+    let both = Authorizers {
+        all: vec![made("z1", FUNCTION), made("z2", OTHER_FUNCTION)],
+        ..done.clone()
+    };
+    let moved = words(&changes(
+        &placement,
+        &api(mine),
+        &both,
+        Some(&wanted(OTHER_FUNCTION)),
+    ));
     assert!(moved.contains("put authorizer z2 on route GET /a"), "{moved}");
     assert!(moved.ends_with("delete authorizer z1 of a1"), "{moved}");
 }
@@ -110,18 +180,32 @@ fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
 fn what_others_authorize_stays() {
     let placement = placement();
     let mine: &[_] = &[(AUTHORIZER_TAG, placement.owner.as_str())];
-    let routes = vec![route("GET /a", asks("t1")), route("GET /b", Authorization::Other), route("GET /c", asks("z1"))];
+    let routes = vec![
+        route("GET /a", asks("t1")),
+        route("GET /b", Authorization::Other),
+        route("GET /c", asks("z1")),
+    ];
     let permitted: BTreeSet<_> = ["z1".to_owned()].into();
-    let there = Authorizers { all: vec![theirs("t1"), made("z1", FUNCTION)], routes, permitted };
+    let there = Authorizers {
+        all: vec![theirs("t1"), made("z1", FUNCTION)],
+        routes,
+        permitted,
+    };
     assert_eq!(
         words(&changes(&placement, &api(mine), &there, Some(&wanted(FUNCTION)))),
         "other on route GET /a of a1 | other on route GET /b of a1"
     );
     let without = words(&changes(&placement, &api(mine), &there, None));
-    assert!(!without.contains("GET /a") && !without.contains("GET /b") && !without.contains("t1"), "{without}");
+    assert!(
+        !without.contains("GET /a") && !without.contains("GET /b") && !without.contains("t1"),
+        "{without}"
+    );
     // Of another MtlsDomain.
     let not_owned = api(&[(AUTHORIZER_TAG, "c/ns/other")]);
-    assert_eq!(words(&changes(&placement, &not_owned, &there, Some(&wanted(FUNCTION)))), "ForeignOwner");
+    assert_eq!(
+        words(&changes(&placement, &not_owned, &there, Some(&wanted(FUNCTION)))),
+        "ForeignOwner"
+    );
 }
 
 #[test]
@@ -129,38 +213,70 @@ fn one_that_is_there_is_put_on_routes_and_never_taken_off() {
     let placement = placement();
     let wanted = DesiredAuthorizer::Existing([("a1".to_owned(), "t1".to_owned())].into());
     let routes = vec![route("GET /a", Authorization::None), route("GET /b", asks("t1"))];
-    let there = Authorizers { all: vec![theirs("t1")], routes, permitted: BTreeSet::new() };
+    let there = Authorizers {
+        all: vec![theirs("t1")],
+        routes,
+        permitted: BTreeSet::new(),
+    };
     let put = words(&changes(&placement, &api(&[]), &there, Some(&wanted)));
     assert_eq!(put, "put authorizer t1 on route GET /a of a1");
-    let asked = Authorizers { routes: vec![route("GET /a", asks("t1"))], ..there.clone() };
+    let asked = Authorizers {
+        routes: vec![route("GET /a", asks("t1"))],
+        ..there.clone()
+    };
     assert_eq!(words(&changes(&placement, &api(&[]), &asked, None)), "");
     let gone = Authorizers { all: vec![], ..there };
-    let problem = changes(&placement, &api(&[]), &gone, Some(&wanted)).problem.unwrap();
-    assert!(problem.0 == Reason::RefNotFound && problem.1.contains("t1"), "{problem:?}");
+    let problem = changes(&placement, &api(&[]), &gone, Some(&wanted))
+        .problem
+        .unwrap();
+    assert!(
+        problem.0 == Reason::RefNotFound && problem.1.contains("t1"),
+        "{problem:?}"
+    );
 }
 
-/// What AWS does; it refuses to delete an authorizer that is asked, and to put one on a route that is not there.
+/// What AWS does; it refuses to delete an authorizer that is asked, and to put one on a route that is not
+/// there.
 fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
     match action {
         Action::CreateAuthorizer { name, function, .. } => {
             *made += 1;
-            there.all.push(Authorizer { id: format!("z{made}"), name, function, as_made: true });
+            there.all.push(Authorizer {
+                id: format!("z{made}"),
+                name,
+                function,
+                as_made: true,
+            });
         }
         Action::RestoreAuthorizer { id, function, .. } => {
             let changed = there.all.iter_mut().find(|a| a.id == id).expect("it is there");
             (changed.as_made, changed.function) = (true, function);
         }
         Action::PermitFunction { statement: made, .. } => {
-            let of = there.all.iter().find(|a| statement(&placement(), &a.id) == made).expect("it is there");
+            let of = there
+                .all
+                .iter()
+                .find(|a| statement(&placement(), &a.id) == made)
+                .expect("it is there");
             assert!(there.permitted.insert(of.id.clone()));
         }
         Action::ForbidFunction { statement: taken, .. } => {
-            let id = there.permitted.iter().find(|id| statement(&placement(), id) == taken).cloned();
+            let id = there
+                .permitted
+                .iter()
+                .find(|id| statement(&placement(), id) == taken)
+                .cloned();
             there.permitted.remove(&id.expect("it is there"));
         }
         Action::DeleteAuthorizer { id, .. } => {
-            assert!(there.routes.iter().all(|r| r.authorization != asks(&id)), "it is asked");
-            assert!(!there.permitted.contains(&id), "what remembers the statement goes last");
+            assert!(
+                there.routes.iter().all(|r| r.authorization != asks(&id)),
+                "it is asked"
+            );
+            assert!(
+                !there.permitted.contains(&id),
+                "what remembers the statement goes last"
+            );
             there.all.retain(|a| a.id != id);
         }
         Action::Authorize { at, authorizer, .. } => {
@@ -197,8 +313,8 @@ fn drive(
 }
 
 proptest! {
-    /// From wherever it was stopped, it ends with every open route asking one permitted authorizer and no other of ours; and without a wish
-    /// with none of ours, and what others authorize is as it was.
+    /// From wherever it was stopped, it ends with every open route asking one permitted authorizer and no
+    /// other of ours; and without a wish with none of ours, and what others authorize is as it was.
     #[test]
     fn authorizers_come_change_and_go_and_others_stay(
         kinds in proptest::collection::vec(0..3u8, 0..5),

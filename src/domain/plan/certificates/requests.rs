@@ -1,5 +1,5 @@
-//! When a certificate is requested, and when again after attempts that came to nothing: those stay in ACM until one is ISSUED, and are
-//! all the memory that this needs.
+//! When a certificate is requested, and when again after attempts that came to nothing: those stay in ACM
+//! until one is ISSUED, and are all the memory that this needs.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -31,15 +31,22 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         return StepState::blocked(
             Reason::CertificateFailed,
             format!(
-                "{}. Another one is requested by itself, after three days at first and once a week at last; to have that at once, delete \
+                "{}. Another one is requested by itself, after three days at first and once a week at last; \
+                 to have that at once, delete \
                  this one in ACM",
                 why(last)
             ),
         )
         .into();
     }
-    // One that somebody has removed the ownership tag from is not ours any more, like any that a user made; but our token would yield it again.
-    let others = o.certificates.iter().flatten().filter(|c| fits(wanted, c) && !is_ours(&d.placement, c)).count();
+    // One that somebody has removed the ownership tag from is not ours any more, like any that a user made;
+    // but our token would yield it again.
+    let others = o
+        .certificates
+        .iter()
+        .flatten()
+        .filter(|c| fits(wanted, c) && !is_ours(&d.placement, c))
+        .count();
     StepPlan::in_progress(
         format!("requesting a certificate for {}", d.placement.domain_name),
         vec![Action::RequestCertificate(acm::CertificateRequest {
@@ -53,8 +60,9 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
     )
 }
 
-/// How long after the last of so many attempts in vain the next one is made: three days, which is how long ACM tries by itself, then
-/// a day more each time, up to a week. ACM's quota is 5,000 requests a year and account (ACM User Guide, "Quotas").
+/// How long after the last of so many attempts in vain the next one is made: three days, which is how long
+/// ACM tries by itself, then a day more each time, up to a week. ACM's quota is 5,000 requests a year and
+/// account (ACM User Guide, "Quotas").
 fn pause(attempts: usize) -> SignedDuration {
     let days = (attempts + 2).min(7);
     SignedDuration::from_hours(24 * i64::try_from(days).expect("at most seven"))
@@ -68,7 +76,8 @@ fn why(c: &acm::Certificate) -> String {
             format!("ACM could not issue {}: {reason}: {}", c.arn, remedy(reason))
         }
         CertificateStatus::ValidationTimedOut => format!(
-            "ACM gave up on {} after 72 hours, because it did not find in public DNS: {}. Check that public DNS delegates to where these \
+            "ACM gave up on {} after 72 hours, because it did not find in public DNS: {}. Check that public \
+             DNS delegates to where these \
              records are",
             c.arn,
             lines(c)
@@ -77,17 +86,21 @@ fn why(c: &acm::Certificate) -> String {
     }
 }
 
-/// What to do about ACM's reason for a failure. Source: ACM User Guide, "Troubleshoot certificate requests", and FailureReason in its API reference.
+/// What to do about ACM's reason for a failure. Source: ACM User Guide, "Troubleshoot certificate requests",
+/// and FailureReason in its API reference.
 pub fn remedy(reason: &str) -> &'static str {
     match reason {
         "CAA_ERROR" => {
-            "a CAA record of one of the names, or of a parent, keeps Amazon out. Add to it: 0 issue \"amazon.com\" (for a wildcard issuewild)"
+            "a CAA record of one of the names, or of a parent, keeps Amazon out. Add to it: 0 \
+             issue \"amazon.com\" (for a wildcard issuewild)"
         }
         "ADDITIONAL_VERIFICATION_REQUIRED" => {
-            "Amazon wants to know more about one of the names, as it does of very well-known ones. Write to AWS Support"
+            "Amazon wants to know more about one of the names, as it does of very well-known ones. Write to \
+             AWS Support"
         }
         "DOMAIN_NOT_ALLOWED" => {
-            "one of the names is reported as unsafe (VirusTotal, Google Safe Browsing). Have it taken off those lists, then write to AWS Support"
+            "one of the names is reported as unsafe (VirusTotal, Google Safe Browsing). Have it taken off \
+             those lists, then write to AWS Support"
         }
         "INVALID_PUBLIC_DOMAIN" => {
             "one of the names does not end in a public top-level domain. Correct spec.domainName or \
@@ -114,14 +127,23 @@ mod tests {
     /// A year of an ACM that never issues, looked at four times a day.
     #[test]
     fn a_year_in_vain_is_few_requests_ever_further_apart() {
-        for status in [CertificateStatus::ValidationTimedOut, CertificateStatus::Failed, CertificateStatus::Revoked] {
+        for status in [
+            CertificateStatus::ValidationTimedOut,
+            CertificateStatus::Failed,
+            CertificateStatus::Revoked,
+        ] {
             let (d, mut w) = (desired(), empty());
             let (mut at, mut tokens) = (vec![], vec![]);
             for attempt in 0..4 * 365 {
                 let now = now() + SignedDuration::from_hours(6 * attempt);
                 for action in certificates(&d, &w.observed(), now).actions {
-                    let Action::RequestCertificate(r) = &action else { panic!("{action:?}") };
-                    assert!(!tokens.contains(&r.idempotency_token), "ACM would answer with the one that failed");
+                    let Action::RequestCertificate(r) = &action else {
+                        panic!("{action:?}")
+                    };
+                    assert!(
+                        !tokens.contains(&r.idempotency_token),
+                        "ACM would answer with the one that failed"
+                    );
                     tokens.push(r.idempotency_token.clone());
                     w.perform(action);
                     at.push(now);
@@ -130,7 +152,10 @@ mod tests {
                 }
             }
             let pauses: Vec<_> = at.windows(2).map(|two| two[1].duration_since(two[0])).collect();
-            assert!(pauses.is_sorted() && pauses.last() == Some(&SignedDuration::from_hours(7 * 24)), "{pauses:?}");
+            assert!(
+                pauses.is_sorted() && pauses.last() == Some(&SignedDuration::from_hours(7 * 24)),
+                "{pauses:?}"
+            );
             assert!((50..60).contains(&at.len()), "{}", at.len());
         }
     }
@@ -152,14 +177,20 @@ mod tests {
             w.certificates[0].failure = reason.map(str::to_owned);
             let (told, message) = state(&d, &w);
             assert_eq!(told, Reason::CertificateFailed);
-            assert!(message.contains(says) && message.contains(&w.certificates[0].arn), "{message}");
+            assert!(
+                message.contains(says) && message.contains(&w.certificates[0].arn),
+                "{message}"
+            );
         }
         let c = &mut w.certificates[0];
         c.status = CertificateStatus::ValidationTimedOut;
         c.validation[0].record = Some(("_x.api.example.com".into(), "_y.acm-validations.aws.".into()));
         let (told, message) = state(&d, &w);
         assert_eq!(told, Reason::CertificateFailed);
-        assert!(message.contains("_x.api.example.com. CNAME _y.acm-validations.aws."), "{message}");
+        assert!(
+            message.contains("_x.api.example.com. CNAME _y.acm-validations.aws."),
+            "{message}"
+        );
         // Of other names, or of somebody else, it is no attempt of ours.
         w.certificates[0].names.push("www.example.com".into());
         assert_eq!(certificates(&d, &w.observed(), now()).actions.len(), 1);

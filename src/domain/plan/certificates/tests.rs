@@ -15,13 +15,22 @@ fn not_owned(arn: &str, kind: CertificateKind, names: &[&str]) -> acm::Certifica
     let names: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
     let key = acm::KeyAlgorithm::Rsa2048;
     let c = simulation::certificate(arn, "", CertificateStatus::Issued, &names, key);
-    acm::Certificate { kind, tags: BTreeMap::new(), ..c }
+    acm::Certificate {
+        kind,
+        tags: BTreeMap::new(),
+        ..c
+    }
 }
 
 fn existing(ownership_arn: Option<&str>) -> Desired {
-    let certificate =
-        DesiredCertificate::Existing { arn: "arn:there".into(), ownership_arn: ownership_arn.map(str::to_owned) };
-    Desired { certificate, ..desired() }
+    let certificate = DesiredCertificate::Existing {
+        arn: "arn:there".into(),
+        ownership_arn: ownership_arn.map(str::to_owned),
+    };
+    Desired {
+        certificate,
+        ..desired()
+    }
 }
 
 /// Nothing but these certificates.
@@ -34,9 +43,9 @@ fn world(certificates: Vec<acm::Certificate>) -> World {
 /// Reason and message of CertificateIssued.
 pub(super) fn state(d: &Desired, w: &World) -> (Reason, String) {
     match certificates(d, &w.observed(), now()).state {
-        StepState::Done(reason, message) | StepState::Wait(reason, message) | StepState::Blocked(reason, message) => {
-            (reason, message)
-        }
+        StepState::Done(reason, message)
+        | StepState::Wait(reason, message)
+        | StepState::Blocked(reason, message) => (reason, message),
         other => panic!("{other:?}"),
     }
 }
@@ -47,25 +56,81 @@ fn an_existing_certificate_is_judged_as_api_gateway_will() {
     let at = |kind, names: &[&str]| vec![not_owned("arn:there", kind, names)];
     let with = |kind, proof: acm::Certificate| vec![not_owned("arn:there", kind, &[NAME]), proof];
     let proof = || not_owned("arn:proof", Requested, &[NAME]);
-    let status = |status| acm::Certificate { status, ..not_owned("arn:there", Requested, &[NAME]) };
+    let status = |status| acm::Certificate {
+        status,
+        ..not_owned("arn:there", Requested, &[NAME])
+    };
     let day = jiff::SignedDuration::from_hours(24);
-    let until = |t| acm::Certificate { not_after: Some(t), ..not_owned("arn:there", Requested, &[NAME]) };
+    let until = |t| acm::Certificate {
+        not_after: Some(t),
+        ..not_owned("arn:there", Requested, &[NAME])
+    };
     let own = Some("arn:proof");
     for (there, ownership, reason, says) in [
-        (at(Requested, &[NAME]), None, Reason::Issued, "arn:there is ISSUED"),
+        (
+            at(Requested, &[NAME]),
+            None,
+            Reason::Issued,
+            "arn:there is ISSUED",
+        ),
         (at(Requested, &["*.example.com"]), None, Reason::Issued, ""),
-        (vec![until(now() + day)], None, Reason::Issued, "valid until 2027-01-16"),
-        (vec![], None, Reason::RefNotFound, "spec.serverCertificate.existing.arn: there is no certificate arn:there"),
-        (at(Requested, &["example.com", "*.api.example.com"]), None, Reason::CertificateFailed, "but for example.com"),
-        (at(Requested, &["*.com", "*.*.com"]), None, Reason::CertificateFailed, "is not for api.example.com"),
-        (vec![status(CertificateStatus::PendingValidation)], None, Reason::CertificateFailed, "PENDING_VALIDATION"),
-        (vec![status(CertificateStatus::Revoked)], None, Reason::CertificateFailed, "is REVOKED"),
+        (
+            vec![until(now() + day)],
+            None,
+            Reason::Issued,
+            "valid until 2027-01-16",
+        ),
+        (
+            vec![],
+            None,
+            Reason::RefNotFound,
+            "spec.serverCertificate.existing.arn: there is no certificate arn:there",
+        ),
+        (
+            at(Requested, &["example.com", "*.api.example.com"]),
+            None,
+            Reason::CertificateFailed,
+            "but for example.com",
+        ),
+        (
+            at(Requested, &["*.com", "*.*.com"]),
+            None,
+            Reason::CertificateFailed,
+            "is not for api.example.com",
+        ),
+        (
+            vec![status(CertificateStatus::PendingValidation)],
+            None,
+            Reason::CertificateFailed,
+            "PENDING_VALIDATION",
+        ),
+        (
+            vec![status(CertificateStatus::Revoked)],
+            None,
+            Reason::CertificateFailed,
+            "is REVOKED",
+        ),
         (vec![until(now())], None, Reason::CertificateFailed, "is EXPIRED"),
-        (at(Imported, &[NAME]), None, Reason::InvalidSpec, "ownershipVerificationArn: arn:there was imported"),
-        (at(PrivateCa, &[NAME]), None, Reason::InvalidSpec, "ownershipVerificationArn: arn:there is from AWS Private"),
+        (
+            at(Imported, &[NAME]),
+            None,
+            Reason::InvalidSpec,
+            "ownershipVerificationArn: arn:there was imported",
+        ),
+        (
+            at(PrivateCa, &[NAME]),
+            None,
+            Reason::InvalidSpec,
+            "ownershipVerificationArn: arn:there is from AWS Private",
+        ),
         (with(Imported, proof()), own, Reason::Issued, ""),
         (with(PrivateCa, proof()), own, Reason::Issued, ""),
-        (with(Requested, proof()), own, Reason::InvalidSpec, "ownershipVerificationArn: leave it out"),
+        (
+            with(Requested, proof()),
+            own,
+            Reason::InvalidSpec,
+            "ownershipVerificationArn: leave it out",
+        ),
         (
             at(Imported, &[NAME]),
             own,
@@ -85,7 +150,13 @@ fn an_existing_certificate_is_judged_as_api_gateway_will() {
             "ownershipVerificationArn: arn:proof is not for",
         ),
         (
-            with(Imported, acm::Certificate { status: CertificateStatus::Expired, ..proof() }),
+            with(
+                Imported,
+                acm::Certificate {
+                    status: CertificateStatus::Expired,
+                    ..proof()
+                },
+            ),
             own,
             Reason::CertificateFailed,
             "ownershipVerificationArn: arn:proof is EXPIRED",
@@ -93,7 +164,10 @@ fn an_existing_certificate_is_judged_as_api_gateway_will() {
     ] {
         let w = world(there);
         let (told, message) = state(&existing(ownership), &w);
-        assert!(told == reason && message.contains(says), "{reason}, {says}: {told}, {message}");
+        assert!(
+            told == reason && message.contains(says),
+            "{reason}, {says}: {told}, {message}"
+        );
         let step_plan = certificates(&existing(ownership), &w.observed(), now());
         assert_eq!(step_plan.actions, [], "it is only read");
     }
@@ -107,9 +181,16 @@ fn the_proof_of_the_name_goes_into_the_same_call() {
     let mut w = world(vec![there, proof]);
     w.converge(&d);
     let g = w.domain.as_ref().expect("made");
-    assert_eq!((&*g.certificate_arn, g.ownership_certificate_arn.as_deref()), ("arn:there", Some("arn:proof")));
+    assert_eq!(
+        (&*g.certificate_arn, g.ownership_certificate_arn.as_deref()),
+        ("arn:there", Some("arn:proof"))
+    );
     // Another proof is one update.
-    w.certificates.push(not_owned("arn:proof2", CertificateKind::Requested, &["*.example.com"]));
+    w.certificates.push(not_owned(
+        "arn:proof2",
+        CertificateKind::Requested,
+        &["*.example.com"],
+    ));
     let d = existing(Some("arn:proof2"));
     let plan = plan(&d, &w.observed(), now());
     let [(Step::DomainProgrammed, Action::UpdateDomain(r))] = plan.actions().collect::<Vec<_>>()[..] else {
@@ -124,18 +205,26 @@ fn ours_goes_once_another_one_is_in_its_place() {
     let mut w = empty();
     w.converge(&desired());
     let ours = w.certificates[0].arn.clone();
-    w.certificates.push(not_owned("arn:there", CertificateKind::Imported, &[NAME]));
+    w.certificates
+        .push(not_owned("arn:there", CertificateKind::Imported, &[NAME]));
     w.converge(&existing(Some(&ours)));
     let g = w.domain.as_ref().expect("there");
-    assert_eq!((&*g.certificate_arn, g.ownership_certificate_arn.as_ref()), ("arn:there", Some(&ours)));
-    w.certificates.push(not_owned("arn:proof", CertificateKind::Requested, &[NAME]));
+    assert_eq!(
+        (&*g.certificate_arn, g.ownership_certificate_arn.as_ref()),
+        ("arn:there", Some(&ours))
+    );
+    w.certificates
+        .push(not_owned("arn:proof", CertificateKind::Requested, &[NAME]));
     w.converge(&existing(Some("arn:proof")));
     let left: Vec<_> = w.certificates.iter().map(|c| &*c.arn).collect();
     assert_eq!(left, ["arn:there", "arn:proof"]);
     // And back.
     w.converge(&desired());
     let g = w.domain.as_ref().expect("there");
-    assert_eq!((w.certificates.len(), &g.certificate_arn), (3, &w.certificates[2].arn));
+    assert_eq!(
+        (w.certificates.len(), &g.certificate_arn),
+        (3, &w.certificates[2].arn)
+    );
 }
 
 #[test]
@@ -148,33 +237,56 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
         w
     };
     let chosen_arn = |d: &Desired, w: &World| chosen(d, &w.observed()).map(|c| c.arn.clone());
-    let unowned = Desired { adoption: AdoptionPolicy::Unowned, ..desired() };
+    let unowned = Desired {
+        adoption: AdoptionPolicy::Unowned,
+        ..desired()
+    };
     let w = came_with(CertificateKind::Requested);
     assert_eq!(chosen_arn(&unowned, &w).as_deref(), Some("arn:there"));
     assert!(state(&unowned, &w).1.contains("came with, arn:there is ISSUED"));
     // Not taken over, or a certificate in the spec: one of ours.
     let asks = |d: &Desired, w: &World| {
-        matches!(certificates(d, &w.observed(), now()).actions[..], [Action::RequestCertificate(_)])
+        matches!(
+            certificates(d, &w.observed(), now()).actions[..],
+            [Action::RequestCertificate(_)]
+        )
     };
     assert!(asks(&desired(), &w));
-    let DesiredCertificate::Request { request, .. } = desired().certificate else { unreachable!() };
-    let spelled_out = Desired { certificate: DesiredCertificate::Request { request, keep: false }, ..unowned.clone() };
+    let DesiredCertificate::Request { request, .. } = desired().certificate else {
+        unreachable!()
+    };
+    let spelled_out = Desired {
+        certificate: DesiredCertificate::Request { request, keep: false },
+        ..unowned.clone()
+    };
     assert!(asks(&spelled_out, &w));
 
     // Taken over: by its tags, whatever the policy says now.
     let mut w = came_with(CertificateKind::Requested);
     let tags = &mut w.domain.as_mut().expect("there").tags;
-    tags.extend([(OWNER_TAG.to_owned(), desired().placement.owner), (ADOPTED_TAG.to_owned(), "true".to_owned())]);
+    tags.extend([
+        (OWNER_TAG.to_owned(), desired().placement.owner),
+        (ADOPTED_TAG.to_owned(), "true".to_owned()),
+    ]);
     assert_eq!(chosen_arn(&desired(), &w).as_deref(), Some("arn:there"));
-    w.domain.as_mut().expect("there").tags.insert(OWNER_TAG.to_owned(), "other".to_owned());
+    w.domain
+        .as_mut()
+        .expect("there")
+        .tags
+        .insert(OWNER_TAG.to_owned(), "other".to_owned());
     assert!(asks(&unowned, &w), "somebody else's");
     let tags = &mut w.domain.as_mut().expect("there").tags;
     *tags = [(OWNER_TAG.to_owned(), desired().placement.owner)].into();
-    assert!(asks(&unowned, &w), "made by us: somebody else's certificate has come into it");
+    assert!(
+        asks(&unowned, &w),
+        "made by us: somebody else's certificate has come into it"
+    );
 
     // What we requested since is followed as ours.
     let mut w = came_with(CertificateKind::Requested);
-    w.certificates[0].tags.insert(OWNER_TAG.to_owned(), desired().placement.owner);
+    w.certificates[0]
+        .tags
+        .insert(OWNER_TAG.to_owned(), desired().placement.owner);
     w.certificates[0].key_algorithm = acm::KeyAlgorithm::EcPrime256v1;
     assert_eq!(state(&unowned, &w).1, "arn:there is ISSUED");
 
@@ -182,16 +294,29 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     let mut w = came_with(CertificateKind::Imported);
     let (reason, message) = state(&unowned, &w);
     assert_eq!(reason, Reason::InvalidSpec);
-    assert!(message.contains("ownershipVerificationArn") && message.contains("existing.arn"), "{message}");
-    w.certificates.push(not_owned("arn:proof", CertificateKind::Requested, &[NAME]));
+    assert!(
+        message.contains("ownershipVerificationArn") && message.contains("existing.arn"),
+        "{message}"
+    );
+    w.certificates
+        .push(not_owned("arn:proof", CertificateKind::Requested, &[NAME]));
     w.domain.as_mut().expect("there").ownership_certificate_arn = Some("arn:proof".to_owned());
     assert_eq!(state(&unowned, &w).0, Reason::Issued);
-    assert_eq!(ownership(&unowned, &w.observed()).map(|c| &*c.arn), Some("arn:proof"));
+    assert_eq!(
+        ownership(&unowned, &w.observed()).map(|c| &*c.arn),
+        Some("arn:proof")
+    );
 
     // What cannot be seen is not decided.
     let mut o = w.observed();
-    o.domain = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
-    assert!(matches!(certificates(&unowned, &o, now()).state, StepState::Unknown(_)));
+    o.domain = Err(Unseen {
+        reason: Reason::Unreachable,
+        message: "no answer".into(),
+    });
+    assert!(matches!(
+        certificates(&unowned, &o, now()).state,
+        StepState::Unknown(_)
+    ));
 }
 
 #[test]
@@ -199,22 +324,40 @@ fn a_certificate_that_cannot_be_read_is_neither_there_nor_gone() {
     let mut w = empty();
     w.converge(&desired());
     let mut o = w.observed();
-    o.named.insert("arn:there".into(), Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() }));
+    o.named.insert(
+        "arn:there".into(),
+        Err(Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        }),
+    );
     let plan = plan(&existing(None), &o, now());
-    assert!(matches!(plan.steps[&Step::CertificateIssued].state, StepState::Unknown(_)));
+    assert!(matches!(
+        plan.steps[&Step::CertificateIssued].state,
+        StepState::Unknown(_)
+    ));
     assert_eq!(plan.actions().count(), 0, "the domain stays as it is");
 }
 
 #[test]
 fn records_made_elsewhere_are_lines_to_paste() {
     let mut d = desired();
-    d.placement.dns = DesiredDns::External { verify: crate::api::DnsVerification::PublicDNS };
-    let DesiredCertificate::Request { request, .. } = &mut d.certificate else { unreachable!() };
+    d.placement.dns = DesiredDns::External {
+        verify: crate::api::DnsVerification::PublicDNS,
+    };
+    let DesiredCertificate::Request { request, .. } = &mut d.certificate else {
+        unreachable!()
+    };
     request.names = vec!["*.api.example.com".into(), NAME.into(), "www.example.org".into()];
     let mut w = empty();
-    let o = Observed { zones: Ok(BTreeMap::new()), ..w.observed() };
+    let o = Observed {
+        zones: Ok(BTreeMap::new()),
+        ..w.observed()
+    };
     let StepPlan { actions, .. } = certificates(&d, &o, now());
-    let [Action::RequestCertificate(r)] = &actions[..] else { panic!("{actions:?}") };
+    let [Action::RequestCertificate(r)] = &actions[..] else {
+        panic!("{actions:?}")
+    };
     w.perform(Action::RequestCertificate(r.clone()));
     assert_eq!(state(&d, &w).1, "ACM has not named the validation record yet");
     for v in &mut w.certificates[0].validation {
@@ -224,6 +367,12 @@ fn records_made_elsewhere_are_lines_to_paste() {
     let (reason, message) = state(&d, &w);
     let lines = "_x.api.example.com. CNAME _y.api.example.com.acm-validations.aws.; \
                  _x.www.example.org. CNAME _y.www.example.org.acm-validations.aws.";
-    assert_eq!((reason, message), (Reason::WaitingForValidation, format!("create in public DNS: {lines}")));
+    assert_eq!(
+        (reason, message),
+        (
+            Reason::WaitingForValidation,
+            format!("create in public DNS: {lines}")
+        )
+    );
     assert_eq!(validation(&w.certificates[0]).len(), 2);
 }

@@ -10,8 +10,15 @@ const OURS: &str = "cluster/ns/partners";
 const SUBJECT: &str = "identity.clientCert.subjectDN";
 
 fn integration(id: &str, parameters: &[(&str, &str)]) -> Integration {
-    let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Integration { at: Place::Integration(id.into()), parameters, takes_headers: true }
+    let parameters = parameters
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    Integration {
+        at: Place::Integration(id.into()),
+        parameters,
+        takes_headers: true,
+    }
 }
 
 fn api(protocol: Protocol, auto_deploy: bool, integrations: Vec<Integration>, tags: &[(&str, &str)]) -> Api {
@@ -29,7 +36,10 @@ fn api(protocol: Protocol, auto_deploy: bool, integrations: Vec<Integration>, ta
             protocol,
             private: false,
             endpoint_closed: true,
-            tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            tags: tags
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         },
         stages: [("prod".to_owned(), Some(stage))].into(),
         probe: None,
@@ -39,16 +49,31 @@ fn api(protocol: Protocol, auto_deploy: bool, integrations: Vec<Integration>, ta
 }
 
 fn wanted(names: &[&str]) -> BTreeMap<String, String> {
-    names.iter().map(|name| ((*name).to_owned(), SUBJECT.to_owned())).collect()
+    names
+        .iter()
+        .map(|name| ((*name).to_owned(), SUBJECT.to_owned()))
+        .collect()
 }
 
 fn judge(api: &Api, names: &[&str], may: RestDeployment, corrections: u32) -> Option<StepPlan> {
     let headers = wanted(names);
-    of_api(&desired().placement, api, &Wanted { headers: &headers, authorizer: None }, may, corrections, &mut vec![])
+    of_api(
+        &desired().placement,
+        api,
+        &Wanted {
+            headers: &headers,
+            authorizer: None,
+        },
+        may,
+        corrections,
+        &mut vec![],
+    )
 }
 
 fn words(step_plan: &Option<StepPlan>) -> String {
-    let Some(StepPlan { state, actions }) = step_plan else { return "nothing".into() };
+    let Some(StepPlan { state, actions }) = step_plan else {
+        return "nothing".into();
+    };
     let state = match state {
         StepState::Done(..) => "Done".into(),
         StepState::InProgress(_) => "InProgress".into(),
@@ -63,7 +88,12 @@ const TAG: (&str, &str) = ("mtls-operator.io/header.x-sub", OURS);
 
 #[test]
 fn a_header_is_tagged_first_and_set_on_every_integration() {
-    let both = || vec![integration("i1", &[]), integration("i2", &[("overwrite:header.x-other", "$context.stage")])];
+    let both = || {
+        vec![
+            integration("i1", &[]),
+            integration("i2", &[("overwrite:header.x-other", "$context.stage")]),
+        ]
+    };
     let http = api(Protocol::Http, true, both(), &[]);
     assert_eq!(
         words(&judge(&http, &["x-sub"], RestDeployment::Never, 0)),
@@ -83,14 +113,30 @@ fn a_header_is_tagged_first_and_set_on_every_integration() {
 
 #[test]
 fn a_rest_api_is_deployed_only_if_allowed_and_anybodys_deployment_counts() {
-    let set = [("integration.request.header.x-sub", "context.identity.clientCert.subjectDN")];
-    let waiting = api(Protocol::Rest, false, vec![integration("i1", &set)], &[TAG, (PENDING_IDENTITY_TAG, "d1")]);
-    assert_eq!(words(&judge(&waiting, &["x-sub"], RestDeployment::Never, 0)), "WaitingForDeployment");
+    let set = [(
+        "integration.request.header.x-sub",
+        "context.identity.clientCert.subjectDN",
+    )];
+    let waiting = api(
+        Protocol::Rest,
+        false,
+        vec![integration("i1", &set)],
+        &[TAG, (PENDING_IDENTITY_TAG, "d1")],
+    );
+    assert_eq!(
+        words(&judge(&waiting, &["x-sub"], RestDeployment::Never, 0)),
+        "WaitingForDeployment"
+    );
     assert_eq!(
         words(&judge(&waiting, &["x-sub"], RestDeployment::Allow, 0)),
         "InProgress | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
     );
-    let deployed = api(Protocol::Rest, false, vec![integration("i1", &set)], &[TAG, (PENDING_IDENTITY_TAG, "d0")]);
+    let deployed = api(
+        Protocol::Rest,
+        false,
+        vec![integration("i1", &set)],
+        &[TAG, (PENDING_IDENTITY_TAG, "d0")],
+    );
     assert_eq!(
         words(&judge(&deployed, &["x-sub"], RestDeployment::Never, 0)),
         "InProgress | take mtls-operator.io/pending-identity off arn:a1"
@@ -100,8 +146,16 @@ fn a_rest_api_is_deployed_only_if_allowed_and_anybodys_deployment_counts() {
 #[test]
 fn what_others_set_stays_and_is_named() {
     for (parameters, tags, expected) in [
-        (("overwrite:header.x-sub", "$context.stage"), vec![], "ForeignOwner"),
-        (("overwrite:header.X-Sub", "$context.stage"), vec![], "ForeignOwner"),
+        (
+            ("overwrite:header.x-sub", "$context.stage"),
+            vec![],
+            "ForeignOwner",
+        ),
+        (
+            ("overwrite:header.X-Sub", "$context.stage"),
+            vec![],
+            "ForeignOwner",
+        ),
         (("append:header.x-sub", "$context.stage"), vec![], "ForeignOwner"),
         (
             ("overwrite:header.x-sub", "$context.stage"),
@@ -109,11 +163,28 @@ fn what_others_set_stays_and_is_named() {
             "ForeignOwner",
         ),
         // The same from somebody else is as good.
-        (("overwrite:header.x-sub", "$context.identity.clientCert.subjectDN"), vec![], "Done"),
+        (
+            ("overwrite:header.x-sub", "$context.identity.clientCert.subjectDN"),
+            vec![],
+            "Done",
+        ),
     ] {
-        let api = api(Protocol::Http, true, vec![integration("i1", &[parameters])], &tags);
-        assert_eq!(words(&judge(&api, &["x-sub"], RestDeployment::Never, 0)), expected, "{parameters:?} {tags:?}");
-        assert_eq!(words(&judge(&api, &[], RestDeployment::Never, 0)), "nothing", "{parameters:?} {tags:?}");
+        let api = api(
+            Protocol::Http,
+            true,
+            vec![integration("i1", &[parameters])],
+            &tags,
+        );
+        assert_eq!(
+            words(&judge(&api, &["x-sub"], RestDeployment::Never, 0)),
+            expected,
+            "{parameters:?} {tags:?}"
+        );
+        assert_eq!(
+            words(&judge(&api, &[], RestDeployment::Never, 0)),
+            "nothing",
+            "{parameters:?} {tags:?}"
+        );
     }
 }
 
@@ -129,29 +200,60 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
         &Authorizers::default(),
         Some(&wanted),
     );
-    let Some(Action::CreateAuthorizer { name, .. }) = probe.first.first().cloned() else { panic!("{probe:?}") };
-    let ours = Authorizer { id: "z1".into(), name, function: function.into(), as_made: true };
-    let at = Place::Method { resource_id: "r".into(), path: "/a".into(), method: "GET".into() };
+    let Some(Action::CreateAuthorizer { name, .. }) = probe.first.first().cloned() else {
+        panic!("{probe:?}")
+    };
+    let ours = Authorizer {
+        id: "z1".into(),
+        name,
+        function: function.into(),
+        as_made: true,
+    };
+    let at = Place::Method {
+        resource_id: "r".into(),
+        path: "/a".into(),
+        method: "GET".into(),
+    };
     let with = |tags: &[(&str, &str)], authorization| {
-        let routes = vec![Route { at: at.clone(), authorization }];
+        let routes = vec![Route {
+            at: at.clone(),
+            authorization,
+        }];
         let permitted = ["z1".to_owned()].into();
-        let there = Authorizers { all: vec![ours.clone()], routes, permitted };
-        Api { authorizers: Some(Ok(there)), ..api(Protocol::Rest, false, vec![], tags) }
+        let there = Authorizers {
+            all: vec![ours.clone()],
+            routes,
+            permitted,
+        };
+        Api {
+            authorizers: Some(Ok(there)),
+            ..api(Protocol::Rest, false, vec![], tags)
+        }
     };
     let mine = (AUTHORIZER_TAG, OURS);
     let none = BTreeMap::new();
     let judge = |api: &Api, asked: bool, may| {
-        let wanted = Wanted { headers: &none, authorizer: asked.then_some(&wanted) };
+        let wanted = Wanted {
+            headers: &none,
+            authorizer: asked.then_some(&wanted),
+        };
         words(&of_api(&placement, api, &wanted, may, 0, &mut vec![]))
     };
     let open = with(&[mine], Authorization::None);
     assert_eq!(
         judge(&open, true, RestDeployment::Never),
-        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | put authorizer z1 on GET /a of a1"
+        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | put authorizer z1 on GET \
+         /a of a1"
     );
-    let put = with(&[mine, (PENDING_IDENTITY_TAG, "d1")], Authorization::Authorizer("z1".into()));
+    let put = with(
+        &[mine, (PENDING_IDENTITY_TAG, "d1")],
+        Authorization::Authorizer("z1".into()),
+    );
     assert_eq!(judge(&put, true, RestDeployment::Never), "WaitingForDeployment");
-    let served = with(&[mine, (PENDING_IDENTITY_TAG, "d0")], Authorization::Authorizer("z1".into()));
+    let served = with(
+        &[mine, (PENDING_IDENTITY_TAG, "d0")],
+        Authorization::Authorizer("z1".into()),
+    );
     assert_eq!(
         judge(&served, true, RestDeployment::Never),
         "InProgress | take mtls-operator.io/pending-identity off arn:a1"
@@ -160,29 +262,52 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     let settled = with(&[mine], Authorization::Authorizer("z1".into()));
     assert_eq!(
         judge(&settled, false, RestDeployment::Never),
-        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | take the authorizer off GET /a of a1"
+        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | take the authorizer off \
+         GET /a of a1"
     );
     let off = |deployment| with(&[mine, (PENDING_IDENTITY_TAG, deployment)], Authorization::None);
-    assert_eq!(judge(&off("d1"), false, RestDeployment::Never), "WaitingForDeployment");
-    for (api, may, deploys) in
-        [(off("d0"), RestDeployment::Never, ""), (off("d1"), RestDeployment::Allow, " | deploy a1 to prod")]
-    {
+    assert_eq!(
+        judge(&off("d1"), false, RestDeployment::Never),
+        "WaitingForDeployment"
+    );
+    for (api, may, deploys) in [
+        (off("d0"), RestDeployment::Never, ""),
+        (off("d1"), RestDeployment::Allow, " | deploy a1 to prod"),
+    ] {
         let told = judge(&api, false, may);
-        assert!(told.starts_with(&format!("InProgress{deploys} | take mtls-operator-")), "{told}");
-        assert!(told.contains("| delete authorizer z1 of a1 | take mtls-operator.io/authorizer, "), "{told}");
+        assert!(
+            told.starts_with(&format!("InProgress{deploys} | take mtls-operator-")),
+            "{told}"
+        );
+        assert!(
+            told.contains("| delete authorizer z1 of a1 | take mtls-operator.io/authorizer, "),
+            "{told}"
+        );
     }
 }
 
 #[test]
 fn what_is_removed_repeatedly_is_restored_three_times() {
     let api = api(Protocol::Http, true, vec![integration("i1", &[])], &[TAG]);
-    assert!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MAX_CORRECTIONS)).starts_with("InProgress"));
-    assert_eq!(words(&judge(&api, &["x-sub"], RestDeployment::Never, MAX_CORRECTIONS + 1)), "ContestedByOther");
+    assert!(
+        words(&judge(&api, &["x-sub"], RestDeployment::Never, MAX_CORRECTIONS)).starts_with("InProgress")
+    );
+    assert_eq!(
+        words(&judge(
+            &api,
+            &["x-sub"],
+            RestDeployment::Never,
+            MAX_CORRECTIONS + 1
+        )),
+        "ContestedByOther"
+    );
 }
 
 /// What AWS does to an API.
 fn perform(api: &mut Api, action: Action) {
-    let Some(Ok(integrations)) = &mut api.integrations else { panic!("they were read") };
+    let Some(Ok(integrations)) = &mut api.integrations else {
+        panic!("they were read")
+    };
     match action {
         Action::TagApi { tags, .. } => api.api.tags.extend(tags),
         Action::UntagApi { keys, .. } => api.api.tags.retain(|key, _| !keys.contains(key)),
@@ -194,7 +319,11 @@ fn perform(api: &mut Api, action: Action) {
         }
         Action::Deploy { stages, .. } => {
             for stage in stages {
-                let stage = api.stages.get_mut(&stage).and_then(Option::as_mut).expect("it is there");
+                let stage = api
+                    .stages
+                    .get_mut(&stage)
+                    .and_then(Option::as_mut)
+                    .expect("it is there");
                 stage.deployment_id += "+";
             }
         }
@@ -203,8 +332,9 @@ fn perform(api: &mut Api, action: Action) {
 }
 
 proptest! {
-    /// Whatever was there, it ends with the wanted headers on every integration, or says whose is in the way; and what is not ours is as it
-    /// was, also after everything of ours was taken away again, from wherever it was stopped.
+    /// Whatever was there, it ends with the wanted headers on every integration, or says whose is in the way;
+    /// and what is not ours is as it was, also after everything of ours was taken away again, from wherever
+    /// it was stopped.
     #[test]
     fn headers_come_and_go_and_others_stay(
         rest in any::<bool>(),

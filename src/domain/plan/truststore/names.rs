@@ -9,58 +9,120 @@ use crate::{
 };
 
 fn made(common_name: &str) -> Certificate {
-    crate::pki::authority::generate(&request(common_name), now()).unwrap().certificate
+    crate::pki::authority::generate(&request(common_name), now())
+        .unwrap()
+        .certificate
 }
 
 fn publish(d: &Desired, o: &mut Observed, bundle: &Bundle) {
     let owner = Some(d.placement.owner.clone());
     o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
-    o.pinned = Ok(Some(Pinned { owner, bundle: bundle.clone() }));
+    o.pinned = Ok(Some(Pinned {
+        owner,
+        bundle: bundle.clone(),
+    }));
 }
 
 /// The entries of self-signed ClientCertificates begin with the same word.
 #[test]
 fn an_authority_called_clientcertificates_is_one_as_any_other() {
     let certificate = made("clientcertificates");
-    let found =
-        || Source::Read { certificates: Ok(vec![certificate.clone()]), completing: Ok(vec![]), key: Key::Absent };
-    let keyed =
-        || Source::Read { certificates: Ok(vec![certificate.clone()]), completing: Ok(vec![]), key: Key::Matches };
+    let found = || Source::Read {
+        certificates: Ok(vec![certificate.clone()]),
+        completing: Ok(vec![]),
+        key: Key::Absent,
+    };
+    let keyed = || Source::Read {
+        certificates: Ok(vec![certificate.clone()]),
+        completing: Ok(vec![]),
+        key: Key::Matches,
+    };
     let several = || Source::Several([("third.party".to_owned(), found())].into());
     let secret = "partners.clientcertificates-ca".to_owned();
     let kinds = [
         ("pem", DesiredSource::Pem(String::new()), found()),
         ("secretRef", DesiredSource::Secret { name: "x".into() }, keyed()),
-        ("configMapRef", DesiredSource::ConfigMap { name: "x".into(), key: "ca.crt".into() }, found()),
-        ("configMapSelector", DesiredSource::ConfigMaps { labels: [].into(), key: "ca.crt".into() }, several()),
-        ("generate", DesiredSource::Generated { secret, request: request("clientcertificates") }, keyed()),
+        (
+            "configMapRef",
+            DesiredSource::ConfigMap {
+                name: "x".into(),
+                key: "ca.crt".into(),
+            },
+            found(),
+        ),
+        (
+            "configMapSelector",
+            DesiredSource::ConfigMaps {
+                labels: [].into(),
+                key: "ca.crt".into(),
+            },
+            several(),
+        ),
+        (
+            "generate",
+            DesiredSource::Generated {
+                secret,
+                request: request("clientcertificates"),
+            },
+            keyed(),
+        ),
     ];
     for (kind, wanted, source) in kinds {
         let (mut d, mut o) = settled();
         let name = "clientcertificates".to_owned();
-        d.authorities.push(DesiredAuthority { name: name.clone(), state: AuthorityState::Active, source: wanted });
+        d.authorities.push(DesiredAuthority {
+            name: name.clone(),
+            state: AuthorityState::Active,
+            source: wanted,
+        });
         o.recorded.insert(name.clone(), certificate.spki_sha256.clone());
         o.authorities.insert(name.clone(), source);
         let first = compile(&d, &o, now()).unwrap();
-        assert!(first.bundle.find(&certificate).is_some(), "{kind}: {:?}", first.bundle);
-        assert!(!first.distrusts && first.findings.is_empty(), "{kind}: {:?}", first.findings);
+        assert!(
+            first.bundle.find(&certificate).is_some(),
+            "{kind}: {:?}",
+            first.bundle
+        );
+        assert!(
+            !first.distrusts && first.findings.is_empty(),
+            "{kind}: {:?}",
+            first.findings
+        );
         for attempt in 1..4 {
             publish(&d, &mut o, &first.bundle);
             let again = compile(&d, &o, now()).unwrap();
-            assert_eq!(again.bundle.render(), first.bundle.render(), "{kind}: look {attempt} uploads another one");
+            assert_eq!(
+                again.bundle.render(),
+                first.bundle.render(),
+                "{kind}: look {attempt} uploads another one"
+            );
         }
         // What is wrong with it is said as of any other.
-        let broken = Source::Read { certificates: parse("nothing"), completing: Ok(vec![]), key: Key::Absent };
+        let broken = Source::Read {
+            certificates: parse("nothing"),
+            completing: Ok(vec![]),
+            key: Key::Absent,
+        };
         let several = matches!(o.authorities[&name], Source::Several(_));
-        let broken = if several { Source::Several([("third.party".to_owned(), broken)].into()) } else { broken };
+        let broken = if several {
+            Source::Several([("third.party".to_owned(), broken)].into())
+        } else {
+            broken
+        };
         o.authorities.insert(name.clone(), broken);
         let kept = compile(&d, &o, now()).unwrap();
-        assert!(kept.bundle.find(&certificate).is_some(), "{kind}: what was good last stays");
+        assert!(
+            kept.bundle.find(&certificate).is_some(),
+            "{kind}: what was good last stays"
+        );
         assert!(!kept.findings.is_empty(), "{kind}");
         // It leaves when it is distrusted, and takes nobody along.
         d.authorities[1].state = AuthorityState::Distrusted;
         let gone = compile(&d, &o, now()).unwrap();
-        assert!(gone.distrusts && gone.bundle.find(&certificate).is_none(), "{kind}");
+        assert!(
+            gone.distrusts && gone.bundle.find(&certificate).is_none(),
+            "{kind}"
+        );
         assert_eq!(gone.bundle.entries.len(), 1, "{kind}");
     }
 }
@@ -71,9 +133,13 @@ fn parse(text: &str) -> Result<Vec<Certificate>, crate::pki::certificate::ParseE
 
 #[test]
 fn its_selection_and_the_certificates_that_sign_themselves_are_told_apart() {
-    let (certificate, key) = (made("Third"), crate::pki::keys::generate(crate::pki::keys::KeyKind::EcdsaP256).unwrap());
-    let leaf =
-        crate::pki::leaf::self_sign(&crate::pki::leaf::tests::request("client1"), &key, now()).unwrap().certificate;
+    let (certificate, key) = (
+        made("Third"),
+        crate::pki::keys::generate(crate::pki::keys::KeyKind::EcdsaP256).unwrap(),
+    );
+    let leaf = crate::pki::leaf::self_sign(&crate::pki::leaf::tests::request("client1"), &key, now())
+        .unwrap()
+        .certificate;
     let entry = |authority: &str, certificate: &Certificate| Entry {
         authority: authority.into(),
         certificate: certificate.clone(),
@@ -81,20 +147,43 @@ fn its_selection_and_the_certificates_that_sign_themselves_are_told_apart() {
         keep_until: None,
     };
     let (mut d, mut o) = settled();
-    let source = DesiredSource::ConfigMaps { labels: [].into(), key: "ca.crt".into() };
-    d.authorities.push(DesiredAuthority { name: "clientcertificates".into(), state: AuthorityState::Active, source });
+    let source = DesiredSource::ConfigMaps {
+        labels: [].into(),
+        key: "ca.crt".into(),
+    };
+    d.authorities.push(DesiredAuthority {
+        name: "clientcertificates".into(),
+        state: AuthorityState::Active,
+        source,
+    });
     let mut bundle = o.pinned.clone().unwrap().unwrap().bundle;
-    bundle.entries.push(entry("clientcertificates/third", &certificate));
-    bundle.entries.push(entry("clientcertificates/ns/client1/uid", &leaf));
+    bundle
+        .entries
+        .push(entry("clientcertificates/third", &certificate));
+    bundle
+        .entries
+        .push(entry("clientcertificates/ns/client1/uid", &leaf));
     publish(&d, &mut o, &bundle);
-    // Its ConfigMaps cannot be listed: what was selected stays, and a ClientCertificate that is gone does not.
-    let unseen = Unseen { reason: Reason::Unreachable, message: "no answer".into() };
-    o.authorities.insert("clientcertificates".into(), Source::Unseen(unseen));
+    // Its ConfigMaps cannot be listed: what was selected stays, and a ClientCertificate that is gone does
+    // not.
+    let unseen = Unseen {
+        reason: Reason::Unreachable,
+        message: "no answer".into(),
+    };
+    o.authorities
+        .insert("clientcertificates".into(), Source::Unseen(unseen));
     let compiled = compile(&d, &o, now()).unwrap().bundle;
-    assert!(compiled.find(&certificate).is_some() && compiled.find(&leaf).is_none(), "{compiled:?}");
+    assert!(
+        compiled.find(&certificate).is_some() && compiled.find(&leaf).is_none(),
+        "{compiled:?}"
+    );
     // One ConfigMap less: nobody takes what it had for a ClientCertificate's that cannot be seen.
     d.watched = Some([].into());
-    o.authorities.insert("clientcertificates".into(), Source::Several([].into()));
+    o.authorities
+        .insert("clientcertificates".into(), Source::Several([].into()));
     let compiled = compile(&d, &o, now()).unwrap().bundle;
-    assert!(compiled.find(&certificate).is_none() && compiled.find(&leaf).is_some(), "{compiled:?}");
+    assert!(
+        compiled.find(&certificate).is_none() && compiled.find(&leaf).is_some(),
+        "{compiled:?}"
+    );
 }

@@ -25,16 +25,26 @@ fn ca(common_name: &str) -> Certificate {
         duration: SignedDuration::from_hours(87_600),
         key: KeyKind::EcdsaP256,
     };
-    parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem).unwrap().remove(0)
+    parse_pem_bundle(&authority::generate(&request, now()).unwrap().certificate_pem)
+        .unwrap()
+        .remove(0)
 }
 
 fn read(certificates: &[&Certificate]) -> Source {
     let certificates = Ok(certificates.iter().map(|c| (*c).clone()).collect());
-    Source::Read { certificates, completing: Ok(vec![]), key: Key::Absent }
+    Source::Read {
+        certificates,
+        completing: Ok(vec![]),
+        key: Key::Absent,
+    }
 }
 
 fn broken() -> Source {
-    Source::Read { certificates: Err(ParseError::NotPem), completing: Ok(vec![]), key: Key::Absent }
+    Source::Read {
+        certificates: Err(ParseError::NotPem),
+        completing: Ok(vec![]),
+        key: Key::Absent,
+    }
 }
 
 fn missing() -> Source {
@@ -42,7 +52,10 @@ fn missing() -> Source {
 }
 
 fn unseen() -> Source {
-    Source::Unseen(Unseen { reason: Reason::Unreachable, message: "no answer".into() })
+    Source::Unseen(Unseen {
+        reason: Reason::Unreachable,
+        message: "no answer".into(),
+    })
 }
 
 /// One domain with its authority, look after look.
@@ -56,7 +69,11 @@ impl World {
     /// With two partners, whom `all` lists.
     fn new(one: &Certificate, other: &Certificate) -> World {
         let (d, o) = settled();
-        let mut world = World { d, o, status: MtlsDomainStatus::default() };
+        let mut world = World {
+            d,
+            o,
+            status: MtlsDomainStatus::default(),
+        };
         world.lists("all", AuthorityState::Active, read(&[one, other]));
         world.settles();
         world
@@ -64,17 +81,35 @@ impl World {
 
     fn lists(&mut self, name: &str, state: AuthorityState, source: Source) {
         let wanted = match source {
-            Source::Several(_) => DesiredSource::ConfigMaps { labels: [].into(), key: "ca.crt".into() },
-            _ => DesiredSource::ConfigMap { name: name.into(), key: "ca.crt".into() },
+            Source::Several(_) => DesiredSource::ConfigMaps {
+                labels: [].into(),
+                key: "ca.crt".into(),
+            },
+            _ => DesiredSource::ConfigMap {
+                name: name.into(),
+                key: "ca.crt".into(),
+            },
         };
         self.d.authorities.retain(|wanted| wanted.name != name);
-        self.d.authorities.push(DesiredAuthority { name: name.into(), state, source: wanted });
+        self.d.authorities.push(DesiredAuthority {
+            name: name.into(),
+            state,
+            source: wanted,
+        });
         self.o.authorities.insert(name.into(), source);
     }
 
     fn reconcile(&mut self) -> Plan {
         let plan = plan(&self.d, &self.o, now());
-        self.status = report::report(&self.status, 1, &self.d.placement, &plan, &self.o, &Default::default(), now());
+        self.status = report::report(
+            &self.status,
+            1,
+            &self.d.placement,
+            &plan,
+            &self.o,
+            &Default::default(),
+            now(),
+        );
         plan
     }
 
@@ -114,22 +149,52 @@ impl World {
 
     fn pins(&mut self) {
         let Published { version, bundle, .. } = self.o.published.clone().unwrap().unwrap();
-        let used = self.o.domain.as_mut().unwrap().as_mut().unwrap().truststore.as_mut().unwrap();
+        let used = self
+            .o
+            .domain
+            .as_mut()
+            .unwrap()
+            .as_mut()
+            .unwrap()
+            .truststore
+            .as_mut()
+            .unwrap();
         (used.uri, used.version) = (self.d.placement.truststore_uri(), Some(version));
-        self.o.pinned = Ok(Some(Pinned { owner: Some(self.d.placement.owner.clone()), bundle }));
+        self.o.pinned = Ok(Some(Pinned {
+            owner: Some(self.d.placement.owner.clone()),
+            bundle,
+        }));
     }
 
     fn trusts(&self, certificate: &Certificate) -> bool {
-        self.o.pinned.as_ref().unwrap().as_ref().unwrap().bundle.find(certificate).is_some()
+        self.o
+            .pinned
+            .as_ref()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .bundle
+            .find(certificate)
+            .is_some()
     }
 
     fn says(&self, type_: &str) -> (String, String, String) {
-        let c = self.status.conditions.iter().find(|c| c.type_ == type_).expect("there");
+        let c = self
+            .status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == type_)
+            .expect("there");
         (c.status.clone(), c.reason.clone(), c.message.clone())
     }
 
     fn warnings(&self) -> String {
-        self.status.truststore.as_ref().expect("there").warnings.join("\n")
+        self.status
+            .truststore
+            .as_ref()
+            .expect("there")
+            .warnings
+            .join("\n")
     }
 }
 
@@ -139,22 +204,37 @@ use AuthorityState::{Active, Distrusted};
 fn a_distrust_that_cannot_be_read_from_the_start_is_said_aloud() {
     let [one, other] = ["One", "Other"].map(ca);
     for (source, reason, what) in [
-        (broken(), "InvalidCACertificateRef", "there is no -----BEGIN CERTIFICATE----- line"),
+        (
+            broken(),
+            "InvalidCACertificateRef",
+            "there is no -----BEGIN CERTIFICATE----- line",
+        ),
         (missing(), "RefNotFound", "there is no ConfigMap of that name"),
         (
             Source::Several([("x".to_owned(), broken())].into()),
             "InvalidCACertificateRef",
             "authority out, ConfigMap x: ",
         ),
-        (Source::Several([("x".to_owned(), missing())].into()), "RefNotFound", "there is no ConfigMap of that name"),
+        (
+            Source::Several([("x".to_owned(), missing())].into()),
+            "RefNotFound",
+            "there is no ConfigMap of that name",
+        ),
     ] {
         let mut world = World::new(&one, &other);
         world.lists("out", Distrusted, source);
         world.settles();
         assert!(world.trusts(&one));
         let (refs, ready) = (world.says("ResolvedRefs"), world.says("Ready"));
-        assert_eq!((refs.0.as_str(), refs.1.as_str(), ready.0.as_str()), ("False", reason, "False"));
-        for part in ["the distrust has no effect yet", "Put the certificates to distrust there as PEM", what] {
+        assert_eq!(
+            (refs.0.as_str(), refs.1.as_str(), ready.0.as_str()),
+            ("False", reason, "False")
+        );
+        for part in [
+            "the distrust has no effect yet",
+            "Put the certificates to distrust there as PEM",
+            what,
+        ] {
             assert!(refs.2.contains(part), "{part:?} is not in {:?}", refs.2);
         }
         assert_eq!(refs.2.matches("authority out").count(), 1, "once: {:?}", refs.2);
@@ -163,7 +243,10 @@ fn a_distrust_that_cannot_be_read_from_the_start_is_said_aloud() {
     let mut world = World::new(&one, &other);
     world.lists("out", Distrusted, unseen());
     world.settles();
-    assert_eq!(world.says("ResolvedRefs"), ("Unknown".into(), "Unreachable".into(), "no answer".into()));
+    assert_eq!(
+        world.says("ResolvedRefs"),
+        ("Unknown".into(), "Unreachable".into(), "no answer".into())
+    );
     assert_eq!(world.warnings(), "");
 }
 
@@ -171,7 +254,12 @@ fn a_distrust_that_cannot_be_read_from_the_start_is_said_aloud() {
 fn whatever_becomes_of_its_source_a_distrust_stays() {
     let [one, other, third] = ["One", "Other", "Third"].map(ca);
     let several = |objects: &[(&str, Source)]| {
-        Source::Several(objects.iter().map(|(name, found)| ((*name).to_owned(), found.clone())).collect())
+        Source::Several(
+            objects
+                .iter()
+                .map(|(name, found)| ((*name).to_owned(), found.clone()))
+                .collect(),
+        )
     };
     for (first, later) in [
         (read(&[&one]), vec![broken(), missing(), read(&[&third])]),
@@ -189,7 +277,10 @@ fn whatever_becomes_of_its_source_a_distrust_stays() {
         let mut world = World::new(&one, &other);
         world.lists("out", Distrusted, first);
         let plan = world.reconcile();
-        assert!(plan.truststore.unwrap().distrusts, "ahead of others at AWS's quota");
+        assert!(
+            plan.truststore.unwrap().distrusts,
+            "ahead of others at AWS's quota"
+        );
         world.settles();
         assert!(!world.trusts(&one) && world.trusts(&other));
         assert_eq!(world.says("Ready").0, "True");
@@ -205,7 +296,10 @@ fn whatever_becomes_of_its_source_a_distrust_stays() {
             world.settles();
             assert!(!world.trusts(&one) && world.trusts(&other), "{later:?}");
             assert_eq!(
-                (world.says("Ready").0.as_str(), world.says("ResolvedRefs").0.as_str()),
+                (
+                    world.says("Ready").0.as_str(),
+                    world.says("ResolvedRefs").0.as_str()
+                ),
                 ("True", "True"),
                 "{later:?}"
             );
@@ -274,18 +368,40 @@ fn of_a_generated_authority_without_its_secret_what_stood_under_its_name_is_dist
     let [one, other] = ["One", "Other"].map(ca);
     let mut world = World::new(&one, &other);
     world.d.authorities[0].state = Distrusted;
-    world.o.authorities.insert("partners".into(), Source::Missing("there is no Secret".into()));
+    world
+        .o
+        .authorities
+        .insert("partners".into(), Source::Missing("there is no Secret".into()));
     world.settles();
     assert_eq!(world.says("Ready").0, "True");
-    let generated = world.o.published.as_ref().unwrap().as_ref().unwrap().bundle.distrusted["partners"].clone();
+    let generated = world
+        .o
+        .published
+        .as_ref()
+        .unwrap()
+        .as_ref()
+        .unwrap()
+        .bundle
+        .distrusted["partners"]
+        .clone();
     assert_eq!(generated.values().collect::<Vec<_>>(), [&true]);
-    assert!(world.warnings().contains("authority partners: its source is missing"), "{}", world.warnings());
+    assert!(
+        world
+            .warnings()
+            .contains("authority partners: its source is missing"),
+        "{}",
+        world.warnings()
+    );
 }
 
 #[test]
 fn what_completes_a_chain_need_not_be_readable_to_distrust_what_is_below() {
     let [one, other] = ["One", "Other"].map(ca);
-    let secret = |completing| Source::Read { certificates: Ok(vec![one.clone()]), completing, key: Key::Absent };
+    let secret = |completing| Source::Read {
+        certificates: Ok(vec![one.clone()]),
+        completing,
+        key: Key::Absent,
+    };
     let mut world = World::new(&one, &other);
     world.lists("out", Distrusted, secret(Err(ParseError::NotPem)));
     world.settles();
@@ -298,7 +414,13 @@ fn what_completes_a_chain_need_not_be_readable_to_distrust_what_is_below() {
     world.lists("out", Active, secret(Ok(vec![one.clone(), ca("Stranger")])));
     world.settles();
     assert_eq!(world.says("ResolvedRefs").0, "True");
-    assert!(world.warnings().contains("authority out: CN=Stranger stands in ca.crt"), "{}", world.warnings());
+    assert!(
+        world
+            .warnings()
+            .contains("authority out: CN=Stranger stands in ca.crt"),
+        "{}",
+        world.warnings()
+    );
 }
 
 #[test]
@@ -308,15 +430,24 @@ fn what_is_distrusted_goes_although_the_spec_leaves_nothing() {
     world.d.authorities.clear();
     world.lists("out", Distrusted, read(&[&one, &authority_certificate()]));
     world.settles();
-    assert!(!world.trusts(&one) && world.trusts(&other), "the last certificates stay");
+    assert!(
+        !world.trusts(&one) && world.trusts(&other),
+        "the last certificates stay"
+    );
     let (truststore, ready) = (world.says("TruststorePublished"), world.says("Ready"));
-    assert_eq!((truststore.1.as_str(), ready.0.as_str()), ("NoValidCACertificate", "False"));
+    assert_eq!(
+        (truststore.1.as_str(), ready.0.as_str()),
+        ("NoValidCACertificate", "False")
+    );
     // Nothing at all is left: the compromised one still lets callers in, and that is said.
     world.lists("out", Distrusted, read(&[&one, &other, &authority_certificate()]));
     world.settles();
     assert!(world.trusts(&other));
     assert_eq!(
-        (world.says("TruststorePublished").1.as_str(), world.says("Ready").0.as_str()),
+        (
+            world.says("TruststorePublished").1.as_str(),
+            world.says("Ready").0.as_str()
+        ),
         ("NoValidCACertificate", "False")
     );
 }
@@ -332,18 +463,29 @@ fn no_name_makes_a_status_long_or_hides_what_is_said_of_it() {
     };
     let long = told(&finding(format!("CN={}", "ö".repeat(100_000))));
     assert!(long.len() < 300 && long.ends_with("… expires soon"), "{long}");
-    let issuer = Finding { message: "ö".repeat(100_000), ..finding(String::new()) };
+    let issuer = Finding {
+        message: "ö".repeat(100_000),
+        ..finding(String::new())
+    };
     assert!(told(&issuer).len() <= 1024 && told(&issuer).ends_with('…'));
 
     let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "ö".repeat(20_000));
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "ö".repeat(20_000));
     let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
     let long = Certificate::from_der(made.der()).unwrap();
     let mut world = World::new(&long, &ca("Other"));
     let status = world.status.truststore.clone().unwrap();
-    assert!(status.authorities.iter().any(|a| a.subject.len() <= 1024 && a.subject.ends_with('…')), "{status:?}");
+    assert!(
+        status
+            .authorities
+            .iter()
+            .any(|a| a.subject.len() <= 1024 && a.subject.ends_with('…')),
+        "{status:?}"
+    );
     let weak: Vec<_> = (0..500).map(|n| (format!("x{n}"), broken())).collect();
     world.lists("out", Distrusted, Source::Several(weak.into_iter().collect()));
     world.settles();
@@ -369,17 +511,34 @@ fn a_domain_without_anybody_to_trust_is_refused_unless_it_has_a_truststore() {
     d.self_signed.clear();
     let now = now();
     let long_ago = Some(now - SignedDuration::from_secs(30));
-    assert_eq!(without_trust(&d, &o, long_ago, now), None, "what it trusts is to be taken over, or stays");
+    assert_eq!(
+        without_trust(&d, &o, long_ago, now),
+        None,
+        "what it trusts is to be taken over, or stays"
+    );
     if let Ok(Some(domain)) = &mut o.domain {
         domain.truststore = None;
     }
     let refused = without_trust(&d, &o, long_ago, now).unwrap();
     assert_eq!(refused.reason, Reason::InvalidSpec);
-    assert!(refused.message.starts_with("spec.trust: there is nobody to trust"), "{}", refused.message);
+    assert!(
+        refused
+            .message
+            .starts_with("spec.trust: there is nobody to trust"),
+        "{}",
+        refused.message
+    );
     o.domain = Ok(None);
     assert_eq!(without_trust(&d, &o, long_ago, now), Some(refused));
-    assert_eq!(without_trust(&d, &o, Some(now), now), None, "its first self-signed certificate may come yet");
-    o.domain = Err(Unseen { reason: Reason::Unreachable, message: "no answer".into() });
+    assert_eq!(
+        without_trust(&d, &o, Some(now), now),
+        None,
+        "its first self-signed certificate may come yet"
+    );
+    o.domain = Err(Unseen {
+        reason: Reason::Unreachable,
+        message: "no answer".into(),
+    });
     assert_eq!(without_trust(&d, &o, long_ago, now), None, "nobody knows");
     o.domain = Ok(None);
     d.authorities = settled().0.authorities;
