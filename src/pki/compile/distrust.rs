@@ -593,7 +593,7 @@ mod tests {
         let children: Vec<Certificate> = keys
             .iter()
             .enumerate()
-            .map(|(n, key)| unidentified(authority(&format!("child {n}"), &key, 3650, Some(("Same", key)))))
+            .map(|(n, key)| unidentified(authority(&format!("child {n}"), key, 3650, Some(("Same", key)))))
             .collect();
         let (heads, children): (Vec<_>, Vec<_>) = (heads.iter().collect(), children.iter().collect());
         let sources = [
