@@ -152,7 +152,7 @@ const MAX_PASSES: usize = 8;
 fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     let now = input.now;
     let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
-    let distrusted = Distrusted::find(input.sources, input.previous, signatures, now);
+    let distrusted = Distrusted::find(input, signatures);
     let is_distrusted = |certificate: &Certificate| distrusted.holds(certificate);
     // What is there now and may stay.
     let living: Vec<&Entry> = before

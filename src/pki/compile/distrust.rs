@@ -1,7 +1,7 @@
 //! Certificates that must leave the truststore, and the keys that stay remembered so that no distrust ends by
 //! accident. Pure.
 
-use super::{Source, State, contains};
+use super::{CompileInput, Source, State, contains, keep_until};
 use crate::pki::certificate::Certificate;
 use crate::pki::chain::{Pool, Prefer, Signatures};
 use crate::pki::lint::{Finding, Reason, Severity, SourceError};
@@ -25,12 +25,13 @@ pub(super) struct Distrusted {
 }
 
 impl Distrusted {
-    pub fn find(
-        sources: &[Source],
-        previous: Option<&Bundle>,
-        signatures: &Signatures,
-        now: Timestamp,
-    ) -> Distrusted {
+    pub fn find(input: &CompileInput<'_>, signatures: &Signatures) -> Distrusted {
+        let &CompileInput {
+            sources,
+            previous,
+            now,
+            ..
+        } = input;
         let before: &[Entry] = previous.map_or(&[], |bundle| &bundle.entries);
         let active = || sources.iter().filter(|source| source.state == State::Active);
         let mut others: Vec<Certificate> = active().flat_map(|source| source.own(signatures)).collect();
@@ -73,9 +74,17 @@ impl Distrusted {
             }
         }
         if !heads.is_empty() || !gone.keys.is_empty() {
-            let carried = before
-                .iter()
-                .filter(|entry| active().any(|source| source.authority == entry.authority));
+            // A certificate that stays for the leaves under it needs its issuers as one does that is listed.
+            let of = |entry: &Entry, state: &dyn Fn(State) -> bool| {
+                sources
+                    .iter()
+                    .any(|source| state(source.state) && source.authority == entry.authority)
+            };
+            let stays = |entry: &Entry| keep_until(entry, input).is_some_and(|until| now < until);
+            let carried = before.iter().filter(|entry| {
+                of(entry, &|state| state == State::Active)
+                    || (stays(entry) && !of(entry, &|state| state != State::Active))
+            });
             others.extend(carried.map(|entry| entry.certificate.clone()));
             let listed_heads: HashSet<_> = heads.iter().map(identity).collect();
             let is_head =
@@ -335,7 +344,7 @@ mod tests {
     use super::super::fill::MAX_REMEMBERED;
     use super::super::tests::*;
     use super::super::{Compiled, Source, State};
-    use super::Distrusted;
+    use super::{CompileInput, Distrusted};
     use crate::pki::certificate::{Certificate, ParseError};
     use crate::pki::chain::Signatures;
     use crate::pki::lint::{Reason, Severity, SourceError};
@@ -602,7 +611,13 @@ mod tests {
             distrusted(source("out", &heads)),
         ];
         let signatures = Signatures::default();
-        let found = Distrusted::find(&sources, None, &signatures, start());
+        let input = CompileInput {
+            sources: &sources,
+            previous: None,
+            overlap: None,
+            now: start(),
+        };
+        let found = Distrusted::find(&input, &signatures);
         let slipped: Vec<_> = children.iter().filter(|child| !found.holds(child)).collect();
         assert!(slipped.is_empty() && !found.holds(&p.b), "{slipped:?}");
         assert!(signatures.verified() <= 64 * 150, "{}", signatures.verified());
