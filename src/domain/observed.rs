@@ -217,7 +217,7 @@ pub struct Api {
     /// The answer of the default endpoint at these stages, the most open one. Read only once the endpoint is
     /// reported closed.
     pub probe: Option<https::ProbeResult>,
-    /// Read only where the spec requests headers, or an integration has the operator's mark.
+    /// Read only where the spec requests headers, or the API carries the operator's ownership tags.
     pub integrations: Option<Seen<Vec<gateway::Integration>>>,
     /// Read only where the spec requests an authorizer, or the API has one of the operator's.
     pub authorizers: Option<Seen<Authorizers>>,
