@@ -45,7 +45,7 @@ pub struct Bypasses {
 
 #[derive(Default)]
 struct Known {
-    /// By account and Region; without an entry where no domain is served.
+    /// Accounts and Regions in which a domain is served.
     places: BTreeMap<(String, String), Place>,
     changed: BTreeSet<DomainKey>,
 }

@@ -28,13 +28,13 @@ use crate::{
 /// concerns callers least has the longest.
 #[derive(Clone, Copy, Debug)]
 pub struct RefreshIntervals {
-    /// For custom domains, APIs and certificates, from the lists of the account and Region. Also the time
-    /// between two reconciles of an object in sync.
+    /// Interval for custom domains, APIs and certificates, from the lists of the account and Region. Also the
+    /// time between two reconciles of an object in sync.
     pub short: Duration,
-    /// For mappings, records and hosted zones, and the answer of the default endpoint.
+    /// Interval for mappings, records and hosted zones, and for the answer of the default endpoint.
     pub medium: Duration,
-    /// For truststore and bucket, stages, integrations and authorizers, and for tags and validation of
-    /// certificates.
+    /// Interval for truststore and bucket, stages, integrations and authorizers, and for tags and validation
+    /// of certificates.
     pub long: Duration,
 }
 

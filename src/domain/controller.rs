@@ -658,8 +658,7 @@ fn admit(
     }
 }
 
-/// Returns a refusal when the resources of this object are in another account or Region than its spec says
-/// now.
+/// Returns a refusal when the resources of this object are in another account or Region than its placement.
 fn moved(domain: &MtlsDomain, placement: &Placement) -> Option<Acceptance> {
     let before = finalizer::placement(domain).filter(|before| *before != placement.location())?;
     Some(Acceptance::Refused {

@@ -76,7 +76,7 @@ fn remedy(account: Option<&str>, cause: &str) -> String {
         "the operator has no usable AWS credentials: give {whose} an IAM role, by the annotation \
          eks.amazonaws.com/role-arn or by a Pod Identity \
          association, whose trust policy allows it to assume the role, and restart \
-          the operator's Pods ({cause})"
+         the operator's Pods ({cause})"
     )
 }
 

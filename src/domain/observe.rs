@@ -736,8 +736,7 @@ async fn pinned(
     };
     let version = match &used.version {
         Some(version) => version.clone(),
-        // Not pinned: assumes the newest version, because API Gateway does not report the version of the last
-        // update.
+        // Not pinned: the domain uses the version that was newest at its last update, presumably the latest.
         None => match reader.head(bucket, key).await? {
             Some(object) => object.version,
             None => return Ok(None),

@@ -31,7 +31,7 @@ pub struct Unseen {
 /// First reads of a reconcile, which the operator's policy needs for its decision.
 #[derive(Clone, Debug)]
 pub struct Preflight {
-    /// As in [`Observed`].
+    /// Hosted zones, as in [`Observed`].
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// The APIs that the spec maps, by id; `None`: there is no such API.
     pub apis: BTreeMap<String, Seen<Option<gateway::Api>>>,

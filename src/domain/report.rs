@@ -47,7 +47,8 @@ impl Outcome {
     }
 }
 
-/// At most one outcome per step: a step stops at its first failure, and does not affect other steps.
+/// Outcomes by step. A step has at most one, because it stops at its first failure, and does not affect other
+/// steps.
 pub type Outcomes = BTreeMap<Step, Outcome>;
 
 pub fn condition(step: Step) -> ConditionType {

@@ -143,8 +143,8 @@ pub fn teardown(
 }
 
 /// True when the domain stays, with all resources that it needs: because the spec says so, because the domain
-/// existed before the operator took it over, or because it has no owner tag (any longer) or another owner,
-/// and uses this domain's truststore.
+/// existed before the operator took it over, or because it has no ownership tag (any longer) or another
+/// owner, and uses this domain's truststore.
 pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
     let uses_ours = |g: &Domain| {
         g.truststore

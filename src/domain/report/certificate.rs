@@ -222,7 +222,7 @@ mod tests {
         );
     }
 
-    /// Checks that the certificate in use is watched until its successor is issued.
+    /// Checks that the certificate in use is watched while its successor is pending.
     #[test]
     fn a_certificate_in_use_is_watched_until_it_is_replaced() {
         let (mut w, status) = (empty(), MtlsDomainStatus::default());
