@@ -115,7 +115,7 @@ fn check(rule: &Rule) -> Option<(String, String)> {
         if let Some(wrong) = list.iter().find(|one| !is_right(&filled(one))) {
             return Some((
                 field.into(),
-                format!("{wrong:?} is not what it should be: write {right}"),
+                format!("{wrong:?} is invalid: write {right}"),
             ));
         }
     }

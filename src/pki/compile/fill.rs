@@ -1,16 +1,16 @@
-//! The truststore within API Gateway's limits: what goes in when there is not room for everything. Pure.
+//! The truststore within API Gateway's limits: the choice of certificates when there is not room for all.
+//! Pure.
 
 use super::Source;
 use crate::pki::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity};
 use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, distrusted_line};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// Maximum number of distrusted keys that one truststore remembers.
+/// Maximum number of distrusted keys that one truststore records.
 pub(super) const MAX_REMEMBERED: usize = 500;
 
-/// Forgets distrusted keys that there is no room for: those beyond [`MAX_REMEMBERED`], and those without
-/// which the authorities that are trusted already have room. Keys in `known`, which were remembered already,
-/// stay first.
+/// Removes distrusted keys that do not fit: those beyond [`MAX_REMEMBERED`], and those that take room from
+/// authorities that are trusted already. Keys in `known`, which were recorded already, stay first.
 fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mut Vec<Finding>) {
     let is_new =
         |authority: &str, key: &str| !known.get(authority).is_some_and(|keys| keys.contains_key(key));
@@ -39,8 +39,7 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
     for (authority, count) in forgotten {
         let message = format!(
             "the truststore has no room to remember all that this entry distrusts: {count} keys are \
-             distrusted only \
-             as long as its source lists them. Remove Distrusted entries that have served, or authorities"
+             distrusted only as long as its source lists them. Remove Distrusted entries that have served, or authorities"
         );
         let (severity, reason, subject) = (Severity::Warning, Reason::TooLarge, String::new());
         findings.push(Finding {
@@ -53,10 +52,10 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
     }
 }
 
-/// Takes out what does not fit, and names it: authorities first, those that are trusted already before new
-/// ones, each certificate with its chain; then the certificates of single clients, those that are trusted
-/// already first, then the oldest. What does not fit is skipped for something smaller. Authorities that are
-/// trusted already always stay.
+/// Removes the certificates that do not fit, and reports them. Order: authorities first, those that are
+/// trusted already before new ones, each certificate with its chain; then the certificates of single clients,
+/// those that are trusted already first, then the oldest. Skips a certificate that does not fit in favour of
+/// a smaller one. Authorities that are trusted already always stay.
 pub(super) fn fill(
     bundle: &mut Bundle,
     living: &[&Entry],
@@ -124,7 +123,7 @@ fn within(
         for at in all().filter(|at| !is_client(*at)) {
             room.offer(&chains.up(at), &texts);
         }
-        // A chain that went in with a later certificate may have made an earlier one smaller.
+        // A chain that went in with a later certificate may have made the chain of an earlier one smaller.
         if room.taken.len() == before {
             break;
         }
@@ -144,8 +143,7 @@ fn within(
     for at in all().filter(|at| !room.taken.contains(at)) {
         let message = format!(
             "does not fit: a truststore holds {certificates} certificates in {bytes} bytes at the most. \
-             Remove \
-             authorities or certificates that are not needed any more"
+             Remove authorities or certificates that are not needed any more"
         );
         findings.push(Finding {
             severity: if is_client(at) {
@@ -180,7 +178,7 @@ impl Room {
         }
     }
 
-    /// Takes all of them or none.
+    /// Takes all certificates of the chain or none.
     fn offer(&mut self, chain: &[usize], texts: &[usize]) {
         let new: Vec<usize> = chain
             .iter()
@@ -193,7 +191,7 @@ impl Room {
     }
 }
 
-/// The way up from each entry. In a bundle each subject stands once, so that names are enough.
+/// Chains above each entry. In a bundle each subject stands once, so that names are enough.
 struct Chains<'a> {
     entries: &'a [Entry],
     by_subject: HashMap<&'a str, usize>,
@@ -211,7 +209,7 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// The entry itself first.
+    /// Returns the chain of an entry, the entry itself first.
     fn up(&self, at: usize) -> Vec<usize> {
         let mut chain = vec![at];
         let mut certificate = &self.entries[at].certificate;
@@ -238,7 +236,7 @@ mod tests {
 
     static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
-    /// A self-signed client certificate with names of so many bytes, as old as that many days.
+    /// Self-signed client certificate with names of `bytes` bytes, issued `days` ago.
     fn client(name: &str, bytes: usize, days: i64) -> Certificate {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -264,7 +262,7 @@ mod tests {
 
     /// The tenant's certificates fill the megabyte; then the domain's owner adds an authority.
     #[test]
-    fn an_authority_has_room_before_any_client_and_the_clients_are_told() {
+    fn an_authority_has_room_before_any_client_and_the_clients_are_reported() {
         let p = &*POOL;
         let fat: Vec<Certificate> = (0..10)
             .map(|n| client(&format!("fat{n}"), 100_000, 20 - n))
@@ -298,11 +296,11 @@ mod tests {
             run(&sources, Some(&full.bundle), start()).bundle.render(),
             full.bundle.render()
         );
-        // What is small goes in where the fat does not.
+        // The small certificate fits where the large ones do not.
         let sources = with(&[source("a", &[&p.a])], std::slice::from_ref(&small));
         let more = run(&sources, Some(&full.bundle), start());
         assert_eq!((trusted(&more), &more.without_room), (trusted(&full) + 1, &left));
-        // Authorities that need the room of three, one after the other.
+        // Authorities that need the room of three clients, one after the other.
         let big: Vec<Certificate> = (0..3).map(|n| client(&format!("Big {n}"), 100_000, 0)).collect();
         let mut last = more;
         for n in 1..=3 {
@@ -351,11 +349,11 @@ mod tests {
         assert_eq!(
             names(&again),
             ["a:CN=A", "b:CN=B", "huge:CN=Huge"],
-            "what is trusted does not make way"
+            "a trusted certificate does not make way"
         );
     }
 
-    /// Entries with a chain here and there, some of them trusted already.
+    /// Entries, some with a chain, some of them trusted already.
     fn entries() -> &'static [(Entry, bool)] {
         static ALL: LazyLock<Vec<(Entry, bool)>> = LazyLock::new(|| {
             let entry = |authority: &str, certificate| Entry {
@@ -444,7 +442,7 @@ mod tests {
             }
             let told: Vec<_> = of_entries.iter().map(|f| (f.authority.as_str(), f.severity == Severity::Refused)).collect();
             prop_assert_eq!(told, out.iter().map(|e| (e.authority.as_str(), !is_client(e))).collect::<Vec<_>>());
-            // Nothing is left out that would have had room for itself and its chain in place of the clients.
+            // Each certificate left out lacks room for itself and its chain, even in place of the clients.
             let clients: usize = filled.entries.iter().filter(|e| is_client(e)).map(|e| e.render().len()).sum();
             let clients_count = filled.entries.iter().filter(|e| is_client(e)).count();
             for entry in out.iter().filter(|e| !is_client(e) && e.certificate.self_signed) {
@@ -453,7 +451,7 @@ mod tests {
             for entry in out.iter().filter(|e| is_client(e)) {
                 prop_assert!(size + entry.render().len() > bytes || count + 1 > most, "{entry:?} has room");
             }
-            // The next time the result is what is trusted.
+            // In the next compile the result is the current truststore.
             let now: Vec<&Entry> = filled.entries.iter().collect();
             let (mut again, mut repeated) = (whole.clone(), vec![]);
             within(most, bytes, &mut again, &now, &sources, &filled.distrusted, &mut repeated);
