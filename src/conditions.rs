@@ -625,11 +625,7 @@ mod tests {
             ("True", "Suspended")
         );
         assert_eq!(told.message, format!("{SUSPENDED}{READY}"));
-        assert_eq!(
-            told.observed_generation,
-            Some(1),
-            "what was seen is what it is about"
-        );
+        assert_eq!(told.observed_generation, Some(1), "the observed generation stays");
         assert_eq!(told.last_transition_time, ready(&served).last_transition_time);
         assert_eq!(
             write(&suspended, 2, &Acceptance::Suspended, &[], at(20)),
@@ -654,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_is_false_for_all_that_goes() {
+    fn a_deletion_sets_ready_and_the_deleted_conditions_to_false() {
         let step_conditions = [
             step_condition(ConditionType::CertificateIssued, StepStatus::Done),
             step_condition(ConditionType::BypassClosed, StepStatus::Done),
@@ -709,7 +705,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_again_changes_nothing() {
+    fn an_equal_write_changes_nothing() {
         let step_conditions = [
             step_condition(ConditionType::ResolvedRefs, StepStatus::Done),
             step_condition(ConditionType::Trusted, StepStatus::Working),

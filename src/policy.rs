@@ -1,5 +1,5 @@
-//! The operator's policy: which namespace may use which of the operator's AWS rights. Decides whether all
-//! resources that a spec names fit one rule. Pure and total: no I/O, no clock; the caller passes the file's
+//! The operator's policy: the AWS rights that each namespace may use. Decides whether all resources that a
+//! spec names fit one rule. Pure and total: no I/O, no clock; the caller passes the file's
 //! content, the access requests of a spec and the namespace's labels.
 use std::collections::BTreeMap;
 
@@ -113,7 +113,7 @@ pub struct Namespace<'a> {
     pub labels: Option<&'a BTreeMap<String, String>>,
 }
 
-/// One resource that a spec names.
+/// Resource that a spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRequest {
     /// Field of the spec with its value, for people. Holds nothing that the writer of the spec does not know.
@@ -150,7 +150,7 @@ pub enum Resource {
 /// Decision on a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// One rule allows the whole spec.
+    /// All resources of the spec fit one rule.
     Allowed,
     /// Parts that fit no rule, for a condition.
     Denied(String),

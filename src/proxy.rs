@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_named_without_its_password() {
+    fn an_invalid_proxy_address_is_refused_without_its_password() {
         for value in [
             "socks5://user:secret@proxy:1080",
             "http://",

@@ -650,7 +650,7 @@ mod tests {
     }
 
     proptest! {
-        /// No grant allows more certificates than it has slots for. Each decision alone equals the decision
+        /// Grants allow no more certificates than they have slots for. Each decision alone equals the decision
         /// among all. A decision made while labels are unknown stays once they are known.
         #[test]
         fn certificates_and_grants(

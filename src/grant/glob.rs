@@ -91,7 +91,7 @@ mod tests {
             (Text, "acme-*", "acme-1.other", false),
             (Text, "acme-*", "acme-1/other", false),
             (Text, "acme-*", "acme-1@other", false),
-            (Text, "*", "anybody at all", true),
+            (Text, "*", "any name at all", true),
             (Text, "*", "*", false),
             (Text, "a*b*c", "axbxbxc", true),
             (Text, "a*b*c", "abc", false),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_takes_no_time() {
+    fn a_long_name_takes_linear_time() {
         let pattern = "spiffe://acme/*".to_owned() + &"a*".repeat(500) + "b";
         let name = "spiffe://acme/".to_owned() + &"a".repeat(100_000);
         assert!(!matches(Kind::Uri, &pattern, &name));

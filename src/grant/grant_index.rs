@@ -497,7 +497,7 @@ mod tests {
             names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             match_labels: partner.map(labels),
         };
-        for (wanted, nobody) in [
+        for (wanted, expected) in [
             (of(None, None), false),
             (of(Some(&["acme"]), None), false),
             (of(Some(&["acmee"]), None), true),
@@ -506,7 +506,7 @@ mod tests {
             (of(None, Some("no")), true),
             (of(Some(&["beta"]), Some("yes")), true),
         ] {
-            assert_eq!(selects_none(&wanted, &known), nobody, "{wanted:?}");
+            assert_eq!(selects_none(&wanted, &known), expected, "{wanted:?}");
         }
         assert!(
             !selects_none(&of(Some(&["acmee"]), None), &BTreeMap::new()),

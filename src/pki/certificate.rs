@@ -554,6 +554,8 @@ mod tests {
     }
 
     thread_local! {
-        static SAMPLE: Certificate = openssl(&[&EC[..], &["-subj", "/CN=x", "-addext", "subjectAltName=DNS:a"]].concat());
+        static SAMPLE: Certificate = openssl(
+            &[&EC[..], &["-subj", "/CN=x", "-addext", "subjectAltName=DNS:a"]].concat(),
+        );
     }
 }

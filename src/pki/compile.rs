@@ -358,7 +358,8 @@ impl<'a> Offer<'a> {
             };
             if is_stranger && !stays(certificate) {
                 let message = "stands in ca.crt and does not complete the chain of tls.crt: this authority \
-                               does not bring it into the truststore. To trust it, list it in an authority of its own";
+                               does not bring it into the truststore. To trust it, list it in an authority \
+                               of its own";
                 told.push(certificate);
                 add(Severity::Dropped, Reason::Unrelated, message);
             } else if is_distrusted(certificate) {
@@ -369,7 +370,8 @@ impl<'a> Offer<'a> {
                     told.push(certificate);
                     let message = "stands in ca.crt and does not complete the chain of tls.crt. An earlier \
                                    release trusted it, and it leaves the truststore as soon as this \
-                                   authority changes: to keep it, list it in an authority of its own; to end it, take it out of ca.crt";
+                                   authority changes: to keep it, list it in an authority of its own; to end \
+                                   it, take it out of ca.crt";
                     add(Severity::Warning, Reason::WouldBeRefused, message);
                 }
                 offer.certificates.push(certificate.clone());
@@ -552,8 +554,8 @@ fn refuse_reused_subjects(
             if taken.iter().any(|other| is_other_key(other, certificate)) && !contains(&taken, certificate) {
                 offer.state = OfferState::Reused;
                 let message = "is the subject of another certificate that is trusted already, with another \
-                               key, and API Gateway refuses two: the old one stays, the new one is not published. Give the new \
-                               authority another subject";
+                               key, and API Gateway refuses two: the old one stays, the new one is not \
+                               published. Give the new authority another subject";
                 findings.push(Finding {
                     severity: Severity::Refused,
                     authority: offer.source.authority.clone(),

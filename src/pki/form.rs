@@ -458,7 +458,7 @@ mod tests {
     /// Another program wrote these certificates in the forms of all releases. They stay ours for good: a
     /// certificate that is not ours leaves truststores at once.
     #[test]
-    fn the_kept_certificates_of_each_form_are_ours() {
+    fn the_stored_certificates_of_each_form_are_ours() {
         let kept = [
             (include_str!("forms/ecdsa-p256.pem"), full()),
             (include_str!("forms/ecdsa-p384-revision-2.pem"), numbered("2")),

@@ -740,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_near_its_end_is_not_asked_without_end() {
+    fn near_the_end_of_its_authority_a_leaf_is_not_renewed_without_end() {
         let wanted = authority::AuthorityRequest {
             duration: DAY * 10,
             ..authority::tests::request("short")
@@ -819,7 +819,8 @@ mod tests {
             if seconds > 2 {
                 prop_assert_eq!(world.reason(), None);
                 let due = renewal_time(&world.leaf(), world.renew_before);
-                prop_assert!(due > earlier(now, SignedDuration::from_secs(1)) && due <= world.leaf().not_after);
+                let begin = earlier(now, SignedDuration::from_secs(1));
+                prop_assert!(due > begin && due <= world.leaf().not_after);
             }
         }
     }

@@ -347,7 +347,8 @@ mod tests {
     #[test]
     fn keys_made_by_openssl_are_read() {
         let cases = [
-            ("ecparam -name prime256v1 -genkey", Ok(Some(KeyKind::EcdsaP256))), // EC PARAMETERS first, then SEC1
+            // EC PARAMETERS first, then SEC1.
+            ("ecparam -name prime256v1 -genkey", Ok(Some(KeyKind::EcdsaP256))),
             (
                 "ecparam -name secp384r1 -genkey -noout",
                 Ok(Some(KeyKind::EcdsaP384)),

@@ -85,8 +85,8 @@ pub enum IssueError {
     #[error("the authority's subject ({subject}) cannot be written as an issuer byte for byte")]
     IssuerName { subject: String },
     #[error(
-        "API Gateway would accept no caller with it: {0}; change the request, or give the domain an authority \
-         without that constraint"
+        "API Gateway would accept no caller with it: {0}; change the request, or give the domain an \
+         authority without that constraint"
     )]
     Constrained(#[from] Violation),
     #[error("the certificate could not be written")]

@@ -199,8 +199,7 @@ pub fn lint(
         }
         if earlier.iter().any(|other| is_other_key(other, certificate)) {
             let message = "has the subject of another certificate here, with another key: API Gateway \
-                           refuses that; give one \
-                           of them another subject";
+                           refuses that; give one of them another subject";
             add(Severity::Refused, Reason::DuplicateSubject, message.to_owned());
             continue;
         }
@@ -414,7 +413,8 @@ mod tests {
         let cases = [
             (format!("{EC} {year}"), vec![]),
             (format!("{EC} {year} -sha512"), vec![]),
-            (format!("{EC} {year} -addext basicConstraints=CA:FALSE"), vec![]), // self-signed client certificates
+            // Self-signed client certificates.
+            (format!("{EC} {year} -addext basicConstraints=CA:FALSE"), vec![]),
             (format!("-newkey rsa:2048 {year}"), vec![]),
             (
                 format!("-newkey rsa:1024 {year}"),

@@ -224,19 +224,28 @@ fn damaged(text: &[u8], others: &[(String, Vec<u8>)], damages: &[Damage]) -> Vec
 proptest! {
     #![proptest_config(crate::cases(500))]
     #[test]
-    fn damage_loses_no_certificate_in_silence(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
+    fn damage_loses_no_certificate_in_silence(
+        which in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 1..6),
+    ) {
         let all = corpus("truststore");
         truststore_is_whole(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }
 
     #[test]
-    fn damage_loses_no_block_in_silence(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
+    fn damage_loses_no_block_in_silence(
+        which in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 1..6),
+    ) {
         let all = [corpus("pem"), corpus("truststore")].concat();
         blocks_are_whole(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }
 
     #[test]
-    fn a_damaged_request_is_refused_or_sound(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
+    fn a_damaged_request_is_refused_or_sound(
+        which in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 1..6),
+    ) {
         let all = corpus("csr");
         request_is_sound(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }

@@ -87,8 +87,8 @@ pub enum ParseError {
     #[error("line {line}: {kind} in binary form, not PEM: {} converts it", kind.conversion("FILE"))]
     Der { line: usize, kind: Kind },
     #[error(
-        "line {line}: base64 of PEM, encoded once too often: base64 -d FILE decodes it (data of a Secret is encoded once, \
-         stringData not at all)"
+        "line {line}: base64 of PEM, encoded once too often: base64 -d FILE decodes it (data of a Secret is \
+         encoded once, stringData not at all)"
     )]
     EncodedPem { line: usize },
     #[error(
@@ -127,8 +127,7 @@ pub enum ParseError {
     NotCertificate { line: usize },
     #[error(
         "line {line}: the settings of this TRUSTED CERTIFICATE exclude TLS clients (clientAuth): leave it \
-         out, or remove \
-         the settings with openssl x509 -in FILE -out NEW"
+         out, or remove the settings with openssl x509 -in FILE -out NEW"
     )]
     NotTrusted { line: usize },
     #[error("line {line}: {kind} where a certificate belongs: {}", kind.way_out())]

@@ -113,10 +113,7 @@ fn check(rule: &Rule) -> Option<(String, String)> {
     ];
     for (field, list, is_right, right) in lists {
         if let Some(wrong) = list.iter().find(|one| !is_right(&filled(one))) {
-            return Some((
-                field.into(),
-                format!("{wrong:?} is invalid: write {right}"),
-            ));
+            return Some((field.into(), format!("{wrong:?} is invalid: write {right}")));
         }
     }
     if let Some(role) = rule.roles.iter().find(|r| !is_role(&r.arn)) {
@@ -178,7 +175,7 @@ fn is_account(text: &str) -> bool {
 
 fn is_role(text: &str) -> bool {
     let parts: Vec<_> = text.splitn(6, ':').collect();
-    let ["arn", _, "iam", "", account, role] = parts[..] else {
+    let ["arn", _, "iam", "", account, role] = parts.as_slice() else {
         return false;
     };
     is_account(account) && role.starts_with("role/") && !role.contains('*')

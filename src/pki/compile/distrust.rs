@@ -213,9 +213,9 @@ impl Distrusted {
         match (error, keys) {
             (Some(error), None) => {
                 let message = format!(
-                    "the distrust has no effect yet: {error}. API Gateway still accepts the \
-                     certificates that this entry should keep out. Put the certificates to distrust there as PEM, or write them into pem of a Distrusted \
-                     entry"
+                    "the distrust has no effect yet: {error}. API Gateway still accepts the certificates \
+                     that this entry should keep out. Put the certificates to distrust there as PEM, or \
+                     write them into pem of a Distrusted entry"
                 );
                 add(Severity::Refused, "", Reason::DistrustUnread, message);
             }
@@ -250,7 +250,8 @@ impl Distrusted {
             let message = format!(
                 "is the certificate of a single client. API Gateway judges issuers only: this certificate is \
                  accepted until {} as long as its issuer, {}, is trusted. Distrust the issuer, or wait for \
-                 the end of the certificate. A self-signed ClientCertificate leaves the truststore when it is deleted",
+                 the end of the certificate. A self-signed ClientCertificate leaves the truststore when it \
+                 is deleted",
                 leaf.not_after, leaf.issuer
             );
             add(Severity::Warning, &leaf.subject, Reason::DistrustsLeaf, message);

@@ -39,7 +39,8 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
     for (authority, count) in forgotten {
         let message = format!(
             "the truststore has no room to remember all that this entry distrusts: {count} keys are \
-             distrusted only as long as its source lists them. Remove Distrusted entries that have served, or authorities"
+             distrusted only as long as its source lists them. Remove Distrusted entries that have served, \
+             or authorities"
         );
         let (severity, reason, subject) = (Severity::Warning, Reason::TooLarge, String::new());
         findings.push(Finding {
@@ -402,20 +403,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_room_authorities_come_first_with_their_chains_and_a_second_time_changes_nothing(
+        fn authorities_come_first_with_their_chains_and_a_second_pass_changes_nothing(
             order in Just(entries().to_vec()).prop_shuffle(),
             trusted in prop::collection::vec(any::<bool>(), 15),
             most in 0usize..16,
             bytes in 0usize..14_000,
             remembered in 0usize..12,
         ) {
-            let sources: Vec<Source> = order.iter().map(|(entry, is_client)| Source { client: *is_client, ..source(&entry.authority, &[]) }).collect();
+            let of_entry = |(entry, is_client): &(Entry, bool)| {
+                Source { client: *is_client, ..source(&entry.authority, &[]) }
+            };
+            let sources: Vec<Source> = order.iter().map(of_entry).collect();
             let entries = order.iter().map(|(entry, _)| entry.clone()).collect();
             let keys = (0..remembered).map(|n| (format!("{n:064x}"), true)).collect();
-            let distrusted: DistrustedKeys = if remembered == 0 { [].into() } else { [("out".to_owned(), keys)].into() };
+            let distrusted: DistrustedKeys =
+                if remembered == 0 { [].into() } else { [("out".to_owned(), keys)].into() };
             let whole = Bundle { entries, distrusted };
-            let known: DistrustedKeys = [("out".to_owned(), [(format!("{:064x}", remembered / 2), true)].into())].into();
-            let living: Vec<&Entry> = whole.entries.iter().zip(&trusted).filter(|(_, trusted)| **trusted).map(|(entry, _)| entry).collect();
+            let known: DistrustedKeys =
+                [("out".to_owned(), [(format!("{:064x}", remembered / 2), true)].into())].into();
+            let living = whole.entries.iter().zip(&trusted).filter(|(_, trusted)| **trusted);
+            let living: Vec<&Entry> = living.map(|(entry, _)| entry).collect();
             let is_client = |entry: &Entry| entry.authority.starts_with("client/");
             let (mut filled, mut findings) = (whole.clone(), vec![]);
             within(most, bytes, &mut filled, &living, &sources, &known, &mut findings);
@@ -428,25 +435,31 @@ mod tests {
             let needed_bytes: usize = needed.iter().map(|e| e.render().len()).sum();
             prop_assert!(size <= bytes.max(needed_bytes) && count <= most.max(needed.len()));
             for entry in filled.entries.iter().filter(|entry| !living.contains(entry) && !is_client(entry)) {
-                let issuer = whole.entries.iter().find(|e| e.certificate.subject_key == entry.certificate.issuer_key);
+                let issuer_key = &entry.certificate.issuer_key;
+                let issuer = whole.entries.iter().find(|e| e.certificate.subject_key == *issuer_key);
                 prop_assert!(issuer.as_ref().is_none_or(is_in), "without its issuer: {entry:?}");
             }
             let out: Vec<&Entry> = whole.entries.iter().filter(|entry| !is_in(entry)).collect();
             let forgotten = remembered - filled.distrusted.get("out").map_or(0, |keys| keys.len());
-            let (of_memory, of_entries): (Vec<_>, Vec<_>) = findings.iter().partition(|f| f.authority == "out");
+            let (of_memory, of_entries): (Vec<_>, Vec<_>) =
+                findings.iter().partition(|f| f.authority == "out");
             prop_assert_eq!(of_memory.len(), usize::from(forgotten > 0));
             if forgotten > 0 && forgotten < remembered {
                 let known = format!("{:064x}", remembered / 2);
-                prop_assert!(filled.distrusted["out"].contains_key(&known), "what is remembered already \
-                                      stays first");
+                let stays = filled.distrusted["out"].contains_key(&known);
+                prop_assert!(stays, "a key recorded already stays first");
             }
-            let told: Vec<_> = of_entries.iter().map(|f| (f.authority.as_str(), f.severity == Severity::Refused)).collect();
-            prop_assert_eq!(told, out.iter().map(|e| (e.authority.as_str(), !is_client(e))).collect::<Vec<_>>());
+            let told = of_entries.iter().map(|f| (f.authority.as_str(), f.severity == Severity::Refused));
+            let told: Vec<_> = told.collect();
+            let expected = out.iter().map(|e| (e.authority.as_str(), !is_client(e)));
+            prop_assert_eq!(told, expected.collect::<Vec<_>>());
             // Each certificate left out lacks room for itself and its chain, even in place of the clients.
-            let clients: usize = filled.entries.iter().filter(|e| is_client(e)).map(|e| e.render().len()).sum();
+            let clients = filled.entries.iter().filter(|e| is_client(e));
+            let clients: usize = clients.map(|e| e.render().len()).sum();
             let clients_count = filled.entries.iter().filter(|e| is_client(e)).count();
             for entry in out.iter().filter(|e| !is_client(e) && e.certificate.self_signed) {
-                prop_assert!(size - clients + entry.render().len() > bytes || count - clients_count + 1 > most, "{entry:?} has room");
+                let (size, count) = (size - clients + entry.render().len(), count - clients_count + 1);
+                prop_assert!(size > bytes || count > most, "{entry:?} has room");
             }
             for entry in out.iter().filter(|e| is_client(e)) {
                 prop_assert!(size + entry.render().len() > bytes || count + 1 > most, "{entry:?} has room");

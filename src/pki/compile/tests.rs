@@ -172,7 +172,7 @@ pub(super) fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
 }
 
 #[test]
-fn in_the_order_of_the_spec_each_once() {
+fn certificates_stand_in_the_order_of_the_spec_each_once() {
     let p = &*POOL;
     let first = run(
         &[
@@ -218,7 +218,7 @@ fn an_authority_that_issued_stays_until_its_leaves_are_over() {
 }
 
 #[test]
-fn overlap_shortens_it() {
+fn an_overlap_shortens_the_stay_of_a_superseded_certificate() {
     let p = &*POOL;
     let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
     let sources = [source("b", &[&p.b])];
@@ -498,7 +498,7 @@ fn a_renewed_certificate_replaces_its_predecessor() {
 }
 
 #[test]
-fn expired_leaves_and_the_last_one_stays() {
+fn an_expired_certificate_leaves_and_the_last_one_stays() {
     let p = &*POOL;
     let first = run(&[source("a", &[&p.short]), source("b", &[&p.b])], None, start());
     let expired = run(
@@ -760,7 +760,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (0usize..3, 0usize..13, prop::option::weighted(0.3, 0usize..13), any::<bool>(), 1i32..120)
-            .prop_map(|(slot, content, beside, issues, leaf_days)| Step::Set { slot, content, beside, issues, leaf_days }),
+            .prop_map(|(slot, content, beside, issues, leaf_days)| {
+                Step::Set { slot, content, beside, issues, leaf_days }
+            }),
         2 => (0usize..3).prop_map(Step::Remove),
         1 => (0usize..3).prop_map(Step::Distrust),
         2 => (0usize..3).prop_map(Step::Break),
@@ -810,7 +812,10 @@ fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves
 proptest! {
     #![proptest_config(crate::cases(200))]
     #[test]
-    fn no_living_leaf_loses_its_issuer(history in prop::collection::vec(step(), 1..25), overlap in prop::option::weighted(0.2, 0i32..40)) {
+    fn no_living_leaf_loses_its_issuer(
+        history in prop::collection::vec(step(), 1..25),
+        overlap in prop::option::weighted(0.2, 0i32..40),
+    ) {
         let overlap = overlap.map(|days| DAY * days);
         let mut slots: [Option<Source>; 3] = [None, None, None];
         let mut leaves: Vec<Living> = Vec::new();
@@ -823,10 +828,14 @@ proptest! {
                     let longest_leaf = Some(DAY * leaf_days);
                     let completing = beside.map(content).unwrap_or_default();
                     let certificates = Ok(content(number));
-                    slots[slot] = Some(Source { issues, longest_leaf, certificates, completing, ..source(name, &[]) });
+                    let source = source(name, &[]);
+                    slots[slot] =
+                        Some(Source { issues, longest_leaf, certificates, completing, ..source });
                 }
                 Step::Remove(slot) => slots[slot] = None,
-                Step::Distrust(slot) => if let Some(source) = &mut slots[slot] { source.state = State::Distrusted },
+                Step::Distrust(slot) => if let Some(source) = &mut slots[slot] {
+                    source.state = State::Distrusted;
+                },
                 Step::Break(slot) => if let Some(source) = &mut slots[slot] {
                     source.certificates = Err(SourceError::Missing);
                 },
@@ -843,15 +852,22 @@ proptest! {
             let next = compile(&CompileInput { sources: &sources, previous, overlap, now });
 
             // Distrust may break living leaves.
-            let gone: Vec<Certificate> = sources.iter().filter(|source| source.state == State::Distrusted).flat_map(|source| {
+            let out = sources.iter().filter(|source| source.state == State::Distrusted);
+            let gone: Vec<Certificate> = out.flat_map(|source| {
                 let mut gone = source.certificates.clone().unwrap_or_default();
                 let there = previous.into_iter().flat_map(|bundle| &bundle.entries);
-                gone.extend(there.filter(|entry| entry.authority == source.authority).map(|entry| entry.certificate.clone()));
+                let there = there.filter(|entry| entry.authority == source.authority);
+                gone.extend(there.map(|entry| entry.certificate.clone()));
                 gone
             }).collect();
-            let remembered = |c: &Certificate| next.bundle.distrusted.values().any(|keys| keys.contains_key(&c.spki_sha256));
-            leaves.retain(|leaf| leaf.until > now && !leaf.chain.iter().any(|c| contains(&gone, c) || remembered(c)));
-            prop_assert!(!next.bundle.entries.iter().any(|entry| remembered(&entry.certificate)), "{:?}", next);
+            let recorded = |c: &Certificate| {
+                next.bundle.distrusted.values().any(|keys| keys.contains_key(&c.spki_sha256))
+            };
+            leaves.retain(|leaf| {
+                leaf.until > now && !leaf.chain.iter().any(|c| contains(&gone, c) || recorded(c))
+            });
+            let is_out = !next.bundle.entries.iter().any(|entry| recorded(&entry.certificate));
+            prop_assert!(is_out, "{:?}", next);
             // A distrust holds until its entry is removed or trusted, for any state of its source.
             for (authority, keys) in previous.into_iter().flat_map(|bundle| &bundle.distrusted) {
                 let now = next.bundle.distrusted.get(authority);
@@ -863,8 +879,12 @@ proptest! {
                 }
             }
             // No stranger comes in with an authority.
-            for entry in next.bundle.entries.iter().filter(|entry| previous.is_none_or(|p| p.find(&entry.certificate).is_none())) {
-                prop_assert!(sources.iter().any(|source| contains(&source.own(&Signatures::default()), &entry.certificate)), "{:?} in {:?}", entry, next);
+            let is_new =
+                |entry: &&Entry| previous.is_none_or(|p| p.find(&entry.certificate).is_none());
+            for entry in next.bundle.entries.iter().filter(is_new) {
+                let certificate = &entry.certificate;
+                let brings = |source: &Source| contains(&source.own(&Signatures::default()), certificate);
+                prop_assert!(sources.iter().any(brings), "{:?} in {:?}", entry, next);
             }
             for source in sources.iter().filter(|source| source.state == State::Distrusted) {
                 let head = source.certificates.as_ref().ok().and_then(|own| own.first());
@@ -875,12 +895,15 @@ proptest! {
                 for leaf in &leaves {
                     for certificate in &leaf.chain {
                         let there = next.bundle.find(certificate);
-                        prop_assert!(there.is_some_and(|entry| entry.certificate.not_after >= leaf.until), "{:?} at {now} in {:#?}", leaf, next);
+                        let lasts = there.is_some_and(|entry| entry.certificate.not_after >= leaf.until);
+                        prop_assert!(lasts, "{:?} at {now} in {:#?}", leaf, next);
                     }
                 }
             }
             for (at, entry) in next.bundle.entries.iter().enumerate() {
-                let twin = next.bundle.entries[..at].iter().any(|other| other.certificate.subject_key == entry.certificate.subject_key);
+                let subject = &entry.certificate.subject_key;
+                let before = &next.bundle.entries[..at];
+                let twin = before.iter().any(|other| other.certificate.subject_key == *subject);
                 prop_assert!(!twin && entry.certificate.not_after > now, "{:#?}", next);
             }
             let read = Bundle::parse(&next.bundle.render()).unwrap();
@@ -889,9 +912,12 @@ proptest! {
             prop_assert_eq!(again.bundle.render(), next.bundle.render());
             prop_assert_eq!(&again.findings, &next.findings, "an unchanged world, an unchanged status");
             let soon = now + SignedDuration::from_secs(30);
-            let passes = |entry: &Entry| entry.certificate.not_after <= soon || entry.keep_until.is_some_and(|until| until <= soon);
+            let passes = |entry: &Entry| {
+                entry.certificate.not_after <= soon || entry.keep_until.is_some_and(|until| until <= soon)
+            };
             if !next.bundle.entries.iter().any(passes) {
-                let again = compile(&CompileInput { sources: &sources, previous: Some(&read), overlap, now: soon });
+                let previous = Some(&read);
+                let again = compile(&CompileInput { sources: &sources, previous, overlap, now: soon });
                 prop_assert_eq!(again.bundle.render(), next.bundle.render(), "only the clock went on");
             }
             issue_leaves(&sources, &next, now, &mut leaves);
@@ -958,12 +984,13 @@ fn leads_up(from: usize, links: &[Link], on: i64, longest: usize) -> bool {
 
 proptest! {
     #![proptest_config(crate::cases(40))]
-    /// Within API Gateway's limits OpenSSL accepts the same leaves from the truststore as from the source.
-    /// This holds now and after any one certificate of the source has expired, for the first compile and for
+    /// OpenSSL accepts every leaf from the truststore that it accepts from the source, within API Gateway's
+    /// limits. This holds now and after any one certificate of the source has expired, for the first compile and for
     /// a later one.
     #[test]
     fn openssl_accepts_from_the_truststore_all_that_it_accepts_from_the_source(
-        links in prop::collection::vec((0..NAMES, 0..NAMES, prop::sample::select(&ENDS[..])), 1..9), later in prop::sample::select(&ENDS[..]),
+        links in prop::collection::vec((0..NAMES, 0..NAMES, prop::sample::select(&ENDS[..])), 1..9),
+        later in prop::sample::select(&ENDS[..]),
     ) {
         let sound = links.iter().all(|(of, ..)| leads_up(*of, &links, 0, MAX_CHAIN));
         prop_assume!(sound);
