@@ -650,8 +650,8 @@ mod tests {
     }
 
     proptest! {
-        /// Grants allow no more certificates than they have slots for. Each decision alone equals the decision
-        /// among all. A decision made while labels are unknown stays once they are known.
+        /// Grants allow no more certificates than they have slots for. Each decision alone equals the
+        /// decision among all. A decision made while labels are unknown stays once they are known.
         #[test]
         fn certificates_and_grants(
             grant_requests in grant_requests(), grants in grants(),

@@ -985,8 +985,8 @@ fn leads_up(from: usize, links: &[Link], on: i64, longest: usize) -> bool {
 proptest! {
     #![proptest_config(crate::cases(40))]
     /// OpenSSL accepts every leaf from the truststore that it accepts from the source, within API Gateway's
-    /// limits. This holds now and after any one certificate of the source has expired, for the first compile and for
-    /// a later one.
+    /// limits. This holds now and after any one certificate of the source has expired, for the first compile
+    /// and for a later one.
     #[test]
     fn openssl_accepts_from_the_truststore_all_that_it_accepts_from_the_source(
         links in prop::collection::vec((0..NAMES, 0..NAMES, prop::sample::select(&ENDS[..])), 1..9),
