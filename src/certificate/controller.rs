@@ -76,8 +76,8 @@ use crate::{
 /// Maximum number of concurrent ClientCertificate reconciles.
 pub const AT_ONCE: usize = 32;
 /// Maximum number of reconciles that kube starts. Reconciles beyond [`AT_ONCE`] wait for a permit, in order.
-/// Further certificates wait in kube's scheduler, which keeps no order and needs half a kilobyte less for each:
-/// so many certificates wait only after a bulk change.
+/// Further certificates wait in kube's scheduler, which keeps no order and needs half a kilobyte less for
+/// each: so many certificates wait only after a bulk change.
 const WAITING: u16 = 512;
 /// Delay of the next reconcile while the watch cache is behind.
 const SOON: Duration = Duration::from_millis(50);
@@ -241,7 +241,11 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
+    tracing::warn!(
+        object = %ObjectRef::from_obj(&*object),
+        error = %logging::chain(error),
+        "reconcile failed"
+    );
     if error.is_final() {
         Next::await_change()
     } else {
@@ -593,8 +597,8 @@ fn start(cert: &ClientCertificate, is_behind: impl FnOnce() -> bool) -> Start {
 /// Permission to issue a certificate.
 #[derive(Debug, PartialEq)]
 enum Admission {
-    /// Allowed with the terms of a grant; `None` when the certificate needs no grant, or requests nothing that
-    /// an authority could certify.
+    /// Allowed with the terms of a grant; `None` when the certificate needs no grant, or requests nothing
+    /// that an authority could certify.
     Allowed(Option<Terms>),
     Refused(Acceptance),
     Unclear(Acceptance),
