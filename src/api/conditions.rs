@@ -1,9 +1,8 @@
-//! The words of both kinds' conditions: types and reasons. Closed on purpose: users write alerts and scripts
-//! against them, so one that is here does not change its meaning, and nothing else ever stands in a
-//! condition.
+//! Types and reasons of both kinds' conditions. The sets are closed: users write alerts and scripts against
+//! these words, so a word here does not change its meaning, and a condition never has another word.
 
-/// Declares a fieldless enum whose variants' names are words that users read, and whose variants'
-/// documentation says when.
+/// Declares a fieldless enum whose variants' names are words that users read. The documentation of a variant
+/// is the word's meaning.
 macro_rules! words {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[doc = $doc:literal])+ $variant:ident,)* }) => {
         $(#[$meta])*
@@ -11,20 +10,20 @@ macro_rules! words {
         pub enum $name { $($(#[doc = $doc])+ $variant,)* }
 
         impl $name {
-            /// Every one, in the order of their declaration.
+            /// All words, in the order of their declaration.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// As it is written.
+            /// Returns the word as users read it.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)* }
             }
 
-            /// The one that is written so; none for words that are not ours.
+            /// Returns the variant of a word; `None` for a word that is not in the set.
             pub fn parse(word: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|known| known.as_str() == word)
             }
 
-            /// What it means: its documentation.
+            /// Returns the meaning of the word: the documentation of the variant.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+).trim_ascii_start(),)* }
             }
@@ -40,40 +39,42 @@ macro_rules! words {
 pub(super) use words;
 
 words! {
-/// `type` of a condition. All are positive but the last three, which are present only while True.
+/// `type` of a condition. All types are positive but the last three, which are present only while True.
 pub enum ConditionType {
-    /// Both kinds: the spec can be understood and is allowed.
+    /// Both kinds: spec is valid and permitted.
     Accepted,
-    /// MtlsDomain: every Secret, ConfigMap, API and stage that the spec names is there and usable.
+    /// MtlsDomain: every Secret, ConfigMap, API and stage that the spec names exists and is usable.
     ResolvedRefs,
     /// MtlsDomain: the server certificate is ISSUED and covers the name.
     CertificateIssued,
-    /// MtlsDomain: the bundle of trusted certificates has been checked, is in S3, and its version is known.
+    /// MtlsDomain: the bundle of trusted certificates is valid and in S3, and the operator knows its version.
     TruststorePublished,
-    /// MtlsDomain: the custom domain is AVAILABLE with that certificate and that truststore version.
+    /// MtlsDomain: the custom domain is AVAILABLE with the server certificate and the published truststore
+    /// version.
     DomainProgrammed,
-    /// MtlsDomain: each mapping is there, and none that should not be.
+    /// MtlsDomain: every mapping of the spec exists, and no mapping that should not exist.
     MappingsProgrammed,
     /// MtlsDomain: the name points at the domain.
     DNSProgrammed,
     /// MtlsDomain: no mapped API answers on its execute-api endpoint.
     BypassClosed,
-    /// MtlsDomain, only while `spec.identity` asks for it or something of it is left to take away: every
-    /// integration of the mapped APIs that takes headers passes them on, and callers cannot send them
-    /// themselves.
+    /// MtlsDomain, only while `spec.identity` is set or the operator has parts of it left to remove: every
+    /// integration of the mapped APIs that takes headers passes the headers on, and callers cannot send these
+    /// headers themselves.
     IdentityPropagated,
-    /// ClientCertificate: the certificate and its key are in the Secret, as the spec says and not due for
-    /// renewal.
+    /// ClientCertificate: the Secret holds the certificate and its key as the spec says, and no renewal is
+    /// due.
     Issued,
-    /// ClientCertificate: its issuer, or itself, is in the truststore version that the domain uses now.
+    /// ClientCertificate: the issuer, or the self-signed certificate itself, is in the truststore version
+    /// that the domain uses now.
     Trusted,
-    /// Both kinds: all of the above.
+    /// Both kinds: all conditions above are True.
     Ready,
     /// MtlsDomain, only while True: a mapped API is also served by a domain without mutual TLS.
     BypassDetected,
-    /// Both kinds, only while True (kstatus): the operator is working towards the spec.
+    /// Both kinds, only while True (kstatus): the operator is working towards the desired state.
     Reconciling,
-    /// Both kinds, only while True (kstatus): nothing will happen until the spec changes.
+    /// Both kinds, only while True (kstatus): the operator makes no progress until the spec changes.
     Stalled,
 }
 }
@@ -82,170 +83,173 @@ words! {
 /// `reason` of a condition.
 pub enum Reason {
     // -- Done. --
-    /// The spec can be understood and is allowed.
+    /// Spec is valid and permitted.
     Accepted,
-    /// Everything that the spec names is there.
+    /// Every object that the spec names exists.
     ResolvedRefs,
-    /// The certificate is there and valid.
+    /// The certificate exists and is valid.
     Issued,
-    /// The truststore is in S3 and the domain can be given its version.
+    /// The truststore is in S3, and the domain can use its version.
     Published,
-    /// AWS is as the spec says.
+    /// AWS is in the desired state.
     Programmed,
-    /// Somebody else's DNS records were seen and are right.
+    /// The operator has verified the DNS records that a user created elsewhere.
     Verified,
-    /// The default endpoints are disabled, and an HTTPS request to them was refused.
+    /// The default endpoints are disabled and rejected an HTTPS request.
     Closed,
     /// The certificate's issuer, or the certificate, is in the truststore that the domain uses.
     Trusted,
-    /// Nothing is missing.
+    /// All resources are in the desired state.
     Ready,
 
-    // -- Waiting: not an error, nothing to be done by anybody. --
-    /// On its way: AWS or the operator is working on it.
+    // -- Waiting: not an error, and no action needed. --
+    /// AWS or the operator is working on the change.
     Progressing,
-    /// An AWS operation that may be called only so often is waiting for its turn; the message says how long
-    /// at most.
+    /// A rate-limited AWS operation is waiting in the queue; the message says for how long at most.
     Queued,
-    /// An earlier step has to be done first; the message names it.
+    /// An earlier step must finish first; the message names the step.
     WaitingForPrerequisite,
-    /// ACM has yet to see the validation record. Minutes as a rule; when it takes longer, check that the
-    /// public DNS delegates to the hosted zone and that no CAA record keeps Amazon out. With `dns.external`,
-    /// create the records that the message lists.
+    /// ACM has not seen the validation record yet. The validation usually takes minutes. When it takes
+    /// longer, check that the public DNS delegates to the hosted zone and that no CAA record excludes Amazon.
+    /// With `dns.external`, create the records that the message lists.
     WaitingForValidation,
-    /// The server certificate has yet to be issued.
+    /// ACM has not issued the server certificate yet.
     WaitingForCertificate,
-    /// The truststore has yet to be published.
+    /// The operator has not published the truststore yet.
     WaitingForTruststore,
-    /// The custom domain has yet to be made, or is UPDATING.
+    /// The custom domain does not exist yet, or is UPDATING.
     WaitingForDomain,
-    /// The mappings have yet to be made.
+    /// The mappings do not exist yet.
     WaitingForMappings,
-    /// The name has yet to point at the domain; with `dns.external`, create the records of
+    /// The name does not point at the domain yet. With `dns.external`, create the records of
     /// `status.dns.records`.
     WaitingForDNS,
-    /// The domain's authority has yet to be made, or to be trusted.
+    /// The domain's authority does not exist yet, or the domain does not trust the authority yet.
     WaitingForAuthority,
-    /// The MtlsDomain has yet to become so far that certificates can be issued or trusted.
+    /// The MtlsDomain cannot issue or trust certificates yet.
     WaitingForDomainTrust,
-    /// Somebody else's part is missing: a deployment of the API that the operator may not make itself
-    /// (`restDeployment`).
+    /// A deployment of the API is missing that the operator is not permitted to make (`restDeployment`).
     WaitingForDeployment,
-    /// The certificate is being issued or renewed.
+    /// The operator is issuing or renewing the certificate.
     Issuing,
-    /// The object is being deleted; the message says what is waited for.
+    /// The object is being deleted; the message says what the operator is waiting for.
     Deleting,
     /// `suspend` is true: the operator leaves everything as it is.
     Suspended,
-    /// `managementPolicy` is Observe: the operator says in `status.plan` what it would do.
+    /// `managementPolicy` is Observe: the operator lists the planned actions in `status.plan`.
     Observing,
 
     // -- The spec has to change. --
     /// The spec contradicts itself or what AWS allows; the message says what to write.
     InvalidSpec,
-    /// No rule of the operator's policy allows this namespace what the message names: a name, zone, Region,
-    /// account, role, bucket, API or certificate. Change that, or ask whoever runs the operator for a rule
-    /// that it fits.
+    /// No rule of the operator's policy permits this namespace to use the name, zone, Region, account, role,
+    /// bucket, API or certificate that the message names. Change the spec, or ask the operator's
+    /// administrator for a rule.
     NotPermitted,
-    /// Another MtlsDomain, which is older, has this domain name in the same account and Region.
+    /// An older MtlsDomain has this domain name in the same account and Region.
     DomainNameClaimed,
-    /// The object's resources are in another account or Region than it now says (annotation
+    /// The object's resources are in another account or Region than the spec says now (annotation
     /// `mtls-operator.io/home`).
     HomeChanged,
     /// The account that the credentials lead to is not the one that the spec names.
     WrongAccount,
     /// The spec asks for more than `clients.maxDuration` of the domain.
     DurationNotAllowed,
-    /// A self-signed certificate would have the subject of another one, or of an authority, in the domain's
-    /// truststore; API Gateway refuses two. Choose another.
+    /// A self-signed certificate would have the subject of another certificate, or of an authority, in the
+    /// domain's truststore. API Gateway rejects two certificates with the same subject. Choose another
+    /// subject.
     SubjectInUse,
 
-    // -- Something that the spec names is missing or unusable. Absent and forbidden read the same. --
-    /// A Secret, ConfigMap, MtlsDomain, ACM certificate, authorizer or Lambda function that the spec names is
-    /// not there, or is not open to this namespace.
+    // -- An object that the spec names is missing or unusable. Absent and forbidden read the same. --
+    /// A Secret, ConfigMap, MtlsDomain, ACM certificate, authorizer or Lambda function that the spec names
+    /// does not exist, or this namespace has no access to it.
     RefNotFound,
-    /// A reference's kind, key or content is not what it should be: Gateway API's `InvalidCACertificateRef`.
+    /// A reference has a wrong kind, key or content: Gateway API's `InvalidCACertificateRef`.
     InvalidCACertificateRef,
-    /// No authority is left to trust: Gateway API's `NoValidCACertificate`. API Gateway needs at least one
+    /// No trusted authority is left: Gateway API's `NoValidCACertificate`. API Gateway needs at least one
     /// certificate.
     NoValidCACertificate,
-    /// An authority's source is broken. Its certificates stay trusted as they were last; the others go on
-    /// changing.
+    /// The source of an authority is broken. The last certificates of that authority stay trusted; changes of
+    /// the other authorities still take effect.
     AuthoritySourceBroken,
     /// The operator may not use an object of another namespace: Gateway API's `RefNotPermitted`.
     RefNotPermitted,
-    /// The domain has no authority of that name, or none that can issue.
+    /// The domain has no authority of that name, or no authority that can issue.
     AuthorityNotFound,
-    /// A generated authority's key is gone while its certificate is trusted. Restore the Secret from its
-    /// backup, or add an authority under another name and point `issuingAuthority` at it. Callers go on being
-    /// served.
+    /// The key of a generated authority is lost while its certificate is trusted. Restore the Secret from its
+    /// backup, or add an authority under another name and set `issuingAuthority` to it. The domain still
+    /// accepts callers.
     AuthorityKeyLost,
-    /// An authority has a new key under the subject of the old one, and API Gateway refuses two certificates
-    /// with one subject: give the new one another subject. Until then the old one stays trusted and nothing
-    /// is issued.
+    /// An authority has a new key under the subject of the old key. API Gateway rejects two certificates with
+    /// the same subject: give the new certificate another subject. Until then the old certificate stays
+    /// trusted and the operator issues nothing.
     AuthoritySubjectReused,
-    /// A mapped API is not in the account and Region.
+    /// A mapped API does not exist in the account and Region.
     ApiNotFound,
     /// A mapped API has no such stage.
     StageNotFound,
     /// A mapped API cannot be served with mutual TLS (WebSocket or private).
     ApiNotSupported,
-    /// No public hosted zone holds the name, or two do; set `dns.route53.hostedZoneId`.
+    /// No public hosted zone holds the name, or two zones do; set `dns.route53.hostedZoneId`.
     HostedZoneNotFound,
-    /// The truststore's bucket is not there; create it with versioning, or set `bucketCreation: IfMissing`.
+    /// The truststore's bucket does not exist; create it with versioning, or set `bucketCreation: IfMissing`.
     BucketNotFound,
-    /// The truststore's bucket is in another Region than the domain: name one in the domain's.
+    /// The truststore's bucket is in another Region than the domain: name a bucket in the domain's Region.
     BucketInOtherRegion,
-    /// The truststore's bucket keeps no versions; enable versioning, so that each change can be told from the
-    /// one before.
+    /// The truststore's bucket has no versioning. Enable versioning: each change of the truststore must have
+    /// a version of its own.
     BucketNotVersioned,
 
-    // -- AWS or somebody else stands in the way. --
-    /// It exists already and has another owner, or none (then `adoptionPolicy: Unowned` takes it over).
+    // -- AWS or another writer prevents the change. --
+    /// The resource exists and has another owner, or none (`adoptionPolicy: Unowned` takes over a resource
+    /// without owner).
     ForeignOwner,
-    /// Somebody else keeps undoing what the operator sets; it has stopped after three repairs, until the spec
-    /// changes. Find out who manages the thing that the message names.
+    /// Another writer keeps reverting the operator's changes. The operator has stopped after three
+    /// corrections, until the spec changes. Find out who manages the resource that the message names.
     ContestedByOther,
-    /// The operator's role lacks a right; the message names the IAM action.
+    /// The operator's role lacks a permission; the message names the IAM action.
     PermissionDenied,
-    /// The operator has no AWS credentials, or AWS does not accept them. Give its ServiceAccount an IAM role,
-    /// by the annotation `eks.amazonaws.com/role-arn` or by a Pod Identity association, and restart its Pods;
-    /// the message has the cause.
+    /// The operator has no AWS credentials, or AWS does not accept its credentials. Give the operator's
+    /// ServiceAccount an IAM role, by the annotation `eks.amazonaws.com/role-arn` or by a Pod Identity
+    /// association, and restart its Pods; the message contains the cause.
     CredentialsMissing,
-    /// The certificate cannot be had: ACM failed, it expired, was revoked, or does not cover the name; the
-    /// message says which.
+    /// The server certificate is not usable: ACM failed to issue it, or it expired, was revoked, or does not
+    /// cover the name; the message says which.
     CertificateFailed,
-    /// API Gateway does not take the truststore, or warns of a certificate in it.
+    /// API Gateway rejects the truststore, or warns of a certificate in it.
     TruststoreRejected,
-    /// The domain's truststore holds as many certificates, or bytes, as API Gateway takes, and this
+    /// The domain's truststore holds as many certificates, or bytes, as API Gateway accepts, and this
     /// self-signed certificate does not fit: authorities come first, then self-signed certificates by age.
-    /// Ask for fewer or shorter names, or have others removed.
+    /// Request fewer or shorter names, or have other certificates removed.
     TruststoreFull,
-    /// Trust would be narrowed: certificates are alive that hang on what is to go; the message names them.
+    /// The change would remove a certificate from the truststore that unexpired certificates depend on; the
+    /// message names these certificates.
     TrustInUse,
-    /// API Gateway does not take the domain as it should be; the message says why.
+    /// API Gateway rejects the desired domain; the message says why.
     DomainRejected,
-    /// AWS does not take the change; the message says why.
+    /// AWS rejects the change; the message says why.
     AwsRejected,
-    /// A quota of the account is used up; the message names it.
+    /// A quota of the account is exhausted; the message names the quota.
     QuotaExceeded,
-    /// AWS or the Kubernetes API server does not answer, or not sensibly. Tried again by itself.
+    /// AWS or the Kubernetes API server does not respond, or its response is unusable. The operator
+    /// retries.
     Unreachable,
-    /// AWS asks to be called less often. Tried again by itself.
+    /// AWS throttles the operator's calls. The operator retries.
     Throttled,
-    /// There is a Secret of that name that the operator did not make. ClientCertificate: choose another
-    /// `secretName`, or remove the Secret. MtlsDomain: it has the name of a generated authority's, and lacks
-    /// its labels, its subject, or the record of its key; it is not trusted and issues nothing. Delete it, or
-    /// use it on purpose: with `secretRef`, in an authority of another name.
+    /// A Secret of that name exists that the operator did not create. ClientCertificate: choose another
+    /// `secretName`, or remove the Secret. MtlsDomain: the Secret has the name of a generated authority's
+    /// Secret and lacks its labels, its subject, or the record of its key; the domain does not trust the
+    /// Secret, and the operator issues nothing with it. Delete the Secret, or use it on purpose: with
+    /// `secretRef`, in an authority of another name.
     SecretNotOwned,
-    /// The MtlsDomain exists no more, or is being deleted.
+    /// The MtlsDomain no longer exists, or is being deleted.
     DomainGone,
 
     // -- The default endpoint. --
     /// `defaultEndpoint: Keep` leaves it open.
     KeptOpen,
-    /// BypassClosed: the default endpoint is disabled, but nothing could be asked whether it still answers.
-    /// DNSProgrammed: `verify` is None, so nobody looked.
+    /// BypassClosed: the default endpoint is disabled, but the operator could not check that it no longer
+    /// answers. DNSProgrammed: `verify` is None, so the operator did not check.
     NotVerified,
     /// The default endpoint is disabled, but still answers.
     StillAnswering,
@@ -258,7 +262,7 @@ pub enum Reason {
 mod tests {
     use super::*;
 
-    /// metav1.Condition's own pattern and limits for types and reasons.
+    /// Pattern and limits of metav1.Condition for types and reasons.
     #[test]
     fn words_are_what_the_api_server_takes() {
         let words = ConditionType::ALL

@@ -1,5 +1,5 @@
-//! The MtlsDomain: spec of one API Gateway custom domain behind mutual TLS. Trust, identity and status have
-//! files of their own.
+//! The MtlsDomain kind: an API Gateway custom domain with mutual TLS. Trust, identity and status are in
+//! modules of their own.
 
 #![allow(clippy::duplicated_attributes)] // misfires on several printcolumns of one type
 
@@ -11,14 +11,14 @@ use super::{
     AssumeRole, DeletionPolicy, Duration, Identity, MtlsDomainStatus, Trust, Truststore, is_default,
 };
 
-/// What the domain should be.
+/// Desired state of the domain.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "mtls-operator.io",
     version = "v1alpha1",
     kind = "MtlsDomain",
     namespaced,
-    doc = "An API Gateway custom domain that answers only callers with a trusted client certificate, with everything that takes: server certificate, truststore, API mappings, DNS, and the default endpoint closed.",
+    doc = "An API Gateway custom domain that accepts only callers with a trusted client certificate. The operator manages its server certificate, truststore, API mappings and DNS records, and disables the APIs' default endpoint.",
     status = "MtlsDomainStatus",
     derive = "PartialEq",
     shortname = "mtd",
@@ -37,9 +37,10 @@ use super::{
 #[x_kube(validation = super::set_at_creation(&["aws", "accountId"], "delete this MtlsDomain and create one for the other account"))]
 #[serde(rename_all = "camelCase")]
 pub struct MtlsDomainSpec {
-    /// The host name that clients call, exact and in lower case. Immutable: API Gateway cannot rename a
-    /// domain. Wildcards are refused: in a Region, across all accounts, API Gateway accepts a certificate
-    /// subject on mutual TLS domains from one issuer only, and wildcard subjects are where that collides.
+    /// Host name that clients call, exact and in lower case, at most 238 characters. Immutable: API Gateway
+    /// cannot rename a domain. The API server rejects wildcards: on mutual TLS domains of a Region, across
+    /// all accounts, API Gateway accepts a certificate subject from one issuer only, and wildcard subjects
+    /// collide there.
     #[x_kube(validation = Rule::new("self == oldSelf").message("domainName is immutable: create another MtlsDomain for the other name"))]
     #[x_kube(validation = Rule::new("!self.contains('*')")
         .message("write one exact host name per MtlsDomain, not a wildcard: API Gateway accepts a \
@@ -50,159 +51,169 @@ pub struct MtlsDomainSpec {
     #[schemars(length(min = 1, max = 238))]
     pub domain_name: String,
 
-    /// Where in AWS the domain lives and who the operator is there. Unset: the operator's own account and
-    /// Region.
+    /// AWS account and Region of the domain, and the operator's role there. Unset: the operator's own account
+    /// and Region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<AwsPlace>,
 
-    /// The certificate that the domain shows to its callers. Unset: `request: {}`; on a domain that is taken
-    /// over, the certificate that is there.
+    /// Certificate that the domain shows to its callers. Unset: `request: {}`; on a domain that the operator
+    /// takes over, the certificate that the domain has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_certificate: Option<ServerCertificate>,
 
-    /// Whose client certificates are let in.
+    /// Authorities whose client certificates the domain accepts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub trust: Trust,
 
-    /// The S3 object with the trusted certificates. Unset: in the operator's bucket.
+    /// S3 object with the trusted certificates. Unset: an object in the operator's bucket.
     // As `dns.external`.
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truststore: Option<Truststore>,
 
-    /// Which API answers under which path; the longest match wins. At most 200.
+    /// Paths of the domain and the API behind each path. At most 200. The longest matching path wins. Unset:
+    /// none.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     #[schemars(length(max = 200))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mappings: Vec<ApiMapping>,
 
-    /// What happens to mappings of the domain that `mappings` does not list: Delete or Keep. Unset: Delete on
-    /// a domain that the operator made; Keep on one taken over, where they are named in the message of
-    /// MappingsProgrammed.
+    /// Fate of the domain's mappings that `mappings` does not list: Delete or Keep. Unset: Delete on a domain
+    /// that the operator created; Keep on a domain that the operator took over, where the message of
+    /// MappingsProgrammed names these mappings.
     #[schemars(with = "UnlistedMappings")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlisted_mappings: Option<UnlistedMappings>,
 
-    /// What happens to the mapped APIs' default endpoint (`https://<api id>.execute-api...`), which does not
-    /// require a client certificate. Disable: it is closed, for all stages of an API, the first time only
-    /// once the domain's own name works; the operator never opens it again, not even when this object is
-    /// deleted (to do so: `aws apigatewayv2 update-api --api-id ... --no-disable-execute-api-endpoint`).
-    /// Keep: it is left as it is, and BypassClosed is False with reason KeptOpen.
+    /// Handling of the mapped APIs' default endpoint (`https://<api id>.execute-api...`), which does not
+    /// require a client certificate. Disable: the operator disables the endpoint for all stages of an API,
+    /// the first time only once the domain's own name works. It never enables the endpoint again, not even
+    /// when this object is deleted (to enable it: `aws apigatewayv2 update-api --api-id ...
+    /// --no-disable-execute-api-endpoint`). Keep: the operator leaves the endpoint as it is, and BypassClosed
+    /// is False with reason KeptOpen. Default: Disable.
     #[serde(default)]
     pub default_endpoint: DefaultEndpoint,
 
-    /// Whether the operator may deploy the mapped stages of a REST API to make its closed default endpoint
-    /// effective. Allow: it deploys once, which publishes every other pending edit of that API too. Never: it
-    /// writes a stage's description again as it is, which AWS says is enough; where the endpoint still
-    /// answers, BypassClosed is False with reason WaitingForDeployment and names the stage.
+    /// Permission to deploy the mapped stages of a REST API, which makes a disabled default endpoint
+    /// effective. Allow: the operator deploys once, which publishes every other pending edit of that API too.
+    /// Never: the operator writes a stage's description again without a change, which is enough according to
+    /// AWS. Where the endpoint still answers, BypassClosed is False with reason WaitingForDeployment and
+    /// names the stage. Default: Never.
     #[serde(default)]
     pub rest_deployment: RestDeployment,
 
-    /// Who makes the name point at the domain. Unset: `route53: {}`.
+    /// Manager of the DNS records that point the name at the domain. Unset: `route53: {}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
 
-    /// Which addresses the domain has: IPv4, or DualStack for IPv4 and IPv6.
+    /// Address types of the domain: IPv4, or DualStack for IPv4 and IPv6. Default: IPv4.
     #[serde(default)]
     pub ip_address_type: IpAddressType,
 
-    /// What the back ends learn about the caller's certificate. Unset: what API Gateway tells Lambda
-    /// functions by itself; other back ends learn nothing.
+    /// Headers with the caller's identity for the back ends. Unset: only the values that API Gateway passes
+    /// to Lambda functions by default; other back ends receive none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
 
-    /// What to do about resources in AWS that exist already. Never: they are not touched, and the conditions
-    /// say ForeignOwner. Unowned: those without any ownership tag are taken over, as long as nobody loses
-    /// access by it. With Never, a custom domain that loses the tag is given it back while everything else
-    /// says that the operator made it: it has the operator's certificate and truststore, and its TXT marker
-    /// stands in Route 53. A certificate that loses the tag is replaced and left alone; records that lose the
-    /// marker stay as they are, also when this object goes.
+    /// Handling of existing AWS resources. Never: the operator does not change existing resources, and the
+    /// conditions have reason ForeignOwner. Unowned: the operator takes over resources without an ownership
+    /// tag, unless a caller would lose access. With Never, the operator restores the ownership tag of a
+    /// custom domain that loses it, as long as everything else shows that the operator created the domain: it
+    /// has the operator's certificate and truststore, and its TXT marker is in Route 53. The operator
+    /// replaces a certificate that loses the tag and does not change that certificate any more. Records that
+    /// lose the marker stay as they are, also when this object is deleted. Default: Never.
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
 
-    /// What becomes of the resources in AWS once this object is deleted. Delete: they are deleted. Retain:
-    /// they stay and carry no ownership tag any longer. Unset: what the operator made is deleted, what it
-    /// took over stays. Buckets, the ACM validation record and the closed default endpoints stay in any case.
+    /// Fate of the AWS resources after this object is deleted. Delete: the operator deletes them. Retain:
+    /// they stay, and the operator removes its ownership tags. Unset: the operator deletes the resources that
+    /// it created and retains the resources that it took over. Buckets, the ACM validation record and the
+    /// disabled default endpoints stay in any case.
     #[schemars(with = "DeletionPolicy")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
-    /// Manage: the operator makes AWS as the spec says. Observe: it writes nothing to AWS, not even to
-    /// delete, and says in `status.plan` what it would do.
+    /// Scope of the operator's writes to AWS. Manage: the operator brings AWS to the desired state. Observe:
+    /// the operator writes nothing to AWS, does not delete either, and lists the planned actions in
+    /// `status.plan`. Default: Manage.
     #[serde(default)]
     pub management_policy: ManagementPolicy,
 
-    /// true: leave everything in AWS as it is, and do not even delete, until this is false again.
+    /// true: the operator leaves everything in AWS as it is, and does not delete either, until this is false
+    /// again. Default: false.
     #[serde(default, skip_serializing_if = "is_default")]
     pub suspend: bool,
 
-    /// Bounds for the ClientCertificates of this domain.
+    /// Limits for the ClientCertificates of this domain. Unset: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<Clients>,
 }
 
-/// Where in AWS, and as whom.
+/// AWS account and Region, and the role to assume.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsPlace {
-    /// AWS Region, for example `eu-west-1`. Unset: the operator's own. Cannot be set, changed or removed
-    /// later.
+    /// AWS Region, for example `eu-west-1`. Unset: the operator's own Region. Cannot be set, changed or
+    /// removed later.
     #[x_kube(validation = Rule::new("self.matches('^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$')").message("write a Region's code, as in eu-west-1"))]
     #[schemars(length(min = 1, max = 32))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
 
-    /// The twelve digits of the AWS account that this domain belongs to: a guard, any other account is
-    /// refused before the first write. Unset: whichever account the credentials lead to. Cannot be set,
-    /// changed or removed later. Quote it in YAML.
+    /// ID of the AWS account that this domain belongs to, twelve digits in quotes. The operator rejects
+    /// credentials of any other account before the first write (reason WrongAccount). Unset: the account of
+    /// the credentials. Cannot be set, changed or removed later.
     #[x_kube(validation = Rule::new("self.matches('^[0-9]{12}$')").message("write the twelve digits of the account in quotes, as in \"123456789012\""))]
     #[schemars(length(min = 1, max = 32))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<String>,
 
-    /// The role to assume for this domain, which is then made in the role's account. Unset: the operator's
-    /// own.
+    /// IAM role that the operator assumes for this domain. The operator creates the domain in the role's
+    /// account. Unset: the operator's own role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
 }
 
-/// The domain's own certificate: exactly one of `request` and `existing`.
+/// Server certificate of the domain: exactly one of `request` and `existing`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[x_kube(validation = Rule::new("has(self.request) != has(self.existing)").message("set exactly one of request and existing; request: {} is the default"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServerCertificate {
-    /// Have the operator request one from ACM, prove the names by DNS records, and watch it. What ACM cannot
-    /// issue is requested again by itself, after three days at first and once a week at last, at once when
-    /// the failed one is deleted in ACM.
+    /// Certificate that the operator requests from ACM. The operator proves control of the names by DNS
+    /// records and monitors the certificate. When ACM cannot issue the certificate, the operator requests
+    /// another certificate: after three days at first, later once a week, and at once when a user deletes the
+    /// failed certificate in ACM.
     // As `dns.external`.
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<CertificateRequest>,
-    /// Use one that is in ACM already. The operator only reads it: it is not tagged, deleted or renewed, and
-    /// a warning is given before it expires.
+    /// Existing ACM certificate. The operator only reads the certificate: it does not tag, delete or renew
+    /// the certificate. It publishes a warning before the certificate expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing: Option<ExistingCertificate>,
 }
 
-/// A public certificate to request from ACM for `domainName`.
+/// Public certificate to request from ACM for `domainName`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateRequest {
-    /// Kind of key: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers that know nothing else. Unset:
-    /// EC_prime256v1. A change requests another certificate and puts it in the first one's place.
+    /// Key algorithm: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers without support for elliptic
+    /// curves. Unset: EC_prime256v1. After a change the operator requests another certificate and replaces
+    /// the first one.
     #[schemars(with = "ServerKeyAlgorithm")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_algorithm: Option<ServerKeyAlgorithm>,
-    /// More host names for the certificate, besides `domainName`, each in a public hosted zone of the account
-    /// unless DNS is external. A change requests another certificate and puts it in the first one's place.
-    /// ACM's default quota is 10 names a certificate, at most 100.
+    /// Additional host names for the certificate, besides `domainName`. Each name must be in a public hosted
+    /// zone of the account unless DNS is external. At most 99. ACM's quota is 10 names a certificate by
+    /// default, and at most 100. After a change the operator requests another certificate and replaces the
+    /// first one. Unset: none.
     #[x_kube(validation = super::host_names())]
     #[schemars(length(max = 99), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_alternative_names: Vec<String>,
 }
 
-/// Key of a requested server certificate, in ACM's words.
+/// Key algorithm of a requested server certificate, in ACM's terms.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(non_camel_case_types)]
 pub enum ServerKeyAlgorithm {
@@ -213,51 +224,51 @@ pub enum ServerKeyAlgorithm {
     /// Elliptic curve P-384.
     #[serde(rename = "EC_secp384r1")]
     EcSecp384r1,
-    /// For callers that know nothing else.
+    /// RSA with 2048 bits, for callers without support for elliptic curves.
     #[serde(rename = "RSA_2048")]
     Rsa2048,
 }
 
-/// A certificate that is in ACM already, in the domain's Region and account.
+/// Existing ACM certificate, in the domain's Region and account.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExistingCertificate {
-    /// Its ARN.
+    /// ARN of the certificate.
     #[x_kube(validation = super::certificate_arn())]
     #[schemars(length(min = 1, max = 2048))]
     pub arn: String,
-    /// ARN of a public ACM certificate for the same name, which proves that the name is yours. Needed when
-    /// the certificate was imported into ACM or issued by AWS Private CA, otherwise to be left out. It must
-    /// stay valid: once expired, API Gateway locks all updates of the domain.
+    /// ARN of a public ACM certificate for the same name, which proves your control of the name. Required
+    /// when the certificate was imported into ACM or issued by AWS Private CA; must be unset otherwise. The
+    /// public certificate must stay valid: after it expires, API Gateway rejects all updates of the domain.
     #[x_kube(validation = super::certificate_arn())]
     #[schemars(length(min = 1, max = 2048))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership_verification_arn: Option<String>,
 }
 
-/// One path of the domain and the API behind it.
+/// Path of the domain and the API behind it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiMapping {
-    /// The path without leading slash: `""` for everything, `orders` for one level, `orders/v2` for several.
-    /// At most 300 characters of letters, digits and `$-_.+!*'(),/`.
+    /// Path without leading slash: `""` for everything, `orders` for one level, `orders/v2` for several. At
+    /// most 300 characters of letters, digits and `$-_.+!*'(),/`.
     #[x_kube(validation = Rule::new("self == '' || self.matches(\"^[a-zA-Z0-9$_.+!*'(),-]+(/[a-zA-Z0-9$_.+!*'(),-]+)*$\")")
         .message("write the path without leading, trailing or double slashes, of letters, digits and $-_.+!*'(), only, as in orders/v2; \"\" is everything"))]
     #[schemars(length(max = 300))]
     pub path: String,
-    /// The API that answers there.
+    /// API that serves the path.
     pub api: MappedApi,
 }
 
-/// One stage of an HTTP or REST API. Which of the two it is the operator finds out by looking.
+/// Stage of an HTTP or REST API. The operator reads from AWS which of the two the API is.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct MappedApi {
-    /// The API's id, the first part of its execute-api host name.
+    /// ID of the API, the first part of its execute-api host name.
     #[x_kube(validation = super::api_id())]
     #[schemars(length(min = 1, max = 64))]
     pub id: String,
-    /// The stage's name; an HTTP API's default stage is `$default`.
+    /// Name of the stage, at most 128 characters. The default stage of an HTTP API is `$default`.
     #[x_kube(validation = Rule::new("self == '$default' || self.matches('^[a-zA-Z0-9_-]+$')").message("write the stage's name only, as in prod or $default"))]
     #[schemars(length(min = 1, max = 128))]
     pub stage: String,
@@ -266,47 +277,49 @@ pub struct MappedApi {
 /// Fate of mappings that the spec does not list.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnlistedMappings {
-    /// They are removed.
+    /// The operator removes these mappings.
     Delete,
-    /// They stay, and are named in the status.
+    /// These mappings stay, and the status names them.
     Keep,
 }
 
-/// Fate of the mapped APIs' default endpoint.
+/// Handling of the mapped APIs' default endpoint.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DefaultEndpoint {
-    /// Closed, so that nobody gets round the client certificate.
+    /// The operator disables the endpoint, so that no caller bypasses the client certificate.
     #[default]
     Disable,
-    /// Left as it is. BypassClosed is then False with reason KeptOpen, and Ready does not wait for it.
+    /// The operator leaves the endpoint as it is. BypassClosed is then False with reason KeptOpen, and Ready
+    /// does not wait for BypassClosed.
     Keep,
 }
 
-/// Whether REST stages may be deployed.
+/// Permission to deploy REST stages.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RestDeployment {
-    /// The operator says which deployment is missing and leaves it to somebody else.
+    /// The operator names the missing deployment and leaves the deployment to a user.
     #[default]
     Never,
     /// The operator deploys.
     Allow,
 }
 
-/// Who makes the name point at the domain: exactly one of `route53` and `external`.
+/// Manager of the DNS records for the domain: exactly one of `route53` and `external`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[x_kube(validation = Rule::new("has(self.route53) != has(self.external)").message("set exactly one of route53 and external; route53: {} is the default"))]
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
-    /// The operator writes the records into Route 53.
+    /// Records that the operator writes into Route 53.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route53: Option<Route53Dns>,
-    /// Somebody else makes the records, which are listed in `status.dns.records` as soon as they are known:
-    /// one or more that prove to ACM whose the names of the server certificate are, which must stay for its
-    /// renewals, and the one that callers come by. Records that the operator made in Route 53 before stay as
-    /// they are, even when this object is deleted, for callers may still come by them: delete them, with the
-    /// TXT record `_mtls-operator.<name>`, when they are no longer needed.
-    // The field with a default stands in etcd since earlier releases: with a merge by fields a server-side
-    // apply of `{}` would leave a null.
+    /// Records that you create elsewhere. The operator lists the records in `status.dns.records` as soon as
+    /// it knows them: the records that prove to ACM your control of the server certificate's names, which
+    /// must stay for ACM's renewals, and the record that points callers at the domain. Records that the
+    /// operator created in Route 53 before stay as they are, even when this object is deleted, because
+    /// callers may still depend on them. Delete these records, with the TXT record `_mtls-operator.<name>`,
+    /// when you no longer need them.
+    // The field with a default is in etcd since earlier releases: with a merge by fields a server-side apply
+    // of `{}` would leave a null.
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalDns>,
@@ -316,44 +329,45 @@ pub struct Dns {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Route53Dns {
-    /// The public hosted zone. Unset: the public zone with the longest name that the domain ends in; needed
-    /// when two zones have that name. When it changes, records are made in the new zone; those in the one
-    /// before stay, and are yours to delete.
+    /// ID of the public hosted zone. Unset: the public zone with the longest name that the domain ends in;
+    /// required when two zones have that name. When the zone changes, the operator creates records in the new
+    /// zone; the records in the old zone stay, and you may delete them.
     #[x_kube(validation = Rule::new("self.matches('^Z[A-Z0-9]+$')").message("write the zone's id only, without /hostedzone/, as in Z0123456789ABCDEFGHIJ"))]
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosted_zone_id: Option<String>,
-    /// The role to assume for Route 53 alone, when the zone is in another account. The operator takes it on
-    /// with its own credentials, not with those of `aws.assumeRole`. Unset: as for the rest of the domain.
+    /// IAM role that the operator assumes for Route 53 alone, for a zone in another account. The operator
+    /// assumes this role with its own credentials, not with the credentials of `aws.assumeRole`. Unset: the
+    /// role of the rest of the domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
 }
 
-/// Records made elsewhere.
+/// Records that a user creates elsewhere.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalDns {
-    /// How the operator convinces itself that callers get to the domain. PublicDNS: it asks public DNS, where
-    /// a CNAME of `status.targetDomainName` counts, at whatever remove, and so do its addresses and nothing
-    /// but its addresses (ALIAS, ANAME, flattened CNAME). Resolvers may go on saying for minutes that a new
-    /// record is not there. None: not at all, for names that the operator's resolver cannot see;
-    /// DNSProgrammed is then taken for true. Unset: PublicDNS.
+    /// Check that callers reach the domain. PublicDNS: the operator queries public DNS. It accepts a CNAME of
+    /// `status.targetDomainName`, also through other CNAMEs, and the addresses of that name when there are no
+    /// others (ALIAS, ANAME, flattened CNAME). Resolvers may cache the absence of a new record for minutes.
+    /// None: no check, for names that the operator's resolver cannot resolve; DNSProgrammed is then assumed
+    /// to be True. Unset: PublicDNS.
     #[schemars(with = "DnsVerification")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<DnsVerification>,
 }
 
-/// How records made elsewhere are checked.
+/// Check of records that a user creates elsewhere.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DnsVerification {
-    /// By asking public DNS.
+    /// The operator queries public DNS.
     #[default]
     PublicDNS,
-    /// Not at all: DNSProgrammed is taken for true. For names that the operator's resolver cannot see.
+    /// No check: DNSProgrammed is assumed to be True. For names that the operator's resolver cannot resolve.
     None,
 }
 
-/// Addresses of the domain.
+/// Address types of the domain.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IpAddressType {
     /// IPv4 only.
@@ -363,32 +377,34 @@ pub enum IpAddressType {
     DualStack,
 }
 
-/// What to do about AWS resources that exist already.
+/// Handling of existing AWS resources.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AdoptionPolicy {
-    /// They are not touched, and the conditions say ForeignOwner.
+    /// The operator does not change existing resources, and the conditions have reason ForeignOwner.
     #[default]
     Never,
-    /// Those without any ownership tag are taken over, as long as nobody loses access by it.
+    /// The operator takes over resources without an ownership tag, unless a caller would lose access.
     Unowned,
 }
 
-/// Whether the operator acts.
+/// Scope of the operator's writes to AWS.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ManagementPolicy {
-    /// It makes AWS as the spec says.
+    /// The operator brings AWS to the desired state.
     #[default]
     Manage,
-    /// It writes nothing to AWS, and says in `status.plan` what it would do.
+    /// The operator writes nothing to AWS and lists the planned actions in `status.plan`.
     Observe,
 }
 
-/// Bounds for the ClientCertificates of a domain.
+/// Limits for the ClientCertificates of a domain.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Clients {
-    /// The longest life a ClientCertificate of this domain may have. Unset: as long as its authority lives.
-    /// One that asks for more is refused; one that asks for nothing gets this when it is shorter than 2160h.
+    /// Maximum validity period of a ClientCertificate of this domain, at least 1h. The operator rejects a
+    /// ClientCertificate with a longer `duration` (reason DurationNotAllowed). A ClientCertificate without
+    /// `duration` gets this period when it is shorter than 2160h. Unset: the validity period of the
+    /// authority.
     #[x_kube(validation = super::duration_of_at_least("1h", "2160h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

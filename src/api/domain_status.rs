@@ -1,15 +1,15 @@
-//! The MtlsDomain's status: what people would otherwise dig for in AWS. Nothing here changes in an unchanged
-//! world.
+//! Status of the MtlsDomain: AWS state that users would otherwise have to query in AWS. The status does not
+//! change while nothing else changes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is, as of the last reconcile.
+/// Observed state, as of the last reconcile.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MtlsDomainStatus {
-    /// The `metadata.generation` that the rest of the status speaks of; -1 before the operator has looked.
+    /// `metadata.generation` that the rest of the status describes; -1 before the first reconcile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -19,32 +19,32 @@ pub struct MtlsDomainStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
-    /// The name that DNS must point at, for example `d-abc123.execute-api.eu-west-1.amazonaws.com`.
+    /// Name that DNS must point at, for example `d-abc123.execute-api.eu-west-1.amazonaws.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_domain_name: Option<String>,
 
-    /// The hosted zone of `targetDomainName`, as an alias record needs it.
+    /// ID of the hosted zone of `targetDomainName`, which an alias record needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosted_zone_id: Option<String>,
 
-    /// The records that somebody else must create, with `dns.external`.
+    /// Records that you must create, with `dns.external`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsState>,
 
-    /// The server certificate.
+    /// Server certificate of the domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateState>,
 
-    /// The truststore that the domain uses now.
+    /// Truststore that the domain uses now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truststore: Option<TruststoreState>,
 
-    /// The API mappings of the spec that are there.
+    /// Existing API mappings of the spec.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mappings: Vec<MappingState>,
 
-    /// With managementPolicy Observe: what would be done, one line each.
+    /// Planned actions with managementPolicy Observe, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<String>,
 }
@@ -53,96 +53,95 @@ pub struct MtlsDomainStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsState {
-    /// One entry each.
+    /// DNS records, one entry each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<DnsRecord>,
 }
 
-/// A DNS record.
+/// DNS record.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsRecord {
     /// Owner name, without trailing dot.
     pub name: String,
-    /// CNAME; or ALIAS for the first name of a zone, where a CNAME cannot be: an alias to another name,
-    /// whatever the DNS provider calls it (ALIAS, ANAME, flattened CNAME).
+    /// CNAME or ALIAS. ALIAS is for the first name of a zone, where a CNAME is not possible: an alias to
+    /// another name, under any name of the DNS provider for it (ALIAS, ANAME, flattened CNAME).
     pub r#type: String,
-    /// What it must say, without trailing dot.
+    /// Value of the record, without trailing dot.
     pub value: String,
 }
 
-/// The server certificate in ACM.
+/// Server certificate in ACM.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateState {
-    /// Its ARN.
+    /// ARN of the certificate.
     pub arn: String,
-    /// ACM's word for its state, for example `PENDING_VALIDATION` or `ISSUED`.
+    /// Status of the certificate in ACM, for example `PENDING_VALIDATION` or `ISSUED`.
     pub status: String,
-    /// When it expires. ACM renews one that was requested from it by itself, under the same ARN, as long as
-    /// its validation records stand in public DNS; one that was imported is renewed by importing its
+    /// Expiry of the certificate. ACM itself renews a certificate that was requested from ACM, under the same
+    /// ARN, as long as its validation records are in public DNS. To renew an imported certificate, import its
     /// successor under the same ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// ACM's word for how it gets on with renewing it, or how the last renewal went: `PENDING_AUTO_RENEWAL`,
-    /// `PENDING_VALIDATION` (it does not find the validation records), `SUCCESS` or `FAILED`. Unset before
-    /// the first renewal, and where ACM does not renew.
+    /// Renewal status in ACM of the current or the last renewal: `PENDING_AUTO_RENEWAL`, `PENDING_VALIDATION`
+    /// (ACM does not find the validation records), `SUCCESS` or `FAILED`. Unset before the first renewal, and
+    /// for a certificate that ACM does not renew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<String>,
-    /// What will go wrong unless somebody does something: a renewal that ACM cannot finish, or the end of the
-    /// certificate, of the one that proves the name, or of the one still in use, within 30 days. Each is told
-    /// in an Event too.
+    /// Problems that need an action of yours: a renewal that ACM cannot finish, or the expiry within 30 days
+    /// of the certificate, of the certificate that proves the name, or of the certificate still in use. The
+    /// operator publishes an Event for each warning too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-/// The truststore object and what is in it.
+/// Truststore object and its contents.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TruststoreState {
-    /// `s3://<bucket>/<key>`.
+    /// URI of the object, `s3://<bucket>/<key>`.
     pub uri: String,
-    /// The S3 version that the domain is pinned to.
+    /// S3 version that the domain is pinned to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// SHA-256 of that version's bytes, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// What API Gateway warned of when it took the truststore, and what the operator itself sees:
-    /// certificates that expire soon or were left out, distrust without effect. At most 100, each of at most
-    /// 1024 bytes.
+    /// Warnings of API Gateway about the truststore, and the operator's own warnings: certificates that
+    /// expire soon or are left out, distrust without effect. At most 100, each of at most 1024 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// The trusted certificates, under the names of their authorities.
+    /// Trusted certificates, under the names of their authorities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorities: Vec<AuthorityStatus>,
 }
 
-/// One trusted certificate.
+/// Trusted certificate.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityStatus {
-    /// Name of the authority in the spec that it belongs to; with `configMapSelector` followed by `/` and the
-    /// ConfigMap's name.
+    /// Name of the certificate's authority in the spec; with `configMapSelector` followed by `/` and the name
+    /// of the ConfigMap.
     pub name: String,
-    /// Its subject (RFC 4514), cut to 1024 bytes.
+    /// Subject of the certificate (RFC 4514), cut to 1024 bytes.
     pub subject: String,
-    /// When it expires. API Gateway does not say so by itself.
+    /// Expiry of the certificate. API Gateway does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// How many ClientCertificates have an unexpired certificate under it, superseded ones included, as of
-    /// the last reconcile of this domain. Unset where the operator cannot know, because it does not issue
-    /// there.
+    /// Number of ClientCertificates with an unexpired certificate under this authority, superseded
+    /// certificates included, as of the last reconcile of this domain. Unset for an authority that the
+    /// operator does not issue under, because the operator cannot know the number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub living_leaves: Option<i32>,
 }
 
-/// One API mapping that is there.
+/// Existing API mapping.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct MappingState {
-    /// As in the spec.
+    /// Path, as in the spec.
     pub path: String,
-    /// API Gateway's id of the mapping.
+    /// ID of the mapping in API Gateway.
     pub id: String,
 }

@@ -1,16 +1,16 @@
-//! The words of Events: every reason that one may have. Closed, as those of conditions are, and for the same
-//! reason; docs/events.md lists them.
+//! Reasons of Events. The set is closed, as the set of condition reasons is, and for the same purpose;
+//! docs/events.md lists it.
 
 use super::conditions::{Reason, words};
 
 words! {
-/// `reason` of an Event about something that no condition says.
+/// `reason` of an Event about something that no condition reports.
 pub enum Notice {
-    /// MtlsDomain: it was let go without AWS, as the annotation `mtls-operator.io/abandon` asks for; the note
-    /// says what may be left there.
+    /// MtlsDomain: the operator released it without AWS, as the annotation `mtls-operator.io/abandon`
+    /// requests; the note says which resources may be left in AWS.
     Abandoned,
-    /// MtlsDomain: it is gone, and what it had in AWS stays as it is (`deletionPolicy`, or
-    /// `managementPolicy: Observe`); the note lists it.
+    /// MtlsDomain: it is deleted, and its resources in AWS stay as they are (`deletionPolicy`, or
+    /// `managementPolicy: Observe`); the note lists the resources.
     Retained,
     /// MtlsDomain: ACM renews the server certificate only once it finds in public DNS the records that the
     /// note lists.
@@ -21,24 +21,24 @@ pub enum Notice {
     CertificateExpiring,
     /// MtlsDomain: the server certificate was renewed, under the same ARN.
     CertificateRenewed,
-    /// ClientCertificate: it was deleted, and what was handed out goes on being accepted; the note says until
+    /// ClientCertificate: it was deleted, and the domain still accepts issued copies; the note says until
     /// when.
     StillAccepted,
     /// ClientCertificate: a renewed self-signed certificate has another serialNumber in its subject than the
-    /// one before.
+    /// previous certificate.
     SubjectChanges,
-    /// ClientCertificate: it could not be issued or renewed; the note says why. Tried again by itself.
+    /// ClientCertificate: the operator could not issue or renew it; the note says why. The operator retries.
     NotIssued,
-    /// ClientCertificate: it was renewed, or issued again because the spec or the authority changed; the note
-    /// says until when it is valid.
+    /// ClientCertificate: the operator renewed it, or issued it again because the spec or the authority
+    /// changed; the note says until when it is valid.
     Renewed,
-    /// MtlsDomain: its deletion does not go on before something else happens; the note says what: `suspend`
-    /// set to false, the certificate no longer in use, API mappings removed, a rule of the operator's policy.
+    /// MtlsDomain: its deletion waits; the note says for what: `suspend` set to false, the certificate no
+    /// longer in use, API mappings removed, a rule of the operator's policy.
     DeletionWaits,
 }
 }
 
-/// `reason` of an Event, and what goes with it. There are no others than [`EventReason::all`].
+/// `reason` of an Event with its type and meaning. [`EventReason::all`] lists all reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventReason {
     word: &'static str,
@@ -47,8 +47,8 @@ pub struct EventReason {
 }
 
 impl EventReason {
-    /// Of an Event about a condition that has turned to this. `None`: it is worth none, because all goes its
-    /// way or is as the spec wants it.
+    /// Returns the Event reason for a condition that changes to `reason`. `None` for a reason without an
+    /// Event: one of progress, of success, or of a state that the spec asks for.
     pub fn of_condition(reason: Reason) -> Option<Self> {
         use Reason::*;
         let is_warning = match reason {
@@ -64,9 +64,9 @@ impl EventReason {
                 return None;
             }
             KeptOpen | NotVerified => return None,
-            // These pass by themselves.
+            // The operator retries.
             Unreachable | Throttled => return None,
-            // Somebody else has to do something.
+            // A user has to act.
             WaitingForDeployment => true,
             InvalidSpec | NotPermitted | DomainNameClaimed | HomeChanged | WrongAccount => true,
             DurationNotAllowed
@@ -93,7 +93,7 @@ impl EventReason {
         })
     }
 
-    /// Every one: the notices, then those of conditions.
+    /// Returns all Event reasons: the notices, then the reasons of conditions.
     pub fn all() -> impl Iterator<Item = Self> {
         let notices = Notice::ALL.iter().copied().map(Self::from);
         notices.chain(Reason::ALL.iter().copied().filter_map(Self::of_condition))
@@ -103,12 +103,12 @@ impl EventReason {
         self.word
     }
 
-    /// Warning or Normal.
+    /// True for type Warning, false for Normal.
     pub fn is_warning(self) -> bool {
         self.is_warning
     }
 
-    /// When there is such an Event.
+    /// Returns the occasion of such an Event.
     pub fn when(self) -> &'static str {
         self.when
     }

@@ -1,4 +1,5 @@
-//! The ClientGrant: which ClientCertificates other namespaces may have for an MtlsDomain of this one.
+//! The ClientGrant kind: permission for other namespaces to request ClientCertificates for an MtlsDomain of
+//! its namespace.
 
 #![allow(clippy::duplicated_attributes)] // misfires on several printcolumns of one type
 
@@ -8,21 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{Duration, Issuance, Namespaces};
 
-/// Who may have which certificates. A certificate has to fit one grant as a whole. What a grant does not name
-/// may not be asked for: a list of names that is left out admits none.
+/// Namespaces and the certificates that they may request. A certificate must fit one grant as a whole. A
+/// grant permits only the names that it lists: an unset list permits none.
 ///
-/// In these lists `*` stands for one or more characters, and never for what names are divided by: in the
-/// subject `.`, `/`, `:` and `@`; in DNS names `.`; in mail addresses `@` and the `.` behind it; in URIs `/`,
-/// `:`, `@`, `?`, `#`, `%` and the `.` of the host (a path with `.` or `..` as a segment fits nothing).
-/// Neither does it stand for `*` itself, so that nobody gets a wildcard name by one. All else is taken
-/// literally, upper and lower case too.
+/// In these lists `*` matches one or more characters, except separators: in the subject `.`, `/`, `:` and
+/// `@`; in DNS names `.`; in mail addresses `@` and the `.` behind it; in URIs `/`, `:`, `@`, `?`, `#`, `%`
+/// and the `.` of the host (a path with `.` or `..` as a segment matches nothing). It does not match `*`
+/// itself either, so that no namespace gets a wildcard name by it. All other characters match literally, in
+/// upper and lower case.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "mtls-operator.io",
     version = "v1alpha1",
     kind = "ClientGrant",
     namespaced,
-    doc = "Allows ClientCertificates of other namespaces for an MtlsDomain of this one. Without one there are none; the domain's own namespace needs none. When it is deleted, narrowed or over, nothing is renewed that it allowed, and self-signed certificates leave the truststore at once; others that were handed out work until they expire.",
+    doc = "Allows other namespaces to request ClientCertificates for an MtlsDomain of its own namespace. The domain's own namespace needs no grant; other namespaces get no certificate without one. After a grant is deleted, narrowed or expired, the operator renews no certificate that only this grant allowed. It removes such a self-signed certificate from the truststore at once; other issued certificates work until they expire.",
     status = "ClientGrantStatus",
     derive = "PartialEq",
     shortname = "mcg",
@@ -54,115 +55,117 @@ use super::{Duration, Issuance, Namespaces};
     .message("with issuance SelfSigned leave out authority: such certificates sign themselves"))]
 #[serde(rename_all = "camelCase")]
 pub struct ClientGrantSpec {
-    /// The MtlsDomain, in this namespace. Immutable.
+    /// MtlsDomain of the grant, in this namespace. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("domainRef is immutable: create another ClientGrant for the other domain"))]
     pub domain_ref: GrantedDomain,
 
-    /// The namespaces whose ClientCertificates it is for. Whoever may label a namespace, or create one of
-    /// such a name, lets it in.
+    /// Namespaces that may request ClientCertificates. Everyone with the right to label a namespace, or to
+    /// create a namespace with such a name, can extend the grant to that namespace.
     pub namespaces: Namespaces,
 
-    /// Common names (CN) that may be asked for, for example `acme-*`. At most 50.
+    /// Common names (CN) that the namespaces may request, for example `acme-*`. 1 to 50.
     #[schemars(length(min = 1, max = 50), inner(length(min = 1, max = 64)))]
     pub common_names: Vec<String>,
 
-    /// DNS names that may be asked for, for example `*.acme.example.com`. At most 50. Unset: none.
+    /// DNS names that the namespaces may request, for example `*.acme.example.com`. At most 50. Unset: none.
     #[schemars(length(max = 50), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
 
-    /// URIs that may be asked for, for example `spiffe://example.com/acme/*`. At most 50. Unset: none.
+    /// URIs that the namespaces may request, for example `spiffe://example.com/acme/*`. At most 50. Unset:
+    /// none.
     #[schemars(length(max = 50), inner(length(min = 1, max = 2048)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uris: Vec<String>,
 
-    /// Mail addresses that may be asked for, for example `*@acme.example.com`. At most 50. Unset: none.
+    /// Mail addresses that the namespaces may request, for example `*@acme.example.com`. At most 50. Unset:
+    /// none.
     #[schemars(length(max = 50), inner(length(min = 1, max = 254)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub email_addresses: Vec<String>,
 
-    /// Organizations (O) that may be asked for. At most 50. Unset: none. As every part of the subject, back
-    /// ends may tell callers apart by it.
+    /// Organizations (O) that the namespaces may request. At most 50. Unset: none. Back ends may identify
+    /// callers by any part of the subject, this part included.
     #[schemars(length(max = 50), inner(length(min = 1, max = 64)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub organizations: Vec<String>,
 
-    /// Organizational units (OU) that may be asked for. At most 50. Unset: none.
+    /// Organizational units (OU) that the namespaces may request. At most 50. Unset: none.
     #[schemars(length(max = 50), inner(length(min = 1, max = 64)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub organizational_units: Vec<String>,
 
-    /// Countries (C) that may be asked for. At most 50. Unset: none.
+    /// Countries (C) that the namespaces may request. At most 50. Unset: none.
     #[schemars(length(max = 50), inner(length(min = 1, max = 64)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub countries: Vec<String>,
 
-    /// Localities (L) that may be asked for. At most 50. Unset: none.
+    /// Localities (L) that the namespaces may request. At most 50. Unset: none.
     #[schemars(length(max = 50), inner(length(min = 1, max = 128)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub localities: Vec<String>,
 
-    /// States or provinces (ST) that may be asked for. At most 50. Unset: none.
+    /// States or provinces (ST) that the namespaces may request. At most 50. Unset: none.
     #[schemars(length(max = 50), inner(length(min = 1, max = 128)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub provinces: Vec<String>,
 
-    /// What certificates it is for: Authority or SelfSigned, which go into the domain's truststore each by
-    /// itself. For both write two grants.
+    /// Issuance that the namespaces may request: Authority or SelfSigned. A self-signed certificate is an
+    /// entry of its own in the domain's truststore. For both, create two grants. Default: Authority.
     #[serde(default)]
     pub issuance: Issuance,
 
-    /// Name of the domain's authority to issue under. Unset: the domain's issuing one, whichever that is; a
-    /// certificate then names none.
+    /// Name of the domain's authority that certificates may name, at most 63 characters. Unset: the domain's
+    /// issuing authority, also after it changes; a certificate must then name no authority.
     #[schemars(length(min = 1, max = 63))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
 
-    /// The longest life that a certificate may ask for, at least 1h. Unset: what the domain allows.
+    /// Maximum validity period of a certificate, at least 1h. Unset: the domain's maximum.
     #[x_kube(validation = super::duration_of_at_least("1h", "720h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Duration>,
 
-    /// How many ClientCertificates it allows at the same time, over all its namespaces; the oldest have the
-    /// places. One that fits a grant without this takes no place. Unset: any number. For a number for each
-    /// namespace write a grant for each.
+    /// Maximum number of ClientCertificates that the grant allows at the same time, over all its namespaces,
+    /// 1 to 100000. The oldest come first. A ClientCertificate that also fits a grant without this field does
+    /// not count. Unset: no maximum. For a maximum in each namespace, create a grant for each namespace.
     #[schemars(range(min = 1, max = 100_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_certificates: Option<u32>,
 
-    /// When it is over, for example `2027-06-30T00:00:00Z`. No certificate lives longer. Unset: never.
+    /// End of the grant, for example `2027-06-30T00:00:00Z`. No certificate is valid longer. Unset: no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
 }
 
-/// An MtlsDomain of the namespace of the object that names it.
+/// Reference to an MtlsDomain in the namespace of the object that names it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantedDomain {
-    /// The MtlsDomain's name.
+    /// Name of the MtlsDomain.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 }
 
-/// What is, as of the last reconcile.
+/// Observed state, as of the last reconcile.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientGrantStatus {
-    /// The `metadata.generation` that the rest of the status speaks of; -1 before the operator has looked.
+    /// `metadata.generation` that the rest of the status describes; -1 before the first reconcile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Accepted, ResolvedRefs (the domain is there) and Ready; Reconciling and Stalled only while True.
+    /// Accepted, ResolvedRefs (the domain exists) and Ready; Reconciling and Stalled only while True.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
-    /// How many ClientCertificates fit it and are there by it.
+    /// Number of ClientCertificates that this grant allows now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<u32>,
 
-    /// When the last of their certificates expires, as they say themselves.
+    /// Latest expiry of these ClientCertificates, according to their own status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest_expiry: Option<Time>,
 }

@@ -1,6 +1,6 @@
-//! The custom resources as users write them: types, schema, CEL rules. Only serde, schemars and kube's derive
-//! here, no client and no AWS. Every doc comment on a field ends up in the CRD and is what `kubectl explain`
-//! prints: the manual.
+//! Custom resource types: fields, schema and CEL rules. The module uses serde, schemars and kube's derive
+//! only: no Kubernetes client and no AWS. Every doc comment on a field becomes the field's description in the
+//! CRD, and `kubectl explain` prints it.
 
 mod certificate;
 pub mod conditions;
@@ -26,15 +26,16 @@ pub use key::*;
 pub use refs::*;
 pub use trust::*;
 
-/// The API group of all kinds.
+/// API group of all kinds.
 pub const GROUP: &str = "mtls-operator.io";
 
-/// A length of time in Go's notation (`2160h`, `1h30m`); the schema admits whole hours, minutes and seconds
-/// only, so that what is read here is never negative and cannot overflow.
+/// Length of time in Go's notation (`2160h`, `1h30m`). The schema admits whole hours, minutes and seconds
+/// only: a parsed value is never negative and never overflows.
 pub use kube::core::Duration;
 
-/// For a duration: whole hours, minutes and seconds, largest unit first, at least `minimum`. The digits are
-/// bounded because kube's parser panics, and CEL's fails, on a number that does not fit.
+/// Returns the rule for a duration: whole hours, minutes and seconds, largest unit first, at least `minimum`.
+/// The rule bounds the number of digits because kube's parser panics, and CEL's parser fails, on a number
+/// that does not fit.
 fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
     Rule::new(format!(
         "self.matches('^([0-9]{{1,6}}h)?([0-9]{{1,6}}m)?([0-9]{{1,9}}s)?$') && self != '' && duration(self) \
@@ -45,9 +46,9 @@ fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
     ))
 }
 
-/// For a spec: an optional field (`path`, from the spec's members inwards) stays as it was at creation, also
-/// when that was unset. Spelled out with `has()` because the API server takes what `?` selects for unbounded
-/// and refuses the rule's cost.
+/// Returns the rule for a spec that keeps an optional field (`path`, from the spec's members inwards) as it
+/// was at creation, also when the field was unset. The rule uses `has()` because the API server estimates the
+/// cost of a `?` selection as unbounded and rejects the rule.
 fn set_at_creation(path: &[&str], instead: &str) -> Rule {
     let has = |spec: &str| {
         let member = |depth| format!("has({spec}.{})", path[..=depth].join("."));
@@ -63,13 +64,15 @@ fn set_at_creation(path: &[&str], instead: &str) -> Rule {
     .field_path(format!(".{field}"))
 }
 
-/// For a list of host names, a leading wildcard label allowed.
+/// Returns the rule for a list of host names, with or without a leading wildcard label.
 fn host_names() -> Rule {
-    Rule::new("self.all(n, n.matches('^([*][.])?([a-z0-9_]([a-z0-9_-]*[a-z0-9])?[.])*[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))")
-        .message("write host names in lower case, without scheme, port or trailing dot, as in api.example.com")
+    const NAME: &str = "^([*][.])?([a-z0-9_]([a-z0-9_-]*[a-z0-9])?[.])*[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+    Rule::new(format!("self.all(n, n.matches('{NAME}'))")).message(
+        "write host names in lower case, without scheme, port or trailing dot, as in api.example.com",
+    )
 }
 
-/// For the ARN of an ACM certificate.
+/// Returns the rule for the ARN of an ACM certificate.
 fn certificate_arn() -> Rule {
     Rule::new("self.matches('^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$')").message(
         "write the whole ARN of an ACM certificate, as in \
@@ -77,13 +80,13 @@ fn certificate_arn() -> Rule {
     )
 }
 
-/// For the id of an API.
+/// Returns the rule for the ID of an API.
 fn api_id() -> Rule {
     Rule::new("self.matches('^[a-z0-9]+$')")
         .message("write the API's id only, the first part of its execute-api host name, as in a1b2c3d4e5")
 }
 
-/// For the size of a key beside its algorithm.
+/// Returns the rule for the size of a key with its algorithm.
 fn key_size() -> Rule {
     Rule::new(
         "!has(self.size) || (has(self.algorithm) && self.algorithm == 'RSA' ? self.size in [2048, 3072, \
@@ -93,9 +96,10 @@ fn key_size() -> Rule {
     .field_path(".size")
 }
 
-/// The CustomResourceDefinitions, as they are installed.
+/// Returns the CustomResourceDefinitions as the operator's users install them.
 ///
-/// Use this and never `CustomResourceExt::crd()` alone: see [`finish`] for what that one lacks.
+/// Callers use this function and never `CustomResourceExt::crd()` alone, which lacks the changes of
+/// [`finish`].
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         finish(MtlsDomain::crd()),
@@ -104,7 +108,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     ]
 }
 
-/// The files of `crds/`: name and YAML of each.
+/// Returns the name and the YAML of each file of `crds/`.
 pub fn crds() -> Vec<(String, String)> {
     let file = |crd: CustomResourceDefinition| {
         let yaml = serde_saphyr::to_string(&crd).expect("a CRD is plain data");
@@ -115,15 +119,16 @@ pub fn crds() -> Vec<(String, String)> {
     definitions().into_iter().map(file).collect()
 }
 
-/// What the derive cannot say.
+/// Completes a CRD with settings that the derive macro cannot express.
 ///
-/// - A new object's status is `{observedGeneration: -1}`, so that nothing (kstatus, Argo CD) takes an object
-///   that nobody has looked at for ready.
-/// - No field is nullable: the API server then drops a null (`region:` with nothing behind it, as templates
-///   write), so that unset is one thing, for CEL's `has()` and for the Rust types.
-/// - A schema that refuses unknown fields is refused itself: the API server drops those that it does not
-///   know.
-/// - Descriptions flow: the line breaks of a doc comment are the source's, not the reader's.
+/// - The default status of a new object is `{observedGeneration: -1}`. Tools (kstatus, Argo CD) therefore do
+///   not report an object as ready before the operator's first reconcile.
+/// - No field is nullable. The API server drops a null (`region:` without a value, as templates write it), so
+///   that an unset field has one form, for CEL's `has()` and for the Rust types.
+/// - The schema does not forbid unknown fields, because the API server rejects such a schema. It drops
+///   unknown fields itself.
+/// - Descriptions have no line breaks within a paragraph: the line breaks of a doc comment belong to the
+///   source.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is plain data");
     tidy(&mut crd);

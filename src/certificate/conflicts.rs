@@ -1,11 +1,11 @@
-//! Two self-signed certificates of one domain that want one subject, which API Gateway takes only once: the
-//! older object has it. Pure.
+//! Conflicts between self-signed certificates of one domain with the same subject, which API Gateway accepts
+//! only once: the older object wins. Pure.
 use kube::ResourceExt;
 
 use super::desired::domain_key;
 use crate::api::{ClientCertificate, Issuance};
 
-/// The object that has the claim on `me`'s subject, when that is another one.
+/// Returns the object that wins the conflict about `me`'s subject; `None` when `me` wins.
 pub fn winner<'a>(
     me: &ClientCertificate,
     all: impl IntoIterator<Item = &'a ClientCertificate>,
@@ -16,7 +16,7 @@ pub fn winner<'a>(
         .min_by_key(|c| age(c))
 }
 
-/// Whether another one wants this subject in the truststore of the same domain.
+/// True when the other certificate requests the same subject in the truststore of the same domain.
 pub fn wants_the_same(me: &ClientCertificate, other: &ClientCertificate) -> bool {
     other.spec.issuance == Issuance::SelfSigned
         && other.metadata.deletion_timestamp.is_none()
@@ -25,7 +25,7 @@ pub fn wants_the_same(me: &ClientCertificate, other: &ClientCertificate) -> bool
         && subject(other) == subject(me)
 }
 
-/// As API Gateway and every TLS library compare names: case and repeated spaces do not count.
+/// Returns the subject as API Gateway and every TLS library compare names: without case and repeated spaces.
 fn subject(cert: &ClientCertificate) -> Vec<Vec<String>> {
     let Some(s) = &cert.spec.subject else {
         return vec![];
@@ -65,13 +65,15 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
             "metadata": {"name": name, "namespace": "ns", "uid": name, "creationTimestamp": created},
-            "spec": {"domainRef": {"name": domain}, "issuance": issuance, "subject": {"commonName": common_name}},
+            "spec": {
+                "domainRef": {"name": domain}, "issuance": issuance, "subject": {"commonName": common_name}
+            },
         }))
         .unwrap()
     }
 
     #[test]
-    fn the_older_wins() {
+    fn the_older_certificate_wins_the_conflict() {
         let (one, two) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
         let mut gone = certificate("gone", one, "fourth", "d", "SelfSigned");
         gone.metadata.deletion_timestamp = gone.metadata.creation_timestamp.clone();

@@ -1,5 +1,6 @@
-//! Runs the stages of a `ClientCertificate` one after the other, wakes up when its Secret, its issuer or its
-//! domain's trust changes, and says when to reconcile again.
+//! Controller of `ClientCertificate` objects. It runs the stages of a reconcile one after the other. It
+//! requeues a certificate when its Secret, its issuer or its domain's trust changes, and at the time of the
+//! next due step.
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -72,26 +73,28 @@ use crate::{
     },
 };
 
-/// Certificates that are looked at at the same time.
+/// Maximum number of concurrent ClientCertificate reconciles.
 pub const AT_ONCE: usize = 32;
-/// That wait for their turn. The others wait where no order is kept, and half a kilobyte less of each: it is
-/// by bulk that there are so many, and that ends.
+/// Maximum number of reconciles that kube starts. Reconciles beyond [`AT_ONCE`] wait for a permit, in order.
+/// Further certificates wait in kube's scheduler, which keeps no order and needs half a kilobyte less for
+/// each: so many certificates wait only after a bulk change.
 const WAITING: u16 = 512;
-/// Until the next reconcile while the watch is behind.
+/// Delay of the next reconcile while the watch cache is behind.
 const SOON: Duration = Duration::from_millis(50);
-/// First wait after a failure, then twice as long each time.
+/// Delay after a first failure. Each further failure doubles the delay, up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
-/// Before anything that the clock brings.
+/// Minimum delay of a timed requeue.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-/// Between two reconciles of a renewal that is due and has to wait.
+/// Delay between two reconciles of a renewal that is due and has to wait.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
-/// How long a reconcile waits at most for the watch to show the status that the reconcile before it wrote.
+/// Maximum time that a reconcile waits for the watch cache to show the status that the previous reconcile
+/// wrote.
 const LATE_WATCH: Duration = Duration::from_secs(5);
-/// How old a certificate is when all of the same age are known.
+/// Age of a certificate at which all certificates of the same age are in the cache.
 const SETTLED: SignedDuration = SignedDuration::from_secs(3);
-/// After a start it takes domains so long to be looked at for the first time. That nothing is known of them
-/// until then is not worth a word in the status of each of their certificates.
+/// Time after a start in which the domains have their first reconcile. Until then the operator does not know
+/// their trust, and does not write that into the status of each of their certificates.
 const FIRST_RECONCILES: Duration = Duration::from_secs(10);
 
 pub type Guard = DeserializeGuard<ClientCertificate>;
@@ -110,25 +113,27 @@ pub struct Ctx {
     pub due_queue: DueQueue,
     pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
-    /// When it began to lead.
+    /// Time at which this process became the leader.
     pub started: Instant,
-    /// How long a truststore version must have been in use before every server of AWS has it.
+    /// Time that a truststore version must have been in use before every server of AWS has it.
     pub propagation: SignedDuration,
     pub states: Mutex<HashMap<String, ReconcileState>>,
 }
 
-/// What is kept of one object between two reconciles, by UID. All of it may be lost: it saves writes and
-/// decides nothing.
+/// State of one object between two reconciles, by UID. It saves writes and decides nothing: the operator may
+/// lose all of it.
 #[derive(Default)]
 pub struct ReconcileState {
-    /// Failures in a row.
+    /// Number of consecutive failures.
     failures: u32,
-    /// It has not been Ready yet, as far as we have seen it from its beginning.
+    /// True when this process has seen the object from its creation on, and the object has not been Ready
+    /// yet.
     is_new: bool,
-    /// When we last wrote its status, and over which version of the object: while the watch shows that one,
-    /// it is behind.
+    /// Version of the object over which this process wrote the status last, and the time of that write. While
+    /// the watch cache shows this version, the cache is behind.
     wrote_over: Option<(Option<String>, Instant)>,
-    /// The version of its Secret that we wrote last: that this one is there is no news.
+    /// Version of the Secret that this process wrote last. The arrival of this version in the cache is no
+    /// change.
     wrote_secret: Option<String>,
 }
 
@@ -142,7 +147,7 @@ pub struct Watches {
     pub active_trust: UnboundedReceiver<DomainKey>,
 }
 
-/// Runs until `stop`; reconciles that are under way are finished.
+/// Runs the controller until `stop`, and finishes running reconciles first.
 pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     let (by_domain, by_conflict, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
     let (by_grant, by_namespace) = (ctx.clone(), ctx.clone());
@@ -156,7 +161,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         .flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
     let (used, heartbeat) = (ctx.clone(), ctx.heartbeat.clone());
     heartbeat.record(metrics::Controller::Certificate);
-    // News of the same stream: what a subscriber remembers of each of thousands is kept once.
+    // The certificates that share slots come from the same stream: a subscriber of its own would keep state
+    // for each of thousands of certificates a second time.
     let (share_slots, sharing) = unbounded();
     let certificates = watches
         .certificates
@@ -175,7 +181,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
             }),
             move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
         )
-        // One that goes may free a subject.
+        // The deletion of a certificate may free a subject.
         .watches_shared_stream(watches.certificates.subscribe(), move |c| {
             conflicting(&c, &by_conflict)
         })
@@ -204,7 +210,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
     heartbeat.end(metrics::Controller::Certificate);
 }
 
-/// Before the reconcile, so that nothing which happens to a Secret after it is missed.
+/// Updates the index before the reconcile, so that the controller misses no later change of a Secret.
 fn index_secrets(c: &Guard, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
     if is_there(c, ctx) {
@@ -214,7 +220,8 @@ fn index_secrets(c: &Guard, ctx: &Ctx) {
     }
 }
 
-/// Nothing but this Event says that a certificate lives on: its object has no finalizer, and is gone.
+/// Publishes an Event that the issued certificate stays valid. The object has no finalizer and is gone, so
+/// that only this Event reports it.
 async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
     if is_there(&c, ctx) {
@@ -222,7 +229,7 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     }
     ctx.states
         .lock()
-        .expect("nobody panics while holding it")
+        .expect("no holder of the lock panics")
         .remove(&cert.uid().unwrap_or_default());
     ctx.due_queue.remove(&cert.uid().unwrap_or_default());
     ctx.grant_index.forget(cert);
@@ -234,7 +241,11 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
 }
 
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
+    tracing::warn!(
+        object = %ObjectRef::from_obj(&*object),
+        error = %logging::chain(error),
+        "reconcile failed"
+    );
     if error.is_final() {
         Next::await_change()
     } else {
@@ -248,7 +259,8 @@ impl ReconcileState {
         self.wrote_secret = Some(version.to_owned());
     }
 
-    /// Whether an object of this version is the one that we wrote over a moment ago.
+    /// True when `version` is the version of the object over which this process wrote the status a moment
+    /// ago.
     fn is_behind(&mut self, version: Option<&String>, now: Instant) -> bool {
         self.wrote_over
             .take_if(|(over, at)| over.as_ref() != version || now.duration_since(*at) > LATE_WATCH);
@@ -269,7 +281,7 @@ impl Ctx {
         change(
             self.states
                 .lock()
-                .expect("nobody panics while holding it")
+                .expect("no holder of the lock panics")
                 .entry(uid.to_owned())
                 .or_default(),
         )
@@ -282,43 +294,45 @@ impl Ctx {
         })
     }
 
-    /// Whether what is there of the Secret is what the last reconcile of that certificate wrote.
+    /// True when the cached version of the Secret is the version that the last reconcile of that certificate
+    /// wrote.
     pub(super) fn wrote(&self, cert: &ObjectRef<Guard>, secret: &PartialObjectMeta<Secret>) -> bool {
         let is_there = self.secrets.get(&ObjectRef::from_obj(secret)).is_some();
         let uid = self.certificates.get(cert).and_then(|cert| cert.uid());
-        let state = self.states.lock().expect("nobody panics while holding it");
+        let state = self.states.lock().expect("no holder of the lock panics");
         let wrote = uid.and_then(|uid| state.get(&uid)?.wrote_secret.as_ref());
         is_own_write(is_there, wrote, secret.metadata.resource_version.as_ref())
     }
 
-    /// Whether the watch has yet to show the status that we wrote last: what is computed from the one before
-    /// would be written twice.
+    /// True while the watch cache does not show the status that this process wrote last. A reconcile from the
+    /// older status would write the status a second time.
     fn is_behind(&self, cert: &ClientCertificate) -> bool {
-        let mut state = self.states.lock().expect("nobody panics while holding it");
+        let mut state = self.states.lock().expect("no holder of the lock panics");
         let known = cert.uid().and_then(|uid| state.get_mut(&uid));
         known.is_some_and(|m| m.is_behind(cert.metadata.resource_version.as_ref(), Instant::now()))
     }
 
-    /// What the watch has shown long since is nothing to keep of thousands.
+    /// Drops the entries of old writes, which the watch cache has shown long since.
     pub(super) fn forget_old_writes(&self) {
-        let mut state = self.states.lock().expect("nobody panics while holding it");
+        let mut state = self.states.lock().expect("no holder of the lock panics");
         state.retain(|_, m| m.is_worth_keeping(Instant::now()));
         state.shrink_to_fit();
     }
 
-    /// Makes no entry: of thousands with which all is well there is nothing to keep.
+    /// Resets the failures of a certificate. Adds no entry: the map has no entries for the thousands of
+    /// certificates without a failure.
     fn succeeded(&self, uid: &str) {
         if let Some(known) = self
             .states
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no holder of the lock panics")
             .get_mut(uid)
         {
             known.failures = 0;
         }
     }
 
-    /// Nothing else may wake the certificate until then.
+    /// Requeues the certificate at the time `at`. Until then, no other event may cause a reconcile.
     fn requeue_at(&self, uid: &str, at: Option<Timestamp>, now: Timestamp) -> Next {
         let near = at.filter(|at| !self.due_queue.put(uid, *at, now));
         let wait = |at: Timestamp| {
@@ -351,14 +365,14 @@ impl Ctx {
     }
 }
 
-/// Delay before the next reconcile of a certificate after so many failures in a row.
+/// Delay before the next reconcile of a certificate after `failures` consecutive failures.
 fn retry_after(failures: u32) -> Duration {
     FIRST_RETRY
         .saturating_mul(1 << failures.saturating_sub(1).min(10))
         .min(LAST_RETRY)
 }
 
-/// True when the Secret `is_there`, in the version that we `wrote` last.
+/// True when the Secret `is_there`, in the version that this process `wrote` last.
 fn is_own_write(is_there: bool, wrote: Option<&String>, version: Option<&String>) -> bool {
     is_there && wrote.is_some() && wrote == version
 }
@@ -367,7 +381,7 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let Some(_permit) = ctx.concurrency.acquire().await else {
         return Ok(Next::await_change());
     };
-    // It may have changed while others were looked at, or gone.
+    // The object may have changed, or been deleted, while this reconcile waited for its permit.
     let Some(object) = ctx.certificates.get(&ObjectRef::from_obj(&*object)) else {
         return Ok(Next::await_change());
     };
@@ -441,7 +455,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         ctx.active_trust.is_known(&d.domain),
         ctx.started.elapsed(),
     ) {
-        return Ok(Next::requeue(FIRST_RECONCILES)); // or when the domain has been looked at
+        return Ok(Next::requeue(FIRST_RECONCILES)); // or after the domain's first reconcile
     }
     let trust = ctx.active_trust.trust(&d.domain);
     if let Some(Refused { reason, message }) = subject_in_use(cert, &d, trust.as_ref(), ctx) {
@@ -473,7 +487,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     };
     let uid = cert.uid().unwrap_or_default();
     let done = match apply(&apply_context, &plan, &observed, now).await {
-        // Somebody wrote the Secret first: look at what they wrote.
+        // Another writer wrote the Secret first: reconcile again with the written Secret.
         Err(execute::Error::Kubernetes(error)) if error.is_conflict() => {
             return Ok(Next::requeue(ctx.retry(&uid)));
         }
@@ -481,14 +495,13 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     };
     if let (Ok(_), Some(Action::Stage { revision: 2.. })) = (&done, &plan.action) {
         let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API \
-                    Gateway takes a subject only once: back \
-                    ends should match the CN";
+                    Gateway takes a subject only once: back ends should match the CN";
         ctx.events
             .publish(&cert.object_ref(&()), Notice::SubjectChanges, "Renew", note)
             .await;
     }
     match done {
-        // What it waits for now is for the next reconcile to say.
+        // The next reconcile reports what the certificate waits for now.
         Ok(None) if matches!(plan.action, Some(Action::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
         Ok(Some(Issued {
             leaf,
@@ -547,7 +560,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             };
             let step_conditions: Vec<_> = plan.step_conditions.into_iter().map(failed).collect();
             say(&accepted, &step_conditions, None).await?;
-            // Of a first failure Ready speaks; a renewal that fails leaves Ready as it is.
+            // Ready reports a first failure; a failed renewal does not change Ready.
             if !issued_says(&old, &message) {
                 ctx.events
                     .publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message)
@@ -558,12 +571,12 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     }
 }
 
-/// First decision of a reconcile of a certificate.
+/// First decision of a certificate's reconcile.
 #[derive(Debug, PartialEq)]
 enum Start {
-    /// The certificate is deleted: its Secret goes with it or stays, as its owner reference says.
+    /// The certificate is being deleted: its owner reference decides about the Secret.
     Nothing,
-    /// The cache has yet to show the status that was written last.
+    /// The watch cache does not show the last written status yet.
     AwaitCache,
     Suspend,
     Go,
@@ -581,21 +594,24 @@ fn start(cert: &ClientCertificate, is_behind: impl FnOnce() -> bool) -> Start {
     }
 }
 
-/// Answer to whether a certificate may be issued.
+/// Permission to issue a certificate.
 #[derive(Debug, PartialEq)]
 enum Admission {
-    /// By the terms of a grant; `None`: it takes none, or asks for nothing that could be certified.
+    /// Allowed with the terms of a grant; `None` when the certificate needs no grant, or requests nothing
+    /// that an authority could certify.
     Allowed(Option<Terms>),
     Refused(Acceptance),
     Unclear(Acceptance),
 }
 
-/// `fit`: what the grants say of a certificate in another namespace than its domain's.
+/// Returns the admission of a certificate. `decision`: result of the grants for a certificate in another
+/// namespace than its domain's.
 fn admission(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decision>) -> Admission {
     match is_cross_namespace(cert).then(decision).flatten() {
         Some(Decision::Denied(message)) => {
-            let message =
-                format!("{message}. Until then nothing is issued or renewed; a Secret that is there stays");
+            let message = format!(
+                "{message}. Until then the operator issues and renews nothing; an existing Secret stays"
+            );
             Admission::Refused(Acceptance::Refused {
                 reason: Reason::RefNotPermitted,
                 message,
@@ -633,13 +649,15 @@ fn unsettled(cert: &ClientCertificate, terms: Option<&Terms>, now: Timestamp) ->
     (now < settled).then(wait)
 }
 
-/// True when a certificate may learn of its domain: of another namespace, only one that is granted. One that
-/// asks for nothing that could be certified has no grant, and learns nothing.
+/// True when the status of a certificate may contain information about its domain. A certificate in another
+/// namespace needs a grant for that. A certificate that requests nothing an authority could certify has no
+/// grant.
 fn may_know_domain(cert: &ClientCertificate, terms: Option<&Terms>) -> bool {
     terms.is_some() || !is_cross_namespace(cert)
 }
 
-/// A spec that cannot be served; only of its duration the domain may come to think otherwise.
+/// Acceptance of a refused spec. Only a refused duration may become valid without a change of the spec: when
+/// the domain's limit changes.
 fn not_served(Refused { reason, message }: Refused) -> Acceptance {
     Acceptance::Refused {
         reason,
@@ -648,13 +666,14 @@ fn not_served(Refused { reason, message }: Refused) -> Acceptance {
     }
 }
 
-/// True while a certificate waits for its domain's first reconcile after a start: until then its trust is not
-/// known.
+/// True while a certificate waits for its domain's first reconcile after a start: until then the operator
+/// does not know the domain's trust.
 fn awaits_domain(is_there: bool, is_known: bool, since_start: Duration) -> bool {
     is_there && !is_known && since_start < FIRST_RECONCILES
 }
 
-/// A self-signed certificate whose subject somebody else has in the truststore, or will have.
+/// Returns the refusal of a self-signed certificate whose subject another certificate or an authority has in
+/// the truststore, or will have.
 fn subject_in_use(
     cert: &ClientCertificate,
     d: &Desired,
@@ -662,20 +681,21 @@ fn subject_in_use(
     ctx: &Ctx,
 ) -> Option<Refused> {
     if !d.self_signed {
-        return None; // before anything that looks at each of thousands
+        return None; // before the scan of thousands of certificates
     }
     let (state, now) = (ctx.certificates.state(), Timestamp::now());
     let all = state.iter().filter_map(|c| c.0.as_ref().ok());
     contested(cert, d, trust, all, |c| ctx.grant_index.decide(c, now))
 }
 
-/// True for a certificate with a claim on its subject: of another namespace, one that is or may be granted.
+/// True for a certificate with a claim on its subject. A certificate in another namespace has a claim only
+/// with a grant, or while the grants are unknown.
 fn has_claim(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decision>) -> bool {
     !is_cross_namespace(cert) || matches!(decision(), Some(Decision::Allowed(_) | Decision::Unknown(_)))
 }
 
-/// Refusal of a self-signed certificate because an older one of `all` with a claim on its subject, or an
-/// authority, has it. `fit`: what the grants say of a certificate.
+/// Returns the refusal of a self-signed certificate when an older certificate of `all` with a claim on its
+/// subject, or an authority, has the subject. `decision`: result of the grants for a certificate.
 fn contested<'a>(
     cert: &ClientCertificate,
     d: &Desired,
@@ -684,7 +704,7 @@ fn contested<'a>(
     decision: impl Fn(&ClientCertificate) -> Option<Decision>,
 ) -> Option<Refused> {
     let all = all.filter(|c| conflicts::wants_the_same(cert, c) && has_claim(c, || decision(c)));
-    // Who has it in another namespace is not this namespace's to know.
+    // The message does not name a certificate of another namespace.
     let winner = conflicts::winner(cert, all).map(|c| match c.namespace() == cert.namespace() {
         true => format!("ClientCertificate {}", c.name_any()),
         false => "ClientCertificate of another namespace".into(),
@@ -704,15 +724,15 @@ fn contested<'a>(
     })
 }
 
-/// What is in the Secret now.
+/// Leaf that an action has written into the Secret.
 struct Issued {
     leaf: Certificate,
     revision: i64,
-    /// Of the Secret, when nothing is to be done with it any more.
+    /// Version of the written Secret; `None` when another reconcile of the Secret follows.
     version: Option<String>,
 }
 
-/// Does what the plan says. What was issued into the Secret, or swapped in.
+/// Applies the plan's action. Returns the leaf that was issued into the Secret, or swapped in.
 async fn apply(
     apply_context: &ApplyContext<'_>,
     plan: &Plan,
@@ -747,7 +767,7 @@ async fn apply(
                     version: None,
                 }))
             }
-            None => Ok(None), // the plan swaps in only what is there
+            None => Ok(None), // the plan swaps in only an existing Secret
         },
         (Some(Action::Unstage), _) => {
             if let Some(next) = next {
@@ -779,9 +799,10 @@ fn describe(error: &execute::Error, d: &Desired) -> String {
     format!("cannot issue into the Secret {}: {error}{cause}", d.secret_name)
 }
 
-/// When what comes next does, or the grant ends, which is to be told whatever comes before.
+/// Returns the time of the next reconcile: the next step, or the end of the grant, which the status must
+/// report, when that is earlier.
 fn next_reconcile(next: Option<Timestamp>, terms: &Option<Terms>, now: Timestamp) -> Option<Timestamp> {
-    // Of what is overdue something is in the way, and its end wakes us.
+    // An overdue step waits for another event, which causes a reconcile of its own.
     let next = next.map(|next| if next <= now { now + OVERDUE } else { next });
     let end = terms.as_ref().and_then(|terms| terms.not_after);
     [next, end].into_iter().flatten().min()

@@ -1,5 +1,5 @@
-//! What is wanted of a `ClientCertificate`: the custom resource in, checked values out. Every "your spec
-//! cannot be served" is born here.
+//! Desired state of a `ClientCertificate`: converts the custom resource into checked values. Every refusal of
+//! a spec comes from here.
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Annotation by which people ask for a renewal: any value that was not there before.
+/// Annotation with which users request a renewal: any new value.
 pub const RENEW: &str = "mtls-operator.io/renew";
 
 #[derive(Clone, Debug)]
@@ -33,27 +33,27 @@ pub struct Desired {
     pub name: String,
     pub created: Option<Timestamp>,
     pub domain: DomainKey,
-    /// It signs itself, and is trusted itself.
+    /// True when the certificate signs itself and is in the truststore itself.
     pub self_signed: bool,
-    /// Whose it is in the truststore then.
+    /// Name of the self-signed certificate's truststore entry.
     pub entry: String,
-    /// Unset: follows the domain.
+    /// Name of the issuing authority. `None`: the domain's issuing authority.
     pub authority: Option<String>,
     pub request: LeafRequest,
     pub key: DesiredKey,
     pub renew_before: RenewBefore,
-    /// The value of [`RENEW`].
+    /// Value of [`RENEW`].
     pub renew: Option<String>,
     pub secret_name: String,
-    /// There is to be a `keystore.p12`, with the password from there.
+    /// Secret with the password of `keystore.p12`. `None`: no keystore.
     pub keystore: Option<SecretKeyRef>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    /// The Secret goes with the object.
+    /// True when the Secret is deleted with the object.
     pub owned: bool,
 }
 
-/// The MtlsDomain that a ClientCertificate is for.
+/// Returns the MtlsDomain of a ClientCertificate.
 pub fn domain_key(cert: &ClientCertificate) -> DomainKey {
     let namespace = cert.namespace().expect("ClientCertificate is namespaced");
     (
@@ -62,7 +62,7 @@ pub fn domain_key(cert: &ClientCertificate) -> DomainKey {
     )
 }
 
-/// How long the leaf shall live; `max` is the domain's `clients.maxDuration`.
+/// Returns the validity period of the leaf; `max` is the domain's `clients.maxDuration`.
 pub fn duration(cert: &ClientCertificate, max: Option<SignedDuration>) -> SignedDuration {
     match (cert.spec.duration.as_ref().map(length), max) {
         (Some(wanted), _) => wanted,
@@ -71,7 +71,7 @@ pub fn duration(cert: &ClientCertificate, max: Option<SignedDuration>) -> Signed
     }
 }
 
-/// What a certificate asks for, to be held against grants.
+/// Returns the certificate's request, which the operator compares with the grants.
 pub fn grant_request(cert: &ClientCertificate) -> Result<GrantRequest, Refused> {
     let duration = cert.spec.duration.as_ref().map(length);
     let (request, _) = asked(cert, duration.unwrap_or(DEFAULT_LEAF))?;
@@ -88,8 +88,8 @@ pub fn grant_request(cert: &ClientCertificate) -> Result<GrantRequest, Refused> 
     })
 }
 
-/// What its certificate says and how long it lives at the most; `None`: nothing that could be certified.
-/// `max` and `terms` as in [`desired`].
+/// Returns the contents of the certificate with its maximum validity; `None` for a request that no authority
+/// could certify. `max` and `terms` as in [`desired`].
 pub fn at_most(
     cert: &ClientCertificate,
     max: Option<SignedDuration>,
@@ -107,8 +107,8 @@ pub fn at_most(
     })
 }
 
-/// `max` is the domain's `clients.maxDuration`, when the domain is there and has one; `terms` is what the
-/// grant of a certificate in another namespace makes of it.
+/// Returns the desired state. `max` is the domain's `clients.maxDuration`, when the domain exists and has a
+/// maximum; `terms` are the terms of the grant for a certificate in another namespace.
 pub fn desired(
     cert: &ClientCertificate,
     max: Option<SignedDuration>,
@@ -170,14 +170,14 @@ fn asked(cert: &ClientCertificate, duration: SignedDuration) -> Result<(LeafRequ
     }
 }
 
-/// What `spec.csr` asks for, for the key that its requester keeps.
+/// Returns the request of `spec.csr`, for the key that its requester keeps.
 fn requested(csr: &str, duration: SignedDuration) -> Result<(LeafRequest, DesiredKey), Refused> {
     let csr = csr::read(csr, duration)
         .map_err(|error| refused(Reason::InvalidSpec, format!("spec.csr: {error}")))?;
     Ok((csr.request, DesiredKey::Requested { spki: csr.spki }))
 }
 
-/// What the other fields ask for.
+/// Returns the request of the other fields.
 fn described(
     cert: &ClientCertificate,
     duration: SignedDuration,

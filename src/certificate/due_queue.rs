@@ -1,6 +1,6 @@
-//! Which certificates are to be looked at when, as far as that is far away: of thousands nearly all wait for
-//! months. In memory only, since whoever begins to lead looks at all of them. The controller's own queue
-//! keeps half a kilobyte of each that waits in it.
+//! Queue of certificates whose next reconcile is far away: of thousands, nearly all wait for months. The
+//! queue is in memory only, since a new leader reconciles all certificates. The controller's own queue needs
+//! half a kilobyte for each certificate in it.
 use std::{
     collections::{HashMap, HashSet},
     sync::Mutex,
@@ -8,19 +8,19 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What is nearer waits in the controller's own queue, to the millisecond. To be well above the time between
-/// two questions what is due.
+/// Limit below which a certificate waits in the controller's own queue, to the millisecond. The limit must be
+/// well above the interval of calls of [`DueQueue::due`].
 const NEAR: SignedDuration = SignedDuration::from_secs(15);
 
-/// By UID.
+/// Time of the next reconcile by UID.
 #[derive(Default)]
 pub struct DueQueue(Mutex<HashMap<String, Timestamp>>);
 
 impl DueQueue {
-    /// Whether it is far enough away to be kept here; what was kept of the certificate before is forgotten in
-    /// any case.
+    /// Stores the time of the next reconcile when it is far enough away, and returns true then. Removes an
+    /// earlier entry of the certificate in any case.
     pub fn put(&self, uid: &str, at: Timestamp, now: Timestamp) -> bool {
-        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let mut all = self.0.lock().expect("no holder of the lock panics");
         let is_far = at.duration_since(now) > NEAR;
         if is_far {
             all.insert(uid.to_owned(), at);
@@ -30,14 +30,14 @@ impl DueQueue {
         is_far
     }
 
-    /// One that is gone.
+    /// Removes a deleted certificate.
     pub fn remove(&self, uid: &str) {
-        self.0.lock().expect("nobody panics while holding it").remove(uid);
+        self.0.lock().expect("no holder of the lock panics").remove(uid);
     }
 
-    /// What is due now, and is kept no longer.
+    /// Removes and returns the certificates that are due.
     pub fn due(&self, now: Timestamp) -> HashSet<String> {
-        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let mut all = self.0.lock().expect("no holder of the lock panics");
         let mut due = HashSet::new();
         all.retain(|uid, at| *at > now || !due.insert(uid.clone()));
         due
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_far_away_is_due_once_and_in_its_time() {
+    fn a_distant_reconcile_is_due_once_at_its_time() {
         let (later, now) = (DueQueue::default(), Timestamp::UNIX_EPOCH);
         let (month, day) = (
             now + SignedDuration::from_hours(24 * 30),
@@ -62,7 +62,7 @@ mod tests {
         assert!(later.put("a", month, now) && later.put("b", day, now) && later.put("c", day, now));
         assert!(
             later.put("d", day, now) && !later.put("d", now, now),
-            "looked at soon, and that look says when again"
+            "the near reconcile replaces the distant one"
         );
         later.remove("c");
         assert_eq!(later.due(day - SignedDuration::from_secs(1)), HashSet::new());

@@ -1,5 +1,5 @@
-//! Issues: makes the key and the leaf, and writes them into the Secret. The only write of this kind beside
-//! the status.
+//! Execution of a certificate's plan: generates the key and the leaf, and writes both into the Secret.
+//! Besides the status, the Secrets are the only objects that this controller writes.
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
@@ -29,28 +29,28 @@ use crate::{
     },
 };
 
-/// Why a leaf did not come to be.
+/// Reason why the operator could not issue a leaf.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot make or read the private key")]
+    #[error("cannot generate or read the private key")]
     Key(#[from] KeyError),
     #[error("cannot issue")]
     Issue(#[from] IssueError),
     #[error("cannot write the keystore")]
     Keystore(#[from] KeystoreError),
     #[error(
-        "a certificate signs itself only with a key that the operator makes; the schema refuses spec.csr \
+        "a certificate signs itself only with a key that the operator generates; the schema rejects spec.csr \
          with SelfSigned"
     )]
     NoKey,
-    #[error("making the key did not end")]
+    #[error("the generation of the key did not finish")]
     Task(#[from] tokio::task::JoinError),
     #[error(transparent)]
     Kubernetes(#[from] k8s::Error),
 }
 
 impl Error {
-    /// True when only another spec or another authority can help.
+    /// True when only another spec or another authority helps.
     pub fn is_final(&self) -> bool {
         matches!(
             self,
@@ -59,17 +59,17 @@ impl Error {
     }
 }
 
-/// What the Secret of one `ClientCertificate` is written for and with.
+/// Context of the writes of one `ClientCertificate`'s Secrets.
 pub struct ApplyContext<'a> {
     pub cert: &'a ClientCertificate,
     pub d: &'a Desired,
-    /// The keystore's, when there is to be one.
+    /// Password of the keystore; `None` without keystore.
     pub password: Option<&'a Zeroizing<String>>,
     pub client: &'a Client,
 }
 
-/// Issues into the Secret. The leaf that is in it now, and the resourceVersion of the Secret. `old`: the key
-/// that is there and may stay.
+/// Issues into the Secret. Returns the new leaf, and the resourceVersion of the Secret. `old`: existing key,
+/// which may stay.
 pub async fn issue(
     apply_context: &ApplyContext<'_>,
     issuer: Arc<Issuer>,
@@ -88,18 +88,24 @@ pub async fn issue(
         } => {
             tokio::task::spawn_blocking(make).await?? // up to seconds
         }
-        // A fraction of a millisecond: cheaper than another thread, which would keep memory of its own.
+        // The generation takes a fraction of a millisecond: less than another thread, which would need memory
+        // of its own.
         _ => make()?,
     };
     let keystore = apply_context.keystore(&data).await?;
     let wanted = apply_context.wanted(revision, d.renew.clone(), data, keystore);
     let written = apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
-    tracing::info!(certificate = %cert.name_any(), namespace = %d.namespace, serial = %certificate.serial, "issued");
+    tracing::info!(
+        certificate = %cert.name_any(),
+        namespace = %d.namespace,
+        serial = %certificate.serial,
+        "issued"
+    );
     Ok((certificate, written.resource_version()))
 }
 
-/// Makes the next self-signed certificate and its key, and keeps them beside the Secret. `old`: the key that
-/// is there and may stay.
+/// Generates the next self-signed certificate and its key, and stages both in a second Secret. `old`:
+/// existing key, which may stay.
 pub async fn stage(
     apply_context: &ApplyContext<'_>,
     old: Option<Vec<u8>>,
@@ -112,7 +118,8 @@ pub async fn stage(
     let (_, data) = tokio::task::spawn_blocking(move || make(&request, &key, old, None, now)).await??;
     let mut wanted = apply_context.wanted(revision, d.renew.clone(), data, None);
     wanted.metadata.name = Some(next_secret(&d.secret_name));
-    // Whatever becomes of the Secret, this one goes with the object: nobody has it yet.
+    // The staged Secret is deleted with the object under every deletion policy: no client has its certificate
+    // yet.
     wanted.metadata.owner_references = apply_context
         .cert
         .controller_owner_ref(&())
@@ -121,22 +128,27 @@ pub async fn stage(
     Ok(())
 }
 
-/// Hands out the certificate that was kept beside the Secret, with its key.
+/// Moves the staged certificate and its key into the Secret of the certificate.
 pub async fn swap(apply_context: &ApplyContext<'_>, secret: Option<&Held>, next: &Held) -> Result<(), Error> {
     let keystore = apply_context.keystore(&next.data).await?;
     let wanted = apply_context.wanted(next.revision, next.renewed.clone(), next.data.clone(), keystore);
     apply::write_secret(apply_context.client, wanted, secret.map(|s| &s.found)).await?;
-    tracing::info!(certificate = %apply_context.d.name, namespace = %apply_context.d.namespace, revision = next.revision, "swapped");
+    tracing::info!(
+        certificate = %apply_context.d.name,
+        namespace = %apply_context.d.namespace,
+        revision = next.revision,
+        "swapped"
+    );
     Ok(())
 }
 
-/// Deletes what was kept beside the Secret.
+/// Deletes the staged Secret.
 pub async fn unstage(apply_context: &ApplyContext<'_>, next: &Held) -> Result<(), Error> {
     Ok(apply::delete_secret(apply_context.client, &next.found).await?)
 }
 
-/// Brings labels, annotations, owner and keystore of a Secret of ours in line with the spec when they are
-/// not; key and leaf stay.
+/// Corrects labels, annotations, owner and keystore of an owned Secret that differ from the spec; key and
+/// leaf stay.
 pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(), Error> {
     let there = held
         .found
@@ -166,13 +178,13 @@ pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(
 }
 
 impl ApplyContext<'_> {
-    /// The keystore with this key and chain, when there is to be one.
+    /// Returns the keystore with this key and chain; `None` without a desired keystore.
     async fn keystore(&self, data: &SecretData) -> Result<Option<Vec<u8>>, Error> {
         let Some(password) = self.password.cloned() else {
             return Ok(None);
         };
         let data = data.clone();
-        // Slow on purpose: it makes passwords hard to guess.
+        // The key derivation is slow on purpose: it makes passwords hard to guess.
         let written = tokio::task::spawn_blocking(move || {
             let chain = parse_pem_bundle(&data.tls_crt.unwrap_or_default()).unwrap_or_default();
             keystore::write(
@@ -184,7 +196,7 @@ impl ApplyContext<'_> {
         Ok(Some(written.await??))
     }
 
-    /// The Secret with its labels, annotations and owner as the spec says.
+    /// Returns the Secret with labels, annotations and owner as the spec says.
     fn wanted(
         &self,
         revision: i64,
@@ -230,8 +242,8 @@ impl ApplyContext<'_> {
     }
 }
 
-/// Whether all that is wanted is there, and nothing of ours that is no longer wanted. What others added does
-/// not count.
+/// True when the Secret has all desired metadata, and no metadata of the operator that is no longer desired.
+/// Metadata of other writers does not count.
 fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
     let owner = |s: &Secret| {
         let owners = s
@@ -256,7 +268,7 @@ fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
         )
 }
 
-/// The leaf, and what is to stand in its Secret. Without an issuer it signs itself.
+/// Returns the leaf and the data of its Secret. Without an issuer, the certificate signs itself.
 pub(super) fn make(
     request: &LeafRequest,
     key: &DesiredKey,
@@ -292,8 +304,8 @@ pub(super) fn make(
     ))
 }
 
-/// The old key where it may stay and fits, its bytes as they are unless they are to be written otherwise;
-/// else a new one.
+/// Returns the old key when it may stay and fits, otherwise a new key. The bytes of the old key change only
+/// with a change of the encoding.
 fn private_key(
     kind: KeyKind,
     encoding: Encoding,
@@ -333,7 +345,7 @@ mod tests {
     fn a_key_that_stays_keeps_its_bytes() {
         let fresh = |kind, encoding| private_key(kind, encoding, None).unwrap();
         let (key, pem) = fresh(KeyKind::EcdsaP256, Encoding::Pkcs8);
-        // As somebody else has written it.
+        // The key in the format of another writer.
         let theirs = format!(
             "# by hand\r\n{}",
             String::from_utf8(pem).unwrap().replace('\n', "\r\n")
@@ -349,20 +361,20 @@ mod tests {
         assert_eq!(
             again(KeyKind::EcdsaP256, Encoding::Pkcs8),
             (true, true),
-            "never encoded again"
+            "the bytes stay"
         );
         assert_eq!(
             again(KeyKind::EcdsaP256, Encoding::Pkcs1),
             (true, false),
-            "the same key, written as it is wanted now"
+            "the same key, in the desired encoding"
         );
         assert_eq!(
             again(KeyKind::EcdsaP384, Encoding::Pkcs8),
             (false, false),
-            "a key that does not fit is replaced"
+            "another kind of key replaces it"
         );
         assert!(private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(b"garbage".to_vec())).is_ok());
-        // In a shape that not every program reads it would be looked at as damaged forever.
+        // The operator would report a key in a format that not every program reads as damaged forever.
         let marked = [
             &b"\xef\xbb\xbf"[..],
             &theirs[theirs.iter().position(|byte| *byte == b'-').unwrap()..],
@@ -389,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_written_into_a_secret() {
+    async fn a_written_secret_has_the_metadata_and_files_of_the_spec() {
         let client = fake::client(|_, _, _| fake::refusal(500, "InternalError"));
         let of = |change: fn(&mut serde_json::Value), renewed: Option<&str>| {
             let (cert, d) = wanted(change);
@@ -419,14 +431,17 @@ mod tests {
         let retained = of(|o| o["spec"]["deletionPolicy"] = json!("Retain"), Some("now"));
         assert!(
             retained.owner_references().is_empty(),
-            "it stays when its object goes"
+            "the Secret stays after the deletion of its object"
         );
         assert_eq!(retained.annotations()[RENEWED], "now");
         let self_signed = of(|o| o["spec"]["issuance"] = json!("SelfSigned"), None);
         assert_eq!(self_signed.labels()[TRUSTED_BY], "partners");
         let template = of(
             |o| {
-                o["spec"]["secretTemplate"] = json!({"labels": {"team": "a", CERTIFICATE_LABEL: "other"}, "annotations": {REVISION: "9"}})
+                o["spec"]["secretTemplate"] = json!({
+                    "labels": {"team": "a", CERTIFICATE_LABEL: "other"},
+                    "annotations": {REVISION: "9"}
+                })
             },
             None,
         );
@@ -440,7 +455,7 @@ mod tests {
         assert_eq!(
             template.annotations()[REVISION],
             "3",
-            "ours go before the template's"
+            "the operator's metadata replaces the template's"
         );
         let (cert, mut d) = wanted(|_| {});
         d.key = DesiredKey::Requested {
@@ -455,12 +470,12 @@ mod tests {
         let by_csr = apply_context.wanted(1, None, data(), None);
         assert!(
             !by_csr.data.unwrap().contains_key("tls.key"),
-            "its requester has it"
+            "the requester has the key"
         );
         assert_eq!(by_csr.type_.as_deref(), Some("Opaque"));
     }
 
-    /// The Secret with the managedFields of our own write.
+    /// Returns the Secret with the managedFields of the operator's own write.
     fn kept(secret: &Secret) -> Secret {
         let fields = |map: &BTreeMap<String, String>| {
             map.keys()
@@ -474,7 +489,9 @@ mod tests {
             .map(|key| (format!("f:{key}"), json!({})))
             .collect();
         let fields = json!({
-            "f:metadata": {"f:labels": fields(secret.labels()), "f:annotations": fields(secret.annotations())},
+            "f:metadata": {
+                "f:labels": fields(secret.labels()), "f:annotations": fields(secret.annotations())
+            },
             "f:data": data,
         });
         let mut kept = secret.clone();
@@ -488,12 +505,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_of_ours_is_brought_in_line_only_when_it_is_not() {
+    async fn an_owned_secret_is_corrected_only_when_it_differs() {
         type Change = fn(&mut Secret);
         let cases: [(&str, Change, bool); 9] = [
             ("as it should be", |_| {}, false),
             (
-                "with a label of somebody else",
+                "with a label of another writer",
                 |s| drop(s.labels_mut().insert("theirs".into(), "x".into())),
                 false,
             ),
@@ -522,7 +539,7 @@ mod tests {
                 true,
             ),
             (
-                "a keystore of somebody else",
+                "a keystore of another writer",
                 |s| {
                     drop(
                         s.data
@@ -611,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_signs_itself_needs_a_key_of_ours() {
+    fn a_self_signed_certificate_needs_a_generated_key() {
         let (_, mut d) = wanted(|_| {});
         d.key = DesiredKey::Requested {
             spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256),

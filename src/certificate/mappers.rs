@@ -1,5 +1,5 @@
-//! What wakes a certificate up: which change of what concerns which ClientCertificates. Reads the watches'
-//! stores only.
+//! Mappers from a change of an object to the ClientCertificates to reconcile. They read only the stores of
+//! the watches.
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -21,11 +21,13 @@ use crate::{
     grant::grant_index::{self, is_cross_namespace},
 };
 
-/// How often is asked which of those that were far away are due.
+/// Interval at which the operator reads the due certificates from the
+/// [`DueQueue`](super::due_queue::DueQueue).
 const DUE: Duration = Duration::from_secs(5);
-/// Changes of places within this time are one.
+/// Time within which several changes of slots count as one change.
 const GATHER: Duration = Duration::from_secs(1);
-/// Of those that share places so many are woken, and after that time so many more.
+/// Maximum number of certificates with shared slots that are requeued at once; the next batch follows after
+/// [`PAUSE`].
 const FEW: usize = 20;
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -35,7 +37,7 @@ pub(super) fn change_predicate(c: &Guard) -> Option<(Option<i64>, bool, Option<S
     Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
 }
 
-/// Of a self-signed certificate that goes: the others of its domain.
+/// Returns the other self-signed certificates of the domain when a self-signed certificate is deleted.
 pub(super) fn conflicting(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let goes = going.meta().deletion_timestamp.is_some() || !is_there(going, ctx);
     let Ok(changed) = &going.0 else { return vec![] };
@@ -49,9 +51,9 @@ pub(super) fn conflicting(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     })
 }
 
-/// Those that share places of a grant with ones that came, changed or went. Each change may concern all of
-/// thousands: they are gathered, and woken a few at a time, so that a tenant who changes many of his keeps
-/// nobody else waiting.
+/// Requeues the certificates that share the slots of a grant with a created, changed or deleted certificate.
+/// Each change may concern thousands of certificates. The stream collects changes and requeues a few
+/// certificates at a time, so that a tenant with many changes does not delay other tenants.
 pub(super) fn sharing_slots(
     changed: UnboundedReceiver<Arc<Guard>>,
     ctx: Arc<Ctx>,
@@ -85,7 +87,7 @@ pub(super) fn sharing_slots(
     few.flatten()
 }
 
-/// Those for which it is time. Also takes out of the memory what it needs no longer.
+/// Requeues the certificates that are due, and drops old writes from the state.
 pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + Send {
     let reconciles = stream::unfold(ctx, async |ctx| {
         tokio::time::sleep(DUE).await;
@@ -103,7 +105,8 @@ pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + 
     reconciles.flatten()
 }
 
-/// The certificates that a grant may be for; of one that cannot be read, all that are for a domain beside it.
+/// Returns the certificates that a grant may be for; for an unreadable grant, all certificates for a domain
+/// in its namespace.
 pub(super) fn of_grant(grant: &grant_index::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let namespace = grant.meta().namespace.as_ref();
     let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
@@ -113,7 +116,8 @@ pub(super) fn of_grant(grant: &grant_index::Guard, ctx: &Ctx) -> Vec<ObjectRef<G
     })
 }
 
-/// Those of a namespace that take a grant, and those that they share places with.
+/// Returns the certificates of a namespace that need a grant, and the certificates that share slots with
+/// them.
 pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let state = ctx.certificates.state();
     let there = state
@@ -141,7 +145,7 @@ pub(super) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
     those(ctx, |c| desired::domain_key(c) == *key)
 }
 
-/// The certificates of which this is true, as far as they can be read.
+/// Returns the readable certificates for which the predicate is true.
 fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRef<Guard>> {
     let state = ctx.certificates.state();
     state
@@ -151,7 +155,7 @@ fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRe
         .collect()
 }
 
-/// Those that use the Secret, or are issued with it.
+/// Returns the certificates that use the Secret, or that an authority with this Secret issues.
 pub(super) fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     let users = ctx
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_worth_a_reconcile_when_its_spec_its_end_or_a_request_is_new() {
+    fn a_certificate_is_reconciled_after_a_new_spec_a_deletion_or_a_renewal_request() {
         let of = |change: fn(&mut Value)| change_predicate(&named("a", "shop", change));
         let before = of(|_| {});
         type Change = fn(&mut Value);
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_goes_wakes_those_that_may_want_its_subject() {
+    async fn a_deleted_certificate_requeues_its_possible_conflicts() {
         let there = || There {
             certificates: vec![
                 named("a", "shop", self_signed),
@@ -260,22 +264,22 @@ mod tests {
         assert_eq!(
             names(conflicting(&named("going", "shop", deleted), &ctx)),
             ["a", "b"],
-            "it is deleted"
+            "is being deleted"
         );
         assert_eq!(
             names(conflicting(&named("gone", "shop", self_signed), &ctx)),
             ["a", "b", "going"],
-            "it is gone"
+            "no longer exists"
         );
         assert_eq!(
             names(conflicting(&named("a", "shop", self_signed), &ctx)),
             [""; 0],
-            "it stays"
+            "exists"
         );
         assert_eq!(
             names(conflicting(&named("gone", "shop", |_| {}), &ctx)),
             [""; 0],
-            "it is in no truststore"
+            "is in no truststore"
         );
         assert!(is_there(&named("a", "shop", |_| {}), &ctx));
         let again = named("a", "shop", |o| o["metadata"]["uid"] = json!("another"));
@@ -283,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grant_wakes_the_certificates_of_other_namespaces_that_it_may_be_for() {
+    async fn a_grant_requeues_the_certificates_of_other_namespaces_that_it_may_be_for() {
         let stage = Stage::new(There {
             certificates: vec![
                 named("a", "acme", |_| {}),
@@ -299,13 +303,13 @@ mod tests {
         assert_eq!(
             names(of_grant(&grant(|o| o["spec"] = json!(1)), &stage.ctx)),
             ["a", "b"],
-            "it cannot be read"
+            "the grant is not readable"
         );
         assert_eq!(names(of_namespace("acme", &stage.ctx)), ["a", "b", "d"]);
         assert_eq!(
             names(of_namespace("shop", &stage.ctx)),
             [""; 0],
-            "its own take no grant"
+            "the domain's own namespace needs no grant"
         );
         assert_eq!(
             names(of_domain(&stage.ctx, &("shop".into(), "partners".into()))),
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_that_share_places_wake_with_their_namespace() {
+    async fn certificates_with_shared_slots_are_requeued_with_their_namespace() {
         let certificates = vec![named("a", "acme", |_| {}), named("b", "zeta", |_| {})];
         let with = |grants| {
             Stage::new(There {
@@ -323,16 +327,16 @@ mod tests {
                 ..There::default()
             })
         };
-        let places = grant(|o| o["spec"]["maxCertificates"] = json!(1));
+        let slots = grant(|o| o["spec"]["maxCertificates"] = json!(1));
         assert_eq!(
-            names(of_namespace("acme", &with(vec![places]).ctx)),
+            names(of_namespace("acme", &with(vec![slots]).ctx)),
             ["a", "a", "b"]
         );
         assert_eq!(names(of_namespace("acme", &with(vec![grant(|_| {})]).ctx)), ["a"]);
     }
 
     #[tokio::test]
-    async fn a_secret_wakes_who_holds_it_and_who_is_issued_with_it() {
+    async fn a_secret_requeues_the_certificates_that_use_it_or_are_issued_with_it() {
         let stage = Stage::new(There {
             certificates: vec![
                 named("client1", "shop", |_| {}),
@@ -355,9 +359,9 @@ mod tests {
         assert_eq!(
             touched("acme-ca", "7"),
             ["b", "c", "client1"],
-            "all that are for the domain that issues with it"
+            "all certificates of the domain that issues with it"
         );
-        assert_eq!(touched("nobodys", "7"), [""; 0]);
+        assert_eq!(touched("unused", "7"), [""; 0]);
         stage
             .ctx
             .states
@@ -366,7 +370,7 @@ mod tests {
             .entry("client1".into())
             .or_default()
             .set_wrote("7");
-        assert_eq!(touched("client1", "7"), [""; 0], "our own write");
+        assert_eq!(touched("client1", "7"), [""; 0], "the operator's own write");
         assert_eq!(touched("client1", "8"), ["client1"]);
     }
 }

@@ -1,5 +1,5 @@
-//! Reads what is there for one `ClientCertificate`: its Secret, the key of its issuer, the password of its
-//! keystore, and what the domain lets in. Kubernetes reads only.
+//! Observation of one `ClientCertificate`: its Secret, the key of its issuer, the password of its keystore,
+//! and the domain's trust. Reads Kubernetes only.
 use std::sync::Arc;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -30,27 +30,26 @@ use crate::{
     },
 };
 
-/// Annotation on a leaf's Secret: how often a leaf was issued into it.
+/// Annotation on a leaf's Secret: number of leaves issued into the Secret.
 pub const REVISION: &str = "mtls-operator.io/revision";
-/// No certificate is issued more often: an annotation that says so is somebody else's, and what it says does
-/// not count.
+/// Maximum number of issues. The operator ignores a higher annotation, which another writer must have set.
 const MOST_REVISIONS: i64 = 1_000_000_000;
-/// Annotation on it: the value of the annotation `mtls-operator.io/renew` that was answered last.
+/// Annotation on a leaf's Secret: last answered value of the annotation `mtls-operator.io/renew`.
 pub const RENEWED: &str = "mtls-operator.io/renewed";
-/// Key of the PKCS #12 keystore in it, as cert-manager names it.
+/// Key of the PKCS #12 keystore in a leaf's Secret, as cert-manager names it.
 pub const KEYSTORE: &str = "keystore.p12";
 
-/// What it is seen with.
+/// Context of the observation.
 pub struct ObserveContext<'a> {
     pub client: &'a Client,
-    /// Which Secrets there are, without what is in them.
+    /// Metadata of all Secrets, without their data.
     pub secrets: &'a Store<PartialObjectMeta<Secret>>,
     pub signing_keys: &'a SigningKeyCache,
 }
 
 impl ObserveContext<'_> {
-    /// From the API server itself, but no question is asked about one that the watch knows nothing of: what
-    /// is new wakes us, and to create what is there already is refused.
+    /// Returns a Secret from the API server itself. Sends no request for a Secret that the watch does not
+    /// know: a new Secret causes a reconcile, and the API server rejects the creation of an existing Secret.
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, k8s::Error> {
         match self.version(namespace, name) {
             Some(_) => apply::secret(self.client, namespace, name).await,
@@ -117,7 +116,7 @@ fn no_domain(d: &Desired, is_issued: bool) -> Problem {
     match is_issued {
         true => problem(
             Reason::DomainGone,
-            format!("the MtlsDomain {name} is gone; the Secret is kept"),
+            format!("the MtlsDomain {name} no longer exists; the Secret stays"),
         ),
         false => problem(
             Reason::RefNotFound,
@@ -134,7 +133,8 @@ fn problem(reason: Reason, message: String) -> Problem {
     }
 }
 
-/// The type of the Secret, which can never change: one without a private key is not a `kubernetes.io/tls`.
+/// Returns the type of the Secret, which can never change: a Secret without private key cannot have the type
+/// `kubernetes.io/tls`.
 pub fn secret_type(key: &DesiredKey) -> &'static str {
     match key {
         DesiredKey::Made { .. } => "kubernetes.io/tls",
@@ -158,7 +158,7 @@ async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) 
     let keystore_fits = match (bytes(KEYSTORE), password) {
         (Some(keystore), Some(password)) => {
             let (data, password) = (data.clone(), password.clone());
-            // Opening one takes as long as its password is hard to guess.
+            // Opening a keystore takes longer the harder its password is to guess.
             tokio::task::spawn_blocking(move || fits(&keystore, &data, &password))
                 .await
                 .unwrap_or_default()
@@ -178,7 +178,7 @@ async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) 
     }
 }
 
-/// True for a Secret that carries our label for this very certificate and has the type that it needs.
+/// True for a Secret that carries the operator's label for this certificate and has the right type.
 fn is_ours(d: &Desired, found: &Secret) -> bool {
     found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
         && found.type_.as_deref() == Some(secret_type(&d.key))
@@ -197,7 +197,7 @@ fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
     parse_pem_bundle(tls_crt).is_ok_and(|chain| keystore::holds(keystore, tls_key, &chain, password))
 }
 
-/// Absent and forbidden read the same.
+/// Reads the password. A missing and a forbidden Secret give the same problem.
 async fn password(
     d: &Desired,
     at: &SecretKeyRef,
@@ -209,7 +209,7 @@ async fn password(
     ))
 }
 
-/// The password in a Secret; an empty one is none.
+/// Returns the password in a Secret; an empty password counts as missing.
 fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Zeroizing<String>, Problem> {
     let bytes = found.and_then(|secret| Some(secret.data?.remove(&at.key)?.0));
     let password = bytes
@@ -219,14 +219,16 @@ fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Zeroizing<Str
         problem(
             Reason::RefNotFound,
             format!(
-                "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with a password in its key {}",
+                "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with a password in its key \
+                 {}",
                 at.name, at.key
             ),
         )
     })
 }
 
-/// The authority that the spec names, or the domain's issuing one, or the only one that can issue.
+/// Returns the authority that the spec names, or the domain's issuing authority, or the only authority that
+/// can issue.
 async fn issuer(
     d: &Desired,
     domain: &MtlsDomain,
@@ -265,8 +267,8 @@ async fn issuer(
     Ok(only_one(able, &d.domain.1))
 }
 
-/// The only one of the authorities that can issue, by name; of none why, and of several the names. `domain`:
-/// the name of the MtlsDomain.
+/// Returns the only authority that can issue. Without any, the problem is that authority's own; with several,
+/// the problem names them. `domain`: name of the MtlsDomain.
 fn only_one(
     mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>,
     domain: &str,
@@ -286,7 +288,7 @@ fn only_one(
             ),
         ));
     }
-    // The one that can, or else why the only one cannot.
+    // The only usable issuer, or else the problem of the only authority.
     let only = able
         .iter()
         .position(|(_, issuer)| issuer.is_ok())
@@ -300,8 +302,9 @@ fn only_one(
     }
 }
 
-/// As [`key_of`], and none that somebody else put in the place of a generated authority's. Why, the domain's
-/// condition says: the cache may only be late, so that this is a reason to wait.
+/// Returns the key as [`key_of`] does, but no key that another writer put into the Secret of a generated
+/// authority. A condition of the domain reports such a key. The cache may only be behind, so that the
+/// certificate waits.
 async fn own_key_of(
     wanted: &DesiredAuthority,
     d: &Desired,
@@ -324,8 +327,8 @@ async fn own_key_of(
         status: StepStatus::Working,
         reason: Reason::WaitingForAuthority,
         message: format!(
-            "the authority {} has no key that the operator made yet; ResolvedRefs of MtlsDomain {} says why, \
-             if it stays so",
+            "the authority {} has no key that the operator generated yet; if this persists, see ResolvedRefs \
+             of MtlsDomain {}",
             wanted.name, d.domain.1
         ),
     }))
@@ -357,7 +360,7 @@ async fn key_of(
         return Ok(Ok(keyed));
     }
     let Some(found) = apply::secret(observe_context.client, at.0, at.1).await? else {
-        let message = format!("the key of the authority {name} is not there yet");
+        let message = format!("the key of the authority {name} does not exist yet");
         return Ok(Err(Problem {
             status: StepStatus::Working,
             reason: Reason::WaitingForAuthority,
@@ -561,7 +564,7 @@ mod tests {
         );
     }
 
-    /// The observed state with these Secrets, for a domain with these authorities.
+    /// Returns the observed state with these Secrets, for a domain with these authorities.
     async fn read(
         d: &Desired,
         authorities: serde_json::Value,

@@ -1,5 +1,5 @@
-//! What is there: the world around one `ClientCertificate`, in plain data. No I/O here; `observe` fills it,
-//! `plan` judges it.
+//! Observed state of one `ClientCertificate`, in plain data. No I/O here; `observe` fills it, and `plan`
+//! evaluates it.
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -18,24 +18,24 @@ use crate::{
 
 pub struct Observed {
     pub domain_gone: bool,
-    /// Who issues, with its key, or why nobody does; `None`: the certificate signs itself.
+    /// Issuer with its key, or the reason why there is none; `Ok(None)` when the certificate signs itself.
     pub issuer: Result<Option<Arc<Issuer>>, Problem>,
-    /// The Secret of the certificate's name.
+    /// Secret of the certificate.
     pub secret: Option<Held>,
-    /// The Secret of the next self-signed certificate.
+    /// Secret of the next self-signed certificate.
     pub next: Option<Held>,
-    /// How often a leaf was issued, as the status has it: all that is left when the Secret is lost, and
-    /// nothing to decide by.
+    /// Number of issued leaves according to the status. It is the only count when the Secret is lost, and
+    /// decides nothing.
     pub last_revision: i64,
-    /// The password for the keystore, when there is to be one.
+    /// Password of the keystore; `None` without keystore.
     pub password: Option<Result<Zeroizing<String>, Problem>>,
-    /// What the domain lets in now; `None` while that is not known.
+    /// Trust of the domain; `None` while it is unknown.
     pub trust: Option<Trust>,
 }
 
 impl Observed {
-    /// How often a leaf was issued. The Secret knows best; when it is lost the status does, and after a
-    /// restore without either the count begins again.
+    /// Returns the number of issued leaves. The Secret's count comes first. When the Secret is lost, the
+    /// status has the count. After a restore without either, the count begins again.
     pub fn revision(&self) -> i64 {
         self.secret
             .as_ref()
@@ -44,22 +44,22 @@ impl Observed {
     }
 }
 
-/// The Secret that holds a leaf and its key.
+/// Secret with a leaf and its key.
 pub struct Held {
     pub data: SecretData,
-    /// It carries the ownership tag for this very certificate, and is of the type that it needs.
+    /// True when the Secret carries the label of this certificate and has the right type.
     pub ours: bool,
-    /// How often a leaf was issued into it.
+    /// Number of leaves issued into the Secret.
     pub revision: i64,
-    /// The last request for a renewal that has been answered.
+    /// Last renewal request that the operator has answered.
     pub renewed: Option<String>,
-    /// `keystore.p12` holds just this key and chain under the password that is wanted.
+    /// True when `keystore.p12` holds exactly this key and chain under the desired password.
     pub keystore_fits: bool,
     pub found: Secret,
 }
 
 impl Held {
-    /// The leaf in it, if that can be read.
+    /// Returns the leaf of the Secret; `None` when it is not readable.
     pub fn leaf(&self) -> Option<Certificate> {
         parse_pem_bundle(self.data.tls_crt.as_ref()?)
             .ok()?
@@ -68,7 +68,7 @@ impl Held {
     }
 }
 
-/// Why something is not there, ready for a condition.
+/// Reason why an object is missing or unusable, in the form of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub status: StepStatus,

@@ -1,4 +1,5 @@
-//! Decides whether a `ClientCertificate` has what it should, and what to do if not. Pure: no I/O, no clock.
+//! Plan of a `ClientCertificate`: compares the observed state with the desired state and selects the next
+//! action. Pure: no I/O, no clock.
 use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
 
@@ -19,34 +20,35 @@ use crate::{
 #[derive(Debug)]
 pub struct Plan {
     pub action: Option<Action>,
-    /// Issued and Trusted, as they stand when nothing is issued now.
+    /// Conditions Issued and Trusted, as they are without a new leaf.
     pub step_conditions: Vec<StepCondition>,
-    /// When the leaf that is there is to be renewed.
+    /// Time of the leaf's renewal.
     pub renewal: Option<Timestamp>,
-    /// The leaf that the Secret holds.
+    /// Leaf in the Secret.
     pub leaf: Option<Certificate>,
-    /// Before the renewal there is something to look at, although nothing may be heard of it.
+    /// Time of the next reconcile before the renewal, even without another event.
     pub requeue_at: Option<Timestamp>,
 }
 
-/// What to do with the Secret.
+/// Action on the Secret.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Key and leaf are as they should be: bring the rest in line.
+    /// Correct the metadata and the keystore; key and leaf are in the desired state.
     Complete,
-    /// Issue a leaf into it.
+    /// Issue a leaf into the Secret.
     Issue(Violation),
-    /// Make the next self-signed certificate, and keep it beside the Secret.
+    /// Generate the next self-signed certificate, and keep it in a second Secret.
     Stage { revision: i64 },
-    /// Into the Secret with what is beside it.
+    /// Move the staged certificate into the Secret.
     Swap,
-    /// Away with what is beside it.
+    /// Delete the staged Secret.
     Unstage,
 }
 
-/// `propagation`: how long a truststore version must have been in use before every server of AWS has it.
+/// Returns the plan. `propagation`: time that a truststore version must have been in use before every server
+/// of AWS has it.
 pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timestamp) -> Plan {
-    // What somebody else keeps under that name is none of our business.
+    // The operator ignores the leaf in a Secret that it does not own.
     let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(Held::leaf);
     let renewal = leaf
         .as_ref()
@@ -69,13 +71,13 @@ pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timesta
     }
 }
 
-/// The lines once a leaf has just been issued.
+/// Returns the step conditions right after the issue of a leaf.
 pub fn conditions_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certificate) -> Vec<StepCondition> {
     vec![in_secret(leaf), trusted(d, trust, false, Some(leaf))]
 }
 
-/// The line Issued once issuing has failed: a failed renewal keeps what works and says why, a failed first
-/// issue says why. `is_final`: only another spec or another authority can help.
+/// Returns the condition Issued after a failed issue. After a failed renewal, the condition stays True and
+/// its message contains the failure. `is_final`: only another spec or another authority helps.
 pub fn after_failure(
     planned: StepCondition,
     leaf: Option<&Certificate>,
@@ -93,8 +95,9 @@ pub fn after_failure(
     }
 }
 
-/// The private key in the Secret, for `rotationPolicy: Never`, when a certificate of ours vouches for it:
-/// whoever may write the Secret could have put a key into it that they know, and have it certified.
+/// Returns the private key in the Secret, for `rotationPolicy: Never`, when an issued certificate is for this
+/// key. Without that check, a writer of the Secret could replace the key with a key of its own and have that
+/// key certified.
 pub(super) fn own_key(o: &Observed) -> Option<Vec<u8>> {
     let held = o.secret.as_ref().filter(|s| s.ours)?;
     let (leaf, pem) = (held.leaf()?, held.data.tls_key.as_ref()?);
@@ -110,7 +113,7 @@ pub(super) fn own_key(o: &Observed) -> Option<Vec<u8>> {
     (key.subject_public_key_info() == leaf.spki_der()).then(|| pem.clone())
 }
 
-/// How the leaf in the Secret stands.
+/// Action and condition for the leaf in the Secret.
 struct Issuing {
     action: Option<Action>,
     step_condition: StepCondition,
@@ -136,7 +139,7 @@ fn issuing(
 ) -> Issuing {
     if let Some(name) = not_owned(d, o) {
         let message = format!(
-            "the Secret {name} exists already and is not this certificate's; delete it, or create a \
+            "the Secret {name} exists and does not belong to this certificate; delete it, or create a \
              ClientCertificate with another spec.secretName"
         );
         return step_condition(StepStatus::Blocked, Reason::SecretNotOwned, message).into();
@@ -152,7 +155,7 @@ fn issuing(
     let usable = leaf.filter(|leaf| now < leaf.not_after);
     let issuer = match (&o.issuer, usable) {
         (Ok(issuer), _) => issuer.as_ref(),
-        // What works is kept, whatever the next one waits for.
+        // A usable leaf stays while the next leaf waits.
         (Err(Problem { status, message, .. }), Some(leaf)) if *status != StepStatus::Blocked => {
             return next_one(in_secret(leaf), message).into();
         }
@@ -164,7 +167,7 @@ fn issuing(
             }),
             None,
         ) => {
-            // Manifests that are applied together come one after the other.
+            // Manifests that a user applies together arrive one after the other.
             let fresh = conditions::fresh_until(d.created, now).filter(|_| o.domain_gone);
             return match fresh {
                 Some(_) => Issuing {
@@ -229,7 +232,7 @@ fn issuing(
     }
 }
 
-/// A Secret of a name that we need and that is not ours.
+/// Returns the name of a Secret that the certificate needs and that the operator does not own.
 fn not_owned(d: &Desired, o: &Observed) -> Option<String> {
     let is_not_owned = |held: &Option<Held>| held.as_ref().is_some_and(|s| !s.ours);
     if is_not_owned(&o.secret) {
@@ -240,8 +243,7 @@ fn not_owned(d: &Desired, o: &Observed) -> Option<String> {
 
 type Open = Option<(Violation, Option<String>)>;
 
-/// What to do, why the Secret does not hold what it should and what is waited for, and when to reconcile
-/// again.
+/// Returns the action, the violation with its wait, and the time of the next reconcile.
 fn by_authority(
     d: &Desired,
     o: &Observed,
@@ -263,18 +265,19 @@ fn by_authority(
         return (Some(Action::Complete), None, None);
     };
     let waits = |violation, what: &str, again| (None, Some((violation, Some(what.to_owned()))), again);
-    // Never handed out before it is trusted, and before the truststore remembers how long it may live.
+    // The operator never writes a leaf into the Secret before the domain trusts the leaf, and before the
+    // truststore records its maximum validity.
     let Some(trust) = &o.trust else {
         return waits(violation, "the domain does not serve yet", None);
     };
     if !trust.allows(issuer.authority(), d.request.duration) {
         return waits(
             violation,
-            "the domain does not trust the issuing authority for leaves of that life yet",
+            "the domain does not trust the issuing authority for certificates of this duration yet",
             None,
         );
     }
-    // A first leaf has nothing to lose; one that works is not replaced by one that some servers do not know
+    // A first leaf replaces nothing. A usable leaf is not replaced with a leaf that some servers do not trust
     // yet.
     let everywhere = trust.since(issuer.authority()).map(|since| since + propagation);
     let moves =
@@ -282,7 +285,7 @@ fn by_authority(
     match everywhere.filter(|everywhere| moves && now < *everywhere) {
         Some(_) => waits(
             violation,
-            "the truststore with the new authority is on its way to every server",
+            "AWS is distributing the truststore with the new authority to its servers",
             everywhere,
         ),
         None => (
@@ -305,7 +308,7 @@ fn in_secret(leaf: &Certificate) -> StepCondition {
     )
 }
 
-/// A leaf that serves, and what the next one waits for.
+/// Returns the condition of a usable leaf, with the wait of the next leaf.
 fn next_one(kept: StepCondition, message: &str) -> StepCondition {
     StepCondition {
         message: format!("{}; the next one: {message}", kept.message),
@@ -322,11 +325,10 @@ fn step_condition(status: StepStatus, reason: Reason, message: String) -> StepCo
     }
 }
 
-/// Why a self-signed certificate cannot be trusted, and the way out.
-pub(super) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: ask \
-                               for fewer or \
-                               shorter names, or have certificates or authorities removed that are not \
-                               needed any more";
+/// Message about a full truststore, with the remedies.
+pub(super) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: \
+                               request fewer or shorter names, or have certificates or authorities removed \
+                               that are no longer needed";
 
 fn trusted(
     d: &Desired,
@@ -348,12 +350,12 @@ fn trusted(
         (None, _) if domain_gone => (
             StepStatus::Blocked,
             Reason::DomainGone,
-            "the MtlsDomain is not there".to_owned(),
+            "the MtlsDomain does not exist".to_owned(),
         ),
         (None, _) => (
             StepStatus::Working,
             Reason::WaitingForDomainTrust,
-            "the domain has not been looked at yet, or does not serve".to_owned(),
+            "the domain has not had its first reconcile yet, or does not serve".to_owned(),
         ),
         (Some(trust), Some(leaf)) if trust.accepts(leaf) => (
             StepStatus::Done,
@@ -383,7 +385,7 @@ mod tests {
     };
 
     #[test]
-    fn a_failure_that_only_another_authority_ends_is_false() {
+    fn a_failure_that_only_another_authority_ends_makes_issued_false() {
         let violation = Violation {
             authority: "CN=Root".into(),
             constraint: "has a path length of 0".into(),

@@ -1,4 +1,4 @@
-//! Says how a `ClientCertificate` stands: lines and leaf in, status out. Pure.
+//! Status of a `ClientCertificate`: step conditions and leaf in, status out. Pure.
 use jiff::Timestamp;
 
 use crate::{
@@ -7,12 +7,12 @@ use crate::{
     pki::certificate::Certificate,
 };
 
-/// What is known of the leaf in the Secret.
+/// Leaf in the Secret with its metadata.
 pub struct Leaf<'a> {
     pub certificate: &'a Certificate,
     pub renewal: Timestamp,
     pub revision: i64,
-    /// The Secret's name.
+    /// Name of the Secret.
     pub secret: &'a str,
 }
 
@@ -45,7 +45,8 @@ pub fn report(
         new.not_after = Some(conditions::in_seconds(certificate.not_after));
         new.renewal_time = Some(conditions::in_seconds(renewal));
         new.revision = Some(revision);
-        // Along with another change only: an upgrade does not write to each of thousands for it.
+        // Only with another change: an upgrade does not write the status of thousands of certificates for
+        // this field.
         if new != *old {
             new.secret_name = Some(secret.to_owned());
         }
@@ -53,8 +54,7 @@ pub fn report(
     new
 }
 
-/// Those that were superseded before and are still alive, and the one that was in the Secret when the status
-/// was written last.
+/// Returns the superseded leaves that have not expired, with the leaf of the last written status.
 fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp) -> Vec<PreviousLeaf> {
     let mut all = old.previous.clone();
     if let (Some(serial_number), Some(not_after)) = (&old.serial_number, &old.not_after) {
@@ -79,7 +79,7 @@ fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp
     all
 }
 
-/// What is to be said once a certificate has taken the place of another one; `None`: it is the first.
+/// Returns the note about a leaf that replaced another leaf; `None` for the first leaf.
 pub fn after_renewal(old: &ClientCertificateStatus, leaf: &Certificate) -> Option<String> {
     let before = old.serial_number.as_ref()?;
     let (serial, end) = (
@@ -90,7 +90,7 @@ pub fn after_renewal(old: &ClientCertificateStatus, leaf: &Certificate) -> Optio
         .then(|| format!("the Secret holds a new certificate with serial number {serial}, valid until {end}"))
 }
 
-/// What is to be said once the object is gone: `None` when nothing of it is alive.
+/// Returns the note about a deleted object; `None` when none of its certificates is valid any more.
 pub fn after_deletion(cert: &ClientCertificate, now: Timestamp) -> Option<String> {
     let status = cert.status.as_ref()?;
     let alive = |end: &Timestamp| now < *end;
@@ -108,14 +108,13 @@ pub fn after_deletion(cert: &ClientCertificate, now: Timestamp) -> Option<String
     };
     if cert.spec.issuance == Issuance::SelfSigned {
         return Some(format!(
-            "the certificate with serial number {serial} and those before it leave the truststore now; until \
-             that is in use, they are accepted"
+            "the operator removes the certificate with serial number {serial} and its predecessors from the \
+             truststore now; the domain accepts them until the new truststore is in use"
         ));
     }
     Some(format!(
-        "deleting is not revoking: whoever has the certificate with serial number {serial} and its key is \
-         accepted until \
-         {current}{and_earlier}, unless its authority is Distrusted before"
+        "deletion does not revoke: the domain accepts every copy of the certificate with serial number \
+         {serial} until {current}{and_earlier}, unless its authority is Distrusted before"
     ))
 }
 
@@ -156,7 +155,7 @@ mod tests {
         assert_eq!(
             after_renewal(&ClientCertificateStatus::default(), &leaf),
             None,
-            "the first"
+            "the first leaf"
         );
         let told = after_renewal(&first, &leaf).unwrap();
         assert!(
@@ -184,7 +183,7 @@ mod tests {
         assert_eq!(
             serials(&fourth),
             [second.serial_number, third.serial_number.clone()],
-            "the first has expired"
+            "the first leaf has expired"
         );
     }
 
@@ -211,11 +210,11 @@ mod tests {
             secret_name: None,
             ..once.clone()
         };
-        assert_eq!(write(&before), before, "an upgrade writes nothing");
+        assert_eq!(write(&before), before, "an upgrade writes no status");
         let changed = ClientCertificateStatus {
             observed_generation: Some(0),
             ..before
         };
-        assert_eq!(write(&changed), once, "but for objects that change anyway");
+        assert_eq!(write(&changed), once, "except with another change of the status");
     }
 }

@@ -1,7 +1,6 @@
-//! Which certificates have to do with which Secret, by the Secrets' names: of thousands of each, a change of
-//! one finds the other without a scan of every pair. In memory, and kept up by whoever hears of the
-//! certificates. Only what names do not say by themselves is kept: as a rule a certificate and its Secret
-//! have the same.
+//! Index of certificates by the names of their Secrets: with thousands of each, a change of a Secret finds
+//! its certificates without a scan of all pairs. The index is in memory, and the watch of certificates
+//! updates it. It stores only names that differ: as a rule a certificate and its Secret have the same name.
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Mutex,
@@ -14,25 +13,27 @@ use crate::{
     domain::clients::next_secret,
 };
 
-/// By namespace and name of the Secret: the names of the certificates.
+/// Names of the certificates by namespace and name of the Secret.
 #[derive(Default)]
 pub struct SecretIndex(Mutex<HashMap<(String, String), Vec<String>>>);
 
 impl SecretIndex {
-    /// A certificate that is there. What it used before a change of its spec stays, and wakes it for nothing.
+    /// Adds an existing certificate. Entries from before a change of its spec stay, and cause needless
+    /// reconciles only.
     pub fn add(&self, cert: &ClientCertificate) {
-        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let mut all = self.0.lock().expect("no holder of the lock panics");
         for key in used_by(cert) {
-            let names = all.entry(key).or_insert_with(|| Vec::with_capacity(1)); // as a rule there is no other
+            // A Secret usually has one certificate.
+            let names = all.entry(key).or_insert_with(|| Vec::with_capacity(1));
             if !names.contains(&cert.name_any()) {
                 names.push(cert.name_any());
             }
         }
     }
 
-    /// A certificate that is gone.
+    /// Removes a deleted certificate.
     pub fn remove(&self, cert: &ClientCertificate) {
-        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let mut all = self.0.lock().expect("no holder of the lock panics");
         for key in used_by(cert) {
             if let Entry::Occupied(mut names) = all.entry(key) {
                 names.get_mut().retain(|name| *name != cert.name_any());
@@ -43,10 +44,10 @@ impl SecretIndex {
         }
     }
 
-    /// The certificates that hold what they have in this Secret, or take a password from it; and that of the
-    /// same name, which need not be there.
+    /// Returns the certificates that use this Secret for their leaf, or for a password, and the certificate
+    /// of the same name, which need not exist.
     pub fn of(&self, namespace: &str, secret: &str) -> Vec<String> {
-        let all = self.0.lock().expect("nobody panics while holding it");
+        let all = self.0.lock().expect("no holder of the lock panics");
         let mut names = all
             .get(&(namespace.to_owned(), secret.to_owned()))
             .cloned()
@@ -83,7 +84,8 @@ mod tests {
     fn certificate(name: &str, spec: serde_json::Value) -> ClientCertificate {
         let mut object = serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
-            "metadata": {"name": name, "namespace": "ns"}, "spec": {"domainRef": {"name": "d"}, "subject": {"commonName": name}},
+            "metadata": {"name": name, "namespace": "ns"},
+            "spec": {"domainRef": {"name": "d"}, "subject": {"commonName": name}},
         });
         for (field, value) in spec.as_object().unwrap() {
             object["spec"][field] = value.clone();
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn by_every_secret_that_a_certificate_has_to_do_with() {
+    fn a_certificate_is_indexed_by_every_secret_that_it_uses() {
         let uses = SecretIndex::default();
         let keystore = serde_json::json!({"pkcs12": {"passwordSecretRef": {"name": "password", "key": "p"}}});
         let all = [
@@ -113,7 +115,7 @@ mod tests {
         assert_eq!(
             ["a", "a-next", "b", "of-b", "password"].map(found),
             ["a", "a a-next", "b", "b c of-b", "b c password"],
-            "each with the certificate of that name, be it there or not"
+            "each with the certificate of the same name, even a missing one"
         );
         assert_eq!(uses.of("another", "a-next"), ["a-next"]);
 
@@ -124,7 +126,7 @@ mod tests {
         }
         assert!(
             uses.0.lock().unwrap().is_empty(),
-            "nothing is kept of what is gone"
+            "no entry is left for deleted certificates"
         );
     }
 }

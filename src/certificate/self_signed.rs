@@ -1,6 +1,6 @@
-//! A certificate that signs itself has to be in the truststore before anybody may use it. So the next one
-//! waits, with its key, in a Secret beside the one that is handed out: trusted first, everywhere, then
-//! swapped. Pure: says which of these steps comes next.
+//! Next step for a certificate that signs itself. The truststore must hold such a certificate before any
+//! client uses it. The next certificate therefore waits, with its key, in a second Secret until every server
+//! of AWS trusts it. Then the operator swaps it in. Pure.
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -17,19 +17,20 @@ use crate::{
     },
 };
 
-/// What comes next, why nothing better does, and when to reconcile again although nothing is heard.
+/// Next step, the reason for waiting, and the time of the next reconcile without another event.
 pub(super) struct Step {
     pub action: Option<Action>,
-    /// Why the Secret does not hold what it should, and what is waited for.
+    /// Violation of the desired state in the Secret, and the message about the wait.
     pub open: Option<(Violation, String)>,
     pub requeue_at: Option<Timestamp>,
 }
 
-/// `propagation`: how long a truststore version must have been in use before every server of AWS has it.
+/// Returns the next step. `propagation`: time that a truststore version must have been in use before every
+/// server of AWS has it.
 pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timestamp) -> Step {
     let held = o.secret.as_ref();
     let Some(violation) = broken(d, held, now) else {
-        // The swap is done; what was swapped in may still lie beside it.
+        // The swap is done; the staged Secret may still exist.
         let action = Some(if o.next.is_some() {
             Action::Unstage
         } else {
@@ -54,7 +55,7 @@ pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: 
             Some(Action::Stage {
                 revision: next_revision(d, o),
             }),
-            "the next certificate is being made",
+            "the operator is creating the next certificate",
             None,
         );
     };
@@ -66,7 +67,7 @@ pub(super) fn next(d: &Desired, o: &Observed, propagation: SignedDuration, now: 
         Some(None) => step(None, "the domain does not trust the next certificate yet", None),
         Some(Some(since)) if now < since + propagation => step(
             None,
-            "the truststore with the next certificate is on its way to every server",
+            "AWS is distributing the truststore with the next certificate to its servers",
             Some(since + propagation),
         ),
         Some(Some(_)) => step(Some(Action::Swap), "the next certificate is trusted", None),
@@ -85,8 +86,8 @@ fn broken(d: &Desired, held: Option<&Held>, now: Timestamp) -> Option<Violation>
     })
 }
 
-/// What the certificate of that revision says. Each but the first carries its number, because API Gateway
-/// refuses two certificates with one subject.
+/// Returns the contents of the certificate with that revision. Each certificate but the first carries its
+/// revision, because API Gateway rejects two certificates with the same subject.
 pub(super) fn request(d: &Desired, revision: i64) -> LeafRequest {
     LeafRequest {
         serial_number: (revision > 1).then(|| revision.to_string()),
@@ -94,13 +95,14 @@ pub(super) fn request(d: &Desired, revision: i64) -> LeafRequest {
     }
 }
 
-/// One that we had before stands in the truststore with the subject of this one.
+/// True when an earlier certificate of this object is in the truststore with the subject of this certificate.
 fn is_shadowed(d: &Desired, o: &Observed, leaf: &Certificate) -> bool {
     let holder = o.trust.as_ref().and_then(|trust| trust.holder(&leaf.subject_key));
     holder.is_some_and(|entry| entry.authority == d.entry && entry.certificate != *leaf)
 }
 
-/// One more than any that there was, and none whose subject is still trusted: the count may have been lost.
+/// Returns the lowest revision above all known revisions whose subject is not in the truststore: the count
+/// may have been lost.
 fn next_revision(d: &Desired, o: &Observed) -> i64 {
     let known = [
         Some(o.last_revision),
@@ -119,7 +121,7 @@ fn next_revision(d: &Desired, o: &Observed) -> i64 {
         .expect("a truststore holds a thousand certificates at the most")
 }
 
-/// Why this subject cannot be had: an authority in the truststore has it.
+/// Returns the name of the authority in the truststore that has this subject.
 pub(super) fn holder<'a>(d: &Desired, trust: Option<&'a Trust>) -> Option<&'a str> {
     let entry = trust?.holder(&leaf::subject_key(&d.request)?)?;
     (!clients::is_self_signed(&entry.authority)).then_some(entry.authority.as_str())

@@ -1,6 +1,6 @@
-//! The authorities that issue, with their keys: read and parsed once for each version of their Secrets, not
-//! once for each of thousands of certificates. In memory only, and no longer than their Secrets are as they
-//! were.
+//! Cache of issuing authorities with their keys. The operator reads and parses each version of their Secrets
+//! once, not once for each of thousands of certificates. The cache is in memory only, and an entry is valid
+//! only for its version of the Secret.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -8,18 +8,18 @@ use std::{
 
 use crate::pki::authority::Issuer;
 
-/// By namespace and name of the Secret.
+/// Cached authorities by namespace and name of the Secret.
 #[derive(Default)]
 pub struct SigningKeyCache(Mutex<HashMap<(String, String), Read>>);
 
-/// What is in a Secret.
+/// Cached contents of a Secret.
 struct Read {
-    /// The resourceVersion of the Secret.
+    /// resourceVersion of the Secret.
     version: String,
     keyed: Keyed,
 }
 
-/// An authority that issues, and the labels of its Secret.
+/// Issuing authority, and the labels of its Secret.
 #[derive(Clone)]
 pub struct Keyed {
     pub issuer: Arc<Issuer>,
@@ -27,9 +27,10 @@ pub struct Keyed {
 }
 
 impl SigningKeyCache {
-    /// As it was read from that `version` of the Secret; `None`: from none, or from another one.
+    /// Returns the entry for `version` of the Secret; `None` without an entry, or when the entry is for
+    /// another version.
     pub fn get(&self, secret: (&str, &str), version: Option<&str>) -> Option<Keyed> {
-        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let mut all = self.0.lock().expect("no holder of the lock panics");
         let key = (secret.0.to_owned(), secret.1.to_owned());
         match all.get(&key) {
             Some(read) if Some(read.version.as_str()) == version => Some(read.keyed.clone()),
@@ -42,7 +43,7 @@ impl SigningKeyCache {
 
     pub fn put(&self, secret: (&str, &str), version: Option<String>, keyed: Keyed) {
         let Some(version) = version else { return };
-        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let mut all = self.0.lock().expect("no holder of the lock panics");
         all.insert(
             (secret.0.to_owned(), secret.1.to_owned()),
             Read { version, keyed },
@@ -56,7 +57,7 @@ mod tests {
     use crate::pki::authority::tests::{at, issuer};
 
     #[test]
-    fn a_key_is_kept_as_long_as_its_secret_is_as_it_was() {
+    fn a_key_is_cached_until_its_secret_changes() {
         let signing_keys = SigningKeyCache::default();
         let one = Arc::new(issuer("Partners", at("2026-11-24T12:00:00Z")));
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);

@@ -1,6 +1,6 @@
-//! The planner of certificates against a model of the world: lives of years in milliseconds, from any state
-//! to one that serves, and never a self-signed certificate in anybody's hands that some server of AWS does
-//! not trust yet. What is checked is the model, never the planner's own word.
+//! Planner of certificates against a model of the world: years in milliseconds, from any state to a state
+//! with an accepted certificate. The operator never writes a self-signed certificate into the Secret before
+//! every server of AWS trusts it. The tests check the model, never the planner's own output.
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -45,7 +45,7 @@ fn signing_itself() -> Desired {
     spec(|o| o["spec"]["issuance"] = json!("SelfSigned"))
 }
 
-/// A Secret, as far as it counts.
+/// Relevant parts of a Secret.
 #[derive(Clone)]
 struct StoredSecret {
     data: SecretData,
@@ -73,9 +73,9 @@ struct World {
     secret: Option<StoredSecret>,
     next: Option<StoredSecret>,
     trust: Option<Trust>,
-    /// What the truststore in use holds.
+    /// Contents of the truststore in use.
     bundle: Bundle,
-    /// As the status has it.
+    /// Revision in the status.
     revision: i64,
     issued: usize,
 }
@@ -117,7 +117,7 @@ impl World {
         plan(&self.d, &self.observed(), PROPAGATION, self.now)
     }
 
-    /// The domain publishes what is to be trusted by now, and it is in use.
+    /// Publishes the desired truststore of the domain and puts it into use.
     fn domain_reconciles(&mut self) {
         let entry = |authority: &str, certificate: Certificate, max_leaf| Entry {
             authority: authority.to_owned(),
@@ -145,7 +145,7 @@ impl World {
         self.trust = Some(Trust::of(&self.bundle, self.trust.as_ref(), now));
     }
 
-    /// A reconcile of the certificate; `crash`: killed in the middle of what it does.
+    /// Reconciles the certificate; `crash`: the process dies in the middle of the action.
     fn reconcile(&mut self, crash: bool) -> Plan {
         let plan = self.plan();
         let d = self.d.clone();
@@ -178,7 +178,7 @@ impl World {
                 let since = self.trust.as_ref().unwrap().since(&next.held().leaf().unwrap());
                 assert!(
                     since.unwrap() + PROPAGATION <= self.now,
-                    "handed out before everybody trusts it"
+                    "in the Secret before every server trusts it"
                 );
                 self.hand_out(next);
                 if !crash {
@@ -199,8 +199,8 @@ impl World {
         self.issued += 1;
     }
 
-    /// Until nothing is to be done any more, as the controllers would: waits only as long as something is
-    /// said to come.
+    /// Reconciles until no action is left, as the controllers would. Waits only while the plan has a time for
+    /// the next reconcile.
     fn settles(&mut self) {
         for _ in 0..20 {
             self.domain_reconciles();
@@ -226,7 +226,7 @@ impl World {
 }
 
 #[test]
-fn ten_years_by_an_authority() {
+fn an_authority_renews_for_ten_years() {
     let mut world = World::new(spec(|_| ()));
     world.settles();
     let (start, mut renewals) = (world.now, Vec::new());
@@ -242,7 +242,7 @@ fn ten_years_by_an_authority() {
         *least > DAY * 58 && *most <= DAY * 60 + HOUR,
         "two thirds of 90 days, a little less: {least:?} {most:?}"
     );
-    // The authority ends with its tenth year: what it can still give, it gives once, and not forever.
+    // The authority expires in its tenth year. It issues a certificate for its remaining time only once.
     while world.now < world.issuer.not_after() {
         let before = world.issued;
         world.settles();
@@ -252,7 +252,7 @@ fn ten_years_by_an_authority() {
 }
 
 #[test]
-fn ten_years_of_signing_itself() {
+fn a_self_signed_certificate_is_renewed_for_ten_years() {
     let mut world = World::new(signing_itself());
     world.settles();
     let start = world.now;
@@ -273,15 +273,15 @@ fn ten_years_of_signing_itself() {
     assert!(subjects.len() > 60 && subjects.len() < 65, "{}", subjects.len());
     assert!(
         world.bundle.entries.len() <= 4,
-        "what has expired is not kept: {:?}",
+        "expired entries are removed: {:?}",
         world.bundle
     );
 }
 
-/// After a restore without Secret and status, while the domain cannot be seen, the count begins again, with a
-/// subject that is taken.
+/// After a restore without Secret and status, while the domain's trust is unknown, the count begins again,
+/// with a subject that an earlier certificate has.
 #[test]
-fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
+fn a_lost_count_does_not_reuse_a_subject() {
     let mut world = World::new(signing_itself());
     world.settles();
     let first = world.leaf().unwrap();
@@ -296,7 +296,7 @@ fn a_lost_count_does_not_end_in_a_subject_that_is_taken() {
 }
 
 #[test]
-fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
+fn a_blocked_renewal_keeps_the_usable_leaf() {
     let issued = |plan: &Plan| {
         plan.step_conditions
             .iter()
@@ -318,22 +318,22 @@ fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
             .message
             .contains("the next one: the domain does not serve yet")
     );
-    // Once it has expired nothing works.
+    // After the expiry there is no usable leaf.
     world.now = world.leaf().unwrap().not_after;
     assert_eq!(issued(&world.plan()).status, StepStatus::Working);
 
-    // A changed spec is not served by what was issued for the old one.
+    // A leaf for the old spec does not satisfy a changed spec.
     let mut world = World::new(spec(|_| ()));
     world.settles();
     world.d = spec(|o| o["spec"]["dnsNames"] = json!(["a.example"]));
     world.trust = None;
     assert_eq!(issued(&world.plan()).status, StepStatus::Working);
-    // And without its issuer nobody can tell what is missing.
+    // Without the issuer, the planner does not know the violation.
     let mut o = world.observed();
     let problem = |status| Problem {
         status,
         reason: Reason::WaitingForAuthority,
-        message: "the key is not there".into(),
+        message: "the key does not exist".into(),
     };
     for (status, expected) in [
         (StepStatus::Working, StepStatus::Done),
@@ -346,7 +346,7 @@ fn what_stands_in_the_way_of_a_renewal_leaves_what_works() {
 }
 
 #[test]
-fn a_full_truststore_is_said_and_what_works_is_kept() {
+fn a_full_truststore_is_reported_and_keeps_the_usable_leaf() {
     let step_condition = |plan: &Plan, type_| {
         plan.step_conditions
             .iter()
@@ -374,7 +374,7 @@ fn a_full_truststore_is_said_and_what_works_is_kept() {
     );
     world.trust = Some(world.trust.take().unwrap().without_room(&Default::default()));
     world.settles();
-    // The next one does not fit: the one that is handed out is trusted as before.
+    // The next certificate does not fit: the domain still trusts the certificate in the Secret.
     world.now = world.plan().renewal.unwrap();
     world.reconcile(false);
     full(&mut world);
@@ -392,7 +392,7 @@ fn a_full_truststore_is_said_and_what_works_is_kept() {
         "{}",
         issued.message
     );
-    // Out of the truststore for an authority: it is said, too.
+    // An authority has replaced the certificate in the truststore: the status reports it too.
     world
         .bundle
         .entries
@@ -405,13 +405,16 @@ fn a_full_truststore_is_said_and_what_works_is_kept() {
 }
 
 #[test]
-fn moving_to_another_authority_waits_until_everybody_trusts_it() {
+fn a_change_of_the_authority_waits_until_every_server_trusts_it() {
     let mut world = World::new(spec(|_| ()));
     world.settles();
     let first = world.leaf().unwrap();
     let other = Arc::new(issuer("Others", world.now));
     world.issuer = other.clone();
-    assert!(world.plan().action.is_none(), "the domain does not trust it");
+    assert!(
+        world.plan().action.is_none(),
+        "the domain does not trust the authority"
+    );
     world.domain_reconciles();
     let plan = world.plan();
     assert_eq!(
@@ -424,9 +427,9 @@ fn moving_to_another_authority_waits_until_everybody_trusts_it() {
     assert!(second.is_issued_by(other.authority()) && !first.is_issued_by(other.authority()));
 }
 
-/// For partners who pin the key; but one that somebody else put there is nobody's to certify.
+/// The key stays for partners who pin it. The operator does not certify a key that another writer put there.
 #[test]
-fn a_key_that_stays_is_one_that_a_certificate_of_ours_vouches_for() {
+fn only_a_key_with_an_issued_certificate_stays() {
     let never = |issuance: &str| {
         spec(|o| {
             o["spec"]["issuance"] = json!(issuance);
@@ -442,7 +445,7 @@ fn a_key_that_stays_is_one_that_a_certificate_of_ours_vouches_for() {
         let second = world.leaf().unwrap();
         assert!(
             first != second && first.spki_sha256 == second.spki_sha256,
-            "{issuance}: it stays"
+            "{issuance}: the key stays"
         );
         if issuance == "Authority" {
             world.issuer = Arc::new(issuer("Others", world.now));
@@ -454,14 +457,18 @@ fn a_key_that_stays_is_one_that_a_certificate_of_ours_vouches_for() {
             );
         }
 
-        // Under an authority of their own, or with usages of their own, and the key in any case.
+        // Under an authority of the attacker, or with the attacker's usages, and with the attacker's key in
+        // any case.
         let mut planted = World::new(never("Authority"));
         planted.issuer = Arc::new(issuer("Mallory", planted.now));
         planted.settles();
         let theirs = planted.secret.clone().unwrap();
         let mut without = theirs.clone();
         without.data.tls_crt = None;
-        for (what, secret) in [("with a certificate", theirs.clone()), ("without one", without)] {
+        for (what, secret) in [
+            ("with a certificate", theirs.clone()),
+            ("without a certificate", without),
+        ] {
             let mut world = World::new(never(issuance));
             world.secret = Some(secret);
             world.settles();
@@ -469,7 +476,7 @@ fn a_key_that_stays_is_one_that_a_certificate_of_ours_vouches_for() {
             assert_ne!(
                 leaf.spki_sha256,
                 planted.leaf().unwrap().spki_sha256,
-                "{issuance} {what}: somebody knows the key"
+                "{issuance} {what}: an attacker knows the key"
             );
         }
     }
@@ -507,10 +514,13 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #![proptest_config(crate::cases(150))]
-    /// Whatever happens in whatever order, in the end it serves; `reconcile` checks that nothing is handed
-    /// out too early.
+    /// After any events in any order, the certificate is finally accepted; `reconcile` checks that the
+    /// operator never writes a certificate into the Secret too early.
     #[test]
-    fn from_any_state_it_ends_in_one_that_serves(by_itself in any::<bool>(), events in prop::collection::vec(event(), 0..25)) {
+    fn every_state_leads_to_an_accepted_certificate(
+        by_itself in any::<bool>(),
+        events in prop::collection::vec(event(), 0..25),
+    ) {
         let base = |names: u8, renew: Option<u8>| spec(|o| {
             o["spec"]["issuance"] = json!(if by_itself { "SelfSigned" } else { "Authority" });
             o["spec"]["dnsNames"] = (0..names).map(|n| json!(format!("n{n}.example"))).collect();
@@ -541,14 +551,14 @@ proptest! {
         }
         world.settles();
         let (issued, plan) = (world.issued, world.plan());
-        prop_assert_eq!(plan.action, Some(Action::Complete), "and stays so");
+        prop_assert_eq!(plan.action, Some(Action::Complete), "and no action follows");
         world.settles();
         prop_assert_eq!(world.issued, issued);
     }
 }
 
 #[test]
-fn a_domain_that_is_not_there_is_missing_only_after_half_a_minute() {
+fn a_missing_domain_is_reported_only_after_half_a_minute() {
     let mut world = World::new(spec(|_| ()));
     let created = world.now;
     world.d.created = Some(created);
@@ -588,7 +598,7 @@ fn a_domain_that_is_not_there_is_missing_only_after_half_a_minute() {
         assert_eq!(
             early.requeue_at,
             Some(created + conditions::FRESH),
-            "nothing else may be heard"
+            "no other event may follow"
         );
         assert!(early.action.is_none());
     }

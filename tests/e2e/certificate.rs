@@ -344,7 +344,7 @@ async fn the_secret_goes_with_its_object_unless_it_is_to_stay() {
     assert_eq!(
         Caller::of(&kept).calls(&env).await,
         "200",
-        "deleting is not revoking"
+        "deletion does not revoke"
     );
 }
 

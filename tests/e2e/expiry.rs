@@ -192,7 +192,7 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     assert!(
         condition(&object, "Ready").expect("Ready")["message"]
             .to_string()
-            .contains("there is nobody to trust")
+            .contains("there is no authority to trust")
     );
     assert_eq!(env.gateway_domains().await, [""; 0]);
 

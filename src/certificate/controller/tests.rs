@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// A controller whose Kubernetes is a function. It has these Secrets, and remembers nothing.
+/// Controller with a fake Kubernetes API server. The server has these Secrets and stores no writes.
 pub(crate) struct Stage {
     pub ctx: Arc<Ctx>,
     log: Arc<Mutex<Vec<String>>>,
@@ -25,7 +25,7 @@ pub(crate) struct There {
     pub domains: Vec<domain::controller::Guard>,
     pub secrets: Vec<Secret>,
     pub grants: Vec<grant_index::Guard>,
-    /// The answer to every write of a Secret, when it is none of success.
+    /// Response to every write of a Secret; `None` for success.
     pub refuses: Option<(u16, &'static str)>,
 }
 
@@ -102,7 +102,7 @@ impl Stage {
     }
 }
 
-/// Meaning of a write to the API server, in a few words.
+/// Returns a short form of a write to the API server.
 fn meaning(path: &str, body: &Value) -> String {
     let name = path.rsplit('/').next().unwrap();
     if name == "status" {
@@ -130,7 +130,10 @@ pub(crate) fn certificate(change: impl FnOnce(&mut Value)) -> ClientCertificate 
             "name": "client1", "namespace": "shop", "uid": "client1", "generation": 1, "resourceVersion": "1",
             "creationTimestamp": "2026-01-02T00:00:00Z",
         },
-        "spec": {"domainRef": {"name": "partners", "namespace": "shop"}, "subject": {"commonName": "client1"}},
+        "spec": {
+            "domainRef": {"name": "partners", "namespace": "shop"},
+            "subject": {"commonName": "client1"},
+        },
     });
     change(&mut object);
     serde_json::from_value(object).unwrap()
@@ -157,7 +160,11 @@ pub(crate) fn grant(change: impl FnOnce(&mut Value)) -> grant_index::Guard {
     let mut object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant",
         "metadata": {"name": "g", "namespace": "shop", "generation": 1},
-        "spec": {"domainRef": {"name": "partners"}, "namespaces": {"names": ["acme"]}, "commonNames": ["client*"]},
+        "spec": {
+            "domainRef": {"name": "partners"},
+            "namespaces": {"names": ["acme"]},
+            "commonNames": ["client*"],
+        },
     });
     change(&mut object);
     serde_json::from_value::<DeserializeGuard<ClientGrant>>(object).unwrap()
@@ -179,7 +186,7 @@ pub(crate) fn secret(name: &str, data: &[(&str, &str)], change: impl FnOnce(&mut
     secret
 }
 
-/// The Secret of an authority and what a truststore that holds it has.
+/// Returns the Secret of an authority and the bundle of a truststore with it.
 fn authority() -> (Secret, Bundle) {
     let made = authority::generate(&request("Acme"), Timestamp::now()).unwrap();
     let secret = secret(
@@ -205,7 +212,7 @@ fn authority() -> (Secret, Bundle) {
 }
 
 #[tokio::test]
-async fn what_a_reconcile_of_a_certificate_does() {
+async fn a_reconcile_of_a_certificate_writes_as_its_state_requires() {
     let (ca, bundle) = authority();
     let key = ("shop".to_owned(), "partners".to_owned());
     let cross_namespace = |o: &mut Value| o["metadata"]["namespace"] = json!("acme");
@@ -220,7 +227,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
         what: &'a str,
         cert: ClientCertificate,
         there: There,
-        /// The trust of the domain: known, and with the authority in it.
+        /// Trust of the domain: known, and with the authority in it.
         trust: [bool; 2],
         expected: &'a [&'a str],
         next: Option<Next>,
@@ -248,7 +255,12 @@ async fn what_a_reconcile_of_a_certificate_does() {
     };
     let stop = Some(Next::await_change());
     let cases = vec![
-        case("a new one", certificate(|_| {}), with(vec![plain()]), issued),
+        case(
+            "a new certificate",
+            certificate(|_| {}),
+            with(vec![plain()]),
+            issued,
+        ),
         Case {
             next: stop.clone(),
             ..case("deleted", certificate(deleted), with(vec![plain()]), &[])
@@ -283,7 +295,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
         Case {
             next: Some(Next::requeue(FIRST_RETRY)),
             ..case(
-                "of another namespace, with a grant that nobody can read",
+                "of another namespace, with an unreadable grant",
                 certificate(cross_namespace),
                 There {
                     grants: vec![grant(|o| o["spec"] = json!(1))],
@@ -293,7 +305,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
             )
         },
         case(
-            "of another namespace, with the last place of a grant",
+            "of another namespace, with the last slot of a grant",
             certificate(cross_namespace),
             There {
                 grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))],
@@ -302,7 +314,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
             issued,
         ),
         case(
-            "of another namespace, a moment old, with a place that another may have",
+            "of another namespace, just created, with a slot that another certificate may have",
             certificate(|o| {
                 cross_namespace(o);
                 o["metadata"]["creationTimestamp"] = json!(Timestamp::now().to_string());
@@ -317,7 +329,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
             trust: [false; 2],
             next: Some(secs(10)),
             ..case(
-                "the domain was not looked at yet",
+                "the domain has not had its first reconcile",
                 certificate(|_| {}),
                 with(vec![plain()]),
                 &[],
@@ -339,7 +351,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
             &["PATCH status Accepted RefNotFound", "POST event RefNotFound"],
         ),
         case(
-            "there is a Secret of somebody else",
+            "a Secret of another owner exists",
             certificate(|_| {}),
             There {
                 secrets: vec![strange()],
@@ -378,7 +390,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
         Case {
             next: Some(Next::requeue(FIRST_RETRY)),
             ..case(
-                "somebody wrote the Secret first",
+                "another writer wrote the Secret first",
                 certificate(|_| {}),
                 There {
                     refuses: Some((409, "AlreadyExists")),
@@ -415,7 +427,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
         Case {
             next: stop,
             ..case(
-                "an older one has the subject",
+                "an older certificate has the subject",
                 certificate(self_signed),
                 There {
                     certificates: vec![winner(|_| {})],
@@ -425,7 +437,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
             )
         },
         case(
-            "an older one that is not granted has no claim on the subject",
+            "an older certificate without a grant has no claim on the subject",
             certificate(self_signed),
             There {
                 certificates: vec![winner(|o| o["metadata"]["namespace"] = json!("acme"))],
@@ -434,7 +446,7 @@ async fn what_a_reconcile_of_a_certificate_does() {
             &["POST secret client1-next"],
         ),
         case(
-            "one that an authority issues shares its subject",
+            "a certificate of an authority may have the subject",
             certificate(|_| {}),
             There {
                 certificates: vec![winner(|_| {})],
@@ -482,7 +494,7 @@ async fn a_reconcile_waits_for_its_own_last_write() {
     assert_eq!(
         reconcile_certificate(&cert, &stage.ctx).await.unwrap(),
         Next::requeue(SOON),
-        "the cache shows what was written over"
+        "the cache shows the previous version"
     );
     assert_eq!(stage.log(), [""; 0]);
     let mut shown = cert;
@@ -492,7 +504,7 @@ async fn a_reconcile_waits_for_its_own_last_write() {
 }
 
 #[test]
-fn what_a_reconcile_begins_with() {
+fn deletion_precedes_a_stale_cache_and_a_stale_cache_precedes_suspension() {
     let deleted = |o: &mut Value| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
     let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
     for (cert, is_behind, expected) in [
@@ -518,7 +530,7 @@ fn terms(is_counted: bool) -> Terms {
 }
 
 #[test]
-fn a_certificate_of_another_namespace_takes_a_grant() {
+fn a_certificate_of_another_namespace_needs_a_grant() {
     let (own, cross_namespace) = (
         certificate(|_| {}),
         certificate(|o| o["metadata"]["namespace"] = json!("acme")),
@@ -550,7 +562,7 @@ fn a_certificate_of_another_namespace_takes_a_grant() {
         assert_eq!(
             shown(&own, decision),
             ("allowed", false),
-            "its own namespace's take none"
+            "the domain's own namespace needs no grant"
         );
     }
     for (decision, expected) in [
@@ -584,7 +596,7 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
     };
     let me = named("me", "shop", "2026-01-02T00:00:00Z");
     let own = named("own", "shop", "2026-01-01T00:00:00Z");
-    let cross_namespace = named("foreign", "acme", "2026-01-01T00:00:00Z");
+    let cross_namespace = named("other", "acme", "2026-01-01T00:00:00Z");
     let d = desired::desired(&me, None, None).unwrap();
     let now = Timestamp::now();
     let trust = |authority: &str, common_name: &str| {
@@ -605,39 +617,33 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
         )
     };
     let granted = Some(Decision::Allowed(terms(false)));
-    let misfits = Some(Decision::Denied("m".into()));
+    let denied = Some(Decision::Denied("m".into()));
     for (what, all, trust, decision, expected) in [
-        ("nobody", vec![&me], None, None, None),
+        ("no other certificate", vec![&me], None, None, None),
         (
-            "an older one",
+            "an older certificate",
             vec![&me, &own],
             None,
             None,
             Some("the ClientCertificate own has"),
         ),
         (
-            "a granted one",
+            "with a grant",
             vec![&me, &cross_namespace],
             None,
             granted.clone(),
             Some("the ClientCertificate of another namespace has"),
         ),
         (
-            "one that may be granted",
+            "with unknown grants",
             vec![&me, &cross_namespace],
             None,
             Some(Decision::Unknown("m".into())),
             Some("of another namespace has"),
         ),
+        ("without a grant", vec![&me, &cross_namespace], None, denied, None),
         (
-            "one that is not granted",
-            vec![&me, &cross_namespace],
-            None,
-            misfits,
-            None,
-        ),
-        (
-            "one that asks for nothing",
+            "with a request that no authority could certify",
             vec![&me, &cross_namespace],
             None,
             None,
@@ -645,7 +651,7 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
         ),
         ("an authority", vec![&me], Some(trust("acme", "me")), None, None),
         (
-            "an authority of that name",
+            "an authority with the subject",
             vec![&me],
             Some(trust("acme", "client1")),
             None,
@@ -691,7 +697,7 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
 }
 
 #[test]
-fn who_has_the_places_of_a_grant_is_certain_after_a_while() {
+fn the_slots_of_a_grant_are_settled_after_three_seconds() {
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let aged = |seconds: i64| {
         certificate(|o| {
@@ -712,7 +718,7 @@ fn who_has_the_places_of_a_grant_is_certain_after_a_while() {
 }
 
 #[test]
-fn only_a_changed_spec_helps_unless_the_domain_may_allow_more() {
+fn a_refused_spec_is_stalled_unless_the_domain_may_raise_its_limit() {
     let of = |reason| match not_served(Refused {
         reason,
         message: "m".into(),
@@ -740,13 +746,13 @@ fn after_a_start_a_certificate_waits_a_while_for_its_domain() {
 }
 
 #[test]
-fn failures_are_tried_again_ever_less_often() {
+fn the_retry_delay_doubles_up_to_five_minutes() {
     let waits = [1, 2, 3, 10, 11, 1000].map(|failures| retry_after(failures).as_millis());
     assert_eq!(waits, [500, 1000, 2000, 256_000, 300_000, 300_000]);
 }
 
 #[test]
-fn our_own_write_of_a_secret_is_no_news() {
+fn an_own_write_of_a_secret_is_no_change() {
     let [seven, eight] = ["7", "8"].map(str::to_owned);
     for (is_there, wrote, version, expected) in [
         (true, Some(&seven), Some(&seven), true),
@@ -760,28 +766,28 @@ fn our_own_write_of_a_secret_is_no_news() {
 }
 
 #[test]
-fn a_reconcile_waits_for_its_own_last_write_but_not_forever() {
+fn a_reconcile_waits_for_its_own_last_write_for_a_limited_time() {
     let (now, [one, two]) = (Instant::now(), ["1", "2"].map(str::to_owned));
     let mut state = ReconcileState::default();
     assert!(!state.is_behind(Some(&one), now), "nothing was written");
     state.wrote_over = Some((Some(one.clone()), now));
     assert!(
         state.is_behind(Some(&one), now),
-        "the watch still shows what it was written over"
+        "the cache still shows the previous version"
     );
     assert!(
         !state.is_behind(Some(&two), now) && state.wrote_over.is_none(),
-        "it came"
+        "the cache shows the write"
     );
     state.wrote_over = Some((Some(one.clone()), now));
     assert!(
         !state.is_behind(Some(&one), now + LATE_WATCH * 2),
-        "a write that changed nothing never comes"
+        "a write without a change never arrives"
     );
 }
 
 #[test]
-fn what_of_the_memory_is_worth_keeping() {
+fn only_recent_writes_new_objects_and_failures_stay_in_the_state() {
     let now = Instant::now();
     let wrote = |at| ReconcileState {
         wrote_over: Some((None, at)),
@@ -789,7 +795,7 @@ fn what_of_the_memory_is_worth_keeping() {
     };
     for (what, state, expected) in [
         ("nothing", ReconcileState::default(), false),
-        ("a write of a moment ago", wrote(now), true),
+        ("a recent write", wrote(now), true),
         (
             "a failure",
             ReconcileState {
@@ -799,7 +805,7 @@ fn what_of_the_memory_is_worth_keeping() {
             true,
         ),
         (
-            "that it is new",
+            "a new object",
             ReconcileState {
                 is_new: true,
                 ..ReconcileState::default()
@@ -817,10 +823,7 @@ fn what_of_the_memory_is_worth_keeping() {
     ] {
         assert_eq!(state.is_worth_keeping(now), expected, "{what}");
     }
-    assert!(
-        !wrote(now).is_worth_keeping(now + LATE_WATCH * 2),
-        "a write of long ago"
-    );
+    assert!(!wrote(now).is_worth_keeping(now + LATE_WATCH * 2), "an old write");
 }
 
 #[test]
@@ -851,7 +854,7 @@ fn the_next_reconcile_is_at_the_renewal_or_the_end_of_the_grant() {
 }
 
 #[tokio::test]
-async fn a_failure_is_tried_again_unless_only_another_object_can_help() {
+async fn a_failed_reconcile_is_retried_unless_the_object_is_unreadable() {
     let cert = Arc::new(guard(certificate(|_| {})));
     let stage = Stage::new(There {
         certificates: vec![(*cert).clone()],
@@ -883,7 +886,7 @@ async fn a_failure_is_tried_again_unless_only_another_object_can_help() {
 }
 
 #[tokio::test]
-async fn what_lives_on_is_told_once_the_object_is_gone() {
+async fn a_deletion_reports_a_certificate_that_stays_valid() {
     let alive = certificate(|o| {
         o["status"] = json!({"serialNumber": "1", "notAfter": "2099-01-01T00:00:00Z"});
     });
@@ -896,7 +899,7 @@ async fn what_lives_on_is_told_once_the_object_is_gone() {
         ..There::default()
     });
     tell_of_deletion(Arc::new(guard(alive.clone())), &there.ctx).await;
-    assert_eq!(there.log(), [""; 0], "it is there");
+    assert_eq!(there.log(), [""; 0], "the object exists");
     let stage = Stage::new(There::default());
     tell_of_deletion(Arc::new(guard(expired)), &stage.ctx).await;
     assert_eq!(stage.log(), [""; 0]);

@@ -1,4 +1,4 @@
-//! What a plan asks for: one call, or one object in Kubernetes, each; and how it reads in the log and in
+//! Actions of a plan: each is one AWS call, or one object in Kubernetes, with its text for the log and
 //! `status.plan`.
 
 use std::{
@@ -12,25 +12,25 @@ use crate::aws::{
     route53::Change,
 };
 
-/// One call to AWS, or one object in Kubernetes. Each can be repeated without harm.
+/// AWS call, or object in Kubernetes. The operator can repeat each action without harm.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Make the key and certificate of a generated authority and keep them in their Secret.
+    /// Generates the key and certificate of a generated authority, and stores both in its Secret.
     GenerateAuthority {
         authority: String,
-        /// The key that is on record for it, and in no Secret.
+        /// Recorded key of the authority that is in no Secret.
         recorded: Option<String>,
     },
     RequestCertificate(acm::CertificateRequest),
     DeleteCertificate {
         arn: String,
     },
-    /// One atomic batch.
+    /// Changes records in one atomic batch.
     ChangeRecords {
         zone_id: String,
         changes: Vec<Change>,
     },
-    /// With the owner's tag from the first moment on.
+    /// Creates the bucket with the ownership tag.
     CreateBucket {
         bucket: String,
     },
@@ -41,7 +41,8 @@ pub enum Action {
         bucket: String,
         kms_key: Option<String>,
     },
-    /// The last thing that a bucket of ours gets: one that has it is finished.
+    /// Enables versioning, the last step of an owned bucket's setup: an owned bucket with versioning is
+    /// complete.
     EnableVersioning {
         bucket: String,
     },
@@ -52,17 +53,17 @@ pub enum Action {
         kms_key: Option<String>,
     },
     CreateDomain(DomainRequest),
-    /// Always the one full configuration, always in place.
+    /// Updates the domain in place, always with its full configuration.
     UpdateDomain(DomainRequest),
-    /// Set its TLS policy back to the one that mutual TLS allows, which an update of the rest cannot do.
+    /// Restores the TLS policy that mutual TLS requires. An update of other fields cannot change the policy.
     RestoreSecurityPolicy {
         name: String,
     },
-    /// Puts the ownership tag on a domain that has none.
+    /// Adds the ownership tag to a domain without a tag.
     AdoptDomain {
         arn: String,
     },
-    /// Restores the ownership tag on a domain that we made.
+    /// Restores the ownership tag on a domain that the operator created.
     TagDomain {
         arn: String,
     },
@@ -99,14 +100,14 @@ pub enum Action {
         protocol: Protocol,
         api_id: String,
     },
-    /// One deployment, to all of these stages.
+    /// Deploys the API once, to all of these stages.
     Deploy {
         protocol: Protocol,
         api_id: String,
         stages: Vec<String>,
     },
-    /// Change a stage of a REST API to what it is, which publishes the flag of the default endpoint and
-    /// nothing else.
+    /// Writes the unchanged description of a REST API's stage. AWS then publishes the flag of the default
+    /// endpoint and nothing else.
     TouchStage {
         api_id: String,
         stage: String,
@@ -126,23 +127,23 @@ pub enum Action {
         arn: String,
         keys: Vec<String>,
     },
-    /// Of one integration.
+    /// Changes the parameters of one integration.
     ChangeParameters {
         api_id: String,
         at: Place,
         set: BTreeMap<String, String>,
         remove: BTreeSet<String>,
-        /// Those that stay as they are.
+        /// Parameters that stay as they are.
         others: BTreeMap<String, String>,
     },
-    /// A Lambda authorizer for this function.
+    /// Creates a Lambda authorizer for this function.
     CreateAuthorizer {
         protocol: Protocol,
         api_id: String,
         name: String,
         function: String,
     },
-    /// Make it again what it was created as.
+    /// Restores the settings that the authorizer was created with.
     RestoreAuthorizer {
         protocol: Protocol,
         api_id: String,
@@ -154,7 +155,7 @@ pub enum Action {
         api_id: String,
         id: String,
     },
-    /// Let API Gateway call a function for one authorizer.
+    /// Permits API Gateway to call a function for one authorizer.
     PermitFunction {
         function: String,
         statement: String,
@@ -164,7 +165,7 @@ pub enum Action {
         function: String,
         statement: String,
     },
-    /// Put an authorizer on a route or method, or take it off.
+    /// Attaches an authorizer to a route or method, or detaches it.
     Authorize {
         api_id: String,
         at: Place,
@@ -177,7 +178,7 @@ pub enum Action {
     },
 }
 
-/// For the log and for `status.plan`: what is done, never a body.
+/// Text of an action for the log and for `status.plan`, never with a body.
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -210,7 +211,7 @@ impl fmt::Display for Action {
                     r.name, r.truststore_version
                 )
             }
-            Action::RestoreSecurityPolicy { name } => write!(f, "set the TLS policy of domain {name} back"),
+            Action::RestoreSecurityPolicy { name } => write!(f, "restore the TLS policy of domain {name}"),
             Action::AdoptDomain { arn } => write!(f, "take over {arn}"),
             Action::TagDomain { arn } => write!(f, "restore the ownership tag on {arn}"),
             Action::ReleaseDomain { arn } | Action::ReleaseCertificate { arn } => {
@@ -239,7 +240,7 @@ impl fmt::Display for Action {
                     tags.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
                 )
             }
-            Action::UntagApi { arn, keys } => write!(f, "take {} off {arn}", keys.join(", ")),
+            Action::UntagApi { arn, keys } => write!(f, "remove the tags {} from {arn}", keys.join(", ")),
             Action::ChangeParameters {
                 api_id,
                 at,
@@ -261,22 +262,24 @@ impl fmt::Display for Action {
                 write!(f, "change authorizer {id} of {api_id}: {function}")
             }
             Action::DeleteAuthorizer { api_id, id, .. } => write!(f, "delete authorizer {id} of {api_id}"),
-            Action::PermitFunction { function, source, .. } => write!(f, "let {source} call {function}"),
+            Action::PermitFunction { function, source, .. } => {
+                write!(f, "permit {source} to call {function}")
+            }
             Action::ForbidFunction { function, statement } => {
-                write!(f, "take {statement} out of the policy of {function}")
+                write!(f, "remove {statement} from the policy of {function}")
             }
             Action::Authorize {
                 api_id,
                 at,
                 authorizer: Some(id),
             } => {
-                write!(f, "put authorizer {id} on {at} of {api_id}")
+                write!(f, "attach authorizer {id} to {at} of {api_id}")
             }
             Action::Authorize {
                 api_id,
                 at,
                 authorizer: None,
-            } => write!(f, "take the authorizer off {at} of {api_id}"),
+            } => write!(f, "detach the authorizer from {at} of {api_id}"),
             Action::DeleteTruststoreVersion { key, version, .. } => {
                 write!(f, "delete truststore {key} version {version}")
             }

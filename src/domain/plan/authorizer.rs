@@ -1,8 +1,8 @@
-//! What it takes on one API that a Lambda authorizer is asked about every caller: the authorizer, API
-//! Gateway's right to call its function, and the routes and methods that it stands on. An authorizer of ours
-//! is known by its name, which is made of the ownership tag and the function: another function is another
-//! authorizer, and the old one stays until nothing that is served asks it. Routes that somebody else
-//! authorizes are left as they are.
+//! Changes of one API so that a Lambda authorizer authorizes every caller: the authorizer, API Gateway's
+//! permission to call its function, and the routes and methods with the authorizer. The name of an owned
+//! authorizer consists of the ownership tag and the function. Another function needs another authorizer, and
+//! the old authorizer stays until no deployed route uses it. The operator does not change routes with another
+//! authorization.
 
 use std::collections::BTreeMap;
 
@@ -19,27 +19,27 @@ use crate::{
     },
 };
 
-/// The changes of one API, in the order of their fields.
+/// Changes of one API, in the order of their fields.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Before anything else.
+    /// Tags to set before all other changes.
     pub tags: BTreeMap<String, String>,
-    /// Effective at once.
+    /// Actions that take effect at once.
     pub first: Vec<Action>,
-    /// Effective with the next deployment, where it takes one.
+    /// Actions that take effect with the next deployment, where the API needs one.
     pub routes: Vec<Action>,
-    /// Once nothing that is served asks it any more.
+    /// Actions for the time when no deployed route uses the old authorizer any more.
     pub last: Vec<Action>,
     pub untag: Vec<String>,
-    /// What callers pass that the authorizer does not see yet.
+    /// Routes and authorizers whose callers are not authorized yet.
     pub missing: Vec<String>,
-    /// Routes that are somebody else's to authorize.
+    /// Routes with another authorization.
     pub others: Vec<String>,
-    /// Why none can be put there.
+    /// Reason why the operator cannot use the authorizer.
     pub problem: Option<(Reason, String)>,
 }
 
-/// What changes, from what is there.
+/// Returns the changes from the observed authorizers to the desired authorizer.
 pub(super) fn changes(
     placement: &Placement,
     api: &Api,
@@ -59,7 +59,7 @@ pub(super) fn changes(
                 let has_none = format!(
                     "spec.identity.authorizer.existing: the API {id} has no authorizer {wanted}: \
                      aws apigatewayv2 get-authorizers --api-id {id} (of a REST API: aws apigateway \
-                     get-authorizers --rest-api-id {id}) shows those it has"
+                     get-authorizers --rest-api-id {id}) lists its authorizers"
                 );
                 c.problem = Some((Reason::RefNotFound, has_none));
             }
@@ -67,9 +67,8 @@ pub(super) fn changes(
         }
         Some(DesiredAuthorizer::Function(_)) if tag.is_some_and(|owner| *owner != placement.owner) => {
             let taken = format!(
-                "another MtlsDomain has put its authorizer on the API {id}: take spec.identity.authorizer \
-                 out of one of the two, or name \
-                 the one that is there under existing"
+                "another MtlsDomain has an authorizer on the API {id}: remove spec.identity.authorizer from \
+                 one of the two, or name the present authorizer under existing"
             );
             return Changes {
                 problem: Some((Reason::ForeignOwner, taken)),
@@ -135,7 +134,8 @@ pub(super) fn changes(
     c
 }
 
-/// The authorizer for a function, as it is to be, and the right to call it: before a route asks it.
+/// Returns the actions that create or restore the authorizer of a function, and permit the call of the
+/// function. The authorizer needs both before a route uses it.
 fn bring_about(
     placement: &Placement,
     api: &Api,
@@ -179,12 +179,13 @@ fn bring_about(
     actions
 }
 
-/// Whether it is an authorizer that was made for this MtlsDomain.
+/// True for an authorizer that the operator created for this MtlsDomain.
 pub fn is_ours(placement: &Placement, authorizer: &Authorizer) -> bool {
     authorizer.name.starts_with(&prefix(placement))
 }
 
-/// The id of the statement in the policy of its function that lets API Gateway ask an authorizer of ours.
+/// Returns the ID of the statement in the function's policy that permits API Gateway to call the function for
+/// an owned authorizer.
 pub fn statement(placement: &Placement, authorizer_id: &str) -> String {
     format!("{}{authorizer_id}", prefix(placement))
 }
@@ -197,8 +198,8 @@ fn prefix(placement: &Placement) -> String {
     format!("mtls-operator-{}-", &short_hash(&placement.owner)[..12])
 }
 
-/// A browser asks before it may send anything that says who it is. Source: Fetch standard, "CORS-preflight
-/// request".
+/// True for the preflight request of a browser, which carries no credentials. Source: Fetch standard,
+/// "CORS-preflight request".
 fn is_preflight(at: &Place) -> bool {
     match at {
         Place::Route { key, .. } => key.starts_with("OPTIONS "),

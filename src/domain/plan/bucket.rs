@@ -1,5 +1,5 @@
-//! The bucket that the truststore goes into: found as it must be, or made where the spec says so, and then
-//! kept as it was made. Never changed when somebody else made it.
+//! Bucket of the truststore: an existing bucket, or a bucket that the operator creates where the spec says
+//! so, and whose settings it then restores. The operator never changes a bucket that it did not create.
 
 use super::{Action, StepPlan, StepState};
 use crate::{
@@ -10,13 +10,12 @@ use crate::{
     },
 };
 
-/// What of its settings is to be put right while it takes a truststore; or what keeps it from taking one, and
-/// what we do about that.
+/// Returns the corrections for a usable bucket; or the step plan for a bucket that cannot hold a truststore.
 pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan> {
     let (bucket, account) = (&d.placement.bucket, &d.placement.account);
     let blocked = |reason, message| Err(StepState::Blocked(reason, message).into());
     match &o.bucket {
-        // S3 says no more than "no", also of a bucket that another account has.
+        // S3 returns the same error for a missing permission and for a bucket of another account.
         Err(why) if why.reason == Reason::PermissionDenied => {
             let message = format!(
                 "bucket {bucket}: {}; or name another bucket, if this one is not account {account}'s",
@@ -39,8 +38,7 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
             Reason::BucketNotFound,
             format!(
                 "there is no bucket {bucket} in account {account}; create it with versioning, set \
-                 spec.truststore.bucketCreation to \
-                 IfMissing, or name another in spec.truststore.bucket"
+                 spec.truststore.bucketCreation to IfMissing, or name another in spec.truststore.bucket"
             ),
         ),
         Ok(Some(found)) if found.region != d.placement.region => blocked(
@@ -52,7 +50,7 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
         ),
         Ok(Some(found)) => match &found.made {
             Some(made) if found.versioned => Ok(settings(d, made, true)),
-            // Not finished, or somebody has suspended it.
+            // The setup is not finished, or another writer has suspended versioning.
             Some(made) => Err(StepPlan::in_progress(
                 format!("setting up the bucket {bucket}"),
                 settings(d, made, false),
@@ -69,11 +67,12 @@ pub(super) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
     }
 }
 
-/// What a bucket that we made lacks. Versioning comes last, so that nothing is stored before the rest is
-/// there.
+/// Returns the missing settings of a bucket that the operator created. Versioning comes last, so that the
+/// operator stores nothing before the other settings.
 fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
     let bucket = || d.placement.bucket.clone();
-    // Others store in it too, each with the key of its own spec: the default is that of whom it was made for.
+    // Other MtlsDomains store in the bucket too, each with the key of its own spec. The default key is the
+    // key of the MtlsDomain that the bucket was created for.
     let is_for_us = made.owner == d.placement.owner || !versioned;
     let encrypts = is_for_us && d.kms_key.is_some() && made.kms_key != d.kms_key;
     let private = (!made.private).then(|| Action::BlockPublicAccess { bucket: bucket() });
@@ -94,7 +93,7 @@ mod tests {
     };
 
     #[test]
-    fn a_bucket_of_ours_is_kept_as_it_was_made_and_nobody_elses_is_touched() {
+    fn an_owned_bucket_is_corrected_and_no_other_bucket_is_changed() {
         let (ours, neighbour) = (desired().placement.owner, "cluster/ns/neighbour");
         let (one, two) = (Some("arn:one"), Some("arn:two"));
         for (owner, versioned, private, kms_key, wanted, expected) in [
@@ -103,7 +102,7 @@ mod tests {
             (Some(&*ours), true, false, None, None, &["block public access"]),
             (Some(&*ours), true, true, None, one, &["encrypt"]),
             (Some(&*ours), true, true, two, one, &["encrypt"]),
-            // S3's own key is the least that there is.
+            // S3's own key is the minimum.
             (Some(&*ours), true, true, one, None, &[]),
             (Some(&*ours), false, true, None, None, &["enable versioning"]),
             (
@@ -114,8 +113,8 @@ mod tests {
                 one,
                 &["block public access", "encrypt", "enable versioning"],
             ),
-            // Made for another MtlsDomain of this cluster, which may be gone: whose key it has is not for us
-            // to say.
+            // Another MtlsDomain of this cluster, which may be deleted, owns the bucket: its default key
+            // stays.
             (Some(neighbour), true, false, two, one, &["block public access"]),
             (Some(neighbour), true, true, None, one, &[]),
             (

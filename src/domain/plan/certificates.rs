@@ -1,5 +1,5 @@
-//! The step CertificateIssued: one certificate of ours, issued, its validation record kept, superseded ones
-//! gone; or one that is there already, judged and otherwise left alone.
+//! The step CertificateIssued: one issued, owned certificate, with its validation record, and without
+//! superseded certificates; or a valid existing certificate, which the operator only reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,12 +22,12 @@ mod requests;
 
 pub use requests::remedy;
 
-/// For exactly the names and key that the spec says.
+/// True for a certificate with exactly the names and the key of the spec.
 fn fits(wanted: &DesiredRequest, c: &acm::Certificate) -> bool {
     c.names == wanted.names && c.key_algorithm == wanted.key_algorithm
 }
 
-/// Whether it carries the ownership tag.
+/// True for a certificate with the ownership tag.
 pub fn is_ours(placement: &Placement, c: &acm::Certificate) -> bool {
     c.tags.get(OWNER_TAG) == Some(&placement.owner)
 }
@@ -36,24 +36,24 @@ fn owned<'a>(placement: &'a Placement, o: &'a Observed) -> impl Iterator<Item = 
     o.certificates.iter().flatten().filter(|c| is_ours(placement, c))
 }
 
-/// Which certificate counts.
+/// Desired certificate.
 enum Wanted<'a> {
-    /// One that we request.
+    /// Certificate that the operator requests.
     Requested(&'a DesiredRequest),
-    /// One that is there without us: it is read, and nothing else.
+    /// Existing certificate, which the operator only reads.
     There(There<'a>),
 }
 
 struct There<'a> {
     arn: &'a str,
-    /// Of the public certificate beside it.
+    /// ARN of the public certificate that proves the name.
     ownership_arn: Option<&'a str>,
-    /// The domain came with it when it was taken over; the spec names none.
+    /// True when the domain had the certificate at its takeover, and the spec names none.
     kept: bool,
 }
 
-/// A domain that is taken over keeps what it has while the spec says nothing of certificates. One that we
-/// requested for it since is ours to follow, not to keep.
+/// Returns the desired certificate. A domain that the operator took over keeps its certificate while the spec
+/// names none. A later certificate that the operator requested for the domain counts as requested.
 fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> {
     let request = match &d.certificate {
         DesiredCertificate::Existing { arn, ownership_arn } => {
@@ -78,7 +78,7 @@ fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> 
         return Ok(Wanted::Requested(request));
     }
     if g.certificate_arn.is_empty() {
-        return Err(StepState::WaitingFor(Step::DomainProgrammed)); // edge-optimized, which is refused there
+        return Err(StepState::WaitingFor(Step::DomainProgrammed)); // edge-optimized, which that step rejects
     }
     let ownership_arn = g.ownership_certificate_arn.as_deref();
     Ok(Wanted::There(There {
@@ -88,8 +88,8 @@ fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> 
     }))
 }
 
-/// The one that the domain shall have, whatever its status: of ours, issued before pending, in use before
-/// not, then the oldest.
+/// Returns the certificate that the domain should have, in any status. Owned certificates: issued before
+/// pending, in use before unused, then the oldest.
 pub(super) fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
     match wanted(d, o).ok()? {
         Wanted::Requested(wanted) => requested(d, wanted, o),
@@ -97,7 +97,7 @@ pub(super) fn chosen<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Cer
     }
 }
 
-/// The public certificate beside it that proves the name.
+/// Returns the public certificate that proves the name for the chosen certificate.
 pub(super) fn ownership<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::Certificate> {
     match wanted(d, o).ok()? {
         Wanted::Requested(_) => None,
@@ -165,9 +165,9 @@ fn issued(what: &str, c: &acm::Certificate) -> StepState {
     StepState::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
 }
 
-// ---- one that is there
+// ---- existing certificates
 
-/// The certificate, once API Gateway can be given it for mutual TLS.
+/// Returns the certificate when API Gateway accepts it for mutual TLS.
 fn usable<'a>(
     d: &Desired,
     there: &There,
@@ -206,8 +206,7 @@ fn usable<'a>(
         };
         return invalid(format!(
             "{proof}: {} {origin}, and for mutual TLS API Gateway takes it only beside a public certificate \
-             that proves the name: set here the ARN \
-             of one that ACM issued for {name}{with}",
+             that proves the name: set here the ARN of one that ACM issued for {name}{with}",
             c.arn
         ));
     };
@@ -220,7 +219,8 @@ fn usable<'a>(
     Ok(c)
 }
 
-/// The certificate with this ARN, when it is there, valid and for `name`. `field` says who names it.
+/// Returns the certificate with this ARN, when it exists, is valid and covers `name`. `field` is the field
+/// that names it.
 fn valid<'a>(
     field: &str,
     way_out: &str,
@@ -254,13 +254,13 @@ fn valid<'a>(
     ))
 }
 
-/// By its exact name, or by a wildcard in the place of its first label.
+/// True when the certificate has the exact name, or a wildcard for its first label.
 fn covers(c: &acm::Certificate, name: &str) -> bool {
     let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
     c.names.iter().any(|n| n == name || Some(n) == wildcard.as_ref())
 }
 
-// ---- one of ours
+// ---- requested certificates
 
 fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> StepPlan {
     if let Err(why) = &o.certificates {
@@ -275,7 +275,8 @@ fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> S
         (_, Err(why)) => Err(StepState::unknown(why)),
     };
     if certificate.status == CertificateStatus::Issued {
-        // The record is what the renewal hangs on: restored when somebody removed it, without a fuss.
+        // The renewal depends on the record: the operator restores a removed record without a change of the
+        // condition.
         let mut actions = validation.unwrap_or_default();
         actions.extend(superseded(d, o, [Some(&certificate.arn), None]));
         return StepPlan {
@@ -311,21 +312,21 @@ fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> S
     }
 }
 
-/// The hosted zone that the records of `name` belong into.
+/// Returns the hosted zone for the records of `name`.
 pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Zone, StepState> {
     let zones = o.zones.as_ref().map_err(StepState::unknown)?;
     let DesiredDns::Route53 { zone_id, .. } = &d.placement.dns else {
         return Err(StepState::blocked(
             Reason::HostedZoneNotFound,
-            format!("the records of {name} are made elsewhere"),
+            format!("the operator does not manage the records of {name}"),
         ));
     };
     let message = match (zones.get(name), zone_id) {
         (Some(ZoneChoice::Found(zone)), _) => return Ok(zone),
         (Some(ZoneChoice::Ambiguous(ids)), _) => {
             format!(
-                "{} are public hosted zones of one name, a parent of {name}; say with \
-                 spec.dns.route53.hostedZoneId which one",
+                "{} are public hosted zones of one name, a parent of {name}; select one with \
+                 spec.dns.route53.hostedZoneId",
                 ids.join(" and ")
             )
         }
@@ -343,15 +344,15 @@ pub(super) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Z
     Err(StepState::blocked(Reason::HostedZoneNotFound, message))
 }
 
-/// The CNAMEs by which ACM sees that the names of a certificate are ours, and that it looks for again at each
-/// renewal: name and value without final dot, each once, sorted.
+/// Returns the CNAMEs that prove to ACM the control of a certificate's names, at the issue and at each
+/// renewal: name and value without final dot, sorted, without duplicates.
 pub fn validation(c: &acm::Certificate) -> Vec<(String, String)> {
     let records = c.validation.iter().filter_map(|v| v.record.as_ref());
     let records = records.map(|(name, value)| (name.clone(), value.trim_end_matches('.').to_owned()));
     records.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The same as lines of a zone file.
+/// Returns the validation records as lines of a zone file.
 pub fn lines(c: &acm::Certificate) -> String {
     let lines: Vec<_> = validation(c)
         .iter()
@@ -360,7 +361,7 @@ pub fn lines(c: &acm::Certificate) -> String {
     lines.join("; ")
 }
 
-/// What it takes for the validation records of `certificate` to be there: one batch for each zone.
+/// Returns the actions that create the validation records of `certificate`: one batch for each zone.
 fn validation_records(
     d: &Desired,
     o: &Observed,
@@ -375,7 +376,7 @@ fn validation_records(
         let zone = zone(d, o, &validation.domain)?;
         let there = found.get(name).map_or(&[][..], Vec::as_slice);
         if let Some(change) = records::validation_change(name, value, there) {
-            // A name and its wildcard have the same record, and a batch must not name it twice.
+            // A name and its wildcard have the same record, and a batch must not contain it twice.
             batches.entry(&zone.id).or_default().insert(name.clone(), change);
         }
     }
@@ -386,7 +387,7 @@ fn validation_records(
     Ok(batches.into_iter().map(batch).collect())
 }
 
-/// Certificates of ours but those `needed`, once nothing uses them any more.
+/// Returns the deletions of unused owned certificates, except those `needed`.
 fn superseded<'a>(
     d: &'a Desired,
     o: &'a Observed,
@@ -399,7 +400,7 @@ fn superseded<'a>(
                 .map(|g| g.certificate_arn.as_str())
                 .unwrap_or_default(),
         ),
-        Err(_) => None, // not known which one is in use: none may go
+        Err(_) => None, // the used certificate is unknown: no deletion
     };
     owned(&d.placement, o)
         .filter(move |c| {

@@ -1,5 +1,5 @@
-//! The step DomainProgrammed: the custom domain, changed in place and only when it is ours, or nobody's and
-//! to be taken over.
+//! The step DomainProgrammed: the custom domain, which the operator changes in place, and only when it owns
+//! the domain or takes over a domain without owner.
 
 use jiff::Timestamp;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What decides who answers, when it is mappings alone.
+/// Routing mode in which API mappings alone select the API.
 const MAPPINGS_ONLY: &str = "API_MAPPING_ONLY";
 
 pub(super) fn domain(
@@ -82,13 +82,14 @@ pub(super) fn domain(
     if g.security_policy != MUTUAL_TLS_POLICY {
         return StepPlan::in_progress(
             format!(
-                "setting the TLS policy of the custom domain {} back to {MUTUAL_TLS_POLICY}",
+                "restoring the TLS policy {MUTUAL_TLS_POLICY} of the custom domain {}",
                 g.name
             ),
             vec![Action::RestoreSecurityPolicy { name: g.name.clone() }],
         );
     }
-    // What it has serves for an update of the rest, as long as API Gateway takes it.
+    // The present certificate and truststore are usable for an update of other fields, as long as API Gateway
+    // accepts them.
     let in_use = o
         .certificate(&g.certificate_arn)
         .filter(|c| c.status == CertificateStatus::Issued);
@@ -104,7 +105,7 @@ pub(super) fn domain(
         (None, _) => return StepState::WaitingFor(Step::CertificateIssued).into(),
         (_, None) => return StepState::WaitingFor(Step::TruststorePublished).into(),
     };
-    // Nothing is wished for beside a public certificate, and what may be left there from before does no harm.
+    // Without a desired proof certificate, a remaining proof certificate does no harm.
     let has_pair = |(arn, ownership): (&str, Option<&str>)| {
         g.certificate_arn == arn
             && (ownership.is_none() || g.ownership_certificate_arn.as_deref() == ownership)
@@ -128,9 +129,9 @@ pub(super) fn domain(
             match (pair, version) {
                 (None, _) => return StepState::WaitingFor(Step::CertificateIssued).into(),
                 (_, None) => return StepState::WaitingFor(Step::TruststorePublished).into(),
-                _ => {} // only with everything that it takes
+                _ => {} // only with certificate and truststore
             }
-            // The mark first: whatever happens in between, the next reconcile knows what this is.
+            // The tag comes first: after an interruption, the next reconcile then recognises the domain.
             actions.push(Action::AdoptDomain { arn: g.arn.clone() });
         }
     }
@@ -159,16 +160,16 @@ pub(super) fn domain(
     }
 }
 
-/// Whose a custom domain of our name is.
+/// Ownership of a custom domain with the desired name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DomainOwnership {
-    /// Ours, and we made it.
+    /// Owned by this MtlsDomain, and created by the operator.
     Made,
-    /// Ours, taken over.
+    /// Owned by this MtlsDomain, and taken over.
     Adopted,
-    /// It carries no ownership tag.
+    /// Without an ownership tag.
     Unowned,
-    /// The owner that its ownership tag names.
+    /// Owned by the owner that its ownership tag names.
     NotOwned(String),
 }
 
@@ -181,7 +182,7 @@ pub fn domain_ownership(placement: &Placement, g: &Domain) -> DomainOwnership {
     }
 }
 
-/// Whether there is a domain that we may not touch.
+/// True when a domain exists that the operator may not change.
 pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
     let existing = o.domain.as_ref().ok().and_then(Option::as_ref);
     match existing.map(|g| domain_ownership(&d.placement, g)) {
@@ -191,9 +192,9 @@ pub(super) fn is_barred(d: &Desired, o: &Observed) -> bool {
     }
 }
 
-/// Whether a domain without any ownership tag is one that we made: everything else says so. It has our
-/// certificate and uses our truststore, and our marker stands beside its records. From a domain that we let
-/// go of the marker is taken before the tag.
+/// True for a domain without an ownership tag that the operator created, according to everything else: the
+/// domain has an owned certificate and uses the owned truststore, and the ownership record is in the hosted
+/// zone. At a release, the operator removes that record before the tag.
 fn has_lost_its_tag(d: &Desired, o: &Observed, g: &Domain) -> bool {
     let certificate = o
         .certificate(&g.certificate_arn)
@@ -214,7 +215,7 @@ fn has_lost_its_tag(d: &Desired, o: &Observed, g: &Domain) -> bool {
     certificate && uses_ours && stored && ownership_record
 }
 
-/// Whether it carries the ownership tag.
+/// True for a domain with the ownership tag.
 pub fn is_ours(placement: &Placement, g: &Domain) -> bool {
     matches!(
         domain_ownership(placement, g),
@@ -222,7 +223,7 @@ pub fn is_ours(placement: &Placement, g: &Domain) -> bool {
     )
 }
 
-/// Whether the domain was there before us, and is taken over or about to be.
+/// True for a domain that existed before, and that the operator has taken over or is about to take over.
 pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
     match domain_ownership(&d.placement, g) {
         DomainOwnership::Adopted => true,
@@ -231,8 +232,8 @@ pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
     }
 }
 
-/// What becomes of mappings that the spec does not list: on a domain taken over they stay unless the spec
-/// says otherwise.
+/// True when mappings that the spec does not list stay: on a domain that was taken over, unless the spec says
+/// otherwise.
 pub fn keeps_unlisted(placement: &Placement, g: &Domain) -> bool {
     match placement.unlisted_mappings {
         Some(fate) => fate == UnlistedMappings::Keep,
@@ -252,16 +253,16 @@ fn not_ours(g: &Domain, domain_ownership: &DomainOwnership) -> StepState {
     )
 }
 
-/// What keeps mutual TLS, or our mappings, from working on a domain, and what nobody but its owner should
-/// change. Of one that is ours: what takes a migration, during which it is another domain for a while.
-/// Source: API Gateway Developer Guide, "Configuring mutual TLS authentication" and "Set the routing mode".
+/// Returns why a domain cannot be managed: a setting incompatible with mutual TLS or with API mappings, or a
+/// setting that only its owner may change. For an owned domain: a setting that needs a migration, during
+/// which the domain has another endpoint. Source: API Gateway Developer Guide, "Configuring mutual TLS
+/// authentication" and "Set the routing mode".
 fn unmanageable(g: &Domain, domain_ownership: &DomainOwnership) -> Option<String> {
     let name = &g.name;
     if g.endpoint_type != "REGIONAL" {
         return Some(format!(
             "the custom domain {name} is of endpoint type {}, and mutual TLS needs REGIONAL: migrate it \
-             first (aws apigateway \
-             update-domain-name), or give this MtlsDomain another name",
+             first (aws apigateway update-domain-name), or give this MtlsDomain another name",
             g.endpoint_type
         ));
     }
@@ -274,17 +275,17 @@ fn unmanageable(g: &Domain, domain_ownership: &DomainOwnership) -> Option<String
     }
     if g.routing_mode != MAPPINGS_ONLY && *domain_ownership != DomainOwnership::Made {
         return Some(format!(
-            "the custom domain {name} has the routing mode {}, with which API mappings are not all that \
-             decides: set it to \
-             API_MAPPING_ONLY first",
+            "the custom domain {name} has the routing mode {}, in which API mappings alone do not select the \
+             API: set it to API_MAPPING_ONLY first",
             g.routing_mode
         ));
     }
     None
 }
 
-/// A status that only AWS or whoever holds a certificate can end, unless the certificates are about to be
-/// replaced. Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
+/// Returns the state of a domain whose status only AWS or the owner of a certificate can end, unless the
+/// certificates are about to be replaced. Source: API Gateway Developer Guide, "Troubleshoot your domain name
+/// status".
 fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
     let remedy = match g.status {
         DomainStatus::Available => return None,
@@ -294,15 +295,15 @@ fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
         DomainStatus::PendingOwnershipVerification => {
             "name a valid public certificate in spec.serverCertificate.existing.ownershipVerificationArn"
         }
-        _ => "API Gateway says no more",
+        _ => "API Gateway gives no details",
     };
     let why = g.status_message.as_deref().unwrap_or("no message");
     let message = format!("{} is {}: {why}; {remedy}", g.name, g.status.as_str());
     has_pair.then(|| StepState::blocked(Reason::DomainRejected, message))
 }
 
-/// A domain is taken over only when every certificate that it trusts now is in the truststore that it is to
-/// have. What has expired lets nobody in any more.
+/// Rejects the takeover of a domain unless the desired truststore holds every certificate that the domain
+/// trusts now. Expired certificates do not count.
 fn nobody_loses(
     placement: &Placement,
     domain_ownership: &DomainOwnership,
@@ -315,15 +316,14 @@ fn nobody_loses(
     let published = o.published.as_ref().map_err(StepState::unknown)?;
     let Some(pinned) = pinned else {
         let message = format!(
-            "the custom domain {} trusts the certificates in {}, which cannot be read, so nobody can tell \
-             who would lose access. Put that \
-             object back, or turn mutual TLS off first",
+            "the custom domain {} trusts the certificates in {}, which the operator cannot read, so it \
+             cannot know which callers would lose access. Restore that object, or turn mutual TLS off first",
             g.name, used.uri
         );
         return Err(StepState::blocked(Reason::TrustInUse, message));
     };
     if *domain_ownership == DomainOwnership::Adopted && pinned.owner.as_ref() == Some(&placement.owner) {
-        return Ok(()); // it has moved to our truststore: what leaves that is decided there
+        return Ok(()); // it uses the owned truststore, whose own checks apply
     }
     let stays = |certificate| {
         published
@@ -346,7 +346,8 @@ fn nobody_loses(
     Err(StepState::blocked(Reason::TrustInUse, message))
 }
 
-/// The domain, when it is there, ours, and of a kind that mutual TLS is for: nobody is sent to another.
+/// Returns the domain when it exists, is owned, and is suitable for mutual TLS: the operator directs no
+/// caller to another domain.
 pub(in crate::domain) fn ours<'a>(
     placement: &Placement,
     domain: &'a Seen<Option<Domain>>,
@@ -384,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_ownership_tag_is_restored_only_where_all_else_says_that_we_made_the_domain() {
+    fn a_lost_ownership_tag_is_restored_only_on_a_domain_that_the_operator_created() {
         let (d, settled) = settled();
         let mut lost = settled.clone();
         domain_of(&mut lost).tags.clear();
@@ -401,17 +402,17 @@ mod tests {
                         .insert(OWNER_TAG.into(), "other/ns/partners".into()),
                 )
             }),
-            ("the certificate is somebody else's", |o| {
+            ("the certificate has another owner", |o| {
                 o.certificates.as_mut().unwrap()[0].tags.clear()
             }),
             ("without mutual TLS", |o| domain_of(o).truststore = None),
-            ("the truststore object is not ours", |o| {
+            ("the truststore object has no owner", |o| {
                 o.pinned.as_mut().unwrap().as_mut().unwrap().owner = None
             }),
-            ("the marker is gone", |o| {
+            ("the ownership record is missing", |o| {
                 o.records.as_mut().unwrap().retain(|r| r.kind != "TXT")
             }),
-            ("the records cannot be seen", |o| o.records = Err(unseen())),
+            ("the records are unknown", |o| o.records = Err(unseen())),
         ];
         for (what, take) in less {
             let mut o = lost.clone();
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn another_routing_mode_is_put_right_on_a_domain_that_we_made_and_named_on_one_taken_over() {
+    fn another_routing_mode_is_corrected_on_a_created_domain_and_reported_on_an_adopted_one() {
         let (d, mut o) = settled();
         domain_of(&mut o).routing_mode = "ROUTING_RULE_THEN_API_MAPPING".into();
         assert!(matches!(&planned(&d, &o)[..], [update] if update.starts_with("update domain")));
@@ -440,14 +441,14 @@ mod tests {
     }
 
     #[test]
-    fn another_tls_policy_is_put_right_on_a_domain_that_is_ours_and_left_on_any_other() {
+    fn another_tls_policy_is_restored_on_an_owned_domain_and_kept_on_any_other() {
         let (mut d, mut o) = settled();
         domain_of(&mut o).security_policy = "TLS_1_0".into();
-        domain_of(&mut o).truststore = None; // as v1 shows it
-        let back = format!("set the TLS policy of domain {} back", d.placement.domain_name);
-        assert_eq!(planned(&d, &o), [back.as_str()]);
+        domain_of(&mut o).truststore = None; // as API version 1 returns it
+        let restore = format!("restore the TLS policy of domain {}", d.placement.domain_name);
+        assert_eq!(planned(&d, &o), [restore.as_str()]);
         domain_of(&mut o).tags.insert(ADOPTED_TAG.into(), "true".into());
-        assert_eq!(planned(&d, &o), [back.as_str()]);
+        assert_eq!(planned(&d, &o), [restore.as_str()]);
         domain_of(&mut o).status = DomainStatus::Updating;
         assert_eq!(planned(&d, &o), [""; 0]);
         domain_of(&mut o).status = DomainStatus::Available;

@@ -1,7 +1,7 @@
-//! The step BypassClosed: no mapped API answers on its execute-api endpoint. The flag of the API says that it
-//! is to be closed; the answer of the endpoint says whether it is. What makes the flag effective is a
-//! deployment, or with REST APIs any change of a stage, and the one memory of what has been done is a tag of
-//! the API ([`PENDING_TAG`]): whoever looks next goes on from there.
+//! The step BypassClosed: no mapped API answers on its execute-api endpoint. The flag of the API says that
+//! the endpoint should be disabled; the response of the endpoint shows whether it is disabled. A deployment
+//! makes the flag effective; with REST APIs any change of a stage does. The only state is a tag of the API
+//! ([`PENDING_TAG`]), from which the next reconcile continues.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::{
     probe::https,
 };
 
-/// How long a change of a stage may take until the endpoint answers accordingly. A guess: AWS names no time.
+/// Maximum time until a change of a stage takes effect at the endpoint. An estimate: AWS documents no time.
 const TAKES_EFFECT: SignedDuration = SignedDuration::from_mins(1);
 
 pub(super) fn bypass(d: &Desired, o: &Observed, dns: &StepState, now: Timestamp) -> StepPlan {
@@ -111,8 +111,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                     let stages: Vec<_> = api.there().map(|stage| stage.name.as_str()).collect();
                     let missing = format!(
                         "{still}: it takes a deployment to stage {}, which publishes every other pending \
-                         change of {id} too. \
-                         Deploy it, or set spec.restDeployment to Allow",
+                         change of {id} too. Deploy it, or set spec.restDeployment to Allow",
                         stages.join(", ")
                     );
                     let state = if fresh {
@@ -134,21 +133,21 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                     Reason::NotVerified,
                     format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
                 ),
-                // Not at the first failed look after a deployment: what answers then is no reason for another
-                // one.
+                // The tag stays after the first failed probe after a deployment: an answer at the next probe
+                // must not cause another deployment.
                 actions: if fresh { vec![] } else { untag() },
             }
         }
     }
 }
 
-/// Whether it takes a second call to make the flag effective: not so where a stage is deployed to by itself.
+/// True when the flag needs a second call to take effect: not with a stage that deploys automatically.
 fn takes_two(api: &Api) -> bool {
     api.api.protocol == Protocol::Rest || api.by_hand().next().is_some()
 }
 
-/// What makes the flag effective, and then says so in the mark; nothing as long as there is no stage that
-/// could do it.
+/// Returns the actions that make the flag effective and then update the tag; none while no stage exists for
+/// them.
 fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
     let (id, arn, protocol) = (&api.api.id, &api.api.arn, api.api.protocol);
     let untag = Action::UntagPending { api_arn: arn.clone() };
@@ -187,7 +186,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
-    /// A REST API with the stage prod, which was touched `ago` seconds ago.
+    /// Returns a REST API with the stage prod, which was touched `ago` seconds ago.
     fn rest(closed: bool, tag: Option<&str>, probe: Option<https::ProbeResult>, ago: i64) -> Api {
         let stage = gateway::Stage {
             name: "prod".into(),
@@ -215,7 +214,7 @@ mod tests {
         }
     }
 
-    /// The verdict in a word, and the actions in a word each.
+    /// Returns the state and the actions, a word each.
     fn told(api: &Api, rest_deployment: RestDeployment, dns: bool) -> String {
         let dns = if dns {
             StepState::done(Reason::Programmed, "")
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_states_of_a_rest_api() {
+    fn a_rest_api_has_these_states_and_actions() {
         let (refused, answered) = (
             Some(https::ProbeResult::Refused(403)),
             Some(https::ProbeResult::Answered(200)),
@@ -253,12 +252,12 @@ mod tests {
         let close_by_touch = "InProgress TagPending CloseEndpoint TouchStage UntagPending";
         let close_by_deployment = "InProgress TagPending CloseEndpoint Deploy TagDeployed";
         for (may, closed, tag, probe, ago, expected) in [
-            // Open, whatever was before.
+            // Open, with any tag.
             (Never, false, None, &None, 3600, close_by_touch),
             (Allow, false, None, &None, 3600, close_by_deployment),
             (Never, false, Some(DEPLOYED), &None, 3600, close_by_touch),
             (Allow, false, Some(DEPLOYED), &None, 0, close_by_deployment),
-            // Somebody, perhaps another domain, was interrupted.
+            // An interrupted closing, of this or another domain.
             (
                 Never,
                 true,
@@ -276,7 +275,7 @@ mod tests {
                 3600,
                 "InProgress Deploy TagDeployed",
             ),
-            // Deployed, and it takes its time.
+            // Deployed, and not effective yet.
             (Allow, true, Some(DEPLOYED), &answered, 5, "Wait StillAnswering"),
             (
                 Allow,
@@ -311,7 +310,7 @@ mod tests {
                 3600,
                 "Done NotVerified UntagPending",
             ),
-            // Touched, or closed by somebody who did not deploy.
+            // Touched, or closed without a deployment.
             (Never, true, None, &answered, 5, "Wait WaitingForDeployment"),
             (Never, true, None, &answered, 61, "Blocked WaitingForDeployment"),
             (Allow, true, None, &answered, 5, "Wait StillAnswering"),
@@ -333,7 +332,7 @@ mod tests {
                 "{may:?} closed={closed} {tag:?} {probe:?} {ago} s"
             );
         }
-        // Before the domain's own name works, nothing that callers would notice is done.
+        // Before the domain's own name works, the operator does nothing that callers notice.
         for api in [
             rest(false, None, None, 61),
             rest(true, None, answered.clone(), 61),
@@ -341,7 +340,7 @@ mod tests {
             assert_eq!(told(&api, Allow, false), "WaitingFor DnsProgrammed");
             assert_eq!(told(&api, Never, false), "WaitingFor DnsProgrammed");
         }
-        // Without its stage nothing can make the flag effective; the mark stays for the day that it is there.
+        // Without its stage, the flag cannot become effective; the tag stays until the stage exists.
         let mut api = rest(false, None, None, 61);
         api.stages.insert("prod".into(), None);
         assert_eq!(told(&api, Never, true), "InProgress TagPending CloseEndpoint");
@@ -350,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn an_http_api_is_deployed_only_where_that_does_not_happen_by_itself() {
+    fn an_http_api_is_deployed_only_without_auto_deploy() {
         let mut api = rest(false, None, None, 61);
         api.api.protocol = Protocol::Http;
         for may in [Never, Allow] {

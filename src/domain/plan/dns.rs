@@ -1,5 +1,4 @@
-//! The step DNSProgrammed: the name points at the domain, for the first time only once something answers
-//! there.
+//! The step DNSProgrammed: the name points at the domain, for the first time only once the domain answers.
 
 use super::{Action, Step, StepPlan, StepState, certificates::zone, custom_domain::ours};
 use crate::{
@@ -32,12 +31,13 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
     match records::plan(&d.placement, zone, g, d.ip_address_type, there) {
         RecordPlan::Right { owned } => match &o.records_in_sync {
             Err(why) => StepState::unknown(why).into(),
-            Ok(false) => StepState::wait(Reason::WaitingForDNS, "Route 53 is spreading the change").into(),
+            Ok(false) => StepState::wait(Reason::WaitingForDNS, "Route 53 is propagating the change").into(),
             Ok(true) => {
                 let how = if owned {
                     ""
                 } else {
-                    ", by records without the operator's ownership record, which stay when this object goes"
+                    ", by records without the operator's ownership record, which stay after the deletion of \
+                     this object"
                 };
                 StepState::done(
                     Reason::Programmed,
@@ -51,7 +51,7 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
             format!("the hosted zone {} has {what}", zone.name),
         )
         .into(),
-        // A first record sends callers here: not before there is something that answers.
+        // A first record directs callers to the domain: the operator creates it only when the domain answers.
         RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => {
             StepState::WaitingFor(Step::DomainProgrammed).into()
         }
@@ -68,13 +68,13 @@ pub(super) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
     }
 }
 
-/// Somebody else makes the record: whether it is there, and what it must say.
+/// Returns the state of records that a user creates: their check, and the record to create.
 fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
     let (name, target) = (&g.name, g.target.to_lowercase());
     if verify == DnsVerification::None {
         return StepState::done(
             Reason::NotVerified,
-            format!("that {name} points at {target} is not looked at"),
+            format!("the operator does not check that {name} points at {target}"),
         );
     }
     let found = match &o.public {
@@ -98,8 +98,8 @@ fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
     let message = if found.apex {
         format!(
             "{name} is the first name of its zone, where no CNAME can be: create an ALIAS or ANAME record, \
-             or what your DNS provider flattens, to \
-             {target}; or move the zone to Route 53 and set spec.dns.route53{now}"
+             or what your DNS provider flattens, to {target}; or move the zone to Route 53 and set \
+             spec.dns.route53{now}"
         )
     } else {
         format!("create in public DNS: {name}. CNAME {target}.{now}")
@@ -107,7 +107,8 @@ fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
     StepState::wait(Reason::WaitingForDNS, message)
 }
 
-/// By a CNAME, at whatever remove, or by addresses that are all the target's (ALIAS, ANAME, flattened).
+/// True when the name leads to the target by a CNAME, also through other CNAMEs, or by addresses that all
+/// belong to the target (ALIAS, ANAME, flattened CNAME).
 pub fn leads_to(found: &PublicName, target: &str) -> bool {
     let by_address = !found.addresses.is_empty() && found.addresses.is_subset(&found.target);
     by_address || found.cnames.iter().any(|cname| cname == target)
@@ -124,7 +125,7 @@ mod tests {
             (&["t.example"][..], &[][..], &[][..], true),
             (&["x.example", "t.example"], &[], &[], true),
             (&["x.example"], &["192.0.2.1"], &["192.0.2.2"], false),
-            // a CNAME of a name that is flattened
+            // CNAME of a name with a flattened CNAME
             (&["x.example"], &["192.0.2.1"], &["192.0.2.1"], true),
             (
                 &[],
@@ -138,7 +139,7 @@ mod tests {
                 &["192.0.2.1", "192.0.2.2"],
                 false,
             ),
-            // an AAAA of before, which callers with IPv6 go to
+            // AAAA record from before, which callers with IPv6 use
             (&[], &["192.0.2.1", "2001:db8::9"], &["192.0.2.1"], false),
             (&[], &[], &["192.0.2.1"], false),
             (&[], &[], &[], false),

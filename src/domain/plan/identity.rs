@@ -1,10 +1,10 @@
-//! The step IdentityPropagated: every integration of every mapped API passes on who called, under the headers
-//! of the spec, an authorizer is asked where the spec has one, and nothing of it stays where the spec does
-//! not want it any more. What we set is marked on the API by one tag per header ([`HEADER_TAG`]) and one for
-//! the authorizer ([`AUTHORIZER_TAG`]) before it is set, and the tag goes after it; a header that somebody
-//! else set is left as it is. Where a change takes a deployment to become effective, another tag
-//! ([`PENDING_IDENTITY_TAG`]) remembers which deployments do not have it yet, so that anybody's next
-//! deployment counts.
+//! The step IdentityPropagated: every integration of every mapped API passes on the caller's identity, under
+//! the headers of the spec; an authorizer authorizes callers where the spec has one; and the operator removes
+//! its headers and authorizers that the spec no longer has. Before the operator sets a header or an
+//! authorizer, it tags the API, with one tag per header ([`HEADER_TAG`]) and one for the authorizer
+//! ([`AUTHORIZER_TAG`]); it removes the tag last. It does not change a header of another writer. Where a
+//! change needs a deployment, another tag ([`PENDING_IDENTITY_TAG`]) holds the deployments without the
+//! change, so that the next deployment by any user counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,19 +18,21 @@ use crate::{
     },
 };
 
-/// On an API, before the name of a header that we set there; the value is the ownership tag.
+/// Tag of an API before the operator sets a header there, followed by the header's name; its value is the
+/// owner.
 pub const HEADER_TAG: &str = "mtls-operator.io/header.";
-/// On an API, before an authorizer of ours is made there; the value is the ownership tag.
+/// Tag of an API before the operator creates an authorizer there; its value is the owner.
 pub const AUTHORIZER_TAG: &str = "mtls-operator.io/authorizer";
-/// On an API between a change of its headers and its deployment: the ids of the deployments that the mapped
-/// stages had before.
+/// Tag of an API between a change of its headers and its deployment: the IDs of the earlier deployments of
+/// the mapped stages.
 pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";
-/// The longest value of a tag. Source: API Gateway Developer Guide, "Tag restrictions".
+/// Maximum length of a tag's value. Source: API Gateway Developer Guide, "Tag restrictions".
 const LONGEST_TAG: usize = 256;
-/// How often headers of one API are restored before somebody has to find out who takes them away.
+/// Maximum number of corrections of one API's headers. After that, a user has to find the writer that removes
+/// them.
 pub const MAX_CORRECTIONS: u32 = 3;
 
-/// What an API is to have; of one that is not mapped nothing.
+/// Desired headers and authorizer of an API; none for an API without a mapping.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
     headers: &'a BTreeMap<String, String>,
@@ -48,11 +50,11 @@ impl Wanted<'_> {
     }
 }
 
-/// A header in place: the API, the integration and the header's name. Or an authorizer: the API, the route
-/// and the authorizer's id.
+/// Headers in place, by API, integration and header name; and authorizers in place, by API, route and
+/// authorizer ID.
 pub type InPlace = BTreeSet<(String, Place, String)>;
 
-/// `None`: nothing is asked for, and nothing is left to take away.
+/// Returns the step plan; `None` when the spec has no identity and the operator has nothing left to remove.
 pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
     let (mut all, mut remarks): (Vec<StepPlan>, Vec<String>) = Default::default();
     let asked = Wanted {
@@ -95,8 +97,8 @@ pub(super) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
     Some(step_plan)
 }
 
-/// What takes our headers out of an API again that is to have none, and our ownership tags off; `None`: there
-/// are none, or the API is gone.
+/// Returns the step plan that removes the operator's headers and ownership tags from an API; `None` when
+/// there are none, or the API no longer exists.
 pub fn removal(
     placement: &Placement,
     api: &Seen<Option<Api>>,
@@ -109,7 +111,7 @@ pub fn removal(
     }
 }
 
-/// What takes our ownership tags off an API whose headers stay as they are.
+/// Returns the action that removes the ownership tags from an API whose headers stay as they are.
 pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
     let mut keys: Vec<_> = ours(placement, api)
         .map(|name| format!("{HEADER_TAG}{name}"))
@@ -126,7 +128,7 @@ pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
     })
 }
 
-/// Whether a mapping to it has to stay, because what is ours has to be taken out of it first.
+/// True when a mapping to the API has to stay, because the operator has to remove its headers first.
 pub(super) fn holds(placement: &Placement, api: &Seen<Option<Api>>) -> bool {
     match api {
         Err(_) => true,
@@ -136,7 +138,7 @@ pub(super) fn holds(placement: &Placement, api: &Seen<Option<Api>>) -> bool {
     }
 }
 
-/// The headers that are in place, whether or not their mark is, and the authorizers that are ours and asked.
+/// Returns the headers in place, with or without their tag, and the owned authorizers in use.
 pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
     let mut all = InPlace::new();
     for (id, api) in o
@@ -172,7 +174,7 @@ pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
     all
 }
 
-/// The names of the headers that we marked as ours.
+/// Returns the names of the headers with the ownership tag of this MtlsDomain.
 fn ours<'a>(placement: &'a Placement, api: &'a Api) -> impl Iterator<Item = &'a str> {
     ownership_tags(api)
         .filter(|(_, owner)| **owner == placement.owner)
@@ -186,7 +188,8 @@ fn ownership_tags(api: &Api) -> impl Iterator<Item = (&str, &String)> {
         .filter_map(|(key, owner)| Some((key.strip_prefix(HEADER_TAG)?, owner)))
 }
 
-/// Whether somebody else has headers or an authorizer there, who still has to know what is not deployed.
+/// True when another owner has headers or an authorizer on the API, and still needs the tag of pending
+/// deployments.
 fn others(placement: &Placement, api: &Api) -> bool {
     api.api
         .tags
@@ -194,13 +197,13 @@ fn others(placement: &Placement, api: &Api) -> bool {
         .any(|(key, owner)| is_ownership_tag(key) && *owner != placement.owner)
 }
 
-/// Whether a header or an authorizer there is this owner's.
+/// True when this owner has a header or an authorizer on the API.
 pub fn has_ownership_tag(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
     tags.iter()
         .any(|(key, owner)| is_ownership_tag(key) && *owner == placement.owner)
 }
 
-/// Whether an authorizer of this owner's is there, or was to be made.
+/// True when this owner has an authorizer on the API, or was about to create one.
 pub fn has_authorizer(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
     tags.get(AUTHORIZER_TAG) == Some(&placement.owner)
 }
@@ -209,7 +212,7 @@ fn is_ownership_tag(key: &str) -> bool {
     key.starts_with(HEADER_TAG) || key == AUTHORIZER_TAG
 }
 
-/// `remarks` are told of an API even where all is as it should be.
+/// Returns the step plan of one API. `remarks` receives remarks about an API in the desired state too.
 fn of_api(
     placement: &Placement,
     api: &Api,
@@ -242,9 +245,9 @@ fn of_api(
             StepState::blocked(
                 Reason::ContestedByOther,
                 format!(
-                    "something else keeps taking away {}: have what manages that API (CloudFormation, \
-                     Terraform, ...) set it itself, or \
-                     take it out of spec.identity; until then callers can send such headers themselves",
+                    "another writer keeps removing {}: set it in the tool that manages that API \
+                     (CloudFormation, Terraform, ...), or remove it from spec.identity; until then callers \
+                     can send such headers themselves",
                     missing.join(", ")
                 ),
             )
@@ -268,8 +271,7 @@ fn of_api(
     actions.extend(authorizer.first);
     actions.extend(authorizer.routes);
     actions.extend(parameters.actions);
-    // What is still served without the change: all, once there is one; else those whose deployment is one
-    // from before.
+    // Stages without the change: all stages after a change; otherwise the stages with an earlier deployment.
     let pending = api.api.tags.get(PENDING_IDENTITY_TAG);
     let before: BTreeSet<_> = pending.iter().flat_map(|ids| ids.split(' ')).collect();
     let behind = |stage: &&&Stage| changed || pending.is_some() && before.contains(deployment(stage));
@@ -279,8 +281,7 @@ fn of_api(
         .map(|stage| stage.name.clone())
         .collect();
     let deployed = undeployed.is_empty() || may_deploy;
-    // Headers that nobody asks for any more do no harm until somebody deploys. An authorizer that is gone
-    // would.
+    // Headers that the spec no longer has do no harm until the next deployment. A deleted authorizer would.
     let settled = deployed || wanted.is_nothing() && !is_ours;
     if may_deploy && !undeployed.is_empty() {
         let (protocol, api_id) = (api.api.protocol, id.clone());
@@ -295,7 +296,7 @@ fn of_api(
         actions.extend(authorizer.last);
         done.extend(leaving.iter().map(|name| format!("{HEADER_TAG}{name}")));
         done.extend(authorizer.untag);
-        // Never without another mark beside it: nobody would know whose it is.
+        // The pending tag never stays without an ownership tag: its owner would be unknown.
         if (pending.is_some() || changed && !by_hand.is_empty()) && (deployed || !others(placement, api)) {
             done.push(PENDING_IDENTITY_TAG.to_owned());
         }
@@ -315,8 +316,8 @@ fn of_api(
         StepState::blocked(
             Reason::ForeignOwner,
             format!(
-                "somebody else sets {}: it is left as it is. Take it away there, or choose another name in \
-                 spec.identity",
+                "another writer sets {}: the operator does not change it. Remove it there, or choose another \
+                 name in spec.identity",
                 parameters.not_owned.join(", ")
             ),
         )
@@ -324,20 +325,24 @@ fn of_api(
         StepState::blocked(
             Reason::ForeignOwner,
             format!(
-                "{}: another authorization is there and is left as it is, so that the authorizer of \
-                 spec.identity is not asked. Take that one \
-                 away, or the headers with authorizerKey",
+                "{}: another authorization is there and the operator does not change it, so that the \
+                 authorizer of spec.identity is not used. Remove that authorization, or the headers with \
+                 authorizerKey",
                 authorizer.others.join(", ")
             ),
         )
     } else if !settled {
-        let what = if wanted.is_nothing() { "taken out" } else { "set" };
+        let what = if wanted.is_nothing() {
+            "removed from"
+        } else {
+            "set on"
+        };
         StepState::blocked(
             Reason::WaitingForDeployment,
             format!(
-                "what {id} has of spec.identity is {what}, but not served so: it takes a deployment to stage \
-                 {}, which publishes every other \
-                 pending change of {id} too. Deploy it, or set spec.restDeployment to Allow",
+                "spec.identity is {what} {id}, but not in effect: it takes a deployment to stage {}, which \
+                 publishes every other pending change of {id} too. Deploy it, or set spec.restDeployment to \
+                 Allow",
                 undeployed.join(", ")
             ),
         )
@@ -357,27 +362,32 @@ fn of_api(
     let at = |what: &[String]| what.join(", ");
     let others = Some(&authorizer.others).filter(|others| !others.is_empty());
     let untagged = Some(&parameters.untagged).filter(|untagged| !untagged.is_empty());
-    remarks.extend(others.map(|others| format!("another authorization is left as it is on {}", at(others))));
+    remarks.extend(others.map(|others| {
+        format!(
+            "the operator does not change the other authorization of {}",
+            at(others)
+        )
+    }));
     remarks.extend(untagged.map(|untagged| {
         format!(
-            "without the ownership tag (the tag {HEADER_TAG}...), so that it stays when nobody asks for it \
-             any more: {}",
+            "without the ownership tag (the tag {HEADER_TAG}...), so that it stays after its removal from \
+             the spec: {}",
             at(untagged)
         )
     }));
     Some(StepPlan { state, actions })
 }
 
-/// The changes of one API's integrations.
+/// Changes of one API's integrations.
 #[derive(Default)]
 struct Parameters {
-    /// Before anything else.
+    /// Tags to set before all other changes.
     tags: BTreeMap<String, String>,
     actions: Vec<Action>,
     missing: Vec<String>,
-    /// Headers that somebody else sets.
+    /// Headers that another writer sets.
     not_owned: Vec<String>,
-    /// Headers that are as they should be and not marked as ours.
+    /// Headers in the desired state without the ownership tag.
     untagged: Vec<String>,
 }
 
@@ -407,7 +417,7 @@ fn parameters(
             continue;
         }
         if wrong.is_empty() {
-            // Whether we set it or somebody else, nobody can tell.
+            // The operator cannot know which writer set the headers.
             if !is_ours && covered(api).next().is_some() {
                 p.untagged.push(format!("{name} of {id}"));
             }
@@ -420,7 +430,7 @@ fn parameters(
         for integration in wrong {
             p.missing.push(format!("{name} at {} of {id}", integration.at));
             let (set, remove) = changes.entry(&integration.at).or_default();
-            // Under other keys the caller's own would be passed on, too.
+            // Under other keys, API Gateway would also pass on the caller's own header.
             remove.extend(
                 keys(integration, name)
                     .filter(|key| **key != parameter(api, name))
@@ -465,7 +475,7 @@ fn parameters(
     p
 }
 
-/// The integrations that headers can be mapped on.
+/// Returns the integrations that support header mappings.
 fn covered(api: &Api) -> impl Iterator<Item = &Integration> {
     api.integrations
         .iter()
@@ -474,8 +484,8 @@ fn covered(api: &Api) -> impl Iterator<Item = &Integration> {
         .filter(|integration| integration.takes_headers)
 }
 
-/// The request parameter that sets a header whatever the caller sends. `append:` would leave the caller's in
-/// front.
+/// Returns the request parameter that sets a header and replaces the caller's value. `append:` would keep the
+/// caller's value first.
 fn parameter(api: &Api, name: &str) -> String {
     match api.api.protocol {
         Protocol::Rest => format!("integration.request.header.{name}"),
@@ -483,7 +493,7 @@ fn parameter(api: &Api, name: &str) -> String {
     }
 }
 
-/// The request parameters about a header, however its name is written.
+/// Returns the request parameters for a header, in any spelling of its name.
 fn keys<'a>(integration: &'a Integration, name: &'a str) -> impl Iterator<Item = &'a String> {
     let about = move |key: &str| {
         key.rsplit_once("header.")
@@ -492,12 +502,12 @@ fn keys<'a>(integration: &'a Integration, name: &'a str) -> impl Iterator<Item =
     integration.parameters.keys().filter(move |key| about(key))
 }
 
-/// Whether anybody has set a header there.
+/// True when any writer has set the header on the integration.
 fn sets(integration: &Integration, name: &str) -> bool {
     keys(integration, name).next().is_some()
 }
 
-/// The value of a header, when it is set as we set it and in no other way beside that.
+/// Returns the value of a header that is set under the operator's key and no other key.
 fn value<'a>(api: &Api, integration: &'a Integration, name: &str) -> Option<&'a String> {
     let mut about = keys(integration, name);
     match (about.next(), about.next()) {
@@ -506,7 +516,7 @@ fn value<'a>(api: &Api, integration: &'a Integration, name: &str) -> Option<&'a 
     }
 }
 
-/// Where the value comes from, as an API of that kind writes it.
+/// Returns the source of the value in the syntax of the API's protocol.
 fn expression(protocol: Protocol, source: &str) -> String {
     match protocol {
         Protocol::Rest => format!("context.{source}"),
@@ -521,7 +531,8 @@ fn is_context(value: &str) -> bool {
         .any(|source| value.starts_with(source))
 }
 
-/// A stage that nothing was deployed to yet is named, too: its first deployment is another.
+/// Returns the deployment of a stage, or a placeholder for a stage without deployment, whose first deployment
+/// differs from it.
 fn deployment(stage: &Stage) -> &str {
     if stage.deployment_id.is_empty() {
         "none"
@@ -530,8 +541,8 @@ fn deployment(stage: &Stage) -> &str {
     }
 }
 
-/// As many as the tag holds; the rest, more than twenty stages with a deployment of its own each, counts as
-/// deployed.
+/// Returns the deployments that fit into the tag. The remainder, after more than twenty stages with a
+/// deployment of their own each, counts as deployed.
 fn deployments(stages: &[&Stage]) -> String {
     let ids: BTreeSet<_> = stages.iter().map(|stage| deployment(stage)).collect();
     let mut all = String::new();

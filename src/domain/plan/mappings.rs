@@ -1,4 +1,4 @@
-//! The step MappingsProgrammed: each mapping of the spec, and none that should not be.
+//! The step MappingsProgrammed: each mapping of the spec exists, and no other mapping that should not exist.
 
 use super::{
     Action, Step, StepPlan, StepState,
@@ -25,7 +25,8 @@ pub(super) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
         Ok(there) => there,
     };
     let (mut actions, mut missing, mut unseen) = (vec![], vec![], None);
-    // Only over its mapping is an API found again whose headers have to be taken away.
+    // The operator finds an API with its headers only over the mapping, so that the mapping stays until the
+    // headers are removed.
     let held = |m: &Mapping| {
         let listed = d.mappings.values().any(|mapped| mapped.id == m.api_id);
         !listed

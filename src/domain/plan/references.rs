@@ -1,4 +1,5 @@
-//! The step ResolvedRefs: everything that the spec names is there and usable; generated authorities are made.
+//! The step ResolvedRefs: every object that the spec names exists and is usable, and the operator generates
+//! authorities.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 
-/// Problems that a condition's message lists.
+/// Maximum number of problems in a condition's message.
 pub(super) const MOST_TOLD: usize = 20;
 
 pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> StepPlan {
@@ -27,7 +28,7 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
     let mut unseen = None;
     for wanted in &d.authorities {
         match generated::ownership(d, o, wanted) {
-            // Nothing of it is believed, so that there is nothing to put right.
+            // The operator ignores the Secret's contents, so that there is no problem to correct.
             _ if wanted.state == AuthorityState::Distrusted => {}
             Ownership::Ours => {}
             Ownership::Unknown(why) => {
@@ -39,11 +40,10 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 problems.push((
                     Reason::SecretNotOwned,
                     format!(
-                        "authority {}: the Secret {secret} is not one that the operator made: {why}. It is \
-                         not trusted, and issues nothing. \
-                         Delete it (the operator then makes its own, unless one was lost: restore that), or \
-                         use it on purpose, with secretRef \
-                         in an authority of another name",
+                        "authority {}: the operator did not create the Secret {secret}: {why}. It is not \
+                         trusted, and issues nothing. Delete it (the operator then creates its own, unless \
+                         one was lost: restore that), or use it on purpose, with secretRef in an authority \
+                         of another name",
                         wanted.name
                     ),
                 ));
@@ -64,7 +64,7 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                     wanted.name
                 ),
             )),
-            // We made both, and the certificate without its key issues nothing.
+            // The operator generated both, and the certificate issues nothing without its key.
             (Some(Source::Read { key: Key::Absent, .. }), DesiredSource::Generated { secret, .. })
                 if wanted.state == AuthorityState::Active =>
             {
@@ -72,14 +72,13 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                     Reason::AuthorityKeyLost,
                     format!(
                         "authority {}: the Secret {secret} has no private key any more. Restore it from a \
-                         backup, or add an authority under \
-                         another name and make that the issuing one",
+                         backup, or add an authority under another name and set issuingAuthority to it",
                         wanted.name
                     ),
                 ))
             }
             (Some(Source::Read { .. } | Source::NotOwned(_)), _) => {}
-            // Said below, unless what it distrusts is remembered.
+            // A finding reports the missing source, unless the truststore records what the entry distrusts.
             (_, _) if wanted.state == AuthorityState::Distrusted => {
                 if compiled.is_none() {
                     unseen = unseen.or(known(d, o).err()).or(o.domain.as_ref().err());
@@ -99,9 +98,9 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 Ok(known) if known.contains(wanted.name.as_str()) => problems.push((
                     Reason::AuthorityKeyLost,
                     format!(
-                        "authority {}: its Secret is gone while its certificate is trusted. Restore the \
-                         Secret from a backup, or add an \
-                         authority under another name and make that the issuing one",
+                        "authority {}: its Secret no longer exists while its certificate is trusted. Restore \
+                         the Secret from a backup, or add an authority under another name and set \
+                         issuingAuthority to it",
                         wanted.name
                     ),
                 )),
@@ -115,16 +114,11 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             },
             (None, _) => problems.push((
                 Reason::RefNotFound,
-                format!("authority {}: its source is not there", wanted.name),
+                format!("authority {}: its source does not exist", wanted.name),
             )),
-            (Some(Source::Missing(what)), _) => problems.push((
-                Reason::RefNotFound,
-                format!(
-                    "authority {}: \
-                                              {what}",
-                    wanted.name
-                ),
-            )),
+            (Some(Source::Missing(what)), _) => {
+                problems.push((Reason::RefNotFound, format!("authority {}: {what}", wanted.name)))
+            }
         }
     }
     for finding in compiled
@@ -134,7 +128,7 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
     {
         let reason = match finding.reason {
             lint::Reason::SubjectReused => Reason::AuthoritySubjectReused,
-            // Said above, with the object's name; or by the truststore's own condition.
+            // The code above, or the condition of the truststore, reports these problems.
             lint::Reason::SourceMissing | lint::Reason::WouldBeEmpty => continue,
             lint::Reason::DistrustUnread => match missing(o, &finding.authority) {
                 Some(what) => {
@@ -186,7 +180,7 @@ pub(super) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
     StepPlan { state, actions }
 }
 
-/// What is not there of the source of an authority, or of one of its objects (`<authority>/<object>`).
+/// Returns the missing part of an authority's source, or of one of its objects (`<authority>/<object>`).
 fn missing<'o>(o: &'o Observed, authority: &str) -> Option<&'o str> {
     let found = match authority.split_once('/') {
         None => o.authorities.get(authority),
@@ -201,8 +195,8 @@ fn missing<'o>(o: &'o Observed, authority: &str) -> Option<&'o str> {
     }
 }
 
-/// Why no custom domain with mutual TLS can serve it. Source: API Gateway Developer Guide, "How to turn on
-/// mutual TLS authentication".
+/// Returns why no custom domain with mutual TLS can serve the API. Source: API Gateway Developer Guide, "How
+/// to turn on mutual TLS authentication".
 pub(super) fn unsupported(api: &gateway::Api) -> Option<&'static str> {
     match api.protocol {
         Protocol::WebSocket => {
@@ -216,7 +210,8 @@ pub(super) fn unsupported(api: &gateway::Api) -> Option<&'static str> {
     }
 }
 
-/// The authorities that have a certificate in a truststore that we published, or that our domain uses.
+/// Returns the authorities with a certificate in the truststore that the operator published, or that the
+/// domain uses.
 fn known<'o>(d: &Desired, o: &'o Observed) -> Result<BTreeSet<&'o str>, &'o Unseen> {
     o.published.as_ref()?;
     o.pinned.as_ref()?;
@@ -259,7 +254,7 @@ mod tests {
         }
     }
 
-    /// The reason why ResolvedRefs is blocked, its message, and what is asked to be done.
+    /// Returns the reason why ResolvedRefs is blocked, its message, and the number of actions.
     fn resolved(d: &Desired, o: &Observed) -> (Option<Reason>, String, usize) {
         let plan = plan(d, o, now());
         let actions = plan.steps[&super::super::Step::ResolvedRefs].actions.len();
@@ -270,11 +265,11 @@ mod tests {
     }
 
     fn trusts(d: &Desired, o: &Observed, certificate: &Certificate) -> bool {
-        let compiled = plan(d, o, now()).truststore.expect("it could be compiled");
+        let compiled = plan(d, o, now()).truststore.expect("a compiled truststore");
         compiled.bundle.find(certificate).is_some()
     }
 
-    /// A second authority that is to be generated, `next`, with this in its Secret.
+    /// Adds a second generated authority, `next`, with these contents of its Secret.
     fn with_next(found: Source) -> (Desired, Observed) {
         let (mut d, mut o) = settled();
         d.authorities.push(DesiredAuthority {
@@ -290,11 +285,15 @@ mod tests {
     }
 
     #[test]
-    fn a_planted_secret_is_said_and_neither_trusted_nor_issued_from() {
+    fn a_planted_secret_is_reported_and_neither_trusted_nor_used_to_issue() {
         let (own, twin, mallory) = (made("Partners 2027"), made("Partners 2027"), made("Mallory"));
         let missing = Source::Missing("there is no Secret partners.next-ca in this namespace".into());
         let (d, o) = with_next(missing);
-        assert_eq!(resolved(&d, &o), (None, String::new(), 1), "it is made");
+        assert_eq!(
+            resolved(&d, &o),
+            (None, String::new(), 1),
+            "the operator generates it"
+        );
 
         let (d, mut o) = with_next(read(&[&own, &own], Key::Matches));
         o.recorded.insert("next".into(), own.spki_sha256.clone());
@@ -311,7 +310,7 @@ mod tests {
             ("without a key", read(&[&mallory], Key::Absent), &mallory),
             ("the right subject", read(&[&twin, &twin], Key::Matches), &twin),
             (
-                "beside what is ours",
+                "with the owned certificate",
                 read(&[&own, &mallory], Key::Matches),
                 &mallory,
             ),
@@ -328,27 +327,27 @@ mod tests {
             let refused = plan(&d, &o, now()).truststore.unwrap().refused_issuers;
             assert_eq!(
                 refused, [""; 0],
-                "{what}: nothing issues with it, so that nothing is refused"
+                "{what}: nothing issues with it, so that nothing is rejected"
             );
         }
     }
 
     #[test]
-    fn a_key_that_is_gone_is_lost_whatever_is_on_record() {
+    fn a_missing_key_is_lost_with_or_without_a_record() {
         let (d, mut o) = settled();
         o.authorities
             .insert("partners".into(), Source::Missing("no Secret".into()));
         assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost));
         o.recorded.clear();
         assert_eq!(resolved(&d, &o).0, Some(Reason::AuthorityKeyLost));
-        // One in its place is not it.
+        // Another certificate in the Secret does not replace the lost key.
         let twin = made("Partners");
         o.authorities
             .insert("partners".into(), read(&[&twin, &twin], Key::Matches));
         assert_eq!(resolved(&d, &o).0, Some(Reason::SecretNotOwned));
         let (_, own) = settled();
         o.authorities = own.authorities;
-        assert_eq!(resolved(&d, &o).0, None, "restored, and known by the truststore");
+        assert_eq!(resolved(&d, &o).0, None, "restored, and in the truststore");
         let Some(Source::Read {
             certificates: Ok(certificates),
             ..
@@ -362,9 +361,10 @@ mod tests {
         assert_eq!(
             resolved(&d, &o).0,
             Some(Reason::AuthorityKeyLost),
-            "ours, without its key"
+            "owned, without its key"
         );
-        // Nothing was ever trusted: a key on record that got no further is created again.
+        // The truststore never held the authority: the operator generates a recorded authority without a
+        // Secret again.
         let mut o = empty().observed();
         o.recorded.insert("partners".into(), own.spki_sha256.clone());
         let again = plan(&d, &o, now());
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_say_whose_it_is_and_cannot_be_seen_decides_nothing() {
+    fn an_unknown_truststore_decides_no_ownership() {
         let (d, mut o) = settled();
         o.recorded.clear();
         let unseen = || Unseen {
@@ -392,7 +392,7 @@ mod tests {
                 Reason::ResolvedRefs,
                 "everything the spec refers to is there".into()
             ),
-            "the one in use says it"
+            "the truststore in use decides"
         );
         let empty = simulation::empty().observed();
         o.pinned = empty.pinned;
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn distrust_takes_away_what_the_entry_had_whatever_is_planted_in_its_secret() {
+    fn distrust_removes_the_certificates_of_the_entry_with_any_planted_secret() {
         let (mut d, mut o) = settled();
         let Some(Source::Read {
             certificates: Ok(own),
@@ -425,17 +425,20 @@ mod tests {
         for (what, found) in [
             ("its own", read(&[&own[0], &own[0]], Key::Matches)),
             (
-                "somebody else's that is trusted",
+                "a trusted certificate of another authority",
                 read(&[&other, &other], Key::Matches),
             ),
             ("the same without a key", read(&[&other], Key::Absent)),
-            ("the same beside its own", read(&[&own[0], &other], Key::Matches)),
+            ("the same with its own", read(&[&own[0], &other], Key::Matches)),
             ("without labels", unlabelled),
             ("none", Source::Missing("no Secret".into())),
         ] {
             o.authorities.insert("partners".into(), found);
-            assert!(!trusts(&d, &o, &own[0]), "{what}: it stays trusted");
-            assert!(trusts(&d, &o, &other), "{what}: it takes somebody else along");
+            assert!(!trusts(&d, &o, &own[0]), "{what}: the certificate stays trusted");
+            assert!(
+                trusts(&d, &o, &other),
+                "{what}: another authority loses its trust"
+            );
             assert_eq!(resolved(&d, &o).0, None, "{what}");
         }
     }

@@ -1,4 +1,4 @@
-//! What the truststore takes from ClientCertificates that sign themselves. Pure.
+//! Truststore sources of ClientCertificates that sign themselves. Pure.
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -18,10 +18,10 @@ use crate::{
     },
 };
 
-/// The ClientCertificates that are trusted themselves. What one of them had before stays for `overlap`, as if
-/// it had issued it; with its ClientCertificate everything goes at once. And so does what no release of ours
-/// can have issued, whoever has it: such an anchor may be an authority. `others` are the sources of the
-/// authorities.
+/// Returns the sources of self-signed ClientCertificates. A superseded certificate stays for `overlap`, as if
+/// it had issued its successor; after the deletion of its ClientCertificate, every certificate leaves at
+/// once. A certificate that no release of the operator can have issued leaves at once too: such an anchor may
+/// be an authority. `others` are the sources of the authorities.
 pub(super) fn sources(
     d: &Desired,
     o: &Observed,
@@ -84,9 +84,9 @@ pub(super) fn sources(
     wanted.chain(gone).chain(hidden).chain(refused).collect()
 }
 
-/// A certificate that was issued for an earlier spec is listed as long as it is handed out: its successor has
-/// to be trusted everywhere before it is superseded, however short the overlap. A grant still has to admit
-/// its names.
+/// True when the truststore already holds the certificate for this ClientCertificate. A certificate for an
+/// earlier spec stays while it is in the Secret: every server must trust its successor before the swap, even
+/// with a short overlap. A grant must still permit its names.
 fn is_there_already(certificate: &Certificate, wanted: &SelfSigned, previous: Option<&Bundle>) -> bool {
     let mut there = previous.iter().flat_map(|bundle| &bundle.entries);
     let is_it =
@@ -94,8 +94,8 @@ fn is_there_already(certificate: &Certificate, wanted: &SelfSigned, previous: Op
     there.any(is_it)
 }
 
-/// Whether a release of the operator could have issued it for itself, and a grant admits its names, be they
-/// those of the spec or of an earlier one.
+/// True when a release of the operator could have issued the certificate, and a grant permits its names, of
+/// the present or an earlier spec.
 fn may_stay(certificate: &Certificate, wanted: Option<&SelfSigned>) -> bool {
     let Ok(said) = form::signed_itself(certificate) else {
         return false;
@@ -104,8 +104,8 @@ fn may_stay(certificate: &Certificate, wanted: Option<&SelfSigned>) -> bool {
     grants.is_none_or(|grants| grants.iter().any(|grant| evaluation::admits_names(&said, grant)))
 }
 
-/// Certificates in this truststore that may not stay for any ClientCertificate. An authority that the spec
-/// lists is trusted for itself.
+/// Returns the certificates in this truststore that may not stay for any ClientCertificate. A certificate
+/// that the spec lists as an authority is trusted as that authority.
 fn refused(d: &Desired, bundle: &Bundle, others: &[compile::Source]) -> Vec<Certificate> {
     let listed = |c: &Certificate| {
         let active = others
@@ -129,12 +129,14 @@ fn refused(d: &Desired, bundle: &Bundle, others: &[compile::Source]) -> Vec<Cert
     refused.map(|entry| entry.certificate.clone()).collect()
 }
 
-/// Whose certificates have to leave this truststore because their ClientCertificate is gone.
+/// Returns the entries whose certificates must leave this truststore because their ClientCertificate is
+/// deleted.
 pub fn withdrawn<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
     unlisted(d, bundle).filter(|entry| is_in_view(d, entry)).collect()
 }
 
-/// Of whose ClientCertificate nobody can say whether it is there: what they have stays as it is.
+/// Returns the entries whose ClientCertificate is in an unwatched namespace: their certificates stay as they
+/// are.
 fn out_of_view<'b>(d: &Desired, bundle: &'b Bundle) -> BTreeSet<&'b str> {
     unlisted(d, bundle)
         .filter(|entry| !is_in_view(d, entry))
@@ -150,7 +152,7 @@ fn unlisted<'b>(d: &Desired, bundle: &'b Bundle) -> impl Iterator<Item = &'b str
     entries.filter(|entry| !d.self_signed.iter().any(|wanted| wanted.entry == *entry))
 }
 
-/// Whether its namespace is watched.
+/// True when the operator watches the namespace of the entry.
 fn is_in_view(d: &Desired, entry: &str) -> bool {
     let Some(watched) = &d.watched else { return true };
     clients::namespace(entry).is_none_or(|namespace| watched.contains(namespace))
@@ -199,7 +201,7 @@ mod tests {
         }
     }
 
-    /// One domain with its authority, look after look.
+    /// Domain with its authority over several reconciles.
     struct World {
         d: Desired,
         o: Observed,
@@ -224,10 +226,10 @@ mod tests {
                 .insert(wanted.entry, certificates);
         }
 
-        /// Compiles and publishes.
+        /// Compiles and publishes the truststore.
         fn reconcile(&mut self, now: Timestamp) -> Bundle {
             let bundle = truststore::compile(&self.d, &self.o, now)
-                .expect("everything could be read")
+                .expect("a compiled truststore")
                 .bundle;
             let owner = Some(self.d.placement.owner.clone());
             self.o.published = Ok(Some(Published {
@@ -245,7 +247,7 @@ mod tests {
             assert_eq!(
                 truststore::compile(&self.d, &self.o, now).unwrap().bundle,
                 bundle,
-                "a second look changes nothing"
+                "a second reconcile changes nothing"
             );
             bundle
         }
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn they_come_stay_for_the_overlap_and_go_at_once_with_their_object() {
+    fn a_superseded_certificate_stays_for_the_overlap_and_a_deleted_one_leaves_at_once() {
         let (hour, now) = (SignedDuration::from_hours(1), simulation::now());
         let [first, other] = ["client1", "client2"].map(certificate);
         let next = LeafRequest {
@@ -276,11 +278,11 @@ mod tests {
         assert!(world.trusts(now, &first) && world.trusts(now, &other));
         world.has("client1", &[&first, &second]);
         assert!(world.trusts(now, &first) && world.trusts(now, &second));
-        // Swapped: the old one has an hour left.
+        // After the swap, the old certificate has an hour left.
         world.has("client1", &[&second]);
         assert!(world.trusts(now, &first) && world.trusts(now + hour - SignedDuration::from_mins(1), &first));
         assert!(!world.trusts(now + hour * 2, &first) && world.trusts(now + hour * 2, &second));
-        // Deleted: nothing of it is left, and nobody else notices.
+        // After the deletion, none of its certificates is left, and the other certificate stays.
         world.has("client1", &[&first, &second]);
         world.reconcile(now);
         world.d.self_signed.retain(|wanted| wanted.name != "client1");
@@ -302,8 +304,8 @@ mod tests {
         assert!(bundle.entries.iter().any(|e| e.certificate == other) && bundle.entries.len() == 2);
     }
 
-    /// What a hostile tenant, or a release before this one, put into the truststore under the name of an
-    /// entry.
+    /// Adds an entry that a malicious tenant, or an earlier release, put into the truststore under the name
+    /// of an entry.
     fn planted(world: &mut World, entry: &str, certificate: &Certificate) {
         let life = SignedDuration::from_hours(2160);
         let planted = Entry {
@@ -334,7 +336,7 @@ mod tests {
             .push(planted);
     }
 
-    /// An authority of its own making, which signs itself and has no basicConstraints.
+    /// Returns a tenant's own authority, which signs itself and has no basicConstraints.
     fn forged(common_name: &str) -> Certificate {
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -351,13 +353,13 @@ mod tests {
         let certificate = Certificate::from_der(certificate.der()).unwrap();
         assert!(
             certificate.self_signed && !certificate.is_ca && certificate.may_sign,
-            "as the guard of old let through"
+            "as the check of earlier releases accepted it"
         );
         certificate
     }
 
     #[test]
-    fn only_what_was_asked_for_becomes_trusted() {
+    fn only_a_certificate_that_fits_the_spec_becomes_trusted() {
         let now = simulation::now();
         let good = certificate("client1");
         let key = generate(KeyKind::EcdsaP256).unwrap();
@@ -395,7 +397,7 @@ mod tests {
                     .any(|e| e.authority.starts_with("clientcertificates")),
                 "{what}: {bundle:?}"
             );
-            // And not beside what is ours, as the next one, either.
+            // The same holds for the next certificate beside a valid certificate.
             world.has("client1", &[&good, &other]);
             assert!(world.trusts(now, &good));
             assert!(
@@ -410,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_spec_makes_no_gap_however_short_the_overlap() {
+    fn a_changed_spec_causes_no_gap_even_without_overlap() {
         let (now, later) = (
             simulation::now(),
             simulation::now() + SignedDuration::from_hours(1),
@@ -435,10 +437,7 @@ mod tests {
             assert!(world.trusts(now, &first));
             change(&mut world.d.self_signed[0].request, now);
             let wanted = world.d.self_signed[0].clone();
-            assert!(
-                world.trusts(later, &first),
-                "{what}: nothing has taken its place yet"
-            );
+            assert!(world.trusts(later, &first), "{what}: no successor yet");
             let asked = LeafRequest {
                 serial_number: Some("2".into()),
                 ..wanted.request.clone()
@@ -454,7 +453,7 @@ mod tests {
                 .insert(wanted.entry.clone(), vec![first.clone(), second.clone()]);
             assert!(
                 world.trusts(later, &first) && world.trusts(later, &second),
-                "{what}: handed out and next"
+                "{what}: the present and the next certificate"
             );
             world
                 .o
@@ -471,12 +470,12 @@ mod tests {
                 "{what}"
             );
         }
-        // One that was never trusted does not become so by standing in the Secret.
+        // A certificate that was never trusted does not become trusted because it is in the Secret.
         let mut world = World::new();
         let stranger = certificate("client2");
         world.has("client1", &[&stranger]);
         assert!(!world.trusts(now, &stranger));
-        // Nor by being trusted for somebody else.
+        // The trust for another ClientCertificate does not count either.
         world.has("client2", &[&stranger]);
         assert!(world.trusts(now, &stranger));
         world.d.self_signed.retain(|wanted| wanted.name != "client2");
@@ -490,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_anchor_of_a_living_truststore_leaves_at_once() {
+    fn a_forged_anchor_in_the_truststore_leaves_at_once() {
         let now = simulation::now();
         let (good, anchor) = (certificate("client1"), forged("client1 too"));
         let entry = "clientcertificates/ns/client1/uid";
@@ -505,41 +504,41 @@ mod tests {
             let compiled = truststore::compile(&world.d, &world.o, now).unwrap();
             assert!(
                 compiled.distrusts,
-                "{what}: it does not wait for its turn among ordinary changes"
+                "{what}: it does not wait in the queue of ordinary changes"
             );
             assert_eq!(compiled.findings, [], "{what}");
             let bundle = world.reconcile(now);
             assert!(!bundle.entries.iter().any(|e| e.certificate == anchor), "{what}");
             assert!(
                 bundle.entries.iter().any(|e| e.certificate == good),
-                "{what}: nobody else notices"
+                "{what}: the other certificate stays"
             );
         };
-        leaves(&mut trusted(entry), "beside what is in the Secret");
+        leaves(&mut trusted(entry), "with the certificate in the Secret");
         let mut world = trusted(entry);
         world.has("client1", &[&anchor]);
         leaves(
             &mut world,
-            "in the Secret itself, and what is ours stays until there is another",
+            "in the Secret itself, and the valid certificate stays until its successor",
         );
         let mut world = trusted(entry);
         world.has("client1", &[]);
-        leaves(&mut world, "a Secret that is gone");
+        leaves(&mut world, "a missing Secret");
         let mut world = trusted("clientcertificates/client1/uid");
-        leaves(&mut world, "under a name as the first versions wrote it");
+        leaves(&mut world, "under a name of the first versions");
         let mut world = trusted("clientcertificates/elsewhere/client1/uid");
         world.d.watched = Some(["ns".to_owned()].into());
-        leaves(&mut world, "of a namespace that is not watched");
+        leaves(&mut world, "in an unwatched namespace");
         let mut world = trusted(entry);
         world.d.self_signed[0].secrets = None;
-        leaves(&mut world, "an object that cannot be read");
+        leaves(&mut world, "an unreadable object");
         let mut world = trusted(entry);
         world.o.self_signed = Err(Unseen {
             reason: Reason::Unreachable,
             message: "no answer".into(),
         });
-        leaves(&mut world, "Secrets that cannot be listed");
-        // An authority that the spec lists is trusted for itself.
+        leaves(&mut world, "unlisted Secrets");
+        // A certificate that the spec lists as an authority is trusted as that authority.
         let mut world = trusted(entry);
         let source = Source::Read {
             certificates: Ok(vec![anchor.clone()]),
@@ -563,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_keeps_its_trust() {
+    fn unknown_state_keeps_the_trust() {
         let now = simulation::now();
         let first = certificate("client1");
         let trusted = || {
@@ -577,24 +576,27 @@ mod tests {
             reason: Reason::Unreachable,
             message: "no answer".into(),
         });
-        assert!(world.trusts(now, &first), "Secrets that cannot be listed");
+        assert!(world.trusts(now, &first), "unlisted Secrets");
         let mut world = trusted();
         world.d.self_signed[0].secrets = None;
         world.has("client1", &[]);
-        assert!(world.trusts(now, &first), "an object that cannot be read");
+        assert!(world.trusts(now, &first), "an unreadable object");
         let mut world = trusted();
         world.has("client1", &[]);
-        assert!(world.trusts(now, &first), "a Secret that was lost");
+        assert!(world.trusts(now, &first), "a lost Secret");
         let mut narrowed = trusted();
         narrowed.d.self_signed.clear();
         narrowed.d.watched = Some(["elsewhere".to_owned()].into());
         assert!(
             narrowed.trusts(now, &first),
-            "a namespace that is not watched any more"
+            "a namespace that the operator no longer watches"
         );
         narrowed.d.watched = Some(["elsewhere", "ns"].map(str::to_owned).into());
-        assert!(!narrowed.trusts(now, &first), "it is, and the object is gone");
-        // And once there is another one, what was lost stays as long as any superseded certificate.
+        assert!(
+            !narrowed.trusts(now, &first),
+            "a watched namespace without the object"
+        );
+        // With a successor, the certificate of the lost Secret stays as long as any superseded certificate.
         let next = LeafRequest {
             serial_number: Some("2".into()),
             ..request("client1")
@@ -607,12 +609,15 @@ mod tests {
         assert!(!world.trusts(first.not_after, &first));
     }
 
-    /// A tenant can hold up the successor: it must not keep names that its grant no longer admits.
+    /// A tenant can delay the successor: the certificate must not keep names that its grant no longer
+    /// permits.
     #[test]
-    fn names_that_no_grant_admits_any_more_leave_at_once() {
+    fn names_that_no_grant_permits_any_more_leave_at_once() {
         let now = simulation::now();
         let grant = |name: &str| {
-            let spec = json!({"domainRef": {"name": "partners"}, "namespaces": {"names": ["ns"]}, "commonNames": [name]});
+            let spec = json!({
+                "domainRef": {"name": "partners"}, "namespaces": {"names": ["ns"]}, "commonNames": [name]
+            });
             serde_json::from_value::<ClientGrantSpec>(spec).unwrap()
         };
         let (earlier, next) = (certificate("payments"), certificate("client1"));
@@ -621,7 +626,7 @@ mod tests {
         world.d.self_signed[0].request = request("payments");
         world.d.self_signed[0].grants = Some(vec![grant("*")]);
         assert!(world.trusts(now, &earlier));
-        // The spec changed: it stays until its successor is trusted, and for the overlap.
+        // The spec changed: the certificate stays until its successor is trusted, and for the overlap.
         world.d.self_signed[0].request = request("client1");
         assert!(world.trusts(now, &earlier));
         for (grants, stays) in [
@@ -635,7 +640,7 @@ mod tests {
                 o: world.o.clone(),
             };
             world.d.self_signed[0].grants = grants.clone();
-            assert_eq!(world.trusts(now, &earlier), stays, "handed out still: {grants:?}");
+            assert_eq!(world.trusts(now, &earlier), stays, "in the Secret: {grants:?}");
             let mut world = World {
                 d: world.d.clone(),
                 o: world.o.clone(),
@@ -651,9 +656,9 @@ mod tests {
         }
     }
 
-    /// The first versions wrote `clientcertificates/<name>/<uid>`.
+    /// Entries of the first versions have the form `clientcertificates/<name>/<uid>`.
     #[test]
-    fn an_entry_without_a_namespace_is_followed_as_any() {
+    fn an_entry_without_a_namespace_counts_as_any_other() {
         let now = simulation::now();
         let first = certificate("client1");
         let mut world = World::new();
@@ -669,14 +674,14 @@ mod tests {
             o.pinned.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
         };
         older(&mut world.o);
-        assert!(world.trusts(now, &first), "its ClientCertificate is there");
+        assert!(world.trusts(now, &first), "its ClientCertificate exists");
         older(&mut world.o);
         world.d.self_signed.clear();
-        assert!(!world.trusts(now, &first), "it is gone");
+        assert!(!world.trusts(now, &first), "its ClientCertificate is deleted");
     }
 
     #[test]
-    fn a_subject_that_is_taken_is_the_certificates_trouble_and_not_the_domains() {
+    fn a_subject_in_use_is_no_finding_of_the_domain() {
         let now = simulation::now();
         let twin = certificate("Partners");
         let mut world = World::new();

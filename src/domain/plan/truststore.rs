@@ -1,4 +1,5 @@
-//! The step TruststorePublished: what is trusted, compiled from the sources and what is remembered, in S3.
+//! The step TruststorePublished: the desired truststore, compiled from the sources and the recorded state, in
+//! S3.
 
 use std::collections::BTreeSet;
 
@@ -21,13 +22,12 @@ use crate::{
     },
 };
 
-/// Maximum bytes of a subject before the rest of a sentence: a name of any length must not hide what is said
-/// of it.
+/// Maximum bytes of a subject in a message: a long name must not hide the rest of the message.
 const MAX_SUBJECT: usize = 256;
 
 const NOTHING_SELECTED: &str = "no ConfigMap in this namespace has the labels of its configMapSelector";
 
-/// A finding for people: whose, about which certificate, what is wrong and what to do.
+/// Returns the text of a finding: the authority, the certificate, the problem and the remedy.
 pub fn told(finding: &Finding) -> String {
     let whose = match finding.authority.split_once('/') {
         Some((authority, object)) => format!("authority {authority}, ConfigMap {object}: "),
@@ -41,7 +41,7 @@ pub fn told(finding: &Finding) -> String {
     conditions::shown(&format!("{whose}{subject}{}", finding.message))
 }
 
-/// The memory of what was trusted: what is published, completed by what is in use.
+/// Compiles the truststore. The previous state is the published bundle, completed by the bundle in use.
 pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
     let (published, pinned, domain) = (
         o.published.as_ref().ok()?,
@@ -56,8 +56,8 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
     let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
     let used = domain.as_ref().and_then(|g| g.truststore.as_ref());
     let previous = match pinned {
-        // The truststore moves. What an earlier move left at the new place is out of date, and must not be
-        // trusted again; what is distrusted since this move began is remembered there already.
+        // The truststore moves. The objects that an earlier move left at the new place are out of date, and
+        // must not become trusted again. The new place already records the distrust since this move began.
         Some(pinned) if used.is_some_and(|t| t.uri != d.placement.truststore_uri()) => {
             let distrusted = merged_keys(published.into_iter().chain([pinned]));
             Some(Bundle {
@@ -80,7 +80,7 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         now,
     };
     let mut compiled = compile::compile(&input);
-    // What stands in the way of a self-signed certificate is said on its ClientCertificate.
+    // A ClientCertificate's own conditions report the problems of its self-signed certificate.
     compiled
         .findings
         .retain(|finding| !clients::is_self_signed(&finding.authority));
@@ -92,8 +92,7 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
             reason: lint::Reason::TooLarge,
             message: format!(
                 "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, \
-                 as their \
-                 conditions say",
+                 as their conditions say",
                 compiled.without_room.len()
             ),
         });
@@ -120,8 +119,8 @@ pub(super) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
     Some(compiled)
 }
 
-/// What is published says what is remembered of a certificate; what is in use must not be forgotten, even if
-/// somebody removed the version that followed it.
+/// Merges the published bundle with the bundle in use. The published bundle holds the recorded state of a
+/// certificate. Certificates in use stay, also after another writer removed the version that followed.
 fn merged(published: Option<&Bundle>, pinned: Option<&Bundle>) -> Option<Bundle> {
     let mut all = published.or(pinned)?.clone();
     for entry in pinned.iter().flat_map(|b| &b.entries) {
@@ -144,8 +143,9 @@ fn merged_keys<'b>(bundles: impl Iterator<Item = &'b Bundle>) -> DistrustedKeys 
     all
 }
 
-/// What a label selector finds are authorities each by itself, `<authority>/<object>`, so that one that is
-/// broken keeps what it had and the others go on changing.
+/// Returns the compile sources of an authority. Each object of a label selector is a source of its own,
+/// `<authority>/<object>`: a broken object keeps its last certificates, and the other objects still take
+/// effect.
 fn sources(
     wanted: &DesiredAuthority,
     o: &Observed,
@@ -159,7 +159,7 @@ fn sources(
             .iter()
             .map(|(object, found)| source(part(object), wanted, Some(found), d, o))
             .collect(),
-        // Not seen: what is there of it stays.
+        // Unknown source: its present parts stay.
         (_, DesiredSource::ConfigMaps { .. }) => {
             let names: BTreeSet<_> = previous
                 .iter()
@@ -181,8 +181,8 @@ fn sources(
     all
 }
 
-/// Parts of a Distrusted entry that its source does not have any more: what was distrusted, or stands in the
-/// truststore under its name.
+/// Returns the parts of a Distrusted entry that its source no longer has: parts with distrusted keys, or with
+/// entries in the truststore under its name.
 fn recalled(
     wanted: &DesiredAuthority,
     known: &[compile::Source],
@@ -231,14 +231,14 @@ fn source(
     };
     let mut beside = Vec::new();
     let (certificates, key) = match found {
-        // The key that we made lost its certificate to another one: no reason to trust that.
+        // The generated key has another certificate beside it: the operator does not trust that certificate.
         Some(Source::Read {
             key: Key::Mismatch, ..
         }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
             (Err(SourceError::Missing), Key::Mismatch)
         }
-        // Not one that we made, or nobody can tell: nothing of it is believed, whether it is to be trusted or
-        // distrusted.
+        // The operator did not generate the Secret, or cannot know: it ignores the Secret's contents, for
+        // trust and for distrust.
         Some(Source::Read { .. }) if generated::ownership(d, o, wanted) != Ownership::Ours => {
             (Err(SourceError::Missing), Key::Absent)
         }
@@ -249,7 +249,7 @@ fn source(
         }) => {
             let certificates = match (certificates, completing) {
                 (Err(error), _) => Err(SourceError::Unreadable(error.clone())),
-                // What only completes a chain is not needed to distrust what is below.
+                // A distrust does not need the certificates that only complete a chain.
                 (Ok(_), Err(error)) if state == compile::State::Active => {
                     Err(SourceError::Unreadable(error.clone()))
                 }
@@ -263,8 +263,7 @@ fn source(
         Some(Source::Unseen(_)) => (Err(SourceError::Unseen), Key::Absent),
         _ => (Err(SourceError::Missing), Key::Absent),
     };
-    // A Secret whose key is gone may still have living leaves: that it could issue is remembered in the
-    // bundle.
+    // A Secret without its key may still have valid leaves: the bundle records that it could issue.
     let issues = key == Key::Matches && wanted.issues();
     let longest_leaf = issues.then_some(d.longest_leaf);
     compile::Source {
@@ -281,8 +280,8 @@ fn source(
 pub(super) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
     match bucket::bucket(d, o) {
         Err(missing) => missing,
-        // The truststore first, and without a fuss: nobody who is to be let in or kept out waits for a
-        // setting of the bucket.
+        // The truststore comes first, and without a change of the condition: a correction of the bucket must
+        // not delay a change of trust.
         Ok(corrections) => {
             let mut step_plan = object(d, o, refs, compiled);
             step_plan.actions.extend(corrections);
@@ -306,8 +305,8 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
     if !refs.actions.is_empty() {
         return StepState::WaitingFor(Step::ResolvedRefs).into();
     }
-    // What is trusted is never emptied, whatever the spec says: API Gateway needs a certificate. What is
-    // Distrusted goes all the same, as long as anything is left.
+    // The operator never empties the truststore: API Gateway needs a certificate. Distrusted certificates
+    // leave all the same, as long as another certificate is left.
     let would_be_empty = compiled
         .findings
         .iter()
@@ -317,9 +316,9 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
         return if is_emptied || matches!(o.domain, Ok(Some(_))) {
             StepState::blocked(
                 Reason::NoValidCACertificate,
-                "nothing would be left in the truststore, and API Gateway needs a certificate: what the \
-                 domain trusts now stays trusted. Add \
-                 an authority, or delete the MtlsDomain to let nobody in",
+                "nothing would be left in the truststore, and API Gateway needs a certificate: the domain \
+                 still trusts its present certificates. Add an authority, or delete the MtlsDomain to reject \
+                 all callers",
             )
         } else {
             StepState::wait(
@@ -360,9 +359,9 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
     }
 }
 
-/// Why a domain without anybody to trust is not served: API Gateway needs a certificate. A domain that has a
-/// truststore keeps it, and what it trusts there is to be listed or taken away first. One that has just been
-/// made may wait for its first self-signed certificate.
+/// Returns the refusal of a domain without any authority: API Gateway needs a certificate. A domain with a
+/// truststore keeps it, and the spec must list its certificates, or the owner must remove them, first. A new
+/// domain may wait for its first self-signed certificate.
 pub fn without_trust(
     d: &Desired,
     o: &Observed,
@@ -373,15 +372,15 @@ pub fn without_trust(
     let is_known = matches!(&o.domain, Ok(domain) if domain.as_ref().is_none_or(|g| g.truststore.is_none()));
     let refused = Refused {
         reason: Reason::InvalidSpec,
-        message: "spec.trust: there is nobody to trust, and API Gateway needs a certificate: add an \
-                  authority to spec.trust.authorities, or \
-                  create a ClientCertificate for this domain with issuance SelfSigned"
+        message: "spec.trust: there is no authority to trust, and API Gateway needs a certificate: add an \
+                  authority to spec.trust.authorities, or create a ClientCertificate for this domain with \
+                  issuance SelfSigned"
             .into(),
     };
     (is_empty && is_known && conditions::fresh_until(created, now).is_none()).then_some(refused)
 }
 
-/// Why the object at our key is not ours to store a version over.
+/// Returns why the operator may not store a version over the object at the desired key.
 fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
     let uri = d.placement.truststore_uri();
     match &p.owner {
@@ -391,7 +390,7 @@ fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
             Some(StepState::blocked(Reason::ForeignOwner, message))
         }
         None if d.adoption == AdoptionPolicy::Unowned => None,
-        // Our domain uses this object: somebody has overwritten ours.
+        // The owned domain uses this object: another writer has overwritten the operator's version.
         None if custom_domain::ours(&d.placement, &o.domain)
             .is_ok_and(|g| g.truststore.as_ref().is_some_and(|t| t.uri == uri)) =>
         {
@@ -399,10 +398,9 @@ fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
         }
         None => {
             let message = format!(
-                "{uri} exists already and carries no ownership tag; it is left alone. Name another key in \
-                 spec.truststore.key, or set \
-                 spec.adoptionPolicy to Unowned: then new versions are stored over it, and those that are \
-                 there stay"
+                "{uri} exists already and carries no ownership tag; the operator does not change it. Name \
+                 another key in spec.truststore.key, or set spec.adoptionPolicy to Unowned: the operator \
+                 then stores new versions over it, and the present versions stay"
             );
             Some(StepState::blocked(Reason::ForeignOwner, message))
         }
@@ -410,7 +408,7 @@ fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
 }
 
 fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
-    // S3 answers with the key behind an alias: which one was asked for is in the object's metadata.
+    // S3 returns the key behind an alias; the object's metadata holds the requested key.
     let is_alias = |key: &String| key.contains(":alias/");
     let encrypted = p.desired_kms_key == d.kms_key
         && d.kms_key

@@ -158,8 +158,8 @@ pub async fn rows() -> Figures {
             .unwrap();
     };
     let unmarked = format!(
-        "without the ownership tag (the tag {HEADER_TAG}...), so that it stays when nobody asks for it any \
-         more: {HEADER} of {http}"
+        "without the ownership tag (the tag {HEADER_TAG}...), so that it stays after its removal from the \
+         spec: {HEADER} of {http}"
     );
     let says = ("IdentityPropagated", "True", "Programmed", unmarked.as_str());
     let back = async |env: &TestEnv| mark(env, &env.owner("d")).await;

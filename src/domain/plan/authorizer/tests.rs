@@ -92,7 +92,7 @@ fn words(c: &Changes) -> String {
 }
 
 #[test]
-fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
+fn an_authorizer_is_created_permitted_attached_and_later_removed() {
     let placement = placement();
     let mine: &[_] = &[(AUTHORIZER_TAG, placement.owner.as_str())];
     let open = || {
@@ -121,7 +121,7 @@ fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
         .replace("111111111111", &placement.account);
     assert_eq!(
         words(&changes(&placement, &api(mine), &there, Some(&wanted(FUNCTION)))),
-        format!("let {source} call {FUNCTION} | put authorizer z1 on route GET /a of a1")
+        format!("permit {source} to call {FUNCTION} | attach authorizer z1 to route GET /a of a1")
     );
 
     let permitted: BTreeSet<_> = ["z1".to_owned()].into();
@@ -138,18 +138,17 @@ fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
         words(&changes(&placement, &api(mine), &done, Some(&wanted(FUNCTION)))),
         ""
     );
-    let taken_back = words(&changes(&placement, &api(mine), &done, None));
+    let removed = words(&changes(&placement, &api(mine), &done, None));
     let statement = statement(&placement, "z1");
     assert_eq!(
-        taken_back,
+        removed,
         format!(
-            "take the authorizer off route GET /a of a1 | take {statement} out of the policy of {FUNCTION} | \
-             delete authorizer z1 of a1 \
-             | untag {AUTHORIZER_TAG}"
+            "detach the authorizer from route GET /a of a1 | remove {statement} from the policy of \
+             {FUNCTION} | delete authorizer z1 of a1 | untag {AUTHORIZER_TAG}"
         )
     );
 
-    // Somebody gave it a cache.
+    // Another writer has added a cache.
     let cached = Authorizer {
         as_made: false,
         ..made("z1", FUNCTION)
@@ -161,7 +160,7 @@ fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
     let restored = words(&changes(&placement, &api(mine), &edited, Some(&wanted(FUNCTION))));
     assert_eq!(restored, format!("change authorizer z1 of a1: {FUNCTION}"));
 
-    // Another function is another authorizer; the old one goes once nothing asks it.
+    // Another function needs another authorizer; the old authorizer is deleted once no route uses it.
     let both = Authorizers {
         all: vec![made("z1", FUNCTION), made("z2", OTHER_FUNCTION)],
         ..done.clone()
@@ -172,12 +171,12 @@ fn it_is_made_then_permitted_and_put_on_routes_and_all_of_that_is_taken_back() {
         &both,
         Some(&wanted(OTHER_FUNCTION)),
     ));
-    assert!(moved.contains("put authorizer z2 on route GET /a"), "{moved}");
+    assert!(moved.contains("attach authorizer z2 to route GET /a"), "{moved}");
     assert!(moved.ends_with("delete authorizer z1 of a1"), "{moved}");
 }
 
 #[test]
-fn what_others_authorize_stays() {
+fn another_authorization_stays() {
     let placement = placement();
     let mine: &[_] = &[(AUTHORIZER_TAG, placement.owner.as_str())];
     let routes = vec![
@@ -200,7 +199,7 @@ fn what_others_authorize_stays() {
         !without.contains("GET /a") && !without.contains("GET /b") && !without.contains("t1"),
         "{without}"
     );
-    // Of another MtlsDomain.
+    // An authorizer of another MtlsDomain.
     let not_owned = api(&[(AUTHORIZER_TAG, "c/ns/other")]);
     assert_eq!(
         words(&changes(&placement, &not_owned, &there, Some(&wanted(FUNCTION)))),
@@ -209,7 +208,7 @@ fn what_others_authorize_stays() {
 }
 
 #[test]
-fn one_that_is_there_is_put_on_routes_and_never_taken_off() {
+fn an_existing_authorizer_is_attached_and_never_detached() {
     let placement = placement();
     let wanted = DesiredAuthorizer::Existing([("a1".to_owned(), "t1".to_owned())].into());
     let routes = vec![route("GET /a", Authorization::None), route("GET /b", asks("t1"))];
@@ -219,7 +218,7 @@ fn one_that_is_there_is_put_on_routes_and_never_taken_off() {
         permitted: BTreeSet::new(),
     };
     let put = words(&changes(&placement, &api(&[]), &there, Some(&wanted)));
-    assert_eq!(put, "put authorizer t1 on route GET /a of a1");
+    assert_eq!(put, "attach authorizer t1 to route GET /a of a1");
     let asked = Authorizers {
         routes: vec![route("GET /a", asks("t1"))],
         ..there.clone()
@@ -235,8 +234,8 @@ fn one_that_is_there_is_put_on_routes_and_never_taken_off() {
     );
 }
 
-/// What AWS does; it refuses to delete an authorizer that is asked, and to put one on a route that is not
-/// there.
+/// Applies an action as AWS does. AWS rejects the deletion of an authorizer in use, and the attachment to a
+/// missing route.
 fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
     match action {
         Action::CreateAuthorizer { name, function, .. } => {
@@ -271,17 +270,20 @@ fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
         Action::DeleteAuthorizer { id, .. } => {
             assert!(
                 there.routes.iter().all(|r| r.authorization != asks(&id)),
-                "it is asked"
+                "a route uses it"
             );
             assert!(
                 !there.permitted.contains(&id),
-                "what remembers the statement goes last"
+                "the authorizer is deleted after its statement"
             );
             there.all.retain(|a| a.id != id);
         }
         Action::Authorize { at, authorizer, .. } => {
             let known = |id: &String| there.all.iter().any(|a| a.id == *id) && there.permitted.contains(id);
-            assert!(authorizer.as_ref().is_none_or(known), "callers would get 500");
+            assert!(
+                authorizer.as_ref().is_none_or(known),
+                "callers would get status 500"
+            );
             let route = there.routes.iter_mut().find(|r| r.at == at).expect("it is there");
             route.authorization = authorizer.map_or(Authorization::None, Authorization::Authorizer);
         }
@@ -313,10 +315,11 @@ fn drive(
 }
 
 proptest! {
-    /// From wherever it was stopped, it ends with every open route asking one permitted authorizer and no
-    /// other of ours; and without a wish with none of ours, and what others authorize is as it was.
+    /// After an interruption at any action, every open route uses the one permitted authorizer, and no other
+    /// owned authorizer is left. Without a desired authorizer, no owned authorizer is left, and other
+    /// authorizations are unchanged.
     #[test]
-    fn authorizers_come_change_and_go_and_others_stay(
+    fn authorizers_are_created_changed_and_removed_and_others_stay(
         kinds in proptest::collection::vec(0..3u8, 0..5),
         another in any::<bool>(),
         stopped_after in 0..14usize,
@@ -326,7 +329,11 @@ proptest! {
             1 => asks("t1"),
             _ => Authorization::Other,
         }));
-        let mut there = Authorizers { all: vec![theirs("t1")], routes: routes.collect(), permitted: BTreeSet::new() };
+        let mut there = Authorizers {
+            all: vec![theirs("t1")],
+            routes: routes.collect(),
+            permitted: BTreeSet::new(),
+        };
         let (before, mut api, mut made) = (there.clone(), api(&[]), 0);
         drive(&mut api, &mut there, Some(&wanted(FUNCTION)), &mut { stopped_after }, &mut made);
         let last = if another { OTHER_FUNCTION } else { FUNCTION };
@@ -335,7 +342,10 @@ proptest! {
         prop_assert_eq!(ours.iter().map(|a| a.function.as_str()).collect::<Vec<_>>(), [last]);
         prop_assert_eq!(&there.permitted, &BTreeSet::from([ours[0].id.clone()]));
         for (now, then) in there.routes.iter().zip(&before.routes) {
-            let expected = if then.authorization == Authorization::None { asks(&ours[0].id) } else { then.authorization.clone() };
+            let expected = match &then.authorization {
+                Authorization::None => asks(&ours[0].id),
+                other => other.clone(),
+            };
             prop_assert_eq!(&now.authorization, &expected);
         }
         drive(&mut api, &mut there, None, &mut { stopped_after }, &mut made);

@@ -1,5 +1,5 @@
-//! When a certificate is requested, and when again after attempts that came to nothing: those stay in ACM
-//! until one is ISSUED, and are all the memory that this needs.
+//! Requests of a certificate, and the pauses after failed requests. Failed certificates stay in ACM until a
+//! certificate is ISSUED, and are the only state of the retries.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// Nothing that fits is ISSUED or on its way there.
+/// Returns the step plan when no fitting certificate is ISSUED or pending.
 pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> StepPlan {
     if let DesiredDns::Route53 { .. } = d.placement.dns {
-        // Before the request, so that no certificate is left that can never be issued.
+        // The check precedes the request, so that no certificate remains that ACM can never issue.
         for name in &wanted.names {
             if let Err(state) = zone(d, o, name) {
                 return state.into();
@@ -31,16 +31,15 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         return StepState::blocked(
             Reason::CertificateFailed,
             format!(
-                "{}. Another one is requested by itself, after three days at first and once a week at last; \
-                 to have that at once, delete \
-                 this one in ACM",
+                "{}. The operator requests another certificate, after three days at first and later once a \
+                 week; to request it at once, delete this one in ACM",
                 why(last)
             ),
         )
         .into();
     }
-    // One that somebody has removed the ownership tag from is not ours any more, like any that a user made;
-    // but our token would yield it again.
+    // A certificate that lost its ownership tag is not owned any more, like any certificate of a user; but
+    // the unchanged token would return it again.
     let others = o
         .certificates
         .iter()
@@ -53,22 +52,22 @@ pub(super) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
             domain_name: d.placement.domain_name.clone(),
             names: wanted.names.clone(),
             key_algorithm: wanted.key_algorithm.clone(),
-            // The same token gets the same certificate for an hour, also one that has failed.
+            // ACM returns the same certificate for the same token for an hour, also a failed one.
             idempotency_token: short_hash(&format!("{}\n{}", wanted.token, failed.len() + others)),
             tags: [(OWNER_TAG.to_owned(), d.placement.owner.clone())].into(),
         })],
     )
 }
 
-/// How long after the last of so many attempts in vain the next one is made: three days, which is how long
-/// ACM tries by itself, then a day more each time, up to a week. ACM's quota is 5,000 requests a year and
-/// account (ACM User Guide, "Quotas").
+/// Returns the pause after so many failed attempts: three days, which is how long ACM tries, then a day more
+/// for each attempt, up to a week. ACM's quota is 5,000 requests a year and account (ACM User Guide,
+/// "Quotas").
 fn pause(attempts: usize) -> SignedDuration {
     let days = (attempts + 2).min(7);
     SignedDuration::from_hours(24 * i64::try_from(days).expect("at most seven"))
 }
 
-/// Why it is not to be had, and what to do about that.
+/// Returns the reason of the failure, with the remedy.
 fn why(c: &acm::Certificate) -> String {
     match c.status {
         CertificateStatus::Failed => {
@@ -77,8 +76,7 @@ fn why(c: &acm::Certificate) -> String {
         }
         CertificateStatus::ValidationTimedOut => format!(
             "ACM gave up on {} after 72 hours, because it did not find in public DNS: {}. Check that public \
-             DNS delegates to where these \
-             records are",
+             DNS delegates to the zone of these records",
             c.arn,
             lines(c)
         ),
@@ -86,21 +84,21 @@ fn why(c: &acm::Certificate) -> String {
     }
 }
 
-/// What to do about ACM's reason for a failure. Source: ACM User Guide, "Troubleshoot certificate requests",
+/// Returns the remedy for ACM's failure reason. Source: ACM User Guide, "Troubleshoot certificate requests",
 /// and FailureReason in its API reference.
 pub fn remedy(reason: &str) -> &'static str {
     match reason {
         "CAA_ERROR" => {
-            "a CAA record of one of the names, or of a parent, keeps Amazon out. Add to it: 0 \
-             issue \"amazon.com\" (for a wildcard issuewild)"
+            "a CAA record of one of the names, or of a parent, excludes Amazon. Add to it: 0 issue \
+             \"amazon.com\" (for a wildcard issuewild)"
         }
         "ADDITIONAL_VERIFICATION_REQUIRED" => {
-            "Amazon wants to know more about one of the names, as it does of very well-known ones. Write to \
-             AWS Support"
+            "Amazon needs more information about one of the names, as for very well-known names. Contact AWS \
+             Support"
         }
         "DOMAIN_NOT_ALLOWED" => {
-            "one of the names is reported as unsafe (VirusTotal, Google Safe Browsing). Have it taken off \
-             those lists, then write to AWS Support"
+            "one of the names is reported as unsafe (VirusTotal, Google Safe Browsing). Have it removed \
+             from those lists, then contact AWS Support"
         }
         "INVALID_PUBLIC_DOMAIN" => {
             "one of the names does not end in a public top-level domain. Correct spec.domainName or \
@@ -124,9 +122,9 @@ mod tests {
         assert_eq!(days, [3, 4, 5, 6, 7, 7, 7, 7]);
     }
 
-    /// A year of an ACM that never issues, looked at four times a day.
+    /// A year with an ACM that never issues, with four reconciles a day.
     #[test]
-    fn a_year_in_vain_is_few_requests_ever_further_apart() {
+    fn a_year_of_failures_causes_few_requests_with_growing_pauses() {
         for status in [
             CertificateStatus::ValidationTimedOut,
             CertificateStatus::Failed,
@@ -142,7 +140,7 @@ mod tests {
                     };
                     assert!(
                         !tokens.contains(&r.idempotency_token),
-                        "ACM would answer with the one that failed"
+                        "ACM would return the failed certificate"
                     );
                     tokens.push(r.idempotency_token.clone());
                     w.perform(action);
@@ -161,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_with_what_to_do() {
+    fn a_failure_is_reported_with_its_remedy() {
         let (d, mut w) = (desired(), empty());
         w.perform(certificates(&d, &w.observed(), now()).actions.remove(0));
         let c = &mut w.certificates[0];
@@ -191,7 +189,7 @@ mod tests {
             message.contains("_x.api.example.com. CNAME _y.acm-validations.aws."),
             "{message}"
         );
-        // Of other names, or of somebody else, it is no attempt of ours.
+        // A certificate for other names, or of another owner, is no attempt of this MtlsDomain.
         w.certificates[0].names.push("www.example.com".into());
         assert_eq!(certificates(&d, &w.observed(), now()).actions.len(), 1);
     }

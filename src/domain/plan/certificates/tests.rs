@@ -1,4 +1,4 @@
-//! Which certificate counts, and how it is judged, case by case.
+//! Selection and checks of the certificate, case by case.
 use super::*;
 use crate::{
     api::AdoptionPolicy,
@@ -10,7 +10,7 @@ use crate::{
 
 const NAME: &str = "api.example.com";
 
-/// Somebody else's certificate for `names`, ISSUED.
+/// Returns another owner's certificate for `names`, ISSUED.
 fn not_owned(arn: &str, kind: CertificateKind, names: &[&str]) -> acm::Certificate {
     let names: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
     let key = acm::KeyAlgorithm::Rsa2048;
@@ -33,14 +33,14 @@ fn existing(ownership_arn: Option<&str>) -> Desired {
     }
 }
 
-/// Nothing but these certificates.
+/// Returns a world with only these certificates.
 fn world(certificates: Vec<acm::Certificate>) -> World {
     let mut w = empty();
     w.certificates = certificates;
     w
 }
 
-/// Reason and message of CertificateIssued.
+/// Returns reason and message of CertificateIssued.
 pub(super) fn state(d: &Desired, w: &World) -> (Reason, String) {
     match certificates(d, &w.observed(), now()).state {
         StepState::Done(reason, message)
@@ -51,7 +51,7 @@ pub(super) fn state(d: &Desired, w: &World) -> (Reason, String) {
 }
 
 #[test]
-fn an_existing_certificate_is_judged_as_api_gateway_will() {
+fn an_existing_certificate_is_checked_as_api_gateway_does() {
     use CertificateKind::*;
     let at = |kind, names: &[&str]| vec![not_owned("arn:there", kind, names)];
     let with = |kind, proof: acm::Certificate| vec![not_owned("arn:there", kind, &[NAME]), proof];
@@ -169,7 +169,7 @@ fn an_existing_certificate_is_judged_as_api_gateway_will() {
             "{reason}, {says}: {told}, {message}"
         );
         let step_plan = certificates(&existing(ownership), &w.observed(), now());
-        assert_eq!(step_plan.actions, [], "it is only read");
+        assert_eq!(step_plan.actions, [], "the operator only reads it");
     }
 }
 
@@ -185,7 +185,7 @@ fn the_proof_of_the_name_goes_into_the_same_call() {
         (&*g.certificate_arn, g.ownership_certificate_arn.as_deref()),
         ("arn:there", Some("arn:proof"))
     );
-    // Another proof is one update.
+    // Another proof certificate is one update.
     w.certificates.push(not_owned(
         "arn:proof2",
         CertificateKind::Requested,
@@ -199,9 +199,10 @@ fn the_proof_of_the_name_goes_into_the_same_call() {
     assert_eq!(r.ownership_certificate_arn.as_deref(), Some("arn:proof2"));
 }
 
-/// From ours to an existing one: ours goes, but not while the spec names it, be it as a proof.
+/// The change from an owned to an existing certificate: the owned certificate is deleted, but not while the
+/// spec names it, also as a proof.
 #[test]
-fn ours_goes_once_another_one_is_in_its_place() {
+fn an_owned_certificate_is_deleted_after_its_replacement() {
     let mut w = empty();
     w.converge(&desired());
     let ours = w.certificates[0].arn.clone();
@@ -218,7 +219,7 @@ fn ours_goes_once_another_one_is_in_its_place() {
     w.converge(&existing(Some("arn:proof")));
     let left: Vec<_> = w.certificates.iter().map(|c| &*c.arn).collect();
     assert_eq!(left, ["arn:there", "arn:proof"]);
-    // And back.
+    // The change back.
     w.converge(&desired());
     let g = w.domain.as_ref().expect("there");
     assert_eq!(
@@ -228,7 +229,7 @@ fn ours_goes_once_another_one_is_in_its_place() {
 }
 
 #[test]
-fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
+fn a_domain_that_is_taken_over_keeps_its_certificate() {
     let came_with = |kind| {
         let mut g = domain("", "arn:there", "v1");
         g.tags.clear();
@@ -244,7 +245,7 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     let w = came_with(CertificateKind::Requested);
     assert_eq!(chosen_arn(&unowned, &w).as_deref(), Some("arn:there"));
     assert!(state(&unowned, &w).1.contains("came with, arn:there is ISSUED"));
-    // Not taken over, or a certificate in the spec: one of ours.
+    // Without a takeover, or with a certificate in the spec, the operator requests one.
     let asks = |d: &Desired, w: &World| {
         matches!(
             certificates(d, &w.observed(), now()).actions[..],
@@ -261,7 +262,7 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     };
     assert!(asks(&spelled_out, &w));
 
-    // Taken over: by its tags, whatever the policy says now.
+    // A taken-over domain, according to its tags, with any policy.
     let mut w = came_with(CertificateKind::Requested);
     let tags = &mut w.domain.as_mut().expect("there").tags;
     tags.extend([
@@ -274,15 +275,15 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
         .expect("there")
         .tags
         .insert(OWNER_TAG.to_owned(), "other".to_owned());
-    assert!(asks(&unowned, &w), "somebody else's");
+    assert!(asks(&unowned, &w), "of another owner");
     let tags = &mut w.domain.as_mut().expect("there").tags;
     *tags = [(OWNER_TAG.to_owned(), desired().placement.owner)].into();
     assert!(
         asks(&unowned, &w),
-        "made by us: somebody else's certificate has come into it"
+        "created by the operator, with another owner's certificate"
     );
 
-    // What we requested since is followed as ours.
+    // A certificate that the operator requested since counts as requested.
     let mut w = came_with(CertificateKind::Requested);
     w.certificates[0]
         .tags
@@ -290,7 +291,7 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
     w.certificates[0].key_algorithm = acm::KeyAlgorithm::EcPrime256v1;
     assert_eq!(state(&unowned, &w).1, "arn:there is ISSUED");
 
-    // Its own proof of the name stays; without one the spec has to say more.
+    // The domain's own proof of the name stays; without a proof the spec must name one.
     let mut w = came_with(CertificateKind::Imported);
     let (reason, message) = state(&unowned, &w);
     assert_eq!(reason, Reason::InvalidSpec);
@@ -307,7 +308,7 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
         Some("arn:proof")
     );
 
-    // What cannot be seen is not decided.
+    // Unknown state decides nothing.
     let mut o = w.observed();
     o.domain = Err(Unseen {
         reason: Reason::Unreachable,
@@ -320,7 +321,7 @@ fn a_domain_that_is_taken_over_keeps_the_certificate_it_came_with() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_read_is_neither_there_nor_gone() {
+fn an_unreadable_certificate_is_unknown() {
     let mut w = empty();
     w.converge(&desired());
     let mut o = w.observed();
@@ -340,7 +341,7 @@ fn a_certificate_that_cannot_be_read_is_neither_there_nor_gone() {
 }
 
 #[test]
-fn records_made_elsewhere_are_lines_to_paste() {
+fn external_records_are_reported_as_zone_file_lines() {
     let mut d = desired();
     d.placement.dns = DesiredDns::External {
         verify: crate::api::DnsVerification::PublicDNS,

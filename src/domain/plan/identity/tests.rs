@@ -101,18 +101,18 @@ fn a_header_is_tagged_first_and_set_on_every_integration() {
          | change integration i1 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN \
          | change integration i2 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN"
     );
-    // Where that is not enough, the pending mark comes first, too, and goes with the deployment.
+    // Where that is not enough, the pending tag also comes first, and the deployment removes it.
     let by_hand = api(Protocol::Http, false, vec![integration("i1", &[])], &[]);
     assert_eq!(
         words(&judge(&by_hand, &["x-sub"], RestDeployment::Never, 0)),
         "InProgress | tag arn:a1 with mtls-operator.io/header.x-sub, mtls-operator.io/pending-identity \
          | change integration i1 of a1: overwrite:header.x-sub=$context.identity.clientCert.subjectDN \
-         | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
+         | deploy a1 to prod | remove the tags mtls-operator.io/pending-identity from arn:a1"
     );
 }
 
 #[test]
-fn a_rest_api_is_deployed_only_if_allowed_and_anybodys_deployment_counts() {
+fn a_rest_api_is_deployed_only_if_allowed_and_any_deployment_counts() {
     let set = [(
         "integration.request.header.x-sub",
         "context.identity.clientCert.subjectDN",
@@ -129,7 +129,7 @@ fn a_rest_api_is_deployed_only_if_allowed_and_anybodys_deployment_counts() {
     );
     assert_eq!(
         words(&judge(&waiting, &["x-sub"], RestDeployment::Allow, 0)),
-        "InProgress | deploy a1 to prod | take mtls-operator.io/pending-identity off arn:a1"
+        "InProgress | deploy a1 to prod | remove the tags mtls-operator.io/pending-identity from arn:a1"
     );
     let deployed = api(
         Protocol::Rest,
@@ -139,12 +139,12 @@ fn a_rest_api_is_deployed_only_if_allowed_and_anybodys_deployment_counts() {
     );
     assert_eq!(
         words(&judge(&deployed, &["x-sub"], RestDeployment::Never, 0)),
-        "InProgress | take mtls-operator.io/pending-identity off arn:a1"
+        "InProgress | remove the tags mtls-operator.io/pending-identity from arn:a1"
     );
 }
 
 #[test]
-fn what_others_set_stays_and_is_named() {
+fn a_header_of_another_writer_stays_and_is_reported() {
     for (parameters, tags, expected) in [
         (
             ("overwrite:header.x-sub", "$context.stage"),
@@ -162,7 +162,7 @@ fn what_others_set_stays_and_is_named() {
             vec![("mtls-operator.io/header.x-sub", "c/ns/other")],
             "ForeignOwner",
         ),
-        // The same from somebody else is as good.
+        // The same value of another writer is in the desired state too.
         (
             ("overwrite:header.x-sub", "$context.identity.clientCert.subjectDN"),
             vec![],
@@ -188,9 +188,9 @@ fn what_others_set_stays_and_is_named() {
     }
 }
 
-/// A method asks for an authorizer, but the deployment does not yet: or still does.
+/// A method uses an authorizer, but the deployment does not yet, or still does.
 #[test]
-fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_asks_it() {
+fn an_authorizer_is_deployed_like_a_header_and_deleted_only_when_no_deployment_uses_it() {
     let function = "arn:aws:lambda:eu-west-1:1:function:who";
     let wanted = DesiredAuthorizer::Function(function.into());
     let placement = desired().placement;
@@ -242,8 +242,8 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     let open = with(&[mine], Authorization::None);
     assert_eq!(
         judge(&open, true, RestDeployment::Never),
-        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | put authorizer z1 on GET \
-         /a of a1"
+        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | attach authorizer z1 to \
+         GET /a of a1"
     );
     let put = with(
         &[mine, (PENDING_IDENTITY_TAG, "d1")],
@@ -256,14 +256,14 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     );
     assert_eq!(
         judge(&served, true, RestDeployment::Never),
-        "InProgress | take mtls-operator.io/pending-identity off arn:a1"
+        "InProgress | remove the tags mtls-operator.io/pending-identity from arn:a1"
     );
-    // Taken out: the deployment goes on asking it.
+    // Removed from the method: the deployment still uses the authorizer.
     let settled = with(&[mine], Authorization::Authorizer("z1".into()));
     assert_eq!(
         judge(&settled, false, RestDeployment::Never),
-        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | take the authorizer off \
-         GET /a of a1"
+        "WaitingForDeployment | tag arn:a1 with mtls-operator.io/pending-identity | detach the authorizer \
+         from GET /a of a1"
     );
     let off = |deployment| with(&[mine, (PENDING_IDENTITY_TAG, deployment)], Authorization::None);
     assert_eq!(
@@ -276,18 +276,18 @@ fn an_authorizer_is_deployed_like_a_header_and_goes_only_when_nothing_served_ask
     ] {
         let told = judge(&api, false, may);
         assert!(
-            told.starts_with(&format!("InProgress{deploys} | take mtls-operator-")),
+            told.starts_with(&format!("InProgress{deploys} | remove mtls-operator-")),
             "{told}"
         );
         assert!(
-            told.contains("| delete authorizer z1 of a1 | take mtls-operator.io/authorizer, "),
+            told.contains("| delete authorizer z1 of a1 | remove the tags mtls-operator.io/authorizer, "),
             "{told}"
         );
     }
 }
 
 #[test]
-fn what_is_removed_repeatedly_is_restored_three_times() {
+fn a_repeatedly_removed_header_is_restored_three_times() {
     let api = api(Protocol::Http, true, vec![integration("i1", &[])], &[TAG]);
     assert!(
         words(&judge(&api, &["x-sub"], RestDeployment::Never, MAX_CORRECTIONS)).starts_with("InProgress")
@@ -303,17 +303,17 @@ fn what_is_removed_repeatedly_is_restored_three_times() {
     );
 }
 
-/// What AWS does to an API.
+/// Applies an action as AWS does.
 fn perform(api: &mut Api, action: Action) {
     let Some(Ok(integrations)) = &mut api.integrations else {
-        panic!("they were read")
+        panic!("unread integrations")
     };
     match action {
         Action::TagApi { tags, .. } => api.api.tags.extend(tags),
         Action::UntagApi { keys, .. } => api.api.tags.retain(|key, _| !keys.contains(key)),
         Action::ChangeParameters { at, set, others, .. } => {
             let there = integrations.iter_mut().find(|i| i.at == at).expect("it is there");
-            // Whatever is not sent is gone.
+            // AWS removes every parameter that the call does not send.
             there.parameters = others;
             there.parameters.extend(set);
         }
@@ -332,11 +332,11 @@ fn perform(api: &mut Api, action: Action) {
 }
 
 proptest! {
-    /// Whatever was there, it ends with the wanted headers on every integration, or says whose is in the way;
-    /// and what is not ours is as it was, also after everything of ours was taken away again, from wherever
-    /// it was stopped.
+    /// From any start, every integration finally has the desired headers, or the state names the writer in
+    /// the way. Headers of other writers are unchanged, also after the removal of the operator's headers,
+    /// from an interruption at any action.
     #[test]
-    fn headers_come_and_go_and_others_stay(
+    fn headers_are_set_and_removed_and_others_stay(
         rest in any::<bool>(),
         auto_deploy in any::<bool>(),
         allow in any::<bool>(),
@@ -345,16 +345,20 @@ proptest! {
         tagged in proptest::sample::subsequence(vec!["x-a", "x-b", "x-c", "x-d"], 0..=4),
         stopped_after in 0..12usize,
     ) {
-        let (protocol, may) = (if rest { Protocol::Rest } else { Protocol::Http }, if allow { RestDeployment::Allow } else { RestDeployment::Never });
+        let protocol = if rest { Protocol::Rest } else { Protocol::Http };
+        let may = if allow { RestDeployment::Allow } else { RestDeployment::Never };
         let prefix = if rest { "integration.request.header." } else { "overwrite:header." };
-        // Of us is only what we marked.
+        // Only headers with the ownership tag have the operator's value.
         let value = |name: &str, kind: u8| match kind {
             0 if tagged.contains(&name) => expression(protocol, SUBJECT),
             1 => "'static'".to_owned(),
             _ => "method.request.header.other".to_owned(),
         };
         let integrations = there.iter().enumerate().map(|(i, headers)| {
-            let parameters = headers.iter().map(|(name, kind)| (format!("{prefix}{name}"), value(name, *kind))).collect();
+            let parameters = headers
+                .iter()
+                .map(|(name, kind)| (format!("{prefix}{name}"), value(name, *kind)))
+                .collect();
             Integration { at: Place::Integration(format!("i{i}")), parameters, takes_headers: true }
         });
         let mut api = api(protocol, auto_deploy && !rest, integrations.collect(), &[]);

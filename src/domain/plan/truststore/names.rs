@@ -1,4 +1,4 @@
-//! Names of entries: an authority may be called as the entries of self-signed ClientCertificates begin.
+//! Names of entries: the name of an authority may begin like the entries of self-signed ClientCertificates.
 use super::*;
 use crate::{
     domain::{
@@ -25,7 +25,7 @@ fn publish(d: &Desired, o: &mut Observed, bundle: &Bundle) {
 
 /// The entries of self-signed ClientCertificates begin with the same word.
 #[test]
-fn an_authority_called_clientcertificates_is_one_as_any_other() {
+fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
     let certificate = made("clientcertificates");
     let found = || Source::Read {
         certificates: Ok(vec![certificate.clone()]),
@@ -94,10 +94,10 @@ fn an_authority_called_clientcertificates_is_one_as_any_other() {
             assert_eq!(
                 again.bundle.render(),
                 first.bundle.render(),
-                "{kind}: look {attempt} uploads another one"
+                "{kind}: reconcile {attempt} uploads another bundle"
             );
         }
-        // What is wrong with it is said as of any other.
+        // Its problems are reported like the problems of any authority.
         let broken = Source::Read {
             certificates: parse("nothing"),
             completing: Ok(vec![]),
@@ -113,10 +113,10 @@ fn an_authority_called_clientcertificates_is_one_as_any_other() {
         let kept = compile(&d, &o, now()).unwrap();
         assert!(
             kept.bundle.find(&certificate).is_some(),
-            "{kind}: what was good last stays"
+            "{kind}: the last readable certificate stays"
         );
         assert!(!kept.findings.is_empty(), "{kind}");
-        // It leaves when it is distrusted, and takes nobody along.
+        // It leaves when it is distrusted, and no other authority leaves with it.
         d.authorities[1].state = AuthorityState::Distrusted;
         let gone = compile(&d, &o, now()).unwrap();
         assert!(
@@ -132,7 +132,7 @@ fn parse(text: &str) -> Result<Vec<Certificate>, crate::pki::certificate::ParseE
 }
 
 #[test]
-fn its_selection_and_the_certificates_that_sign_themselves_are_told_apart() {
+fn selected_and_self_signed_certificates_of_that_name_differ() {
     let (certificate, key) = (
         made("Third"),
         crate::pki::keys::generate(crate::pki::keys::KeyKind::EcdsaP256).unwrap(),
@@ -164,8 +164,8 @@ fn its_selection_and_the_certificates_that_sign_themselves_are_told_apart() {
         .entries
         .push(entry("clientcertificates/ns/client1/uid", &leaf));
     publish(&d, &mut o, &bundle);
-    // Its ConfigMaps cannot be listed: what was selected stays, and a ClientCertificate that is gone does
-    // not.
+    // Its ConfigMaps are unknown: the selected certificate stays, and the certificate of a deleted
+    // ClientCertificate leaves.
     let unseen = Unseen {
         reason: Reason::Unreachable,
         message: "no answer".into(),
@@ -177,7 +177,7 @@ fn its_selection_and_the_certificates_that_sign_themselves_are_told_apart() {
         compiled.find(&certificate).is_some() && compiled.find(&leaf).is_none(),
         "{compiled:?}"
     );
-    // One ConfigMap less: nobody takes what it had for a ClientCertificate's that cannot be seen.
+    // A ConfigMap less: its certificate does not count as the certificate of an unwatched ClientCertificate.
     d.watched = Some([].into());
     o.authorities
         .insert("clientcertificates".into(), Source::Several([].into()));

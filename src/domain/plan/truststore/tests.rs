@@ -1,4 +1,4 @@
-//! Distrust at the level of a domain, and what its status says of the truststore.
+//! Distrust in a domain, and the report of the truststore in the status.
 use jiff::SignedDuration;
 
 use super::*;
@@ -58,7 +58,7 @@ fn unseen() -> Source {
     })
 }
 
-/// One domain with its authority, look after look.
+/// Domain with its authority over several reconciles.
 struct World {
     d: Desired,
     o: Observed,
@@ -66,7 +66,7 @@ struct World {
 }
 
 impl World {
-    /// With two partners, whom `all` lists.
+    /// Creates a world with two partners in the entry `all`.
     fn new(one: &Certificate, other: &Certificate) -> World {
         let (d, o) = settled();
         let mut world = World {
@@ -113,8 +113,8 @@ impl World {
         plan
     }
 
-    /// Publishes and pins what is to be trusted, until nothing is left to do; then an unchanged world
-    /// gives an unchanged status.
+    /// Publishes and pins the desired truststore until no action is left; then an unchanged world gives an
+    /// unchanged status.
     fn settles(&mut self) -> Plan {
         for _ in 0..5 {
             let plan = self.reconcile();
@@ -133,7 +133,7 @@ impl World {
                 }
             }
         }
-        panic!("it never comes to rest");
+        panic!("no stable state");
     }
 
     fn publishes(&mut self, body: &str) {
@@ -201,7 +201,7 @@ impl World {
 use AuthorityState::{Active, Distrusted};
 
 #[test]
-fn a_distrust_that_cannot_be_read_from_the_start_is_said_aloud() {
+fn a_distrust_without_a_readable_source_is_reported() {
     let [one, other] = ["One", "Other"].map(ca);
     for (source, reason, what) in [
         (
@@ -239,7 +239,7 @@ fn a_distrust_that_cannot_be_read_from_the_start_is_said_aloud() {
         }
         assert_eq!(refs.2.matches("authority out").count(), 1, "once: {:?}", refs.2);
     }
-    // Nobody knows whether it can be read.
+    // An unknown source: the operator does not know whether it is readable.
     let mut world = World::new(&one, &other);
     world.lists("out", Distrusted, unseen());
     world.settles();
@@ -251,7 +251,7 @@ fn a_distrust_that_cannot_be_read_from_the_start_is_said_aloud() {
 }
 
 #[test]
-fn whatever_becomes_of_its_source_a_distrust_stays() {
+fn a_distrust_stays_after_any_change_of_its_source() {
     let [one, other, third] = ["One", "Other", "Third"].map(ca);
     let several = |objects: &[(&str, Source)]| {
         Source::Several(
@@ -279,7 +279,7 @@ fn whatever_becomes_of_its_source_a_distrust_stays() {
         let plan = world.reconcile();
         assert!(
             plan.truststore.unwrap().distrusts,
-            "ahead of others at AWS's quota"
+            "before other changes in the queue"
         );
         world.settles();
         assert!(!world.trusts(&one) && world.trusts(&other));
@@ -290,7 +290,11 @@ fn whatever_becomes_of_its_source_a_distrust_stays() {
             world.settles().truststore.unwrap().bundle,
             world.o.published.as_ref().unwrap().as_ref().unwrap().bundle
         );
-        assert_eq!(world.warnings(), warnings, "an answer that is missing is no news");
+        assert_eq!(
+            world.warnings(),
+            warnings,
+            "a missing response changes no warning"
+        );
         for later in later {
             world.lists("out", Distrusted, later.clone());
             world.settles();
@@ -312,7 +316,7 @@ fn whatever_becomes_of_its_source_a_distrust_stays() {
             );
             assert_ne!(world.status, before);
         }
-        // Until the entry goes.
+        // The distrust ends with the entry.
         world.d.authorities.retain(|wanted| wanted.name != "out");
         world.settles();
         assert!(world.trusts(&one) && world.o.published.unwrap().unwrap().bundle.distrusted.is_empty());
@@ -320,7 +324,7 @@ fn whatever_becomes_of_its_source_a_distrust_stays() {
 }
 
 #[test]
-fn the_memory_is_completed_by_what_is_in_use_also_when_the_truststore_moves_and_never_by_others() {
+fn the_recorded_distrust_includes_the_bundle_in_use_also_during_a_move_and_no_other_owners() {
     let [one, other] = ["One", "Other"].map(ca);
     let distrusts = || {
         let mut world = World::new(&one, &other);
@@ -343,8 +347,8 @@ fn the_memory_is_completed_by_what_is_in_use_also_when_the_truststore_moves_and_
     assert!(is_out(overwritten));
     let mut moves = distrusts();
     (moves.d.placement.key, moves.o.published) = ("elsewhere.pem".into(), Ok(None));
-    assert!(is_out(moves), "it moves");
-    // Distrusted while it moves: published at the new place, and the domain still uses the old one.
+    assert!(is_out(moves), "the truststore moves");
+    // A distrust during the move: published at the new place, while the domain still uses the old place.
     let mut moving = World::new(&one, &other);
     moving.d.placement.key = "elsewhere.pem".into();
     moving.lists("out", Distrusted, read(&[&one]));
@@ -352,7 +356,7 @@ fn the_memory_is_completed_by_what_is_in_use_also_when_the_truststore_moves_and_
     moving.publishes(&body);
     moving.o.authorities.insert("out".into(), missing());
     assert!(is_out(moving));
-    // Another owner's memory is none of ours.
+    // The recorded state of another owner does not count.
     let mut not_owned = World::new(&one, &other);
     let mut published = not_owned.o.published.as_ref().unwrap().as_ref().unwrap().clone();
     published.bundle.distrusted = [("out".to_owned(), [(one.spki_sha256.clone(), true)].into())].into();
@@ -364,7 +368,7 @@ fn the_memory_is_completed_by_what_is_in_use_also_when_the_truststore_moves_and_
 }
 
 #[test]
-fn of_a_generated_authority_without_its_secret_what_stood_under_its_name_is_distrusted() {
+fn a_distrusted_generated_authority_without_its_secret_leaves_by_its_name() {
     let [one, other] = ["One", "Other"].map(ca);
     let mut world = World::new(&one, &other);
     world.d.authorities[0].state = Distrusted;
@@ -395,7 +399,7 @@ fn of_a_generated_authority_without_its_secret_what_stood_under_its_name_is_dist
 }
 
 #[test]
-fn what_completes_a_chain_need_not_be_readable_to_distrust_what_is_below() {
+fn a_distrust_does_not_need_a_readable_chain() {
     let [one, other] = ["One", "Other"].map(ca);
     let secret = |completing| Source::Read {
         certificates: Ok(vec![one.clone()]),
@@ -407,7 +411,7 @@ fn what_completes_a_chain_need_not_be_readable_to_distrust_what_is_below() {
     world.settles();
     assert!(!world.trusts(&one));
     assert_eq!(world.says("Ready").0, "True");
-    // Nobody is let in by half a Secret.
+    // A Secret with a broken part accepts no caller.
     world.lists("out", Active, secret(Err(ParseError::NotPem)));
     world.settles();
     assert_eq!(world.says("ResolvedRefs").1, "InvalidCACertificateRef");
@@ -424,7 +428,7 @@ fn what_completes_a_chain_need_not_be_readable_to_distrust_what_is_below() {
 }
 
 #[test]
-fn what_is_distrusted_goes_although_the_spec_leaves_nothing() {
+fn a_distrusted_certificate_leaves_although_the_spec_has_no_other() {
     let [one, other] = ["One", "Other"].map(ca);
     let mut world = World::new(&one, &other);
     world.d.authorities.clear();
@@ -439,7 +443,7 @@ fn what_is_distrusted_goes_although_the_spec_leaves_nothing() {
         (truststore.1.as_str(), ready.0.as_str()),
         ("NoValidCACertificate", "False")
     );
-    // Nothing at all is left: the compromised one still lets callers in, and that is said.
+    // No other certificate is left: the compromised certificate is still accepted, and the status reports it.
     world.lists("out", Distrusted, read(&[&one, &other, &authority_certificate()]));
     world.settles();
     assert!(world.trusts(&other));
@@ -453,7 +457,7 @@ fn what_is_distrusted_goes_although_the_spec_leaves_nothing() {
 }
 
 #[test]
-fn no_name_makes_a_status_long_or_hides_what_is_said_of_it() {
+fn a_long_name_is_cut_in_the_status() {
     let finding = |subject: String| Finding {
         severity: Severity::Warning,
         authority: "all".into(),
@@ -490,7 +494,7 @@ fn no_name_makes_a_status_long_or_hides_what_is_said_of_it() {
     world.lists("out", Distrusted, Source::Several(weak.into_iter().collect()));
     world.settles();
     assert!(serde_json::to_string(&world.status).unwrap().len() < 100_000);
-    // As many warnings as anybody reads.
+    // The list of warnings is cut.
     let many: Vec<_> = (0..500).map(|n| (format!("x{n}"), read(&[&long]))).collect();
     world.lists("out", Distrusted, Source::Several(many.into_iter().collect()));
     world.settles();
@@ -505,7 +509,7 @@ fn no_name_makes_a_status_long_or_hides_what_is_said_of_it() {
 }
 
 #[test]
-fn a_domain_without_anybody_to_trust_is_refused_unless_it_has_a_truststore() {
+fn a_domain_without_authorities_is_refused_unless_it_has_a_truststore() {
     let (mut d, mut o) = settled();
     d.authorities.clear();
     d.self_signed.clear();
@@ -514,7 +518,7 @@ fn a_domain_without_anybody_to_trust_is_refused_unless_it_has_a_truststore() {
     assert_eq!(
         without_trust(&d, &o, long_ago, now),
         None,
-        "what it trusts is to be taken over, or stays"
+        "its truststore is taken over, or stays"
     );
     if let Ok(Some(domain)) = &mut o.domain {
         domain.truststore = None;
@@ -524,7 +528,7 @@ fn a_domain_without_anybody_to_trust_is_refused_unless_it_has_a_truststore() {
     assert!(
         refused
             .message
-            .starts_with("spec.trust: there is nobody to trust"),
+            .starts_with("spec.trust: there is no authority to trust"),
         "{}",
         refused.message
     );
@@ -533,13 +537,17 @@ fn a_domain_without_anybody_to_trust_is_refused_unless_it_has_a_truststore() {
     assert_eq!(
         without_trust(&d, &o, Some(now), now),
         None,
-        "its first self-signed certificate may come yet"
+        "its first self-signed certificate may still come"
     );
     o.domain = Err(Unseen {
         reason: Reason::Unreachable,
         message: "no answer".into(),
     });
-    assert_eq!(without_trust(&d, &o, long_ago, now), None, "nobody knows");
+    assert_eq!(
+        without_trust(&d, &o, long_ago, now),
+        None,
+        "the truststore is unknown"
+    );
     o.domain = Ok(None);
     d.authorities = settled().0.authorities;
     assert_eq!(without_trust(&d, &o, long_ago, now), None);
